@@ -1,0 +1,447 @@
+"""The config file: the only place where people type, validated once, every problem reported together.
+
+`load` reads YAML and gives an `Experiment`, or raises `harness.errors.ConfigError` with all problems, each with its path,
+its value, the rule it breaks and a suggestion. This module knows the names of methods and their options; it does not know
+whether a method works on this machine, whether a model exists, or what a slice's task files hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError, Problem
+from harness.records import digest
+
+__all__ = [
+    "METHODS",
+    "Execution",
+    "Experiment",
+    "Policy",
+    "Quantization",
+    "Sampling",
+    "SliceSpec",
+    "Variant",
+    "load",
+    "parse",
+    "suggestion",
+]
+
+METHODS: dict[str, frozenset[str]] = {
+    "none": frozenset(),
+    "bnb-int8": frozenset({"threshold", "skip_modules"}),
+    "bnb-nf4": frozenset({"double_quant", "skip_modules"}),
+    "bnb-fp4": frozenset({"double_quant", "skip_modules"}),
+    "torchao-int8": frozenset(),
+    "torchao-int8-dynamic": frozenset(),
+    "torchao-int4": frozenset({"group_size"}),
+    "torchao-intx4": frozenset({"group_size"}),
+    "torchao-float8": frozenset(),
+    "torchao-float8-dynamic": frozenset(),
+    "quanto-int8": frozenset(),
+    "quanto-int4": frozenset(),
+    "quanto-int2": frozenset(),
+    "quanto-float8": frozenset(),
+    "hqq": frozenset({"bits", "group_size"}),
+    "fp8": frozenset(),
+    "gptq": frozenset({"backend"}),
+    "auto-gptq": frozenset({"backend"}),
+    "awq": frozenset({"backend"}),
+    "compressed-tensors": frozenset(),
+    "gguf": frozenset({"gguf_file"}),
+}
+"""Every method's name and the options it takes. The last five name the format of a checkpoint that lies on disk."""
+
+CHECKPOINT_METHODS = frozenset({"gptq", "auto-gptq", "awq", "compressed-tensors", "gguf"})
+"""Methods whose weights are quantized already: the variant needs its own `model`."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | dict[str, Any]) -> str:
+    """Give ' Did you mean ...?' where a known name is near, else the known names."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    names = ", ".join(sorted(known)[:12]) + (", ..." if len(known) > 12 else "")
+    return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
+
+
+def _proportion(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02"
+        raise ValueError(msg)
+    if not 0 < value <= 0.5:
+        guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 50 else ""
+        msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
+        raise ValueError(msg)
+    return value
+
+
+def _method(value: object) -> object:
+    if not isinstance(value, str) or value not in METHODS:
+        msg = f"{value!r} is not a method.{suggestion(str(value), METHODS)}"
+        raise ValueError(msg)
+    return value
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
+        raise ValueError(msg)
+    return value
+
+
+Margin = Annotated[float, BeforeValidator(_proportion)]
+Name = Annotated[str, BeforeValidator(_name)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Quantization(_Strict):
+    """How a variant's weights are quantized, or what its checkpoint is."""
+
+    method: Annotated[str, BeforeValidator(_method)] = "none"
+    """One of `METHODS`."""
+    bits: Literal[1, 2, 3, 4, 8] | None = None
+    """Bits per weight, where the method lets you choose."""
+    group_size: int | None = Field(default=None, ge=8)
+    """Weights that share one scale."""
+    double_quant: bool | None = None
+    """bitsandbytes 4-bit: quantize the scales too."""
+    threshold: float | None = Field(default=None, ge=0)
+    """bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said."""
+    skip_modules: tuple[str, ...] | None = None
+    """Modules left alone, by name."""
+    backend: str | None = None
+    """The kernel family that loads a GPTQ or AWQ checkpoint; chosen for the device unless said."""
+    gguf_file: str | None = None
+    """The file inside the model directory; found unless there are several."""
+
+    @model_validator(mode="after")
+    def _options_fit_method(self) -> Quantization:
+        given = {name for name, value in self.model_dump(exclude={"method"}).items() if value is not None}
+        extra = sorted(given - METHODS[self.method])
+        if extra:
+            takes = ", ".join(sorted(METHODS[self.method])) or "no options"
+            msg = f"{self.method} does not take {', '.join(extra)} (it takes {takes})"
+            raise ValueError(msg)
+        return self
+
+
+def _quantization(value: object) -> object:
+    return {"method": value} if isinstance(value, str) else value
+
+
+class Variant(_Strict):
+    """A model at a precision. A candidate inherits what it does not say from the baseline."""
+
+    name: Name
+    """Unique in the config; names the folder of its results."""
+    model: str = ""
+    """A directory, a hub id, or ``smollm2`` for the model that the demo uses."""
+    revision: str | None = None
+    """The commit of a hub model."""
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    """Compute dtype; `execution.dtype` unless said, and then only for a variant that is not quantized."""
+    quantization: Annotated[Quantization, BeforeValidator(_quantization)] = Quantization()
+    """A method's name alone, or the method with its options."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+
+
+class SliceSpec(_Strict):
+    """One slice of the suite: which tasks, how they are split, how many items, what drop is tolerated."""
+
+    name: str
+    """A folder under tasks/, or an lm_eval task's own name."""
+    label: Name | None = None
+    """What the report calls it; the name unless the same slice is used twice."""
+    tasks: tuple[str, ...] = ()
+    """Only these of the slice's tasks; all unless said."""
+    axes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
+    """Axis to the levels to make or keep."""
+    split_by: tuple[str, ...] | None = None
+    """The axes whose cells are strata; the slice's own choice unless said, ``[]`` for one stratum."""
+    items: int = Field(default=100, ge=1)
+    """Items per stratum."""
+    margin: Margin | None = None
+    """Largest tolerated drop; `policy.margin` unless said."""
+    gating: bool = True
+    """Whether its strata decide the gate."""
+    informative: tuple[str, ...] = ()
+    """Strata (glob patterns over their names) that are shown but do not decide."""
+    data_dir: str | None = None
+    """Local files to read instead of the hub."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further parameters of the slice's generator."""
+
+    @property
+    def key(self) -> str:
+        """What the results call it."""
+        return self.label or self.name
+
+
+class Policy(_Strict):
+    """What the gate demands."""
+
+    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """The chance of a wrong pass, and of a wrong fail, per candidate."""
+    margin: Margin = 0.02
+    """Largest tolerated drop where neither the slice nor `margins` says otherwise."""
+    margins: dict[str, Margin] = Field(default_factory=dict)
+    """Glob over ``slice/stratum`` to a margin; the last match wins."""
+    inconclusive: Literal["hold", "fail"] = "hold"
+    """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
+    refuse_hopeless: bool = True
+    """Refuse at plan time a gating stratum that is too small to ever pass."""
+    floor_alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """Level of the test that the baseline is above chance."""
+    discordance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of items expected to flip either way: for planning only."""
+
+
+class Sampling(_Strict):
+    """How answers are sampled: one for all variants."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling."""
+    samples: int = Field(default=1, ge=1, le=64)
+    """Answers per item; the score is their mean."""
+    chat_template: bool | Literal["auto"] = "auto"
+    """``auto``: used where the baseline's tokenizer has one."""
+    system: str | None = None
+    """System message, with a chat template only."""
+
+
+class Execution(_Strict):
+    """Where and how the models run: one for all variants."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Compute dtype of every variant: two variants at two dtypes differ by the dtype."""
+    batch_tokens: int = Field(default=16384, ge=16)
+    """Largest batch, in padded tokens of prompt and answer."""
+    max_batch: int = Field(default=64, ge=1)
+    """Largest batch, in rows."""
+    unit_items: int = Field(default=32, ge=1)
+    """Items in a work unit: what a kill can cost at most."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; the library's choice unless said."""
+    looks: int = Field(default=1, ge=1, le=20)
+    """Interim looks: above 1, decided strata stop receiving items."""
+    control: bool = True
+    """Run the baseline once more, batched otherwise: the A/A floor."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """Attention implementation."""
+
+
+class Experiment(_Strict):
+    """A whole config file."""
+
+    name: Name
+    """Names the run directory."""
+    description: str = ""
+    """A sentence for the report."""
+    baseline: Variant
+    """The variant compared against."""
+    candidates: tuple[Variant, ...] = Field(min_length=1)
+    """The variants under test."""
+    slices: tuple[SliceSpec, ...] = Field(min_length=1)
+    """The suite."""
+    policy: Policy = Policy()
+    """What the gate demands."""
+    sampling: Sampling = Sampling()
+    """How answers are sampled."""
+    execution: Execution = Execution()
+    """Where and how the models run."""
+    seed: int = Field(default=0, ge=0)
+    """Root of every random choice."""
+    output: str = "results"
+    """Where run directories are made."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the report must show, such as what the reference really is."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The baseline, then the candidates."""
+        return (self.baseline, *self.candidates)
+
+    def digest(self) -> str:
+        """Identify everything that decides a result; where results are put is not part of it."""
+        return digest(self.model_dump(mode="json", exclude={"output", "description"}))
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
+    seen: set[object] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            msg = f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice; keep one"
+            raise yaml.YAMLError(msg)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(path: Path) -> Experiment:
+    """Read and validate a config file. Raises ConfigError with every problem."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [Problem("", f"is not UTF-8 text: {error.reason}")]) from error
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [Problem("", f"is not YAML: {error}")]) from error
+    if data is None:
+        raise ConfigError(str(path), [Problem("", "is empty: `quantcliff demo --print-config` prints one to start from")])
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), [Problem("", f"holds a {type(data).__name__}, not a mapping of keys")])
+    return parse(data, str(path))
+
+
+def parse(data: dict[str, Any], source: str = "config") -> Experiment:
+    """Validate a config given as plain data. Raises ConfigError with every problem."""
+    inherited = _inherit(data)
+    try:
+        experiment = Experiment.model_validate(inherited)
+    except ValidationError as error:
+        problems = [_problem(dict(details), inherited) for details in error.errors()]
+        raise ConfigError(source, problems + _cross_checks_raw(inherited)) from error
+    problems = _cross_checks_raw(inherited) + _cross_checks(experiment)
+    if problems:
+        raise ConfigError(source, problems)
+    return experiment
+
+
+def _inherit(data: dict[str, Any]) -> dict[str, Any]:
+    """Give candidates the baseline's model, revision and trust where they say nothing."""
+    baseline = data.get("baseline")
+    if isinstance(baseline, str):
+        baseline = {"model": baseline}
+    if isinstance(baseline, dict):
+        baseline = {"name": "baseline", **baseline}
+    candidates = data.get("candidates")
+    if not isinstance(baseline, dict) or not isinstance(candidates, list):
+        return {**data, "baseline": baseline} if baseline is not None else data
+    shared = {key: baseline[key] for key in ("model", "revision", "trust_remote_code") if key in baseline}
+
+    def filled(candidate: object) -> object:
+        if not isinstance(candidate, dict):
+            return candidate
+        own_model = "model" in candidate
+        return {**({"trust_remote_code": shared.get("trust_remote_code", False)} if own_model else shared), **candidate}
+
+    return {**data, "baseline": baseline, "candidates": [filled(candidate) for candidate in candidates]}
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+_LITERAL = re.compile(r"'([^']*)'")
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Give the keys that may stand where an unknown one was found."""
+    model: Any = Experiment
+    steps = {"baseline": Variant, "candidates": Variant, "slices": SliceSpec, "policy": Policy, "sampling": Sampling,
+             "execution": Execution, "quantization": Quantization}  # fmt: skip
+    for part in location[:-1]:
+        model = steps.get(str(part), model)
+    return list(model.model_fields)
+
+
+def _problem(details: dict[str, Any], data: object) -> Problem:
+    """Turn one of pydantic's errors into the sentence that a person needs."""
+    location = tuple(details["loc"])
+    path, kind, value = _path(location), details["type"], details.get("input")
+    if kind == "extra_forbidden":
+        return Problem(path, f"is not a key here.{suggestion(str(location[-1]), _known_keys(location))}")
+    if kind == "missing":
+        return Problem(path, "is missing" + (": give the model to compare against" if path == "baseline" else ""))
+    if kind == "value_error":
+        return Problem(path, str(details["ctx"]["error"]))
+    if kind == "literal_error":
+        known = _LITERAL.findall(details["msg"]) or [details["msg"]]
+        return Problem(path, f"{value!r} is not one of the known values.{suggestion(str(value), known)}")
+    rule = details["msg"][0].lower() + details["msg"][1:]
+    return Problem(path, f"{value!r}: {rule}")
+
+
+def _cross_checks_raw(data: dict[str, Any]) -> list[Problem]:
+    """Find names given twice, even where other problems stop the rest."""
+    baseline, candidates = data.get("baseline"), data.get("candidates")
+    if not isinstance(candidates, list):
+        return []
+    named: dict[str, str] = {}
+    if isinstance(baseline, dict):
+        named[str(baseline.get("name"))] = "baseline"
+    problems = []
+    for index, candidate in enumerate(candidates):
+        if not isinstance(candidate, dict) or "name" not in candidate:
+            continue
+        name, place = str(candidate["name"]), f"candidates[{index}]"
+        if name in named:
+            problems.append(Problem(f"{place}.name", f"{name!r} is taken by {named[name]}: give each variant its own name"))
+        named.setdefault(name, place)
+    return problems
+
+
+def _same(one: Variant, other: Variant) -> bool:
+    return one.model_dump(exclude={"name"}) == other.model_dump(exclude={"name"})
+
+
+def _cross_checks(experiment: Experiment) -> list[Problem]:
+    """Find what is wrong only when the parts are seen together."""
+    problems: list[Problem] = []
+    if not experiment.baseline.model:
+        problems.append(Problem("baseline.model", "is missing: give a directory or a hub id"))
+    for index, candidate in enumerate(experiment.candidates):
+        problems += _candidate_problems(experiment, candidate, f"candidates[{index}]")
+    seen: dict[str, int] = {}
+    for index, spec in enumerate(experiment.slices):
+        if spec.key in seen:
+            text = f"{spec.key!r} is taken by slices[{seen[spec.key]}]: give one of them a label"
+            problems.append(Problem(f"slices[{index}].label", text))
+        seen.setdefault(spec.key, index)
+    if experiment.sampling.samples > 1 and experiment.sampling.temperature == 0:
+        text = f"{experiment.sampling.samples} samples at temperature 0 are the same answer {experiment.sampling.samples} times: raise the temperature"
+        problems.append(Problem("sampling.samples", text))
+    return problems
+
+
+def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) -> list[Problem]:
+    problems = []
+    if _same(candidate, experiment.baseline):
+        text = f"{candidate.name!r} is the baseline itself: give it a quantization or another model"
+        problems.append(Problem(place, text))
+    method = candidate.quantization.method
+    if method in CHECKPOINT_METHODS and candidate.model == experiment.baseline.model and not candidate.quantization.gguf_file:
+        text = f"{method} weights are quantized already: give the checkpoint's own directory (`quantcliff quantize` makes one)"
+        problems.append(Problem(f"{place}.model", text))
+    dtype = candidate.dtype or experiment.execution.dtype
+    if method != "none" and dtype != (experiment.baseline.dtype or experiment.execution.dtype):
+        text = f"{dtype} differs from the baseline's compute dtype: the comparison would measure the dtype; leave it out"
+        problems.append(Problem(f"{place}.dtype", text))
+    return problems

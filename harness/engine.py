@@ -1,0 +1,61 @@
+"""What an engine is: something that takes items and yields responses.
+
+The protocol only. `hf_engine`, `lm_eval_engine` and `fake_engine` follow it; the runner uses nothing else of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.records import Item, Proof, Response, Settings
+
+__all__ = ["Engine", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an engine has spent since it was made."""
+
+    prompt_tokens: int
+    """Tokens read, shared prefixes counted once."""
+    output_tokens: int
+    """Tokens written."""
+    peak_bytes: int
+    """Largest memory seen, in bytes: device memory on a GPU, resident set on a CPU."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the log: batches halved for lack of memory, paths taken."""
+
+
+class Engine(Protocol):
+    """A loaded variant, ready to answer.
+
+    The answers to one call depend on the items of that call and nothing before it, so a work unit that is run again
+    gives the same responses.
+    """
+
+    @property
+    def version(self) -> str:
+        """Part of every cache key: changes whenever the same items could get other answers."""
+        ...
+
+    @property
+    def context_limit(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        ...
+
+    def proof(self) -> Proof:
+        """Say what is loaded."""
+        ...
+
+    def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to one work unit, in any order, `settings.samples` per generated item.
+
+        Raises `harness.errors.NonFinite` with the item's id where logits are NaN or infinite.
+        """
+        ...
+
+    def usage(self) -> Usage:
+        """Say what has been spent so far."""
+        ...

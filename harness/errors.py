@@ -1,0 +1,132 @@
+"""The errors that quantcliff raises on purpose, and the exit codes they end in.
+
+::
+
+    QuantcliffError                    every error with a message meant for a person
+    ├── UsageError            exit 2   the command line asks for something that cannot be
+    │   └── ConfigError       exit 2   a config file has problems; all of them at once
+    ├── StatisticsError       exit 4   numbers that no method here may judge
+    ├── RunError              exit 4   a run that cannot start, go on or be trusted
+    │   ├── StoreError        exit 4   the run directory: unreadable, full, foreign or in use
+    │   ├── Incomplete        exit 4   results are missing; the message names which
+    │   ├── NotComparable     exit 4   the two sides were not measured the same way
+    │   ├── ModelError        exit 4   a model or tokenizer that does not load or is not what was asked for
+    │   ├── BackendMissing    exit 4   a quantization method whose package or device is not there
+    │   └── NonFinite         exit 4   a model answered with NaN or infinity; names the item
+    └── Interrupted           exit 4   the user stopped the run; the message says how to continue
+
+This module knows nothing of models, files or statistics.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = [
+    "BackendMissing",
+    "ConfigError",
+    "ExitCode",
+    "Incomplete",
+    "Interrupted",
+    "ModelError",
+    "NonFinite",
+    "NotComparable",
+    "Problem",
+    "QuantcliffError",
+    "RunError",
+    "StatisticsError",
+    "StoreError",
+    "UsageError",
+]
+
+
+class ExitCode(enum.IntEnum):
+    """What the process tells its caller."""
+
+    PASS = 0
+    """Every gating stratum of every candidate passed."""
+    FAIL = 1
+    """At least one gating stratum is worse than its margin, family-wise."""
+    USAGE = 2
+    """Bad usage or a bad config; nothing was run."""
+    INCONCLUSIVE = 3
+    """Neither proven good nor proven bad, or a gating stratum has no signal."""
+    NOT_COMPARABLE = 4
+    """The run is incomplete, broke, or its two sides are not comparable."""
+
+
+class QuantcliffError(Exception):
+    """An error with one clear message that names the place and the remedy."""
+
+    exit_code: ExitCode = ExitCode.NOT_COMPARABLE
+
+
+class UsageError(QuantcliffError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a config."""
+
+    path: str
+    """Where, as a person would write it: ``candidates[1].quantization.method``."""
+    message: str
+    """The value, the rule it breaks, and what to write instead."""
+
+    def __str__(self) -> str:
+        """Give the line that a person reads."""
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(UsageError):
+    """A config file with problems, all of them at once."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.source = source
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+
+
+class StatisticsError(QuantcliffError, ValueError):
+    """Numbers that no method here may judge: empty, NaN, outside [0, 1]."""
+
+
+class RunError(QuantcliffError):
+    """A run that cannot start, go on or be trusted."""
+
+
+class StoreError(RunError):
+    """The run directory is unreadable, full, in use or belongs to another config."""
+
+
+class Incomplete(RunError):
+    """Results are missing; the message names which."""
+
+
+class NotComparable(RunError):
+    """The two sides were not measured the same way."""
+
+
+class ModelError(RunError):
+    """A model or tokenizer that does not load, or is not what was asked for."""
+
+
+class BackendMissing(RunError):
+    """A quantization method whose package or device is not there; other variants may still run."""
+
+
+class NonFinite(RunError):
+    """A model answered with NaN or infinity."""
+
+    def __init__(self, message: str, item_id: str) -> None:
+        self.item_id = item_id
+        super().__init__(message)
+
+
+class Interrupted(QuantcliffError):
+    """The user stopped the run; the message says how to continue."""

@@ -1,0 +1,259 @@
+"""The nouns of quantcliff: what is asked, what was answered, what it scored.
+
+Frozen, plain data. They know how to become JSON and how to come back from it, and nothing else: no model, no file,
+no statistics. Scores are proportions in [0, 1]; token counts are counted with the baseline's tokenizer; times are seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "ChoiceLogprobs",
+    "Generation",
+    "Item",
+    "Proof",
+    "Response",
+    "Scored",
+    "Settings",
+    "Timing",
+    "Unanswered",
+    "canonical_json",
+    "digest",
+    "item_from_json",
+    "scored_from_json",
+    "stratum_name",
+    "to_json",
+]
+
+
+def canonical_json(value: object) -> str:
+    """Give the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Give the first 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def stratum_name(levels: Mapping[str, str]) -> str:
+    """Name one cell of a slice's axes, as in ``hops=3,magnitude=large``; ``all`` where nothing splits it."""
+    return ",".join(f"{axis}={level}" for axis, level in levels.items()) or "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question, with everything an engine needs to ask it and a judge needs to place it."""
+
+    id: str
+    """Stable across machines and runs: ``<task>/<id of the document>``."""
+    slice: str
+    """The label of the slice in the config."""
+    task: str
+    """The lm_eval task that made it and scores it."""
+    kind: Literal["generate", "choice"]
+    """Free text, or the log-probability of each choice."""
+    prompt: str
+    """The whole text before the answer, chat template already applied."""
+    levels: Mapping[str, str]
+    """Axis to level, all axes, also those that do not split the slice into strata."""
+    stratum: str
+    """The cell of the axes that split: see `stratum_name`."""
+    cluster: str
+    """Items that share a source (a haystack, a problem in several languages) share this name."""
+    choices: tuple[str, ...] = ()
+    """The continuations to weigh, leading white space included; empty for free text."""
+    target: str = ""
+    """The right answer as a person would read it."""
+    max_tokens: int = 0
+    """The longest answer, in tokens; 0 for choices."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
+    prefix_group: str = ""
+    """Items with the same name here share a long beginning of their prompts; empty for none."""
+    chance: float = 0.0
+    """The score that guessing would give."""
+    weight: float = 1.0
+    """The share of traffic that the item stands for, relative to the other items."""
+    language: str = ""
+    """The expected language of the answer (BCP 47), empty where it does not matter."""
+    prompt_tokens: int = 0
+    """The length of the prompt (for choices: with the longest choice), in the baseline's tokens."""
+    doc: Mapping[str, Any] = field(default_factory=dict)
+    """The lm_eval document, which its task needs to score an answer; plain JSON."""
+
+    def digest(self) -> str:
+        """Identify all that decides the answer and its score."""
+        return digest(to_json(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How answers are sampled: one for all variants of a run."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus sampling, 1 is off."""
+    samples: int = 1
+    """Answers per item; the item's score is their mean."""
+    seed: int = 0
+    """Root of the seeds of samples, the same for the same item and sample on every variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A free-text answer."""
+
+    item_id: str
+    """Which item."""
+    text: str
+    """The answer, cut before the stop text."""
+    token_ids: tuple[int, ...]
+    """The answer's tokens as the model produced them, the end token left out."""
+    finish: Literal["stop", "eos", "length"]
+    """Ended at a stop text, at the end token, or at the token limit."""
+    prompt_tokens: int
+    """Tokens of the prompt."""
+    sample: int = 0
+    """Which of several answers to the item."""
+    type: Literal["generation"] = "generation"
+    """The tag that tells the records apart on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceLogprobs:
+    """How likely each choice is as the continuation of the prompt."""
+
+    item_id: str
+    """Which item."""
+    logprobs: tuple[float, ...]
+    """Summed natural-log probability of each choice's tokens, float32 softmax."""
+    token_counts: tuple[int, ...]
+    """Tokens of each choice."""
+    greedy: tuple[bool, ...]
+    """Whether greedy decoding would have produced the choice."""
+    prompt_tokens: int
+    """Tokens of the context."""
+    sample: int = 0
+    """Always 0: log-probabilities are not sampled."""
+    type: Literal["choice_logprobs"] = "choice_logprobs"
+    """The tag that tells the records apart on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An item that could not be asked: said, never truncated silently."""
+
+    item_id: str
+    """Which item."""
+    reason: Literal["over_context"]
+    """Prompt and longest answer do not fit the model's context."""
+    prompt_tokens: int
+    """Tokens of the prompt."""
+    sample: int = 0
+    """Which of several answers to the item."""
+    type: Literal["unanswered"] = "unanswered"
+    """The tag that tells the records apart on disk."""
+
+
+Response = Generation | ChoiceLogprobs | Unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One response and what it scored: a line of a results file."""
+
+    item_id: str
+    """Which item."""
+    item_digest: str
+    """`Item.digest` of the item that was asked: a changed item never meets an old answer."""
+    unit: int
+    """The work unit that it was answered in."""
+    score: float | None
+    """In [0, 1]; None where the item went unanswered."""
+    metrics: Mapping[str, float]
+    """What the task's own scorer said, by metric."""
+    response: Response
+    """The answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a work unit cost; kept apart from answers so that answers are comparable byte by byte."""
+
+    unit: int
+    """Which work unit."""
+    seconds: float
+    """Wall time inside the engine."""
+    prompt_tokens: int
+    """Tokens read, shared prefixes counted once."""
+    output_tokens: int
+    """Tokens written."""
+    items: int
+    """Items answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a loaded variant shows of itself: that it is what the config says it is."""
+
+    method: str
+    """The quantization method, ``none`` for a plain model."""
+    kernel: str
+    """The layer class (and kernel) that does the work, as loaded."""
+    quantized_modules: int
+    """Linear modules that are quantized."""
+    linear_modules: int
+    """All linear modules, the head included."""
+    bits_per_weight: float
+    """Stored bits over weights of the quantized modules, scales and zeros included."""
+    weight_bytes: int
+    """Bytes of all parameters and buffers in memory, counted tensor by tensor."""
+    disk_bytes: int
+    """Bytes of the checkpoint's weight files; 0 where it is quantized at load."""
+    compute_dtype: str
+    """The dtype that activations are computed in."""
+    vocabulary: int
+    """Rows of the output head."""
+    tokenizer_digest: str
+    """Identity of the tokenizer's behaviour."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a reader of the report needs (``auto-gptq runs on GPTQModel`` ...)."""
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Give a record as plain JSON data."""
+    return dataclasses.asdict(record)
+
+
+def _tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {**data, **{name: tuple(data[name]) for name in names if name in data}}
+
+
+def item_from_json(data: Mapping[str, Any]) -> Item:
+    """Read an item back. Raises TypeError where a field is unknown or missing."""
+    return Item(**_tuples(dict(data), "choices", "stop"))
+
+
+def response_from_json(data: Mapping[str, Any]) -> Response:
+    """Read a response back by its tag. Raises KeyError or TypeError on anything else."""
+    kinds: dict[str, Any] = {
+        "generation": Generation,
+        "choice_logprobs": ChoiceLogprobs,
+        "unanswered": Unanswered,
+    }
+    known = _tuples(dict(data), "token_ids", "logprobs", "token_counts", "greedy")
+    response: Response = kinds[known["type"]](**known)
+    return response
+
+
+def scored_from_json(data: Mapping[str, Any]) -> Scored:
+    """Read a results line back. Raises KeyError or TypeError where it is not one."""
+    return Scored(**{**data, "response": response_from_json(data["response"])})
