@@ -1,7 +1,7 @@
 """Where the files that travel with quantcliff lie: the tasks and the configs.
 
-In a checkout they stand beside the package; in an installed wheel they travel inside it. This module knows the two
-places and nothing of what the files say.
+In a checkout they stand beside the package; in an installed wheel they travel inside it. This module knows
+the two places and nothing of what the files say.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ def _find(name: str, *, package: Path) -> Path:
     for folder in (packed, beside):
         if folder.is_dir():
             return folder
-    message = f"the {name} of quantcliff are missing: neither {packed} nor {beside} is there; install it again"
+    message = f"quantcliff's {name} are missing, in {packed} and in {beside}; install it again"
     raise RunError(message)

