@@ -48,7 +48,7 @@ def shared_data() -> Path:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder: a Llama of 64 hidden units and 2 layers with random weights, context 2048.
 
-    Its byte-level BPE tokenizer reads any text, and has a chat template, `<eos>` and `<pad>`. bf16, about 0.4 MB.
+    Its byte-level BPE tokenizer reads any text, and has a chat template, `<eos>` and `<pad>`. Stored in bf16.
     Read it only: it is shared by all tests of the session.
     """
     return make_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))

@@ -1,0 +1,229 @@
+"""The layers of the design, checked against what the modules really import."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "harness"
+
+# A module may import modules of lower layers only. Names are patterns; the first that fits a module counts, a plain
+# name before any pattern. A new module is written in here, or the tests below say so.
+LAYERS: dict[int, tuple[str, ...]] = {
+    0: ("errors",),
+    1: ("records", "verdicts"),
+    2: ("config", "stats*", "strata", "scoring", "tail_events", "resources"),
+    3: ("sequential", "slices", "store", "manifest", "compare", "gate", "engine", "quantize", "importers"),
+    4: ("hf_engine", "lm_eval_engine", "fake_engine", "report*", "models"),
+    5: ("runner", "worker"),
+    6: ("cli",),
+    7: ("__main__",),
+}
+
+# Families whose members may import each other, in one direction: stats_binary stands on stats, say.
+FAMILIES = ("stats", "report", "config", "slices", "quantize", "hf_engine", "cli")
+
+# Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without any of these.
+HEAVY: dict[str, tuple[str, ...]] = {
+    "torch": ("hf_engine*", "lm_eval_engine", "quantize*", "models", "runner", "worker"),
+    "transformers": ("hf_engine*", "lm_eval_engine", "quantize*", "models", "slices*", "worker"),
+    "lm_eval": ("slices*", "scoring", "lm_eval_engine"),
+    "datasets": ("slices*",),
+}
+
+JUDGES = ("--help", "compare --help", "gate --help", "report --help", "plan --help", "demo --help")
+
+
+def module_names() -> list[str]:
+    """Every module of the package but the package itself: `stats`, or `report.html` were there a sub-package."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    dotted = (".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in paths)
+    return [name.removesuffix(".__init__") for name in dotted if name != "__init__"]
+
+
+MODULES = module_names()
+
+
+def layer_of(module: str) -> int | None:
+    """The layer of a module: that of its own name, else of the first pattern that fits, else None."""
+    for layer, names in LAYERS.items():
+        if module in names:
+            return layer
+    for layer, names in LAYERS.items():
+        if any(fnmatchcase(module, name) for name in names):
+            return layer
+    return None
+
+
+def family_of(module: str) -> str | None:
+    """The family whose name the module's begins with, None for a module that stands alone."""
+    fits = (name for name in FAMILIES if module == name or module.startswith((f"{name}_", f"{name}.")))
+    return next(fits, None)
+
+
+def imports_of(module: str) -> set[str]:
+    """All that a module imports, at its top or late: `harness.stats`, `torch.nn`; relative names resolved."""
+    path = PACKAGE.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: import from harness by its full name"
+            source = str(node.module)
+            # `from harness import stats` names a module, `from harness.stats import tango` stands in one.
+            found.update(f"{source}.{a.name}" if source == "harness" else source for a in node.names)
+    return found
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of the package that a module imports."""
+    inner = (name.removeprefix("harness.") for name in imports_of(module) if name.startswith("harness."))
+    return {name for name in inner if name in MODULES and name != module}
+
+
+def python(code: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter that stands in no checkout's folder but finds the package."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **extra}
+    return subprocess.run(  # noqa: PLW1510 - the caller reads the code
+        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_there_are_modules():
+    """The tests below look at a package that is really there."""
+    assert {"errors", "records", "config"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_layer(module):
+    """A module without a layer has no place in the design: it gets one in LAYERS when it is made."""
+    assert layer_of(module) is not None, (
+        f"harness/{module}.py is in no layer; write it into LAYERS in {__file__}"
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    """A module imports from lower layers, or from its own family."""
+    layer = layer_of(module)
+    for other in sorted(own_imports(module)):
+        same_family = family_of(module) is not None and family_of(module) == family_of(other)
+        below = layer is not None and (layer_of(other) or 0) < layer
+        message = f"harness/{module}.py (layer {layer}) imports harness/{other}.py (layer {layer_of(other)})"
+        assert below or same_family, message
+
+
+def test_no_module_reaches_itself():
+    """The imports inside a family make no circle either."""
+    above: dict[str, set[str]] = {module: own_imports(module) for module in MODULES}
+    while ready := [module for module, needs in above.items() if not needs]:
+        for module in ready:
+            del above[module]
+        for needs in above.values():
+            needs.difference_update(ready)
+    assert not above, f"these modules import each other in a circle: {sorted(above)}"
+
+
+@pytest.mark.parametrize("heavy", HEAVY)
+def test_heavy_packages_are_imported_only_where_named(heavy):
+    """torch, transformers, lm_eval and datasets stand in the modules that HEAVY names, late imports included."""
+    importers = {m for m in MODULES if any(name.split(".")[0] == heavy for name in imports_of(m))}
+    strangers = {m for m in importers if not any(fnmatchcase(m, name) for name in HEAVY[heavy])}
+    assert not strangers, f"{heavy} is imported by {sorted(strangers)}; HEAVY allows {HEAVY[heavy]}"
+
+
+LIGHT = [m for m in MODULES if m != "__main__" and not any(fnmatchcase(m, p) for p in HEAVY["torch"])]
+
+ALONE = """
+import importlib, json, os, sys, warnings
+failed = {}
+for name in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:  # each module is the first of the package in its process
+        for rule in json.loads(sys.argv[2]):
+            action, message = rule.split(":")[:2] if ":" in rule else (rule, "")
+            warnings.filterwarnings(action, message)
+        try:
+            importlib.import_module("harness." + name)
+        except BaseException as error:
+            os.write(1, f"harness.{name}: {type(error).__name__}: {error}\\n".encode())
+            os._exit(1)
+        heavy = sorted({"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules))
+        os.write(1, f"harness.{name} {','.join(heavy)}\\n".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def warning_rules() -> list[str]:
+    """The warnings rules of the test suite, as pyproject.toml has them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["tool"]["pytest"]["ini_options"]["filterwarnings"]
+
+
+def import_alone(modules: list[str]) -> dict[str, str]:
+    """Import each module in a process of its own, warnings being errors: what each loaded, or why it could not."""
+    done = python(ALONE, json.dumps(modules), json.dumps(warning_rules()))
+    assert done.returncode == 0, done.stderr
+    lines = [line.partition(" ") for line in done.stdout.splitlines() if line.startswith("harness.")]
+    return {name: rest for name, _, rest in lines}
+
+
+def test_light_modules_import_alone_and_stay_light():
+    """A module that needs no torch imports alone, without a warning, and brings no heavy package with it."""
+    assert len(LIGHT) >= 3
+    assert import_alone(LIGHT) == {f"harness.{module}": "" for module in LIGHT}
+
+
+@pytest.mark.slow
+def test_heavy_modules_import_alone():
+    """A module that may use torch imports alone, without a warning."""
+    modules = [m for m in MODULES if m != "__main__" and m not in LIGHT]
+    assert modules
+    loaded = import_alone(modules)
+    assert sorted(loaded) == sorted(f"harness.{module}" for module in modules)
+
+
+COMMAND = """
+import json, sys
+from harness.cli import main
+try:
+    main(json.loads(sys.argv[1]))
+except SystemExit as exit:
+    assert not exit.code, exit.code
+heavy = {"torch", "transformers", "lm_eval", "datasets", "scipy.stats"} & set(sys.modules)
+print("LOADED", sorted(heavy))
+"""
+
+
+@pytest.mark.parametrize("arguments", JUDGES)
+def test_help_and_judging_load_nothing_heavy(arguments):
+    """`quantcliff --help` and the help of the commands that judge answer without torch, and without scipy."""
+    done = python(COMMAND, json.dumps(arguments.split()))
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_help_is_quick():
+    """`quantcliff --help` takes half a second on an idle machine; here the best of three is printed."""
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = python("from harness.cli import main; main(['--help'])")
+        took.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    print(f"\nquantcliff --help: {min(took):.2f} s, the best of {len(took)}")
+    assert min(took) < 5, f"--help took {min(took):.1f} s on a busy machine's best of three"
