@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "harness"
 
-# A module may import modules of lower layers only. Names are patterns; the first that fits a module counts, a plain
-# name before any pattern. A new module is written in here, or the tests below say so.
+# A module may import modules of lower layers only. Names are patterns; the first that fits a module counts,
+# a plain name before any pattern. A new module is written in here, or the tests below say so.
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("errors",),
     1: ("records", "verdicts"),
@@ -33,7 +33,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
 # Families whose members may import each other, in one direction: stats_binary stands on stats, say.
 FAMILIES = ("stats", "report", "config", "slices", "quantize", "hf_engine", "cli")
 
-# Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without any of these.
+# Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without these.
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": ("hf_engine*", "lm_eval_engine", "quantize*", "models", "runner", "worker"),
     "transformers": ("hf_engine*", "lm_eval_engine", "quantize*", "models", "slices*", "worker"),
@@ -45,7 +45,7 @@ JUDGES = ("--help", "compare --help", "gate --help", "report --help", "plan --he
 
 
 def module_names() -> list[str]:
-    """Every module of the package but the package itself: `stats`, or `report.html` were there a sub-package."""
+    """Every module of the package but the package itself: `stats`, or `report.html` in a sub-package."""
     paths = sorted(PACKAGE.rglob("*.py"))
     dotted = (".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in paths)
     return [name.removesuffix(".__init__") for name in dotted if name != "__init__"]
@@ -109,9 +109,7 @@ def test_there_are_modules():
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_has_a_layer(module):
     """A module without a layer has no place in the design: it gets one in LAYERS when it is made."""
-    assert layer_of(module) is not None, (
-        f"harness/{module}.py is in no layer; write it into LAYERS in {__file__}"
-    )
+    assert layer_of(module) is not None, f"harness/{module}.py is in no layer; write it into LAYERS above"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -138,7 +136,7 @@ def test_no_module_reaches_itself():
 
 @pytest.mark.parametrize("heavy", HEAVY)
 def test_heavy_packages_are_imported_only_where_named(heavy):
-    """torch, transformers, lm_eval and datasets stand in the modules that HEAVY names, late imports included."""
+    """Each heavy package stands only in the modules that HEAVY names for it, late imports included."""
     importers = {m for m in MODULES if any(name.split(".")[0] == heavy for name in imports_of(m))}
     strangers = {m for m in importers if not any(fnmatchcase(m, name) for name in HEAVY[heavy])}
     assert not strangers, f"{heavy} is imported by {sorted(strangers)}; HEAVY allows {HEAVY[heavy]}"
@@ -174,7 +172,7 @@ def warning_rules() -> list[str]:
 
 
 def import_alone(modules: list[str]) -> dict[str, str]:
-    """Import each module in a process of its own, warnings being errors: what each loaded, or why it could not."""
+    """Import each module in a process of its own with warnings as errors: what it loaded, or why it failed."""
     done = python(ALONE, json.dumps(modules), json.dumps(warning_rules()))
     assert done.returncode == 0, done.stderr
     lines = [line.partition(" ") for line in done.stdout.splitlines() if line.startswith("harness.")]
