@@ -21,7 +21,7 @@ PACKAGE = ROOT / "harness"
 # a plain name before any pattern. A new module is written in here, or the tests below say so.
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("errors",),
-    1: ("records", "verdicts"),
+    1: ("records", "verdicts", "sanitize", "evidence"),
     2: ("config", "stats*", "strata", "scoring", "tail_events", "resources"),
     3: ("sequential", "slices", "store", "manifest", "compare", "gate", "engine", "quantize", "importers"),
     4: ("hf_engine", "lm_eval_engine", "fake_engine", "report*", "models"),
@@ -172,7 +172,7 @@ def warning_rules() -> list[str]:
 
 
 def import_alone(modules: list[str]) -> dict[str, str]:
-    """Import each module in a process of its own with warnings as errors: what it loaded, or why it failed."""
+    """Import each module in its own process with warnings as errors: what it loaded, or why it failed."""
     done = python(ALONE, json.dumps(modules), json.dumps(warning_rules()))
     assert done.returncode == 0, done.stderr
     lines = [line.partition(" ") for line in done.stdout.splitlines() if line.startswith("harness.")]

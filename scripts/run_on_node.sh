@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs a quantcliff bundle on a machine without a network. scripts/offline_bundle.sh made this folder.
+#
+#   bash run_on_node.sh                          run the config that was packed
+#   bash run_on_node.sh quantcliff doctor        run another command of quantcliff
+#   bash run_on_node.sh python -m pytest files   run anything else, with the same packages
+#
+# Settings, all optional:
+#   PYTHON   the node's Python, the one that has torch (default: python3)
+#   INTO     where to unpack and run (default: the folder `node` beside this file); results stay in there
+#
+# Exit codes: the command's own; before it runs, 2 for a wrong Python and 4 for a missing or damaged part.
+set -euo pipefail
+
+wanted="@PYTHON_VERSION@" # the wheels inside are for this Python
+bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+into=${INTO:-$bundle/node}
+
+say() { echo "run_on_node.sh: $*" >&2; }
+
+# 1. The right Python, and every part whole.
+python=$(command -v "${PYTHON:-python3}") || { say "no ${PYTHON:-python3} on this machine; name one in PYTHON"; exit 2; }
+found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+if [ "$found" != "$wanted" ]; then
+  say "the wheels are for Python $wanted and $python is $found; name a $wanted in PYTHON, or pack with --python $found"
+  exit 2
+fi
+(cd "$bundle" && sha256sum --check --strict --quiet SHA256SUMS) || {
+  say "a part is missing or damaged (see above); copy it here again"
+  exit 4
+}
+
+# 2. Unpack and install, once per bundle. Whatever a run left in the folder stays.
+digest=$(sha256sum <"$bundle/SHA256SUMS" | cut -d ' ' -f 1)
+if [ "$(cat "$into/.ready" 2>/dev/null)" != "$digest" ]; then
+  mkdir -p "$into"
+  rm -rf "$into/.ready" "$into/wheels" "$into/models" "$into/files" "$into/site" "$into/config.yaml"
+  cat "$bundle"/bundle.tar.* | tar -x -f - -C "$into" --no-same-owner
+  # --no-deps: what is not in the bundle is on the node, and must not be replaced.
+  "$python" -m pip --disable-pip-version-check install --quiet --no-index --no-deps --no-cache-dir --no-compile \
+    --target "$into/site" "$into"/wheels/*.whl
+  rm -rf "$into/wheels"
+  echo "$digest" >"$into/.ready"
+fi
+
+# 3. Run. Nothing looks for a model hub that cannot be reached.
+export PYTHONPATH="$into/site${PYTHONPATH:+:$PYTHONPATH}" PATH="$into/site/bin:$PATH"
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
+cd "$into"
+if [ $# -eq 0 ]; then
+  [ -f config.yaml ] || { say "this bundle holds no config; name a command"; exit 2; }
+  set -- quantcliff run config.yaml
+fi
+case $1 in
+  quantcliff) shift && set -- "$python" -m harness "$@" ;;
+  python | python3) shift && set -- "$python" "$@" ;;
+esac
+exec "$@"
