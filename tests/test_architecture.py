@@ -24,7 +24,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     1: ("records", "verdicts", "sanitize", "evidence"),
     2: ("config", "stats*", "strata", "scoring", "tail_events", "resources"),
     3: ("sequential", "slices", "store", "manifest", "compare", "gate", "engine", "quantize", "importers"),
-    4: ("hf_engine", "lm_eval_engine", "fake_engine", "report*", "models"),
+    4: ("hf_engine*", "lm_eval_engine", "fake_engine", "report*", "models"),
     5: ("runner", "worker"),
     6: ("cli",),
     7: ("__main__",),
