@@ -28,7 +28,9 @@ __all__ = [
     "SliceSpec",
     "Variant",
     "load",
+    "narrowed",
     "parse",
+    "policy_overrides",
     "suggestion",
 ]
 
@@ -59,6 +61,9 @@ METHODS: dict[str, frozenset[str]] = {
 
 CHECKPOINT_METHODS = frozenset({"gptq", "auto-gptq", "awq", "compressed-tensors", "gguf"})
 """Methods whose weights are quantized already: the variant needs its own `model`."""
+
+RESERVED = frozenset({"items", "shards", "control"})
+"""Names that a variant must not have, because the run directory uses them."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -300,6 +305,11 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 def load(path: Path) -> Experiment:
     """Read and validate a config file. Raises ConfigError with every problem."""
+    return parse(_mapping_in(path), str(path))
+
+
+def _mapping_in(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -311,10 +321,12 @@ def load(path: Path) -> Experiment:
     except yaml.YAMLError as error:
         raise ConfigError(str(path), [Problem("", f"is not YAML: {error}")]) from error
     if data is None:
-        raise ConfigError(str(path), [Problem("", "is empty: `quantcliff demo --print-config` prints one to start from")])
+        raise ConfigError(
+            str(path), [Problem("", "is empty: `quantcliff demo --print-config` prints one to start from")]
+        )
     if not isinstance(data, dict):
         raise ConfigError(str(path), [Problem("", f"holds a {type(data).__name__}, not a mapping of keys")])
-    return parse(data, str(path))
+    return data
 
 
 def parse(data: dict[str, Any], source: str = "config") -> Experiment:
@@ -323,7 +335,10 @@ def parse(data: dict[str, Any], source: str = "config") -> Experiment:
     try:
         experiment = Experiment.model_validate(inherited)
     except ValidationError as error:
-        problems = [_problem(dict(details), inherited) for details in error.errors()]
+        found = [dict(details) for details in error.errors()]
+        inner = {tuple(one["loc"])[:1] for one in found if len(one["loc"]) > 1}
+        told = [one for one in found if not (one["type"] == "too_short" and tuple(one["loc"]) in inner)]
+        problems = [_problem(details) for details in told]
         raise ConfigError(source, problems + _cross_checks_raw(inherited)) from error
     problems = _cross_checks_raw(inherited) + _cross_checks(experiment)
     if problems:
@@ -347,7 +362,10 @@ def _inherit(data: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(candidate, dict):
             return candidate
         own_model = "model" in candidate
-        return {**({"trust_remote_code": shared.get("trust_remote_code", False)} if own_model else shared), **candidate}
+        return {
+            **({"trust_remote_code": shared.get("trust_remote_code", False)} if own_model else shared),
+            **candidate,
+        }
 
     return {**data, "baseline": baseline, "candidates": [filled(candidate) for candidate in candidates]}
 
@@ -372,7 +390,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _problem(details: dict[str, Any], data: object) -> Problem:
+def _problem(details: dict[str, Any]) -> Problem:
     """Turn one of pydantic's errors into the sentence that a person needs."""
     location = tuple(details["loc"])
     path, kind, value = _path(location), details["type"], details.get("input")
@@ -403,7 +421,9 @@ def _cross_checks_raw(data: dict[str, Any]) -> list[Problem]:
             continue
         name, place = str(candidate["name"]), f"candidates[{index}]"
         if name in named:
-            problems.append(Problem(f"{place}.name", f"{name!r} is taken by {named[name]}: give each variant its own name"))
+            problems.append(
+                Problem(f"{place}.name", f"{name!r} is taken by {named[name]}: give each variant its own name")
+            )
         named.setdefault(name, place)
     return problems
 
@@ -414,7 +434,11 @@ def _same(one: Variant, other: Variant) -> bool:
 
 def _cross_checks(experiment: Experiment) -> list[Problem]:
     """Find what is wrong only when the parts are seen together."""
-    problems: list[Problem] = []
+    problems = [
+        Problem(f"{place}.name", f"{variant.name!r} is a name that the run directory uses: choose another")
+        for place, variant in _places(experiment)
+        if variant.name in RESERVED
+    ]
     if not experiment.baseline.model:
         problems.append(Problem("baseline.model", "is missing: give a directory or a hub id"))
     for index, candidate in enumerate(experiment.candidates):
@@ -431,17 +455,83 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
     return problems
 
 
+def _places(experiment: Experiment) -> list[tuple[str, Variant]]:
+    candidates = [(f"candidates[{index}]", one) for index, one in enumerate(experiment.candidates)]
+    return [("baseline", experiment.baseline), *candidates]
+
+
 def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) -> list[Problem]:
     problems = []
     if _same(candidate, experiment.baseline):
         text = f"{candidate.name!r} is the baseline itself: give it a quantization or another model"
         problems.append(Problem(place, text))
     method = candidate.quantization.method
-    if method in CHECKPOINT_METHODS and candidate.model == experiment.baseline.model and not candidate.quantization.gguf_file:
+    if (
+        method in CHECKPOINT_METHODS
+        and candidate.model == experiment.baseline.model
+        and not candidate.quantization.gguf_file
+    ):
         text = f"{method} weights are quantized already: give the checkpoint's own directory (`quantcliff quantize` makes one)"
         problems.append(Problem(f"{place}.model", text))
     dtype = candidate.dtype or experiment.execution.dtype
     if method != "none" and dtype != (experiment.baseline.dtype or experiment.execution.dtype):
-        text = f"{dtype} differs from the baseline's compute dtype: the comparison would measure the dtype; leave it out"
+        text = (
+            f"{dtype} differs from the baseline's compute dtype: the comparison would measure the dtype; leave it out"
+        )
         problems.append(Problem(f"{place}.dtype", text))
     return problems
+
+
+def narrowed(
+    experiment: Experiment,
+    *,
+    only: tuple[str, ...] = (),
+    limit: int | None = None,
+    device: str | None = None,
+    source: str = "config",
+) -> Experiment:
+    """Give the part of an experiment that the flags ask for, under a name of its own. Raises ConfigError."""
+    update: dict[str, Any] = {}
+    suffix = ""
+    if only:
+        update |= _only(experiment, only, source)
+        suffix += "-only-" + "-".join(sorted(only))
+    if limit is not None:
+        slices = update.get("slices", experiment.slices)
+        update["slices"] = tuple(spec.model_copy(update={"items": min(spec.items, limit)}) for spec in slices)
+        update["policy"] = experiment.policy.model_copy(update={"refuse_hopeless": False})
+        suffix += f"-limit-{limit}"
+    if device is not None:
+        update["execution"] = experiment.execution.model_copy(update={"device": device})
+    if suffix:
+        update["name"] = f"{experiment.name}{suffix}"[:64].rstrip("-._")
+    return experiment.model_copy(update=update)
+
+
+def _only(experiment: Experiment, only: tuple[str, ...], source: str) -> dict[str, Any]:
+    candidates = {one.name for one in experiment.candidates}
+    slices = {spec.key for spec in experiment.slices}
+    unknown = [name for name in only if name not in candidates | slices]
+    if unknown:
+        text = f"{unknown[0]!r} is neither a slice nor a candidate.{suggestion(unknown[0], frozenset(candidates | slices))}"
+        raise ConfigError(source, [Problem("--only", text)])
+    update: dict[str, Any] = {}
+    if candidates & set(only):
+        update["candidates"] = tuple(one for one in experiment.candidates if one.name in only)
+    if slices & set(only):
+        update["slices"] = tuple(spec for spec in experiment.slices if spec.key in only)
+    return update
+
+
+def policy_overrides(path: Path) -> dict[str, Any]:
+    """Read a policy file: a mapping of `Policy` keys, or one that holds them under ``policy``. Raises ConfigError."""
+    data = _mapping_in(path)
+    section = data.get("policy", data)
+    if not isinstance(section, dict):
+        raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
+    try:
+        Policy.model_validate(section)
+    except ValidationError as error:
+        problems = [_problem({**details, "loc": ("policy", *details["loc"])}) for details in map(dict, error.errors())]
+        raise ConfigError(str(path), problems) from error
+    return section

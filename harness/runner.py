@@ -1,0 +1,475 @@
+"""Runs an experiment: baseline, control and candidates, one process each, into a run directory that survives any kill.
+
+The runner is the only writer of answers. It asks a worker for one unit at a time (and one ahead, so that the device never
+waits), scores each response as it comes and appends it. It never loads a model itself and judges nothing but which strata
+need no more items, for which it asks `harness.compare`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from harness import errors, judging, models, quantize
+from harness.config import Experiment, Variant
+from harness.errors import Incomplete, Interrupted, QuantcliffError, RunError
+from harness.planning import Power, Unit, check_power, plan_units, power_table
+from harness.progress import Reporter
+from harness.records import Item, Proof, Response, Scored, Settings, Timing, digest, to_json
+from harness.slices import Scorer, load_items
+from harness.store import Appender, RunDir, Shard, atomic_write
+from harness.worker import Answered, Ask, Closed, Finished, Job, Ready, Refused, serve
+
+__all__ = ["CONTROL", "Plan", "make_plan", "run"]
+
+CONTROL = "control"
+"""The name of the A/A pass: the baseline once more, batched otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything decided before a model is loaded."""
+
+    experiment: Experiment
+    """The config."""
+    items: tuple[Item, ...]
+    """Every item of the suite."""
+    units: tuple[Unit, ...]
+    """The work, for one variant."""
+    power: tuple[Power, ...]
+    """What each stratum can decide."""
+    paths: Mapping[str, str]
+    """Variant to model directory; a variant whose model is not there is absent."""
+    missing: Mapping[str, str]
+    """Variant to the reason why it cannot run."""
+    device: str
+    """Resolved."""
+
+    def record(self) -> dict[str, Any]:
+        """Give what run.json holds: the same plan gives the same record."""
+        return {
+            "config": self.experiment.model_dump(mode="json", exclude={"output", "description"}),
+            "config_digest": self.experiment.digest(),
+            "description": self.experiment.description,
+            "slices": [spec.key for spec in self.experiment.slices],
+            "items_digest": digest([item.digest() for item in self.items]),
+            "items": len(self.items),
+            "units": len(self.units),
+            "device": self.device.split(":")[0],
+        }
+
+
+def make_plan(experiment: Experiment, source: str, *, check: bool = True) -> Plan:
+    """Load the tokenizer, build the items and plan the work; loads no model.
+
+    Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
+    """
+    paths, missing = _resolve(experiment)
+    base = Path(paths[experiment.baseline.name])
+    tokenizer = models.load_tokenizer(base)
+    limit = models.context_limit(base)
+    items = tuple(load_items(experiment, tokenizer, context_limit=limit))
+    power = tuple(power_table(experiment, items))
+    if check:
+        check_power(experiment, power, source)
+    units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
+    device = quantize.resolve_device(experiment.execution.device)
+    return Plan(experiment, items, units, power, paths, missing, device)
+
+
+def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
+    """Find every variant's model; only the baseline's absence is an error here."""
+    paths, missing = {}, {}
+    for variant in experiment.variants:
+        try:
+            paths[variant.name] = str(models.resolve(variant.model, variant.revision))
+        except RunError as error:
+            if variant is experiment.baseline:
+                raise
+            missing[variant.name] = str(error)
+    return paths, missing
+
+
+def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> None:
+    """Answer everything of a shard that is not answered yet, and say in the run directory that it is complete.
+
+    Raises StoreError, Incomplete (a worker died; the rest was done), Interrupted (Ctrl-C). Variants that cannot be loaded
+    leave a failure file, and the others still run.
+    """
+    if shard.count > 1 and plan.experiment.execution.looks > 1:
+        msg = "execution.looks above 1 needs every score at each look: run without --shard, or set looks: 1"
+        raise errors.UsageError(msg)
+    with directory.locked(shard):
+        directory.begin(plan.record(), plan.items, shard)
+        work = _Run(plan, directory, shard, progress)
+        try:
+            with progress:
+                work.all()
+        except KeyboardInterrupt:
+            msg = f"stopped; finished work is kept in {directory.path}: give the same command again to continue"
+            raise Interrupted(msg) from None
+        work.finish()
+
+
+class _Run:
+    """One process's work on one shard."""
+
+    def __init__(self, plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> None:
+        self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
+        self.scorer = Scorer(plan.items)
+        self.units = [unit for unit in plan.units if shard.has(unit.index)]
+        self.skipped: dict[str, list[int]] = defaultdict(list)
+        self.lost: list[str] = []
+        execution = plan.experiment.execution
+        self.control = execution.control
+        self.samples = plan.experiment.sampling.samples
+        self.digests = {item.id: item.digest() for item in plan.items}
+        self.proofs: dict[str, Proof] = {}
+
+    def all(self) -> None:
+        """Go through the looks, and at each through the variants."""
+        names = [variant.name for variant in self._variants()]
+        self.progress.expect(sum(_tokens(unit, self.samples) for unit in self.units) * len(names))
+        for look in range(1, self.plan.experiment.execution.looks + 1):
+            undecided = self._undecided(look)
+            for variant in self._variants():
+                own = [unit for unit in self.units if unit.look == look]
+                self._variant(variant, self._needed(variant, own, undecided))
+
+    def _variants(self) -> list[Variant]:
+        experiment = self.plan.experiment
+        control = [experiment.baseline.model_copy(update={"name": CONTROL})] if self.control else []
+        return [experiment.baseline, *control, *experiment.candidates]
+
+    def _undecided(self, look: int) -> Mapping[str, set[tuple[str, str]]] | None:
+        """Give the strata that each candidate still needs; None at the first look, where that is all of them."""
+        if look == 1:
+            return None
+        return judging.undecided(self.directory, self.plan.experiment, look - 1)
+
+    def _needed(
+        self,
+        variant: Variant,
+        units: Sequence[Unit],
+        undecided: Mapping[str, set[tuple[str, str]]] | None,
+    ) -> list[Unit]:
+        """Leave out of the units what is decided; baseline and control serve the candidates that are not."""
+        if undecided is None:
+            return list(units)
+        everyone = set().union(*undecided.values()) if undecided else set()
+        wanted = undecided.get(variant.name, everyone)
+        needed = []
+        for unit in units:
+            items = tuple(item for item in unit.items if (item.slice, item.stratum) in wanted)
+            if items:
+                needed.append(replace(unit, items=items))
+            if len(items) < len(unit.items):
+                gone = sum(_cost(item, self.samples) for item in unit.items if item not in items)
+                self.progress.advance(gone)
+                self.skipped[variant.name].append(unit.index)
+        return needed
+
+    def _variant(self, variant: Variant, units: Sequence[Unit]) -> None:
+        """Answer a variant's units that are not answered yet."""
+        failure = f"failure-{self.shard}.json"
+        (self.directory.path / variant.name / failure).unlink(missing_ok=True)
+        self.progress.doing(variant.name, "looking at what is done")
+        done = self._done(variant.name, units)
+        self.progress.advance(sum(_tokens(unit, self.samples) for unit in units if unit.index in done))
+        pending = [unit for unit in units if unit.index not in done]
+        if not pending:
+            return
+        try:
+            if variant.name in self.plan.missing:
+                raise errors.ModelError(self.plan.missing[variant.name])
+            self._work(variant, pending)
+        except (errors.StoreError, Incomplete):
+            raise
+        except RunError as error:
+            if variant.name == self.plan.experiment.baseline.name:
+                raise
+            self.directory.record(variant.name, failure, {"kind": type(error).__name__, "message": str(error)})
+            self.progress.note(f"{variant.name} is not judged: {error}")
+            self.progress.advance(sum(_tokens(unit, self.samples) for unit in pending))
+
+    def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
+        """Find the units that have all their responses, and drop from the files what the others left.
+
+        Raises StoreError where an answer is to another item than the one in the plan.
+        """
+        wanted = {unit.index: len(unit.items) * self.samples for unit in units}
+        earlier = {unit.index for unit in self.plan.units} - set(wanted)
+        done: set[int] = set()
+        for key in self.plan.record()["slices"]:
+            found: dict[int, int] = defaultdict(int)
+            for one in self.directory.results(name, key, self.shard):
+                self._same_item(one, name)
+                found[one.unit] += 1
+            own = {index for index, count in found.items() if count == self._expected(index, wanted)} | earlier
+            self.directory.keep_units(name, key, self.shard, lambda one, own=own: one.unit in own)  # type: ignore[misc]
+            done |= own & set(wanted)
+        return done
+
+    def _expected(self, index: int, wanted: Mapping[int, int]) -> int:
+        """Responses that make a unit whole; a choice has one response however many samples are asked for."""
+        if index not in wanted:
+            return -1
+        unit = next(unit for unit in self.units if unit.index == index)
+        choices = sum(item.kind == "choice" for item in unit.items)
+        return wanted[index] - choices * (self.samples - 1)
+
+    def _same_item(self, one: Scored, name: str) -> None:
+        if self.digests.get(one.item_id) != one.item_digest:
+            msg = (
+                f"{self.directory.path / name}: holds an answer to another version of item {one.item_id}: "
+                "give another --output, or remove that directory"
+            )
+            raise errors.StoreError(msg)
+
+    def _work(self, variant: Variant, units: Sequence[Unit]) -> None:
+        """Load the variant in its own process and answer the units."""
+        self.progress.doing(variant.name, "loading")
+        with _worker(self._job(variant)) as ask:
+            ready = ask.receive()
+            self._accept(variant, ready)
+            files = _Files(self.directory, variant.name, self.shard)
+            with contextlib.closing(files):
+                self._answer(variant, units, ask, files)
+            usage = ask.close()
+        self._cost(variant.name, ready, usage)
+
+    def _job(self, variant: Variant) -> Job:
+        execution, plan = self.plan.experiment.execution, self.plan
+        smaller = variant.name == CONTROL
+        source = plan.experiment.baseline.name if smaller else variant.name
+        return Job(
+            variant=variant,
+            path=plan.paths[source],
+            device=plan.device,
+            dtype=variant.dtype or execution.dtype,
+            attention=execution.attention,
+            batch_tokens=execution.batch_tokens,
+            max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
+            threads=execution.threads,
+            log=str(self.directory.path / variant.name / f"worker-{self.shard}.log"),
+        )
+
+    def _accept(self, variant: Variant, ready: Ready) -> None:
+        """Check what was loaded against the baseline and against an earlier part of the run; put it down."""
+        baseline = self.plan.experiment.baseline.name
+        self.proofs[variant.name] = ready.proof
+        against = self.directory.recorded(baseline, "variant.json")
+        if variant.name != baseline and against is not None:
+            before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
+            quantize.check_candidate(before, ready.proof, variant)
+        source = baseline if variant.name == CONTROL else variant.name
+        identity = {
+            "weights": models.weights_digest(Path(self.plan.paths[source])),
+            "engine": ready.engine_version,
+            "device": ready.device_name,
+            "proof": to_json(ready.proof),
+        }
+        known = self.directory.recorded(variant.name, "variant.json")
+        record = json.loads(json.dumps(identity))
+        if known is not None and {**known, "device": ""} != {**record, "device": ""}:
+            changed = ", ".join(key for key in record if known.get(key) != record[key])
+            msg = (
+                f"{self.directory.path / variant.name}: the variant is not what answered before ({changed} changed): "
+                "give another --output, or remove that directory"
+            )
+            raise errors.StoreError(msg)
+        if known is None:
+            self.directory.record(variant.name, "variant.json", identity)
+
+    def _answer(self, variant: Variant, units: Sequence[Unit], ask: _Asker, files: _Files) -> None:
+        """Keep one unit in work and one waiting; score and append what comes."""
+        settings = self._settings()
+        waiting = iter(units)
+        for unit in _first(waiting, 2):
+            ask.send(Ask(unit.index, unit.items, settings))
+        by_index = {unit.index: unit for unit in units}
+        left = len(units)
+        while left:
+            message = ask.receive()
+            if isinstance(message, Answered):
+                self._take(by_index[message.unit], message.response, files)
+            elif isinstance(message, Finished):
+                left -= 1
+                unit = by_index[message.timing.unit]
+                files.finish(unit.slice, message.timing)
+                self.progress.doing(variant.name, unit.slice)
+                self.progress.advance(_tokens(unit, self.samples))
+                for following in _first(waiting, 1):
+                    ask.send(Ask(following.index, following.items, settings))
+
+    def _take(self, unit: Unit, response: Response, files: _Files) -> None:
+        item = next(item for item in unit.items if item.id == response.item_id)
+        score, metrics = self.scorer.score(item, response)
+        files.append(unit.slice, Scored(item.id, self.digests[item.id], unit.index, score, metrics, response))
+
+    def _settings(self) -> Settings:
+        sampling, seed = self.plan.experiment.sampling, self.plan.experiment.seed
+        return Settings(sampling.temperature, sampling.top_p, sampling.samples, seed)
+
+    def _cost(self, name: str, ready: Ready, usage: Closed) -> None:
+        """Put down what the variant cost; the largest memory of all its processes."""
+        before = self.directory.recorded(name, f"cost-{self.shard}.json") or {"peak_bytes": 0}
+        cost = {
+            "load_seconds": round(ready.load_seconds, 3),
+            "peak_bytes": max(usage.usage.peak_bytes, before["peak_bytes"]),
+            "notes": list(usage.usage.notes),
+            "device": ready.device_name,
+        }
+        self.directory.record(name, f"cost-{self.shard}.json", cost)
+
+    def finish(self) -> None:
+        """Say that this shard is complete; the last one to be so writes the manifest."""
+        record = {
+            "config_digest": self.plan.experiment.digest(),
+            "units": [unit.index for unit in self.units],
+            "skipped": {name: sorted(set(units)) for name, units in self.skipped.items()},
+        }
+        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+        atomic_write(self.directory.path / "shards" / f"{self.shard}.json", text)
+        missing = judging.missing_shards(self.directory)
+        if not missing:
+            judging.write_manifest(self.directory)
+
+
+class _Files:
+    """The open results files of one variant."""
+
+    def __init__(self, directory: RunDir, variant: str, shard: Shard) -> None:
+        self._directory, self._variant, self._shard = directory, variant, shard
+        self._answers: dict[str, Appender] = {}
+        self._timings = Appender(directory.path / variant / f"timings-{shard}.jsonl")
+
+    def append(self, slice_name: str, scored: Scored) -> None:
+        """Write one answer."""
+        if slice_name not in self._answers:
+            path = self._directory.results_path(self._variant, slice_name, self._shard)
+            self._answers[slice_name] = Appender(path)
+        self._answers[slice_name].append(to_json(scored))
+
+    def finish(self, slice_name: str, timing: Timing) -> None:
+        """Have the disk hold a unit's answers."""
+        if slice_name in self._answers:
+            self._answers[slice_name].sync()
+        self._timings.append(to_json(timing))
+
+    def close(self) -> None:
+        """Close them all."""
+        for appender in (*self._answers.values(), self._timings):
+            appender.close()
+
+
+class _Asker:
+    """The parent's end of the connection to a worker."""
+
+    def __init__(self, connection: Connection, job: Job, exit_code: Callable[[], int | None]) -> None:
+        self._connection, self._job, self._exit_code = connection, job, exit_code
+
+    def send(self, ask: Ask | None) -> None:
+        """Ask for a unit. Raises Incomplete where the worker is gone."""
+        try:
+            self._connection.send(ask)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._died() from error
+
+    def receive(self) -> Any:
+        """Wait for the next message. Raises what the worker refused with, or Incomplete where it is gone."""
+        try:
+            message = self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._died() from error
+        if isinstance(message, Refused):
+            raise _refusal(message)
+        return message
+
+    def close(self) -> Closed:
+        """Tell the worker that all is done and get what it spent."""
+        self.send(None)
+        closed = self.receive()
+        if not isinstance(closed, Closed):
+            msg = f"{self._job.variant.name}: the worker said {type(closed).__name__} when it should have closed"
+            raise Incomplete(msg)
+        return closed
+
+    def _died(self) -> Incomplete:
+        code = self._exit_code()
+        why = (
+            f"signal {-code} (9 is often the system's out-of-memory killer)"
+            if code and code < 0
+            else f"exit code {code}"
+        )
+        tail = _tail(Path(self._job.log))
+        return Incomplete(
+            f"{self._job.variant.name}: the process that ran it ended with {why}; finished work is kept, give the same "
+            f"command again to continue. Its log: {self._job.log}{tail}"
+        )
+
+
+def _tail(path: Path) -> str:
+    """Give the last line of a log that says what went wrong."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return f" ends with: {lines[-1][:300]}" if lines else ""
+
+
+def _refusal(message: Refused) -> QuantcliffError:
+    """Give the worker's error its class back."""
+    kind = getattr(errors, message.kind, RunError)
+    if kind is errors.NonFinite:
+        return errors.NonFinite(message.message, "")
+    error: QuantcliffError = kind(message.message)
+    return error
+
+
+@contextlib.contextmanager
+def _worker(job: Job) -> Iterator[_Asker]:
+    """Start a worker and make sure that it is gone afterwards, whatever happens."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, job), daemon=True)
+    process.start()
+    there.close()
+
+    def exit_code() -> int | None:
+        process.join(timeout=5)
+        return process.exitcode
+
+    try:
+        yield _Asker(here, job, exit_code)
+        process.join(timeout=30)
+    finally:
+        here.close()
+        if process.is_alive():
+            process.terminate()
+            process.join(timeout=5)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _first(units: Iterator[Unit], count: int) -> Iterator[Unit]:
+    for _ in range(count):
+        unit = next(units, None)
+        if unit is not None:
+            yield unit
+
+
+def _cost(item: Item, samples: int) -> int:
+    return item.prompt_tokens + item.max_tokens * samples
+
+
+def _tokens(unit: Unit, samples: int) -> int:
+    return sum(_cost(item, samples) for item in unit.items)
