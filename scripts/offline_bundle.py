@@ -1,4 +1,4 @@
-"""Packs wheels, models and a config for a machine without a network. offline_bundle.sh calls and explains it."""
+"""Packs wheels, models and a config for a machine without a network, for offline_bundle.sh."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MEBIBYTE = 1024 * 1024
 def packed_config(config: Path, models: dict[str, str]) -> str:
     """The config's text for the node, with every model that travels named by its place there.
 
-    `models` maps what the config says (a folder, a hub id, smollm2) to the folder's name under models/. A folder
-    that the config names and that is not packed is an error: the node could not find it.
+    `models` maps what the config says (a folder, a hub id, smollm2) to the folder's name under models/. A
+    folder that the config names and that is not packed is an error: the node could not find it.
     """
     data = yaml.safe_load(config.read_text(encoding="utf-8"))
     if not isinstance(data, dict):

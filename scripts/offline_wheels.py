@@ -1,9 +1,9 @@
 """Gathers the wheels that a machine without a network lacks, for its Python.
 
 The versions are those of constraints.txt, so nothing has to be solved: from quantcliff's own wheel the
-requirements are followed, those that the node has already are left out with all that they require, and of the
-rest the wheel for the node's Python is fetched with the ordinary pip. What exists as source only is built here,
-and taken if it is pure Python. Of models and configs this module knows nothing.
+requirements are followed, those that the node has already are left out with all that they require, and of
+the rest the wheel for the node's Python is fetched with the ordinary pip. What exists as source only is built
+here, and taken if it is pure Python. Of models and configs this module knows nothing.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ def build_pure(source: Path, folder: Path, target: Target) -> None:
         _, _, _, tags = parse_wheel_filename(wheel.name)
         if not any(tag.abi == "none" and tag.platform == "any" for tag in tags):
             raise BundleError(
-                f"{source.name} has no wheel for Python {target.python} on {target.machine}, and what is built "
-                f"here ({wheel.name}) fits this machine only. Install it on the node and name it in --have, "
-                "or leave out the extra that asks for it"
+                f"{source.name} has no wheel for Python {target.python} on {target.machine}, and what is "
+                f"built here ({wheel.name}) fits this machine only. Install it on the node and name it in "
+                "--have, or leave out the extra that asks for it"
             )
         wheel.rename(folder / wheel.name)
 
