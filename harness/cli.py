@@ -1,7 +1,7 @@
 """The command line: reads words, calls the modules that do the work, turns results into an exit code.
 
 Nothing is imported here before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never touch
-torch. The only place that catches every exception: an unforeseen one must not end in 1, which means that a candidate failed.
+torch. The only place that catches every exception: an unforeseen one must not end in 1, the code of a failed candidate.
 """
 
 from __future__ import annotations
@@ -40,28 +40,33 @@ def _run(arguments: list[str]) -> int:
     """Run one command and give its exit code."""
     try:
         result = commands.main(args=arguments, prog_name="quantcliff", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.USAGE
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        return ExitCode.NOT_COMPARABLE
-    except QuantcliffError as error:
-        click.echo(f"quantcliff: {error}", err=True)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return ExitCode.NOT_COMPARABLE
-    except Exception:
-        traceback.print_exc()
-        click.echo(
-            "quantcliff: this is an error in quantcliff itself; finished work is kept. Please report it.",
-            err=True,
-        )
+    except Exception as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        click.echo("quantcliff: stopped", err=True)
         return ExitCode.NOT_COMPARABLE
     return int(result) if isinstance(result, int) else ExitCode.PASS
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong, and give the exit code for it: never 1."""
+    if isinstance(error, QuantcliffError):
+        click.echo(f"quantcliff: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return ExitCode.USAGE
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()
+    elif isinstance(error, click.Abort):
+        click.echo("quantcliff: stopped", err=True)
+    else:
+        traceback.print_exception(error)
+        text = "this is an error in quantcliff itself; finished work is kept. Please report it."
+        click.echo(f"quantcliff: {text}", err=True)
+    return ExitCode.NOT_COMPARABLE
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,8 +74,8 @@ def _run(arguments: list[str]) -> int:
 def commands() -> None:
     """Does the quantized build still answer the long tail as the baseline does?
 
-    quantcliff runs a baseline and its int8/int4 candidates over stratified tail slices, pairs them item by item, and says per
-    stratum: pass, fail or inconclusive, with known error rates.
+    quantcliff runs a baseline and its int8/int4 candidates over stratified tail slices, pairs them item by item, and
+    says per stratum: pass, fail or inconclusive, with known error rates.
     """
 
 
@@ -131,7 +136,7 @@ def _config_path(config: str) -> Path:
 @_config_options
 @click.option("--shard", metavar="I/N", help="Do only part I of N; `compare` judges when all N are done.")
 @_output_options
-def run(
+def run(  # noqa: PLR0917
     config: str,
     only: tuple[str, ...],
     limit: int | None,
@@ -240,8 +245,8 @@ def plan(
 ) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
-    Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 where a gating stratum
-    can never pass.
+    Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 where a gating
+    stratum can never pass.
     """
     from harness import planning, runner
     from harness.report_plan import plan_json, print_plan
@@ -302,8 +307,9 @@ def compare(
 ) -> int:
     """Judge a finished run again, or two sides that other tools ran.
 
-    `quantcliff compare results/demo` recomputes everything from the run's files. With --baseline and --candidate it reads
-    lm_eval `samples_*.jsonl` directories, Inspect logs and plain tables, joins them by item, and gives the same verdict.
+    `quantcliff compare results/demo` recomputes everything from the run's files. With --baseline and --candidate it
+    reads lm_eval `samples_*.jsonl` directories, Inspect logs and plain tables, joins them by item, and gives the same
+    verdict.
     """
     from harness.store import RunDir
 

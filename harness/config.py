@@ -1,8 +1,8 @@
 """The config file: the only place where people type, validated once, every problem reported together.
 
-`load` reads YAML and gives an `Experiment`, or raises `harness.errors.ConfigError` with all problems, each with its path,
-its value, the rule it breaks and a suggestion. This module knows the names of methods and their options; it does not know
-whether a method works on this machine, whether a model exists, or what a slice's task files hold.
+`load` reads YAML and gives an `Experiment`, or raises `harness.errors.ConfigError` with all problems, each with its
+path, its value, the rule it breaks and a suggestion. This module knows the names of methods and their options; it does
+not know whether a method works on this machine, whether a model exists, or what a slice's task files hold.
 """
 
 from __future__ import annotations
@@ -65,22 +65,28 @@ CHECKPOINT_METHODS = frozenset({"gptq", "auto-gptq", "awq", "compressed-tensors"
 RESERVED = frozenset({"items", "shards", "control"})
 """Names that a variant must not have, because the run directory uses them."""
 
+NAMED = 12
+"""At most so many known names in a suggestion."""
+
+LARGEST_MARGIN = 0.5
+"""A drop of more than half is not a tolerance."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | dict[str, Any]) -> str:
     """Give ' Did you mean ...?' where a known name is near, else the known names."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    names = ", ".join(sorted(known)[:12]) + (", ..." if len(known) > 12 else "")
+    names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
     return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
 
 
 def _proportion(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02"
-        raise ValueError(msg)
-    if not 0 < value <= 0.5:
-        guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 50 else ""
+        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
+    if not 0 < value <= LARGEST_MARGIN:
+        guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 100 * LARGEST_MARGIN else ""
         msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
         raise ValueError(msg)
     return value
@@ -450,7 +456,7 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
             problems.append(Problem(f"slices[{index}].label", text))
         seen.setdefault(spec.key, index)
     if experiment.sampling.samples > 1 and experiment.sampling.temperature == 0:
-        text = f"{experiment.sampling.samples} samples at temperature 0 are the same answer {experiment.sampling.samples} times: raise the temperature"
+        text = f"{experiment.sampling.samples} samples at temperature 0 are all the same: raise the temperature"
         problems.append(Problem("sampling.samples", text))
     return problems
 
@@ -471,7 +477,7 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
         and candidate.model == experiment.baseline.model
         and not candidate.quantization.gguf_file
     ):
-        text = f"{method} weights are quantized already: give the checkpoint's own directory (`quantcliff quantize` makes one)"
+        text = f"{method} weights lie in their own checkpoint: give its directory (`quantcliff quantize` makes one)"
         problems.append(Problem(f"{place}.model", text))
     dtype = candidate.dtype or experiment.execution.dtype
     if method != "none" and dtype != (experiment.baseline.dtype or experiment.execution.dtype):
@@ -513,7 +519,8 @@ def _only(experiment: Experiment, only: tuple[str, ...], source: str) -> dict[st
     slices = {spec.key for spec in experiment.slices}
     unknown = [name for name in only if name not in candidates | slices]
     if unknown:
-        text = f"{unknown[0]!r} is neither a slice nor a candidate.{suggestion(unknown[0], frozenset(candidates | slices))}"
+        near = suggestion(unknown[0], frozenset(candidates | slices))
+        text = f"{unknown[0]!r} is neither a slice nor a candidate.{near}"
         raise ConfigError(source, [Problem("--only", text)])
     update: dict[str, Any] = {}
     if candidates & set(only):

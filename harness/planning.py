@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from harness import stats
 from harness.config import Experiment
 from harness.errors import ConfigError, Problem
-from harness.outcomes import Rules
+from harness.rules import Rules
 from harness.records import Item
 
 __all__ = ["Power", "Unit", "check_power", "plan_units", "power_table"]

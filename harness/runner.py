@@ -1,8 +1,8 @@
 """Runs an experiment: baseline, control and candidates, one process each, into a run directory that survives any kill.
 
-The runner is the only writer of answers. It asks a worker for one unit at a time (and one ahead, so that the device never
-waits), scores each response as it comes and appends it. It never loads a model itself and judges nothing but which strata
-need no more items, for which it asks `harness.compare`.
+The runner is the only writer of answers. It asks a worker for one unit at a time (and one ahead, so that the device
+never waits), scores each response as it comes and appends it. It never loads a model itself and judges nothing but
+which strata need no more items, for which it asks `harness.judging`.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
 def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> None:
     """Answer everything of a shard that is not answered yet, and say in the run directory that it is complete.
 
-    Raises StoreError, Incomplete (a worker died; the rest was done), Interrupted (Ctrl-C). Variants that cannot be loaded
-    leave a failure file, and the others still run.
+    Raises StoreError, Incomplete (a worker died), Interrupted (Ctrl-C). Variants that cannot be loaded leave a failure
+    file, and the others still run.
     """
     if shard.count > 1 and plan.experiment.execution.looks > 1:
         msg = "execution.looks above 1 needs every score at each look: run without --shard, or set looks: 1"
@@ -204,7 +204,7 @@ class _Run:
 
         Raises StoreError where an answer is to another item than the one in the plan.
         """
-        wanted = {unit.index: len(unit.items) * self.samples for unit in units}
+        wanted = {unit.index: _responses(unit, self.samples) for unit in units}
         earlier = {unit.index for unit in self.plan.units} - set(wanted)
         done: set[int] = set()
         for key in self.plan.record()["slices"]:
@@ -212,18 +212,10 @@ class _Run:
             for one in self.directory.results(name, key, self.shard):
                 self._same_item(one, name)
                 found[one.unit] += 1
-            own = {index for index, count in found.items() if count == self._expected(index, wanted)} | earlier
+            own = {index for index, count in found.items() if count == wanted.get(index)} | earlier
             self.directory.keep_units(name, key, self.shard, lambda one, own=own: one.unit in own)  # type: ignore[misc]
             done |= own & set(wanted)
         return done
-
-    def _expected(self, index: int, wanted: Mapping[int, int]) -> int:
-        """Responses that make a unit whole; a choice has one response however many samples are asked for."""
-        if index not in wanted:
-            return -1
-        unit = next(unit for unit in self.units if unit.index == index)
-        choices = sum(item.kind == "choice" for item in unit.items)
-        return wanted[index] - choices * (self.samples - 1)
 
     def _same_item(self, one: Scored, name: str) -> None:
         if self.digests.get(one.item_id) != one.item_digest:
@@ -273,6 +265,7 @@ class _Run:
         identity = {
             "weights": models.weights_digest(Path(self.plan.paths[source])),
             "engine": ready.engine_version,
+            "versions": dict(ready.versions),
             "device": ready.device_name,
             "proof": to_json(ready.proof),
         }
@@ -465,6 +458,11 @@ def _first(units: Iterator[Unit], count: int) -> Iterator[Unit]:
         unit = next(units, None)
         if unit is not None:
             yield unit
+
+
+def _responses(unit: Unit, samples: int) -> int:
+    """Responses that make a unit whole; a choice has one, however many samples are asked for."""
+    return sum(1 if item.kind == "choice" else samples for item in unit.items)
 
 
 def _cost(item: Item, samples: int) -> int:

@@ -12,8 +12,8 @@
         shards/<i>of<n>.json              written when a shard has all its answers
         manifest.json                     written last: the run is complete
 
-A line belongs to a work unit. A unit counts only when all its responses are there; what a kill left of an unfinished unit
-is dropped and answered again. This module knows nothing of models or statistics.
+A line belongs to a work unit. A unit counts only when all its responses are there; what a kill left of an unfinished
+unit is dropped and answered again. This module knows nothing of models or statistics.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
     except OSError as error:
         remedy = {
             errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
-            errno.EDQUOT: "your disk quota is used up: free some space and give the same command again; finished work is kept",
+            errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
             errno.EROFS: "the file system is read-only: give another place with --output",
             errno.EACCES: "permission denied: give a directory you may write with --output",
             errno.ENOTDIR: "a part of the path is a file: give another place with --output",
@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        msg = f"{path}: is not JSON (line {error.lineno}): the file was changed or cut by hand; remove the run and start again"
+        msg = f"{path}: is not JSON (line {error.lineno}): it was changed by hand; remove the run and start again"
         raise StoreError(msg) from error
     if not isinstance(data, dict):
         msg = f"{path}: holds a {type(data).__name__}, not an object"
@@ -111,7 +111,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(line))
         except ValueError as error:
-            msg = f"{path}: line {number} is damaged: remove that line and give the same command again; it is answered anew"
+            msg = f"{path}: line {number} is damaged: remove it and give the same command again to answer it anew"
             raise StoreError(msg) from error
     return lines
 

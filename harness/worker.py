@@ -7,12 +7,14 @@ libraries print goes to the variant's log file. It ends when its parent does.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,6 +77,8 @@ class Ready:
     """From the start of loading to the first possible question."""
     device_name: str
     """The accelerator's or processor's name."""
+    versions: Mapping[str, str]
+    """Of Python and of the packages that compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ def _device_name(device: str) -> str:
 
 
 def _ready(engine: Engine, seconds: float, device_name: str) -> Ready:
-    return Ready(engine.proof(), engine.version, engine.context_limit, seconds, device_name)
+    return Ready(engine.proof(), engine.version, engine.context_limit, seconds, device_name, _versions())
 
 
 def _answer(connection: Connection, engine: Engine, ask: Ask) -> None:
@@ -208,3 +212,14 @@ def _answer(connection: Connection, engine: Engine, ask: Ask) -> None:
             )
         )
     )
+
+
+def _versions() -> dict[str, str]:
+    """Give the versions of what is loaded; a package that no part of this variant needed is left out."""
+    loaded = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "bitsandbytes", "gptqmodel", "torchao", "hqq", "compressed_tensors"):
+        if package in sys.modules:
+            loaded[package] = importlib.metadata.version(package)
+    if "optimum.quanto" in sys.modules:
+        loaded["optimum-quanto"] = importlib.metadata.version("optimum-quanto")
+    return loaded

@@ -1,0 +1,413 @@
+"""Judges a run directory: reads what was answered, compares, gates, gathers the evidence that reports show.
+
+Needs the files and no model, so a verdict can be recomputed years later on a laptop. Which tests are made is
+`harness.compare`'s matter, which words they end in `harness.gate`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import compare, gate
+from harness.config import Experiment, Policy, parse
+from harness.errors import Incomplete, UsageError
+from harness.evidence import Evidence, FlipPair, PowerRow
+from harness.outcomes import Outcomes, build, fingerprint
+from harness.planning import plan_units, power_table
+from harness.records import ChoiceLogprobs, Generation, Item, Response, Scored, digest
+from harness.rules import Rules
+from harness.store import RunDir, Shard, atomic_write, read_json
+from harness.verdicts import Judgement, judgement_from_json
+
+__all__ = [
+    "Sides",
+    "answers",
+    "evidence",
+    "judge",
+    "judged",
+    "missing_shards",
+    "undecided",
+    "write",
+    "write_manifest",
+]
+
+CONTROL = "control"
+"""The A/A pass of a run; `harness.config.RESERVED` keeps the name free."""
+
+FLIPS_SHOWN = 2000
+"""Pairs that a report carries at most, over all candidates."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run directory, read."""
+
+    directory: RunDir
+    """Where it lies."""
+    experiment: Experiment
+    """Its config."""
+    items: tuple[Item, ...]
+    """What was asked."""
+    looks: Mapping[str, int]
+    """Item id to the look that it belongs to."""
+    units: Mapping[int, frozenset[str]]
+    """Unit to the ids of its items."""
+
+
+def _read(directory: RunDir) -> _Run:
+    experiment = _experiment(directory)
+    items = tuple(directory.items())
+    execution = experiment.execution
+    units = plan_units(items, execution.unit_items, execution.looks)
+    return _Run(
+        directory,
+        experiment,
+        items,
+        {item.id: unit.look for unit in units for item in unit.items},
+        {unit.index: frozenset(item.id for item in unit.items) for unit in units},
+    )
+
+
+def _experiment(directory: RunDir) -> Experiment:
+    plan = directory.plan()
+    return parse({**plan["config"], "description": plan.get("description", "")}, str(directory.path / "run.json"))
+
+
+def _scores(run: _Run, variant: str, *, until: int | None = None) -> dict[str, float]:
+    """Give item id to mean score over its samples, NaN where unanswered; only items that have an answer."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for one in run.directory.all_results(variant):
+        if until is None or run.looks.get(one.item_id, 0) <= until:
+            found[one.item_id].append(math.nan if one.score is None else one.score)
+    return {item_id: math.fsum(scores) / len(scores) for item_id, scores in found.items()}
+
+
+def _outcomes(run: _Run, variant: str, *, until: int | None = None) -> Outcomes | None:
+    """Give a variant's outcomes, in the order of the items; None where it has answered nothing."""
+    scores = _scores(run, variant, until=until)
+    items = [item for item in run.items if item.id in scores]
+    if not items:
+        return None
+    axes = list(dict.fromkeys(axis for item in items for axis in item.levels))
+    return build(
+        variant,
+        [item.id for item in items],
+        [scores[item.id] for item in items],
+        slices=[item.slice for item in items],
+        strata=[item.stratum for item in items],
+        clusters=[item.cluster for item in items],
+        fingerprints=[fingerprint(item.digest()) for item in items],
+        chance=[item.chance for item in items],
+        weight=[item.weight for item in items],
+        looks=[run.looks[item.id] for item in items],
+        levels={axis: [item.levels.get(axis, "") for item in items] for axis in axes},
+    )
+
+
+def undecided(directory: RunDir, experiment: Experiment, look: int) -> dict[str, set[tuple[str, str]]]:
+    """Give, for every candidate, the strata that need more items after a look.
+
+    A candidate that has answered nothing (it could not be loaded) needs none.
+    """
+    run = _read(directory)
+    rules = Rules.from_experiment(experiment)
+    baseline = _outcomes(run, experiment.baseline.name, until=look)
+    needs: dict[str, set[tuple[str, str]]] = {}
+    for candidate in experiment.candidates:
+        side = _outcomes(run, candidate.name, until=look)
+        sides = baseline is not None and side is not None
+        needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) if sides else set()
+    return needs
+
+
+def missing_shards(directory: RunDir) -> list[str]:
+    """Name the shards that are not complete, as ``2/4``."""
+    count = int(directory.plan()["shards"])
+    shards = [Shard(index + 1, count) for index in range(count)]
+    return [f"{shard.index}/{count}" for shard in shards if not (directory.path / "shards" / f"{shard}.json").is_file()]
+
+
+def write_manifest(directory: RunDir) -> None:
+    """Say that the run is complete: what was answered, by what, with the digest of every results file's answers."""
+    plan = directory.plan()
+    variants: dict[str, Any] = {}
+    for name in _variant_names(_experiment(directory)):
+        results = directory.all_results(name)
+        variants[name] = {
+            "identity": directory.recorded(name, "variant.json"),
+            "answers": len(results),
+            "answers_digest": digest(sorted([one.item_id, one.score] for one in results)),
+            "failures": directory.failures(name),
+        }
+    record = {"config_digest": plan["config_digest"], "items_digest": plan["items_digest"], "variants": variants}
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    atomic_write(directory.path / "manifest.json", text)
+
+
+def _variant_names(experiment: Experiment) -> list[str]:
+    control = [CONTROL] if experiment.execution.control else []
+    return [experiment.baseline.name, *control, *(one.name for one in experiment.candidates)]
+
+
+def _check_complete(run: _Run) -> None:
+    """Refuse a run with a missing shard or a missing answer. Raises Incomplete, naming it."""
+    missing = missing_shards(run.directory)
+    path = run.directory.path
+    if missing:
+        count = run.directory.plan()["shards"]
+        remedy = "give `quantcliff run` again to finish it" if count == 1 else "run them with --shard"
+        raise Incomplete(f"{path}: {len(missing)} of {count} shard(s) incomplete ({', '.join(missing)}): {remedy}")
+    skipped = _skipped(run)
+    for name in _variant_names(run.experiment):
+        if run.directory.failures(name):
+            continue
+        answered = {one.item_id for one in run.directory.all_results(name)}
+        lacking = [
+            item_id
+            for unit, ids in run.units.items()
+            if unit not in skipped[name]
+            for item_id in ids
+            if item_id not in answered
+        ]
+        if lacking:
+            first = min(lacking)
+            raise Incomplete(
+                f"{path}: {name} lacks answers to {len(lacking)} items ({first} ...): "
+                "give `quantcliff run` again to finish it"
+            )
+
+
+def _skipped(run: _Run) -> Mapping[str, set[int]]:
+    """Give variant to the units of which something was left out because it was decided."""
+    skipped: dict[str, set[int]] = defaultdict(set)
+    for path in sorted((run.directory.path / "shards").glob("*.json")):
+        for name, units in read_json(path).get("skipped", {}).items():
+            skipped[name] |= set(units)
+    return skipped
+
+
+def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judgement:
+    """Compare and gate a finished run, under its own policy or under one with some of it changed.
+
+    Raises Incomplete, NotComparable, StoreError.
+    """
+    run = _read(directory)
+    _check_complete(run)
+    rules = _rules(run.experiment, overrides or {})
+    names = [one.name for one in run.experiment.candidates]
+    failed = {name: " ".join(run.directory.failures(name)) for name in names if run.directory.failures(name)}
+    baseline = _outcomes(run, run.experiment.baseline.name)
+    sides = {name: _outcomes(run, name) for name in names if name not in failed}
+    if baseline is None or None in sides.values():
+        raise Incomplete(f"{directory.path}: there are no answers: give `quantcliff run` again")
+    control = _outcomes(run, CONTROL) if run.experiment.execution.control else None
+    material = compare.compare(baseline, [side for side in sides.values() if side], rules, control=control)
+    return gate.judge(
+        material,
+        rules,
+        not_judged=failed,
+        order=names,
+        provenance=_provenance(run),
+    )
+
+
+def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
+    """Give the run's rules; what the caller overrides holds for every stratum."""
+    rules = Rules.from_experiment(experiment)
+    if not overrides:
+        return rules
+    kept = experiment.policy.model_dump(mode="json")
+    if "margin" in overrides:
+        kept["margins"] = {"*": overrides["margin"]}
+    try:
+        return rules.under(Policy.model_validate({**kept, **overrides}))
+    except ValueError as error:
+        raise UsageError(f"the policy does not hold together: {error}") from error
+
+
+def _provenance(run: _Run) -> dict[str, Any]:
+    """Say where the figures come from; no times, so that equal results give equal bytes."""
+    plan = run.directory.plan()
+    identities = {name: run.directory.recorded(name, "variant.json") for name in _variant_names(run.experiment)}
+    return {
+        "run": run.experiment.name,
+        "config_digest": plan["config_digest"],
+        "items_digest": plan["items_digest"],
+        "seed": run.experiment.seed,
+        "device": plan["device"],
+        "versions": (identities[run.experiment.baseline.name] or {}).get("versions", {}),
+        "weights": {name: one["weights"] for name, one in identities.items() if one},
+    }
+
+
+def write(directory: RunDir, judgement: Judgement) -> list[Path]:
+    """Write comparisons.json (everything) and verdict.json (the gate's word alone). Gives their paths."""
+    whole, short = directory.path / "comparisons.json", directory.path / "verdict.json"
+    text = json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    atomic_write(whole, text + "\n")
+    word = {
+        "verdict": judgement.verdict,
+        "exit_code": int(judgement.exit_code),
+        "candidates": [
+            {"name": one.name, "verdict": one.verdict, "reasons": list(one.reasons)} for one in judgement.candidates
+        ],
+    }
+    atomic_write(short, json.dumps(word, indent=1, ensure_ascii=False) + "\n")
+    return [whole, short]
+
+
+def judged(directory: RunDir) -> Judgement:
+    """Read a judgement that `write` wrote. Raises StoreError, Incomplete."""
+    path = directory.path / "comparisons.json"
+    directory.plan()
+    if not path.is_file():
+        raise Incomplete(f"{path}: the run was not judged yet: `quantcliff compare {directory.path}` does that")
+    try:
+        return judgement_from_json(read_json(path))
+    except (KeyError, TypeError) as error:
+        raise Incomplete(f"{path}: is not a judgement ({error}): `quantcliff compare` writes it again") from error
+
+
+def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
+    """Gather what reports show beside the verdict."""
+    run = _read(directory)
+    names = _variant_names(run.experiment)
+    flips = [flip for one in judgement.candidates for flip in _flips(run, one.name)]
+    answered = sum(len({one.item_id for one in directory.all_results(name)}) for name in names)
+    return Evidence(
+        name=run.experiment.name,
+        path=str(directory.path),
+        description=run.experiment.description,
+        notes=(*run.experiment.notes, *_proof_notes(directory, names)),
+        costs={name: _cost(directory, name) for name in names},
+        proofs={name: one["proof"] for name in names if (one := directory.recorded(name, "variant.json"))},
+        provenance=dict(judgement.provenance),
+        flips=tuple(flips[:FLIPS_SHOWN]),
+        flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
+        power=tuple(
+            PowerRow(row.slice, row.stratum, row.items, row.detectable_drop, row.items_for_pass)
+            for row in power_table(run.experiment, run.items)
+        ),
+        items_spent=answered,
+        items_planned=len(run.items) * len(names),
+    )
+
+
+def _proof_notes(directory: RunDir, names: Sequence[str]) -> list[str]:
+    notes = []
+    for name in names:
+        record = directory.recorded(name, "variant.json")
+        notes += [f"{name}: {note}" for note in (record or {"proof": {"notes": ()}})["proof"]["notes"]]
+    return notes
+
+
+def _cost(directory: RunDir, name: str) -> dict[str, Any]:
+    """Add up what a variant cost over its units and shards."""
+    timings = directory.timings(name)
+    files = [read_json(path) for path in sorted((directory.path / name).glob("cost-*.json"))]
+    record = directory.recorded(name, "variant.json")
+    seconds = math.fsum(one.seconds for one in timings)
+    tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)
+    cost: dict[str, Any] = {"seconds": round(seconds, 3), "tokens": tokens}
+    if seconds > 0:
+        cost["tokens_per_second"] = round(tokens / seconds, 1)
+    if files:
+        cost["load_seconds"] = max(one["load_seconds"] for one in files)
+        cost["peak_bytes"] = max(one["peak_bytes"] for one in files)
+        cost["device"] = files[0]["device"]
+    if record:
+        cost["weight_bytes"] = record["proof"]["weight_bytes"]
+        cost["disk_bytes"] = record["proof"]["disk_bytes"]
+    return cost
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both answers to one item."""
+
+    candidate: str
+    """The candidate's name."""
+    baseline_response: Response
+    """The baseline's answer."""
+    candidate_response: Response
+    """The candidate's answer."""
+    baseline_score: float | None
+    """In [0, 1]; None where unanswered."""
+    candidate_score: float | None
+    """In [0, 1]; None where unanswered."""
+
+
+def answers(directory: RunDir, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
+    """Give both answers to an item, for one candidate or all. Raises UsageError where there is no such item."""
+    run = _read(directory)
+    item = _find_item(run, item_id)
+    names = [one.name for one in run.experiment.candidates]
+    if candidate is not None and candidate not in names:
+        raise UsageError(f"{candidate!r} is not a candidate of this run: {', '.join(names)}")
+    base = _first(run, run.experiment.baseline.name, item)
+    for name in names if candidate is None else [candidate]:
+        side = _first(run, name, item)
+        if base is not None and side is not None:
+            yield item, Sides(name, base.response, side.response, base.score, side.score)
+
+
+def _find_item(run: _Run, item_id: str) -> Item:
+    exact = [item for item in run.items if item.id == item_id]
+    found = exact or [item for item in run.items if item_id in item.id]
+    if not found:
+        raise UsageError(f"{item_id!r} is no item of this run: their ids stand in {run.directory.path / 'items'}")
+    if len(found) > 1:
+        some = ", ".join(item.id for item in found[:4])
+        raise UsageError(f"{item_id!r} fits {len(found)} items ({some} ...): give the whole id")
+    return found[0]
+
+
+def _first(run: _Run, variant: str, item: Item) -> Scored | None:
+    shards = int(run.directory.plan()["shards"])
+    for index in range(shards):
+        for one in run.directory.results(variant, item.slice, Shard(index + 1, shards)):
+            if one.item_id == item.id and one.response.sample == 0:
+                return one
+    return None
+
+
+def _flips(run: _Run, candidate: str) -> Iterator[FlipPair]:
+    """Give the items that the two sides scored differently, the lost ones first."""
+    base = {one.item_id: one for one in run.directory.all_results(run.experiment.baseline.name) if _sole(one)}
+    side = {one.item_id: one for one in run.directory.all_results(candidate) if _sole(one)}
+    pairs = [(item, base[item.id], side[item.id]) for item in run.items if item.id in base and item.id in side]
+    flipped = [pair for pair in pairs if pair[1].score != pair[2].score]
+    for item, one, other in sorted(flipped, key=lambda pair: (pair[2].score or 0.0) - (pair[1].score or 0.0)):
+        yield FlipPair(
+            candidate=candidate,
+            slice=item.slice,
+            stratum=item.stratum,
+            item_id=item.id,
+            prompt=item.prompt,
+            target=item.target,
+            baseline_text=_text(item, one.response),
+            candidate_text=_text(item, other.response),
+            baseline_score=one.score or 0.0,
+            candidate_score=other.score or 0.0,
+            language=item.language,
+        )
+
+
+def _sole(one: Scored) -> bool:
+    return one.score is not None and one.response.sample == 0
+
+
+def _text(item: Item, response: Response) -> str:
+    """Give an answer as text: of choices, the most likely one."""
+    if isinstance(response, Generation):
+        return response.text
+    if isinstance(response, ChoiceLogprobs):
+        best = max(range(len(response.logprobs)), key=response.logprobs.__getitem__)
+        return item.choices[best]
+    return ""

@@ -1,0 +1,103 @@
+"""The plan as a person or a program reads it: the work, its cost, and what its items can decide.
+
+Costs are counted in tokens: a guess at seconds that looks like a measurement helps nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.report_words import points
+from harness.sanitize import one_line
+
+if TYPE_CHECKING:
+    from harness.runner import Plan
+
+__all__ = ["plan_json", "print_plan"]
+
+FLOP_PER_PARAMETER = 2
+"""Floating point operations per parameter and token of a forward pass (one multiplication, one addition)."""
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Give the plan as one JSON object."""
+    variants = _passes(plan)
+    prompt, output = _tokens(plan)
+    return {
+        **plan.record(),
+        "variants": variants,
+        "missing": dict(plan.missing),
+        "prompt_tokens_per_variant": prompt,
+        "output_tokens_per_variant_at_most": output,
+        "tokens_at_most": (prompt + output) * len(variants),
+        "looks": plan.experiment.execution.looks,
+        "power": [dataclasses.asdict(row) for row in plan.power],
+    }
+
+
+def _passes(plan: Plan) -> list[str]:
+    control = ["control"] if plan.experiment.execution.control else []
+    baseline, *candidates = [one.name for one in plan.experiment.variants]
+    return [baseline, *control, *candidates]
+
+
+def _tokens(plan: Plan) -> tuple[int, int]:
+    return sum(row.prompt_tokens for row in plan.power), sum(row.output_tokens for row in plan.power)
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print the plan."""
+    prompt, output = _tokens(plan)
+    passes = _passes(plan)
+    text = (
+        f"{plan.experiment.name}: {len(plan.items)} items in {len(plan.power)} strata, {len(plan.units)} work units, "
+        f"{len(passes)} passes ({', '.join(passes)}) on {plan.device}"
+    )
+    console.print(one_line(text), markup=False, soft_wrap=True)
+    console.print(
+        f"cost per pass: {prompt:,} prompt tokens and at most {output:,} output tokens; "
+        f"{(prompt + output) * len(passes):,} in all, before shared prefixes and early stopping",
+        markup=False,
+        soft_wrap=True,
+    )
+    for name, reason in plan.missing.items():
+        console.print(one_line(f"{name} will not be judged: {reason}"), markup=False, soft_wrap=True)
+    policy = plan.experiment.policy
+    console.print(
+        f"power at {policy.discordance:.0%} flips (policy.discordance), alpha {policy.alpha:g}, 80 % power:",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(_power(plan))
+
+
+def _power(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading, right in (
+        ("slice", False),
+        ("stratum", False),
+        ("items", True),
+        ("margin", True),
+        ("finds a drop of", True),
+        ("items to pass", True),
+        ("decides", False),
+    ):
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row in plan.power:
+        decides = "yes" if row.gating else "no, informative"
+        if not row.can_pass:
+            decides = "never: too few" if row.gating else "no, too few"
+        table.add_row(
+            one_line(row.slice),
+            one_line(row.stratum),
+            str(row.items),
+            points(row.margin, sign=False),
+            points(row.detectable_drop, sign=False),
+            "-" if row.items_for_pass is None else f"{row.items_for_pass:,}",
+            decides,
+        )
+    return table
