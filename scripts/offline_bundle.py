@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import yaml
-from offline_wheels import ROOT, BundleError, Target, collect, node_packages
+from offline_wheels import ROOT, BundleError, Target, collect, collect_spares, node_packages
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 NODE_HAS = "torch,transformers,accelerate"
 MEBIBYTE = 1024 * 1024
@@ -120,14 +121,10 @@ def write_bundle(out: Path, content: dict[str, Path], target: Target, part_bytes
     """Fill the bundle's folder: parts, run_on_node.sh, SHA256SUMS."""
     out.mkdir(parents=True, exist_ok=True)
     foreign = [
-        path.name
-        for path in out.iterdir()
-        if not path.name.startswith(("bundle.tar.", "run_on_node", "SHA256"))
+        path.name for path in out.iterdir() if not path.name.startswith(("bundle.tar.", "run_on_node", "SHA256"))
     ]
     if foreign:
-        raise BundleError(
-            f"{out} holds other files ({', '.join(sorted(foreign)[:5])}); name an empty folder in --out"
-        )
+        raise BundleError(f"{out} holds other files ({', '.join(sorted(foreign)[:5])}); name an empty folder in --out")
     for old in out.iterdir():
         old.unlink()
     digests = pack(out, content, part_bytes)
@@ -159,7 +156,8 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--have",
         default=NODE_HAS,
-        help="packages that the node has; they and what they require stay out (default: %(default)s)",
+        help="packages that the node has and that stay out (default: %(default)s); what they require in turn is "
+        "packed too, and installed where the node lacks it",
     )
     parser.add_argument("--extras", default="run", help="quantcliff's extras to pack (default: %(default)s)")
     parser.add_argument(
@@ -184,6 +182,17 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def wheel_folders(scratch: Path, wanted: Sequence[Requirement], have: Sequence[str], target: Target) -> dict[str, Path]:
+    """Gather the wheels: those to install, and the spares for what the node may lack."""
+    folders = {"wheels": scratch / "wheels", "spares": scratch / "spares"}
+    for folder in folders.values():
+        folder.mkdir()
+    on_node = node_packages(have, target)
+    collect(wanted, folders["wheels"], target, on_node)
+    collect_spares(on_node - {canonicalize_name(name) for name in have}, folders["spares"], target)
+    return folders
+
+
 def make_bundle(options: argparse.Namespace) -> None:
     """Make the bundle and say what is in it."""
     major, _, minor = options.glibc.partition(".")
@@ -201,12 +210,9 @@ def make_bundle(options: argparse.Namespace) -> None:
             names = {name: path.resolve().name for name, path in models.items()}
             config.write_text(packed_config(options.config, names), encoding="utf-8")
             content["config.yaml"] = config
-        wheels = Path(scratch) / "wheels"
-        wheels.mkdir()
-        collect(wanted, wheels, target, node_packages(options.have.split(","), target))
-        content["wheels"] = wheels
+        content |= wheel_folders(Path(scratch), wanted, options.have.split(","), target)
         digests = write_bundle(options.out, content, target, int(options.part_size * MEBIBYTE))
-        count = len(list(wheels.iterdir()))
+        count = sum(len(list(content[kind].iterdir())) for kind in ("wheels", "spares"))
     size = sum((options.out / name).stat().st_size for name in digests) / MEBIBYTE
     print(f"{options.out}: {count} wheels for Python {target.python}, {len(models)} models, "
           f"{size:.0f} MiB in {len(digests)} parts.")  # fmt: skip

@@ -1,9 +1,10 @@
 """Gathers the wheels that a machine without a network lacks, for its Python.
 
 The versions are those of constraints.txt, so nothing has to be solved: from quantcliff's own wheel the
-requirements are followed, those that the node has already are left out with all that they require, and of
-the rest the wheel for the node's Python is fetched with the ordinary pip. What exists as source only is built
-here, and taken if it is pure Python. Of models and configs this module knows nothing.
+requirements are followed, those that the node has already are left out, and of the rest the wheel for the
+node's Python is fetched with the ordinary pip. What the node's packages require in turn travels as a spare.
+What exists as source only is built here, and taken if it is pure Python. Of models and configs this module
+knows nothing.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ class Target:
     def pip_options(self) -> list[str]:
         """The options that make pip fetch for this machine instead of the one it runs on."""
         names = [f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc, 4, -1)]
-        names += [
-            f"{old}_{self.machine}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")
-        ]
+        names += [f"{old}_{self.machine}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
         platforms = [option for name in names for option in ("--platform", name)]
         return ["--python-version", self.python, "--implementation", "cp", *platforms]
 
@@ -87,7 +86,7 @@ def installed_requirements(name: str) -> list[str]:
 
 
 def node_packages(names: Iterable[str], target: Target) -> set[str]:
-    """The packages that the node has: the named ones and all that they require, as far as installed here."""
+    """The packages that the node should have: the named ones and all that they require in their versions here."""
     found: set[str] = set()
     waiting = [Requirement(name) for name in names if name]
     while waiting:
@@ -165,9 +164,7 @@ def collect(wanted: Sequence[Requirement], folder: Path, target: Target, have: s
     seen: set[tuple[str, str]] = set()
     level = [r for r in wanted if canonicalize_name(r.name) not in have]
     while level:
-        missing = {
-            canonicalize_name(r.name): r for r in level if canonicalize_name(r.name) not in {*wheels, *have}
-        }
+        missing = {canonicalize_name(r.name): r for r in level if canonicalize_name(r.name) not in {*wheels, *have}}
         if missing:
             print(f"  fetching {', '.join(sorted(missing))}", flush=True)
             fetch(list(missing.values()), folder, target)
@@ -192,3 +189,14 @@ def next_level(
                 yield from needs(requirements_in(wheels[name]), [extra] if extra else [], target)
             elif extra:
                 yield from needs(installed_requirements(name), [extra], target)
+
+
+def collect_spares(names: Iterable[str], folder: Path, target: Target) -> None:
+    """Put packages into the folder that the node should have, but may not: its versions may require other things.
+
+    They are installed on the node only where they are missing.
+    """
+    wanted = [Requirement(name) for name in sorted(names)]
+    if wanted:
+        print(f"  fetching, should the node lack them: {', '.join(r.name for r in wanted)}", flush=True)
+        fetch(wanted, folder, target)

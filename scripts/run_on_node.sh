@@ -11,6 +11,7 @@
 #
 # Exit codes: the command's own; before it runs, 2 for a wrong Python and 4 for a missing or damaged part.
 set -euo pipefail
+shopt -s nullglob
 
 wanted="@PYTHON_VERSION@" # the wheels inside are for this Python
 bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -34,12 +35,28 @@ fi
 digest=$(sha256sum <"$bundle/SHA256SUMS" | cut -d ' ' -f 1)
 if [ "$(cat "$into/.ready" 2>/dev/null)" != "$digest" ]; then
   mkdir -p "$into"
-  rm -rf "$into/.ready" "$into/wheels" "$into/models" "$into/files" "$into/site" "$into/config.yaml"
+  rm -rf "$into/.ready" "$into/wheels" "$into/spares" "$into/models" "$into/files" "$into/site" "$into/config.yaml"
   cat "$bundle"/bundle.tar.* | tar -x -f - -C "$into" --no-same-owner
-  # --no-deps: what is not in the bundle is on the node, and must not be replaced.
+  # What the node's own packages should have brought along is taken from the spares where it is missing.
+  missing=$("$python" - "$into"/spares/*.whl <<'CODE'
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+for wheel in map(Path, sys.argv[1:]):
+    try:
+        version(wheel.name.partition("-")[0])
+    except PackageNotFoundError:
+        print(wheel)
+CODE
+  )
+  # --no-deps: what is on the node stays as it is.
+  mapfile -t missing <<<"$missing"
   "$python" -m pip --disable-pip-version-check install --quiet --no-index --no-deps --no-cache-dir --no-compile \
-    --target "$into/site" "$into"/wheels/*.whl
-  rm -rf "$into/wheels"
+    --target "$into/site" "$into"/wheels/*.whl ${missing[0]:+"${missing[@]}"}
+  rm -rf "$into/wheels" "$into/spares"
+  PYTHONPATH="$into/site" "$python" -m pip --disable-pip-version-check check >"$into/check.log" ||
+    say "pip check has remarks on the node's packages and these: see $into/check.log"
   echo "$digest" >"$into/.ready"
 fi
 
