@@ -213,7 +213,7 @@ def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judg
         rules,
         not_judged=failed,
         order=names,
-        provenance=_provenance(run),
+        extras=gate.Extras(proofs=_proofs(run.directory, names), provenance=_provenance(run)),
     )
 
 
@@ -286,7 +286,7 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
         description=run.experiment.description,
         notes=(*run.experiment.notes, *_proof_notes(directory, names)),
         costs={name: _cost(directory, name) for name in names},
-        proofs={name: one["proof"] for name in names if (one := directory.recorded(name, "variant.json"))},
+        proofs=_proofs(directory, names),
         provenance=dict(judgement.provenance),
         flips=tuple(flips[:FLIPS_SHOWN]),
         flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
@@ -297,6 +297,11 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
         items_spent=answered,
         items_planned=len(run.items) * len(names),
     )
+
+
+def _proofs(directory: RunDir, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    records = {name: directory.recorded(name, "variant.json") for name in names}
+    return {name: record["proof"] for name, record in records.items() if record}
 
 
 def _proof_notes(directory: RunDir, names: Sequence[str]) -> list[str]:

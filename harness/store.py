@@ -63,6 +63,7 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
             errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
             errno.EROFS: "the file system is read-only: give another place with --output",
             errno.EACCES: "permission denied: give a directory you may write with --output",
+            errno.EEXIST: "a part of the path is a file: give another place with --output",
             errno.ENOTDIR: "a part of the path is a file: give another place with --output",
         }.get(error.errno or 0, error.strerror or str(error))
         msg = f"{path}: cannot be {doing}: {remedy}"
@@ -135,7 +136,8 @@ class Appender:
                 while done < len(line):
                     done += self._stream.write(line[done:])
             except OSError:
-                self._stream.truncate(start)
+                with contextlib.suppress(OSError):
+                    self._stream.truncate(start)
                 raise
 
     def sync(self) -> None:

@@ -1,0 +1,115 @@
+"""The plan: which items are asked together, and what they can decide."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config import Experiment, parse
+from harness.errors import ConfigError
+from harness.planning import check_power, plan_units, power_table
+from harness.records import Item
+
+
+def item(number: int, stratum: str = "all", **changes: Any) -> Item:
+    """An item of a stratum."""
+    base = Item(
+        id=f"t/{stratum}/{number}",
+        slice="s",
+        task="t",
+        kind="generate",
+        prompt="?",
+        levels={},
+        stratum=stratum,
+        cluster=f"{stratum}/{number}",
+        max_tokens=5,
+        prompt_tokens=10,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def experiment(items: int, **changes: Any) -> Experiment:
+    """A config with one slice."""
+    return parse(
+        {
+            "name": "trial",
+            "baseline": {"name": "b", "model": "m"},
+            "candidates": [{"name": "c", "quantization": "bnb-nf4"}],
+            "slices": [{"name": "s", "items": items, "margin": 0.02, **changes}],
+        }
+    )
+
+
+@given(
+    strata=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    size=st.integers(1, 50),
+    looks=st.integers(1, 5),
+)
+def test_every_item_is_asked_exactly_once(strata: list[int], size: int, looks: int) -> None:
+    """Units neither lose nor repeat an item, whatever the sizes; without shared prefixes none is larger than asked."""
+    items = [item(number, f"k={name}") for name, count in enumerate(strata) for number in range(count)]
+    units = plan_units(items, size, looks)
+    asked = [one.id for unit in units for one in unit.items]
+    assert sorted(asked) == sorted(one.id for one in items)
+    assert max(len(unit.items) for unit in units) <= size
+    assert [unit.index for unit in units] == list(range(len(units)))
+    assert [unit.look for unit in units] == sorted(unit.look for unit in units)
+
+
+def test_a_unit_holds_one_stratum() -> None:
+    """A stratum that is decided takes whole units with it."""
+    items = [item(number, f"k={number % 3}") for number in range(30)]
+    assert all(len({one.stratum for one in unit.items}) == 1 for unit in plan_units(items, 8, 1))
+
+
+def test_questions_on_one_haystack_stay_together_across_strata() -> None:
+    """Items that share a prefix are in one unit, also where it becomes larger than asked."""
+    items = [item(number, f"depth={number % 4}", prefix_group=f"h{number // 8}") for number in range(32)]
+    units = plan_units(items, 4, 1)
+    for group in {one.prefix_group for one in items}:
+        holding = [unit for unit in units if any(one.prefix_group == group for one in unit.items)]
+        assert len(holding) == 1
+
+
+def test_looks_split_every_stratum_evenly_and_no_cluster() -> None:
+    """Five looks take a fifth of the clusters of each stratum each; a problem in several languages is asked at once."""
+    items = [
+        item(number, f"lang={language}", cluster=f"p{number}") for number in range(50) for language in ("de", "sw", "th")
+    ]
+    units = plan_units(items, 100, 5)
+    look = {one.id: unit.look for unit in units for one in unit.items}
+    for stratum in ("lang=de", "lang=sw", "lang=th"):
+        found = [look[one.id] for one in items if one.stratum == stratum]
+        assert [found.count(number) for number in range(1, 6)] == [10] * 5
+    for number in range(50):
+        assert len({look[one.id] for one in items if one.cluster == f"p{number}"}) == 1
+
+
+def test_a_stratum_that_can_never_pass_is_refused_before_the_run() -> None:
+    """At a margin of 2 points 100 items are too few even when none is lost; 133 are named, and they suffice."""
+    small = experiment(100)
+    with pytest.raises(ConfigError, match=r"slices\[0\]\.items: 100 items in all can never pass a margin of 0\.02") as caught:
+        check_power(small, power_table(small, [item(number) for number in range(100)]), "trial.yaml")
+    needed = int(str(caught.value).split(" are needed")[0].rsplit(" ", 1)[1])
+    assert needed == 133
+    enough = experiment(needed)
+    check_power(enough, power_table(enough, [item(number) for number in range(needed)]), "trial.yaml")
+
+
+def test_an_informative_stratum_may_be_small() -> None:
+    """What does not decide needs no power."""
+    shown = experiment(20, gating=False)
+    (row,) = power_table(shown, [item(number) for number in range(20)])
+    assert not row.can_pass
+    check_power(shown, [row], "trial.yaml")
+
+
+def test_the_power_table_counts_tokens_and_clusters() -> None:
+    """Costs are sums over the items of the stratum."""
+    items = [item(number, cluster=f"c{number // 4}") for number in range(200)]
+    (row,) = power_table(experiment(200), items)
+    assert (row.items, row.clusters, row.prompt_tokens, row.output_tokens) == (200, 50, 2000, 1000)
