@@ -1,0 +1,95 @@
+"""Foreign text made harmless before it reaches a terminal, a page, a Markdown comment or an XML file.
+
+What a model answers is hostile until shown otherwise: control characters drive terminals, bidi overrides turn lines
+around, a five-megabyte line hangs a page. `visible` turns every character that acts instead of being read into an
+escape that is read. Letters of every script stay as they are, and so do the joiners that Persian, Hindi and emoji
+need. This module knows no model and no report; it escapes characters, not meanings.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["clip", "markdown", "markdown_code", "one_line", "plain_ascii", "visible"]
+
+_JOINERS = frozenset((0x200C, 0x200D))
+"""Zero-width non-joiner and joiner: spelling, not decoration, in Persian, the scripts of India, and emoji."""
+
+_ACTING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode general categories whose characters act on their surroundings, or have no agreed form."""
+
+_SEEN_FORMATS = frozenset((*range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD))
+"""Format characters that are drawn: number signs and marks of Arabic, Syriac and Kaithi."""
+
+
+def _escape(code: int) -> str:
+    digits = f"{code:x}"
+    size, letter = next((size, letter) for size, letter in ((2, "x"), (4, "u"), (8, "U")) if len(digits) <= size)
+    return f"\\{letter}{digits:0>{size}}"
+
+
+class _Table(dict[int, str]):
+    """A translation table that is filled as characters are met: scanning all of Unicode up front is slow."""
+
+    def __init__(self, keep: str) -> None:
+        super().__init__({ord(char): char for char in keep})
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        acts = unicodedata.category(char) in _ACTING and code not in _JOINERS and code not in _SEEN_FORMATS
+        self[code] = _escape(code) if acts else char
+        return self[code]
+
+
+_LINES = _Table("\n\t")
+_LINE = _Table("")
+
+
+def visible(text: str) -> str:
+    r"""Show every acting character as an escape (``\x1b``, ``\u202e``); new lines and tabs stay.
+
+    A carriage return before a new line is dropped, as it only says which system wrote the text.
+    """
+    if text.isprintable():
+        return text
+    return text.replace("\r\n", "\n").translate(_LINES)
+
+
+def one_line(text: str) -> str:
+    r"""As `visible`, with new lines and tabs shown as ``\n`` and ``\t``, so that the text stays on its line."""
+    if text.isprintable():
+        return text
+    return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").translate(_LINE)
+
+
+def clip(text: str, limit: int) -> str:
+    """Cut a text to `limit` characters and say how many were left out. Cut first, then escape."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text) - limit:,} more characters)"
+
+
+def plain_ascii(text: str) -> str:
+    """Spell every character outside ASCII as an escape, for a terminal that has no other characters."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+_MARKUP = re.compile(r"[\\`*\[<>#|~@&$]|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww])\.|:(?=//|\w)")
+
+
+def _entity(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0])};"
+
+
+def markdown(text: str) -> str:
+    """Make a text safe in a line or table cell of GitHub's Markdown: no markup, no HTML, no link, no mention.
+
+    GitHub looks for mentions after it has read the entities, but not across a comment; hence the comment.
+    """
+    return _MARKUP.sub(_entity, one_line(text)).replace("&#64;", "&#64;<!-- -->")
+
+
+def markdown_code(text: str) -> str:
+    """As `markdown`, set as code: GitHub looks for no mention, emoji or issue number in there."""
+    return f"<code>{_MARKUP.sub(_entity, one_line(text))}</code>"
