@@ -174,6 +174,8 @@ class Judgement:
     """One each, in the config's order."""
     baseline: str = "baseline"
     """The baseline's name."""
+    control: CandidateVerdict | None = None
+    """The A/A control judged like a candidate: information, unless it fails; None where none was run."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the table: a baseline gone wrong, unmatched items."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -200,4 +202,7 @@ def _candidate(data: Mapping[str, Any]) -> CandidateVerdict:
 def judgement_from_json(data: Mapping[str, Any]) -> Judgement:
     """Read a judgement back. Raises KeyError or TypeError where it is not one."""
     candidates = tuple(_candidate(one) for one in data["candidates"])
-    return Judgement(**{**data, "candidates": candidates, "warnings": tuple(data.get("warnings", ()))})
+    control = None if data.get("control") is None else _candidate(data["control"])
+    return Judgement(
+        **{**data, "candidates": candidates, "control": control, "warnings": tuple(data.get("warnings", ()))}
+    )

@@ -1,0 +1,251 @@
+"""Two sides of a run become numbers: joined item by item, then stratum by stratum, look by look.
+
+`compare` gives deltas, limits, p-values and averages; what they come to is said by `harness.gate`. Nothing here depends
+on the order of items, of files or of candidates, nor on what anything is called. It knows neither files nor models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import averages, floor, stats
+from harness.comparison import Comparison, Comparisons, Look, StratumNumbers
+from harness.errors import NotComparable
+from harness.outcomes import Outcomes, natural_key
+from harness.pairing import ALLOW_UNMATCHED, Pairs, index_of, pair
+from harness.rules import Rules
+from harness.stats_units import EffectiveCounts, effective_counts, make_units
+
+__all__ = ["ALLOW_UNMATCHED", "compare"]
+
+Floats = NDArray[np.float64]
+Place = tuple[str, str]
+
+
+def compare(
+    baseline: Outcomes,
+    candidates: Sequence[Outcomes],
+    rules: Rules,
+    control: Outcomes | None = None,
+    *,
+    allow_unmatched: float = ALLOW_UNMATCHED,
+) -> Comparisons:
+    """Compare every candidate, and the A/A control where there is one, with the baseline.
+
+    allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be compared says why in
+    `Comparison.refused`, and the others go on. Raises NotComparable where two candidates have one name.
+    """
+    names = [one.name for one in candidates]
+    if len({baseline.name, *names}) <= len(names):
+        raise NotComparable(f"variants need names of their own: {', '.join([baseline.name, *names])}")
+    frame = _frame(baseline, rules)
+    needs_index = any(one.items != baseline.items for one in [*candidates, *([control] if control else [])])
+    index = index_of(baseline) if needs_index else None
+    compared = tuple(_compare_one(frame, one, rules, index, allow_unmatched) for one in candidates)
+    against = _compare_one(frame, control, rules, index, allow_unmatched) if control else None
+    unused = [
+        f"the rule for {glob!r} fits no stratum: it holds nobody to anything" for glob in rules.unused(frame.places)
+    ]
+    notes = [note for one in (baseline, *candidates) for note in one.notes]
+    back = None if control is None else _compare_one(_frame(control, rules), baseline, rules, None, allow_unmatched)
+    return Comparisons(baseline.name, compared, against, back, (*dict.fromkeys(notes), *unused))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """The baseline cut into strata, once for all candidates."""
+
+    baseline: Outcomes
+    places: tuple[Place, ...]
+    """(slice, stratum), in the order of a report."""
+    place: NDArray[np.int32]
+    """Shape [items]: position in `places`."""
+    cluster: NDArray[np.int32] | None
+    """Shape [items]: source; None where every item is its own."""
+    levels: tuple[Mapping[str, str], ...]
+    """Per place: axis to level, where all its items have the same."""
+    chance: Floats
+    """Shape [places]: mean score of guessing."""
+    weight: Floats
+    """Shape [places]: summed traffic."""
+
+
+def _frame(baseline: Outcomes, rules: Rules) -> _Frame:
+    width = len(baseline.stratum.names)
+    keys, raw = np.unique(baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes, return_inverse=True)
+    named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
+    rank = {name: position for position, name in enumerate(rules.slices)}
+
+    def shown(at: int) -> tuple[object, ...]:
+        slice_name, stratum = named[at]
+        return rank.get(slice_name, len(rank)), natural_key(slice_name), natural_key(stratum)
+
+    order = sorted(range(len(named)), key=shown)
+    position = np.empty(len(order), np.int32)
+    position[order] = np.arange(len(order), dtype=np.int32)
+    place = position[raw]
+    counts = np.bincount(place, minlength=len(order))
+    own = len(baseline.cluster.names) == len(baseline)
+    return _Frame(
+        baseline=baseline,
+        places=tuple(named[at] for at in order),
+        place=place,
+        cluster=None if own else baseline.cluster.codes,
+        levels=_constant_levels(baseline, place, len(order)),
+        chance=np.bincount(place, baseline.chance, len(order)) / counts,
+        weight=np.bincount(place, baseline.weight, len(order)).astype(np.float64),
+    )
+
+
+def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:
+    """Give, per place, the axes on which all its items agree."""
+    found: list[dict[str, str]] = [{} for _ in range(count)]
+    for axis, labels in baseline.levels.items():
+        low = np.full(count, np.iinfo(np.int32).max, np.int32)
+        high = np.full(count, -1, np.int32)
+        np.minimum.at(low, place, labels.codes)
+        np.maximum.at(high, place, labels.codes)
+        for at in np.flatnonzero(low == high):
+            if labels.names[high[at]]:
+                found[at][axis] = labels.names[high[at]]
+    return tuple(found)
+
+
+def _compare_one(
+    frame: _Frame, candidate: Outcomes, rules: Rules, index: Mapping[str, int] | None, allow_unmatched: float
+) -> Comparison:
+    try:
+        pairs = pair(frame.baseline, candidate, allow_unmatched, index)
+    except NotComparable as error:
+        return Comparison(candidate.name, refused=str(error))
+    columns = _columns(frame, candidate, pairs)
+    lost = _lost(frame, candidate, pairs)
+    strata = tuple(
+        _stratum(frame, columns.of(at), at, rules, int(lost[at]), allow_unmatched) for at in range(len(frame.places))
+    )
+    worse, better = averages.triage(strata)
+    shown = averages.averages(strata, columns.place, columns.before, columns.after, columns.weight)
+    return Comparison(
+        name=candidate.name,
+        strata=strata,
+        averages=shown,
+        scopes=averages.scopes(strata, columns.place, columns.before, columns.after, columns.cluster),
+        worse=worse,
+        better=better,
+        hidden=averages.hidden(shown, worse, better, sum(bool(one.looks) for one in strata), rules.policy.margin),
+        warnings=pairs.notes,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """The joined items, sorted by stratum."""
+
+    place: NDArray[np.int32]
+    before: Floats
+    after: Floats
+    look: NDArray[np.int32]
+    weight: Floats
+    cluster: NDArray[np.int32] | None
+
+    def of(self, at: int) -> _Columns:
+        """One stratum's rows."""
+        start, stop = np.searchsorted(self.place, [at, at + 1])
+        rows = slice(int(start), int(stop))
+        cluster = None if self.cluster is None else self.cluster[rows]
+        return _Columns(
+            self.place[rows], self.before[rows], self.after[rows], self.look[rows], self.weight[rows], cluster
+        )
+
+
+def _columns(frame: _Frame, candidate: Outcomes, pairs: Pairs) -> _Columns:
+    baseline, here, there = frame.baseline, pairs.baseline, pairs.candidate
+    order = np.argsort(frame.place[here], kind="stable")
+    here, there = here[order], there[order]
+    return _Columns(
+        place=frame.place[here],
+        before=baseline.score[here],
+        after=candidate.score[there],
+        look=np.maximum(baseline.look[here], candidate.look[there]),
+        weight=baseline.weight[here],
+        cluster=None if frame.cluster is None else frame.cluster[here],
+    )
+
+
+def _lost(frame: _Frame, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
+    """Count, per place, the items that have no partner."""
+    count = len(frame.places)
+    lost = np.bincount(frame.place[pairs.lost_positions], minlength=count)
+    position = {place: at for at, place in enumerate(frame.places)}
+    for one in pairs.candidate_only:
+        at = position.get((candidate.slice[int(one)], candidate.stratum[int(one)]))
+        if at is not None:
+            lost[at] += 1
+    return lost
+
+
+def _stratum(frame: _Frame, rows: _Columns, at: int, rules: Rules, lost: int, allow_unmatched: float) -> StratumNumbers:
+    slice_name, stratum = frame.places[at]
+    margin = rules.margin(slice_name, stratum)
+    missing_before, missing_after = np.isnan(rows.before), np.isnan(rows.after)
+    answered = ~(missing_before | missing_after)
+    one_sided = lost + int(np.count_nonzero(missing_before != missing_after))
+    asked = int(rows.place.size)
+    planned = rules.planned(slice_name, stratum, asked)
+    return StratumNumbers(
+        slice=slice_name,
+        stratum=stratum,
+        margin=margin,
+        gating=rules.gating(slice_name, stratum),
+        looks=_looks(rows, answered, float(frame.chance[at]), margin, rules, planned),
+        planned=planned,
+        asked=asked,
+        unanswered=asked - int(np.count_nonzero(answered)),
+        one_sided=one_sided,
+        excessive=one_sided > np.ceil(allow_unmatched * (asked + lost)),
+        flips=int(np.count_nonzero(rows.before[answered] != rows.after[answered])),
+        chance=float(frame.chance[at]),
+        weight=float(frame.weight[at]),
+        levels=frame.levels[at],
+    )
+
+
+def _looks(
+    rows: _Columns, answered: NDArray[np.bool_], chance: float, margin: float, rules: Rules, planned: int
+) -> tuple[Look, ...]:
+    """Judge the stratum as it stood at each look that gave it answers."""
+    if not answered.any():
+        return ()
+    alpha, floor_alpha = rules.policy.alpha, rules.policy.floor_alpha
+    found = []
+    for number, level, floor_level in ((1, alpha, floor_alpha),):
+        fraction = 1.0
+        taken = answered & (rows.look <= number) if rules.looks > 1 else answered
+        before, after = rows.before[taken], rows.after[taken]
+        cluster = None if rows.cluster is None else rows.cluster[taken]
+        found.append(
+            Look(
+                number=number,
+                fraction=fraction,
+                level=level,
+                floor_level=floor_level,
+                result=stats.paired_test(after - before, cluster, margin=margin, alpha=level),
+                counts=_counts(after - before, cluster),
+                baseline_mean=float(before.mean()),
+                candidate_mean=float(after.mean()),
+                floor_p=floor.floor_p(before, cluster, chance + margin),
+            )
+        )
+    return tuple(found)
+
+
+def _counts(diffs: Floats, cluster: NDArray[np.int32] | None) -> EffectiveCounts:
+    """Give the counts of independent right-or-wrong items that would say the same."""
+    if cluster is None and bool(np.isin(diffs, (-1.0, 0.0, 1.0)).all()):
+        lost, gained = int(np.count_nonzero(diffs < 0)), int(np.count_nonzero(diffs > 0))
+        return EffectiveCounts(lost, gained, diffs.size, 1.0, 1.0)
+    return effective_counts(make_units(diffs, cluster))

@@ -1,0 +1,359 @@
+"""What the numbers come to: a verdict for every stratum and candidate, and one exit code.
+
+Pass: every gating stratum shows that its drop is smaller than its margin (an intersection-union test: Berger 1982,
+Technometrics 24:295-300; no correction needed). Fail: some gating stratum shows that its drop is larger, after Holm
+over the candidate's gating strata. Neither: inconclusive, and it never passes. Nothing is rounded before it is
+compared, and a figure that is missing never counts as a good one. It knows neither items nor files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness import averages, stats
+from harness.comparison import Comparison, Comparisons, Look, StratumNumbers
+from harness.errors import ExitCode
+from harness.rules import Rules
+from harness.verdicts import CandidateVerdict, Judgement, StratumVerdict, Verdict
+
+__all__ = ["Decision", "Extras", "decide", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one stratum comes to, and at which look."""
+
+    verdict: Verdict
+    """The word."""
+    look: Look | None
+    """The numbers that it rests on; None where there are none."""
+    p_adjusted: float | None
+    """p_fail after Holm over the gating strata; None in an informative stratum."""
+    reason: str = ""
+    """A sentence where the verdict needs one."""
+
+
+def decide(strata: Sequence[StratumNumbers], rules: Rules) -> list[Decision]:
+    """Judge one candidate's strata together: at each look in turn, until each is decided or out of items."""
+    return _Deciding(strata, rules).run()
+
+
+class _Deciding:
+    """One candidate's strata on their way through the looks."""
+
+    def __init__(self, strata: Sequence[StratumNumbers], rules: Rules) -> None:
+        self.strata = strata
+        self.alpha = rules.policy.alpha
+        self.done: dict[int, Decision] = {
+            at: _unjudged(one) for at, one in enumerate(strata) if one.excessive or not one.looks
+        }
+        self.family = _family(strata, self.alpha)
+        self.p_fail = [1.0] * len(strata)
+        self.seen: dict[int, Look] = {}
+
+    def run(self) -> list[Decision]:
+        """Take every look, then say what is still open."""
+        for number in sorted({look.number for one in self.strata for look in one.looks}):
+            self._take(number)
+            self._decide()
+        adjusted = self._adjusted()
+        for at, one in enumerate(self.strata):
+            if at not in self.done:
+                self.done[at] = _open(one, self.seen[at])
+        return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
+
+    def _take(self, number: int) -> None:
+        for at, one in enumerate(self.strata):
+            looks = [look for look in one.looks if look.number == number]
+            if at not in self.done and looks:
+                self.seen[at] = looks[0]
+                # A p-value of the whole sequence: the smallest overall level at which some look so far rejects.
+                self.p_fail[at] = min(self.p_fail[at], looks[0].result.p_fail)
+
+    def _adjusted(self) -> list[float | None]:
+        """p-values of failing after Holm over the gating strata that are large enough to fail at all (Tarone)."""
+        adjusted: list[float | None] = [1.0 if one.gating else None for one in self.strata]
+        for at, p in zip(self.family, stats.holm([self.p_fail[at] for at in self.family]), strict=True):
+            adjusted[at] = float(p)
+        return adjusted
+
+    def _decide(self) -> None:
+        adjusted = self._adjusted()
+        for at, one in enumerate(self.strata):
+            if at in self.done or at not in self.seen:
+                continue
+            look = self.seen[at]
+            own = adjusted[at]
+            if (self.p_fail[at] if own is None else own) <= self.alpha:
+                self.done[at] = Decision("fail", look, None, _fail_reason(one, look))
+            elif _passes(look, one.margin):
+                self.done[at] = Decision("pass", look, None)
+
+
+def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
+    """Give the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
+    gating = [at for at, one in enumerate(strata) if one.gating]
+    smallest = [stats.smallest_fail_p(strata[at].planned, strata[at].margin) for at in gating]
+    able = stats.tarone_can_reject(smallest, alpha)
+    return [at for at, fits in zip(gating, able, strict=True) if fits]
+
+
+def _passes(look: Look, margin: float) -> bool:
+    """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose."""
+    shown = look.result.p_pass <= look.level and look.result.low > -margin
+    return shown and look.floor_p is not None and look.floor_p <= look.floor_level
+
+
+def _unjudged(one: StratumNumbers) -> Decision:
+    look = one.looks[-1] if one.looks else None
+    if one.excessive:
+        total = one.asked + one.one_sided
+        return Decision("not_judged", look, None, f"{one.one_sided} of {total} items have an answer on one side only")
+    if one.asked:
+        return Decision("not_judged", None, None, f"none of its {one.asked} items was answered by both sides")
+    return Decision("not_judged", None, None, "none of its items was asked of both sides")
+
+
+def _open(one: StratumNumbers, look: Look) -> Decision:
+    """Say why a stratum neither passed nor failed."""
+    if look.floor_p is not None and not look.floor_p <= look.floor_level:
+        reason = (
+            f"the baseline's {look.baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
+            f"than the margin {one.margin:g}, so no damage could be seen"
+        )
+        return Decision("no_signal", look, None, reason)
+    if look.floor_p is None:
+        return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
+    return Decision("inconclusive", look, None)
+
+
+def _fail_reason(one: StratumNumbers, look: Look) -> str:
+    return (
+        f"{averages.points(look.result.delta)} against a margin of {100.0 * one.margin:.3g}: "
+        f"{look.result.lost} lost, {look.result.gained} gained of {look.result.n}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What stands beside a judgement and never weighs in it."""
+
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Variant to weight bytes, tokens per second, ..., where measured."""
+    proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Variant to what its loaded model showed of itself."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before believing the table."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Where the numbers come from."""
+
+
+def judge(
+    comparisons: Comparisons,
+    rules: Rules,
+    *,
+    not_judged: Mapping[str, str] | None = None,
+    order: Sequence[str] = (),
+    extras: Extras | None = None,
+) -> Judgement:
+    """Say what a comparison comes to.
+
+    not_judged: candidates that could not be run, and why. order: candidates' names as the config has them; names that
+    are not in it come last. The verdict of the whole is the gravest of the candidates': a fail stands though another
+    candidate was not judged; a candidate not judged is graver than one undecided. A control that fails overrides
+    everything, for then no difference can be trusted; a baseline gone wrong overrides everything but a fail, which it
+    cannot explain.
+    """
+    extras = extras or Extras()
+    control = None if comparisons.control is None else _candidate(comparisons.control, rules, {})
+    floors = (
+        {} if comparisons.control is None else {(one.slice, one.stratum): one for one in comparisons.control.strata}
+    )
+    found = [_candidate(one, rules, floors) for one in comparisons.candidates]
+    found += [CandidateVerdict(name, "not_judged", (reason,), ()) for name, reason in (not_judged or {}).items()]
+    place = {name: at for at, name in enumerate(order)}
+    found.sort(key=lambda one: place.get(one.name, len(place)))
+    unstable = _control_failures(comparisons, rules)
+    wrong = _baseline_wrong(comparisons, rules)
+    found = [_overruled(one, unstable, wrong) for one in found]
+    verdict = _gravest([one.verdict for one in found])
+    return Judgement(
+        verdict=verdict,
+        exit_code=int(_exit_code(verdict, rules)),
+        policy=rules.to_json(),
+        candidates=tuple(_with_extras(one, extras) for one in found),
+        baseline=comparisons.baseline,
+        control=control,
+        warnings=(*unstable, *wrong, *_notes(comparisons), *extras.warnings),
+        provenance=extras.provenance,
+    )
+
+
+_GRAVITY: tuple[Verdict, ...] = ("fail", "not_judged", "inconclusive", "no_signal")
+
+
+def _gravest(words: Sequence[Verdict]) -> Verdict:
+    """Give the gravest word, `pass` only where there is nothing else; nothing judged is `not_judged`."""
+    if not words:
+        return "not_judged"
+    return next((word for word in _GRAVITY if word in words), "pass")
+
+
+def _exit_code(verdict: Verdict, rules: Rules) -> ExitCode:
+    undecided = ExitCode.FAIL if rules.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
+    return {
+        "pass": ExitCode.PASS,
+        "fail": ExitCode.FAIL,
+        "not_judged": ExitCode.NOT_COMPARABLE,
+        "inconclusive": undecided,
+        "no_signal": undecided,
+    }[verdict]
+
+
+def _candidate(
+    compared: Comparison, rules: Rules, floors: Mapping[tuple[str, str], StratumNumbers]
+) -> CandidateVerdict:
+    if compared.refused:
+        return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
+    decisions = decide(compared.strata, rules)
+    strata = [
+        _stratum(one, decision, rules, floors.get((one.slice, one.stratum)))
+        for one, decision in zip(compared.strata, decisions, strict=True)
+    ]
+    gating = [one for one in strata if one.gating]
+    reasons = [_sentence(one) for word in _GRAVITY for one in gating if one.verdict == word]
+    if not gating:
+        reasons.append("no stratum was declared gating, so nothing can pass")
+    return CandidateVerdict(
+        name=compared.name,
+        verdict=_gravest([one.verdict for one in gating]) if gating else "inconclusive",
+        reasons=tuple(reasons),
+        strata=tuple(strata),
+        averages=compared.averages,
+        cliffs=compared.cliffs,
+        worse=compared.worse,
+        better=compared.better,
+        hidden=compared.hidden,
+    )
+
+
+def _sentence(one: StratumVerdict) -> str:
+    words = {"fail": "fails", "no_signal": "has no signal", "not_judged": "was not judged"}
+    text = f"{one.slice}/{one.stratum} {words.get(one.verdict, 'is inconclusive')}"
+    if one.reason:
+        text += f": {one.reason}"
+    return text
+
+
+def _stratum(one: StratumNumbers, decision: Decision, rules: Rules, control: StratumNumbers | None) -> StratumVerdict:
+    look, settled = decision.look, control.looks[-1].result if control is not None and control.looks else None
+    shown: dict[str, Any] = {
+        "slice": one.slice,
+        "stratum": one.stratum,
+        "margin": one.margin,
+        "gating": one.gating,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "p_adjusted": decision.p_adjusted,
+        "chance": one.chance,
+        "weight": one.weight,
+        "levels": one.levels,
+        "items_planned": one.planned,
+        "unanswered": one.unanswered,
+        "floor_delta": None if settled is None else settled.delta,
+        "floor_flips": None if settled is None or control is None else control.flips,
+        "items_to_decide": None,
+    }
+    if look is None:
+        figures = ("baseline_mean", "candidate_mean", "delta", "low", "high", "mid_p", "p_pass", "p_fail")
+        empty: dict[str, Any] = dict.fromkeys(figures)
+        return StratumVerdict(n=0, clusters=0, lost=0, gained=0, **empty, **shown)
+    result = look.result
+    if decision.verdict == "inconclusive" and look.floor_p is not None:
+        counts = look.counts
+        more = stats.items_to_decide(
+            counts.lost, counts.gained, counts.n, one.margin, rules.policy.alpha, unit=counts.unit
+        )
+        shown["items_to_decide"] = more
+        shown["reason"] = decision.reason or _undecided_reason(result, one.margin, more)
+    same = (
+        "n",
+        "clusters",
+        "delta",
+        "low",
+        "high",
+        "lost",
+        "gained",
+        "mid_p",
+        "p_pass",
+        "p_fail",
+        "design_effect",
+        "method",
+    )
+    shown |= {name: getattr(result, name) for name in same}
+    return StratumVerdict(
+        baseline_mean=look.baseline_mean, candidate_mean=look.candidate_mean, looks=look.number, **shown
+    )
+
+
+def _undecided_reason(result: stats.PairedResult, margin: float, more: int | None) -> str:
+    limits = f"{averages.points(result.low)} to {averages.points(result.high)} around a margin of {100.0 * margin:.3g}"
+    return f"{limits}; " + (
+        f"about {more} more items would decide it" if more else "no number of items is sure to decide it"
+    )
+
+
+def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
+    """Say in which strata the baseline differs from itself by more than the margin, either way."""
+    found = []
+    for one in (comparisons.control, comparisons.control_back):
+        if one is None:
+            continue
+        if one.refused:
+            found.append(f"the A/A control cannot be compared with the baseline: {one.refused}")
+            continue
+        failing = [f"{s.slice}/{s.stratum}" for s, d in zip(one.strata, decide(one.strata, rules), strict=True)
+                   if s.gating and d.verdict == "fail"]  # fmt: skip
+        if failing:
+            found.append(
+                f"the baseline differs from itself by more than the margin in {', '.join(failing)} (A/A control): its "
+                "answers depend on how they are batched, so no difference here can be trusted"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _baseline_wrong(comparisons: Comparisons, rules: Rules) -> list[str]:
+    """Call out a baseline that looks broken, from its candidates or from what others report of it."""
+    found = averages.gone_wrong(comparisons.candidates)
+    scopes = next((one.scopes for one in comparisons.candidates if one.scopes), ())
+    for scope in scopes:
+        known = rules.slices[scope.slice].public_range if scope.slice in rules.slices else None
+        if (
+            known
+            and scope.baseline_mean + averages.normal_quantile(rules.policy.alpha) * scope.baseline_error < known[0]
+        ):
+            found.append(
+                f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range "
+                f"{known[0]:g} to {known[1]:g}: check its template, dtype and weights"
+            )
+    return found
+
+
+def _overruled(one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[str]) -> CandidateVerdict:
+    """Withdraw a verdict that the run cannot stand behind."""
+    if unstable:
+        return replace(one, verdict="not_judged", reasons=(*unstable, *one.reasons))
+    if wrong and one.verdict != "fail":
+        return replace(one, verdict="not_judged", reasons=(*wrong, *one.reasons))
+    return one
+
+
+def _with_extras(one: CandidateVerdict, extras: Extras) -> CandidateVerdict:
+    return replace(one, cost=extras.costs.get(one.name, {}), proof=extras.proofs.get(one.name, {}))
+
+
+def _notes(comparisons: Comparisons) -> list[str]:
+    own = [comparisons.control] if comparisons.control is not None else []
+    return [*comparisons.warnings, *(note for one in (*comparisons.candidates, *own) for note in one.warnings)]

@@ -1,0 +1,145 @@
+"""What a comparison is judged by: margins, levels, which strata decide, how many items and looks were planned.
+
+`Rules` come from a config, from another policy, or from the command line. They are fixed before the data are seen. They
+know names of slices and strata, not items or scores.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.config import Experiment, Policy
+from harness.errors import UsageError
+from harness.records import Item
+
+__all__ = ["Rules", "SliceRules"]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRules:
+    """What is particular to one slice."""
+
+    margin: float | None = None
+    """Its own margin; None for the policy's."""
+    gating: bool = True
+    """Whether its strata decide."""
+    informative: tuple[str, ...] = ()
+    """Globs over stratum names that do not decide."""
+    public_range: tuple[float, float] | None = None
+    """Lowest and highest mean score that others report for the baseline on this task; None where not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The whole of what a judgement demands. Margins are proportions: 0.02 is two points."""
+
+    policy: Policy = field(default_factory=Policy)
+    """alpha, margins, the floor's level, and what inconclusive does."""
+    slices: Mapping[str, SliceRules] = field(default_factory=dict)
+    """By label, in the order in which a report shows them."""
+    informative: tuple[str, ...] = ()
+    """Globs over ``slice/stratum`` that do not decide, beside what the slices say."""
+    looks: int = 1
+    """Interim looks planned; 1 where all items are looked at once."""
+    plan: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(slice, stratum) to the items of the fixed plan, see `with_plan`; needed for looks of unequal size only."""
+    effective_score: float | None = None
+    """Score that the effective level asks for; None for 0.85 of the baseline's score at the shortest level."""
+
+    @staticmethod
+    def from_experiment(experiment: Experiment) -> Rules:
+        """Take the rules that a config states."""
+        slices = {
+            spec.key: SliceRules(
+                margin=spec.margin,
+                gating=spec.gating,
+                informative=spec.informative,
+                public_range=getattr(spec, "public_range", None),
+            )
+            for spec in experiment.slices
+        }
+        return Rules(experiment.policy, slices, looks=experiment.execution.looks)
+
+    @staticmethod
+    def from_flags(
+        *,
+        margin: float = 0.02,
+        alpha: float = 0.05,
+        margins: Mapping[str, float] | None = None,
+        informative: tuple[str, ...] = (),
+        inconclusive: str = "hold",
+    ) -> Rules:
+        """Take the rules that a command line states. Raises UsageError with every flag that cannot be."""
+        given: dict[str, Any] = {
+            "margin": margin,
+            "alpha": alpha,
+            "margins": dict(margins or {}),
+            "inconclusive": inconclusive,
+        }
+        return Rules(_policy(given), informative=informative)
+
+    def under(self, policy: Policy) -> Rules:
+        """Give the same slices and looks under another policy."""
+        return replace(self, policy=policy)
+
+    def margin(self, slice_name: str, stratum: str) -> float:
+        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""
+        place = f"{slice_name}/{stratum}"
+        fitting = [margin for glob, margin in self.policy.margins.items() if fnmatchcase(place, glob)]
+        own = self.slices.get(slice_name, SliceRules()).margin
+        if fitting:
+            return fitting[-1]
+        return self.policy.margin if own is None else own
+
+    def gating(self, slice_name: str, stratum: str) -> bool:
+        """Whether a stratum decides."""
+        own = self.slices.get(slice_name, SliceRules())
+        place = f"{slice_name}/{stratum}"
+        shown = any(fnmatchcase(stratum, glob) for glob in own.informative)
+        shown = shown or any(fnmatchcase(place, glob) for glob in self.informative)
+        return own.gating and not shown
+
+    def with_plan(self, items: Iterable[Item]) -> Rules:
+        """Note how many items each stratum would get if nothing were decided early."""
+        return replace(self, plan=Counter((item.slice, item.stratum) for item in items))
+
+    def planned(self, slice_name: str, stratum: str, found: int) -> int:
+        """Items of a stratum's fixed plan; what was found where no plan is known."""
+        return max(self.plan.get((slice_name, stratum), found), found)
+
+    def unused(self, places: Iterable[tuple[str, str]]) -> list[str]:
+        """Globs that fit no stratum at all: a margin that nobody is held to is a mistake worth naming."""
+        names = [f"{slice_name}/{stratum}" for slice_name, stratum in places]
+        globs = (*self.policy.margins, *self.informative)
+        return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what a judgement prints as its policy."""
+        slices = {
+            name: {"margin": one.margin, "gating": one.gating, "informative": list(one.informative)}
+            for name, one in self.slices.items()
+        }
+        return {
+            **self.policy.model_dump(mode="json"),
+            "looks": self.looks,
+            "informative": list(self.informative),
+            "slices": slices,
+        }
+
+
+def _policy(given: Mapping[str, Any]) -> Policy:
+    try:
+        return Policy.model_validate(given)
+    except ValidationError as error:
+        problems = []
+        for details in error.errors():
+            flag = "--" + ".".join(str(part) for part in details["loc"])
+            text = str(details.get("ctx", {}).get("error", f"{details.get('input')!r}: {details['msg']}"))
+            problems.append(f"{flag}: {text}")
+        raise UsageError("\n".join(problems)) from error
