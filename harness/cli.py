@@ -457,7 +457,7 @@ def demo(output: str, device: str | None, print_config: bool, as_json: bool, qui
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
     from harness import checkpoints, models
-    from harness import quantize as backends
+    from harness.devices import resolve_device
 
     errors = _console(no_color=False, stderr=True)
     checkpoints.make_checkpoint(
@@ -467,7 +467,7 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
         bits=int(bits),
         group_size=group_size,
         calibration=checkpoints.calibration(calibration),
-        device=backends.resolve_device(device),
+        device=resolve_device(device),
         progress=lambda text: errors.print(text, markup=False),
     )
     click.echo(f"{out}: a {method} int{bits} checkpoint of {source}; give it as a candidate's `model`")

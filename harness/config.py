@@ -24,6 +24,7 @@ __all__ = [
     "Experiment",
     "Policy",
     "Quantization",
+    "Rehearsal",
     "Sampling",
     "SliceSpec",
     "Variant",
@@ -232,6 +233,20 @@ class Sampling(_Strict):
     """System message, with a chat template only."""
 
 
+class Rehearsal(_Strict):
+    """Answers made up without a model, to try a config, a cluster and a gate out before any GPU time.
+
+    Every report of such a run says that nothing was measured.
+    """
+
+    accuracy: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of the items that the baseline gets right."""
+    lost: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """``candidate``, ``candidate/slice`` or ``candidate/slice/stratum`` to the share of all items that it loses."""
+    seconds_per_item: float = Field(default=0.0, ge=0)
+    """How long an answer takes."""
+
+
 class Execution(_Strict):
     """Where and how the models run: one for all variants."""
 
@@ -253,6 +268,8 @@ class Execution(_Strict):
     """Run the baseline once more, batched otherwise: the A/A floor."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """Attention implementation."""
+    rehearsal: Rehearsal | None = None
+    """Where given, no model is loaded and answers are made up."""
 
 
 class Experiment(_Strict):
@@ -298,7 +315,7 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
     seen: set[object] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if key in seen:
             msg = f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice; keep one"
             raise yaml.YAMLError(msg)
@@ -341,7 +358,7 @@ def parse(data: dict[str, Any], source: str = "config") -> Experiment:
     try:
         experiment = Experiment.model_validate(inherited)
     except ValidationError as error:
-        found = [dict(details) for details in error.errors()]
+        found: list[dict[str, Any]] = [dict(details) for details in error.errors()]
         inner = {tuple(one["loc"])[:1] for one in found if len(one["loc"]) > 1}
         told = [one for one in found if not (one["type"] == "too_short" and tuple(one["loc"]) in inner)]
         problems = [_problem(details) for details in told]
@@ -539,6 +556,7 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     try:
         Policy.model_validate(section)
     except ValidationError as error:
-        problems = [_problem({**details, "loc": ("policy", *details["loc"])}) for details in map(dict, error.errors())]
+        found: list[dict[str, Any]] = [dict(details) for details in error.errors()]
+        problems = [_problem({**one, "loc": ("policy", *one["loc"])}) for one in found]
         raise ConfigError(str(path), problems) from error
     return section

@@ -213,8 +213,19 @@ def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judg
         rules,
         not_judged=failed,
         order=names,
-        extras=gate.Extras(proofs=_proofs(run.directory, names), provenance=_provenance(run)),
+        extras=gate.Extras(
+            proofs=_proofs(run.directory, names),
+            warnings=_warnings(run),
+            provenance=_provenance(run),
+        ),
     )
+
+
+def _warnings(run: _Run) -> tuple[str, ...]:
+    """Say what a reader must know before believing anything."""
+    if run.experiment.execution.rehearsal is None:
+        return ()
+    return ("This is a rehearsal: the answers were made up and no model was measured.",)
 
 
 def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness import errors, judging, models, quantize
 from harness.config import Experiment, Variant
+from harness.devices import resolve_device
 from harness.errors import Incomplete, Interrupted, QuantcliffError, RunError
 from harness.planning import Power, Unit, check_power, plan_units, power_table
 from harness.progress import Reporter
@@ -73,15 +74,30 @@ def make_plan(experiment: Experiment, source: str, *, check: bool = True) -> Pla
     """
     paths, missing = _resolve(experiment)
     base = Path(paths[experiment.baseline.name])
-    tokenizer = models.load_tokenizer(base)
-    limit = models.context_limit(base)
+    tokenizer, limit = _tokenizer(experiment.baseline, base)
     items = tuple(load_items(experiment, tokenizer, context_limit=limit))
     power = tuple(power_table(experiment, items))
     if check:
         check_power(experiment, power, source)
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
-    device = quantize.resolve_device(experiment.execution.device)
+    device = resolve_device(experiment.execution.device)
     return Plan(experiment, items, units, power, paths, missing, device)
+
+
+def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, int]:
+    """Load the baseline's tokenizer, with which every prompt is made and counted, and its model's context limit."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code}
+    if baseline.quantization.gguf_file:
+        more["gguf_file"] = baseline.quantization.gguf_file
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **more)
+        config = AutoConfig.from_pretrained(str(path), **more)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise errors.ModelError(f"{path}: its tokenizer or config does not load: {reason}") from error
+    return tokenizer, models.context_limit(config)
 
 
 def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
@@ -251,6 +267,7 @@ class _Run:
             max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
             threads=execution.threads,
             log=str(self.directory.path / variant.name / f"worker-{self.shard}.log"),
+            rehearsal=execution.rehearsal,
         )
 
     def _accept(self, variant: Variant, ready: Ready) -> None:
@@ -258,7 +275,8 @@ class _Run:
         baseline = self.plan.experiment.baseline.name
         self.proofs[variant.name] = ready.proof
         against = self.directory.recorded(baseline, "variant.json")
-        if variant.name != baseline and against is not None:
+        measured = self.plan.experiment.execution.rehearsal is None
+        if variant.name != baseline and against is not None and measured:
             before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
             quantize.check_candidate(before, ready.proof, variant)
         source = baseline if variant.name == CONTROL else variant.name

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from harness.config import Variant
+from harness.config import Rehearsal, Variant
 from harness.engine import Engine, Usage
 from harness.errors import NonFinite, QuantcliffError
 from harness.records import Item, Proof, Response, Settings, Timing
@@ -49,6 +49,8 @@ class Job:
     """CPU threads, None for the library's choice."""
     log: str
     """File for everything that libraries print."""
+    rehearsal: Rehearsal | None = None
+    """Where given, answers are made up and no model is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def _end_with_parent() -> None:
 
 def _load(job: Job) -> tuple[Engine, str]:
     """Load the model and put the engine round it. Raises the errors of `harness.quantize`."""
+    if job.rehearsal is not None:
+        return _rehearsal(job.variant.name, job.rehearsal), "no device: a rehearsal"
     import torch
 
     from harness import quantize
@@ -176,6 +180,18 @@ def _load(job: Job) -> tuple[Engine, str]:
         batch_invariant=quantize.batch_invariant(loaded.proof.method),
     )
     return engine, _device_name(job.device)
+
+
+def _rehearsal(name: str, made_up: Rehearsal) -> Engine:
+    """Give the engine that makes answers up."""
+    from harness.fake_engine import Damage, FakeEngine, fake_proof
+
+    damage = {
+        place.partition("/")[2] or "*": Damage(lost=share)
+        for place, share in made_up.lost.items()
+        if place.partition("/")[0] == name
+    }
+    return FakeEngine(made_up.accuracy, damage=damage, proof=fake_proof(), seconds=made_up.seconds_per_item)
 
 
 def _device_name(device: str) -> str:

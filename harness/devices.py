@@ -1,0 +1,33 @@
+"""Which device a run is on: resolved once, and the same for every variant.
+
+Knows what torch can see, and nothing of models.
+"""
+
+from __future__ import annotations
+
+from harness.errors import UsageError
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(name: str) -> str:
+    """Give ``cpu``, ``cuda:N`` or what else torch was asked for; ``auto`` is the first CUDA device, else the CPU.
+
+    Raises UsageError where torch cannot see that device.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"execution.device: {name!r} is not a device: write auto, cpu, cuda or cuda:1") from error
+    if device.type != "cuda":
+        return str(device)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = device.index or 0
+    if index >= count:
+        built = f"torch {torch.__version__} sees {count} CUDA device(s)"
+        raise UsageError(f"execution.device: {name!r} is not there: {built}; write auto or cpu, or look at nvidia-smi")
+    return f"cuda:{index}"
