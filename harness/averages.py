@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness import stats
-from harness.comparison import Comparison, Scope, StratumNumbers
+from harness.comparison import Comparison, Scope, StratumNumbers, points
 from harness.verdicts import Average
 
-__all__ = ["averages", "gone_wrong", "hidden", "normal_quantile", "points", "scopes", "triage"]
+__all__ = ["averages", "by_slice", "gone_wrong", "hidden", "normal_quantile", "scopes", "triage"]
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
@@ -29,7 +29,7 @@ GONE_WRONG_SPREAD = 0.5
 """'About the same amount': best and worst candidate differ by at most this share of the smaller gain."""
 
 
-def _slices(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
+def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
     """Slice to the positions of its strata."""
     found: dict[str, list[int]] = {}
     for at, one in enumerate(strata):
@@ -49,7 +49,7 @@ def averages(
     found = [_average("all", strata, everything, place, before, after, answered.astype(float))]
     if weight.size and weight.min() != weight.max():
         found.append(_average("all, by traffic", strata, everything, place, before, after, answered * weight))
-    for name, members in _slices(strata).items():
+    for name, members in by_slice(strata).items():
         found.append(_average(name, strata, members, place, before, after, answered.astype(float)))
     return tuple(found)
 
@@ -86,7 +86,7 @@ def scopes(
     strata: Sequence[StratumNumbers], place: Codes, before: Floats, after: Floats, cluster: Codes | None
 ) -> tuple[Scope, ...]:
     """Give the mean difference of everything, then of each slice, with cluster-robust standard errors."""
-    ranges = [("", 0, len(strata)), *((name, at[0], at[-1] + 1) for name, at in _slices(strata).items())]
+    ranges = [("", 0, len(strata)), *((name, at[0], at[-1] + 1) for name, at in by_slice(strata).items())]
     found = []
     for name, first, last in ranges:
         start, stop = np.searchsorted(place, [first, last])
@@ -135,11 +135,6 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
 
 def _strata(count: int) -> str:
     return "stratum" if count == 1 else "strata"
-
-
-def points(delta: float) -> str:
-    """Write a difference as a person says it: ``+1.2 points``."""
-    return f"{100.0 * delta:+.1f} points"
 
 
 def gone_wrong(compared: Sequence[Comparison]) -> list[str]:

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import averages, floor, stats
+from harness import averages, cliffs, floor, stats
 from harness.comparison import Comparison, Comparisons, Look, StratumNumbers
+from harness.decisions import decide
 from harness.errors import NotComparable
-from harness.outcomes import Outcomes, natural_key
+from harness.outcomes import Labels, Outcomes, natural_key
 from harness.pairing import ALLOW_UNMATCHED, Pairs, index_of, pair
 from harness.rules import Rules
 from harness.stats_units import EffectiveCounts, effective_counts, make_units
+from harness.verdicts import Cliff
 
-__all__ = ["ALLOW_UNMATCHED", "compare"]
+__all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 
 Floats = NDArray[np.float64]
 Place = tuple[str, str]
@@ -53,6 +55,30 @@ def compare(
     notes = [note for one in (baseline, *candidates) for note in one.notes]
     back = None if control is None else _compare_one(_frame(control, rules), baseline, rules, None, allow_unmatched)
     return Comparisons(baseline.name, compared, against, back, (*dict.fromkeys(notes), *unused))
+
+
+def undecided_strata(
+    baseline: Outcomes,
+    candidate: Outcomes,
+    rules: Rules,
+    look: int,
+    *,
+    allow_unmatched: float = ALLOW_UNMATCHED,
+) -> set[Place]:
+    """Give the strata of a candidate that need more items after a look: what `harness.gate` would not yet decide.
+
+    Items of later looks are left out. Once every gating stratum is decided, informative ones need no more either. A
+    candidate that cannot be compared needs nothing more; `compare` says why.
+    """
+    frame = _frame(baseline, rules)
+    compared = _compare_one(frame, candidate, rules, None, allow_unmatched, until=look)
+    decisions = decide(compared.strata, rules.policy.alpha)
+    open_strata = [
+        one for one, found in zip(compared.strata, decisions, strict=True) if found.verdict not in ("pass", "fail")
+    ]
+    if not any(one.gating for one in open_strata):
+        return set()
+    return {(one.slice, one.stratum) for one in open_strata}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,13 +142,19 @@ def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -
 
 
 def _compare_one(
-    frame: _Frame, candidate: Outcomes, rules: Rules, index: Mapping[str, int] | None, allow_unmatched: float
+    frame: _Frame,
+    candidate: Outcomes,
+    rules: Rules,
+    index: Mapping[str, int] | None,
+    allow_unmatched: float,
+    *,
+    until: int | None = None,
 ) -> Comparison:
     try:
         pairs = pair(frame.baseline, candidate, allow_unmatched, index)
     except NotComparable as error:
         return Comparison(candidate.name, refused=str(error))
-    columns = _columns(frame, candidate, pairs)
+    columns = _columns(frame, candidate, pairs, until)
     lost = _lost(frame, candidate, pairs)
     strata = tuple(
         _stratum(frame, columns.of(at), at, rules, int(lost[at]), allow_unmatched) for at in range(len(frame.places))
@@ -133,6 +165,7 @@ def _compare_one(
         name=candidate.name,
         strata=strata,
         averages=shown,
+        cliffs=_cliffs(frame, strata, columns, rules),
         scopes=averages.scopes(strata, columns.place, columns.before, columns.after, columns.cluster),
         worse=worse,
         better=better,
@@ -145,6 +178,8 @@ def _compare_one(
 class _Columns:
     """The joined items, sorted by stratum."""
 
+    item: NDArray[np.int64]
+    """Position in the baseline."""
     place: NDArray[np.int32]
     before: Floats
     after: Floats
@@ -157,16 +192,18 @@ class _Columns:
         start, stop = np.searchsorted(self.place, [at, at + 1])
         rows = slice(int(start), int(stop))
         cluster = None if self.cluster is None else self.cluster[rows]
-        return _Columns(
-            self.place[rows], self.before[rows], self.after[rows], self.look[rows], self.weight[rows], cluster
-        )
+        own = (self.item, self.place, self.before, self.after, self.look, self.weight)
+        return _Columns(*(column[rows] for column in own), cluster)
 
 
-def _columns(frame: _Frame, candidate: Outcomes, pairs: Pairs) -> _Columns:
+def _columns(frame: _Frame, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:
     baseline, here, there = frame.baseline, pairs.baseline, pairs.candidate
     order = np.argsort(frame.place[here], kind="stable")
+    if until is not None:
+        order = order[np.maximum(baseline.look[here], candidate.look[there])[order] <= until]
     here, there = here[order], there[order]
     return _Columns(
+        item=here,
         place=frame.place[here],
         before=baseline.score[here],
         after=candidate.score[there],
@@ -212,6 +249,38 @@ def _stratum(frame: _Frame, rows: _Columns, at: int, rules: Rules, lost: int, al
         weight=float(frame.weight[at]),
         levels=frame.levels[at],
     )
+
+
+def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, rules: Rules) -> tuple[Cliff, ...]:
+    """Look along every ordered axis of every slice."""
+    answered = ~(np.isnan(columns.before) | np.isnan(columns.after))
+    margins = np.array([one.margin for one in strata])
+    found: list[Cliff] = []
+    for name, members in averages.by_slice(strata).items():
+        start, stop = np.searchsorted(columns.place, [members[0], members[-1] + 1])
+        taken = np.arange(start, stop)[answered[start:stop]]
+        if not taken.size:
+            continue
+        items = columns.item[taken]
+        levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in frame.baseline.levels.items()}
+        splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]
+        rows = cliffs.Rows(
+            before=columns.before[taken],
+            after=columns.after[taken],
+            cluster=None if columns.cluster is None else columns.cluster[taken],
+            margin=margins[columns.place[taken]],
+            chance=frame.baseline.chance[items],
+        )
+        found += cliffs.cliffs(
+            name,
+            rows,
+            levels,
+            splitting,
+            alpha=rules.policy.alpha,
+            floor_alpha=rules.policy.floor_alpha,
+            score=rules.effective_score,
+        )
+    return tuple(found)
 
 
 def _looks(

@@ -12,7 +12,7 @@ from harness.stats import PairedResult
 from harness.stats_units import EffectiveCounts
 from harness.verdicts import Average, Cliff
 
-__all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers"]
+__all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers", "points"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +129,8 @@ class Comparisons:
     """The same with the sides swapped: a baseline worse than its own repetition is no better."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader must know of all of them."""
+
+
+def points(delta: float) -> str:
+    """Write a difference as a person says it: ``+1.2 points``."""
+    return f"{100.0 * delta:+.1f} points"

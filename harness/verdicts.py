@@ -119,11 +119,11 @@ class Cliff:
     candidate: tuple[float, ...]
     """The candidate's mean at each level."""
     at: float | None
-    """First level at which the candidate is significantly below its margin; None where it never is."""
+    """First level from which the candidate's drop is estimated above the margin, up to `at_high`; None without one."""
     at_low: float | None
-    """Earliest level that the data allow for the cliff."""
+    """Earliest level that the data allow for the cliff: all before it pass; None where all pass."""
     at_high: float | None
-    """Latest level that the data allow."""
+    """Latest level that the data allow: the first that fails after Holm; None where none does."""
     effective_baseline: float | None
     """Longest level up to which the baseline keeps the stated score."""
     effective_candidate: float | None

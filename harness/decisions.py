@@ -1,0 +1,135 @@
+"""Which strata of a candidate pass, fail or stay open, look by look.
+
+The one implementation of the stopping rule: the runner asks it which strata need more items, and the gate asks it for
+verdicts. Nothing is rounded before it is compared, and a figure that is missing never counts as a good one. It knows
+numbers of strata, not items, and nothing of exit codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness import stats
+from harness.comparison import Look, StratumNumbers, points
+from harness.verdicts import Verdict
+
+__all__ = ["Decision", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one stratum comes to, and at which look."""
+
+    verdict: Verdict
+    """The word."""
+    look: Look | None
+    """The numbers that it rests on; None where there are none."""
+    p_adjusted: float | None
+    """p_fail after Holm over the gating strata; None in an informative stratum."""
+    reason: str = ""
+    """A sentence where the verdict needs one."""
+
+
+def decide(strata: Sequence[StratumNumbers], alpha: float) -> list[Decision]:
+    """Judge one candidate's strata together: at each look in turn, until each is decided or out of items.
+
+    alpha: the chance of a wrong pass, and of a wrong fail, of the candidate.
+    """
+    return _Deciding(strata, alpha).run()
+
+
+class _Deciding:
+    """One candidate's strata on their way through the looks."""
+
+    def __init__(self, strata: Sequence[StratumNumbers], alpha: float) -> None:
+        self.strata = strata
+        self.alpha = alpha
+        self.done: dict[int, Decision] = {
+            at: _unjudged(one) for at, one in enumerate(strata) if one.excessive or not one.looks
+        }
+        self.family = _family(strata, self.alpha)
+        self.p_fail = [1.0] * len(strata)
+        self.seen: dict[int, Look] = {}
+
+    def run(self) -> list[Decision]:
+        """Take every look, then say what is still open."""
+        for number in sorted({look.number for one in self.strata for look in one.looks}):
+            self._take(number)
+            self._decide()
+        adjusted = self._adjusted()
+        for at, one in enumerate(self.strata):
+            if at not in self.done:
+                self.done[at] = _open(one, self.seen[at])
+        return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
+
+    def _take(self, number: int) -> None:
+        for at, one in enumerate(self.strata):
+            looks = [look for look in one.looks if look.number == number]
+            if at not in self.done and looks:
+                self.seen[at] = looks[0]
+                # A p-value of the whole sequence: the smallest overall level at which some look so far rejects.
+                self.p_fail[at] = min(self.p_fail[at], looks[0].result.p_fail)
+
+    def _adjusted(self) -> list[float | None]:
+        """p-values of failing after Holm over the gating strata that are large enough to fail at all (Tarone)."""
+        adjusted: list[float | None] = [1.0 if one.gating else None for one in self.strata]
+        for at, p in zip(self.family, stats.holm([self.p_fail[at] for at in self.family]), strict=True):
+            adjusted[at] = float(p)
+        return adjusted
+
+    def _decide(self) -> None:
+        adjusted = self._adjusted()
+        for at, one in enumerate(self.strata):
+            if at in self.done or at not in self.seen:
+                continue
+            look = self.seen[at]
+            own = adjusted[at]
+            if (self.p_fail[at] if own is None else own) <= self.alpha:
+                self.done[at] = Decision("fail", look, None, _fail_reason(one, look))
+            elif _passes(look, one.margin):
+                self.done[at] = Decision("pass", look, None)
+
+
+def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
+    """Give the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
+    gating = [at for at, one in enumerate(strata) if one.gating]
+    smallest = [stats.smallest_fail_p(strata[at].planned, strata[at].margin) for at in gating]
+    able = stats.tarone_can_reject(smallest, alpha)
+    return [at for at, fits in zip(gating, able, strict=True) if fits]
+
+
+def _passes(look: Look, margin: float) -> bool:
+    """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose."""
+    shown = look.result.p_pass <= look.level and look.result.low > -margin
+    return shown and look.floor_p is not None and look.floor_p <= look.floor_level
+
+
+def _unjudged(one: StratumNumbers) -> Decision:
+    look = one.looks[-1] if one.looks else None
+    if one.excessive:
+        total = one.asked + one.one_sided
+        return Decision("not_judged", look, None, f"{one.one_sided} of {total} items have an answer on one side only")
+    if one.asked:
+        return Decision("not_judged", None, None, f"none of its {one.asked} items was answered by both sides")
+    return Decision("not_judged", None, None, "none of its items was asked of both sides")
+
+
+def _open(one: StratumNumbers, look: Look) -> Decision:
+    """Say why a stratum neither passed nor failed."""
+    if look.floor_p is not None and not look.floor_p <= look.floor_level:
+        reason = (
+            f"the baseline's {look.baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
+            f"than the margin {one.margin:g}, so no damage could be seen"
+        )
+        return Decision("no_signal", look, None, reason)
+    if look.floor_p is None:
+        return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
+    return Decision("inconclusive", look, None)
+
+
+def _fail_reason(one: StratumNumbers, look: Look) -> str:
+    return (
+        f"{points(look.result.delta)} against a margin of {100.0 * one.margin:.3g}: "
+        f"{look.result.lost} lost, {look.result.gained} gained of {look.result.n}"
+    )
