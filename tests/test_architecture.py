@@ -17,28 +17,57 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "harness"
 
-# A module may import modules of lower layers only. Names are patterns; the first that fits a module counts,
-# a plain name before any pattern. A new module is written in here, or the tests below say so.
-LAYERS: dict[int, tuple[str, ...]] = {
-    0: ("errors",),
-    1: ("records", "verdicts", "sanitize", "evidence", "stats*"),
-    2: ("config", "strata", "scoring", "tail_events", "resources", "outcomes", "comparison", "sequential"),
-    3: ("slices", "store", "manifest", "engine", "quantize", "rules", "pairing", "floor", "averages", "cliffs",
-        "decisions", "importers*"),
-    4: ("hf_engine*", "lm_eval_engine", "fake_engine", "report*", "models", "compare", "gate", "planning"),
-    5: ("judging", "foreign"),
-    6: ("runner", "worker"),
-    7: ("cli",),
-    8: ("__main__",),
-}
+# A module may import modules of lower rows only. Names are patterns; the first that fits a module counts, a plain
+# name before any pattern. A new module is written in here, or the tests below say so.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    # the nouns
+    ("records", "verdicts", "evidence", "sanitize"),
+    # what people type, pure functions on arrays, small tools
+    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor", "seeded"),
+    ("resources", "devices", "cache", "quiet", "progress"),
+    # parts of judging, of loading a model, of keeping a run
+    (
+        "comparison",
+        "cliffs",
+        "pairing",
+        "rules",
+        "proof",
+        "digests",
+        "smollm2",
+        "sequential",
+        "store",
+        "manifest",
+        "engine",
+    ),
+    ("averages", "decisions", "filler", "planning", "models", "slices*"),
+    ("compare", "gate", "quantize*", "importers*"),
+    # engines on one side of the disk, verdicts on the other
+    ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "report*"),
+    ("worker",),
+    ("runner",),
+    ("report_plan",),
+    ("cli",),
+    ("__main__",),
+)
 
-# Families whose members may import each other, in one direction: stats_binary stands on stats, say.
-FAMILIES = ("stats", "report", "config", "slices", "quantize", "hf_engine", "importers", "cli")
+# Families whose members may import each other, in one direction: stats stands on stats_binary, say.
+FAMILIES = ("stats", "report", "slices", "quantize", "hf_engine", "importers")
 
 # Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without these.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("hf_engine*", "lm_eval_engine", "quantize*", "models", "runner", "worker"),
-    "transformers": ("hf_engine*", "lm_eval_engine", "quantize*", "models", "slices*", "worker"),
+    "torch": ("hf_engine*", "lm_eval_engine", "quantize*", "smollm2", "devices", "worker"),
+    "transformers": (
+        "hf_engine_model",
+        "lm_eval_engine",
+        "quantize*",
+        "smollm2",
+        "models",
+        "runner",
+        "digests",
+        "quiet",
+        "filler",
+    ),
     "lm_eval": ("slices*", "scoring", "lm_eval_engine"),
     "datasets": ("slices*",),
 }
@@ -56,14 +85,14 @@ def module_names() -> list[str]:
 MODULES = module_names()
 
 
-def layer_of(module: str) -> int | None:
-    """The layer of a module: that of its own name, else of the first pattern that fits, else None."""
-    for layer, names in LAYERS.items():
+def row_of(module: str) -> int | None:
+    """The row of a module: that of its own name, else of the first pattern that fits, else None."""
+    for row, names in enumerate(ROWS):
         if module in names:
-            return layer
-    for layer, names in LAYERS.items():
+            return row
+    for row, names in enumerate(ROWS):
         if any(fnmatchcase(module, name) for name in names):
-            return layer
+            return row
     return None
 
 
@@ -109,19 +138,19 @@ def test_there_are_modules():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_layer(module):
-    """A module without a layer has no place in the design: it gets one in LAYERS when it is made."""
-    assert layer_of(module) is not None, f"harness/{module}.py is in no layer; write it into LAYERS above"
+def test_every_module_has_a_row(module):
+    """A module without a row has no place in the design: it gets one in ROWS when it is made."""
+    assert row_of(module) is not None, f"harness/{module}.py is in no row; write it into ROWS above"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
-    """A module imports from lower layers, or from its own family."""
-    layer = layer_of(module)
+    """A module imports from lower rows, or from its own family."""
+    row = row_of(module)
     for other in sorted(own_imports(module)):
         same_family = family_of(module) is not None and family_of(module) == family_of(other)
-        below = layer is not None and (layer_of(other) or 0) < layer
-        message = f"harness/{module}.py (layer {layer}) imports harness/{other}.py (layer {layer_of(other)})"
+        below = row is not None and (row_of(other) or 0) < row
+        message = f"harness/{module}.py (row {row}) imports harness/{other}.py (row {row_of(other)})"
         assert below or same_family, message
 
 
@@ -148,19 +177,20 @@ LIGHT = [m for m in MODULES if m != "__main__" and not any(fnmatchcase(m, p) for
 
 ALONE = """
 import importlib, json, os, sys, warnings
-failed = {}
-for name in json.loads(sys.argv[1]):
+names, rules, before = map(json.loads, sys.argv[1:])
+for rule in rules:
+    warnings.filterwarnings(*rule.split(":")[:2])
+for name in before:  # others' packages, loaded once for all
+    importlib.import_module(name)
+for name in names:
     child = os.fork()
     if child == 0:  # each module is the first of the package in its process
-        for rule in json.loads(sys.argv[2]):
-            action, message = rule.split(":")[:2] if ":" in rule else (rule, "")
-            warnings.filterwarnings(action, message)
         try:
             importlib.import_module("harness." + name)
         except BaseException as error:
-            os.write(1, f"harness.{name}: {type(error).__name__}: {error}\\n".encode())
+            os.write(1, f"harness.{name} failed: {type(error).__name__}: {error}\\n".encode())
             os._exit(1)
-        heavy = sorted({"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules))
+        heavy = sorted({"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules) - set(before))
         os.write(1, f"harness.{name} {','.join(heavy)}\\n".encode())
         os._exit(0)
     os.waitpid(child, 0)
@@ -173,9 +203,9 @@ def warning_rules() -> list[str]:
     return settings["tool"]["pytest"]["ini_options"]["filterwarnings"]
 
 
-def import_alone(modules: list[str]) -> dict[str, str]:
+def import_alone(modules: list[str], *, before: tuple[str, ...] = ()) -> dict[str, str]:
     """Import each module in its own process with warnings as errors: what it loaded, or why it failed."""
-    done = python(ALONE, json.dumps(modules), json.dumps(warning_rules()))
+    done = python(ALONE, json.dumps(modules), json.dumps(warning_rules()), json.dumps(before))
     assert done.returncode == 0, done.stderr
     lines = [line.partition(" ") for line in done.stdout.splitlines() if line.startswith("harness.")]
     return {name: rest for name, _, rest in lines}
@@ -184,7 +214,8 @@ def import_alone(modules: list[str]) -> dict[str, str]:
 def test_light_modules_import_alone_and_stay_light():
     """A module that needs no torch imports alone, without a warning, and brings no heavy package with it."""
     assert len(LIGHT) >= 3
-    assert import_alone(LIGHT) == {f"harness.{module}": "" for module in LIGHT}
+    before = ("numpy", "scipy.stats", "pydantic", "yaml", "rich.console", "jinja2")
+    assert import_alone(LIGHT, before=before) == {f"harness.{module}": "" for module in LIGHT}
 
 
 @pytest.mark.slow
@@ -192,7 +223,10 @@ def test_heavy_modules_import_alone():
     """A module that may use torch imports alone, without a warning."""
     modules = [m for m in MODULES if m != "__main__" and m not in LIGHT]
     assert modules
-    loaded = import_alone(modules)
+    loaded = import_alone(
+        modules, before=("scipy.stats", "torch", "transformers.modeling_utils", "transformers.models.auto")
+    )
+    assert [name for name, said in loaded.items() if said.startswith("failed")] == [], loaded
     assert sorted(loaded) == sorted(f"harness.{module}" for module in modules)
 
 
