@@ -22,9 +22,9 @@ PACKAGE = ROOT / "harness"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     # the nouns
-    ("records", "verdicts", "evidence", "sanitize"),
+    ("records", "verdicts", "evidence", "sanitize", "seeded"),
     # what people type, pure functions on arrays, small tools
-    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor", "seeded"),
+    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor"),
     ("resources", "devices", "cache", "quiet", "progress"),
     # parts of judging, of loading a model, of keeping a run
     (

@@ -1,0 +1,297 @@
+"""The batch jobs, run as a scheduler would run them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import offline_bundle  # noqa: E402
+import offline_wheels  # noqa: E402
+
+# Stands where quantcliff is called: writes down what it was told and ends with the code that the test wants.
+RECORDER = """#!/usr/bin/env bash
+printf '%s\\n' "$(pwd)|$*|${HF_HUB_OFFLINE:-unset}" >>"$RECORD"
+exit "${CODE:-0}"
+"""
+
+# Does what Slurm's sbatch does to a script: runs a copy from a spool folder, in the submitter's folder, once per
+# task, and answers with the job's id. Jobs run at once and one after the other, so every dependency is met.
+SBATCH = """#!/usr/bin/env python3
+import json, os, pathlib, shutil, subprocess, sys
+options = [a for a in sys.argv[1:] if a.startswith("--")]
+script, *arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+spool = pathlib.Path(os.environ["SPOOL"])
+job = 100 + len(list(spool.glob("*.json")))
+copy = shutil.copy(script, spool / f"slurm_script_{job}")
+array = next((o.split("=")[1] for o in options if o.startswith("--array=")), None)
+first, _, last = (array or "").partition("-")
+tasks = range(int(first), int(last or first) + 1) if array else [None]
+codes = []
+for task in tasks:
+    env = {**os.environ, "SLURM_JOB_ID": str(job), "SLURM_SUBMIT_DIR": os.getcwd()}
+    if task is not None:
+        env |= {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": str(len(tasks))}
+    with open(spool / f"{job}-{task}.log", "wb") as log:
+        done = subprocess.run(["bash", copy, *arguments], env=env, stdout=log, stderr=log)
+    codes.append(done.returncode)
+(spool / f"{job}.json").write_text(json.dumps({"options": options, "arguments": arguments, "codes": codes}))
+print(job)
+sys.exit(codes[-1] if "--wait" in options else 0)
+"""
+
+
+def program(path: Path, text: str) -> Path:
+    """Write an executable file."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """The environment with a recorder for quantcliff; `record` is what it was called with."""
+    quantcliff = program(tmp_path / "recorder", RECORDER)
+    return {**clean_environment(), "QUANTCLIFF": str(quantcliff), "RECORD": str(tmp_path / "record")}
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what a scheduler or an earlier test may have set."""
+    ours = ("SLURM_", "PBS_", "OUTPUT", "DEVICE", "OFFLINE", "QUANTCLIFF", "HF_", "PYTHONPATH", "ROOT", "WAIT")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def bash(script: str, *arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts and give what it said and its exit code."""
+    return subprocess.run(
+        ["bash", str(SCRIPTS / script), *arguments],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def recorded(env: dict[str, str]) -> list[list[str]]:
+    """The recorder's lines: folder, arguments, whether the hub was switched off."""
+    return [line.split("|") for line in Path(env["RECORD"]).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4])
+def test_gpu_job_ends_with_the_exit_code_of_the_run(recorder, tmp_path, code):
+    """Whatever quantcliff returns is what the scheduler sees."""
+    done = bash("gpu_job.sh", "my.yaml", "--limit", "3", env={**recorder, "CODE": str(code)}, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert recorded(recorder) == [[str(tmp_path), "run my.yaml --device cuda --limit 3", "unset"]]
+
+
+def test_gpu_job_takes_its_settings_from_the_environment(recorder, tmp_path):
+    """DEVICE, OUTPUT and OFFLINE reach quantcliff, a folder with a space included."""
+    env = {**recorder, "DEVICE": "cpu", "OUTPUT": str(tmp_path / "my results"), "OFFLINE": "1"}
+    assert bash("gpu_job.sh", "my.yaml", env=env, cwd=tmp_path).returncode == 0
+    assert recorded(env) == [[str(tmp_path), f"run my.yaml --device cpu --output {tmp_path}/my results", "1"]]
+
+
+def test_gpu_job_runs_where_it_was_submitted(recorder, tmp_path):
+    """A scheduler that starts the job elsewhere, from a copy of the script, still finds the config."""
+    submitted = tmp_path / "submitted"
+    submitted.mkdir()
+    copy = shutil.copy(SCRIPTS / "gpu_job.sh", tmp_path / "slurm_script")
+    env = {**recorder, "SLURM_SUBMIT_DIR": str(submitted)}
+    done = subprocess.run(["bash", str(copy), "my.yaml"], env=env, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert recorded(env)[0][0] == str(submitted)
+
+
+def test_gpu_job_without_a_config_is_bad_usage(recorder, tmp_path):
+    """No config: exit 2, one line of usage, and nothing was run."""
+    done = bash("gpu_job.sh", env=recorder, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "usage: gpu_job.sh CONFIG" in done.stderr
+    assert not Path(recorder["RECORD"]).exists()
+
+
+def test_gpu_job_says_what_to_do_without_quantcliff(tmp_path):
+    """Where quantcliff is not installed the message names the remedy, and the code is 2."""
+    copy = shutil.copy(SCRIPTS / "gpu_job.sh", tmp_path / "gpu_job.sh")
+    env = {**clean_environment(), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        ["bash", str(copy), "my.yaml"], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "make install" in done.stderr
+
+
+@pytest.fixture
+def slurm(recorder, tmp_path):
+    """An environment with `sbatch` on PATH and a recorder for quantcliff."""
+    tools, spool = tmp_path / "tools", tmp_path / "spool"
+    tools.mkdir()
+    spool.mkdir()
+    program(tools / "sbatch", SBATCH)
+    (tmp_path / "my.yaml").write_text("# a comment\nname: nightly-8b  # the folder\nbaseline: x\n")
+    return {**recorder, "PATH": f"{tools}:{recorder['PATH']}", "SPOOL": str(spool)}
+
+
+def jobs(env: dict[str, str]) -> list[dict]:
+    """What sbatch was asked to do, oldest first."""
+    return [json.loads(path.read_text()) for path in sorted(Path(env["SPOOL"]).glob("*.json"))]
+
+
+def test_slurm_array_submits_shards_and_a_judge(slurm, tmp_path):
+    """Three shards of three run, then one job judges the folder that they filled; both ids are printed."""
+    done = bash("slurm_array.sbatch", "my.yaml", "out", "3", env=slurm, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["shards: job 100, 3 tasks", "judge: job 101"]
+    runs = [line[1] for line in recorded(slurm)]
+    shard = "run my.yaml --device cuda --output out --shard"
+    assert runs == [f"{shard} 1/3", f"{shard} 2/3", f"{shard} 3/3", "compare out/nightly-8b"]
+    shards, judge = jobs(slurm)
+    assert {"--array=0-2", "--gres=gpu:1"} <= set(shards["options"])
+    assert "--dependency=afterany:100" in judge["options"]
+    assert not any("gpu" in option for option in judge["options"])
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 4])
+def test_slurm_judge_carries_the_verdict(slurm, tmp_path, code):
+    """The judging job ends with the exit code of `compare`, and with WAIT=1 the submission does too."""
+    env = {**slurm, "CODE": str(code), "WAIT": "1"}
+    done = bash("slurm_array.sbatch", "my.yaml", "out", "1", env=env, cwd=tmp_path)
+    assert jobs(env)[-1]["codes"] == [code]
+    assert done.returncode == code
+    assert "judge: job 101" in done.stdout
+
+
+def test_slurm_shard_alone_keeps_its_place(slurm, tmp_path):
+    """One shard of eight submitted again is still that shard of eight, whatever the new array's size."""
+    call = ["sbatch", "--array=3", str(SCRIPTS / "slurm_array.sbatch"), "my.yaml", "out", "8"]
+    subprocess.run(call, env={**slurm, "ROOT": str(SCRIPTS.parent)}, cwd=tmp_path, check=True)
+    assert recorded(slurm)[0][1].endswith("--shard 4/8")
+
+
+def test_a_refused_submission_is_no_verdict(slurm, tmp_path):
+    """Where sbatch itself fails the code is 2: its own 1 would read as a failed candidate."""
+    program(tmp_path / "tools" / "sbatch", "#!/bin/sh\necho 'invalid partition' >&2; exit 1\n")
+    done = bash("slurm_array.sbatch", "my.yaml", "out", "2", env=slurm, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "invalid partition" in done.stderr
+    assert "sbatch did not take the shards" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["my.yaml", "out"], "usage:"),
+        (["none.yaml", "out", "3"], "no config none.yaml"),
+        (["my.yaml", "out", "0"], "SHARDS is a number"),
+        (["my.yaml", "out", "many"], "SHARDS is a number"),
+        (["nameless.yaml", "out", "2"], "says no name"),
+    ],
+)
+def test_slurm_array_refuses_before_submitting(slurm, tmp_path, arguments, said):
+    """Bad usage ends with 2 and a sentence before any job is in the queue."""
+    (tmp_path / "nameless.yaml").write_text("baseline: x\n")
+    done = bash("slurm_array.sbatch", *arguments, env=slurm, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert jobs(slurm) == []
+
+
+# --- the offline bundle ---------------------------------------------------------------------------------------
+
+NODE = offline_wheels.Target(python="3.12", glibc=28, machine="x86_64")
+
+
+def test_requirements_are_read_for_the_target():
+    """Markers are evaluated for the node's Python and for the extras asked for, not for this machine's."""
+    texts = ["a", "b; python_version < '3.12'", "c; extra == 'run'", "d; sys_platform == 'win32'", "e; extra == 'x'"]
+    assert [r.name for r in offline_wheels.needs(texts, ["run"], NODE)] == ["a", "c"]
+    assert [r.name for r in offline_wheels.needs(texts, [], NODE)] == ["a"]
+
+
+def test_pip_is_asked_for_the_node_and_everything_older():
+    """A node with glibc 2.28 takes wheels for it and for any older one, down to the oldest names."""
+    options = NODE.pip_options()
+    assert options[:2] == ["--python-version", "3.12"]
+    assert "manylinux_2_28_x86_64" in options
+    assert "manylinux_2_17_x86_64" in options
+    assert "manylinux_2_29_x86_64" not in options
+
+
+def test_the_node_has_what_its_packages_require():
+    """Package torch brings jinja2 and jinja2 brings markupsafe; nothing of it is packed as ours."""
+    assert {"torch", "jinja2", "markupsafe"} <= offline_wheels.node_packages(["torch"], NODE)
+    assert offline_wheels.node_packages(["no-such-package"], NODE) == {"no-such-package"}
+
+
+def test_a_packed_config_names_the_packed_models(tmp_path):
+    """Folders and names that travel are renamed to their place on the node, the rest stays as it was."""
+    config = tmp_path / "c.yaml"
+    folder = tmp_path / "gptq"
+    folder.mkdir()
+    data = {
+        "name": "x",
+        "baseline": "smollm2",
+        "candidates": [{"name": "a", "quantization": "bnb-nf4"}, {"name": "b", "model": str(folder)}],
+    }
+    config.write_text(yaml.safe_dump(data))
+    packed = yaml.safe_load(offline_bundle.packed_config(config, {"smollm2": "smol", str(folder): "gptq"}))
+    assert packed["baseline"] == {"model": "models/smol"}
+    assert packed["candidates"] == [{"name": "a", "quantization": "bnb-nf4"}, {"name": "b", "model": "models/gptq"}]
+    with pytest.raises(offline_wheels.BundleError, match="add --model"):
+        offline_bundle.packed_config(config, {"smollm2": "smol"})
+
+
+def test_parts_join_to_the_same_bytes(tmp_path):
+    """The parts have at most the size asked for, their checksums, and together they are the tar file."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "weights").write_bytes(bytes(range(256)) * 1000)
+    out = tmp_path / "out"
+    out.mkdir()
+    digests = offline_bundle.pack(out, {"models/m": source}, part_bytes=100_000)
+    parts = sorted(out.iterdir())
+    assert [part.name for part in parts] == list(digests) == [f"bundle.tar.{n:03d}" for n in range(len(parts))]
+    assert len(parts) == 3
+    assert max(part.stat().st_size for part in parts) == 100_000
+    assert all(hashlib.sha256(p.read_bytes()).hexdigest() == digests[p.name] for p in parts)
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with tarfile.open(joined) as archive:
+        member = archive.extractfile("models/m/weights")
+        assert member is not None
+        assert member.read() == (source / "weights").read_bytes()
+
+
+def test_the_same_content_gives_the_same_bundle(tmp_path):
+    """A bundle made twice has the same checksums: nothing of the clock or the user is in it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("a")
+    sums = []
+    for name in ("one", "two"):
+        offline_bundle.write_bundle(tmp_path / name, {"files/s": source}, NODE, 1024)
+        sums.append((tmp_path / name / "SHA256SUMS").read_text())
+        os.utime(source / "a", (1, 1))
+    assert sums[0] == sums[1]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    """A bundle is not written among files that are not a bundle's."""
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(offline_wheels.BundleError, match="thesis"):
+        offline_bundle.write_bundle(tmp_path, {}, NODE, 1024)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
