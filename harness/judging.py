@@ -121,8 +121,9 @@ def undecided(directory: RunDir, experiment: Experiment, look: int) -> dict[str,
     needs: dict[str, set[tuple[str, str]]] = {}
     for candidate in experiment.candidates:
         side = _outcomes(run, candidate.name, until=look)
-        sides = baseline is not None and side is not None
-        needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) if sides else set()
+        needs[candidate.name] = set()
+        if baseline is not None and side is not None:
+            needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look)
     return needs
 
 

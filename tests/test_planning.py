@@ -90,12 +90,12 @@ def test_looks_split_every_stratum_evenly_and_no_cluster() -> None:
 
 
 def test_a_stratum_that_can_never_pass_is_refused_before_the_run() -> None:
-    """At a margin of 2 points 100 items are too few even when none is lost; 133 are named, and they suffice."""
+    """At a margin of 2 points 100 items are too few even when none is lost; 155 are named, and they suffice."""
     small = experiment(100)
     with pytest.raises(ConfigError, match=r"slices\[0\]\.items: 100 items in all can never pass a margin of 0\.02") as caught:
         check_power(small, power_table(small, [item(number) for number in range(100)]), "trial.yaml")
     needed = int(str(caught.value).split(" are needed")[0].rsplit(" ", 1)[1])
-    assert needed == 133
+    assert needed == 155
     enough = experiment(needed)
     check_power(enough, power_table(enough, [item(number) for number in range(needed)]), "trial.yaml")
 
