@@ -285,6 +285,12 @@ def plan(
     help="Column, or doc field of lm_eval logs, that splits; may be repeated.",
 )
 @click.option("--cluster", help="Column that names the source that items share.")
+@click.option("--slice", help="Column that names the slice (plain tables).")
+@click.option("--prompt", help="Column with what was asked, or its hash: items asked differently do not match.")
+@click.option("--weight", help="Column with the share of traffic (plain tables).")
+@click.option("--chance", type=float, help="Score of guessing; from the number of choices, or 0, unless given.")
+@click.option("--filter", help="Filter of lm_eval logs; the first unless given.")
+@click.option("--repeats", type=click.Choice(["refuse", "mean"]), help="An item that stands there several times.")
 @click.option("--metric", help="Metric of lm_eval or Inspect logs; found unless given.")
 @click.option("--margin", type=float, help="Largest tolerated drop, a proportion such as 0.02.")
 @click.option("--alpha", type=float, help="Chance of a wrong pass and of a wrong fail; 0.05 unless given.")
