@@ -123,7 +123,7 @@ def _groups(
     """Give the pooled items, then those of each combination of the held axes' levels."""
     if not held or not usable.any():
         return [("", usable)]
-    key = np.zeros(usable.size, np.int64)
+    key: NDArray[np.int64] = np.zeros(usable.size, np.int64)
     for name in held:
         key = key * len(levels[name].names) + levels[name].codes
     keys, first = np.unique(key[usable], return_index=True)

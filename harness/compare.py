@@ -17,7 +17,7 @@ from harness.comparison import Comparison, Comparisons, Look, StratumNumbers
 from harness.decisions import decide
 from harness.errors import NotComparable
 from harness.outcomes import Labels, Outcomes, natural_key
-from harness.pairing import ALLOW_UNMATCHED, Pairs, index_of, pair
+from harness.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
 from harness.rules import Rules
 from harness.stats_units import EffectiveCounts, effective_counts, make_units
 from harness.verdicts import Cliff
@@ -145,7 +145,7 @@ def _compare_one(
     frame: _Frame,
     candidate: Outcomes,
     rules: Rules,
-    index: Mapping[str, int] | None,
+    index: Index | None,
     allow_unmatched: float,
     *,
     until: int | None = None,
@@ -192,8 +192,15 @@ class _Columns:
         start, stop = np.searchsorted(self.place, [at, at + 1])
         rows = slice(int(start), int(stop))
         cluster = None if self.cluster is None else self.cluster[rows]
-        own = (self.item, self.place, self.before, self.after, self.look, self.weight)
-        return _Columns(*(column[rows] for column in own), cluster)
+        return _Columns(
+            self.item[rows],
+            self.place[rows],
+            self.before[rows],
+            self.after[rows],
+            self.look[rows],
+            self.weight[rows],
+            cluster,
+        )
 
 
 def _columns(frame: _Frame, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:

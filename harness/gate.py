@@ -200,8 +200,9 @@ def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
         if one.refused:
             found.append(f"the A/A control cannot be compared with the baseline: {one.refused}")
             continue
-        failing = [f"{s.slice}/{s.stratum}" for s, d in zip(one.strata, decide(one.strata, rules.policy.alpha), strict=True)
-                   if s.gating and d.verdict == "fail"]  # fmt: skip
+        decisions = decide(one.strata, rules.policy.alpha)
+        pairs = zip(one.strata, decisions, strict=True)
+        failing = [f"{each.slice}/{each.stratum}" for each, found in pairs if each.gating and found.verdict == "fail"]
         if failing:
             found.append(
                 f"the baseline differs from itself by more than the margin in {', '.join(failing)} (A/A control): its "
