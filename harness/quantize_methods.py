@@ -233,14 +233,15 @@ def _gptqmodel_environment() -> Iterator[None]:
     Two CPU workers, or it refuses machines of one or two cores; no torch.compile, which takes 9 to 27 s at the first
     answer for 2, 3 and 8 bit. Values that the user has set stay.
     """
-    from logbar import LogBar  # type: ignore[import-untyped]
-
-    LogBar.shared().setLevel(logging.ERROR)
     wanted = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):  # what its own log writes past its level
+            from logbar import LogBar  # type: ignore[import-untyped]
+
+            LogBar.shared().setLevel(logging.ERROR)
+            yield
     finally:
         for name in added:
             os.environ.pop(name, None)
