@@ -52,7 +52,8 @@ CODE
   )
   # --no-deps: what is on the node stays as it is.
   mapfile -t missing <<<"$missing"
-  "$python" -m pip --disable-pip-version-check install --quiet --no-index --no-deps --no-cache-dir --no-compile \
+  "$python" -m pip --disable-pip-version-check install --quiet --root-user-action ignore \
+    --no-index --no-deps --no-cache-dir --no-compile \
     --target "$into/site" "$into"/wheels/*.whl ${missing[0]:+"${missing[@]}"}
   rm -rf "$into/wheels" "$into/spares"
   PYTHONPATH="$into/site" "$python" -m pip --disable-pip-version-check check >"$into/check.log" ||

