@@ -65,12 +65,18 @@ def test_all_problems_are_reported_together() -> None:
     [
         ({"slices": [{"name": "typical", "margin": 0}]}, "slices[0].margin: 0 is not a proportion in (0, 0.5]."),
         ({"slices": [{"name": "typical", "margin": "2%"}]}, "slices[0].margin: '2%' is not a number"),
-        ({"slices": [{"name": "typical", "items": "many"}]}, "slices[0].items: 'many': input should be a valid integer"),
+        (
+            {"slices": [{"name": "typical", "items": "many"}]},
+            "slices[0].items: 'many': input should be a valid integer",
+        ),
         ({"slices": []}, "slices: []: tuple should have at least 1 item"),
         ({"candidates": []}, "candidates: []: tuple should have at least 1 item"),
         ({"slices": [{"name": "typical"}, {"name": "typical"}]}, "slices[1].label: 'typical' is taken by slices[0]"),
         ({"candidates": [{"name": "same"}]}, "candidates[0]: 'same' is the baseline itself"),
-        ({"candidates": [{"name": "bf16", "quantization": "bnb-nf4"}]}, "candidates[0].name: 'bf16' is taken by baseline"),
+        (
+            {"candidates": [{"name": "bf16", "quantization": "bnb-nf4"}]},
+            "candidates[0].name: 'bf16' is taken by baseline",
+        ),
         ({"candidates": [{"name": "items", "quantization": "bnb-nf4"}]}, "candidates[0].name: 'items' is a name that"),
         ({"candidates": [{"name": "../up", "quantization": "bnb-nf4"}]}, "candidates[0].name: '../up' is not a name"),
         ({"candidates": [{"name": "g", "quantization": "gptq"}]}, "candidates[0].model: gptq weights lie in their own"),
@@ -175,7 +181,7 @@ def test_only_keeps_the_named_slices_and_candidates_under_a_name_of_their_own() 
 
 def test_only_refuses_a_name_that_is_neither() -> None:
     """The message suggests what may have been meant."""
-    with pytest.raises(ConfigError, match="'int9' is neither a slice nor a candidate. Did you mean 'int8'"):
+    with pytest.raises(ConfigError, match=r"'int9' is neither a slice nor a candidate\. Did you mean 'int8'"):
         narrowed(_two(), only=("int9",))
 
 

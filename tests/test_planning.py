@@ -78,7 +78,9 @@ def test_questions_on_one_haystack_stay_together_across_strata() -> None:
 def test_looks_split_every_stratum_evenly_and_no_cluster() -> None:
     """Five looks take a fifth of the clusters of each stratum each; a problem in several languages is asked at once."""
     items = [
-        item(number, f"lang={language}", cluster=f"p{number}") for number in range(50) for language in ("de", "sw", "th")
+        item(number, f"lang={language}", cluster=f"p{number}")
+        for number in range(50)
+        for language in ("de", "sw", "th")
     ]
     units = plan_units(items, 100, 5)
     look = {one.id: unit.look for unit in units for one in unit.items}
@@ -92,7 +94,9 @@ def test_looks_split_every_stratum_evenly_and_no_cluster() -> None:
 def test_a_stratum_that_can_never_pass_is_refused_before_the_run() -> None:
     """At a margin of 2 points 100 items are too few even when none is lost; 155 are named, and they suffice."""
     small = experiment(100)
-    with pytest.raises(ConfigError, match=r"slices\[0\]\.items: 100 items in all can never pass a margin of 0\.02") as caught:
+    with pytest.raises(
+        ConfigError, match=r"slices\[0\]\.items: 100 items in all can never pass a margin of 0\.02"
+    ) as caught:
         check_power(small, power_table(small, [item(number) for number in range(100)]), "trial.yaml")
     needed = int(str(caught.value).split(" are needed")[0].rsplit(" ", 1)[1])
     assert needed == 155

@@ -70,9 +70,7 @@ def whole(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def test_a_run_tells_the_damaged_candidate_from_the_sound_one(whole: RunDir) -> None:
     """nf4 fails in the slice where it lost answers and passes in the other; int8 passes; the gate fails."""
     judgement = judging.judged(whole)
-    verdicts = {
-        (one.name, stratum.slice): stratum.verdict for one in judgement.candidates for stratum in one.strata
-    }
+    verdicts = {(one.name, stratum.slice): stratum.verdict for one in judgement.candidates for stratum in one.strata}
     assert {one.name: one.verdict for one in judgement.candidates} == {"int8": "pass", "nf4": "fail"}
     assert verdicts["nf4", "multi_hop_math"] == "fail"
     assert verdicts["nf4", "typical"] == "pass"
@@ -124,9 +122,7 @@ def test_missing_answers_are_never_judged(whole: RunDir, tmp_path: Path) -> None
         judging.judge(copy)
 
 
-def test_a_config_changed_between_is_refused_and_loses_nothing(
-    whole: RunDir, tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_a_config_changed_between_is_refused_and_loses_nothing(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
     """Other margins are another experiment; the answers of the first stay."""
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
     changed = config(tiny_llama)
@@ -193,7 +189,9 @@ def _answers(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
+    whole: RunDir, tiny_llama: Path, tmp_path: Path
+) -> None:
     """SIGKILL to the whole process group, three times at random amounts of work done; then finished and compared."""
     data = config(tiny_llama)
     data["execution"]["rehearsal"] = {**data["execution"]["rehearsal"], "seconds_per_item": 0.004}

@@ -103,7 +103,9 @@ def test_a_directory_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
     """`compare` on a typo names the remedy."""
-    with pytest.raises(StoreError, match=r"there is no such directory: give the directory that `quantcliff run` printed"):
+    with pytest.raises(
+        StoreError, match=r"there is no such directory: give the directory that `quantcliff run` printed"
+    ):
         RunDir(tmp_path / "absent").plan()
 
 
@@ -134,7 +136,9 @@ def test_a_full_disk_is_said_and_takes_no_part_of_a_line(tmp_path: Path) -> None
     link = tmp_path / "answers.jsonl"
     link.symlink_to("/dev/full")
     appender = Appender(link)
-    with pytest.raises(StoreError, match=r"the disk is full: free some space and give the same command again") as caught:
+    with pytest.raises(
+        StoreError, match=r"the disk is full: free some space and give the same command again"
+    ) as caught:
         appender.append({"a": 1})
     appender.close()
     assert caught.value.exit_code is ExitCode.NOT_COMPARABLE
