@@ -6,6 +6,7 @@ dtype, loads, asks for one answer and counts what was loaded. It does not genera
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
 
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
 _LITTLE = 0.5
+_GREW = 1.5
 
 # What the libraries raise for a checkpoint that does not fit them; a programming error of ours would be none of these.
 _LIBRARY_ERRORS = (
@@ -205,7 +207,9 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     notes = notes_of(request)
     if request.method != "none" and not counted.quantized:
         counted = _on_disk(model, request)
-    if counted.kernel == "Linear (decompressed)" or held > 1.5 * before:
+    if held > _GREW * before:  # packed until the first answer, plain from then on
+        counted = dataclasses.replace(counted, kernel=f"{counted.kernel} (decompressed)")
+    if counted.kernel.endswith("(decompressed)"):
         notes.append(_DECOMPRESSED)
     if counted.quantized and counted.share < _LITTLE:
         notes.append(f"only {counted.share:.0%} of its parameters are quantized")

@@ -121,15 +121,16 @@ def require(method: str, device: str, *, prequantized: bool = False) -> None:
 
 def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
     needs = _NEEDS[method]
-    on_cpu = device.startswith("cpu")
-    packages = needs.packages if not (method == "fp8" and prequantized and on_cpu) else ()
-    for packs, extra in ((_CORE, "run"), (packages, needs.extra)):
-        missing = _missing(packs)
-        if missing:
-            return MethodStatus(method, works=False, reason=missing, install=f"pip install 'quantcliff[{extra}]'")
-    reason = "" if prequantized and method == "fp8" else _device_lacks(device, needs.capability)
-    if reason:
-        return MethodStatus(method, works=False, reason=reason, install="")
+    unpacked = method == "fp8" and prequantized and device.startswith("cpu")  # decompressed by transformers alone
+    missing = _missing(_CORE)
+    if missing:
+        return MethodStatus(method, works=False, reason=missing, install="pip install 'quantcliff[run]'")
+    lacks = _device_lacks(device, None if unpacked else needs.capability)
+    if lacks:
+        return MethodStatus(method, works=False, reason=lacks, install="")
+    missing = "" if unpacked else _missing(needs.packages)
+    if missing:
+        return MethodStatus(method, works=False, reason=missing, install=f"pip install 'quantcliff[{needs.extra}]'")
     return MethodStatus(method, works=True, reason=needs.remark, install="")
 
 

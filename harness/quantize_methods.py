@@ -175,8 +175,7 @@ def _hqq(request: Request) -> Any:
 
     model = _from_pretrained(request)
     options = BaseQuantizeConfig(nbits=request.options.bits or 4, group_size=request.options.group_size or 64)
-    with contextlib.redirect_stderr(io.StringIO()):  # two progress bars that cannot be turned off
-        AutoHQQHFModel.quantize_model(model, quant_config=options, compute_dtype=request.dtype, device=request.device)
+    AutoHQQHFModel.quantize_model(model, quant_config=options, compute_dtype=request.dtype, device=request.device)
     return model
 
 

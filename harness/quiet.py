@@ -9,6 +9,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["quiet", "silence_forward"]
 
@@ -22,6 +23,7 @@ _WHILE_LOADING = (
     "optimum",
     "hqq",
     "compressed_tensors",
+    "gguf",
 )
 
 # bitsandbytes writes a line for every multiplication whose input is not float16, and one for a kernel hub.
@@ -46,18 +48,23 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_bars() -> Iterator[None]:
+    """Within it, every tqdm bar is off (some libraries offer no other way), and transformers' verbosity is kept."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
     from transformers.utils import logging as their_logging
 
-    had = their_logging.is_progress_bar_enabled()
     level = their_logging.get_verbosity()
-    their_logging.disable_progress_bar()
     their_logging.set_verbosity_error()
+    original = tqdm.__init__
+
+    def disabled(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **{**options, "disable": True})
+
+    tqdm.__init__ = disabled
     try:
         yield
     finally:
+        tqdm.__init__ = original
         their_logging.set_verbosity(level)
-        if had:
-            their_logging.enable_progress_bar()
 
 
 def silence_forward() -> None:
