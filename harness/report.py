@@ -1,4 +1,4 @@
-"""A judgement as people and programs read it: terminal, Markdown, JUnit, step summary.
+"""A judgement as people and programs read it: terminal, page, Markdown, JUnit, step summary, tables, model card.
 
 The facade over the `report_*` modules: `write` leaves every file of a report in a run directory, `terminal` prints
 one, `side_by_side` shows two answers. None of them judges: they read a finished `harness.verdicts.Judgement`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness import report_tables as tables
 from harness.errors import StoreError
 from harness.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
 from harness.report_junit import junit
@@ -37,11 +38,27 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError where the
     directory cannot be written; a step summary that cannot be written raises it too, after the files are there.
     """
+    # The page draws: its library takes a second to load, which `--help` and the terminal need not wait for.
+    from harness.report_html import SIDE_FILE, html_report
+
     text = markdown_report(judgement, evidence)
-    paths = [
-        _replace(run_dir / "report.md", text.encode()),
-        _replace(run_dir / "junit.xml", junit(judgement, evidence).encode()),
-    ]
+    page = html_report(judgement, evidence)
+    files = {
+        "report.md": text.encode(),
+        "junit.xml": junit(judgement, evidence).encode(),
+        "report.html": page.html.encode(),
+        "comparisons.csv": tables.comparisons_csv(judgement).encode(),
+    }
+    if page.beside is not None:
+        files[SIDE_FILE] = page.beside.encode()
+    if tables.has_parquet():
+        files["comparisons.parquet"] = tables.comparisons_parquet(judgement)
+    for candidate in judgement.candidates:
+        if candidate.strata:
+            files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence).encode()
+    paths = [_replace(run_dir / name, content) for name, content in files.items()]
+    if page.beside is None:
+        _forget(run_dir / SIDE_FILE)
     _step_summary(text)
     return paths
 
@@ -59,6 +76,14 @@ def _replace(path: Path, content: bytes) -> Path:
         message = f"{path}: cannot write the report: {error.strerror}; free space or name another directory"
         raise StoreError(message) from error
     return path
+
+
+def _forget(path: Path) -> None:
+    """Remove what an earlier report left and this one does not hold."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot remove the earlier report's file: {error.strerror}") from error
 
 
 def _step_summary(text: str) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "percent",
     "place",
     "points",
+    "positive",
     "reasons",
     "score",
     "short_name",
@@ -290,14 +291,21 @@ def spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
     return sum(one.n for one in known), sum(max(one.items_planned, one.n) for one in known)
 
 
+def positive(value: object) -> float | None:
+    """Give a figure as it is if it is a finite number above zero, else None: what a ratio can stand on."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value) if value > 0 else None
+
+
 _STEP = 1024
 
 
 def bytes_text(value: object) -> str:
     """Give a number of bytes for reading, as in ``4.5 GiB``; ``-`` where there is none."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+    size = positive(value)
+    if size is None:
         return "-"
-    size = float(value)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < _STEP:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -333,11 +341,11 @@ def cost_rows(judgement: Judgement, evidence: Evidence) -> list[tuple[str, ...]]
     costs = {name: cost_of(judgement, evidence, name) for name in names}
     if not any(costs.values()):
         return []
-    base = costs[judgement.baseline].get("weight_bytes")
+    base = positive(costs[judgement.baseline].get("weight_bytes"))
     rows: list[tuple[str, ...]] = []
     for name, cost in costs.items():
-        weight = cost.get("weight_bytes")
-        share = percent(weight / base) if isinstance(weight, (int, float)) and base else "-"
+        weight = positive(cost.get("weight_bytes"))
+        share = percent(weight / base) if weight is not None and base is not None else "-"
         rows.append((
             name,
             _number(cost.get("load_seconds")),

@@ -1,0 +1,172 @@
+"""report.html: one self-contained page that opens from disk and asks the network for nothing.
+
+Puts `harness.report_page` and the charts into the template under templates/. Every text that the template writes
+passes through `harness.sanitize.visible` and then through HTML escaping, by the environment and not by the author's
+care; the page's own policy lets no script run but its own. This module computes no figure.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import count
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness import report_charts as charts
+from harness import report_flips as flips
+from harness import report_page as page
+from harness import report_words as words
+from harness.evidence import Evidence, TailEvent
+from harness.report_diff import split_at_difference
+from harness.report_routing import plans
+from harness.sanitize import clip, one_line, visible
+from harness.verdicts import CandidateVerdict, Judgement
+
+__all__ = ["SIDE_FILE", "Page", "html_report"]
+
+SIDE_FILE = "report-flips.json"
+"""Holds the flips that the page has no room for."""
+
+_LONGEST = 20_000
+_MOST_TAIL_EVENTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is to be written."""
+
+    html: str
+    """The page."""
+    beside: str | None
+    """The side file's JSON, None where everything fits the page."""
+
+
+def html_report(judgement: Judgement, evidence: Evidence, flip_bytes: int = flips.PAGE_BYTES) -> Page:
+    """Give the page. `flip_bytes` is the room for flips inside it."""
+    inside, beside = flips.share_out(evidence.flips, flip_bytes)
+    keys = (f"chart-{number}" for number in count(1))
+    script = _file("report.js")
+    html = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            judgement=judgement,
+            evidence=evidence,
+            judged=[one for one in judgement.candidates if one.strata],
+            css=Markup(_file("report.css")),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            flips_json=Markup(flips.page_json(inside)),  # noqa: S704 - page_json leaves no HTML in it
+            flips_inside=inside,
+            flips_beside=len(beside),
+            side_file=SIDE_FILE,
+            examples=flips.examples(inside, _failing(judgement)),
+            tail_events=[_tail_event(one) for one in evidence.tail_events[:_MOST_TAIL_EVENTS]],
+            matrix=page.matrix(judgement),
+            plans=plans(judgement, evidence),
+            facts=words.flat({**judgement.provenance, **evidence.provenance}),
+            floor=words.floor(judgement),
+            spent=words.spent(judgement, evidence),
+            cost_rows=words.cost_rows(judgement, evidence),
+            **_pictures(judgement, evidence, keys),
+        )
+    )
+    return Page(html, flips.page_json(beside) if beside else None)
+
+
+def _failing(judgement: Judgement) -> set[tuple[str, str, str]]:
+    return {
+        (one_line(candidate.name), one_line(one.slice), one_line(one.stratum))
+        for candidate in judgement.candidates
+        for one in words.chosen(candidate, "fail")
+    }
+
+
+def _tail_event(event: TailEvent) -> dict[str, Any]:
+    return {**flips.browsable(event.pair), "candidate": event.candidate, "kind": event.kind}
+
+
+def _pictures(judgement: Judgement, evidence: Evidence, keys: Iterator[str]) -> dict[str, Any]:
+    """Draw every picture, each with what its table needs."""
+    return {
+        "forests": [_forest(one, next(keys)) for one in judgement.candidates if one.strata],
+        "heats": [
+            (grid, _svg(charts.heat(grid.cells, grid.axes, key=next(keys), title=grid.title)))
+            for grid in page.grids(judgement)
+        ],
+        "cliffs": [
+            (group, _svg(charts.cliff(group.curves, judgement.baseline, key=next(keys), title=group.title)))
+            for group in page.cliff_groups(judgement)
+        ],
+        "averages": _svg(charts.averages(judgement.candidates, key=next(keys)))
+        if any(one.averages for one in judgement.candidates)
+        else None,
+        "divergences": [
+            (label, rows, _svg(charts.divergence(series, key=next(keys), title=f"Divergence in {label}")))
+            for label, series, rows in page.divergence_groups(evidence)
+        ],
+        "frontiers": [_frontier(one, next(keys)) for one in page.cost_points(judgement, evidence)],
+    }
+
+
+def _forest(candidate: CandidateVerdict, key: str) -> tuple[CandidateVerdict, int, Markup]:
+    rows, left_out = page.forest_rows(candidate, charts.MOST_ROWS)
+    return candidate, left_out, _svg(charts.forest(candidate, rows, key))
+
+
+def _frontier(cost: page.CostPoint, key: str) -> Markup:
+    title = f"Average change against {cost.measure}"
+    return _svg(charts.frontier(cost.points, key=key, axis=cost.measure, title=title))
+
+
+def _svg(text: str) -> Markup:
+    return Markup(text)  # noqa: S704 - report_svg escapes every label
+
+
+def _file(name: str) -> str:
+    return resources.files("harness").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _shown(value: object) -> object:
+    """Make what a template expression gives harmless: jinja2 calls this for each, before it escapes."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return visible(clip(value, _LONGEST))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        loader=FunctionLoader(_file),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "points": words.points,
+        "score": words.score,
+        "percent": words.percent,
+        "word": words.word,
+        "interval": words.interval,
+        "bytes": words.bytes_text,
+        "short_name": words.short_name,
+        "place_of": words.place,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+    }
+    environment.globals |= {
+        "symbols": words.SYMBOLS,
+        "words": words,
+        "split": split_at_difference,
+        "meaning": words.exit_meaning,
+        "headings": words.COST_HEADINGS,
+    }
+    return environment

@@ -1,0 +1,436 @@
+"""The page, read as text and as a tree; a browser reads it in test_report_browser.py."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import io
+import json
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_data
+import yaml
+
+from harness import report, report_charts, report_page
+from harness import report_flips as flips
+from harness.evidence import Evidence, FlipPair
+from harness.report_html import SIDE_FILE, html_report
+from harness.report_routing import plans
+from harness.report_tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+from harness.verdicts import Judgement
+
+TEMPLATES = Path(report.__file__).parent / "templates"
+
+
+class Tree(HTMLParser):
+    """Elements with their attributes, and the text outside scripts and styles."""
+
+    VOID = frozenset({"meta", "link", "br", "input", "img", "hr", "wbr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text, self.scripts, self._open = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        """Takes an element, and opens it unless it is of a kind that is never closed."""
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """Takes an element that closes itself."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        """Closes the last open element, which must be of this kind."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        """Keeps what a reader sees apart from scripts and styles."""
+        if self._open and self._open[-1] in {"script", "style"}:
+            self.scripts.append(data)
+        else:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """The judgement that most tests read."""
+    return report_data.judgement()
+
+
+@pytest.fixture(scope="module")
+def whole(judged):
+    """Its page, as text."""
+    return html_report(judged, report_data.evidence(judged)).html
+
+
+@pytest.fixture(scope="module")
+def tree(whole):
+    """Its page, as a tree: every element closed in order."""
+    return Tree(whole)
+
+
+def test_a_newcomer_finds_every_answer(tree):
+    """May we ship, for which traffic, what breaks, five examples, how sure, how measured: each on the page."""
+    text = " ".join(" ".join(tree.text).split())
+    for expected in (
+        "May we ship it?",
+        "fails 16 of 27 gating strata, worst long_context, context_tokens=16384,depth=0.5: -43.8 points",
+        "about 492 more items would decide it if the rates stay.",
+        "gptqmodel is not installed: pip install 'quantcliff[gptq]'",
+        "For which traffic?",
+        "of the traffic could leave bf16, priced by weight bytes",
+        "5 examples",
+        "How sure is this?",
+        "flipped 19 of 10,864 items",
+        "How it was measured",
+        "quantcliff run configs/suite.yaml",
+        "NVIDIA H100 80GB HBM3",
+        "mean -13.1 points hides 16 strata significantly worse",
+        "bf16 is at the floor in multi_hop_math, hops=12: no damage could be seen there.",
+    ):
+        assert expected in text
+
+
+def test_sections_come_in_their_order(tree):
+    """The answer first, provenance last, as a reader decides."""
+    sections = [attributes["id"] for tag, attributes in tree.elements if tag == "section"]
+    assert sections == [
+        "answer", "routing", "matrix", "forest", "heat", "cliffs", "averages", "tail",
+        "divergence", "flips", "cost", "power", "floor", "provenance",
+    ]  # fmt: skip
+    links = [a["href"].removeprefix("#") for tag, a in tree.elements if tag == "a" and "class" not in a]
+    assert [link for link in links if link != "matrix"][:13] == [one for one in sections if one != "matrix"]
+
+
+def test_the_page_stands_alone(tree, whole):
+    """No element names a place outside the page, and its own policy forbids what could."""
+    for tag, attributes in tree.elements:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "default-src 'none'" in whole
+    assert "@import" not in whole
+    assert not re.search(r"url\((?!#)", whole)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(tree):
+    """No two pictures share an id, and every label, reference and link finds what it names."""
+    ids = [attributes["id"] for _, attributes in tree.elements if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tree.elements:
+        for reference in attributes.get("aria-labelledby", "").split():
+            assert reference in ids
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in ids
+        for found in re.findall(r"url\(#([^)]+)\)", " ".join(str(v) for v in attributes.values())):
+            assert found in ids
+
+
+def test_every_picture_is_named_and_follows_the_theme(whole, tree):
+    """Every picture has a role, a title and a description, and its colours are the page's variables."""
+    pictures = [attributes for tag, attributes in tree.elements if tag == "svg"]
+    assert len(pictures) >= 14
+    assert all(one["role"] == "img" and one["aria-labelledby"] for one in pictures)
+    drawn = "".join(re.findall(r"<svg.*?</svg>", whole, re.DOTALL))
+    assert not re.search(r"#[0-9a-f]{6}\b", drawn)
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    assert set(re.findall(r"var\((--[a-z0-9_-]+)\)", drawn)) <= set(re.findall(r"(--[\w-]+):", css))
+
+
+def test_hostile_text_stays_text():
+    """Hostile names and answers leave no element, no attribute, no script and no acting character of their own."""
+    pair = dataclasses.replace(
+        report_data.evidence(report_data.judgement()).flips[0],
+        **dict.fromkeys(
+            ("prompt", "target", "baseline_text", "candidate_text", "item_id", "language"), report_data.HOSTILE
+        ),
+    )
+    evidence = Evidence(
+        name=report_data.HOSTILE,
+        path=report_data.HOSTILE,
+        notes=(report_data.HOSTILE,),
+        flips=(pair,),
+        provenance={report_data.HOSTILE: {report_data.HOSTILE: report_data.HOSTILE}},
+        proofs={report_data.HOSTILE: {"method": report_data.HOSTILE}},
+    )
+    text = html_report(report_data.hostile(), evidence).html
+    assert not set(text) & {"\x1b", "\x00", "\u202e", "\u2066", "\ud800"}
+    text.encode()
+    read = Tree(text)
+    assert sum(tag == "script" for tag, _ in read.elements) == 2
+    assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
+    assert "49" not in "".join(read.text).replace("490", "")
+    assert html.unescape("<script>alert(1)</script>") in "".join(read.text)
+
+
+def test_a_line_of_five_megabytes_is_cut():
+    """An answer of five megabytes leaves a small page, and says what was cut."""
+    pair = dataclasses.replace(
+        report_data.evidence(report_data.judgement()).flips[0], candidate_text="x" * 5_000_000, prompt="y" * 5_000_000
+    )
+    text = html_report(report_data.passing(), Evidence(flips=(pair,), name="z" * 5_000_000)).html
+    assert len(text) < 300_000
+    assert "4,996,000 more characters" in text
+
+
+def test_twenty_thousand_items_stay_under_six_megabytes():
+    """A run of 20,000 items, every tenth flipped by either candidate, with prompts of 16k tokens, fits 6 MB."""
+    rng = random.Random(5)
+    judged = report_data.judgement()
+    long = "".join(rng.choice("ابتثجحخ دذرزسش") for _ in range(30_000))
+    many = tuple(
+        FlipPair(
+            name,
+            "long_context",
+            "all",
+            f"i/{i}",
+            long[i:],
+            long[:300],
+            long[i : i + 900],
+            long[i + 5 : i + 900],
+            1.0,
+            0.0,
+        )
+        for i in range(2_000)
+        for name in ("int8", "nf4")
+    )
+    page = html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
+    assert 4_000_000 < len(page.html.encode()) < 6_000_000
+    beside = json.loads(page.beside)
+    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
+    assert len(inside) + len(beside) == 4_000
+    assert {one["candidate"] for one in inside} == {"int8", "nf4"}
+    assert inside[0].keys() == beside[0].keys()
+
+
+def test_without_evidence_each_section_says_so():
+    """A bare judgement still gives a page; what is not there is said, not left blank."""
+    read = Tree(html_report(report_data.passing(), Evidence()).html)
+    absent = sum(attributes.get("class") == "absent" for _, attributes in read.elements)
+    assert absent == 11
+    empty = Tree(html_report(Judgement("not_judged", 4, {}, ()), Evidence()).html)
+    assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 14 - 1
+
+
+def test_examples_come_from_what_fails():
+    """Five lost items, from failing strata first, from different strata where there are."""
+    pairs = report_data.flips(random.Random(3), 200)
+    inside, _ = flips.share_out(pairs)
+    failing = {("nf4", "low_resource_languages", "language=am,script=Ethi,resources=low")}
+    found = flips.examples(inside, failing)
+    assert len(found) == 5
+    assert (found[0]["candidate"], found[0]["stratum"]) == ("nf4", "language=am,script=Ethi,resources=low")
+    assert len({(one["candidate"], one["stratum"]) for one in found}) == 5
+    assert all(one["after"] < one["before"] for one in found)
+
+
+def contrast(one, other):
+    """The contrast ratio of two colours (WCAG 2.1, relative luminance)."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_of_white_and_black_is_21():
+    """The helper agrees with the standard's own example."""
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+
+
+def test_text_has_contrast_in_light_dark_and_print():
+    """Every text colour stands at 4.5 to 1 or more on what it is written on (WCAG 2.1 AA), in all three themes."""
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r"\{([^{}]*--bg:[^{}]*)\}", css)
+    ]
+    assert len(themes) == 4
+    assert themes[1] == themes[2]
+    verdicts = ("pass", "fail", "inconclusive", "no_signal", "not_judged")
+    series = tuple(f"series-{i}" for i in range(6))
+    for theme in themes:
+        pairs = [(ink, on) for ink in ("ink", "muted", "link", *verdicts, *series) for on in ("bg", "panel")]
+        pairs += [("heat-ink", on) for on in ("heat-0", "heat-n1", "heat-n2", "heat-p1")]
+        pairs += [("heat-ink-strong", on) for on in ("heat-n3", "heat-n4", "heat-p2")] + [("mark-ink", "mark")]
+        for ink, on in pairs:
+            assert contrast(theme[ink], theme[on]) >= 4.5, (ink, theme[ink], on, theme[on])
+
+
+def test_heat_maps_find_the_axes_that_fill_a_grid(judged):
+    """Context by depth is drawn per candidate; language by script, nearly empty, is not: its strata are listed."""
+    grids = {grid.title: grid for grid in report_page.grids(judged)}
+    assert set(grids) == {
+        "int8, long_context",
+        "nf4, long_context",
+        "multi_hop_math, all candidates",
+        "low_resource_languages, all candidates",
+    }
+    grid = grids["nf4, long_context"]
+    assert grid.axes == ("context_tokens", "depth")
+    assert grid.columns == ("256", "1024", "4096", "8192", "16384")
+    stratum = next(s for s in judged.candidates[1].strata if s.stratum == "context_tokens=8192,depth=0.5")
+    assert grid.cells["8192", "0.5"] == (stratum.delta, "fail")
+
+
+def test_languages_are_drawn_by_slice_where_slices_share_them():
+    """Two slices split by language give one grid of language by slice; a cell of two strata is their mean by items."""
+
+    def made(label, n, drop, **levels):
+        return report_data.stratum(label, levels, n=n, base=0.5, drop=drop, margin=0.05)
+
+    strata = (
+        made("mgsm", 100, 0.1, language="bn", hops="1"),
+        made("mgsm", 300, 0.3, language="bn", hops="2"),
+        made("facts", 50, 0.0, language="bn"),
+    )
+    one = dataclasses.replace(report_data.passing().candidates[0], strata=strata)
+    grids = report_page.grids(dataclasses.replace(report_data.passing(), candidates=(one,)))
+    grid = next(grid for grid in grids if grid.axes == ("slice", "language"))
+    assert grid.cells["mgsm", "bn"] == (pytest.approx((100 * strata[0].delta + 300 * strata[1].delta) / 400), None)
+    assert grid.cells["facts", "bn"] == (strata[2].delta, strata[2].verdict)
+
+
+def test_a_forest_of_many_strata_shows_the_worst(judged):
+    """Above the limit the lowest limits stay, and the count of the others is told."""
+    nf4 = judged.candidates[1]
+    rows, left_out = report_page.forest_rows(nf4, 5)
+    assert left_out == len(nf4.strata) - 5
+    assert [one.low for one in rows] == sorted(one.low for one in nf4.strata)[:5]
+    assert report_page.forest_rows(nf4, report_charts.MOST_ROWS) == ([*nf4.strata], 0)
+
+
+def test_the_frontier_holds_what_nothing_beats(judged):
+    """By weights int8 and nf4 are on the frontier and bf16 is not (int8 is as good and smaller); by time only bf16."""
+    found = {one.measure: one.points for one in report_page.cost_points(judged, report_data.evidence(judged))}
+    assert {name for name, _, _, best in found["weights, MiB"] if best} == {"int8", "nf4"}
+    assert {name for name, _, _, best in found["time, ms per token"] if best} == {"bf16"}
+    assert found["time, ms per token"][0][1] == pytest.approx(1000 / 812)
+
+
+def routed(verdicts, weights, costs):
+    """A routing plan by bytes for two candidates over strata with the given verdicts."""
+    candidates = []
+    for name in ("int8", "nf4"):
+        strata = tuple(
+            dataclasses.replace(
+                report_data.stratum("s", {"i": str(i)}, n=10, base=0.5, drop=0, margin=0.1, verdict=found[name]),
+                weight=weight,
+            )
+            for i, (found, weight) in enumerate(zip(verdicts, weights, strict=True))
+        )
+        candidates.append(dataclasses.replace(report_data.passing().candidates[0], name=name, strata=strata))
+    judged = dataclasses.replace(report_data.passing(), candidates=tuple(candidates))
+    made = plans(judged, Evidence(costs={name: {"weight_bytes": value} for name, value in costs.items()}))
+    assert len(made) == 1
+    return made[0]
+
+
+def test_routing_takes_the_cheapest_that_passed():
+    """Worked by hand: weights 1, 2, 1; nf4 at a quarter where it passed, int8 at a half, bf16 where none passed."""
+    plan = routed(
+        [
+            {"int8": "pass", "nf4": "pass"},
+            {"int8": "pass", "nf4": "fail"},
+            {"int8": "inconclusive", "nf4": "no_signal"},
+        ],
+        [1.0, 2.0, 1.0],
+        {"bf16": 100, "int8": 50, "nf4": 25},
+    )
+    assert [route.variant for route in plan.routes] == ["nf4", "int8", "bf16"]
+    assert plan.leaving == pytest.approx(0.75)
+    assert plan.blended == pytest.approx(0.25 * 0.25 + 0.5 * 0.5 + 0.25 * 1)
+    assert plan.weighted
+
+
+def test_routing_leaves_the_baseline_for_nothing_dearer_or_unmeasured():
+    """A candidate that passed but costs as much, or whose cost is unknown, takes no traffic."""
+    both = [{"int8": "pass", "nf4": "pass"}]
+    assert routed(both, [1.0], {"bf16": 100, "int8": 100}).routes[0].variant == "bf16"
+    assert routed(both, [1.0], {"bf16": 100, "int8": 101, "nf4": float("nan")}).leaving == 0
+
+
+def test_no_cost_no_plan(judged):
+    """Without the baseline's cost nothing is relative to anything."""
+    assert plans(judged, Evidence(costs={"int8": {"weight_bytes": 5}})) == []
+
+
+def test_csv_and_parquet_hold_every_figure_unrounded(judged):
+    """Both tables read back as the judgement's own numbers; a missing one is empty."""
+    from pyarrow import parquet
+
+    rows = list(csv.DictReader(io.StringIO(comparisons_csv(judged), newline="")))
+    table = parquet.read_table(io.BytesIO(comparisons_parquet(judged))).to_pylist()
+    strata = [(c.name, one) for c in judged.candidates for one in c.strata]
+    assert len(rows) == len(table) == len(strata)
+    assert tuple(rows[0]) == tuple(table[0]) == COLUMNS
+    for text, typed, (name, one) in zip(rows, table, strata, strict=True):
+        assert text["candidate"] == typed["candidate"] == name
+        assert float(text["low"]) == typed["low"] == one.low
+        assert text["items_to_decide"] == ("" if one.items_to_decide is None else str(one.items_to_decide))
+        assert typed["items_to_decide"] == one.items_to_decide
+
+
+def test_tables_survive_hostile_names():
+    """A cell that begins like a formula is text to a spreadsheet, and no acting character is left."""
+    from pyarrow import parquet
+
+    judged = report_data.hostile()
+    named = dataclasses.replace(judged.candidates[0], name="=cmd|' /C calc'!A0")
+    text = comparisons_csv(dataclasses.replace(judged, candidates=(named,)))
+    assert "\n'=cmd" in text
+    assert not set(text) & {"\x1b", "\x00", "\u202e", "\ud800"}
+    assert parquet.read_table(io.BytesIO(comparisons_parquet(judged))).num_rows == 5
+
+
+def test_an_empty_parquet_has_its_types():
+    """A judgement without strata gives an empty table whose columns still have their types."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(comparisons_parquet(Judgement("not_judged", 4, {}, ()))))
+    assert table.num_rows == 0
+    assert str(table.schema.field("delta").type) == "double"
+
+
+def test_model_card_metadata_reads_as_hugging_face_reads_it(judged):
+    """The YAML under ``model-index`` is accepted by huggingface_hub's own reader, with the scores in it."""
+    hub = pytest.importorskip("huggingface_hub.repocard_data")
+    nf4 = judged.candidates[1]
+    data = yaml.safe_load(model_index(judged, nf4, Evidence(name="suite")))
+    name, results = hub.model_index_to_eval_results(data["model-index"])
+    assert name == "nf4"
+    scores = [one for one in results if one.metric_name == "score"]
+    assert [one.metric_value for one in scores] == [one.candidate_mean for one in nf4.strata]
+    yaml.safe_load(model_index(report_data.hostile(), report_data.hostile().candidates[0], Evidence()))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", ".hidden", "x" * 300, "", "\ud800"])
+def test_file_names_stay_in_the_directory(name):
+    """No candidate's name leads out of the run directory, and two names never share a file."""
+    made = file_name(name)
+    assert re.fullmatch(r"model-index-[A-Za-z0-9_-][A-Za-z0-9._-]*\.yaml", made)
+    assert made != file_name(name + "!")
+    assert file_name("a/b") != file_name("a:b")
+
+
+def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, monkeypatch):
+    """The side file lies beside the page where flips overflow it, and an old one goes when they no longer do."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    (tmp_path / SIDE_FILE).write_text("old")
+    paths = report.write(tmp_path, judged, report_data.evidence(judged))
+    assert {path.name for path in paths} == {
+        "report.md", "junit.xml", "report.html", "comparisons.csv", "comparisons.parquet",
+        "model-index-int8.yaml", "model-index-nf4.yaml",
+    }  # fmt: skip
+    assert not (tmp_path / SIDE_FILE).exists()
