@@ -1,0 +1,150 @@
+"""Long texts of plain English sentences, made to a length in tokens, with given lines scattered through them.
+
+No download and no digits in the filler, so what is hidden in it occurs once. Lengths are counted with the tokenizer
+that the task was given, chat template included, and leave room for the answer. Knows tokenizers, not models or tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.seeded import Draw
+
+__all__ = ["ANSWER_ROOM", "Ruler", "filled", "ruler", "sentence"]
+
+ANSWER_ROOM = 32
+"""Tokens kept free for the answer: a level of `context_tokens` holds prompt and answer."""
+
+_PARAGRAPH = 8
+
+_WHEN = (
+    "In the early morning", "After the long winter", "On a quiet evening", "Late in the autumn",
+    "Before the rain began", "During the harvest", "At the end of the week", "In the middle of the summer",
+    "When the bells had stopped", "Not long ago", "Once the market had closed", "Towards nightfall",
+)  # fmt: skip
+_WHO = (
+    "the old baker", "a young teacher", "the ferry captain", "her patient neighbour", "the village doctor",
+    "a travelling musician", "the quiet librarian", "his older cousin", "the carpenter's daughter", "a retired sailor",
+    "the station master", "an honest farmer", "the watchmaker", "a curious student", "the night porter", "the gardener",
+)  # fmt: skip
+_DID = (
+    "carried", "repaired", "painted", "borrowed", "measured", "polished", "described", "found", "sold", "remembered",
+    "wrapped", "admired", "returned", "counted out", "put away", "asked about",
+)  # fmt: skip
+_WHAT = (
+    "a wooden box", "the heavy ladder", "two woollen coats", "a map of the coast", "the broken clock",
+    "a basket of apples", "the blue lantern", "an empty suitcase", "a pair of boots", "the brass kettle",
+    "a folded letter", "the garden chairs", "a jar of honey", "the narrow boat", "several old books",
+    "a roll of cloth",
+)  # fmt: skip
+_WHERE = (
+    "near the bridge", "behind the mill", "across the square", "at the edge of the woods", "by the harbour wall",
+    "under the chestnut trees", "in the back of the shop", "along the river path", "outside the town hall",
+    "beside the stove", "on the road to the hills", "in front of the school",
+)  # fmt: skip
+_AND = (
+    "and nobody said a word about it", "and then went home", "because the weather was fine", "while the others waited",
+    "as everyone had expected", "although it was getting late", "and the day passed slowly",
+    "to the surprise of no one", "just as they had agreed", "and a dog barked in the distance",
+)  # fmt: skip
+
+
+def sentence(draw: Draw) -> str:
+    """Give one of some five million plain sentences."""
+    parts = [draw.choice(words) for words in (_WHEN, _WHO, _DID, _WHAT, _WHERE, _AND)]
+    return f"{parts[0]}, {parts[1]} {parts[2]} {parts[3]} {parts[4]}, {parts[5]}."
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Counts the tokens of a question as the model will read it."""
+
+    whole: Callable[[str], int]
+    """Tokens of a user's message, chat template and system message included."""
+    plain: Callable[[str], int]
+    """Tokens of a piece of text alone."""
+
+
+def ruler(metadata: Mapping[str, Any]) -> Ruler:
+    """Make a ruler from lm_eval's metadata: ``tokenizer`` (an object or a name) or ``pretrained`` (a name).
+
+    ``chat_template`` (``auto`` unless given) says whether the tokenizer's template is counted in, ``system`` is the
+    system message. Raises ValueError where no tokenizer is named.
+    """
+    tokenizer = metadata.get("tokenizer") or metadata.get("pretrained")
+    if not tokenizer:
+        raise ValueError(
+            "context_tokens are counted with a tokenizer, and none was given: "
+            '--metadata \'{"tokenizer": "<directory or hub id>"}\' names one'
+        )
+    if isinstance(tokenizer, str):
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    asked = metadata.get("chat_template", "auto")
+    template = bool(tokenizer.chat_template) if asked == "auto" else bool(asked)
+    system = metadata.get("system")
+
+    def whole(text: str) -> int:
+        if not template:
+            return len(tokenizer.encode(text, verbose=False))
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": text})
+        written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return len(tokenizer.encode(written, verbose=False))
+
+    def plain(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    return Ruler(whole, plain)
+
+
+def filled(
+    lines: Sequence[str], tokens: int, measure: Ruler, draw: Draw, *, frame: str, third: int | None = None
+) -> str:
+    """Scatter `lines`, in their order, through a text that fills `tokens` with `frame` and the answer's room.
+
+    The lines come at even distances, each moved a little at random; a single line goes into the given third. The whole
+    is at most `tokens` long, and short of it by less than a sentence or two. Raises ValueError where the lines alone
+    are longer.
+    """
+    budget = tokens - ANSWER_ROOM - measure.whole(frame) - sum(measure.plain(f" {line}") for line in lines)
+    if budget < 0:
+        raise ValueError(
+            f"context_tokens={tokens} is too short for its {len(lines)} lines; take more tokens or fewer keys"
+        )
+    sentences: list[str] = []
+    while budget >= 0:
+        sentences.append(sentence(draw))
+        budget -= measure.plain(f" {sentences[-1]}")
+    sentences.pop()
+    places = _places(len(lines), len(sentences), draw, third)
+    while True:
+        text = _woven(lines, [min(place, len(sentences)) for place in places], sentences)
+        over = measure.whole(frame + text) - (tokens - ANSWER_ROOM)
+        if over <= 0 or not sentences:
+            return text
+        del sentences[-max(1, over // 24) :]
+
+
+def _places(lines: int, sentences: int, draw: Draw, third: int | None) -> list[int]:
+    """Say before which sentence each line goes."""
+    if third is not None and lines == 1:
+        low, high = sentences * third // 3, sentences * (third + 1) // 3
+        return [draw.between(low, max(low, high - 1))]
+    return [
+        draw.between(sentences * line // lines, max(sentences * line // lines, sentences * (line + 1) // lines - 1))
+        for line in range(lines)
+    ]
+
+
+def _woven(lines: Sequence[str], places: Sequence[int], sentences: Sequence[str]) -> str:
+    """Put the lines at their places and break the text into paragraphs."""
+    flow: list[str] = []
+    waiting = list(zip(places, lines, strict=True))
+    for number in range(len(sentences) + 1):
+        flow += [line for place, line in waiting if place == number]
+        flow += sentences[number : number + 1]
+    return "\n".join(" ".join(flow[start : start + _PARAGRAPH]) for start in range(0, len(flow), _PARAGRAPH))

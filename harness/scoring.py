@@ -1,0 +1,87 @@
+"""Graders: whether an answer's text says what was asked for. Pure functions on text, each giving 0.0 or 1.0.
+
+The tasks under tasks/ call them from their `process_results`, so lm_eval prints the same scores. A grader reads the
+answer, never a reference model; each says what it accepts. Knows nothing of models, tasks or files.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal, InvalidOperation
+
+__all__ = ["abstained", "ascii_digits", "last_number", "mentions", "numbers", "only_number", "plain", "says_number"]
+
+_NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?(?!\d)")
+
+_ABSENT = re.compile(
+    r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
+    r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
+    r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b",
+)
+
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]",  # Thai, Lao, Burmese, Khmer, kana, Han
+)
+
+
+def ascii_digits(text: str) -> str:
+    """Write every Unicode decimal digit (Bengali, Thai, Arabic-Indic ...) as the ASCII digit of the same value."""
+    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+
+
+def numbers(text: str) -> list[Decimal]:
+    """Give the numbers in a text in their order; ``1,234`` is one number, digits of any script count."""
+    found = []
+    for match in _NUMBER.finditer(ascii_digits(text)):
+        digits = re.sub(r"[,\u202f\u00a0]", "", match.group()).replace("\u2212", "-")
+        try:
+            found.append(Decimal(digits))
+        except InvalidOperation:  # pragma: no cover - the expression admits nothing that Decimal refuses
+            continue
+    return found
+
+
+def only_number(text: str, target: str) -> float:
+    """Score 1 where the answer names the target number and no other."""
+    found = set(numbers(text))
+    return float(found == {Decimal(target)})
+
+
+def last_number(text: str) -> Decimal | None:
+    """Give the last number of a text, None where there is none."""
+    found = numbers(text)
+    return found[-1] if found else None
+
+
+def says_number(text: str, target: str) -> float:
+    """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
+    return float(last_number(text) == Decimal(target))
+
+
+def abstained(text: str) -> float:
+    """Score 1 where the answer says in English that what was asked for is not there, and names no number."""
+    return float(bool(_ABSENT.search(text.casefold().replace("\u2019", "'"))) and not numbers(text))
+
+
+def plain(text: str) -> str:
+    """Give a text in the form in which answers are compared: NFKC, casefolded, only letters, marks and digits.
+
+    Words are separated by one space. Marks stay: in many scripts they are the vowels.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in folded)
+    return " ".join(kept.split())
+
+
+def mentions(text: str, target: str) -> float:
+    """Score 1 where the target stands in the answer as whole words, whatever the case and the punctuation around it.
+
+    In a script that sets no spaces between words (Thai, Lao, Khmer, Burmese, Chinese, Japanese) any place counts.
+    """
+    answer, wanted = plain(text), plain(target)
+    if not wanted:
+        return 0.0
+    if _UNSPACED.search(wanted):
+        return float(wanted.replace(" ", "") in answer.replace(" ", ""))
+    return float(f" {wanted} " in f" {answer} ")

@@ -1,0 +1,65 @@
+"""Random choices that come out the same on every machine, every Python and in every order of asking.
+
+A `Draw` is seeded by a path of names (seed, task, stratum, index ...), so that what is made for one item does not
+depend on how many others are made. Of `random.Random` only `getrandbits` is used: its algorithm (the Mersenne Twister's
+32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions. Knows nothing of
+tasks or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+__all__ = ["Draw", "order"]
+
+T = TypeVar("T")
+
+
+class Draw:
+    """A source of random choices, the same wherever it is asked by the same path."""
+
+    def __init__(self, *path: object) -> None:
+        """Seed by the SHA-256 of the path's parts, written as text and kept apart by a zero byte."""
+        text = "\0".join(str(part) for part in path)
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+        self._bits = random.Random(seed).getrandbits
+
+    def below(self, end: int) -> int:
+        """Give a whole number in [0, end), each equally likely. Raises ValueError where there is none."""
+        if end < 1:
+            raise ValueError(f"no number lies in [0, {end})")
+        width = end.bit_length()
+        while (value := self._bits(width)) >= end:  # rejection keeps all values equally likely
+            pass
+        return value
+
+    def between(self, low: int, high: int) -> int:
+        """Give a whole number in [low, high], both ends included."""
+        return low + self.below(high - low + 1)
+
+    def choice(self, items: Sequence[T]) -> T:
+        """Give one of the items."""
+        return items[self.below(len(items))]
+
+    def sample(self, items: Sequence[T], count: int) -> list[T]:
+        """Give `count` different items in random order (Fisher and Yates). Raises ValueError where there are fewer."""
+        if count > len(items):
+            raise ValueError(f"{count} of {len(items)} items cannot be drawn without repeating one")
+        rest = list(items)
+        for index in range(count):
+            other = index + self.below(len(rest) - index)
+            rest[index], rest[other] = rest[other], rest[index]
+        return rest[:count]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """Give all items in random order."""
+        return self.sample(items, len(items))
+
+
+def order(name: str, *path: object) -> str:
+    """Give a sort key that puts names in a random but lasting order: adding a name leaves the others' order alone."""
+    text = "\0".join([*(str(part) for part in path), name])
+    return hashlib.sha256(text.encode()).hexdigest()

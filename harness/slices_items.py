@@ -1,0 +1,180 @@
+"""lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata.
+
+Knows an lm_eval task and a tokenizer, both as they come; imports neither library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config import Sampling
+from harness.errors import UsageError
+from harness.records import Item
+from harness.strata import level_text, stratum_of
+
+__all__ = ["METRIC_KEY", "Prompting", "doc_level", "make_item", "prompting"]
+
+METRIC_KEY = "_metric"
+"""The key of a document that names the metric which is its score, where the config says."""
+
+_DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How questions become prompts: the same for all items of a run."""
+
+    tokenizer: Any
+    """The baseline's."""
+    template: bool
+    """Whether the chat template is applied."""
+    system: str | None
+    """The system message."""
+
+    def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
+        """Write a conversation by the template, as `HFLM.apply_chat_template` does."""
+        from jinja2.exceptions import TemplateError
+
+        how = {
+            "tokenize": False,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
+        try:
+            text: str = self.tokenizer.apply_chat_template(history, **how)
+        except TemplateError:  # a template that takes no system message
+            rest = [message for message in history if message["role"] != "system"]
+            text = self.tokenizer.apply_chat_template(rest, **how)
+        return text
+
+    def count(self, text: str, *, with_choice: bool = False) -> int:
+        """Count tokens as HFLM reads them: no special tokens where the text starts with the start token already."""
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        known: Any = self.tokenizer.bos_token
+        if with_choice:
+            first = bos if bos is not None else eos
+            known = None if first is None else self.tokenizer.decode(first)
+        if known and text.startswith(known):
+            return len(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
+        return len(self.tokenizer.encode(text, verbose=False))
+
+
+def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
+    """Settle ``auto``: the template is applied where the tokenizer has one."""
+    has = bool(getattr(tokenizer, "chat_template", None))
+    template = has if sampling.chat_template == "auto" else bool(sampling.chat_template)
+    return Prompting(tokenizer, template, sampling.system)
+
+
+def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:
+    """Give a document's level on an axis, ``a.b`` reaching into it; None where it has no such field."""
+    value: Any = doc
+    for part in axis.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return level_text(value)
+
+
+def make_item(
+    task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str], slice_key: str,
+    how: Prompting, metric: str | None,
+) -> Item:  # fmt: skip
+    """Ask lm_eval for the document's requests and write them down as an item. Raises UsageError where it has none."""
+    prompt, requests = _requests(task, doc_id, doc, how)
+    name = task.task_name
+    own_id = doc.get("id")
+    kind, choices, stop, max_tokens = _shape(task, requests)
+    chance = 1 / len(choices) if len(choices) > 1 else 0.0
+    stored = _plain_json(doc, task)
+    if metric:
+        stored[METRIC_KEY] = metric
+    identity = str(own_id) if isinstance(own_id, str | int) and own_id != "" else str(doc_id)
+    return Item(
+        id=f"{name}/{identity}",
+        slice=slice_key,
+        task=name,
+        kind=kind,
+        prompt=prompt,
+        levels=dict(levels),
+        stratum=stratum_of(levels, split_by),
+        cluster=str(doc.get("cluster") or f"{name}/{identity}"),
+        choices=choices,
+        target=_target(task, doc, choices),
+        max_tokens=max_tokens,
+        stop=stop,
+        prefix_group=str(doc.get("prefix_group") or ""),
+        chance=float(doc["chance"]) if isinstance(doc.get("chance"), int | float) else chance,
+        weight=float(doc["weight"]) if isinstance(doc.get("weight"), int | float) else 1.0,
+        language=str(doc.get("language") or ""),
+        prompt_tokens=_tokens(how, prompt, choices),
+        doc=stored,
+    )
+
+
+def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
+    """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
+    chat: Callable[..., str] | None = how.chat if how.template else None
+    context = task.fewshot_context(
+        doc,
+        num_fewshot=task.config.num_fewshot or 0,
+        system_instruction=how.system,
+        apply_chat_template=how.template,
+        fewshot_as_multiturn=how.template,
+        chat_template=chat,
+        gen_prefix=task.doc_to_prefix(doc),
+    )
+    if not isinstance(context, str):
+        raise UsageError(f"{task.task_name} puts its choices into the question: not a slice that quantcliff can ask")
+    made = task.construct_requests(
+        doc=doc,
+        ctx=context,
+        metadata=(task.task_name, doc_id, 1),
+        apply_chat_template=how.template,
+        chat_template=chat,
+    )
+    return context, made if isinstance(made, list) else [made]
+
+
+def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tuple[str, ...], int]:
+    """Give kind, choices, stop texts and longest answer."""
+    kind = requests[0].request_type
+    if kind == "loglikelihood":
+        context = requests[0].args[0]
+        return "choice", tuple(one.args[1] for one in requests if one.args[0] == context), (), 0
+    if kind == "generate_until":
+        told = requests[0].args[1]
+        until = told.get("until") or []
+        stop = (until,) if isinstance(until, str) else tuple(until)
+        longest = told.get("max_gen_toks", told.get("max_new_tokens", _DEFAULT_MAX_TOKENS))
+        return "generate", (), tuple(one for one in stop if one), int(longest)
+    raise UsageError(f"{task.task_name} asks for {kind}: quantcliff compares answers and choices, not running text")
+
+
+def _target(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> str:
+    if isinstance(doc.get("target"), str):
+        return str(doc["target"])
+    target = task.doc_to_target(doc)
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
+        return choices[target].strip()
+    return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
+
+
+def _tokens(how: Prompting, prompt: str, choices: tuple[str, ...]) -> int:
+    if not choices:
+        return how.count(prompt)
+    return max(how.count(prompt + choice, with_choice=True) for choice in choices)
+
+
+def _plain_json(doc: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    """Give the document as plain JSON, without the question where it is kept as the item's prompt already."""
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(dict(doc), ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{task.task_name} has a document that is not plain text and numbers: {error}") from error
+    if task.config.doc_to_text == "prompt" and isinstance(stored.get("prompt"), str):
+        stored["prompt"] = ""
+    return stored

@@ -1,0 +1,210 @@
+"""Facts with one right answer in many languages, out of the Unicode CLDR as Babel carries it.
+
+Names of countries, languages, months and weekdays, and how numbers are written. A fact is left out where the language's
+name is missing, is the English one, or stands for two things. Documents are functions of (seed, fact, language) and of
+Babel's CLDR. lm_eval calls the functions named in the YAML files.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import datasets
+from babel import Locale
+from babel.numbers import format_decimal
+
+from harness.scoring import mentions, plain
+from harness.seeded import Draw
+from harness.strata import pick, wanted
+
+LANGUAGES = {
+    "fr": ("Latn", 5), "de": ("Latn", 5), "es": ("Latn", 5), "ar": ("Arab", 5), "ja": ("Jpan", 5), "zh": ("Hans", 5),
+    "ru": ("Cyrl", 4), "hi": ("Deva", 4), "ko": ("Kore", 4), "tr": ("Latn", 4), "vi": ("Latn", 4), "fa": ("Arab", 4),
+    "fi": ("Latn", 4), "eu": ("Latn", 4), "uk": ("Cyrl", 3), "el": ("Grek", 3), "he": ("Hebr", 3), "th": ("Thai", 3),
+    "bn": ("Beng", 3), "ta": ("Taml", 3), "ka": ("Geor", 3), "kk": ("Cyrl", 3), "ur": ("Arab", 3), "id": ("Latn", 3),
+    "af": ("Latn", 3), "sw": ("Latn", 2), "yo": ("Latn", 2), "ha": ("Latn", 2), "am": ("Ethi", 2), "zu": ("Latn", 2),
+    "mr": ("Deva", 2), "pa": ("Guru", 2), "lo": ("Laoo", 2), "ga": ("Latn", 2), "mt": ("Latn", 2), "ti": ("Ethi", 2),
+    "te": ("Telu", 1), "kn": ("Knda", 1), "ml": ("Mlym", 1), "gu": ("Gujr", 1), "my": ("Mymr", 1), "km": ("Khmr", 1),
+    "hy": ("Armn", 1), "ne": ("Deva", 1), "mn": ("Cyrl", 1), "so": ("Latn", 1), "cy": ("Latn", 1), "or": ("Orya", 1),
+    "as": ("Beng", 1), "ug": ("Arab", 1), "qu": ("Latn", 1), "si": ("Sinh", 0), "nqo": ("Nkoo", 0),
+}  # fmt: skip
+"""Language to its script (ISO 15924) and its resource class.
+
+The classes, 0 (left behind) to 5 (winners), are those of Joshi et al. 2020, "The State and Fate of Linguistic Diversity
+and Inclusion in the NLP World", ACL 2020, and its list of languages (lang2tax.txt).
+"""
+
+TERRITORIES = (
+    "AF", "AR", "AT", "AU", "BD", "BE", "BR", "CA", "CH", "CL", "CN", "CO", "CU", "CZ", "DE", "DK", "EG", "ES",
+    "ET", "FI", "FR", "GB", "GH", "GR", "HU", "ID", "IE", "IL", "IN", "IQ", "IR", "IS", "IT", "JM", "JP", "KE",
+    "KR", "LB", "LK", "MA", "MG", "MM", "MN", "MX", "MY", "NG", "NL", "NO", "NP", "NZ", "PE", "PH", "PK", "PL",
+    "PT", "RO", "RU", "RW", "SA", "SE", "SN", "SO", "SY", "TH", "TN", "TR", "TZ", "UA", "UG", "US", "VE", "VN",
+    "YE", "ZA", "ZM", "ZW",
+)  # fmt: skip
+TONGUES = (
+    "ar", "bg", "bn", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "ga", "gu", "he", "hi", "hr",
+    "hu", "hy", "id", "is", "it", "ja", "ka", "km", "ko", "ku", "lo", "lt", "lv", "mn", "mr", "ms", "my", "ne",
+    "nl", "no", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sr", "sv", "sw", "ta", "te", "th", "tr",
+    "uk", "ur", "uz", "vi", "yo", "zh", "zu",
+)  # fmt: skip
+NUMBERS = 8
+
+ASK = {
+    ("country", "into"): "What is the {tongue} name of the country {english}?",
+    ("country", "from"): 'Which country is called "{native}" in {tongue}?',
+    ("language", "into"): "What is the {tongue} name of the {english} language?",
+    ("language", "from"): 'Which language is called "{native}" in {tongue}?',
+    ("month", "into"): "What is the {tongue} name of the month of {english}?",
+    ("month", "from"): 'Which month is called "{native}" in {tongue}?',
+    ("weekday", "into"): "What is the {tongue} name of the weekday {english}?",
+    ("weekday", "from"): 'Which weekday is called "{native}" in {tongue}?',
+    ("number", "into"): "How is the number {english} usually written in {tongue}?",
+}
+
+
+def choose(**metadata: Any) -> dict[str, datasets.Dataset]:
+    """Make questions with four answers, into the language and from it."""
+    want = wanted(metadata)
+    docs = [
+        _choice_doc(want.seed, fact, direction)
+        for language in want.axes["language"]
+        for fact in facts(_known(language))
+        for direction in ("into", "from")
+        if (fact["fact"], direction) in ASK
+    ]
+    return {"test": datasets.Dataset.from_list(pick(docs, want, "choose"))}
+
+
+def write(**metadata: Any) -> dict[str, datasets.Dataset]:
+    """Make questions to be answered in writing, in the language."""
+    want = wanted(metadata)
+    docs = [_written_doc(fact) for language in want.axes["language"] for fact in facts(_known(language))]
+    return {"test": datasets.Dataset.from_list(pick(docs, want, "write"))}
+
+
+def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Score 1 where the answer holds the right name as whole words, or the number exactly as it is written."""
+    if doc["fact"] == "number":
+        return {"exact_match": float(_spaces(doc["target"]) in _spaces(results[0]))}
+    return {"exact_match": float(any(mentions(results[0], one) for one in doc["accepted"]))}
+
+
+def _known(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(f"language={language}: not among {', '.join(LANGUAGES)}")
+    return language
+
+
+@cache
+def facts(language: str) -> list[dict[str, Any]]:
+    """Give all facts of a language whose native name is there, differs from the English one, and is no other's."""
+    native, english = Locale.parse(language), Locale.parse("en")
+    found = []
+    for kind, key, read in _sources():
+        names = read(native, key)
+        if not names or not read(english, key):
+            continue
+        found.append({"fact": kind, "key": key, "accepted": names, "english": read(english, key)[0]})
+    found += [_number(native, index) for index in range(NUMBERS)]
+    seen: dict[tuple[str, str], int] = {}
+    for one in found:
+        name = (one["fact"], plain(one["accepted"][0]))
+        seen[name] = seen.get(name, 0) + 1
+    tongue, (script, resource) = english.languages[language], LANGUAGES[language]
+    place = {"language": language, "script": script, "resource": str(resource), "tongue": tongue}
+    return [
+        one | place
+        for one in found
+        if one["fact"] == "number"
+        or (plain(one["accepted"][0]) != plain(one["english"]) and seen[one["fact"], plain(one["accepted"][0])] == 1)
+    ]
+
+
+def _sources() -> Iterator[tuple[str, str, Callable[[Locale, str], list[str]]]]:
+    for key in TERRITORIES:
+        yield "country", key, lambda locale, key: _some(locale.territories.get(key))
+    for key in TONGUES:
+        yield "language", key, lambda locale, key: _some(locale.languages.get(key))
+    for month in range(1, 13):
+        yield "month", str(month), lambda locale, key: _both(locale.months, int(key))
+    for day in range(7):
+        yield "weekday", str(day), lambda locale, key: _both(locale.days, int(key))
+
+
+def _some(name: str | None) -> list[str]:
+    return [name] if name else []
+
+
+def _both(calendar: Any, key: int) -> list[str]:
+    """Give the name alone and, where it differs, as it stands in a date (the genitive of Slavic languages)."""
+    names = [calendar[form]["wide"].get(key) for form in ("stand-alone", "format")]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _number(locale: Locale, index: int) -> dict[str, Any]:
+    draw = Draw("cldr number", index)
+    value = Decimal(draw.between(1_000_000, 9_999_999)) + Decimal(draw.between(11, 99)) / 100
+    name = format_decimal(value, locale=locale, numbering_system="default")
+    return {"fact": "number", "key": f"{index}", "accepted": [name], "english": f"{value:,.2f}", "value": str(value)}
+
+
+def _spaces(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _question(fact: dict[str, Any], direction: str) -> str:
+    return ASK[fact["fact"], direction].format(
+        tongue=fact["tongue"], english=fact["english"], native=fact["accepted"][0]
+    )
+
+
+def _base(fact: dict[str, Any], direction: str) -> dict[str, Any]:
+    name = f"{fact['language']}/{fact['fact']}/{fact['key']}/{direction}"
+    return {
+        "id": name,
+        "cluster": name,
+        **{axis: fact[axis] for axis in ("language", "script", "resource", "fact")},
+        "direction": direction,
+    }
+
+
+def _choice_doc(seed: int, fact: dict[str, Any], direction: str) -> dict[str, Any]:
+    draw = Draw(seed, "choices", fact["language"], fact["fact"], fact["key"], direction)
+    right = fact["accepted"][0] if direction == "into" else fact["english"]
+    if fact["fact"] == "number":
+        wrong = draw.sample(_misspelt(Decimal(fact["value"]), right), 3)
+    else:
+        others = [one for one in facts(fact["language"]) if one["fact"] == fact["fact"] and one["key"] != fact["key"]]
+        wrong = [one["accepted"][0] if direction == "into" else one["english"] for one in draw.sample(others, 3)]
+    choices = draw.shuffled([right, *wrong])
+    return _base(fact, direction) | {
+        "prompt": _question(fact, direction),
+        "choices": choices,
+        "gold": choices.index(right),
+        "target": right,
+        "chance": 0.25,
+    }
+
+
+def _misspelt(value: Decimal, right: str) -> list[str]:
+    """Write a number in the ways of other languages: other separators, groups and digits."""
+    ways = [
+        format_decimal(value, locale=locale, numbering_system="default")
+        for locale in ("en", "de", "fr", "hi", "de_CH", "ne", "fa")
+    ]
+    bare = f"{value}"
+    return [way for way in dict.fromkeys([*ways, bare, bare.replace(".", ",")]) if _spaces(way) != _spaces(right)]
+
+
+def _written_doc(fact: dict[str, Any]) -> dict[str, Any]:
+    what = "number" if fact["fact"] == "number" else "name"
+    return _base(fact, "into") | {
+        "prompt": f"{_question(fact, 'into')} Answer with the {what} only, in {fact['tongue']}.",
+        "accepted": fact["accepted"],
+        "target": fact["accepted"][0],
+        "chance": 0.0,
+    }
