@@ -121,12 +121,10 @@ def _head(page: _Page, judgement: Judgement, evidence: Evidence) -> None:
 def _sentences(page: _Page, judgement: Judgement) -> None:
     base = judgement.baseline
 
-    def gather(verdict: Verdict) -> list[tuple[CandidateVerdict, StratumVerdict]]:
-        return [(c, one) for c in judgement.candidates for one in words.chosen(c, verdict)]
-
-    failing = [words.stratum_sentence(one, c.name, base) for c, one in gather("fail")]
-    undecided = [words.undecided_sentence(one, c.name) for c, one in gather("inconclusive")]
-    blind = {(one.slice, one.stratum): words.no_signal_sentence(one, base) for _, one in gather("no_signal")}
+    failing = [words.stratum_sentence(one, c.name, base) for c, one in words.told(judgement, "fail")]
+    undecided = [words.undecided_sentence(one, c.name) for c, one in words.told(judgement, "inconclusive")]
+    signalless = words.told(judgement, "no_signal")
+    blind = {(one.slice, one.stratum): words.no_signal_sentence(one, base) for _, one in signalless}
     for title, sentences in (("Fails", failing), ("Undecided", undecided), ("No signal", [*blind.values()])):
         if sentences and page.add(f"\n### {title}\n"):
             page.listed([f"- {_sentence(one)}" for one in sentences], _MOST_SENTENCES)

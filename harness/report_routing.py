@@ -83,7 +83,8 @@ def _prices(judgement: Judgement, evidence: Evidence, key: str, *, more_is_cheap
 def _plan(judgement: Judgement, measure: str, prices: Mapping[str, float]) -> Plan:
     strata: dict[tuple[str, str], dict[str, StratumVerdict]] = {}
     for candidate in judgement.candidates:
-        for one in candidate.strata:
+        # One that could not be judged (its control failed, say) takes no traffic, whatever its strata say.
+        for one in candidate.strata if candidate.verdict != "not_judged" else ():
             strata.setdefault((one.slice, one.stratum), {})[candidate.name] = one
     weights = {place: next(iter(found.values())).weight for place, found in strata.items()}
     total = math.fsum(weights.values())

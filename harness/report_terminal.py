@@ -276,7 +276,7 @@ def _averages(pen: _Pen, judgement: Judgement) -> None:
 
 def _sentences(pen: _Pen, judgement: Judgement) -> None:
     def told(verdict: Verdict, *, gating: bool = True) -> list[tuple[CandidateVerdict, StratumVerdict]]:
-        return [(c, one) for c in judgement.candidates for one in words.chosen(c, verdict, gating=gating)]
+        return words.told(judgement, verdict, gating=gating)
 
     base = judgement.baseline
     failing = [pen.text(words.stratum_sentence(one, c.name, base)) for c, one in told("fail")]

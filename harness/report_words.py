@@ -42,6 +42,8 @@ __all__ = [
     "short_name",
     "spent",
     "stratum_sentence",
+    "to_decide",
+    "told",
     "undecided_sentence",
     "word",
 ]
@@ -73,6 +75,7 @@ _MEANINGS = {
 }
 
 _MOST_DECIMALS = 4
+_MOST_REASONS = 3
 
 
 def word(verdict: Verdict) -> str:
@@ -160,13 +163,23 @@ def chosen(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool = True
     return sorted(strata, key=lambda one: math.inf if one.delta is None else one.delta)
 
 
+def told(
+    judgement: Judgement, verdict: Verdict, *, gating: bool = True
+) -> list[tuple[CandidateVerdict, StratumVerdict]]:
+    """Give the strata with a verdict over all candidates that were judged, the worst of each first."""
+    judged = [candidate for candidate in judgement.candidates if candidate.verdict != "not_judged"]
+    return [(candidate, one) for candidate in judged for one in chosen(candidate, verdict, gating=gating)]
+
+
 def _strata(count: int) -> str:
     return "1 gating stratum" if count == 1 else f"{count} gating strata"
 
 
 def reasons(candidate: CandidateVerdict) -> str:
-    """Join the gate's own sentences; a stand-in where it gave none."""
-    return " ".join(candidate.reasons) or "no reason was given"
+    """Join the gate's own sentences, the first three of many; a stand-in where it gave none."""
+    text = "; ".join(one.rstrip(".") for one in candidate.reasons[:_MOST_REASONS])
+    more = len(candidate.reasons) - _MOST_REASONS
+    return (f"{text}; and {more} more" if more > 0 else text) or "no reason was given"
 
 
 def headline(candidate: CandidateVerdict) -> str:
@@ -210,33 +223,36 @@ def _ended(text: str) -> str:
 def stratum_sentence(stratum: StratumVerdict, candidate: str, baseline: str) -> str:
     """Say of a failing stratum by how much, how sure, and how many items were lost and gained."""
     line = -stratum.margin
-    text = (
+    return (
         f"{candidate} in {place(stratum)}: {points(stratum.delta)} points against {baseline} "
         f"({score(stratum.baseline_mean)} to {score(stratum.candidate_mean)}), limits "
         f"{points(stratum.low, apart_from=line)} to {points(stratum.high, apart_from=line)}, "
         f"margin {points(stratum.margin, sign=False)}: "
         f"of {stratum.n} items {stratum.lost} lost, {stratum.gained} gained."
     )
-    return f"{text} {_ended(stratum.reason)}".rstrip()
 
 
 def undecided_sentence(stratum: StratumVerdict, candidate: str) -> str:
     """Say of an undecided stratum what it would take to decide it."""
-    if stratum.items_to_decide is None:
-        need = "at these rates no number of further items is known to decide it"
-    else:
-        need = f"about {stratum.items_to_decide:,} more items would decide it if the rates stay"
     text = f"{candidate} in {place(stratum)}: {change(stratum)} points of {stratum.n} items, margin "
-    return f"{text}{points(stratum.margin, sign=False)}: {need}. {_ended(stratum.reason)}".rstrip()
+    return f"{text}{points(stratum.margin, sign=False)}: {to_decide(stratum)}"
+
+
+def to_decide(stratum: StratumVerdict) -> str:
+    """Say what it would take to decide a stratum, or the gate's reason where no number of items would."""
+    if stratum.items_to_decide is not None:
+        return f"about {stratum.items_to_decide:,} more items would decide it if the rates stay."
+    return _ended(stratum.reason or "at these rates no number of further items is known to decide it")
 
 
 def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:
-    """Say of a stratum without signal why no damage could be seen there."""
-    text = (
+    """Say of a stratum without signal why no damage could be seen there: the gate's own reason where it gave one."""
+    if stratum.reason:
+        return f"{place(stratum)}: {_ended(stratum.reason)}"
+    return (
         f"{place(stratum)}: {baseline} scores {score(stratum.baseline_mean)} of {stratum.n} items "
         f"where guessing gives {score(stratum.chance)}, so no damage could be seen."
     )
-    return f"{text} {_ended(stratum.reason)}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

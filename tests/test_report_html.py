@@ -361,6 +361,15 @@ def test_routing_leaves_the_baseline_for_nothing_dearer_or_unmeasured():
     assert routed(both, [1.0], {"bf16": 100, "int8": 101, "nf4": float("nan")}).leaving == 0
 
 
+def test_routing_trusts_no_candidate_that_was_not_judged():
+    """Strata that passed count for nothing where the candidate as a whole was not judged: its control failed, say."""
+    made = report_data.passing().candidates[0]
+    costs = {"bf16": {"weight_bytes": 100}, "int8": {"weight_bytes": 50}}
+    for verdict, leaving in (("pass", [1.0]), ("not_judged", [])):
+        judged = dataclasses.replace(report_data.passing(), candidates=(dataclasses.replace(made, verdict=verdict),))
+        assert [plan.leaving for plan in plans(judged, Evidence(costs=costs))] == leaving
+
+
 def test_no_cost_no_plan(judged):
     """Without the baseline's cost nothing is relative to anything."""
     assert plans(judged, Evidence(costs={"int8": {"weight_bytes": 5}})) == []

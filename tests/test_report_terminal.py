@@ -97,6 +97,28 @@ def test_a_pass_says_how_close_it_was():
     assert "was not measured" in text
 
 
+def test_what_was_not_judged_breaks_nothing():
+    """A candidate that was not judged names why, first three of many reasons, and lists no stratum as failing."""
+    one = dataclasses.replace(_one(), verdict="not_judged", reasons=("the control failed.", *"abcd"))
+    judged = dataclasses.replace(report_data.passing(), verdict="not_judged", exit_code=4, candidates=(one,))
+    text = printed(judged)
+    assert "nf4 NOT JUDGED the control failed; a; b; and 2 more" in text
+    assert "Failing strata" not in text
+    assert "Undecided" not in text
+
+
+def test_no_figure_is_said_twice():
+    """Where the gate gave a reason with the same figures, it is not repeated beside the report's own sentence."""
+    made = _one().strata
+    fail = dataclasses.replace(next(s for s in made if s.verdict == "fail"), reason="THE GATE'S WORDS")
+    open_ = dataclasses.replace(next(s for s in made if s.verdict == "inconclusive"), reason="THE GATE'S WORDS")
+    blind = dataclasses.replace(next(s for s in made if s.verdict == "no_signal"), reason="at the floor")
+    stuck = dataclasses.replace(open_, items_to_decide=None, reason="all its items share one source")
+    assert "GATE" not in words.stratum_sentence(fail, "nf4", "bf16") + words.undecided_sentence(open_, "nf4")
+    assert words.no_signal_sentence(blind, "bf16") == "multi_hop_math, hops=12: at the floor."
+    assert words.undecided_sentence(stuck, "nf4").endswith("margin 5.0: all its items share one source.")
+
+
 def test_colour_never_stands_alone():
     """Without escapes, the coloured report is the plain one: nothing is said by colour only."""
     judged = report_data.judgement()
