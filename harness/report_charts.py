@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
@@ -40,8 +41,7 @@ def forest(candidate: CandidateVerdict, strata: Sequence[StratumVerdict], key: s
     rows = [one for one in strata if one.delta is not None]
     with chart(_WIDTH, 0.9 + 0.19 * max(len(rows), 3)) as (figure, axes):
         axes.axvline(0.0, color=colour("muted"), linewidth=0.8)
-        for y, one in enumerate(rows):
-            _forest_row(axes, y, one)
+        _forest_marks(axes, rows)
         _verdict_legend(axes, rows)
         axes.set_yticks(range(len(rows)), [label(_row_label(one), 40) for one in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -61,15 +61,25 @@ def _row_label(one: StratumVerdict) -> str:
     return one.slice if name == "all" else f"{one.slice}: {name}"
 
 
-def _forest_row(axes: Axes, y: int, one: StratumVerdict) -> None:
-    tint = colour(one.verdict)
-    line = -100 * one.margin
-    axes.plot([line, line], [y - 0.5, y + 0.5], color=colour("fail"), linewidth=1.0, linestyle=(0, (3, 2)))
-    if one.low is not None and one.high is not None:
-        axes.plot([100 * one.low, 100 * one.high], [y, y], color=tint, linewidth=1.6, solid_capstyle="butt")
-    marker = _MARKERS[one.verdict]
-    face = tint if one.gating else colour("panel")
-    axes.plot([100 * (one.delta or 0.0)], [y], marker=marker, color=tint, markerfacecolor=face, markersize=5)
+def _forest_marks(axes: Axes, rows: Sequence[StratumVerdict]) -> None:
+    """Draw margins, limits and marks, verdict by verdict: few large artists, where one per row would be slow."""
+    places = np.arange(len(rows))
+    margins = np.array([-100 * one.margin for one in rows])
+    axes.vlines(
+        margins, places - 0.5, places + 0.5, colors=colour("fail"), linewidth=1.0, linestyles=(0, (3, 2)), zorder=1
+    )
+    for verdict, marker in _MARKERS.items():
+        tint = colour(verdict)
+        own = [(y, one) for y, one in enumerate(rows) if one.verdict == verdict]
+        limited = [(y, 100 * one.low, 100 * one.high) for y, one in own if one.low is not None and one.high is not None]
+        if limited:
+            at, low, high = zip(*limited, strict=True)
+            axes.hlines(at, low, high, colors=tint, linewidth=1.6, zorder=2)
+        for gating, face in ((True, tint), (False, colour("panel"))):
+            marks = [(100 * one.delta, y) for y, one in own if one.gating is gating and one.delta is not None]
+            if marks:
+                x, y = zip(*marks, strict=True)
+                axes.plot(x, y, linestyle="", marker=marker, color=tint, markerfacecolor=face, markersize=5, zorder=3)
 
 
 def _verdict_legend(axes: Axes, rows: Sequence[StratumVerdict]) -> None:

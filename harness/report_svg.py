@@ -46,7 +46,10 @@ _SETTINGS: Any = {
     "axes.spines.right": False,
     "axes.edgecolor": _STAND_INS["muted"],
     "axes.labelcolor": _STAND_INS["ink"],
+    "axes.axisbelow": True,
     "axes.unicode_minus": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
     "text.color": _STAND_INS["ink"],
     "xtick.color": _STAND_INS["muted"],
     "ytick.color": _STAND_INS["muted"],
@@ -92,7 +95,12 @@ def svg(figure: Figure, *, key: str, title: str, description: str) -> str:
         # Labels hold every script; matplotlib's own fonts do not, and the browser's do.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support", category=UserWarning)
-        figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        # The layout once, then one drawing; `savefig` would draw everything twice.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(raw, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = raw.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
