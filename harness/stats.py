@@ -32,14 +32,9 @@ from harness.stats_binary import (
     tango_test,
 )
 from harness.stats_many import benjamini_hochberg, holm, smallest_fail_p, tarone_can_reject
-from harness.stats_plan import (
-    can_ever_pass,
-    items_for_pass,
-    items_to_decide,
-    pass_power,
-    smallest_detectable_drop,
-)
+from harness.stats_plan import items_for_pass, items_to_decide, pass_power, smallest_detectable_drop
 from harness.stats_units import (
+    WORST_ICC,
     EffectiveCounts,
     SignFlips,
     Studentised,
@@ -129,7 +124,13 @@ class PairedResult:
             return 0
         counts = self.counts
         found = items_to_decide(counts.lost, counts.gained, counts.n, self.margin, self.alpha, unit=counts.unit)
-        return found if found is None else max(found, 1)
+        if found is None or counts.sources >= self.n:
+            return found if found is None else max(found, 1)
+        # Sources enough to have shown one that breaks, see `_Judges._unseen_p`.
+        distance = abs(self.delta + self.margin)
+        worst = math.sqrt(WORST_ICC) * (1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta)
+        needed = math.log(self.alpha) / math.log1p(-distance / worst) if distance < worst else 1.0
+        return max(found, math.ceil((needed / counts.sources - 1.0) * self.n), 1)
 
 
 def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: float) -> PairedResult:
@@ -157,7 +158,7 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
         method="Tango score, corrected",
         margin=margin,
         alpha=alpha,
-        counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, 1.0),
+        counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0),
     )
 
 
@@ -191,6 +192,21 @@ def paired_test(
     return _judge_units(units, lost, gained, margin, alpha, whole=whole, rng=rng)
 
 
+def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int | None = None) -> bool:
+    """Whether a stratum in which no answer changes would pass: if not, it cannot gate.
+
+    About 3.1 / margin independent items at 5 %: 155 for two points. clusters: how many sources of equal size the items
+    have, None for as many as items; a few sources cannot pass however many items they give. Raises StatisticsError.
+    """
+    if n <= 0:
+        return False
+    if clusters is None or clusters >= n:
+        return score_p(0.0, 0.0, n, -margin, "greater") < alpha
+    if clusters <= 1:
+        return False
+    return paired_test(np.zeros(n), np.arange(n) % clusters, margin=margin, alpha=alpha).p_pass < alpha
+
+
 def _checked(diffs: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(diffs, dtype=float)
     if values.ndim != 1 or values.size == 0:
@@ -220,7 +236,7 @@ class _Judges:
         found = [score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)]
         if self.law is not None:
             found.append(self.law.p_value(null, alternative))
-        if self.graded:
+        if self.graded or self.clustered:
             found.append(self._unseen_p(null, alternative))
         return max(found)
 
@@ -229,24 +245,34 @@ class _Judges:
         found = [score_limit(counts.lost, counts.gained, counts.n, alpha, side, df=self.df)]
         if self.law is not None:
             found.append(self.law.limit(alpha, side))
-        if self.graded:
+        if self.graded or self.clustered:
             found.append(self._unseen_limit(alpha, side))
         return min(found) if side == "low" else max(found)
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:
-        """How likely a share of worst cases, large enough to move delta to `null`, is to go unseen.
+        """How likely a share of broken sources, large enough to move delta to `null`, is to go unseen.
 
-        Mix a share e of differences of -1 into a law with mean delta: (1 - e) delta - e = null, and n items miss them
-        with chance (1 - e)^n = ((1 + null) / (1 + delta))^n. The rule of three is the case delta = 0 (Hanley and
-        Lippman-Hand 1983, JAMA 249:1743-1745).
+        In a source that breaks, a part f of the items goes to -1 (f = 1 for an item, f^2 = WORST_ICC for a cluster).
+        A share e of such sources moves the mean from delta to delta - e f (1 + delta) = null, and k sources show none
+        of them with chance (1 - e)^k. The rule of three is the case delta = 0, f = 1 (Hanley and Lippman-Hand 1983,
+        JAMA 249:1743-1745).
         """
         sign = 1.0 if alternative == "greater" else -1.0
         delta, null = sign * self.delta, sign * null
-        return 1.0 if null >= delta else math.pow((1.0 + null) / (1.0 + delta), self._independent)
+        if null >= delta:
+            return 1.0
+        share = (delta - null) / (self._broken_part * (1.0 + delta))
+        return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
 
     def _unseen_limit(self, alpha: float, side: Literal["low", "high"]) -> float:
         sign = 1.0 if side == "low" else -1.0
-        return sign * ((1.0 + sign * self.delta) * math.pow(alpha, 1.0 / self._independent) - 1.0)
+        delta = sign * self.delta
+        share = 1.0 - math.pow(alpha, 1.0 / self.counts.sources)
+        return sign * (delta - share * self._broken_part * (1.0 + delta))
+
+    @property
+    def _broken_part(self) -> float:
+        return math.sqrt(WORST_ICC) if self.clustered else 1.0
 
     def name(self) -> str:
         """Say which methods judged."""
@@ -256,10 +282,6 @@ class _Judges:
         if isinstance(self.law, SignFlips):
             parts.append("whole-cluster sign-flips")
         return " and ".join(parts)
-
-    @property
-    def _independent(self) -> float:
-        return self.counts.n * min(self.counts.unit, 1.0)
 
 
 def _judge_units(

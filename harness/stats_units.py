@@ -48,8 +48,10 @@ _RESOLVED = 20
 """A resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there."""
 _CHUNK = 2_000_000
 """Array elements held at a time while resampling."""
-PRIOR_UNITS = 5.0
-"""Weight, in discordant units, of the largest possible design effect: few of them cannot show that it is small."""
+WORST_ICC = 0.5
+"""The largest intra-cluster correlation of differences that is guarded against where data are too few to show it."""
+_PRIOR_UNITS = 2.0
+"""Weight of the design effect at WORST_ICC, in units that moved; found by simulation, see results/simulation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class Units:
     def items(self) -> float:
         """All items."""
         return float(self.sizes.sum())
+
+    @property
+    def sources(self) -> float:
+        """Units, unequal ones counted as fewer: (sum of sizes)^2 / (sum of squared sizes), Kish 1965, section 11.7."""
+        return self.items**2 / float(np.square(self.sizes).sum())
 
     @property
     def delta(self) -> float:
@@ -140,6 +147,8 @@ class EffectiveCounts:
     """Effective items."""
     unit: float
     """Items per effective item; below 1 where graded differences are small."""
+    sources: float
+    """Independent sources, unequal ones counted as fewer."""
     design_effect: float
     """Variance of delta with its clusters over the variance were its items independent."""
 
@@ -152,27 +161,30 @@ def effective_counts(units: Units) -> EffectiveCounts:
     """Divide the counts by the variance of the differences over that of independent right-or-wrong items.
 
     The effective sample size of Kish 1965 (Survey Sampling, section 8.2), with the variance of a ratio of sums
-    (Cochran 1977, Sampling Techniques, equation 11.12). An estimate from few discordant units is drawn towards the
-    largest value it could have, items that all follow their source, so that no data give no claim.
+    (Cochran 1977, Sampling Techniques, equation 11.12). An estimate that rests on few units is drawn towards the
+    design effect at WORST_ICC, so that no data give no claim; a unit weighs by its part in the variance.
     """
     items, delta = units.items, units.delta
     mass, total = float(units.masses.sum()), float(units.sums.sum())
     as_binary = mass - items * delta * delta
     moving = as_binary > 1e-12 * items  # else nothing moved, or everything moved all the way
     own = max(units.squares - items * delta * delta, 0.0) / as_binary if moving else 1.0
-    seen, largest = own, 1.0
+    squared = np.square(units.sums - delta * units.sizes)
+    spread = float(squared.sum())
+    seen, largest, weight = own, 1.0, 0.0
     if units.clustered:
-        largest = float(np.square(units.sizes).sum()) / items
         count = units.sums.size
-        spread = float(np.square(units.sums - delta * units.sizes).sum()) * count / max(count - 1, 1)
-        seen = spread / as_binary if moving and count > 1 else largest
-    discordant = float(np.count_nonzero(units.masses))
-    unit = (PRIOR_UNITS * largest + discordant * max(seen, own)) / (PRIOR_UNITS + discordant)
+        largest = 1.0 + (items / units.sources - 1.0) * WORST_ICC
+        seen = max(spread * count / (count - 1) / as_binary, own) if moving and count > 1 else largest
+    if moving and spread > 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
+        weight = spread * spread / float(np.square(squared).sum())
+    unit = (_PRIOR_UNITS * largest + weight * seen) / (_PRIOR_UNITS + weight)
     return EffectiveCounts(
         lost=(mass - total) / (2.0 * unit),
         gained=(mass + total) / (2.0 * unit),
         n=items / unit,
         unit=unit,
+        sources=units.sources,
         design_effect=max(seen / own, 1.0) if own > 0.0 else largest,
     )
 

@@ -1,0 +1,184 @@
+"""Looking at the data more than once: what each look may spend of an error rate, and the boundaries that follow.
+
+One side of the margin at a time: passing and failing each spend their own alpha. Boundaries are computed by recursive
+numerical integration for any spacing of looks. This module sees p-values and shares of the planned items, never items.
+
+How strata and looks meet. `sequential_p` turns a stratum's p-values, look by look, into one p-value that holds however
+early the stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and Turnbull 1984,
+Controlled Clinical Trials 5:33-45). It only falls from look to look, so Holm over the strata's sequential p-values may
+be applied at every look and keeps its family error over all of them (Ye, Li, Liu and Yao 2013, Statistics in Medicine
+32:1112-1124). Passing needs no correction over strata at any look: a candidate passes only when all of them have.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from harness.errors import StatisticsError
+
+__all__ = ["Boundaries", "boundaries", "look_sizes", "nominal_alpha", "sequential_p", "spent"]
+
+Floats = NDArray[np.float64]
+
+_DEEPEST = 8.5
+"""Standard deviations below zero at which the integration begins; the mass beyond is 1e-17."""
+_HIGHEST = 8.2
+"""A boundary beyond this z is never crossed: its chance, 1e-16, is below rounding."""
+_SMALLEST_STEP = 1e-4
+"""Looks closer than this share of the items are one look."""
+_NODES = 16
+"""Gauss-Legendre nodes per panel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """One-sided boundaries at every look, with what they were made from."""
+
+    fractions: tuple[float, ...]
+    """Share of the planned items at each look, rising, at most 1."""
+    alpha: float
+    """One-sided error rate over all looks."""
+    spent: tuple[float, ...]
+    """Of alpha, spent up to and with each look."""
+    z: tuple[float, ...]
+    """Standard normal value to reach at each look; infinite where nothing can be spent yet."""
+    nominal_p: tuple[float, ...]
+    """The p-value to stay below at each look: P(Z >= z)."""
+
+
+def spent(fraction: float, alpha: float) -> float:
+    """Of a one-sided alpha, what may be spent by this share of the items: 2 - 2 Phi(z_{alpha/2} / sqrt(t)).
+
+    The O'Brien-Fleming-type spending function of Lan and DeMets 1983, Biometrika 70:659-663. fraction: in (0, 1].
+    """
+    return 2.0 * float(special.ndtr(special.ndtri(alpha / 2.0) / math.sqrt(fraction)))
+
+
+def look_sizes(n: int, looks: int) -> tuple[int, ...]:
+    """Cumulative items at each of `looks` equally spaced looks at `n` items; fewer looks where items are fewer.
+
+    Raises StatisticsError.
+    """
+    if n < 1 or looks < 1:
+        raise StatisticsError(f"n={n} items in looks={looks} looks: both must be at least 1.")
+    looks = min(looks, n)
+    return tuple(-(-n * look // looks) for look in range(1, looks + 1))
+
+
+def boundaries(fractions: Sequence[float], alpha: float) -> Boundaries:
+    """Boundaries that a standard normal process crosses with chance alpha, its share by each look as `spent` says.
+
+    fractions: share of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in
+    (0, 1). Raises StatisticsError. Source: recursive integration of Armitage, McPherson and Rowe 1969, Journal of the
+    Royal Statistical Society A 132:235-244; Jennison and Turnbull 2000, Group Sequential Methods, chapter 19.
+    """
+    shares = tuple(float(share) for share in fractions)
+    steps = np.diff((0.0, *shares))
+    if not shares or not np.isfinite(steps).all() or steps.min() < _SMALLEST_STEP or shares[-1] > 1.0:
+        raise StatisticsError(
+            f"Looks at shares {shares} of the items cannot be: they must rise by {_SMALLEST_STEP:g} or more, up to 1."
+        )
+    if not 0.0 < alpha < 1.0:
+        raise StatisticsError(f"alpha={alpha} is not an error rate in (0, 1). Did you mean 0.05?")
+    return _boundaries(shares, float(alpha))
+
+
+@functools.lru_cache(maxsize=4096)
+def _boundaries(shares: tuple[float, ...], alpha: float) -> Boundaries:
+    limits: list[float] = []
+    paths = _Paths(np.zeros(1), np.ones(1), 0.0)
+    already = 0.0
+    totals = tuple(spent(share, alpha) for share in shares)
+    for share, total in zip(shares, totals, strict=True):
+        limit = paths.boundary(share, total - already)
+        limits.append(limit / math.sqrt(share))
+        already = total
+        if share < shares[-1]:
+            paths = paths.continued(share, limit)
+    return Boundaries(shares, alpha, totals, tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """Paths of a Brownian motion that have crossed nothing so far: quadrature nodes and the mass at each."""
+
+    at: Floats
+    mass: Floats
+    time: float
+
+    def crossing(self, limit: float, time: float) -> float:
+        """Chance to be at or above `limit` at `time`."""
+        return float(self.mass @ special.ndtr((self.at - limit) / math.sqrt(time - self.time)))
+
+    def boundary(self, time: float, chance: float) -> float:
+        """The value that is reached at `time` with the given chance."""
+        top = _HIGHEST * math.sqrt(time)
+        if self.crossing(top, time) >= chance:
+            return math.inf
+        bottom = -_DEEPEST * math.sqrt(time)
+        if self.crossing(bottom, time) <= chance:
+            return bottom
+        return float(optimize.brentq(lambda limit: self.crossing(limit, time) - chance, bottom, top, xtol=1e-12))
+
+    def continued(self, time: float, limit: float) -> _Paths:
+        """The paths that are still below `limit` at `time`."""
+        spread = math.sqrt(time - self.time)
+        bottom = -_DEEPEST * math.sqrt(time)
+        at, weights = _nodes(bottom, min(limit, -bottom), spread)
+        density = np.exp(-0.5 * np.square((at[:, None] - self.at) / spread)) @ self.mass
+        return _Paths(at, weights * density / (spread * math.sqrt(2.0 * math.pi)), time)
+
+
+def _nodes(low: float, high: float, spread: float) -> tuple[Floats, Floats]:
+    """Composite Gauss-Legendre nodes and weights, no panel wider than three standard deviations of a step."""
+    panels = max(math.ceil((high - low) / (3.0 * spread)), 4)
+    nodes, weights = _legendre()
+    half = (high - low) / (2.0 * panels)
+    centres = low + half * (2.0 * np.arange(panels) + 1.0)
+    return (centres[:, None] + half * nodes).ravel(), np.tile(half * weights, panels)
+
+
+@functools.cache
+def _legendre() -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
+
+
+def nominal_alpha(fractions_so_far: Sequence[float], alpha: float) -> float:
+    """The p-value to stay below at the latest of the looks taken so far; 0 where nothing can be decided yet.
+
+    fractions_so_far: as in `boundaries`. Raises StatisticsError.
+    """
+    return boundaries(fractions_so_far, alpha).nominal_p[-1]
+
+
+def sequential_p(p_by_look: Sequence[float], fractions: Sequence[float]) -> float:
+    """The smallest alpha at which a boundary was crossed at one of the looks: a p-value that allows for the looking.
+
+    p_by_look: one-sided p-value of the items so far, at each look. fractions: as in `boundaries`, one per p-value. With
+    one look at all items it is the p-value itself. At most 1. Raises StatisticsError.
+    """
+    found = np.asarray(p_by_look, dtype=float)
+    if found.shape != (len(fractions),) or not ((found >= 0.0) & (found <= 1.0)).all():
+        raise StatisticsError(f"p-values {list(p_by_look)} at looks {list(fractions)}: one in [0, 1] per look.")
+    boundaries(fractions, 0.5)  # for its checks
+    if len(fractions) == 1 and fractions[0] == 1.0:
+        return float(found[0])
+
+    def crossed(log_alpha: float) -> float:
+        allowed = np.asarray(_boundaries(tuple(map(float, fractions)), math.exp(log_alpha)).nominal_p)
+        return float(np.max(np.log(np.maximum(allowed, 1e-300)) - np.log(np.maximum(found, 1e-290))))
+
+    low, high = math.log(1e-13), math.log(0.999)
+    if crossed(high) <= 0.0:
+        return 1.0
+    if crossed(low) >= 0.0:
+        return 1e-13
+    return math.exp(float(optimize.brentq(crossed, low, high, xtol=1e-10)))
