@@ -164,11 +164,12 @@ def calibration_overlap(checkpoint: Path, prompts: Sequence[str]) -> list[Overla
     return [overlap for index, prints in enumerate(found) if (overlap := _overlap(index, prints - frame, known))]
 
 
-def _overlap(index: int, prints: set[str], known: dict[str, int]) -> Overlap | None:
-    shared = [known[one] for one in prints if one in known]
+def _overlap(index: int, prints: set[str], known: dict[str, list[int]]) -> Overlap | None:
+    shared = [one for one in prints if one in known]
     if not shared:
         return None
-    return Overlap(index, Counter(shared).most_common(1)[0][0], len(shared) / len(prints))
+    texts = Counter(text for one in shared for text in known[one])
+    return Overlap(index, min(texts, key=lambda text: (-texts[text], text)), len(shared) / len(prints))
 
 
 def _frame(found: Sequence[set[str]]) -> set[str]:
@@ -179,15 +180,18 @@ def _frame(found: Sequence[set[str]]) -> set[str]:
     return {one for one, count in counts.items() if count > _BOILERPLATE * len(found)}
 
 
-def _known_fingerprints(path: Path) -> dict[str, int]:
-    """Fingerprint to the index of its text."""
+def _known_fingerprints(path: Path) -> dict[str, list[int]]:
+    """Fingerprint to the indices of the texts that have it."""
     if not path.is_file():
         return {}
+    known: dict[str, list[int]] = {}
     try:
-        texts = json.loads(path.read_text(encoding="utf-8"))["texts"]
-        return {one: index for index, text in enumerate(texts) for one in text["fingerprints"]}
+        for index, text in enumerate(json.loads(path.read_text(encoding="utf-8"))["texts"]):
+            for one in text["fingerprints"]:
+                known.setdefault(one, []).append(index)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged, so what the checkpoint was calibrated on is unknown: {error}") from error
+    return known
 
 
 def _fingerprints(text: str) -> set[str]:

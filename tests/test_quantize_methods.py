@@ -146,7 +146,7 @@ def test_options_reach_the_libraries(plain):
     assert weight.quant_state.quant_type == "nf4"
     assert double.proof.bits_per_weight != single.proof.bits_per_weight
     assert load_as("torchao-intx4", plain, group_size=64).proof.bits_per_weight < 8.75
-    assert load_as("hqq", plain, bits=8, group_size=32).proof.bits_per_weight == 8 + 2 * 16 / 32
+    assert load_as("hqq", plain, bits=8, group_size=128).proof.bits_per_weight == 8 + 2 * 16 / 128
     assert load_as("bnb-int8", plain, threshold=0).model.model.layers[0].self_attn.q_proj.state.threshold == 0
 
 
