@@ -105,7 +105,7 @@ def _sums(chance: random.Random) -> str:
 
 
 def from_file(path: Path) -> Calibration:
-    """Read a set: JSON lines with a ``text`` field, or plain text with blank lines between texts.
+    """Read a set: JSON lines with a ``text`` field; or plain text, blank lines between texts, or else a text to a line.
 
     Raises `UsageError` naming the file and line where it is something else, or holds nothing of use.
     """
@@ -113,7 +113,9 @@ def from_file(path: Path) -> Calibration:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as calibration texts: {error}") from error
-    texts = _json_lines(path, content) if path.suffix in {".jsonl", ".json"} else re.split(r"\n\s*\n", content)
+    parts = re.split(r"\n\s*\n", content.strip())
+    plain = parts if len(parts) > 1 else content.splitlines()
+    texts = _json_lines(path, content) if path.suffix in {".jsonl", ".json"} else plain
     kept = tuple(text.strip() for text in texts if len(text.strip()) >= _SHORTEST)
     if not kept:
         raise UsageError(f"{path}: no text of at least {_SHORTEST} characters in it")

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from harness.cache import published
-from harness.calibration import SIDECAR, Calibration, sidecar
+from harness.calibration import SIDECAR, Calibration, built_in, from_file, sidecar
 from harness.config import Quantization, Variant
 from harness.digests import weights_digest
 from harness.errors import Interrupted, ModelError, UsageError
@@ -28,7 +28,7 @@ from harness.quantize_backends import installed_version, require
 from harness.quantize_formats import Header, headers, stored, weight_files
 from harness.records import Proof
 
-__all__ = ["Made", "make_checkpoint"]
+__all__ = ["Made", "calibration", "make_checkpoint"]
 
 _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _GROUPS = (16, 32, 64, 128, 256, 512, 1024)
@@ -77,11 +77,16 @@ class _Job:
     texts: tuple[str, ...]
 
 
+def calibration(source: str) -> Calibration:
+    """The calibration set that a person names: ``builtin``, or a file (see `harness.calibration.from_file`)."""
+    return built_in() if source == "builtin" else from_file(Path(source).expanduser())
+
+
 def make_checkpoint(
     source: Path,
     out: Path,
     *,
-    method: Literal["gptq", "awq"],
+    method: str,
     bits: int,
     group_size: int,
     calibration: Calibration,
@@ -90,11 +95,13 @@ def make_checkpoint(
 ) -> Made:
     """Quantize the plain model in `source` into the new folder `out`, and prove the result by loading it.
 
+    `method` is ``gptq`` (also under the name ``auto-gptq``: GPTQModel writes the same format) or ``awq``.
     `progress` is called with a sentence now and then. `out` appears whole or not at all. Raises `UsageError` where the
     options cannot work (naming ones that do), `BackendMissing` without GPTQModel, `ModelError` where the quantizer
     fails, `Interrupted` on Ctrl-C.
     """
     started = time.perf_counter()
+    method = "gptq" if method == "auto-gptq" else method
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
     say = progress or (lambda _sentence: None)
@@ -116,6 +123,8 @@ def make_checkpoint(
 def _check(source: Path, out: Path, *, method: str, bits: int, group_size: int) -> None:
     if out.exists():
         raise UsageError(f"{out} is there already: name another folder, or remove it first")
+    if method not in _BITS:
+        raise UsageError(f"{method} checkpoints are not made here: take {' or '.join(_BITS)}")
     if bits not in _BITS[method]:
         raise UsageError(f"{method} takes {', '.join(map(str, _BITS[method]))} bits, not {bits}")
     found = stored(source)

@@ -18,8 +18,9 @@ from typing import Any
 from harness.config import Quantization, Variant
 from harness.errors import QuantcliffError
 from harness.quantize_backends import MethodStatus, installed_version, method_status
+from harness.records import to_json
 
-__all__ = ["PACKAGES", "Proved", "Report", "describe", "examine"]
+__all__ = ["PACKAGES", "Proved", "Report", "describe", "examine", "print_report", "to_json"]
 
 PACKAGES = (
     "quantcliff",
@@ -290,6 +291,11 @@ def describe(report: Report) -> str:
         *_method_lines(report),
     ]
     return "\n".join(lines)
+
+
+def print_report(report: Report, console: Any) -> None:
+    """Print the report on a rich console, each line as it is."""
+    console.print(describe(report), markup=False, highlight=False, soft_wrap=True)
 
 
 def _method_lines(report: Report) -> list[str]:

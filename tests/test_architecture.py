@@ -25,7 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("records", "verdicts", "evidence", "sanitize", "seeded"),
     # what people type, pure functions on arrays, small tools
     ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor"),
-    ("resources", "devices", "cache", "quiet", "progress"),
+    ("resources", "devices", "cache", "quiet", "progress", "calibration_texts", "doctor_models", "checkpoints_worker"),
     # parts of judging, of loading a model, of keeping a run
     (
         "comparison",
@@ -33,6 +33,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "pairing",
         "rules",
         "proof",
+        "calibration",
         "digests",
         "smollm2",
         "sequential",
@@ -43,7 +44,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("averages", "decisions", "filler", "planning", "models", "slices*"),
     ("compare", "gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
-    ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "report*"),
+    ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "checkpoints", "doctor", "report*"),
     ("worker",),
     ("runner",),
     ("report_plan",),
@@ -56,7 +57,17 @@ FAMILIES = ("stats", "report", "slices", "quantize", "hf_engine", "importers")
 
 # Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without these.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("hf_engine*", "lm_eval_engine", "quantize*", "smollm2", "devices", "worker"),
+    "torch": (
+        "hf_engine*",
+        "lm_eval_engine",
+        "quantize*",
+        "smollm2",
+        "devices",
+        "checkpoints",
+        "doctor",
+        "doctor_models",
+        "worker",
+    ),
     "transformers": (
         "hf_engine_model",
         "lm_eval_engine",
@@ -66,6 +77,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "runner",
         "digests",
         "quiet",
+        "doctor_models",
         "filler",
     ),
     "lm_eval": ("slices*", "scoring", "lm_eval_engine"),
