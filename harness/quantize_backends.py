@@ -35,7 +35,7 @@ class _Needs:
     packages: tuple[tuple[str, str, str], ...]
     """Distribution, its import name, lowest version."""
     extra: str
-    """The extra of quantcliff that brings them."""
+    """The extra of quantcliff that brings them, empty where the package is installed by its own name."""
     capability: tuple[int, int] | None = None
     """Lowest CUDA compute capability; None where a CPU will do."""
     remark: str = ""
@@ -47,6 +47,7 @@ _BNB = (("bitsandbytes", "bitsandbytes", "0.48"),)
 _TORCHAO = (("torchao", "torchao", "0.15"),)
 _QUANTO = (("optimum-quanto", "optimum", "0.2.7"),)
 _GPTQ = (("gptqmodel", "gptqmodel", "7.6"), ("optimum", "optimum", "2.0"))
+_KERNELS = (("kernels", "kernels", "0.11"),)
 _SIZE_ONLY = "decompressed while loading: the answers are the method's, memory and speed are not"
 
 _NEEDS: dict[str, _Needs] = {
@@ -69,7 +70,7 @@ _NEEDS: dict[str, _Needs] = {
     ),
     "quanto-float8": _Needs(_QUANTO, "quanto"),
     "hqq": _Needs((("hqq", "hqq", "0.2.8"),), "hqq"),
-    "fp8": _Needs((("kernels", "kernels", "0.11"),), "fp8", capability=(8, 9)),
+    "fp8": _Needs(_KERNELS, "", capability=(8, 9), remark="fetches its CUDA kernel from the hub when it first runs"),
     "gptq": _Needs(_GPTQ, "gptq"),
     "auto-gptq": _Needs(_GPTQ, "gptq", remark="runs on GPTQModel, its maintained successor"),
     "awq": _Needs(_GPTQ, "gptq"),
@@ -130,7 +131,8 @@ def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
         return MethodStatus(method, works=False, reason=lacks, install="")
     missing = "" if unpacked else _missing(needs.packages)
     if missing:
-        return MethodStatus(method, works=False, reason=missing, install=f"pip install 'quantcliff[{needs.extra}]'")
+        wanted = f"'quantcliff[{needs.extra}]'" if needs.extra else needs.packages[0][0]
+        return MethodStatus(method, works=False, reason=missing, install=f"pip install {wanted}")
     return MethodStatus(method, works=True, reason=needs.remark, install="")
 
 
