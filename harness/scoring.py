@@ -10,7 +10,17 @@ import re
 import unicodedata
 from decimal import Decimal, InvalidOperation
 
-__all__ = ["abstained", "ascii_digits", "last_number", "mentions", "numbers", "only_number", "plain", "says_number"]
+__all__ = [
+    "abstained",
+    "announced_number",
+    "ascii_digits",
+    "last_number",
+    "mentions",
+    "numbers",
+    "only_number",
+    "plain",
+    "says_number",
+]
 
 _NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?(?!\d)")
 
@@ -57,6 +67,14 @@ def last_number(text: str) -> Decimal | None:
 def says_number(text: str, target: str) -> float:
     """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
     return float(last_number(text) == Decimal(target))
+
+
+def announced_number(text: str, target: str) -> float:
+    """Score 1 where the first number after the last "Answer:" is the target; without one, where the last number is."""
+    _, announced, rest = text.casefold().rpartition("answer:")
+    if announced:
+        return float(numbers(rest)[:1] == [Decimal(target)])
+    return says_number(text, target)
 
 
 def abstained(text: str) -> float:

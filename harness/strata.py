@@ -47,8 +47,6 @@ class Wanted:
     """Every axis of the task to the levels to make or keep."""
     split_by: tuple[str, ...]
     """The axes whose cells are strata."""
-    given: frozenset[str]
-    """The axes whose levels were asked for, not left at the task's own."""
 
 
 def wanted(metadata: Mapping[str, Any]) -> Wanted:
@@ -74,7 +72,7 @@ def wanted(metadata: Mapping[str, Any]) -> Wanted:
     items = int(metadata.get("items", 32))
     if items < 1:
         raise ValueError(f"{items} items per stratum is none at all")
-    return Wanted(int(metadata.get("seed", 0)), items, axes, split_by, frozenset(asked))
+    return Wanted(int(metadata.get("seed", 0)), items, axes, split_by)
 
 
 def cells(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -106,7 +104,7 @@ def pick(docs: Iterable[Mapping[str, Any]], want: Wanted, task: str) -> list[dic
     """
     strata: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for doc in docs:
-        if all(doc[axis] in levels for axis, levels in want.axes.items() if axis in want.given):
+        if all(doc[axis] in levels for axis, levels in want.axes.items()):
             strata[stratum_of({axis: doc[axis] for axis in want.axes}, want.split_by)].append(dict(doc))
     kept = []
     for own in strata.values():

@@ -24,7 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # the nouns
     ("records", "verdicts", "evidence", "sanitize", "seeded"),
     # what people type, pure functions on arrays, small tools
-    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor"),
+    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor", "datafiles"),
     ("resources", "devices", "cache", "quiet", "progress", "calibration_texts", "doctor_models", "checkpoints_worker"),
     # parts of judging, of loading a model, of keeping a run
     (
@@ -70,6 +70,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     ),
     "transformers": (
         "hf_engine_model",
+        "hf_engine_slots",
         "lm_eval_engine",
         "quantize*",
         "smollm2",

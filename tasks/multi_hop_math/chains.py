@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from harness.scoring import numbers, says_number
+from harness.scoring import announced_number
 from harness.seeded import Draw
 from harness.strata import cells, draw_plan, wanted
 
@@ -63,11 +63,7 @@ def load(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 where the last number is the right one; where an answer is announced, the first number after it."""
-    announced = results[0].casefold().rpartition("answer:")
-    if announced[1]:
-        found = numbers(announced[2])[:1]
-        return {"exact_match": float(bool(found) and found[0] == int(doc["target"]))}
-    return {"exact_match": says_number(results[0], doc["target"])}
+    return {"exact_match": announced_number(results[0], doc["target"])}
 
 
 def document(seed: int, cell: dict[str, str], number: int, *, worked: bool) -> dict[str, Any]:
