@@ -15,12 +15,10 @@ from harness.report_words import points
 from harness.sanitize import one_line
 
 if TYPE_CHECKING:
+    from harness.planning import Power
     from harness.runner import Plan
 
 __all__ = ["plan_json", "print_plan"]
-
-FLOP_PER_PARAMETER = 2
-"""Floating point operations per parameter and token of a forward pass (one multiplication, one addition)."""
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -76,28 +74,29 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def _power(plan: Plan) -> Table:
+    """One row per stratum, under a line per slice."""
     table = Table(box=None, pad_edge=False)
-    for heading, right in (
-        ("slice", False),
-        ("stratum", False),
-        ("items", True),
-        ("margin", True),
-        ("finds a drop of", True),
-        ("items to pass", True),
-        ("decides", False),
-    ):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    table.add_column("stratum", overflow="fold")
+    for heading in ("items", "finds a drop of", "items to pass"):
+        table.add_column(heading, justify="right")
+    table.add_column("decides")
+    before = None
     for row in plan.power:
-        decides = "yes" if row.gating else "no, informative"
-        if not row.can_pass:
-            decides = "never: too few" if row.gating else "no, too few"
+        head = f"{row.slice}, margin {points(row.margin, sign=False)}"
+        if head != before:
+            table.add_row(one_line(head), style="bold")
+            before = head
         table.add_row(
-            one_line(row.slice),
-            one_line(row.stratum),
+            one_line(f"  {row.stratum}"),
             str(row.items),
-            points(row.margin, sign=False),
             points(row.detectable_drop, sign=False),
             "-" if row.items_for_pass is None else f"{row.items_for_pass:,}",
-            decides,
+            _decides(row),
         )
     return table
+
+
+def _decides(row: Power) -> str:
+    if row.gating:
+        return "yes" if row.can_pass else "never: too few"
+    return "no"

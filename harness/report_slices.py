@@ -44,7 +44,7 @@ def print_slices(name: str | None, console: Console) -> None:
             levels = ", ".join(str(level) for level in axis.levels)
             console.print(f"  axis {axis.name}{ordered}{splits}: {levels}", markup=False, soft_wrap=True)
         console.print(f"  tasks: {', '.join(info.tasks)}", markup=False, soft_wrap=True)
-        console.print("  a real item:", markup=False)
-        for line in visible(info.example).splitlines():
-            console.print(f"    {line}", markup=False, soft_wrap=True)
+        console.print("  a real item of each task:", markup=False)
+        for line in info.example.splitlines():
+            console.print(f"    {visible(line)}", markup=False, soft_wrap=True)
         console.print()

@@ -75,7 +75,7 @@ def make_plan(experiment: Experiment, source: str, *, check: bool = True) -> Pla
     paths, missing = _resolve(experiment)
     base = Path(paths[experiment.baseline.name])
     tokenizer, limit = _tokenizer(experiment.baseline, base)
-    items = tuple(load_items(experiment, tokenizer, context_limit=limit))
+    items = tuple(load_items(experiment, tokenizer, context_limit=limit, source=source))
     power = tuple(power_table(experiment, items))
     if check:
         check_power(experiment, power, source)
