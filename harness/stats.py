@@ -198,6 +198,8 @@ def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int |
     About 3.1 / margin independent items at 5 %: 155 for two points. clusters: how many sources of equal size the items
     have, None for as many as items; a few sources cannot pass however many items they give. Raises StatisticsError.
     """
+    check_margin(margin)
+    check_alpha(alpha)
     if n <= 0:
         return False
     if clusters is None or clusters >= n:

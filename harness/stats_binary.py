@@ -146,7 +146,7 @@ def _score(lost: float, gained: float, n: float, delta: float, *, correction: bo
     variance = second - delta * delta
     excess = gained - lost - n * delta - (0.5 if correction else 0.0)
     if variance <= 1e-15:  # noqa: PLR2004 - no discordance is possible under this null
-        return math.copysign(math.inf, excess) if excess else 0.0
+        return math.copysign(math.inf, excess) if abs(excess) > 1e-9 else 0.0  # noqa: PLR2004 - rounding
     # Tango 1998, equation (6).
     statistic = excess / math.sqrt(n * variance)
     if not correction:
@@ -173,7 +173,12 @@ def _upper_quantile(alpha: float, df: float) -> float:
 def score_p(
     lost: float, gained: float, n: float, null_delta: float, alternative: Tail, *, df: float = math.inf
 ) -> float:
-    """Corrected score p-value of 'delta is on the other side of `null_delta`'. Counts may be effective (fractional)."""
+    """Corrected score p-value of 'delta is on the other side of `null_delta`'. Counts may be effective (fractional).
+
+    df: of Student's t where the variance comes from that many clusters less one; with none left nothing is rejected.
+    """
+    if df <= 0.0:
+        return 1.0
     if alternative == "less":
         lost, gained, null_delta = gained, lost, -null_delta
     return _upper_tail(_score(lost, gained, n, null_delta, correction=True), df)
@@ -192,6 +197,8 @@ def score_limit(
     """One-sided limit of delta at level 1 - alpha: the null deltas that `score_p` does not reject lie beyond it."""
     if side == "high":
         return -score_limit(gained, lost, n, alpha, "low", df=df, correction=correction)
+    if df <= 0.0:
+        return -1.0
     critical = _upper_quantile(alpha, df)
     estimate = min(max((gained - lost) / n, -_EDGE), _EDGE)
 

@@ -1,0 +1,183 @@
+"""Design effect, bootstrap and sign-flips: against textbook formulas and other implementations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from harness.errors import StatisticsError
+from harness.stats_units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    """A generator of its own for every use."""
+    return np.random.default_rng(seed)
+
+
+def clustered(sources: int, size: int, shared: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Right-or-wrong differences whose items follow their source with chance `shared`."""
+    draw = rng(seed)
+    of_source = np.repeat(draw.choice([-1.0, 0.0, 1.0], p=[0.15, 0.75, 0.1], size=sources), size)
+    own = draw.choice([-1.0, 0.0, 1.0], p=[0.15, 0.75, 0.1], size=sources * size)
+    return np.where(draw.random(own.size) < shared, of_source, own), np.repeat(np.arange(sources), size)
+
+
+def test_the_standard_error_is_that_of_clustered_least_squares():
+    """The ratio's variance by cluster sums is statsmodels' CR1 but for its factor (n - 1) / (n - 1)."""
+    diffs, codes = clustered(40, 6, 0.6)
+    diffs = diffs * rng(1).random(diffs.size)
+    found = studentised(make_units(diffs, codes), rng())
+    fit = sm.OLS(diffs, np.ones_like(diffs)).fit(cov_type="cluster", cov_kwds={"groups": codes})
+    assert found is not None
+    assert found.se == pytest.approx(float(fit.bse[0]), rel=1e-9)
+    assert found.delta == pytest.approx(float(fit.params[0]))
+
+
+def test_the_design_effect_is_kishs():
+    """With every item following its source it is the cluster size; with items on their own about 1."""
+    diffs, codes = clustered(300, 5, 1.0)
+    assert effective_counts(make_units(diffs, codes)).design_effect == pytest.approx(5.0, rel=0.01)
+    alone, codes = clustered(2000, 5, 0.0)
+    assert effective_counts(make_units(alone, codes)).design_effect == pytest.approx(1.0, abs=0.08)
+    diffs, codes = clustered(3000, 5, np.sqrt(0.3))
+    assert effective_counts(make_units(diffs, codes)).design_effect == pytest.approx(1 + 4 * 0.3, rel=0.08)
+
+
+def test_independent_right_or_wrong_items_count_as_they_are():
+    """Without clusters the effective counts are the counts."""
+    diffs = rng().choice([-1.0, 0.0, 1.0], p=[0.1, 0.8, 0.1], size=400)
+    counts = effective_counts(make_units(diffs, None))
+    assert (counts.lost, counts.gained, counts.n) == pytest.approx(((diffs < 0).sum(), (diffs > 0).sum(), 400))
+    assert counts.unit == pytest.approx(1.0)
+
+
+def test_small_graded_differences_count_as_more_items():
+    """Differences of a tenth have a tenth of the unit's variance per mass, so an item says as much as ten."""
+    diffs = rng().choice([-0.1, 0.1], size=4000)
+    counts = effective_counts(make_units(diffs, None))
+    assert counts.unit == pytest.approx(0.1, rel=0.02)
+    assert (counts.gained - counts.lost) / counts.n == pytest.approx(diffs.mean())
+
+
+def test_no_data_give_the_worst_design_effect():
+    """Where nothing moved, half of each source is taken to move together (WORST_ICC = 0.5)."""
+    counts = effective_counts(make_units(np.zeros(100), np.arange(100) // 5))
+    assert counts.n == pytest.approx(100 / 3.0)
+
+
+def test_clusters_that_never_repeat_are_no_clusters():
+    """A label per item changes nothing."""
+    diffs = rng().choice([-1.0, 0.0, 1.0], size=50)
+    one, other = make_units(diffs, None), make_units(diffs, rng().permutation(50))
+    assert not other.clustered
+    assert np.array_equal(one.sums, other.sums)
+
+
+def test_labels_must_fit():
+    """A label short is an error."""
+    with pytest.raises(StatisticsError, match="one each"):
+        make_units(np.zeros(5), np.arange(4))
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 6)), min_size=1, max_size=60), st.randoms())
+def test_units_depend_on_nothing_but_the_values(rows: list[tuple[float, int]], random):
+    """Order of items, names of clusters and the direction of the difference leave the units as they are, bit by bit."""
+    diffs, codes = (np.array(column) for column in zip(*rows, strict=True))
+    units, _ = mirrored(make_units(diffs, codes))
+    random.shuffle(rows)
+    diffs, codes = (np.array(column) for column in zip(*rows, strict=True))
+    for sign in (1.0, -1.0):
+        other, _ = mirrored(make_units(sign * diffs, np.array([f"s{99 - code}" for code in codes])))
+        assert np.array_equal(units.sums, other.sums)
+        assert np.array_equal(units.masses, other.masses)
+        assert units.squares == other.squares
+
+
+def test_the_bootstrap_agrees_with_scipys():
+    """Studentised limits of a plain sample lie where scipy's BCa limits lie, to a tenth of the width."""
+    diffs = np.clip(rng(3).normal(0.01, 0.2, 300), -1, 1)
+    law = studentised(make_units(diffs, None), rng(4))
+    assert law is not None
+    other = scipy_stats.bootstrap((diffs,), np.mean, confidence_level=0.9, method="BCa", random_state=rng(5))
+    low, high = law.limit(0.05, "low"), law.limit(0.05, "high")
+    width = high - low
+    assert low == pytest.approx(other.confidence_interval.low, abs=0.1 * width)
+    assert high == pytest.approx(other.confidence_interval.high, abs=0.1 * width)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-1, 1).map(lambda value: round(value, 2)), min_size=2, max_size=40),
+    st.floats(-0.9, 0.9),
+    st.sampled_from([0.0001, 0.004, 0.006, 0.0125, 0.05, 0.2]),
+    st.booleans(),
+)
+def test_resampled_limits_and_tests_are_dual(diffs: list[float], null: float, alpha: float, grouped: bool):
+    """The p-value is below alpha exactly where the limit lies beyond the null, in the far tail too."""
+    units = make_units(np.array(diffs), np.arange(len(diffs)) // 2 if grouped else None)
+    laws = [studentised(units, rng(1), draws=999), sign_flips(units, rng(2), flips=399)]
+    for law in laws:
+        if law is None:
+            continue
+        low, high = law.limit(alpha, "low"), law.limit(alpha, "high")
+        above, below = law.p_value(null, "greater"), law.p_value(null, "less")
+        if abs(low - null) > 1e-9 and abs(above / alpha - 1.0) > 1e-9:
+            assert (above < alpha) == (low > null)
+        if abs(high - null) > 1e-9 and abs(below / alpha - 1.0) > 1e-9:
+            assert (below < alpha) == (high < null)
+
+
+def test_a_resampled_tail_reaches_further_than_its_draws():
+    """Seven standard errors away the p-value is far below one over the draws, and still falls."""
+    law = studentised(make_units(rng(6).normal(0, 0.1, 400), None), rng(7))
+    assert law is not None
+    near, far = (law.p_value(law.delta - reach * law.se, "greater") for reach in (5.0, 7.0))
+    assert 0.0 < far < near < 1e-5
+
+
+def test_units_without_spread_have_no_bootstrap():
+    """Equal differences leave nothing to studentise."""
+    assert studentised(make_units(np.full(30, 0.2), None), rng()) is None
+    assert studentised(make_units(np.full(30, 0.2), np.zeros(30)), rng()) is None
+
+
+SESSION = """
+>>> import numpy as np
+>>> from scipy import stats                                              # scipy 1.17.1
+>>> d = np.array([-1, -1, -.5, 0, .25, -.75, 1, -.5])
+>>> stats.permutation_test((d,), np.sum, permutation_type="samples", alternative="less", n_resamples=np.inf).pvalue
+0.140625
+"""
+
+
+def test_sign_flips_agree_with_scipys_permutation_test():
+    """All patterns of eight units, scipy's answer pasted above."""
+    diffs = np.array([-1, -1, -0.5, 0, 0.25, -0.75, 1, -0.5])
+    assert sign_flip_p(make_units(diffs, None), rng()) == float(SESSION.rsplit(maxsplit=1)[-1])
+
+
+def test_sampled_and_normal_sign_flips_agree_with_each_other():
+    """200 moving units are sampled, 201 are not; the two say nearly the same."""
+    diffs = np.concatenate([np.full(120, -1.0), np.full(80, 1.0)])
+    sampled = sign_flip_p(make_units(diffs, None), rng())
+    exact = float(scipy_stats.binom.sf(119, 200, 0.5))
+    assert sampled == pytest.approx(exact, abs=0.002)
+    normal = sign_flip_p(make_units(np.append(diffs, 1e-9), None), rng())
+    assert normal == pytest.approx(exact, abs=0.002)
+    assert sign_flip_p(make_units(np.zeros(5), None), rng()) == 1.0
+
+
+def test_typical_values_are_the_sign_flip_test_of_every_null():
+    """p-values read off subset means are those of flipping signs about the null, one null at a time (Hartigan 1969)."""
+    diffs, codes = clustered(9, 4, 0.5, seed=8)
+    units = make_units(diffs, codes)
+    law = sign_flips(units, rng())
+    for null in (-0.4, -0.11, 0.0, 0.07):
+        residual = make_units(diffs, codes).sums - null * units.sizes
+        bits = ((np.arange(2**9)[:, None] >> np.arange(9)) & 1) * -2.0 + 1.0
+        beyond = (bits @ residual >= residual.sum() - 1e-12).mean()
+        assert law.p_value(null, "greater") == pytest.approx(beyond, abs=1e-12)
