@@ -52,9 +52,9 @@ class FakeEngine:
     """Answers each item right with a known probability, and with known damage by slice or stratum.
 
     accuracy: one probability for all items, or by item id (a missing id is an error), or a function of the
-    item. damage: by ``slice/stratum`` or by slice; the first that fits counts. broken: ids of items whose
-    logits are to be NaN. seconds: time that an item takes. wrong: the text of a wrong free-text answer, one
-    for all or a function of the item.
+    item. damage: by ``slice/stratum``, by slice, or ``*`` for all; the first that fits counts. broken: ids of
+    items whose logits are to be NaN. seconds: time that an item takes. wrong: the text of a wrong free-text
+    answer, one for all or a function of the item.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class FakeEngine:
 
     def _damage_of(self, item: Item) -> Damage:
         named = self._damage.get(f"{item.slice}/{item.stratum}")
-        return named or self._damage.get(item.slice) or Damage()
+        return named or self._damage.get(item.slice) or self._damage.get("*") or Damage()
 
     def _uniform(self, item: Item, sample: int, purpose: str) -> float:
         """Give a number in [0, 1) that belongs to (seed, item, sample, purpose) alone."""
@@ -167,9 +167,7 @@ def _right_choice(item: Item) -> int:
         number = document.get(name)
         if isinstance(number, int) and 0 <= number < len(stripped):
             return number
-    raise UsageError(
-        f"{item.id}: its target {item.target!r} is none of its choices, so no answer can be right"
-    )
+    raise UsageError(f"{item.id}: its target {item.target!r} is none of its choices, so no answer can be right")
 
 
 def _choices(item: Item, gold: int, *, right: bool, words: int) -> ChoiceLogprobs:

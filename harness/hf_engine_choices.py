@@ -1,6 +1,6 @@
 """Log-probabilities of choices: from the hidden states at the positions that predict them, and nothing else.
 
-Knows token sequences and the model's forward pass. Does not know texts or how batches are planned.
+Knows token sequences and the model's forward pass. Does not know texts or how rows are planned.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from harness.errors import NonFinite
 from harness.hf_engine_model import LanguageModel
+from harness.hf_engine_packing import Packed
+from harness.hf_engine_read import read
 
-__all__ = ["Continuation", "Weighed", "plain_pass", "weigh"]
+__all__ = ["Continuation", "Weighed", "weigh_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Continuation:
     """Tokens of the choice, at least one."""
 
     @property
-    def read(self) -> tuple[int, ...]:
+    def sequence(self) -> tuple[int, ...]:
         """What the model has to read: all but the last token, which is only predicted."""
         return (self.context + self.tokens)[:-1]
 
@@ -50,37 +52,33 @@ class Weighed:
     """Whether every token was the most likely one."""
 
 
-def weigh(model: LanguageModel, hidden: Tensor, wanted: Sequence[Continuation]) -> list[Weighed]:
-    """Weigh choices by the hidden states that predict their tokens, [all tokens of all choices, width].
+def weigh_rows(model: LanguageModel, rows: Sequence[tuple[Sequence[Continuation], Packed]], pad: int) -> list[Weighed]:
+    """Weigh choices, those of one row being read as the packed sequence beside them.
 
     Raises NonFinite, naming the item, where a logit is NaN or infinite.
     """
-    target = model.tensor([[token for one in wanted for token in one.tokens]])[0]
+    reading = read(model, [packed for _, packed in rows], pad=pad, keep=False)
+    hidden = []
+    for line, (choices, packed) in enumerate(rows):
+        for choice, path in zip(choices, packed.paths, strict=True):
+            hidden.append(reading.hidden[line, model.tensor(path[-len(choice.tokens) :])])
+    return _weigh(model, torch.cat(hidden), [choice for choices, _ in rows for choice in choices])
+
+
+def _weigh(model: LanguageModel, hidden: Tensor, choices: Sequence[Continuation]) -> list[Weighed]:
+    """Weigh choices by the hidden states that predict their tokens, [all tokens of all choices, width]."""
+    target = model.tensor([token for one in choices for token in one.tokens])
     logprobs = torch.empty(len(target), dtype=torch.float64)
     greedy = torch.empty(len(target), dtype=torch.bool)
-    for rows, logits in model.tiles(hidden):
-        picked = logits.gather(1, target[rows, None])[:, 0]
-        logprobs[rows] = (picked - logits.logsumexp(dim=-1)).double().cpu()
-        greedy[rows] = (logits.argmax(dim=-1) == target[rows]).cpu()
+    for part, logits in model.tiles(hidden, precise=True):
+        picked = logits.gather(1, target[part, None])[:, 0]
+        logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
+        greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
     answers, start = [], 0
-    for one in wanted:
-        rows = slice(start, start + len(one.tokens))
+    for one in choices:
+        part = slice(start, start + len(one.tokens))
         start += len(one.tokens)
-        if not bool(torch.isfinite(logprobs[rows]).all()):
+        if not bool(torch.isfinite(logprobs[part]).all()):
             raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
-        answers.append(
-            Weighed(one.item_id, one.choice, float(logprobs[rows].sum()), bool(greedy[rows].all()))
-        )
+        answers.append(Weighed(one.item_id, one.choice, float(logprobs[part].sum()), bool(greedy[part].all())))
     return answers
-
-
-def plain_pass(model: LanguageModel, batch: Sequence[Continuation], pad: int) -> list[Weighed]:
-    """Weigh choices with one row for each, context included, rows filled up on the right.
-
-    Nothing after a token changes what was read before it, so what fills a row needs no mask.
-    """
-    longest = max(len(one.read) for one in batch)
-    rows = [[*one.read, *([pad] * (longest - len(one.read)))] for one in batch]
-    hidden = model.forward(model.tensor(rows))
-    picked = [hidden[row, len(one.read) - len(one.tokens) : len(one.read)] for row, one in enumerate(batch)]
-    return weigh(model, torch.cat(picked), batch)

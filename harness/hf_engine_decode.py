@@ -1,7 +1,7 @@
-"""Free-text answers: prompts are read together, then every answer grows by one token a step until it ends.
+"""Free-text answers that grow token by token: what is asked, what has come so far, and when it ends.
 
-Knows token sequences, caches and the model's forward pass. Does not know items beyond their ids, or how
-batches are planned.
+Also the plain way to produce them: a batch of prompts read together and decoded until the last answer ends.
+Does not know items beyond their ids, or how batches are planned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.hf_engine_sampling import Noise, choose
 from harness.hf_engine_text import StopWatch
 from harness.records import Settings
 
-__all__ = ["Answer", "Request", "decode_batch"]
+__all__ = ["Answer", "Request", "check_finite", "decode_batch", "next_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,13 @@ class Request:
     """Longest answer."""
     watch: StopWatch
     """What ends it."""
+    draft: tuple[int, ...] = ()
+    """An answer that may be right: tokens that are checked all at once instead of one by one."""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and longest answer."""
+        return len(self.prompt) + self.max_tokens
 
 
 @dataclass(slots=True)
@@ -73,45 +80,42 @@ def decode_batch(
     longest = max(len(one.prompt) for one in requests)
     fill = [longest - len(one.prompt) for one in requests]
     ids = model.tensor([[pad] * blank + list(one.prompt) for blank, one in zip(fill, requests, strict=True)])
-    blank = torch.tensor(fill, device=model.device)[:, None]
-    mask = (torch.arange(longest, device=model.device)[None] >= blank).long()
+    mask = (torch.arange(longest, device=model.device)[None] >= model.tensor(fill)[:, None]).long()
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
     cache = model.new_cache()
     padded = any(fill)
     hidden = model.forward(ids, mask=mask if padded else None, positions=positions, cache=cache)
     answers = [Answer(request) for request in requests]
-    growing = list(range(len(answers)))
     position = positions[:, -1:]
     while True:
-        token = _step(model, hidden[:, -1], [answers[row] for row in growing], settings)
-        for row, value in zip(growing, token.tolist(), strict=True):
-            if answers[row].finish is None:
-                answers[row].take(value, ends)
-        keep = [place for place, row in enumerate(growing) if answers[row].finish is None]
-        if not keep:
+        tokens = next_tokens(model, hidden[:, -1], answers, settings)
+        for answer, token in zip(answers, tokens.tolist(), strict=True):
+            if answer.finish is None:
+                answer.take(token, ends)
+        if all(answer.finish for answer in answers):
             return answers
-        if len(keep) < len(growing) and model.kind != "opaque":
-            growing = [growing[place] for place in keep]
-            index = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(index)
-            token, mask, position = token[index], mask[index], position[index]
-        mask = torch.cat([mask, mask.new_ones(len(growing), 1)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(answers), 1)], dim=1)
         position = position + 1
-        hidden = model.forward(token[:, None], mask=mask if padded else None, positions=position, cache=cache)
+        hidden = model.forward(tokens[:, None], mask=mask if padded else None, positions=position, cache=cache)
 
 
-def _step(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], settings: Settings) -> Tensor:
-    """Give the next token of each row. Raises NonFinite for the first row with a NaN or infinite logit."""
+def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], settings: Settings) -> Tensor:
+    """Give the next token of each row by its last hidden state, [rows, width]. Raises NonFinite."""
     tokens: list[Tensor] = []
-    broken: list[Tensor] = []
     noises = [Noise(settings.seed, one.request.item_id, one.request.sample) for one in rows]
     steps = [len(one.ids) for one in rows]
     for part, logits in model.tiles(hidden):
-        broken.append(~torch.isfinite(logits.logsumexp(dim=-1)))
+        check_finite(logits, [one.request.item_id for one in rows[part]])
         tokens.append(choose(logits, settings, noises[part], steps[part]))
-    bad = torch.cat(broken).tolist()
-    for row, answer in zip(bad, rows, strict=True):
-        if row and answer.finish is None:
-            name = answer.request.item_id
-            raise NonFinite(f"{name}: the model's logits are NaN or infinite", name)
     return torch.cat(tokens)
+
+
+def check_finite(logits: Tensor, item_ids: Sequence[str]) -> None:
+    """Raise NonFinite for the first row [rows, vocabulary] whose softmax is not a number.
+
+    A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
+    """
+    sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+    if not all(sound):
+        name = item_ids[sound.index(False)]
+        raise NonFinite(f"{name}: the model's logits are NaN or infinite", name)

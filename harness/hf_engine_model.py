@@ -6,11 +6,12 @@ Knows model classes, attention masks and caches. Does not know items, texts, bat
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache
 
 from harness.errors import ModelError
@@ -23,6 +24,10 @@ TILE_ELEMENTS = 1 << 24
 """Logits in memory at once: 64 MiB of float32."""
 
 NO_LIMIT = 2**31 - 1
+
+TRIAL_TOLERANCE = 0.03
+"""How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
+way (a forgotten scale, a mask that is not heeded) is off by far more."""
 
 
 def _text_config(model: Any) -> Any:
@@ -53,58 +58,64 @@ def end_token_ids(model: Any) -> tuple[int, ...]:
     return tuple(int(one) for one in said) if isinstance(said, list | tuple) else (int(said),)
 
 
-def _cache_kind(model: Any) -> CacheKind:
-    """Say how much freedom a model's cache leaves.
-
-    ``plain``: keys and values of every token in every layer. ``window``: the same once the layers that would
-    forget are made to keep everything, their attention mask still hiding what is out of the window.
-    ``opaque``: anything else (recurrent states, compressed or shared layers), of which only whole rows are
-    ever used.
-    """
-    names = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
-    if "position_ids" not in inspect.signature(_body(model).forward).parameters:
-        return "opaque"
-    if names <= {"DynamicLayer"}:
-        return "plain"
-    return "window" if names <= {"DynamicLayer", "DynamicSlidingWindowLayer"} else "opaque"
-
-
 def _body(model: Any) -> Any:
     """Give the part of the model before its head."""
     return getattr(model, model.base_model_prefix, model)
 
 
 class LanguageModel:
-    """A causal language model in two steps: tokens to final hidden states, hidden states to logits."""
+    """A causal language model in two steps: tokens to final hidden states, hidden states to logits.
+
+    `kind` says how much freedom its cache leaves. ``plain``: keys and values of every token in every layer.
+    ``window``: the same once the layers that would forget are made to keep everything, their attention mask
+    still hiding what is out of the window. ``opaque``: anything else (recurrent states, compressed or shared
+    layers), of which only whole rows without padding are ever used.
+    """
 
     def __init__(self, model: Any, device: str) -> None:
         self.model = model.eval()
         self.device = torch.device(device)
-        self.kind: CacheKind = _cache_kind(model)
         self._body = _body(model)
         self._takes = frozenset(inspect.signature(self._body.forward).parameters)
+        layers = [type(layer).__name__ for layer in DynamicCache(config=model.config).layers]
+        self.kind: CacheKind = self._cache_kind(set(layers))
         config = _text_config(model)
+        self._mixed_layers = len(set(layers)) > 1
+        self._window: int | None = config.sliding_window if self.kind == "window" else None
+        self._attention = getattr(config, "_attn_implementation", None)
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._head = model.get_output_embeddings()
         self.split_head = self._head is not None and self._body is not model and self._head_agrees()
+        self.takes_trees = self.split_head and self.kind != "opaque" and self._trees_agree()
 
     @property
-    def cache_name(self) -> str:
-        """The argument that carries the cache."""
-        return "past_key_values" if "past_key_values" in self._takes else "cache_params"
+    def path_note(self) -> str:
+        """Why sequences do not share rows, for the log; empty where they do."""
+        if self.takes_trees:
+            return ""
+        if self.kind == "opaque":
+            return "the model's cache is not one of keys and values for every token"
+        if self._attention not in {"sdpa", "eager"}:
+            return f"attention {self._attention!r} takes no mask of its own; sdpa and eager do"
+        return "the model failed the trial of a row with branches"
+
+    def _cache_kind(self, layers: set[str]) -> CacheKind:
+        if "position_ids" not in self._takes or "past_key_values" not in self._takes:
+            return "opaque"
+        if layers <= {"DynamicLayer"}:
+            return "plain"
+        return "window" if layers <= {"DynamicLayer", "DynamicSlidingWindowLayer"} else "opaque"
 
     def new_cache(self) -> Any:
         """Give an empty cache: one that forgets nothing, except for models whose cache is opaque."""
         return DynamicCache(config=self.model.config) if self.kind == "opaque" else DynamicCache()
 
-    def forward(
-        self, ids: Tensor, *, mask: Tensor | None = None, positions: Tensor | None = None, cache: Any = None
-    ) -> Tensor:
+    def forward(self, ids: Tensor, *, mask: Any = None, positions: Tensor | None = None, cache: Any = None) -> Tensor:
         """Read tokens.
 
-        ids [rows, tokens]; mask [rows, cached + tokens], 1 where a token counts; positions [rows, tokens];
-        cache is filled in place. Gives final hidden states [rows, tokens, width], or logits [rows, tokens,
-        vocabulary] where the head cannot be applied apart (`split_head` is false).
+        ids [rows, tokens]; mask [rows, cached + tokens], 1 where a token counts, or what `attention` gave;
+        positions [rows, tokens]; cache is filled in place. Gives final hidden states [rows, tokens, width],
+        or logits [rows, tokens, vocabulary] where the head cannot be applied apart (`split_head` is false).
         """
         call: dict[str, Any] = {"input_ids": ids, "use_cache": cache is not None}
         if mask is not None:
@@ -112,34 +123,82 @@ class LanguageModel:
         if positions is not None and "position_ids" in self._takes:
             call["position_ids"] = positions
         if cache is not None:
-            call[self.cache_name] = cache
+            call["past_key_values" if "past_key_values" in self._takes else "cache_params"] = cache
         with torch.inference_mode():
             out = self._body(**call) if self.split_head else self.model(**call)
         hidden: Tensor = out.last_hidden_state if self.split_head else out.logits
         return hidden
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Give float32 logits [n, vocabulary] of what `forward` gave at n positions."""
-        with torch.inference_mode():
-            return self._apply_head(hidden).float() if self.split_head else hidden.float()
+    def attention(self, visible: Tensor, queries: Tensor, keys: Tensor) -> Any:
+        """Give the mask that lets each token see what `visible` says, and no further than the model's window.
 
-    def tiles(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Give the logits of n positions a few rows at a time, so that [n, vocabulary] never exists."""
+        visible [rows, 1, queries, keys], true where a query sees a key; queries [rows, queries] and keys
+        [rows, keys] are positions. Gives what `forward` takes: a mask, or one for each kind of layer.
+        """
+        if self._window is None:
+            return self._as_taken(visible)
+        near = (queries[:, None, :, None] - keys[:, None, None, :]) < self._window
+        windowed = self._as_taken(visible & near)
+        if not self._mixed_layers:
+            return windowed
+        return {"full_attention": self._as_taken(visible), "sliding_attention": windowed}
+
+    def _as_taken(self, visible: Tensor) -> Tensor:
+        """Give a mask as the attention implementation takes it: truth values, or numbers to add."""
+        if self._attention == "sdpa":
+            return visible
+        hidden = torch.finfo(self.model.dtype).min
+        return torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device).masked_fill(~visible, hidden)
+
+    def logits(self, hidden: Tensor, *, precise: bool = False) -> Tensor:
+        """Give float32 logits [n, vocabulary] of what `forward` gave at n positions.
+
+        As the model rounds them, or `precise`: summed and kept in float32 from the same 16-bit numbers, which
+        a log-probability needs (bf16 logits are 0.125 apart from 16 to 32, and tie choices).
+        """
+        if not self.split_head:
+            return hidden.float()
+        with torch.inference_mode():
+            if precise and self._coarse_head:
+                return self._capped(self._in_float32(hidden))
+            return self._capped(self._head(hidden).float())
+
+    def tiles(self, hidden: Tensor, *, precise: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Give the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
         vocabulary = self._head.weight.shape[0] if self.split_head else hidden.shape[-1]
         step = max(1, TILE_ELEMENTS // int(vocabulary))
         for start in range(0, hidden.shape[0], step):
             rows = slice(start, min(start + step, hidden.shape[0]))
-            yield rows, self.logits(hidden[rows])
+            yield rows, self.logits(hidden[rows], precise=precise)
 
-    def tensor(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Give rows of equal length as a tensor of integers on the model's device."""
-        return torch.tensor(rows, dtype=torch.long, device=self.device)
+    @property
+    def _coarse_head(self) -> bool:
+        """Whether the head is a plain layer of 16-bit weights: quantized heads are used as they are."""
+        return type(self._head) is torch.nn.Linear and self._head.weight.dtype in {torch.bfloat16, torch.float16}
 
-    def _apply_head(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._head(hidden)
-        if self._softcap is not None:
-            logits = torch.tanh(logits.float() / self._softcap) * self._softcap
+    def _in_float32(self, hidden: Tensor) -> Tensor:
+        """Apply the head in float32, its weights converted a stretch of the vocabulary at a time."""
+        weight, bias, wide = self._head.weight, self._head.bias, hidden.float()
+        logits = torch.empty((hidden.shape[0], weight.shape[0]), dtype=torch.float32, device=hidden.device)
+        step = max(1, TILE_ELEMENTS // weight.shape[1])
+        for start in range(0, weight.shape[0], step):
+            part = slice(start, start + step)
+            logits[:, part] = functional.linear(
+                wide, weight[part].float(), None if bias is None else bias[part].float()
+            )
         return logits
+
+    def tensor(self, rows: Any) -> Tensor:
+        """Give integers as a tensor on the model's device."""
+        return torch.as_tensor(rows, dtype=torch.long).to(self.device)
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    def _trial(self, size: int) -> Tensor:
+        """Give a few different tokens, [1, size]."""
+        vocabulary = int(_text_config(self.model).vocab_size)
+        return torch.arange(1, size + 1, device=self.device).remainder(vocabulary)[None]
 
     def _head_agrees(self) -> bool:
         """Try the head apart against the whole model on a few tokens.
@@ -147,17 +206,43 @@ class LanguageModel:
         Models scale, cap or bias their logits in ways of their own; where this class does not know the way,
         the answers differ here and the whole model is asked instead.
         """
-        vocabulary = int(_text_config(self.model).vocab_size)
-        ids = torch.arange(1, 7, device=self.device).remainder(vocabulary)[None]
+        ids = self._trial(6)
         with torch.inference_mode():
             whole = self.model(input_ids=ids, use_cache=False).logits[0].float()
-            hidden = self._body(input_ids=ids, use_cache=False)
-            if not hasattr(hidden, "last_hidden_state"):
-                return False
-            apart = self._apply_head(hidden.last_hidden_state[0]).float()
+            out = self._body(input_ids=ids, use_cache=False)
+        if not hasattr(out, "last_hidden_state"):
+            return False
+        with torch.inference_mode():
+            apart = self._capped(self._head(out.last_hidden_state[0]).float())
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
-        if not bool(torch.isfinite(whole).all()):
-            return True  # a broken model is named with the item that shows it
-        scale = float(whole.abs().max())
-        return float((whole - apart).abs().max()) <= 0.02 * scale
+        return _close(apart, whole)
+
+    def _trees_agree(self) -> bool:
+        """Try a row of two branches against the two sequences that it stands for.
+
+        A model that does not heed the mask or the positions it is given answers otherwise, and then never
+        gets more than one sequence in a row.
+        """
+        if self._attention not in {"sdpa", "eager"}:
+            return False  # flash attention takes no mask of this kind
+        ids = self._trial(8)[0]
+        one, other = ids[:6], torch.cat([ids[:4], ids[6:8]])
+        ends = self.tensor([8, 8, 8, 8, 6, 6, 8, 8])
+        place = torch.arange(8, device=self.device)
+        visible = (place[None, :] <= place[:, None]) & (place[:, None] < ends[None, :])
+        positions = self.tensor([[0, 1, 2, 3, 4, 5, 4, 5]])
+        mask = self.attention(visible[None, None], positions, positions)
+        try:
+            tree = self.forward(ids[None], mask=mask, positions=positions)[0].float()
+        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
+            return False  # a model that cannot take such a mask says so in ways of its own
+        apart = [self.forward(row[None])[0, 4:].float() for row in (one, other)]
+        return _close(tree[4:], torch.cat(apart))
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Say whether two ways gave the same numbers. True for NaN: that is reported with the item that meets it."""
+    if not bool(torch.isfinite(other).all()):
+        return True
+    return float((one - other).abs().max()) <= TRIAL_TOLERANCE * float(other.abs().max())

@@ -103,9 +103,7 @@ class LmEvalEngine:
 
     def _texts(self, items: Sequence[Item], settings: Settings, sample: int) -> Iterator[Response]:
         if settings.temperature > 0:
-            self._notes.append(
-                f"{self._name} draws its own random numbers: samples are not paired between variants"
-            )
+            self._notes.append(f"{self._name} draws its own random numbers: samples are not paired between variants")
         requests = [
             Instance("generate_until", dict(item.doc), (item.prompt, _arguments(item, settings)), sample)
             for item in items
@@ -127,11 +125,7 @@ class LmEvalEngine:
         """Give the tokens of a text where the model has a tokenizer in this process."""
         if getattr(self._lm, "tokenizer", None) is None or not hasattr(self._lm, "tok_encode"):
             return None
-        ids = (
-            self._lm.tok_encode(text)
-            if special is None
-            else self._lm.tok_encode(text, add_special_tokens=special)
-        )
+        ids = self._lm.tok_encode(text) if special is None else self._lm.tok_encode(text, add_special_tokens=special)
         return [int(one) for one in ids]
 
     def _pair(self, context: str, choice: str) -> tuple[int, int]:

@@ -1,0 +1,158 @@
+"""The engine gives what lm_eval's own `hf` model gives, for every family of models, in any batch composition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import engine_models as tiny
+import pytest
+import torch
+
+from harness.hf_engine import HFEngine, Shortcuts
+from harness.records import ChoiceLogprobs, Generation, Settings
+
+GREEDY = Settings()
+OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
+SHORTCUTS = {
+    "all": Shortcuts(),
+    "none": OFF,
+    "shared": Shortcuts(continuous=False, guided=False),
+    "continuous": Shortcuts(share_prefixes=False, guided=False),
+}
+BATCHES = {"wide": (4096, 64), "narrow": (300, 3), "alone": (1, 1)}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """More threads only change the order of sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def engine(family: str, **options: Any) -> HFEngine:
+    """An engine round a tiny model."""
+    return HFEngine(tiny.model(family), tiny.tokenizer(), tiny.proof(), device="cpu", **options)
+
+
+def hflm(family: str, batch_size: int = 3) -> tuple[Any, list[list[int]]]:
+    """lm_eval's own model round the same tiny model, and a list that gets the tokens it generates."""
+    from lm_eval.models.huggingface import HFLM
+
+    lm = HFLM(pretrained=tiny.model(family), tokenizer=tiny.tokenizer(), batch_size=batch_size)
+    seen: list[list[int]] = []
+    decode = lm.tok_decode
+
+    def tok_decode(tokens: Any, **rest: Any) -> str:
+        if isinstance(tokens, list):
+            seen.append(tokens)
+        return decode(tokens, **rest)
+
+    lm.tok_decode = tok_decode
+    return lm, seen
+
+
+def expected_choices(family: str) -> dict[str, list[tuple[float, bool]]]:
+    """What lm_eval says of the choice items."""
+    from lm_eval.api.instance import Instance
+
+    items = tiny.choice_items()
+    pairs = [(one.prompt, choice) for one in items for choice in one.choices]
+    lm, _ = hflm(family)
+    found = iter(lm.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True))
+    return {one.id: [next(found) for _ in one.choices] for one in items}
+
+
+def expected_texts(family: str) -> dict[str, tuple[str, list[int]]]:
+    """What lm_eval answers to the text items, one at a time, and the tokens it generated."""
+    from lm_eval.api.instance import Instance
+
+    items = tiny.text_items()
+    lm, seen = hflm(family, batch_size=1)
+    texts = []
+    for one in items:
+        arguments = {"until": list(one.stop), "max_gen_toks": one.max_tokens, "do_sample": False}
+        texts += lm.generate_until([Instance("generate_until", {}, (one.prompt, arguments), 0)], disable_tqdm=True)
+    return {one.id: (text, ids) for one, text, ids in zip(items, texts, seen, strict=True)}
+
+
+@pytest.fixture(scope="module", params=sorted(tiny.FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family of models in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def choices(family: str) -> dict[str, list[tuple[float, bool]]]:
+    """lm_eval's answers to the choice items."""
+    return expected_choices(family)
+
+
+@pytest.fixture(scope="module")
+def texts(family: str) -> dict[str, tuple[str, list[int]]]:
+    """lm_eval's answers to the text items."""
+    return expected_texts(family)
+
+
+def assert_same_choices(answers: list[Any], choices: dict[str, list[tuple[float, bool]]]) -> None:
+    """Compares within 1e-4 of the log-probability."""
+    assert sorted(answer.item_id for answer in answers) == sorted(choices)
+    for answer in answers:
+        assert isinstance(answer, ChoiceLogprobs)
+        wanted = choices[answer.item_id]
+        assert answer.logprobs == pytest.approx([value for value, _ in wanted], abs=1e-4)
+        assert answer.greedy == tuple(greedy for _, greedy in wanted)
+
+
+def assert_same_texts(answers: list[Any], texts: dict[str, tuple[str, list[int]]]) -> None:
+    """Compares text and tokens."""
+    assert sorted(answer.item_id for answer in answers) == sorted(texts)
+    for answer in answers:
+        assert isinstance(answer, Generation)
+        text, ids = texts[answer.item_id]
+        assert answer.text == text
+        assert list(answer.token_ids) == ids[: len(answer.token_ids)]
+        rest = ids[len(answer.token_ids) :]
+        assert rest[:1] == ([tiny.tokenizer().eos_token_id] if answer.finish == "eos" else [])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("shortcuts", SHORTCUTS)
+def test_choices_weigh_what_lm_eval_says(family, choices, shortcuts, batch):
+    """Log-probabilities agree within 1e-4 with every shortcut on and off, in any batch composition."""
+    tokens, rows = BATCHES[batch]
+    mine = engine(family, batch_tokens=tokens, max_batch=rows, shortcuts=SHORTCUTS[shortcuts])
+    assert_same_choices(list(mine.answer(tiny.choice_items(), GREEDY)), choices)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("shortcuts", SHORTCUTS)
+def test_texts_are_those_of_lm_eval(family, texts, shortcuts, batch):
+    """Generated tokens and texts are identical with every shortcut on and off, in any batch composition."""
+    tokens, rows = BATCHES[batch]
+    mine = engine(family, batch_tokens=tokens, max_batch=rows, shortcuts=SHORTCUTS[shortcuts])
+    assert_same_texts(list(mine.answer(tiny.text_items(), GREEDY)), texts)
+
+
+def test_the_answers_are_worth_comparing(family, texts):
+    """The random model does not say one token for ever: the comparison above can fail."""
+    spoken = [ids for _, ids in texts.values()]
+    assert sum(len(set(ids)) for ids in spoken) > 20
+    assert len({tuple(ids[:3]) for ids in spoken}) > 3
+
+
+@pytest.mark.parametrize("drafts", ["right", "half right", "wrong", "cut"])
+def test_drafts_change_no_answer(family, texts, drafts):
+    """An answer checked against a draft is the answer without one, whatever the draft."""
+    ends = {tiny.tokenizer().eos_token_id}
+    said = {name: [token for token in ids if token not in ends] for name, (_, ids) in texts.items()}
+    wrong = {name: [(token + 7) % 256 + 6 for token in ids] for name, ids in said.items()}
+    given = {
+        "right": said,
+        "half right": {name: ids[: len(ids) // 2] + wrong[name][len(ids) // 2 :] for name, ids in said.items()},
+        "wrong": wrong,
+        "cut": {name: ids[: len(ids) // 2] for name, ids in said.items()},
+    }[drafts]
+    mine = engine(family)
+    assert_same_texts(list(mine.answer(tiny.text_items(), GREEDY, drafts=given)), texts)
