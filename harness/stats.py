@@ -297,6 +297,7 @@ def _judge_units(
     behind: Tail = "greater" if swap else "less"
     sign = -1.0 if swap else 1.0
     low, high = judges.limit(alpha, "low"), judges.limit(alpha, "high")
+    worse, better = sign_flip_p(units, rng)
     return PairedResult(
         n=round(units.items),
         clusters=units.sums.size,
@@ -307,8 +308,8 @@ def _judge_units(
         gained=gained,
         p_pass=judges.p_value(-sign * margin, ahead),
         p_fail=judges.p_value(-sign * margin, behind),
-        mid_p=sign_flip_p(units, rng, behind),
-        mid_p_better=sign_flip_p(units, rng, ahead),
+        mid_p=better if swap else worse,
+        mid_p_better=worse if swap else better,
         design_effect=judges.counts.design_effect if units.clustered else None,
         method=judges.name(),
         margin=margin,

@@ -44,6 +44,8 @@ _EXHAUSTIVE = 12
 """Up to this many units all sign patterns are enumerated."""
 _SAMPLED = 200
 """Up to this many units sign patterns are sampled; beyond, their sum is taken as normal (it is symmetric)."""
+_EXACT_SUM = 3_000
+"""Up to this sum of whole numbers the law of their random signs is computed exactly."""
 _RESOLVED = 20
 """A resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there."""
 _CHUNK = 2_000_000
@@ -309,23 +311,42 @@ def sign_flips(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> Si
     return SignFlips(np.sort((subsets @ units.sums) / (subsets @ units.sizes)))
 
 
-def sign_flip_p(units: Units, rng: np.random.Generator, alternative: Tail = "less", flips: int = FLIPS) -> float:
-    """Sign-flip permutation p-value of no change; 'less': the candidate is worse.
+def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> tuple[float, float]:
+    """Sign-flip permutation p-values of no change: against worse, and against better.
 
-    Whole units are flipped. All patterns up to 12 moving units, `flips` random ones up to 200, beyond that the normal
+    Whole units are flipped. Exact where all sums are whole numbers (right or wrong answers; with units of one item it
+    is the exact McNemar test) or units are few; `flips` random patterns up to 200 moving units; beyond that the normal
     limit of the (symmetric) permutation law. Source: Fisher 1935, The Design of Experiments, section 21.
     """
     moved = units.sums[units.sums != 0.0]
-    observed = float(moved.sum()) * (1.0 if alternative == "greater" else -1.0)
     if moved.size == 0:
-        return 1.0
+        return 1.0, 1.0
+    observed, sizes = float(moved.sum()), np.abs(moved)
+    if (sizes == np.rint(sizes)).all() and sizes.sum() <= _EXACT_SUM:
+        law = _flip_law(sizes.astype(np.int64))
+        total = round(observed) + (law.size - 1) // 2
+        return min(float(law[: total + 1].sum()), 1.0), min(float(law[total:].sum()), 1.0)
     if moved.size > _SAMPLED:
-        return float(special.ndtr(-observed / math.sqrt(float(np.square(moved).sum()))))
+        z = observed / math.sqrt(float(np.square(moved).sum()))
+        return float(special.ndtr(z)), float(special.ndtr(-z))
     exhaustive = moved.size <= _EXHAUSTIVE
     if exhaustive:
         bits = (np.arange(2**moved.size)[:, None] >> np.arange(moved.size)) & 1
     else:
         bits = rng.integers(0, 2, size=(flips, moved.size))
-    totals = (2.0 * bits - 1.0) @ np.abs(moved)
-    beyond = int(np.count_nonzero(totals >= observed - 1e-9))
-    return beyond / len(totals) if exhaustive else (1 + beyond) / (len(totals) + 1)
+    totals = (2.0 * bits - 1.0) @ sizes
+    unseen = 0 if exhaustive else 1
+    worse, better = np.count_nonzero(totals <= observed + 1e-9), np.count_nonzero(totals >= observed - 1e-9)
+    return (unseen + worse) / (unseen + totals.size), (unseen + better) / (unseen + totals.size)
+
+
+def _flip_law(sizes: NDArray[np.int64]) -> Floats:
+    """Chances of every sum of +-sizes, from minus to plus their total: one binomial law per size, convolved."""
+    law: Floats = np.ones(1)
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        steps = np.zeros(2 * int(size) * int(count) + 1)
+        ups = np.arange(int(count) + 1)
+        below = special.bdtr(ups, int(count), 0.5)
+        steps[:: 2 * int(size)] = np.diff(below, prepend=0.0)
+        law = np.convolve(law, steps)
+    return law

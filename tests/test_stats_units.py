@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
+from harness.stats import mcnemar_exact
 from harness.stats_units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
 
 
@@ -157,18 +158,42 @@ SESSION = """
 def test_sign_flips_agree_with_scipys_permutation_test():
     """All patterns of eight units, scipy's answer pasted above."""
     diffs = np.array([-1, -1, -0.5, 0, 0.25, -0.75, 1, -0.5])
-    assert sign_flip_p(make_units(diffs, None), rng()) == float(SESSION.rsplit(maxsplit=1)[-1])
+    worse, better = sign_flip_p(make_units(diffs, None), rng())
+    assert worse == float(SESSION.rsplit(maxsplit=1)[-1])
+    assert better == 1 - worse + (np.abs(sum_of_signs(diffs) - diffs.sum()) < 1e-9).mean()
 
 
-def test_sampled_and_normal_sign_flips_agree_with_each_other():
-    """200 moving units are sampled, 201 are not; the two say nearly the same."""
-    diffs = np.concatenate([np.full(120, -1.0), np.full(80, 1.0)])
-    sampled = sign_flip_p(make_units(diffs, None), rng())
-    exact = float(scipy_stats.binom.sf(119, 200, 0.5))
-    assert sampled == pytest.approx(exact, abs=0.002)
-    normal = sign_flip_p(make_units(np.append(diffs, 1e-9), None), rng())
-    assert normal == pytest.approx(exact, abs=0.002)
-    assert sign_flip_p(make_units(np.zeros(5), None), rng()) == 1.0
+def sum_of_signs(diffs: np.ndarray) -> np.ndarray:
+    """Every sum that flipping signs can give."""
+    bits = (np.arange(2**diffs.size)[:, None] >> np.arange(diffs.size)) & 1
+    return (2.0 * bits - 1.0) @ np.abs(diffs)
+
+
+def test_whole_cluster_flips_are_exact():
+    """The convolved law of cluster sums is that of all their sign patterns."""
+    diffs, codes = clustered(14, 4, 0.7, seed=2)
+    units = make_units(diffs, codes)
+    sums = sum_of_signs(units.sums)
+    worse, better = sign_flip_p(units, rng())
+    assert worse == pytest.approx((sums <= units.sums.sum()).mean(), abs=1e-12)
+    assert better == pytest.approx((sums >= units.sums.sum()).mean(), abs=1e-12)
+
+
+def test_flips_of_single_items_are_mcnemars_exact_test():
+    """Where every item is its own source, flipping signs is McNemar."""
+    diffs = np.repeat([-1.0, 1.0, 0.0], [27, 19, 453])
+    worse, better = sign_flip_p(make_units(diffs, None), rng())
+    assert worse == pytest.approx(mcnemar_exact(27, 19, "less").p_value, abs=1e-12)
+    assert better == pytest.approx(mcnemar_exact(27, 19, "greater").p_value, abs=1e-12)
+
+
+def test_sampled_and_normal_sign_flips_agree_with_the_exact_ones():
+    """200 moving units of half a point are sampled, 201 are not; all say nearly what McNemar says."""
+    diffs = np.concatenate([np.full(120, -0.5), np.full(80, 0.5)])
+    exact = mcnemar_exact(120, 80, "less").p_value
+    assert sign_flip_p(make_units(diffs, None), rng())[0] == pytest.approx(exact, abs=0.002)
+    assert sign_flip_p(make_units(np.append(diffs, 1e-9), None), rng())[0] == pytest.approx(exact, abs=0.002)
+    assert sign_flip_p(make_units(np.zeros(5), None), rng()) == (1.0, 1.0)
 
 
 def test_typical_values_are_the_sign_flip_test_of_every_null():
