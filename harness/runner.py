@@ -17,12 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness import errors, judging, models, quantize
+from harness import errors, judging, models
 from harness.config import Experiment, Variant
 from harness.devices import resolve_device
 from harness.errors import Incomplete, Interrupted, QuantcliffError, RunError
 from harness.planning import Power, Unit, check_power, plan_units, power_table
 from harness.progress import Reporter
+from harness.proof import check_candidate
 from harness.records import Item, Proof, Response, Scored, Settings, Timing, digest, to_json
 from harness.slices import Scorer, load_items
 from harness.store import Appender, RunDir, Shard, atomic_write
@@ -278,7 +279,7 @@ class _Run:
         measured = self.plan.experiment.execution.rehearsal is None
         if variant.name != baseline and against is not None and measured:
             before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
-            quantize.check_candidate(before, ready.proof, variant)
+            check_candidate(before, ready.proof, variant)
         source = baseline if variant.name == CONTROL else variant.name
         identity = {
             "weights": models.weights_digest(Path(self.plan.paths[source])),

@@ -18,11 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.config import Rehearsal, Variant
 from harness.engine import Engine, Usage
 from harness.errors import NonFinite, QuantcliffError
 from harness.records import Item, Proof, Response, Settings, Timing
+
+if TYPE_CHECKING:
+    from harness.hf_engine import Shortcuts
 
 __all__ = ["Answered", "Ask", "Closed", "Finished", "Job", "Ready", "Refused", "serve"]
 
@@ -177,9 +181,18 @@ def _load(job: Job) -> tuple[Engine, str]:
         device=job.device,
         batch_tokens=job.batch_tokens,
         max_batch=job.max_batch,
-        batch_invariant=quantize.batch_invariant(loaded.proof.method),
+        shortcuts=_shortcuts(loaded.proof.method),
     )
     return engine, _device_name(job.device)
+
+
+def _shortcuts(method: str) -> Shortcuts:
+    """Give fixed batches to a method whose answers depend on their batch mates (LLM.int8), all shortcuts to others."""
+    from harness import quantize
+    from harness.hf_engine import Shortcuts
+
+    steady = quantize.batch_invariant(method)
+    return Shortcuts(continuous=steady, guided=steady)
 
 
 def _rehearsal(name: str, made_up: Rehearsal) -> Engine:
