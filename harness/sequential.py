@@ -23,7 +23,7 @@ from scipy import optimize, special
 
 from harness.errors import StatisticsError
 
-__all__ = ["Boundaries", "boundaries", "look_sizes", "nominal_alpha", "sequential_p", "spent"]
+__all__ = ["Boundaries", "boundaries", "look_p", "look_sizes", "nominal_alpha", "sequential_p", "spent"]
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +33,10 @@ _HIGHEST = 8.2
 """A boundary beyond this z is never crossed: its chance, 1e-16, is below rounding."""
 _SMALLEST_STEP = 1e-4
 """Looks closer than this share of the items are one look."""
+_SMALLEST_ALPHA = 1e-13
+"""No sequential p-value is smaller."""
+_LARGEST_ALPHA = 0.5
+"""Larger ones are of no use and are given as 1."""
 _NODES = 16
 """Gauss-Legendre nodes per panel."""
 
@@ -159,26 +163,38 @@ def nominal_alpha(fractions_so_far: Sequence[float], alpha: float) -> float:
     return boundaries(fractions_so_far, alpha).nominal_p[-1]
 
 
-def sequential_p(p_by_look: Sequence[float], fractions: Sequence[float]) -> float:
-    """The smallest alpha at which a boundary was crossed at one of the looks: a p-value that allows for the looking.
+def look_p(p_value: float, fractions_so_far: Sequence[float]) -> float:
+    """The smallest alpha over all looks at which the latest look alone rejects; 1 where one half would not do.
 
-    p_by_look: one-sided p-value of the items so far, at each look. fractions: as in `boundaries`, one per p-value. With
-    one look at all items it is the p-value itself. At most 1. Raises StatisticsError.
+    p_value: one-sided, of the items so far. fractions_so_far: as in `boundaries`; where a stratum has ended, its last
+    look stands at 1. With one look at all items it is the p-value itself. Raises StatisticsError.
     """
-    found = np.asarray(p_by_look, dtype=float)
-    if found.shape != (len(fractions),) or not ((found >= 0.0) & (found <= 1.0)).all():
-        raise StatisticsError(f"p-values {list(p_by_look)} at looks {list(fractions)}: one in [0, 1] per look.")
-    boundaries(fractions, 0.5)  # for its checks
-    if len(fractions) == 1 and fractions[0] == 1.0:
-        return float(found[0])
+    if not 0.0 <= p_value <= 1.0:
+        raise StatisticsError(f"{p_value} is not a p-value in [0, 1].")
+    boundaries(fractions_so_far, _LARGEST_ALPHA)  # for its checks
+    shares = tuple(float(share) for share in fractions_so_far)
+    if shares == (1.0,):
+        return float(p_value)
+    own = math.log(max(p_value, 1e-290))
 
     def crossed(log_alpha: float) -> float:
-        allowed = np.asarray(_boundaries(tuple(map(float, fractions)), math.exp(log_alpha)).nominal_p)
-        return float(np.max(np.log(np.maximum(allowed, 1e-300)) - np.log(np.maximum(found, 1e-290))))
+        allowed = _boundaries(shares, math.exp(log_alpha)).nominal_p[-1]
+        return math.log(max(allowed, 1e-300)) - own
 
-    low, high = math.log(1e-13), math.log(0.999)
+    low, high = math.log(_SMALLEST_ALPHA), math.log(_LARGEST_ALPHA)
     if crossed(high) <= 0.0:
         return 1.0
     if crossed(low) >= 0.0:
-        return 1e-13
+        return _SMALLEST_ALPHA
     return math.exp(float(optimize.brentq(crossed, low, high, xtol=1e-10)))
+
+
+def sequential_p(p_by_look: Sequence[float], fractions: Sequence[float]) -> float:
+    """The smallest alpha at which a boundary was crossed at one of the looks: a p-value that allows for the looking.
+
+    p_by_look: one-sided p-value of the items so far, at each look. fractions: as in `boundaries`, one per p-value.
+    Raises StatisticsError. See `look_p`.
+    """
+    if len(p_by_look) != len(fractions) or not p_by_look:
+        raise StatisticsError(f"p-values {list(p_by_look)} at looks {list(fractions)}: one in [0, 1] per look.")
+    return min(look_p(p, fractions[: number + 1]) for number, p in enumerate(p_by_look))

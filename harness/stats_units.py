@@ -348,5 +348,5 @@ def _flip_law(sizes: NDArray[np.int64]) -> Floats:
         ups = np.arange(int(count) + 1)
         below = special.bdtr(ups, int(count), 0.5)
         steps[:: 2 * int(size)] = np.diff(below, prepend=0.0)
-        law = np.convolve(law, steps)
+        law = np.convolve(law, steps).astype(np.float64)
     return law

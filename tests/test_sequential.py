@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
-from harness.sequential import boundaries, look_sizes, nominal_alpha, sequential_p, spent
+from harness.sequential import boundaries, look_p, look_sizes, nominal_alpha, sequential_p, spent
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -86,7 +86,7 @@ def test_a_very_early_look_decides_nothing():
 def test_one_look_is_no_change():
     """A single look at all items spends alpha, and its sequential p-value is the p-value."""
     assert nominal_alpha((1.0,), 0.05) == pytest.approx(0.05, rel=1e-9)
-    assert sequential_p([0.031], [1.0]) == 0.031
+    assert sequential_p([0.031], [1.0]) == look_p(0.031, [1.0]) == 0.031
 
 
 @settings(max_examples=40, deadline=None)
@@ -147,7 +147,10 @@ def test_look_sizes_are_even_and_end_at_all_items():
         lambda: boundaries((0.5, 1.2), 0.05),
         lambda: boundaries((math.nan, 1.0), 0.05),
         lambda: boundaries((0.5, 1.0), 0.0),
+        lambda: look_p(math.nan, (0.5, 1.0)),
+        lambda: look_p(0.1, (0.5, 0.4)),
         lambda: sequential_p([0.1], (0.5, 1.0)),
+        lambda: sequential_p([], ()),
         lambda: sequential_p([math.nan], (1.0,)),
         lambda: sequential_p([0.1, 1.1], (0.5, 1.0)),
         lambda: look_sizes(0, 5),
