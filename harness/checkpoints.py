@@ -172,7 +172,13 @@ def _work(job: _Job, folder: Path, say: Progress) -> None:
     with log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
         command = [sys.executable, "-m", "harness.checkpoints_worker", str(write)]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=noise, stderr=noise, pass_fds=(write,), env=_environment()
+            command,
+            stdin=subprocess.PIPE,
+            stdout=noise,
+            stderr=noise,
+            pass_fds=(write,),
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for this process, which then ends that one
         )
         os.close(write)
         try:
