@@ -40,8 +40,6 @@ def load_items(
     problems = Problems()
     how = prompting(tokenizer, experiment.sampling)
     problems.add(template_problems(experiment, tokenizer, used=how.template))
-    if problems.found:  # prompts cannot be made, nor counted, without the template
-        raise ConfigError(source, problems.found)
     chosen = select(experiment, only)
     builder = SliceBuilder(experiment.seed, how, limit, context_limit)
     items: list[Item] = []

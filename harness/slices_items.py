@@ -63,9 +63,9 @@ class Prompting:
 
 
 def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
-    """Settle ``auto``: the template is applied where the tokenizer has one."""
+    """Settle ``auto``: the template is applied where the tokenizer has one (asking in vain is a problem found elsewhere)."""
     has = bool(getattr(tokenizer, "chat_template", None))
-    template = has if sampling.chat_template == "auto" else bool(sampling.chat_template)
+    template = has and sampling.chat_template is not False
     return Prompting(tokenizer, template, sampling.system)
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import datasets
-from babel import Locale
+from babel import Locale, localedata
 from babel.numbers import format_decimal
 
 from harness.scoring import mentions, plain
@@ -52,6 +52,8 @@ TONGUES = (
     "uk", "ur", "uz", "vi", "yo", "zh", "zu",
 )  # fmt: skip
 NUMBERS = 8
+ZERO = {"beng": 0x09E6, "deva": 0x0966, "mymr": 0x1040, "arab": 0x0660, "arabext": 0x06F0, "nkoo": 0x07C0}
+"""The sign for zero in the numbering systems of these languages (Babel sets separators but leaves ASCII digits)."""
 
 ASK = {
     ("country", "into"): "What is the {tongue} name of the country {english}?",
@@ -130,26 +132,44 @@ def _sources() -> Iterator[tuple[str, str, Callable[[Locale, str], list[str]]]]:
     for key in TONGUES:
         yield "language", key, lambda locale, key: _some(locale.languages.get(key))
     for month in range(1, 13):
-        yield "month", str(month), lambda locale, key: _both(locale.months, int(key))
+        yield "month", str(month), lambda locale, key: _calendar(locale, "months", int(key))
     for day in range(7):
-        yield "weekday", str(day), lambda locale, key: _both(locale.days, int(key))
+        yield "weekday", str(day), lambda locale, key: _calendar(locale, "days", int(key))
 
 
 def _some(name: str | None) -> list[str]:
     return [name] if name else []
 
 
-def _both(calendar: Any, key: int) -> list[str]:
-    """Give the name alone and, where it differs, as it stands in a date (the genitive of Slavic languages)."""
-    names = [calendar[form]["wide"].get(key) for form in ("stand-alone", "format")]
-    return list(dict.fromkeys(name for name in names if name))
+def _calendar(locale: Locale, names: str, key: int) -> list[str]:
+    """Give a name alone and, where it differs, as it stands in a date (the genitive of Slavic languages).
+
+    Read from Babel's raw data: resolving CLDR's aliases through `Locale.months` writes one language's names into tables
+    that others share, and the answer then depends on which language was asked first (seen with Babel 2.18).
+    """
+    raw = localedata.load(str(locale))[names]
+    found = []
+    for form in ("stand-alone", "format"):
+        table = raw[form].get("wide") if isinstance(raw[form], dict) else None
+        if isinstance(table, tuple):  # an alias, and what the language has of its own beside it
+            table = table[1]
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            found.append(table[key])
+    return list(dict.fromkeys(found))
 
 
 def _number(locale: Locale, index: int) -> dict[str, Any]:
     draw = Draw("cldr number", index)
     value = Decimal(draw.between(1_000_000, 9_999_999)) + Decimal(draw.between(11, 99)) / 100
-    name = format_decimal(value, locale=locale, numbering_system="default")
+    name = _formatted(value, locale)
     return {"fact": "number", "key": f"{index}", "accepted": [name], "english": f"{value:,.2f}", "value": str(value)}
+
+
+def _formatted(value: Decimal, locale: Locale) -> str:
+    """Write a number as the language does, in its own digits where CLDR says that they are usual."""
+    text = format_decimal(value, locale=locale, numbering_system="default")
+    zero = ZERO.get(locale.default_numbering_system)
+    return text if zero is None else "".join(chr(zero + int(sign)) if sign in "0123456789" else sign for sign in text)
 
 
 def _spaces(text: str) -> str:
@@ -192,10 +212,7 @@ def _choice_doc(seed: int, fact: dict[str, Any], direction: str) -> dict[str, An
 
 def _misspelt(value: Decimal, right: str) -> list[str]:
     """Write a number in the ways of other languages: other separators, groups and digits."""
-    ways = [
-        format_decimal(value, locale=locale, numbering_system="default")
-        for locale in ("en", "de", "fr", "hi", "de_CH", "ne", "fa")
-    ]
+    ways = [_formatted(value, Locale.parse(other)) for other in ("en", "de", "fr", "hi", "de_CH", "ne", "fa")]
     bare = f"{value}"
     return [way for way in dict.fromkeys([*ways, bare, bare.replace(".", ",")]) if _spaces(way) != _spaces(right)]
 
