@@ -224,9 +224,17 @@ def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judg
 
 def _warnings(run: _Run) -> tuple[str, ...]:
     """Say what a reader must know before believing anything."""
-    if run.experiment.execution.rehearsal is None:
-        return ()
-    return ("This is a rehearsal: the answers were made up and no model was measured.",)
+    found = []
+    if run.experiment.execution.rehearsal is not None:
+        found.append("This is a rehearsal: the answers were made up and no model was measured.")
+    for candidate in run.experiment.candidates:
+        seen = run.directory.recorded(candidate.name, "calibration.json")
+        if seen:
+            found.append(
+                f"{candidate.name} was calibrated on texts that share a passage with {len(seen['items'])} items "
+                f"({seen['items'][0]} ...): its scores there flatter it."
+            )
+    return tuple(found)
 
 
 def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import errors, judging, models
+from harness.calibration import calibration_overlap
 from harness.config import Experiment, Variant
 from harness.devices import resolve_device
 from harness.errors import Incomplete, Interrupted, QuantcliffError, RunError
@@ -281,6 +282,7 @@ class _Run:
             before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
             check_candidate(before, ready.proof, variant)
         source = baseline if variant.name == CONTROL else variant.name
+        self._calibrated_on(variant.name, Path(self.plan.paths[source]))
         identity = {
             "weights": models.weights_digest(Path(self.plan.paths[source])),
             "engine": ready.engine_version,
@@ -299,6 +301,14 @@ class _Run:
             raise errors.StoreError(msg)
         if known is None:
             self.directory.record(variant.name, "variant.json", identity)
+
+    def _calibrated_on(self, name: str, checkpoint: Path) -> None:
+        """Say which items share a passage with what a checkpoint was calibrated on: they flatter it."""
+        overlaps = calibration_overlap(checkpoint, [item.prompt for item in self.plan.items])
+        if overlaps:
+            ids = [self.plan.items[one.prompt].id for one in overlaps]
+            self.directory.record(name, "calibration.json", {"items": ids})
+            self.progress.note(f"{name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
 
     def _answer(self, variant: Variant, units: Sequence[Unit], ask: _Asker, files: _Files) -> None:
         """Keep one unit in work and one waiting; score and append what comes."""
