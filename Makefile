@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PINNED := $(PIP) install --no-input -c constraints.txt
-EXTRAS := run,torchao,quanto,compressed-tensors,dev
+EXTRAS := run,torchao,quanto,compressed-tensors,privacy,dev
 
 # Each stamp is written last, so an interrupted installation starts again.
 INSTALLED := $(VENV)/.installed

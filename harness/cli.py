@@ -7,6 +7,7 @@ torch. The only place that catches every exception: an unforeseen one must not e
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     """Run one command and give its exit code."""
     try:
-        result = commands.main(args=arguments, prog_name="quantcliff", standalone_mode=False)
+        result = commands.main(args=arguments, prog_name="quantcliff", standalone_mode=False, obj=tuple(arguments))
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except Exception as error:
@@ -174,7 +175,8 @@ def _execute(experiment: Experiment, source: str, directory: Any, part: Any, loo
 
     errors = _console(no_color=look.no_color, stderr=True)
     plan = runner.make_plan(experiment, source)
-    runner.run(plan, directory, part, reporter(errors, quiet=look.quiet))
+    command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
+    runner.run(plan, directory, part, reporter(errors, quiet=look.quiet), command=command)
     if part.count > 1:
         return _shard_done(directory, part, errors)
     return _judge(directory, look)
@@ -301,11 +303,18 @@ def plan(
     show_default=True,
     help="Largest share of items without a partner.",
 )
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Directory for the reports on files that other tools wrote; none are written unless given.",
+)
 @_output_options
 def compare(
     run: Path | None,
     baseline: Path | None,
     candidates: tuple[str, ...],
+    output: Path | None,
     as_json: bool,
     quiet: bool,
     no_color: bool,
@@ -320,6 +329,8 @@ def compare(
     from harness.store import RunDir
 
     look = _Look(as_json, quiet, no_color)
+    if run is not None and output is not None:
+        raise UsageError(f"--output is for files of other tools: the reports of a run lie in {run}")
     if run is not None and baseline is None and not candidates:
         return _judge(RunDir(run), look, {key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     if run is not None or baseline is None or not candidates:
@@ -327,9 +338,26 @@ def compare(
         raise UsageError(msg)
     from harness import foreign
 
+    if output is not None and RunDir(output).exists():
+        raise UsageError(f"--output {output}: a run lies there, and its own comparison: give another directory")
     judgement, evidence = foreign.judge(baseline, candidates, options)
+    if output is not None:
+        evidence = _write_foreign(output, judgement, evidence)
     _show_judgement(judgement, evidence, look)
     return judgement.exit_code
+
+
+def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
+    """Leave the comparison and its reports in a directory, and give the evidence with its place."""
+    from dataclasses import replace
+
+    from harness import judging, report
+    from harness.store import RunDir
+
+    placed = replace(evidence, path=str(output))
+    judging.write(RunDir(output), judgement)
+    report.write(output, judgement, placed)
+    return placed
 
 
 @commands.command(epilog=EPILOG)
@@ -407,6 +435,32 @@ def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
         console.print(
             f"score: baseline {sides.baseline_score}, {sides.candidate} {sides.candidate_score}", markup=False
         )
+    return ExitCode.PASS
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--item", "items", multiple=True, metavar="ID", help="An item's whole id; may be repeated.")
+@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="All items of a source; may be repeated.")
+def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
+    """Take the texts of items out of a run for good: questions, answers, logs, reports.
+
+    Scores stay, so the verdict can still be computed again, byte for byte.
+    """
+    from harness import erasing, judging
+    from harness import report as reports
+    from harness.store import RunDir
+
+    if not items and not clusters:
+        raise UsageError("say what to erase: --item ID or --cluster NAME, either as often as needed")
+    directory = RunDir(run)
+    done = erasing.erase(directory, erasing.chosen(directory, items, clusters))
+    for line in erasing.told(done):
+        click.echo(line)
+    if (directory.path / "comparisons.json").is_file():
+        judgement = judging.judged(directory)
+        written = reports.write(directory.path, judgement, judging.evidence(directory, judgement))
+        click.echo(f"written again without them: {', '.join(path.name for path in written)}")
     return ExitCode.PASS
 
 

@@ -297,6 +297,8 @@ class Experiment(_Strict):
     """Where run directories are made."""
     notes: tuple[str, ...] = ()
     """Sentences that the report must show, such as what the reference really is."""
+    store_text: Literal["full", "redacted", "none"] = "full"
+    """What of prompts and answers is kept on disk: all, all but personal data, or scores alone."""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -304,8 +306,8 @@ class Experiment(_Strict):
         return (self.baseline, *self.candidates)
 
     def digest(self) -> str:
-        """Identify everything that decides a result; where results are put is not part of it."""
-        return digest(self.model_dump(mode="json", exclude={"output", "description"}))
+        """Identify everything that decides a result; where results are put and what texts are kept does not."""
+        return digest(self.model_dump(mode="json", exclude={"output", "description", "store_text"}))
 
 
 class _Loader(yaml.SafeLoader):

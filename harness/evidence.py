@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["Divergence", "Evidence", "FlipPair", "PowerRow", "TailEvent"]
 
@@ -121,6 +121,10 @@ class Evidence:
     """Answers asked for, over all variants."""
     items_planned: int | None = None
     """Answers that the fixed plan would have asked for."""
+    store_text: Literal["full", "redacted", "none"] = "full"
+    """What the run keeps of its texts."""
+    erased: int = 0
+    """Items whose texts were erased from the run."""
     price_of_baseline: float | None = None
     """What a unit of the baseline's traffic costs, in the user's currency: scales the routing plan's costs."""
 

@@ -307,9 +307,11 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
         notes=(*run.experiment.notes, *_proof_notes(directory, names)),
         costs={name: _cost(directory, name) for name in names},
         proofs=_proofs(directory, names),
-        provenance=dict(judgement.provenance),
+        provenance={**judgement.provenance, **_circumstances(run)},
         flips=tuple(flips[:FLIPS_SHOWN]),
         flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
+        store_text=run.experiment.store_text,
+        erased=len(directory.erased()),
         power=tuple(
             PowerRow(row.slice, row.stratum, row.items, row.detectable_drop, row.items_for_pass)
             for row in power_table(run.experiment, run.items)
@@ -317,6 +319,25 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
         items_spent=answered,
         items_planned=len(run.items) * len(names),
     )
+
+
+def _circumstances(run: _Run) -> dict[str, Any]:
+    """Say how the figures came about: command, devices, settings. Beside the judgement, as these may differ."""
+    experiment, directory = run.experiment, run.directory
+    identities = {name: directory.recorded(name, "variant.json") for name in _variant_names(experiment)}
+    finished = [read_json(path) for path in sorted((directory.path / "shards").glob("*.json"))]
+    return {
+        "command": list(dict.fromkeys(one["command"] for one in finished if one.get("command"))),
+        "shards": directory.plan()["shards"],
+        "devices": {name: one["device"] for name, one in identities.items() if one},
+        "engines": {name: one["engine"] for name, one in identities.items() if one},
+        "dtype": {one.name: one.dtype or experiment.execution.dtype for one in experiment.variants},
+        "quantization": {one.name: one.quantization.method for one in experiment.candidates},
+        "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},
+        "sampling": experiment.sampling.model_dump(mode="json", exclude_none=True),
+        "looks": experiment.execution.looks,
+        "store_text": experiment.store_text,
+    }
 
 
 def _proofs(directory: RunDir, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -434,5 +455,5 @@ def _text(item: Item, response: Response) -> str:
         return response.text
     if isinstance(response, ChoiceLogprobs):
         best = max(range(len(response.logprobs)), key=response.logprobs.__getitem__)
-        return item.choices[best]
+        return item.choices[best] or f"choice {best + 1}"
     return ""

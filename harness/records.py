@@ -87,10 +87,16 @@ class Item:
     """The length of the prompt (for choices: with the longest choice), in the baseline's tokens."""
     doc: Mapping[str, Any] = field(default_factory=dict)
     """The lm_eval document, which its task needs to score an answer; plain JSON."""
+    asked: str = ""
+    """The digest of the item as it was asked, where its texts were not kept whole; else empty."""
 
     def digest(self) -> str:
-        """Identify all that decides the answer and its score."""
-        return digest(to_json(self))
+        """Identify all that decides the answer and its score: the same for an item and what was kept of it."""
+        if self.asked:
+            return self.asked
+        whole = to_json(self)
+        del whole["asked"]
+        return digest(whole)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness import errors, judging, models
+from harness import errors, judging, models, privacy
 from harness.calibration import calibration_overlap
 from harness.config import Experiment, Variant
 from harness.devices import resolve_device
 from harness.errors import Incomplete, Interrupted, QuantcliffError, RunError
 from harness.planning import Power, Unit, check_power, plan_units, power_table
+from harness.privacy import Keeper
 from harness.progress import Reporter
 from harness.proof import check_candidate
 from harness.records import Item, Proof, Response, Scored, Settings, Timing, digest, to_json
@@ -74,6 +75,7 @@ def make_plan(experiment: Experiment, source: str, *, check: bool = True) -> Pla
 
     Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
     """
+    privacy.check(experiment.store_text, source)
     paths, missing = _resolve(experiment)
     base = Path(paths[experiment.baseline.name])
     tokenizer, limit = _tokenizer(experiment.baseline, base)
@@ -115,9 +117,10 @@ def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
     return paths, missing
 
 
-def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> None:
+def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, *, command: str = "") -> None:
     """Answer everything of a shard that is not answered yet, and say in the run directory that it is complete.
 
+    command: the command line that asked for it, kept for the report's provenance.
     Raises StoreError, Incomplete (a worker died), Interrupted (Ctrl-C). Variants that cannot be loaded leave a failure
     file, and the others still run.
     """
@@ -125,22 +128,24 @@ def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> None
         msg = "execution.looks above 1 needs every score at each look: run without --shard, or set looks: 1"
         raise errors.UsageError(msg)
     with directory.locked(shard):
-        directory.begin(plan.record(), plan.items, shard)
-        work = _Run(plan, directory, shard, progress)
+        keeper = Keeper(plan.experiment.store_text, directory.erased())
+        directory.begin(plan.record(), map(keeper.item, plan.items), shard)
+        work = _Run(plan, directory, shard, progress, keeper)
         try:
             with progress:
                 work.all()
         except KeyboardInterrupt:
             msg = f"stopped; finished work is kept in {directory.path}: give the same command again to continue"
             raise Interrupted(msg) from None
-        work.finish()
+        work.finish(command)
 
 
 class _Run:
     """One process's work on one shard."""
 
-    def __init__(self, plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> None:
+    def __init__(self, plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, keeper: Keeper) -> None:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
+        self.keeper = keeper
         self.scorer = Scorer(plan.items)
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
         self.skipped: dict[str, list[int]] = defaultdict(list)
@@ -246,7 +251,8 @@ class _Run:
     def _work(self, variant: Variant, units: Sequence[Unit]) -> None:
         """Load the variant in its own process and answer the units."""
         self.progress.doing(variant.name, "loading")
-        with _worker(self._job(variant)) as ask:
+        log = self.directory.path / variant.name / f"worker-{self.shard}.log"
+        with self.keeper.log(log) as own_log, _worker(self._job(variant, own_log)) as ask:
             ready = ask.receive()
             self._accept(variant, ready)
             files = _Files(self.directory, variant.name, self.shard)
@@ -255,7 +261,7 @@ class _Run:
             usage = ask.close()
         self._cost(variant.name, ready, usage)
 
-    def _job(self, variant: Variant) -> Job:
+    def _job(self, variant: Variant, log: Path) -> Job:
         execution, plan = self.plan.experiment.execution, self.plan
         smaller = variant.name == CONTROL
         source = plan.experiment.baseline.name if smaller else variant.name
@@ -268,7 +274,7 @@ class _Run:
             batch_tokens=execution.batch_tokens,
             max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
             threads=execution.threads,
-            log=str(self.directory.path / variant.name / f"worker-{self.shard}.log"),
+            log=str(log),
             rehearsal=execution.rehearsal,
         )
 
@@ -334,7 +340,8 @@ class _Run:
     def _take(self, unit: Unit, response: Response, files: _Files) -> None:
         item = next(item for item in unit.items if item.id == response.item_id)
         score, metrics = self.scorer.score(item, response)
-        files.append(unit.slice, Scored(item.id, self.digests[item.id], unit.index, score, metrics, response))
+        scored = Scored(item.id, self.digests[item.id], unit.index, score, metrics, response)
+        files.append(unit.slice, self.keeper.scored(scored))
 
     def _settings(self) -> Settings:
         sampling, seed = self.plan.experiment.sampling, self.plan.experiment.seed
@@ -351,9 +358,10 @@ class _Run:
         }
         self.directory.record(name, f"cost-{self.shard}.json", cost)
 
-    def finish(self) -> None:
+    def finish(self, command: str) -> None:
         """Say that this shard is complete; the last one to be so writes the manifest."""
         record = {
+            "command": command,
             "config_digest": self.plan.experiment.digest(),
             "units": [unit.index for unit in self.units],
             "skipped": {name: sorted(set(units)) for name, units in self.skipped.items()},

@@ -9,6 +9,7 @@
         <variant>/<slice>-<i>of<n>.jsonl  one line per response, appended and flushed as it comes
         <variant>/timings-<i>of<n>.jsonl  what each work unit cost; kept apart so that answers compare byte by byte
         <variant>/failure-<i>of<n>.json   why the variant could not be judged, where it could not
+        erased.json                       the items whose texts were taken out by `quantcliff erase`
         shards/<i>of<n>.json              written when a shard has all its answers
         manifest.json                     written last: the run is complete
 
@@ -216,6 +217,11 @@ class RunDir:
             path = self.path / "items" / f"{name}.jsonl"
             found += [_parsed(item_from_json, line, path) for line in read_lines(path)]
         return found
+
+    def erased(self) -> frozenset[str]:
+        """Read which items' texts were erased, by id. Raises StoreError."""
+        path = self.path / "erased.json"
+        return frozenset(read_json(path)["items"]) if path.is_file() else frozenset()
 
     def results_path(self, variant: str, slice_name: str, shard: Shard) -> Path:
         """Where a variant's answers to a slice lie."""

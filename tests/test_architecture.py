@@ -22,9 +22,9 @@ PACKAGE = ROOT / "harness"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     # the nouns
-    ("records", "verdicts", "evidence", "sanitize", "seeded"),
+    ("records", "verdicts", "evidence", "sanitize", "seeded", "redaction"),
     # what people type, pure functions on arrays, small tools
-    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor", "datafiles"),
+    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor", "datafiles", "privacy", "divergence"),
     ("resources", "devices", "cache", "quiet", "progress", "calibration_texts", "doctor_models", "checkpoints_worker"),
     # parts of judging, of loading a model, of keeping a run
     (
@@ -41,7 +41,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "manifest",
         "engine",
     ),
-    ("averages", "decisions", "filler", "planning", "models", "slices*"),
+    ("averages", "decisions", "filler", "planning", "models", "slices*", "erasing"),
     ("compare", "gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
     ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "checkpoints", "doctor", "report*"),
