@@ -50,7 +50,8 @@ def averages(
     if weight.size and weight.min() != weight.max():
         found.append(_average("all, by traffic", strata, everything, place, before, after, answered * weight))
     for name, members in by_slice(strata).items():
-        found.append(_average(name, strata, members, place, before, after, answered.astype(float)))
+        if name != "all":  # a plain table's only slice
+            found.append(_average(name, strata, members, place, before, after, answered.astype(float)))
     return tuple(found)
 
 
@@ -116,7 +117,7 @@ def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:
     results = [one.looks[-1].result for one in strata if one.looks]
     if not results:
         return 0, 0
-    two_sided = [min(2.0 * min(one.mid_p, one.mid_p_better), 1.0) for one in results]
+    two_sided = [min(max(2.0 * min(one.mid_p, one.mid_p_better), 0.0), 1.0) for one in results]
     listed = np.asarray(stats.benjamini_hochberg(two_sided)) <= TRIAGE_RATE
     worse = [one.mid_p < one.mid_p_better for one in results]
     return int(np.count_nonzero(listed & worse)), int(np.count_nonzero(listed & ~np.array(worse)))

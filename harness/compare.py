@@ -14,18 +14,24 @@ from numpy.typing import NDArray
 
 from harness import averages, cliffs, floor, stats
 from harness.comparison import Comparison, Comparisons, Look, StratumNumbers
+from harness.config import Policy
 from harness.decisions import decide
 from harness.errors import NotComparable
 from harness.outcomes import Labels, Outcomes, natural_key
 from harness.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
 from harness.rules import Rules
-from harness.stats_units import EffectiveCounts, effective_counts, make_units
+from harness.sequential import nominal_alpha
 from harness.verdicts import Cliff
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 
 Floats = NDArray[np.float64]
 Place = tuple[str, str]
+
+_LEAST_STEP = 1e-4
+"""Looks closer than this share of the items are one look."""
+_LEAST_LEVEL = 1e-15
+"""Limits are drawn at this level where a look may decide nothing yet."""
 
 
 def compare(
@@ -98,6 +104,8 @@ class _Frame:
     """Shape [places]: mean score of guessing."""
     weight: Floats
     """Shape [places]: summed traffic."""
+    looks: int
+    """The last look that any item belongs to."""
 
 
 def _frame(baseline: Outcomes, rules: Rules) -> _Frame:
@@ -124,6 +132,7 @@ def _frame(baseline: Outcomes, rules: Rules) -> _Frame:
         levels=_constant_levels(baseline, place, len(order)),
         chance=np.bincount(place, baseline.chance, len(order)) / counts,
         weight=np.bincount(place, baseline.weight, len(order)).astype(np.float64),
+        looks=int(baseline.look.max()),
     )
 
 
@@ -239,16 +248,17 @@ def _stratum(frame: _Frame, rows: _Columns, at: int, rules: Rules, lost: int, al
     answered = ~(missing_before | missing_after)
     one_sided = lost + int(np.count_nonzero(missing_before != missing_after))
     asked = int(rows.place.size)
-    planned = rules.planned(slice_name, stratum, asked)
+    plan = _Plan(max(rules.looks, frame.looks), rules.planned(slice_name, stratum, asked))
     return StratumNumbers(
         slice=slice_name,
         stratum=stratum,
         margin=margin,
         gating=rules.gating(slice_name, stratum),
-        looks=_looks(rows, answered, float(frame.chance[at]), margin, rules, planned),
-        planned=planned,
+        looks=_looks(rows, answered, margin, float(frame.chance[at]), plan, rules.policy) if answered.any() else (),
+        planned=asked if plan.planned is None else plan.planned,
         asked=asked,
         unanswered=asked - int(np.count_nonzero(answered)),
+        unmatched=lost,
         one_sided=one_sided,
         excessive=one_sided > np.ceil(allow_unmatched * (asked + lost)),
         flips=int(np.count_nonzero(rows.before[answered] != rows.after[answered])),
@@ -291,26 +301,26 @@ def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, 
 
 
 def _looks(
-    rows: _Columns, answered: NDArray[np.bool_], chance: float, margin: float, rules: Rules, planned: int
+    rows: _Columns, answered: NDArray[np.bool_], margin: float, chance: float, plan: _Plan, policy: Policy
 ) -> tuple[Look, ...]:
     """Judge the stratum as it stood at each look that gave it answers."""
-    if not answered.any():
-        return ()
-    alpha, floor_alpha = rules.policy.alpha, rules.policy.floor_alpha
     found = []
-    for number, level, floor_level in ((1, alpha, floor_alpha),):
-        fraction = 1.0
-        taken = answered & (rows.look <= number) if rules.looks > 1 else answered
+    shares = plan.shares(rows.look)
+    for at, number in enumerate(shares):
+        taken = answered & (rows.look <= number)
+        if not taken.any():
+            continue
+        fractions = tuple(shares.values())[: at + 1]
+        level, floor_level = (nominal_alpha(fractions, one) for one in (policy.alpha, policy.floor_alpha))
         before, after = rows.before[taken], rows.after[taken]
         cluster = None if rows.cluster is None else rows.cluster[taken]
         found.append(
             Look(
                 number=number,
-                fraction=fraction,
+                fractions=fractions,
                 level=level,
                 floor_level=floor_level,
-                result=stats.paired_test(after - before, cluster, margin=margin, alpha=level),
-                counts=_counts(after - before, cluster),
+                result=stats.paired_test(after - before, cluster, margin=margin, alpha=max(level, _LEAST_LEVEL)),
                 baseline_mean=float(before.mean()),
                 candidate_mean=float(after.mean()),
                 floor_p=floor.floor_p(before, cluster, chance + margin),
@@ -319,9 +329,26 @@ def _looks(
     return tuple(found)
 
 
-def _counts(diffs: Floats, cluster: NDArray[np.int32] | None) -> EffectiveCounts:
-    """Give the counts of independent right-or-wrong items that would say the same."""
-    if cluster is None and bool(np.isin(diffs, (-1.0, 0.0, 1.0)).all()):
-        lost, gained = int(np.count_nonzero(diffs < 0)), int(np.count_nonzero(diffs > 0))
-        return EffectiveCounts(lost, gained, diffs.size, 1.0, 1.0)
-    return effective_counts(make_units(diffs, cluster))
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """When a stratum's items come."""
+
+    looks: int
+    """Looks planned; 1 where all items are looked at once."""
+    planned: int | None
+    """Items of the fixed plan; None where it is not known, and looks are taken to be of equal size."""
+
+    def shares(self, look: NDArray[np.int32]) -> dict[int, float]:
+        """Give the looks at which new items came, each with the share of the plan asked by then; 1 at the last."""
+        if self.looks == 1:
+            return {self.looks: 1.0}
+        found: dict[int, float] = {}
+        for number in sorted(set(look.tolist())):
+            asked = int(np.count_nonzero(look <= number))
+            share = number / self.looks if self.planned is None else asked / self.planned
+            share = 1.0 if number >= self.looks else min(share, 1.0)
+            previous = max(found, default=None)
+            if previous is not None and share - found[previous] < _LEAST_STEP:
+                del found[previous]  # so close that it is one look with the next
+            found[number] = share
+        return found

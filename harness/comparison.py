@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.stats import PairedResult
-from harness.stats_units import EffectiveCounts
 from harness.verdicts import Average, Cliff
 
 __all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers", "points"]
@@ -21,16 +20,14 @@ class Look:
 
     number: int
     """The look, from 1."""
-    fraction: float
-    """Share of the planned information by then; 1 at the last look."""
+    fractions: tuple[float, ...]
+    """Shares of the planned items at the looks so far, its own last; 1 at the last look of all."""
     level: float
-    """Error rate that the tests may spend at this look: alpha where there is one look."""
+    """p-value to stay below at this look: alpha where there is one look, 0 where nothing may be spent yet."""
     floor_level: float
     """The same for the test of the baseline against guessing."""
     result: PairedResult
     """Limits (at `level`) and p-values."""
-    counts: EffectiveCounts
-    """As many independent right-or-wrong items as would say the same, for planning what is missing."""
     baseline_mean: float
     """Mean score of the baseline."""
     candidate_mean: float
@@ -59,8 +56,10 @@ class StratumNumbers:
     """Items asked of both sides by the last look."""
     unanswered: int
     """Items that one side or both did not answer."""
+    unmatched: int
+    """Items that only one side has."""
     one_sided: int
-    """Items that only one side has or answered."""
+    """Items that only one side has, or answered."""
     excessive: bool
     """Whether `one_sided` is more than is allowed."""
     flips: int

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness import stats
 from harness.comparison import Look, StratumNumbers, points
+from harness.sequential import look_p
 from harness.verdicts import Verdict
 
 __all__ = ["Decision", "decide"]
@@ -29,6 +30,8 @@ class Decision:
     """p_fail after Holm over the gating strata; None in an informative stratum."""
     reason: str = ""
     """A sentence where the verdict needs one."""
+    items_to_decide: int | None = None
+    """How many more items would decide it if the rates stay; None where none are needed or none would do."""
 
 
 def decide(strata: Sequence[StratumNumbers], alpha: float) -> list[Decision]:
@@ -60,7 +63,7 @@ class _Deciding:
         adjusted = self._adjusted()
         for at, one in enumerate(self.strata):
             if at not in self.done:
-                self.done[at] = _open(one, self.seen[at])
+                self.done[at] = _open(one, self.seen[at], self.alpha / max(len(self.family), 1))
         return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
 
     def _take(self, number: int) -> None:
@@ -68,8 +71,9 @@ class _Deciding:
             looks = [look for look in one.looks if look.number == number]
             if at not in self.done and looks:
                 self.seen[at] = looks[0]
-                # A p-value of the whole sequence: the smallest overall level at which some look so far rejects.
-                self.p_fail[at] = min(self.p_fail[at], looks[0].result.p_fail)
+                # One p-value for all looks so far, see `harness.sequential`.
+                own = look_p(looks[0].result.p_fail, looks[0].fractions)
+                self.p_fail[at] = min(self.p_fail[at], own)
 
     def _adjusted(self) -> list[float | None]:
         """p-values of failing after Holm over the gating strata that are large enough to fail at all (Tarone)."""
@@ -85,7 +89,7 @@ class _Deciding:
                 continue
             look = self.seen[at]
             own = adjusted[at]
-            if (self.p_fail[at] if own is None else own) <= self.alpha:
+            if (self.p_fail[at] if own is None else own) < self.alpha:
                 self.done[at] = Decision("fail", look, None, _fail_reason(one, look))
             elif _passes(look, one.margin):
                 self.done[at] = Decision("pass", look, None)
@@ -99,25 +103,34 @@ def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
     return [at for at, fits in zip(gating, able, strict=True) if fits]
 
 
+def _more_items(look: Look, alpha: float) -> int | None:
+    """How many more items would decide a stratum; where only Holm keeps it from failing, at its strictest level."""
+    result, counts = look.result, look.result.counts
+    more = result.items_to_decide
+    if more == 0:
+        more = stats.items_to_decide(counts.lost, counts.gained, counts.n, result.margin, alpha, unit=counts.unit)
+    return more or None
+
+
 def _passes(look: Look, margin: float) -> bool:
     """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose."""
-    shown = look.result.p_pass <= look.level and look.result.low > -margin
-    return shown and look.floor_p is not None and look.floor_p <= look.floor_level
+    shown = look.result.p_pass < look.level and look.result.low > -margin
+    return shown and look.floor_p is not None and look.floor_p < look.floor_level
 
 
 def _unjudged(one: StratumNumbers) -> Decision:
     look = one.looks[-1] if one.looks else None
     if one.excessive:
-        total = one.asked + one.one_sided
+        total = one.asked + one.unmatched
         return Decision("not_judged", look, None, f"{one.one_sided} of {total} items have an answer on one side only")
     if one.asked:
         return Decision("not_judged", None, None, f"none of its {one.asked} items was answered by both sides")
     return Decision("not_judged", None, None, "none of its items was asked of both sides")
 
 
-def _open(one: StratumNumbers, look: Look) -> Decision:
-    """Say why a stratum neither passed nor failed."""
-    if look.floor_p is not None and not look.floor_p <= look.floor_level:
+def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
+    """Say why a stratum neither passed nor failed, and what would decide it."""
+    if look.floor_p is not None and not look.floor_p < look.floor_level:
         reason = (
             f"the baseline's {look.baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
             f"than the margin {one.margin:g}, so no damage could be seen"
@@ -125,7 +138,8 @@ def _open(one: StratumNumbers, look: Look) -> Decision:
         return Decision("no_signal", look, None, reason)
     if look.floor_p is None:
         return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
-    return Decision("inconclusive", look, None)
+    more = _more_items(look, strictest)
+    return Decision("inconclusive", look, None, _undecided_reason(look, one.margin, more), more)
 
 
 def _fail_reason(one: StratumNumbers, look: Look) -> str:
@@ -133,3 +147,10 @@ def _fail_reason(one: StratumNumbers, look: Look) -> str:
         f"{points(look.result.delta)} against a margin of {100.0 * one.margin:.3g}: "
         f"{look.result.lost} lost, {look.result.gained} gained of {look.result.n}"
     )
+
+
+def _undecided_reason(look: Look, margin: float, more: int | None) -> str:
+    result = look.result
+    limits = f"{points(result.low)} to {points(result.high)} around a margin of {100.0 * margin:.3g}"
+    what = "no number of items is sure to decide it" if more is None else f"about {more} more items would decide it"
+    return f"{limits}; {what}"

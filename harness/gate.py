@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness import averages, stats
-from harness.comparison import Comparison, Comparisons, StratumNumbers, points
+from harness import averages
+from harness.comparison import Comparison, Comparisons, StratumNumbers
 from harness.decisions import Decision, decide
 from harness.errors import ExitCode
 from harness.rules import Rules
@@ -105,7 +105,7 @@ def _candidate(
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
     decisions = decide(compared.strata, rules.policy.alpha)
     strata = [
-        _stratum(one, decision, rules, floors.get((one.slice, one.stratum)))
+        _stratum(one, decision, floors.get((one.slice, one.stratum)))
         for one, decision in zip(compared.strata, decisions, strict=True)
     ]
     gating = [one for one in strata if one.gating]
@@ -133,7 +133,7 @@ def _sentence(one: StratumVerdict) -> str:
     return text
 
 
-def _stratum(one: StratumNumbers, decision: Decision, rules: Rules, control: StratumNumbers | None) -> StratumVerdict:
+def _stratum(one: StratumNumbers, decision: Decision, control: StratumNumbers | None) -> StratumVerdict:
     look, settled = decision.look, control.looks[-1].result if control is not None and control.looks else None
     shown: dict[str, Any] = {
         "slice": one.slice,
@@ -150,20 +150,13 @@ def _stratum(one: StratumNumbers, decision: Decision, rules: Rules, control: Str
         "unanswered": one.unanswered,
         "floor_delta": None if settled is None else settled.delta,
         "floor_flips": None if settled is None or control is None else control.flips,
-        "items_to_decide": None,
+        "items_to_decide": decision.items_to_decide,
     }
     if look is None:
         figures = ("baseline_mean", "candidate_mean", "delta", "low", "high", "mid_p", "p_pass", "p_fail")
         empty: dict[str, Any] = dict.fromkeys(figures)
         return StratumVerdict(n=0, clusters=0, lost=0, gained=0, **empty, **shown)
     result = look.result
-    if decision.verdict == "inconclusive" and look.floor_p is not None:
-        counts = look.counts
-        more = stats.items_to_decide(
-            counts.lost, counts.gained, counts.n, one.margin, rules.policy.alpha, unit=counts.unit
-        )
-        shown["items_to_decide"] = more
-        shown["reason"] = decision.reason or _undecided_reason(result, one.margin, more)
     same = (
         "n",
         "clusters",
@@ -181,13 +174,6 @@ def _stratum(one: StratumNumbers, decision: Decision, rules: Rules, control: Str
     shown |= {name: getattr(result, name) for name in same}
     return StratumVerdict(
         baseline_mean=look.baseline_mean, candidate_mean=look.candidate_mean, looks=look.number, **shown
-    )
-
-
-def _undecided_reason(result: stats.PairedResult, margin: float, more: int | None) -> str:
-    limits = f"{points(result.low)} to {points(result.high)} around a margin of {100.0 * margin:.3g}"
-    return f"{limits}; " + (
-        f"about {more} more items would decide it" if more else "no number of items is sure to decide it"
     )
 
 

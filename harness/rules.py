@@ -109,9 +109,10 @@ class Rules:
         """Note how many items each stratum would get if nothing were decided early."""
         return replace(self, plan=Counter((item.slice, item.stratum) for item in items))
 
-    def planned(self, slice_name: str, stratum: str, found: int) -> int:
-        """Items of a stratum's fixed plan; what was found where no plan is known."""
-        return max(self.plan.get((slice_name, stratum), found), found)
+    def planned(self, slice_name: str, stratum: str, found: int) -> int | None:
+        """Items of a stratum's fixed plan, not fewer than were found; None where no plan is known."""
+        planned = self.plan.get((slice_name, stratum))
+        return None if planned is None else max(planned, found)
 
     def unused(self, places: Iterable[tuple[str, str]]) -> list[str]:
         """Globs that fit no stratum at all: a margin that nobody is held to is a mistake worth naming."""

@@ -1,0 +1,182 @@
+"""Joining two sides: what matches, what does not, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from making import Cell, reordered, side
+
+from harness import compare, gate
+from harness.errors import NotComparable
+from harness.outcomes import Labels, build, fingerprint
+from harness.pairing import _joined_by_id, index_of, pair
+from harness.rules import Rules
+
+RULES = Rules.from_flags(margin=0.05)
+
+
+def _side(name, ids, *, prints=None, **columns):
+    return build(name, ids, np.ones(len(ids)), fingerprints=prints, **columns)
+
+
+def _ids(count, start=0):
+    return [f"item-{at}" for at in range(start, start + count)]
+
+
+def test_items_are_joined_by_id_whatever_their_order():
+    """Every item meets its own partner."""
+    rng = np.random.default_rng(0)
+    before = _side("bf16", _ids(500))
+    after = reordered(_side("int4", _ids(500)), rng.permutation(500))
+    pairs = pair(before, after, 0.0)
+    assert [before.items[at] for at in pairs.baseline] == [after.items[at] for at in pairs.candidate]
+    assert pairs.baseline.tolist() == list(range(500))
+    assert pairs.notes == ()
+
+
+def test_the_fast_join_is_the_join_by_id():
+    """Joining by hashes of ids gives what joining by the ids gives, with items missing on either side."""
+    rng = np.random.default_rng(1)
+    before = _side("bf16", [f"x{at}" for at in rng.permutation(3000)[:2000]])
+    after = _side("int4", [f"x{at}" for at in rng.permutation(3000)[:2000]])
+    pairs = pair(before, after, 0.9, index_of(before))
+    own, theirs = _joined_by_id(before, after)
+    assert pairs.baseline.tolist() == own.tolist()
+    assert pairs.candidate.tolist() == theirs.tolist()
+    assert set(pairs.baseline) | set(pairs.baseline_only) == set(range(2000))
+
+
+def test_a_join_under_99_percent_is_refused_and_counted_and_named():
+    """10 of 510 items unmatched on each side: refused, with both counts and some names, unless allowed."""
+    before, after = _side("bf16", _ids(500)), _side("int4", _ids(500, start=10))
+    with pytest.raises(NotComparable) as caught:
+        pair(before, after, 0.01)
+    text = str(caught.value)
+    assert "490 of 510 items match" in text
+    assert "10 only in bf16 (item-0, item-1, item-2, item-3, item-4, ...)" in text
+    assert "10 only in int4" in text
+    assert "--allow-unmatched" in text
+    assert caught.value.exit_code == 4
+    pairs = pair(before, after, 0.05)
+    assert pairs.baseline.size == 490
+    assert "490 of 510 items match" in pairs.notes[0]
+
+
+@pytest.mark.parametrize(("missing", "refused"), [(5, False), (6, True)])
+def test_the_line_is_one_percent_exactly(missing, refused):
+    """Of 500 items, 5 may go unmatched and 6 may not."""
+    before, after = _side("bf16", _ids(500)), _side("int4", _ids(500 - missing))
+    if refused:
+        with pytest.raises(NotComparable):
+            pair(before, after, 0.01)
+    else:
+        assert pair(before, after, 0.01).baseline_only.size == 5
+
+
+def test_items_asked_differently_do_not_match():
+    """The same ids over other prompts: refused as asked differently; where one side knows no prompt the id decides."""
+    prints = np.array([fingerprint(f"prompt {at}") for at in range(500)], np.uint64)
+    other = np.array([fingerprint(f"prompt  {at}") for at in range(500)], np.uint64)
+    before = _side("bf16", _ids(500), prints=prints)
+    with pytest.raises(NotComparable, match="500 asked differently"):
+        pair(before, _side("int4", _ids(500), prints=other), 0.01)
+    assert pair(before, _side("int4", _ids(500), prints=prints), 0.0).baseline.size == 500
+    assert pair(before, _side("int4", _ids(500)), 0.0).baseline.size == 500
+
+
+def test_an_item_in_another_stratum_is_refused():
+    """A stratum is a property of the item, so both sides must say the same."""
+    before = _side("bf16", _ids(4), strata=["a", "a", "b", "b"])
+    after = _side("int4", _ids(4), strata=["a", "b", "b", "b"])
+    with pytest.raises(NotComparable, match="'item-1' in 'b' instead of 'a'"):
+        pair(before, after, 0.01)
+
+
+def test_scores_of_different_metrics_are_refused():
+    """acc on one side and acc_norm on the other are two measurements."""
+    before = _side("bf16", _ids(4), measure={"all": "acc"})
+    after = _side("int4", _ids(4), measure={"all": "acc_norm"})
+    with pytest.raises(NotComparable, match="--metric"):
+        pair(before, after, 0.01)
+
+
+def test_a_refused_candidate_is_not_judged_and_the_others_are():
+    """One candidate's file fits nothing: it is not judged, with the reason; the other keeps its verdict."""
+    before = _side("bf16", _ids(500))
+    compared = compare.compare(before, [_side("other", _ids(500, 1000)), _side("int4", _ids(500))], RULES)
+    found = gate.judge(compared, RULES)
+    assert [one.verdict for one in found.candidates] == ["not_judged", "pass"]
+    assert "0 of 1000 items match" in found.candidates[0].reasons[0]
+    assert found.exit_code == 4
+
+
+def test_unmatched_items_of_one_stratum_cannot_hide_in_the_whole():
+    """5 of 1000 items are missing, all of one stratum of 20: the join stands, that stratum is not judged."""
+    cells = {"s/a": Cell(980), "s/b": Cell(20)}
+    before, after = side("bf16", cells, 0), side("int4", cells, 1)
+    cut = reordered(after, np.arange(995))
+    found = gate.judge(compare.compare(before, [cut], RULES), RULES)
+    assert [one.verdict for one in found.candidates[0].strata] == ["pass", "not_judged"]
+    assert found.exit_code == 4
+
+
+def test_an_unmatched_item_is_said_in_the_warnings():
+    """What does not match is counted and named also where it is allowed."""
+    before, after = _side("bf16", _ids(500)), _side("int4", _ids(499))
+    found = gate.judge(compare.compare(before, [after], RULES), RULES)
+    assert found.exit_code == 0
+    assert any("1 only in bf16 (item-499)" in one for one in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"items": ["a", "b", "a"]}, "1 item ids stand there more than once ('a')"),
+        ({"scores": [0.5, 1.5, 0.0]}, "item 'b' has score 1.5"),
+        ({"scores": [0.5, -0.1, 0.0]}, "item 'b' has score -0.1"),
+        ({"scores": [0.5, np.inf, 0.0]}, "item 'b' has score inf"),
+        ({"scores": [0.5, 1.0]}, "2 entries in 'score' for 3 items"),
+        ({"scores": ["x", "y", "z"]}, "not all numbers"),
+        ({"strata": ["a"]}, "1 entries in 'stratum' for 3 items"),
+        ({"chance": [0.1, np.nan, 0.2]}, "item 'b' has chance nan"),
+        ({"weight": -1.0}, "item 'a' has weight -1"),
+        ({"looks": [1, 0, 1]}, "item 'b' has look 0"),
+        ({"fingerprints": [1, 2]}, "2 fingerprints for 3 items"),
+        ({"items": [], "scores": []}, "there are no items"),
+    ],
+)
+def test_outcomes_that_no_comparison_could_trust_are_refused(columns, says):
+    """Each with the variant, the item and the rule."""
+    given = {"items": ["a", "b", "c"], "scores": [0.0, 0.5, 1.0]} | columns
+    with pytest.raises(NotComparable) as caught:
+        build("int4", **given)
+    assert str(caught.value).startswith("int4: ")
+    assert says in str(caught.value)
+
+
+def test_a_missing_score_is_unanswered_not_wrong():
+    """NaN passes `build`: it means that the item went unanswered."""
+    assert np.isnan(build("int4", ["a"], [np.nan]).score[0])
+
+
+def test_labels_are_codes_and_names():
+    """A column of a million names holds each name once."""
+    labels = Labels.of(["b", "a", "b"])
+    assert (labels.codes.tolist(), labels.names, labels[2]) == ([0, 1, 0], ("b", "a"), "b")
+    assert labels.codes.dtype == np.int32
+
+
+def test_items_that_a_decided_stratum_was_spared_are_not_missing():
+    """A candidate that stopped after look 1 in one stratum lacks nothing there; one that stopped midway does."""
+    ids = _ids(400)
+    looks = [1 + at // 100 for at in range(400)]
+    before = _side("bf16", ids, looks=looks)
+    stopped = _side("int4", ids[:200], looks=looks[:200])
+    assert pair(before, stopped, 0.0).baseline_only.size == 0
+    torn = _side("int4", ids[:250], looks=looks[:250])
+    assert pair(before, torn, 0.2).baseline_only.size == 50
+    plain = dataclasses.replace(before, look=np.ones(400, np.int32))
+    with pytest.raises(NotComparable):
+        pair(plain, _side("int4", ids[:200]), 0.01)
