@@ -39,6 +39,8 @@ class FlipPair:
     """In [0, 1]."""
     language: str = ""
     """BCP 47, for the page's ``lang`` attribute; empty where unknown."""
+    stored: bool = True
+    """Whether the run holds the texts; where it does not, the scores are all there is to show."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -442,6 +442,7 @@ def _flips(run: _Run, candidate: str) -> Iterator[FlipPair]:
             baseline_score=one.score or 0.0,
             candidate_score=other.score or 0.0,
             language=item.language,
+            stored=bool(item.prompt) or not item.asked,
         )
 
 

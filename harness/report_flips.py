@@ -45,6 +45,7 @@ def browsable(pair: FlipPair) -> dict[str, Any]:
         "baseline": baseline,
         "answer": candidate,
         "at": first_difference(baseline, candidate),
+        "stored": pair.stored,
         "before": pair.baseline_score,
         "after": pair.candidate_score,
         "language": pair.language if pair.language.replace("-", "").isalnum() and pair.language.isascii() else "",

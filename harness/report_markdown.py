@@ -146,7 +146,7 @@ def _averages(page: _Page, judgement: Judgement) -> None:
             _name(one.worst_stratum),
         )
         for candidate in judgement.candidates
-        for one in candidate.averages
+        for one in words.averages(candidate)
     ]
     if rows and page.add("\n### Averages beside the worst stratum (points)\n"):
         headings = ("candidate", "slice", "n", "baseline", "candidate", "change", "worst", "in stratum")
@@ -191,6 +191,8 @@ def _flips(page: _Page, evidence: Evidence) -> None:
     total = len(evidence.flips) + evidence.flips_left_out
     if not page.details(f"{min(len(lost), _MOST_FLIPS)} of {total:,} flips"):
         return
+    if note := words.texts_note(evidence):
+        page.add(f"{_sentence(note)}\n")
     for pair in lost[:_MOST_FLIPS]:
         if not page.add(_flip(pair)):
             break

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from harness import report_words as words
 from harness.records import ChoiceLogprobs, Generation, Item, Response
 from harness.report_diff import split_at_difference
 from harness.sanitize import clip, one_line, plain_ascii, visible
@@ -29,6 +30,11 @@ def side_by_side(item: Item, baseline_response: Response, candidate_response: Re
     """Print the item and both answers. The two responses must be answers to `item`."""
     ascii_only = console.options.ascii_only
     console.print(_text(f"{item.id}  ({item.slice}, {item.stratum})", ascii_only, style="bold"))
+    if item.asked and not item.prompt:
+        console.print(words.NOT_STORED)
+        if isinstance(baseline_response, ChoiceLogprobs) and isinstance(candidate_response, ChoiceLogprobs):
+            console.print(_choices(item, baseline_response, candidate_response, ascii_only))
+        return
     prompt = item.prompt
     if len(prompt) > _PROMPT_HEAD + _PROMPT_TAIL:
         left_out = len(prompt) - _PROMPT_HEAD - _PROMPT_TAIL
@@ -50,8 +56,8 @@ def _text(text: str, ascii_only: bool, style: str = "") -> Text:  # noqa: FBT001
 def _answer(response: Response) -> tuple[str, str]:
     """Give an answer's text and what else there is to say of it."""
     if isinstance(response, Generation):
-        tokens = len(response.token_ids)
-        return clip(response.text, _LONGEST), f"{tokens} tokens, ended by {response.finish}"
+        counted = f"{len(response.token_ids)} tokens, " if response.token_ids or not response.text else ""
+        return clip(response.text, _LONGEST), f"{counted}ended by {response.finish}"
     if isinstance(response, ChoiceLogprobs):
         return " ".join(f"{one:.3f}" for one in response.logprobs), "log-probabilities"
     return "", f"unanswered: {response.reason}"
@@ -116,7 +122,7 @@ def _choices(item: Item, one: ChoiceLogprobs, other: ChoiceLogprobs, ascii_only:
         table.add_column(heading, justify="right", no_wrap=True)
     best = [max(range(len(r.logprobs)), key=r.logprobs.__getitem__, default=-1) for r in (one, other)]
     for index, (before, after) in enumerate(zip(one.logprobs, other.logprobs, strict=True)):
-        choice = item.choices[index] if index < len(item.choices) else f"choice {index + 1}"
+        choice = (item.choices[index] if index < len(item.choices) else "") or f"choice {index + 1}"
         label = _text(one_line(clip(choice, 300)), ascii_only)
         if choice.strip() == item.target.strip() and item.target:
             label.append("  (right)", style="bold")

@@ -7,9 +7,11 @@ is made visible first and is never read as markup. This module computes no figur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table
@@ -41,12 +43,15 @@ _MOST_SENTENCES = 12
 
 _LONGEST_NAME = 200
 
+_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")
+"""The pieces of a name, each with the sign after which a line may end."""
+
 
 class _Pen:
-    """A console, and the spelling that it can show."""
+    """A console, the spelling that it can show, and where what it leaves out is to be found."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, *, rest: str) -> None:
+        self.console, self.rest = console, rest
         self._ascii = console.options.ascii_only
         self.signs = words.ASCII_SYMBOLS if self._ascii else words.SYMBOLS
 
@@ -58,6 +63,15 @@ class _Pen:
     def name(self, text: str, style: str = "") -> Text:
         """As `text`, for a table cell."""
         return self.text(clip(text, _LONGEST_NAME), style)
+
+    def lines(self, name: str, width: int) -> list[Text]:
+        """Cut a name into lines of `width` columns, between its words where it has several."""
+        lines = [""]
+        for part in _PARTS.findall(self.name(name).plain):
+            if lines[-1] and cell_len(lines[-1]) + cell_len(part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+        return [cut for line in lines for cut in Text(line.rstrip()).wrap(self.console, width, overflow="fold")]
 
     def verdict(self, verdict: Verdict) -> Text:
         """Give sign and word in the verdict's colour."""
@@ -73,7 +87,7 @@ class _Pen:
         for line in given[:_MOST_SENTENCES]:
             self.console.print(Padding(line, (0, 0, 0, 2), expand=False))
         if len(given) > _MOST_SENTENCES:
-            more = f"and {len(given) - _MOST_SENTENCES} more, listed in report.md"
+            more = f"and {len(given) - _MOST_SENTENCES} more, {self.rest}"
             self.console.print(Padding(Text(more, style="dim"), (0, 0, 0, 2), expand=False))
 
     def table(self, title: str, table: Table) -> None:
@@ -85,7 +99,7 @@ class _Pen:
 
 def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None:
     """Print the whole judgement, the verdicts first and the exit code last."""
-    pen = _Pen(console)
+    pen = _Pen(console, rest="listed in report.md" if evidence.path else "which --json holds")
     _head(pen, judgement, evidence)
     if any(candidate.strata for candidate in judgement.candidates):
         _strata(pen, judgement)
@@ -228,8 +242,7 @@ def _slice_title(pen: _Pen, label: str, cells: dict[str, _Found], *, wide: bool)
 def _stratum_rows(pen: _Pen, columns: _Columns, table: Table, found: _Found) -> None:
     """Add a row per candidate; a name longer than its column goes on beside the following rows."""
     first = found[0][1]
-    name = pen.name(_level_text(first, wide=columns.wide))
-    lines = list(name.wrap(pen.console, columns.stratum, overflow="fold"))
+    lines = pen.lines(_level_text(first, wide=columns.wide), columns.stratum)
     for index in range(max(len(lines), len(found))):
         line = lines[index] if index < len(lines) else Text()
         if index >= len(found):
@@ -255,7 +268,7 @@ def _averages(pen: _Pen, judgement: Judgement) -> None:
     table.add_column("worst stratum", overflow="fold")
     rows, wide = 0, pen.console.width >= _WIDE
     for candidate in judgement.candidates:
-        for index, one in enumerate(candidate.averages):
+        for index, one in enumerate(words.averages(candidate)):
             rows += 1
             table.add_row(
                 pen.name(one.slice),
@@ -265,12 +278,12 @@ def _averages(pen: _Pen, judgement: Judgement) -> None:
                 words.score(one.candidate_mean),
                 words.points(one.delta),
                 Text(words.points(one.worst_delta), style="bold"),
-                pen.name(one.worst_stratum if wide else words.short_name(one.worst_stratum)),
+                pen.name(one.worst_stratum.replace(",", ", ") if wide else words.short_name(one.worst_stratum)),
             )
         table.add_section()
     if rows:
         pen.table("Averages beside the worst stratum (points)", table)
-    hidden = [pen.text(one.hidden) for one in judgement.candidates if one.hidden]
+    hidden = [pen.text(f"{one.name}: {one.hidden}") for one in judgement.candidates if one.hidden]
     pen.section("What the average hides", hidden)
 
 

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.evidence import Evidence
-from harness.verdicts import CandidateVerdict, Judgement, StratumVerdict, Verdict
+from harness.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
 
 __all__ = [
     "ASCII_SYMBOLS",
     "COST_HEADINGS",
+    "NOT_STORED",
     "SYMBOLS",
     "Floor",
+    "averages",
     "axes_and_levels",
     "bytes_text",
     "change",
@@ -42,11 +44,15 @@ __all__ = [
     "short_name",
     "spent",
     "stratum_sentence",
+    "texts_note",
     "to_decide",
     "told",
     "undecided_sentence",
     "word",
 ]
+
+NOT_STORED = "The texts of this item are not stored; its scores are."
+"""In place of an item's texts."""
 
 SYMBOLS: Mapping[Verdict, str] = {
     "pass": "✔",
@@ -169,6 +175,23 @@ def told(
     """Give the strata with a verdict over all candidates that were judged, the worst of each first."""
     judged = [candidate for candidate in judgement.candidates if candidate.verdict != "not_judged"]
     return [(candidate, one) for candidate in judged for one in chosen(candidate, verdict, gating=gating)]
+
+
+def averages(candidate: CandidateVerdict) -> tuple[Average, ...]:
+    """Give the averages to show: one line where the whole is a single slice, whatever it is called."""
+    first = candidate.averages[:1]
+    return first + tuple(one for one in candidate.averages[1:] if (one.slice, one.n) != (first[0].slice, first[0].n))
+
+
+def texts_note(evidence: Evidence) -> str:
+    """Say what the run does not hold of its texts; empty where it holds all."""
+    kept = {
+        "full": "",
+        "redacted": "Personal data was taken out of the texts before they were stored: brackets stand in its place.",
+        "none": "This run stores no texts (store_text: none): items are known by their ids and scores.",
+    }[evidence.store_text]
+    erased = f"The texts of {evidence.erased:,} item(s) were erased." if evidence.erased else ""
+    return " ".join(filter(None, (kept, erased)))
 
 
 def _strata(count: int) -> str:

@@ -96,6 +96,7 @@
       for (const [name, given] of Object.entries(attributes || {})) { if (given) { made.setAttribute(name, given); } }
       return made;
     };
+    const scores = (flip) => $("flip").dataset.baseline + ": " + (100 * flip.before).toFixed(1) + ", " + flip.candidate + ": " + (100 * flip.after).toFixed(1) + ".";
     const place = (flip) => flip.slice + ": " + flip.stratum;
     const fill = (select, values) => {
       const kept = select.value;
@@ -148,7 +149,7 @@
       }
       const sides = node("div", undefined, { class: "sides" });
       sides.append(side($("flip").dataset.baseline, flip.before, flip.baseline, shown), side(flip.candidate, flip.after, flip.answer, shown));
-      made.append(sides);
+      made.append(flip.stored === false ? node("p", $("flip").dataset.absent + " " + scores(flip), { class: "absent" }) : sides);
       $("flip").append(made);
     };
     const filter = () => {
