@@ -72,9 +72,9 @@ def test_the_readme_shows_the_committed_demo(repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- demo:begin -->\n```text\n(.*?)```\n<!-- demo:end -->", text, flags=re.DOTALL)
     assert shown is not None
-    printed = repository / "results" / "demo" / "terminal.txt"
+    printed = repository / "results" / "demo-cpu" / "terminal.txt"
     if not printed.is_file():
-        pytest.fail("results/demo/terminal.txt is not there")
+        pytest.fail("results/demo-cpu/terminal.txt is not there")
     lines = [line.rstrip() for line in printed.read_text(encoding="utf-8").splitlines()]
     for line in shown.group(1).splitlines():
         assert line.rstrip() in {*lines, "..."}, line
