@@ -63,7 +63,7 @@ class Prompting:
 
 
 def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
-    """Settle ``auto``: the template is applied where the tokenizer has one (asking in vain is a problem found elsewhere)."""
+    """Settle ``auto``: the template is applied where the tokenizer has one ; asking in vain is found elsewhere."""
     has = bool(getattr(tokenizer, "chat_template", None))
     template = has and sampling.chat_template is not False
     return Prompting(tokenizer, template, sampling.system)

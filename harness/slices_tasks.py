@@ -102,7 +102,6 @@ def from_docs(name: str, docs: Sequence[Mapping[str, Any]]) -> Any:
             "fewshot_split": None,
             "fewshot_config": None,
             "num_fewshot": 0,
-            "metadata": None,
         }
         if metrics := config.get("metric_list"):  # needs log-probabilities without the question, which items lack
             config["metric_list"] = [one for one in metrics if one["metric"] != "acc_mutual_info"]
