@@ -166,7 +166,7 @@ def _linear_shapes(tensors: dict[str, Header]) -> set[tuple[int, int]]:
 
 def _work(job: _Job, folder: Path, say: Progress) -> None:
     """Run the worker to its end, passing on what it says; its noise is shown only if it fails."""
-    task = {**_plain(job), "out": str(folder / "model")}
+    task = {**_plain(job), "out": str((folder / "model").absolute())}
     log = folder / "worker.log"
     read, write = os.pipe()
     with log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
@@ -177,6 +177,7 @@ def _work(job: _Job, folder: Path, say: Progress) -> None:
             stdout=noise,
             stderr=noise,
             pass_fds=(write,),
+            cwd=folder,  # GPTQModel leaves a folder of logs where it works
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for this process, which then ends that one
         )
@@ -194,7 +195,7 @@ def _work(job: _Job, folder: Path, say: Progress) -> None:
 
 def _plain(job: _Job) -> dict[str, Any]:
     return {
-        "source": str(job.source),
+        "source": str(job.source.absolute()),
         "method": job.method,
         "bits": job.bits,
         "group_size": job.group_size,
