@@ -73,7 +73,7 @@ def undecided_strata(
 ) -> set[Place]:
     """Give the strata of a candidate that need more items after a look: what `harness.gate` would not yet decide.
 
-    Items of later looks are left out. Once every gating stratum is decided, informative ones need no more either. A
+    Items of later looks are left out; planned strata that have no items yet need theirs. Once every gating stratum is decided, informative ones need no more either. A
     candidate that cannot be compared needs nothing more; `compare` says why.
     """
     frame = _frame(baseline, rules)
@@ -82,9 +82,10 @@ def undecided_strata(
     open_strata = [
         one for one, found in zip(compared.strata, decisions, strict=True) if found.verdict not in ("pass", "fail")
     ]
-    if not any(one.gating for one in open_strata):
-        return set()
-    return {(one.slice, one.stratum) for one in open_strata}
+    needs = {(one.slice, one.stratum) for one in open_strata}
+    if not compared.refused:
+        needs |= {place for place in rules.plan if place not in frame.places}
+    return needs if any(rules.gating(*place) for place in needs) else set()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,9 @@ def _curve(before, after, *, n=200, levels=TOKENS, axis="tokens", other=None, fl
     ids, names, first, second = zip(*rows, strict=True)
     columns = {axis: list(names)} | ({"depth": [other(at) for at in range(len(ids))]} if other else {})
     strata = [",".join(f"{key}={value[at]}" for key, value in columns.items()) for at in range(len(ids))]
-    sides = [build(name, ids, s, slices="long", strata=strata, levels=columns) for name, s in (("a", first), ("b", second))]
+    sides = [
+        build(name, ids, s, slices="long", strata=strata, levels=columns) for name, s in (("a", first), ("b", second))
+    ]
     return compare.compare(sides[0], sides[1:], RULES).candidates[0].cliffs
 
 
@@ -75,7 +77,7 @@ def test_many_levels_do_not_make_cliffs():
 
 
 def test_the_effective_level_is_the_longest_at_which_a_score_is_kept():
-    """RULER's notion with its 0.85 as a share of the baseline's score at the shortest level, unless a score is stated."""
+    """RULER's notion, at 0.85 of the baseline's score at the shortest level unless a score is stated."""
     (cliff,) = _curve([1.0, 0.95, 0.9, 0.88, 0.5], [1.0, 0.9, 0.7, 0.9, 0.1])
     assert cliff.score == pytest.approx(0.85)
     assert (cliff.effective_baseline, cliff.effective_candidate) == (16384, 1024)

@@ -291,7 +291,7 @@ def test_a_margin_holds_to_its_last_digit():
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_missing_answer_is_never_a_good_one(which):
-    """Answers missing on one side (0, 1) or both (2) in a whole stratum: not judged, exit code 4, though all else is."""
+    """Answers missing on one side (0, 1) or both (2) in a whole stratum: not judged, exit code 4."""
     cells = {"s/a": Cell(400), "s/b": Cell(400)}
     before, after = side("bf16", cells, 0), side("int4", cells, 1)
     blank = np.where([name.startswith("s/b") for name in before.items], np.nan, before.score)
