@@ -38,7 +38,7 @@ class Continuation:
         return (self.context + self.tokens)[:-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Weighed:
     """How likely a choice is."""
 
@@ -50,6 +50,8 @@ class Weighed:
     """Natural logarithm, summed over the choice's tokens."""
     greedy: bool
     """Whether every token was the most likely one."""
+    hidden: Tensor
+    """[tokens, width] The final hidden states that predict the choice's tokens."""
 
 
 def weigh_rows(model: LanguageModel, rows: Sequence[tuple[Sequence[Continuation], Packed]], pad: int) -> list[Weighed]:
@@ -70,7 +72,7 @@ def _weigh(model: LanguageModel, hidden: Tensor, choices: Sequence[Continuation]
     target = model.tensor([token for one in choices for token in one.tokens])
     logprobs = torch.empty(len(target), dtype=torch.float64)
     greedy = torch.empty(len(target), dtype=torch.bool)
-    for part, logits in model.tiles(hidden, precise=True):
+    for part, logits in model.head.tiles(hidden, precise=True):
         picked = logits.gather(1, target[part, None])[:, 0]
         logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
         greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
@@ -80,5 +82,6 @@ def _weigh(model: LanguageModel, hidden: Tensor, choices: Sequence[Continuation]
         start += len(one.tokens)
         if not bool(torch.isfinite(logprobs[part]).all()):
             raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
-        answers.append(Weighed(one.item_id, one.choice, float(logprobs[part].sum()), bool(greedy[part].all())))
+        total, best = float(logprobs[part].sum()), bool(greedy[part].all())
+        answers.append(Weighed(one.item_id, one.choice, total, best, hidden[part]))
     return answers

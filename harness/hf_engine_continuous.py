@@ -95,6 +95,8 @@ class Continuous:
     """What fills rows."""
     spent: Callable[[int], None]
     """Told how many tokens a pass has read."""
+    seen: Callable[[Request, Tensor], None] | None = None
+    """Shown the hidden states [draft + 1, width] that predict a request's draft and what follows it."""
 
     def __call__(self, batches: Sequence[Sequence[Line]], slots: int) -> Iterator[Answer]:
         """Answer requests, the lines of one batch being read together; yields each answer as it ends.
@@ -137,24 +139,36 @@ class Continuous:
 
     def _read(self, batch: Sequence[Line]) -> list[_Row]:
         """Read prompts with their drafts, and settle as much of their answers as that shows."""
+        rows, hidden = self._pass(batch, keep=True)
+        owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
+        everything = torch.cat(hidden)
+        noise = NOISE.get(everything.dtype, COARSE_NOISE)
+        for part, logits in self.model.head.tiles(everything):
+            self._note(owners[part], logits, noise)
+        for row in rows:
+            row.settle(self.ends)
+        return rows
+
+    def look(self, batch: Sequence[Line]) -> None:
+        """Read prompts with their drafts only to show the hidden states."""
+        self._pass(batch, keep=False)
+
+    def _pass(self, batch: Sequence[Line], *, keep: bool) -> tuple[list[_Row], list[Tensor]]:
+        """Read prompts with their drafts: a row for each request, and its states [draft + 1, width]."""
         packed = [row for _, row in batch]
-        reading = read(self.model, packed, pad=self.pad, keep=True)
+        reading = read(self.model, packed, pad=self.pad, keep=keep)
         self.spent(sum(len(row.tokens) for row in packed))
         rows = [
             _Row(Answer(request), reading, line, path)
             for line, (requests, row) in enumerate(batch)
             for request, path in zip(requests, row.paths, strict=True)
         ]
-        owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
-        places = [row.path[len(row.answer.request.prompt) - 1 :] for row in rows]
-        hidden = [reading.hidden[row.line, self.model.tensor(at)] for row, at in zip(rows, places, strict=True)]
-        everything = torch.cat(hidden)
-        noise = NOISE.get(everything.dtype, COARSE_NOISE)
-        for part, logits in self.model.tiles(everything):
-            self._note(owners[part], logits, noise)
-        for row in rows:
-            row.settle(self.ends)
-        return rows
+        places = [self.model.tensor(row.path[len(row.answer.request.prompt) - 1 :]) for row in rows]
+        hidden = [reading.hidden[row.line, at] for row, at in zip(rows, places, strict=True)]
+        if self.seen is not None:
+            for row, states in zip(rows, hidden, strict=True):
+                self.seen(row.answer.request, states)
+        return rows, hidden
 
     def _note(self, owners: Sequence[_Row], logits: Tensor, noise: float) -> None:
         """Note the token to come at one position of each owner, in order. Raises NonFinite."""

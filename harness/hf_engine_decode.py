@@ -104,7 +104,7 @@ def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], se
     tokens: list[Tensor] = []
     noises = [Noise(settings.seed, one.request.item_id, one.request.sample) for one in rows]
     steps = [len(one.ids) for one in rows]
-    for part, logits in model.tiles(hidden):
+    for part, logits in model.head.tiles(hidden):
         check_finite(logits, [one.request.item_id for one in rows[part]])
         tokens.append(choose(logits, settings, noises[part], steps[part]))
     return torch.cat(tokens)

@@ -6,22 +6,18 @@ Knows model classes, attention masks and caches. Does not know items, texts, bat
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import DynamicCache
 
 from harness.errors import ModelError
+from harness.hf_engine_head import Head
 
 __all__ = ["CacheKind", "LanguageModel", "context_limit", "end_token_ids"]
 
 CacheKind = Literal["plain", "window", "opaque"]
-
-TILE_ELEMENTS = 1 << 24
-"""Logits in memory at once: 64 MiB of float32."""
 
 NO_LIMIT = 2**31 - 1
 
@@ -83,9 +79,12 @@ class LanguageModel:
         self._mixed_layers = len(set(layers)) > 1
         self._window: int | None = config.sliding_window if self.kind == "window" else None
         self._attention = getattr(config, "_attn_implementation", None)
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._head = model.get_output_embeddings()
-        self.split_head = self._head is not None and self._body is not model and self._head_agrees()
+        softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._vocabulary = int(config.vocab_size)
+        self.head = Head(model.get_output_embeddings(), softcap, self._vocabulary)
+        self.split_head = self._head_agrees()
+        if not self.split_head:
+            self.head = Head(None, None, self._vocabulary)
         self.takes_trees = self.split_head and self.kind != "opaque" and self._trees_agree()
 
     @property
@@ -150,55 +149,14 @@ class LanguageModel:
         hidden = torch.finfo(self.model.dtype).min
         return torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device).masked_fill(~visible, hidden)
 
-    def logits(self, hidden: Tensor, *, precise: bool = False) -> Tensor:
-        """Give float32 logits [n, vocabulary] of what `forward` gave at n positions.
-
-        As the model rounds them, or `precise`: summed and kept in float32 from the same 16-bit numbers, which
-        a log-probability needs (bf16 logits are 0.125 apart from 16 to 32, and tie choices).
-        """
-        if not self.split_head:
-            return hidden.float()
-        with torch.inference_mode():
-            if precise and self._coarse_head:
-                return self._capped(self._in_float32(hidden))
-            return self._capped(self._head(hidden).float())
-
-    def tiles(self, hidden: Tensor, *, precise: bool = False) -> Iterator[tuple[slice, Tensor]]:
-        """Give the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
-        vocabulary = self._head.weight.shape[0] if self.split_head else hidden.shape[-1]
-        step = max(1, TILE_ELEMENTS // int(vocabulary))
-        for start in range(0, hidden.shape[0], step):
-            rows = slice(start, min(start + step, hidden.shape[0]))
-            yield rows, self.logits(hidden[rows], precise=precise)
-
-    @property
-    def _coarse_head(self) -> bool:
-        """Whether the head is a plain layer of 16-bit weights: quantized heads are used as they are."""
-        return type(self._head) is torch.nn.Linear and self._head.weight.dtype in {torch.bfloat16, torch.float16}
-
-    def _in_float32(self, hidden: Tensor) -> Tensor:
-        """Apply the head in float32, its weights converted a stretch of the vocabulary at a time."""
-        weight, bias, wide = self._head.weight, self._head.bias, hidden.float()
-        logits = torch.empty((hidden.shape[0], weight.shape[0]), dtype=torch.float32, device=hidden.device)
-        step = max(1, TILE_ELEMENTS // weight.shape[1])
-        for start in range(0, weight.shape[0], step):
-            part = slice(start, start + step)
-            logits[:, part] = functional.linear(
-                wide, weight[part].float(), None if bias is None else bias[part].float()
-            )
-        return logits
-
     def tensor(self, rows: Any) -> Tensor:
         """Give integers as a tensor on the model's device."""
         return torch.as_tensor(rows, dtype=torch.long).to(self.device)
 
-    def _capped(self, logits: Tensor) -> Tensor:
-        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
-
     def _trial(self, size: int) -> Tensor:
         """Give a few different tokens, [1, size]."""
-        vocabulary = int(_text_config(self.model).vocab_size)
-        return torch.arange(1, size + 1, device=self.device).remainder(vocabulary)[None]
+        start = self._vocabulary // 2
+        return torch.arange(start, start + size, device=self.device)[None]
 
     def _head_agrees(self) -> bool:
         """Try the head apart against the whole model on a few tokens.
@@ -206,6 +164,8 @@ class LanguageModel:
         Models scale, cap or bias their logits in ways of their own; where this class does not know the way,
         the answers differ here and the whole model is asked instead.
         """
+        if self.model.get_output_embeddings() is None or self._body is self.model:
+            return False
         ids = self._trial(6)
         with torch.inference_mode():
             whole = self.model(input_ids=ids, use_cache=False).logits[0].float()
@@ -213,7 +173,7 @@ class LanguageModel:
         if not hasattr(out, "last_hidden_state"):
             return False
         with torch.inference_mode():
-            apart = self._capped(self._head(out.last_hidden_state[0]).float())
+            apart = self.head.rounded(out.last_hidden_state[0])
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
         return _close(apart, whole)

@@ -1,0 +1,103 @@
+"""A model's output head: hidden states to logits, in the model's own rounding or in full float32, in bounded memory.
+
+Does not know the model before the head, nor what the logits are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Head"]
+
+TILE_ELEMENTS = 1 << 24
+"""Logits in memory at once: 64 MiB of float32."""
+
+
+class Head:
+    """A head and the cap on its logits, if any; `module` is None where hidden states are logits already."""
+
+    def __init__(self, module: Any, softcap: float | None, vocabulary: int) -> None:
+        self._module = module
+        self._softcap = softcap
+        self.vocabulary = vocabulary
+        weight = getattr(module, "weight", None)
+        self._weight: Tensor | None = None
+        # Quantized heads are used as they are: their layer is another class, or their weight is.
+        if type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter:
+            self._weight = weight
+
+    @property
+    def linear(self) -> bool:
+        """Whether the logits of a difference of hidden states are the difference of their logits."""
+        return self._module is None or (self._weight is not None and self._softcap is None)
+
+    def digest(self) -> str:
+        """Identify what the head computes, by its weights; its own for every head whose weights cannot be read."""
+        if self._weight is None:
+            return f"head-{id(self)}"
+        found = hashlib.sha256(f"{self._softcap} {tuple(self._weight.shape)} {self._weight.dtype}".encode())
+        for part in (self._weight, self._module.bias):
+            if part is not None:
+                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def rounded(self, hidden: Tensor) -> Tensor:
+        """Give float32 logits [n, vocabulary] of hidden states [n, width], as the model rounds them."""
+        if self._module is None:
+            return hidden.float()
+        weight = getattr(self._module, "weight", None)
+        if weight is not None and weight.is_floating_point():
+            hidden = hidden.to(weight.dtype)  # some models norm in float32 and hand over in the head's type
+        with torch.inference_mode():
+            return self._capped(self._module(hidden).float())
+
+    def precise(self, hidden: Tensor) -> Tensor:
+        """Give float32 logits [n, vocabulary] summed and kept in float32 from the same 16-bit numbers.
+
+        A log-probability needs this: bf16 logits are 0.125 apart from 16 to 32, and tie choices.
+        """
+        if self._weight is None or self._weight.dtype == torch.float32:
+            return self.rounded(hidden)
+        return self._capped(self._product(hidden, torch.float32))
+
+    def exact(self, hidden: Tensor) -> Tensor:
+        """Give float64 logits [n, vocabulary], where the head's weights can be read; else those of `rounded`."""
+        if self._weight is None:
+            return self.rounded(hidden).double()
+        return self._capped(self._product(hidden, torch.float64))
+
+    def change(self, difference: Tensor) -> Tensor:
+        """Give how float32 logits change with hidden states, [n, vocabulary] of [n, width]; for `linear` heads."""
+        if self._weight is None:
+            return difference.float()
+        return self._product(difference, torch.float32, bias=False)
+
+    def tiles(self, hidden: Tensor, *, precise: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Give the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
+        step = max(1, TILE_ELEMENTS // self.vocabulary)
+        for start in range(0, hidden.shape[0], step):
+            rows = slice(start, min(start + step, hidden.shape[0]))
+            yield rows, self.precise(hidden[rows]) if precise else self.rounded(hidden[rows])
+
+    def _product(self, hidden: Tensor, dtype: torch.dtype, *, bias: bool = True) -> Tensor:
+        """Apply the weights in a wider type, converted a stretch of the vocabulary at a time."""
+        weight, offset, wide = self._weight, self._module.bias if bias else None, hidden.to(dtype)
+        if weight is None:
+            raise TypeError("only a head whose weights can be read is applied in another type")
+        with torch.inference_mode():
+            logits = torch.empty((hidden.shape[0], weight.shape[0]), dtype=dtype, device=hidden.device)
+            step = max(1, TILE_ELEMENTS // weight.shape[1])
+            for start in range(0, weight.shape[0], step):
+                part = slice(start, start + step)
+                own = None if offset is None else offset[part].to(dtype)
+                logits[:, part] = functional.linear(wide, weight[part].to(dtype), own)
+        return logits
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
