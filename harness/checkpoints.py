@@ -167,6 +167,8 @@ def _linear_shapes(tensors: dict[str, Header]) -> set[tuple[int, int]]:
 def _work(job: _Job, folder: Path, say: Progress) -> None:
     """Run the worker to its end, passing on what it says; its noise is shown only if it fails."""
     task = {**_plain(job), "out": str((folder / "model").absolute())}
+    noise_folder = folder / "noise"
+    noise_folder.mkdir()
     log = folder / "worker.log"
     read, write = os.pipe()
     with log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
@@ -177,7 +179,7 @@ def _work(job: _Job, folder: Path, say: Progress) -> None:
             stdout=noise,
             stderr=noise,
             pass_fds=(write,),
-            cwd=folder,  # GPTQModel leaves a folder of logs where it works
+            cwd=noise_folder,  # GPTQModel leaves a folder of logs where it works
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for this process, which then ends that one
         )
@@ -241,6 +243,7 @@ def _last_words(log: Path) -> str:
 def _finish(job: _Job, folder: Path, calibration: Calibration, started: float) -> None:
     """Put the worker's files in place, the source's tokenizer beside them, and a sidecar naming the calibration."""
     (folder / "worker.log").unlink()
+    shutil.rmtree(folder / "noise")
     for file in (folder / "model").iterdir():
         file.rename(folder / file.name)
     (folder / "model").rmdir()
