@@ -190,7 +190,7 @@ FORMATS: dict[str, Callable[[Path, Path], None]] = {
     "compressed-tensors": _compressed_tensors,
     "gguf": _gguf,
 }
-"""Method to the function that writes the plain model in the first folder, in that format, to the second (existing) folder."""
+"""Method to the function that writes the plain model of the first folder, in that format, to the second one."""
 
 
 def rounded_model(plain: Path, out: Path) -> Path:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from harness import stats
 from harness.config import Experiment
 from harness.errors import ConfigError, Problem
-from harness.rules import Rules
 from harness.records import Item
+from harness.rules import Rules
 
 __all__ = ["Power", "Unit", "check_power", "plan_units", "power_table"]
 

@@ -1,7 +1,7 @@
 """The nouns of quantcliff: what is asked, what was answered, what it scored.
 
 Frozen, plain data. They know how to become JSON and how to come back from it, and nothing else: no model, no file,
-no statistics. Scores are proportions in [0, 1]; token counts are counted with the baseline's tokenizer; times are seconds.
+no statistics. Scores are proportions in [0, 1]; tokens are counted with the baseline's tokenizer; times are seconds.
 """
 
 from __future__ import annotations
