@@ -1,7 +1,7 @@
-"""The process that runs GPTQModel: ``python -m harness.checkpoints_worker FD``, with the task as JSON on standard input.
+"""The process that runs GPTQModel: ``python -m harness.checkpoints_worker FD``, the task as JSON on standard input.
 
-Writes progress, a sentence to a line, to the file descriptor FD; whatever the libraries print goes to standard output and
-error. Called by `harness.checkpoints` alone, which has checked the task.
+Writes progress, a sentence to a line, to the file descriptor FD; whatever the libraries print goes to standard output
+and error. Called by `harness.checkpoints` alone, which has checked the task.
 """
 
 from __future__ import annotations
