@@ -89,6 +89,7 @@ def told(done: Erased) -> list[str]:
         f"removed: the texts of {done.stored_items} item(s) and {done.answers} answer(s); {files}",
         "kept: ids, digests, scores and log-probabilities; the verdict can be computed again as before",
     ]
+    lines.append("not reached: copies outside of the run, such as a step summary or a comment that was posted")
     if done.relatives:
         lines.append(
             f"left alone: {done.relatives} item(s) that share a source with them, and perhaps some text: "
