@@ -60,7 +60,7 @@ GOLDEN = {
     ("long_context", "lookup"): "997aef6e4634ae11",
     ("long_context", "chain"): "1e427efc270d25e5",
     ("multi_hop_math", "chains"): "a1884e27ba470105",
-    ("typical", "additions"): "3ca82205d6b4f8be",
+    ("typical", "additions"): "4b9d49cb4a1a11b5",
     ("typical", "groups"): "643b80e00edf61f3",
     ("typical", "facts"): "95cb7e82cf5539a9",
     ("low_resource_languages", "cldr_choice"): "4add01c3ed9fd74c",  # with the CLDR of Babel 2.18
@@ -319,3 +319,14 @@ def test_a_length_without_a_tokenizer_is_refused():
     """Without a tokenizer to count with, a text of so many tokens is refused; the message says how to name one."""
     with pytest.raises(ValueError, match="tokenizer"):
         docs("long_context", "needle", items=1)
+
+
+@pytest.mark.parametrize(("folder", "file"), GENERATED)
+def test_the_example_is_a_real_item(folder, file):
+    """What slice.yml shows of a task is its first item of seed 0, word by word."""
+    name = read(TASKS / folder / f"{file}.yaml")["task"]
+    shown = read(TASKS / folder / "slice.yml")["examples"][name]
+    first = docs(folder, file, items=1)[0]
+    assert shown["prompt"].split() == first["prompt"].split()
+    assert shown["answer"] == first["target"]
+    assert shown.get("choices") == first.get("choices")

@@ -47,7 +47,7 @@ def additions(**metadata: Any) -> dict[str, datasets.Dataset]:
                 "id": f"size={cell['size']}/{number}",
                 "size": cell["size"],
                 "cluster": f"size={cell['size']}/{number}",
-                "prompt": f"What is {first} + {second}?",
+                "prompt": f"Calculate {first} + {second}. Reply with the result only.",
                 "target": str(first + second),
                 "chance": 0.0,
                 "language": "en",
