@@ -104,7 +104,7 @@ def _read_task(task: str, file: Path, options: ImportOptions, rows: Rows) -> Non
 
 def _filter(lines: Sequence[Mapping[str, Any]], file: Path, options: ImportOptions, rows: Rows) -> str | None:
     found = list(dict.fromkeys(line.get("filter") for line in lines))
-    if options.filter is not None:
+    if options.filter is not None and len(found) > 1:
         if options.filter not in found:
             raise UsageError(f"{file}: there is no filter {options.filter!r}; there are: {', '.join(map(str, found))}")
         return options.filter

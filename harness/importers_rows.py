@@ -47,7 +47,7 @@ class ImportOptions:
     metric: str | None = None
     """Metric of an lm_eval log, or scorer (``scorer`` or ``scorer.key``) of an Inspect log; found unless given."""
     filter: str | None = None
-    """Filter of an lm_eval log; the first unless given."""
+    """Filter of an lm_eval log, where a task has several; the first unless given."""
     repeats: Literal["refuse", "mean"] = "refuse"
     """What to do with an item that stands in a table several times with different scores."""
 
