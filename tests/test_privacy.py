@@ -266,3 +266,14 @@ def test_a_secret_of_one_item_is_in_no_other(runs: dict[str, Path]) -> None:
     items = RunDir(runs["full"]).items()
     assert [own_word(index) in item.prompt for index, item in enumerate(items)] == [True] * 120
     assert sum(own_word(5) in json.dumps(item.doc) for item in items) == 1
+
+
+def test_the_page_says_how_the_run_was_made(runs: dict[str, Path]) -> None:
+    """Command, devices, settings, methods, answers spent: on the page, from the run's files, not in the comparison."""
+    page = texts(runs["full"])["report.html"]
+    assert "quantcliff run " in page
+    assert "private.yaml --output" in page
+    for name in ("devices.nf4", "engines.bf16", "quantization.nf4", "sampling.temperature", "dtype.bf16", "looks"):
+        assert f">{name}<" in page, name
+    assert "360 answers of the 360 that the fixed plan asks for" in page
+    assert "quantcliff run" not in (runs["full"] / "comparisons.json").read_text(encoding="utf-8")

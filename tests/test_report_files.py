@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import report_data
 
-from harness import report
+from harness import cli, report
 from harness.errors import StoreError
 from harness.evidence import Evidence
 from harness.report_junit import junit
@@ -173,3 +175,42 @@ def test_a_summary_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="step summary"):
         report.write(tmp_path / "run", report_data.passing(), Evidence())
     assert (tmp_path / "run" / "report.md").exists()
+
+
+def write_csv(path: Path, right: range) -> Path:
+    """A table of 200 items in two strata, of which the first `right` are answered right."""
+    rows = [f"q{index},{int(index in right)},{'ab'[index % 2]}" for index in range(200)]
+    path.write_text("\n".join(["id,score,part", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def foreign(tmp_path: Path, *more: object) -> int:
+    """Compare two tables of another tool by the command line, and give the exit code."""
+    base, other = write_csv(tmp_path / "base.csv", range(180)), write_csv(tmp_path / "other.csv", range(100))
+    words = ["compare", "--baseline", base, "--candidate", f"int4={other}", "--item", "id", "--score", "score"]
+    return cli._run([str(word) for word in (*words, "--stratum", "part", "--margin", "0.1", "--quiet", *more)])
+
+
+def test_a_comparison_of_other_tools_files_leaves_reports_where_it_is_told_to(tmp_path):
+    """With --output all reports and the comparison lie there; the page names the files that were compared."""
+    assert foreign(tmp_path, "--output", tmp_path / "out") == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.html", "report.md", "junit.xml", "comparisons.csv", "comparisons.json", "verdict.json"} <= names
+    assert json.loads((tmp_path / "out" / "comparisons.json").read_text())["verdict"] == "fail"
+    assert "other.csv" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_of_other_tools_files_leaves_nothing_unless_told_to(tmp_path):
+    """Without --output only the two tables are there afterwards."""
+    assert foreign(tmp_path) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"base.csv", "other.csv"}
+
+
+def test_a_foreign_comparison_is_not_written_over_a_runs_own(tmp_path, capsys):
+    """A run's directory as --output, or --output for a run, ends in 2 and changes nothing."""
+    (tmp_path / "run.json").write_text("{}")
+    assert foreign(tmp_path, "--output", tmp_path) == 2
+    assert "a run lies there" in capsys.readouterr().err
+    assert cli._run(["compare", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "the reports of a run lie in" in capsys.readouterr().err
+    assert not (tmp_path / "comparisons.json").exists()

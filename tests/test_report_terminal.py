@@ -119,6 +119,49 @@ def test_no_figure_is_said_twice():
     assert words.undecided_sentence(stuck, "nf4").endswith("margin 5.0: all its items share one source.")
 
 
+def test_names_break_between_their_words():
+    """A name that is too long for its column goes on beside the next rows, broken after a comma or an underscore."""
+    name = {"task": "lookup", "keys": "5", "subject": "high_school_us_history_of_the_nineteenth_century"}
+    made = report_data.stratum("long", name, n=100, base=0.6, drop=0.3, margin=0.05)
+    found = tuple(dataclasses.replace(_one(), name=f"v{index}", strata=(made,)) for index in range(3))
+    judged = Judgement("fail", 1, {"alpha": 0.05}, found, "bf16")
+    whole = set(re.split(r"[,_=]", ",".join(f"{axis}={level}" for axis, level in name.items())))
+    for width in (80, 108):
+        rows = re.search(r"^long\b.*margin 5.0.*\n((?:.+\n)+)", printed(judged, width=width), re.MULTILINE)[1]
+        pieces = re.split(r"[,_=\s]+", "".join(re.match(r"(\S+ )*", line)[0] for line in rows.splitlines()).strip())
+        assert len(rows.splitlines()) >= 3, width
+        assert set(pieces) <= whole | {"100"}, width
+
+
+def test_what_the_average_hides_names_its_candidate():
+    """With two candidates a reader must see whose average it is."""
+    judged = report_data.judgement()
+    text = printed(judged, width=200)
+    hidden = [one for one in judged.candidates if one.hidden]
+    assert hidden
+    for one in hidden:
+        assert f"  {one.name}: {one.hidden}" in text
+
+
+def test_one_slice_called_all_has_one_average():
+    """Where the whole is one slice the same figures stand there once, on a terminal, in Markdown and on the page."""
+    judged = report_data.passing()
+    average = _one().averages[0]
+    whole = dataclasses.replace(average, slice="all")
+    twice = dataclasses.replace(judged.candidates[0], averages=(whole, whole, dataclasses.replace(whole, n=7)))
+    assert words.averages(twice) == (whole, dataclasses.replace(whole, n=7))
+    once = dataclasses.replace(judged, candidates=(dataclasses.replace(twice, averages=(whole, whole)),))
+    assert len(re.findall(r"^all +int8 ", printed(once, width=80), re.MULTILINE)) == 1
+
+
+def test_what_is_left_out_is_where_it_is_said_to_be():
+    """A run's report.md holds the rest of a long list; a comparison that wrote no files names --json."""
+    judged = report_data.judgement()
+    assert "more, listed in report.md" in printed(judged, Evidence(path="results/x"))
+    assert "report.md" not in printed(judged, Evidence())
+    assert "more, which --json holds" in printed(judged, Evidence())
+
+
 def test_colour_never_stands_alone():
     """Without escapes, the coloured report is the plain one: nothing is said by colour only."""
     judged = report_data.judgement()
