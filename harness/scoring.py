@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 __all__ = [
     "abstained",
     "announced_number",
     "ascii_digits",
+    "contains_any",
+    "exactly_any",
     "last_number",
+    "matches_any",
     "mentions",
+    "near_number",
     "numbers",
     "only_number",
+    "overlap",
     "plain",
     "says_number",
 ]
@@ -103,3 +109,44 @@ def mentions(text: str, target: str) -> float:
     if _UNSPACED.search(wanted):
         return float(wanted.replace(" ", "") in answer.replace(" ", ""))
     return float(f" {wanted} " in f" {answer} ")
+
+
+def _lenient(text: str) -> str:
+    """Give a text without regard to case, width and runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def exactly_any(text: str, targets: Sequence[str]) -> float:
+    """Score 1 where the answer is one of the targets, but for white space around it and Unicode composition."""
+    given = unicodedata.normalize("NFC", text).strip()
+    return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
+
+
+def contains_any(text: str, targets: Sequence[str]) -> float:
+    """Score 1 where one of the targets stands somewhere in the answer, whatever its case, width and white space."""
+    given = _lenient(text)
+    return float(any(_lenient(one) in given for one in targets))
+
+
+def matches_any(text: str, patterns: Sequence[str]) -> float:
+    """Score 1 where one of the regular expressions (Python's) is found in the answer."""
+    return float(any(re.search(one, text) for one in patterns))
+
+
+def near_number(text: str, target: str, tolerance: float) -> float:
+    """Score 1 where the announced number, or the last one, is within `tolerance` of the target."""
+    _, announced, rest = text.casefold().rpartition("answer:")
+    found = numbers(rest)[:1] if announced else numbers(text)[-1:]
+    wanted = Decimal(target.replace(",", ""))
+    return float(bool(found) and abs(found[0] - wanted) <= Decimal(str(tolerance)))
+
+
+def overlap(text: str, targets: Sequence[str]) -> float:
+    """Score in [0, 1] by the best chrF against the targets.
+
+    Popovic 2015, "chrF: character n-gram F-score for automatic MT evaluation", WMT; sacrebleu's implementation and
+    defaults (character order 6, beta 2), divided by 100.
+    """
+    from sacrebleu.metrics.chrf import CHRF
+
+    return float(CHRF().sentence_score(text, list(targets)).score) / 100

@@ -17,7 +17,8 @@ from harness.seeded import order
 from harness.slices_catalogue import SliceInfo, TaskInfo, catalogue
 from harness.slices_items import Prompting, doc_level, make_item
 from harness.slices_problems import Problems, check_spec
-from harness.strata import level_text, stratum_of
+from harness.strata import NoItems, level_text, stratum_of
+from harness.traffic import BadRows
 
 __all__ = ["SliceBuilder"]
 
@@ -53,12 +54,15 @@ class SliceBuilder:
             problems.say(f"{place}.axes", f"{names} has not all of these axes together: {', '.join(spec.axes)}")
             return []
         items: list[Item] = []
+        before = len(problems.found)
         for note in having:
             if lacking := [axis for axis in spec.split_by or () if axis != TASK and not _has(note, axis)]:
                 text = f"{note.name} has no axis {lacking[0]!r}: choose the tasks that have it with tasks: [...]"
                 problems.say(f"{place}.split_by", text)
                 continue
             items += self._own_task(spec, info, note, place, problems)
+        if not items and len(problems.found) == before:
+            problems.say(f"{place}.axes" if spec.axes else place, f"{info.name} has nothing to ask on these levels")
         return items
 
     def _own_task(self, spec: SliceSpec, info: SliceInfo, note: TaskInfo, place: str, problems: Problems) -> list[Item]:
@@ -74,17 +78,37 @@ class SliceBuilder:
             **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
             **{name: value for name, value in spec.options.items() if name != "metric"},
         }
-        try:
-            task = slices_tasks.own_tasks([note.name], metadata)[note.name]
-        except (ValueError, OSError) as error:
-            problems.say(f"{place}", f"{note.name}: {error}")
+        task = self._made(note, metadata, spec, place, problems)
+        if task is None:
             return []
-        axes = [*note.levels, *note.axis_fields]
         by_task = TASK in spec.split_by if spec.split_by is not None else info.splits_by_task
         full_split = (*((TASK,) if by_task else ()), *split_by)
-        placed = [({TASK: note.label} | _levels(doc, axes), number, doc) for number, doc in enumerate(task.eval_docs)]
-        self._check_counts(spec, placed, split_by, place, problems)
+        placed = [
+            ({TASK: note.label} | _levels(doc, note.levels) | dict(doc.get(note.free_axes) or {}), number, doc)
+            for number, doc in enumerate(task.eval_docs)
+        ]
+        if not note.at_most:
+            self._check_counts(spec, placed, split_by, place, problems)
         return self._items(task, placed, full_split, spec)
+
+    def _made(
+        self, note: TaskInfo, metadata: Mapping[str, Any], spec: SliceSpec, place: str, problems: Problems
+    ) -> Any | None:
+        """Let the task make its documents; None where it cannot, and why is a problem.
+
+        That it has nothing to ask is a problem only where it was named, or where it is the slice's last task.
+        """
+        try:
+            return slices_tasks.own_tasks([note.name], metadata)[note.name]
+        except NoItems as error:
+            if spec.tasks:
+                problems.say(f"{place}.tasks", f"{note.name}: {error}")
+        except BadRows as error:
+            for line in error.lines:
+                problems.say_once(f"{place}.options.file", line)
+        except (ValueError, OSError) as error:
+            problems.say_once(place, f"{note.name}: {error}")
+        return None
 
     def _check_counts(
         self,
@@ -207,7 +231,7 @@ class SliceBuilder:
 
 
 def _has(note: TaskInfo, axis: str) -> bool:
-    return axis == TASK or axis in note.levels or axis in note.axis_fields
+    return axis == TASK or axis in note.levels or bool(note.free_axes)
 
 
 def _levels(doc: Mapping[str, Any], axes: Iterable[str]) -> dict[str, str]:

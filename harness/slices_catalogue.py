@@ -53,8 +53,10 @@ class TaskInfo:
     """What `options` of a config may say to it."""
     optional: bool
     """Whether it must be asked for by name, because it needs a download or `data_dir`."""
-    axis_fields: tuple[str, ...] = ()
-    """Fields of the documents that may be axes too, where the data say which there are."""
+    free_axes: str = ""
+    """The field of the documents whose own fields are axes too, where the data say which there are."""
+    at_most: bool = False
+    """Whether `items` is the most per stratum, not the number that must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ def _task(data: Mapping[str, Any], *, optional: bool) -> TaskInfo:
         split_by=tuple(own.get("split_by", ())),
         options=tuple(own.get("options", ())),
         optional=optional,
-        axis_fields=tuple(own.get("axis_fields", ())),
+        free_axes=own.get("free_axes", ""),
+        at_most=bool(own.get("at_most")),
     )
 
 

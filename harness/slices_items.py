@@ -118,6 +118,8 @@ def make_item(
 def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
     """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
     chat: Callable[..., str] | None = how.chat if how.template else None
+    if doc.get("turns") or doc.get("system"):
+        return _conversation(task, doc_id, doc, how)
     context = task.fewshot_context(
         doc,
         num_fewshot=task.config.num_fewshot or 0,
@@ -135,6 +137,27 @@ def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) ->
         metadata=(task.task_name, doc_id, 1),
         apply_chat_template=how.template,
         chat_template=chat,
+    )
+    return context, made if isinstance(made, list) else [made]
+
+
+def _conversation(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
+    """Give the prompt of a conversation, or of a question with a system message of its own.
+
+    Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
+    """
+    system = "\n\n".join(one for one in (how.system, doc.get("system")) if one)
+    if how.template:
+        turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
+        context = how.chat([*([{"role": "system", "content": system}] if system else []), *turns])
+    else:
+        context = f"{system}\n\n{doc['prompt']}" if system else doc["prompt"]
+    made = task.construct_requests(
+        doc=doc,
+        ctx=context,
+        metadata=(task.task_name, doc_id, 1),
+        apply_chat_template=how.template,
+        chat_template=how.chat if how.template else None,
     )
     return context, made if isinstance(made, list) else [made]
 
@@ -176,5 +199,5 @@ def _plain_json(doc: Mapping[str, Any], task: Any) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{task.task_name} has a document that is not plain text and numbers: {error}") from error
     if task.config.doc_to_text == "prompt" and isinstance(stored.get("prompt"), str):
-        stored["prompt"] = ""
+        stored |= {name: "" for name in ("prompt", "turns", "system") if name in stored}
     return stored

@@ -32,6 +32,11 @@ class Problems:
         """Add one problem."""
         self.found.append(Problem(path, message))
 
+    def say_once(self, path: str, message: str) -> None:
+        """Add one problem, unless it was said already: two tasks may read the same file."""
+        if Problem(path, message) not in self.found:
+            self.say(path, message)
+
 
 def select(experiment: Experiment, only: Sequence[str]) -> list[tuple[int, SliceSpec]]:
     """Give the slices that `only` asks for, all where it is empty. Raises UsageError where a pattern fits none."""
@@ -64,9 +69,9 @@ def check_spec(spec: SliceSpec, info: SliceInfo, place: str, context_limit: int 
     notes = [info.note(name) for name in spec.tasks if name in info.tasks] or list(info.notes)
     for axis, levels in spec.axes.items():
         problems += _axis_problems(axis, levels, info, notes, f"{place}.axes")
-    known = sorted({axis for note in notes for axis in (*note.levels, *note.axis_fields)} | {"task"})
+    known = sorted({axis for note in notes for axis in note.levels} | {"task"})
     for axis in spec.split_by or ():
-        if axis not in known:
+        if axis not in known and not any(note.free_axes for note in notes):
             problems.append(
                 Problem(f"{place}.split_by", f"{axis!r} is no axis of {info.name}.{suggestion(axis, known)}")
             )
@@ -96,9 +101,9 @@ def _axis_problems(
 ) -> list[Problem]:
     having = [note for note in notes if axis in note.levels]
     if not having:
-        if any(axis in note.axis_fields for note in notes):
+        if any(note.free_axes for note in notes):
             return []
-        known = sorted({name for note in notes for name in (*note.levels, *note.axis_fields)})
+        known = sorted({name for note in notes for name in note.levels})
         return [Problem(f"{place}.{axis}", f"{axis!r} is no axis of {info.name}.{suggestion(axis, known)}")]
     if not levels:
         return [Problem(f"{place}.{axis}", "is left without a level: give at least one, or leave the axis out")]
@@ -132,4 +137,4 @@ def _left_out(spec: SliceSpec, note: TaskInfo) -> bool:
     """Whether the slice's choice of tasks and axes keeps a task out."""
     if spec.tasks:
         return note.name not in spec.tasks
-    return note.optional or any(axis not in note.levels and axis not in note.axis_fields for axis in spec.axes)
+    return note.optional or any(axis not in note.levels for axis in spec.axes)

@@ -15,7 +15,12 @@ from typing import Any
 from harness.records import stratum_name
 from harness.seeded import order
 
-__all__ = ["NONE", "Wanted", "cells", "draw_plan", "level_text", "pick", "stratum_of", "wanted"]
+__all__ = ["NONE", "NoItems", "Wanted", "cells", "draw_plan", "level_text", "pick", "stratum_of", "wanted"]
+
+
+class NoItems(ValueError):
+    """A task has nothing to ask of what is wanted: another task of the slice may."""
+
 
 NONE = "none"
 """The level of an item that an axis does not apply to, such as the depth of a needle that is absent."""
@@ -100,7 +105,8 @@ def pick(docs: Iterable[Mapping[str, Any]], want: Wanted, task: str) -> list[dic
     """Keep the documents on the wanted levels, and of each stratum the wanted number.
 
     Which ones is a lasting random choice by the document's ``cluster``, so that languages that share their problems
-    keep the same problems. Documents carry ``id``, ``cluster`` and each axis as text.
+    keep the same problems. Documents carry ``id``, ``cluster`` and each axis as text. Raises NoItems
+    where none is left.
     """
     strata: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for doc in docs:
@@ -110,4 +116,6 @@ def pick(docs: Iterable[Mapping[str, Any]], want: Wanted, task: str) -> list[dic
     for own in strata.values():
         own.sort(key=lambda doc: (order(str(doc["cluster"]), want.seed, task), str(doc["id"])))
         kept += own[: want.items]
+    if not kept:
+        raise NoItems(f"{task} has no item on these levels")
     return kept

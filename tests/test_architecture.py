@@ -24,7 +24,19 @@ ROWS: tuple[tuple[str, ...], ...] = (
     # the nouns
     ("records", "verdicts", "evidence", "sanitize", "seeded", "redaction"),
     # what people type, pure functions on arrays, small tools
-    ("config", "stats*", "strata", "scoring", "tail_events", "outcomes", "floor", "datafiles", "privacy", "divergence"),
+    (
+        "config",
+        "stats*",
+        "strata",
+        "scoring",
+        "tail_events",
+        "outcomes",
+        "floor",
+        "datafiles",
+        "scoring_json",
+        "privacy",
+        "divergence",
+    ),
     ("resources", "devices", "cache", "quiet", "progress", "calibration_texts", "doctor_models", "checkpoints_worker"),
     # parts of judging, of loading a model, of keeping a run
     (
@@ -41,7 +53,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "manifest",
         "engine",
     ),
-    ("averages", "decisions", "filler", "planning", "models", "slices*", "erasing"),
+    ("averages", "decisions", "filler", "traffic", "planning", "models", "slices*", "erasing"),
     ("compare", "gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
     ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "checkpoints", "doctor", "report*"),

@@ -1,0 +1,71 @@
+"""The user's own JSON-lines file as lm_eval tasks: one for answers in writing, one for choices.
+
+The file is named by the option ``file``. lm_eval calls the functions named in the YAML files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from harness.scoring import contains_any, exactly_any, matches_any, near_number, overlap
+from harness.scoring_json import fits_schema
+from harness.seeded import order
+from harness.strata import NoItems, level_text, stratum_of
+from harness.traffic import documents, read_rows
+
+
+def written(**metadata: Any) -> dict[str, datasets.Dataset]:
+    """Give the questions that are answered in writing."""
+    return _chosen(metadata, choosing=False)
+
+
+def choices(**metadata: Any) -> dict[str, datasets.Dataset]:
+    """Give the questions that are answered by choosing."""
+    return _chosen(metadata, choosing=True)
+
+
+def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Judge an answer by the scorer that its line names."""
+    text, targets = results[0], doc["targets"]
+    scorer = doc["scorer"]
+    if scorer == "numeric":
+        return {"score": max(near_number(text, one, doc["tolerance"]) for one in targets)}
+    if scorer == "json_schema":
+        return {"score": fits_schema(text, json.loads(doc["schema"]))}
+    return {
+        "score": {"exact": exactly_any, "contains": contains_any, "regex": matches_any, "chrf": overlap}[scorer](
+            text, targets
+        )
+    }
+
+
+def _chosen(metadata: dict[str, Any], *, choosing: bool) -> dict[str, datasets.Dataset]:
+    file = metadata.get("file")
+    if not file:
+        raise ValueError("name the file of your traffic with options: {file: traffic.jsonl}")
+    path = Path(metadata.get("data_dir") or ".") / str(file)
+    rows = read_rows(path)
+    docs = documents(rows, choosing=choosing)
+    axes = {axis: {level_text(one) for one in levels} for axis, levels in (metadata.get("axes") or {}).items()}
+    split_by = metadata.get("split_by") or ()
+    known = set(docs[0].get("strata", {})) if docs else set()
+    for axis in (*axes, *split_by):
+        if docs and axis not in known:
+            raise ValueError(
+                f"no line of {path.name} has {axis!r} among its strata ({', '.join(sorted(known)) or 'none'})"
+            )
+    kept: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for doc in sorted(docs, key=lambda doc: order(doc["id"], metadata.get("seed", 0), "traffic")):
+        place = doc.get("strata", {})
+        if all(place[axis] in levels for axis, levels in axes.items()):
+            kept[stratum_of(place, split_by)].append(doc)
+    most = int(metadata.get("items", 100))
+    found = [doc for own in kept.values() for doc in own[:most]]
+    if not found:
+        raise NoItems(f"{path.name} has no such lines")
+    return {"test": datasets.Dataset.from_list(found)}

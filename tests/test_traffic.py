@@ -1,0 +1,238 @@
+"""The user's own JSON-lines file: validated whole, asked turn by turn, judged line by line, private in its messages."""
+
+from __future__ import annotations
+
+import json
+
+import conftest
+import pytest
+from test_slices import experiment
+
+from harness.errors import ConfigError
+from harness.records import ChoiceLogprobs, Generation
+from harness.slices import Scorer, load_items
+from harness.traffic import BadRows, read_rows
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+GOOD = [
+    {"id": "a", "prompt": "Capital of France?", "scorer": "exact", "target": "Paris",
+     "strata": {"plan": "free", "churned": True}},
+    {"id": "b", "prompt": "Order 4471?", "scorer": "contains", "target": ["4471", "No. 4,471"],
+     "strata": {"plan": "paid"}},
+    {"id": "c", "prompt": "What is 3 / 4?", "scorer": "numeric", "target": 0.75, "tolerance": 0.01,
+     "weight": 5, "cluster": "sums"},
+    {"id": "d", "prompt": "Give a date.", "scorer": "regex", "target": r"\d{4}-\d\d-\d\d", "strata": {"plan": "paid"}},
+    {"id": "e", "prompt": "The city as JSON.", "scorer": "json_schema", "schema": SCHEMA},
+    {"id": "f", "prompt": "Translate: good morning", "scorer": "chrf", "target": "bonjour", "language": "fr"},
+    {"id": "g", "prompt": "Spam?", "scorer": "choice", "choices": ["yes", "no"], "target": "no",
+     "strata": {"plan": "free"}},
+    {
+        "id": "h",
+        "messages": [
+            {"role": "system", "content": "You are terse."},
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Hi."},
+            {"role": "user", "content": "What did I say?"},
+        ],
+        "scorer": "contains",
+        "target": "hello",
+    },
+]  # fmt: skip
+
+
+def write(path, rows):
+    """Write rows as JSON lines and give the file."""
+    path.write_text(
+        "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The small tokenizer of the tests, with a chat template."""
+    return conftest.make_tokenizer(100_000)
+
+
+def load(tokenizer, file, **more):
+    """The items of a file, by their names."""
+    sampling = more.pop("sampling", {})
+    spec = {"name": "traffic", "options": {"file": str(file)}, **more}
+    return {item.id.split("/")[1]: item for item in load_items(experiment(spec, **sampling), tokenizer)}
+
+
+@pytest.fixture
+def items(tokenizer, tmp_path):
+    """The items of the good rows."""
+    return load(tokenizer, write(tmp_path / "traffic.jsonl", GOOD))
+
+
+def test_every_line_becomes_an_item(items):
+    """Weight, cluster, language, levels and kind are what the line says; an axis that it leaves out is `none`."""
+    assert set(items) == set("abcdefgh")
+    assert items["c"].weight == 5
+    assert items["c"].cluster == "sums"
+    assert items["f"].language == "fr"
+    assert items["g"].kind == "choice"
+    assert items["g"].choices == ("yes", "no")
+    assert items["g"].chance == 0.5
+    assert items["a"].levels == {"task": "written", "plan": "free", "churned": "true"}
+    assert items["e"].levels == {"task": "written", "plan": "none", "churned": "none"}
+
+
+RIGHT = {
+    "a": ["Paris", " Paris\n"],
+    "b": ["It is order 4471, on its way.", "no. 4,471"],
+    "c": ["0.75", "So 3 / 4 is 0.745", "Answer: 0.76 roughly 2"],
+    "d": ["On 2024-02-29 then"],
+    "e": ['{"city": "Rome"}', '```json\n{"city": "Rome", "more": [1]}\n```'],
+    "f": ["bonjour"],
+    "h": ["You said HELLO."],
+}
+WRONG = {
+    "a": ["paris", "Paris.", ""],
+    "b": ["order 447"],
+    "c": ["0.70", "none"],
+    "d": ["on 29 February"],
+    "e": ['{"town": "Rome"}', 'Here: {"city": "Rome"}', '{"city": "Rome"', '{"city": NaN}', "null", ""],
+    "f": ["xyz"],
+    "h": ["nothing"],
+}
+
+
+def test_each_line_is_judged_by_its_own_scorer(items):
+    """Right answers score 1 and wrong ones 0 under every scorer."""
+    scorer = Scorer(list(items.values()))
+    for expected, answers in ((1.0, RIGHT), (0.0, WRONG)):
+        for name, texts in answers.items():
+            for text in texts:
+                found, _ = scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))
+                assert found == expected, (name, text)
+
+
+def test_chrf_is_sacrebleus(items):
+    """A near answer scores what sacrebleu says, divided by 100.
+
+    >>> sacrebleu.sentence_chrf("bonsoir", ["bonjour"]).score
+    27.526...
+    """
+    import sacrebleu
+
+    found, _ = Scorer(list(items.values())).score(items["f"], Generation(items["f"].id, "bonsoir", (), "eos", 1))
+    assert found == pytest.approx(sacrebleu.sentence_chrf("bonsoir", ["bonjour"]).score / 100)
+    assert 0 < found < 1
+
+
+def test_choices_are_weighed(items):
+    """The likelier choice per byte is taken."""
+    scorer = Scorer(list(items.values()))
+    right = ChoiceLogprobs(items["g"].id, (-9.0, -2.0), (1, 1), (False, True), 9)
+    wrong = ChoiceLogprobs(items["g"].id, (-3.0, -5.0), (1, 1), (True, False), 9)
+    assert scorer.score(items["g"], right)[0] == 1.0
+    assert scorer.score(items["g"], wrong)[0] == 0.0
+
+
+def test_conversations_are_asked_turn_by_turn(items, tokenizer):
+    """With a template the prompt is the template's own of these turns; without one it is a transcript."""
+    expected = tokenizer.apply_chat_template(GOOD[-1]["messages"], tokenize=False, add_generation_prompt=True)
+    assert items["h"].prompt == expected
+
+
+def test_conversations_without_a_template_are_transcripts(tokenizer, tmp_path):
+    """Where no template is used, the turns are written out with who speaks, the system message first."""
+    plain = load(tokenizer, write(tmp_path / "t.jsonl", GOOD), sampling={"chat_template": False})
+    assert plain["h"].prompt == "You are terse.\n\nUser: Hello\n\nAssistant: Hi.\n\nUser: What did I say?"
+
+
+def test_a_system_message_of_the_run_comes_first(tokenizer, tmp_path):
+    """The config's system message and the line's own stand in one, as lm_eval joins them."""
+    both = load(tokenizer, write(tmp_path / "t.jsonl", GOOD), sampling={"system": "Be kind."})
+    assert both["h"].prompt.startswith("<|system|>Be kind.\n\nYou are terse.<eos><|user|>Hello")
+    assert both["a"].prompt == "<|system|>Be kind.<eos><|user|>Capital of France?<eos><|assistant|>"
+
+
+def test_users_who_left_can_be_a_stratum(tokenizer, tmp_path):
+    """A label is an axis: it splits and filters like any other."""
+    file = write(tmp_path / "t.jsonl", GOOD)
+    split = load(tokenizer, file, split_by=["churned"])
+    assert {item.stratum for item in split.values()} == {"churned=true", "churned=none"}
+    assert set(load(tokenizer, file, axes={"plan": ["paid"]})) == {"b", "d"}
+    assert set(load(tokenizer, file, axes={"plan": ["free"]})) == {"a", "g"}
+
+
+def test_items_is_the_most_per_stratum_and_lasts(tokenizer, tmp_path):
+    """Of many lines so many are kept, the same ones in whatever order the file has them."""
+    rows = [{"prompt": f"Say {n}", "scorer": "contains", "target": str(n)} for n in range(40)]
+    some = load(tokenizer, write(tmp_path / "one.jsonl", rows), items=10)
+    assert len(some) == 10
+    assert set(load(tokenizer, write(tmp_path / "two.jsonl", rows[::-1]), items=10)) == set(some)
+
+
+BAD = [
+    ('{"prompt": "x"', "is not JSON"),
+    ("[1]", "is not a JSON object"),
+    ({"scorer": "exact", "target": "x"}, "give either prompt or messages"),
+    ({"prompt": " ", "scorer": "exact", "target": "x"}, "prompt is empty"),
+    ({"prompt": "secret", "target": "x"}, "scorer: is missing"),
+    ({"prompt": "secret", "scorer": "exacct", "target": "x"}, "scorer is none of exact, choice"),
+    ({"prompt": "secret", "scorer": "exact"}, "needs a target"),
+    ({"prompt": "secret", "scorer": "numeric", "target": "many"}, "needs a number"),
+    ({"prompt": "secret", "scorer": "regex", "target": "("}, "not a regular expression"),
+    ({"prompt": "secret", "scorer": "json_schema"}, "needs a schema"),
+    ({"prompt": "secret", "scorer": "json_schema", "schema": {"type": "objct"}}, "is not JSON Schema"),
+    ({"prompt": "secret", "scorer": "json_schema", "schema": {"$ref": "http://x/y"}}, "another document"),
+    ({"prompt": "secret", "scorer": "choice", "choices": ["a"], "target": "a"}, "two or more different choices"),
+    ({"prompt": "secret", "scorer": "choice", "choices": ["a", "b"], "target": "c"}, "not one of the choices"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "choices": ["a", "b"]}, "choices are for"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "weight": 0}, "weight"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "weigth": 1}, "weigth: is not a key here"),
+    ('{"prompt": "secret", "scorer": "exact", "target": "x", "weight": NaN}', "NaN is no JSON number"),
+    ({"messages": [{"role": "assistant", "content": "secret"}], "scorer": "exact", "target": "x"},
+     "must end with the user"),
+    ({"messages": [{"role": "bot", "content": "secret"}], "scorer": "exact", "target": "x"}, "messages.0.role"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "message"), BAD)
+def test_a_bad_line_is_named_and_not_quoted(row, message, tmp_path):
+    """Each bad line gives its number and the rule; what the user wrote in it is not repeated."""
+    file = write(tmp_path / "traffic.jsonl", [GOOD[0], row])
+    with pytest.raises(BadRows) as caught:
+        read_rows(file)
+    assert "traffic.jsonl:2: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_all_bad_lines_come_at_once_in_the_config_error(tokenizer, tmp_path):
+    """Every bad line is a problem of its own at the option that names the file, once, though two tasks read it."""
+    file = write(tmp_path / "traffic.jsonl", [GOOD[0], {"prompt": "x"}, GOOD[1], GOOD[1], "{"])
+    with pytest.raises(ConfigError) as caught:
+        load(tokenizer, file)
+    assert [problem.path for problem in caught.value.problems] == ["slices[0].options.file"] * 3
+    assert "its id is that of line 3" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"options": {}}, "name the file"),
+        ({"options": {"file": "no-such-file.jsonl"}}, "no-such-file.jsonl"),
+        ({"axes": {"plann": ["free"]}}, "'plann'"),
+        ({"axes": {"plan": ["gold"]}}, "nothing to ask"),
+        ({"split_by": ["plann"]}, "'plann'"),
+        ({"options": {"file": "x", "files": "y"}}, "Did you mean 'file'"),
+    ],
+)
+def test_what_is_wrong_around_the_file_is_said(more, message, tokenizer, tmp_path):
+    """No file, a missing file, an axis or level that no line has: each is a clear problem."""
+    file = write(tmp_path / "traffic.jsonl", GOOD)
+    spec = {"name": "traffic", "options": {"file": str(file)}, **more}
+    with pytest.raises(ConfigError, match=message):
+        load_items(experiment(spec), tokenizer)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    """A file without a question is no slice."""
+    with pytest.raises(BadRows, match="holds no question"):
+        read_rows(write(tmp_path / "traffic.jsonl", ["", ""]))
