@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.report_words import points
+from harness.report_words import axes_and_levels, points
 from harness.sanitize import one_line
 
 if TYPE_CHECKING:
@@ -82,12 +82,14 @@ def _power(plan: Plan) -> Table:
     table.add_column("decides")
     before = None
     for row in plan.power:
-        head = f"{row.slice}, margin {points(row.margin, sign=False)}"
+        axes, levels = axes_and_levels(row.stratum)
+        split = f" by {', '.join(axes)}" if axes else ""
+        head = f"{row.slice}{split}, margin {points(row.margin, sign=False)}"
         if head != before:
             table.add_row(one_line(head), style="bold")
             before = head
         table.add_row(
-            one_line(f"  {row.stratum}"),
+            one_line(f"  {', '.join(levels) or row.stratum}"),
             str(row.items),
             points(row.detectable_drop, sign=False),
             "-" if row.items_for_pass is None else f"{row.items_for_pass:,}",
