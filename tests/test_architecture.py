@@ -37,7 +37,17 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "privacy",
         "divergence",
     ),
-    ("resources", "devices", "cache", "quiet", "progress", "calibration_texts", "doctor_models", "checkpoints_worker"),
+    (
+        "resources",
+        "devices",
+        "cache",
+        "quiet",
+        "progress",
+        "traffic",
+        "calibration_texts",
+        "doctor_models",
+        "checkpoints_worker",
+    ),
     # parts of judging, of loading a model, of keeping a run
     (
         "comparison",
@@ -53,7 +63,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "manifest",
         "engine",
     ),
-    ("averages", "decisions", "filler", "traffic", "planning", "models", "slices*", "erasing"),
+    ("averages", "decisions", "filler", "planning", "models", "slices*", "erasing"),
     ("compare", "gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
     ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "checkpoints", "doctor", "report*"),
