@@ -172,21 +172,32 @@ def look_p(p_value: float, fractions_so_far: Sequence[float]) -> float:
     if not 0.0 <= p_value <= 1.0:
         raise StatisticsError(f"{p_value} is not a p-value in [0, 1].")
     boundaries(fractions_so_far, _LARGEST_ALPHA)  # for its checks
-    shares = tuple(float(share) for share in fractions_so_far)
+    return _look_p(float(p_value), tuple(float(share) for share in fractions_so_far))
+
+
+@functools.lru_cache(maxsize=65536)
+def _look_p(p_value: float, shares: tuple[float, ...]) -> float:
     if shares == (1.0,):
-        return float(p_value)
-    own = math.log(max(p_value, 1e-290))
-
-    def crossed(log_alpha: float) -> float:
-        allowed = _boundaries(shares, math.exp(log_alpha)).nominal_p[-1]
-        return math.log(max(allowed, 1e-300)) - own
-
-    low, high = math.log(_SMALLEST_ALPHA), math.log(_LARGEST_ALPHA)
-    if crossed(high) <= 0.0:
+        return p_value
+    # No more than `spent` is spent by a look, so no alpha below spent's inverse will do: the search begins there.
+    least = 2.0 * float(special.ndtr(math.sqrt(shares[-1]) * special.ndtri(p_value / 2.0)))
+    if least >= _LARGEST_ALPHA:
         return 1.0
-    if crossed(low) >= 0.0:
-        return _SMALLEST_ALPHA
-    return math.exp(float(optimize.brentq(crossed, low, high, xtol=1e-10)))
+    least = max(least, _SMALLEST_ALPHA)
+    if len(shares) == 1:
+        return least
+
+    def short(alpha: float) -> float:
+        return math.log(max(p_value, 1e-300)) - math.log(max(_boundaries(shares, alpha).nominal_p[-1], 1e-300))
+
+    if short(least) <= 0.0:
+        return least
+    low, high = least, min(2.0 * least, _LARGEST_ALPHA)
+    while short(high) > 0.0:
+        if high >= _LARGEST_ALPHA:
+            return 1.0
+        low, high = high, min(2.0 * high, _LARGEST_ALPHA)
+    return float(optimize.brentq(short, low, high, xtol=1e-14, rtol=1e-9))
 
 
 def sequential_p(p_by_look: Sequence[float], fractions: Sequence[float]) -> float:
