@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,8 +147,7 @@ def _cliff(
     alphas: tuple[float, float],
     score: float | None,
 ) -> Cliff | None:
-    here = [members & (axis.at == position) for position in range(len(axis.values))]
-    kept = [(value, taken) for value, taken in zip(axis.values, here, strict=True) if taken.any()]
+    kept = [(value, taken) for value, taken in zip(axis.values, _by_level(axis, members), strict=True) if taken.size]
     if len(kept) < 2:  # noqa: PLR2004 - one level has no order
         return None
     found = [_level(rows, taken, *alphas) for _, taken in kept]
@@ -172,6 +172,15 @@ def _cliff(
     )
 
 
+def _by_level(axis: Axis, members: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Give the positions of the members at each level, in order."""
+    positions = np.flatnonzero(members)
+    levels = axis.at[positions].astype(np.int16)
+    order = np.argsort(levels, kind="stable")
+    bounds = np.searchsorted(levels[order], np.arange(len(axis.values) + 1))
+    return [positions[order[start:stop]] for start, stop in pairwise(bounds)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Level:
     """Both sides at one level."""
@@ -184,7 +193,7 @@ class _Level:
     """Whether the estimated drop is larger than the margin."""
 
 
-def _level(rows: Rows, taken: NDArray[np.bool_], alpha: float, floor_alpha: float) -> _Level:
+def _level(rows: Rows, taken: NDArray[np.int64], alpha: float, floor_alpha: float) -> _Level:
     """Judge one level by the widest margin among its items."""
     before, after = rows.before[taken], rows.after[taken]
     cluster = None if rows.cluster is None else rows.cluster[taken]

@@ -73,8 +73,9 @@ def undecided_strata(
 ) -> set[Place]:
     """Give the strata of a candidate that need more items after a look: what `harness.gate` would not yet decide.
 
-    Items of later looks are left out; planned strata that have no items yet need theirs. Once every gating stratum is decided, informative ones need no more either. A
-    candidate that cannot be compared needs nothing more; `compare` says why.
+    Items of later looks are left out; planned strata that have no items yet need theirs. Once every gating stratum is
+    decided, informative ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
+    says why.
     """
     frame = _frame(baseline, rules)
     compared = _compare_one(frame, candidate, rules, None, allow_unmatched, until=look)
@@ -215,7 +216,8 @@ class _Columns:
 
 def _columns(frame: _Frame, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:
     baseline, here, there = frame.baseline, pairs.baseline, pairs.candidate
-    order = np.argsort(frame.place[here], kind="stable")
+    small = len(frame.places) < np.iinfo(np.int16).max  # then a stable sort is a radix sort
+    order = np.argsort(frame.place[here].astype(np.int16 if small else np.int32), kind="stable")
     if until is not None:
         order = order[np.maximum(baseline.look[here], candidate.look[there])[order] <= until]
     here, there = here[order], there[order]
@@ -296,7 +298,7 @@ def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, 
             splitting,
             alpha=rules.policy.alpha,
             floor_alpha=rules.policy.floor_alpha,
-            score=rules.effective_score,
+            score=rules.policy.effective_score,
         )
     return tuple(found)
 

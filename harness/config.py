@@ -93,6 +93,15 @@ def _proportion(value: object) -> object:
     return value
 
 
+def _range(value: object) -> object:
+    ends = list(value) if isinstance(value, (list, tuple)) else []
+    numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:  # noqa: PLR2004 - a pair
+        msg = f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]"
+        raise ValueError(msg)
+    return value
+
+
 def _method(value: object) -> object:
     if not isinstance(value, str) or value not in METHODS:
         msg = f"{value!r} is not a method.{suggestion(str(value), METHODS)}"
@@ -188,6 +197,8 @@ class SliceSpec(_Strict):
     """Whether its strata decide the gate."""
     informative: tuple[str, ...] = ()
     """Strata (glob patterns over their names) that are shown but do not decide."""
+    public_range: Annotated[tuple[float, float], BeforeValidator(_range)] | None = None
+    """Lowest and highest mean score that others report for the baseline; one below it is called out, not passed."""
     data_dir: str | None = None
     """Local files to read instead of the hub."""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -212,6 +223,8 @@ class Policy(_Strict):
     """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
     refuse_hopeless: bool = True
     """Refuse at plan time a gating stratum that is too small to ever pass."""
+    effective_score: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said."""
     floor_alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
     """Level of the test that the baseline is above chance."""
     discordance: Annotated[float, Field(gt=0, lt=1)] = 0.1

@@ -49,8 +49,6 @@ class Rules:
     """Interim looks planned; 1 where all items are looked at once."""
     plan: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(slice, stratum) to the items of the fixed plan, see `with_plan`; needed for looks of unequal size only."""
-    effective_score: float | None = None
-    """Score that the effective level asks for; None for 0.85 of the baseline's score at the shortest level."""
 
     @staticmethod
     def from_experiment(experiment: Experiment) -> Rules:
@@ -60,7 +58,7 @@ class Rules:
                 margin=spec.margin,
                 gating=spec.gating,
                 informative=spec.informative,
-                public_range=getattr(spec, "public_range", None),
+                public_range=spec.public_range,
             )
             for spec in experiment.slices
         }

@@ -32,14 +32,15 @@ def main() -> None:
     options = parser.parse_args()
     baseline, candidates = variants(options)
     rules = Rules.from_flags(margin=0.02)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     judgement = gate.judge(compare.compare(baseline, candidates, rules), rules)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     figures = {
         "items": options.items,
         "strata": len(judgement.candidates[0].strata),
         "candidates": len(judgement.candidates),
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(busy, 2),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "verdicts": [one.verdict for one in judgement.candidates],
     }

@@ -85,7 +85,7 @@ def test_the_effective_level_is_the_longest_at_which_a_score_is_kept():
 
 def test_a_stated_score_is_taken_as_it_is():
     """0.92 absolute: the baseline keeps it to 1k; a side that misses it at the first level has no effective level."""
-    rules = Rules(RULES.policy, effective_score=0.92)
+    rules = Rules(RULES.policy.model_copy(update={"effective_score": 0.92}))
     ids = [f"{at}" for at in range(400)]
     levels = {"tokens": ["256"] * 200 + ["1024"] * 200}
     before = build("a", ids, np.r_[np.ones(200), np.ones(190), np.zeros(10)], levels=levels)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from making import Cell, side, stratum
 
-from harness import compare, gate
-from harness.errors import NotComparable
+from harness import compare, config, gate
+from harness.errors import ConfigError, NotComparable
 from harness.outcomes import build
 from harness.rules import Rules, SliceRules
 from harness.verdicts import judgement_from_json
@@ -234,3 +234,41 @@ def test_a_judgement_is_plain_json_and_comes_back():
     )
     assert set(names.split()) <= data["candidates"][0]["strata"][0].keys()
     assert {"name", "verdict", "reasons", "strata"} <= data["candidates"][0].keys()
+
+
+def test_rules_come_from_the_config():
+    """Margins, gating, the public range, looks and the effective score: what a config says is what is judged by."""
+    experiment = config.parse(
+        {
+            "name": "x",
+            "baseline": {"model": "somewhere"},
+            "candidates": [{"name": "int4", "quantization": "bnb-nf4"}],
+            "slices": [
+                {"name": "math", "margin": 0.1, "informative": ["hops=12*"], "public_range": [0.4, 0.6]},
+                {"name": "shown", "gating": False},
+            ],
+            "policy": {"alpha": 0.01, "margin": 0.03, "margins": {"math/hops=1": 0.2}, "effective_score": 0.9},
+            "execution": {"looks": 4},
+        }
+    )
+    rules = Rules.from_experiment(experiment)
+    assert [rules.margin("math", one) for one in ("hops=1", "hops=2")] == [0.2, 0.1]
+    assert rules.margin("shown", "all") == 0.03
+    assert [rules.gating("math", one) for one in ("hops=1", "hops=12")] == [True, False]
+    assert not rules.gating("shown", "all")
+    assert rules.slices["math"].public_range == (0.4, 0.6)
+    assert (rules.looks, rules.policy.alpha, rules.policy.effective_score) == (4, 0.01, 0.9)
+
+
+@pytest.mark.parametrize("value", [[0.6, 0.4], [0.4], 0.5, [40, 60], ["a", "b"]])
+def test_a_public_range_that_is_none(value):
+    """A pair of scores in order, or a message that says so."""
+    with pytest.raises(ConfigError, match=r"slices\[0\]\.public_range.*\[low, high\]"):
+        config.parse(
+            {
+                "name": "x",
+                "baseline": {"model": "somewhere"},
+                "candidates": [{"name": "int4", "quantization": "bnb-nf4"}],
+                "slices": [{"name": "math", "public_range": value}],
+            }
+        )
