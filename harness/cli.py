@@ -61,6 +61,9 @@ def _failed(error: Exception) -> int:
         return ExitCode.USAGE
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
+        text = f"the package {error.name} is not installed; running models needs pip install 'quantcliff[run]'"
+        click.echo(f"quantcliff: {text}", err=True)
     elif isinstance(error, click.Abort):
         click.echo("quantcliff: stopped", err=True)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -244,3 +246,50 @@ def test_the_wheel_finds_its_own_files(installed, tmp_path):
     assert (tasks.parent.name, tasks.parent.parent.name) == ("_data", "harness")
     assert (configs / "demo.yaml").is_file()
     assert list(tasks.rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def finished(installed, tiny_llama, tmp_path_factory) -> Path:
+    """A run of the wheel on the tiny model: the folder that it left, outside any checkout."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    config = {
+        "name": "tiny",
+        "baseline": {"name": "bf16", "model": str(tiny_llama)},
+        "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
+        "slices": [{"name": "typical", "items": 4, "gating": False}],
+        "execution": {"device": "cpu", "control": False, "threads": 1},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    done = outside(installed, "run", "tiny.yaml", "--output", "out", cwd=folder, PYTHONPATH=str(SITE))
+    assert done.returncode == 3, done.stderr  # what is only informative decides nothing
+    return folder / "out" / "tiny"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["compare", "gate", "report"])
+def test_a_run_of_the_wheel_is_judged_without_torch(installed, finished, tmp_path, command):
+    """The wheel runs a real model outside a checkout, and an environment without torch judges what it left."""
+    missing = outside(installed.parent / "python", "-c", "import torch", cwd=tmp_path)
+    assert "No module named 'torch'" in missing.stderr
+    done = outside(installed, command, finished, "--json", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    judgement = json.loads(done.stdout)
+    assert judgement["exit_code"] == 3
+    assert [one["name"] for one in judgement["candidates"]] == ["nf4"]
+    assert all(stratum["n"] == 4 for stratum in judgement["candidates"][0]["strata"])
+
+
+@pytest.mark.parametrize("arguments", ["run demo", "plan demo", "demo"])
+def test_what_needs_a_model_names_the_extra(installed, tmp_path, arguments):
+    """Without torch the commands that need it say in one sentence what to install, and never end as a verdict."""
+    done = outside(installed, *arguments.split(), cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "pip install" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["slices", "doctor"])
+def test_what_needs_no_model_works_without_torch(installed, tmp_path, arguments):
+    """The slices are listed with their items, and doctor says what is missing, by the base requirements alone."""
+    done = outside(installed, arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"slices": "multi_hop_math", "doctor": "quantcliff[run]"}[arguments] in done.stdout
