@@ -128,10 +128,12 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
     everything = shown[0]
     if everything.delta is None or everything.worst_delta is None:
         return "nothing to average"
-    verb = "hides " if worse and everything.delta > -margin else "with "
+    if not worse:
+        return f"mean {points(everything.delta)}; none of {judged} strata significantly worse, {better} better"
+    verb = "hides" if everything.delta > -margin else "with"
     counts = f"{worse} {_strata(worse)} significantly worse and {better} better of {judged}"
-    line = f"mean {points(everything.delta)} {verb}{counts}"
-    return f"{line}; the worst is {everything.worst_stratum} at {points(everything.worst_delta)}" if worse else line
+    worst = f"the worst is {everything.worst_stratum} at {points(everything.worst_delta)}"
+    return f"mean {points(everything.delta)} {verb} {counts}; {worst}"
 
 
 def _strata(count: int) -> str:
