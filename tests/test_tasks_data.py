@@ -133,3 +133,68 @@ def test_tsv_is_read_without_quoting(shared_data):
             other = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
         assert [list(row.values()) for row in rows] == other
         assert len(rows) == 250
+
+
+PARALLEL = {
+    "quantcliff_belebele": ({"en", "am", "bm", "ig", "sn", "zu"}, 4),
+    "quantcliff_xcopa": ({"et", "ht", "id", "it", "qu", "sw", "ta", "th", "tr", "vi", "zh"}, 2),
+}
+
+
+@pytest.mark.parametrize("task", PARALLEL)
+def test_parallel_questions_are_the_same_in_every_language(task, tokenizer, shared_data):
+    """Split by language, every language has the same clusters, and a question has the same answer in all of them."""
+    languages, choices = PARALLEL[task]
+    spec = {
+        "name": "low_resource_languages",
+        "tasks": [task],
+        "data_dir": str(shared_data),
+        "items": 9,
+        "split_by": ["language"],
+    }
+    items = load_items(experiment(spec), tokenizer)
+    assert Counter(item.levels["language"] for item in items) == dict.fromkeys(languages, 9)
+    by_language = defaultdict(dict)
+    for item in items:
+        assert len(item.choices) == choices
+        assert item.chance == 1 / choices
+        assert item.choices[item.doc["gold"]].strip() == item.target
+        by_language[item.levels["language"]][item.id.split("/", 2)[2]] = (item.cluster, item.doc["gold"])
+    first = by_language.popitem()[1]
+    assert len(first) == 9
+    assert all(own == first for own in by_language.values())
+
+
+def test_sib200_holds_39_languages_in_their_scripts(tokenizer, shared_data):
+    """All the languages that the folder has are asked; the sentences come from the files."""
+    spec = {"name": "low_resource_languages", "tasks": ["quantcliff_sib200"], "data_dir": str(shared_data), "items": 4}
+    items = load_items(experiment({**spec, "split_by": ["language"]}), tokenizer)
+    assert len({item.levels["language"] for item in items}) == 39
+    assert len({item.levels["script"] for item in items}) >= 20
+    assert len({item.cluster for item in items}) == 4
+    for item in items:
+        assert len(item.choices) == 7
+        assert item.target in item.choices
+    tamil = next(item for item in items if item.levels["language"] == "ta")
+    text = (shared_data / "sib200_test/annotated/tam_Taml/test.tsv").read_text(encoding="utf-8")
+    assert tamil.prompt.removeprefix("<|user|>").split("\n\nWhat")[0] in text
+
+
+def test_a_language_that_was_asked_for_must_be_there(tokenizer, shared_data):
+    """Of the task's own languages those without a file are left out; one that the config names is a problem."""
+    spec = {"name": "low_resource_languages", "tasks": ["quantcliff_sib200"], "data_dir": str(shared_data), "items": 1}
+    with pytest.raises(ConfigError, match="por_Latn"):
+        load_items(experiment({**spec, "axes": {"language": ["pt"]}}), tokenizer)
+
+
+def test_resource_classes_agree_between_the_tables():
+    """A language has one resource class and one script, whichever task asks in it."""
+    from test_tasks_generated import module
+
+    one = module("low_resource_languages", "cldr").LANGUAGES
+    other = module("low_resource_languages", "parallel").languages()
+    both = set(one) & set(other)
+    assert len(both) > 40
+    assert {name: str(one[name][1]) for name in both} == {name: other[name][2] for name in both}
+    same = {"Hang": "Kore"}
+    assert {name: one[name][0] for name in both} == {name: same.get(other[name][1], other[name][1]) for name in both}
