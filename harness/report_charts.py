@@ -179,14 +179,15 @@ def cliff(curves: Sequence[tuple[str, Cliff]], baseline: str, *, key: str, title
             axes.plot(one.levels, scores, color=tint, marker=marker, linestyle=dash, label=label(name, 24))
             if one.at is not None and one.at in one.levels:
                 at = scores[one.levels.index(one.at)]
+                inward = one.at == min(one.levels)  # left of the first level stand the axis' own figures
                 axes.annotate(
                     f"cliff at {one.at:g}",
                     (one.at, at),
-                    (-6, -12),
+                    (6 if inward else -6, -12),
                     textcoords="offset points",
                     fontsize=8,
                     color=tint,
-                    ha="right",
+                    ha="left" if inward else "right",
                 )
         axes.axhline(100 * first.score, color=colour("muted"), linewidth=0.8, linestyle=(0, (2, 3)))
         axes.set_xlabel(label(first.axis))

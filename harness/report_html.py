@@ -26,6 +26,7 @@ from harness import report_words as words
 from harness.evidence import Evidence, TailEvent
 from harness.report_diff import split_at_difference
 from harness.report_routing import plans
+from harness.report_traffic import measured, shares
 from harness.sanitize import clip, one_line, visible
 from harness.verdicts import CandidateVerdict, Judgement
 
@@ -70,6 +71,8 @@ def html_report(judgement: Judgement, evidence: Evidence, flip_bytes: int = flip
             examples=flips.examples(inside, _failing(judgement)),
             tail_events=[_tail_event(one) for one in evidence.tail_events[:_MOST_TAIL_EVENTS]],
             matrix=page.matrix(judgement),
+            shares=shares(judgement),
+            measured=measured(judgement, evidence),
             plans=plans(judgement, evidence),
             facts=words.flat({**judgement.provenance, **evidence.provenance}),
             floor=words.floor(judgement),

@@ -153,7 +153,9 @@ def _shared_axes(candidate: CandidateVerdict) -> list[Grid]:
         if len(found) > 1:
             strata = [one for part in found.values() for one in part]
             levels = [{"slice": one.slice, axis: levels_of(one)[axis]} for one in strata]
-            made.append(_grid(f"{candidate.name}, {axis} by slice", ("slice", axis), strata, levels))
+            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), strata, levels)
+            if sum(delta is not None for delta, _ in grid.cells.values()) > _FULL * len(grid.cells):
+                made.append(grid)
     return made
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from harness import report_words as words
 from harness.evidence import Evidence
 from harness.sanitize import clip, one_line, plain_ascii
-from harness.verdicts import CandidateVerdict, Judgement, StratumVerdict, Verdict
+from harness.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
 
 __all__ = ["terminal"]
 
@@ -40,6 +40,9 @@ _NARROWEST = 10
 
 _MOST_SENTENCES = 12
 """Sentences of one kind; the rest is counted and stands in report.md."""
+
+_AVERAGE_OF = 18
+"""Columns for a slice's name beside its average on a narrow terminal."""
 
 _LONGEST_NAME = 200
 
@@ -168,9 +171,25 @@ class _Columns:
         for least in (6, 2, 4, 1):
             if free() < _NARROWEST:
                 del widths[least]
-        wanted = max(pen.name(_level_text(one, wide=self.wide)).cell_len for one in strata)
+        slices: dict[str, list[StratumVerdict]] = {}
+        for one in strata:
+            slices.setdefault(one.slice, []).append(one)
+        self._split = {label: words.splitting(found) for label, found in slices.items()}
+        wanted = max(pen.name(self.level(one)).cell_len for one in strata)
         self.stratum = max(_NARROWEST, min(free(), wanted))
         self.widths = {0: self.stratum, **widths}
+
+    def axes(self, label: str) -> tuple[str, ...]:
+        """Give the axes whose levels name a slice's strata on a narrow terminal."""
+        return self._split[label]
+
+    def level(self, one: StratumVerdict) -> str:
+        """Name a stratum: in full where there is room, else by its levels on the axes that differ."""
+        axes, levels = words.axes_and_levels(one.stratum)
+        if self.wide or not axes:
+            return one.stratum
+        split = self._split[one.slice]
+        return ", ".join(level for axis, level in zip(axes, levels, strict=True) if axis in split)
 
     def table(self, *, header: bool) -> Table:
         """Give an empty table with these columns."""
@@ -196,10 +215,6 @@ def _figures(one: StratumVerdict) -> tuple[str, str, str, str, str]:
     return str(one.n), base, candidate, words.change(one), f"{one.lost}/{one.gained}"
 
 
-def _level_text(one: StratumVerdict, *, wide: bool) -> str:
-    return one.stratum if wide else ", ".join(words.axes_and_levels(one.stratum)[1])
-
-
 def _strata(pen: _Pen, judgement: Judgement) -> None:
     columns = _Columns(pen, judgement)
     title = f"Strata (points, {words.limits_label(judgement)}, -/+ is items lost and gained)"
@@ -211,7 +226,7 @@ def _strata(pen: _Pen, judgement: Judgement) -> None:
         if index == 0:
             pen.console.print(Text(title, style="bold"))
             pen.console.print(columns.table(header=True))
-        pen.console.print(_slice_title(pen, label, cells, wide=columns.wide))
+        pen.console.print(_slice_title(pen, label, cells, () if columns.wide else columns.axes(label)))
         pen.console.print(table)
 
 
@@ -227,13 +242,12 @@ def _by_slice(judgement: Judgement) -> dict[str, dict[str, _Found]]:
     return slices
 
 
-def _slice_title(pen: _Pen, label: str, cells: dict[str, _Found], *, wide: bool) -> Text:
-    axes, _ = words.axes_and_levels(next(iter(cells)))
+def _slice_title(pen: _Pen, label: str, cells: dict[str, _Found], axes: tuple[str, ...]) -> Text:
     strata = [one for found in cells.values() for _, one in found]
     margins = sorted({one.margin for one in strata})
     told = " to ".join(words.points(one, sign=False) for one in dict.fromkeys((margins[0], margins[-1])))
     text = pen.name(label, "bold")
-    about = f" by {', '.join(axes)}" if axes and not wide else ""
+    about = f" by {', '.join(axes)}" if axes else ""
     note = "" if any(one.gating for one in strata) else ", informative only"
     text.append_text(pen.name(f"{about}, margin {told}{note}", "dim"))
     return text
@@ -242,7 +256,7 @@ def _slice_title(pen: _Pen, label: str, cells: dict[str, _Found], *, wide: bool)
 def _stratum_rows(pen: _Pen, columns: _Columns, table: Table, found: _Found) -> None:
     """Add a row per candidate; a name longer than its column goes on beside the following rows."""
     first = found[0][1]
-    lines = pen.lines(_level_text(first, wide=columns.wide), columns.stratum)
+    lines = pen.lines(columns.level(first), columns.stratum)
     for index in range(max(len(lines), len(found))):
         line = lines[index] if index < len(lines) else Text()
         if index >= len(found):
@@ -263,25 +277,44 @@ def _cell_verdict(pen: _Pen, one: StratumVerdict) -> Text:
     return text
 
 
+def _mean_figures(one: Average) -> tuple[str, str, str, str]:
+    return (
+        words.score(one.baseline_mean),
+        words.score(one.candidate_mean),
+        words.points(one.delta),
+        words.points(one.worst_delta),
+    )
+
+
+def _worst(one: Average, *, wide: bool) -> str:
+    """Name an average's worst stratum, without its slice where that stands at the row's beginning."""
+    name = one.worst_stratum.removeprefix(f"{one.slice}/")
+    return name.replace(",", ", ") if wide else words.short_name(name)
+
+
 def _averages(pen: _Pen, judgement: Judgement) -> None:
     table = _grid("average of", "variant", "n", pen.name(judgement.baseline), "score", "change", "worst", right=2)
     table.add_column("worst stratum", overflow="fold")
-    rows, wide = 0, pen.console.width >= _WIDE
-    for candidate in judgement.candidates:
-        for index, one in enumerate(words.averages(candidate)):
-            rows += 1
-            table.add_row(
-                pen.name(one.slice),
-                pen.name("" if index else candidate.name),
-                str(one.n),
-                words.score(one.baseline_mean),
-                words.score(one.candidate_mean),
-                words.points(one.delta),
-                Text(words.points(one.worst_delta), style="bold"),
-                pen.name(one.worst_stratum.replace(",", ", ") if wide else words.short_name(one.worst_stratum)),
-            )
-        table.add_section()
-    if rows:
+    wide = pen.console.width >= _WIDE
+    shown = [(c, index, one) for c in judgement.candidates for index, one in enumerate(words.averages(c))]
+    figures = [(str(one.n), *_mean_figures(one)) for _, _, one in shown]
+    names = max((pen.name(one.slice).cell_len for _, _, one in shown), default=0)
+    first = names if wide else min(names, _AVERAGE_OF)
+    headings = ("n", pen.name(judgement.baseline).plain, "score", "change", "worst")
+    others = max(first, len("average of")) + max(len("variant"), *(pen.name(c.name).cell_len for c, _, _ in shown), 0)
+    others += sum(max(len(heading), *(len(row[i]) for row in figures), 0) for i, heading in enumerate(headings))
+    last = max(_NARROWEST, pen.console.width - others - 2 * (len(headings) + 2))
+    for (candidate, index, one), row in zip(shown, figures, strict=True):
+        if index == 0 and table.row_count:
+            table.add_section()
+        table.add_row(
+            Text("\n").join(pen.lines(one.slice, first)),
+            pen.name("" if index else candidate.name),
+            *row[:-1],
+            Text(row[-1], style="bold"),
+            Text("\n").join(pen.lines(_worst(one, wide=wide), last)),
+        )
+    if shown:
         pen.table("Averages beside the worst stratum (points)", table)
     hidden = [pen.text(f"{one.name}: {one.hidden}") for one in judgement.candidates if one.hidden]
     pen.section("What the average hides", hidden)

@@ -8,7 +8,7 @@ these functions give may hold names from outside; whoever writes it out sanitize
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "NOT_STORED",
     "SYMBOLS",
     "Floor",
+    "answer",
     "averages",
     "axes_and_levels",
     "bytes_text",
@@ -43,6 +44,7 @@ __all__ = [
     "score",
     "short_name",
     "spent",
+    "splitting",
     "stratum_sentence",
     "texts_note",
     "to_decide",
@@ -79,6 +81,8 @@ _MEANINGS = {
     3: "inconclusive: the items at hand prove neither good nor bad, or a gating stratum has no signal",
     4: "incomplete or not comparable: there is no verdict to rely on",
 }
+
+_FIGURES, _FIGURES_END = " around a margin of ", "; "
 
 _MOST_DECIMALS = 4
 _MOST_REASONS = 3
@@ -152,6 +156,15 @@ def axes_and_levels(stratum: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(axis for axis, _, _ in parts), tuple(level for _, _, level in parts)
 
 
+def splitting(strata: Sequence[StratumVerdict]) -> tuple[str, ...]:
+    """Give the axes on which a slice's strata differ; all of them where none does or their names do not fit."""
+    named = [axes_and_levels(one.stratum) for one in strata]
+    axes = named[0][0]
+    if any(one[0] != axes for one in named):
+        return tuple(dict.fromkeys(axis for one in named for axis in one[0]))
+    return tuple(a for i, a in enumerate(axes) if len({levels[i] for _, levels in named}) > 1) or axes
+
+
 def short_name(stratum: str) -> str:
     """Name a stratum by its levels alone, a slice before it kept: ``long_context/8192, 0.5``."""
     label, slash, name = stratum.rpartition("/")
@@ -222,6 +235,12 @@ def headline(candidate: CandidateVerdict) -> str:
     return f"{passed} of {_strata(len(gating))} pass, {open_}" if open_ else reasons(candidate)
 
 
+def answer(candidate: CandidateVerdict) -> str:
+    """Answer "may we ship it?" in a word or two."""
+    answers: dict[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Cannot be said"}
+    return answers.get(candidate.verdict, "Not yet")
+
+
 def _counts(candidate: CandidateVerdict, verdicts: Iterable[Verdict]) -> str:
     counts = ((len(chosen(candidate, verdict)), word(verdict)) for verdict in verdicts)
     return ", ".join(f"{count} {text}" for count, text in counts if count)
@@ -265,7 +284,9 @@ def to_decide(stratum: StratumVerdict) -> str:
     """Say what it would take to decide a stratum, or the gate's reason where no number of items would."""
     if stratum.items_to_decide is not None:
         return f"about {stratum.items_to_decide:,} more items would decide it if the rates stay."
-    return _ended(stratum.reason or "at these rates no number of further items is known to decide it")
+    # The gate's reason begins with figures that stand beside it here, where it has any.
+    reason = stratum.reason.rpartition(_FIGURES_END)[2] if _FIGURES in stratum.reason else stratum.reason
+    return _ended(reason or "at these rates no number of further items is known to decide it")
 
 
 def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:

@@ -95,7 +95,7 @@ def test_a_newcomer_finds_every_answer(tree):
         "How it was measured",
         "quantcliff run configs/suite.yaml",
         "NVIDIA H100 80GB HBM3",
-        "mean -13.1 points hides 16 strata significantly worse",
+        "Mean -13.1 points hides 16 strata significantly worse",
         "bf16 is at the floor in multi_hop_math, hops=12: no damage could be seen there.",
     ):
         assert expected in text

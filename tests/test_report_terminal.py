@@ -133,6 +133,39 @@ def test_names_break_between_their_words():
         assert set(pieces) <= whole | {"100"}, width
 
 
+def test_an_axis_that_never_changes_names_no_stratum():
+    """On a narrow terminal strata are named by what tells them apart, under a heading with just those axes."""
+    made = tuple(
+        report_data.stratum("math", {"task": "chains", "hops": str(hops)}, n=100, base=0.6, drop=0.3, margin=0.05)
+        for hops in (1, 12)
+    )
+    judged = Judgement("fail", 1, {"alpha": 0.05}, (dataclasses.replace(_one(), strata=made),), "bf16")
+    text = printed(judged)
+    assert "\nmath by hops, margin 5.0" in text
+    assert re.search(r"^12 +100 ", text, re.MULTILINE)
+    assert "task=chains,hops=12" in printed(judged, width=120)
+    one = dataclasses.replace(judged, candidates=(dataclasses.replace(_one(), strata=made[:1]),))
+    assert "\nmath by task, hops, margin 5.0" in printed(one)
+
+
+def test_averages_name_the_worst_stratum_without_cutting_words():
+    """A slice's own row leaves the slice out of its worst stratum; long names break after an underscore."""
+    judged = report_data.judgement()
+    block = printed(judged).partition("Averages beside")[2].partition("What the average hides")[0]
+    assert re.search(r"^long_context +\d.* 16384, 0\.5 *$", block, re.MULTILINE)
+    assert re.search(r"^low_resource_ +\d", block, re.MULTILINE)
+    assert re.search(r"^languages +$", block, re.MULTILINE)
+
+
+def test_an_undecided_stratum_says_its_figures_once():
+    """Where no number of items decides, the gate's reason is told without the limits that stand before it."""
+    open_ = dataclasses.replace(next(s for s in _one().strata if s.verdict == "inconclusive"), items_to_decide=None)
+    gate = "-18.8 points to -3.4 points around a margin of 10; no number of items is sure to decide it"
+    text = words.undecided_sentence(dataclasses.replace(open_, reason=gate), "nf4")
+    assert text.endswith(": no number of items is sure to decide it.")
+    assert "around" not in text
+
+
 def test_what_the_average_hides_names_its_candidate():
     """With two candidates a reader must see whose average it is."""
     judged = report_data.judgement()
