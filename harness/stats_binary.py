@@ -147,7 +147,8 @@ def _score(lost: float, gained: float, n: float, delta: float, *, correction: bo
     excess = gained - lost - n * delta - (0.5 if correction else 0.0)
     if variance <= 1e-15:  # noqa: PLR2004 - no discordance is possible under this null
         return math.copysign(math.inf, excess) if abs(excess) > 1e-9 else 0.0  # noqa: PLR2004 - rounding
-    # Tango 1998, equation (6).
+    # Tango 1998, equation (6), with half an item of continuity: Chang, Liu, Hou, Yan and Shan 2024, Journal of Applied
+    # Statistics 51:139-152 (their largest correction, as its level is the one that never goes beyond the nominal).
     statistic = excess / math.sqrt(n * variance)
     if not correction:
         return statistic

@@ -163,7 +163,7 @@ def effective_counts(units: Units) -> EffectiveCounts:
     """Divide the counts by the variance of the differences over that of independent right-or-wrong items.
 
     The effective sample size of Kish 1965 (Survey Sampling, section 8.2), with the variance of a ratio of sums
-    (Cochran 1977, Sampling Techniques, equation 11.12). An estimate that rests on few units is drawn towards the
+    (Cochran 1977, Sampling Techniques, chapter 6). An estimate that rests on few units is drawn towards the
     design effect at WORST_ICC, so that no data give no claim; a unit weighs by its part in the variance.
     """
     items, delta = units.items, units.delta
