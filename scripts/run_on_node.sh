@@ -56,7 +56,7 @@ CODE
     --no-index --no-deps --no-cache-dir --no-compile \
     --target "$into/site" "$into"/wheels/*.whl ${missing[0]:+"${missing[@]}"}
   rm -rf "$into/wheels" "$into/spares"
-  PYTHONPATH="$into/site" "$python" -m pip --disable-pip-version-check check >"$into/check.log" ||
+  PYTHONPATH="$into/site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m pip --disable-pip-version-check check >"$into/check.log" ||
     say "pip check has remarks on the node's packages and these: see $into/check.log"
   echo "$digest" >"$into/.ready"
 fi
