@@ -179,6 +179,8 @@ def test_flips_in_right_to_left_scripts(visit):
 
 def test_more_flips_from_the_side_file(visit, files):
     """Flips that the page has no room for open from their file, beside those of the page, none twice."""
+    from playwright.sync_api import expect
+
     page = visit("small")
     inside = int(page.locator("#flip-count").inner_text().split(" of ")[1])
     beside = len(json.loads((files / "flips.json").read_text(encoding="utf-8")))
@@ -186,10 +188,10 @@ def test_more_flips_from_the_side_file(visit, files):
     for _ in range(2):
         page.set_input_files("#flip-file", [])
         page.set_input_files("#flip-file", files / "flips.json")
-        page.wait_for_function(f"document.getElementById('flip-count').textContent === '1 of {inside + beside}'")
+        expect(page.locator("#flip-count")).to_have_text(f"1 of {inside + beside}")
     assert inside + beside == 24
     page.set_input_files("#flip-file", files / "usual.html")
-    page.wait_for_function("document.getElementById('flip-count').textContent === 'that file holds no flips'")
+    expect(page.locator("#flip-count")).to_have_text("that file holds no flips")
 
 
 def background(page):
