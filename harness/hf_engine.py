@@ -118,6 +118,11 @@ class HFEngine:
         yield from TextQuestions(self._desk, settings).answer(texts, drafts or {}, watch)
 
     @property
+    def desk(self) -> Desk:
+        """What questions are asked at, for those who ask in tokens and not in items."""
+        return self._desk
+
+    @property
     def head(self) -> Head:
         """The output head: what a divergence is measured with."""
         return self._desk.model.head

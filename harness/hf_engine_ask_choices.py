@@ -41,15 +41,25 @@ class ChoiceQuestions:
             asked[item.id] = [
                 Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
             ]
-        rows = self._rows(list(asked.values()))
         found: dict[str, dict[int, Weighed]] = {name: {} for name in asked}
-        run = Backoff(self._weigh, _halves, lambda row: row[0][0].item_id, self.desk.account.notes)
+        for weighed in self.weigh(list(asked.values()), keep=watch is not None):
+            mine = found[weighed.item_id]
+            mine[weighed.choice] = weighed
+            if len(mine) == len(asked[weighed.item_id]):
+                yield _record(asked[weighed.item_id], found.pop(weighed.item_id), watch)
+
+    def weigh(self, asked: Sequence[Sequence[Continuation]], *, keep: bool = False) -> Iterator[Weighed]:
+        """Weigh the choices of some items, in any order; keep says whether with the hidden states behind them."""
+        rows = self._rows(asked)
+
+        def run(rows: list[Row]) -> list[Weighed]:
+            answers = weigh_rows(self.desk.model, rows, self.desk.texts.pad_id, keep=keep)
+            self.desk.account.read(sum(len(packed.tokens) for _, packed in rows))
+            return answers
+
+        careful = Backoff(run, _halves, lambda row: row[0][0].item_id, self.desk.account.notes)
         for batch in plan_rows([packed for _, packed in rows], self.desk.reading()):
-            for weighed in run([rows[index] for index in batch]):
-                mine = found[weighed.item_id]
-                mine[weighed.choice] = weighed
-                if len(mine) == len(asked[weighed.item_id]):
-                    yield _record(asked[weighed.item_id], found.pop(weighed.item_id), watch)
+            yield from careful([rows[index] for index in batch])
 
     def _rows(self, asked: Sequence[Sequence[Continuation]]) -> list[Row]:
         """Put choices that begin alike into common rows; only those of one item where batches matter."""
@@ -61,11 +71,6 @@ class ChoiceQuestions:
                 packed = pack([sequences[index] for index in group])
                 rows.append((tuple(wanted[index] for index in group), packed))
         return rows
-
-    def _weigh(self, rows: list[Row]) -> list[Weighed]:
-        answers = weigh_rows(self.desk.model, rows, self.desk.texts.pad_id)
-        self.desk.account.read(sum(len(packed.tokens) for _, packed in rows))
-        return answers
 
 
 def _halves(row: Row) -> list[Row]:
@@ -79,7 +84,7 @@ def _record(asked: Sequence[Continuation], weighed: dict[int, Weighed], watch: W
     ordered = [weighed[index] for index in range(len(asked))]
     if watch is not None:
         tokens = [token for one in asked for token in one.tokens]
-        watch.see(asked[0].item_id, tokens, torch.cat([one.hidden for one in ordered]))
+        watch.see(asked[0].item_id, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
     return ChoiceLogprobs(
         item_id=asked[0].item_id,
         logprobs=tuple(one.logprob for one in ordered),

@@ -22,6 +22,8 @@ from harness.records import Generation, Item, Response, Settings, Unanswered
 __all__ = ["TextQuestions"]
 
 Drafts = Mapping[str, Sequence[int]]
+References = Mapping[str, tuple[int, ...]]
+NOTHING: References = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,7 @@ class TextQuestions:
         in_passing = watch if guided and references else None
         stops = {item.id: item.stop for item in items}
         answers = []
-        for answer in self._decode(requests, in_passing, references):
-            self.desk.account.output_tokens += len(answer.ids)
+        for answer in self.decode(requests, in_passing, references):
             answers.append(answer)
             yield self._record(answer, stops[answer.request.item_id])
         if watch is not None and in_passing is None:
@@ -67,14 +68,17 @@ class TextQuestions:
 
     # -- answering
 
-    def _decode(
-        self, requests: Sequence[Request], watch: Watch | None, references: Mapping[str, tuple[int, ...]]
+    def decode(
+        self, requests: Sequence[Request], watch: Watch | None = None, references: References = NOTHING
     ) -> Iterator[Answer]:
-        if self.desk.shortcuts.continuous:
-            return self._in_slots(requests, self._loop(watch, references))
-        return self._in_batches(requests)
+        """Answer requests, in any order; `watch` is shown the states that predict those with a reference."""
+        continuous = self.desk.shortcuts.continuous
+        answers = self._in_slots(requests, self._loop(watch, references)) if continuous else self._in_batches(requests)
+        for answer in answers:
+            self.desk.account.output_tokens += len(answer.ids)
+            yield answer
 
-    def _loop(self, watch: Watch | None, references: Mapping[str, tuple[int, ...]]) -> Continuous:
+    def _loop(self, watch: Watch | None, references: References) -> Continuous:
         def seen(request: Request, hidden: Tensor) -> None:
             if watch is not None and request.sample == 0:
                 watch.see(request.item_id, references.get(request.item_id, ()), hidden)
@@ -138,7 +142,7 @@ class TextQuestions:
 
     # -- showing
 
-    def _show(self, answers: Sequence[Answer], watch: Watch, references: Mapping[str, tuple[int, ...]]) -> None:
+    def _show(self, answers: Sequence[Answer], watch: Watch, references: References) -> None:
         """Read each prompt with its reference, the answer itself where there is no other, and show the states.
 
         The same pass as that which checks drafts, planned the same way: a model compared with itself then sums

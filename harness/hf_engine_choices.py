@@ -50,12 +50,14 @@ class Weighed:
     """Natural logarithm, summed over the choice's tokens."""
     greedy: bool
     """Whether every token was the most likely one."""
-    hidden: Tensor
-    """[tokens, width] The final hidden states that predict the choice's tokens."""
+    hidden: Tensor | None
+    """[tokens, width] The final hidden states that predict the choice's tokens, where they were asked for."""
 
 
-def weigh_rows(model: LanguageModel, rows: Sequence[tuple[Sequence[Continuation], Packed]], pad: int) -> list[Weighed]:
-    """Weigh choices, those of one row being read as the packed sequence beside them.
+def weigh_rows(
+    model: LanguageModel, rows: Sequence[tuple[Sequence[Continuation], Packed]], pad: int, *, keep: bool
+) -> list[Weighed]:
+    """Weigh choices, those of one row being read as the packed sequence beside them; keep says whether with states.
 
     Raises NonFinite, naming the item, where a logit is NaN or infinite.
     """
@@ -64,10 +66,10 @@ def weigh_rows(model: LanguageModel, rows: Sequence[tuple[Sequence[Continuation]
     for line, (choices, packed) in enumerate(rows):
         for choice, path in zip(choices, packed.paths, strict=True):
             hidden.append(reading.hidden[line, model.tensor(path[-len(choice.tokens) :])])
-    return _weigh(model, torch.cat(hidden), [choice for choices, _ in rows for choice in choices])
+    return _weigh(model, torch.cat(hidden), [choice for choices, _ in rows for choice in choices], keep=keep)
 
 
-def _weigh(model: LanguageModel, hidden: Tensor, choices: Sequence[Continuation]) -> list[Weighed]:
+def _weigh(model: LanguageModel, hidden: Tensor, choices: Sequence[Continuation], *, keep: bool) -> list[Weighed]:
     """Weigh choices by the hidden states that predict their tokens, [all tokens of all choices, width]."""
     target = model.tensor([token for one in choices for token in one.tokens])
     logprobs = torch.empty(len(target), dtype=torch.float64)
@@ -83,5 +85,5 @@ def _weigh(model: LanguageModel, hidden: Tensor, choices: Sequence[Continuation]
         if not bool(torch.isfinite(logprobs[part]).all()):
             raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
         total, best = float(logprobs[part].sum()), bool(greedy[part].all())
-        answers.append(Weighed(one.item_id, one.choice, total, best, hidden[part]))
+        answers.append(Weighed(one.item_id, one.choice, total, best, hidden[part] if keep else None))
     return answers

@@ -67,7 +67,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("compare", "gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
     ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "checkpoints", "doctor", "report*"),
-    ("worker",),
+    ("worker", "lm_eval_model"),
     ("runner",),
     ("report_plan",),
     ("cli",),
@@ -82,6 +82,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
         "hf_engine*",
         "lm_eval_engine",
+        "lm_eval_model",
         "quantize*",
         "smollm2",
         "devices",
@@ -103,7 +104,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "doctor_models",
         "filler",
     ),
-    "lm_eval": ("slices*", "scoring", "lm_eval_engine"),
+    "lm_eval": ("slices*", "scoring", "lm_eval_engine", "lm_eval_model"),
     "datasets": ("slices*",),
 }
 

@@ -125,7 +125,7 @@ def test_divergence_is_that_of_whole_forward_passes(family):
     assert max(max(one.kl) for one in found.values()) > 1e-3
     for item in items:
         tokens = list(recorder.traces[item.id].tokens)
-        prompt = engine(baseline)._desk.texts.prompt(item.prompt)
+        prompt = engine(baseline).desk.texts.prompt(item.prompt)
         with torch.inference_mode():
             rows = [model(torch.tensor([prompt + tokens])).logits[0].double() for model in (baseline, candidate)]
         p, q = (each[len(prompt) - 1 : len(prompt) - 1 + len(tokens)].log_softmax(-1) for each in rows)

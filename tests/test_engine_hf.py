@@ -198,7 +198,7 @@ def test_a_variant_whose_batches_matter_gets_every_item_alone():
     """Not one forward pass holds tokens of two items, and answers are still right."""
     mine = engine(batch_invariant=False)
     rows = []
-    model = mine._desk.model
+    model = mine.desk.model
     forward = model.forward
     model.forward = lambda ids, **rest: rows.append(ids.shape[0]) or forward(ids, **rest)
     items = tiny.text_items() + tiny.choice_items()
@@ -220,7 +220,7 @@ def test_out_of_memory_halves_and_goes_on(shortcuts):
     items = tiny.text_items() + tiny.choice_items()
     expected = by_id(engine(shortcuts=shortcuts).answer(items, GREEDY))
     mine = engine(shortcuts=shortcuts)
-    model = mine._desk.model
+    model = mine.desk.model
     forward = model.forward
 
     def tight(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
@@ -247,7 +247,7 @@ def test_one_item_that_does_not_fit_is_named(items):
     def none(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    mine._desk.model.forward = none
+    mine.desk.model.forward = none
     with pytest.raises(RunError, match=r"t/\w+: out of memory with this item alone"):
         list(mine.answer(items(), GREEDY))
 
@@ -329,7 +329,7 @@ def test_log_probabilities_of_a_16_bit_model_are_not_rounded():
     for answer in mine.answer(items, GREEDY):
         one = next(one for one in items if one.id == answer.item_id)
         for choice, logprob in zip(one.choices, answer.logprobs, strict=True):
-            begin, rest = mine._desk.texts.pairs(one.prompt, [choice], one.id)[0]
+            begin, rest = mine.desk.texts.pairs(one.prompt, [choice], one.id)[0]
             with torch.inference_mode():
                 hidden = model.model(torch.tensor([begin + rest[:-1]])).last_hidden_state[0, -len(rest) :]
                 logits = hidden.double() @ model.lm_head.weight.double().T

@@ -1,0 +1,214 @@
+"""The two sides of the engine's benchmark, and how they are measured: our engine, and lm_eval's own `hf` model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from harness.hf_engine import HFEngine
+from harness.hf_engine_divergence import Comparer, Recorder
+from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
+
+__all__ = ["Cost", "best_batch", "differences", "measured", "models_of", "ours", "peak_of_device", "rates", "theirs"]
+
+GREEDY = Settings()
+NO_PROOF = Proof("none", "Linear", 0, 0, 0.0, 0, 0, "", 0, "")
+
+
+@dataclass
+class Cost:
+    """What a run cost."""
+
+    seconds: float
+    """Wall time."""
+    cpu_seconds: float
+    """Processor time of all threads."""
+    peak_bytes: int
+    """Most memory beyond what was held before: device memory on a GPU, resident set on a CPU."""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """By item: the choices' log-probabilities, or the text; the baseline's where several models were asked."""
+
+
+def models_of(model: Any, count: int) -> list[Any]:
+    """Give a baseline and so many minus one stand-ins for its quantized builds: weights rounded to 8, 6 and 4 bits.
+
+    Rounded in place and kept in the compute dtype, so that the benchmark measures engines and not kernels.
+    """
+    made = [model]
+    for bits in (8, 6, 4)[: count - 1]:
+        rounded = copy.deepcopy(model)
+        head = rounded.get_output_embeddings()
+        for module in rounded.modules():
+            if isinstance(module, torch.nn.Linear) and module is not head:
+                module.weight.data = rounded_to(module.weight.data, bits)
+        made.append(rounded)
+    return made
+
+
+def rounded_to(weight: torch.Tensor, bits: int, group: int = 64) -> torch.Tensor:
+    """Round weights to the nearest of 2**bits levels per group of 64, symmetric."""
+    shape = weight.shape if weight.shape[1] % group == 0 else None
+    parts = weight.float().reshape(-1, group) if shape else weight.float()
+    scale = parts.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / (2 ** (bits - 1) - 1)
+    return ((parts / scale).round() * scale).reshape(weight.shape).to(weight.dtype)
+
+
+def ours(models: Sequence[Any], tokenizer: Any, items: Sequence[Item], device: str) -> dict[str, Any]:
+    """Answer with our engine; with several models, the first is the baseline and the rest are compared with it."""
+    engine = HFEngine(models[0], tokenizer, NO_PROOF, device=device)
+    recorder = Recorder() if len(models) > 1 else None
+    answers = {one.item_id: one for one in engine.answer(items, GREEDY, watch=recorder)}
+    for model in models[1:]:
+        candidate = HFEngine(model, tokenizer, NO_PROOF, device=device)
+        comparer = Comparer(recorder.traces if recorder else {}, engine.head, candidate.head)
+        list(candidate.answer(items, GREEDY, watch=comparer))
+        if len(comparer.found) < len(items):
+            raise RuntimeError(f"divergence of {len(comparer.found)} of {len(items)} items")
+    return {name: plain(one) for name, one in answers.items()}
+
+
+def plain(answer: Any) -> Any:
+    """Give what is compared of an answer."""
+    if isinstance(answer, ChoiceLogprobs):
+        return list(answer.logprobs)
+    if isinstance(answer, Generation):
+        return answer.text
+    raise RuntimeError(f"unanswered: {answer}")
+
+
+def theirs(models: Sequence[Any], tokenizer: Any, items: Sequence[Item], batch_size: int) -> dict[str, Any]:
+    """Answer with lm_eval's `hf` model, one run for each model; the answers are the first one's."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    weighed = [one for one in items if one.kind == "choice"]
+    texts = [one for one in items if one.kind == "generate"]
+    found: list[dict[str, Any]] = []
+    for model in models:
+        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
+        pairs = [Instance("loglikelihood", {}, (one.prompt, choice), 0) for one in weighed for choice in one.choices]
+        numbers = iter(lm.loglikelihood(pairs, disable_tqdm=True) if pairs else [])
+        answers: dict[str, Any] = {one.id: [next(numbers)[0] for _ in one.choices] for one in weighed}
+        requests = [
+            Instance("generate_until", {}, (one.prompt, {"until": list(one.stop), "max_gen_toks": one.max_tokens}), 0)
+            for one in texts
+        ]
+        said = lm.generate_until(requests, disable_tqdm=True) if requests else []
+        found.append(answers | {one.id: text for one, text in zip(texts, said, strict=True)})
+    return found[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm_eval's progress and warnings off the terminal."""
+    logging.disable(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def measured(run: Callable[[], dict[str, Any]], device: str) -> Cost:
+    """Run once and say what it cost."""
+    process, high, stop = psutil.Process(os.getpid()), [0], threading.Event()
+    before = process.memory_info().rss
+
+    def look() -> None:
+        while not stop.wait(0.02):
+            high[0] = max(high[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        watcher.start()
+    began, busy = time.perf_counter(), time.process_time()
+    with quiet():
+        answers = run()
+    if cuda:
+        torch.cuda.synchronize()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - busy
+    stop.set()
+    peak = torch.cuda.max_memory_allocated() if cuda else high[0]
+    return Cost(seconds, cpu, max(0, peak - before), answers)
+
+
+def best_batch(run: Callable[[int], dict[str, Any]], sizes: Sequence[int], device: str) -> tuple[int, dict[int, float]]:
+    """Find the batch size at which lm_eval is fastest here, and what each tried one took."""
+    took: dict[int, float] = {}
+    for size in sizes:
+        try:
+            took[size] = measured(lambda size=size: run(size), device).seconds  # type: ignore[misc]
+        except (torch.OutOfMemoryError, MemoryError):
+            break
+        if took[size] > 1.5 * min(took.values()):
+            break
+    return min(took, key=lambda size: took[size]), took
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Say how far two sides' answers are apart: share of items with the same answer, largest log-probability gap."""
+    same, gap = 0, 0.0
+    for name, mine in one.items():
+        if isinstance(mine, str):
+            same += mine == other[name]
+            continue
+        gap = max([gap, *(abs(a - b) for a, b in zip(mine, other[name], strict=True))])
+        same += mine.index(max(mine)) == other[name].index(max(other[name]))
+    return {"items": len(one), "same_answers": same, "largest_logprob_gap": gap}
+
+
+def rates(model: Any, tokenizer: Any, items: Sequence[Item], device: str) -> dict[str, float]:
+    """Give tokens per second of our engine's passes: those that read prompts, and those that write a token a row."""
+    engine = HFEngine(model, tokenizer, NO_PROOF, device=device)
+    language_model = engine.desk.model
+    forward, spent = language_model.forward, {"prefill": [0, 0.0], "decode": [0, 0.0]}
+
+    def timed(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
+        began = time.perf_counter()
+        hidden = forward(ids, **rest)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        kind = spent["decode" if ids.shape[1] == 1 else "prefill"]
+        kind[0] += ids.numel()
+        kind[1] += time.perf_counter() - began
+        return hidden
+
+    language_model.forward = timed  # type: ignore[method-assign]
+    list(engine.answer(items, GREEDY))
+    return {f"{name}_tokens_per_second": count / seconds for name, (count, seconds) in spent.items() if count}
+
+
+def peak_of_device(device: str, dtype: torch.dtype) -> float:
+    """Give the floating-point operations per second of a large matrix product, the best of several."""
+    size = 8192 if device.startswith("cuda") else 2048
+    a = torch.randn(size, size, device=device).to(dtype)
+    took = []
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ a
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return 2 * size**3 / min(took)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Give median, smallest and largest."""
+    return statistics.median(values), min(values), max(values)
