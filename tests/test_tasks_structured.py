@@ -99,7 +99,7 @@ def test_values_are_compared_as_json_does():
 
 
 def test_schemas_are_checked_before_use():
-    """A schema with an unknown type, or one that refers elsewhere, is refused with a sentence; its own $defs are fine."""
+    """A schema with an unknown type, or one that refers elsewhere, is refused; its own $defs are fine."""
     assert "objct" in schema_problem({"type": "objct"})
     assert "another document" in schema_problem({"allOf": [{"$ref": "https://example.com/s"}]})
     assert schema_problem({"$defs": {"n": {"type": "integer"}}, "items": {"$ref": "#/$defs/n"}}) == ""
