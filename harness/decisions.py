@@ -123,9 +123,7 @@ def _unjudged(one: StratumNumbers) -> Decision:
     if one.excessive:
         total = one.asked + one.unmatched
         return Decision("not_judged", look, None, f"{one.one_sided} of {total} items have an answer on one side only")
-    if one.asked:
-        return Decision("not_judged", None, None, f"none of its {one.asked} items was answered by both sides")
-    return Decision("not_judged", None, None, "none of its items was asked of both sides")
+    return Decision("not_judged", None, None, "none of its items was answered by both sides")
 
 
 def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:

@@ -140,7 +140,9 @@ def _unpacked(packed: bytes, size: int, file: Path) -> bytes:
         raise NotComparable(f"{file}: is damaged: {error}") from error
 
 
-def _add(sample: Mapping[str, Any], task: str, file: Path, options: ImportOptions, rows: Rows) -> None:
+def _add(sample: object, task: str, file: Path, options: ImportOptions, rows: Rows) -> None:
+    if not isinstance(sample, Mapping):
+        raise NotComparable(f"{file}: a sample is no object")
     where = f"{file}: sample {sample.get('id')}"
     if "id" not in sample or "input" not in sample:
         raise NotComparable(f"{where}: has no id or no input")

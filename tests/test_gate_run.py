@@ -272,3 +272,40 @@ def test_a_public_range_that_is_none(value):
                 "slices": [{"name": "math", "public_range": value}],
             }
         )
+
+
+def test_answers_that_are_all_missing():
+    """Nobody answered anything: not judged, and no figure is made up, not in the averages either."""
+    blank = build("int4", [f"s/a/{at}" for at in range(400)], np.full(400, np.nan), slices="s", strata="a")
+    found = _judged(blank)
+    one = found.candidates[0]
+    assert (found.verdict, found.exit_code) == ("not_judged", 4)
+    assert one.averages[0].delta is None
+    assert one.hidden == "nothing to average"
+    assert (one.worse, one.better, one.cliffs) == (0, 0, ())
+
+
+def test_a_stratum_of_one_source_is_never_passed():
+    """500 items from one haystack are one source: inconclusive, and it says what is needed."""
+    ids, ones = [f"{at}" for at in range(500)], np.ones(500)
+    sides = [build(name, ids, ones, clusters=["haystack"] * 500) for name in ("bf16", "int4")]
+    found = gate.judge(compare.compare(sides[0], sides[1:], RULES), RULES)
+    assert found.verdict == "inconclusive"
+    assert "more sources" in found.candidates[0].reasons[0]
+
+
+def test_gains_without_any_exception_are_a_baseline_gone_wrong():
+    """Both candidates are right where the baseline is wrong, which is everywhere: no spread, and still called out."""
+    found = _judged(*(_candidate(name, gained=0, wrong=0) for name in ("a", "b")), wrong=400)
+    assert found.exit_code == 4
+    assert "+100.0 points" in found.warnings[0]
+
+
+def test_a_stratum_that_only_the_candidate_has_is_counted_and_named():
+    """Items of a stratum unknown to the baseline are unmatched items, no stratum of the comparison."""
+    cells = {"s/a": Cell(400)}
+    more = side("int4", cells | {"s/new": Cell(2)}, 1)
+    found = gate.judge(compare.compare(side("bf16", cells, 0), [more], RULES), RULES)
+    assert found.verdict == "pass"
+    assert [one.stratum for one in found.candidates[0].strata] == ["a"]
+    assert any("2 only in int4 (s/new/0, s/new/1)" in one for one in found.warnings)

@@ -405,3 +405,47 @@ def test_reading_needs_none_of_the_tools():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=DATA.parent.parent
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_inspect_logs_of_several_models_are_refused(tmp_path, log):
+    """One side is one model."""
+    for name in ("one", "two"):
+        log["eval"] |= {"model": name, "task": f"sums-{name}"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(log))
+    with pytest.raises(UsageError, match=r"several models \(one, two\)"):
+        load(tmp_path)
+
+
+def test_inspect_a_task_run_twice_counts_with_its_newest_log(tmp_path, log):
+    """The later `created` counts, whatever the files are called, and the comparison says so."""
+    for name, created, value in (("a", "2026-02-01", "I"), ("b", "2026-01-01", "C")):
+        log["eval"]["created"] = created
+        for sample in log["samples"]:
+            sample["scores"]["match"]["value"] = value
+        (tmp_path / f"{name}.json").write_text(json.dumps(log))
+    found = load(tmp_path)
+    assert set(found.score) == {0.0}
+    assert any("more than once" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values"),
+    [("match.x", "has one value"), ("match", None)],
+    ids=["a key of a number", "the scorer itself"],
+)
+def test_inspect_a_key_needs_a_scorer_with_keys(tmp_path, log, metric, values):
+    """--metric scorer.key over a scorer with one value: usage."""
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    if values is None:
+        assert load(tmp_path / "log.json", ImportOptions(metric=metric)).measure == {"sums": "match"}
+        return
+    with pytest.raises(UsageError, match=values):
+        load(tmp_path / "log.json", ImportOptions(metric=metric))
+
+
+@pytest.mark.parametrize("change", [{"samples": [{"id": "s0"}]}, {"eval": {}}, {"samples": [[]]}])
+def test_inspect_json_of_another_shape_is_refused(tmp_path, log, change):
+    """A sample without an input, a header without a task, a sample that is no object."""
+    (tmp_path / "log.json").write_text(json.dumps(log | change))
+    with pytest.raises(NotComparable):
+        load(tmp_path / "log.json")
