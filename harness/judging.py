@@ -116,7 +116,7 @@ def undecided(directory: RunDir, experiment: Experiment, look: int) -> dict[str,
     A candidate that has answered nothing (it could not be loaded) needs none.
     """
     run = _read(directory)
-    rules = Rules.from_experiment(experiment)
+    rules = Rules.from_experiment(experiment).with_plan(run.items)
     baseline = _outcomes(run, experiment.baseline.name, until=look)
     needs: dict[str, set[tuple[str, str]]] = {}
     for candidate in experiment.candidates:
@@ -200,7 +200,7 @@ def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judg
     """
     run = _read(directory)
     _check_complete(run)
-    rules = _rules(run.experiment, overrides or {})
+    rules = _rules(run.experiment, overrides or {}).with_plan(run.items)
     names = [one.name for one in run.experiment.candidates]
     failed = {name: " ".join(run.directory.failures(name)) for name in names if run.directory.failures(name)}
     baseline = _outcomes(run, run.experiment.baseline.name)
