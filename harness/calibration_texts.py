@@ -121,12 +121,12 @@ CODE = (
     "#include <stdio.h>\n\nint main(void) {\n    unsigned long a = 0, b = 1;\n    for (int i = 0; i < 20; ++i) {\n"
     '        printf("%lu\\n", a);\n        unsigned long next = a + b;\n        a = b;\n        b = next;\n    }\n'
     "    return 0;\n}\n",
-    "#!/bin/sh\nset -eu\nfor log in /var/log/app/*.log; do\n    [ -s \"$log\" ] || continue\n"
-    "    gzip -c \"$log\" > \"archive/$(basename \"$log\").gz\" && : > \"$log\"\ndone\n",
+    '#!/bin/sh\nset -eu\nfor log in /var/log/app/*.log; do\n    [ -s "$log" ] || continue\n'
+    '    gzip -c "$log" > "archive/$(basename "$log").gz" && : > "$log"\ndone\n',
     "fn histogram(words: &[&str]) -> BTreeMap<String, usize> {\n    let mut counts = BTreeMap::new();\n"
     "    for word in words {\n        *counts.entry(word.to_lowercase()).or_insert(0) += 1;\n    }\n    counts\n}\n",
-    "<form method=\"post\" action=\"/subscribe\">\n  <label for=\"mail\">E-mail</label>\n"
-    "  <input id=\"mail\" name=\"mail\" type=\"email\" required>\n  <button>Subscribe</button>\n</form>\n",
+    '<form method="post" action="/subscribe">\n  <label for="mail">E-mail</label>\n'
+    '  <input id="mail" name="mail" type="email" required>\n  <button>Subscribe</button>\n</form>\n',
 )
 
 LANGUAGES = (
@@ -170,8 +170,7 @@ LANGUAGES = (
     " শুধু জল বদলে গেছে।",
     "ஊரின் நடுவில் ஒரு பெரிய ஆலமரம் நிற்கிறது. அதன் நிழலில் காலையில் பள்ளி நடக்கும், மாலையில் சந்தை கூடும். மரம் யாருக்கும் கட்டணம்"
     " கேட்பதில்லை.",
-    "ร้านตัดผมของลุงมีเก้าอี้ตัวเดียวและกระจกสองบาน ลูกค้าที่รอจะได้ฟังข่าวของทั้งตำบล ลุงบอกว่าค่าตัดผมถูก"
-    " เพราะเรื่องเล่าเป็นของแถม",
+    "ร้านตัดผมของลุงมีเก้าอี้ตัวเดียวและกระจกสองบาน ลูกค้าที่รอจะได้ฟังข่าวของทั้งตำบล ลุงบอกว่าค่าตัดผมถูก เพราะเรื่องเล่าเป็นของแถม",
     "Στο νησί υπάρχει ένας φούρνος που ανάβει μόνο με ξύλα ελιάς. Ο φούρναρης ξυπνά πριν από τους ψαράδες και κοιμάται μετά"
     " από αυτούς, και λέει πως έτσι δεν χάνει καμία είδηση.",
     "Старий млин давно не меле, але колесо крутиться далі, бо річка про це не знає. Навесні діти пускають крізь нього"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -100,7 +100,12 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads lm_eval's ``!function`` tags as their text."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+def _function(loader: yaml.SafeLoader, node: yaml.Node) -> str:
+    """Give the text behind a ``!function`` tag."""
+    return str(loader.construct_scalar(cast("yaml.ScalarNode", node)))
+
+
+_Loader.add_constructor("!function", _function)
 
 
 def catalogue(folder: Path | None = None) -> list[SliceInfo]:

@@ -63,7 +63,9 @@ def test_every_config_and_script_named_in_the_readme_is_there(repository: Path) 
     """Paths in the README's code are paths of the repository."""
     text = (repository / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:configs|scripts|docs|results)/[\w./-]*\w", text))
-    missing = [name for name in named if not (repository / name).exists() and name not in {"results/my", "results/demo"}]
+    missing = [
+        name for name in named if not (repository / name).exists() and name not in {"results/my", "results/demo"}
+    ]
     assert not missing
 
 
