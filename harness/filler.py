@@ -6,18 +6,24 @@ that the task was given, chat template included, and leave room for the answer. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.seeded import Draw
 
-__all__ = ["ANSWER_ROOM", "Ruler", "filled", "ruler", "sentence"]
+__all__ = ["ANSWER_ROOM", "Ruler", "book", "filled", "ruler", "sentence"]
 
 ANSWER_ROOM = 32
 """Tokens kept free for the answer: a level of `context_tokens` holds prompt and answer."""
 
 _PARAGRAPH = 8
+_LONG_SENTENCE = 24  # tokens: how many sentences to take away where a text came out too long
+_LINE = 300  # characters: the longest piece of a book that is kept whole
+_SENTENCE_END = re.compile("(?<=[.!?\u0964\u3002\uff01\uff1f])\\s*(?=\\s|[\u3000-\u9fff])|\\n\\s*\\n")
 
 _WHEN = (
     "In the early morning", "After the long winter", "On a quiet evening", "Late in the autumn",
@@ -102,22 +108,27 @@ def ruler(metadata: Mapping[str, Any]) -> Ruler:
 
 
 def filled(
-    lines: Sequence[str], tokens: int, measure: Ruler, draw: Draw, *, frame: str, third: int | None = None
+    lines: Sequence[str],
+    tokens: int,
+    measure: Ruler,
+    draw: Draw,
+    *,
+    frame: str,
+    third: int | None = None,
+    source: Iterator[str] | None = None,
 ) -> str:
     """Scatter `lines`, in their order, through a text that fills `tokens` with `frame` and the answer's room.
 
-    The lines come at even distances, each moved a little at random; a single line goes into the given third. The whole
-    is at most `tokens` long, and short of it by less than a sentence or two. Raises ValueError where the lines alone
-    are longer.
+    The text's sentences come from `source`, or are made here. The lines come at even distances, each moved a little at
+    random; a single line goes into the given third. The whole is at most `tokens` long, and short of it by less than
+    a sentence or two. Raises ValueError where the lines alone are longer.
     """
     budget = tokens - ANSWER_ROOM - measure.whole(frame) - sum(measure.plain(f" {line}") for line in lines)
     if budget < 0:
-        raise ValueError(
-            f"context_tokens={tokens} is too short for its {len(lines)} lines; take more tokens or fewer keys"
-        )
+        raise ValueError(f"context_tokens={tokens} is too short for its {len(lines)} lines; take more tokens or fewer")
     sentences: list[str] = []
     while budget >= 0:
-        sentences.append(sentence(draw))
+        sentences.append(sentence(draw) if source is None else next(source))
         budget -= measure.plain(f" {sentences[-1]}")
     sentences.pop()
     places = _places(len(lines), len(sentences), draw, third)
@@ -126,7 +137,17 @@ def filled(
         over = measure.whole(frame + text) - (tokens - ANSWER_ROOM)
         if over <= 0 or not sentences:
             return text
-        del sentences[-max(1, over // 24) :]
+        del sentences[-max(1, over // _LONG_SENTENCE) :]
+
+
+def book(text: str, draw: Draw) -> Iterator[str]:
+    """Give a book's sentences, from a random one on and round again without end. Raises ValueError on an empty book."""
+    parts = [" ".join(part.split()) for part in _SENTENCE_END.split(text)]
+    sentences = [piece for part in parts if part for piece in textwrap.wrap(part, _LINE, break_long_words=True)]
+    if not sentences:
+        raise ValueError("the book is empty")
+    start = draw.below(len(sentences))
+    return itertools.islice(itertools.cycle(sentences), start, None)
 
 
 def _places(lines: int, sentences: int, draw: Draw, third: int | None) -> list[int]:

@@ -28,7 +28,8 @@ __all__ = [
     "says_number",
 ]
 
-_NUMBER = re.compile(r"(?<![\w.,])[-\u2212]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?(?!\d)")
+# Before a number stands no Latin letter, digit or mark of a longer number; scripts without spaces may touch it.
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-\u2212]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?(?!\d)")
 
 _ABSENT = re.compile(
     r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"

@@ -76,7 +76,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "restaurant": ("Luna", "The Olive Tree", "Koto"),
     "from_currency": ("EUR", "JPY", "USD"), "to_currency": ("GBP", "CHF", "SEK"),
     "song": ("Blue Hour", "Paper Kites"),
-    "origin": ("Porto", "Turin", "Ghent"), "destination": ("Lyon", "Basel", "Oslo"), 
+    "origin": ("Porto", "Turin", "Ghent"), "destination": ("Lyon", "Basel", "Oslo"),
     "customer": ("Norwind", "Bluepeak"),
     "room": ("kitchen", "bedroom", "office"), "task": ("buy milk", "call the bank", "water the plants"),
     "priority": ("low", "normal", "high"), "to_language": ("Spanish", "Finnish", "Tamil"),
