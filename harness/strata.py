@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +101,17 @@ def draw_plan(
     return [(own[number % len(own)], number // len(own)) for own in strata.values() for number in range(items)]
 
 
-def pick(docs: Iterable[Mapping[str, Any]], want: Wanted, task: str) -> list[dict[str, Any]]:
+def pick(
+    docs: Iterable[Mapping[str, Any]],
+    want: Wanted,
+    task: str,
+    rank: Callable[[Mapping[str, Any]], int] | None = None,
+) -> list[dict[str, Any]]:
     """Keep the documents on the wanted levels, and of each stratum the wanted number.
 
     Which ones is a lasting random choice by the document's ``cluster``, so that languages that share their problems
-    keep the same problems. Documents carry ``id``, ``cluster`` and each axis as text. Raises NoItems
-    where none is left.
+    keep the same problems; those of a lower `rank` come first. Documents carry ``id``, ``cluster`` and each axis as
+    text. Raises NoItems where none is left.
     """
     strata: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for doc in docs:
@@ -114,7 +119,13 @@ def pick(docs: Iterable[Mapping[str, Any]], want: Wanted, task: str) -> list[dic
             strata[stratum_of({axis: doc[axis] for axis in want.axes}, want.split_by)].append(dict(doc))
     kept = []
     for own in strata.values():
-        own.sort(key=lambda doc: (order(str(doc["cluster"]), want.seed, task), str(doc["id"])))
+        own.sort(
+            key=lambda doc: (
+                rank(doc) if rank else 0,
+                order(str(doc["cluster"]), want.seed, task),
+                str(doc["id"]),
+            )
+        )
         kept += own[: want.items]
     if not kept:
         raise NoItems(f"{task} has no item on these levels")

@@ -8,7 +8,8 @@ Babel's CLDR. lm_eval calls the functions named in the YAML files.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -31,6 +32,7 @@ LANGUAGES = {
     "te": ("Telu", 1), "kn": ("Knda", 1), "ml": ("Mlym", 1), "gu": ("Gujr", 1), "my": ("Mymr", 1), "km": ("Khmr", 1),
     "hy": ("Armn", 1), "ne": ("Deva", 1), "mn": ("Cyrl", 1), "so": ("Latn", 1), "cy": ("Latn", 1), "or": ("Orya", 1),
     "as": ("Beng", 1), "ug": ("Arab", 1), "qu": ("Latn", 1), "si": ("Sinh", 0), "nqo": ("Nkoo", 0),
+    "kea": ("Latn", 0), "kam": ("Latn", 0),
 }  # fmt: skip
 """Language to its script (ISO 15924) and its resource class.
 
@@ -51,6 +53,9 @@ TONGUES = (
     "nl", "no", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sr", "sv", "sw", "ta", "te", "th", "tr",
     "uk", "ur", "uz", "vi", "yo", "zh", "zu",
 )  # fmt: skip
+NO_TERRITORY = ("AC", "CP", "CQ", "DG", "EA", "EU", "EZ", "IC", "QO", "TA", "UN", "XA", "XB", "XK", "ZZ")
+"""Codes of CLDR that are no country or territory of ISO 3166, or are reserved there."""
+CODE = 2
 NUMBERS = 8
 ZERO = {"beng": 0x09E6, "deva": 0x0966, "mymr": 0x1040, "arab": 0x0660, "arabext": 0x06F0, "nkoo": 0x07C0}
 """The sign for zero in the numbering systems of these languages (Babel sets separators but leaves ASCII digits)."""
@@ -78,14 +83,14 @@ def choose(**metadata: Any) -> dict[str, datasets.Dataset]:
         for direction in ("into", "from")
         if (fact["fact"], direction) in ASK
     ]
-    return {"test": datasets.Dataset.from_list(pick(docs, want, "choose"))}
+    return {"test": datasets.Dataset.from_list(pick(docs, want, "choose", _rank))}
 
 
 def write(**metadata: Any) -> dict[str, datasets.Dataset]:
     """Make questions to be answered in writing, in the language."""
     want = wanted(metadata)
     docs = [_written_doc(fact) for language in want.axes["language"] for fact in facts(_known(language))]
-    return {"test": datasets.Dataset.from_list(pick(docs, want, "write"))}
+    return {"test": datasets.Dataset.from_list(pick(docs, want, "write", _rank))}
 
 
 def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -93,6 +98,18 @@ def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     if doc["fact"] == "number":
         return {"exact_match": float(_spaces(doc["target"]) in _spaces(results[0]))}
     return {"exact_match": float(any(mentions(results[0], one) for one in doc["accepted"]))}
+
+
+def _rank(doc: Mapping[str, Any]) -> int:
+    """Ask the well-known facts first."""
+    _, kind, key, *_ = doc["id"].split("/")
+    return int(not _is_well_known(kind, key))
+
+
+def _is_well_known(kind: str, key: str) -> bool:
+    if kind == "number":
+        return int(key) < NUMBERS
+    return kind in ("month", "weekday") or key in (TERRITORIES if kind == "country" else TONGUES)
 
 
 def _known(language: str) -> str:
@@ -103,41 +120,66 @@ def _known(language: str) -> str:
 
 @cache
 def facts(language: str) -> list[dict[str, Any]]:
-    """Give all facts of a language whose native name is there, differs from the English one, and is no other's."""
+    """Give all facts of a language whose native name is there, differs from the English one, and is no other's.
+
+    The well-known ones come first, and are the same whatever stands among the others.
+    """
+    well_known = _distinct(_found(language, _well_known()), frozenset())
+    taken = frozenset((fact["fact"], plain(fact["accepted"][0])) for fact in well_known)
+    return [*well_known, *_distinct(_found(language, _others()), taken)]
+
+
+def _found(language: str, sources: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Give the facts that Babel has of a language, each with its place."""
     native, english = Locale.parse(language), Locale.parse("en")
+    script, resource = LANGUAGES[language]
+    place = {"language": language, "script": script, "resource": str(resource), "tongue": english.languages[language]}
     found = []
-    for kind, key, read in _sources():
-        names = read(native, key)
-        if not names or not read(english, key):
+    for kind, key in sources:
+        if kind == "number":
+            found.append(_number(native, int(key)) | place)
             continue
-        found.append({"fact": kind, "key": key, "accepted": names, "english": read(english, key)[0]})
-    found += [_number(native, index) for index in range(NUMBERS)]
-    seen: dict[tuple[str, str], int] = {}
-    for one in found:
-        name = (one["fact"], plain(one["accepted"][0]))
-        seen[name] = seen.get(name, 0) + 1
-    tongue, (script, resource) = english.languages[language], LANGUAGES[language]
-    place = {"language": language, "script": script, "resource": str(resource), "tongue": tongue}
+        names, said = _names(native, kind, key), _names(english, kind, key)
+        if names and said:
+            found.append({"fact": kind, "key": key, "accepted": names, "english": said[0]} | place)
+    return found
+
+
+def _distinct(found: list[dict[str, Any]], taken: frozenset[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Leave out the English name, a name for two things, and a name that is taken; numbers always stay."""
+    names = [(fact["fact"], plain(fact["accepted"][0])) for fact in found]
+    seen = Counter(names)
     return [
-        one | place
-        for one in found
-        if one["fact"] == "number"
-        or (plain(one["accepted"][0]) != plain(one["english"]) and seen[one["fact"], plain(one["accepted"][0])] == 1)
+        fact
+        for fact, name in zip(found, names, strict=True)
+        if fact["fact"] == "number"
+        or (name[1] and name[1] != plain(fact["english"]) and seen[name] == 1 and name not in taken)
     ]
 
 
-def _sources() -> Iterator[tuple[str, str, Callable[[Locale, str], list[str]]]]:
-    for key in TERRITORIES:
-        yield "country", key, lambda locale, key: _some(locale.territories.get(key))
-    for key in TONGUES:
-        yield "language", key, lambda locale, key: _some(locale.languages.get(key))
-    for month in range(1, 13):
-        yield "month", str(month), lambda locale, key: _calendar(locale, "months", int(key))
-    for day in range(7):
-        yield "weekday", str(day), lambda locale, key: _calendar(locale, "days", int(key))
+def _well_known() -> Iterator[tuple[str, str]]:
+    """Name the facts that most people would look for first: kind and CLDR's key."""
+    yield from (("country", key) for key in TERRITORIES)
+    yield from (("language", key) for key in TONGUES)
+    yield from (("month", str(month)) for month in range(1, 13))
+    yield from (("weekday", str(day)) for day in range(7))
+    yield from (("number", str(index)) for index in range(NUMBERS))
 
 
-def _some(name: str | None) -> list[str]:
+def _others() -> Iterator[tuple[str, str]]:
+    """Name all further countries, territories and languages that CLDR has a two-letter code for, and more numbers."""
+    english = Locale.parse("en")
+    known, spoken = {*TERRITORIES, *NO_TERRITORY}, set(TONGUES)
+    yield from (("country", key) for key in sorted(english.territories) if len(key) == CODE and key not in known)
+    yield from (("language", key) for key in sorted(english.languages) if len(key) == CODE and key not in spoken)
+    yield from (("number", str(index)) for index in range(NUMBERS, 2 * NUMBERS))
+
+
+def _names(locale: Locale, kind: str, key: str) -> list[str]:
+    """Give the names of a thing in a language, the plain one first; empty where there is none."""
+    if kind in ("month", "weekday"):
+        return _calendar(locale, "months" if kind == "month" else "days", int(key))
+    name = (locale.territories if kind == "country" else locale.languages).get(key)
     return [name] if name else []
 
 
@@ -198,7 +240,13 @@ def _choice_doc(seed: int, fact: dict[str, Any], direction: str) -> dict[str, An
     if fact["fact"] == "number":
         wrong = draw.sample(_misspelt(Decimal(fact["value"]), right), 3)
     else:
-        others = [one for one in facts(fact["language"]) if one["fact"] == fact["fact"] and one["key"] != fact["key"]]
+        near = _is_well_known(fact["fact"], fact["key"])  # a well-known thing stands among well-known ones
+        others = [
+            one
+            for one in facts(fact["language"])
+            if one["fact"] == fact["fact"] and one["key"] != fact["key"]
+            if not near or _is_well_known(one["fact"], one["key"])
+        ]
         wrong = [one["accepted"][0] if direction == "into" else one["english"] for one in draw.sample(others, 3)]
     choices = draw.shuffled([right, *wrong])
     return _base(fact, direction) | {
