@@ -11,50 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import yaml
+from offline_config import named_folders, packed_config
 from offline_wheels import ROOT, BundleError, Target, collect, collect_spares, node_packages
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 NODE_HAS = "torch,transformers,accelerate"
 MEBIBYTE = 1024 * 1024
-
-
-def packed_config(config: Path, models: dict[str, str]) -> str:
-    """The config's text for the node, with every model that travels named by its place there.
-
-    `models` maps what the config says (a folder, a hub id, smollm2) to the folder's name under models/. A
-    folder that the config names and that is not packed is an error: the node could not find it.
-    """
-    data = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if not isinstance(data, dict):
-        raise BundleError(f"{config} is not a quantcliff config")
-    if isinstance(data.get("baseline"), str):
-        data["baseline"] = {"model": data["baseline"]}
-    for variant in [data.get("baseline"), *(data.get("candidates") or [])]:
-        if not isinstance(variant, dict) or "model" not in variant:
-            continue
-        model = str(variant["model"])
-        if model in models:
-            variant["model"] = f"models/{models[model]}"
-        elif Path(model).is_dir():
-            raise BundleError(f"{config} names the model {model}, which is not packed: add --model {model}")
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-
-
-def model_folders(arguments: Sequence[str]) -> dict[str, Path]:
-    """`NAME=DIR` or `DIR` to the name that the config uses and the folder that travels for it."""
-    folders: dict[str, Path] = {}
-    for argument in arguments:
-        name, _, folder = argument.partition("=")
-        path = Path(folder or name)
-        if not path.is_dir():
-            raise BundleError(f"--model {argument}: {path} is not a folder")
-        folders[name] = path
-    names = [path.resolve().name for path in folders.values()]
-    if len(set(names)) < len(names):
-        raise BundleError(f"two model folders have the same last name ({', '.join(names)}); rename one")
-    return folders
 
 
 class Parts:
@@ -146,8 +109,9 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
         "--model",
         action="append",
         default=[],
-        metavar="[NAME=]DIR",
-        help="a model folder; NAME is what the config calls it, unless that is the folder. May be repeated",
+        metavar="NAME=DIR",
+        help="take this folder for the model that the config calls NAME; without it models are found as a run here "
+        "would find them. May be repeated",
     )
     parser.add_argument("--out", type=Path, required=True, help="an empty folder for the bundle")
     parser.add_argument("--python", default="3.12", help="the node's Python (default: %(default)s)")
@@ -193,28 +157,34 @@ def wheel_folders(scratch: Path, wanted: Sequence[Requirement], have: Sequence[s
     return folders
 
 
+def what_it_runs(options: argparse.Namespace, scratch: Path) -> dict[str, Path]:
+    """The config, the folders that it needs, and what else was asked for, by their place in the bundle."""
+    given = named_folders(options.model)
+    content = {f"files/{path.resolve().name}": path for path in options.include}
+    if options.config is None:
+        return content | {f"models/{path.resolve().name}": path for path in given.values()}
+    text, folders = packed_config(options.config, given)
+    config = scratch / "config.yaml"
+    config.write_text(text, encoding="utf-8")
+    return content | folders | {"config.yaml": config}
+
+
 def make_bundle(options: argparse.Namespace) -> None:
     """Make the bundle and say what is in it."""
     major, _, minor = options.glibc.partition(".")
     if major != "2" or not minor.isdigit():
         raise BundleError(f"--glibc {options.glibc}: write it as 2.28")
     target = Target(python=options.python, glibc=int(minor), machine=options.machine)
-    models = model_folders(options.model)
-    content = {f"models/{path.resolve().name}": path for path in models.values()}
-    content |= {f"files/{path.resolve().name}": path for path in options.include}
     wanted = [Requirement(f"quantcliff[{options.extras}]" if options.extras else "quantcliff")]
     wanted += [Requirement(text) for text in options.more]
     with tempfile.TemporaryDirectory() as scratch:
-        if options.config is not None:
-            config = Path(scratch) / "config.yaml"
-            names = {name: path.resolve().name for name, path in models.items()}
-            config.write_text(packed_config(options.config, names), encoding="utf-8")
-            content["config.yaml"] = config
+        content = what_it_runs(options, Path(scratch))
         content |= wheel_folders(Path(scratch), wanted, options.have.split(","), target)
         digests = write_bundle(options.out, content, target, int(options.part_size * MEBIBYTE))
-        count = sum(len(list(content[kind].iterdir())) for kind in ("wheels", "spares"))
+        wheels = sum(len(list(content[kind].iterdir())) for kind in ("wheels", "spares"))
     size = sum((options.out / name).stat().st_size for name in digests) / MEBIBYTE
-    print(f"{options.out}: {count} wheels for Python {target.python}, {len(models)} models, "
+    models = sum(place.startswith("models/") for place in content)
+    print(f"{options.out}: {models} models, {wheels} wheels for Python {target.python}, "
           f"{size:.0f} MiB in {len(digests)} parts.")  # fmt: skip
     print(f"Copy the folder to the node and run: bash {options.out.name}/run_on_node.sh")
 

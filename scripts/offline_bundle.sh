@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Packs a quantcliff run for a machine that reaches no network: wheels, a model, a config, in parts of at most 60 MiB.
 #
-#   scripts/offline_bundle.sh --config configs/demo.yaml --model smollm2=DIR --python 3.12 --out bundle/
+#   scripts/offline_bundle.sh --config configs/demo.yaml --python 3.12 --out bundle/
 #
-# Copy the folder bundle/ to the node, by whatever way files get there, and run one command on it:
+# The models that the config names are packed with it: folders, hub ids (fetched here), smollm2 (made here). Copy the
+# folder bundle/ to the node, by whatever way files get there, and run one command on it:
 #
 #   bash bundle/run_on_node.sh
 #
@@ -16,4 +17,4 @@ if [ ! -x "$(command -v "$python")" ]; then
   echo "offline_bundle.sh: $python is not there; run \`make install\` first, or name a Python in PYTHON" >&2
   exit 2
 fi
-exec "$python" "$root/scripts/offline_bundle.py" "$@"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" "$root/scripts/offline_bundle.py" "$@"

