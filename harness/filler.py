@@ -7,6 +7,7 @@ that the task was given, chat template included, and leave room for the answer. 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ ANSWER_ROOM = 32
 """Tokens kept free for the answer: a level of `context_tokens` holds prompt and answer."""
 
 _PARAGRAPH = 8
-_LONG_SENTENCE = 24  # tokens: how many sentences to take away where a text came out too long
+_SAMPLE = 16  # sentences that say how long sentences are
+_TRIES = 8
+_FINE = 10_000
 _LINE = 300  # characters: the longest piece of a book that is kept whole
 _SENTENCE_END = re.compile("(?<=[.!?\u0964\u3002\uff01\uff1f])\\s*(?=\\s|[\u3000-\u9fff])|\\n\\s*\\n")
 
@@ -123,21 +126,32 @@ def filled(
     random; a single line goes into the given third. The whole is at most `tokens` long, and short of it by less than
     a sentence or two. Raises ValueError where the lines alone are longer.
     """
-    budget = tokens - ANSWER_ROOM - measure.whole(frame) - sum(measure.plain(f" {line}") for line in lines)
-    if budget < 0:
+    goal = tokens - ANSWER_ROOM
+    if measure.whole("\n".join([frame, *lines])) > goal:
         raise ValueError(f"context_tokens={tokens} is too short for its {len(lines)} lines; take more tokens or fewer")
-    sentences: list[str] = []
-    while budget >= 0:
-        sentences.append(sentence(draw) if source is None else next(source))
-        budget -= measure.plain(f" {sentences[-1]}")
-    sentences.pop()
-    places = _places(len(lines), len(sentences), draw, third)
-    while True:
-        text = _woven(lines, [min(place, len(sentences)) for place in places], sentences)
-        over = measure.whole(frame + text) - (tokens - ANSWER_ROOM)
-        if over <= 0 or not sentences:
+    stream = _made(draw) if source is None else source
+    places = _places(len(lines), draw, third)
+    sentences = [next(stream) for _ in range(_SAMPLE)]
+    rate = measure.plain(" ".join(sentences)) / _SAMPLE
+    count = int(goal / rate)
+    for _ in range(_TRIES):
+        sentences += [next(stream) for _ in range(count - len(sentences))]
+        del sentences[max(0, count) :]
+        text = _woven(lines, places, sentences)
+        left = goal - measure.whole(frame + text)
+        if 0 <= left < 2 * rate or (left >= 0 and not count):
             return text
-        del sentences[-max(1, over // _LONG_SENTENCE) :]
+        count = max(0, len(sentences) + math.floor(left / rate))
+    while left < 0 and sentences:
+        sentences.pop()
+        text = _woven(lines, places, sentences)
+        left = goal - measure.whole(frame + text)
+    return text
+
+
+def _made(draw: Draw) -> Iterator[str]:
+    while True:
+        yield sentence(draw)
 
 
 def book(text: str, draw: Draw) -> Iterator[str]:
@@ -150,22 +164,20 @@ def book(text: str, draw: Draw) -> Iterator[str]:
     return itertools.islice(itertools.cycle(sentences), start, None)
 
 
-def _places(lines: int, sentences: int, draw: Draw, third: int | None) -> list[int]:
-    """Say before which sentence each line goes."""
+def _places(lines: int, draw: Draw, third: int | None) -> list[float]:
+    """Say after which part of the text, in [0, 1), each line comes."""
     if third is not None and lines == 1:
-        low, high = sentences * third // 3, sentences * (third + 1) // 3
-        return [draw.between(low, max(low, high - 1))]
-    return [
-        draw.between(sentences * line // lines, max(sentences * line // lines, sentences * (line + 1) // lines - 1))
-        for line in range(lines)
-    ]
+        return [(third + 0.1 + 0.8 * draw.below(_FINE) / _FINE) / 3]  # clear of its edges
+    return [(line + draw.below(_FINE) / _FINE) / lines for line in range(lines)]
 
 
-def _woven(lines: Sequence[str], places: Sequence[int], sentences: Sequence[str]) -> str:
+def _woven(lines: Sequence[str], places: Sequence[float], sentences: Sequence[str]) -> str:
     """Put the lines at their places and break the text into paragraphs."""
     flow: list[str] = []
-    waiting = list(zip(places, lines, strict=True))
-    for number in range(len(sentences) + 1):
-        flow += [line for place, line in waiting if place == number]
-        flow += sentences[number : number + 1]
+    done = 0
+    for place, line in zip(places, lines, strict=True):
+        upto = int(place * len(sentences))
+        flow += [*sentences[done:upto], line]
+        done = upto
+    flow += sentences[done:]
     return "\n".join(" ".join(flow[start : start + _PARAGRAPH]) for start in range(0, len(flow), _PARAGRAPH))

@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.records import Item
 from harness.seeded import order
 from harness.slices_catalogue import SliceInfo, TaskInfo, catalogue
-from harness.slices_items import Prompting, doc_level, make_item
+from harness.slices_items import Prompting, counted, doc_level, make_item
 from harness.slices_problems import Problems, check_spec
 from harness.strata import NoItems, level_text, stratum_of
 from harness.traffic import BadRows
@@ -141,10 +141,11 @@ class SliceBuilder:
         spec: SliceSpec,
     ) -> list[Item]:
         metric = spec.options.get("metric")
-        return [
+        made = [
             make_item(task, number, doc, levels, split_by, spec.key, self.how, None if metric is None else str(metric))
             for levels, number, doc in placed
         ]
+        return counted(made, self.how)
 
     # -------------------------------------------------------------------------- any task that lm_eval ships
 
@@ -227,7 +228,8 @@ class SliceBuilder:
             )
             for number, doc in docs
         ]  # fmt: skip
-        return [item for (number, _), item in zip(docs, built, strict=True) if number in by_number]
+        kept = [item for (number, _), item in zip(docs, built, strict=True) if number in by_number]
+        return counted(kept, self.how)
 
 
 def _has(note: TaskInfo, axis: str) -> bool:

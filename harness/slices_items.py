@@ -6,8 +6,8 @@ Knows an lm_eval task and a tokenizer, both as they come; imports neither librar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.config import Sampling
@@ -15,11 +15,12 @@ from harness.errors import UsageError
 from harness.records import Item
 from harness.strata import level_text, stratum_of
 
-__all__ = ["METRIC_KEY", "Prompting", "doc_level", "make_item", "prompting"]
+__all__ = ["METRIC_KEY", "Prompting", "counted", "doc_level", "make_item", "prompting"]
 
 METRIC_KEY = "_metric"
 """The key of a document that names the metric which is its score, where the config says."""
 
+_BATCH = 1_000_000  # characters that go to the tokenizer at once
 _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py
 
 
@@ -50,16 +51,37 @@ class Prompting:
             text = self.tokenizer.apply_chat_template(rest, **how)
         return text
 
-    def count(self, text: str, *, with_choice: bool = False) -> int:
-        """Count tokens as HFLM reads them: no special tokens where the text starts with the start token already."""
+    def lengths(self, texts: Sequence[str], *, with_choice: bool = False) -> list[int]:
+        """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already.
+
+        Texts go to the tokenizer some at a time, so that it can use all cores and does not hold all tokens at once.
+        """
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         known: Any = self.tokenizer.bos_token
         if with_choice:
             first = bos if bos is not None else eos
             known = None if first is None else self.tokenizer.decode(first)
-        if known and text.startswith(known):
-            return len(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
-        return len(self.tokenizer.encode(text, verbose=False))
+        counts = [0] * len(texts)
+        for special in (True, False):
+            places = [at for at, text in enumerate(texts) if bool(known and text.startswith(known)) != special]
+            for some in _batches(places, texts):
+                made = self.tokenizer([texts[at] for at in some], add_special_tokens=special, verbose=False)
+                for at, ids in zip(some, made["input_ids"], strict=True):
+                    counts[at] = len(ids)
+        return counts
+
+
+def _batches(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    size = 0
+    for at in places:
+        batch.append(at)
+        size += len(texts[at])
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
@@ -83,7 +105,10 @@ def make_item(
     task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str], slice_key: str,
     how: Prompting, metric: str | None,
 ) -> Item:  # fmt: skip
-    """Ask lm_eval for the document's requests and write them down as an item. Raises UsageError where it has none."""
+    """Ask lm_eval for the document's requests and write them down as an item, its tokens not counted yet.
+
+    Raises UsageError where lm_eval asks for something that is no item.
+    """
     prompt, requests = _requests(task, doc_id, doc, how)
     name = task.task_name
     own_id = doc.get("id")
@@ -110,7 +135,6 @@ def make_item(
         chance=float(doc["chance"]) if isinstance(doc.get("chance"), int | float) else chance,
         weight=float(doc["weight"]) if isinstance(doc.get("weight"), int | float) else 1.0,
         language=str(doc.get("language") or ""),
-        prompt_tokens=_tokens(how, prompt, choices),
         doc=stored,
     )
 
@@ -186,10 +210,19 @@ def _target(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> str:
     return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
 
 
-def _tokens(how: Prompting, prompt: str, choices: tuple[str, ...]) -> int:
-    if not choices:
-        return how.count(prompt)
-    return max(how.count(prompt + choice, with_choice=True) for choice in choices)
+def counted(items: Sequence[Item], how: Prompting) -> list[Item]:
+    """Give the items with `prompt_tokens` filled in: the prompt, and for choices with the longest of them."""
+    counts: dict[int, int] = {}
+    for choosing in (False, True):
+        own = [(at, text) for at, item in enumerate(items) if bool(item.choices) == choosing for text in _whole(item)]
+        lengths = how.lengths([text for _, text in own], with_choice=choosing)
+        for (at, _), length in zip(own, lengths, strict=True):
+            counts[at] = max(counts.get(at, 0), length)
+    return [replace(item, prompt_tokens=counts[at]) for at, item in enumerate(items)]
+
+
+def _whole(item: Item) -> list[str]:
+    return [item.prompt + choice for choice in item.choices] or [item.prompt]
 
 
 def _plain_json(doc: Mapping[str, Any], task: Any) -> dict[str, Any]:
