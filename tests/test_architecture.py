@@ -274,7 +274,7 @@ try:
     main()
 except SystemExit as exit:
     assert not exit.code, exit.code
-heavy = {"torch", "transformers", "lm_eval", "datasets", "scipy.stats"} & set(sys.modules)
+heavy = {"torch", "transformers", "lm_eval", "datasets", "scipy.stats", "matplotlib", "pandas"} & set(sys.modules)
 print("LOADED", sorted(heavy))
 """
 
