@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.config import Quantization, Variant
 from harness.errors import QuantcliffError
-from harness.quantize_backends import MethodStatus, installed_version, method_status
+from harness.quantize.backends import MethodStatus, installed_version, method_status
 from harness.records import to_json
 
 __all__ = ["PACKAGES", "Proved", "Report", "describe", "examine", "print_report", "to_json"]
@@ -251,7 +251,7 @@ def _logits(folder: Path, method: str, device: str) -> tuple[Any, Any]:
     """Logits in float32 on the CPU for 64 fixed tokens, and the proof of what gave them."""
     import torch
 
-    from harness.quantize import load
+    from harness.quantize.loading import load
 
     variant = Variant(name="doctor", model=str(folder), quantization=Quantization(method=method))
     loaded = load(variant, folder, device=device, dtype="bfloat16")

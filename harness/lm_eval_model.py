@@ -18,11 +18,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from harness.hf_engine import HFEngine
-from harness.hf_engine_ask_choices import ChoiceQuestions
-from harness.hf_engine_ask_texts import TextQuestions
-from harness.hf_engine_choices import Continuation
-from harness.hf_engine_decode import Answer, Request
-from harness.hf_engine_text import StopWatch
+from harness.hf_engine.ask_choices import ChoiceQuestions
+from harness.hf_engine.ask_texts import TextQuestions
+from harness.hf_engine.choices import Continuation
+from harness.hf_engine.decode import Answer, Request
+from harness.hf_engine.text import StopWatch
 from harness.records import Proof, Settings
 
 __all__ = ["NAME", "QuantcliffLM", "main", "register"]

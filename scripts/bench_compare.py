@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 
-from harness import compare, gate
-from harness.outcomes import Outcomes, build
-from harness.rules import Rules
+from harness.judge import compare, gate
+from harness.judge.outcomes import Outcomes, build
+from harness.judge.rules import Rules
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.hf_engine_model import LanguageModel
-from harness.hf_engine_slots import Slots
+from harness.hf_engine.model import LanguageModel
+from harness.hf_engine.slots import Slots
 from harness.smollm2 import smollm2_checkpoint
 
 ROWS, TOKENS = 4, 512

@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from harness.hf_engine import HFEngine
-from harness.hf_engine_divergence import Comparer, Recorder
+from harness.hf_engine.divergence import Comparer, Recorder
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
 __all__ = ["Cost", "best_batch", "differences", "measured", "models_of", "ours", "peak_of_device", "rates", "theirs"]

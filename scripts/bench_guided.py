@@ -23,7 +23,7 @@ from bench_engine_sides import GREEDY, NO_PROOF, measured, models_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine_divergence import Comparer, Recorder
+from harness.hf_engine.divergence import Comparer, Recorder
 from harness.records import Generation, Item
 from harness.smollm2 import smollm2_checkpoint
 

@@ -2,10 +2,10 @@
 
     python scripts/simulate_gate.py [--out results/simulation] [--quick] [--only TEXT] [--jobs N]
 
-Every rollout draws the items of every stratum, and goes through `harness.compare` and the stopping rule that the gate
-uses. Right-or-wrong strata of independent items are summed up by their counts, so each table of counts is compared once
-and remembered; the first rollouts of every cell are also judged from their items by `harness.gate`, and must agree.
-Writes one row per cell to cells.csv and, where matplotlib is installed, a plot to cells.png.
+Every rollout draws the items of every stratum, and goes through `harness.judge.compare` and the stopping rule that the
+gate uses. Right-or-wrong strata of independent items are summed up by their counts, so each table of counts is compared
+once and remembered; the first rollouts of every cell are also judged from their items by `harness.judge.gate`, and must
+agree. Writes one row per cell to cells.csv and, where matplotlib is installed, a plot to cells.png.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from simulation_cells import LAWS, Cell, cells
 
-from harness import compare, decisions, gate
-from harness.comparison import Look, StratumNumbers
-from harness.outcomes import Labels, Outcomes, build
-from harness.rules import Rules
-from harness.sequential import look_sizes
+from harness.judge import compare, decisions, gate
+from harness.judge.comparison import Look, StratumNumbers
+from harness.judge.outcomes import Labels, Outcomes, build
+from harness.judge.rules import Rules
+from harness.judge.sequential import look_sizes
 
 ALPHA = 0.05
 CHECKED = 10
@@ -96,7 +96,7 @@ def outcomes(diffs: Floats, looks: Counts, sources: Counts | None) -> tuple[Outc
 
 
 def compared(cell: Cell, diffs: Floats, looks: Counts, sources: Counts | None) -> list[StratumNumbers]:
-    """Send strata through `harness.compare`."""
+    """Send strata through `harness.judge.compare`."""
     found: list[StratumNumbers] = []
     step = max(BATCH // diffs.shape[1], 1)
     for start in range(0, diffs.shape[0], step):

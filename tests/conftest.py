@@ -28,6 +28,17 @@ SAMPLE_TEXT = (
 )
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: more only change the order of sums, and wait for each other on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

@@ -9,9 +9,11 @@ import conftest
 import torch
 import transformers
 
+from harness.hf_engine import Shortcuts
 from harness.records import Item, Proof
 
 CONTEXT = 256
+OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
 
 # Weights far larger than a trained model's start, so that answers differ from token to token; windows short enough
 # for the prompts below to leave them.

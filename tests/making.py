@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness import compare, gate
-from harness.outcomes import Outcomes, build
-from harness.rules import Rules
-from harness.verdicts import Judgement, StratumVerdict
+from harness.judge import compare, gate
+from harness.judge.outcomes import Outcomes, build
+from harness.judge.rules import Rules
+from harness.judge.verdicts import Judgement, StratumVerdict
 
 
 class Cell(NamedTuple):

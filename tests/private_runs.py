@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import cli, run_plan
+from harness.cli import program as cli
 from harness.records import Item
+from harness.run import plan as run_plan
 
 SECRETS = {
     "e-mail": "anna.maier+shop@kunden.example.org",

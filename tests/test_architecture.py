@@ -20,17 +20,17 @@ PACKAGE = ROOT / "harness"
 # A module may import modules of lower rows only. Names are patterns; the first that fits a module counts, a plain
 # name before any pattern. A new module is written in here, or the tests below say so.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "judge", "run", "quantize"),  # of these packages the first file says only what is in them
     # the nouns
-    ("records", "verdicts", "evidence", "sanitize", "seeded", "redaction"),
+    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded", "redaction"),
     # what people type, pure functions on arrays, small tools
     (
         "config*",
         "stats*",
         "strata",
         "scoring",
-        "outcomes",
-        "floor",
+        "judge.outcomes",
+        "judge.floor",
         "datafiles",
         "scoring_json",
         "generated_code",
@@ -43,58 +43,59 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "devices",
         "cache",
         "quiet",
-        "progress",
+        "run.progress",
         "traffic",
-        "calibration_texts",
+        "quantize.calibration_texts",
         "doctor_models",
-        "checkpoints_worker",
+        "quantize.checkpoints_worker",
         "tail_events*",
     ),
     # parts of judging, of loading a model, of keeping a run
     (
-        "comparison",
-        "cliffs",
-        "pairing",
-        "rules",
+        "judge.comparison",
+        "judge.cliffs",
+        "judge.pairing",
+        "judge.rules",
+        "judge.sequential",
         "proof",
-        "calibration",
+        "quantize.calibration",
         "digests",
         "smollm2",
-        "sequential",
-        "store",
-        "manifest",
+        "run.store",
         "engine",
     ),
     (
-        "averages",
-        "choice_probability",
-        "signals",
-        "decisions",
+        "judge.averages",
+        "judge.choice_probability",
+        "judge.signals",
+        "judge.decisions",
+        "judge.planning",
+        "judge.planning_events",
+        "judge.answer_pairs",
+        "judge.tail_rates",
+        "judge.divergence_evidence",
         "filler",
-        "planning",
-        "planning_events",
-        "answer_pairs",
-        "tail_rates",
         "models",
         "slices*",
-        "tracing",
-        "divergence_evidence",
+        "run.tracing",
     ),
-    ("finished",),
-    ("run_evidence",),
-    ("compare", "gate", "quantize*", "importers*", "erasing"),
+    ("judge.finished",),
+    ("judge.run_evidence",),
+    ("judge.compare", "judge.gate", "quantize*", "importers*", "run.erasing"),
     # engines on one side of the disk, verdicts on the other
-    ("hf_engine*", "lm_eval_engine", "fake_engine", "judging", "foreign", "checkpoints", "doctor", "report*"),
-    ("worker", "lm_eval_model"),
-    ("worker_process",),
-    ("run_plan", "run_files"),
-    ("runner",),
-    ("report_plan",),
-    ("cli", "cli_*"),
+    ("hf_engine*", "lm_eval_engine", "fake_engine", "judge.judging", "judge.foreign", "doctor", "report*"),
+    ("quantize.checkpoints",),
+    ("run.worker", "lm_eval_model"),
+    ("run.worker_process",),
+    ("run.plan", "run.files"),
+    ("run.runner",),
+    ("report.plan",),
+    ("cli*",),
     ("__main__",),
 )
 
-# Families whose members may import each other, in one direction: stats stands on stats_binary, say.
+# Packages whose modules may import each other, in one direction: stats.stratum stands on stats.binary, say. Those of
+# judge and run lie in different rows, and keep to them.
 FAMILIES = (
     "cli",
     "config",
@@ -117,20 +118,19 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "quantize*",
         "smollm2",
         "devices",
-        "checkpoints",
         "doctor",
         "doctor_models",
-        "worker",
+        "run.worker",
     ),
     "transformers": (
-        "hf_engine_model",
-        "hf_engine_slots",
+        "hf_engine.model",
+        "hf_engine.slots",
         "lm_eval_engine",
         "quantize*",
         "smollm2",
         "models",
-        "runner",
-        "run_plan",
+        "run.runner",
+        "run.plan",
         "digests",
         "quiet",
         "doctor_models",
@@ -180,10 +180,14 @@ def imports_of(module: str) -> set[str]:
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}:{node.lineno}: import from harness by its full name"
-            source = str(node.module)
-            # `from harness import stats` names a module, `from harness.stats import tango` stands in one.
-            found.update(f"{source}.{a.name}" if source == "harness" else source for a in node.names)
+            found.update(meant(str(node.module), alias.name) for alias in node.names)
     return found
+
+
+def meant(source: str, name: str) -> str:
+    """What `from source import name` imports: a module where the name is one's, else the module that holds the name."""
+    inner = f"{source}.{name}".removeprefix("harness.")
+    return f"harness.{inner}" if inner in MODULES else source
 
 
 def own_imports(module: str) -> set[str]:

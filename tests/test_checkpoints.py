@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from harness.calibration import SIDECAR, Calibration, calibration_overlap
-from harness.checkpoints import make_checkpoint
 from harness.config import Variant
 from harness.doctor_models import FORMATS, plain_model
 from harness.errors import Interrupted, ModelError, UsageError
 from harness.proof import check_candidate
-from harness.quantize import load, method_status
+from harness.quantize.calibration import SIDECAR, Calibration, calibration_overlap
+from harness.quantize.checkpoints import make_checkpoint
+from harness.quantize.loading import load, method_status
 
 TEXTS = tuple(
     f"Chapter {number}. The keeper of lighthouse number {number} counted {number * 7} gulls before breakfast, wrote the"

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from harness.calibration import (
+from harness.errors import ModelError, UsageError
+from harness.quantize.calibration import (
     BUILT_IN,
     SIDECAR,
     Calibration,
@@ -17,7 +18,6 @@ from harness.calibration import (
     from_file,
     sidecar,
 )
-from harness.errors import ModelError, UsageError
 from harness.records import digest
 
 PASSAGE = "The ferry left a quarter of an hour late, and nobody on the upper deck seemed to mind."

@@ -12,15 +12,15 @@ from making import Cell, side
 from rich.console import Console
 from scipy import special
 
-from harness import choice_probability, compare, gate
-from harness.evidence import Evidence
+from harness.judge import choice_probability, compare, gate
+from harness.judge.evidence import Evidence
+from harness.judge.rules import Rules
+from harness.judge.verdicts import judgement_from_json
 from harness.records import ChoiceLogprobs, Generation, Item
-from harness.report_html import html_report
-from harness.report_markdown import markdown_report
-from harness.report_tables import comparisons_csv
-from harness.report_terminal import terminal
-from harness.rules import Rules
-from harness.verdicts import judgement_from_json
+from harness.report.html import html_report
+from harness.report.markdown import markdown_report
+from harness.report.tables import comparisons_csv
+from harness.report.terminal import terminal
 
 
 def item(number: int, target: str = "B", **changes) -> Item:

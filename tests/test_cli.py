@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import cli
+from harness.cli import program as cli
 from harness.errors import ExitCode
 
 REHEARSAL = {"lost": {"nf4/multi_hop_math": 0.3}}
@@ -254,7 +254,7 @@ def test_an_unforeseen_error_is_never_a_failed_candidate(
     judged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bug ends in 4, with its traceback for the report; 1 would say that the candidate failed."""
-    from harness import judging
+    from harness.judge import judging
 
     def bug(*arguments: object) -> None:
         raise ZeroDivisionError

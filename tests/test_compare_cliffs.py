@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import compare
-from harness.outcomes import build
-from harness.rules import Rules
+from harness.judge import compare
+from harness.judge.outcomes import build
+from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.05)
 TOKENS = (256, 1024, 4096, 16384, 65536)

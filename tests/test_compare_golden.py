@@ -16,9 +16,10 @@ import pytest
 from making import stratum
 from scipy.stats import chi2
 
-from harness import compare, gate, stats
+from harness import stats
 from harness.importers import ImportOptions, load
-from harness.rules import Rules
+from harness.judge import compare, gate
+from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.02)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from making import Cell, reordered, side
 
-from harness import compare, gate
 from harness.errors import NotComparable
-from harness.outcomes import Labels, build, fingerprint
-from harness.pairing import _joined_by_id, index_of, pair
-from harness.rules import Rules
+from harness.judge import compare, gate
+from harness.judge.outcomes import Labels, build, fingerprint
+from harness.judge.pairing import _joined_by_id, index_of, pair
+from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.05)
 

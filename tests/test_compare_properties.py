@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import Cell, judged, reordered, side, stratum
 
-from harness import compare, gate
-from harness.outcomes import Outcomes, build
-from harness.rules import Rules
+from harness.judge import compare, gate
+from harness.judge.outcomes import Outcomes, build
+from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.05)
 NUMBERS = ("n", "clusters", "delta", "low", "high", "lost", "gained", "mid_p", "p_pass", "p_fail", "verdict")

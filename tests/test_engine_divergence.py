@@ -14,13 +14,13 @@ import torch
 
 from harness.divergence import Divergence, by_position, divergence_from_json, summarise
 from harness.errors import StatisticsError, StoreError
-from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine_divergence import Comparer, Recorder, Trace, divergence, load_traces, save_traces
-from harness.hf_engine_head import Head
+from harness.hf_engine import HFEngine
+from harness.hf_engine.divergence import Comparer, Recorder, Trace, divergence, load_traces, save_traces
+from harness.hf_engine.head import Head
 from harness.records import Settings
 
 GREEDY = Settings()
-OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
+OFF = tiny.OFF
 
 
 def engine(model: Any, **options: Any) -> HFEngine:

@@ -10,20 +10,13 @@ import pytest
 import torch
 
 from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine_slots import Slots
+from harness.hf_engine.slots import Slots
 from harness.records import ChoiceLogprobs, Generation, Item, Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = Settings()
-OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """More threads only change the order of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+OFF = tiny.OFF
 
 
 def engine(model: Any, tokenizer: Any, **options: Any) -> HFEngine:

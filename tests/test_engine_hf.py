@@ -11,21 +11,14 @@ import torch
 
 from harness.errors import NonFinite, RunError
 from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine_model import LanguageModel
-from harness.hf_engine_sampling import Noise, choose
+from harness.hf_engine.model import LanguageModel
+from harness.hf_engine.sampling import Noise, choose
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = Settings()
-OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """More threads only change the order of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+OFF = tiny.OFF
 
 
 def engine(family: str = "llama", model: Any = None, **options: Any) -> HFEngine:
@@ -170,8 +163,8 @@ def test_what_is_shared_is_read_once():
 
 def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
     """Trunks beyond the threshold are read in a pass of their own, and the answers stay the same."""
-    monkeypatch.setattr("harness.hf_engine_read.TRUNK_ALONE", 64)
-    monkeypatch.setattr("harness.hf_engine_batches.TRUNK_ALONE", 64)
+    monkeypatch.setattr("harness.hf_engine.read.TRUNK_ALONE", 64)
+    monkeypatch.setattr("harness.hf_engine.batches.TRUNK_ALONE", 64)
     for family in ("llama", "gemma2", "mistral"):
         items = [tiny.item(f"n{n}", prompt_of(150) + f" {n}?", max_tokens=12) for n in range(3)]
         items += [tiny.item(f"c{n}", prompt_of(140) + f" {n}?", choices=tiny.CHOICES) for n in range(3)]

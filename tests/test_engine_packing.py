@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness.errors import ModelError, RunError
-from harness.hf_engine_batches import Backoff, Budget, out_of_memory, plan, plan_rows
-from harness.hf_engine_packing import group_by_prefix, pack
-from harness.hf_engine_text import StopWatch, Texts, cut_at_stops
+from harness.hf_engine.batches import Backoff, Budget, out_of_memory, plan, plan_rows
+from harness.hf_engine.packing import group_by_prefix, pack
+from harness.hf_engine.text import StopWatch, Texts, cut_at_stops
 
 
 def sequences(draw: random.Random) -> list[list[int]]:

@@ -6,13 +6,14 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-import torch
 
 from harness.hf_engine import HFEngine, Shortcuts
 from harness.records import ChoiceLogprobs, Generation, Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = Settings()
-OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
+OFF = tiny.OFF
 SHORTCUTS = {
     "all": Shortcuts(),
     "none": OFF,
@@ -21,15 +22,6 @@ SHORTCUTS = {
 }
 BATCHES = {"wide": (4096, 64), "narrow": (300, 3), "alone": (1, 1)}
 WAYS = ["all wide", "all narrow", "all alone", "none wide", "none narrow", "shared narrow", "continuous wide"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """More threads only change the order of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def engine(family: str, **options: Any) -> HFEngine:

@@ -10,10 +10,11 @@ import private_runs
 import pytest
 from private_runs import PLAIN, call, holding, own_word
 
-from harness import erasing, judging, run_evidence
 from harness.errors import ExitCode, StoreError
+from harness.judge import judging, run_evidence
 from harness.records import Item, Scored
-from harness.store import RunDir, Shard
+from harness.run import erasing
+from harness.run.store import RunDir, Shard
 
 
 @pytest.fixture(scope="module")

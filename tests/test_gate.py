@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from making import Cell, judged, side, stratum
 
-from harness import compare, config, gate, planning, stats
+from harness import config, stats
 from harness.errors import ConfigError, UsageError
-from harness.outcomes import build
+from harness.judge import compare, gate, planning
+from harness.judge.outcomes import build
+from harness.judge.rules import Rules, SliceRules
 from harness.records import Item
-from harness.rules import Rules, SliceRules
 
 RULES = Rules.from_flags(margin=0.05)
 

@@ -6,7 +6,7 @@ import re
 
 from making import Cell, judged, stratum
 
-from harness.rules import Rules
+from harness.judge.rules import Rules
 
 
 def test_the_examples_of_the_page_are_true(repository):

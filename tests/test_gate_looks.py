@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from making import Cell, judged, stratum
 
-from harness import compare, gate, sequential
-from harness.outcomes import Outcomes, build
-from harness.rules import Rules
+from harness.judge import compare, gate, sequential
+from harness.judge.outcomes import Outcomes, build
+from harness.judge.rules import Rules
 
 LOOKS = 5
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from making import Cell, side, stratum
 
-from harness import compare, config, gate
+from harness import config
 from harness.errors import ConfigError, NotComparable
-from harness.outcomes import build
-from harness.rules import Rules, SliceRules
-from harness.tail_events_pairs import Cell as EventCell
-from harness.verdicts import judgement_from_json
+from harness.judge import compare, gate
+from harness.judge.outcomes import build
+from harness.judge.rules import Rules, SliceRules
+from harness.judge.verdicts import judgement_from_json
+from harness.tail_events.pairs import Cell as EventCell
 
 RULES = Rules.from_flags(margin=0.05)
 GOOD = {"s/a": Cell(400, lost=2, gained=2)}

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from making import stratum
 
-from harness import compare, gate, importers_inspect
 from harness.errors import NotComparable, UsageError
 from harness.importers import ImportOptions, format_of, load
-from harness.rules import Rules
+from harness.importers import inspect as importers_inspect
+from harness.judge import compare, gate
+from harness.judge.rules import Rules
 
 DATA = Path(__file__).parent / "data"
 LM_EVAL, INSPECT = DATA / "lm_eval", DATA / "inspect"

@@ -12,10 +12,10 @@ import pytest
 from making import stratum
 from pyarrow import parquet
 
-from harness import compare, gate
 from harness.errors import NotComparable, UsageError
 from harness.importers import ImportOptions, load
-from harness.rules import Rules
+from harness.judge import compare, gate
+from harness.judge.rules import Rules
 
 ROWS = [
     {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.config import Experiment, parse
 from harness.errors import ConfigError
-from harness.planning import check_power, plan_units, power_table
+from harness.judge.planning import check_power, plan_units, power_table
 from harness.records import Item
 
 

@@ -15,7 +15,7 @@ from harness import redaction
 from harness.errors import ExitCode, Incomplete
 from harness.privacy import Keeper
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
-from harness.store import RunDir
+from harness.run.store import RunDir
 
 MODES = ("full", "redacted", "none")
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json", "comparisons.csv", "junit.xml")

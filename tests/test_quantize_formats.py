@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from harness.config import Variant
 from harness.errors import ModelError
-from harness.quantize import load
-from harness.quantize_formats import headers, stored, view, weight_files
+from harness.quantize.formats import headers, stored, view, weight_files
+from harness.quantize.loading import load
 
 
 @pytest.fixture

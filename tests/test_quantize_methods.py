@@ -8,7 +8,7 @@ import torch
 from harness.config import METHODS, Variant
 from harness.doctor_models import FORMATS, plain_model, rounded_model
 from harness.errors import BackendMissing
-from harness.quantize import load, method_status
+from harness.quantize.loading import load, method_status
 
 AT_LOAD = [name for name in METHODS if name not in {*FORMATS, "auto-gptq", "none"}]
 BITS = {"int8": 8, "float8": 8, "fp8": 8, "intx4": 8, "int4": 4, "nf4": 4, "fp4": 4, "hqq": 4, "int2": 2}
@@ -169,7 +169,7 @@ def test_a_method_without_its_device_says_so(plain, method):
 
 def test_a_method_without_its_package_names_the_extra(plain, monkeypatch):
     """The message ends with the command that installs what is missing; nothing else is affected."""
-    from harness import quantize_backends
+    from harness.quantize import backends as quantize_backends
 
     known = quantize_backends.installed_version
     absent = {"gptqmodel": "", "torchao": "0.1.0"}
@@ -190,7 +190,7 @@ def test_the_status_of_all_methods_takes_no_time():
     import sys
 
     code = (
-        "import sys; from harness.quantize_backends import method_status; method_status('cpu');"
+        "import sys; from harness.quantize.backends import method_status; method_status('cpu');"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'gptqmodel', 'bitsandbytes')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

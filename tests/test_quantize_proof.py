@@ -11,7 +11,7 @@ from harness.config import Quantization, Variant
 from harness.doctor_models import FORMATS, plain_model
 from harness.errors import NotComparable
 from harness.proof import check_candidate, same_method
-from harness.quantize import load
+from harness.quantize.loading import load
 from harness.records import Proof, to_json
 
 

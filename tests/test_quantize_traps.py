@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from harness.config import Variant
 from harness.doctor_models import FORMATS, plain_model
 from harness.errors import ModelError
-from harness.quantize import batch_invariant, load, save_quantized
-from harness.quantize_formats import headers
+from harness.quantize.formats import headers
+from harness.quantize.loading import batch_invariant, load, save_quantized
 from harness.quiet import quiet
 
 

@@ -16,8 +16,8 @@ import shutil
 import pytest
 import report_data
 
-from harness.evidence import Evidence, TailEvent
-from harness.report_html import html_report
+from harness.judge.evidence import Evidence, TailEvent
+from harness.report.html import html_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

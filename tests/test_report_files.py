@@ -12,12 +12,13 @@ from xml.etree import ElementTree as ET
 import pytest
 import report_data
 
-from harness import cli, report
+from harness import report
+from harness.cli import program as cli
 from harness.errors import StoreError
-from harness.evidence import Evidence
-from harness.report_junit import junit
-from harness.report_markdown import LIMIT, markdown_report
-from harness.verdicts import CandidateVerdict, Judgement
+from harness.judge.evidence import Evidence
+from harness.judge.verdicts import CandidateVerdict, Judgement
+from harness.report.junit import junit
+from harness.report.markdown import LIMIT, markdown_report
 
 
 @pytest.fixture(autouse=True)

@@ -16,14 +16,16 @@ import pytest
 import report_data
 import yaml
 
-from harness import report, report_charts, report_page
-from harness import report_flips as flips
-from harness.evidence import Evidence, FlipPair, TailEvent
-from harness.report_html import SIDE_FILE, html_report
-from harness.report_room import PAGE_BYTES
-from harness.report_routing import plans
-from harness.report_tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
-from harness.verdicts import Judgement
+from harness import report
+from harness.judge.evidence import Evidence, FlipPair, TailEvent
+from harness.judge.verdicts import Judgement
+from harness.report import charts as report_charts
+from harness.report import flips
+from harness.report import page as report_page
+from harness.report.html import SIDE_FILE, html_report
+from harness.report.room import PAGE_BYTES
+from harness.report.routing import plans
+from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 TEMPLATES = Path(report.__file__).parent / "templates"
 

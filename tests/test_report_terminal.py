@@ -12,10 +12,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness import report
-from harness import report_words as words
-from harness.evidence import Evidence
+from harness.judge.evidence import Evidence
+from harness.judge.verdicts import Judgement
 from harness.records import ChoiceLogprobs, Generation, Item, Unanswered
-from harness.verdicts import Judgement
+from harness.report import words
 
 WIDTHS = (50, 60, 80, 100, 120, 200)
 

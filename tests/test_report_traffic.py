@@ -8,11 +8,11 @@ import re
 import pytest
 import report_data
 
-from harness import report_words as words
-from harness.evidence import Evidence
-from harness.report_html import html_report
-from harness.report_traffic import measured, shares
-from harness.verdicts import Judgement
+from harness.judge.evidence import Evidence
+from harness.judge.verdicts import Judgement
+from harness.report import words
+from harness.report.html import html_report
+from harness.report.traffic import measured, shares
 
 
 @pytest.mark.parametrize(

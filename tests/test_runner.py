@@ -19,11 +19,14 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import judging, run_files, run_plan, runner
 from harness.config import parse
 from harness.errors import Incomplete, Interrupted, StoreError, UsageError
-from harness.progress import QuietProgress
-from harness.store import RunDir, Shard
+from harness.judge import judging
+from harness.run import files as run_files
+from harness.run import plan as run_plan
+from harness.run import runner
+from harness.run.progress import QuietProgress
+from harness.run.store import RunDir, Shard
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
 

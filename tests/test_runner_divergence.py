@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from harness import erasing, judging, run_evidence, run_plan, runner, worker_process
 from harness.config import parse
 from harness.divergence import summarise
 from harness.errors import ConfigError, StoreError
-from harness.progress import QuietProgress
-from harness.store import RunDir, Shard
-from harness.tracing import DivergenceFile, divergences, plan_tracing, traces_folder
+from harness.judge import judging, run_evidence
+from harness.run import erasing, runner, worker_process
+from harness.run import plan as run_plan
+from harness.run.progress import QuietProgress
+from harness.run.store import RunDir, Shard
+from harness.run.tracing import DivergenceFile, divergences, plan_tracing, traces_folder
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.slow
 def _quick_workers() -> Iterator[None]:
     """Workers start from a process that has the libraries loaded: they are processes of their own all the same."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.quantize", "harness.hf_engine_traces", "transformers.models.llama"])
+    context.set_forkserver_preload(["harness.quantize", "harness.hf_engine.traces", "transformers.models.llama"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_process.multiprocessing, "get_context", lambda _: context)
         yield

@@ -9,7 +9,7 @@ import pytest
 from sandboxes import NEEDS_LINUX, RIGHT, TESTS, nothing_is_left, outcome  # noqa: F401 - the fixture is used by every test
 
 from harness.errors import RunError
-from harness.sandbox import Limits, Program, _described, _Pair, isolation
+from harness.sandbox.execution import Limits, Program, _described, _Pair, isolation
 
 pytestmark = NEEDS_LINUX
 

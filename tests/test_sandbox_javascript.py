@@ -171,7 +171,7 @@ def test_javascript_that_ignores_signals_ends_by_its_processor_time():
 
 REPLACED = """
 import json, os, sys
-from harness.sandbox_confine import confine
+from harness.sandbox.confine import confine
 told = json.loads(sys.argv[1])
 confine(told["limits"], told["readable"], told["folder"], may_exec=True)
 os.execve(told["program"], [told["program"], "-I", "-S", "-c", told["probe"]], {})

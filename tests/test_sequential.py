@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
-from harness.sequential import boundaries, look_p, look_sizes, nominal_alpha, sequential_p, spent
+from harness.judge.sequential import boundaries, look_p, look_sizes, nominal_alpha, sequential_p, spent
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 

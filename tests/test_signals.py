@@ -9,10 +9,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from harness import cli
+from harness.cli import program as cli
+from harness.judge.rules import Rules
+from harness.judge.signals import Signal, signals
 from harness.records import Item
-from harness.rules import Rules
-from harness.signals import Signal, signals
 
 RULES = Rules.from_flags(margin=0.05)
 

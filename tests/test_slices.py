@@ -15,7 +15,7 @@ from harness.config import load, parse
 from harness.errors import ConfigError, UsageError
 from harness.resources import configs_dir
 from harness.slices import Scorer, catalogue, load_items
-from harness.slices_catalogue import DESCRIPTION
+from harness.slices.catalogue import DESCRIPTION
 
 
 def experiment(*slices, **sampling):

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from test_slices_scores import Scripted, experiment, response_of
 
-from harness import slices_tasks
 from harness.errors import ConfigError
 from harness.slices import Scorer, load_items
+from harness.slices import tasks as slices_tasks
 
 SUMS = {
     "task": "local_sums",

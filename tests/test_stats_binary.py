@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from harness.errors import ExitCode, StatisticsError
 from harness.stats import clopper_pearson, mcnemar_exact, mcnemar_midp, tango_interval, tango_test
-from harness.stats_binary import score_limit, score_p
+from harness.stats.binary import score_limit, score_p
 
 
 @st.composite

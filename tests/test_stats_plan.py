@@ -17,7 +17,7 @@ from harness.stats import (
     pass_power,
     smallest_detectable_drop,
 )
-from harness.stats_binary import score_p
+from harness.stats.binary import score_p
 
 
 def test_two_points_at_ten_percent_discordance_take_about_1550_items():

@@ -17,7 +17,7 @@ sys.path.insert(0, str(SCRIPTS))
 import simulate_gate  # noqa: E402
 import simulation_cells  # noqa: E402
 
-from harness.stats import FEW_CLUSTERS  # noqa: E402
+from harness.stats.stratum import FEW_CLUSTERS  # noqa: E402
 
 CELLS = list(simulation_cells.cells(quick=True))
 

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
 from harness.stats import mcnemar_exact
-from harness.stats_units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
+from harness.stats.units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
 
 
 def rng(seed: int = 0) -> np.random.Generator:

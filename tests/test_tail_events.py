@@ -14,15 +14,15 @@ import conftest
 import pytest
 
 from harness.config import parse
-from harness.planning_events import event_power
+from harness.judge.planning_events import event_power
 from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Unanswered
 from harness.slices import Scorer, load_items
 from harness.tail_events import examine, possible
-from harness.tail_events_language import knows_script, scripts_of, wrong_language, wrong_script
-from harness.tail_events_prose import prose
-from harness.tail_events_refusals import LANGUAGES, refusal
-from harness.tail_events_text import empty, repetition
-from harness.tail_events_values import from_metrics, magnitude, number_of
+from harness.tail_events.language import knows_script, scripts_of, wrong_language, wrong_script
+from harness.tail_events.prose import prose
+from harness.tail_events.refusals import LANGUAGES, refusal
+from harness.tail_events.text import empty, repetition
+from harness.tail_events.values import from_metrics, magnitude, number_of
 
 
 def item(**fields: Any) -> Item:

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from harness import cli, judging, report, run_evidence, run_plan, runner
+from harness import report
+from harness.cli import program as cli
 from harness.config import parse
 from harness.errors import ConfigError, ExitCode
-from harness.progress import QuietProgress
-from harness.store import RunDir, Shard
-from harness.verdicts import TailRate
+from harness.judge import judging, run_evidence
+from harness.judge.verdicts import TailRate
+from harness.run import plan as run_plan
+from harness.run import runner
+from harness.run.progress import QuietProgress
+from harness.run.store import RunDir, Shard
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from statsmodels.stats.proportion import proportion_confint
 
 from harness.config import Policy
 from harness.errors import StatisticsError
+from harness.judge.rules import Rules, SliceRules
+from harness.judge.tail_rates import judge_rates, unheld
 from harness.records import Generation, Item, Scored, Unanswered
-from harness.rules import Rules, SliceRules
-from harness.stats_events import event_rate, items_to_decide_rate, items_without_event
-from harness.tail_events_pairs import Cell, cells
-from harness.tail_rates import judge_rates, unheld
+from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
+from harness.tail_events.pairs import Cell, cells
 
 
 def test_limits_are_those_of_clopper_and_pearson() -> None:

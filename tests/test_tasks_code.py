@@ -19,7 +19,7 @@ from harness.generated_code import Asked, program_of
 from harness.records import Generation
 from harness.sandbox import missing
 from harness.slices import Scorer, load_items
-from harness.slices_code import check_consent
+from harness.slices.code import check_consent
 
 pytestmark = pytest.mark.skipif(bool(missing("python")), reason=missing("python") or "-")
 NODE = pytest.mark.skipif(shutil.which("node") is None, reason="node is not on the PATH")

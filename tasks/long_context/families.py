@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.datafiles import find, read_json_lines
 from harness.filler import ANSWER_ROOM, Ruler, filled, ruler
 from harness.scoring import mentions, numbers
 from harness.seeded import Draw
-from harness.strata import NONE, Wanted, cells, draw_plan, pick, wanted
+from harness.strata import NONE, cells, draw_plan, pick, wanted
 
 KEYS = tuple((Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").split())
 INTRO = "Some special numbers are hidden in the text below. Answer the question about them."
@@ -55,30 +56,22 @@ Docs = dict[str, datasets.Dataset]
 
 def several(**metadata: Any) -> Docs:
     """Make texts in which one key has several numbers, or several keys are asked for at once."""
-    want, measure = _start(metadata)
-    plan = draw_plan(cells(want.axes), want.split_by, want.items)
-    return _data([_several_doc(want.seed, cell, number, measure) for cell, number in plan])
+    return _made(metadata, _several_doc)
 
 
 def words(**metadata: Any) -> Docs:
     """Make long lists of words, a few of them far more common than the others."""
-    want, measure = _start(metadata)
-    plan = draw_plan(cells(want.axes), want.split_by, want.items)
-    return _data([_words_doc(want.seed, cell, number, measure) for cell, number in plan])
+    return _made(metadata, _words_doc)
 
 
 def frequent(**metadata: Any) -> Docs:
     """Make long lists in which the word of rank r comes up about 1 / r^2 as often as the first."""
-    want, measure = _start(metadata)
-    plan = draw_plan(cells(want.axes), want.split_by, want.items)
-    return _data([_frequent_doc(want.seed, cell, number, measure) for cell, number in plan])
+    return _made(metadata, _frequent_doc)
 
 
 def paragraphs(**metadata: Any) -> Docs:
     """Make short paragraphs on people who do not exist, and ask for a fact of one of them."""
-    want, measure = _start(metadata)
-    plan = draw_plan(cells(want.axes), want.split_by, want.items)
-    return _data([_paragraph_doc(want.seed, cell, number, measure) for cell, number in plan])
+    return _made(metadata, _paragraph_doc)
 
 
 def pairs(**metadata: Any) -> Docs:
@@ -104,8 +97,11 @@ def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"exact_match": float(all(found)), "found": sum(found) / len(found)}
 
 
-def _start(metadata: dict[str, Any]) -> tuple[Wanted, Ruler]:
-    return wanted(metadata), ruler(metadata)
+def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, Ruler], dict[str, Any]]) -> Docs:
+    """Make what is wanted of each cell; `make` is given the seed, a cell, a number and what measures texts."""
+    want, measure = wanted(metadata), ruler(metadata)
+    plan = draw_plan(cells(want.axes), want.split_by, want.items)
+    return _data([make(want.seed, cell, number, measure) for cell, number in plan])
 
 
 def _data(docs: list[dict[str, Any]]) -> Docs:

@@ -1,0 +1,88 @@
+"""The command line: reads words, calls the modules that do the work, turns results into an exit code.
+
+Nothing is imported here before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never touch
+torch. The only place that catches every exception: an unforeseen one must not end in 1, the code of a failed candidate.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+
+from harness import __version__
+from harness.cli import judge as cli_judge
+from harness.cli import models as cli_models
+from harness.cli import run as cli_run
+from harness.cli.shared import EPILOG
+from harness.errors import ExitCode, QuantcliffError
+
+__all__ = ["commands", "main"]
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code that the result means."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command and give its exit code."""
+    try:
+        result = commands.main(args=arguments, prog_name="quantcliff", standalone_mode=False, obj=tuple(arguments))
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except Exception as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        click.echo("quantcliff: stopped", err=True)
+        return ExitCode.NOT_COMPARABLE
+    return int(result) if isinstance(result, int) else ExitCode.PASS
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong, and give the exit code for it: never 1."""
+    if isinstance(error, QuantcliffError):
+        click.echo(f"quantcliff: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return ExitCode.USAGE
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
+        text = f"the package {error.name} is not installed; running models needs pip install 'quantcliff[run]'"
+        click.echo(f"quantcliff: {text}", err=True)
+    elif isinstance(error, click.Abort):
+        click.echo("quantcliff: stopped", err=True)
+    else:
+        traceback.print_exception(error)
+        text = "this is an error in quantcliff itself; finished work is kept. Please report it."
+        click.echo(f"quantcliff: {text}", err=True)
+    return ExitCode.NOT_COMPARABLE
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="quantcliff")
+def commands() -> None:
+    """Does the quantized build still answer the long tail as the baseline does?
+
+    quantcliff runs a baseline and its int8/int4 candidates over stratified tail slices, pairs them item by item, and
+    says per stratum: pass, fail or inconclusive, with known error rates.
+    """
+
+
+for _command in (
+    cli_run.run,
+    cli_run.plan,
+    cli_judge.compare,
+    cli_judge.gate,
+    cli_judge.report,
+    cli_run.slices,
+    cli_judge.show,
+    cli_judge.erase,
+    cli_models.doctor,
+    cli_run.demo,
+    cli_models.quantize,
+):
+    commands.add_command(_command)

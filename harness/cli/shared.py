@@ -1,0 +1,128 @@
+"""What the commands share: options, a console, finding a config, showing a judgement.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.config import Experiment
+    from harness.judge.verdicts import Judgement
+
+__all__ = [
+    "EPILOG",
+    "Look",
+    "config_options",
+    "find_config",
+    "judge_run",
+    "load_experiment",
+    "make_console",
+    "output_options",
+    "show_judgement",
+]
+
+EPILOG = """\b
+Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
+4 the run is incomplete or not comparable."""
+"""What every command that ends in a verdict says of its exit code."""
+
+
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command that prints a judgement takes."""
+    function = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
+    function = click.option("--quiet", "-q", is_flag=True, help="Print the verdict lines only; no progress.")(function)
+    return click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")(function)
+
+
+def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command that reads a config takes."""
+    options = [
+        click.option("--only", multiple=True, metavar="NAME", help="Only this slice or candidate; may be repeated."),
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            help="At most so many items per stratum: a smoke test, not a verdict.",
+        ),
+        click.option("--device", help="cpu, cuda, cuda:1 ...; the config's unless given."),
+        click.option("--output", "-o", help="Where the run directory is made; the config's `output` unless given."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def make_console(*, no_color: bool, stderr: bool = False) -> Console:
+    """Give a console for standard output or error."""
+    from rich.console import Console
+
+    return Console(no_color=no_color or None, stderr=stderr, highlight=False)
+
+
+def load_experiment(
+    config: str, only: tuple[str, ...], limit: int | None, device: str | None
+) -> tuple[Experiment, Path]:
+    """Load a config, by path or by the name of one that ships, and narrow it as the flags say."""
+    from harness.config import load, narrowed
+
+    path = find_config(config)
+    experiment = load(path)
+    return narrowed(experiment, only=only, limit=limit, device=device, source=str(path)), path
+
+
+def find_config(config: str) -> Path:
+    """Find a config by its path, or by the name of one that ships. Raises ConfigError where there is none."""
+    from harness.resources import configs_dir
+
+    path = Path(config)
+    shipped = configs_dir() / f"{config}.yaml"
+    if not path.exists() and "/" not in config and shipped.is_file():
+        return shipped
+    if not path.exists():
+        names = ", ".join(sorted(one.stem for one in configs_dir().glob("*.yaml")))
+        raise ConfigError(config, [Problem("", f"there is no such file. Configs that ship, by name: {names}")])
+    return path
+
+
+class Look:
+    """How results are shown, and whether what models write may be run on the way to them."""
+
+    def __init__(self, as_json: bool, quiet: bool, no_color: bool, *, allow_code: bool = False) -> None:
+        self.as_json, self.quiet, self.no_color, self.allow_code = as_json, quiet, no_color, allow_code
+
+
+def judge_run(directory: Any, look: Look, overrides: dict[str, Any] | None = None, *, write: bool = True) -> int:
+    """Compare and gate a finished run, report it, and give its exit code."""
+    from harness import report
+    from harness.judge import judging, run_evidence
+
+    judgement = judging.judge(directory, overrides or {})
+    evidence = run_evidence.evidence(directory, judgement)
+    if write:
+        judging.write(directory, judgement)
+        report.write(directory.path, judgement, evidence)
+    show_judgement(judgement, evidence, look)
+    return judgement.exit_code
+
+
+def show_judgement(judgement: Judgement, evidence: Any, look: Look) -> None:
+    """Print a judgement as JSON, in one line per candidate, or whole."""
+    from harness import report
+
+    if look.as_json:
+        click.echo(json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
+    elif look.quiet:
+        for one in judgement.candidates:
+            click.echo(f"{one.name}: {one.verdict}")
+    else:
+        report.terminal(judgement, make_console(no_color=look.no_color), evidence)

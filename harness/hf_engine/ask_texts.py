@@ -1,0 +1,188 @@
+"""Items to be answered in free text, from text to records: encoded, planned into sessions, decoded, and cut.
+
+Does not know choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from harness.hf_engine.batches import Backoff, Budget, out_of_memory, plan, plan_rows, release_memory, too_large
+from harness.hf_engine.continuous import Continuous, Line
+from harness.hf_engine.decode import Answer, Request, decode_batch
+from harness.hf_engine.desk import Desk
+from harness.hf_engine.divergence import Watch
+from harness.hf_engine.packing import group_by_prefix, pack
+from harness.hf_engine.text import StopWatch
+from harness.records import Generation, Item, Response, Settings, Unanswered
+
+__all__ = ["TextQuestions"]
+
+Drafts = Mapping[str, Sequence[int]]
+References = Mapping[str, tuple[int, ...]]
+NOTHING: References = {}
+
+
+@dataclass(frozen=True, slots=True)
+class TextQuestions:
+    """Asks for answers in free text."""
+
+    desk: Desk
+    """The model and its budgets."""
+    settings: Settings
+    """How answers are sampled."""
+
+    def answer(self, items: Sequence[Item], drafts: Drafts, watch: Watch | None) -> Iterator[Response]:
+        """Yield a record for each answer as it ends; `drafts` may be right, by item id."""
+        references = dict(watch.drafts) if watch is not None else {}
+        guided = self.desk.shortcuts.guided and self.settings.temperature == 0
+        requests: list[Request] = []
+        for item in items:
+            prompt = tuple(self.desk.texts.prompt(item.prompt))
+            if len(prompt) + item.max_tokens > self.desk.limit:
+                for sample in range(self.settings.samples):
+                    yield Unanswered(item.id, "over_context", len(prompt), sample)
+                continue
+            draft = self._draft(references.get(item.id) or drafts.get(item.id, ()), item.max_tokens) if guided else ()
+            stop = StopWatch(self.desk.texts, item.stop)
+            requests += [
+                Request(item.id, sample, prompt, item.max_tokens, stop, draft)
+                for sample in range(self.settings.samples)
+            ]
+        in_passing = watch if guided and references else None
+        stops = {item.id: item.stop for item in items}
+        answers = []
+        for answer in self.decode(requests, in_passing, references):
+            answers.append(answer)
+            yield self._record(answer, stops[answer.request.item_id])
+        if watch is not None and in_passing is None:
+            self._show(answers, watch, references)
+
+    def _draft(self, tokens: Sequence[int], most: int) -> tuple[int, ...]:
+        """Give an answer's tokens without the end token."""
+        ended = bool(tokens) and tokens[-1] in self.desk.texts.end_ids
+        return tuple(tokens[: len(tokens) - ended][:most])
+
+    # -- answering
+
+    def decode(
+        self, requests: Sequence[Request], watch: Watch | None = None, references: References = NOTHING
+    ) -> Iterator[Answer]:
+        """Answer requests, in any order; `watch` is shown the states that predict those with a reference."""
+        continuous = self.desk.shortcuts.continuous
+        answers = self._in_slots(requests, self._loop(watch, references)) if continuous else self._in_batches(requests)
+        for answer in answers:
+            self.desk.account.output_tokens += len(answer.ids)
+            yield answer
+
+    def _loop(self, watch: Watch | None, references: References) -> Continuous:
+        def seen(request: Request, hidden: Tensor) -> None:
+            if watch is not None and request.sample == 0:
+                watch.see(request.item_id, references.get(request.item_id, ()), hidden)
+
+        texts, read = self.desk.texts, self.desk.account.read
+        return Continuous(
+            self.desk.model, self.settings, texts.end_ids, texts.pad_id, read, None if watch is None else seen
+        )
+
+    def _in_slots(self, requests: Sequence[Request], loop: Continuous) -> Iterator[Answer]:
+        """Answer in slots, halving what is held at once whenever memory does not suffice."""
+        waiting, budget = list(requests), self.desk.budget
+        while waiting:
+            done: set[tuple[str, int]] = set()
+            try:
+                for batches, slots in self._sessions(waiting, budget):
+                    for answer in loop(batches, slots):
+                        done.add((answer.request.item_id, answer.request.sample))
+                        yield answer
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                waiting = [one for one in waiting if (one.item_id, one.sample) not in done]
+                if budget.rows == 1:
+                    raise too_large(max(waiting, key=lambda one: one.tokens).item_id) from error
+                budget = budget.halved()
+                self.desk.account.notes.append(f"out of memory while answering: went on with {budget.rows} rows")
+            else:
+                return
+            release_memory()
+
+    def _sessions(self, requests: Sequence[Request], budget: Budget) -> Iterator[tuple[list[list[Line]], int]]:
+        """Split requests into stretches of similar length, each with as many slots as the budget has room for."""
+        order = sorted(requests, key=lambda one: -one.tokens)
+        while order:
+            longest = order[0].tokens
+            count = next((at for at, one in enumerate(order) if 2 * one.tokens < longest), len(order))
+            mine, order = order[:count], order[count:]
+            slots = max(1, min(budget.rows, budget.tokens // longest, count))
+            sequences = [one.prompt + one.draft for one in mine]
+            groups = group_by_prefix(sequences, most=self.desk.branches if budget.rows > 1 else 0)
+            lines: list[Line] = [
+                (tuple(mine[index] for index in group), pack([sequences[index] for index in group])) for group in groups
+            ]
+            batches = plan_rows([packed for _, packed in lines], self.desk.reading(budget))
+            yield [[lines[index] for index in batch] for batch in batches], slots
+
+    def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answer batch after batch, each until its last answer ends."""
+
+        def run(batch: list[Request]) -> list[Answer]:
+            texts = self.desk.texts
+            answers = decode_batch(self.desk.model, batch, self.settings, ends=texts.end_ids, pad=texts.pad_id)
+            self.desk.account.read(sum(len(one.prompt) for one in batch))
+            return answers
+
+        careful = Backoff(run, lambda one: [one], lambda one: one.item_id, self.desk.account.notes)
+        budget = self.desk.budget
+        for batch in plan([len(one.prompt) if budget.equal else one.tokens for one in requests], budget):
+            yield from careful([requests[index] for index in batch])
+
+    # -- showing
+
+    def _show(self, answers: Sequence[Answer], watch: Watch, references: References) -> None:
+        """Read each prompt with its reference, the answer itself where there is no other, and show the states.
+
+        The same pass as that which checks drafts, planned the same way: a model compared with itself then sums
+        in the same order, and its divergence is 0.
+        """
+        end = min(self.desk.texts.end_ids, default=None)
+        known = dict(references)
+        for answer in answers:
+            ended = (end,) if answer.finish == "eos" and end is not None else ()
+            if answer.request.sample == 0 and watch.own:
+                known.setdefault(answer.request.item_id, (tuple(answer.ids) + ended)[: watch.most])
+        first = [answer.request for answer in answers if answer.request.sample == 0]
+        wanted = [
+            replace(one, draft=self._draft(known[one.item_id], one.max_tokens)) for one in first if one.item_id in known
+        ]
+        loop = self._loop(watch, known)
+
+        def run(lines: list[Line]) -> list[None]:
+            loop.look(lines)
+            return []
+
+        careful = Backoff(run, _halves, lambda line: line[0][0].item_id, self.desk.account.notes)
+        for batches, _ in self._sessions(wanted, self.desk.budget):
+            for batch in batches:
+                list(careful(batch))
+
+    def _record(self, answer: Answer, stops: Sequence[str]) -> Generation:
+        request = answer.request
+        return Generation(
+            item_id=request.item_id,
+            text=self.desk.texts.answer(answer.ids, stops),
+            token_ids=tuple(answer.ids),
+            finish=answer.finish or "length",
+            prompt_tokens=len(request.prompt),
+            sample=request.sample,
+        )
+
+
+def _halves(line: Line) -> list[Line]:
+    """Divide a packed row into two that are read apart."""
+    requests, _ = line
+    halves = [requests[: len(requests) // 2], requests[len(requests) // 2 :]]
+    return [(half, pack([one.prompt + one.draft for one in half])) for half in halves if half]

@@ -1,0 +1,187 @@
+"""Free-text answers without waiting for each other: prompts are read in packed rows, answers grow in slots.
+
+A slot is filled again as soon as its answer ends. An answer that comes with a draft (what another variant
+answered) has the draft checked in the pass that reads its prompt, and grows token by token only from where it
+parts from it. Does not know items beyond their ids, or how prompts are grouped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.hf_engine.decode import Answer, Request, check_finite, next_tokens
+from harness.hf_engine.model import LanguageModel
+from harness.hf_engine.packing import Packed
+from harness.hf_engine.read import Reading, read
+from harness.hf_engine.sampling import Noise, choose
+from harness.hf_engine.slots import Slots
+from harness.records import Settings
+
+__all__ = ["Continuous", "Line"]
+
+Line = tuple[tuple[Request, ...], Packed]
+"""Requests whose prompts (with drafts) are read as one row, and that row."""
+
+NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
+"""Logits that are nearer to each other than this may change places between two ways of computing them."""
+COARSE_NOISE = 0.5
+"""The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """An answer in the making."""
+
+    answer: Answer
+    """What has come so far."""
+    reading: Reading | None
+    """The pass that read its prompt, until it has a slot."""
+    line: int
+    """The row of that pass that holds it."""
+    path: NDArray[np.int64]
+    """Where its tokens are in that row."""
+    best: list[int] = field(default_factory=list)
+    """The token to come after the prompt and after each token of the draft."""
+    clear: list[bool] = field(default_factory=list)
+    """Whether it is ahead of all others by more than noise."""
+    agreed: int = 0
+    """How many tokens of the answer are those of the draft."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens count as read."""
+        return len(self.answer.request.prompt) + len(self.answer.ids) - 1
+
+    @property
+    def pending(self) -> int:
+        """The token to be read next."""
+        return self.answer.ids[-1] if self.answer.ids else self.answer.request.prompt[-1]
+
+    def take(self, token: int, ends: frozenset[int]) -> None:
+        """Add a token, and after it those that the draft's check has settled."""
+        answer, draft = self.answer, self.answer.request.draft
+        answer.take(token, ends)
+        done = len(answer.ids)
+        if self.agreed == done - 1 and draft[done - 1 : done] == (token,):
+            self.agreed = done
+
+    def settle(self, ends: frozenset[int]) -> None:
+        """Take the tokens that the draft's check has settled."""
+        while self.answer.finish is None:
+            done = len(self.answer.ids)
+            if self.agreed < done or done >= len(self.best) or not self.clear[done]:
+                return
+            self.take(self.best[done], ends)
+
+
+@dataclass(slots=True)
+class Continuous:
+    """Answers requests as slots become free."""
+
+    model: LanguageModel
+    """What answers."""
+    settings: Settings
+    """How tokens are chosen."""
+    ends: frozenset[int]
+    """Tokens that end an answer."""
+    pad: int
+    """What fills rows."""
+    spent: Callable[[int], None]
+    """Told how many tokens a pass has read."""
+    seen: Callable[[Request, Tensor], None] | None = None
+    """Shown the hidden states [draft + 1, width] that predict a request's draft and what follows it."""
+
+    def __call__(self, batches: Sequence[Sequence[Line]], slots: int) -> Iterator[Answer]:
+        """Answer requests, the lines of one batch being read together; yields each answer as it ends.
+
+        Raises NonFinite with the item's id.
+        """
+        requests = [request for batch in batches for line, _ in batch for request in line]
+        room = Slots(self.model, slots, max(request.tokens for request in requests))
+        ready: deque[_Row] = deque()
+        rows: list[_Row] = []
+        waiting = deque(batches)
+        while waiting or ready or rows:
+            while room.free and (ready or waiting):
+                if not ready:
+                    ready += self._read(waiting.popleft())
+                row = ready.popleft()
+                if row.answer.finish is not None:
+                    yield row.answer
+                    continue
+                if row.reading is not None:
+                    room.insert(row.reading.cache, row.line, row.path)
+                row.reading = None
+                rows.append(row)
+            if rows:
+                yield from self._grow(room, rows)
+
+    def _grow(self, room: Slots, rows: list[_Row]) -> Iterator[Answer]:
+        """Let every answer grow by a token; those that end leave `rows` and the room."""
+        hidden = room.step([row.pending for row in rows], [row.length for row in rows])
+        tokens = next_tokens(self.model, hidden, [row.answer for row in rows], self.settings).tolist()
+        for row, token in zip(rows, tokens, strict=True):
+            row.take(token, self.ends)
+            row.settle(self.ends)
+        for slot in reversed(range(len(rows))):
+            if rows[slot].answer.finish is not None:
+                yield rows[slot].answer
+                room.drop(slot)
+                rows[slot] = rows[-1]
+                rows.pop()
+
+    def _read(self, batch: Sequence[Line]) -> list[_Row]:
+        """Read prompts with their drafts, and settle as much of their answers as that shows."""
+        rows, hidden = self._pass(batch, keep=True)
+        owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
+        everything = torch.cat(hidden)
+        noise = NOISE.get(everything.dtype, COARSE_NOISE)
+        for part, logits in self.model.head.tiles(everything):
+            self._note(owners[part], logits, noise)
+        for row in rows:
+            row.settle(self.ends)
+        return rows
+
+    def look(self, batch: Sequence[Line]) -> None:
+        """Read prompts with their drafts only to show the hidden states."""
+        self._pass(batch, keep=False)
+
+    def _pass(self, batch: Sequence[Line], *, keep: bool) -> tuple[list[_Row], list[Tensor]]:
+        """Read prompts with their drafts: a row for each request, and its states [draft + 1, width]."""
+        packed = [row for _, row in batch]
+        reading = read(self.model, packed, pad=self.pad, keep=keep)
+        self.spent(sum(len(row.tokens) for row in packed))
+        rows = [
+            _Row(Answer(request), reading, line, path)
+            for line, (requests, row) in enumerate(batch)
+            for request, path in zip(requests, row.paths, strict=True)
+        ]
+        places = [self.model.tensor(row.path[len(row.answer.request.prompt) - 1 :]) for row in rows]
+        hidden = [reading.hidden[row.line, at] for row, at in zip(rows, places, strict=True)]
+        if self.seen is not None:
+            for row, states in zip(rows, hidden, strict=True):
+                self.seen(row.answer.request, states)
+        return rows, hidden
+
+    def _note(self, owners: Sequence[_Row], logits: Tensor, noise: float) -> None:
+        """Note the token to come at one position of each owner, in order. Raises NonFinite."""
+        names = [row.answer.request for row in owners]
+        check_finite(logits, [request.item_id for request in names])
+        if self.settings.temperature == 0:
+            top = logits.topk(2, dim=-1)
+            best = top.indices[:, 0].tolist()
+            ahead = (top.values[:, 0] - top.values[:, 1] > noise).tolist()
+        else:
+            noises = [Noise(self.settings.seed, request.item_id, request.sample) for request in names]
+            best = choose(logits, self.settings, noises, [0] * len(names)).tolist()
+            ahead = [True] * len(names)
+        for row, token, clear in zip(owners, best, ahead, strict=True):
+            row.best.append(token)
+            row.clear.append(clear or not row.answer.request.draft)

@@ -1,0 +1,121 @@
+"""Free-text answers that grow token by token: what is asked, what has come so far, and when it ends.
+
+Also the plain way to produce them: a batch of prompts read together and decoded until the last answer ends.
+Does not know items beyond their ids, or how batches are planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harness.errors import NonFinite
+from harness.hf_engine.model import LanguageModel
+from harness.hf_engine.sampling import Noise, choose
+from harness.hf_engine.text import StopWatch
+from harness.records import Settings
+
+__all__ = ["Answer", "Request", "check_finite", "decode_batch", "next_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to be answered."""
+
+    item_id: str
+    """Which item."""
+    sample: int
+    """Which of several answers to it."""
+    prompt: tuple[int, ...]
+    """Tokens, at least one."""
+    max_tokens: int
+    """Longest answer."""
+    watch: StopWatch
+    """What ends it."""
+    draft: tuple[int, ...] = ()
+    """An answer that may be right: tokens that are checked all at once instead of one by one."""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and longest answer."""
+        return len(self.prompt) + self.max_tokens
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer as it grows."""
+
+    request: Request
+    """What was asked."""
+    ids: list[int] = field(default_factory=list)
+    """Tokens so far, the end token left out."""
+    finish: Literal["stop", "eos", "length"] | None = None
+    """Why it ended; None while it grows."""
+
+    def take(self, token: int, ends: frozenset[int]) -> None:
+        """Add one token, and notice the end."""
+        if token in ends:
+            self.finish = "eos"
+            return
+        self.ids.append(token)
+        if self.request.watch.stopped(self.ids):
+            self.finish = "stop"
+        elif len(self.ids) >= self.request.max_tokens:
+            self.finish = "length"
+
+
+def decode_batch(
+    model: LanguageModel, requests: Sequence[Request], settings: Settings, *, ends: frozenset[int], pad: int
+) -> list[Answer]:
+    """Answer a batch of prompts.
+
+    Rows are filled up on the left, so that each row's tokens are neighbours and sliding windows see what they
+    should. Where the cache is opaque the prompts have to be of one length. Raises NonFinite with the item's
+    id.
+    """
+    longest = max(len(one.prompt) for one in requests)
+    fill = [longest - len(one.prompt) for one in requests]
+    ids = model.tensor([[pad] * blank + list(one.prompt) for blank, one in zip(fill, requests, strict=True)])
+    mask = (torch.arange(longest, device=model.device)[None] >= model.tensor(fill)[:, None]).long()
+    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+    cache = model.new_cache()
+    padded = any(fill)
+    hidden = model.forward(ids, mask=mask if padded else None, positions=positions, cache=cache)
+    answers = [Answer(request) for request in requests]
+    position = positions[:, -1:]
+    while True:
+        tokens = next_tokens(model, hidden[:, -1], answers, settings)
+        for answer, token in zip(answers, tokens.tolist(), strict=True):
+            if answer.finish is None:
+                answer.take(token, ends)
+        if all(answer.finish for answer in answers):
+            return answers
+        mask = torch.cat([mask, mask.new_ones(len(answers), 1)], dim=1)
+        position = position + 1
+        hidden = model.forward(tokens[:, None], mask=mask if padded else None, positions=position, cache=cache)
+
+
+def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], settings: Settings) -> Tensor:
+    """Give the next token of each row by its last hidden state, [rows, width]. Raises NonFinite."""
+    tokens: list[Tensor] = []
+    noises = [Noise(settings.seed, one.request.item_id, one.request.sample) for one in rows]
+    steps = [len(one.ids) for one in rows]
+    for part, logits in model.head.tiles(hidden):
+        check_finite(logits, [one.request.item_id for one in rows[part]])
+        tokens.append(choose(logits, settings, noises[part], steps[part]))
+    return torch.cat(tokens)
+
+
+def check_finite(logits: Tensor, item_ids: Sequence[str]) -> None:
+    """Raise NonFinite for the first row [rows, vocabulary] whose softmax is not a number.
+
+    A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
+    """
+    sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+    if not all(sound):
+        name = item_ids[sound.index(False)]
+        raise NonFinite(f"{name}: the model's logits are NaN or infinite", name)

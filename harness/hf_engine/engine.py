@@ -1,0 +1,135 @@
+"""The project's own engine: a transformers model on one device, exact, batched, with bounded memory.
+
+Puts a model, its tokenizer and its budgets behind the engine protocol. Does not know how a model was loaded or
+quantized, and does not know scores.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from harness.engine import Usage
+from harness.hf_engine.ask_choices import ChoiceQuestions
+from harness.hf_engine.ask_texts import TextQuestions
+from harness.hf_engine.batches import Budget
+from harness.hf_engine.desk import ALL, Account, Desk, Shortcuts
+from harness.hf_engine.divergence import Watch
+from harness.hf_engine.head import Head
+from harness.hf_engine.model import LanguageModel, context_limit, end_token_ids
+from harness.hf_engine.text import Texts
+from harness.records import Item, Proof, Response, Settings
+
+__all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]
+
+ENGINE_VERSION = "hf/3"
+"""Raised whenever the same items could get other answers."""
+
+
+class HFEngine:
+    """A loaded transformers model, ready to answer.
+
+    `batch_tokens` and `max_batch` bound a batch in padded tokens, room for the answers included, and in rows.
+    `batch_invariant` is false for variants whose answer to an item depends on what else is in the batch (LLM.int8):
+    they get every item alone, so that an answer is a function of its item. `shortcuts` are what makes the engine
+    fast and changes no answer; a model whose cache is not a plain one goes without them by itself, and `usage` says
+    so.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        proof: Proof,
+        *,
+        device: str,
+        batch_tokens: int = 16384,
+        max_batch: int = 64,
+        batch_invariant: bool = True,
+        shortcuts: Shortcuts = ALL,
+    ) -> None:
+        language_model = LanguageModel(model, device)
+        notes = [] if language_model.takes_trees else [f"plain path: {language_model.path_note}"]
+        possible = Shortcuts(
+            share_prefixes=shortcuts.share_prefixes and language_model.takes_trees,
+            continuous=shortcuts.continuous and language_model.takes_trees,
+            guided=shortcuts.guided and shortcuts.continuous and language_model.takes_trees and batch_invariant,
+        )
+        rows = max_batch if batch_invariant else 1
+        self._proof = proof
+        self._desk = Desk(
+            model=language_model,
+            texts=Texts(tokenizer, end_token_ids(model)),
+            limit=context_limit(model, tokenizer),
+            budget=Budget(batch_tokens, rows, equal=language_model.kind == "opaque"),
+            shortcuts=possible,
+            invariant=batch_invariant,
+            account=Account(notes=notes),
+        )
+
+    @property
+    def version(self) -> str:
+        """Part of every cache key."""
+        return ENGINE_VERSION
+
+    @property
+    def context_limit(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        return self._desk.limit
+
+    @property
+    def shortcuts(self) -> Shortcuts:
+        """The shortcuts that are on: those asked for that this model can take."""
+        return replace(self._desk.shortcuts)
+
+    def proof(self) -> Proof:
+        """Say what is loaded."""
+        return self._proof
+
+    def usage(self) -> Usage:
+        """Say what has been spent so far."""
+        account = self._desk.account
+        notes = tuple(dict.fromkeys(account.notes))
+        return Usage(account.prompt_tokens, account.output_tokens, self._peak_bytes(), notes)
+
+    def answer(
+        self,
+        items: Sequence[Item],
+        settings: Settings,
+        drafts: Mapping[str, Sequence[int]] | None = None,
+        watch: Watch | None = None,
+    ) -> Iterator[Response]:
+        """Yield the responses to one work unit: choices first, then free text.
+
+        `drafts` may give, by item id, the tokens that another variant answered: where this one answers the same,
+        that is found in one pass, and no answer changes. `watch` is shown the hidden states behind the answers, to
+        keep them or to compare them. An item that does not fit the context is `Unanswered`, never cut. Raises
+        NonFinite with the item's id where logits are NaN or infinite, RunError where one item alone does not fit
+        memory.
+        """
+        choices = [item for item in items if item.kind == "choice"]
+        yield from ChoiceQuestions(self._desk).answer(choices, watch)
+        texts = [item for item in items if item.kind == "generate"]
+        yield from TextQuestions(self._desk, settings).answer(texts, drafts or {}, watch)
+
+    @property
+    def desk(self) -> Desk:
+        """What questions are asked at, for those who ask in tokens and not in items."""
+        return self._desk
+
+    @property
+    def head(self) -> Head:
+        """The output head: what a divergence is measured with."""
+        return self._desk.model.head
+
+    def _peak_bytes(self) -> int:
+        """Give the largest memory seen: the GPU allocator's high water, else the resident set."""
+        if self._desk.model.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._desk.model.device))
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kilobytes if sys.platform == "darwin" else kilobytes * 1024

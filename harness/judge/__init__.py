@@ -1,0 +1,6 @@
+"""From what was scored to a verdict: needs no model, no torch, and no memory of the run but its files.
+
+`outcomes` are joined by `pairing`, become numbers in `compare` (with `cliffs`, `averages`, `floor`) and words in `gate`
+(with `decisions`, `tail_rates`, `rules`); `judging` does it for a run directory, `foreign` for what others ran.
+`planning` asks the same questions before anything runs, and `evidence` is what a report shows beside a judgement.
+"""

@@ -1,0 +1,135 @@
+"""The numbers of a comparison, before anyone says what they mean: what `compare` hands to `gate`.
+
+Frozen, plain records. Deltas are candidate minus baseline, in proportions. They know no policy and no verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.judge.verdicts import Average, Cliff
+from harness.stats import PairedResult
+
+__all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers", "points"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One stratum as it stood at one look."""
+
+    number: int
+    """The look, from 1."""
+    fractions: tuple[float, ...]
+    """Shares of the planned items at the looks so far, its own last; 1 at the last look of all."""
+    level: float
+    """p-value to stay below at this look: alpha where there is one look, 0 where nothing may be spent yet."""
+    floor_level: float
+    """The same for the test of the baseline against guessing."""
+    result: PairedResult
+    """Limits (at `level`) and p-values."""
+    baseline_mean: float
+    """Mean score of the baseline."""
+    candidate_mean: float
+    """Mean score of the candidate."""
+    floor_p: float | None
+    """p-value of 'the baseline is at most the margin above guessing'; None where one source alone cannot say."""
+
+
+@dataclass(frozen=True, slots=True)
+class StratumNumbers:
+    """One candidate in one stratum."""
+
+    slice: str
+    """The slice's label."""
+    stratum: str
+    """The cell of its axes."""
+    margin: float
+    """Largest tolerated drop."""
+    gating: bool
+    """Whether it decides."""
+    looks: tuple[Look, ...]
+    """In order; empty where no item was answered by both sides."""
+    planned: int
+    """Items of the fixed plan."""
+    asked: int
+    """Items asked of both sides by the last look."""
+    unanswered: int
+    """Items that one side or both did not answer."""
+    unmatched: int
+    """Items that only one side has."""
+    one_sided: int
+    """Items that only one side has, or answered."""
+    excessive: bool
+    """Whether `one_sided` is more than is allowed."""
+    flips: int
+    """Items whose score differs."""
+    chance: float
+    """The score that guessing would give, mean over items."""
+    weight: float
+    """Its share of traffic, relative to the other strata."""
+    levels: Mapping[str, str]
+    """Axis to level, where all its items have the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The mean difference over everything, or over one slice, as one number with its error."""
+
+    slice: str
+    """The slice's label, empty for everything."""
+    delta: float
+    """Candidate minus baseline, mean over items."""
+    error: float
+    """Its standard error, by clusters."""
+    baseline_mean: float
+    """Mean score of the baseline."""
+    baseline_error: float
+    """Its standard error, by clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One candidate against the baseline."""
+
+    name: str
+    """The candidate's name."""
+    refused: str = ""
+    """Why the two cannot be compared; empty where they can."""
+    strata: tuple[StratumNumbers, ...] = ()
+    """In the order in which a report shows them."""
+    averages: tuple[Average, ...] = ()
+    """All first, then by slice."""
+    cliffs: tuple[Cliff, ...] = ()
+    """Along ordered axes."""
+    scopes: tuple[Scope, ...] = ()
+    """All first, then by slice."""
+    worse: int = 0
+    """Strata significantly worse (Benjamini-Hochberg at 5 %)."""
+    better: int = 0
+    """Strata significantly better (likewise)."""
+    hidden: str = ""
+    """What the average hides, in one line."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know of this pair: unmatched items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Every candidate against one baseline."""
+
+    baseline: str
+    """The baseline's name."""
+    candidates: tuple[Comparison, ...]
+    """One each, in the order given."""
+    control: Comparison | None = None
+    """The baseline against itself, batched otherwise."""
+    control_back: Comparison | None = None
+    """The same with the sides swapped: a baseline worse than its own repetition is no better."""
+    warnings: tuple[str, ...] = field(default=())
+    """What a reader must know of all of them."""
+
+
+def points(delta: float) -> str:
+    """Write a difference as a person says it: ``+1.2 points``."""
+    return f"{100.0 * delta:+.1f} points"

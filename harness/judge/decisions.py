@@ -1,0 +1,168 @@
+"""Which strata of a candidate pass, fail or stay open, look by look.
+
+The one implementation of the stopping rule: the runner asks it which strata need more items, and the gate asks it for
+verdicts. Nothing is rounded before it is compared, and a figure that is missing never counts as a good one. It knows
+numbers of strata, not items, and nothing of exit codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness import stats
+from harness.judge.comparison import Look, StratumNumbers, points
+from harness.judge.sequential import look_p
+from harness.judge.verdicts import Verdict
+
+__all__ = ["Decision", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one stratum comes to, and at which look."""
+
+    verdict: Verdict
+    """The word."""
+    look: Look | None
+    """The numbers that it rests on; None where there are none."""
+    p_adjusted: float | None
+    """p_fail after Holm over the gating strata (and Bonferroni over families); None in an informative stratum."""
+    reason: str = ""
+    """A sentence where the verdict needs one."""
+    items_to_decide: int | None = None
+    """How many more items would decide it if the rates stay; None where none are needed or none would do."""
+
+
+def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) -> list[Decision]:
+    """Judge one candidate's strata together: at each look in turn, until each is decided or out of items.
+
+    alpha: the chance of a wrong pass, and of a wrong fail, of the candidate. families: among how many families of tests
+    the wrong fail is shared out; the scores are one of them and get an equal part (Bonferroni).
+    """
+    return _Deciding(strata, alpha, families).run()
+
+
+class _Deciding:
+    """One candidate's strata on their way through the looks."""
+
+    def __init__(self, strata: Sequence[StratumNumbers], alpha: float, families: int) -> None:
+        self.strata = strata
+        self.alpha = alpha
+        self.families = families
+        self.done: dict[int, Decision] = {
+            at: _unjudged(one) for at, one in enumerate(strata) if one.excessive or not one.looks
+        }
+        self.family = _family(strata, alpha / families)
+        self.p_fail = [1.0] * len(strata)
+        self.seen: dict[int, Look] = {}
+
+    def run(self) -> list[Decision]:
+        """Take every look, then say what is still open."""
+        for number in sorted({look.number for one in self.strata for look in one.looks}):
+            self._take(number)
+            self._decide()
+        adjusted = self._adjusted()
+        for at, one in enumerate(self.strata):
+            if at not in self.done:
+                self.done[at] = _open(one, self.seen[at], self.alpha / self.families / max(len(self.family), 1))
+        return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
+
+    def _take(self, number: int) -> None:
+        for at, one in enumerate(self.strata):
+            looks = [look for look in one.looks if look.number == number]
+            if at not in self.done and looks:
+                self.seen[at] = looks[0]
+                # One p-value for all looks so far, see `harness.judge.sequential`.
+                own = look_p(looks[0].result.p_fail, looks[0].fractions)
+                self.p_fail[at] = min(self.p_fail[at], own)
+
+    def _adjusted(self) -> list[float | None]:
+        """p-values of failing after Holm over the gating strata that are large enough to fail at all (Tarone)."""
+        adjusted: list[float | None] = [1.0 if one.gating else None for one in self.strata]
+        for at, p in zip(self.family, stats.holm([self.p_fail[at] for at in self.family]), strict=True):
+            adjusted[at] = min(float(p) * self.families, 1.0)
+        return adjusted
+
+    def _decide(self) -> None:
+        adjusted = self._adjusted()
+        for at, one in enumerate(self.strata):
+            if at in self.done or at not in self.seen:
+                continue
+            look = self.seen[at]
+            own = adjusted[at]
+            if (self.p_fail[at] if own is None else own) < self.alpha:
+                self.done[at] = Decision("fail", look, None, _fail_reason(one, look))
+            elif _passes(look, one.margin, _missing(one)):
+                self.done[at] = Decision("pass", look, None)
+
+
+def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
+    """Give the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
+    gating = [at for at, one in enumerate(strata) if one.gating]
+    smallest = [stats.smallest_fail_p(strata[at].planned, strata[at].margin) for at in gating]
+    able = stats.tarone_can_reject(smallest, alpha)
+    return [at for at, fits in zip(gating, able, strict=True) if fits]
+
+
+def _more_items(look: Look, alpha: float) -> int | None:
+    """How many more items would decide a stratum; where only Holm keeps it from failing, at its strictest level."""
+    result, counts = look.result, look.result.counts
+    more = result.items_to_decide
+    if more == 0:
+        more = stats.items_to_decide(counts.lost, counts.gained, counts.n, result.margin, alpha, unit=counts.unit)
+    return more or None
+
+
+def _missing(one: StratumNumbers) -> float:
+    """Give the share of items that have an answer on one side only."""
+    return one.one_sided / max(one.asked + one.unmatched, 1)
+
+
+def _passes(look: Look, margin: float, missing: float) -> bool:
+    """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose.
+
+    Even if every item with an answer on one side only were lost: with a share m of them, the difference over all items
+    is at least (1 - m) times that of the others, less m.
+    """
+    shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -margin
+    return shown and look.floor_p is not None and look.floor_p < look.floor_level
+
+
+def _unjudged(one: StratumNumbers) -> Decision:
+    look = one.looks[-1] if one.looks else None
+    if one.excessive:
+        total = one.asked + one.unmatched
+        return Decision("not_judged", look, None, f"{one.one_sided} of {total} items have an answer on one side only")
+    return Decision("not_judged", None, None, "none of its items was answered by both sides")
+
+
+def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
+    """Say why a stratum neither passed nor failed, and what would decide it."""
+    if look.floor_p is not None and not look.floor_p < look.floor_level:
+        reason = (
+            f"the baseline's {look.baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
+            f"than the margin {one.margin:g}, so no damage could be seen"
+        )
+        return Decision("no_signal", look, None, reason)
+    if look.floor_p is None:
+        return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
+    if _passes(look, one.margin, 0.0):
+        reason = f"it passes only if the {one.one_sided} items with an answer on one side only were not lost"
+        return Decision("inconclusive", look, None, reason)
+    more = _more_items(look, strictest)
+    return Decision("inconclusive", look, None, _undecided_reason(look, one.margin, more), more)
+
+
+def _fail_reason(one: StratumNumbers, look: Look) -> str:
+    return (
+        f"{points(look.result.delta)} against a margin of {100.0 * one.margin:.3g}: "
+        f"{look.result.lost} lost, {look.result.gained} gained of {look.result.n}"
+    )
+
+
+def _undecided_reason(look: Look, margin: float, more: int | None) -> str:
+    result = look.result
+    limits = f"{points(result.low)} to {points(result.high)} around a margin of {100.0 * margin:.3g}"
+    what = "no number of items is sure to decide it" if more is None else f"about {more} more items would decide it"
+    return f"{limits}; {what}"

@@ -1,0 +1,186 @@
+"""Gathers from a run directory what reports show beside the verdict: flips, tail events, divergence, costs, provenance.
+
+Needs the files and no model. It judges nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UsageError
+from harness.judge import answer_pairs, divergence_evidence
+from harness.judge.evidence import Evidence, PowerRow
+from harness.judge.finished import CONTROL, FinishedRun, read_run, variant_names
+from harness.judge.planning import power_table
+from harness.judge.verdicts import Judgement
+from harness.records import Item, Response, Scored
+from harness.run.store import RunDir, Shard, read_json
+from harness.run.tracing import divergences
+
+__all__ = ["Sides", "answers", "evidence", "proofs_of"]
+
+FLIPS_SHOWN = 2000
+"""Pairs that a report carries at most, over all candidates."""
+
+
+def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
+    """Gather what reports show beside the verdict."""
+    run = read_run(directory)
+    names = variant_names(run.experiment)
+    sides = _both_sides(run, [one.name for one in judgement.candidates])
+    flips = [flip for name, pair in sides.items() for flip in answer_pairs.flips(run.items, *pair, name)]
+    answered = sum(len({one.item_id for one in directory.all_results(name)}) for name in names)
+    diverged = {name: divergences(directory, name) for name in names}
+    return Evidence(
+        name=run.experiment.name,
+        path=str(directory.path),
+        description=run.experiment.description,
+        notes=(
+            *run.experiment.notes,
+            *_proof_notes(directory, names),
+            *(f"{name}: no divergence was measured: {why}" for name, (_, said) in diverged.items() for why in said),
+        ),
+        costs={name: _cost(directory, name) for name in names},
+        proofs=proofs_of(directory, names),
+        provenance={**judgement.provenance, **_circumstances(run)},
+        flips=tuple(flips[:FLIPS_SHOWN]),
+        flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
+        tail_events=tuple(
+            event for name, pair in sides.items() for event in answer_pairs.events(run.items, *pair, name)
+        ),
+        divergence=divergence_evidence.rows(
+            run.items, {name: found for name, (found, _) in diverged.items() if found}, floor=CONTROL
+        ),
+        store_text=run.experiment.store_text,
+        erased=len(directory.erased()),
+        power=tuple(
+            PowerRow(row.slice, row.stratum, row.items, row.detectable_drop, row.items_for_pass)
+            for row in power_table(run.experiment, run.items)
+        ),
+        items_spent=answered,
+        items_planned=len(run.items) * len(names),
+    )
+
+
+def _both_sides(run: FinishedRun, names: Sequence[str]) -> dict[str, tuple[list[Scored], list[Scored]]]:
+    """Give each candidate's name to the baseline's answers and its own."""
+    baseline = list(run.directory.all_results(run.experiment.baseline.name))
+    return {name: (baseline, list(run.directory.all_results(name))) for name in names}
+
+
+def _isolation(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Say how generated code was shut away, by language; of several shards, each way once."""
+    ways: dict[str, list[str]] = defaultdict(list)
+    for shard in finished:
+        for language, one in shard.get("generated_code", {}).items():
+            text = f"{', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}"
+            ways[language] += [text] if text not in ways[language] else []
+    return {"generated code was shut away by": {name: " | ".join(own) for name, own in ways.items()}} if ways else {}
+
+
+def _circumstances(run: FinishedRun) -> dict[str, Any]:
+    """Say how the figures came about: command, devices, settings. Beside the judgement, as these may differ."""
+    experiment, directory = run.experiment, run.directory
+    identities = {name: directory.recorded(name, "variant.json") for name in variant_names(experiment)}
+    finished = [read_json(path) for path in sorted((directory.path / "shards").glob("*.json"))]
+    return {
+        "command": list(dict.fromkeys(one["command"] for one in finished if one.get("command"))),
+        "shards": directory.plan()["shards"],
+        **_isolation(finished),
+        "devices": {name: one["device"] for name, one in identities.items() if one},
+        "engines": {name: one["engine"] for name, one in identities.items() if one},
+        "dtype": {one.name: one.dtype or experiment.execution.dtype for one in experiment.variants},
+        "quantization": {one.name: one.quantization.method for one in experiment.candidates},
+        "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},
+        "sampling": experiment.sampling.model_dump(mode="json", exclude_none=True),
+        "looks": experiment.execution.looks,
+        "store_text": experiment.store_text,
+    }
+
+
+def proofs_of(directory: RunDir, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Give what each loaded variant showed of itself; a variant that was never loaded is absent."""
+    records = {name: directory.recorded(name, "variant.json") for name in names}
+    return {name: record["proof"] for name, record in records.items() if record}
+
+
+def _proof_notes(directory: RunDir, names: Sequence[str]) -> list[str]:
+    notes = []
+    for name in names:
+        record = directory.recorded(name, "variant.json")
+        notes += [f"{name}: {note}" for note in (record or {"proof": {"notes": ()}})["proof"]["notes"]]
+    return notes
+
+
+def _cost(directory: RunDir, name: str) -> dict[str, Any]:
+    """Add up what a variant cost over its units and shards."""
+    timings = directory.timings(name)
+    files = [read_json(path) for path in sorted((directory.path / name).glob("cost-*.json"))]
+    record = directory.recorded(name, "variant.json")
+    seconds = math.fsum(one.seconds for one in timings)
+    tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)
+    cost: dict[str, Any] = {"seconds": round(seconds, 3), "tokens": tokens}
+    if seconds > 0:
+        cost["tokens_per_second"] = round(tokens / seconds, 1)
+    if files:
+        cost["load_seconds"] = max(one["load_seconds"] for one in files)
+        cost["peak_bytes"] = max(one["peak_bytes"] for one in files)
+        cost["device"] = files[0]["device"]
+    if record:
+        cost["weight_bytes"] = record["proof"]["weight_bytes"]
+        cost["disk_bytes"] = record["proof"]["disk_bytes"]
+    return cost
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both answers to one item."""
+
+    candidate: str
+    """The candidate's name."""
+    baseline_response: Response
+    """The baseline's answer."""
+    candidate_response: Response
+    """The candidate's answer."""
+    baseline_score: float | None
+    """In [0, 1]; None where unanswered."""
+    candidate_score: float | None
+    """In [0, 1]; None where unanswered."""
+
+
+def answers(directory: RunDir, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
+    """Give both answers to an item, for one candidate or all. Raises UsageError where there is no such item."""
+    run = read_run(directory)
+    item = _find_item(run, item_id)
+    names = [one.name for one in run.experiment.candidates]
+    if candidate is not None and candidate not in names:
+        raise UsageError(f"{candidate!r} is not a candidate of this run: {', '.join(names)}")
+    base = _first(run, run.experiment.baseline.name, item)
+    for name in names if candidate is None else [candidate]:
+        side = _first(run, name, item)
+        if base is not None and side is not None:
+            yield item, Sides(name, base.response, side.response, base.score, side.score)
+
+
+def _find_item(run: FinishedRun, item_id: str) -> Item:
+    exact = [item for item in run.items if item.id == item_id]
+    found = exact or [item for item in run.items if item_id in item.id]
+    if not found:
+        raise UsageError(f"{item_id!r} is no item of this run: their ids stand in {run.directory.path / 'items'}")
+    if len(found) > 1:
+        some = ", ".join(item.id for item in found[:4])
+        raise UsageError(f"{item_id!r} fits {len(found)} items ({some} ...): give the whole id")
+    return found[0]
+
+
+def _first(run: FinishedRun, variant: str, item: Item) -> Scored | None:
+    shards = int(run.directory.plan()["shards"])
+    for index in range(shards):
+        for one in run.directory.results(variant, item.slice, Shard(index + 1, shards)):
+            if one.item_id == item.id and one.response.sample == 0:
+                return one
+    return None

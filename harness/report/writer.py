@@ -1,0 +1,100 @@
+"""A judgement as people and programs read it: terminal, page, Markdown, JUnit, step summary, tables, model card.
+
+`write` leaves every file of a report in a run directory, `terminal` prints one, `side_by_side` shows two answers. None
+of them judges: they read a finished `harness.judge.verdicts.Judgement`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.errors import StoreError
+from harness.judge.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
+from harness.judge.verdicts import Judgement
+from harness.report import tables
+from harness.report.junit import junit
+from harness.report.markdown import markdown_report
+from harness.report.side_by_side import side_by_side
+from harness.report.terminal import terminal
+
+__all__ = [
+    "Divergence",
+    "Evidence",
+    "FlipPair",
+    "PowerRow",
+    "TailEvent",
+    "side_by_side",
+    "terminal",
+    "write",
+]
+
+_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]:
+    """Write every report file into `run_dir` and append to GitHub's step summary where there is one.
+
+    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError where the
+    directory cannot be written; a step summary that cannot be written raises it too, after the files are there.
+    """
+    # The page draws: its library takes a second to load, which `--help` and the terminal need not wait for.
+    from harness.report.html import SIDE_FILE, html_report
+
+    text = markdown_report(judgement, evidence)
+    page = html_report(judgement, evidence)
+    files = {
+        "report.md": text.encode(),
+        "junit.xml": junit(judgement, evidence).encode(),
+        "report.html": page.html.encode(),
+        "comparisons.csv": tables.comparisons_csv(judgement).encode(),
+    }
+    if any(candidate.tail_events for candidate in judgement.candidates):
+        files["tail_events.csv"] = tables.tail_events_csv(judgement).encode()
+    if page.beside is not None:
+        files[SIDE_FILE] = page.beside.encode()
+    if tables.has_parquet():
+        files["comparisons.parquet"] = tables.comparisons_parquet(judgement)
+    for candidate in judgement.candidates:
+        if candidate.strata:
+            files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence).encode()
+    paths = [_replace(run_dir / name, content) for name, content in files.items()]
+    if page.beside is None:
+        _forget(run_dir / SIDE_FILE)
+    _step_summary(text)
+    return paths
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_bytes(content)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"{path}: cannot write the report: {error.strerror}; free space or name another directory"
+        raise StoreError(message) from error
+    return path
+
+
+def _forget(path: Path) -> None:
+    """Remove what an earlier report left and this one does not hold."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot remove the earlier report's file: {error.strerror}") from error
+
+
+def _step_summary(text: str) -> None:
+    named = os.environ.get(_STEP_SUMMARY)
+    if not named:
+        return
+    try:
+        with Path(named).open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except OSError as error:
+        message = f"{named}: cannot append to GitHub's step summary: {error.strerror}; unset {_STEP_SUMMARY}"
+        raise StoreError(message) from error

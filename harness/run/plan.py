@@ -1,0 +1,113 @@
+"""Everything that is decided before a model is loaded: items, units, power, where the models lie, what is traced.
+
+Loads the baseline's tokenizer and config and no weights. The same config gives the same plan, on every machine that has
+the same data. It runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import errors, models, privacy
+from harness.config import Experiment, Variant
+from harness.devices import resolve_device
+from harness.errors import RunError
+from harness.judge.planning import Power, Unit, check_power, plan_units, power_table
+from harness.judge.planning_events import check_events
+from harness.records import Item, digest
+from harness.run.tracing import Tracing, plan_tracing
+from harness.slices import load_items
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything decided before a model is loaded."""
+
+    experiment: Experiment
+    """The config."""
+    items: tuple[Item, ...]
+    """Every item of the suite."""
+    units: tuple[Unit, ...]
+    """The work, for one variant."""
+    power: tuple[Power, ...]
+    """What each stratum can decide."""
+    paths: Mapping[str, str]
+    """Variant to model directory; a variant whose model is not there is absent."""
+    missing: Mapping[str, str]
+    """Variant to the reason why it cannot run."""
+    device: str
+    """Resolved."""
+    tracing: Tracing
+    """What is kept of the baseline to measure divergence."""
+    allow_code: bool = False
+    """Whether what models write may be run: never the config's to say, see `slices_code`."""
+
+    def record(self) -> dict[str, Any]:
+        """Give what run.json holds: the same plan gives the same record."""
+        config = self.experiment.model_dump(mode="json", exclude={"output", "description"})
+        return {
+            "config": privacy.stored_config(config, self.experiment.store_text),
+            "config_digest": self.experiment.digest(),
+            "description": self.experiment.description,
+            "slices": [spec.key for spec in self.experiment.slices],
+            "items_digest": digest([item.digest() for item in self.items]),
+            "items": len(self.items),
+            "units": len(self.units),
+            "device": self.device.split(":")[0],
+        }
+
+
+def make_plan(experiment: Experiment, source: str, *, check: bool = True, allow_code: bool = False) -> Plan:
+    """Load the tokenizer, build the items and plan the work; loads no model.
+
+    allow_code: whether what models write may be run, shut away, where a slice is scored so.
+    Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
+    """
+    privacy.check(experiment.store_text, source)
+    paths, missing = _resolve(experiment)
+    base = Path(paths[experiment.baseline.name])
+    tokenizer, config = _tokenizer(experiment.baseline, base)
+    items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
+    power = tuple(power_table(experiment, items))
+    if check:
+        check_power(experiment, power, source)
+        check_events(experiment, items, source)
+    units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
+    device = resolve_device(experiment.execution.device)
+    text = config.get_text_config()
+    tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
+    return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code)
+
+
+def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
+    """Load the baseline's tokenizer, with which every prompt is made and counted, and its model's config."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code}
+    if baseline.quantization.gguf_file:
+        more["gguf_file"] = baseline.quantization.gguf_file
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **more)
+        config = AutoConfig.from_pretrained(str(path), **more)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise errors.ModelError(f"{path}: its tokenizer or config does not load: {reason}") from error
+    return tokenizer, config
+
+
+def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
+    """Find every variant's model; only the baseline's absence is an error here."""
+    paths, missing = {}, {}
+    for variant in experiment.variants:
+        try:
+            paths[variant.name] = str(models.resolve(variant.model, variant.revision))
+        except RunError as error:
+            if variant is experiment.baseline:
+                raise
+            missing[variant.name] = str(error)
+    return paths, missing

@@ -1,0 +1,109 @@
+"""The parent's end of a worker: started, asked, and gone afterwards, whatever happens.
+
+Knows processes and messages. Does not know what is asked, nor what becomes of the answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from harness import errors
+from harness.errors import Incomplete, QuantcliffError, RunError
+from harness.run.worker import Ask, Closed, Job, Refused, serve
+
+__all__ = ["Asker", "started"]
+
+
+class Asker:
+    """The parent's end of the connection to a worker."""
+
+    def __init__(self, connection: Connection, job: Job, exit_code: Callable[[], int | None]) -> None:
+        self._connection, self._job, self._exit_code = connection, job, exit_code
+
+    def send(self, ask: Ask | None) -> None:
+        """Ask for a unit. Raises Incomplete where the worker is gone."""
+        try:
+            self._connection.send(ask)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._died() from error
+
+    def receive(self) -> Any:
+        """Wait for the next message. Raises what the worker refused with, or Incomplete where it is gone."""
+        try:
+            message = self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._died() from error
+        if isinstance(message, Refused):
+            raise _refusal(message)
+        return message
+
+    def close(self) -> Closed:
+        """Tell the worker that all is done and get what it spent."""
+        self.send(None)
+        closed = self.receive()
+        if not isinstance(closed, Closed):
+            msg = f"{self._job.variant.name}: the worker said {type(closed).__name__} when it should have closed"
+            raise Incomplete(msg)
+        return closed
+
+    def _died(self) -> Incomplete:
+        code = self._exit_code()
+        why = (
+            f"signal {-code} (9 is often the system's out-of-memory killer)"
+            if code and code < 0
+            else f"exit code {code}"
+        )
+        tail = _tail(Path(self._job.log))
+        return Incomplete(
+            f"{self._job.variant.name}: the process that ran it ended with {why}; finished work is kept, give the same "
+            f"command again to continue. Its log: {self._job.log}{tail}"
+        )
+
+
+def _tail(path: Path) -> str:
+    """Give the last line of a log that says what went wrong."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    return f" ends with: {lines[-1][:300]}" if lines else ""
+
+
+def _refusal(message: Refused) -> QuantcliffError:
+    """Give the worker's error its class back."""
+    kind = getattr(errors, message.kind, RunError)
+    if kind is errors.NonFinite:
+        return errors.NonFinite(message.message, "")
+    error: QuantcliffError = kind(message.message)
+    return error
+
+
+@contextlib.contextmanager
+def started(job: Job) -> Iterator[Asker]:
+    """Start a worker and make sure that it is gone afterwards, whatever happens."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, job), daemon=True)
+    process.start()
+    there.close()
+
+    def exit_code() -> int | None:
+        process.join(timeout=5)
+        return process.exitcode
+
+    try:
+        yield Asker(here, job, exit_code)
+        process.join(timeout=30)
+    finally:
+        here.close()
+        if process.is_alive():
+            process.terminate()
+            process.join(timeout=5)
+        if process.is_alive():
+            process.kill()
+            process.join()

@@ -1,0 +1,191 @@
+// The sandbox's own side for JavaScript: one process holds the untrusted code, another the tests, as in child.py,
+// which has shut this process away before node took its place. Only values go between the two: JSON with a tag for what
+// JSON lacks. The process with the tests alone holds the pipe on which a success can be said.
+'use strict';
+const fs = require('fs');
+const vm = require('vm');
+
+const LONGEST = 16_000_000;
+const [role, told] = [process.argv[2], JSON.parse(process.argv[3])];
+
+class Gone extends Error {}
+
+function send(pipe, message) {
+  const body = Buffer.from(JSON.stringify(message));
+  if (body.length > LONGEST) throw new RangeError('the value is too long to hand over');
+  const length = Buffer.alloc(4);
+  length.writeUInt32BE(body.length);
+  let whole = Buffer.concat([length, body]);
+  while (whole.length) whole = whole.subarray(fs.writeSync(pipe, whole));
+}
+
+function exactly(pipe, count) {
+  const whole = Buffer.alloc(count);
+  for (let have = 0; have < count; ) {
+    const got = fs.readSync(pipe, whole, have, count - have, null);
+    if (!got) throw new Gone('ended');
+    have += got;
+  }
+  return whole;
+}
+
+function receive(pipe) {
+  const length = exactly(pipe, 4).readUInt32BE();
+  if (length > LONGEST) throw new Gone('a frame is too long');
+  const body = exactly(pipe, length).toString();
+  try {
+    return JSON.parse(body);
+  } catch (error) {
+    throw new Gone('a frame is not JSON');
+  }
+}
+
+function encoded(value, other) {
+  if (value === undefined) return { undefined: 0 };
+  if (value === null || typeof value === 'boolean' || typeof value === 'string') return value;
+  if (typeof value === 'number')
+    return Number.isFinite(value) && !Object.is(value, -0) ? value : { number: Object.is(value, -0) ? '-0' : String(value) };
+  if (typeof value === 'bigint') return { bigint: String(value) };
+  if (Array.isArray(value)) return Array.from(value, (one) => encoded(one, other));
+  if (value instanceof Map) return { map: [...value].map((pair) => encoded(pair, other)) };
+  if (value instanceof Set) return { set: [...value].map((one) => encoded(one, other)) };
+  if (value instanceof Date) return { date: value.getTime() };
+  const above = typeof value === 'object' ? Object.getPrototypeOf(value) : 0;
+  if (above === null || above === Object.prototype)
+    return { object: Object.entries(value).map(([key, one]) => [key, encoded(one, other)]) };
+  return other(value);
+}
+
+const BACK = {
+  undefined: () => undefined,
+  number: (inner) => Number(inner),
+  bigint: (inner) => BigInt(inner),
+  map: (inner, other) => new Map(inner.map((pair) => pair.map((one) => decoded(one, other)))),
+  set: (inner, other) => new Set(inner.map((one) => decoded(one, other))),
+  date: (inner) => new Date(inner),
+  object: (inner, other) => {
+    const made = {};
+    for (const [key, one] of inner)
+      Object.defineProperty(made, key, { value: decoded(one, other), writable: true, enumerable: true, configurable: true });
+    return made;
+  },
+};
+
+function decoded(value, other) {
+  if (Array.isArray(value)) return value.map((one) => decoded(one, other));
+  if (value === null || typeof value !== 'object') return value;
+  const [[name, inner]] = Object.entries(value);
+  return Object.hasOwn(BACK, name) ? BACK[name](inner, other) : other(value);
+}
+
+function nameOf(error) {
+  return error instanceof Error ? String(error.name).slice(0, 80) : 'Error';
+}
+
+// The untrusted code: whatever it says is taken as a value, never as a verdict.
+function solve(program) {
+  const [inbox, outbox] = [told.inbox, told.outbox];
+  const kept = [];
+  const keep = (value) => ({ kept: kept.push(value) - 1 });
+  send(outbox, { layers: told.layers });
+  let script;
+  try {
+    script = new vm.Script(program.code, { filename: 'solution.js' });
+  } catch (error) {
+    return send(outbox, { parses: false, why: nameOf(error) });
+  }
+  send(outbox, { parses: true });
+  const names = {};
+  try {
+    globalThis.require = (name) => (name === 'js-md5' ? md5 : require(name));
+    globalThis.module = { exports: {} };
+    globalThis.exports = globalThis.module.exports;
+    script.runInThisContext();
+    for (const name of program.names) {
+      const found = vm.runInThisContext(`typeof ${name} === 'undefined' ? undefined : ${name}`);
+      if (found !== undefined) names[name] = typeof found === 'function' ? keep(found) : encoded(found, keep);
+    }
+  } catch (error) {
+    return send(outbox, { runs: false, why: nameOf(error) });
+  }
+  send(outbox, { runs: true, names });
+  for (;;) {
+    const request = receive(inbox);
+    send(outbox, answer(request, kept, keep));
+  }
+}
+
+function answer(request, kept, keep) {
+  try {
+    const given = request.arguments.map((one) => decoded(one, (inner) => kept[inner.kept]));
+    const value = encoded(kept[request.kept](...given), keep);
+    return { value, after: given.map((one) => (Array.isArray(one) ? encoded(one, keep) : null)) };
+  } catch (error) {
+    return { raised: [nameOf(error), String(error && error.message).slice(0, 200)] };
+  }
+}
+
+// The one package that a problem of HumanEval-X asks for, by what node has of it.
+function md5(text) {
+  return require('crypto').createHash('md5').update(text).digest('hex');
+}
+
+// The tests: calls go out, values come back, and are compared here.
+function hold(program) {
+  const [inbox, outbox, verdict] = [told.inbox, told.outbox, told.verdict];
+  send(verdict, { tests: told.layers });
+  let said;
+  for (const key of ['layers', 'parses', 'runs']) {
+    said = receive(inbox);
+    send(verdict, key === 'layers' ? { solution: said.layers } : { [key]: said[key] === true });
+    if (key !== 'layers' && said[key] !== true) return send(verdict, { failed: /^\w{1,80}$/.test(said.why) ? said.why : 'Error' });
+  }
+  let gone = null;
+  const standIn = (value) => {
+    const number = value.kept;
+    return (...given) => {
+      if (gone) throw gone;
+      try {
+        return call(number, given);
+      } catch (error) {
+        if (error instanceof Gone) gone = error;
+        throw error;
+      }
+    };
+  };
+  const call = (number, given) => {
+    const none = () => {
+      throw new TypeError('a function cannot be handed to the code under test');
+    };
+    send(outbox, { kept: number, arguments: given.map((one) => encoded(one, none)) });
+    const reply = receive(inbox);
+    if (reply.raised) throw Object.assign(new Error(String(reply.raised[1])), { name: String(reply.raised[0]) });
+    given.forEach((one, place) => {
+      if (Array.isArray(one) && reply.after[place]) one.splice(0, one.length, ...decoded(reply.after[place], standIn));
+    });
+    return decoded(reply.value, standIn);
+  };
+  let failed = 0;
+  console.assert = (good) => {
+    if (!good) failed += 1;
+  };
+  const names = program.names.filter((name) => Object.hasOwn(said.names, name));
+  const values = names.map((name) => decoded(said.names[name], standIn));
+  try {
+    // A scope of its own for each layer, so that what the tests define stands before what the code does.
+    const body = `{\n${program.setup}\n${program.tests.join('\n')}\n}`;
+    vm.compileFunction(body, [...names, 'require'])(...values, require);
+  } catch (error) {
+    return send(verdict, { failed: gone ? 'ended' : nameOf(error).replace(/\W.*/s, '') || 'Error' });
+  }
+  if (gone || failed) return send(verdict, { failed: gone ? 'ended' : 'AssertionError' });
+  return send(verdict, { passes: true });
+}
+
+const program = JSON.parse(fs.readFileSync(0, 'utf8'));
+try {
+  (role === 'solution' ? solve : hold)(program);
+} catch (error) {
+  if (role === 'tests') send(told.verdict, { failed: error instanceof Gone ? 'ended' : nameOf(error) });
+}
+process.exit(0);

@@ -1,0 +1,56 @@
+"""The statistics of a verdict, as pure functions on arrays: no files, no config, no words.
+
+`stratum` judges one stratum against its margin and stands on `binary` (paired right-or-wrong outcomes) and `units`
+(graded scores, shared sources); `many` corrects for many strata, `events` is for rare events, `plan` for how many
+items.
+"""
+
+from harness.stats.stratum import (
+    EffectiveCounts,
+    PairedInterval,
+    PairedResult,
+    ProportionInterval,
+    TestResult,
+    benjamini_hochberg,
+    can_ever_pass,
+    clopper_pearson,
+    holm,
+    items_for_pass,
+    items_to_decide,
+    mcnemar_exact,
+    mcnemar_midp,
+    paired_counts_test,
+    paired_test,
+    pass_power,
+    smallest_detectable_drop,
+    smallest_fail_p,
+    smallest_that_can_pass,
+    tango_interval,
+    tango_test,
+    tarone_can_reject,
+)
+
+__all__ = [
+    "EffectiveCounts",
+    "PairedInterval",
+    "PairedResult",
+    "ProportionInterval",
+    "TestResult",
+    "benjamini_hochberg",
+    "can_ever_pass",
+    "clopper_pearson",
+    "holm",
+    "items_for_pass",
+    "items_to_decide",
+    "mcnemar_exact",
+    "mcnemar_midp",
+    "paired_counts_test",
+    "paired_test",
+    "pass_power",
+    "smallest_detectable_drop",
+    "smallest_fail_p",
+    "smallest_that_can_pass",
+    "tango_interval",
+    "tango_test",
+    "tarone_can_reject",
+]

@@ -1,0 +1,118 @@
+"""Rates of rare events: exact limits of a share, tests against a tolerance, and how many items they need.
+
+Clopper and Pearson's limits where every item is its own; where items share sources, the same at effective counts
+(Korn and Graubard 1998, Survey Methodology 24:193-201), with the design effect of `harness.stats.units`. It knows no
+kind of event and no verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from harness.errors import StatisticsError
+from harness.stats.binary import check_alpha
+from harness.stats.units import effective_counts, make_units
+
+__all__ = ["EventRate", "event_rate", "items_to_decide_rate", "items_without_event"]
+
+_MOST = 10**9
+"""More items than this are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRate:
+    """How often something happened, with what it was made from."""
+
+    events: int
+    """Items on which it happened."""
+    n: int
+    """Items."""
+    low: float
+    """Lower one-sided limit of the rate at level 1 - alpha."""
+    high: float
+    """Upper one-sided limit of the rate at level 1 - alpha."""
+    alpha: float
+    """Error rate of each side."""
+    unit: float
+    """Items that carry as much information as one independent item; 1 where every item is its own."""
+
+    @property
+    def rate(self) -> float:
+        """Share of the items."""
+        return self.events / self.n
+
+    def p_low(self, tolerance: float) -> float:
+        """p-value of 'the rate is at least the tolerance': small where it is shown to be lower."""
+        return _p_low(self.events / self.unit, self.n / self.unit, tolerance)
+
+    def p_high(self, tolerance: float) -> float:
+        """p-value of 'the rate is at most the tolerance': small where it is shown to be higher."""
+        return _p_high(self.events / self.unit, self.n / self.unit, tolerance)
+
+
+def _p_low(k: float, n: float, rate: float) -> float:
+    """P(X <= k) of a binomial(n, rate), for k and n that need not be whole: dual to the upper limit."""
+    return float(special.betaincc(k + 1.0, n - k, rate)) if k < n else 1.0
+
+
+def _p_high(k: float, n: float, rate: float) -> float:
+    """P(X >= k) likewise: dual to the lower limit."""
+    return float(special.betainc(k, n - k + 1.0, rate)) if k > 0 else 1.0
+
+
+def event_rate(events: ArrayLike, clusters: ArrayLike | None = None, *, alpha: float = 0.05) -> EventRate:
+    """Give the rate of an event with its one-sided limits.
+
+    events: shape [items], whether it happened. clusters: shape [items], the source of each; None where every item is
+    its own. alpha: error rate of each limit. Source: Clopper and Pearson 1934, Biometrika 26:404-413, through beta
+    quantiles. Raises StatisticsError.
+    """
+    check_alpha(alpha)
+    happened = np.asarray(events, dtype=bool)
+    if happened.ndim != 1 or not happened.size:
+        raise StatisticsError("A rate needs one entry per item, and at least one item.")
+    unit = effective_counts(make_units(happened.astype(float), None if clusters is None else np.asarray(clusters))).unit
+    count, items = int(happened.sum()), happened.size
+    k, n = count / unit, items / unit
+    low = float(special.betaincinv(k, n - k + 1.0, alpha)) if count else 0.0
+    high = float(special.betaincinv(k + 1.0, n - k, 1.0 - alpha)) if count < items else 1.0
+    return EventRate(count, items, low, high, alpha, unit)
+
+
+def items_without_event(tolerance: float, alpha: float = 0.05) -> int:
+    """Give how many independent items without an event show a rate below `tolerance`: 299 for 1 % at 5 %.
+
+    (1 - tolerance)^n < alpha. Raises StatisticsError.
+    """
+    check_alpha(alpha)
+    if not 0.0 < tolerance < 1.0:
+        raise StatisticsError(f"tolerance={tolerance} is not a proportion in (0, 1).")
+    return math.floor(math.log(alpha) / math.log1p(-tolerance)) + 1
+
+
+def items_to_decide_rate(found: EventRate, tolerance: float, alpha: float, strictest: float) -> int | None:
+    """Give how many more items would decide between rate and tolerance if the rate stays; None where none would do.
+
+    alpha: level of showing that it is lower; strictest: of showing that it is higher.
+    """
+
+    def decides(items: int) -> bool:
+        k, n = found.rate * items / found.unit, items / found.unit
+        below = found.rate < tolerance and _p_low(k, n, tolerance) < alpha
+        return below or (found.rate > tolerance and _p_high(k, n, tolerance) < strictest)
+
+    step = 1
+    while not decides(found.n + step):
+        step *= 2
+        if step > _MOST:
+            return None
+    low = step // 2
+    while step - low > 1:
+        middle = (low + step) // 2
+        low, step = (low, middle) if decides(found.n + middle) else (middle, step)
+    return step

@@ -1,0 +1,349 @@
+"""The statistics of a verdict: two one-sided tests of one stratum against its margin, and what stands beside them.
+
+`paired_test` picks the method by what the data are (right or wrong, graded, clustered) and returns limits and
+p-values that say the same thing: low > -margin exactly where p_pass < alpha, high < -margin exactly where
+p_fail < alpha. The methods' parts live in `binary` and `units`, many strata in `many`, planning in
+`plan`; their public names can all be had from here. It does not know slices, strata, looks or verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harness.errors import StatisticsError
+from harness.stats.binary import (
+    PairedInterval,
+    ProportionInterval,
+    TestResult,
+    check_alpha,
+    check_counts,
+    check_margin,
+    clopper_pearson,
+    mcnemar_exact,
+    mcnemar_midp,
+    score_limit,
+    score_p,
+    tango_interval,
+    tango_test,
+)
+from harness.stats.many import benjamini_hochberg, holm, smallest_fail_p, tarone_can_reject
+from harness.stats.plan import first_number, items_for_pass, items_to_decide, pass_power, smallest_detectable_drop
+from harness.stats.units import (
+    WORST_ICC,
+    EffectiveCounts,
+    SignFlips,
+    Studentised,
+    Units,
+    effective_counts,
+    make_units,
+    mirrored,
+    sign_flip_p,
+    sign_flips,
+    studentised,
+)
+
+if TYPE_CHECKING:
+    from harness.stats.binary import Tail
+
+__all__ = [
+    "EffectiveCounts",
+    "PairedInterval",
+    "PairedResult",
+    "ProportionInterval",
+    "TestResult",
+    "benjamini_hochberg",
+    "can_ever_pass",
+    "clopper_pearson",
+    "holm",
+    "items_for_pass",
+    "items_to_decide",
+    "mcnemar_exact",
+    "mcnemar_midp",
+    "paired_counts_test",
+    "paired_test",
+    "pass_power",
+    "smallest_detectable_drop",
+    "smallest_fail_p",
+    "smallest_that_can_pass",
+    "tango_interval",
+    "tango_test",
+    "tarone_can_reject",
+]
+
+FEW_CLUSTERS = 30
+"""Below this many clusters whole-cluster sign-flips join the judgement."""
+MANY_UNITS = 2_000
+"""Above this many units the bootstrap has nothing to add to the score limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedResult:
+    """One stratum's answer, with what it was made from. Deltas are proportions, negative is worse."""
+
+    n: int
+    """Items."""
+    clusters: int
+    """Independent sources; n where every item is its own."""
+    delta: float
+    """Candidate minus baseline, mean over items."""
+    low: float
+    """Lower one-sided limit of delta at level 1 - alpha."""
+    high: float
+    """Upper one-sided limit of delta at level 1 - alpha."""
+    lost: int
+    """Items on which the candidate scored less."""
+    gained: int
+    """Items on which the candidate scored more."""
+    p_pass: float
+    """p-value of 'the drop is at least the margin'."""
+    p_fail: float
+    """p-value of 'the drop is at most the margin'."""
+    mid_p: float
+    """One-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered."""
+    mid_p_better: float
+    """The same against better."""
+    design_effect: float | None
+    """Variance of delta with its clusters over the variance without; None where no items share a source."""
+    method: str
+    """Name of the interval and tests."""
+    margin: float
+    """Largest tolerated drop."""
+    alpha: float
+    """Error rate of each side."""
+    counts: EffectiveCounts
+    """As many independent right-or-wrong items as carry the same information."""
+
+    @property
+    def items_to_decide(self) -> int | None:
+        """How many more items would decide it if the rates stay; 0 where it is decided, None where none would do."""
+        if self.p_pass < self.alpha or self.p_fail < self.alpha:
+            return 0
+        counts = self.counts
+        found = items_to_decide(counts.lost, counts.gained, counts.n, self.margin, self.alpha, unit=counts.unit)
+        if found is None or counts.sources >= self.n:
+            return found if found is None else max(found, 1)
+        # Sources enough to have shown one that breaks, see `_Judges._unseen_p`.
+        distance = abs(self.delta + self.margin)
+        worst = math.sqrt(WORST_ICC) * (1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta)
+        needed = math.log(self.alpha) / math.log1p(-distance / worst) if distance < worst else 1.0
+        return max(found, math.ceil((needed / counts.sources - 1.0) * self.n), 1)
+
+
+def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: float) -> PairedResult:
+    """Judge a stratum of independent right-or-wrong items by its counts alone.
+
+    lost, gained, n: items. margin: largest tolerated drop, in [0, 1). alpha: each side's error rate, in (0, 0.5).
+    Raises StatisticsError.
+    """
+    check_counts(lost, gained, n)
+    check_margin(margin)
+    check_alpha(alpha)
+    return PairedResult(
+        n=n,
+        clusters=n,
+        delta=(gained - lost) / n,
+        low=score_limit(lost, gained, n, alpha, "low"),
+        high=score_limit(lost, gained, n, alpha, "high"),
+        lost=lost,
+        gained=gained,
+        p_pass=score_p(lost, gained, n, -margin, "greater"),
+        p_fail=score_p(lost, gained, n, -margin, "less"),
+        mid_p=mcnemar_midp(lost, gained, "less").p_value,
+        mid_p_better=mcnemar_midp(lost, gained, "greater").p_value,
+        design_effect=None,
+        method="Tango score, corrected",
+        margin=margin,
+        alpha=alpha,
+        counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0),
+    )
+
+
+def paired_test(
+    diffs: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    binary: bool | None = None,
+    rng: np.random.Generator | None = None,
+) -> PairedResult:
+    """Judge one stratum: candidate minus baseline of every item that both answered.
+
+    diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
+    codes are fastest); None where every item is its own. margin: largest tolerated drop. alpha: error rate of each
+    side. binary: whether scores are right or wrong; found out where None. rng: for resampling; where None, seeded by
+    the values alone, so that neither the order of items nor the names of clusters nor the time of day matter.
+    Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
+    """
+    check_margin(margin)
+    check_alpha(alpha)
+    values = _checked(diffs)
+    whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all()) if binary is None else binary
+    if whole and binary and not np.isin(values, (-1.0, 0.0, 1.0)).all():
+        raise StatisticsError("Differences of right-or-wrong scores must be -1, 0 or 1. Judge these as graded.")
+    lost, gained = int(np.count_nonzero(values < 0)), int(np.count_nonzero(values > 0))
+    units = make_units(values, None if clusters is None else np.asarray(clusters))
+    if whole and not units.clustered:
+        return paired_counts_test(lost, gained, values.size, margin, alpha)
+    return _judge_units(units, lost, gained, margin, alpha, whole=whole, rng=rng)
+
+
+def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int | ArrayLike | None = None) -> bool:
+    """Whether a stratum in which no answer changes would pass: if not, it cannot gate.
+
+    About 3.1 / margin independent items at 5 %: 155 for two points. clusters: the source of each item, shape [n], or
+    how many sources of equal size there are; None for as many as items. A few sources cannot pass however many items
+    they give. Raises StatisticsError.
+    """
+    check_margin(margin)
+    check_alpha(alpha)
+    if n <= 0:
+        return False
+    labels = np.arange(n) if clusters is None else np.asarray(clusters)
+    if labels.ndim == 0:
+        labels = np.arange(n) % max(int(labels), 1)
+    sources = np.unique(labels).size
+    if sources >= n:
+        return score_p(0.0, 0.0, n, -margin, "greater") < alpha
+    return sources > 1 and paired_test(np.zeros(n), labels, margin=margin, alpha=alpha).p_pass < alpha
+
+
+def smallest_that_can_pass(margin: float, alpha: float = 0.05, *, per_source: int = 1) -> int:
+    """The fewest sources, of `per_source` items each, with which `can_ever_pass`; 1 item per source counts items.
+
+    Raises StatisticsError on a bad margin or alpha, and on a margin of 0, which nothing can show.
+    """
+    if margin == 0.0:
+        raise StatisticsError("No number of items shows a drop smaller than a margin of 0. Give a margin above 0.")
+
+    def passes(sources: int) -> bool:
+        return can_ever_pass(sources * per_source, margin, alpha, clusters=sources)
+
+    found = first_number(passes)
+    if found is None:
+        raise StatisticsError(f"No number of items that a run could ask passes a margin of {margin}. Raise the margin.")
+    return found
+
+
+def _checked(diffs: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(diffs, dtype=float)
+    if values.ndim != 1 or values.size == 0:
+        raise StatisticsError(f"There are no items to judge (shape {values.shape}): give one difference per item.")
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise StatisticsError(f"Difference {bad} is {values[bad]}: a missing score is never a score.")
+    if np.abs(values).max() > 1.0:
+        bad = int(np.argmax(np.abs(values)))
+        raise StatisticsError(f"Difference {bad} is {values[bad]}: scores must lie in [0, 1].")
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Judges:
+    """The methods that must all agree; a p-value is the largest of theirs, a limit the farthest."""
+
+    counts: EffectiveCounts
+    df: float
+    delta: float
+    graded: bool
+    clustered: bool
+    law: Studentised | SignFlips | None
+
+    def p_value(self, null: float, alternative: Tail) -> float:
+        counts = self.counts
+        found = [score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)]
+        if self.law is not None:
+            found.append(self.law.p_value(null, alternative))
+        if self.graded or self.clustered:
+            found.append(self._unseen_p(null, alternative))
+        return max(found)
+
+    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+        counts = self.counts
+        found = [score_limit(counts.lost, counts.gained, counts.n, alpha, side, df=self.df)]
+        if self.law is not None:
+            found.append(self.law.limit(alpha, side))
+        if self.graded or self.clustered:
+            found.append(self._unseen_limit(alpha, side))
+        return min(found) if side == "low" else max(found)
+
+    def _unseen_p(self, null: float, alternative: Tail) -> float:
+        """How likely a share of broken sources, large enough to move delta to `null`, is to go unseen.
+
+        In a source that breaks, a part f of the items goes to -1 (f = 1 for an item, f^2 = WORST_ICC for a cluster).
+        A share e of such sources moves the mean from delta to delta - e f (1 + delta) = null, and k sources show none
+        of them with chance (1 - e)^k. The rule of three is the case delta = 0, f = 1 (Hanley and Lippman-Hand 1983,
+        JAMA 249:1743-1745).
+        """
+        sign = 1.0 if alternative == "greater" else -1.0
+        delta, null = sign * self.delta, sign * null
+        if null >= delta:
+            return 1.0
+        share = (delta - null) / (self._broken_part * (1.0 + delta))
+        return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
+
+    def _unseen_limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+        sign = 1.0 if side == "low" else -1.0
+        delta = sign * self.delta
+        share = 1.0 - math.pow(alpha, 1.0 / self.counts.sources)
+        return sign * (delta - share * self._broken_part * (1.0 + delta))
+
+    @property
+    def _broken_part(self) -> float:
+        return math.sqrt(WORST_ICC) if self.clustered else 1.0
+
+    def name(self) -> str:
+        """Say which methods judged."""
+        parts = ["effective Tango score, corrected" if self.clustered or self.graded else "Tango score, corrected"]
+        if isinstance(self.law, Studentised):
+            parts.append("studentised cluster bootstrap" if self.clustered else "studentised bootstrap")
+        if isinstance(self.law, SignFlips):
+            parts.append("whole-cluster sign-flips")
+        return " and ".join(parts)
+
+
+def _judge_units(
+    units: Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool, rng: np.random.Generator | None
+) -> PairedResult:
+    """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
+    units, swap = mirrored(units)
+    rng = units.generator() if rng is None else rng
+    judges = _judges(units, rng, whole=whole)
+    ahead: Tail = "less" if swap else "greater"
+    behind: Tail = "greater" if swap else "less"
+    sign = -1.0 if swap else 1.0
+    low, high = judges.limit(alpha, "low"), judges.limit(alpha, "high")
+    worse, better = sign_flip_p(units, rng)
+    return PairedResult(
+        n=round(units.items),
+        clusters=units.sums.size,
+        delta=sign * units.delta,
+        low=-high if swap else low,
+        high=-low if swap else high,
+        lost=lost,
+        gained=gained,
+        p_pass=judges.p_value(-sign * margin, ahead),
+        p_fail=judges.p_value(-sign * margin, behind),
+        mid_p=better if swap else worse,
+        mid_p_better=worse if swap else better,
+        design_effect=judges.counts.design_effect if units.clustered else None,
+        method=judges.name(),
+        margin=margin,
+        alpha=alpha,
+        counts=judges.counts if not swap else judges.counts.mirrored(),
+    )
+
+
+def _judges(units: Units, rng: np.random.Generator, *, whole: bool) -> _Judges:
+    law: Studentised | SignFlips | None = None
+    if units.clustered and units.sums.size < FEW_CLUSTERS:
+        law = sign_flips(units, rng)
+    elif not whole and units.sums.size <= MANY_UNITS:
+        law = studentised(units, rng)
+    df = float(units.sums.size - 1) if units.clustered else math.inf
+    return _Judges(effective_counts(units), df, units.delta, not whole, units.clustered, law)

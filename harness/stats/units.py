@@ -1,0 +1,356 @@
+"""Differences of scores that are graded or share sources: design effect, studentised bootstrap, sign-flips.
+
+A unit is what may be called independent: an item, or a cluster of items. Everything here works on three numbers per
+unit: the sum of its items' differences (candidate minus baseline, each in [-1, 1]), the sum of their absolute values,
+and its item count. Delta is the ratio of sums, so every item counts once. It knows no margin and no verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from harness.errors import StatisticsError
+
+if TYPE_CHECKING:
+    from harness.stats.binary import Tail
+
+__all__ = [
+    "EffectiveCounts",
+    "SignFlips",
+    "Studentised",
+    "Units",
+    "effective_counts",
+    "make_units",
+    "mirrored",
+    "sign_flip_p",
+    "sign_flips",
+    "studentised",
+]
+
+Floats = NDArray[np.float64]
+
+DRAWS = 3_999
+"""Bootstrap resamples."""
+FLIPS = 9_999
+"""Sampled sign patterns."""
+_EXHAUSTIVE = 12
+"""Up to this many units all sign patterns are enumerated."""
+_SAMPLED = 200
+"""Up to this many units sign patterns are sampled; beyond, their sum is taken as normal (it is symmetric)."""
+_EXACT_SUM = 3_000
+"""Up to this sum of whole numbers the law of their random signs is computed exactly."""
+_RESOLVED = 20
+"""A resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there."""
+_CHUNK = 2_000_000
+"""Array elements held at a time while resampling."""
+WORST_ICC = 0.5
+"""The largest intra-cluster correlation of differences that is guarded against where data are too few to show it."""
+_PRIOR_UNITS = 2.0
+"""Weight of the design effect at WORST_ICC, in units that moved; found by simulation, see results/simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What the methods here see of the data, in an order that depends on nothing but the values."""
+
+    sums: Floats
+    """Shape [units]: summed differences."""
+    masses: Floats
+    """Shape [units]: summed absolute differences."""
+    sizes: Floats
+    """Shape [units]: items."""
+    squares: float
+    """Summed squared differences of all items."""
+    clustered: bool
+    """Whether some unit holds several items."""
+
+    @property
+    def items(self) -> float:
+        """All items."""
+        return float(self.sizes.sum())
+
+    @property
+    def sources(self) -> float:
+        """Units, unequal ones counted as fewer: (sum of sizes)^2 / (sum of squared sizes), Kish 1965, section 11.7."""
+        return self.items**2 / float(np.square(self.sizes).sum())
+
+    @property
+    def delta(self) -> float:
+        """The mean difference over items."""
+        return float(self.sums.sum()) / self.items
+
+    def generator(self) -> np.random.Generator:
+        """Give a generator seeded by the values alone: the same data always resample the same way."""
+        content = np.concatenate([self.sums, self.masses, self.sizes]).tobytes()
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:16], "big"))
+
+
+def make_units(diffs: Floats, clusters: NDArray[np.generic] | None) -> Units:
+    """Sum differences by cluster (by item where `clusters` is None or never repeats).
+
+    diffs: shape [items], in [-1, 1]. clusters: shape [items], any labels. Raises StatisticsError.
+    """
+    if clusters is None:
+        return _item_units(diffs)
+    if clusters.shape != diffs.shape:
+        raise StatisticsError(f"{diffs.size} differences came with {clusters.size} cluster labels: give one each.")
+    _, codes = np.unique(clusters, return_inverse=True)
+    sizes = np.bincount(codes)
+    if sizes.max() == 1:
+        return _item_units(diffs)
+    # Each sign apart, in the order of size: no order of items and no swap of sides changes a bit of either sum.
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    gains, losses = (_sums(np.maximum(sign * diffs, 0.0), codes, starts) for sign in (1.0, -1.0))
+    return _ordered(gains - losses, gains + losses, sizes.astype(float), _squares(diffs), clustered=True)
+
+
+def _sums(values: Floats, codes: NDArray[np.intp], starts: NDArray[np.intp]) -> Floats:
+    """Sum by code, smallest first. starts: where each code's values begin once they are sorted by code."""
+    sums: Floats = np.add.reduceat(values[np.lexsort((values, codes))], starts)
+    return sums
+
+
+def _item_units(diffs: Floats) -> Units:
+    return _ordered(diffs, np.abs(diffs), np.ones_like(diffs), _squares(diffs), clustered=False)
+
+
+def _squares(diffs: Floats) -> float:
+    return float(np.square(np.sort(np.abs(diffs))).sum())
+
+
+def _ordered(sums: Floats, masses: Floats, sizes: Floats, squares: float, *, clustered: bool) -> Units:
+    order = np.lexsort((sums, masses, sizes))
+    return Units(sums[order] + 0.0, masses[order], sizes[order], squares, clustered)
+
+
+def mirrored(units: Units) -> tuple[Units, bool]:
+    """Turn the data to the one of its two orientations that comes first; say whether that swapped the sides.
+
+    With it, swapping baseline and candidate mirrors every resampled limit to the last bit.
+    """
+    swapped = _ordered(-units.sums, units.masses, units.sizes, units.squares, clustered=units.clustered)
+    first = np.flatnonzero(units.sums != swapped.sums)
+    swap = bool(first.size and units.sums[first[0]] > swapped.sums[first[0]])
+    return (swapped, True) if swap else (units, False)
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveCounts:
+    """As many independent right-or-wrong items as would carry the same information, for the score methods."""
+
+    lost: float
+    """Effective lost items."""
+    gained: float
+    """Effective gained items."""
+    n: float
+    """Effective items."""
+    unit: float
+    """Items per effective item; below 1 where graded differences are small."""
+    sources: float
+    """Independent sources, unequal ones counted as fewer."""
+    design_effect: float
+    """Variance of delta with its clusters over the variance were its items independent."""
+
+    def mirrored(self) -> EffectiveCounts:
+        """Give the counts with the sides swapped."""
+        return replace(self, lost=self.gained, gained=self.lost)
+
+
+def effective_counts(units: Units) -> EffectiveCounts:
+    """Divide the counts by the variance of the differences over that of independent right-or-wrong items.
+
+    The effective sample size of Kish 1965 (Survey Sampling, section 8.2), with the variance of a ratio of sums
+    (Cochran 1977, Sampling Techniques, chapter 6). An estimate that rests on few units is drawn towards the
+    design effect at WORST_ICC, so that no data give no claim; a unit weighs by its part in the variance.
+    """
+    items, delta = units.items, units.delta
+    mass, total = float(units.masses.sum()), float(units.sums.sum())
+    as_binary = mass - items * delta * delta
+    moving = as_binary > 1e-12 * items  # else nothing moved, or everything moved all the way
+    own = max(units.squares - items * delta * delta, 0.0) / as_binary if moving else 1.0
+    squared = np.square(units.sums - delta * units.sizes)
+    spread = float(squared.sum())
+    seen, largest, weight = own, 1.0, 0.0
+    if units.clustered:
+        count = units.sums.size
+        largest = 1.0 + (items / units.sources - 1.0) * WORST_ICC
+        seen = max(spread * count / (count - 1) / as_binary, own) if moving and count > 1 else largest
+    if moving and spread > 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
+        weight = spread * spread / float(np.square(squared).sum())
+    unit = (_PRIOR_UNITS * largest + weight * seen) / (_PRIOR_UNITS + weight)
+    return EffectiveCounts(
+        lost=(mass - total) / (2.0 * unit),
+        gained=(mass + total) / (2.0 * unit),
+        n=items / unit,
+        unit=unit,
+        sources=units.sources,
+        design_effect=max(seen / own, 1.0) if own > 0.0 else largest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Studentised:
+    """The bootstrap law of (delta* - delta) / se*: Efron and Tibshirani 1993, chapter 12.5 (bootstrap-t)."""
+
+    delta: float
+    """Estimate."""
+    se: float
+    """Its standard error, above 0."""
+    draws: Floats
+    """Shape [draws]: sorted upwards; infinite where a resample had no spread."""
+    df: float
+    """Units less one, for the tail beyond what the draws resolve."""
+
+    def p_value(self, null: float, alternative: Tail) -> float:
+        """p-value of 'delta lies on the other side of `null`'."""
+        upper = self._upper(alternative)
+        observed = (self.delta - null if alternative == "greater" else null - self.delta) / self.se
+        total = upper.size + 1
+        beyond = int(np.count_nonzero(upper >= observed))
+        edge = float(upper[_RESOLVED - 1])
+        if beyond >= _RESOLVED or not 0.0 < edge < math.inf:
+            return (1 + beyond) / total
+        return max(float(special.stdtr(self.df, -observed / self._stretch(edge, total))), beyond / total)
+
+    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+        """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
+        upper = self._upper("greater" if side == "low" else "less")
+        total = upper.size + 1
+        edge = float(upper[_RESOLVED - 1])
+        reached = math.ceil(alpha * total - 1e-9)
+        if alpha * total > _RESOLVED + 1 or not 0.0 < edge < math.inf:
+            critical = float(upper[reached - 2]) if reached > 1 else math.inf
+        else:
+            scaled = -self._stretch(edge, total) * float(special.stdtrit(self.df, alpha))
+            critical = max(edge, scaled, float(upper[max(reached, 1) - 1]))
+        reach = min(critical * self.se, 2.0)
+        return max(self.delta - reach, -1.0) if side == "low" else min(self.delta + reach, 1.0)
+
+    def _upper(self, alternative: Tail) -> Floats:
+        """Give the draws of the tail that counts, largest first."""
+        return self.draws[::-1] if alternative == "greater" else -self.draws
+
+    def _stretch(self, edge: float, total: int) -> float:
+        return edge / -float(special.stdtrit(self.df, _RESOLVED / total))
+
+
+def studentised(units: Units, rng: np.random.Generator, draws: int = DRAWS) -> Studentised | None:
+    """Resample units with replacement and studentise each resample. None where the units do not vary at all."""
+    delta, count = units.delta, units.sums.size
+    inflate = count / max(count - 1, 1)
+    residual = units.sums - delta * units.sizes
+    se = math.sqrt(inflate * float(np.square(residual).sum())) / units.items
+    if count <= 1 or se <= 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
+        return None
+    law = np.empty(draws)
+    step = max(_CHUNK // count, 1)
+    for start in range(0, draws, step):
+        rows = rng.integers(0, count, size=(min(step, draws - start), count))
+        law[start : start + rows.shape[0]] = _studentise(units, rows, delta, inflate)
+    return Studentised(delta, se, np.sort(law), float(count - 1))
+
+
+def _studentise(units: Units, rows: NDArray[np.int64], delta: float, inflate: float) -> Floats:
+    """(delta* - delta) / se* of each row of unit numbers, with the ratio estimator's se."""
+    sums = units.sums[rows]
+    if units.clustered:
+        sizes = units.sizes[rows]
+        items = sizes.sum(axis=1)
+        ratio = sums.sum(axis=1) / items
+        squared = np.square(sums - ratio[:, None] * sizes).sum(axis=1)
+    else:
+        items = np.full(rows.shape[0], float(rows.shape[1]))
+        ratio = sums.mean(axis=1)
+        squared = np.square(sums - ratio[:, None]).sum(axis=1)
+    off = ratio - delta
+    se = np.sqrt(inflate * squared) / items
+    still = se <= 1e-12  # noqa: PLR2004 - as above
+    far = np.where(np.abs(off) <= 1e-15, 0.0, np.copysign(np.inf, off))  # noqa: PLR2004
+    return np.where(still, far, off / np.where(still, 1.0, se))
+
+
+@dataclass(frozen=True, slots=True)
+class SignFlips:
+    """Typical values: the deltas of subsets of units. Hartigan 1969, JASA 64:1303-1317.
+
+    Flipping the signs of a subset about a null delta D lets the total grow exactly where the subset's own delta is at
+    most D, so the whole-cluster sign-flip test of every D, and its limits, are read off one sorted list.
+    """
+
+    ratios: Floats
+    """Shape [subsets]: sorted deltas of the subsets that were flipped; the empty subset is counted besides."""
+
+    def p_value(self, null: float, alternative: Tail) -> float:
+        """p-value of 'delta lies on the other side of `null`'."""
+        if alternative == "greater":
+            beyond = int(np.searchsorted(self.ratios, null, side="right"))
+        else:
+            beyond = self.ratios.size - int(np.searchsorted(self.ratios, null, side="left"))
+        return (1 + beyond) / (self.ratios.size + 1)
+
+    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+        """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
+        reached = math.ceil(alpha * (self.ratios.size + 1) - 1e-9)
+        if reached <= 1:
+            return -1.0 if side == "low" else 1.0
+        return float(self.ratios[reached - 2] if side == "low" else self.ratios[1 - reached])
+
+
+def sign_flips(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> SignFlips:
+    """List the deltas of all subsets of units where they are few, of random subsets otherwise."""
+    count = units.sums.size
+    if count <= _EXHAUSTIVE:
+        codes = np.arange(1, 2**count)
+        subsets = ((codes[:, None] >> np.arange(count)) & 1).astype(float)
+    else:
+        subsets = rng.integers(0, 2, size=(flips, count)).astype(float)
+        subsets = subsets[subsets.any(axis=1)]
+    return SignFlips(np.sort((subsets @ units.sums) / (subsets @ units.sizes)))
+
+
+def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> tuple[float, float]:
+    """Sign-flip permutation p-values of no change: against worse, and against better.
+
+    Whole units are flipped. Exact where all sums are whole numbers (right or wrong answers; with units of one item it
+    is the exact McNemar test) or units are few; `flips` random patterns up to 200 moving units; beyond that the normal
+    limit of the (symmetric) permutation law. Source: Fisher 1935, The Design of Experiments, section 21.
+    """
+    moved = units.sums[units.sums != 0.0]
+    if moved.size == 0:
+        return 1.0, 1.0
+    observed, sizes = float(moved.sum()), np.abs(moved)
+    if (sizes == np.rint(sizes)).all() and sizes.sum() <= _EXACT_SUM:
+        law = _flip_law(sizes.astype(np.int64))
+        total = round(observed) + (law.size - 1) // 2
+        return min(float(law[: total + 1].sum()), 1.0), min(float(law[total:].sum()), 1.0)
+    if moved.size > _SAMPLED:
+        z = observed / math.sqrt(float(np.square(moved).sum()))
+        return float(special.ndtr(z)), float(special.ndtr(-z))
+    exhaustive = moved.size <= _EXHAUSTIVE
+    if exhaustive:
+        bits = (np.arange(2**moved.size)[:, None] >> np.arange(moved.size)) & 1
+    else:
+        bits = rng.integers(0, 2, size=(flips, moved.size))
+    totals = (2.0 * bits - 1.0) @ sizes
+    unseen = 0 if exhaustive else 1
+    worse, better = np.count_nonzero(totals <= observed + 1e-9), np.count_nonzero(totals >= observed - 1e-9)
+    return (unseen + worse) / (unseen + totals.size), (unseen + better) / (unseen + totals.size)
+
+
+def _flip_law(sizes: NDArray[np.int64]) -> Floats:
+    """Chances of every sum of +-sizes, from minus to plus their total: one binomial law per size, convolved."""
+    law: Floats = np.ones(1)
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        steps = np.zeros(2 * int(size) * int(count) + 1)
+        ups = np.arange(int(count) + 1)
+        below = special.bdtr(ups, int(count), 0.5)
+        steps[:: 2 * int(size)] = np.diff(below, prepend=0.0)
+        law = np.convolve(law, steps).astype(np.float64)
+    return law
