@@ -89,6 +89,19 @@ def test_kl_is_that_of_float64(noise, heads):
     assert found.candidate_logprob == pytest.approx(q.diagonal().tolist(), abs=1e-4)
 
 
+def test_chunks_change_no_bit(monkeypatch):
+    """Looked at token by token, a few at a time or all at once, every number is the same."""
+    draw = torch.Generator().manual_seed(2)
+    hidden, off = torch.randn(33, 32, generator=draw), torch.randn(33, 32, generator=draw)
+    trace, head = Trace("t/1", tuple(range(33)), hidden), a_head(torch.randn(700, 32, generator=draw))
+    found = []
+    for chunk in (1, 5 * 700, 1 << 30):
+        monkeypatch.setattr("harness.hf_engine.divergence.CPU_CHUNK", chunk)
+        found.append(divergence(trace, hidden + 0.1 * off, baseline=head, candidate=head))
+    assert min(found[0].kl) > 0
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_known_case_by_hand():
     """Two tokens: p = (3/4, 1/4) against q = (1/2, 1/2) is 3/4 ln 3/2 + 1/4 ln 1/2 = 0.13081."""
     one = a_head(torch.log(torch.tensor([[0.75], [0.25]])))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config import Rehearsal, Variant
+from harness.devices import keep_freed_memory
 from harness.divergence import Divergence
 from harness.engine import Engine, Usage
 from harness.errors import NonFinite, QuantcliffError
@@ -215,6 +216,8 @@ def _load(job: Job) -> tuple[Engine, Records | Compares | None, str]:
         max_batch=job.max_batch,
         shortcuts=_shortcuts(loaded.proof.method),
     )
+    if job.device == "cpu":
+        keep_freed_memory()
     return engine, _tracer(engine, job.traces), _device_name(job.device)
 
 
