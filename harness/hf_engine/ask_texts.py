@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from harness.hf_engine.batches import Backoff, Budget, out_of_memory, plan, plan_rows, release_memory, too_large
-from harness.hf_engine.continuous import Continuous, Line
+from harness.hf_engine.continuous import Continuous, Line, tokens_on_text
 from harness.hf_engine.decode import Answer, Request, decode_batch
 from harness.hf_engine.desk import Desk
 from harness.hf_engine.divergence import Watch
@@ -24,6 +24,23 @@ __all__ = ["TextQuestions"]
 Drafts = Mapping[str, Sequence[int]]
 References = Mapping[str, tuple[int, ...]]
 NOTHING: References = {}
+
+
+TEXT_AT_LEAST = 256
+"""Tokens: a shared beginning of at least this length is kept once for all answers that grow on it, provided that it is
+longer than all that grows: every step looks at the whole row."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """Lines that are answered together."""
+
+    batches: list[list[Line]]
+    """Those of one batch are read in one pass."""
+    rows: int
+    """How many slots, or texts, are in use at a time."""
+    on_texts: bool
+    """Whether the answers of a line grow on one copy of what their prompts share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +111,9 @@ class TextQuestions:
         while waiting:
             done: set[tuple[str, int]] = set()
             try:
-                for batches, slots in self._sessions(waiting, budget):
-                    for answer in loop(batches, slots):
+                for session in self._sessions(waiting, budget):
+                    grow = loop.on_texts if session.on_texts else loop
+                    for answer in grow(session.batches, session.rows):
                         done.add((answer.request.item_id, answer.request.sample))
                         yield answer
             except (RuntimeError, MemoryError) as error:
@@ -110,21 +128,40 @@ class TextQuestions:
                 return
             release_memory()
 
-    def _sessions(self, requests: Sequence[Request], budget: Budget) -> Iterator[tuple[list[list[Line]], int]]:
-        """Split requests into stretches of similar length, each with as many slots as the budget has room for."""
+    def _sessions(self, requests: Sequence[Request], budget: Budget) -> Iterator[_Session]:
+        """Split requests into stretches of similar length, each with as many rows as the budget has room for."""
         order = sorted(requests, key=lambda one: -one.tokens)
         while order:
             longest = order[0].tokens
             count = next((at for at, one in enumerate(order) if 2 * one.tokens < longest), len(order))
             mine, order = order[:count], order[count:]
-            slots = max(1, min(budget.rows, budget.tokens // longest, count))
             sequences = [one.prompt + one.draft for one in mine]
             groups = group_by_prefix(sequences, most=self.desk.branches if budget.rows > 1 else 0)
             lines: list[Line] = [
                 (tuple(mine[index] for index in group), pack([sequences[index] for index in group])) for group in groups
             ]
-            batches = plan_rows([packed for _, packed in lines], self.desk.reading(budget))
-            yield [[lines[index] for index in batch] for batch in batches], slots
+            yield from self._by_room(lines, budget)
+
+    def _by_room(self, lines: Sequence[Line], budget: Budget) -> Iterator[_Session]:
+        """Let the answers of lines with a long common text grow on it, in rows of like many; all others in slots."""
+        texts = sorted((line for line in lines if _is_text(line)), key=lambda line: -len(line[0]))
+        while texts:
+            branches = len(texts[0][0])
+            count = next((at for at, line in enumerate(texts) if 2 * len(line[0]) < branches), len(texts))
+            mine, texts = texts[:count], texts[count:]
+            largest = max(tokens_on_text(line, branches) for line in mine)
+            rows = max(1, min(budget.rows // branches, budget.tokens // largest, count))
+            yield self._session(mine, budget, rows, on_texts=True)
+        apart = [line for line in lines if not _is_text(line)]
+        if apart:
+            requests = [request for line, _ in apart for request in line]
+            longest = max(request.tokens for request in requests)
+            slots = max(1, min(budget.rows, budget.tokens // longest, len(requests)))
+            yield self._session(apart, budget, slots, on_texts=False)
+
+    def _session(self, lines: Sequence[Line], budget: Budget, rows: int, *, on_texts: bool) -> _Session:
+        batches = plan_rows([packed for _, packed in lines], self.desk.reading(budget))
+        return _Session([[lines[index] for index in batch] for batch in batches], rows, on_texts)
 
     def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answer batch after batch, each until its last answer ends."""
@@ -165,8 +202,8 @@ class TextQuestions:
             return []
 
         careful = Backoff(run, _halves, lambda line: line[0][0].item_id, self.desk.account.notes)
-        for batches, _ in self._sessions(wanted, self.desk.budget):
-            for batch in batches:
+        for session in self._sessions(wanted, self.desk.budget):
+            for batch in session.batches:
                 list(careful(batch))
 
     def _record(self, answer: Answer, stops: Sequence[str]) -> Generation:
@@ -179,6 +216,13 @@ class TextQuestions:
             prompt_tokens=len(request.prompt),
             sample=request.sample,
         )
+
+
+def _is_text(line: Line) -> bool:
+    """Whether a line's answers are better kept on one copy of what their prompts share."""
+    requests, packed = line
+    grown = tokens_on_text(line, len(requests)) - packed.trunk
+    return len(requests) > 1 and packed.trunk >= TEXT_AT_LEAST and packed.trunk >= grown
 
 
 def _halves(line: Line) -> list[Line]:

@@ -1,6 +1,7 @@
 """Free-text answers without waiting for each other: prompts are read in packed rows, answers grow in slots.
 
-A slot is filled again as soon as its answer ends. An answer that comes with a draft (what another variant
+A slot is filled again as soon as its answer ends. The answers to questions on one long text grow on one copy of it, and
+its row is filled again as soon as the last of them ends. An answer that comes with a draft (what another variant
 answered) has the draft checked in the pass that reads its prompt, and grows token by token only from where it
 parts from it. Does not know items beyond their ids, or how prompts are grouped.
 """
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.hf_engine.branches import Branches
 from harness.hf_engine.decode import Answer, Request, check_finite, next_tokens
 from harness.hf_engine.model import LanguageModel
 from harness.hf_engine.packing import Packed
@@ -24,7 +26,7 @@ from harness.hf_engine.sampling import Noise, choose
 from harness.hf_engine.slots import Slots
 from harness.records import Settings
 
-__all__ = ["Continuous", "Line"]
+__all__ = ["Continuous", "Line", "tokens_on_text"]
 
 Line = tuple[tuple[Request, ...], Packed]
 """Requests whose prompts (with drafts) are read as one row, and that row."""
@@ -33,6 +35,12 @@ NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
 COARSE_NOISE = 0.5
 """The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
+
+
+def tokens_on_text(line: Line, branches: int) -> int:
+    """Give the room that a line needs where its answers grow on one copy of its text, ended branches included."""
+    requests, packed = line
+    return len(packed.tokens) + branches * max(request.max_tokens for request in requests)
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +130,55 @@ class Continuous:
                 rows.append(row)
             if rows:
                 yield from self._grow(room, rows)
+
+    def on_texts(self, batches: Sequence[Sequence[Line]], texts: int) -> Iterator[Answer]:
+        """Answer requests that share the text of their line, so many texts at a time; yields each answer as it ends.
+
+        Raises NonFinite with the item's id.
+        """
+        lines = [line for batch in batches for line in batch]
+        branches = max(len(requests) for requests, _ in lines)
+        room = Branches(self.model, texts, branches, max(tokens_on_text(line, branches) for line in lines))
+        ready: deque[tuple[Packed, list[_Row]]] = deque()
+        growing: list[list[_Row]] = []
+        waiting = deque(batches)
+        while waiting or ready or growing:
+            while room.free and (ready or waiting):
+                if not ready:
+                    ready += self._by_line(waiting.popleft())
+                packed, rows = ready.popleft()
+                yield from (row.answer for row in rows if row.answer.finish is not None)
+                if rows[0].reading is not None and any(row.answer.finish is None for row in rows):
+                    room.insert(rows[0].reading.cache, rows[0].line, packed)
+                    growing.append(rows)
+                for row in rows:
+                    row.reading = None
+            if growing:
+                yield from self._grow_branches(room, growing)
+
+    def _by_line(self, batch: Sequence[Line]) -> list[tuple[Packed, list[_Row]]]:
+        """Read a batch; gives each of its lines with its answers."""
+        found = self._read(batch)
+        return [(packed, [row for row in found if row.line == line]) for line, (_, packed) in enumerate(batch)]
+
+    def _grow_branches(self, room: Branches, growing: list[list[_Row]]) -> Iterator[Answer]:
+        """Let every answer grow by a token; texts whose answers have all ended leave `growing` and the room."""
+        tokens = [[row.pending if row.answer.finish is None else None for row in rows] for rows in growing]
+        hidden = room.step(tokens, [[row.length for row in rows] for rows in growing], self.pad)
+        places = [(text, at) for text, rows in enumerate(tokens) for at, one in enumerate(rows) if one is not None]
+        alive = [growing[text][at] for text, at in places]
+        states = hidden[[text for text, _ in places], [at for _, at in places]]
+        chosen = next_tokens(self.model, states, [row.answer for row in alive], self.settings).tolist()
+        for row, token in zip(alive, chosen, strict=True):
+            row.take(token, self.ends)
+            row.settle(self.ends)
+            if row.answer.finish is not None:
+                yield row.answer
+        for text in reversed(range(len(growing))):
+            if all(row.answer.finish is not None for row in growing[text]):
+                room.drop(text)
+                growing[text] = growing[-1]
+                growing.pop()
 
     def _grow(self, room: Slots, rows: list[_Row]) -> Iterator[Answer]:
         """Let every answer grow by a token; those that end leave `rows` and the room."""

@@ -1,7 +1,8 @@
-"""Places for answers that grow: one preallocated cache whose rows begin and end independently.
+"""Places for answers that grow: preallocated caches whose rows begin and end independently.
 
-Every row's tokens begin at place 0, so a token's place is its position and nothing is ever moved along a row.
-Knows the cache classes of transformers. Does not know requests or tokens.
+Here: what every such room does with the cache classes of transformers, and the plain room, in which every answer has a
+row of its own. Its tokens begin at place 0, so a token's place is its position and nothing is ever moved along a row.
+Does not know requests or tokens.
 """
 
 from __future__ import annotations
@@ -16,38 +17,10 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.hf_engine.model import LanguageModel
 
-__all__ = ["Slots"]
+__all__ = ["Room", "Slots"]
 
 ROUNDED_TO = 32
 """Tokens: the width that a step looks at grows by this many at a time."""
-
-
-class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come untyped
-    """Keys and values of all slots in one layer."""
-
-    def __init__(self, like: Any, slots: int, capacity: int, step: _Step) -> None:
-        super().__init__()
-        self.keys = _room(like.keys, slots, capacity)
-        self.values = _room(like.values, slots, capacity)
-        self.dtype, self.device = like.keys.dtype, like.keys.device
-        self.is_initialized = True
-        self._step = step
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write one token of each active row, and give what the step looks at."""
-        step = self._step
-        self.keys[step.rows, :, step.places] = key_states[:, :, 0]
-        self.values[step.rows, :, step.places] = value_states[:, :, 0]
-        active = len(step.rows)
-        return self.keys[:active, :, : step.width], self.values[:active, :, : step.width]
-
-    def get_seq_length(self, *_: Any) -> int:
-        """Give the width that the step looks at."""
-        return self._step.width
-
-
-def _room(like: Tensor, slots: int, capacity: int) -> Tensor:
-    return torch.zeros((slots, like.shape[1], capacity, like.shape[3]), dtype=like.dtype, device=like.device)
 
 
 class _Step:
@@ -55,57 +28,104 @@ class _Step:
 
     def __init__(self) -> None:
         self.rows = torch.empty(0, dtype=torch.long)
-        self.places = torch.empty(0, dtype=torch.long)
+        self.places = torch.empty((0, 1), dtype=torch.long)
         self.width = 0
 
 
-class Slots:
-    """Room for `slots` answers of up to `capacity` tokens, prompt included."""
+class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come untyped
+    """Keys and values of all rows in one layer."""
 
-    def __init__(self, model: LanguageModel, slots: int, capacity: int) -> None:
-        self._model = model
-        self._slots = slots
-        self._capacity = capacity
+    def __init__(self, like: Any, rows: int, capacity: int, step: _Step) -> None:
+        super().__init__()
+        self.keys = _zeros(like.keys, rows, capacity)
+        self.values = _zeros(like.values, rows, capacity)
+        self.dtype, self.device = like.keys.dtype, like.keys.device
+        self.is_initialized = True
+        self._step = step
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the tokens of each active row, and give what the step looks at."""
+        step, active = self._step, len(self._step.rows)
+        self.keys[step.rows[:, None], :, step.places] = key_states.transpose(1, 2)
+        self.values[step.rows[:, None], :, step.places] = value_states.transpose(1, 2)
+        return self.keys[:active, :, : step.width], self.values[:active, :, : step.width]
+
+    def get_seq_length(self, *_: Any) -> int:
+        """Give the width that the step looks at."""
+        return self._step.width
+
+
+def _zeros(like: Tensor, rows: int, capacity: int) -> Tensor:
+    return torch.zeros((rows, like.shape[1], capacity, like.shape[3]), dtype=like.dtype, device=like.device)
+
+
+class Room:
+    """Rows of up to `capacity` tokens, of which the first `used` are taken."""
+
+    def __init__(self, model: LanguageModel, rows: int, capacity: int) -> None:
+        self.model = model
+        self.rows = rows
+        self.capacity = capacity
+        self.used = 0
         self._step = _Step()
         self._cache: Cache | None = None
-        self._used = 0
 
     @property
     def free(self) -> int:
-        """How many more answers there is room for."""
-        return self._slots - self._used
+        """How many more rows there is room for."""
+        return self.rows - self.used
 
-    def insert(self, cache: Any, row: int, path: NDArray[np.int64]) -> None:
-        """Copy a prompt that was read elsewhere, the places `path` of its row, into the next slot."""
-        slot = self._used
+    def take(self, cache: Any, row: int, path: NDArray[np.int64]) -> int:
+        """Copy tokens that were read elsewhere, the places `path` of its row, into the next row; gives which."""
+        mine = self.used
         with torch.inference_mode():
             if self._cache is None:
-                layers = [_Layer(layer, self._slots, self._capacity, self._step) for layer in cache.layers]
+                layers = [_Layer(layer, self.rows, self.capacity, self._step) for layer in cache.layers]
                 self._cache = Cache(layers=layers)
-            places = self._model.tensor(path)
-            for mine, other in zip(self._cache.layers, cache.layers, strict=True):
-                mine.keys[slot, :, : len(path)] = other.keys[row].index_select(1, places)
-                mine.values[slot, :, : len(path)] = other.values[row].index_select(1, places)
-        self._used += 1
+            places = self.model.tensor(path)
+            for own, other in zip(self._cache.layers, cache.layers, strict=True):
+                own.keys[mine, :, : len(path)] = other.keys[row].index_select(1, places)
+                own.values[mine, :, : len(path)] = other.values[row].index_select(1, places)
+        self.used += 1
+        return mine
 
-    def drop(self, slot: int) -> None:
-        """End a row: the last row takes its slot."""
-        self._used -= 1
-        if slot == self._used or self._cache is None:
+    def drop(self, row: int) -> None:
+        """End a row: the last row takes its place."""
+        self.used -= 1
+        if row == self.used or self._cache is None:
             return
         with torch.inference_mode():
             for layer in self._cache.layers:
-                layer.keys[slot] = layer.keys[self._used]
-                layer.values[slot] = layer.values[self._used]
+                layer.keys[row] = layer.keys[self.used]
+                layer.values[row] = layer.values[self.used]
+
+    def forward(self, ids: Tensor, visible: Tensor, positions: Tensor, keys: Tensor, places: Tensor) -> Tensor:
+        """Read tokens of the rows in use: final hidden states [rows, tokens, width].
+
+        ids, positions and places [rows, tokens]; visible [rows, tokens, looked at] and the positions of the keys
+        [rows, looked at] say how far the step looks.
+        """
+        step = self._step
+        step.rows = torch.arange(len(ids), device=self.model.device)
+        step.places, step.width = places, visible.shape[-1]
+        mask = self.model.attention(visible[:, None], positions, keys)
+        return self.model.forward(ids, mask=mask, positions=positions, cache=self._cache)
+
+    def rounded(self, width: int) -> int:
+        """Give the width to look at for this many tokens."""
+        return min(self.capacity, -(-width // ROUNDED_TO) * ROUNDED_TO)
+
+
+class Slots(Room):
+    """Room for answers of up to `capacity` tokens, prompt included, each in a row of its own."""
+
+    def insert(self, cache: Any, row: int, path: NDArray[np.int64]) -> None:
+        """Put a prompt that was read elsewhere, the places `path` of its row, into the next slot."""
+        self.take(cache, row, path)
 
     def step(self, tokens: list[int], lengths: list[int]) -> Tensor:
         """Read one token of each row, on top of the row's first `lengths` tokens: final hidden states [rows, width]."""
-        model, step = self._model, self._step
-        step.width = min(self._capacity, -(-(max(lengths) + 1) // ROUNDED_TO) * ROUNDED_TO)
-        step.places = model.tensor(lengths)
-        step.rows = torch.arange(len(tokens), device=model.device)
-        keys = torch.arange(step.width, device=model.device)[None]
-        places = step.places[:, None]
-        mask = model.attention((keys <= places)[:, None, None, :], places, keys)
-        hidden = model.forward(model.tensor(tokens)[:, None], mask=mask, positions=places, cache=self._cache)
-        return hidden[:, -1]
+        places = self.model.tensor(lengths)[:, None]
+        keys = torch.arange(self.rounded(max(lengths) + 1), device=self.model.device)[None]
+        ids = self.model.tensor(tokens)[:, None]
+        return self.forward(ids, (keys <= places)[:, None], places, keys, places)[:, -1]
