@@ -49,7 +49,8 @@ def judged(*verdicts, candidate="fail"):
         (("pass", "pass"), "pass", 2, "pass"),
         (("pass", "inconclusive"), "inconclusive", 1, "inconclusive"),
         (("pass", "fail"), "fail", 1, "fail"),
-        (("no_signal", "no_signal"), "no_signal", 0, "inconclusive"),
+        (("no_signal", "no_signal"), "no_signal", 0, "no_signal"),
+        (("no_signal", "inconclusive"), "inconclusive", 0, "inconclusive"),
         (("pass", "pass"), "not_judged", 0, "inconclusive"),
     ],
 )
@@ -87,6 +88,8 @@ def test_the_page_answers_in_words():
     text = " ".join(page.split())
     assert "No: fails 1 of 2 gating strata" in text
     assert "1 of 2 not: 2" in text
+    silent = re.sub(r"<[^>]+>", " ", html_report(judged("no_signal", "no_signal"), Evidence()).html)
+    assert "math &#8709; no signal" in " ".join(silent.split()) or "math ∅ no signal" in " ".join(silent.split())
 
 
 def test_how_it_was_measured_is_a_sentence():

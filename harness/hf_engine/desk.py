@@ -23,7 +23,8 @@ class Shortcuts:
     """What makes the engine fast; each can be switched off, and no answer changes but within the noise of sums."""
 
     share_prefixes: bool = True
-    """Read once what sequences begin with alike: the context of choices, a haystack, worked examples."""
+    """Read once what sequences begin with alike: the context of choices, a haystack, worked examples. A haystack is
+    also kept once, where answers grow in slots."""
     continuous: bool = True
     """Give the place of a finished answer to the next one at once."""
     guided: bool = True

@@ -29,6 +29,8 @@ class Share:
     """Strata that passed, in their scores and in every gated rate of tail events."""
     failed: int
     """Strata that failed by either."""
+    silent: int
+    """Strata in which no damage could be seen, because the baseline has no signal there."""
     strata: int
     """All strata of the slice, informative ones too."""
     open: tuple[str, ...]
@@ -38,9 +40,11 @@ class Share:
 
     @property
     def verdict(self) -> Verdict:
-        """The sign that fits: pass where all passed, fail where any failed."""
+        """The sign that fits: pass where all passed, fail where any failed, no signal where there is none in any."""
         if self.passed == self.strata:
             return "pass"
+        if self.silent == self.strata:
+            return "no_signal"
         return "fail" if self.failed else "inconclusive"
 
 
@@ -60,6 +64,7 @@ def _share(candidate: CandidateVerdict, label: str) -> Share | None:
         slice=label,
         passed=len(strata) - len(open_),
         failed=sum("fail" in {one.verdict, *(rate.verdict for rate in rates)} for one, rates in open_),
+        silent=sum(one.verdict == "no_signal" and not rates for one, rates in open_),
         strata=len(strata),
         open=tuple(_name(one, rates) for one, rates in open_),
         by_events=any(one.verdict == "pass" and rates for one, rates in open_),
