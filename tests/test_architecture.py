@@ -30,6 +30,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "strata",
         "scoring",
         "judge.outcomes",
+        "judge.picks",
         "judge.floor",
         "datafiles",
         "scoring_json",

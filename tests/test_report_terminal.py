@@ -14,7 +14,7 @@ from rich.console import Console
 from harness import report
 from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Judgement
-from harness.records import ChoiceLogprobs, Generation, Item, Unanswered
+from harness.records import ChoiceLogprobs, Generation, Item, Scored, Unanswered
 from harness.report import words
 
 WIDTHS = (50, 60, 80, 100, 120, 200)
@@ -265,10 +265,14 @@ def answer(text, ids):
     return Generation(item_id="facts_ar/7", text=text, token_ids=ids, finish="eos", prompt_tokens=5)
 
 
-def shown(*arguments, width=100):
-    """What `side_by_side` prints."""
+def shown(asked, baseline, candidate, width=100, metrics=({}, {})):
+    """What `side_by_side` prints of two answers, each scored by the last of its metrics."""
+    sides = [
+        Scored(asked.id, "", 0, next(reversed(by.values()), None), by, response)
+        for response, by in zip((baseline, candidate), metrics, strict=True)
+    ]
     console = Console(file=io.StringIO(), width=width)
-    report.side_by_side(*arguments, console)
+    report.side_by_side(asked, *sides, console)
     return console.file.getvalue()
 
 
@@ -316,7 +320,10 @@ def test_choices_show_each_log_probability():
     text = shown(item(kind="choice", choices=(" باريس", " Lyon")), choice(-1.0, -2.0), choice(-3.5, -2.25))
     assert re.search(r"\(right\) │ > -1\.000 │ +-3\.500 │ -2\.500", text)
     assert re.search(r"Lyon +│ +-2\.000 │ +> -2\.250 │ -0\.250", text)
-    assert "the two prefer different choices" in " ".join(text.split())
+    assert "> is preferred by summed log-probability: the two prefer different choices" in " ".join(text.split())
+    sides = choice(-1.0, -2.0), choice(-3.5, -3.6)
+    text = shown(item(kind="choice", choices=(" باريس", " Lyon")), *sides, metrics=({"acc": 0.0, "acc_norm": 1.0},) * 2)
+    assert "by log-probability per character (acc_norm): the two prefer the same" in " ".join(text.split())
 
 
 def test_an_unanswered_item_is_said():

@@ -173,10 +173,9 @@ def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
     console = make_console(no_color=no_color)
     for one, sides in run_evidence.answers(RunDir(run), item, candidate):
         console.rule(f"{sides.candidate}", style="dim")
-        report.side_by_side(one, sides.baseline_response, sides.candidate_response, console)
-        console.print(
-            f"score: baseline {sides.baseline_score}, {sides.candidate} {sides.candidate_score}", markup=False
-        )
+        before, after = sides.baseline_answer, sides.candidate_answer
+        report.side_by_side(one, before, after, console)
+        console.print(f"score: baseline {before.score}, {sides.candidate} {after.score}", markup=False)
     return ExitCode.PASS
 
 

@@ -17,7 +17,7 @@ from harness.judge.evidence import Evidence, PowerRow
 from harness.judge.finished import CONTROL, FinishedRun, read_run, variant_names
 from harness.judge.planning import power_table
 from harness.judge.verdicts import Judgement
-from harness.records import Item, Response, Scored
+from harness.records import Item, Scored
 from harness.run.store import RunDir, Shard, read_json
 from harness.run.tracing import divergences
 
@@ -142,14 +142,10 @@ class Sides:
 
     candidate: str
     """The candidate's name."""
-    baseline_response: Response
-    """The baseline's answer."""
-    candidate_response: Response
-    """The candidate's answer."""
-    baseline_score: float | None
-    """In [0, 1]; None where unanswered."""
-    candidate_score: float | None
-    """In [0, 1]; None where unanswered."""
+    baseline_answer: Scored
+    """The baseline's answer and its score."""
+    candidate_answer: Scored
+    """The candidate's."""
 
 
 def answers(directory: RunDir, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
@@ -163,7 +159,7 @@ def answers(directory: RunDir, item_id: str, candidate: str | None = None) -> It
     for name in names if candidate is None else [candidate]:
         side = _first(run, name, item)
         if base is not None and side is not None:
-            yield item, Sides(name, base.response, side.response, base.score, side.score)
+            yield item, Sides(name, base, side)
 
 
 def _find_item(run: FinishedRun, item_id: str) -> Item:

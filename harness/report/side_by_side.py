@@ -12,7 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.records import ChoiceLogprobs, Generation, Item, Response
+from harness.judge.picks import metric_behind, pick
+from harness.records import ChoiceLogprobs, Generation, Item, Response, Scored
 from harness.report import words
 from harness.report.diff import around_difference, first_difference, split_at_difference
 from harness.sanitize import clip, one_line, plain_ascii, visible
@@ -23,17 +24,24 @@ _NARROW = 72
 """Below this width the answers stand one above the other."""
 
 _LONGEST = 20_000
+_BY = {
+    "acc": "by summed log-probability",
+    "acc_norm": "by log-probability per character (acc_norm)",
+    "acc_bytes": "by log-probability per byte (acc_bytes)",
+}
 _PROMPT_HEAD, _PROMPT_TAIL = 600, 600
 
 
-def side_by_side(item: Item, baseline_response: Response, candidate_response: Response, console: Console) -> None:
-    """Print the item and both answers. The two responses must be answers to `item`."""
+def side_by_side(item: Item, baseline: Scored, candidate: Scored, console: Console) -> None:
+    """Print the item and both answers, which must be answers to `item`."""
+    baseline_response, candidate_response = baseline.response, candidate.response
+    metric = metric_behind([baseline, candidate])
     ascii_only = console.options.ascii_only
     console.print(_text(f"{item.id}  ({item.slice}, {item.stratum})", ascii_only, style="bold"))
     if item.asked and not item.prompt:
         console.print(words.NOT_STORED)
         if isinstance(baseline_response, ChoiceLogprobs) and isinstance(candidate_response, ChoiceLogprobs):
-            console.print(_choices(item, baseline_response, candidate_response, ascii_only))
+            console.print(_choices(item, baseline_response, candidate_response, metric, ascii_only))
         return
     prompt = item.prompt
     if len(prompt) > _PROMPT_HEAD + _PROMPT_TAIL:
@@ -43,7 +51,7 @@ def side_by_side(item: Item, baseline_response: Response, candidate_response: Re
     if item.target:
         console.print(_text(f"right: {clip(item.target, _LONGEST)}", ascii_only))
     if isinstance(baseline_response, ChoiceLogprobs) and isinstance(candidate_response, ChoiceLogprobs):
-        console.print(_choices(item, baseline_response, candidate_response, ascii_only))
+        console.print(_choices(item, baseline_response, candidate_response, metric, ascii_only))
         return
     _answers(baseline_response, candidate_response, console, ascii_only)
 
@@ -115,12 +123,12 @@ def _marked(cut: tuple[str, str, str], ascii_only: bool) -> Text:  # noqa: FBT00
     return text
 
 
-def _choices(item: Item, one: ChoiceLogprobs, other: ChoiceLogprobs, ascii_only: bool) -> Table:  # noqa: FBT001
+def _choices(item: Item, one: ChoiceLogprobs, other: ChoiceLogprobs, metric: str, ascii_only: bool) -> Table:  # noqa: FBT001
     table = Table(title="log-probability of each choice", title_justify="left")
     table.add_column("choice", overflow="fold")
     for heading in ("baseline", "candidate", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
-    best = [max(range(len(r.logprobs)), key=r.logprobs.__getitem__, default=-1) for r in (one, other)]
+    best = [pick(item, response, metric) for response in (one, other)]
     for index, (before, after) in enumerate(zip(one.logprobs, other.logprobs, strict=True)):
         choice = (item.choices[index] if index < len(item.choices) else "") or f"choice {index + 1}"
         label = _text(one_line(clip(choice, 300)), ascii_only)
@@ -134,6 +142,6 @@ def _choices(item: Item, one: ChoiceLogprobs, other: ChoiceLogprobs, ascii_only:
         )
     first, second = best
     preferred = "prefer the same choice" if first == second else "prefer different choices"
-    table.caption = f"> is preferred by summed log-probability: the two {preferred}"
+    table.caption = f"> is preferred {_BY[metric]}: the two {preferred}"
     table.caption_justify = "left"
     return table
