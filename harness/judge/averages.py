@@ -129,7 +129,8 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
     if everything.delta is None or everything.worst_delta is None:
         return "nothing to average"
     if not worse:
-        return f"mean {points(everything.delta)}; none of {judged} strata significantly worse, {better} better"
+        counts = f"none of {judged} strata significantly worse, {better} better (corrected for their number)"
+        return f"mean {points(everything.delta)}; {counts}"
     verb = "hides" if everything.delta > -margin else "with"
     counts = f"{worse} {_strata(worse)} significantly worse and {better} better of {judged}"
     worst = f"the worst is {everything.worst_stratum} at {points(everything.worst_delta)}"

@@ -82,6 +82,12 @@ def _isolation(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"generated code was shut away by": {name: " | ".join(own) for name, own in ways.items()}} if ways else {}
 
 
+def _versions(told: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Give the version of each package that any variant used; all of them, should variants differ."""
+    packages = dict.fromkeys(name for one in told for name in one)
+    return {name: ", ".join(dict.fromkeys(one[name] for one in told if name in one)) for name in packages}
+
+
 def _circumstances(run: FinishedRun) -> dict[str, Any]:
     """Say how the figures came about: command, devices, settings. Beside the judgement, as these may differ."""
     experiment, directory = run.experiment, run.directory
@@ -93,6 +99,7 @@ def _circumstances(run: FinishedRun) -> dict[str, Any]:
         **_isolation(finished),
         "devices": {name: one["device"] for name, one in identities.items() if one},
         "engines": {name: one["engine"] for name, one in identities.items() if one},
+        "versions": _versions([one["versions"] for one in identities.values() if one]),
         "dtype": {one.name: one.dtype or experiment.execution.dtype for one in experiment.variants},
         "quantization": {one.name: one.quantization.method for one in experiment.candidates},
         "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},

@@ -12,7 +12,9 @@ from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Judgement
 from harness.report import words
 
-__all__ = ["HEADINGS", "bytes_text", "cost_of", "positive", "rows_of"]
+__all__ = ["HEADINGS", "beside", "bytes_text", "cost_of", "positive", "rows_of"]
+
+_COMPARED = (("weight_bytes", "weights"), ("tokens_per_second", "tokens per second"), ("peak_bytes", "peak memory"))
 
 
 def positive(value: object) -> float | None:
@@ -53,6 +55,13 @@ def cost_of(judgement: Judgement, evidence: Evidence, variant: str) -> dict[str,
     proof = evidence.proofs.get(variant, {})
     merged |= {key: proof[key] for key in ("weight_bytes", "bits_per_weight") if key in proof}
     return merged | dict(evidence.cost(variant))
+
+
+def beside(judgement: Judgement, evidence: Evidence, variant: str) -> str:
+    """Say what a variant costs beside the baseline, as far as both were measured: ``61 % of its weights, ...``."""
+    mine, base = (cost_of(judgement, evidence, name) for name in (variant, judgement.baseline))
+    shares = [(label, positive(mine.get(key)), positive(base.get(key))) for key, label in _COMPARED]
+    return ", ".join(f"{one / other:.0%} of its {label}" for label, one, other in shares if one and other)
 
 
 HEADINGS = ("variant", "load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory")

@@ -79,6 +79,7 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = PAGE
             floor=words.floor(judgement),
             spent=words.spent(judgement, evidence),
             cost_rows=costs.rows_of(judgement, evidence),
+            beside=lambda name: one_line(costs.beside(judgement, evidence, name)),
             choices=choices.choice_rows(judgement),
             **_pictures(judgement, evidence, keys),
         )
