@@ -20,7 +20,7 @@ from harness import report
 from harness.judge.evidence import Evidence, FlipPair, TailEvent
 from harness.judge.verdicts import Judgement
 from harness.report import charts as report_charts
-from harness.report import flips
+from harness.report import costs, flips
 from harness.report import page as report_page
 from harness.report.html import SIDE_FILE, html_report
 from harness.report.room import PAGE_BYTES
@@ -100,8 +100,32 @@ def test_a_newcomer_finds_every_answer(tree):
         "NVIDIA H100 80GB HBM3",
         "Mean -13.1 points hides 16 strata significantly worse",
         "bf16 is at the floor in multi_hop_math, hops=12: no damage could be seen there.",
+        "1 stratum is informative and did not count.",
+        "Beside bf16, as measured here:",
     ):
         assert expected in text
+
+
+def test_a_pass_says_what_it_leaves_out():
+    """Strata that do not gate are counted on the card, those that fail and those that show nothing by number."""
+    judged = report_data.judgement()
+    one, *rest = judged.candidates
+    told = {"n": 50, "base": 0.5, "drop": 0.2, "margin": 0.05, "gating": False}
+    more = [
+        report_data.stratum("code", {"of": str(number)}, verdict=verdict, **told)
+        for number, verdict in enumerate(("fail", "fail", "no_signal"))
+    ]
+    judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
+    text = " ".join(re.sub(r"<[^>]+>", " ", html_report(judged, Evidence()).html).split())
+    assert "4 strata are informative and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
+
+
+def test_costs_stand_beside_the_baselines():
+    """Shares of what was measured on both sides; what one side lacks is left out."""
+    known = {"bf16": {"weight_bytes": 200, "tokens_per_second": 50}, "int8": {"weight_bytes": 122, "peak_bytes": 9}}
+    judged = dataclasses.replace(report_data.judgement(), candidates=())
+    assert costs.beside(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
+    assert costs.beside(judged, Evidence(), "int8") == ""
 
 
 def test_sections_come_in_their_order(tree):

@@ -58,10 +58,10 @@ def cost_of(judgement: Judgement, evidence: Evidence, variant: str) -> dict[str,
 
 
 def beside(judgement: Judgement, evidence: Evidence, variant: str) -> str:
-    """Say what a variant costs beside the baseline, as far as both were measured: ``61 % of its weights, ...``."""
+    """Say what a variant costs beside the baseline, as far as both were measured: ``60.8 % of its weights, ...``."""
     mine, base = (cost_of(judgement, evidence, name) for name in (variant, judgement.baseline))
     shares = [(label, positive(mine.get(key)), positive(base.get(key))) for key, label in _COMPARED]
-    return ", ".join(f"{one / other:.0%} of its {label}" for label, one, other in shares if one and other)
+    return ", ".join(f"{words.percent(one / other)} of its {label}" for label, one, other in shares if one and other)
 
 
 HEADINGS = ("variant", "load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory")
