@@ -189,3 +189,17 @@ def test_every_shortcut_really_runs_where_the_model_allows_it(family, monkeypatc
     assert taken["guided"] < taken["continuous"] / 2
     texts = {way: [one for one in found.values() if isinstance(one, Generation)] for way, found in answers.items()}
     assert sorted(texts["guided"], key=str) == sorted(texts["none"], key=str)
+
+
+def test_of_equally_likely_tokens_every_way_takes_the_same():
+    """Where each token has a twin with the same logit, the first token of an answer is chosen as all later ones are."""
+    model = copy.deepcopy(tiny.model("llama"))
+    weight = model.get_output_embeddings().weight.data
+    weight[1::2] = weight[0::2][: len(weight[1::2])]
+    items = [tiny.item(f"q{number}", "The quick brown fox " * 3 + f"{number}?", max_tokens=12) for number in range(24)]
+    answers = {}
+    for shortcuts in (Shortcuts(), OFF):
+        mine = engine(model, tiny.tokenizer(), shortcuts=shortcuts)
+        answers[shortcuts] = {one.item_id: one.token_ids for one in mine.answer(items, GREEDY)}
+    assert answers[Shortcuts()] == answers[OFF]
+    assert len({ids[0] for ids in answers[OFF].values()}) > 1

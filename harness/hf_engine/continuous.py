@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.hf_engine.branches import Branches
-from harness.hf_engine.decode import Answer, Request, check_finite, next_tokens
+from harness.hf_engine.decode import Answer, Request, check_finite, most_likely, next_tokens
 from harness.hf_engine.model import LanguageModel
 from harness.hf_engine.packing import Packed
 from harness.hf_engine.read import Reading, read
@@ -232,9 +232,8 @@ class Continuous:
         names = [row.answer.request for row in owners]
         check_finite(logits, [request.item_id for request in names])
         if self.settings.temperature == 0:
-            top = logits.topk(2, dim=-1)
-            best = top.indices[:, 0].tolist()
-            ahead = (top.values[:, 0] - top.values[:, 1] > noise).tolist()
+            likely, lead = most_likely(logits)
+            best, ahead = likely.tolist(), (lead > noise).tolist()
         else:
             noises = [Noise(self.settings.seed, request.item_id, request.sample) for request in names]
             best = choose(logits, self.settings, noises, [0] * len(names)).tolist()

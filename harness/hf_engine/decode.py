@@ -19,7 +19,7 @@ from harness.hf_engine.sampling import Noise, choose
 from harness.hf_engine.text import StopWatch
 from harness.records import Settings
 
-__all__ = ["Answer", "Request", "check_finite", "decode_batch", "next_tokens"]
+__all__ = ["Answer", "Request", "check_finite", "decode_batch", "most_likely", "next_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,16 @@ def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], se
         check_finite(logits, [one.request.item_id for one in rows[part]])
         tokens.append(choose(logits, settings, noises[part], steps[part]))
     return torch.cat(tokens)
+
+
+def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the most likely token of each row, and how far it is ahead of all others; the logits are used up.
+
+    Of equal ones the first, as `argmax` does in a step: 16-bit logits are often equal, and `topk` takes any.
+    """
+    with torch.inference_mode():
+        top, best = logits.max(dim=-1)
+        return best, top - logits.scatter_(-1, best[:, None], float("-inf")).amax(dim=-1)
 
 
 def check_finite(logits: Tensor, item_ids: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from harness.records import Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]
 
-ENGINE_VERSION = "hf/4"
+ENGINE_VERSION = "hf/5"
 """Raised whenever the same items could get other answers."""
 
 
