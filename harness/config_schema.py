@@ -297,7 +297,11 @@ class Execution(_Strict):
     divergence_tokens: int = Field(default=256, ge=1)
     """First tokens of each answer that it is measured on."""
     divergence_gib: float = Field(default=8.0, gt=0)
-    """Most disk for the baseline's traces until the run ends; fewer tokens of each answer are traced to stay below."""
+    """Most disk for the baseline's traces until the run ends; where more were needed, see `divergence_with`."""
+    divergence_with: Literal["auto", "traces", "baseline"] = "auto"
+    """What control and candidates are compared with: the baseline's traces on disk, made once for all of them, or the
+    baseline itself, loaded beside each. ``auto`` takes traces where `divergence_gib` holds them; else the baseline
+    where the device's memory holds two models and texts are stored; else traces of fewer tokens."""
     rehearsal: Rehearsal | None = None
     """Where given, no model is loaded and answers are made up."""
 

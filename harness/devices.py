@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 
 from harness.errors import UsageError
 
-__all__ = ["keep_freed_memory", "resolve_device"]
+__all__ = ["keep_freed_memory", "memory_bytes", "resolve_device"]
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
 
@@ -36,6 +37,15 @@ def resolve_device(name: str) -> str:
         built = f"torch {torch.__version__} sees {count} CUDA device(s)"
         raise UsageError(f"execution.device: {name!r} is not there: {built}; write auto or cpu, or look at nvidia-smi")
     return f"cuda:{index}"
+
+
+def memory_bytes(device: str) -> int:
+    """Give how much memory a resolved device has, in bytes, whatever uses it now."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def keep_freed_memory() -> None:

@@ -6,18 +6,22 @@ Knows directories, hub ids and the word ``smollm2``; does not load weights and d
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from harness.digests import WEIGHT_SUFFIXES, tokenizer_digest, weights_digest
 from harness.errors import ModelError
 from harness.smollm2 import smollm2_checkpoint
 
-__all__ = ["context_limit", "resolve", "smollm2_checkpoint", "tokenizer_digest", "weights_digest"]
+__all__ = ["context_limit", "loaded_bytes", "resolve", "smollm2_checkpoint", "tokenizer_digest", "weights_digest"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_WHOLE_NUMBERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of each
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HUB_LIMIT = 1 << 40  # tokenizers say 1e30 where they know no limit
 
@@ -102,6 +106,21 @@ def _hub_message(model: str, revision: str | None, error: Exception) -> str:
         f"model {model!r}: not a directory here, not in the hub's cache, and the hub cannot be asked (no network, or"
         f" HF_HUB_OFFLINE is set); give a directory, or fetch it first where there is a network.{also}"
     )
+
+
+def loaded_bytes(folder: Path, float_bytes: int) -> int | None:
+    """Give the bytes that a checkpoint's weights take once loaded, its floating-point ones at so many bytes each.
+
+    From the headers of its safetensors files; None where there are none.
+    """
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118  # no mapping
+                tensor = file.get_slice(name)
+                each = _WHOLE_NUMBERS.get(tensor.get_dtype(), float_bytes)
+                total += each * math.prod(tensor.get_shape())
+    return total or None
 
 
 def context_limit(config: Any) -> int:

@@ -17,6 +17,7 @@ from harness.errors import StatisticsError, StoreError
 from harness.hf_engine import HFEngine
 from harness.hf_engine.divergence import Comparer, Recorder, Trace, divergence, load_traces, save_traces
 from harness.hf_engine.head import Head
+from harness.hf_engine.traces import Beside, Compares, Records
 from harness.records import Settings
 
 GREEDY = Settings()
@@ -253,3 +254,37 @@ def test_a_divergence_survives_json_and_refuses_nonsense():
         summarise([])
     with pytest.raises(StatisticsError, match="b: its divergence"):
         summarise([made("a", [1.0]), made("b", [float("nan")])])
+
+
+@pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
+def test_a_baseline_that_reads_its_answers_again_shows_what_it_traced(family):
+    """The same tokens from the same states, bit for bit, so that traces and a baseline beside measure the same."""
+    items = tiny.text_items() + tiny.choice_items()
+    first, again, mine = Recorder(most=7), Recorder(most=7), engine(tiny.model(family))
+    responses = list(mine.answer(items, GREEDY, watch=first))
+    mine.read_again(items, responses, again)
+    assert again.traces.keys() == first.traces.keys()
+    for name, trace in first.traces.items():
+        assert again.traces[name].tokens == trace.tokens
+        assert torch.equal(again.traces[name].hidden, trace.hidden)
+
+
+@pytest.mark.parametrize("family", ["llama", "granite"])
+def test_a_baseline_beside_needs_no_head_that_can_be_written_down(family, tmp_path, monkeypatch):
+    """Where a model scales its logits in a way of its own, traces are refused with a reason, and two models measure."""
+    monkeypatch.setitem(tiny.FAMILIES, "granite", {**tiny.SIZES, "logits_scaling": 4.0})
+    items = tiny.text_items()
+    baseline, candidate = engine(tiny.model(family)), engine(worse(family, 0.05))
+    responses = list(Records(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY, ()))
+    written = Compares(candidate, tmp_path, 64)
+    list(written.answer(0, items, GREEDY, ()))
+    beside = Beside(candidate, baseline, 64, frozenset())
+    list(beside.answer(0, items, GREEDY, responses))
+    found, why = beside.found()
+    assert (len(found), why) == (len(items), "")
+    assert max(max(one.kl) for one in found) > 1e-3
+    assert beside.aside > 0
+    if family == "llama":
+        assert written.found() == (found, "")
+    else:
+        assert written.found() == ((), "the baseline's head cannot be applied apart from its model")

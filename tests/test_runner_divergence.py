@@ -19,7 +19,7 @@ from harness.run import erasing, runner, worker_process
 from harness.run import plan as run_plan
 from harness.run.progress import QuietProgress
 from harness.run.store import RunDir, Shard
-from harness.run.tracing import DivergenceFile, divergences, plan_tracing, traces_folder
+from harness.run.tracing import DivergenceFile, Tracing, divergences, plan_tracing, traces_folder
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +140,53 @@ def test_a_finished_run_given_again_loads_nothing(whole: RunDir, tiny_llama: Pat
     assert {path: path.stat().st_mtime_ns for path in whole.path.glob("*/worker-*.log")} == logs
 
 
+def test_the_baseline_beside_measures_what_its_traces_do(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+    """Same answers, same divergence to the last digit, killed halfway or not; its cost says whose memory it was."""
+    data = config(tiny_llama)
+    data["execution"]["divergence_with"] = "baseline"
+    beside = run(data, tmp_path)
+    names = [name for name in written(whole) if "/divergence/" in name]
+    assert len(names) == 3
+    found = written(beside)
+    for name in names:
+        assert list(map(json.loads, found[name].splitlines())) == list(
+            map(json.loads, written(whole)[name].splitlines())
+        )
+    assert {name: text for name, text in found.items() if name not in names} == {
+        name: text for name, text in written(whole).items() if name not in names
+    }
+    notes = json.loads((beside.path / "nf4" / "cost-1of1.json").read_text(encoding="utf-8"))["notes"]
+    assert any("the baseline lay beside" in note for note in notes)
+    path = beside.path / "int8" / "divergence" / "1of1.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    (beside.path / "shards" / "1of1.json").unlink()
+    run(data, tmp_path)
+    assert written(beside) == found
+
+
+def test_what_fits_decides_what_candidates_are_compared_with(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces where the disk's share holds them, else the baseline where memory holds two models, else fewer tokens."""
+
+    def planned(**changes: Any) -> tuple[int, bool]:
+        data = config(tiny_llama, **({"store_text": changes.pop("store_text")} if "store_text" in changes else {}))
+        data["execution"].update(changes)
+        tracing = run_plan.make_plan(parse(data), "far.yaml").tracing
+        return tracing.tokens, tracing.beside
+
+    little = (run_plan.make_plan(parse(config(tiny_llama)), "far.yaml").tracing.bytes - 1) / 2**30
+    assert planned() == (16, False)
+    assert planned(divergence_gib=little) == (16, True)
+    assert planned(divergence_gib=little, divergence_with="traces") == (15, False)
+    assert planned(divergence_gib=little, store_text="none") == (15, False)
+    assert planned(divergence_with="baseline") == (16, True)
+    weights = sum(path.stat().st_size for path in tiny_llama.glob("*.safetensors"))
+    for share, fits in ((1.5, False), (6, True)):
+        monkeypatch.setattr(run_plan, "memory_bytes", lambda _, share=share: int(share * weights))
+        assert planned(divergence_gib=little) == ((16, True) if fits else (15, False))
+    with pytest.raises(ConfigError, match=r"divergence_with.*store_text: none keeps none.*write auto or traces"):
+        planned(divergence_with="baseline", store_text="none")
+
+
 def test_without_texts_no_trace_ever_lies_in_the_run(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,17 +230,21 @@ def test_the_plan_bounds_the_disk(tiny_llama: Path) -> None:
     experiment = parse(config(tiny_llama))
     plan = run_plan.make_plan(experiment, "far.yaml")
     items, width, words = plan.items, 64, 300
+
+    def planned(**changes: Any) -> Tracing:
+        execution = experiment.execution.model_copy(update=changes)
+        changed = experiment.model_copy(update={"execution": execution})
+        return plan_tracing(changed, items, width, words, "x", both_fit=lambda: False)
+
     longest = [16 if one.kind == "generate" else min(16, sum(len(c) + 1 for c in one.choices)) for one in items]
-    assert plan_tracing(experiment, items, width, words, "x").bytes == 2 * width * (words + sum(longest))
-    execution = experiment.execution.model_copy(update={"divergence_gib": 2 * width * (words + 5 * len(items)) / 2**30})
-    tight = plan_tracing(experiment.model_copy(update={"execution": execution}), items, width, words, "x")
+    assert planned().bytes == 2 * width * (words + sum(longest))
+    allowance = 2 * width * (words + 5 * len(items)) / 2**30
+    tight = planned(divergence_gib=allowance)
     assert tight.tokens == 5
-    assert tight.bytes <= execution.divergence_gib * 2**30
-    execution = execution.model_copy(update={"divergence_gib": 1e-9})
+    assert tight.bytes <= allowance * 2**30
     with pytest.raises(ConfigError, match=r"divergence_gib.* set execution\.divergence: false"):
-        plan_tracing(experiment.model_copy(update={"execution": execution}), items, width, words, "x")
-    execution = execution.model_copy(update={"divergence": False})
-    off = plan_tracing(experiment.model_copy(update={"execution": execution}), items, width, words, "x")
+        planned(divergence_gib=1e-9)
+    off = planned(divergence=False)
     assert (off.tokens, off.bytes) == (0, 0)
 
 

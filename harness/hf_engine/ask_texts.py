@@ -58,17 +58,15 @@ class TextQuestions:
         guided = self.desk.shortcuts.guided and self.settings.temperature == 0
         requests: list[Request] = []
         for item in items:
-            prompt = tuple(self.desk.texts.prompt(item.prompt))
-            if len(prompt) + item.max_tokens > self.desk.limit:
+            request = self._request(item)
+            if request.tokens > self.desk.limit:
                 for sample in range(self.settings.samples):
-                    yield Unanswered(item.id, "over_context", len(prompt), sample)
+                    yield Unanswered(item.id, "over_context", len(request.prompt), sample)
                 continue
-            draft = self._draft(references.get(item.id) or drafts.get(item.id, ()), item.max_tokens) if guided else ()
-            stop = StopWatch(self.desk.texts, item.stop)
-            requests += [
-                Request(item.id, sample, prompt, item.max_tokens, stop, draft)
-                for sample in range(self.settings.samples)
-            ]
+            if guided:
+                draft = self._draft(references.get(item.id) or drafts.get(item.id, ()), item.max_tokens)
+                request = replace(request, draft=draft)
+            requests += [replace(request, sample=sample) for sample in range(self.settings.samples)]
         in_passing = watch if guided and references else None
         stops = {item.id: item.stop for item in items}
         answers = []
@@ -76,7 +74,29 @@ class TextQuestions:
             answers.append(answer)
             yield self._record(answer, stops[answer.request.item_id])
         if watch is not None and in_passing is None:
-            self._show(answers, watch, references)
+            first = [answer for answer in answers if answer.request.sample == 0]
+            known = dict(references)
+            if watch.own:
+                known |= {
+                    name: self._reference(answer.ids, answer.finish, watch.most)
+                    for answer in first
+                    if (name := answer.request.item_id) not in references
+                }
+            self._show([answer.request for answer in first], watch, known)
+
+    def show(self, items: Sequence[Item], answers: Mapping[str, Generation], watch: Watch) -> None:
+        """Read items with the answers that they were given before, and show the states that predict these."""
+        known = {name: self._reference(one.token_ids, one.finish, watch.most) for name, one in answers.items()}
+        self._show([self._request(item) for item in items], watch, known)
+
+    def _request(self, item: Item) -> Request:
+        prompt = tuple(self.desk.texts.prompt(item.prompt))
+        return Request(item.id, 0, prompt, item.max_tokens, StopWatch(self.desk.texts, item.stop))
+
+    def _reference(self, ids: Sequence[int], finish: str | None, most: int) -> tuple[int, ...]:
+        """Give the first tokens of an answer that are to be predicted, with the end token where it gave one."""
+        end = min(self.desk.texts.end_ids, default=None)
+        return (*ids, *((end,) if finish == "eos" and end is not None else ()))[:most]
 
     def _draft(self, tokens: Sequence[int], most: int) -> tuple[int, ...]:
         """Give an answer's tokens without the end token."""
@@ -179,21 +199,16 @@ class TextQuestions:
 
     # -- showing
 
-    def _show(self, answers: Sequence[Answer], watch: Watch, references: References) -> None:
-        """Read each prompt with its reference, the answer itself where there is no other, and show the states.
+    def _show(self, requests: Sequence[Request], watch: Watch, known: References) -> None:
+        """Read each prompt with its reference, and show the states.
 
         The same pass as that which checks drafts, planned the same way: a model compared with itself then sums
         in the same order, and its divergence is 0.
         """
-        end = min(self.desk.texts.end_ids, default=None)
-        known = dict(references)
-        for answer in answers:
-            ended = (end,) if answer.finish == "eos" and end is not None else ()
-            if answer.request.sample == 0 and watch.own:
-                known.setdefault(answer.request.item_id, (tuple(answer.ids) + ended)[: watch.most])
-        first = [answer.request for answer in answers if answer.request.sample == 0]
         wanted = [
-            replace(one, draft=self._draft(known[one.item_id], one.max_tokens)) for one in first if one.item_id in known
+            replace(one, draft=self._draft(known[one.item_id], one.max_tokens))
+            for one in requests
+            if one.item_id in known
         ]
         loop = self._loop(watch, known)
 

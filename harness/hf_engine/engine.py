@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from harness.hf_engine.divergence import Watch
 from harness.hf_engine.head import Head
 from harness.hf_engine.model import LanguageModel, context_limit, end_token_ids
 from harness.hf_engine.text import Texts
-from harness.records import Item, Proof, Response, Settings
+from harness.records import Generation, Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]
 
@@ -116,6 +116,16 @@ class HFEngine:
         yield from ChoiceQuestions(self._desk).answer(choices, watch)
         texts = [item for item in items if item.kind == "generate"]
         yield from TextQuestions(self._desk, settings).answer(texts, drafts or {}, watch)
+
+    def read_again(self, items: Sequence[Item], responses: Iterable[Response], watch: Watch) -> None:
+        """Read items together with answers that were given before, and show `watch` the hidden states behind these.
+
+        The passes are those in which `answer` shows them to a watch. Items without an answer are left out.
+        """
+        known = {one.item_id: one for one in responses if isinstance(one, Generation) and one.sample == 0}
+        for _ in ChoiceQuestions(self._desk).answer([item for item in items if item.kind == "choice"], watch):
+            pass
+        TextQuestions(self._desk, Settings()).show([item for item in items if item.id in known], known, watch)
 
     @property
     def desk(self) -> Desk:

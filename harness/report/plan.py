@@ -71,12 +71,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     for line in _code(plan):
         console.print(one_line(line), markup=False, soft_wrap=True)
     if plan.tracing.tokens:
-        console.print(
-            f"divergence: the first {plan.tracing.tokens} tokens of each answer are traced, at most "
-            f"{bytes_text(plan.tracing.bytes)} on disk until the run ends (execution.divergence)",
-            markup=False,
-            soft_wrap=True,
-        )
+        console.print(_divergence(plan), markup=False, soft_wrap=True)
     for name, reason in plan.missing.items():
         console.print(one_line(f"{name} will not be judged: {reason}"), markup=False, soft_wrap=True)
     policy = plan.experiment.policy
@@ -87,6 +82,14 @@ def print_plan(plan: Plan, console: Console) -> None:
     )
     console.print(_power(plan))
     _print_events(plan, console)
+
+
+def _divergence(plan: Plan) -> str:
+    """Say what divergence is measured with, and what that takes."""
+    begin = f"divergence (execution.divergence): the first {plan.tracing.tokens} tokens of each answer"
+    if plan.tracing.beside:
+        return f"{begin}, read again by the baseline, which is loaded beside control and candidates"
+    return f"{begin} are traced, at most {bytes_text(plan.tracing.bytes)} on disk until the run ends"
 
 
 def _print_events(plan: Plan, console: Console) -> None:

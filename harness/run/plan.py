@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import errors, models, privacy
 from harness.config import Experiment, Variant
-from harness.devices import resolve_device
+from harness.devices import memory_bytes, resolve_device
 from harness.errors import RunError
 from harness.judge.planning import Power, Unit, check_power, plan_units, power_table
 from harness.judge.planning_events import check_events
@@ -22,6 +22,9 @@ from harness.run.tracing import Tracing, plan_tracing
 from harness.slices import load_items
 
 __all__ = ["Plan", "make_plan"]
+
+FOR_WEIGHTS = 0.7
+"""Share of a device's memory that weights may take when two models are held: the rest is for caches and passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,14 @@ def make_plan(experiment: Experiment, source: str, *, check: bool = True, allow_
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
     device = resolve_device(experiment.execution.device)
     text = config.get_text_config()
-    tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
+    tracing = plan_tracing(
+        experiment,
+        items,
+        text.hidden_size,
+        text.vocab_size,
+        source,
+        both_fit=lambda: _two_fit(experiment, base, device),
+    )
     return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code)
 
 
@@ -98,6 +108,13 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
         reason = str(error).strip().splitlines()[0]
         raise errors.ModelError(f"{path}: its tokenizer or config does not load: {reason}") from error
     return tokenizer, config
+
+
+def _two_fit(experiment: Experiment, baseline: Path, device: str) -> bool:
+    """Say whether a device holds the baseline twice, a candidate being no larger, with room for what passes take."""
+    wide = (experiment.baseline.dtype or experiment.execution.dtype) == "float32"
+    weights = models.loaded_bytes(baseline, 4 if wide else 2)
+    return weights is not None and 2 * weights <= FOR_WEIGHTS * memory_bytes(device)
 
 
 def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:

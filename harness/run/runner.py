@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.store import RunDir, Shard, atomic_write
 from harness.run.tracing import RunTraces, traces_folder
-from harness.run.worker import Answered, Ask, Closed, Diverged, Finished, Job, Ready, Traces
+from harness.run.worker import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Traces
 from harness.run.worker_process import Asker, started
 from harness.slices import Scorer
 from harness.slices import code as slices_code
@@ -240,28 +240,35 @@ class _Run:
 
     def _job(self, variant: Variant, log: Path) -> Job:
         execution, plan = self.plan.experiment.execution, self.plan
-        smaller = variant.name == CONTROL
-        source = plan.experiment.baseline.name if smaller else variant.name
         return Job(
-            variant=variant,
-            path=plan.paths[source],
+            model=self._model(variant),
             device=plan.device,
-            dtype=variant.dtype or execution.dtype,
             attention=execution.attention,
             batch_tokens=execution.batch_tokens,
-            max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
             threads=execution.threads,
             log=str(log),
             rehearsal=execution.rehearsal,
             traces=self._traces(variant.name),
         )
 
+    def _model(self, variant: Variant) -> Model:
+        """Say what to load for a variant; the control is the baseline in smaller batches."""
+        execution, paths = self.plan.experiment.execution, self.plan.paths
+        smaller = variant.name == CONTROL
+        return Model(
+            variant=variant,
+            path=paths[self.plan.experiment.baseline.name if smaller else variant.name],
+            dtype=variant.dtype or execution.dtype,
+            max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
+        )
+
     def _traces(self, name: str) -> Traces | None:
         traces = self.traces
-        if not traces.on:
-            return None
         writes = not traces.compared(name)
-        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased)
+        if not traces.on or (writes and traces.tracing.beside):
+            return None
+        beside = self._model(self.plan.experiment.baseline) if traces.tracing.beside else None
+        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased, beside)
 
     def _accept(self, variant: Variant, ready: Ready) -> None:
         """Check what was loaded against the baseline and against an earlier part of the run; put it down."""
@@ -303,8 +310,8 @@ class _Run:
 
     def _answer(self, variant: Variant, units: Sequence[Unit], known: set[int], ask: Asker, files: AnswerFiles) -> None:
         """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
-        settings = self._settings()
-        waiting = (Ask(unit.index, unit.items, settings, unit.index in known) for unit in units)
+        settings, said = self._settings(), self._baseline_said(variant.name)
+        waiting = (Ask(unit.index, unit.items, settings, unit.index in known, said(unit)) for unit in units)
         for question in itertools.islice(waiting, 2):
             ask.send(question)
         by_index = {unit.index: unit for unit in units}
@@ -324,6 +331,15 @@ class _Run:
                 self.progress.advance(0 if unit.index in known else _tokens(unit, self.samples))
                 for question in itertools.islice(waiting, 1):
                     ask.send(question)
+
+    def _baseline_said(self, name: str) -> Callable[[Unit], tuple[Response, ...]]:
+        """Give what gives the baseline's answers to a unit, where a variant is compared with the baseline beside it."""
+        found: dict[int, list[Response]] = defaultdict(list)
+        if self.traces.tracing.beside and self.traces.compared(name):
+            for key in self.plan.record()["slices"]:
+                for one in self.directory.results(self.plan.experiment.baseline.name, key, self.shard):
+                    found[one.unit].append(one.response)
+        return lambda unit: tuple(found[unit.index])
 
     def _take(self, unit: Unit, response: Response, files: AnswerFiles) -> None:
         item = next(item for item in unit.items if item.id == response.item_id)

@@ -46,17 +46,32 @@ class Tracing:
     """First tokens of each answer; 0 where divergence is off."""
     bytes: int
     """Most disk that traces and head take, over all shards."""
+    beside: bool = False
+    """Whether nothing is kept, and the baseline is loaded beside each candidate instead."""
 
 
-def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> Tracing:
-    """Say how many tokens of each answer are traced, by a model of this width and vocabulary.
+def plan_tracing(
+    experiment: Experiment,
+    items: Sequence[Item],
+    width: int,
+    vocabulary: int,
+    source: str,
+    *,
+    both_fit: Callable[[], bool],
+) -> Tracing:
+    """Say what divergence is measured with, and on how many tokens of each answer: see `execution.divergence_with`.
 
-    As many as `execution.divergence_tokens` says, fewer where they would not fit `execution.divergence_gib`. Raises
-    ConfigError where not even the first token of each answer fits.
+    As many as `execution.divergence_tokens` says, fewer where a model of this width and vocabulary needs more than
+    `execution.divergence_gib` for its traces and the baseline does not fit beside a candidate (`both_fit`). Raises
+    ConfigError where not even the first token of each answer can be compared.
     """
     execution = experiment.execution
     if not execution.divergence or execution.rehearsal is not None:
         return Tracing(0, 0)
+    beside = Tracing(execution.divergence_tokens, 0, beside=True)
+    if execution.divergence_with == "baseline":
+        _need_texts(experiment, source)
+        return beside
     number = 4 if (experiment.baseline.dtype or execution.dtype) == "float32" else 2
     longest = [_longest(item) for item in items]
     room = int(execution.divergence_gib * 2**30)
@@ -64,6 +79,9 @@ def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, voca
     def needed(tokens: int) -> int:
         return number * width * (vocabulary + sum(min(one, tokens) for one in longest))
 
+    too_much = needed(execution.divergence_tokens) > room
+    if too_much and execution.divergence_with == "auto" and experiment.store_text == "full" and both_fit():
+        return beside
     low, high = 0, execution.divergence_tokens
     while low < high:
         middle = (low + high + 1) // 2
@@ -75,6 +93,14 @@ def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, voca
         )
         raise ConfigError(source, [Problem("execution.divergence_gib", text)])
     return Tracing(low, needed(low))
+
+
+def _need_texts(experiment: Experiment, source: str) -> None:
+    """Refuse a baseline beside its candidates where its answers are not kept: it would have nothing to read again."""
+    if experiment.store_text != "full":
+        kept = f"store_text: {experiment.store_text} keeps none of the baseline's answers to read again"
+        text = f"{kept}; write auto or traces"
+        raise ConfigError(source, [Problem("execution.divergence_with", text)])
 
 
 def _longest(item: Item) -> int:
@@ -139,8 +165,9 @@ class RunTraces:
         DivergenceFile(self.directory, variant, self.shard).keep(units.__contains__)
 
     def missing(self, units: set[int]) -> set[int]:
-        """Give those units whose traces are not there."""
-        return {unit for unit in units if self.on and not trace_path(self.folder, unit).is_file()}
+        """Give those units whose traces are not there, where there are to be any."""
+        wanted = self.on and not self.tracing.beside
+        return {unit for unit in units if wanted and not trace_path(self.folder, unit).is_file()}
 
     def take(self, variant: str, unit: int, found: Sequence[Divergence], why: str) -> None:
         """Keep what was measured in a unit. Raises StoreError."""

@@ -29,9 +29,23 @@ from harness.records import Item, Proof, Response, Settings, Timing
 
 if TYPE_CHECKING:
     from harness.hf_engine import HFEngine, Shortcuts
-    from harness.hf_engine.traces import Compares, Records
+    from harness.hf_engine.traces import Beside, Compares, Records
 
 __all__ = ["Answered", "Ask", "Closed", "Diverged", "Finished", "Job", "Ready", "Refused", "Traces", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is loaded, and what its batches are."""
+
+    variant: Variant
+    """Which variant."""
+    path: str
+    """The directory of its model."""
+    dtype: str
+    """Compute dtype."""
+    max_batch: int
+    """Largest batch, in rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +60,22 @@ class Traces:
     """Whether it writes them, as the baseline, or compares itself with them."""
     left_out: frozenset[str] = frozenset()
     """Items that leave no trace."""
+    beside: Model | None = None
+    """Where given, there are no traces, and this baseline is loaded as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a worker is to load, and how."""
 
-    variant: Variant
-    """Which variant."""
-    path: str
-    """The directory of its model."""
+    model: Model
+    """Which variant, from where."""
     device: str
     """``cpu``, ``cuda`` or ``cuda:N``: resolved."""
-    dtype: str
-    """Compute dtype."""
     attention: str
     """Attention implementation, ``auto`` for the engine's choice."""
     batch_tokens: int
     """Largest batch, in padded tokens."""
-    max_batch: int
-    """Largest batch, in rows."""
     threads: int | None
     """CPU threads, None for the library's choice."""
     log: str
@@ -88,6 +98,8 @@ class Ask:
     """How answers are sampled."""
     known: bool = False
     """Whether the answers are there already and only their traces are wanted."""
+    baseline: tuple[Response, ...] = ()
+    """What the baseline answered, where it is loaded beside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,38 +207,48 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _load(job: Job) -> tuple[Engine, Records | Compares | None, str]:
+def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str]:
     """Load the model and put the engine round it. Raises the errors of `harness.quantize`."""
     if job.rehearsal is not None:
-        return _rehearsal(job.variant.name, job.rehearsal), None, "no device: a rehearsal"
+        return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal"
     import torch
-
-    from harness.hf_engine import HFEngine
-    from harness.quantize import loading as quantize
 
     if job.threads:
         torch.set_num_threads(job.threads)
-    loaded = quantize.load(job.variant, Path(job.path), device=job.device, dtype=job.dtype, attention=job.attention)
-    engine = HFEngine(
+    engine = _engine(job.model, job)
+    tracer = _tracer(engine, job)
+    if job.device == "cpu":
+        keep_freed_memory()
+    return engine, tracer, _device_name(job.device)
+
+
+def _engine(model: Model, job: Job) -> HFEngine:
+    """Load a model and put the engine round it."""
+    from harness.hf_engine import HFEngine
+    from harness.quantize import loading as quantize
+
+    place = Path(model.path)
+    loaded = quantize.load(model.variant, place, device=job.device, dtype=model.dtype, attention=job.attention)
+    return HFEngine(
         loaded.model,
         loaded.tokenizer,
         loaded.proof,
         device=job.device,
         batch_tokens=job.batch_tokens,
-        max_batch=job.max_batch,
+        max_batch=model.max_batch,
         shortcuts=_shortcuts(loaded.proof.method),
     )
-    if job.device == "cpu":
-        keep_freed_memory()
-    return engine, _tracer(engine, job.traces), _device_name(job.device)
 
 
-def _tracer(engine: HFEngine, traces: Traces | None) -> Records | Compares | None:
-    """Give what writes the baseline's traces, or what compares with them."""
-    from harness.hf_engine.traces import Compares, Records
+def _tracer(engine: HFEngine, job: Job) -> Records | Compares | Beside | None:
+    """Give what writes the baseline's traces, or what compares with them or with the baseline itself."""
+    from harness.hf_engine.traces import Beside, Compares, Records
 
+    traces = job.traces
     if traces is None:
         return None
+    if traces.beside is not None:
+        return Beside(engine, _engine(traces.beside, job), traces.tokens, traces.left_out)
     if traces.writes:
         return Records(engine, Path(traces.folder), traces.tokens, traces.left_out)
     return Compares(engine, Path(traces.folder), traces.tokens)
@@ -271,14 +293,14 @@ def _ready(engine: Engine, seconds: float, device_name: str) -> Ready:
     return Ready(engine.proof(), engine.version, engine.context_limit, seconds, device_name, _versions())
 
 
-def _answer(connection: Connection, engine: Engine, tracer: Records | Compares | None, ask: Ask) -> None:
+def _answer(connection: Connection, engine: Engine, tracer: Records | Compares | Beside | None, ask: Ask) -> None:
     """Answer one unit and say what it cost."""
-    before, started = engine.usage(), time.perf_counter()
+    before, started, aside = engine.usage(), time.perf_counter(), _aside(tracer)
     send: Callable[[object], None] = connection.send
     if tracer is None:
         responses = engine.answer(ask.items, ask.settings)
     else:
-        responses = tracer.answer(ask.unit, ask.items, ask.settings)
+        responses = tracer.answer(ask.unit, ask.items, ask.settings, ask.baseline)
     try:
         for response in responses:
             if not ask.known:
@@ -294,13 +316,18 @@ def _answer(connection: Connection, engine: Engine, tracer: Records | Compares |
         Finished(
             Timing(
                 unit=ask.unit,
-                seconds=time.perf_counter() - started,
+                seconds=time.perf_counter() - started - (_aside(tracer) - aside),
                 prompt_tokens=after.prompt_tokens - before.prompt_tokens,
                 output_tokens=after.output_tokens - before.output_tokens,
                 items=len(ask.items),
             )
         )
     )
+
+
+def _aside(tracer: Records | Compares | Beside | None) -> float:
+    """Give the seconds so far that were another model's."""
+    return getattr(tracer, "aside", 0.0)
 
 
 def _versions() -> dict[str, str]:

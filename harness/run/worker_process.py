@@ -47,7 +47,7 @@ class Asker:
         self.send(None)
         closed = self.receive()
         if not isinstance(closed, Closed):
-            msg = f"{self._job.variant.name}: the worker said {type(closed).__name__} when it should have closed"
+            msg = f"{self._job.model.variant.name}: the worker said {type(closed).__name__} when it should have closed"
             raise Incomplete(msg)
         return closed
 
@@ -60,8 +60,8 @@ class Asker:
         )
         tail = _tail(Path(self._job.log))
         return Incomplete(
-            f"{self._job.variant.name}: the process that ran it ended with {why}; finished work is kept, give the same "
-            f"command again to continue. Its log: {self._job.log}{tail}"
+            f"{self._job.model.variant.name}: the process that ran it ended with {why}; finished work is kept, give "
+            f"the same command again to continue. Its log: {self._job.log}{tail}"
         )
 
 
