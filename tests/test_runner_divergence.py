@@ -155,8 +155,8 @@ def test_the_baseline_beside_measures_what_its_traces_do(whole: RunDir, tiny_lla
     assert {name: text for name, text in found.items() if name not in names} == {
         name: text for name, text in written(whole).items() if name not in names
     }
-    notes = json.loads((beside.path / "nf4" / "cost-1of1.json").read_text(encoding="utf-8"))["notes"]
-    assert any("the baseline lay beside" in note for note in notes)
+    notes = run_evidence.evidence(beside, judging.judge(beside)).notes
+    assert {note.partition(":")[0] for note in notes if "the baseline lay beside" in note} == {"control", "nf4", "int8"}
     path = beside.path / "int8" / "divergence" / "1of1.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     (beside.path / "shards" / "1of1.json").unlink()

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
@@ -41,7 +42,7 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
         description=run.experiment.description,
         notes=(
             *run.experiment.notes,
-            *_proof_notes(directory, names),
+            *_notes(directory, names),
             *(f"{name}: no divergence was measured: {why}" for name, (_, said) in diverged.items() for why in said),
         ),
         costs={name: _cost(directory, name) for name in names},
@@ -115,18 +116,25 @@ def proofs_of(directory: RunDir, names: Sequence[str]) -> dict[str, Mapping[str,
     return {name: record["proof"] for name, record in records.items() if record}
 
 
-def _proof_notes(directory: RunDir, names: Sequence[str]) -> list[str]:
-    notes = []
+def _notes(directory: RunDir, names: Sequence[str]) -> list[str]:
+    """Give what loading and answering left to say of each variant."""
+    notes: dict[str, None] = {}
     for name in names:
         record = directory.recorded(name, "variant.json")
-        notes += [f"{name}: {note}" for note in (record or {"proof": {"notes": ()}})["proof"]["notes"]]
-    return notes
+        said = list(record["proof"]["notes"]) if record else []
+        said += [note for path in _cost_files(directory, name) for note in read_json(path).get("notes", ())]
+        notes |= dict.fromkeys(f"{name}: {note}" for note in said)
+    return list(notes)
+
+
+def _cost_files(directory: RunDir, name: str) -> list[Path]:
+    return sorted((directory.path / name).glob("cost-*.json"))
 
 
 def _cost(directory: RunDir, name: str) -> dict[str, Any]:
     """Add up what a variant cost over its units and shards."""
     timings = directory.timings(name)
-    files = [read_json(path) for path in sorted((directory.path / name).glob("cost-*.json"))]
+    files = [read_json(path) for path in _cost_files(directory, name)]
     record = directory.recorded(name, "variant.json")
     seconds = math.fsum(one.seconds for one in timings)
     tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)
