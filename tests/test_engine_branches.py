@@ -44,7 +44,7 @@ def sizes(monkeypatch):
     """Texts count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
     seen: list[tuple[int, ...]] = []
     step = Branches.step
-    monkeypatch.setattr("harness.hf_engine.ask_texts.TEXT_AT_LEAST", 64)
+    monkeypatch.setattr("harness.hf_engine.sessions.TEXT_AT_LEAST", 64)
     monkeypatch.setattr(
         Branches, "step", lambda self, *args: seen.append((hidden := step(self, *args)).shape[:2]) or hidden
     )

@@ -17,6 +17,7 @@ from harness.errors import StatisticsError, StoreError
 from harness.hf_engine import HFEngine
 from harness.hf_engine.divergence import Comparer, Recorder, Trace, divergence, load_traces, save_traces
 from harness.hf_engine.head import Head
+from harness.hf_engine.showing import Showing
 from harness.hf_engine.traces import Beside, Compares, Records
 from harness.records import Settings
 
@@ -288,3 +289,31 @@ def test_a_baseline_beside_needs_no_head_that_can_be_written_down(family, tmp_pa
         assert written.found() == (found, "")
     else:
         assert written.found() == ((), "the baseline's head cannot be applied apart from its model")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
+def test_a_text_that_is_still_held_is_not_read_again_for_its_traces(family, dtype, monkeypatch):
+    """The same traces bit for bit for a pass over the answers alone, and a model against itself still has none."""
+    monkeypatch.setattr("harness.hf_engine.read.TRUNK_ALONE", 64)
+    monkeypatch.setattr("harness.hf_engine.sessions.TEXT_AT_LEAST", 64)
+    text = "The quick brown fox jumps over the lazy dog. " * 12
+    items = [tiny.item(f"t{t}q{q}", f"{t} {text}{q}?", max_tokens=3 + q) for t in range(2) for q in range(3)]
+    items += [tiny.item("alone", "La capitale est", max_tokens=5), tiny.item("prefix", f"0 {text}", max_tokens=4)]
+    model = tiny.model(family, dtype=dtype)
+    read: dict[str, int] = {}
+    traces: dict[str, dict[str, Trace]] = {}
+    for way in ("held", "read again"):
+        if way == "read again":
+            monkeypatch.setattr(Showing, "ended", lambda *_: None)
+        recorder, mine = Recorder(), engine(model)
+        list(mine.answer(items, GREEDY, watch=recorder))
+        read[way], traces[way] = mine.usage().prompt_tokens, recorder.traces
+    assert read["held"] <= read["read again"] - len(engine(model).desk.texts.prompt(text))
+    assert traces["held"].keys() == traces["read again"].keys() == {item.id for item in items}
+    for name, trace in traces["held"].items():
+        assert trace.tokens == traces["read again"][name].tokens
+        assert torch.equal(trace.hidden, traces["read again"][name].hidden)
+    found = compared(Recorder(traces=traces["held"]), model, model, items).found
+    assert {one.kl for one in found.values()} == {(0.0,) * len(one.kl) for one in found.values()}
+    assert len(found) == len(items)

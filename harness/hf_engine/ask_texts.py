@@ -10,37 +10,19 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from harness.hf_engine.batches import Backoff, Budget, out_of_memory, plan, plan_rows, release_memory, too_large
-from harness.hf_engine.continuous import Continuous, Line, tokens_on_text
+from harness.hf_engine.batches import Backoff, out_of_memory, plan, release_memory, too_large
+from harness.hf_engine.continuous import Continuous
 from harness.hf_engine.decode import Answer, Request, decode_batch
 from harness.hf_engine.desk import Desk
 from harness.hf_engine.divergence import Watch
-from harness.hf_engine.packing import group_by_prefix, pack
+from harness.hf_engine.sessions import Session, sessions
+from harness.hf_engine.showing import Showing, as_draft, reference
 from harness.hf_engine.text import StopWatch
 from harness.records import Generation, Item, Response, Settings, Unanswered
 
 __all__ = ["TextQuestions"]
 
 Drafts = Mapping[str, Sequence[int]]
-References = Mapping[str, tuple[int, ...]]
-NOTHING: References = {}
-
-
-TEXT_AT_LEAST = 256
-"""Tokens: a shared beginning of at least this length is kept once for all answers that grow on it, provided that it is
-longer than all that grows: every step looks at the whole row."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """Lines that are answered together."""
-
-    batches: list[list[Line]]
-    """Those of one batch are read in one pass."""
-    rows: int
-    """How many slots, or texts, are in use at a time."""
-    on_texts: bool
-    """Whether the answers of a line grow on one copy of what their prompts share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,58 +46,45 @@ class TextQuestions:
                     yield Unanswered(item.id, "over_context", len(request.prompt), sample)
                 continue
             if guided:
-                draft = self._draft(references.get(item.id) or drafts.get(item.id, ()), item.max_tokens)
+                draft = as_draft(self.desk, references.get(item.id) or drafts.get(item.id, ()), item.max_tokens)
                 request = replace(request, draft=draft)
             requests += [replace(request, sample=sample) for sample in range(self.settings.samples)]
         in_passing = watch if guided and references else None
+        behind = None
+        if watch is not None and in_passing is None:
+            behind = Showing(self.desk, watch, references, self._loop(watch, references))
         stops = {item.id: item.stop for item in items}
         answers = []
-        for answer in self.decode(requests, in_passing, references):
+        for answer in self._decode(requests, self._loop(in_passing, references), behind):
             answers.append(answer)
             yield self._record(answer, stops[answer.request.item_id])
-        if watch is not None and in_passing is None:
-            first = [answer for answer in answers if answer.request.sample == 0]
-            known = dict(references)
-            if watch.own:
-                known |= {
-                    name: self._reference(answer.ids, answer.finish, watch.most)
-                    for answer in first
-                    if (name := answer.request.item_id) not in references
-                }
-            self._show([answer.request for answer in first], watch, known)
+        if behind is not None:
+            behind.rest(answers)
 
     def show(self, items: Sequence[Item], answers: Mapping[str, Generation], watch: Watch) -> None:
         """Read items with the answers that they were given before, and show the states that predict these."""
-        known = {name: self._reference(one.token_ids, one.finish, watch.most) for name, one in answers.items()}
-        self._show([self._request(item) for item in items], watch, known)
+        known = {name: reference(self.desk, one.token_ids, one.finish, watch.most) for name, one in answers.items()}
+        Showing(self.desk, watch, known, self._loop(watch, known)).read([self._request(item) for item in items])
 
     def _request(self, item: Item) -> Request:
         prompt = tuple(self.desk.texts.prompt(item.prompt))
         return Request(item.id, 0, prompt, item.max_tokens, StopWatch(self.desk.texts, item.stop))
 
-    def _reference(self, ids: Sequence[int], finish: str | None, most: int) -> tuple[int, ...]:
-        """Give the first tokens of an answer that are to be predicted, with the end token where it gave one."""
-        end = min(self.desk.texts.end_ids, default=None)
-        return (*ids, *((end,) if finish == "eos" and end is not None else ()))[:most]
-
-    def _draft(self, tokens: Sequence[int], most: int) -> tuple[int, ...]:
-        """Give an answer's tokens without the end token."""
-        ended = bool(tokens) and tokens[-1] in self.desk.texts.end_ids
-        return tuple(tokens[: len(tokens) - ended][:most])
-
     # -- answering
 
-    def decode(
-        self, requests: Sequence[Request], watch: Watch | None = None, references: References = NOTHING
-    ) -> Iterator[Answer]:
-        """Answer requests, in any order; `watch` is shown the states that predict those with a reference."""
+    def decode(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answer requests, in any order."""
+        yield from self._decode(requests, self._loop(None, {}), None)
+
+    def _decode(self, requests: Sequence[Request], loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
         continuous = self.desk.shortcuts.continuous
-        answers = self._in_slots(requests, self._loop(watch, references)) if continuous else self._in_batches(requests)
-        for answer in answers:
+        for answer in self._in_slots(requests, loop, behind) if continuous else self._in_batches(requests):
             self.desk.account.output_tokens += len(answer.ids)
             yield answer
 
-    def _loop(self, watch: Watch | None, references: References) -> Continuous:
+    def _loop(self, watch: Watch | None, references: Mapping[str, tuple[int, ...]]) -> Continuous:
+        """Give what answers, and shows a watch the states that predict requests with a reference."""
+
         def seen(request: Request, hidden: Tensor) -> None:
             if watch is not None and request.sample == 0:
                 watch.see(request.item_id, references.get(request.item_id, ()), hidden)
@@ -125,15 +94,14 @@ class TextQuestions:
             self.desk.model, self.settings, texts.end_ids, texts.pad_id, read, None if watch is None else seen
         )
 
-    def _in_slots(self, requests: Sequence[Request], loop: Continuous) -> Iterator[Answer]:
+    def _in_slots(self, requests: Sequence[Request], loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
         """Answer in slots, halving what is held at once whenever memory does not suffice."""
         waiting, budget = list(requests), self.desk.budget
         while waiting:
             done: set[tuple[str, int]] = set()
             try:
-                for session in self._sessions(waiting, budget):
-                    grow = loop.on_texts if session.on_texts else loop
-                    for answer in grow(session.batches, session.rows):
+                for session in sessions(self.desk, waiting, budget):
+                    for answer in self._of_session(session, loop, behind):
                         done.add((answer.request.item_id, answer.request.sample))
                         yield answer
             except (RuntimeError, MemoryError) as error:
@@ -148,40 +116,11 @@ class TextQuestions:
                 return
             release_memory()
 
-    def _sessions(self, requests: Sequence[Request], budget: Budget) -> Iterator[_Session]:
-        """Split requests into stretches of similar length, each with as many rows as the budget has room for."""
-        order = sorted(requests, key=lambda one: -one.tokens)
-        while order:
-            longest = order[0].tokens
-            count = next((at for at, one in enumerate(order) if 2 * one.tokens < longest), len(order))
-            mine, order = order[:count], order[count:]
-            sequences = [one.prompt + one.draft for one in mine]
-            groups = group_by_prefix(sequences, most=self.desk.branches if budget.rows > 1 else 0)
-            lines: list[Line] = [
-                (tuple(mine[index] for index in group), pack([sequences[index] for index in group])) for group in groups
-            ]
-            yield from self._by_room(lines, budget)
-
-    def _by_room(self, lines: Sequence[Line], budget: Budget) -> Iterator[_Session]:
-        """Let the answers of lines with a long common text grow on it, in rows of like many; all others in slots."""
-        texts = sorted((line for line in lines if _is_text(line)), key=lambda line: -len(line[0]))
-        while texts:
-            branches = len(texts[0][0])
-            count = next((at for at, line in enumerate(texts) if 2 * len(line[0]) < branches), len(texts))
-            mine, texts = texts[:count], texts[count:]
-            largest = max(tokens_on_text(line, branches) for line in mine)
-            rows = max(1, min(budget.rows // branches, budget.tokens // largest, count))
-            yield self._session(mine, budget, rows, on_texts=True)
-        apart = [line for line in lines if not _is_text(line)]
-        if apart:
-            requests = [request for line, _ in apart for request in line]
-            longest = max(request.tokens for request in requests)
-            slots = max(1, min(budget.rows, budget.tokens // longest, len(requests)))
-            yield self._session(apart, budget, slots, on_texts=False)
-
-    def _session(self, lines: Sequence[Line], budget: Budget, rows: int, *, on_texts: bool) -> _Session:
-        batches = plan_rows([packed for _, packed in lines], self.desk.reading(budget))
-        return _Session([[lines[index] for index in batch] for batch in batches], rows, on_texts)
+    @staticmethod
+    def _of_session(session: Session, loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
+        if session.on_texts:
+            return loop.on_texts(session.batches, session.rows, None if behind is None else behind.ended)
+        return loop(session.batches, session.rows)
 
     def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answer batch after batch, each until its last answer ends."""
@@ -197,30 +136,6 @@ class TextQuestions:
         for batch in plan([len(one.prompt) if budget.equal else one.tokens for one in requests], budget):
             yield from careful([requests[index] for index in batch])
 
-    # -- showing
-
-    def _show(self, requests: Sequence[Request], watch: Watch, known: References) -> None:
-        """Read each prompt with its reference, and show the states.
-
-        The same pass as that which checks drafts, planned the same way: a model compared with itself then sums
-        in the same order, and its divergence is 0.
-        """
-        wanted = [
-            replace(one, draft=self._draft(known[one.item_id], one.max_tokens))
-            for one in requests
-            if one.item_id in known
-        ]
-        loop = self._loop(watch, known)
-
-        def run(lines: list[Line]) -> list[None]:
-            loop.look(lines)
-            return []
-
-        careful = Backoff(run, _halves, lambda line: line[0][0].item_id, self.desk.account.notes)
-        for session in self._sessions(wanted, self.desk.budget):
-            for batch in session.batches:
-                list(careful(batch))
-
     def _record(self, answer: Answer, stops: Sequence[str]) -> Generation:
         request = answer.request
         return Generation(
@@ -231,17 +146,3 @@ class TextQuestions:
             prompt_tokens=len(request.prompt),
             sample=request.sample,
         )
-
-
-def _is_text(line: Line) -> bool:
-    """Whether a line's answers are better kept on one copy of what their prompts share."""
-    requests, packed = line
-    grown = tokens_on_text(line, len(requests)) - packed.trunk
-    return len(requests) > 1 and packed.trunk >= TEXT_AT_LEAST and packed.trunk >= grown
-
-
-def _halves(line: Line) -> list[Line]:
-    """Divide a packed row into two that are read apart."""
-    requests, _ = line
-    halves = [requests[: len(requests) // 2], requests[len(requests) // 2 :]]
-    return [(half, pack([one.prompt + one.draft for one in half])) for half in halves if half]

@@ -14,7 +14,7 @@ import torch
 
 from harness.errors import RunError
 from harness.hf_engine.packing import Packed
-from harness.hf_engine.read import TRUNK_ALONE
+from harness.hf_engine.read import takes_two_steps
 
 __all__ = ["Backoff", "Budget", "out_of_memory", "plan", "plan_rows", "release_memory", "too_large"]
 
@@ -60,8 +60,8 @@ def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
 
 def plan_rows(rows: Sequence[Packed], budget: Budget) -> list[list[int]]:
     """Split packed rows into batches: trees with long trunks alone, other trees together, sequences together."""
-    alone = [index for index, row in enumerate(rows) if not row.single and row.trunk >= TRUNK_ALONE]
-    trees = [index for index, row in enumerate(rows) if not row.single and row.trunk < TRUNK_ALONE]
+    alone = [index for index, row in enumerate(rows) if takes_two_steps(row)]
+    trees = [index for index, row in enumerate(rows) if not row.single and not takes_two_steps(row)]
     plain = [index for index, row in enumerate(rows) if row.single]
     batches = [[index] for index in sorted(alone, key=lambda index: -len(rows[index].tokens))]
     for kind in (trees, plain):
