@@ -18,7 +18,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,30 +175,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         one for one in cases(tokenizer, args.data, quick=args.quick) if not args.cases or one["name"] in args.cases
     ]
     models = models_of(model, max(case["models"] for case in wanted))
-    report["cases"] = measured_cases(wanted, models, tokenizer, args, report["peak_flops"])
-    report["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    if args.out:
-        write(args.out / args.device.partition(":")[0], report)
+    report["cases"] = []
+    for case in measured_cases(wanted, models, tokenizer, args, report["peak_flops"]):
+        report["cases"].append(case)
+        report["minutes"] = round((time.perf_counter() - began) / 60, 1)
+        if args.out:  # after every case: who has to stop it keeps what there is
+            write(args.out / args.device.partition(":")[0], report)
     print(json.dumps(report) if args.json else table(report))
     return 0
 
 
 def measured_cases(
     wanted: Sequence[Case], models: Sequence[Any], tokenizer: Any, args: argparse.Namespace, peak: float
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Measure case after case."""
     named = models[0].named_parameters()
     body = sum(weight.numel() for name, weight in named if "embed" not in name and "head" not in name)
     sizes: dict[str, Any] = {}
-    found = []
     for case in wanted:
         print(f"{case['name']}: {len(case['items'])} items ...", file=sys.stderr, flush=True)
         one = compare(case, models, tokenizer, args, sizes)
         speed = one.get("prefill_tokens_per_second", 0.0)
         one["prefill_share_of_peak"] = round(2 * body * speed / peak, 4)
         print(f"{case['name']}: {one['ratio']} times faster", file=sys.stderr, flush=True)
-        found.append(one)
-    return found
+        yield one
 
 
 def write(path: Path, report: dict[str, Any]) -> None:

@@ -88,8 +88,7 @@ ABOUT = (
     "size at which it is fastest here, found by trying for each kind of question. Times and ratios are medians over "
     "{turns} turns, with the smallest and largest beside them. Prefill and decode are tokens per second of our passes, "
     "`of peak` is the prefill's share of the matrix product's speed, and memory is what came on top of the loaded "
-    "models. The largest gap is between log-probabilities of choices. A step of several answers on one text counts as "
-    "prefill."
+    "models. The largest gap is between log-probabilities of choices."
 )
 
 

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import psutil
 import torch
 
 from harness.hf_engine import HFEngine
 from harness.hf_engine.divergence import Comparer, Recorder
+from harness.hf_engine.slots import Room
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
 __all__ = ["Cost", "best_batch", "differences", "measured", "models_of", "ours", "peak_of_device", "rates", "theirs"]
@@ -212,24 +214,40 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def rates(model: Any, tokenizer: Any, items: Sequence[Item], device: str) -> dict[str, float]:
-    """Give tokens per second of our engine's passes: those that read prompts, and those that write a token a row."""
+    """Give tokens per second of our engine's passes: those that read prompts, and the steps that write answers.
+
+    An answer's first token comes out of the pass that reads its prompt.
+    """
     engine = HFEngine(model, tokenizer, NO_PROOF, device=device)
     language_model = engine.desk.model
-    forward, spent = language_model.forward, {"prefill": [0, 0.0], "decode": [0, 0.0]}
+    forward, step = language_model.forward, Room.forward
+    seconds = {"prefill": 0.0, "decode": 0.0}
+    read, kind = 0, "prefill"
 
     def timed(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
+        nonlocal read
         began = time.perf_counter()
         hidden = forward(ids, **rest)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        kind = spent["decode" if ids.shape[1] == 1 else "prefill"]
-        kind[0] += ids.numel()
-        kind[1] += time.perf_counter() - began
+        seconds[kind] += time.perf_counter() - began
+        read += ids.numel() if kind == "prefill" else 0
         return hidden
 
+    def stepped(*given: Any) -> torch.Tensor:
+        nonlocal kind
+        kind = "decode"
+        try:
+            return step(*given)
+        finally:
+            kind = "prefill"
+
     language_model.forward = timed  # type: ignore[method-assign]
-    list(engine.answer(items, GREEDY))
-    return {f"{name}_tokens_per_second": count / seconds for name, (count, seconds) in spent.items() if count}
+    with mock.patch.object(Room, "forward", stepped):
+        list(engine.answer(items, GREEDY))
+    written = engine.usage().output_tokens - sum(one.kind == "generate" for one in items)
+    counts = {"prefill": read, "decode": written}
+    return {f"{name}_tokens_per_second": counts[name] / spent for name, spent in seconds.items() if spent}
 
 
 def peak_of_device(device: str, dtype: torch.dtype) -> float:
