@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import subprocess
+import sys
 
 from harness.errors import UsageError
 
@@ -40,11 +42,15 @@ def resolve_device(name: str) -> str:
 
 
 def memory_bytes(device: str) -> int:
-    """Give how much memory a resolved device has, in bytes, whatever uses it now."""
-    if device.startswith("cuda"):
-        import torch
+    """Give how much memory a resolved device has, in bytes, whatever uses it now; 0 where that cannot be found out.
 
-        return int(torch.cuda.get_device_properties(device).total_memory)
+    A GPU is asked by a process of its own: who asks holds a part of its memory until it ends, and where a device takes
+    one process at a time, nobody else gets in.
+    """
+    if device.startswith("cuda"):
+        code = f"import torch; print(torch.cuda.get_device_properties({device!r}).total_memory)"
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        return int(asked.stdout) if asked.returncode == 0 else 0
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     slices = {
         "chat": generation(asked, tokenizer, args.tokens),
         "few-shot": fewshot(asked[: args.texts // 2], args.tokens),
-        "haystack": haystack(1, tokenizer, tokens=1000),
+        "haystack": haystack(1, tokenizer, tokens=1500),
     }
     found = {}
     for name, items in slices.items():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import psutil
 import pytest
+import torch
 
-from harness.devices import keep_freed_memory, resolve_device
+from harness.devices import keep_freed_memory, memory_bytes, resolve_device
 from harness.errors import UsageError
 
 KEEPS = """
@@ -50,3 +52,17 @@ def test_a_device_that_is_not_there_is_said(name, said):
     """A name that torch does not know, and a CUDA device that it does not see, each name the key and the remedy."""
     with pytest.raises(UsageError, match=f"execution.device: '{name}' {said}.*write auto"):
         resolve_device(name)
+
+
+def test_the_memory_of_this_machine_is_what_others_say():
+    """All of it, whatever is free."""
+    assert memory_bytes("cpu") == psutil.virtual_memory().total
+
+
+def test_a_gpu_is_asked_by_another_process():
+    """Its memory, without a CUDA context in this one; nothing where there is no such device."""
+    held = torch.cuda.is_initialized()
+    assert memory_bytes("cuda:99") == 0
+    if torch.cuda.is_available():
+        assert memory_bytes("cuda:0") > 1 << 30
+    assert torch.cuda.is_initialized() == held

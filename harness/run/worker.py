@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.hf_engine import HFEngine, Shortcuts
     from harness.hf_engine.traces import Beside, Compares, Records
 
-__all__ = ["Answered", "Ask", "Closed", "Diverged", "Finished", "Job", "Ready", "Refused", "Traces", "serve"]
+__all__ = ["Answered", "Ask", "Closed", "Diverged", "Finished", "Job", "Model", "Ready", "Refused", "Traces", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
