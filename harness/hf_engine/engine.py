@@ -54,11 +54,7 @@ class HFEngine:
         shortcuts: Shortcuts = ALL,
     ) -> None:
         language_model = LanguageModel(model, device)
-        notes = (
-            []
-            if language_model.takes_trees
-            else [f"shared beginnings were read again and again: {language_model.path_note}"]
-        )
+        notes = [] if language_model.takes_trees else [f"no beginnings were shared: {language_model.path_note}"]
         possible = Shortcuts(
             share_prefixes=shortcuts.share_prefixes and language_model.takes_trees,
             continuous=shortcuts.continuous and language_model.takes_trees,
