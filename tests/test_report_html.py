@@ -576,3 +576,29 @@ def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, mo
         "model-index-int8.yaml", "model-index-nf4.yaml",
     }  # fmt: skip
     assert not (tmp_path / SIDE_FILE).exists()
+
+
+def test_divergence_is_drawn_where_there_are_positions_with_plain_numbers_beside_it():
+    """Over a wide range on a log scale, whose every label is a number; a control of nothing but zeros is said to be."""
+    wide = {
+        "control": [("0", 0.0), ("1-3", 0.0)],
+        "int8": [("0", 0.003), ("1-3", 0.01)],
+        "nf4": [("0", 0.3), ("1-3", 0.2)],
+    }
+    drawn = report_charts.divergence(wide, key="k", title="Divergence in math")
+    assert "$" not in drawn
+    assert "mathdefault" not in drawn
+    assert ">control (0)<" in drawn
+    assert ">int8<" in drawn
+
+
+def test_choices_have_no_picture_of_their_divergence():
+    """They have rows, and a sentence in place of empty axes."""
+    judged = report_data.judgement()
+    evidence = report_data.evidence(judged)
+    rows = tuple(dataclasses.replace(one, slice="choices", position="") for one in evidence.divergence)
+    page = html_report(judged, dataclasses.replace(evidence, divergence=rows)).html
+    section = page[page.index('id="divergence"') : page.index('id="flips"')]
+    assert "Choices have no token positions" in section
+    assert "<svg" not in section
+    assert section.count("<tr>") > 1

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from harness.judge.verdicts import CandidateVerdict, Cliff, StratumVerdict, Verdict
 from harness.report import words
@@ -312,11 +312,13 @@ def divergence(series: Mapping[str, Sequence[tuple[str, float]]], *, key: str, t
             values = [max(value, 0.0) for _, value in found]
             tint, marker = colour(f"series-{index % 6}"), _SERIES_MARKERS[(index + 1) % 6]
             dash = _DASHES[(index + 1) % 6]
-            axes.plot(places, values, color=tint, marker=marker, linestyle=dash, label=label(name, 24))
+            said = label(name, 24) if any(values) else f"{label(name, 24)} (0)"  # a zero has no place on a log scale
+            axes.plot(places, values, color=tint, marker=marker, linestyle=dash, label=said)
         values = [value for found in series.values() for _, value in found if value > 0 and math.isfinite(value)]
         if values and max(values) / min(values) > 20:  # noqa: PLR2004 - int8 and int4 on one picture
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(range(len(buckets)), [label(bucket, 14) for bucket in buckets])
         axes.set_xlabel("token position")
         axes.set_ylabel("mean KL, nats per token")

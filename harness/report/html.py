@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -113,7 +113,7 @@ def _pictures(judgement: Judgement, evidence: Evidence, keys: Iterator[str]) -> 
         if any(one.averages for one in judgement.candidates)
         else None,
         "divergences": [
-            (label, rows, _svg(charts.divergence(series, key=next(keys), title=f"Divergence in {label}")))
+            (label, rows, _divergence(label, series, next(keys)))
             for label, series, rows in page.divergence_groups(evidence)
         ],
         "frontiers": [_frontier(one, next(keys)) for one in page.cost_points(judgement, evidence)],
@@ -130,6 +130,13 @@ def _forest(candidate: CandidateVerdict, keys: Iterator[str]) -> tuple[Candidate
 def _frontier(cost: page.CostPoint, key: str) -> Markup:
     title = f"Average change against {cost.measure}"
     return _svg(charts.frontier(cost.points, key=key, axis=cost.measure, title=title))
+
+
+def _divergence(label: str, series: Mapping[str, Sequence[tuple[str, float]]], key: str) -> Markup | None:
+    """Draw divergence by position; choices have none."""
+    if not any(series.values()):
+        return None
+    return _svg(charts.divergence(series, key=key, title=f"Divergence in {label}"))
 
 
 def _svg(text: str) -> Markup:
