@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import subprocess
 import sys
 
@@ -51,7 +50,9 @@ def memory_bytes(device: str) -> int:
         code = f"import torch; print(torch.cuda.get_device_properties({device!r}).total_memory)"
         asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         return int(asked.stdout) if asked.returncode == 0 else 0
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def keep_freed_memory() -> None:

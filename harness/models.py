@@ -12,8 +12,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from harness.digests import WEIGHT_SUFFIXES, tokenizer_digest, weights_digest
 from harness.errors import ModelError
 from harness.smollm2 import smollm2_checkpoint
@@ -113,6 +111,8 @@ def loaded_bytes(folder: Path, float_bytes: int) -> int | None:
 
     From the headers of its safetensors files; None where there are none.
     """
+    from safetensors import safe_open
+
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:

@@ -33,6 +33,9 @@ HEAD = "head.safetensors"
 class Records:
     """Answers as the baseline and leaves its traces in a folder, the first `tokens` tokens of every answer."""
 
+    aside = 0.0
+    """Seconds that another model took: none."""
+
     def __init__(self, engine: HFEngine, folder: Path, tokens: int, left_out: frozenset[str]) -> None:
         self._engine, self._folder, self._tokens, self._left_out = engine, folder, tokens, left_out
         with _explained(folder):
@@ -58,6 +61,9 @@ class Compares:
 
     The baseline's answers are drafts for the candidate's.
     """
+
+    aside = 0.0
+    """Seconds that another model took: none."""
 
     def __init__(self, engine: HFEngine, folder: Path, tokens: int) -> None:
         self._engine, self._folder, self._tokens = engine, folder, tokens

@@ -327,7 +327,7 @@ def _answer(connection: Connection, engine: Engine, tracer: Records | Compares |
 
 def _aside(tracer: Records | Compares | Beside | None) -> float:
     """Give the seconds so far that were another model's."""
-    return getattr(tracer, "aside", 0.0)
+    return 0.0 if tracer is None else tracer.aside
 
 
 def _versions() -> dict[str, str]:
