@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 from harness.config import Rehearsal, Variant
 from harness.devices import keep_freed_memory
-from harness.divergence import Divergence
 from harness.engine import Engine, Usage
 from harness.errors import NonFinite, QuantcliffError
 from harness.records import Item, Proof, Response, Settings, Timing
+from harness.store.divergence import Divergence
 
 if TYPE_CHECKING:
     from harness.hf_engine import HFEngine, Shortcuts
