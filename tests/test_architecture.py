@@ -48,7 +48,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "doctor_models",
         "quantize.checkpoints_worker",
         "tail_events*",
-        "store*",
+        "proof",
     ),
     # parts of judging, of loading a model, of keeping a run
     (
@@ -57,11 +57,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "judge.pairing",
         "judge.rules",
         "judge.sequential",
-        "proof",
         "quantize.calibration",
         "digests",
         "smollm2",
         "engine",
+        "store*",
     ),
     (
         "judge.averages",
@@ -73,6 +73,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "judge.answer_pairs",
         "judge.tail_rates",
         "judge.divergence_evidence",
+        "judge.sides",
         "filler",
         "models",
         "slices*",

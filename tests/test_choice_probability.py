@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from scipy import special
 from harness.judge import choice_probability, compare, gate
 from harness.judge.evidence import Evidence
 from harness.judge.rules import Rules
-from harness.judge.verdicts import judgement_from_json
 from harness.records import ChoiceLogprobs, Generation, Item
 from harness.report.html import html_report
 from harness.report.markdown import markdown_report
@@ -105,10 +103,9 @@ def test_questions_on_one_text_are_judged_as_one_source():
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
 
 
-def test_reports_and_files_hold_it_and_give_it_back():
-    """JSON there and back is the same; CSV has its columns; terminal, markdown and page have its table."""
+def test_reports_and_files_hold_it():
+    """CSV has its columns; terminal, markdown and page have its table."""
     _, seen = _judged(0.3)
-    assert judgement_from_json(json.loads(json.dumps(seen.to_json()))) == seen
     found = seen.candidates[0].strata[0].choice_probability
     assert found is not None
     heading, row = comparisons_csv(seen).splitlines()

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import making
 import private_runs
 import pytest
 from private_runs import PLAIN, call, holding, own_word
@@ -15,6 +16,7 @@ from harness.judge import judging, run_evidence
 from harness.records import Item, Scored
 from harness.store import erasing
 from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,7 @@ def test_a_whole_source_is_erased_at_once(made: Path, capsys: pytest.CaptureFixt
     """With --cluster all items of a source go; with --item the others that share it are pointed out."""
     path = made / "items" / "multi_hop_math.jsonl"
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    for line in lines[:3]:
-        line["cluster"] = "customer 7"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    making.rewrite(path, lambda at, line: line.update(cluster="customer 7") if at < 3 else None)
     assert call("erase", made, "--item", lines[0]["id"]) == ExitCode.PASS
     assert "left alone: 2 item(s) that share a source" in capsys.readouterr().out
     assert call("erase", made, "--cluster", "customer 7") == ExitCode.PASS
@@ -153,5 +153,6 @@ def test_an_erased_item_is_shown_as_such(made: Path, capsys: pytest.CaptureFixtu
     assert call("show", made, item.id) == ExitCode.PASS
     assert "The texts of this item are not stored" in capsys.readouterr().out
     assert "The texts of 1 item(s) were erased." in (made / "report.html").read_text(encoding="utf-8")
-    evidence = run_evidence.evidence(RunDir(made), judging.judged(RunDir(made)))
+    record = load_run(RunDir(made))
+    evidence = run_evidence.evidence(record, judging.judge(record))
     assert [one.stored for one in evidence.flips if one.item_id == item.id] == [False]

@@ -14,7 +14,6 @@ from harness.errors import ConfigError, NotComparable
 from harness.judge import compare, gate
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.verdicts import judgement_from_json
 from harness.tail_events.pairs import Cell as EventCell
 
 RULES = Rules.from_flags(margin=0.05)
@@ -223,11 +222,10 @@ def test_the_last_margin_that_fits_holds():
     assert [rules.margin(*place) for place in (("s", "a"), ("s", "b"), ("t", "a"), ("u", "a"))] == [0.2, 0.1, 0.4, 0.02]
 
 
-def test_a_judgement_is_plain_json_and_comes_back():
-    """Every name of the documented object is there, and reading it back gives the same object."""
+def test_a_judgement_is_plain_json():
+    """Every name of the documented object is there."""
     found = _judged(_candidate("int4", lost=15), control=_candidate("control"))
     text = json.dumps(found.to_json(), allow_nan=False)
-    assert json.dumps(judgement_from_json(json.loads(text)).to_json()) == text
     data = json.loads(text)
     assert {"verdict", "exit_code", "policy", "candidates"} <= data.keys()
     names = (

@@ -100,7 +100,10 @@ def test_token_ids_are_texts_too(runs: dict[str, Path], mode: str) -> None:
 def test_the_verdict_is_the_same_to_the_byte_in_every_mode(runs: dict[str, Path]) -> None:
     """Everything that is made from scores alone has the same bytes, whatever was kept of the texts."""
     for name in JUDGED:
-        full, *others = ((runs[mode] / name).read_bytes() for mode in MODES)
+        files = [(runs[mode] / name).read_bytes() for mode in MODES]
+        if name == "manifest.json":  # which also has a digest of run.json, and so of the mode
+            files = [json.dumps(json.loads(text)["variants"]).encode() for text in files]
+        full, *others = files
         assert others == [full, full], name
     assert json.loads((runs["full"] / "verdict.json").read_bytes())["verdict"] == "fail"
 

@@ -233,5 +233,5 @@ def test_a_foreign_comparison_is_not_written_over_a_runs_own(tmp_path, capsys):
     assert foreign(tmp_path, "--output", tmp_path) == 2
     assert "a run lies there" in capsys.readouterr().err
     assert cli._run(["compare", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
-    assert "the reports of a run lie in" in capsys.readouterr().err
+    assert "--output: for files of other tools" in capsys.readouterr().err
     assert not (tmp_path / "comparisons.json").exists()

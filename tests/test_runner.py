@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 import yaml
 
@@ -27,6 +28,7 @@ from harness.run import runner
 from harness.run.progress import QuietProgress
 from harness.store import files as run_files
 from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
 
@@ -58,8 +60,15 @@ def run(data: dict[str, Any], folder: Path, shard: Shard | None = None) -> RunDi
 
 def judge(directory: RunDir) -> dict[str, bytes]:
     """Judge a run, and give the bytes of what was written."""
-    judging.write(directory, judging.judge(directory))
-    return {name: (directory.path / name).read_bytes() for name in JUDGED}
+    judging.write(directory, judging.judge(load_run(directory)))
+    return judged_files(directory)
+
+
+def judged_files(directory: RunDir) -> dict[str, bytes]:
+    """The bytes of what judging wrote, and what the manifest says of the variants."""
+    variants = json.loads((directory.path / "manifest.json").read_bytes())["variants"]
+    files = {name: (directory.path / name).read_bytes() for name in JUDGED}
+    return files | {"manifest.json": json.dumps(variants).encode()}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,7 @@ def whole(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def test_a_run_tells_the_damaged_candidate_from_the_sound_one(whole: RunDir) -> None:
     """nf4 fails in the slice where it lost answers and passes in the other; int8 passes; the gate fails."""
-    judgement = judging.judged(whole)
+    judgement = judging.judge(load_run(whole))
     verdicts = {(one.name, stratum.slice): stratum.verdict for one in judgement.candidates for stratum in one.strata}
     assert {one.name: one.verdict for one in judgement.candidates} == {"int8": "pass", "nf4": "fail"}
     assert verdicts["nf4", "multi_hop_math"] == "fail"
@@ -95,10 +104,10 @@ def test_shards_join_to_the_same_verdict(whole: RunDir, tiny_llama: Path, tmp_pa
     directory = run(config(tiny_llama), tmp_path, Shard(1, 3))
     run(config(tiny_llama), tmp_path, Shard(3, 3))
     with pytest.raises(Incomplete, match=r"1 of 3 shard\(s\) incomplete \(2/3\)"):
-        judging.judge(directory)
+        judging.judge(load_run(directory))
     assert not (directory.path / "manifest.json").exists()
     run(config(tiny_llama), tmp_path, Shard(2, 3))
-    assert judge(directory) == {name: (whole.path / name).read_bytes() for name in JUDGED}
+    assert judge(directory) == judged_files(whole)
 
 
 def test_a_line_cut_short_and_a_lost_unit_are_answered_again(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
@@ -109,10 +118,10 @@ def test_a_line_cut_short_and_a_lost_unit_are_answered_again(whole: RunDir, tiny
     path.write_bytes(original[: len(original) // 2])
     (copy.path / "shards" / "1of1.json").unlink()
     with pytest.raises(Incomplete, match="1 of 1 shard"):
-        judging.judge(copy)
+        judging.judge(load_run(copy))
     run(config(tiny_llama), tmp_path)
     assert path.read_bytes() == original
-    assert judge(copy) == {name: (whole.path / name).read_bytes() for name in JUDGED}
+    assert judge(copy) == judged_files(whole)
 
 
 def test_missing_answers_are_never_judged(whole: RunDir, tmp_path: Path) -> None:
@@ -122,7 +131,7 @@ def test_missing_answers_are_never_judged(whole: RunDir, tmp_path: Path) -> None
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-3]))
     with pytest.raises(Incomplete, match=r"int8 lacks answers to 3 items"):
-        judging.judge(copy)
+        judging.judge(load_run(copy))
 
 
 def test_a_config_changed_between_is_refused_and_loses_nothing(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
@@ -140,9 +149,7 @@ def test_answers_to_another_version_of_an_item_are_refused(whole: RunDir, tiny_l
     """An answer whose item has changed since is not counted for the new item."""
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
     path = copy.results_path("nf4", "typical", Shard())
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines[0]["item_digest"] = "0" * 16
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    making.rewrite(path, lambda at, line: line.update(item_digest="0" * 16) if at == 0 else None)
     with pytest.raises(StoreError, match="another version of item"):
         run(config(tiny_llama), tmp_path)
 
@@ -159,7 +166,7 @@ def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -
     slices = [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, **sizes}]
     data = config(tiny_llama, execution={"looks": 5}, slices=slices)
     directory = run(data, tmp_path)
-    judgement = judging.judge(directory)
+    judgement = judging.judge(load_run(directory))
     nf4 = next(one for one in judgement.candidates if one.name == "nf4")
     assert {stratum.verdict for stratum in nf4.strata} == {"fail"}
     assert all(stratum.n < stratum.items_planned == 300 for stratum in nf4.strata)
@@ -175,7 +182,7 @@ def test_a_candidate_that_cannot_be_loaded_is_not_judged_and_the_others_are(tiny
     data = config(tiny_llama)
     data["candidates"][1] = {"name": "gptq", "model": str(tmp_path / "absent"), "quantization": "gptq"}
     directory = run(data, tmp_path)
-    judgement = judging.judge(directory)
+    judgement = judging.judge(load_run(directory))
     assert {one.name: one.verdict for one in judgement.candidates} == {"int8": "pass", "gptq": "not_judged"}
     assert judgement.exit_code == 4
     assert "there is no such directory" in judgement.candidates[1].reasons[0]
@@ -281,7 +288,7 @@ def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
         with pytest.raises(Incomplete, match=r"bf16: the process that ran it ended with signal 9"):
             run(data, tmp_path)
     directory = run(data, tmp_path)
-    assert judging.judge(directory).exit_code == judging.judged(whole).exit_code
+    assert judging.judge(load_run(directory)).exit_code == judging.judge(load_run(whole)).exit_code
 
 
 def test_nan_logits_stop_that_variant_with_the_items_id(tiny_llama: Path, tmp_path: Path) -> None:
@@ -298,7 +305,7 @@ def test_nan_logits_stop_that_variant_with_the_items_id(tiny_llama: Path, tmp_pa
     data["candidates"] = [{"name": "broken", "model": str(broken)}]
     data["slices"] = [{"name": "typical", "items": 5, "gating": False}]
     directory = run(data, tmp_path)
-    (candidate,) = judging.judge(directory).candidates
+    (candidate,) = judging.judge(load_run(directory)).candidates
     assert candidate.verdict == "not_judged"
     assert "quantcliff_" in candidate.reasons[0]
 
@@ -316,7 +323,7 @@ def test_several_answers_to_an_item_are_one_score(tiny_llama: Path, tmp_path: Pa
     assert {len(scores) for scores in by_item.values()} == {4}
     assert any(0.0 < sum(scores) < 4.0 for scores in by_item.values())
     mean = sum(sum(scores) / 4 for scores in by_item.values()) / len(by_item)
-    int8, nf4 = judging.judged(directory).candidates
+    int8, nf4 = judging.judge(load_run(directory)).candidates
     assert sum(one.n for one in int8.strata) == len(by_item) == 120
     assert sum((one.baseline_mean or 0.0) * one.n for one in int8.strata) / 120 == pytest.approx(mean)
     # One answer of the four taken away is an answer that is missing.
@@ -324,7 +331,7 @@ def test_several_answers_to_an_item_are_one_score(tiny_llama: Path, tmp_path: Pa
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(Incomplete, match="nf4 lacks answers to 1 items"):
-        judging.judge(directory)
+        judging.judge(load_run(directory))
     path.write_bytes(b"".join(lines))
     # The same seed on both sides: what is not damaged answers the same, sample by sample.
     assert [(one.lost, one.gained, one.verdict) for one in int8.strata] == [(0, 0, "pass")] * 2

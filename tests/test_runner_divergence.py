@@ -22,6 +22,7 @@ from harness.store import erasing
 from harness.store.divergence import summarise
 from harness.store.rundir import RunDir, Shard
 from harness.store.traces import DivergenceFile, Tracing, divergences, traces_folder
+from harness.store.whole import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +80,7 @@ def test_every_answer_is_compared_and_the_traces_are_gone(whole: RunDir) -> None
     """Control and candidates have a divergence for every item, of 16 tokens at most; nothing is left of the traces."""
     items = {item.id: item for item in whole.items()}
     for name in ("control", "nf4", "int8"):
-        found, why = divergences(whole, name)
+        found, why = divergences(whole, name, 1)
         assert (sorted(one.item_id for one in found), why) == (sorted(items), [])
         assert max(len(one.kl) for one in found) == 16
     assert not list(whole.path.glob("*/traces-*"))
@@ -88,15 +89,15 @@ def test_every_answer_is_compared_and_the_traces_are_gone(whole: RunDir) -> None
 
 def test_rounding_diverges_and_the_control_does_not(whole: RunDir) -> None:
     """The A/A pass has a KL of nothing or next to it; 8 bits have more, and 4 bits most."""
-    means = {name: summarise(divergences(whole, name)[0]).kl for name in ("control", "int8", "nf4")}
+    means = {name: summarise(divergences(whole, name, 1)[0]).kl for name in ("control", "int8", "nf4")}
     assert 0 <= means["control"] < means["int8"] < means["nf4"]
     assert means["nf4"] > 3 * means["int8"]
 
 
 def test_the_report_holds_divergence_by_stratum_and_position(whole: RunDir) -> None:
     """Rows for every stratum with errors by cluster, by position for free text, the A/A floor beside; no verdict."""
-    judgement = judging.judge(whole)
-    rows = run_evidence.evidence(whole, judgement).divergence
+    judgement = judging.judge(load_run(whole))
+    rows = run_evidence.evidence(load_run(whole), judgement).divergence
     nf4 = {(row.slice, row.stratum, row.position): row for row in rows if row.candidate == "nf4"}
     strata = {(item.slice, item.stratum) for item in whole.items()}
     assert strata <= {place[:2] for place in nf4}
@@ -118,8 +119,8 @@ def test_divergence_decides_nothing(whole: RunDir, tmp_path: Path) -> None:
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "far"))
     for folder in copy.path.glob("*/divergence"):
         shutil.rmtree(folder)
-    assert judging.judge(copy) == judging.judge(whole)
-    assert run_evidence.evidence(copy, judging.judge(copy)).divergence == ()
+    assert judging.judge(load_run(copy)) == judging.judge(load_run(whole))
+    assert run_evidence.evidence(load_run(copy), judging.judge(load_run(copy))).divergence == ()
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_the_baseline_beside_measures_what_its_traces_do(whole: RunDir, tiny_lla
     found = written(beside)
     assert len([name for name in found if "/divergence/" in name]) == 3
     assert found == written(whole)
-    notes = run_evidence.evidence(beside, judging.judge(beside)).notes
+    notes = run_evidence.evidence(load_run(beside), judging.judge(load_run(beside))).notes
     assert {note.partition(":")[0] for note in notes if "the baseline lay beside" in note} == {"control", "nf4", "int8"}
     path = beside.path / "int8" / "divergence" / "1of1.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
@@ -204,7 +205,7 @@ def test_without_texts_no_trace_ever_lies_in_the_run(
     assert any(seen)
     assert all(path.startswith(str(tmp_path / "temporary")) for paths in seen for path in paths)
     assert not list(tmp_path.rglob("*.safetensors"))
-    assert len(divergences(directory, "nf4")[0]) == len(directory.items())
+    assert len(divergences(directory, "nf4", 1)[0]) == len(directory.items())
 
 
 def test_an_erasure_takes_the_traces_too(whole: RunDir, tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_an_erasure_takes_the_traces_too(whole: RunDir, tmp_path: Path) -> None:
     assert done.traces == 1
     assert not folder.exists()
     assert "1 trace(s)" in " ".join(erasing.told(done))
-    assert len(divergences(copy, "nf4")[0]) == len(copy.items())
+    assert len(divergences(copy, "nf4", 1)[0]) == len(copy.items())
 
 
 def test_the_plan_bounds_the_disk(tiny_llama: Path) -> None:

@@ -244,7 +244,7 @@ def test_slurm_shards_give_one_verdict(slurm, tiny_llama, tmp_path):
     """
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(rehearsal(tiny_llama), sort_keys=False))
     quantcliff = str(Path(sys.executable).with_name("quantcliff"))
-    env = {**slurm, "QUANTCLIFF": quantcliff, "DEVICE": "cpu", "WAIT": "1"}
+    env = {**slurm, "QUANTCLIFF": quantcliff, "DEVICE": "cpu", "WAIT": "1", "RUN_OPTIONS": "--rehearsal-ok"}
     done = bash("slurm_array.sbatch", "my.yaml", "out", "2", env=env, cwd=tmp_path)
     assert [job["codes"] for job in jobs(env)] == [[0, 0], [1]], done.stderr
     assert done.returncode == 1

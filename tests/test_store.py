@@ -13,6 +13,7 @@ import pytest
 from harness.errors import ExitCode, StoreError
 from harness.records import Generation, Item, Scored, canonical_json, item_from_json, scored_from_json, to_json
 from harness.store.rundir import Appender, RunDir, Shard, atomic_write, read_lines
+from harness.store.units import plan_units
 
 ITEM = Item(
     id="t/1",
@@ -27,6 +28,7 @@ ITEM = Item(
     stop=("\n",),
     doc={"question": "?", "nested": {"a": [1, 2]}},
 )
+UNITS = plan_units([ITEM], 1, 1)
 PLAN = {"config": {"name": "trial", "seed": 1}, "slices": ["s"]}
 
 
@@ -39,7 +41,7 @@ def scored(unit: int, item_id: str = "t/1") -> Scored:
 def begun(tmp_path: Path, shard: Shard | None = None) -> RunDir:
     """A run directory with one item."""
     directory = RunDir(tmp_path / "run")
-    directory.begin(PLAN, [ITEM], shard or Shard())
+    directory.begin(PLAN, [ITEM], shard or Shard(), UNITS)
     return directory
 
 
@@ -56,7 +58,7 @@ def test_a_line_cut_short_is_left_out_and_taken_away(tmp_path: Path) -> None:
     """A kill in the middle of a write leaves a file that is read up to its last whole line, and cleaned."""
     directory = begun(tmp_path)
     path = directory.results_path("v", "s", Shard())
-    appender = Appender(path)
+    appender = Appender(path, "v")
     appender.append(to_json(scored(0)))
     appender.append(to_json(scored(1, "t/2")))
     appender.close()
@@ -80,16 +82,16 @@ def test_another_config_is_refused_with_the_keys_that_changed(tmp_path: Path) ->
     directory = begun(tmp_path)
     changed = {**PLAN, "config": {"name": "trial", "seed": 2}}
     with pytest.raises(StoreError, match=r"results of another config \(seed changed\): give another --output"):
-        directory.begin(changed, [ITEM], Shard())
-    directory.begin(PLAN, [ITEM], Shard())
+        directory.begin(changed, [ITEM], Shard(), UNITS)
+    directory.begin(PLAN, [ITEM], Shard(), UNITS)
 
 
 def test_another_number_of_shards_is_refused(tmp_path: Path) -> None:
     """Work that is split in two is not split in three."""
     directory = begun(tmp_path, Shard(1, 2))
-    directory.begin(PLAN, [ITEM], Shard(2, 2))
+    directory.begin(PLAN, [ITEM], Shard(2, 2), UNITS)
     with pytest.raises(StoreError, match=r"split into 2 shard\(s\), not 3: use --shard i/2"):
-        directory.begin(PLAN, [ITEM], Shard(1, 3))
+        directory.begin(PLAN, [ITEM], Shard(1, 3), UNITS)
 
 
 def test_a_directory_that_is_no_run_is_not_written_into(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 
 from harness import report
@@ -19,6 +20,7 @@ from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
 from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run, write_manifest
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def run(data: dict[str, Any], folder: Path) -> RunDir:
     experiment = parse(data)
     directory = RunDir(folder / experiment.name)
     runner.run(run_plan.make_plan(experiment, "tails.yaml"), directory, Shard(), QuietProgress())
-    judging.write(directory, judging.judge(directory))
+    judging.write(directory, judging.judge(load_run(directory)))
     return directory
 
 
@@ -61,14 +63,14 @@ def whole(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def rates(directory: RunDir, candidate: str, kind: str) -> list[TailRate]:
     """A candidate's rates of a kind."""
-    judgement = judging.judged(directory)
+    judgement = judging.judge(load_run(directory))
     (found,) = [one for one in (*judgement.candidates, judgement.control) if one and one.name == candidate]
     return [one for one in found.tail_events if one.kind == kind]
 
 
 def test_a_candidate_fails_by_its_tail_events_alone(whole: RunDir) -> None:
     """nf4 passes every gating score, and fails because a fifth of its answers are empty; int8 passes."""
-    judgement = judging.judged(whole)
+    judgement = judging.judge(load_run(whole))
     assert (judgement.verdict, judgement.exit_code) == ("fail", 1)
     assert {one.name: one.verdict for one in judgement.candidates} == {"int8": "pass", "nf4": "fail"}
     nf4 = judgement.candidates[1]
@@ -135,21 +137,20 @@ def test_answers_that_nobody_looked_at_never_pass(whole: RunDir, tmp_path: Path)
     copy = RunDir(tmp_path / "tails")
     for path in copy.path.glob("*/*-1of1.jsonl"):
         if path.parent.name in ("bf16", "int8", "nf4", "control"):
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            kept = [{key: line[key] for key in line if key not in ("signs", "length")} for line in lines]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    judgement = judging.judge(copy)
+            making.rewrite(path, lambda _, line: [line.pop(key) for key in ("signs", "length")])
+    write_manifest(copy)
+    judgement = judging.judge(load_run(copy))
     assert judgement.exit_code == 4
     assert "before anybody looked" in judgement.candidates[0].reasons[0]
-    loose = judging.judge(copy, {"tail_events": {}})
+    loose = judging.judge(load_run(copy), {"tail_events": {}})
     assert loose.exit_code == 0
     assert all(one.verdict is None for one in loose.candidates[0].tail_events)
 
 
 def test_another_policy_gates_the_same_answers(whole: RunDir) -> None:
     """`gate` under other tolerances: none at all and nf4 passes; one for every kind and it fails in each slice."""
-    assert judging.judge(whole, {"tail_events": {}}).exit_code == 0
-    strict = judging.judge(whole, {"tail_events": {"*": 0.3}})
+    assert judging.judge(load_run(whole), {"tail_events": {}}).exit_code == 0
+    strict = judging.judge(load_run(whole), {"tail_events": {"*": 0.3}})
     judged = [one for one in strict.candidates[1].tail_events if one.tolerance is not None]
     assert {one.slice for one in judged} == {"typical"}
     assert {one.verdict for one in judged} == {"pass"}
@@ -165,13 +166,13 @@ def test_a_slice_held_to_a_tolerance_is_asked_to_the_end(tiny_llama: Path, tmp_p
     data["slices"][0] |= {"gating": True, "margin": 0.3}
     data["slices"][1] = {"name": "multi_hop_math", "label": "other", "axes": {"hops": [2]}, "items": 200, "margin": 0.1}
     directory = run(data, tmp_path)
-    judgement = judging.judged(directory)
+    judgement = judging.judge(load_run(directory))
     by_slice = {one.slice: one for one in judgement.candidates[0].strata}
     assert by_slice["other"].n < by_slice["other"].items_planned  # decided early, and spared the rest
     assert by_slice["multi_hop_math"].looks < 4  # decided early by its scores
     (held,) = [one for one in rates(directory, "nf4", "empty") if one.slice == "multi_hop_math"]
     assert (held.n, held.verdict) == (80, "pass")
-    spared = judging.judge(directory, {"tail_events": {"empty": 0.2}}).candidates[0].tail_events
+    spared = judging.judge(load_run(directory), {"tail_events": {"empty": 0.2}}).candidates[0].tail_events
     (open_,) = [one for one in spared if one.slice == "other" and one.kind == "empty"]
     assert open_.verdict == "inconclusive"
     assert "no fair sample" in open_.reason
@@ -200,8 +201,8 @@ def test_unknown_kinds_and_tolerances_are_named(tiny_llama: Path) -> None:
 
 def test_every_report_shows_them(whole: RunDir) -> None:
     """The table of kinds, the failing rate and an offending pair stand in the reports."""
-    judgement = judging.judged(whole)
-    report.write(whole.path, judgement, run_evidence.evidence(whole, judgement))
+    judgement = judging.judge(load_run(whole))
+    report.write(whole.path, judgement, run_evidence.evidence(load_run(whole), judgement))
     text = (whole.path / "report.md").read_text(encoding="utf-8")
     assert "Tail events" in text
     assert "nf4: empty in multi_hop_math, task=chains,hops=1" in text.replace("&#95;", "_")

@@ -19,6 +19,7 @@ from harness.run.progress import QuietProgress
 from harness.sandbox import missing
 from harness.slices import Scorer, load_items
 from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run
 from harness.traffic import BadRows, read_rows
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -320,7 +321,7 @@ def test_weights_and_users_who_left_in_a_whole_run(tiny_llama, tmp_path):
     trial = parse(data)
     directory = RunDir(tmp_path / "own")
     runner.run(run_plan.make_plan(trial, "own.yaml"), directory, Shard(), QuietProgress())
-    (candidate,) = judging.judge(directory).candidates
+    (candidate,) = judging.judge(load_run(directory)).candidates
     verdicts = {one.stratum: one.verdict for one in candidate.strata}
     assert verdicts == {"churned=yes": "fail", "churned=no": "pass"}
     averages = {one.slice: one.delta for one in candidate.averages}

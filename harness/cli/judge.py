@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from harness.cli.shared import EPILOG, Look, judge_run, make_console, output_options, show_judgement
-from harness.errors import ExitCode, UsageError
+from harness.cli.shared import EPILOG, Look, judge_run, make_console, output_options, show_judgement, trust_options
+from harness.errors import ExitCode, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
     from harness.judge.verdicts import Judgement
@@ -61,12 +62,15 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     type=click.Path(path_type=Path),
     help="Directory for the reports on files that other tools wrote; none are written unless given.",
 )
+@trust_options
 @output_options
-def compare(
+def compare(  # noqa: PLR0917
     run: Path | None,
     baseline: Path | None,
     candidates: tuple[str, ...],
     output: Path | None,
+    allow_identical: bool,
+    rehearsal_ok: bool,
     as_json: bool,
     quiet: bool,
     no_color: bool,
@@ -74,19 +78,17 @@ def compare(
 ) -> int:
     """Judge a finished run again, or two sides that other tools ran.
 
-    `quantcliff compare results/demo` recomputes everything from the run's files. With --baseline and --candidate it
-    reads lm_eval `samples_*.jsonl` directories, Inspect logs and plain tables, joins them by item, and gives the same
-    verdict.
+    `quantcliff compare results/demo` recomputes everything from the run's files; with --margin or --alpha the result
+    is shown and the run's own verdict stays. With --baseline and --candidate it reads lm_eval `samples_*.jsonl`
+    directories, Inspect logs and plain tables, joins them by item, and gives the same verdict.
     """
     from harness.store.rundir import RunDir
 
-    look = Look(as_json, quiet, no_color)
-    if run is not None and output is not None:
-        raise UsageError(f"--output is for files of other tools: the reports of a run lie in {run}")
+    look = Look(as_json, quiet, no_color, allow_identical=allow_identical, rehearsal_ok=rehearsal_ok)
     if run is not None and baseline is None and not candidates:
-        return judge_run(
-            RunDir(run), look, {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
-        )
+        _refuse_foreign_flags(run)
+        changed = {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
+        return judge_run(RunDir(run), look, changed)
     if run is not None or baseline is None or not candidates:
         msg = "give a run directory, or --baseline PATH with at least one --candidate [NAME=]PATH"
         raise UsageError(msg)
@@ -94,11 +96,29 @@ def compare(
 
     if output is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: a run lies there, and its own comparison: give another directory")
-    judgement, evidence = foreign.judge(baseline, candidates, options)
+    judgement, evidence = foreign.judge(baseline, candidates, {**options, "allow_identical": allow_identical})
     if output is not None:
         evidence = _write_foreign(output, judgement, evidence)
     show_judgement(judgement, evidence, look)
     return judgement.exit_code
+
+
+OF_A_RUN = frozenset({"run", "margin", "alpha", "allow_identical", "rehearsal_ok", "as_json", "quiet", "no_color"})
+"""The parameters of `compare` that apply to a run directory; the others are for files of other tools."""
+
+
+def _refuse_foreign_flags(run: Path) -> None:
+    """Refuse a flag that has no effect on a run directory. Raises UsageError."""
+    context = click.get_current_context()
+    given = ParameterSource.COMMANDLINE
+    names = [
+        one.opts[0]
+        for one in context.command.params
+        if context.get_parameter_source(str(one.name)) is given and one.name not in OF_A_RUN
+    ]
+    if names:
+        text = f"{', '.join(names)}: for files of other tools (--baseline, --candidate)"
+        raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run}")
 
 
 def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
@@ -121,13 +141,16 @@ def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
 @click.option("--margin", type=float, help="One margin for every stratum.")
 @click.option("--alpha", type=float, help="Chance of a wrong pass and of a wrong fail.")
 @click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="What an undecided stratum does.")
+@trust_options
 @output_options
-def gate(
+def gate(  # noqa: PLR0917
     run: Path,
     policy: Path | None,
     margin: float | None,
     alpha: float | None,
     inconclusive: str | None,
+    allow_identical: bool,
+    rehearsal_ok: bool,
     as_json: bool,
     quiet: bool,
     no_color: bool,
@@ -139,24 +162,20 @@ def gate(
     overrides = policy_overrides(policy) if policy is not None else {}
     named = {"margin": margin, "alpha": alpha, "inconclusive": inconclusive}
     overrides |= {key: value for key, value in named.items() if value is not None}
-    return judge_run(RunDir(run), Look(as_json, quiet, no_color), overrides, write=False)
+    look = Look(as_json, quiet, no_color, allow_identical=allow_identical, rehearsal_ok=rehearsal_ok)
+    return judge_run(RunDir(run), look, overrides, write=False)
 
 
 @click.command(epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
+@trust_options
 @output_options
-def report(run: Path, as_json: bool, quiet: bool, no_color: bool) -> int:
-    """Write a judged run's reports again, from its comparisons.json."""
-    from harness import report as reports
-    from harness.judge import judging, run_evidence
+def report(run: Path, allow_identical: bool, rehearsal_ok: bool, as_json: bool, quiet: bool, no_color: bool) -> int:
+    """Judge a finished run by its own policy and write its reports again."""
     from harness.store.rundir import RunDir
 
-    directory = RunDir(run)
-    judgement = judging.judged(directory)
-    evidence = run_evidence.evidence(directory, judgement)
-    reports.write(directory.path, judgement, evidence)
-    show_judgement(judgement, evidence, Look(as_json, quiet, no_color))
-    return judgement.exit_code
+    look = Look(as_json, quiet, no_color, allow_identical=allow_identical, rehearsal_ok=rehearsal_ok)
+    return judge_run(RunDir(run), look)
 
 
 @click.command()
@@ -168,10 +187,11 @@ def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
     from harness.judge import run_evidence
+    from harness.store.record import read_run
     from harness.store.rundir import RunDir
 
     console = make_console(no_color=no_color)
-    for one, sides in run_evidence.answers(RunDir(run), item, candidate):
+    for one, sides in run_evidence.answers(read_run(RunDir(run)), item, candidate):
         console.rule(f"{sides.candidate}", style="dim")
         before, after = sides.baseline_answer, sides.candidate_answer
         report.side_by_side(one, before, after, console)
@@ -188,8 +208,6 @@ def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
 
     Scores stay, so the verdict can still be computed again, byte for byte.
     """
-    from harness import report as reports
-    from harness.judge import judging, run_evidence
     from harness.store import erasing
     from harness.store.rundir import RunDir
 
@@ -200,7 +218,21 @@ def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
     for line in erasing.told(done):
         click.echo(line)
     if (directory.path / "comparisons.json").is_file():
-        judgement = judging.judged(directory)
-        written = reports.write(directory.path, judgement, run_evidence.evidence(directory, judgement))
-        click.echo(f"written again without them: {', '.join(path.name for path in written)}")
+        click.echo(_report_without(directory))
     return ExitCode.PASS
+
+
+def _report_without(directory: Any) -> str:
+    """Write the reports again after an erasure, or remove them if the run cannot be judged; say which."""
+    from harness import report as reports
+    from harness.judge import judging, run_evidence
+    from harness.store.whole import load_run
+
+    try:
+        record = load_run(directory)
+        judgement = judging.judge(record, allow_identical=True)
+    except QuantcliffError as error:
+        gone = reports.remove(directory.path)
+        return f"deleted, as the run cannot be judged again: {', '.join(path.name for path in gone)} ({error})"
+    written = reports.write(directory.path, judgement, run_evidence.evidence(record, judgement))
+    return f"written again without them: {', '.join(path.name for path in written)}"

@@ -20,7 +20,9 @@ from harness.cli.shared import (
     judge_run,
     load_experiment,
     make_console,
+    output_dir_option,
     output_options,
+    trust_options,
 )
 from harness.errors import ExitCode, UsageError
 
@@ -42,8 +44,10 @@ _allow_code = click.option(
 @click.command(epilog=EPILOG)
 @click.argument("config")
 @config_options
+@output_dir_option
 @click.option("--shard", metavar="I/N", help="Do only part I of N; `compare` judges when all N are done.")
 @_allow_code
+@trust_options
 @output_options
 def run(  # noqa: PLR0917
     config: str,
@@ -53,6 +57,8 @@ def run(  # noqa: PLR0917
     output: str | None,
     shard: str | None,
     allow_code_execution: bool,
+    allow_identical: bool,
+    rehearsal_ok: bool,
     as_json: bool,
     quiet: bool,
     no_color: bool,
@@ -67,7 +73,14 @@ def run(  # noqa: PLR0917
     part = _shard(shard)
     experiment, path = load_experiment(config, only, limit, device)
     directory = RunDir(Path(output or experiment.output) / experiment.name)
-    look = Look(as_json, quiet or as_json, no_color, allow_code=allow_code_execution)
+    look = Look(
+        as_json,
+        quiet or as_json,
+        no_color,
+        allow_code=allow_code_execution,
+        allow_identical=allow_identical,
+        rehearsal_ok=rehearsal_ok,
+    )
     return execute(experiment, str(path), directory, part, look)
 
 
@@ -84,14 +97,15 @@ def execute(experiment: Experiment, source: str, directory: Any, part: Any, look
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
     runner.run(plan, directory, part, reporter(errors, quiet=look.quiet), command=command)
     if part.count > 1:
-        return _shard_done(directory, part, errors)
+        rehearsal = experiment.execution.rehearsal is not None
+        return look.exit_code(_shard_done(directory, part, errors), rehearsal=rehearsal)
     return judge_run(directory, look)
 
 
 def _shard_done(directory: Any, part: Any, errors: Console) -> int:
-    from harness.judge import judging
+    from harness.store.whole import missing_shards
 
-    missing = judging.missing_shards(directory)
+    missing = missing_shards(directory)
     rest = f"still missing: {', '.join(missing)}" if missing else "all shards are there"
     errors.print(f"shard {part} is complete; {rest}. `quantcliff compare {directory.path}` judges.", soft_wrap=True)
     return ExitCode.PASS
@@ -123,7 +137,6 @@ def plan(
     only: tuple[str, ...],
     limit: int | None,
     device: str | None,
-    output: str | None,
     as_json: bool,
 ) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
@@ -135,7 +148,6 @@ def plan(
     from harness.report.plan import plan_json, print_plan
     from harness.run import plan as run_plan
 
-    del output
     experiment, path = load_experiment(config, only, limit, device)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
@@ -151,6 +163,7 @@ def plan(
 @click.argument("name", required=False)
 @click.option("--check", metavar="CONFIG", help="Ask the config's baseline alone, and say where damage could be seen.")
 @config_options
+@output_dir_option
 @_allow_code
 @output_options
 def slices(  # noqa: PLR0917
@@ -195,6 +208,7 @@ def _check_signal(experiment: Experiment, source: str, output: Path, look: Look)
     from harness.run import runner
     from harness.run.progress import reporter
     from harness.slices.code import check_consent
+    from harness.store.record import read_run
     from harness.store.rundir import RunDir
 
     directory = RunDir(output / experiment.name)
@@ -202,7 +216,7 @@ def _check_signal(experiment: Experiment, source: str, output: Path, look: Look)
     check_consent(experiment, source, allowed=look.allow_code)
     made = run_plan.make_plan(experiment, source, check=False, allow_code=look.allow_code)
     runner.ask_baseline(made, directory, progress)
-    found = judging.baseline_signals(directory)
+    found = judging.baseline_signals(read_run(directory))
     if look.as_json:
         click.echo(json.dumps(signals_json(found), indent=1, ensure_ascii=False, allow_nan=False))
     elif not look.quiet:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import ConfigError, Problem
+from harness.errors import ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +28,10 @@ __all__ = [
     "judge_run",
     "load_experiment",
     "make_console",
+    "output_dir_option",
     "output_options",
     "show_judgement",
+    "trust_options",
 ]
 
 EPILOG = """\b
@@ -45,6 +47,16 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")(function)
 
 
+def trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command that judges a run takes: what the caller accepts in it."""
+    function = click.option("--rehearsal-ok", is_flag=True, help="Let a rehearsal that passes end in exit code 0.")(
+        function
+    )
+    return click.option(
+        "--allow-identical", is_flag=True, help="Accept a candidate that is the baseline itself (an A/A comparison)."
+    )(function)
+
+
 def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what every command that reads a config takes."""
     options = [
@@ -55,11 +67,16 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="At most so many items per stratum: a smoke test, not a verdict.",
         ),
         click.option("--device", help="cpu, cuda, cuda:1 ...; the config's unless given."),
-        click.option("--output", "-o", help="Where the run directory is made; the config's `output` unless given."),
     ]
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def output_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that says where the run directory is made."""
+    text = "Where the run directory is made; the config's `output` by default."
+    return click.option("--output", "-o", help=text)(function)
 
 
 def make_console(*, no_color: bool, stderr: bool = False) -> Console:
@@ -95,24 +112,47 @@ def find_config(config: str) -> Path:
 
 
 class Look:
-    """How results are shown, and whether what models write may be run on the way to them."""
+    """How results are shown, and what the caller allows on the way to them."""
 
-    def __init__(self, as_json: bool, quiet: bool, no_color: bool, *, allow_code: bool = False) -> None:
+    def __init__(
+        self,
+        as_json: bool,
+        quiet: bool,
+        no_color: bool,
+        *,
+        allow_code: bool = False,
+        allow_identical: bool = False,
+        rehearsal_ok: bool = False,
+    ) -> None:
         self.as_json, self.quiet, self.no_color, self.allow_code = as_json, quiet, no_color, allow_code
+        self.allow_identical, self.rehearsal_ok = allow_identical, rehearsal_ok
+
+    def exit_code(self, code: int, *, rehearsal: bool) -> int:
+        """Give the exit code of a verdict: a rehearsal measured no model, so it does not end in 0 unless allowed to."""
+        if not rehearsal or self.rehearsal_ok or code != ExitCode.PASS:
+            return code
+        text = "the answers of this rehearsal were made up, so it is not a pass; --rehearsal-ok ends it in 0"
+        click.echo(f"quantcliff: {text}", err=True)
+        return ExitCode.NOT_COMPARABLE
 
 
 def judge_run(directory: Any, look: Look, overrides: dict[str, Any] | None = None, *, write: bool = True) -> int:
-    """Compare and gate a finished run, report it, and give its exit code."""
+    """Compare and gate a finished run, report it, and give its exit code.
+
+    Only the run's own verdict is written: one under another policy is shown.
+    """
     from harness import report
     from harness.judge import judging, run_evidence
+    from harness.store.whole import load_run
 
-    judgement = judging.judge(directory, overrides or {})
-    evidence = run_evidence.evidence(directory, judgement)
-    if write:
+    run = load_run(directory)
+    judgement = judging.judge(run, overrides, allow_identical=look.allow_identical)
+    evidence = run_evidence.evidence(run, judgement)
+    if write and not overrides:
         judging.write(directory, judgement)
         report.write(directory.path, judgement, evidence)
     show_judgement(judgement, evidence, look)
-    return judgement.exit_code
+    return look.exit_code(judgement.exit_code, rehearsal=run.experiment.execution.rehearsal is not None)
 
 
 def show_judgement(judgement: Judgement, evidence: Any, look: Look) -> None:

@@ -141,8 +141,6 @@ class Evidence:
     """What the run keeps of its texts."""
     erased: int = 0
     """Items whose texts were erased from the run."""
-    price_of_baseline: float | None = None
-    """What a unit of the baseline's traffic costs, in the user's currency: scales the routing plan's costs."""
 
     def cost(self, variant: str) -> Mapping[str, Any]:
         """Give what is known of a variant's cost, empty where nothing is."""

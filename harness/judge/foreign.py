@@ -6,12 +6,13 @@ Puts the importers, the comparison and the gate together. Needs no torch, and no
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import importers
-from harness.errors import UsageError
+from harness.errors import NotComparable, UsageError
 from harness.importers import ImportOptions
 from harness.judge import compare, gate
 from harness.judge.evidence import Evidence
@@ -28,6 +29,9 @@ def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any])
     NotComparable.
     """
     named = [_named(one) for one in candidates]
+    if not options.get("allow_identical"):
+        for name, path in named:
+            _refuse_same(baseline, path, name)
     known = {one.name for one in dataclasses.fields(ImportOptions)}
     reading = ImportOptions(**{key: value for key, value in options.items() if key in known and value is not None})
     flags = {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
@@ -40,6 +44,30 @@ def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any])
         material, rules, order=[name for name, _ in named], extras=gate.Extras(provenance=provenance)
     )
     return judgement, Evidence(name="comparison", provenance=provenance)
+
+
+def _refuse_same(baseline: Path, candidate: Path, name: str) -> None:
+    """Refuse a candidate whose results are the baseline's, byte for byte. Raises NotComparable."""
+    one, other = _contents(baseline), _contents(candidate)
+    if one and one == other:
+        text = (
+            f"{candidate}: the results of {name} are the baseline's ({baseline}), byte for byte, so there is nothing "
+        )
+        raise NotComparable(f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison")
+
+
+def _contents(path: Path) -> frozenset[str]:
+    """Give the digests of a file, or of the files of results in a directory; the names, which hold times, do not count.
+
+    Summaries (``results_*.json`` of lm_eval) hold times too, and are left out if there is anything else.
+    """
+    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] if path.is_file() else []
+    items = [one for one in files if not one.name.startswith("results_")] or files
+    found = set()
+    for one in items:
+        with one.open("rb") as stream:
+            found.add(hashlib.file_digest(stream, "sha256").hexdigest())
+    return frozenset(found)
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -18,35 +18,34 @@ from harness.judge.evidence import Evidence, PowerRow
 from harness.judge.planning import power_table
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
-from harness.store.finished import CONTROL, FinishedRun, read_run, variant_names
-from harness.store.rundir import RunDir, Shard, read_json
+from harness.store.record import CONTROL, RunRecord, variant_names
+from harness.store.rundir import RunDir, read_json
 from harness.store.traces import divergences
 
-__all__ = ["Sides", "answers", "evidence", "proofs_of"]
+__all__ = ["Sides", "answers", "evidence"]
 
 FLIPS_SHOWN = 2000
 """Pairs that a report carries at most, over all candidates."""
 
 
-def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
+def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     """Gather what reports show beside the verdict."""
-    run = read_run(directory)
-    names = variant_names(run.experiment)
+    directory, names = run.directory, variant_names(run.experiment)
     sides = _both_sides(run, [one.name for one in judgement.candidates])
     flips = [flip for name, pair in sides.items() for flip in answer_pairs.flips(run.items, *pair, name)]
-    answered = sum(len({one.item_id for one in directory.all_results(name)}) for name in names)
-    diverged = {name: divergences(directory, name) for name in names}
+    answered = sum(len({one.item_id for one in run.of(name)}) for name in names)
+    diverged = {name: divergences(directory, name, run.plan["shards"]) for name in names}
     return Evidence(
         name=run.experiment.name,
         path=str(directory.path),
         description=run.experiment.description,
         notes=(
             *run.experiment.notes,
-            *_notes(directory, names),
+            *_notes(run, names),
             *(f"{name}: no divergence was measured: {why}" for name, (_, said) in diverged.items() for why in said),
         ),
-        costs={name: _cost(directory, name) for name in names},
-        proofs=proofs_of(directory, names),
+        costs={name: _cost(run, name) for name in names},
+        proofs={name: one["proof"] for name, one in run.identities.items()},
         provenance={**judgement.provenance, **_circumstances(run)},
         flips=tuple(flips[:FLIPS_SHOWN]),
         flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
@@ -57,7 +56,7 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
             run.items, {name: found for name, (found, _) in diverged.items() if found}, floor=CONTROL
         ),
         store_text=run.experiment.store_text,
-        erased=len(directory.erased()),
+        erased=len(run.erased),
         power=tuple(
             PowerRow(row.slice, row.stratum, row.items, row.detectable_drop, row.items_for_pass)
             for row in power_table(run.experiment, run.items)
@@ -67,10 +66,10 @@ def evidence(directory: RunDir, judgement: Judgement) -> Evidence:
     )
 
 
-def _both_sides(run: FinishedRun, names: Sequence[str]) -> dict[str, tuple[list[Scored], list[Scored]]]:
+def _both_sides(run: RunRecord, names: Sequence[str]) -> dict[str, tuple[list[Scored], list[Scored]]]:
     """Give each candidate's name to the baseline's answers and its own."""
-    baseline = list(run.directory.all_results(run.experiment.baseline.name))
-    return {name: (baseline, list(run.directory.all_results(name))) for name in names}
+    baseline = run.of(run.experiment.baseline.name)
+    return {name: (baseline, run.of(name)) for name in names}
 
 
 def _isolation(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -89,18 +88,17 @@ def _versions(told: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: ", ".join(dict.fromkeys(one[name] for one in told if name in one)) for name in packages}
 
 
-def _circumstances(run: FinishedRun) -> dict[str, Any]:
+def _circumstances(run: RunRecord) -> dict[str, Any]:
     """Say how the figures came about: command, devices, settings. Beside the judgement, as these may differ."""
-    experiment, directory = run.experiment, run.directory
-    identities = {name: directory.recorded(name, "variant.json") for name in variant_names(experiment)}
-    finished = [read_json(path) for path in sorted((directory.path / "shards").glob("*.json"))]
+    experiment, identities = run.experiment, run.identities
+    finished = [run.shards[name] for name in sorted(run.shards)]
     return {
         "command": list(dict.fromkeys(one["command"] for one in finished if one.get("command"))),
-        "shards": directory.plan()["shards"],
+        "shards": run.plan["shards"],
         **_isolation(finished),
-        "devices": {name: one["device"] for name, one in identities.items() if one},
-        "engines": {name: one["engine"] for name, one in identities.items() if one},
-        "versions": _versions([one["versions"] for one in identities.values() if one]),
+        "devices": {name: one["device"] for name, one in identities.items()},
+        "engines": {name: one["engine"] for name, one in identities.items()},
+        "versions": _versions([one["versions"] for one in identities.values()]),
         "dtype": {one.name: one.dtype or experiment.execution.dtype for one in experiment.variants},
         "quantization": {one.name: one.quantization.method for one in experiment.candidates},
         "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},
@@ -110,19 +108,12 @@ def _circumstances(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def proofs_of(directory: RunDir, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """Give what each loaded variant showed of itself; a variant that was never loaded is absent."""
-    records = {name: directory.recorded(name, "variant.json") for name in names}
-    return {name: record["proof"] for name, record in records.items() if record}
-
-
-def _notes(directory: RunDir, names: Sequence[str]) -> list[str]:
+def _notes(run: RunRecord, names: Sequence[str]) -> list[str]:
     """Give what loading and answering left to say of each variant."""
     notes: dict[str, None] = {}
     for name in names:
-        record = directory.recorded(name, "variant.json")
-        said = list(record["proof"]["notes"]) if record else []
-        said += [note for path in _cost_files(directory, name) for note in read_json(path).get("notes", ())]
+        said = list(run.identities[name]["proof"]["notes"]) if name in run.identities else []
+        said += [note for path in _cost_files(run.directory, name) for note in read_json(path).get("notes", ())]
         notes |= dict.fromkeys(f"{name}: {note}" for note in said)
     return list(notes)
 
@@ -131,11 +122,11 @@ def _cost_files(directory: RunDir, name: str) -> list[Path]:
     return sorted((directory.path / name).glob("cost-*.json"))
 
 
-def _cost(directory: RunDir, name: str) -> dict[str, Any]:
+def _cost(run: RunRecord, name: str) -> dict[str, Any]:
     """Add up what a variant cost over its units and shards."""
-    timings = directory.timings(name)
-    files = [read_json(path) for path in _cost_files(directory, name)]
-    record = directory.recorded(name, "variant.json")
+    timings = run.directory.timings(name)
+    files = [read_json(path) for path in _cost_files(run.directory, name)]
+    record = run.identities.get(name)
     seconds = math.fsum(one.seconds for one in timings)
     tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)
     cost: dict[str, Any] = {"seconds": round(seconds, 3), "tokens": tokens}
@@ -163,9 +154,8 @@ class Sides:
     """The candidate's."""
 
 
-def answers(directory: RunDir, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
+def answers(run: RunRecord, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
     """Give both answers to an item, for one candidate or all. Raises UsageError where there is no such item."""
-    run = read_run(directory)
     item = _find_item(run, item_id)
     names = [one.name for one in run.experiment.candidates]
     if candidate is not None and candidate not in names:
@@ -177,7 +167,7 @@ def answers(directory: RunDir, item_id: str, candidate: str | None = None) -> It
             yield item, Sides(name, base, side)
 
 
-def _find_item(run: FinishedRun, item_id: str) -> Item:
+def _find_item(run: RunRecord, item_id: str) -> Item:
     exact = [item for item in run.items if item.id == item_id]
     found = exact or [item for item in run.items if item_id in item.id]
     if not found:
@@ -188,10 +178,5 @@ def _find_item(run: FinishedRun, item_id: str) -> Item:
     return found[0]
 
 
-def _first(run: FinishedRun, variant: str, item: Item) -> Scored | None:
-    shards = int(run.directory.plan()["shards"])
-    for index in range(shards):
-        for one in run.directory.results(variant, item.slice, Shard(index + 1, shards)):
-            if one.item_id == item.id and one.response.sample == 0:
-                return one
-    return None
+def _first(run: RunRecord, variant: str, item: Item) -> Scored | None:
+    return next((one for one in run.of(variant) if one.item_id == item.id and one.response.sample == 0), None)

@@ -19,7 +19,6 @@ __all__ = [
     "Judgement",
     "StratumVerdict",
     "Verdict",
-    "judgement_from_json",
 ]
 
 Verdict = Literal["pass", "fail", "inconclusive", "no_signal", "not_judged"]
@@ -249,30 +248,3 @@ class Judgement:
     def to_json(self) -> dict[str, Any]:
         """Give plain JSON data, as `compare --json` prints it."""
         return dataclasses.asdict(self)
-
-
-def _candidate(data: Mapping[str, Any]) -> CandidateVerdict:
-    def cliff(one: Mapping[str, Any]) -> Cliff:
-        return Cliff(**{**one, **{key: tuple(one[key]) for key in ("levels", "baseline", "candidate")}})
-
-    def stratum(one: Mapping[str, Any]) -> StratumVerdict:
-        beside = one.get("choice_probability")
-        return StratumVerdict(**{**one, "choice_probability": None if beside is None else ChoiceProbability(**beside)})
-
-    parts = {
-        "reasons": tuple(data["reasons"]),
-        "strata": tuple(stratum(one) for one in data["strata"]),
-        "averages": tuple(Average(**one) for one in data.get("averages", ())),
-        "cliffs": tuple(cliff(one) for one in data.get("cliffs", ())),
-        "tail_events": tuple(TailRate(**one) for one in data.get("tail_events", ())),
-    }
-    return CandidateVerdict(**{**data, **parts})
-
-
-def judgement_from_json(data: Mapping[str, Any]) -> Judgement:
-    """Read a judgement back. Raises KeyError or TypeError where it is not one."""
-    candidates = tuple(_candidate(one) for one in data["candidates"])
-    control = None if data.get("control") is None else _candidate(data["control"])
-    return Judgement(
-        **{**data, "candidates": candidates, "control": control, "warnings": tuple(data.get("warnings", ()))}
-    )

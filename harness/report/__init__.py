@@ -4,6 +4,16 @@
 every sentence once for all of them; `plan`, `signals` and `slices` tell what is read before a run.
 """
 
-from harness.report.writer import Divergence, Evidence, FlipPair, PowerRow, TailEvent, side_by_side, terminal, write
+from harness.report.writer import (
+    Divergence,
+    Evidence,
+    FlipPair,
+    PowerRow,
+    TailEvent,
+    remove,
+    side_by_side,
+    terminal,
+    write,
+)
 
-__all__ = ["Divergence", "Evidence", "FlipPair", "PowerRow", "TailEvent", "side_by_side", "terminal", "write"]
+__all__ = ["Divergence", "Evidence", "FlipPair", "PowerRow", "TailEvent", "remove", "side_by_side", "terminal", "write"]

@@ -24,6 +24,7 @@ __all__ = [
     "FlipPair",
     "PowerRow",
     "TailEvent",
+    "remove",
     "side_by_side",
     "terminal",
     "write",
@@ -63,6 +64,17 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
         _forget(run_dir / SIDE_FILE)
     _step_summary(text)
     return paths
+
+
+def remove(run_dir: Path) -> list[Path]:
+    """Remove the report files that show questions and answers, and give their paths. Raises StoreError."""
+    from harness.report.html import SIDE_FILE
+
+    paths = [run_dir / name for name in ("report.md", "report.html", "junit.xml", SIDE_FILE)]
+    gone = [path for path in paths if path.is_file()]
+    for path in gone:
+        _forget(path)
+    return gone
 
 
 def _replace(path: Path, content: bytes) -> Path:

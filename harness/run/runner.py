@@ -30,11 +30,12 @@ from harness.run.worker_process import Asker, started
 from harness.slices import Scorer
 from harness.slices import code as slices_code
 from harness.store.files import AnswerFiles
-from harness.store.finished import CONTROL
 from harness.store.privacy import Keeper
+from harness.store.record import CONTROL, read_run
 from harness.store.rundir import RunDir, Shard, atomic_write
 from harness.store.traces import RunTraces, traces_folder
 from harness.store.units import Unit
+from harness.store.whole import missing_shards, write_manifest
 from harness.tail_events import examine
 
 __all__ = ["ask_baseline", "run"]
@@ -52,7 +53,7 @@ def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, *, comm
         raise errors.UsageError(msg)
     with directory.locked(shard):
         keeper = Keeper(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(keeper.item, plan.items), shard)
+        directory.begin(plan.record(), map(keeper.item, plan.items), shard, plan.units)
         baseline = plan.experiment.baseline.name
         with keeper.traces(traces_folder(directory, baseline, shard)) as folder:
             traces = RunTraces(directory, baseline, shard, plan.tracing, folder)
@@ -69,7 +70,7 @@ def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
     """
     with directory.locked(Shard()):
         keeper = Keeper(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(keeper.item, plan.items), Shard())
+        directory.begin(plan.record(), map(keeper.item, plan.items), Shard(), plan.units)
         baseline = plan.experiment.baseline.name
         with keeper.traces(traces_folder(directory, baseline, Shard())) as folder:
             traces = RunTraces(directory, baseline, Shard(), plan.tracing, folder)
@@ -106,7 +107,6 @@ class _Run:
         self.late: list[tuple[Unit, Item, Response, AnswerFiles, Future[tuple[float | None, dict[str, float]]]]] = []
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
         self.skipped: dict[str, list[int]] = defaultdict(list)
-        self.lost: list[str] = []
         execution = plan.experiment.execution
         self.control = execution.control
         self.samples = plan.experiment.sampling.samples
@@ -149,7 +149,7 @@ class _Run:
         """Give the strata that each candidate still needs; None at the first look, where that is all of them."""
         if look == 1:
             return None
-        return judging.undecided(self.directory, self.plan.experiment, look - 1)
+        return judging.undecided(read_run(self.directory), look - 1)
 
     def _needed(
         self,
@@ -404,9 +404,8 @@ class _Run:
         text = json.dumps(record, indent=1, sort_keys=True) + "\n"
         atomic_write(self.directory.path / "shards" / f"{self.shard}.json", text)
         self.traces.finish()
-        missing = judging.missing_shards(self.directory)
-        if not missing:
-            judging.write_manifest(self.directory)
+        if not missing_shards(self.directory):
+            write_manifest(self.directory)
 
 
 def _responses(unit: Unit, samples: int) -> int:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from harness.errors import StoreError, UsageError
-from harness.records import Item, Scored, canonical_json, to_json
+from harness.records import Item, canonical_json, item_from_json, scored_from_json, to_json
 from harness.store.privacy import Keeper
-from harness.store.rundir import RunDir, Shard, atomic_write
+from harness.store.rundir import ITEMS, RunDir, Shard, atomic_write, place_of, read_lines, sealed
 from harness.store.traces import remove_traces
 
 __all__ = ["Erased", "chosen", "erase", "told"]
@@ -75,7 +77,7 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
         everything = directory.items()
         return Erased(
             items=tuple(item.id for item in items),
-            stored_items=_rewrite_items(directory, everything, keeper),
+            stored_items=_rewrite_items(directory, keeper),
             answers=sum(_rewrite_answers(directory, name, keeper) for name in _variants(directory)),
             logs=_empty_logs(directory),
             traces=remove_traces(directory),
@@ -114,31 +116,42 @@ def _variants(directory: RunDir) -> list[str]:
     return sorted(path.name for path in directory.path.iterdir() if path.is_dir() and path.name not in others)
 
 
-def _rewrite_items(directory: RunDir, items: Collection[Item], keeper: Keeper) -> int:
-    changed = 0
-    for name in directory.plan()["slices"]:
-        own = [item for item in items if item.slice == name]
-        kept = [keeper.item(item) if item.id in keeper.erased else item for item in own]
-        changed += _replace(directory.path / "items" / f"{name}.jsonl", own, kept)
-    return changed
+def _rewrite_items(directory: RunDir, keeper: Keeper) -> int:
+    """Take texts out of the items files; what was asked, and each item's place, stay."""
+
+    def stored(line: dict[str, Any]) -> dict[str, Any]:
+        place = place_of(line)
+        item = item_from_json(line)
+        return {**to_json(keeper.item(item) if item.id in keeper.erased else item), **place}
+
+    return sum(_rewrite(directory.items_path(name), ITEMS, stored) for name in directory.plan()["slices"])
 
 
 def _rewrite_answers(directory: RunDir, variant: str, keeper: Keeper) -> int:
+    def stored(line: dict[str, Any]) -> dict[str, Any]:
+        return to_json(keeper.scored(scored_from_json(line)))
+
+    paths = [directory.results_path(variant, *one) for one in product(directory.plan()["slices"], _shards(directory))]
+    return sum(_rewrite(path, variant, stored) for path in paths if path.is_file())
+
+
+def _rewrite(path: Path, folder: str, stored: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Replace the lines of a file from which something is to go, and drop a line cut short; count the lines changed.
+
+    Every other line stays as it is, byte for byte.
+    """
+    before = path.read_bytes()
+    lines = before.splitlines(keepends=True)
     changed = 0
-    for name in directory.plan()["slices"]:
-        for shard in _shards(directory):
-            own = directory.results(variant, name, shard)
-            path = directory.results_path(variant, name, shard)
-            changed += _replace(path, own, [keeper.scored(one) for one in own])
+    for at, line in enumerate(read_lines(path, folder)):
+        after = stored(dict(line))
+        if canonical_json(after) != canonical_json(line):
+            lines[at] = sealed(after, folder).encode()
+            changed += 1
+    text = b"".join(line for line in lines if line.endswith(b"\n"))
+    if text != before:
+        atomic_write(path, text.decode())
     return changed
-
-
-def _replace(path: Path, before: Sequence[Item | Scored], after: Sequence[Item | Scored]) -> int:
-    """Write a file of lines anew where anything in it is to go, a line cut short included; count the changed lines."""
-    text = "".join(canonical_json(to_json(one)) + "\n" for one in after)
-    if path.is_file() and path.read_bytes() != text.encode():
-        atomic_write(path, text)
-    return sum(one != other for one, other in zip(before, after, strict=True))
 
 
 def _empty_logs(directory: RunDir) -> int:

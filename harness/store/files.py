@@ -20,7 +20,7 @@ class AnswerFiles:
         """Write one answer."""
         if slice_name not in self._answers:
             path = self._directory.results_path(self._variant, slice_name, self._shard)
-            self._answers[slice_name] = Appender(path)
+            self._answers[slice_name] = Appender(path, self._variant)
         self._answers[slice_name].append(to_json(scored))
 
     def finish(self, slice_name: str, timing: Timing) -> None:

@@ -4,7 +4,7 @@
 
     results/<run>/
         run.json                          the config and what it was planned into; written first
-        items/<slice>.jsonl               every item, as asked
+        items/<slice>.jsonl               every item, as asked, with its work unit and its look
         <variant>/variant.json            which weights, which method, what the loaded model proved
         <variant>/<slice>-<i>of<n>.jsonl  one line per response, appended and flushed as it comes
         <variant>/timings-<i>of<n>.jsonl  what each work unit cost; kept apart so that answers compare byte by byte
@@ -14,7 +14,9 @@
         manifest.json                     written last: the run is complete
 
 A line belongs to a work unit. A unit counts only when all its responses are there; what a kill left of an unfinished
-unit is dropped and answered again. This module knows nothing of models or statistics.
+unit is dropped and answered again. Lines of items and answers begin with a check of their own bytes and of the folder
+that they belong to, so that a line that was edited, or copied from another variant, is found by its number. This module
+knows nothing of models or statistics.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -31,8 +34,27 @@ from typing import Any
 
 from harness.errors import StoreError
 from harness.records import Item, Scored, Timing, canonical_json, item_from_json, scored_from_json, to_json
+from harness.store.units import Unit
 
-__all__ = ["Appender", "RunDir", "Shard", "atomic_write", "read_json", "read_lines"]
+__all__ = [
+    "ITEMS",
+    "SCHEMA",
+    "Appender",
+    "RunDir",
+    "Shard",
+    "atomic_write",
+    "place_of",
+    "read_json",
+    "read_lines",
+    "sealed",
+    "write_json",
+]
+
+SCHEMA = 1
+"""Version of the layout, in run.json. Runs without one were made before lines had a check, a unit and a look."""
+
+ITEMS = "items"
+"""The folder of the items, which their lines are sealed to."""
 
 
 class Shard:
@@ -103,33 +125,66 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a last line without its newline (a write cut short) is left out. Raises StoreError."""
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object whole. Raises StoreError."""
+    atomic_write(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _check(folder: str, body: str) -> str:
+    return hashlib.sha256(f"{folder}\0{body}".encode()).hexdigest()[:16]
+
+
+def sealed(record: Mapping[str, Any], folder: str) -> str:
+    """Give a record as one line, its first key a check of the rest and of the folder that it belongs to."""
+    body = canonical_json(record)[1:]
+    return f'{{"check":"{_check(folder, body)}",{body}\n'
+
+
+_SEAL = len('{"check":"0123456789abcdef",')
+
+
+def read_lines(path: Path, folder: str = "", *, whole: bool = False, seals: bool = False) -> list[dict[str, Any]]:
+    """Read JSON lines; the check of each that has one is verified against `folder` and left out.
+
+    A last line without its newline (a write cut short) is left out, or refused where the file must be `whole`. `seals`:
+    refuse lines without a check. Raises StoreError, naming the line.
+    """
     with _explained(path, "read"):
-        data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    lines = []
-    for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            msg = f"{path}: line {number} is damaged: remove it and give the same command again to answer it anew"
-            raise StoreError(msg) from error
-    return lines
+        text = path.read_bytes()
+    *lines, rest = text.split(b"\n")
+    if whole and rest:
+        raise StoreError(f"{path}: line {len(lines) + 1} is cut short: give `quantcliff run` again to complete it")
+    return [_read_line(line, path, number, folder, seals=seals) for number, line in enumerate(lines, start=1)]
+
+
+def _read_line(line: bytes, path: Path, number: int, folder: str, *, seals: bool) -> dict[str, Any]:
+    remedy = "remove it and give the `quantcliff run` command again to answer it again"
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: line {number} is damaged: {remedy}") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: line {number} is not a JSON object: {remedy}")
+    said = data.pop("check", None)
+    if said is None and not (seals and folder):
+        return data
+    if said is None or line[:_SEAL] != f'{{"check":"{said}",'.encode() or _check(folder, line[_SEAL:].decode()) != said:
+        raise StoreError(f"{path}: line {number} is not what the run wrote there: {remedy}")
+    return data
 
 
 class Appender:
-    """Appends JSON lines to one file, each flushed to the operating system as it comes."""
+    """Appends JSON lines to one file, each flushed to the operating system as it comes; `folder` seals them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, folder: str = "") -> None:
+        self.path, self._folder = path, folder
         with _explained(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("ab", buffering=0)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line whole. Raises StoreError, after taking back a part of a line."""
-        line = (canonical_json(record) + "\n").encode()
+        line = (sealed(record, self._folder) if self._folder else canonical_json(record) + "\n").encode()
         with _explained(self.path, "written"):
             start = self._stream.seek(0, os.SEEK_END)
             try:
@@ -161,20 +216,29 @@ class RunDir:
         """Whether a run was planned here."""
         return (self.path / "run.json").is_file()
 
-    def begin(self, plan: Mapping[str, Any], items: Iterable[Item], shard: Shard) -> None:
-        """Write the plan, or find the same plan there. Raises StoreError where another config's results lie there."""
-        recorded = {**plan, "shards": shard.count}
-        if self.exists():
+    def begin(self, plan: Mapping[str, Any], items: Iterable[Item], shard: Shard, units: Iterable[Unit]) -> None:
+        """Write the plan, or find the same plan there and make its items files whole again.
+
+        items: as they are to be stored. units: the work that they are part of. Raises StoreError if the directory holds
+        the results of another config, or other files.
+        """
+        recorded = {**plan, "schema": SCHEMA, "shards": shard.count}
+        known = self.exists()
+        if known:
             self._same_plan(recorded)
-            return
-        if self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(self.path.iterdir()):
             self._only_locks()
+        place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
         by_slice: dict[str, list[str]] = {}
         for item in items:
-            by_slice.setdefault(item.slice, []).append(canonical_json(to_json(item)))
+            line = sealed({**to_json(item), **place[item.id]}, ITEMS)
+            by_slice.setdefault(item.slice, []).append(line)
         for name, lines in by_slice.items():
-            atomic_write(self.path / "items" / f"{name}.jsonl", "\n".join(lines) + "\n")
-        atomic_write(self.path / "run.json", json.dumps(recorded, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+            path, text = self.items_path(name), "".join(lines)
+            if not (path.is_file() and path.read_bytes() == text.encode()):
+                atomic_write(path, text)
+        if not known:
+            write_json(self.path / "run.json", recorded)
 
     def _only_locks(self) -> None:
         strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {"shards", "items"})
@@ -186,6 +250,12 @@ class RunDir:
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
         there = read_json(self.path / "run.json")
+        if there.get("schema", 0) != SCHEMA:
+            msg = (
+                f"{self.path}: was made by another version of quantcliff: it can be judged but not continued; give "
+                "another --output or name"
+            )
+            raise StoreError(msg)
         if there.get("shards") != plan["shards"]:
             msg = (
                 f"{self.path}: its work is split into {there.get('shards')} shard(s), not {plan['shards']}: "
@@ -209,14 +279,20 @@ class RunDir:
             raise StoreError(msg)
         return read_json(self.path / "run.json")
 
+    def items_path(self, slice_name: str) -> Path:
+        """Where a slice's items are stored."""
+        return self.path / ITEMS / f"{slice_name}.jsonl"
+
     def items(self) -> list[Item]:
         """Read every item, slice by slice in the config's order. Raises StoreError."""
-        names = self.plan()["slices"]
-        found: list[Item] = []
-        for name in names:
-            path = self.path / "items" / f"{name}.jsonl"
-            found += [_parsed(item_from_json, line, path) for line in read_lines(path)]
-        return found
+        return [item for name in self.plan()["slices"] for item, _ in self.placed_items(name)]
+
+    def placed_items(self, slice_name: str, *, seals: bool = False) -> list[tuple[Item, dict[str, int]]]:
+        """Read a slice's items, each with its ``unit`` and ``look``; an older run has none. Raises StoreError."""
+        path = self.items_path(slice_name)
+        lines = read_lines(path, ITEMS, whole=True, seals=seals)
+        placed = [place_of(line) for line in lines]
+        return list(zip(_parsed(item_from_json, lines, path), placed, strict=True))
 
     def erased(self) -> frozenset[str]:
         """Read which items' texts were erased, by id. Raises StoreError."""
@@ -227,10 +303,13 @@ class RunDir:
         """Where a variant's answers to a slice lie."""
         return self.path / variant / f"{slice_name}-{shard}.jsonl"
 
-    def results(self, variant: str, slice_name: str, shard: Shard) -> list[Scored]:
-        """Read a variant's answers to a slice; none where the file is not there. Raises StoreError."""
+    def results(self, variant: str, slice_name: str, shard: Shard, **strict: bool) -> list[Scored]:
+        """Read a variant's answers to a slice; none if there is no such file. Raises StoreError.
+
+        strict: `whole` and `seals`, as `read_lines` takes them.
+        """
         path = self.results_path(variant, slice_name, shard)
-        return [_parsed(scored_from_json, line, path) for line in read_lines(path)] if path.is_file() else []
+        return _parsed(_scored, read_lines(path, variant, **strict), path) if path.is_file() else []
 
     def all_results(self, variant: str) -> list[Scored]:
         """Read a variant's answers from every shard. Raises StoreError."""
@@ -246,7 +325,7 @@ class RunDir:
         if not path.is_file():
             return []
         kept = [one for one in self.results(variant, slice_name, shard) if complete(one)]
-        text = "".join(canonical_json(to_json(one)) + "\n" for one in kept)
+        text = "".join(sealed(to_json(one), variant) for one in kept)
         if text.encode() != path.read_bytes():
             atomic_write(path, text)
         return kept
@@ -261,7 +340,7 @@ class RunDir:
 
     def record(self, variant: str, name: str, data: Mapping[str, Any]) -> None:
         """Write one of a variant's small JSON files."""
-        atomic_write(self.path / variant / name, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        write_json(self.path / variant / name, data)
 
     def recorded(self, variant: str, name: str) -> dict[str, Any] | None:
         """Read one of a variant's small JSON files; None where it is not there."""
@@ -291,12 +370,32 @@ class RunDir:
             yield
 
 
-def _parsed(reader: Callable[[Mapping[str, Any]], Any], line: Mapping[str, Any], path: Path) -> Any:
-    try:
-        return reader(line)
-    except (KeyError, TypeError) as error:
-        msg = f"{path}: a line is not one of quantcliff {'items' if 'items' in path.parts else 'results'}: {error}"
-        raise StoreError(msg) from error
+def place_of(line: dict[str, Any]) -> dict[str, int]:
+    """Take an item's ``unit`` and ``look`` out of its line; an older run has none."""
+    return {name: line.pop(name) for name in ("unit", "look") if name in line}
+
+
+def _scored(line: Mapping[str, Any]) -> Scored:
+    """Read a results line. Raises KeyError, TypeError or ValueError for what no run writes."""
+    one = scored_from_json(line)
+    if one.score is not None and not (type(one.score) in {int, float} and 0 <= one.score <= 1):
+        raise ValueError(f"score {one.score!r} is not a number in [0, 1]")
+    if one.metrics and one.score not in one.metrics.values():
+        raise ValueError(f"score {one.score} is the value of none of its metrics")
+    if one.response.item_id != one.item_id:
+        raise ValueError(f"it holds the answer to another item ({one.response.item_id})")
+    return one
+
+
+def _parsed(reader: Callable[[Mapping[str, Any]], Any], lines: list[dict[str, Any]], path: Path) -> list[Any]:
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(reader(line))
+        except (KeyError, TypeError, ValueError) as error:
+            kind = "item" if ITEMS in path.parts else "result"
+            raise StoreError(f"{path}: line {number} is not a {kind} of quantcliff: {error}") from error
+    return found
 
 
 def _difference(there: Mapping[str, Any], now: Mapping[str, Any], changed: list[str]) -> str:

@@ -158,9 +158,8 @@ class DivergenceFile:
         return read_lines(self._path) if self._path.is_file() else []
 
 
-def divergences(directory: RunDir, variant: str) -> tuple[list[Divergence], list[str]]:
-    """Read a variant's divergences of every shard, and why some are not there. Raises StoreError."""
-    count = int(directory.plan()["shards"])
+def divergences(directory: RunDir, variant: str, count: int) -> tuple[list[Divergence], list[str]]:
+    """Read a variant's divergences of all `count` shards, and why some are not there. Raises StoreError."""
     parts = [DivergenceFile(directory, variant, Shard(index + 1, count)).read() for index in range(count)]
     return [one for found, _ in parts for one in found], list(dict.fromkeys(why for _, said in parts for why in said))
 

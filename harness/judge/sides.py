@@ -1,0 +1,77 @@
+"""Whether the sides of a run may be compared: each loaded as its config says, and none the baseline renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.config import Variant
+from harness.errors import Incomplete, NotComparable, StoreError
+from harness.proof import check_candidate, same_method
+from harness.records import Generation, Proof, Response, Scored
+from harness.store.record import CONTROL, RunRecord
+
+__all__ = ["check_sides"]
+
+
+def check_sides(run: RunRecord, *, allow_identical: bool) -> None:
+    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline.
+
+    The proofs of a rehearsal are made up and are not compared. Raises Incomplete, NotComparable, StoreError.
+    """
+    baseline = run.experiment.baseline
+    control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
+    variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
+    for variant in variants:
+        if variant.name not in run.identities:
+            path = run.directory.path / variant.name / "variant.json"
+            raise Incomplete(f"{path}: is missing, so nothing shows what answered: give `quantcliff run` again")
+    if run.experiment.execution.rehearsal is not None or baseline.name in run.failures:
+        return
+    base = _proof(run, baseline.name)
+    for variant in variants:
+        proof, path = _proof(run, variant.name), run.directory.path / variant.name / "variant.json"
+        try:
+            check_candidate(base, proof, variant)
+        except NotComparable as error:
+            raise NotComparable(f"{path}: {error}") from error
+        same = _same_model(run, variant)
+        if variant.name == CONTROL and not same:
+            raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")
+        if variant.name not in {CONTROL, baseline.name} and same and not allow_identical:
+            text = f"{variant.name} is the baseline itself ({same}), so there is nothing to compare"
+            raise NotComparable(f"{path}: {text}: give the quantized model, or --allow-identical for an A/A comparison")
+
+
+def _proof(run: RunRecord, name: str) -> Proof:
+    record = run.identities[name]
+    try:
+        return Proof(**{**record["proof"], "notes": tuple(record["proof"]["notes"])})
+    except (KeyError, TypeError) as error:
+        path = run.directory.path / name / "variant.json"
+        raise StoreError(f"{path}: holds no proof of what was loaded: {error}") from error
+
+
+def _same_model(run: RunRecord, variant: Variant) -> str:
+    """Say in what a variant is the baseline; empty if it is another model, method, number of bits or dtype."""
+    baseline = run.experiment.baseline
+    one, other = _proof(run, baseline.name), _proof(run, variant.name)
+    if not same_method(one.method, other.method):
+        return ""
+    if (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype):
+        return ""
+    weights = [run.identities[name].get("weights") for name in (baseline.name, variant.name)]
+    if weights[0] == weights[1] and baseline.quantization == variant.quantization:
+        return "the same weights, method and dtype"
+    before, after = (_said(run.of(name)) for name in (baseline.name, variant.name))
+    return "the same method and dtype, and every answer is the same" if before and before == after else ""
+
+
+def _said(answers: list[Scored]) -> Mapping[tuple[str, int], Response]:
+    """Give the answers that were stored with what shows a model: tokens of a text, or probabilities of choices."""
+    stored: dict[tuple[str, int], Any] = {}
+    for one in answers:
+        response = one.response
+        if response.type == "choice_logprobs" or (isinstance(response, Generation) and response.token_ids):
+            stored[one.item_id, response.sample] = response
+    return stored

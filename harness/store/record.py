@@ -1,0 +1,142 @@
+"""A run read once: everything that judging and reporting look at, checked line by line on the way in.
+
+`read_run` opens run.json and every file of answers once. A run made by an earlier version goes through `upgrade`. What
+is to be judged is read with `harness.store.whole.load_run`, which also checks that the run is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Experiment, parse
+from harness.errors import ConfigError, StoreError
+from harness.records import Item, Scored
+from harness.store.rundir import SCHEMA, RunDir, Shard, read_json
+from harness.store.units import plan_units
+
+__all__ = ["CONTROL", "RunRecord", "read_run", "upgrade", "variant_names"]
+
+CONTROL = "control"
+"""The A/A pass of a run; `harness.config_schema.RESERVED` keeps the name free."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run in memory: everything that judging may look at."""
+
+    directory: RunDir
+    """Where it is stored."""
+    plan: Mapping[str, Any]
+    """run.json, as recorded."""
+    experiment: Experiment
+    """Its config."""
+    items: tuple[Item, ...]
+    """What was asked."""
+    digests: Mapping[str, str]
+    """Item id to `Item.digest`."""
+    unit_of: Mapping[str, int]
+    """Item id to its work unit."""
+    look_of: Mapping[str, int]
+    """Item id to the interim look, from 1, that it belongs to."""
+    answers: Mapping[str, Mapping[Path, tuple[Scored, ...]]]
+    """Variant to file to its lines, in the order of the config's slices and of the shards; see `of`."""
+    identities: Mapping[str, Mapping[str, Any]]
+    """Variant to variant.json; a variant that was never loaded is absent."""
+    failures: Mapping[str, tuple[str, ...]]
+    """Variant to the reasons why it could not be run; only variants that have one."""
+    calibrated: Mapping[str, Mapping[str, Any]]
+    """Candidate to calibration.json, if its calibration texts overlap with items."""
+    shards: Mapping[str, Mapping[str, Any]]
+    """Shard, as in ``1of2``, to its record; a shard that is not complete is absent."""
+    erased: frozenset[str]
+    """Ids of the items whose texts were erased."""
+
+    def of(self, variant: str) -> list[Scored]:
+        """Give a variant's answers from every shard."""
+        return [one for lines in self.answers[variant].values() for one in lines]
+
+    @property
+    def schema(self) -> int:
+        """Version of the layout, 0 for runs made before there was one."""
+        return int(self.plan.get("schema", 0))
+
+
+def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
+    """Read a run directory as far as it is, each file once.
+
+    whole: refuse a file that ends in the middle of a line, which a run in progress may have. Raises StoreError, naming
+    the file and, if there is one, the line.
+    """
+    plan = directory.plan()
+    source = str(directory.path / "run.json")
+    try:
+        experiment = parse(upgrade(plan, directory.path), source)
+    except ConfigError as error:
+        raise StoreError(f"{source}: its config was changed, or was made by another version: {error}") from error
+    names, parts = variant_names(experiment), [Shard(index + 1, plan["shards"]) for index in range(plan["shards"])]
+    paths = {str(shard): directory.path / "shards" / f"{shard}.json" for shard in parts}
+    shards = {name: read_json(path) for name, path in paths.items() if path.is_file()}
+    strict = {"whole": whole and len(shards) == len(parts), "seals": plan.get("schema", 0) >= 1}
+    placed = [one for name in plan["slices"] for one in directory.placed_items(name, seals=strict["seals"])]
+    items = tuple(item for item, _ in placed)
+    places = {item.id: place for item, place in placed} if strict["seals"] else _planned(items, experiment)
+    failures = {name: tuple(directory.failures(name)) for name in names}
+    return RunRecord(
+        directory=directory,
+        plan=plan,
+        experiment=experiment,
+        items=items,
+        digests={item.id: item.digest() for item in items},
+        unit_of={item_id: place["unit"] for item_id, place in places.items()},
+        look_of={item_id: place["look"] for item_id, place in places.items()},
+        answers={
+            name: {
+                directory.results_path(name, key, shard): tuple(directory.results(name, key, shard, **strict))
+                for key in plan["slices"]
+                for shard in parts
+            }
+            for name in names
+        },
+        identities=_recorded(directory, names, "variant.json"),
+        failures={name: said for name, said in failures.items() if said},
+        calibrated=_recorded(directory, names, "calibration.json"),
+        shards=shards,
+        erased=directory.erased(),
+    )
+
+
+def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Give the config that a run recorded, of whatever version, as today's `harness.config.parse` reads it.
+
+    The one place where the difference between versions of recorded configs is known. A key that a version did not have
+    takes today's default, so a new key whose default changes a verdict is set here to what it was. Raises StoreError
+    for a run of a later version.
+    """
+    schema = plan.get("schema", 0)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise StoreError(f"{path}: was made by a later version of quantcliff (schema {schema}): update this one")
+    kinds = {"config": dict, "shards": int, "slices": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(plan.get(name), kind)]
+    if wrong or plan["shards"] < 1:
+        raise StoreError(f"{path / 'run.json'}: has no {', '.join(wrong) or 'shards'}: it was changed by hand")
+    return {**plan["config"], "description": plan.get("description", "")}
+
+
+def _planned(items: tuple[Item, ...], experiment: Experiment) -> dict[str, dict[str, int]]:
+    """Give the unit and look of each item of a run that did not record them."""
+    units = plan_units(items, experiment.execution.unit_items, experiment.execution.looks)
+    return {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
+
+
+def _recorded(directory: RunDir, names: list[str], file: str) -> dict[str, Mapping[str, Any]]:
+    found = ((name, directory.recorded(name, file)) for name in names)
+    return {name: record for name, record in found if record is not None}
+
+
+def variant_names(experiment: Experiment) -> list[str]:
+    """Give the directories of answers that a run has: the baseline, the control where there is one, the candidates."""
+    control = [CONTROL] if experiment.execution.control else []
+    return [experiment.baseline.name, *control, *(one.name for one in experiment.candidates)]

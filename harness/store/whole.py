@@ -1,0 +1,243 @@
+"""Whether a run is whole and itself: what must hold of its files before anything may be judged from them.
+
+The manifest is written last, from the files as the run left them; every check is against it, against run.json, or of
+one line against another. Digests leave texts out, so that a run whose texts were erased stays itself. They find
+accidents and edits, not a forger who computes them again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import Incomplete, NotComparable
+from harness.records import ChoiceLogprobs, Item, Scored, digest
+from harness.store.record import RunRecord, read_run
+from harness.store.rundir import RunDir, Shard, read_json, write_json
+
+__all__ = ["load_run", "missing_shards", "write_manifest"]
+
+RESTORE = "restore what the run wrote, or run it again into another --output"
+
+
+def load_run(directory: RunDir) -> RunRecord:
+    """Read a finished run, each file once, and check that it is whole and what was run.
+
+    Raises Incomplete, NotComparable and StoreError, naming the file and, if there is one, the line.
+    """
+    run = read_run(directory, whole=True)
+    _check_complete(run)
+    path = run.directory.path / "manifest.json"
+    if not path.is_file():
+        raise Incomplete(f"{path}: is missing, so the run is not complete: give `quantcliff run` again to finish it")
+    _check_plan(run)
+    _check_items(run)
+    for name in run.answers:
+        _check_answers(run, name)
+    _check_manifest(run, read_json(path))
+    return run
+
+
+def missing_shards(directory: RunDir) -> list[str]:
+    """Name the shards that are not complete, as ``2/4``."""
+    count = int(directory.plan()["shards"])
+    shards = [Shard(index + 1, count) for index in range(count)]
+    return [f"{shard.index}/{count}" for shard in shards if not (directory.path / "shards" / f"{shard}.json").is_file()]
+
+
+def write_manifest(directory: RunDir) -> None:
+    """Say that the run is complete: what was answered, by what, with a digest of all that a verdict reads."""
+    write_json(directory.path / "manifest.json", _manifest(read_run(directory)))
+
+
+def _manifest(run: RunRecord) -> dict[str, Any]:
+    plan = run.plan
+    record = {name: plan.get(name) for name in ("config_digest", "items_digest")}
+    record["variants"] = {name: _variant(run, name) for name in run.answers}
+    if run.schema:
+        shards = {name: digest(one) for name, one in run.shards.items()}
+        record |= {"schema": run.schema, "run_digest": digest(plan), "shards": shards}
+    return record
+
+
+def _variant(run: RunRecord, name: str) -> dict[str, Any]:
+    answers = run.of(name)
+    record = {
+        "identity": run.identities.get(name),
+        "answers": len(answers),
+        "answers_digest": digest(sorted(map(_figures if run.schema else _score, answers), key=lambda row: row[:2])),
+        "failures": list(run.failures.get(name, ())),
+    }
+    return record | ({"calibration": run.calibrated.get(name)} if run.schema else {})
+
+
+def _score(one: Scored) -> list[Any]:
+    """Give what the manifest of a run without a schema digests of an answer."""
+    return [one.item_id, one.score]
+
+
+def _figures(one: Scored) -> list[Any]:
+    """Give all of an answer but its text."""
+    chosen = one.response if isinstance(one.response, ChoiceLogprobs) else None
+    logprobs = [chosen.logprobs, chosen.token_counts, chosen.greedy] if chosen else []
+    place = [one.item_id, one.response.sample, one.item_digest, one.unit, one.response.type]
+    return [*place, one.score, one.metrics, one.signs, one.length, one.choice_probability, logprobs]
+
+
+def _check_complete(run: RunRecord) -> None:
+    path, count = run.directory.path, run.plan["shards"]
+    shards = [Shard(index + 1, count) for index in range(count)]
+    missing = [f"{shard.index}/{count}" for shard in shards if str(shard) not in run.shards]
+    if missing:
+        remedy = "give `quantcliff run` again to finish it" if count == 1 else "run them with --shard"
+        raise Incomplete(f"{path}: {len(missing)} of {count} shard(s) incomplete ({', '.join(missing)}): {remedy}")
+
+
+def _check_plan(run: RunRecord) -> None:
+    """Refuse a run.json that does not agree with itself."""
+    plan, config = run.plan, run.plan["config"]
+    whole = {key: value for key, value in config.items() if key != "store_text"}
+    replaced = config.get("store_text", "full") != "full" and (config.get("sampling") or {}).get("system")
+    wrong = {
+        "config": not replaced and digest(whole) != plan.get("config_digest"),
+        "slices": plan["slices"] != [spec.key for spec in run.experiment.slices],
+    }
+    _refuse_plan(run, [name for name in wrong if wrong[name]])
+
+
+def _refuse_plan(run: RunRecord, changed: list[str]) -> None:
+    if changed:
+        text = f"{', '.join(changed)}: not what the run recorded, it was changed after the run"
+        raise NotComparable(f"{run.directory.path / 'run.json'}: {text}: {RESTORE}")
+
+
+def _lines(run: RunRecord) -> Iterator[tuple[Item, str]]:
+    """Give every item with its file and line."""
+    count: dict[str, int] = defaultdict(int)
+    for item in run.items:
+        count[item.slice] += 1
+        yield item, f"{run.directory.items_path(item.slice)}: line {count[item.slice]}"
+
+
+def _check_items(run: RunRecord) -> None:
+    """Refuse items that are not those that were planned, naming the first that differs."""
+    seen: set[str] = set()
+    for item, line in _lines(run):
+        if item.id in seen:
+            raise NotComparable(f"{line}: item {item.id} is there twice: {RESTORE}")
+        seen.add(item.id)
+    if digest([run.digests[item.id] for item in run.items]) != run.plan.get("items_digest"):
+        raise NotComparable(f"{_first_difference(run)}: {RESTORE}")
+    _refuse_plan(run, ["units"] if len(set(run.unit_of.values())) != run.plan.get("units") else [])
+
+
+def _first_difference(run: RunRecord) -> str:
+    """Say where the items are not those that were answered; in general if that cannot be told."""
+    asked = {
+        one.item_id: (one.item_digest, path) for files in run.answers.values() for path in files for one in files[path]
+    }
+    count, planned = len(run.items), run.plan.get("items")
+    for item, line in _lines(run):
+        if item.id in asked and asked[item.id][0] != run.digests[item.id]:
+            return f"{line}: item {item.id} is not the one that was answered"
+        if item.id not in asked and count != planned:
+            return f"{line}: item {item.id} was not planned"
+    known = {item.id for item in run.items}
+    for item_id, (_, path) in asked.items():
+        if item_id not in known:
+            name = path.name.rpartition("-")[0]
+            return f"{run.directory.items_path(name)}: item {item_id} is missing, and {path} holds an answer to it"
+    return f"{run.directory.path / 'items'}: its {count} items are not the {planned} of run.json, or in another order"
+
+
+def _check_answers(run: RunRecord, name: str) -> None:
+    """Refuse an answer to anything but a planned item, a second one, and, unless the variant failed, a missing one."""
+    items, samples = {item.id: item for item in run.items}, run.experiment.sampling.samples
+    wanted = {item.id: 1 if item.kind == "choice" else samples for item in run.items}
+    seen: dict[tuple[str, int], str] = {}
+    for path, answers in run.answers[name].items():
+        for number, one in enumerate(answers, start=1):
+            line, sample = f"{path}: line {number}", one.response.sample
+            if why := _misplaced(run, name, path, one, items.get(one.item_id)):
+                raise NotComparable(f"{line}: {why}: {RESTORE}")
+            if (one.item_id, sample) in seen or not 0 <= sample < wanted[one.item_id]:
+                first = seen.get((one.item_id, sample), "the samples that were planned")
+                text = f"item {one.item_id} is answered more than once (besides {first})"
+                raise NotComparable(f"{line}: {text}: {RESTORE}")
+            seen[one.item_id, sample] = line
+    folder = run.directory.path / name
+    strangers = {path for path in folder.glob("*-*of*.jsonl") if not path.name.startswith("timings-")}
+    for path in sorted(strangers - set(run.answers[name])):
+        raise NotComparable(f"{path}: is not a file of this run: {RESTORE}")
+    if name not in run.failures:
+        _check_none_missing(run, name, wanted, seen)
+
+
+def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | None) -> str:
+    """Say what is wrong with an answer's place; empty if nothing is."""
+    if item is None:
+        return f"it answers {one.item_id}, which is not an item of this run"
+    if one.item_digest != run.digests[item.id]:
+        place = run.directory.items_path(item.slice)
+        return f"it answers another version of item {item.id} than {place} holds"
+    count, unit = run.plan["shards"], run.unit_of[item.id]
+    right = run.directory.results_path(name, item.slice, Shard(unit % count + 1, count))
+    if one.unit != unit or path != right:
+        return f"the answer to {item.id} belongs to unit {unit} in {right.name}"
+    return ""
+
+
+def _check_none_missing(
+    run: RunRecord, name: str, wanted: Mapping[str, int], seen: Mapping[tuple[str, int], str]
+) -> None:
+    skipped = {unit for shard in run.shards.values() for unit in shard.get("skipped", {}).get(name, ())}
+    lacking = [
+        item_id
+        for item_id, count in wanted.items()
+        if run.unit_of[item_id] not in skipped and any((item_id, at) not in seen for at in range(count))
+    ]
+    if lacking:
+        slices = {item.id: item.slice for item in run.items}
+        files = ", ".join(f"{name}/{key}-*.jsonl" for key in dict.fromkeys(slices[one] for one in lacking))
+        raise Incomplete(
+            f"{run.directory.path}: {name} lacks answers to {len(lacking)} items in {files} ({min(lacking)} ...): "
+            "give `quantcliff run` again to finish it"
+        )
+
+
+def _check_manifest(run: RunRecord, there: Mapping[str, Any]) -> None:
+    """Refuse files that are not those the manifest was written from, naming the first that is not."""
+    now, folder = _manifest(run), run.directory.path
+    for place in _differences(now, there):
+        text = "does not agree with manifest.json: one of the two was changed after the run"
+        raise NotComparable(f"{folder / place}: {text}: {RESTORE}")
+
+
+FILES = {
+    "identity": "variant.json",
+    "answers": "*.jsonl",
+    "answers_digest": "*.jsonl",
+    "failures": "failure-*.json",
+    "calibration": "calibration.json",
+}
+"""What the manifest says of a variant, and in which of its files it is."""
+
+
+def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
+    """Name the files of which a manifest says something else, the most exact first."""
+    for group, name_of in (("shards", lambda name, _: f"shards/{name}.json"), ("variants", _variant_file)):
+        before, after = now.get(group, {}), there.get(group)
+        after = after if isinstance(after, dict) else {}
+        for name in {**before, **after}:
+            if before.get(name) != after.get(name):
+                yield name_of(name, (before.get(name), after.get(name)))
+    if {**now, "variants": 0, "shards": 0} != {**there, "variants": 0, "shards": 0}:
+        yield "run.json"
+
+
+def _variant_file(name: str, sides: tuple[Any, Any]) -> str:
+    one, other = (side if isinstance(side, dict) else {} for side in sides)
+    keys = [key for key in FILES if one.get(key) != other.get(key)]
+    return f"{name}/{FILES[keys[0]]}" if keys else name
