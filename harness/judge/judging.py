@@ -16,6 +16,7 @@ from typing import Any
 from harness.config import Experiment, Policy
 from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate
+from harness.judge.asked import Place, blind_strata, control_items
 from harness.judge.finished import CONTROL, FinishedRun, experiment_of, read_run, variant_names
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Rules
@@ -31,6 +32,7 @@ __all__ = [
     "judge",
     "judged",
     "missing_shards",
+    "not_asked",
     "undecided",
     "write",
     "write_manifest",
@@ -46,10 +48,21 @@ def _scores(run: FinishedRun, variant: str, *, until: int | None = None) -> dict
     return {item_id: math.fsum(scores) / len(scores) for item_id, scores in found.items()}
 
 
-def _outcomes(run: FinishedRun, variant: str, *, until: int | None = None) -> Outcomes | None:
-    """Give a variant's outcomes, in the order of the items; None where it has answered nothing."""
-    scores = _scores(run, variant, until=until)
-    items = [item for item in run.items if item.id in scores]
+def _outcomes(
+    run: FinishedRun,
+    variant: str,
+    *,
+    until: int | None = None,
+    only: frozenset[str] | None = None,
+    blind: frozenset[Place] = frozenset(),
+) -> Outcomes | None:
+    """Give a variant's outcomes, in the order of the items; None if it has answered nothing.
+
+    only: the ids of the items to take; all by default. blind: strata that it was not asked, NaN in its scores.
+    """
+    not_asked = {item.id: math.nan for item in run.items if (item.slice, item.stratum) in blind}
+    scores = {**not_asked, **_scores(run, variant, until=until)}
+    items = [item for item in run.items if item.id in scores and (only is None or item.id in only)]
     if not items:
         return None
     axes = list(dict.fromkeys(axis for item in items for axis in item.levels))
@@ -116,7 +129,34 @@ def write_manifest(directory: RunDir) -> None:
     atomic_write(directory.path / "manifest.json", text)
 
 
-def _check_complete(run: FinishedRun) -> None:
+def not_asked(directory: RunDir) -> frozenset[Place]:
+    """Give the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
+    return _blind(read_run(directory))
+
+
+def _blind(run: FinishedRun) -> frozenset[Place]:
+    if not run.experiment.execution.skip_blind:
+        return frozenset()
+    return blind_strata(run.items, _scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment))
+
+
+def _control_items(run: FinishedRun) -> frozenset[str] | None:
+    """Give the ids of the items that the control is asked; None if that is all of them."""
+    share = run.experiment.execution.control
+    return None if isinstance(share, bool) else control_items(run.items, share)
+
+
+def _asked(run: FinishedRun, name: str, blind: frozenset[Place]) -> frozenset[str]:
+    """Give the ids of the items that a variant is asked, early stopping aside."""
+    if name == run.experiment.baseline.name:
+        return frozenset(item.id for item in run.items)
+    share = _control_items(run) if name == CONTROL else None
+    return frozenset(
+        item.id for item in run.items if (item.slice, item.stratum) not in blind and (share is None or item.id in share)
+    )
+
+
+def _check_complete(run: FinishedRun, blind: frozenset[Place]) -> None:
     """Refuse a run with a missing shard or a missing answer. Raises Incomplete, naming it."""
     missing = missing_shards(run.directory)
     path = run.directory.path
@@ -130,13 +170,14 @@ def _check_complete(run: FinishedRun) -> None:
     for name in variant_names(run.experiment):
         if run.directory.failures(name):
             continue
+        asked = _asked(run, name, blind)
         answered = Counter(one.item_id for one in run.directory.all_results(name))
         lacking = [
             item_id
             for unit, ids in run.units.items()
             if unit not in skipped[name]
             for item_id in ids
-            if answered[item_id] < wanted[item_id]
+            if item_id in asked and answered[item_id] < wanted[item_id]
         ]
         if lacking:
             first = min(lacking)
@@ -161,22 +202,33 @@ def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judg
     Raises Incomplete, NotComparable, StoreError.
     """
     run = read_run(directory)
-    _check_complete(run)
+    blind = _blind(run)
+    _check_complete(run, blind)
     rules = _rules(run.experiment, overrides or {}).with_plan(run.items)
     names = [one.name for one in run.experiment.candidates]
     failed = {name: " ".join(run.directory.failures(name)) for name in names if run.directory.failures(name)}
     baseline = _outcomes(run, run.experiment.baseline.name)
-    sides = {name: _outcomes(run, name) for name in names if name not in failed}
+    sides = {name: _outcomes(run, name, blind=blind) for name in names if name not in failed}
     if baseline is None or None in sides.values():
         raise Incomplete(f"{directory.path}: there are no answers: give `quantcliff run` again")
     control = _outcomes(run, CONTROL) if run.experiment.execution.control else None
-    material = compare.compare(baseline, [side for side in sides.values() if side], rules, control=control)
+    part = None
+    if blind or _control_items(run) is not None:
+        part = _outcomes(run, run.experiment.baseline.name, only=_asked(run, CONTROL, blind))
+    material = compare.compare(
+        baseline,
+        [side for side in sides.values() if side],
+        rules,
+        control=control,
+        control_baseline=part if control is not None else None,
+        blind=blind,
+    )
     judgement = gate.judge(
         material,
         rules,
         not_judged=failed,
         order=names,
-        events=_events(run, [*sides, *([CONTROL] if control is not None else [])]),
+        events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
         extras=gate.Extras(
             proofs=proofs_of(run.directory, names),
             warnings=_warnings(run),
@@ -198,10 +250,15 @@ def _right(run: FinishedRun, variant: str) -> dict[str, float]:
     return {item_id: value for item_id, value in known if value is not None}
 
 
-def _events(run: FinishedRun, names: Sequence[str]) -> dict[str, list[Cell]]:
-    """Count the tail events of each variant against the baseline."""
+def _events(run: FinishedRun, names: Sequence[str], blind: frozenset[Place]) -> dict[str, list[Cell]]:
+    """Count the tail events of each variant against the baseline, in the items that it was asked."""
     baseline = run.directory.all_results(run.experiment.baseline.name)
-    return {name: cells(run.items, baseline, run.directory.all_results(name)) for name in names}
+    found = {}
+    for name in names:
+        asked = _asked(run, name, blind)
+        items = [item for item in run.items if item.id in asked]
+        found[name] = cells(items, baseline, run.directory.all_results(name))
+    return found
 
 
 def _warnings(run: FinishedRun) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from harness import errors
 from harness.errors import Incomplete, QuantcliffError, RunError
-from harness.run.worker import Ask, Closed, Job, Refused, serve
+from harness.run.messages import Ask, Closed, Job, Refused
+from harness.run.worker import serve
 
 __all__ = ["Asker", "started"]
 
