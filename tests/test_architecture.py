@@ -22,7 +22,7 @@ PACKAGE = ROOT / "harness"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "judge", "run", "quantize"),  # of these packages the first file says only what is in them
     # the nouns
-    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded", "redaction"),
+    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded"),
     # what people type, pure functions on arrays, small tools
     (
         "config*",
@@ -35,8 +35,6 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "datafiles",
         "scoring_json",
         "generated_code",
-        "privacy",
-        "divergence",
     ),
     (
         "resources",
@@ -50,6 +48,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "doctor_models",
         "quantize.checkpoints_worker",
         "tail_events*",
+        "store*",
     ),
     # parts of judging, of loading a model, of keeping a run
     (
@@ -62,13 +61,13 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "quantize.calibration",
         "digests",
         "smollm2",
-        "run.store",
         "engine",
     ),
     (
         "judge.averages",
         "judge.choice_probability",
         "judge.signals",
+        "judge.asked",
         "judge.decisions",
         "judge.planning",
         "judge.planning_events",
@@ -78,17 +77,15 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "filler",
         "models",
         "slices*",
-        "run.tracing",
     ),
-    ("judge.finished",),
-    ("judge.run_evidence",),
-    ("judge.compare", "judge.gate", "quantize*", "importers*", "run.erasing"),
+    ("judge.run_evidence", "run.tracing"),
+    ("judge.compare", "judge.gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
     ("hf_engine*", "lm_eval_engine", "fake_engine", "judge.judging", "judge.foreign", "doctor", "report*"),
-    ("quantize.checkpoints",),
+    ("quantize.checkpoints", "run.messages", "run.answer_writer"),
     ("run.worker", "lm_eval_model"),
     ("run.worker_process",),
-    ("run.plan", "run.files"),
+    ("run.plan",),
     ("run.runner",),
     ("report.plan",),
     ("cli*",),
@@ -108,6 +105,7 @@ FAMILIES = (
     "hf_engine",
     "importers",
     "sandbox",
+    "store",
 )
 
 # Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without these.

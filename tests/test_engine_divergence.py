@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from harness.divergence import Divergence, by_position, divergence_from_json, summarise
 from harness.errors import StatisticsError, StoreError
 from harness.hf_engine import HFEngine
 from harness.hf_engine.divergence import Comparer, Recorder, Trace, divergence, load_traces, save_traces
@@ -20,6 +19,7 @@ from harness.hf_engine.head import Head
 from harness.hf_engine.showing import Showing
 from harness.hf_engine.traces import Beside, Compares, Records
 from harness.records import Settings
+from harness.store.divergence import Divergence, by_position, divergence_from_json, summarise
 
 GREEDY = Settings()
 OFF = tiny.OFF

@@ -13,8 +13,8 @@ from private_runs import PLAIN, call, holding, own_word
 from harness.errors import ExitCode, StoreError
 from harness.judge import judging, run_evidence
 from harness.records import Item, Scored
-from harness.run import erasing
-from harness.run.store import RunDir, Shard
+from harness.store import erasing
+from harness.store.rundir import RunDir, Shard
 
 
 @pytest.fixture(scope="module")

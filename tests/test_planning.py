@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from harness.config import Experiment, parse
 from harness.errors import ConfigError
-from harness.judge.planning import check_power, plan_units, power_table
+from harness.judge.planning import check_power, power_table
 from harness.records import Item
+from harness.store.units import plan_units
 
 
 def item(number: int, stratum: str = "all", **changes: Any) -> Item:

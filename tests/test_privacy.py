@@ -11,11 +11,11 @@ import private_runs
 import pytest
 from private_runs import PLAIN, SECRETS, call, holding, own_word, run, texts
 
-from harness import redaction
 from harness.errors import ExitCode, Incomplete
-from harness.privacy import Keeper
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
-from harness.run.store import RunDir
+from harness.store import redaction
+from harness.store.privacy import Keeper
+from harness.store.rundir import RunDir
 
 MODES = ("full", "redacted", "none")
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json", "comparisons.csv", "junit.xml")

@@ -22,11 +22,11 @@ import yaml
 from harness.config import parse
 from harness.errors import Incomplete, Interrupted, StoreError, UsageError
 from harness.judge import judging
-from harness.run import files as run_files
 from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
-from harness.run.store import RunDir, Shard
+from harness.store import files as run_files
+from harness.store.rundir import RunDir, Shard
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
 

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from harness.config import parse
-from harness.divergence import summarise
 from harness.errors import ConfigError, StoreError
 from harness.judge import judging, run_evidence
-from harness.run import erasing, runner, worker_process
 from harness.run import plan as run_plan
+from harness.run import runner, worker_process
 from harness.run.progress import QuietProgress
-from harness.run.store import RunDir, Shard
-from harness.run.tracing import DivergenceFile, Tracing, divergences, plan_tracing, traces_folder
+from harness.run.tracing import plan_tracing
+from harness.store import erasing
+from harness.store.divergence import summarise
+from harness.store.rundir import RunDir, Shard
+from harness.store.traces import DivergenceFile, Tracing, divergences, traces_folder
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import ExitCode, StoreError
 from harness.records import Generation, Item, Scored, canonical_json, item_from_json, scored_from_json, to_json
-from harness.run.store import Appender, RunDir, Shard, atomic_write, read_lines
+from harness.store.rundir import Appender, RunDir, Shard, atomic_write, read_lines
 
 ITEM = Item(
     id="t/1",
@@ -113,7 +113,7 @@ def test_two_processes_on_one_shard_are_refused(tmp_path: Path) -> None:
     """The second process says so, and may go on when the first is done; another shard is free."""
     directory = begun(tmp_path, Shard(1, 2))
     code = (
-        "import sys; from pathlib import Path; from harness.run.store import RunDir, Shard\n"
+        "import sys; from pathlib import Path; from harness.store.rundir import RunDir, Shard\n"
         "with RunDir(Path(sys.argv[1])).locked(Shard(int(sys.argv[2]), 2)): print('held')\n"
     )
 

@@ -18,7 +18,7 @@ from harness.judge.verdicts import TailRate
 from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
-from harness.run.store import RunDir, Shard
+from harness.store.rundir import RunDir, Shard
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:

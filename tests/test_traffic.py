@@ -16,9 +16,9 @@ from harness.records import ChoiceLogprobs, Generation
 from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
-from harness.run.store import RunDir, Shard
 from harness.sandbox import missing
 from harness.slices import Scorer, load_items
+from harness.store.rundir import RunDir, Shard
 from harness.traffic import BadRows, read_rows
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

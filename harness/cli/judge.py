@@ -78,7 +78,7 @@ def compare(
     reads lm_eval `samples_*.jsonl` directories, Inspect logs and plain tables, joins them by item, and gives the same
     verdict.
     """
-    from harness.run.store import RunDir
+    from harness.store.rundir import RunDir
 
     look = Look(as_json, quiet, no_color)
     if run is not None and output is not None:
@@ -107,7 +107,7 @@ def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
 
     from harness import report
     from harness.judge import judging
-    from harness.run.store import RunDir
+    from harness.store.rundir import RunDir
 
     placed = replace(evidence, path=str(output))
     judging.write(RunDir(output), judgement)
@@ -134,7 +134,7 @@ def gate(
 ) -> int:
     """Judge a finished run under another policy; its files stay as they are."""
     from harness.config import policy_overrides
-    from harness.run.store import RunDir
+    from harness.store.rundir import RunDir
 
     overrides = policy_overrides(policy) if policy is not None else {}
     named = {"margin": margin, "alpha": alpha, "inconclusive": inconclusive}
@@ -149,7 +149,7 @@ def report(run: Path, as_json: bool, quiet: bool, no_color: bool) -> int:
     """Write a judged run's reports again, from its comparisons.json."""
     from harness import report as reports
     from harness.judge import judging, run_evidence
-    from harness.run.store import RunDir
+    from harness.store.rundir import RunDir
 
     directory = RunDir(run)
     judgement = judging.judged(directory)
@@ -168,7 +168,7 @@ def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
     from harness.judge import run_evidence
-    from harness.run.store import RunDir
+    from harness.store.rundir import RunDir
 
     console = make_console(no_color=no_color)
     for one, sides in run_evidence.answers(RunDir(run), item, candidate):
@@ -190,8 +190,8 @@ def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
     """
     from harness import report as reports
     from harness.judge import judging, run_evidence
-    from harness.run import erasing
-    from harness.run.store import RunDir
+    from harness.store import erasing
+    from harness.store.rundir import RunDir
 
     if not items and not clusters:
         raise UsageError("say what to erase: --item ID or --cluster NAME, either as often as needed")

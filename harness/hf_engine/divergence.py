@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.divergence import Divergence
 from harness.errors import NonFinite, StoreError
 from harness.hf_engine.head import Head
+from harness.store.divergence import Divergence
 
 __all__ = ["Comparer", "Recorder", "Trace", "Watch", "divergence", "load_traces", "save_traces"]
 

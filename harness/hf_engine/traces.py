@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from harness.divergence import Divergence
 from harness.errors import StoreError
 from harness.hf_engine import HFEngine
 from harness.hf_engine.divergence import Comparer, Recorder, load_traces, save_traces
 from harness.hf_engine.head import Head
 from harness.records import Item, Response, Settings
-from harness.run.tracing import trace_path
+from harness.store.divergence import Divergence
+from harness.store.traces import trace_path
 
 __all__ = ["Beside", "Compares", "Records"]
 

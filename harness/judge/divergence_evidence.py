@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from harness.divergence import Divergence, summarise
 from harness.judge import evidence
 from harness.records import Item
+from harness.store.divergence import Divergence, summarise
 
 __all__ = ["rows"]
 

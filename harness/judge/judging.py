@@ -17,14 +17,14 @@ from harness.config import Experiment, Policy
 from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate
 from harness.judge.asked import Place, blind_strata, control_items
-from harness.judge.finished import CONTROL, FinishedRun, experiment_of, read_run, variant_names
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Rules
 from harness.judge.run_evidence import proofs_of
 from harness.judge.signals import Signal, signals
 from harness.judge.verdicts import Judgement, judgement_from_json
 from harness.records import digest
-from harness.run.store import RunDir, Shard, atomic_write, read_json
+from harness.store.finished import CONTROL, FinishedRun, experiment_of, read_run, variant_names
+from harness.store.rundir import RunDir, Shard, atomic_write, read_json
 from harness.tail_events.pairs import Cell, cells
 
 __all__ = [

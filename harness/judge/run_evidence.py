@@ -15,12 +15,12 @@ from typing import Any
 from harness.errors import UsageError
 from harness.judge import answer_pairs, divergence_evidence
 from harness.judge.evidence import Evidence, PowerRow
-from harness.judge.finished import CONTROL, FinishedRun, read_run, variant_names
 from harness.judge.planning import power_table
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
-from harness.run.store import RunDir, Shard, read_json
-from harness.run.tracing import divergences
+from harness.store.finished import CONTROL, FinishedRun, read_run, variant_names
+from harness.store.rundir import RunDir, Shard, read_json
+from harness.store.traces import divergences
 
 __all__ = ["Sides", "answers", "evidence", "proofs_of"]
 

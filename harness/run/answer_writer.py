@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 
 from harness.judge import choice_probability
-from harness.judge.planning import Unit
-from harness.privacy import Keeper
 from harness.records import Item, Response, Scored
-from harness.run.files import AnswerFiles
 from harness.slices import Scorer
+from harness.store.files import AnswerFiles
+from harness.store.privacy import Keeper
+from harness.store.units import Unit
 from harness.tail_events import examine
 
 __all__ = ["AnswerWriter"]

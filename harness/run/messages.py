@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.config import Rehearsal, Variant
-from harness.divergence import Divergence
 from harness.engine import Usage
 from harness.records import Item, Proof, Response, Settings, Timing
+from harness.store.divergence import Divergence
 
 __all__ = [
     "Answered",

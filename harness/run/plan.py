@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import errors, models, privacy
+from harness import errors, models
 from harness.config import Experiment, Variant
 from harness.devices import bfloat16_speedup, memory_bytes, native_dtype, resolve_device
 from harness.errors import RunError
-from harness.judge.planning import Power, Unit, check_power, plan_units, power_table
+from harness.judge.planning import Power, check_power, power_table
 from harness.judge.planning_events import check_events
 from harness.records import Item, digest
-from harness.run.store import RunDir
-from harness.run.tracing import Tracing, plan_tracing
+from harness.run.tracing import plan_tracing
 from harness.slices import load_items
+from harness.store import privacy
+from harness.store.rundir import RunDir
+from harness.store.traces import Tracing
+from harness.store.units import Unit, plan_units
 
 __all__ = ["Plan", "make_plan", "recorded_dtype"]
 

@@ -20,22 +20,22 @@ from harness.config import Variant
 from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import judging
 from harness.judge.asked import control_items
-from harness.judge.finished import CONTROL
-from harness.judge.planning import Unit
-from harness.privacy import Keeper
 from harness.proof import check_candidate
 from harness.quantize.calibration import calibration_overlap
 from harness.records import Item, Proof, Response, Scored, Settings, to_json
 from harness.run.answer_writer import AnswerWriter
-from harness.run.files import AnswerFiles
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Traces, Working
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
-from harness.run.store import RunDir, Shard, atomic_write
-from harness.run.tracing import RunTraces, traces_folder
 from harness.run.worker_process import Asker, started
 from harness.slices import Scorer
 from harness.slices import code as slices_code
+from harness.store.files import AnswerFiles
+from harness.store.finished import CONTROL
+from harness.store.privacy import Keeper
+from harness.store.rundir import RunDir, Shard, atomic_write
+from harness.store.traces import RunTraces, traces_folder
+from harness.store.units import Unit
 
 __all__ = ["ask_baseline", "run"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.config import Experiment, parse
-from harness.judge.planning import plan_units
 from harness.records import Item
-from harness.run.store import RunDir
+from harness.store.rundir import RunDir
+from harness.store.units import plan_units
 
 __all__ = ["CONTROL", "FinishedRun", "experiment_of", "read_run", "variant_names"]
 

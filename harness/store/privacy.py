@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import redaction
 from harness.errors import ConfigError, Incomplete, Problem
 from harness.records import Generation, Item, Response, Scored
+from harness.store import redaction
 
 __all__ = ["NOT_STORED", "Keeper", "StoreText", "check", "stored_config", "without_text", "without_text_response"]
 

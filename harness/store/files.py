@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.records import Scored, Timing, to_json
-from harness.run.store import Appender, RunDir, Shard
+from harness.store.rundir import Appender, RunDir, Shard
 
 __all__ = ["AnswerFiles"]
 

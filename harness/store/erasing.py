@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import StoreError, UsageError
-from harness.privacy import Keeper
 from harness.records import Item, Scored, canonical_json, to_json
-from harness.run.store import RunDir, Shard, atomic_write
-from harness.run.tracing import remove_traces
+from harness.store.privacy import Keeper
+from harness.store.rundir import RunDir, Shard, atomic_write
+from harness.store.traces import remove_traces
 
 __all__ = ["Erased", "chosen", "erase", "told"]
 
