@@ -144,7 +144,7 @@ def _cpu_quotas(root: Path) -> list[float]:
     except OSError:
         return []
     found = []
-    for line in lines:
+    for line in filter(None, lines):
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue

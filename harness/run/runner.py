@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness import errors, models
 from harness.config import Variant
+from harness.devices import usable_cpus
 from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import judging
 from harness.judge.asked import control_items
@@ -256,17 +257,21 @@ class _Run:
 
     def _job(self, variant: Variant, log: Path) -> Job:
         execution, plan = self.plan.experiment.execution, self.plan
-        recorded = self.directory.recorded(variant.name, "variant.json") or {}
         return Job(
             model=self._model(variant),
             device=plan.device,
             attention=execution.attention,
             batch_tokens=execution.batch_tokens,
-            threads=execution.threads or recorded.get("threads"),
+            threads=self._threads(variant),
             log=str(log),
             rehearsal=execution.rehearsal,
             traces=self._traces(variant.name),
         )
+
+    def _threads(self, variant: Variant) -> int | None:
+        """Give the config's number of threads, else that of the earlier part of the run: sums keep their order."""
+        recorded = (self.directory.recorded(variant.name, "variant.json") or {}).get("threads")
+        return self.plan.experiment.execution.threads or (recorded and min(recorded, usable_cpus()))
 
     def _model(self, variant: Variant) -> Model:
         """Say what to load for a variant; the control is the baseline in smaller batches."""
