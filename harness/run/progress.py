@@ -174,7 +174,7 @@ class LogProgress(QuietProgress):
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _say(self) -> None:
         self._last = time.monotonic()
