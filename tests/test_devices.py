@@ -7,10 +7,12 @@ import sys
 
 import psutil
 import pytest
-import torch
+from lazily import lazy
 
 from harness.devices import keep_freed_memory, memory_bytes, resolve_device
 from harness.errors import UsageError
+
+torch = lazy("torch")
 
 KEEPS = """
 import sys

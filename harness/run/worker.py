@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,7 +31,32 @@ if TYPE_CHECKING:
     from harness.hf_engine import HFEngine, Shortcuts
     from harness.hf_engine.traces import Beside, Compares, Records
 
-__all__ = ["Answered", "Ask", "Closed", "Diverged", "Finished", "Job", "Model", "Ready", "Refused", "Traces", "serve"]
+# The packages that compute; a hyphen in the name is a dot in the module.
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "gptqmodel",
+    "torchao",
+    "hqq",
+    "compressed_tensors",
+    "optimum-quanto",
+)
+
+__all__ = [
+    "Answered",
+    "Ask",
+    "Closed",
+    "Diverged",
+    "Finished",
+    "Job",
+    "Model",
+    "Ready",
+    "Refused",
+    "Traces",
+    "converse",
+    "serve",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,21 +194,27 @@ class Closed:
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Load the variant and answer until the parent sends None or goes away. The entry point of the process."""
+    """Answer in a process that does nothing else: its entry point."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _log_to(Path(job.log))
     _end_with_parent()
+    converse(connection, job)
+
+
+def converse(connection: Connection, job: Job) -> None:
+    """Load the variant and answer until the parent sends None or goes away."""
     try:
         started = time.perf_counter()
         engine, tracer, device_name = _load(job)
-        connection.send(_ready(engine, time.perf_counter() - started, device_name))
+        packages = () if job.rehearsal else _PACKAGES
+        connection.send(_ready(engine, time.perf_counter() - started, device_name, _versions(packages)))
         while (ask := connection.recv()) is not None:
             _answer(connection, engine, tracer, ask)
         connection.send(Closed(engine.usage()))
     except QuantcliffError as error:
         connection.send(Refused(type(error).__name__, str(error)))
-    except (EOFError, BrokenPipeError):
-        sys.exit(0)
+    except (EOFError, ConnectionError):
+        return  # the parent went away
 
 
 def _log_to(path: Path) -> None:
@@ -289,8 +320,8 @@ def _device_name(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _ready(engine: Engine, seconds: float, device_name: str) -> Ready:
-    return Ready(engine.proof(), engine.version, engine.context_limit, seconds, device_name, _versions())
+def _ready(engine: Engine, seconds: float, device_name: str, versions: Mapping[str, str]) -> Ready:
+    return Ready(engine.proof(), engine.version, engine.context_limit, seconds, device_name, versions)
 
 
 def _answer(connection: Connection, engine: Engine, tracer: Records | Compares | Beside | None, ask: Ask) -> None:
@@ -330,12 +361,9 @@ def _aside(tracer: Records | Compares | Beside | None) -> float:
     return 0.0 if tracer is None else tracer.aside
 
 
-def _versions() -> dict[str, str]:
-    """Give the versions of what is loaded; a package that no part of this variant needed is left out."""
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Give the versions of Python and of those of the packages that are loaded."""
     loaded = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "bitsandbytes", "gptqmodel", "torchao", "hqq", "compressed_tensors"):
-        if package in sys.modules:
-            loaded[package] = importlib.metadata.version(package)
-    if "optimum.quanto" in sys.modules:
-        loaded["optimum-quanto"] = importlib.metadata.version("optimum-quanto")
-    return loaded
+    return loaded | {
+        name: importlib.metadata.version(name) for name in packages if name.replace("-", ".") in sys.modules
+    }
