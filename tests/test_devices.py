@@ -8,7 +8,7 @@ import sys
 
 import psutil
 import pytest
-import torch
+from lazily import lazy
 
 from harness.devices import (
     bfloat16_speedup,
@@ -20,6 +20,8 @@ from harness.devices import (
     usable_cpus,
 )
 from harness.errors import UsageError
+
+torch = lazy("torch")
 
 KEEPS = """
 import sys

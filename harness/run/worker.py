@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -30,17 +31,34 @@ if TYPE_CHECKING:
     from harness.hf_engine import HFEngine, Shortcuts
     from harness.hf_engine.traces import Beside, Compares, Records
 
-__all__ = ["serve"]
+__all__ = ["converse", "serve"]
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "gptqmodel",
+    "torchao",
+    "hqq",
+    "compressed_tensors",
+    "optimum-quanto",
+)
+"""The packages that compute; a hyphen in the name is a dot in the module."""
 
 PULSE_SECONDS = 2.0
 """How often a worker reports how far it is within a unit."""
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Load the variant and answer until the parent sends None or goes away. The entry point of the process."""
+    """Answer in a process that does nothing else: its entry point."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _log_to(Path(job.log))
     _end_with_parent()
+    converse(connection, job)
+
+
+def converse(connection: Connection, job: Job) -> None:
+    """Load the variant and answer until the parent sends None or goes away."""
     try:
         started = time.perf_counter()
         engine, tracer, device_name, threads = _load(job)
@@ -52,7 +70,7 @@ def serve(connection: Connection, job: Job) -> None:
                 time.perf_counter() - started,
                 device_name,
                 threads,
-                _versions(),
+                _versions(() if job.rehearsal else _PACKAGES),
             )
         )
         with _Pulse(connection, engine) as pulse:
@@ -61,8 +79,8 @@ def serve(connection: Connection, job: Job) -> None:
         connection.send(Closed(engine.usage()))
     except QuantcliffError as error:
         connection.send(Refused(type(error).__name__, str(error)))
-    except (EOFError, BrokenPipeError):
-        sys.exit(0)
+    except (EOFError, ConnectionError):
+        return  # the parent went away
 
 
 def _log_to(path: Path) -> None:
@@ -255,12 +273,9 @@ def _aside(tracer: Records | Compares | Beside | None) -> float:
     return 0.0 if tracer is None else tracer.aside
 
 
-def _versions() -> dict[str, str]:
-    """Give the versions of what is loaded; a package that no part of this variant needed is left out."""
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Give the versions of Python and of those of the packages that are loaded."""
     loaded = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "bitsandbytes", "gptqmodel", "torchao", "hqq", "compressed_tensors"):
-        if package in sys.modules:
-            loaded[package] = importlib.metadata.version(package)
-    if "optimum.quanto" in sys.modules:
-        loaded["optimum-quanto"] = importlib.metadata.version("optimum-quanto")
-    return loaded
+    return loaded | {
+        name: importlib.metadata.version(name) for name in packages if name.replace("-", ".") in sys.modules
+    }
