@@ -218,6 +218,9 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
     if experiment.sampling.samples > 1 and experiment.sampling.temperature == 0:
         text = f"{experiment.sampling.samples} samples at temperature 0 are all the same: raise the temperature"
         problems.append(Problem("sampling.samples", text))
+    if experiment.execution.skip_blind and experiment.execution.looks > 1:
+        text = "cannot be combined with looks above 1: whether a stratum has signal is decided on all of its items"
+        problems.append(Problem("execution.skip_blind", text))
     return problems
 
 
@@ -239,8 +242,8 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
     ):
         text = f"{method} weights lie in their own checkpoint: give its directory (`quantcliff quantize` makes one)"
         problems.append(Problem(f"{place}.model", text))
-    dtype = candidate.dtype or experiment.execution.dtype
-    if method != "none" and dtype != (experiment.baseline.dtype or experiment.execution.dtype):
+    dtype = experiment.compute_dtype(candidate)
+    if method != "none" and dtype != experiment.compute_dtype(experiment.baseline):
         text = (
             f"{dtype} differs from the baseline's compute dtype: the comparison would measure the dtype; leave it out"
         )

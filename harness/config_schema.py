@@ -88,6 +88,15 @@ def _proportion(value: object) -> object:
     return value
 
 
+def _share(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (int, float)) or not 0 < value <= 1:
+        msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
+        raise ValueError(msg)
+    return True if value == 1 else float(value)
+
+
 def _range(value: object) -> object:
     ends = list(value) if isinstance(value, (list, tuple)) else []
     numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
@@ -276,8 +285,9 @@ class Execution(_Strict):
 
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Compute dtype of every variant: two variants at two dtypes differ by the dtype."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
+    computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
     batch_tokens: int = Field(default=16384, ge=16)
     """Largest batch, in padded tokens of prompt and answer."""
     max_batch: int = Field(default=64, ge=1)
@@ -285,11 +295,15 @@ class Execution(_Strict):
     unit_items: int = Field(default=32, ge=1)
     """Items in a work unit: what a kill can cost at most."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads; the library's choice unless said."""
+    """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
     looks: int = Field(default=1, ge=1, le=20)
     """Interim looks: above 1, decided strata stop receiving items."""
-    control: bool = True
-    """Run the baseline once more, batched otherwise: the A/A floor."""
+    control: Annotated[bool | float, BeforeValidator(_share)] = True
+    """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
+    each stratum's items."""
+    skip_blind: bool = False
+    """Do not ask control and candidates the items of strata in which the baseline shows no signal: these strata end as
+    ``no_signal`` in any case. Strata with a tolerance of tail events are always asked."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """Attention implementation."""
     divergence: bool = False
@@ -338,6 +352,16 @@ class Experiment(_Strict):
     def variants(self) -> tuple[Variant, ...]:
         """The baseline, then the candidates."""
         return (self.baseline, *self.candidates)
+
+    def compute_dtype(self, variant: Variant) -> str:
+        """The compute dtype of a variant; ``auto`` if that is left to the device.
+
+        An ``auto`` next to a baseline with a dtype of its own means the baseline's.
+        """
+        dtype = self.execution.dtype
+        if dtype == "auto" and self.baseline.dtype is not None:
+            dtype = self.baseline.dtype
+        return variant.dtype or dtype
 
     def digest(self) -> str:
         """Identify everything that decides a result; where results are put and what texts are kept does not."""

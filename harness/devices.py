@@ -1,20 +1,43 @@
-"""Which device a run is on: resolved once, and the same for every variant.
+"""The device of a run, the dtype that it computes natively, and the CPU threads that this process may use.
 
-Knows what torch can see, and nothing of models.
+Knows what torch and the operating system report, and nothing of models.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import json
+import math
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from harness.errors import UsageError
 
-__all__ = ["keep_freed_memory", "memory_bytes", "resolve_device"]
+__all__ = [
+    "bfloat16_speedup",
+    "keep_freed_memory",
+    "limit_threads",
+    "memory_bytes",
+    "native_dtype",
+    "resolve_device",
+    "settle_threads",
+    "usable_cpus",
+]
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
+
+BFLOAT16_CAPABILITY = (8, 0)
+"""CUDA compute capability from which tensor cores multiply bfloat16."""
+
+THREADS_GAIN = 1.1
+"""All threads are kept if they are at least this many times as fast as one."""
 
 
 def resolve_device(name: str) -> str:
@@ -41,18 +64,157 @@ def resolve_device(name: str) -> str:
 
 
 def memory_bytes(device: str) -> int:
-    """Give how much memory a resolved device has, in bytes, whatever uses it now; 0 where that cannot be found out.
-
-    A GPU is asked by a process of its own: who asks holds a part of its memory until it ends, and where a device takes
-    one process at a time, nobody else gets in.
-    """
+    """The total memory of a resolved device in bytes, used or free; 0 if it cannot be found out."""
     if device.startswith("cuda"):
-        code = f"import torch; print(torch.cuda.get_device_properties({device!r}).total_memory)"
-        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        return int(asked.stdout) if asked.returncode == 0 else 0
+        return int(_cuda_properties(device)[0])
     import psutil
 
     return int(psutil.virtual_memory().total)
+
+
+@functools.cache
+def _cuda_properties(device: str) -> tuple[int, int, int]:
+    """Memory in bytes, major and minor compute capability of a GPU; zeros if it does not answer.
+
+    Asked in another process: a process that asks keeps a part of the GPU's memory until it ends, and keeps others out
+    if the device takes one process at a time.
+    """
+    code = (
+        f"import json, torch; p = torch.cuda.get_device_properties({device!r}); "
+        "print(json.dumps([p.total_memory, p.major, p.minor]))"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    memory, major, minor = json.loads(asked.stdout) if asked.returncode == 0 else (0, 0, 0)
+    return memory, major, minor
+
+
+def native_dtype(device: str) -> tuple[str, str]:
+    """The dtype that a resolved device computes natively, ``bfloat16`` or ``float32``, and the reason in words.
+
+    A CPU is timed and not asked for its flags: what counts is what its kernels reach, which flags, the build of torch
+    and environment variables decide together.
+    """
+    if device.startswith("cuda"):
+        capability = _cuda_properties(device)[1:]
+        fast = capability >= BFLOAT16_CAPABILITY
+        compared = "at least" if fast else "below"
+        reason = f"compute capability {capability[0]}.{capability[1]} is {compared} 8.0"
+        return "bfloat16" if fast else "float32", reason
+    speedup = bfloat16_speedup()
+    reason = f"bfloat16 products are {speedup:.2g} times as fast as float32 ones on this CPU"
+    return "bfloat16" if speedup > 1.0 else "float32", reason
+
+
+@functools.cache
+def bfloat16_speedup() -> float:
+    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU, measured."""
+    import torch
+
+    def product(dtype: torch.dtype) -> Callable[[], Any]:
+        left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
+        return lambda: left @ right
+
+    return _fastest(product(torch.float32), 0.03) / _fastest(product(torch.bfloat16), 0.03)
+
+
+def _fastest(work: Callable[[], Any], seconds: float) -> float:
+    """The shortest time in seconds of one call, over calls that take `seconds` together, three at least."""
+    work()
+    found: list[float] = []
+    while len(found) < 3 or math.fsum(found) < seconds:  # noqa: PLR2004 - as the docstring says
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """CPUs that this process may use: its affinity, and no more than its cgroups' CPU quota (v2 and v1), at least 1.
+
+    root: the root of the file system, replaced in tests.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([affinity, *(math.ceil(quota) for quota in _cpu_quotas(root))]))
+
+
+def _cpu_quotas(root: Path) -> list[float]:
+    """The CPU quotas, in CPUs, of the cgroups of this process and of their parents (man 7 cgroups)."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in filter(None, lines):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = [
+            root / "sys/fs/cgroup" / name for name in ({controllers, "cpu", "cpu,cpuacct"} if controllers else {""})
+        ]
+        own = Path(path.lstrip("/"))
+        found += [quota for mount in mounts for part in (own, *own.parents) for quota in _quota(mount / part)]
+    return found
+
+
+def _quota(cgroup: Path) -> list[float]:
+    """The quota of one cgroup in CPUs; empty if it has none or is not mounted here."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (float(word) for name in names for word in (cgroup / name).read_text().split())
+            return [quota / period] if quota > 0 and period > 0 else []
+    return []
+
+
+def limit_threads() -> int:
+    """Let torch and what else starts threads in this process start no more than there are usable CPUs. Gives torch's.
+
+    OpenMP respects the affinity by itself; a quota it does not know, and starts a thread for each core of the machine.
+    """
+    cpus = usable_cpus()
+    if hasattr(os, "sched_getaffinity") and cpus < len(os.sched_getaffinity(0)):
+        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+            os.environ.setdefault(name, str(cpus))
+    import torch
+
+    if torch.get_num_threads() > cpus:
+        torch.set_num_threads(cpus)
+    return torch.get_num_threads()
+
+
+def settle_threads(dtype: str, asked: int | None = None) -> str:
+    """Set torch's CPU threads: as many as asked for, else all that may be used or one, whichever is faster now.
+
+    Threads wait for each other at every product: next to another busy process all of them are slower than one. Half a
+    second of products of the decoding step's shape decides. Returns what was decided, in words.
+    """
+    import torch
+
+    if asked is not None:
+        torch.set_num_threads(asked)
+        return f"{asked} CPU thread(s), as execution.threads or the earlier part of the run says"
+    most = limit_threads()
+    if most == 1:
+        return "1 CPU thread: no more may be used"
+    kind = getattr(torch, dtype)
+    left, right = torch.ones(16, 1024, dtype=kind), torch.ones(1024, 2048, dtype=kind)
+    seconds = {}
+    for threads in (1, most):
+        torch.set_num_threads(threads)
+        seconds[threads] = _mean(lambda: left @ right, 0.25)
+    gain = seconds[1] / seconds[most]
+    threads = most if gain >= THREADS_GAIN else 1
+    torch.set_num_threads(threads)
+    return f"{threads} of {most} usable CPU threads: all were {gain:.2g} times as fast as one when it was loaded"
+
+
+def _mean(work: Callable[[], Any], seconds: float) -> float:
+    """The mean time in seconds of one call, over calls that take `seconds` together: waiting counts."""
+    work()
+    started, calls = time.perf_counter(), 0
+    while (spent := time.perf_counter() - started) < seconds or not calls:
+        work()
+        calls += 1
+    return spent / calls
 
 
 def keep_freed_memory() -> None:

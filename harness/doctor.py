@@ -6,7 +6,6 @@ work here; with `prove` it quantizes and runs a tiny model by each that should. 
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Quantization, Variant
+from harness.devices import native_dtype, usable_cpus
 from harness.errors import QuantcliffError
 from harness.quantize.backends import MethodStatus, installed_version, method_status
 from harness.records import to_json
@@ -94,7 +94,9 @@ class Report:
     free_bytes: int
     """What is free of it now."""
     cpus: int
-    """CPU cores that this process may use."""
+    """CPUs that this process may use: by its affinity and its cgroup's quota."""
+    dtype: str
+    """What ``execution.dtype: auto`` means here, with the reason; empty without torch."""
     cpu_flags: tuple[str, ...]
     """Instruction sets that the CPU kernels look for."""
     methods: tuple[MethodStatus, ...]
@@ -123,7 +125,8 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
         cuda=cuda,
         memory_bytes=memory,
         free_bytes=free,
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpus=usable_cpus(),
+        dtype="{}: {}".format(*native_dtype(device)) if installed_version("torch") else "",
         cpu_flags=_cpu_flags(),
         methods=methods,
         proved=_prove_all(methods, device, progress or (lambda _sentence: None)) if prove else (),
@@ -284,7 +287,8 @@ def describe(report: Report) -> str:
         f"device      {report.device}: {report.device_name}"
         + (f", compute capability {report.capability}" if report.capability else ""),
         f"memory      {report.memory_bytes / gib:.1f} GiB, {report.free_bytes / gib:.1f} GiB free",
-        f"CPU         {report.cpus} cores; {' '.join(report.cpu_flags) or 'no instruction sets of note'}",
+        f"CPU         {report.cpus} usable; {' '.join(report.cpu_flags) or 'no instruction sets of note'}",
+        f"dtype       auto is {report.dtype or 'unknown without torch'}",
         f"CUDA        {report.cuda or 'this torch is built without it'}",
         f"packages    {installed}",
         "",

@@ -6,14 +6,22 @@ import functools
 from typing import Any
 
 import conftest
-import torch
-import transformers
+from lazily import lazy
 
-from harness.hf_engine import Shortcuts
 from harness.records import Item, Proof
 
+torch, transformers, hf_engine = lazy("torch"), lazy("transformers"), lazy("harness.hf_engine")
+
 CONTEXT = 256
-OFF = Shortcuts(share_prefixes=False, continuous=False, guided=False)
+SHORTCUTS = {
+    "all": {},
+    "none": {"share_prefixes": False, "continuous": False, "guided": False},
+    "shared": {"continuous": False, "guided": False},
+    "continuous": {"share_prefixes": False, "guided": False},
+    "apart": {"continuous": False},
+    "guided": {"share_prefixes": False},
+}
+"""The engine's shortcuts by name: all that are not set to False are taken."""
 
 # Weights far larger than a trained model's start, so that answers differ from token to token; windows short enough
 # for the prompts below to leave them.
@@ -48,20 +56,27 @@ def tokenizer() -> Any:
 
 
 @functools.cache
-def model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """A random model of a family on the CPU. Do not change it: it is shared."""
+def model(family: str, seed: int = 0, dtype: str = "float32") -> Any:
+    """A random model of a family on the CPU, in a dtype of torch. Do not change it: it is shared."""
     mine = tokenizer()
     ids = {"bos_token_id": None, "eos_token_id": mine.eos_token_id, "pad_token_id": mine.pad_token_id}
     config = transformers.AutoConfig.for_model(family, vocab_size=len(mine), **ids, **FAMILIES[family])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = transformers.AutoModelForCausalLM.from_config(config)
-    return made.to(dtype).eval()
+    return made.to(getattr(torch, dtype)).eval()
 
 
 def proof() -> Proof:
     """A proof of nothing in particular."""
     return Proof("none", "Linear", 0, 1, 32.0, 1, 0, "float32", len(tokenizer()), "tiny")
+
+
+def engine(model_or_family: Any = "llama", tokens: Any = None, *, shortcuts: str = "all", **options: Any) -> Any:
+    """An `HFEngine` round a model, or round a family's; `shortcuts` is a name in `SHORTCUTS`."""
+    round_ = model(model_or_family) if isinstance(model_or_family, str) else model_or_family
+    taken = hf_engine.Shortcuts(**SHORTCUTS[shortcuts])
+    return hf_engine.HFEngine(round_, tokens or tokenizer(), proof(), device="cpu", shortcuts=taken, **options)
 
 
 def item(name: str, prompt: str, **rest: Any) -> Item:

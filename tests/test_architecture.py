@@ -67,6 +67,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "judge.averages",
         "judge.choice_probability",
         "judge.signals",
+        "judge.asked",
         "judge.decisions",
         "judge.planning",
         "judge.planning_events",
@@ -82,7 +83,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("judge.compare", "judge.gate", "quantize*", "importers*"),
     # engines on one side of the disk, verdicts on the other
     ("hf_engine*", "lm_eval_engine", "fake_engine", "judge.judging", "judge.foreign", "doctor", "report*"),
-    ("quantize.checkpoints",),
+    ("quantize.checkpoints", "run.messages", "run.answer_writer"),
     ("run.worker", "lm_eval_model"),
     ("run.worker_process",),
     ("run.plan",),

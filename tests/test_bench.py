@@ -11,12 +11,14 @@ from typing import Any
 
 import conftest
 import pytest
+from lazily import lazy
 
 SCRIPTS = conftest.ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import bench_engine_report  # noqa: E402
-import bench_engine_sides  # noqa: E402
+
+bench_engine_sides = lazy("bench_engine_sides")
 
 
 def bench(out: Path, model: Path, *flags: str) -> dict[str, Any]:

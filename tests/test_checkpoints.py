@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+from lazily import lazy
 
 from harness.config import Variant
-from harness.doctor_models import FORMATS, plain_model
 from harness.errors import Interrupted, ModelError, UsageError
 from harness.proof import check_candidate
 from harness.quantize.calibration import SIDECAR, Calibration, calibration_overlap
 from harness.quantize.checkpoints import make_checkpoint
-from harness.quantize.loading import load, method_status
+
+doctor_models = lazy("harness.doctor_models")
+loading = lazy("harness.quantize.loading")
 
 TEXTS = tuple(
     f"Chapter {number}. The keeper of lighthouse number {number} counted {number * 7} gulls before breakfast, wrote the"
@@ -25,13 +27,13 @@ OWN = Calibration("lighthouse", TEXTS)
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A random Llama: hidden 128, two layers, bf16, with a generation config that does not sample."""
-    return plain_model(tmp_path_factory.mktemp("plain"))
+    return doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
 
 
 def make(source, out, **changed):
     """Make a checkpoint on the CPU, or skip with the reason why that does not work here."""
     options = {"method": "gptq", "bits": 4, "group_size": 32, "calibration": OWN, "device": "cpu", **changed}
-    status = {status.method: status for status in method_status("cpu")}[options["method"]]
+    status = {status.method: status for status in loading.method_status("cpu")}[options["method"]]
     if not status.works:
         pytest.skip(f"{options['method']}: {status.reason}")
     return make_checkpoint(source, out, **options)
@@ -48,7 +50,7 @@ def test_a_gptq_checkpoint_is_made_proved_and_comparable(plain, tmp_path):
     assert (made.proof.method, made.proof.quantized_modules) == ("gptq", 14)
     assert 4.5 < made.proof.bits_per_weight < 5
     variant = Variant(name="int4", model=str(made.path), quantization="gptq")
-    baseline = load(Variant(name="b", model=str(plain)), plain, device="cpu", dtype="bfloat16").proof
+    baseline = loading.load(Variant(name="b", model=str(plain)), plain, device="cpu", dtype="bfloat16").proof
     check_candidate(baseline, made.proof, variant)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (made.path / name).read_bytes() == (plain / name).read_bytes()
@@ -119,7 +121,7 @@ def test_what_is_there_is_not_overwritten(plain, tmp_path):
 def test_a_quantized_model_is_not_quantized_again(plain, tmp_path):
     """The message asks for the model that it was made from."""
     (tmp_path / "q").mkdir()
-    FORMATS["gptq"](plain, tmp_path / "q")
+    doctor_models.FORMATS["gptq"](plain, tmp_path / "q")
     with pytest.raises(ModelError, match=r"quantized already \(gptq\)"):
         make(tmp_path / "q", tmp_path / "out")
 

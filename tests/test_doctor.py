@@ -6,12 +6,14 @@ import json
 import platform
 
 import pytest
-import torch
+from lazily import lazy
 
 from harness.config import METHODS
 from harness.doctor import describe, examine
-from harness.doctor_models import _packed, _rounded
 from harness.records import to_json
+
+torch = lazy("torch")
+doctor_models = lazy("harness.doctor_models")
 
 
 def test_the_report_tells_the_machine_and_every_method():
@@ -44,9 +46,10 @@ def test_auto_takes_the_gpu_where_there_is_one():
     assert examine("auto").device == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_the_reason_for_every_method():
     """Nothing works on a CUDA device that torch does not find, and each line says so."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
     statuses = examine("cuda:3").methods
     assert not any(status.works for status in statuses)
     assert all("cuda:3 was asked for and torch" in status.reason for status in statuses)
@@ -70,9 +73,9 @@ def test_proof_runs_every_method_that_should_work():
 
 def test_packing_is_what_the_formats_say():
     """Eight 4-bit codes to a word, the first in the lowest bits; rounding keeps a value within half a step."""
-    assert _packed(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), dim=1).tolist() == [0x87654321 - (1 << 32)]
+    assert doctor_models._packed(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), dim=1).tolist() == [0x87654321 - (1 << 32)]
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    codes, scales = _rounded(weight)
+    codes, scales = doctor_models._rounded(weight)
     assert (int(codes.min()) >= 0, int(codes.max()) <= 15, tuple(scales.shape)) == (True, True, (8, 2))
     values = (codes - 8).float() * scales.float().repeat_interleave(32, dim=1)
     assert ((values - weight.float()).abs() <= scales.float().repeat_interleave(32, dim=1) / 2 + 1e-6).all()

@@ -6,22 +6,19 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-import torch
+from lazily import lazy
 
-from harness.hf_engine import HFEngine
-from harness.hf_engine.branches import Branches
 from harness.records import Generation, Settings
+
+torch = lazy("torch")
+hf_branches = lazy("harness.hf_engine.branches")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREEDY = Settings()
+engine = tiny.engine
 SHARING = sorted(set(tiny.FAMILIES) - {"mamba", "falcon_h1"})
 WORDS = "The quick brown fox jumps over the lazy dog and runs on to the river. "
-
-
-def engine(family: str, **options: Any) -> HFEngine:
-    """An engine round a tiny model."""
-    return HFEngine(tiny.model(family), tiny.tokenizer(), tiny.proof(), device="cpu", **options)
 
 
 def items(texts: int = 3, questions: int = 4) -> list[Any]:
@@ -43,10 +40,10 @@ def by_key(answers: Any) -> dict[tuple[str, int], Generation]:
 def sizes(monkeypatch):
     """Texts count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
     seen: list[tuple[int, ...]] = []
-    step = Branches.step
+    step = hf_branches.Branches.step
     monkeypatch.setattr("harness.hf_engine.sessions.TEXT_AT_LEAST", 64)
     monkeypatch.setattr(
-        Branches, "step", lambda self, *args: seen.append((hidden := step(self, *args)).shape[:2]) or hidden
+        hf_branches.Branches, "step", lambda self, *args: seen.append((hidden := step(self, *args)).shape[:2]) or hidden
     )
     return seen
 
@@ -55,7 +52,7 @@ def sizes(monkeypatch):
 @pytest.mark.parametrize("family", SHARING)
 def test_the_answers_are_those_of_rows_of_their_own(family, budget, most, sizes):
     """Token for token, with room for every text at once, for two, and for one after the other."""
-    plain = by_key(engine(family, shortcuts=tiny.OFF).answer(items(), GREEDY))
+    plain = by_key(engine(family, shortcuts="none").answer(items(), GREEDY))
     assert not sizes
     assert by_key(engine(family, **budget).answer(items(), GREEDY)) == plain
     assert max(texts for texts, _ in sizes) == most
@@ -66,7 +63,7 @@ def test_the_answers_are_those_of_rows_of_their_own(family, budget, most, sizes)
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_drafts_on_a_text_change_no_answer(family, drafts, sizes):
     """A draft is checked in the pass that reads the text, and its answer grows on from where they part."""
-    plain = by_key(engine(family, shortcuts=tiny.OFF).answer(items(), GREEDY))
+    plain = by_key(engine(family, shortcuts="none").answer(items(), GREEDY))
     list(engine(family).answer(items(), GREEDY))
     steps = len(sizes)
     sizes.clear()
@@ -82,7 +79,7 @@ def test_drafts_on_a_text_change_no_answer(family, drafts, sizes):
 def test_ties_on_a_text_are_decided_by_decoding(family, sizes, monkeypatch):
     """Where noise could have turned every token, each is decoded again on top of its path, and the draft goes on."""
     monkeypatch.setitem(__import__("harness.hf_engine.continuous", fromlist=["NOISE"]).NOISE, torch.float32, 1e9)
-    plain = by_key(engine(family, shortcuts=tiny.OFF).answer(items(), GREEDY))
+    plain = by_key(engine(family, shortcuts="none").answer(items(), GREEDY))
     given = {name: one.token_ids for (name, _), one in plain.items()}
     assert by_key(engine(family).answer(items(), GREEDY, drafts=given)) == plain
     assert sizes
@@ -91,7 +88,7 @@ def test_ties_on_a_text_are_decided_by_decoding(family, sizes, monkeypatch):
 def test_samples_on_a_text_are_those_of_rows_of_their_own(sizes):
     """Random numbers belong to item, sample and position, whatever grows beside them."""
     settings = Settings(temperature=0.8, samples=2, seed=5)
-    plain = by_key(engine("llama", shortcuts=tiny.OFF).answer(items(2), settings))
+    plain = by_key(engine("llama", shortcuts="none").answer(items(2), settings))
     assert by_key(engine("llama").answer(items(2), settings)) == plain
     assert sizes
 
@@ -99,9 +96,9 @@ def test_samples_on_a_text_are_those_of_rows_of_their_own(sizes):
 def test_a_text_is_held_once(sizes, monkeypatch):
     """The cache of four questions on a text has one row, where slots take four."""
     rooms: list[int] = []
-    took = Branches.take
+    took = hf_branches.Branches.take
     monkeypatch.setattr(
-        Branches,
+        hf_branches.Branches,
         "take",
         lambda self, *args: took(self, *args) + 0 * len(rooms.append(self._cache.layers[0].keys.shape[0]) or []),
     )
@@ -119,7 +116,7 @@ def test_long_answers_keep_rows_of_their_own(sizes):
 
 def test_memory_that_does_not_suffice_halves_the_texts(sizes):
     """A pass that is too large is tried again smaller, and no answer is lost or given twice."""
-    plain = by_key(engine("llama", shortcuts=tiny.OFF).answer(items(), GREEDY))
+    plain = by_key(engine("llama", shortcuts="none").answer(items(), GREEDY))
     mine = engine("llama")
     model = mine.desk.model
     forward = model.forward

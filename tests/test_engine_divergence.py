@@ -10,27 +10,23 @@ from typing import Any
 import engine_models as tiny
 import numpy as np
 import pytest
-import torch
+from lazily import lazy
 
 from harness.errors import StatisticsError, StoreError
-from harness.hf_engine import HFEngine
-from harness.hf_engine.divergence import Comparer, Recorder, Trace, divergence, load_traces, save_traces
-from harness.hf_engine.head import Head
-from harness.hf_engine.showing import Showing
-from harness.hf_engine.traces import Beside, Compares, Records
 from harness.records import Settings
 from harness.store.divergence import Divergence, by_position, divergence_from_json, summarise
 
+torch = lazy("torch")
+measuring = lazy("harness.hf_engine.divergence")
+hf_head = lazy("harness.hf_engine.head")
+showing = lazy("harness.hf_engine.showing")
+hf_traces = lazy("harness.hf_engine.traces")
+
 GREEDY = Settings()
-OFF = tiny.OFF
+engine = tiny.engine
 
 
-def engine(model: Any, **options: Any) -> HFEngine:
-    """An engine round a model."""
-    return HFEngine(model, tiny.tokenizer(), tiny.proof(), device="cpu", **options)
-
-
-def worse(family: str, noise: float, dtype: torch.dtype = torch.float32) -> Any:
+def worse(family: str, noise: float, dtype: str = "float32") -> Any:
     """The family's model with its weights a little off, as a quantized one."""
     model = copy.deepcopy(tiny.model(family, dtype=dtype))
     draw = torch.Generator().manual_seed(5)
@@ -41,26 +37,28 @@ def worse(family: str, noise: float, dtype: torch.dtype = torch.float32) -> Any:
     return model
 
 
-def recorded(model: Any, items: list[Any], **options: Any) -> Recorder:
+def recorded(model: Any, items: list[Any], **options: Any) -> measuring.Recorder:
     """A baseline's traces."""
-    recorder = Recorder()
+    recorder = measuring.Recorder()
     list(engine(model, **options).answer(items, GREEDY, watch=recorder))
     return recorder
 
 
-def compared(recorder: Recorder, baseline: Any, candidate: Any, items: list[Any], **options: Any) -> Comparer:
+def compared(
+    recorder: measuring.Recorder, baseline: Any, candidate: Any, items: list[Any], **options: Any
+) -> measuring.Comparer:
     """A candidate measured against traces."""
     mine = engine(candidate, **options)
-    comparer = Comparer(recorder.traces, engine(baseline).head, mine.head)
+    comparer = measuring.Comparer(recorder.traces, engine(baseline).head, mine.head)
     list(mine.answer(items, GREEDY, watch=comparer))
     return comparer
 
 
-def a_head(weight: torch.Tensor, softcap: float | None = None) -> Head:
+def a_head(weight: torch.Tensor, softcap: float | None = None) -> hf_head.Head:
     """A head of its own with these weights [vocabulary, width]."""
     module = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     module.weight = torch.nn.Parameter(weight.clone())
-    return Head(module, softcap, weight.shape[0])
+    return hf_head.Head(module, softcap, weight.shape[0])
 
 
 @pytest.mark.parametrize("heads", ["one", "one in bf16", "equal", "other", "capped"])
@@ -77,7 +75,7 @@ def test_kl_is_that_of_float64(noise, heads):
     cap = 20.0 if heads == "capped" else None
     one = a_head(weight, cap)
     two = one if heads.startswith("one") else a_head(weight_two, cap)
-    comparer = Comparer({"t/1": Trace("t/1", tuple(range(40)), hidden)}, one, two)
+    comparer = measuring.Comparer({"t/1": measuring.Trace("t/1", tuple(range(40)), hidden)}, one, two)
     assert (comparer.baseline is comparer.candidate) is (heads != "other")
     comparer.see("t/1", range(40), other)
     found = comparer.found["t/1"]
@@ -95,11 +93,11 @@ def test_chunks_change_no_bit(monkeypatch):
     """Looked at token by token, a few at a time or all at once, every number is the same."""
     draw = torch.Generator().manual_seed(2)
     hidden, off = torch.randn(33, 32, generator=draw), torch.randn(33, 32, generator=draw)
-    trace, head = Trace("t/1", tuple(range(33)), hidden), a_head(torch.randn(700, 32, generator=draw))
+    trace, head = measuring.Trace("t/1", tuple(range(33)), hidden), a_head(torch.randn(700, 32, generator=draw))
     found = []
     for chunk in (1, 5 * 700, 1 << 30):
         monkeypatch.setattr("harness.hf_engine.divergence.CPU_CHUNK", chunk)
-        found.append(divergence(trace, hidden + 0.1 * off, baseline=head, candidate=head))
+        found.append(measuring.divergence(trace, hidden + 0.1 * off, baseline=head, candidate=head))
     assert min(found[0].kl) > 0
     assert found[0] == found[1] == found[2]
 
@@ -108,7 +106,9 @@ def test_a_known_case_by_hand():
     """Two tokens: p = (3/4, 1/4) against q = (1/2, 1/2) is 3/4 ln 3/2 + 1/4 ln 1/2 = 0.13081."""
     one = a_head(torch.log(torch.tensor([[0.75], [0.25]])))
     two = a_head(torch.log(torch.tensor([[0.5], [0.5]])) + 3)
-    found = divergence(Trace("t/1", (0,), torch.ones(1, 1)), torch.ones(1, 1), baseline=one, candidate=two)
+    found = measuring.divergence(
+        measuring.Trace("t/1", (0,), torch.ones(1, 1)), torch.ones(1, 1), baseline=one, candidate=two
+    )
     assert found.kl == pytest.approx((0.130812,), abs=1e-6)
     assert found.reverse_kl == pytest.approx((0.143841,), abs=1e-6)
     assert found.same_top == (True,)
@@ -116,7 +116,7 @@ def test_a_known_case_by_hand():
 
 
 @pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_against_itself_is_zero(family, dtype):
     """Not nearly: exactly 0 at every token of every answer, choices and free text, also in 16 bits."""
     model, items = tiny.model(family, dtype=dtype), tiny.text_items() + tiny.choice_items()
@@ -150,7 +150,7 @@ def test_divergence_is_that_of_whole_forward_passes(family):
 
 
 @pytest.mark.parametrize(
-    "options", [{"shortcuts": OFF}, {"batch_invariant": False}, {"batch_tokens": 300, "max_batch": 2}]
+    "options", [{"shortcuts": "none"}, {"batch_invariant": False}, {"batch_tokens": 300, "max_batch": 2}]
 )
 def test_every_path_measures_the_same(options):
     """Without shortcuts, alone, in small batches: the same divergence, and answers that no watch changes."""
@@ -165,7 +165,7 @@ def test_every_path_measures_the_same(options):
     watched = {
         one.item_id: one
         for one in engine(candidate).answer(
-            items, GREEDY, watch=Comparer(recorder.traces, engine(baseline).head, engine(candidate).head)
+            items, GREEDY, watch=measuring.Comparer(recorder.traces, engine(baseline).head, engine(candidate).head)
         )
     }
     for one in engine(candidate).answer(items, GREEDY):
@@ -185,9 +185,9 @@ def test_more_damage_is_more_divergence():
 
 def test_traces_come_back_as_they_were_written(tmp_path):
     """Tokens and states survive the file, in their dtype."""
-    recorder = recorded(tiny.model("llama", dtype=torch.bfloat16), tiny.text_items())
-    save_traces(tmp_path / "traces.safetensors", list(recorder.traces.values()))
-    back = load_traces(tmp_path / "traces.safetensors")
+    recorder = recorded(tiny.model("llama", dtype="bfloat16"), tiny.text_items())
+    measuring.save_traces(tmp_path / "traces.safetensors", list(recorder.traces.values()))
+    back = measuring.load_traces(tmp_path / "traces.safetensors")
     assert back.keys() == recorder.traces.keys()
     for name, trace in recorder.traces.items():
         assert back[name].tokens == trace.tokens
@@ -202,7 +202,7 @@ def test_a_broken_trace_file_is_said(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(StoreError, match=r"traces\.safetensors: no traces can be read .* run the baseline again"):
-        load_traces(path)
+        measuring.load_traces(path)
 
 
 def made(name: str, kl: list[float]) -> Divergence:
@@ -261,7 +261,7 @@ def test_a_divergence_survives_json_and_refuses_nonsense():
 def test_a_baseline_that_reads_its_answers_again_shows_what_it_traced(family):
     """The same tokens from the same states, bit for bit, so that traces and a baseline beside measure the same."""
     items = tiny.text_items() + tiny.choice_items()
-    first, again, mine = Recorder(most=7), Recorder(most=7), engine(tiny.model(family))
+    first, again, mine = measuring.Recorder(most=7), measuring.Recorder(most=7), engine(tiny.model(family))
     responses = list(mine.answer(items, GREEDY, watch=first))
     mine.read_again(items, responses, again)
     assert again.traces.keys() == first.traces.keys()
@@ -276,10 +276,10 @@ def test_a_baseline_beside_needs_no_head_that_can_be_written_down(family, tmp_pa
     monkeypatch.setitem(tiny.FAMILIES, "granite", {**tiny.SIZES, "logits_scaling": 4.0})
     items = tiny.text_items()
     baseline, candidate = engine(tiny.model(family)), engine(worse(family, 0.05))
-    responses = list(Records(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY, ()))
-    written = Compares(candidate, tmp_path, 64)
+    responses = list(hf_traces.Records(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY, ()))
+    written = hf_traces.Compares(candidate, tmp_path, 64)
     list(written.answer(0, items, GREEDY, ()))
-    beside = Beside(candidate, baseline, 64, frozenset())
+    beside = hf_traces.Beside(candidate, baseline, 64, frozenset())
     list(beside.answer(0, items, GREEDY, responses))
     found, why = beside.found()
     assert (len(found), why) == (len(items), "")
@@ -291,7 +291,7 @@ def test_a_baseline_beside_needs_no_head_that_can_be_written_down(family, tmp_pa
         assert written.found() == ((), "the baseline's head cannot be applied apart from its model")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma2"])
 def test_a_text_that_is_still_held_is_not_read_again_for_its_traces(family, dtype, monkeypatch):
     """The same traces bit for bit for a pass over the answers alone, and a model against itself still has none."""
@@ -302,11 +302,11 @@ def test_a_text_that_is_still_held_is_not_read_again_for_its_traces(family, dtyp
     items += [tiny.item("alone", "La capitale est", max_tokens=5), tiny.item("prefix", f"0 {text}", max_tokens=4)]
     model = tiny.model(family, dtype=dtype)
     read: dict[str, int] = {}
-    traces: dict[str, dict[str, Trace]] = {}
+    traces: dict[str, dict[str, measuring.Trace]] = {}
     for way in ("held", "read again"):
         if way == "read again":
-            monkeypatch.setattr(Showing, "ended", lambda *_: None)
-        recorder, mine = Recorder(), engine(model)
+            monkeypatch.setattr(showing.Showing, "ended", lambda *_: None)
+        recorder, mine = measuring.Recorder(), engine(model)
         list(mine.answer(items, GREEDY, watch=recorder))
         read[way], traces[way] = mine.usage().prompt_tokens, recorder.traces
     assert read["held"] <= read["read again"] - len(engine(model).desk.texts.prompt(text))
@@ -314,6 +314,6 @@ def test_a_text_that_is_still_held_is_not_read_again_for_its_traces(family, dtyp
     for name, trace in traces["held"].items():
         assert trace.tokens == traces["read again"][name].tokens
         assert torch.equal(trace.hidden, traces["read again"][name].hidden)
-    found = compared(Recorder(traces=traces["held"]), model, model, items).found
+    found = compared(measuring.Recorder(traces=traces["held"]), model, model, items).found
     assert {one.kl for one in found.values()} == {(0.0,) * len(one.kl) for one in found.values()}
     assert len(found) == len(items)

@@ -7,21 +7,17 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-import torch
+from lazily import lazy
 
-from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine.slots import Slots
 from harness.records import ChoiceLogprobs, Generation, Item, Settings
+
+torch = lazy("torch")
+hf_slots = lazy("harness.hf_engine.slots")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREEDY = Settings()
-OFF = tiny.OFF
-
-
-def engine(model: Any, tokenizer: Any, **options: Any) -> HFEngine:
-    """An engine round a model."""
-    return HFEngine(model, tokenizer, tiny.proof(), device="cpu", **options)
+engine = tiny.engine
 
 
 def asked_of_lm_eval(model: Any, tokenizer: Any, items: list[Item], batch_size: int) -> dict[str, Any]:
@@ -88,7 +84,7 @@ def real_items(tokenizer: Any) -> list[Item]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shortcuts", [Shortcuts(), OFF], ids=["all", "none"])
+@pytest.mark.parametrize("shortcuts", ["all", "none"])
 def test_smollm2_answers_as_with_lm_eval(smollm2, shortcuts):
     """On the real model in float32: log-probabilities within 1e-4, texts identical, chat template on and off."""
     model, tokenizer = smollm2
@@ -135,7 +131,7 @@ def test_the_side_that_a_tokenizer_pads_on_changes_nothing(family):
     for side in ("left", "right"):
         tokenizer = copy.deepcopy(tiny.tokenizer())
         tokenizer.padding_side = side
-        for shortcuts in (Shortcuts(), OFF):
+        for shortcuts in ("all", "none"):
             mine = engine(tiny.model(family), tokenizer, shortcuts=shortcuts)
             assert_as_said(list(mine.answer(items, GREEDY)), said)
 
@@ -149,7 +145,7 @@ def test_choices_after_a_chat_template_weigh_what_lm_eval_says(family):
         for name, prompt in (("with", tiny.chat(question)), ("without", question))
     ]
     said = asked_of_lm_eval(tiny.model(family), tiny.tokenizer(), items, 2)
-    for shortcuts in (Shortcuts(), OFF):
+    for shortcuts in ("all", "none"):
         assert_as_said(
             list(engine(tiny.model(family), tiny.tokenizer(), shortcuts=shortcuts).answer(items, GREEDY)), said
         )
@@ -162,21 +158,15 @@ def test_choices_after_a_chat_template_weigh_what_lm_eval_says(family):
 def test_every_shortcut_really_runs_where_the_model_allows_it(family, monkeypatch):
     """Sharing reads fewer tokens, slots are used, right drafts save steps; models of another kind use none of them."""
     steps: list[int] = []
-    step = Slots.step
-    monkeypatch.setattr(Slots, "step", lambda self, *args: steps.append(1) or step(self, *args))
+    step = hf_slots.Slots.step
+    monkeypatch.setattr(hf_slots.Slots, "step", lambda self, *args: steps.append(1) or step(self, *args))
     items = tiny.text_items() + tiny.choice_items()
     read: dict[str, int] = {}
     taken: dict[str, int] = {}
     answers: dict[str, dict[str, Any]] = {}
-    ways = {
-        "none": OFF,
-        "shared": Shortcuts(continuous=False, guided=False),
-        "continuous": Shortcuts(share_prefixes=False, guided=False),
-        "guided": Shortcuts(share_prefixes=False),
-    }
-    for name, shortcuts in ways.items():
+    for name in ("none", "shared", "continuous", "guided"):
         steps.clear()
-        mine = engine(tiny.model(family), tiny.tokenizer(), shortcuts=shortcuts)
+        mine = engine(family, shortcuts=name)
         drafts = {key: one.token_ids for key, one in answers.get("none", {}).items() if isinstance(one, Generation)}
         answers[name] = {one.item_id: one for one in mine.answer(items, GREEDY, drafts=drafts)}
         read[name], taken[name] = mine.usage().prompt_tokens, len(steps)
@@ -198,8 +188,8 @@ def test_of_equally_likely_tokens_every_way_takes_the_same():
     weight[1::2] = weight[0::2][: len(weight[1::2])]
     items = [tiny.item(f"q{number}", "The quick brown fox " * 3 + f"{number}?", max_tokens=12) for number in range(24)]
     answers = {}
-    for shortcuts in (Shortcuts(), OFF):
+    for shortcuts in ("all", "none"):
         mine = engine(model, tiny.tokenizer(), shortcuts=shortcuts)
         answers[shortcuts] = {one.item_id: one.token_ids for one in mine.answer(items, GREEDY)}
-    assert answers[Shortcuts()] == answers[OFF]
-    assert len({ids[0] for ids in answers[OFF].values()}) > 1
+    assert answers["all"] == answers["none"]
+    assert len({ids[0] for ids in answers["none"].values()}) > 1

@@ -7,24 +7,20 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-import torch
+from lazily import lazy
 
 from harness.errors import NonFinite, RunError
-from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine.model import LanguageModel
-from harness.hf_engine.sampling import Noise, choose
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
+
+torch = lazy("torch")
+hf_engine = lazy("harness.hf_engine")
+hf_model = lazy("harness.hf_engine.model")
+sampling = lazy("harness.hf_engine.sampling")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREEDY = Settings()
-OFF = tiny.OFF
-
-
-def engine(family: str = "llama", model: Any = None, **options: Any) -> HFEngine:
-    """An engine round a tiny model."""
-    loaded = tiny.model(family) if model is None else model
-    return HFEngine(loaded, tiny.tokenizer(), tiny.proof(), device="cpu", **options)
+engine = tiny.engine
 
 
 def by_id(answers: Any) -> dict[tuple[str, int], Any]:
@@ -45,7 +41,7 @@ def prompt_of(tokens: int) -> str:
 # -- limits
 
 
-@pytest.mark.parametrize("shortcuts", [Shortcuts(), OFF])
+@pytest.mark.parametrize("shortcuts", ["all", "none"])
 def test_a_prompt_is_answered_at_the_limit_and_refused_beyond_it(shortcuts):
     """Prompt plus answer at 256 tokens is answered; one more, or far more, is said, with its length."""
     room = 8
@@ -98,10 +94,10 @@ def test_the_context_limit_is_the_models():
 )
 def test_a_cache_that_is_not_plain_is_noticed(family, kind, shares):
     """Sliding windows are taken care of; recurrent and hybrid models go the plain way, and the log says so."""
-    model = LanguageModel(tiny.model(family), "cpu")
+    model = hf_model.LanguageModel(tiny.model(family), "cpu")
     assert (model.kind, model.takes_trees) == (kind, shares)
     mine = engine(family)
-    assert mine.shortcuts == (Shortcuts() if shares else OFF)
+    assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["all" if shares else "none"])
     assert bool(mine.usage().notes) is not shares
 
 
@@ -117,11 +113,11 @@ def test_a_model_that_heeds_no_mask_gets_one_sequence_a_row():
 
     forward.__signature__ = __import__("inspect").signature(listening)
     deaf.model.forward = forward
-    mine = engine(model=deaf)
-    assert mine.shortcuts == OFF
+    mine = engine(deaf)
+    assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["none"])
     assert "failed the trial" in mine.usage().notes[0]
     assert by_id(mine.answer(tiny.text_items(), GREEDY)) == by_id(
-        engine(shortcuts=OFF).answer(tiny.text_items(), GREEDY)
+        engine(shortcuts="none").answer(tiny.text_items(), GREEDY)
     )
 
 
@@ -136,9 +132,9 @@ def test_a_head_with_a_scale_of_its_own_is_not_applied_apart():
         return out
 
     scaled.forward = forward
-    assert not LanguageModel(scaled, "cpu").split_head
+    assert not hf_model.LanguageModel(scaled, "cpu").split_head
     items = tiny.choice_items()
-    answers = by_id(engine(model=scaled).answer(items, GREEDY))
+    answers = by_id(engine(scaled).answer(items, GREEDY))
     one = items[1]
     ids = tiny.tokenizer().encode(one.prompt + one.choices[0])
     with torch.inference_mode():
@@ -154,7 +150,7 @@ def test_a_head_with_a_scale_of_its_own_is_not_applied_apart():
 def test_what_is_shared_is_read_once():
     """Tokens read: with sharing, a context once for all its choices; without, once for each."""
     items = [tiny.item("one", prompt_of(100), choices=(" a", " b", " c", " d"))]
-    shared, apart = engine(), engine(shortcuts=OFF)
+    shared, apart = engine(), engine(shortcuts="none")
     one, other = list(shared.answer(items, GREEDY)), list(apart.answer(items, GREEDY))
     assert one[0].logprobs == pytest.approx(other[0].logprobs, abs=1e-4)
     assert shared.usage().prompt_tokens < 110
@@ -169,7 +165,7 @@ def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
         items += [tiny.item(f"c{n}", prompt_of(140) + f" {n}?", choices=tiny.CHOICES) for n in range(3)]
         fast, plain = (
             by_id(engine(family).answer(items, GREEDY)),
-            by_id(engine(family, shortcuts=OFF).answer(items, GREEDY)),
+            by_id(engine(family, shortcuts="none").answer(items, GREEDY)),
         )
         for key, answer in fast.items():
             if isinstance(answer, Generation):
@@ -196,7 +192,7 @@ def test_a_variant_whose_batches_matter_gets_every_item_alone():
     items = tiny.text_items() + tiny.choice_items()
     answers = by_id(mine.answer(items, GREEDY))
     assert set(rows) == {1}
-    for key, answer in by_id(engine(shortcuts=OFF).answer(items, GREEDY)).items():
+    for key, answer in by_id(engine(shortcuts="none").answer(items, GREEDY)).items():
         if isinstance(answer, Generation):
             assert answers[key] == answer
         else:
@@ -206,7 +202,7 @@ def test_a_variant_whose_batches_matter_gets_every_item_alone():
 # -- memory
 
 
-@pytest.mark.parametrize("shortcuts", [Shortcuts(), Shortcuts(continuous=False), OFF])
+@pytest.mark.parametrize("shortcuts", ["all", "apart", "none"])
 def test_out_of_memory_halves_and_goes_on(shortcuts):
     """With room for little in a pass, every item is still answered as before, and the log tells."""
     items = tiny.text_items() + tiny.choice_items()
@@ -247,7 +243,7 @@ def test_one_item_that_does_not_fit_is_named(items):
 # -- broken models
 
 
-@pytest.mark.parametrize("shortcuts", [Shortcuts(), OFF])
+@pytest.mark.parametrize("shortcuts", ["all", "none"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", ["choice", "generate"])
 def test_a_logit_that_is_no_number_names_its_item(shortcuts, value, kind):
@@ -259,7 +255,7 @@ def test_a_logit_that_is_no_number_names_its_item(shortcuts, value, kind):
     rest = {"choices": (" yes", " no")} if kind == "choice" else {"max_tokens": 3}
     items = [tiny.item(name, text, **rest) for name, text in (("good", "The fox"), ("bad", "The 東 fox"))]
     with pytest.raises(NonFinite, match="t/bad") as caught:
-        list(engine(model=poisoned, shortcuts=shortcuts).answer(items, GREEDY))
+        list(engine(poisoned, shortcuts=shortcuts).answer(items, GREEDY))
     assert caught.value.item_id == "t/bad"
 
 
@@ -271,7 +267,7 @@ def test_samples_are_the_items_own():
     settings = Settings(temperature=1.0, samples=3, seed=7)
     items = tiny.text_items()
     everything = by_id(engine().answer(items, settings))
-    assert by_id(engine(batch_tokens=300, max_batch=2, shortcuts=OFF).answer(items, settings)) == everything
+    assert by_id(engine(batch_tokens=300, max_batch=2, shortcuts="none").answer(items, settings)) == everything
     alone = by_id(engine().answer(items[3:4], settings))
     assert all(everything[key] == answer for key, answer in alone.items())
     assert len({answer.token_ids for answer in everything.values()}) > len(items)
@@ -286,7 +282,7 @@ def test_draws_follow_the_softmax():
     for top_p, seen in counts.items():
         settings = Settings(temperature=1.0, top_p=top_p)
         for sample in range(4000):
-            seen[int(choose(logits, settings, [Noise(0, "t/1", sample)], [0]))] += 1
+            seen[int(sampling.choose(logits, settings, [sampling.Noise(0, "t/1", sample)], [0]))] += 1
     assert counts[1.0].div(4000).tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
     assert counts[0.75].div(4000).tolist() == pytest.approx([0.625, 0.375, 0.0, 0.0], abs=0.03)
 
@@ -297,8 +293,8 @@ def test_variants_that_agree_draw_the_same():
     logits = torch.randn(300, 50, generator=draw)
     other = logits + 0.02 * torch.randn(300, 50, generator=draw)
     settings = Settings(temperature=1.0)
-    noises = [Noise(0, f"t/{n}", 0) for n in range(300)]
-    one, two = (choose(each, settings, noises, [0] * 300) for each in (logits, other))
+    noises = [sampling.Noise(0, f"t/{n}", 0) for n in range(300)]
+    one, two = (sampling.choose(each, settings, noises, [0] * 300) for each in (logits, other))
     assert (one == two).float().mean() > 0.97
     assert len(set(one.tolist())) > 30
 
@@ -315,8 +311,8 @@ def test_nothing_random_is_left_behind():
 
 def test_log_probabilities_of_a_16_bit_model_are_not_rounded():
     """Within 1e-4 of float32 sums of the same bf16 states: HFLM's own would be rounded to 1/8 and more."""
-    model = tiny.model("llama", dtype=torch.bfloat16)
-    mine = HFEngine(model, tiny.tokenizer(), tiny.proof(), device="cpu", batch_invariant=False, shortcuts=OFF)
+    model = tiny.model("llama", dtype="bfloat16")
+    mine = engine(model, batch_invariant=False, shortcuts="none")
     items = tiny.choice_items()[:6]
     for answer in mine.answer(items, GREEDY):
         one = next(one for one in items if one.id == answer.item_id)

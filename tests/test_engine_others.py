@@ -8,12 +8,13 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
+from lazily import lazy
 
 from harness.errors import NonFinite, UsageError
 from harness.fake_engine import Damage, FakeEngine, fake_proof
-from harness.hf_engine import HFEngine
-from harness.lm_eval_engine import LmEvalEngine
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
+
+lm_eval_engine = lazy("harness.lm_eval_engine")
 
 GREEDY = Settings()
 
@@ -104,8 +105,8 @@ def hflm() -> Any:
 
 def test_any_lm_eval_model_gives_our_records():
     """lm_eval's `hf` model behind our protocol answers as our own engine does."""
-    lm = LmEvalEngine(hflm(), tiny.proof())
-    mine = HFEngine(tiny.model("llama"), tiny.tokenizer(), tiny.proof(), device="cpu")
+    lm = lm_eval_engine.LmEvalEngine(hflm(), tiny.proof())
+    mine = tiny.engine()
     items = tiny.choice_items() + tiny.text_items() + [tiny.item("far", "fox " * 400, max_tokens=4)]
     theirs = {one.item_id: one for one in lm.answer(items, GREEDY)}
     assert lm.context_limit == mine.context_limit
@@ -128,7 +129,7 @@ def test_log_likelihoods_are_asked_for_in_float32():
 
     lm = hflm()
     assert lm.softmax_dtype is None
-    LmEvalEngine(lm, tiny.proof())
+    lm_eval_engine.LmEvalEngine(lm, tiny.proof())
     assert lm.softmax_dtype is torch.float32
 
 
@@ -153,7 +154,7 @@ class Remote:
 def test_a_remote_model_without_a_tokenizer_works():
     """What it does not tell is left out; the arguments of generation reach it."""
     remote = Remote()
-    engine = LmEvalEngine(remote, tiny.proof(), name="endpoint")
+    engine = lm_eval_engine.LmEvalEngine(remote, tiny.proof(), name="endpoint")
     settings = Settings(temperature=0.5, top_p=0.9, samples=2)
     answers = list(engine.answer([*many(2, stop=("x",)), *many(1, choices=(" a", " b"), max_tokens=0)], settings))
     assert [one.sample for one in answers if isinstance(one, Generation)] == [0, 0, 1, 1]
@@ -169,4 +170,6 @@ def test_a_remote_model_without_a_tokenizer_works():
 def test_a_log_likelihood_that_is_no_number_names_its_item():
     """Nothing falls open."""
     with pytest.raises(NonFinite, match="t/0"):
-        list(LmEvalEngine(Remote(float("nan")), tiny.proof()).answer(many(1, choices=("a", "b")), GREEDY))
+        list(
+            lm_eval_engine.LmEvalEngine(Remote(float("nan")), tiny.proof()).answer(many(1, choices=("a", "b")), GREEDY)
+        )

@@ -7,26 +7,14 @@ from typing import Any
 import engine_models as tiny
 import pytest
 
-from harness.hf_engine import HFEngine, Shortcuts
 from harness.records import ChoiceLogprobs, Generation, Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREEDY = Settings()
-OFF = tiny.OFF
-SHORTCUTS = {
-    "all": Shortcuts(),
-    "none": OFF,
-    "shared": Shortcuts(continuous=False, guided=False),
-    "continuous": Shortcuts(share_prefixes=False, guided=False),
-}
+engine = tiny.engine
 BATCHES = {"wide": (4096, 64), "narrow": (300, 3), "alone": (1, 1)}
 WAYS = ["all wide", "all narrow", "all alone", "none wide", "none narrow", "shared narrow", "continuous wide"]
-
-
-def engine(family: str, **options: Any) -> HFEngine:
-    """An engine round a tiny model."""
-    return HFEngine(tiny.model(family), tiny.tokenizer(), tiny.proof(), device="cpu", **options)
 
 
 def hflm(family: str, batch_size: int = 3) -> tuple[Any, list[list[int]]]:
@@ -115,7 +103,7 @@ def test_choices_weigh_what_lm_eval_says(family, choices, way):
     """Log-probabilities agree within 1e-4 with every shortcut on and off, in any batch composition."""
     shortcuts, batch = way.split()
     tokens, rows = BATCHES[batch]
-    mine = engine(family, batch_tokens=tokens, max_batch=rows, shortcuts=SHORTCUTS[shortcuts])
+    mine = engine(family, batch_tokens=tokens, max_batch=rows, shortcuts=shortcuts)
     assert_same_choices(list(mine.answer(tiny.choice_items(), GREEDY)), choices)
 
 
@@ -124,7 +112,7 @@ def test_texts_are_those_of_lm_eval(family, texts, way):
     """Generated tokens and texts are identical with every shortcut on and off, in any batch composition."""
     shortcuts, batch = way.split()
     tokens, rows = BATCHES[batch]
-    mine = engine(family, batch_tokens=tokens, max_batch=rows, shortcuts=SHORTCUTS[shortcuts])
+    mine = engine(family, batch_tokens=tokens, max_batch=rows, shortcuts=shortcuts)
     assert_same_texts(list(mine.answer(tiny.text_items(), GREEDY)), texts)
 
 

@@ -7,15 +7,17 @@ import json
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from lazily import lazy
 from making import stratum
-from pyarrow import parquet
 
 from harness.errors import NotComparable, UsageError
 from harness.importers import ImportOptions, load
 from harness.judge import compare, gate
 from harness.judge.rules import Rules
+
+pa = lazy("pyarrow")
+parquet = lazy("pyarrow.parquet")
 
 ROWS = [
     {

@@ -7,13 +7,15 @@ import shutil
 import struct
 
 import pytest
-import torch
-from safetensors.torch import save_file
+from lazily import lazy
 
 from harness.config import Variant
 from harness.errors import ModelError
-from harness.quantize.formats import headers, stored, view, weight_files
-from harness.quantize.loading import load
+
+torch = lazy("torch")
+safetensors = lazy("safetensors.torch")
+formats = lazy("harness.quantize.formats")
+loading = lazy("harness.quantize.loading")
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def copy(tiny_llama, tmp_path):
 
 def loaded(folder):
     """Load the folder as its own config says."""
-    return load(Variant(name="x", model=str(folder)), folder, device="cpu", dtype="bfloat16")
+    return loading.load(Variant(name="x", model=str(folder)), folder, device="cpu", dtype="bfloat16")
 
 
 def say(folder, **quantization):
@@ -38,7 +40,7 @@ def test_headers_agree_with_safetensors_own_reader(tiny_llama):
     """Names, shapes and dtypes are those that the safetensors library reads."""
     from safetensors import safe_open
 
-    found = headers([tiny_llama / "model.safetensors"])
+    found = formats.headers([tiny_llama / "model.safetensors"])
     with safe_open(tiny_llama / "model.safetensors", framework="pt") as file:
         assert set(found) == set(file.keys())
         for name, header in found.items():
@@ -74,7 +76,7 @@ def test_a_broken_config_is_named(copy, content):
 
 def test_a_missing_shard_is_named(copy):
     """An index that names a file that is not there is a ModelError with that file's path."""
-    tensors = dict.fromkeys(headers([copy / "model.safetensors"]), "model-00002-of-00002.safetensors")
+    tensors = dict.fromkeys(formats.headers([copy / "model.safetensors"]), "model-00002-of-00002.safetensors")
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": tensors}))
     with pytest.raises(
         ModelError, match=r"model-00002-of-00002\.safetensors is missing, and model\.safetensors\.index"
@@ -95,7 +97,7 @@ def test_nan_weights_are_found_before_any_item(copy):
 
     tensors = load_file(copy / "model.safetensors")
     tensors["model.norm.weight"][3] = torch.nan
-    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    safetensors.save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="answers NaN or infinity"):
         loaded(copy)
 
@@ -118,19 +120,19 @@ def test_nan_weights_are_found_before_any_item(copy):
 )
 def test_a_config_names_its_method(copy, quantization, method):
     """Each library's way to say it becomes the name that our config uses."""
-    found = stored(say(copy, **quantization))
+    found = formats.stored(say(copy, **quantization))
     assert (found.method, found.bits) == (method, quantization.get("bits"))
 
 
 def test_a_plain_folder_is_plain(tiny_llama):
     """Without a quantization config there is nothing quantized."""
-    assert stored(tiny_llama).method == "none"
+    assert formats.stored(tiny_llama).method == "none"
 
 
 def test_a_method_that_we_do_not_know_is_named(copy):
     """The message says which one it is, and which there are."""
     with pytest.raises(ModelError, match=r"quantized by 'aqlm', which quantcliff does not load \(it loads awq"):
-        stored(say(copy, quant_method="aqlm"))
+        formats.stored(say(copy, quant_method="aqlm"))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_a_config_that_contradicts_the_checkpoint_is_refused(copy, method, says)
     say(copy, quant_method="gptq", bits=4, group_size=32)
     variant = Variant(name="x", model=str(copy), quantization=method)
     with pytest.raises(ModelError, match=says):
-        load(variant, copy, device="cpu", dtype="bfloat16")
+        loading.load(variant, copy, device="cpu", dtype="bfloat16")
 
 
 @pytest.mark.parametrize("method", ["gptq", "auto-gptq", "awq", "compressed-tensors"])
@@ -153,7 +155,7 @@ def test_plain_weights_are_not_taken_for_a_checkpoint(tiny_llama, method):
     """A checkpoint method on plain weights says how to make a checkpoint."""
     variant = Variant(name="x", model=str(tiny_llama), quantization=method)
     with pytest.raises(ModelError, match=r"these weights are not quantized.*quantcliff quantize"):
-        load(variant, tiny_llama, device="cpu", dtype="bfloat16")
+        loading.load(variant, tiny_llama, device="cpu", dtype="bfloat16")
 
 
 def test_several_gguf_files_have_to_be_told_apart(tmp_path):
@@ -161,17 +163,17 @@ def test_several_gguf_files_have_to_be_told_apart(tmp_path):
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(ModelError, match=r"several GGUF files \(a.gguf, b.gguf\)"):
-        stored(tmp_path)
+        formats.stored(tmp_path)
     with pytest.raises(ModelError, match=r"there is no c.gguf in it \(GGUF files there: a.gguf, b.gguf\)"):
-        stored(tmp_path, "c.gguf")
-    assert stored(tmp_path, "b.gguf").gguf_file == "b.gguf"
+        formats.stored(tmp_path, "c.gguf")
+    assert formats.stored(tmp_path, "b.gguf").gguf_file == "b.gguf"
 
 
 def test_a_file_that_only_claims_to_be_gguf_is_named(tmp_path):
     """The first four bytes decide."""
     (tmp_path / "a.gguf").write_bytes(b"<html>")
     with pytest.raises(ModelError, match=r"a\.gguf is not a GGUF file"):
-        weight_files(tmp_path, stored(tmp_path))
+        formats.weight_files(tmp_path, formats.stored(tmp_path))
 
 
 def autogptq(folder, names, *, in_config=True, **extra):
@@ -182,7 +184,7 @@ def autogptq(folder, names, *, in_config=True, **extra):
     config = {"architectures": ["LlamaForCausalLM"], **({"quantization_config": quantization} if in_config else {})}
     (folder / "config.json").write_text(json.dumps(config))
     for name in names:
-        save_file({f"{name}.qweight": torch.zeros(4, dtype=torch.int32)}, folder / name)
+        safetensors.save_file({f"{name}.qweight": torch.zeros(4, dtype=torch.int32)}, folder / name)
     return folder
 
 
@@ -191,9 +193,9 @@ def test_autogptqs_layout_is_shown_as_loaders_expect_it(tmp_path, in_config):
     """One weight file under the standard name, the quantization in config.json without AutoGPTQ's own keys."""
     folder = autogptq(tmp_path / "m", ["gptq_model-4bit-32g.safetensors"], in_config=in_config, is_marlin_format=False)
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
-    found = stored(folder)
+    found = formats.stored(folder)
     assert (found.method, found.autogptq, found.bits, found.group_size) == ("gptq", True, 4, 32)
-    with view(folder, found) as links:
+    with formats.view(folder, found) as links:
         assert sorted(entry.name for entry in links.iterdir()) == ["config.json", "model.safetensors"]
         shown = json.loads((links / "config.json").read_text())["quantization_config"]
         assert shown == {"bits": 4, "group_size": 32, "quant_method": "gptq", "checkpoint_format": "gptq"}
@@ -207,7 +209,7 @@ def test_autogptqs_shards_keep_their_names(tmp_path):
     folder = autogptq(tmp_path / "m", names)
     index = {"weight_map": {f"{name}.qweight": name for name in names}}
     (folder / "gptq_model-4bit-32g.safetensors.index.json").write_text(json.dumps(index))
-    with view(folder, stored(folder)) as links:
+    with formats.view(folder, formats.stored(folder)) as links:
         held = sorted(entry.name for entry in links.iterdir())
         assert held == ["config.json", *names, "model.safetensors.index.json"]
 
@@ -215,12 +217,15 @@ def test_autogptqs_shards_keep_their_names(tmp_path):
 def test_autogptqs_marlin_files_are_refused(tmp_path):
     """Nothing maintained reads them; the message says what to do instead."""
     folder = autogptq(tmp_path / "m", ["gptq_model-4bit-32g.safetensors"], is_marlin_format=True)
-    with pytest.raises(ModelError, match=r"Marlin's layout.*quantize the baseline again"), view(folder, stored(folder)):
+    with (
+        pytest.raises(ModelError, match=r"Marlin's layout.*quantize the baseline again"),
+        formats.view(folder, formats.stored(folder)),
+    ):
         pass
 
 
 def test_two_weight_files_without_an_index_are_refused(tmp_path):
     """Which of them is the model is not guessed."""
     folder = autogptq(tmp_path / "m", ["a.safetensors", "b.safetensors"])
-    with pytest.raises(ModelError, match="several weight files"), view(folder, stored(folder)):
+    with pytest.raises(ModelError, match="several weight files"), formats.view(folder, formats.stored(folder)):
         pass

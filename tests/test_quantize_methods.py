@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from lazily import lazy
 
 from harness.config import METHODS, Variant
-from harness.doctor_models import FORMATS, plain_model, rounded_model
 from harness.errors import BackendMissing
-from harness.quantize.loading import load, method_status
 
-AT_LOAD = [name for name in METHODS if name not in {*FORMATS, "auto-gptq", "none"}]
+torch = lazy("torch")
+doctor_models = lazy("harness.doctor_models")
+loading = lazy("harness.quantize.loading")
+
+STORED = ("gptq", "awq", "compressed-tensors", "gguf")
+AT_LOAD = [name for name in METHODS if name not in {*STORED, "auto-gptq", "none"}]
 BITS = {"int8": 8, "float8": 8, "fp8": 8, "intx4": 8, "int4": 4, "nf4": 4, "fp4": 4, "hqq": 4, "int2": 2}
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A random Llama: hidden 128, two layers, bf16."""
-    return plain_model(tmp_path_factory.mktemp("plain"))
+    return doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")
 def rounded(plain, tmp_path_factory):
     """The same with its matrices rounded to the values that the 4-bit formats store."""
-    return rounded_model(plain, tmp_path_factory.mktemp("rounded"))
+    return doctor_models.rounded_model(plain, tmp_path_factory.mktemp("rounded"))
 
 
 def load_as(method, folder, dtype="bfloat16", **options):
     """Load the folder by a method, or skip with the reason why it does not work here."""
-    status = {status.method: status for status in method_status("cpu")}[method]
+    status = {status.method: status for status in loading.method_status("cpu")}[method]
     if not status.works:
         pytest.skip(f"{method}: {status.reason}")
     quantization = {"method": method, **options}
     variant = Variant(name="x", model=str(folder), quantization=quantization)
-    return load(variant, folder, device="cpu", dtype=dtype)
+    return loading.load(variant, folder, device="cpu", dtype=dtype)
 
 
 def logits(loaded, rows=1):
@@ -73,7 +76,7 @@ def test_a_stored_format_answers_exactly_what_it_stores(plain, rounded, tmp_path
 
     The files were packed by `harness.doctor_models` from the formats' descriptions, by none of the libraries tested.
     """
-    FORMATS[method](plain, tmp_path)
+    doctor_models.FORMATS[method](plain, tmp_path)
     loaded = load_as(method, tmp_path)
     assert torch.equal(logits(loaded), logits(load_as("none", rounded)))
     assert (loaded.proof.method, loaded.proof.quantized_modules) == (method, 14)
@@ -83,7 +86,7 @@ def test_a_stored_format_answers_exactly_what_it_stores(plain, rounded, tmp_path
 
 def test_gguf_answers_what_it_stores(plain, tmp_path):
     """Q8_0 from gguf's own quantizer comes back within 8-bit rounding; its blocks are 34 bytes per 32 weights."""
-    FORMATS["gguf"](plain, tmp_path)
+    doctor_models.FORMATS["gguf"](plain, tmp_path)
     loaded = load_as("gguf", tmp_path)
     assert 0 < distance(logits(loaded), logits(load_as("none", plain))) < 0.05
     proof = loaded.proof
@@ -93,7 +96,7 @@ def test_gguf_answers_what_it_stores(plain, tmp_path):
 
 def test_a_checkpoint_says_itself_what_it_is(plain, tmp_path):
     """With nothing in the config a quantized folder loads as what its own config says, and the proof notes that."""
-    FORMATS["gptq"](plain, tmp_path)
+    doctor_models.FORMATS["gptq"](plain, tmp_path)
     loaded = load_as("none", tmp_path)
     assert loaded.proof.method == "gptq"
     assert "its own config says that it is gptq" in loaded.proof.notes
@@ -122,9 +125,9 @@ def test_auto_gptq_reads_autogptqs_folder_as_it_lies(shared_data):
 def test_one_compute_dtype_is_forced_on_every_method(plain, tmp_path, method, dtype):
     """Whatever dtype a checkpoint or a library prefers, the model computes in the one that the run asks for."""
     folder = plain
-    if method in FORMATS:
+    if method in STORED:
         folder = tmp_path
-        FORMATS[method](plain, folder)
+        doctor_models.FORMATS[method](plain, folder)
     loaded = load_as(method, folder, dtype=dtype)
     assert loaded.proof.compute_dtype == dtype
     assert logits(loaded).isfinite().all()
@@ -154,17 +157,17 @@ def test_attention_is_passed_on(plain):
     """The implementation that the config names is the one that runs."""
     variant = Variant(name="x", model=str(plain))
     for name in ("eager", "sdpa"):
-        loaded = load(variant, plain, device="cpu", dtype="bfloat16", attention=name)
+        loaded = loading.load(variant, plain, device="cpu", dtype="bfloat16", attention=name)
         assert loaded.model.config._attn_implementation == name
 
 
 @pytest.mark.parametrize("method", ["torchao-int4", "torchao-float8-dynamic", "fp8"])
 def test_a_method_without_its_device_says_so(plain, method):
     """On a CPU the methods of GPUs are refused with the same sentence that the doctor gives."""
-    reason = {status.method: status for status in method_status("cpu")}[method].reason
+    reason = {status.method: status for status in loading.method_status("cpu")}[method].reason
     assert "needs a CUDA device" in reason
     with pytest.raises(BackendMissing, match="needs a CUDA device of compute capability"):
-        load(Variant(name="x", model=str(plain), quantization=method), plain, device="cpu", dtype="bfloat16")
+        loading.load(Variant(name="x", model=str(plain), quantization=method), plain, device="cpu", dtype="bfloat16")
 
 
 def test_a_method_without_its_package_names_the_extra(plain, monkeypatch):
@@ -174,14 +177,14 @@ def test_a_method_without_its_package_names_the_extra(plain, monkeypatch):
     known = quantize_backends.installed_version
     absent = {"gptqmodel": "", "torchao": "0.1.0"}
     monkeypatch.setattr(quantize_backends, "installed_version", lambda name: absent.get(name, known(name)))
-    status = {status.method: status for status in method_status("cpu")}
+    status = {status.method: status for status in loading.method_status("cpu")}
     assert not status["awq"].works
     assert status["gptq"].reason == "the package gptqmodel is not installed"
     assert status["gptq"].install == "pip install 'quantcliff[gptq]'"
     assert status["torchao-int8"].reason == "the package torchao is 0.1.0, and 0.15 or newer is needed"
     assert status["bnb-nf4"].works
     with pytest.raises(BackendMissing, match=r"torchao is 0.1.0.*pip install 'quantcliff\[torchao\]'"):
-        load(Variant(name="x", model="x", quantization="torchao-int8"), plain, device="cpu", dtype="bfloat16")
+        loading.load(Variant(name="x", model="x", quantization="torchao-int8"), plain, device="cpu", dtype="bfloat16")
 
 
 def test_the_status_of_all_methods_takes_no_time():
@@ -194,7 +197,7 @@ def test_the_status_of_all_methods_takes_no_time():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'gptqmodel', 'bitsandbytes')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert [status.method for status in method_status("cpu")] == list(METHODS)
+    assert [status.method for status in loading.method_status("cpu")] == list(METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +209,7 @@ def cuda_report():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", [*AT_LOAD, *FORMATS])
+@pytest.mark.parametrize("method", [*AT_LOAD, *STORED])
 def test_a_method_works_on_cuda(cuda_report, method):
     """On a CUDA device every method that should work there answers near its reference."""
     status = {status.method: status for status in cuda_report.methods}[method]

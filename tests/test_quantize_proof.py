@@ -5,26 +5,28 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import torch
+from lazily import lazy
 
 from harness.config import Quantization, Variant
-from harness.doctor_models import FORMATS, plain_model
 from harness.errors import NotComparable
 from harness.proof import check_candidate, same_method
-from harness.quantize.loading import load
 from harness.records import Proof, to_json
+
+torch = lazy("torch")
+doctor_models = lazy("harness.doctor_models")
+loading = lazy("harness.quantize.loading")
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A random Llama: hidden 128, inner 256, two layers, vocabulary 257, bf16, head not tied."""
-    return plain_model(tmp_path_factory.mktemp("plain"))
+    return doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
 
 
 def proof_of(method, folder, **options):
     """The proof of the folder loaded by a method in bf16."""
     variant = Variant(name="x", model=str(folder), quantization={"method": method, **options})
-    return load(variant, folder, device="cpu", dtype="bfloat16").proof
+    return loading.load(variant, folder, device="cpu", dtype="bfloat16").proof
 
 
 # Two layers of four 128x128 matrices and three 128x256 ones; embedding and head of 257x128; five norms of 128.
@@ -75,9 +77,9 @@ def test_bits_and_bytes_are_what_the_method_stores(plain, method, stored):
 def test_bytes_where_the_librarys_own_figure_is_wrong(plain):
     """get_memory_footprint() gives torchao's int8 model the size of the plain one; the proof does not."""
     variant = Variant(name="x", model=str(plain), quantization="torchao-int8")
-    loaded = load(variant, plain, device="cpu", dtype="bfloat16")
+    loaded = loading.load(variant, plain, device="cpu", dtype="bfloat16")
     claimed = loaded.model.get_memory_footprint()
-    unquantized = load(Variant(name="x", model=str(plain)), plain, device="cpu", dtype="bfloat16").model
+    unquantized = loading.load(Variant(name="x", model=str(plain)), plain, device="cpu", dtype="bfloat16").model
     assert claimed >= unquantized.get_memory_footprint()
     assert loaded.proof.weight_bytes < 0.7 * claimed
 
@@ -86,14 +88,14 @@ def test_bytes_where_the_librarys_own_figure_is_right(plain):
     """For a plain and a bitsandbytes int8 model both ways agree (the latter up to scales, which theirs omits)."""
     for method, slack in (("none", 0), ("bnb-int8", 4 * ROWS)):
         variant = Variant(name="x", model=str(plain), quantization=method)
-        loaded = load(variant, plain, device="cpu", dtype="bfloat16")
+        loaded = loading.load(variant, plain, device="cpu", dtype="bfloat16")
         extra = loaded.proof.weight_bytes - loaded.model.get_memory_footprint()
         assert 0 <= extra <= slack + 256
 
 
 def test_what_is_decompressed_says_so(plain, tmp_path):
     """compressed-tensors is 4.5 bits on disk and the size of plain weights in memory; both are told."""
-    FORMATS["compressed-tensors"](plain, tmp_path)
+    doctor_models.FORMATS["compressed-tensors"](plain, tmp_path)
     proof = proof_of("compressed-tensors", tmp_path)
     assert proof.bits_per_weight == pytest.approx(4.5, abs=0.01)
     assert proof.weight_bytes > 2 * (WEIGHTS + OUTSIDE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import conftest
 import pytest
 import yaml
-from test_slices_scores import Scripted, experiment, response_of
+from test_slices_scores import experiment, response_of, scripted
 
 from harness.errors import ConfigError
 from harness.slices import Scorer, load_items
@@ -141,7 +141,7 @@ def asked(request, found):
 
     tokenizer = conftest.make_tokenizer(100_000)
     evaluated = simple_evaluate(
-        model=Scripted(tokenizer, form), tasks=list(METRIC), task_manager=TaskManager(), bootstrap_iters=0,
+        model=scripted(tokenizer, form), tasks=list(METRIC), task_manager=TaskManager(), bootstrap_iters=0,
         apply_chat_template=request.param, fewshot_as_multiturn=request.param, log_samples=True,
     )  # fmt: skip
     samples: dict[str, dict[str, dict]] = {}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lazily import lazy
 from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
 from harness.stats import mcnemar_exact
 from harness.stats.units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
+
+sm = lazy("statsmodels.api")
 
 
 def rng(seed: int = 0) -> np.random.Generator:

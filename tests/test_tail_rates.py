@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lazily import lazy
 from making import Cell as Counts
 from making import judged, stratum
-from statsmodels.stats.proportion import proportion_confint
 
 from harness.config import Policy
 from harness.errors import StatisticsError
@@ -18,12 +18,14 @@ from harness.records import Generation, Item, Scored, Unanswered
 from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
 from harness.tail_events.pairs import Cell, cells
 
+proportion = lazy("statsmodels.stats.proportion")
+
 
 def test_limits_are_those_of_clopper_and_pearson() -> None:
     """Against statsmodels, whose two-sided 90 % interval has our one-sided 95 % limits."""
     for events, n in ((0, 299), (1, 50), (7, 120), (49, 50), (50, 50)):
         found = event_rate([True] * events + [False] * (n - events))
-        low, high = proportion_confint(events, n, alpha=0.1, method="beta")
+        low, high = proportion.proportion_confint(events, n, alpha=0.1, method="beta")
         assert found.low == pytest.approx(low if events else 0.0, abs=1e-12)
         assert found.high == pytest.approx(high if events < n else 1.0, abs=1e-12)
 

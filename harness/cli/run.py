@@ -93,7 +93,8 @@ def execute(experiment: Experiment, source: str, directory: Any, part: Any, look
 
     errors = make_console(no_color=look.no_color, stderr=True)
     check_consent(experiment, source, allowed=look.allow_code)
-    plan = run_plan.make_plan(experiment, source, allow_code=look.allow_code)
+    recorded = run_plan.recorded_dtype(directory)
+    plan = run_plan.make_plan(experiment, source, allow_code=look.allow_code, recorded_dtype=recorded)
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
     runner.run(plan, directory, part, reporter(errors, quiet=look.quiet), command=command)
     if part.count > 1:
@@ -214,7 +215,8 @@ def _check_signal(experiment: Experiment, source: str, output: Path, look: Look)
     directory = RunDir(output / experiment.name)
     progress = reporter(make_console(no_color=look.no_color, stderr=True), quiet=look.quiet)
     check_consent(experiment, source, allowed=look.allow_code)
-    made = run_plan.make_plan(experiment, source, check=False, allow_code=look.allow_code)
+    recorded = run_plan.recorded_dtype(directory)
+    made = run_plan.make_plan(experiment, source, check=False, allow_code=look.allow_code, recorded_dtype=recorded)
     runner.ask_baseline(made, directory, progress)
     found = judging.baseline_signals(read_run(directory))
     if look.as_json:

@@ -43,9 +43,13 @@ def compare(
     control: Outcomes | None = None,
     *,
     allow_unmatched: float = ALLOW_UNMATCHED,
+    control_baseline: Outcomes | None = None,
+    blind: frozenset[Place] = frozenset(),
 ) -> Comparisons:
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
+    control_baseline: the baseline on the items that the control was asked, if these are not all. blind: strata that
+    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them.
     allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be compared says why in
     `Comparison.refused`, and the others go on. Raises NotComparable where two candidates have one name.
     """
@@ -55,13 +59,17 @@ def compare(
     frame = _frame(baseline, rules)
     needs_index = any(one.items != baseline.items for one in [*candidates, *([control] if control else [])])
     index = index_of(baseline) if needs_index else None
-    compared = tuple(_compare_one(frame, one, rules, index, allow_unmatched) for one in candidates)
-    against = _compare_one(frame, control, rules, index, allow_unmatched) if control else None
+    compared = tuple(_compare_one(frame, one, rules, index, allow_unmatched, blind=blind) for one in candidates)
+    same = control_baseline or baseline
+    own = frame if control_baseline is None else _frame(same, rules)
+    against = (
+        _compare_one(own, control, rules, index if same is baseline else None, allow_unmatched) if control else None
+    )
     unused = [
         f"the rule for {glob!r} fits no stratum: it holds nobody to anything" for glob in rules.unused(frame.places)
     ]
     notes = [note for one in (baseline, *candidates) for note in one.notes]
-    back = None if control is None else _compare_one(_frame(control, rules), baseline, rules, None, allow_unmatched)
+    back = None if control is None else _compare_one(_frame(control, rules), same, rules, None, allow_unmatched)
     return Comparisons(baseline.name, compared, against, back, (*dict.fromkeys(notes), *unused))
 
 
@@ -162,6 +170,7 @@ def _compare_one(
     allow_unmatched: float,
     *,
     until: int | None = None,
+    blind: frozenset[Place] = frozenset(),
 ) -> Comparison:
     try:
         pairs = pair(frame.baseline, candidate, allow_unmatched, index)
@@ -170,7 +179,10 @@ def _compare_one(
     columns = _columns(frame, candidate, pairs, until)
     lost = _lost(frame, candidate, pairs)
     strata = tuple(
-        _stratum(frame, columns.of(at), at, rules, int(lost[at]), allow_unmatched) for at in range(len(frame.places))
+        _not_asked(frame, columns.of(at), at, rules)
+        if place in blind
+        else _stratum(frame, columns.of(at), at, rules, int(lost[at]), allow_unmatched)
+        for at, place in enumerate(frame.places)
     )
     worse, better = averages.triage(strata)
     shown = averages.averages(strata, columns.place, columns.before, columns.after, columns.weight)
@@ -270,6 +282,30 @@ def _stratum(frame: _Frame, rows: _Columns, at: int, rules: Rules, lost: int, al
         chance=float(frame.chance[at]),
         weight=float(frame.weight[at]),
         levels=frame.levels[at],
+    )
+
+
+def _not_asked(frame: _Frame, rows: _Columns, at: int, rules: Rules) -> StratumNumbers:
+    """Say of a stratum that only the baseline was asked, and what it scored there."""
+    slice_name, stratum = frame.places[at]
+    asked = int(rows.place.size)
+    return StratumNumbers(
+        slice=slice_name,
+        stratum=stratum,
+        margin=rules.margin(slice_name, stratum),
+        gating=rules.gating(slice_name, stratum),
+        looks=(),
+        planned=asked,
+        asked=asked,
+        unanswered=0,
+        unmatched=0,
+        one_sided=0,
+        excessive=False,
+        flips=0,
+        chance=float(frame.chance[at]),
+        weight=float(frame.weight[at]),
+        levels=frame.levels[at],
+        not_asked=float(np.nanmean(rows.before)),
     )
 
 

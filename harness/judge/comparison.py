@@ -70,6 +70,8 @@ class StratumNumbers:
     """Its share of traffic, relative to the other strata."""
     levels: Mapping[str, str]
     """Axis to level, where all its items have the same."""
+    not_asked: float | None = None
+    """The baseline's mean score, if only the baseline was asked because it shows no signal here; else None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,17 @@ def _passes(look: Look, margin: float, missing: float) -> bool:
     return shown and look.floor_p is not None and look.floor_p < look.floor_level
 
 
+def _no_signal(one: StratumNumbers, baseline_mean: float) -> str:
+    return (
+        f"the baseline's {baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
+        f"than the margin {one.margin:g}, so no damage could be seen"
+    )
+
+
 def _unjudged(one: StratumNumbers) -> Decision:
+    if one.not_asked is not None:
+        reason = f"{_no_signal(one, one.not_asked)}; the candidate was not asked (execution.skip_blind)"
+        return Decision("no_signal", None, None, reason)
     look = one.looks[-1] if one.looks else None
     if one.excessive:
         total = one.asked + one.unmatched
@@ -140,11 +150,7 @@ def _unjudged(one: StratumNumbers) -> Decision:
 def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
     """Say why a stratum neither passed nor failed, and what would decide it."""
     if look.floor_p is not None and not look.floor_p < look.floor_level:
-        reason = (
-            f"the baseline's {look.baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
-            f"than the margin {one.margin:g}, so no damage could be seen"
-        )
-        return Decision("no_signal", look, None, reason)
+        return Decision("no_signal", look, None, _no_signal(one, look.baseline_mean))
     if look.floor_p is None:
         return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
     if _passes(look, one.margin, 0.0):

@@ -181,9 +181,9 @@ def _stratum(one: StratumNumbers, decision: Decision, control: StratumNumbers | 
         "items_to_decide": decision.items_to_decide,
     }
     if look is None:
-        figures = ("baseline_mean", "candidate_mean", "delta", "low", "high", "mid_p", "p_pass", "p_fail")
+        figures = ("candidate_mean", "delta", "low", "high", "mid_p", "p_pass", "p_fail")
         empty: dict[str, Any] = dict.fromkeys(figures)
-        return StratumVerdict(n=0, clusters=0, lost=0, gained=0, **empty, **shown)
+        return StratumVerdict(n=0, clusters=0, lost=0, gained=0, baseline_mean=one.not_asked, **empty, **shown)
     result = look.result
     same = (
         "n",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from harness.config import Experiment, Policy
 from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate
+from harness.judge.asked import Place, blind_strata, control_items
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Rules
 from harness.judge.sides import check_sides
@@ -28,6 +29,7 @@ from harness.tail_events.pairs import Cell, cells
 __all__ = [
     "baseline_signals",
     "judge",
+    "not_asked",
     "undecided",
     "write",
 ]
@@ -42,10 +44,21 @@ def _scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[s
     return {item_id: math.fsum(scores) / len(scores) for item_id, scores in found.items()}
 
 
-def _outcomes(run: RunRecord, variant: str, *, until: int | None = None) -> Outcomes | None:
-    """Give a variant's outcomes, in the order of the items; None where it has answered nothing."""
-    scores = _scores(run, variant, until=until)
-    items = [item for item in run.items if item.id in scores]
+def _outcomes(
+    run: RunRecord,
+    variant: str,
+    *,
+    until: int | None = None,
+    only: frozenset[str] | None = None,
+    blind: frozenset[Place] = frozenset(),
+) -> Outcomes | None:
+    """Give a variant's outcomes, in the order of the items; None if it has answered nothing.
+
+    only: the ids of the items to take; all by default. blind: strata that it was not asked, NaN in its scores.
+    """
+    not_asked = {item.id: math.nan for item in run.items if (item.slice, item.stratum) in blind}
+    scores = {**not_asked, **_scores(run, variant, until=until)}
+    items = [item for item in run.items if item.id in scores and (only is None or item.id in only)]
     if not items:
         return None
     axes = list(dict.fromkeys(axis for item in items for axis in item.levels))
@@ -88,27 +101,89 @@ def _held(run: RunRecord, rules: Rules) -> set[tuple[str, str]]:
     return {place for place in places if rules.tolerances(*place)}
 
 
+def not_asked(run: RunRecord) -> frozenset[Place]:
+    """Give the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
+    return _blind(run)
+
+
+def _blind(run: RunRecord) -> frozenset[Place]:
+    if not run.experiment.execution.skip_blind:
+        return frozenset()
+    return blind_strata(run.items, _scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment))
+
+
+def _control_items(run: RunRecord) -> frozenset[str] | None:
+    """Give the ids of the items that the control is asked; None if that is all of them."""
+    share = run.experiment.execution.control
+    return None if isinstance(share, bool) else control_items(run.items, share)
+
+
+def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> frozenset[str]:
+    """Give the ids of the items that a variant is asked, early stopping aside."""
+    if name == run.experiment.baseline.name:
+        return frozenset(item.id for item in run.items)
+    share = _control_items(run) if name == CONTROL else None
+    return frozenset(
+        item.id for item in run.items if (item.slice, item.stratum) not in blind and (share is None or item.id in share)
+    )
+
+
+def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
+    """Refuse a run that lacks an answer to what was asked. Raises Incomplete, naming it."""
+    samples = run.experiment.sampling.samples
+    skipped = {
+        (name, unit) for one in run.shards.values() for name, units in one.get("skipped", {}).items() for unit in units
+    }
+    for name in run.answers:
+        asked = _asked(run, name, blind) if name not in run.failures else frozenset()
+        answered = Counter(one.item_id for one in run.of(name))
+        lacking = [
+            item.id
+            for item in run.items
+            if item.id in asked
+            and (name, run.unit_of[item.id]) not in skipped
+            and answered[item.id] < (1 if item.kind == "choice" else samples)
+        ]
+        if lacking:
+            raise Incomplete(
+                f"{run.directory.path}: {name} lacks answers to {len(lacking)} items ({min(lacking)} ...): "
+                "give `quantcliff run` again to finish it"
+            )
+
+
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:
     """Compare and gate a finished run, under its own policy or under one with some of it changed.
 
     allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
     """
     check_sides(run, allow_identical=allow_identical)
+    blind = _blind(run)
+    _check_complete(run, blind)
     rules = _rules(run.experiment, overrides or {}).with_plan(run.items)
     names = [one.name for one in run.experiment.candidates]
     failed = {name: " ".join(run.failures[name]) for name in names if name in run.failures}
     baseline = _outcomes(run, run.experiment.baseline.name)
-    sides = {name: _outcomes(run, name) for name in names if name not in failed}
+    sides = {name: _outcomes(run, name, blind=blind) for name in names if name not in failed}
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: give `quantcliff run` again")
     control = _outcomes(run, CONTROL) if run.experiment.execution.control else None
-    material = compare.compare(baseline, [side for side in sides.values() if side], rules, control=control)
+    part = None
+    if blind or _control_items(run) is not None:
+        part = _outcomes(run, run.experiment.baseline.name, only=_asked(run, CONTROL, blind))
+    material = compare.compare(
+        baseline,
+        [side for side in sides.values() if side],
+        rules,
+        control=control,
+        control_baseline=part if control is not None else None,
+        blind=blind,
+    )
     judgement = gate.judge(
         material,
         rules,
         not_judged=failed,
         order=names,
-        events=_events(run, [*sides, *([CONTROL] if control is not None else [])]),
+        events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
         extras=gate.Extras(
             proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
             warnings=_warnings(run),
@@ -130,10 +205,15 @@ def _right(run: RunRecord, variant: str) -> dict[str, float]:
     return {item_id: value for item_id, value in known if value is not None}
 
 
-def _events(run: RunRecord, names: Sequence[str]) -> dict[str, list[Cell]]:
-    """Count the tail events of each variant against the baseline."""
+def _events(run: RunRecord, names: Sequence[str], blind: frozenset[Place]) -> dict[str, list[Cell]]:
+    """Count the tail events of each variant against the baseline, in the items that it was asked."""
     baseline = run.of(run.experiment.baseline.name)
-    return {name: cells(run.items, baseline, run.of(name)) for name in names}
+    found = {}
+    for name in names:
+        asked = _asked(run, name, blind)
+        items = [item for item in run.items if item.id in asked]
+        found[name] = cells(items, baseline, run.of(name))
+    return found
 
 
 def _warnings(run: RunRecord) -> tuple[str, ...]:

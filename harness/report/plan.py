@@ -37,6 +37,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "output_tokens_per_variant_at_most": output,
         "tokens_at_most": (prompt + output) * len(variants),
         "looks": plan.experiment.execution.looks,
+        "notes": list(plan.notes),
         "traces": dataclasses.asdict(plan.tracing),
         "power": [dataclasses.asdict(row) for row in plan.power],
         "tail_events": [dataclasses.asdict(row) for row in event_power(plan.experiment, plan.items)],
@@ -57,6 +58,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Print the plan."""
     prompt, output = _tokens(plan)
     passes = _passes(plan)
+    share = plan.experiment.execution.control
+    saved = 0.0 if isinstance(share, bool) else 1.0 - share
     text = (
         f"{plan.experiment.name}: {len(plan.items)} items in {len(plan.power)} strata, {len(plan.units)} work units, "
         f"{len(passes)} passes ({', '.join(passes)}) on {plan.device}"
@@ -64,11 +67,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(one_line(text), markup=False, soft_wrap=True)
     console.print(
         f"cost per pass: {prompt:,} prompt tokens and at most {output:,} output tokens; "
-        f"{(prompt + output) * len(passes):,} in all, before shared prefixes and early stopping",
+        f"{round((prompt + output) * (len(passes) - saved)):,} in all, before shared prefixes and early stopping",
         markup=False,
         soft_wrap=True,
     )
-    for line in _code(plan):
+    for line in (*plan.notes, *_code(plan)):
         console.print(one_line(line), markup=False, soft_wrap=True)
     if plan.tracing.tokens:
         console.print(_divergence(plan), markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import errors, models
 from harness.config import Experiment, Variant
-from harness.devices import memory_bytes, resolve_device
+from harness.devices import bfloat16_speedup, memory_bytes, native_dtype, resolve_device
 from harness.errors import RunError
 from harness.judge.planning import Power, check_power, power_table
 from harness.judge.planning_events import check_events
@@ -21,10 +21,11 @@ from harness.records import Item, digest
 from harness.run.tracing import plan_tracing
 from harness.slices import load_items
 from harness.store import privacy
+from harness.store.rundir import RunDir
 from harness.store.traces import Tracing
 from harness.store.units import Unit, plan_units
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "make_plan", "recorded_dtype"]
 
 FOR_WEIGHTS = 0.7
 """Share of a device's memory that weights may take when two models are held: the rest is for caches and passes."""
@@ -52,6 +53,8 @@ class Plan:
     """What is kept of the baseline to measure divergence."""
     allow_code: bool = False
     """Whether what models write may be run: never the config's to say, see `slices_code`."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before the run starts: the compute dtype and the reason for it."""
 
     def record(self) -> dict[str, Any]:
         """Give what run.json holds: the same plan gives the same record."""
@@ -68,13 +71,23 @@ class Plan:
         }
 
 
-def make_plan(experiment: Experiment, source: str, *, check: bool = True, allow_code: bool = False) -> Plan:
+def make_plan(
+    experiment: Experiment,
+    source: str,
+    *,
+    check: bool = True,
+    allow_code: bool = False,
+    recorded_dtype: str | None = None,
+) -> Plan:
     """Load the tokenizer, build the items and plan the work; loads no model.
 
+    recorded_dtype: the compute dtype with which the run was begun, if it was: ``execution.dtype: auto`` then means it.
     allow_code: whether what models write may be run, shut away, where a slice is scored so.
     Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
     """
     privacy.check(experiment.store_text, source)
+    device = resolve_device(experiment.execution.device)
+    experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
     base = Path(paths[experiment.baseline.name])
     tokenizer, config = _tokenizer(experiment.baseline, base)
@@ -84,7 +97,6 @@ def make_plan(experiment: Experiment, source: str, *, check: bool = True, allow_
         check_power(experiment, power, source)
         check_events(experiment, items, source)
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
-    device = resolve_device(experiment.execution.device)
     text = config.get_text_config()
     tracing = plan_tracing(
         experiment,
@@ -94,7 +106,38 @@ def make_plan(experiment: Experiment, source: str, *, check: bool = True, allow_
         source,
         both_fit=lambda: _two_fit(experiment, base, device),
     )
-    return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code)
+    return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code, notes)
+
+
+def recorded_dtype(directory: RunDir) -> str | None:
+    """The compute dtype with which a run was begun; None if there is no run. Raises StoreError."""
+    return directory.plan()["config"].get("execution", {}).get("dtype") if directory.exists() else None
+
+
+def _settle_dtype(experiment: Experiment, device: str, recorded: str | None) -> tuple[Experiment, tuple[str, ...]]:
+    """Put a dtype in the place of ``auto``, one for all variants, and say which and why; warn of a slow bfloat16."""
+    execution = experiment.execution
+    asked = experiment.compute_dtype(experiment.baseline)
+    notes: tuple[str, ...] = ()
+    if execution.rehearsal is not None:
+        chosen = "bfloat16" if asked == "auto" else asked
+    elif asked != "auto":
+        chosen, notes = asked, _slow_bfloat16(asked, device)
+    elif recorded in ("bfloat16", "float16", "float32"):
+        chosen, notes = recorded, (f"dtype: {recorded}, with which this run was begun",)
+    else:
+        chosen, reason = native_dtype(device)
+        notes = (f"dtype: {chosen} (execution.dtype is auto: {reason})",)
+    settled = execution.model_copy(update={"dtype": chosen if execution.dtype == "auto" else execution.dtype})
+    return experiment.model_copy(update={"execution": settled}), notes
+
+
+def _slow_bfloat16(dtype: str, device: str) -> tuple[str, ...]:
+    """Warn if a config asks for bfloat16 on a CPU that computes it slower than float32."""
+    if dtype != "bfloat16" or device != "cpu" or (speedup := bfloat16_speedup()) >= 1.0:
+        return ()
+    factor = f"{1 / speedup:.1f} times as slow as float32 ones on this CPU"
+    return (f"execution.dtype: bfloat16 products are {factor}: `dtype: auto` would take float32",)
 
 
 def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
@@ -115,7 +158,7 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
 
 def _two_fit(experiment: Experiment, baseline: Path, device: str) -> bool:
     """Say whether a device holds the baseline twice, a candidate being no larger, with room for what passes take."""
-    wide = (experiment.baseline.dtype or experiment.execution.dtype) == "float32"
+    wide = experiment.compute_dtype(experiment.baseline) == "float32"
     weights = models.loaded_bytes(baseline, 4 if wide else 2)
     return weights is not None and 2 * weights <= FOR_WEIGHTS * memory_bytes(device)
 

@@ -12,20 +12,22 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
 from harness import errors, models
 from harness.config import Variant
+from harness.devices import usable_cpus
 from harness.errors import Incomplete, Interrupted, RunError
-from harness.judge import choice_probability, judging
+from harness.judge import judging
+from harness.judge.asked import control_items
 from harness.proof import check_candidate
 from harness.quantize.calibration import calibration_overlap
 from harness.records import Item, Proof, Response, Scored, Settings, to_json
+from harness.run.answer_writer import AnswerWriter
+from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Traces, Working
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
-from harness.run.worker import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Traces
 from harness.run.worker_process import Asker, started
 from harness.slices import Scorer
 from harness.slices import code as slices_code
@@ -36,7 +38,6 @@ from harness.store.rundir import RunDir, Shard, atomic_write
 from harness.store.traces import RunTraces, traces_folder
 from harness.store.units import Unit
 from harness.store.whole import missing_shards, write_manifest
-from harness.tail_events import examine
 
 __all__ = ["ask_baseline", "run"]
 
@@ -51,16 +52,13 @@ def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, *, comm
     if shard.count > 1 and plan.experiment.execution.looks > 1:
         msg = "execution.looks above 1 needs every score at each look: run without --shard, or set looks: 1"
         raise errors.UsageError(msg)
-    with directory.locked(shard):
-        keeper = Keeper(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(keeper.item, plan.items), shard, plan.units)
-        baseline = plan.experiment.baseline.name
-        with keeper.traces(traces_folder(directory, baseline, shard)) as folder:
-            traces = RunTraces(directory, baseline, shard, plan.tracing, folder)
-            work = _Run(plan, directory, shard, progress, keeper, traces)
-            with _stoppable(directory), progress, work.scorer:
-                work.all()
-            work.finish(command)
+    if shard.count > 1 and plan.experiment.execution.skip_blind:
+        msg = "execution.skip_blind needs all of the baseline's answers: run without --shard, or leave it out"
+        raise errors.UsageError(msg)
+    with _opened(plan, directory, shard, progress) as work:
+        with _stoppable(directory), progress, work.scorer:
+            work.all()
+        work.finish(command)
 
 
 def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
@@ -68,15 +66,20 @@ def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
 
     Raises what `run` raises.
     """
-    with directory.locked(Shard()):
+    with _opened(plan, directory, Shard(), progress) as work, _stoppable(directory), progress, work.scorer:
+        work.baseline()
+
+
+@contextlib.contextmanager
+def _opened(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> Iterator[_Run]:
+    """Hold a shard of the run directory, with the plan written, and the traces' folder while it is needed."""
+    with directory.locked(shard):
         keeper = Keeper(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(keeper.item, plan.items), Shard(), plan.units)
+        directory.begin(plan.record(), map(keeper.item, plan.items), shard, plan.units)
         baseline = plan.experiment.baseline.name
-        with keeper.traces(traces_folder(directory, baseline, Shard())) as folder:
-            traces = RunTraces(directory, baseline, Shard(), plan.tracing, folder)
-            work = _Run(plan, directory, Shard(), progress, keeper, traces)
-            with _stoppable(directory), progress, work.scorer:
-                work.baseline()
+        with keeper.traces(traces_folder(directory, baseline, shard)) as folder:
+            traces = RunTraces(directory, baseline, shard, plan.tracing, folder)
+            yield _Run(plan, directory, shard, progress, keeper, traces)
 
 
 @contextlib.contextmanager
@@ -104,7 +107,6 @@ class _Run:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
         self.keeper, self.traces = keeper, traces
         self.scorer = Scorer(plan.items, allow_code=plan.allow_code)
-        self.late: list[tuple[Unit, Item, Response, AnswerFiles, Future[tuple[float | None, dict[str, float]]]]] = []
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
         self.skipped: dict[str, list[int]] = defaultdict(list)
         execution = plan.experiment.execution
@@ -115,19 +117,39 @@ class _Run:
 
     def all(self) -> None:
         """Go through the looks, and at each through the variants."""
-        names = [variant.name for variant in self._variants()]
-        self.progress.expect(sum(_tokens(unit, self.samples) for unit in self.units) * len(names))
+        baseline, *others = self._variants()
+        self.progress.expect(sum(self._cost_of(self._asked(one, self.units)) for one in (baseline, *others)))
+        for note in self.plan.notes:
+            self.progress.note(note)
         for look in range(1, self.plan.experiment.execution.looks + 1):
             undecided = self._undecided(look)
-            own = [unit for unit in self.units if unit.look == look]
-            needed = [(variant, self._needed(variant, own, undecided)) for variant in self._variants()]
-            for place, (variant, units) in enumerate(needed):
-                self._variant(variant, units, self._untraced(needed[1:]) if place == 0 else set())
+            units = [unit for unit in self.units if unit.look == look]
+            waiting = [(one, self._needed(one, self._asked(one, units), undecided)) for one in others]
+            needed = self._needed(baseline, units, undecided)
+            self._spare(baseline, units, needed)
+            self._variant(baseline, needed, self._untraced(waiting))
+            skips = self.plan.experiment.execution.skip_blind
+            blind = judging.not_asked(read_run(self.directory)) if skips else frozenset()
+            for variant, wanted in waiting:
+                asked = _without(wanted, lambda item, blind=blind: (item.slice, item.stratum) not in blind)  # type: ignore[misc]
+                self.progress.skip(self._cost_of(wanted) - self._cost_of(asked))
+                self._spare(variant, self._asked(variant, units), wanted)
+                self._variant(variant, asked, set())
 
     def baseline(self) -> None:
         """Answer all items with the baseline."""
-        self.progress.expect(sum(_tokens(unit, self.samples) for unit in self.units))
+        self.progress.expect(self._cost_of(self.units))
         self._variant(self.plan.experiment.baseline, self.units, set())
+
+    def _cost_of(self, units: Sequence[Unit]) -> int:
+        return sum(_tokens(unit, self.samples) for unit in units)
+
+    def _asked(self, variant: Variant, units: Sequence[Unit]) -> list[Unit]:
+        """Give the part of the units that a variant is asked: the control's share, for others all."""
+        if variant.name != CONTROL or isinstance(self.control, bool):
+            return list(units)
+        chosen = control_items(self.plan.items, self.control)
+        return _without(units, lambda item: item.id in chosen)
 
     def _untraced(self, others: Sequence[tuple[Variant, Sequence[Unit]]]) -> set[int]:
         """Give the units that are yet to be compared with the baseline and have no traces."""
@@ -162,16 +184,13 @@ class _Run:
             return list(units)
         everyone = set().union(*undecided.values()) if undecided else set()
         wanted = undecided.get(variant.name, everyone)
-        needed = []
-        for unit in units:
-            items = tuple(item for item in unit.items if (item.slice, item.stratum) in wanted)
-            if items:
-                needed.append(replace(unit, items=items))
-            if len(items) < len(unit.items):
-                gone = sum(_cost(item, self.samples) for item in unit.items if item not in items)
-                self.progress.advance(gone)
-                self.skipped[variant.name].append(unit.index)
-        return needed
+        return _without(units, lambda item: (item.slice, item.stratum) in wanted)
+
+    def _spare(self, variant: Variant, units: Sequence[Unit], needed: Sequence[Unit]) -> None:
+        """Put down of which units something was left out because it is decided."""
+        whole = {unit.index: len(unit.items) for unit in needed}
+        self.skipped[variant.name] += [unit.index for unit in units if whole.get(unit.index) != len(unit.items)]
+        self.progress.skip(self._cost_of(units) - self._cost_of(needed))
 
     def _variant(self, variant: Variant, units: Sequence[Unit], again: set[int]) -> None:
         """Answer a variant's units that are not answered yet; those in `again` for their traces alone."""
@@ -179,7 +198,7 @@ class _Run:
         (self.directory.path / variant.name / failure).unlink(missing_ok=True)
         self.progress.doing(variant.name, "looking at what is done")
         done = self._done(variant.name, units)
-        self.progress.advance(sum(_tokens(unit, self.samples) for unit in units if unit.index in done))
+        self.progress.skip(self._cost_of([unit for unit in units if unit.index in done]))
         pending = [unit for unit in units if unit.index not in done or unit.index in again]
         if not pending:
             return
@@ -194,7 +213,7 @@ class _Run:
                 raise
             self.directory.record(variant.name, failure, {"kind": type(error).__name__, "message": str(error)})
             self.progress.note(f"{variant.name} is not judged: {error}")
-            self.progress.advance(sum(_tokens(unit, self.samples) for unit in pending))
+            self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units that have all their responses, and drop from the files what the others left.
@@ -245,11 +264,16 @@ class _Run:
             device=plan.device,
             attention=execution.attention,
             batch_tokens=execution.batch_tokens,
-            threads=execution.threads,
+            threads=self._threads(variant),
             log=str(log),
             rehearsal=execution.rehearsal,
             traces=self._traces(variant.name),
         )
+
+    def _threads(self, variant: Variant) -> int | None:
+        """Give the config's number of threads, else that of the earlier part of the run: sums keep their order."""
+        recorded = (self.directory.recorded(variant.name, "variant.json") or {}).get("threads")
+        return self.plan.experiment.execution.threads or (recorded and min(recorded, usable_cpus()))
 
     def _model(self, variant: Variant) -> Model:
         """Say what to load for a variant; the control is the baseline in smaller batches."""
@@ -258,7 +282,7 @@ class _Run:
         return Model(
             variant=variant,
             path=paths[self.plan.experiment.baseline.name if smaller else variant.name],
-            dtype=variant.dtype or execution.dtype,
+            dtype=self.plan.experiment.compute_dtype(variant),
             max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
         )
 
@@ -286,12 +310,13 @@ class _Run:
             "engine": ready.engine_version,
             "versions": dict(ready.versions),
             "device": ready.device_name,
+            **({} if ready.threads is None else {"threads": ready.threads}),
             "proof": to_json(ready.proof),
         }
         known = self.directory.recorded(variant.name, "variant.json")
         record = json.loads(json.dumps(identity))
-        if known is not None and {**known, "device": ""} != {**record, "device": ""}:
-            changed = ", ".join(key for key in record if known.get(key) != record[key])
+        changed = ", ".join(key for key in record if known and key not in _MAY_CHANGE and known.get(key) != record[key])
+        if changed:
             msg = (
                 f"{self.directory.path / variant.name}: the variant is not what answered before ({changed} changed): "
                 "give another --output, or remove that directory"
@@ -315,20 +340,32 @@ class _Run:
         for question in itertools.islice(waiting, 2):
             ask.send(question)
         by_index = {unit.index: unit for unit in units}
+        shown = dict.fromkeys(by_index, 0)
+        writer = AnswerWriter(files, self.scorer, self.keeper, self.digests)
         left = len(units)
+
+        def reach(unit: Unit, tokens: int, items: int = 0) -> None:
+            """Count what is done of a unit up to `tokens`; units that are only traced were counted before."""
+            if unit.index not in known:
+                self.progress.advance(max(0, tokens - shown[unit.index]), items)
+                shown[unit.index] = max(tokens, shown[unit.index])
+
         while left:
             message = ask.receive()
             if isinstance(message, Answered):
-                self._take(by_index[message.unit], message.response, files)
+                writer.take(by_index[message.unit], message.response)
+            elif isinstance(message, Working):
+                unit = by_index[message.unit]
+                reach(unit, min(message.tokens, _tokens(unit, self.samples)))
             elif isinstance(message, Diverged):
                 self.traces.take(variant.name, message.unit, message.items, message.why)
             elif isinstance(message, Finished):
                 left -= 1
-                self._settle()
+                writer.settle()
                 unit = by_index[message.timing.unit]
                 files.finish(unit.slice, message.timing)
                 self.progress.doing(variant.name, unit.slice)
-                self.progress.advance(0 if unit.index in known else _tokens(unit, self.samples))
+                reach(unit, _tokens(unit, self.samples), len(unit.items))
                 for question in itertools.islice(waiting, 1):
                     ask.send(question)
 
@@ -340,42 +377,6 @@ class _Run:
                 for one in self.directory.results(self.plan.experiment.baseline.name, key, self.shard):
                     found[one.unit].append(one.response)
         return lambda unit: tuple(found[unit.index])
-
-    def _take(self, unit: Unit, response: Response, files: AnswerFiles) -> None:
-        item = next(item for item in unit.items if item.id == response.item_id)
-        if (future := self.scorer.start(item, response)) is not None:
-            self.late.append((unit, item, response, files, future))
-        else:
-            self._keep(unit, item, response, files, self.scorer.score(item, response))
-
-    def _settle(self) -> None:
-        """Keep, in their order, the answers of a unit whose code was run beside the worker."""
-        for unit, item, response, files, future in self.late:
-            self._keep(unit, item, response, files, future.result())
-        self.late.clear()
-
-    def _keep(
-        self,
-        unit: Unit,
-        item: Item,
-        response: Response,
-        files: AnswerFiles,
-        found: tuple[float | None, dict[str, float]],
-    ) -> None:
-        score, metrics = found
-        seen = examine(item, response, score, metrics)
-        scored = Scored(
-            item_id=item.id,
-            item_digest=self.digests[item.id],
-            unit=unit.index,
-            score=score,
-            metrics=metrics,
-            response=response,
-            choice_probability=choice_probability.of_answer(item, response),
-            signs=seen.signs,
-            length=seen.length,
-        )
-        files.append(unit.slice, self.keeper.scored(scored))
 
     def _settings(self) -> Settings:
         sampling, seed = self.plan.experiment.sampling, self.plan.experiment.seed
@@ -406,6 +407,16 @@ class _Run:
         self.traces.finish()
         if not missing_shards(self.directory):
             write_manifest(self.directory)
+
+
+_MAY_CHANGE = frozenset({"device", "threads"})
+"""What of a variant's identity may change when a run is continued."""
+
+
+def _without(units: Sequence[Unit], keep: Callable[[Item], bool]) -> list[Unit]:
+    """Give the units with only those items that are kept, without the units that lose all."""
+    kept = (replace(unit, items=tuple(filter(keep, unit.items))) for unit in units)
+    return [unit for unit in kept if unit.items]
 
 
 def _responses(unit: Unit, samples: int) -> int:

@@ -34,7 +34,7 @@ def plan_tracing(
     if execution.divergence_with == "baseline":
         _need_texts(experiment, source)
         return beside
-    number = 4 if (experiment.baseline.dtype or execution.dtype) == "float32" else 2
+    number = 4 if experiment.compute_dtype(experiment.baseline) == "float32" else 2
     longest = [_longest(item) for item in items]
     room = int(execution.divergence_gib * 2**30)
 

@@ -7,6 +7,7 @@ What libraries print goes to the variant's log file. It ends when its parent doe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -14,176 +15,72 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from harness.config import Rehearsal, Variant
-from harness.devices import keep_freed_memory
-from harness.engine import Engine, Usage
+from harness.config import Rehearsal
+from harness.devices import keep_freed_memory, settle_threads
+from harness.engine import Engine
 from harness.errors import NonFinite, QuantcliffError
-from harness.records import Item, Proof, Response, Settings, Timing
-from harness.store.divergence import Divergence
+from harness.records import Timing
+from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
 
 if TYPE_CHECKING:
     from harness.hf_engine import HFEngine, Shortcuts
     from harness.hf_engine.traces import Beside, Compares, Records
 
-__all__ = ["Answered", "Ask", "Closed", "Diverged", "Finished", "Job", "Model", "Ready", "Refused", "Traces", "serve"]
+__all__ = ["converse", "serve"]
 
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "gptqmodel",
+    "torchao",
+    "hqq",
+    "compressed_tensors",
+    "optimum-quanto",
+)
+"""The packages that compute; a hyphen in the name is a dot in the module."""
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What is loaded, and what its batches are."""
-
-    variant: Variant
-    """Which variant."""
-    path: str
-    """The directory of its model."""
-    dtype: str
-    """Compute dtype."""
-    max_batch: int
-    """Largest batch, in rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traces:
-    """What a worker does with the baseline's traces."""
-
-    folder: str
-    """Where they lie."""
-    tokens: int
-    """First tokens of each answer that are traced."""
-    writes: bool
-    """Whether it writes them, as the baseline, or compares itself with them."""
-    left_out: frozenset[str] = frozenset()
-    """Items that leave no trace."""
-    beside: Model | None = None
-    """Where given, there are no traces, and this baseline is loaded as well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker is to load, and how."""
-
-    model: Model
-    """Which variant, from where."""
-    device: str
-    """``cpu``, ``cuda`` or ``cuda:N``: resolved."""
-    attention: str
-    """Attention implementation, ``auto`` for the engine's choice."""
-    batch_tokens: int
-    """Largest batch, in padded tokens."""
-    threads: int | None
-    """CPU threads, None for the library's choice."""
-    log: str
-    """File for everything that libraries print."""
-    rehearsal: Rehearsal | None = None
-    """Where given, answers are made up and no model is loaded."""
-    traces: Traces | None = None
-    """Where given, divergence is measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Parent to worker: answer this unit."""
-
-    unit: int
-    """Its index."""
-    items: tuple[Item, ...]
-    """What is asked."""
-    settings: Settings
-    """How answers are sampled."""
-    known: bool = False
-    """Whether the answers are there already and only their traces are wanted."""
-    baseline: tuple[Response, ...] = ()
-    """What the baseline answered, where it is loaded beside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Worker to parent: the variant is loaded."""
-
-    proof: Proof
-    """What it is."""
-    engine_version: str
-    """Of the engine."""
-    context_limit: int
-    """In tokens."""
-    load_seconds: float
-    """From the start of loading to the first possible question."""
-    device_name: str
-    """The accelerator's or processor's name."""
-    versions: Mapping[str, str]
-    """Of Python and of the packages that compute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Worker to parent: one response."""
-
-    unit: int
-    """Of which unit."""
-    response: Response
-    """The answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diverged:
-    """Worker to parent: how far a unit's answers are from the baseline's; comes before `Finished`."""
-
-    unit: int
-    """Of which unit."""
-    items: tuple[Divergence, ...]
-    """By item; those without a trace are left out."""
-    why: str
-    """Why nothing was measured; empty where something could be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Worker to parent: a unit has all its responses."""
-
-    timing: Timing
-    """What it cost."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Worker to parent: the variant cannot be loaded, or cannot go on."""
-
-    kind: str
-    """The error's class name in `harness.errors`."""
-    message: str
-    """The sentence for the person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Worker to parent: all is done."""
-
-    usage: Usage
-    """What was spent."""
+PULSE_SECONDS = 2.0
+"""How often a worker reports how far it is within a unit."""
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Load the variant and answer until the parent sends None or goes away. The entry point of the process."""
+    """Answer in a process that does nothing else: its entry point."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _log_to(Path(job.log))
     _end_with_parent()
+    converse(connection, job)
+
+
+def converse(connection: Connection, job: Job) -> None:
+    """Load the variant and answer until the parent sends None or goes away."""
     try:
         started = time.perf_counter()
-        engine, tracer, device_name = _load(job)
-        connection.send(_ready(engine, time.perf_counter() - started, device_name))
-        while (ask := connection.recv()) is not None:
-            _answer(connection, engine, tracer, ask)
+        engine, tracer, device_name, threads = _load(job)
+        connection.send(
+            Ready(
+                engine.proof(),
+                engine.version,
+                engine.context_limit,
+                time.perf_counter() - started,
+                device_name,
+                threads,
+                _versions(() if job.rehearsal else _PACKAGES),
+            )
+        )
+        with _Pulse(connection, engine) as pulse:
+            while (ask := connection.recv()) is not None:
+                _answer(pulse, engine, tracer, ask)
         connection.send(Closed(engine.usage()))
     except QuantcliffError as error:
         connection.send(Refused(type(error).__name__, str(error)))
-    except (EOFError, BrokenPipeError):
-        sys.exit(0)
+    except (EOFError, ConnectionError):
+        return  # the parent went away
 
 
 def _log_to(path: Path) -> None:
@@ -207,19 +104,68 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str]:
+class _Pulse:
+    """The worker's end of the connection while it answers: next to the answers it reports how far a unit is.
+
+    So progress moves within a unit too, which may take minutes. A thread reads the engine's counters.
+    """
+
+    def __init__(self, connection: Connection, engine: Engine) -> None:
+        self._connection, self._engine = connection, engine
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._unit: int | None = None
+        self._before = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop the thread: from here on the connection has one user."""
+        self._stop.set()
+        self._thread.join()
+
+    def begin(self, unit: int) -> None:
+        """Start to report on a unit."""
+        with self._lock:
+            self._unit, self._before = unit, self._tokens()
+
+    def send(self, message: object) -> None:
+        """Send a message; `Finished` ends the reports on its unit."""
+        with self._lock:
+            if isinstance(message, Finished):
+                self._unit = None
+            self._connection.send(message)
+
+    def _tokens(self) -> int:
+        usage = self._engine.usage()
+        return usage.prompt_tokens + usage.output_tokens
+
+    def _run(self) -> None:
+        with contextlib.suppress(BrokenPipeError, OSError):
+            while not self._stop.wait(PULSE_SECONDS):
+                with self._lock:
+                    if self._unit is not None:
+                        self._connection.send(Working(self._unit, self._tokens() - self._before))
+
+
+def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str, int | None]:
     """Load the model and put the engine round it. Raises the errors of `harness.quantize`."""
     if job.rehearsal is not None:
-        return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal"
+        return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal", None
+    if job.device != "cpu":
+        engine = _engine(job.model, job)
+        return engine, _tracer(engine, job), _device_name(job.device), None
     import torch
 
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    note = settle_threads(job.model.dtype, job.threads)
     engine = _engine(job.model, job)
+    engine.desk.account.notes.append(note)
     tracer = _tracer(engine, job)
-    if job.device == "cpu":
-        keep_freed_memory()
-    return engine, tracer, _device_name(job.device)
+    keep_freed_memory()
+    return engine, tracer, _device_name(job.device), torch.get_num_threads()
 
 
 def _engine(model: Model, job: Job) -> HFEngine:
@@ -289,14 +235,11 @@ def _device_name(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _ready(engine: Engine, seconds: float, device_name: str) -> Ready:
-    return Ready(engine.proof(), engine.version, engine.context_limit, seconds, device_name, _versions())
-
-
-def _answer(connection: Connection, engine: Engine, tracer: Records | Compares | Beside | None, ask: Ask) -> None:
+def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside | None, ask: Ask) -> None:
     """Answer one unit and say what it cost."""
     before, started, aside = engine.usage(), time.perf_counter(), _aside(tracer)
-    send: Callable[[object], None] = connection.send
+    send = pulse.send
+    pulse.begin(ask.unit)
     if tracer is None:
         responses = engine.answer(ask.items, ask.settings)
     else:
@@ -330,12 +273,9 @@ def _aside(tracer: Records | Compares | Beside | None) -> float:
     return 0.0 if tracer is None else tracer.aside
 
 
-def _versions() -> dict[str, str]:
-    """Give the versions of what is loaded; a package that no part of this variant needed is left out."""
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Give the versions of Python and of those of the packages that are loaded."""
     loaded = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "bitsandbytes", "gptqmodel", "torchao", "hqq", "compressed_tensors"):
-        if package in sys.modules:
-            loaded[package] = importlib.metadata.version(package)
-    if "optimum.quanto" in sys.modules:
-        loaded["optimum-quanto"] = importlib.metadata.version("optimum-quanto")
-    return loaded
+    return loaded | {
+        name: importlib.metadata.version(name) for name in packages if name.replace("-", ".") in sys.modules
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 from harness import errors
 from harness.errors import Incomplete, QuantcliffError, RunError
-from harness.run.worker import Ask, Closed, Job, Refused, serve
+from harness.run.messages import Ask, Closed, Job, Refused
+from harness.run.worker import converse, serve
 
 __all__ = ["Asker", "started"]
 
@@ -85,7 +87,34 @@ def _refusal(message: Refused) -> QuantcliffError:
 
 @contextlib.contextmanager
 def started(job: Job) -> Iterator[Asker]:
-    """Start a worker and make sure that it is gone afterwards, whatever happens."""
+    """Start a worker and make sure that it is gone afterwards, whatever happens.
+
+    A rehearsal has no model to keep apart and to free, so it answers in a thread of this process, over the same
+    connection; one that takes its time (`seconds_per_item`) has a process, as a model would.
+    """
+    with _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job) as asker:
+        yield asker
+
+
+@contextlib.contextmanager
+def _thread(job: Job) -> Iterator[Asker]:
+    here, there = multiprocessing.Pipe()
+
+    def answer() -> None:
+        with there:
+            converse(there, job)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield Asker(here, job, lambda: None)
+    finally:
+        here.close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _process(job: Job) -> Iterator[Asker]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, job), daemon=True)

@@ -153,7 +153,7 @@ def _first_difference(run: RunRecord) -> str:
 
 
 def _check_answers(run: RunRecord, name: str) -> None:
-    """Refuse an answer to anything but a planned item, a second one, and, unless the variant failed, a missing one."""
+    """Refuse an answer to anything but a planned item, and a second one."""
     items, samples = {item.id: item for item in run.items}, run.experiment.sampling.samples
     wanted = {item.id: 1 if item.kind == "choice" else samples for item in run.items}
     seen: dict[tuple[str, int], str] = {}
@@ -171,8 +171,6 @@ def _check_answers(run: RunRecord, name: str) -> None:
     strangers = {path for path in folder.glob("*-*of*.jsonl") if not path.name.startswith("timings-")}
     for path in sorted(strangers - set(run.answers[name])):
         raise NotComparable(f"{path}: is not a file of this run: {RESTORE}")
-    if name not in run.failures:
-        _check_none_missing(run, name, wanted, seen)
 
 
 def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | None) -> str:
@@ -189,26 +187,25 @@ def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | 
     return ""
 
 
-def _check_none_missing(
-    run: RunRecord, name: str, wanted: Mapping[str, int], seen: Mapping[tuple[str, int], str]
-) -> None:
-    skipped = {unit for shard in run.shards.values() for unit in shard.get("skipped", {}).get(name, ())}
-    lacking = [
-        item_id
-        for item_id, count in wanted.items()
-        if run.unit_of[item_id] not in skipped and any((item_id, at) not in seen for at in range(count))
-    ]
-    if lacking:
-        slices = {item.id: item.slice for item in run.items}
-        files = ", ".join(f"{name}/{key}-*.jsonl" for key in dict.fromkeys(slices[one] for one in lacking))
-        raise Incomplete(
-            f"{run.directory.path}: {name} lacks answers to {len(lacking)} items in {files} ({min(lacking)} ...): "
-            "give `quantcliff run` again to finish it"
-        )
+def _check_counts(run: RunRecord, there: Mapping[str, Any]) -> None:
+    """Refuse a variant with fewer answers than when the run was complete, naming the files. Raises Incomplete."""
+    for name, files in run.answers.items():
+        variant = there["variants"].get(name) if isinstance(there.get("variants"), dict) else None
+        before = variant.get("answers") if isinstance(variant, dict) else None
+        count = sum(map(len, files.values()))
+        if isinstance(before, int) and count < before:
+            seen = {one.item_id for lines in files.values() for one in lines}
+            lacking = [item for item in run.items if item.id not in seen]
+            places = ", ".join(f"{name}/{key}-*.jsonl" for key in dict.fromkeys(item.slice for item in lacking))
+            raise Incomplete(
+                f"{run.directory.path}: {name} lacks answers to {before - count} items in {places or name}: "
+                "give `quantcliff run` again to finish it"
+            )
 
 
 def _check_manifest(run: RunRecord, there: Mapping[str, Any]) -> None:
     """Refuse files that are not those the manifest was written from, naming the first that is not."""
+    _check_counts(run, there)
     now, folder = _manifest(run), run.directory.path
     for place in _differences(now, there):
         text = "does not agree with manifest.json: one of the two was changed after the run"
