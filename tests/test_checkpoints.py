@@ -11,10 +11,10 @@ from harness.config import Variant
 from harness.errors import Interrupted, ModelError, UsageError
 from harness.proof import check_candidate
 from harness.quantize.calibration import SIDECAR, Calibration, calibration_overlap
-from harness.quantize.checkpoints import make_checkpoint
 
 doctor_models = lazy("harness.doctor_models")
 loading = lazy("harness.quantize.loading")
+checkpoints = lazy("harness.quantize.checkpoints")
 
 TEXTS = tuple(
     f"Chapter {number}. The keeper of lighthouse number {number} counted {number * 7} gulls before breakfast, wrote the"
@@ -36,7 +36,7 @@ def make(source, out, **changed):
     status = {status.method: status for status in loading.method_status("cpu")}[options["method"]]
     if not status.works:
         pytest.skip(f"{options['method']}: {status.reason}")
-    return make_checkpoint(source, out, **options)
+    return checkpoints.make_checkpoint(source, out, **options)
 
 
 @pytest.mark.slow

@@ -13,14 +13,15 @@ from harness.doctor import describe, examine
 from harness.records import to_json
 
 torch = lazy("torch")
-doctor_models = lazy("harness.doctor_models")
 
 
 def test_the_report_tells_the_machine_and_every_method():
     """Versions, memory and all methods in the config's order; what does not work has a reason."""
+    from torch import __version__ as torch_version
+
     report = examine("cpu")
     assert report.python == platform.python_version()
-    assert report.packages["torch"] == torch.__version__
+    assert report.packages["torch"] == torch_version
     assert report.memory_bytes >= report.free_bytes > 1 << 20
     assert report.cpus >= 1
     assert [status.method for status in report.methods] == list(METHODS)
@@ -73,9 +74,11 @@ def test_proof_runs_every_method_that_should_work():
 
 def test_packing_is_what_the_formats_say():
     """Eight 4-bit codes to a word, the first in the lowest bits; rounding keeps a value within half a step."""
-    assert doctor_models._packed(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), dim=1).tolist() == [0x87654321 - (1 << 32)]
+    from harness.doctor_models import _packed, _rounded
+
+    assert _packed(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), dim=1).tolist() == [0x87654321 - (1 << 32)]
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    codes, scales = doctor_models._rounded(weight)
+    codes, scales = _rounded(weight)
     assert (int(codes.min()) >= 0, int(codes.max()) <= 15, tuple(scales.shape)) == (True, True, (8, 2))
     values = (codes - 8).float() * scales.float().repeat_interleave(32, dim=1)
     assert ((values - weight.float()).abs() <= scales.float().repeat_interleave(32, dim=1) / 2 + 1e-6).all()
