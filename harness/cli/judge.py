@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from harness.cli.shared import EPILOG, Look, judge_run, make_console, output_options, show_judgement
+from harness.cli.shared import EPILOG, Look, Number, judge_run, make_console, output_options, show_judgement
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="Results of the baseline: a run, lm_eval, Inspect, CSV, JSONL, Parquet.",
+    help="Results of the baseline: lm_eval or Inspect logs, CSV, JSON lines, Parquet.",
 )
 @click.option(
     "--candidate",
@@ -36,21 +37,37 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     "--stratum",
     "strata",
     multiple=True,
-    help="Column, or doc field of lm_eval logs, that splits; may be repeated.",
+    help="Column, or field of lm_eval's doc or Inspect's metadata, that splits; may be repeated.",
 )
-@click.option("--cluster", help="Column that names the source that items share.")
+@click.option("--cluster", help="Column or field that names the source that items share.")
 @click.option("--slice", help="Column that names the slice (plain tables).")
 @click.option("--prompt", help="Column with what was asked, or its hash: items asked differently do not match.")
 @click.option("--weight", help="Column with the share of traffic (plain tables).")
-@click.option("--chance", type=float, help="Score of guessing; from the number of choices, or 0, unless given.")
-@click.option("--filter", help="Filter of lm_eval logs; the first unless given.")
-@click.option("--repeats", type=click.Choice(["refuse", "mean"]), help="An item that stands there several times.")
-@click.option("--metric", help="Metric of lm_eval or Inspect logs; found unless given.")
-@click.option("--margin", type=float, help="Largest tolerated drop, a proportion such as 0.02.")
-@click.option("--alpha", type=float, help="Chance of a wrong pass and of a wrong fail; 0.05 unless given.")
+@click.option(
+    "--chance", type=Number(0, 1, max_open=True), help="Score of guessing; by default from the choices, or 0."
+)
+@click.option(
+    "--filter",
+    multiple=True,
+    metavar="[TASK=]NAME",
+    help="Filter of lm_eval logs, for every task that has it or for some; a task's first by default. May be repeated.",
+)
+@click.option(
+    "--repeats",
+    type=click.Choice(["refuse", "mean"]),
+    help="What to do with an item that has several scores (tables, lm_eval); refuse by default.",
+)
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="[TASK=]NAME",
+    help="Metric of lm_eval logs or scorer of Inspect logs, in the same way.",
+)
+@click.option("--margin", type=Number(), help="Largest tolerated drop, a proportion such as 0.02.")
+@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 unless given.")
 @click.option(
     "--allow-unmatched",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.01,
     show_default=True,
     help="Largest share of items without a partner.",
@@ -74,9 +91,9 @@ def compare(
 ) -> int:
     """Judge a finished run again, or two sides that other tools ran.
 
-    `quantcliff compare results/demo` recomputes everything from the run's files. With --baseline and --candidate it
-    reads lm_eval `samples_*.jsonl` directories, Inspect logs and plain tables, joins them by item, and gives the same
-    verdict.
+    `quantcliff compare results/demo` recomputes everything from the run's files; only --margin and --alpha apply. With
+    --baseline and --candidate it reads lm_eval `samples_*.jsonl` directories, Inspect logs and plain tables, joins them
+    by item, and gives the same verdict.
     """
     from harness.run.store import RunDir
 
@@ -84,6 +101,7 @@ def compare(
     if run is not None and output is not None:
         raise UsageError(f"--output is for files of other tools: the reports of a run lie in {run}")
     if run is not None and baseline is None and not candidates:
+        _check_run_options()
         return judge_run(
             RunDir(run), look, {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
         )
@@ -99,6 +117,15 @@ def compare(
         evidence = _write_foreign(output, judgement, evidence)
     show_judgement(judgement, evidence, look)
     return judgement.exit_code
+
+
+def _check_run_options() -> None:
+    """Refuse the options that say how files of other tools are read. Raises UsageError."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in ("run", "margin", "alpha", "as_json", "quiet", "no_color"):
+            raise UsageError(f"{option.opts[0]} is for files of other tools, and does not apply to a run")
 
 
 def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
@@ -118,8 +145,8 @@ def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
 @click.command(epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--policy", type=click.Path(path_type=Path), help="YAML with a `policy` section, or a policy alone.")
-@click.option("--margin", type=float, help="One margin for every stratum.")
-@click.option("--alpha", type=float, help="Chance of a wrong pass and of a wrong fail.")
+@click.option("--margin", type=Number(), help="One margin for every stratum.")
+@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
 @click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="What an undecided stratum does.")
 @output_options
 def gate(

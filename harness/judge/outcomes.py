@@ -36,7 +36,7 @@ def natural_key(name: str) -> tuple[tuple[int, float, str], ...]:
 
 
 def fingerprint(*asked: str) -> int:
-    """Give 64 bits that identify what was asked (prompt, document, their hashes); 0 where nothing is known of it."""
+    """Give 64 bits that identify what was asked (prompt, document, their hashes); 0 if nothing is known of it."""
     if not any(asked):
         return 0
     text = "\0".join(asked).encode("utf-8", "surrogatepass")
