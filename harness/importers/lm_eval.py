@@ -28,8 +28,10 @@ LOWER_IS_BETTER = frozenset(
 )
 """Metrics that are no score in [0, 1] of which more is better."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
-_LABELS = frozenset({"gold", "golds", "label", "labels", "target", "targets"})
-"""What documents call the marks, 0 or 1, of the choices that are right."""
+_POSITIONS = frozenset({"gold", "golds", "target", "targets"})
+"""What documents call the positions of the choices that are right."""
+_MARKS = _POSITIONS | {"label", "labels"}
+"""What they call a list with a 1 for each of those, and a 0 for each of the others."""
 _OWN = frozenset(
     {
         "arguments",
@@ -196,10 +198,11 @@ def _right(document: Mapping[str, Any], choices: int) -> list[int]:
     for key, value in document.items():
         if isinstance(value, Mapping):
             counts += _right(value, choices)
-        elif key in _LABELS:
-            listed = _list(value)
-            marks = len(listed) == choices and set(listed) <= {0, 1}
-            counts.append(int(sum(listed)) if marks else len(set(listed) & set(range(choices))))
+        listed = _list(value)
+        if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
+            counts.append(int(sum(listed)))
+        elif key in _POSITIONS:
+            counts.append(len(set(listed) & set(range(choices))))
     return counts
 
 

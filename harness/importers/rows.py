@@ -168,6 +168,7 @@ class Rows:
             levels={axis: Labels(one.codes[first], one.names) for axis, one in levels.items()},
             measure=self.measure,
             notes=tuple(self.notes),
+            unique=True,
         )
 
     def _collapsed(

@@ -247,12 +247,11 @@ def _from_arrow(name: str, column: Any, *, coded: bool) -> _Column:
         column = column.cast("string")
     elif types.is_decimal(kind):
         column = column.cast("float64")
-    elif types.is_nested(kind):
+    if not coded or types.is_nested(kind):
         return _Column(name, column.to_pylist())
-    if not coded:
-        return _Column(name, column.to_numpy().tolist())
     found = column.combine_chunks().dictionary_encode("encode")
-    return _Column(name, found.dictionary.to_numpy(zero_copy_only=False).tolist(), np.asarray(found.indices, np.int32))
+    codes = np.frombuffer(found.indices.buffers()[1], np.int32, len(found), found.indices.offset * 4)
+    return _Column(name, found.dictionary.to_pylist(), codes)
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> list[_Column]:
