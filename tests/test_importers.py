@@ -14,8 +14,7 @@ import pytest
 from making import stratum
 
 from harness.errors import NotComparable, UsageError
-from harness.importers import ImportOptions, format_of, load
-from harness.importers import archives
+from harness.importers import ImportOptions, archives, format_of, load
 from harness.importers import inspect as importers_inspect
 from harness.judge import compare, gate
 from harness.judge.rules import Rules
