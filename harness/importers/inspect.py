@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +54,21 @@ def _could_be_log(data: object) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class _Log:
-    file: Path
-    header: Mapping[str, Any]
+    """The header of a log, by the parts that are used here."""
 
-    @property
-    def task(self) -> str:
-        return str(self.header["eval"]["task"])
-
-    @property
-    def arguments(self) -> Mapping[str, Any]:
-        return self.header["eval"].get("task_args") or {}
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.header["eval"].get("config") or {}
-
-    @property
-    def created(self) -> str:
-        return str(self.header["eval"].get("created", ""))
+    def __init__(self, file: Path) -> None:
+        self.file, self.header = file, _header(file)
+        self.run: Mapping[str, Any] = self.header["eval"]
+        self.task, self.created = str(self.run["task"]), str(self.run.get("created", ""))
+        self.arguments: Mapping[str, Any] = self.run.get("task_args") or {}
+        self.config: Mapping[str, Any] = self.run.get("config") or {}
 
     def settings(self) -> dict[str, Any]:
-        run = self.header["eval"]
-        return {key: run.get(key) for key in _SETTINGS} | {f"config.{key}": self.config.get(key) for key in _CONFIG}
+        """What has to agree among repetitions of one measurement."""
+        return {key: self.run.get(key) for key in _SETTINGS} | {
+            f"config.{key}": self.config.get(key) for key in _CONFIG
+        }
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -87,8 +77,8 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     Raises UsageError if a scorer or field is not there, NotComparable if a log is not finished.
     """
     rows = Rows(str(path))
-    logs = _newest([_Log(file, _header(file)) for file in log_files(path)], rows)
-    models = sorted({str(log.header["eval"].get("model")) for log in logs})
+    logs = _newest([_Log(file) for file in log_files(path)], rows)
+    models = sorted({str(log.run.get("model")) for log in logs})
     if len(models) > 1:
         raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
     for log in logs:

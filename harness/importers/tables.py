@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,9 +111,7 @@ def _place(path: Path, row: int) -> str:
         with path.open(encoding="utf-8-sig") as stream:
             lines = (at for at, line in enumerate(stream, start=1) if line.strip())
             return f"line {next(islice(lines, row, None), row + 1)}: "
-    with _Csv(path) as table:
-        next(islice(table.lines(), row, None), None)
-        return f"line {table.reader.line_num}: "
+    return f"line {next(islice(_csv_rows(path), row + 1, None))[0]}: "
 
 
 def _columns(path: Path, wanted: Sequence[str]) -> Mapping[str, _Column]:
@@ -126,8 +124,7 @@ def _columns(path: Path, wanted: Sequence[str]) -> Mapping[str, _Column]:
             _Column(one, [dig(row, one, f"{path}: line {at}") for at, row in enumerate(objects, 1)]) for one in wanted
         ]
     else:
-        with _Csv(path) as table:
-            found = [_plain(one) for one in _csv_arrow(path, wanted, table.header(wanted)) or table.columns(wanted)]
+        found = _csv(path, wanted)
     return {one.name: one for one in found}
 
 
@@ -149,51 +146,41 @@ def _plain(column: _Column) -> _Column:
     return _Column(column.name, values if kept else column.values, column.codes)
 
 
-class _Csv:
-    """A CSV or TSV file, read strictly by the csv module."""
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Give each row, the header first, with the line it ends on, read strictly. Raises UsageError."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter=_delimiter(path), strict=True)
+        width = 0
+        try:
+            for row in filter(None, reader):
+                width = width or len(row)
+                if len(row) != width:
+                    raise UsageError(f"{path}: line {reader.line_num} has {len(row)} entries, the header {width}")
+                yield reader.line_num, row
+        except UnicodeDecodeError as error:
+            near = f"{error.reason} after line {reader.line_num}"
+            raise UsageError(f"{path}: is not UTF-8 text ({near})") from error
+        except csv.Error as error:
+            raise UsageError(f"{path}: line {reader.line_num} is not a table: {error}") from error
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def __enter__(self) -> Self:
-        csv.field_size_limit(sys.maxsize)
-        self.stream = self.path.open(encoding="utf-8-sig", newline="")
-        self.reader = csv.reader(self.stream, delimiter=_delimiter(self.path), strict=True)
-        self.names: list[str] = []
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.stream.close()
-        if isinstance(error, UnicodeDecodeError):
-            near = f"near line {self.reader.line_num + 1}"
-            raise UsageError(f"{self.path}: is not UTF-8 text ({error.reason} {near})") from error
-        if isinstance(error, csv.Error):
-            raise UsageError(f"{self.path}: line {self.reader.line_num} is not a table: {error}") from error
-
-    def header(self, wanted: Sequence[str]) -> list[str]:
-        self.names = next(self.reader, [])
-        if not self.names:
-            raise UsageError(f"{self.path}: is empty: a header line with column names is needed")
-        _check_known(self.path, wanted, self.names)
-        return self.names
-
-    def lines(self) -> Iterator[list[str]]:
-        self.names = self.names or next(self.reader, [])
-        for line in self.reader:
-            if line and len(line) != len(self.names):
-                number, count = self.reader.line_num, len(line)
-                raise UsageError(f"{self.path}: line {number} has {count} entries, the header {len(self.names)}")
-            if line:
-                yield line
-
-    def columns(self, wanted: Sequence[str]) -> list[_Column]:
-        found: list[list[str]] = [[] for _ in wanted]
-        lines, places = self.lines(), [self.names.index(one) for one in wanted]
-        while chunk := list(islice(lines, _CHUNK)):
+def _csv(path: Path, wanted: Sequence[str]) -> list[_Column]:
+    rows = _csv_rows(path)
+    _, header = next(rows, (0, []))
+    if not header:
+        raise UsageError(f"{path}: is empty: a header line with column names is needed")
+    _check_known(path, wanted, header)
+    found = _csv_arrow(path, wanted, header)
+    if found is None:
+        places = [header.index(one) for one in wanted]
+        columns: list[list[str]] = [[] for _ in wanted]
+        while chunk := [row for _, row in islice(rows, _CHUNK)]:
             cells = list(zip(*chunk, strict=True))
-            for column, place in zip(found, places, strict=True):
+            for column, place in zip(columns, places, strict=True):
                 column.extend(cells[place])
-        return [_Column(name, column) for name, column in zip(wanted, found, strict=True)]
+        found = [_Column(name, column) for name, column in zip(wanted, columns, strict=True)]
+    return [_plain(one) for one in found]
 
 
 def _delimiter(path: Path) -> str:
@@ -225,8 +212,9 @@ def _csv_arrow(path: Path, wanted: Sequence[str], header: Sequence[str]) -> list
 
 def _well_quoted(path: Path) -> bool:
     """Whether quotes begin and end cells, and come in pairs, which pyarrow does not check."""
-    data = np.fromfile(path, np.uint8)
-    quotes = np.flatnonzero(data == ord('"'))
+    data = np.memmap(path, np.uint8, "r")
+    parts = (np.flatnonzero(data[at : at + _BLOCK] == ord('"')) + at for at in range(0, data.size, _BLOCK))
+    quotes = np.concatenate(list(parts))
     if quotes.size % 2 or not quotes.size:
         return not quotes.size
     edges = np.frombuffer(f'{_delimiter(path)}\r\n"'.encode(), np.uint8)

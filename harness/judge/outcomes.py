@@ -126,8 +126,8 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
 
     items: ids, each once. scores: shape [items], in [0, 1], NaN where unanswered. slices, strata: a name per item, or
     one for all. clusters: a name per item; None where every item is its own. chance, weight, looks: per item, or one
-    for all. unique: the ids are known to differ. Raises NotComparable, naming the variant and the item, on anything that
-    no comparison could trust.
+    for all. unique: the ids are known to differ. Raises NotComparable, naming the variant and the item, on anything
+    that no comparison could trust.
     """
     ids = tuple(items)
     count = len(ids)
