@@ -138,7 +138,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"item,score\n\xe9,1\n")
     (tmp_path / "t.jsonl").write_bytes(b'{"item": "\xe9", "score": 1}\n')
     for path in tmp_path.iterdir():
-        with pytest.raises(UsageError, match="not UTF-8"):
+        with pytest.raises(UsageError, match=r"line [12] is not UTF-8"):
             load(path)
 
 

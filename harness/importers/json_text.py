@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 
-__all__ = ["first_object", "json_objects", "parsed"]
+__all__ = ["first_object", "json_objects", "not_utf8", "parsed"]
 
 
 class _RepeatedKeyError(ValueError):
@@ -72,7 +72,6 @@ def _line_of(text: str) -> str:
 
 def json_objects(path: Path) -> list[dict[str, Any]]:
     """Read objects: one per line, or one array of them. Raises NotComparable naming the line that is not an object."""
-    number = 0
     try:
         with path.open(encoding="utf-8-sig") as stream:
             start = next((line for line in stream if line.strip()), "")
@@ -80,13 +79,20 @@ def json_objects(path: Path) -> list[dict[str, Any]]:
             if array is not None:
                 return array
             stream.seek(0)
-            found = []
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    found.append(_object(line, path, number))
-            return found
+            return [_object(line, path, number) for number, line in enumerate(stream, start=1) if line.strip()]
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 text after line {number} ({error.reason})") from error
+        raise not_utf8(path) from error
+
+
+def not_utf8(path: Path) -> UsageError:
+    """Say on which line of a file the first bytes are that are not UTF-8."""
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return UsageError(f"{path}: line {line} is not UTF-8 text ({error.reason} at byte {error.start} of the file)")
+    return UsageError(f"{path}: is not UTF-8 text")
 
 
 def _array(text: str, path: Path) -> list[dict[str, Any]] | None:

@@ -249,7 +249,7 @@ def as_score(value: object, where: str = "") -> float:
             return _WORDS[text]
         if _NUMBER.fullmatch(text):
             return float(text)
-    raise NotComparable(f"{where}: {value!r} is not a score: a number in [0, 1] is needed")
+    raise NotComparable(f"{where}: {value!r:.80} is not a score: a number in [0, 1] is needed")
 
 
 def as_level(value: object) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.importers.json_text import json_objects
+from harness.importers.json_text import json_objects, not_utf8
 from harness.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
 from harness.judge.outcomes import Labels, Outcomes, fingerprint
 
@@ -159,8 +159,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise UsageError(f"{path}: line {reader.line_num} has {len(row)} entries, the header {width}")
                 yield reader.line_num, row
         except UnicodeDecodeError as error:
-            near = f"{error.reason} after line {reader.line_num}"
-            raise UsageError(f"{path}: is not UTF-8 text ({near})") from error
+            raise not_utf8(path) from error
         except csv.Error as error:
             raise UsageError(f"{path}: line {reader.line_num} is not a table: {error}") from error
 
@@ -231,7 +230,7 @@ def _from_arrow(name: str, column: Any, *, coded: bool) -> _Column:
     kind = column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if types.is_integer(kind) or types.is_temporal(kind) or types.is_null(kind):
+    if types.is_integer(kind) or types.is_temporal(kind) or types.is_null(kind) or types.is_binary(kind):
         column = column.cast("string")
     elif types.is_decimal(kind):
         column = column.cast("float64")
