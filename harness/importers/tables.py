@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,6 @@ def _check_known(path: Path, wanted: Sequence[str], known: Sequence[str]) -> Non
 
 def _plain(column: _Column) -> _Column:
     """Write the whole numbers that pandas wrote as floats, ``3.0`` as ``3``, unless two values would become one."""
-    if not any(map(str.endswith, column.values, repeat(".0"))):
-        return column
     values = [value[:-2] if value.endswith(".0") and _WHOLE.fullmatch(value) else value for value in column.values]
     kept = len(set(values)) == len(set(column.values))
     return _Column(column.name, values if kept else column.values, column.codes)
@@ -178,8 +176,8 @@ def _csv(path: Path, wanted: Sequence[str]) -> list[_Column]:
             cells = list(zip(*chunk, strict=True))
             for column, place in zip(columns, places, strict=True):
                 column.extend(cells[place])
-        found = [_Column(name, column) for name, column in zip(wanted, columns, strict=True)]
-    return [_plain(one) for one in found]
+        found = [_plain(_Column(name, column)) for name, column in zip(wanted, columns, strict=True)]
+    return found
 
 
 def _delimiter(path: Path) -> str:
@@ -189,8 +187,8 @@ def _delimiter(path: Path) -> str:
 def _csv_arrow(path: Path, wanted: Sequence[str], header: Sequence[str]) -> list[_Column] | None:
     """Read a CSV by pyarrow; None if that is not installed, or the file is one that the csv module would not take."""
     try:
+        from pyarrow import compute, lib
         from pyarrow import csv as arrow_csv
-        from pyarrow import lib
     except ImportError:
         return None
     if not _well_quoted(path):
@@ -204,9 +202,11 @@ def _csv_arrow(path: Path, wanted: Sequence[str], header: Sequence[str]) -> list
                 include_columns=wanted, column_types=dict.fromkeys(header, lib.string()), strings_can_be_null=False
             ),
         )
-        return [_from_arrow(name, table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
+        found = [_from_arrow(name, table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
+        floats = [compute.any(compute.ends_with(table.column(name), ".0")).as_py() for name in wanted]
     except lib.ArrowException:
         return None
+    return [_plain(one) if any_float else one for one, any_float in zip(found, floats, strict=True)]
 
 
 def _well_quoted(path: Path) -> bool:
