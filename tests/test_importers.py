@@ -14,7 +14,7 @@ import pytest
 from making import stratum
 
 from harness.errors import NotComparable, UsageError
-from harness.importers import ImportOptions, format_of, load
+from harness.importers import ImportOptions, archives, format_of, load
 from harness.importers import inspect as importers_inspect
 from harness.judge import compare, gate
 from harness.judge.rules import Rules
@@ -242,7 +242,7 @@ def _as_json(path):
     """The log of an .eval as the .json that Inspect writes: the header with its samples."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        parts = {name: json.loads(importers_inspect._member(archive, name, path)) for name in names}
+        parts = {name: json.loads(archives.member(archive, name, path)) for name in names}
     return parts["header.json"] | {"samples": [part for name, part in parts.items() if name.startswith("samples/")]}
 
 
@@ -383,7 +383,7 @@ def test_a_path_that_is_nothing_known(tmp_path):
     """What can be read is listed."""
     (tmp_path / "a.txt").write_text("x")
     for path in (tmp_path, tmp_path / "a.txt"):
-        with pytest.raises(UsageError, match="none of what can be read"):
+        with pytest.raises(UsageError, match="What can: lm_eval samples"):
             load(path)
 
 
@@ -431,7 +431,7 @@ def test_inspect_a_task_run_twice_counts_with_its_newest_log(tmp_path, log):
 
 @pytest.mark.parametrize(
     ("metric", "values"),
-    [("match.x", "has one value"), ("match", None)],
+    [("match.x", "no scorer 'match.x'; there are: match"), ("match", None)],
     ids=["a key of a number", "the scorer itself"],
 )
 def test_inspect_a_key_needs_a_scorer_with_keys(tmp_path, log, metric, values):

@@ -116,9 +116,9 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, suffix):
         ("", UsageError, "is empty"),
         ("item,score\n", NotComparable, "holds no answers"),
         ("item,score\na,1\nb\n", UsageError, "line 3 has 1 entries, the header 2"),
-        ("item,score,score\na,1,0\n", UsageError, "'score' stands there 2 times"),
-        ("item,score\na,right\n", NotComparable, "item 'a': 'right' is not a score"),
-        ("item,score\na,1\n,0\n", NotComparable, "row 2 has no item id"),
+        ("item,score,score\na,1,0\n", UsageError, "'score' is there 2 times"),
+        ("item,score\na,right\n", NotComparable, "line 2: item 'a': 'right' is not a score"),
+        ("item,score\na,1\n,0\n", NotComparable, "line 3: row 2 has no item id"),
         ("item,score\na,55\nb,0\n", NotComparable, "item 'a' has score 55.*percentages"),
         ("item,score\na,-0.5\n", NotComparable, "item 'a' has score -0.5"),
         ("item,score\na,inf\n", NotComparable, "item 'a' has score inf"),
@@ -140,7 +140,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"item,score\n\xe9,1\n")
     (tmp_path / "t.jsonl").write_bytes(b'{"item": "\xe9", "score": 1}\n')
     for path in tmp_path.iterdir():
-        with pytest.raises(UsageError, match="not UTF-8"):
+        with pytest.raises(UsageError, match=r"line [12] is not UTF-8"):
             load(path)
 
 

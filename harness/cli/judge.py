@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from harness.cli.shared import EPILOG, Look, judge_run, make_console, output_options, show_judgement, trust_options
+from harness.cli.shared import (
+    EPILOG,
+    Look,
+    Number,
+    judge_run,
+    make_console,
+    output_options,
+    show_judgement,
+    trust_options,
+)
 from harness.errors import ExitCode, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="Results of the baseline: a run, lm_eval, Inspect, CSV, JSONL, Parquet.",
+    help="Results of the baseline: lm_eval or Inspect logs, CSV, JSON lines, Parquet.",
 )
 @click.option(
     "--candidate",
@@ -37,21 +46,37 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     "--stratum",
     "strata",
     multiple=True,
-    help="Column, or doc field of lm_eval logs, that splits; may be repeated.",
+    help="Column, or field of lm_eval's doc or Inspect's metadata, that splits; may be repeated.",
 )
-@click.option("--cluster", help="Column that names the source that items share.")
+@click.option("--cluster", help="Column or field that names the source that items share.")
 @click.option("--slice", help="Column that names the slice (plain tables).")
 @click.option("--prompt", help="Column with what was asked, or its hash: items asked differently do not match.")
 @click.option("--weight", help="Column with the share of traffic (plain tables).")
-@click.option("--chance", type=float, help="Score of guessing; from the number of choices, or 0, unless given.")
-@click.option("--filter", help="Filter of lm_eval logs; the first unless given.")
-@click.option("--repeats", type=click.Choice(["refuse", "mean"]), help="An item that stands there several times.")
-@click.option("--metric", help="Metric of lm_eval or Inspect logs; found unless given.")
-@click.option("--margin", type=float, help="Largest tolerated drop, a proportion such as 0.02.")
-@click.option("--alpha", type=float, help="Chance of a wrong pass and of a wrong fail; 0.05 unless given.")
+@click.option(
+    "--chance", type=Number(0, 1, max_open=True), help="Score of guessing; by default from the choices, or 0."
+)
+@click.option(
+    "--filter",
+    multiple=True,
+    metavar="[TASK=]NAME",
+    help="Filter of lm_eval logs, for every task that has it or for some; a task's first by default. May be repeated.",
+)
+@click.option(
+    "--repeats",
+    type=click.Choice(["refuse", "mean"]),
+    help="What to do with an item that has several scores (tables, lm_eval); refuse by default.",
+)
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="[TASK=]NAME",
+    help="Metric of lm_eval logs or scorer of Inspect logs, in the same way.",
+)
+@click.option("--margin", type=Number(), help="Largest tolerated drop, a proportion such as 0.02.")
+@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 unless given.")
 @click.option(
     "--allow-unmatched",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.01,
     show_default=True,
     help="Largest share of items without a partner.",
@@ -138,8 +163,8 @@ def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
 @click.command(epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--policy", type=click.Path(path_type=Path), help="YAML with a `policy` section, or a policy alone.")
-@click.option("--margin", type=float, help="One margin for every stratum.")
-@click.option("--alpha", type=float, help="Chance of a wrong pass and of a wrong fail.")
+@click.option("--margin", type=Number(), help="One margin for every stratum.")
+@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
 @click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="What an undecided stratum does.")
 @trust_options
 @output_options

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EPILOG",
     "Look",
+    "Number",
     "config_options",
     "find_config",
     "judge_run",
@@ -38,6 +40,16 @@ EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
 4 the run is incomplete or not comparable."""
 """What every command that ends in a verdict says of its exit code."""
+
+
+class Number(click.FloatRange):
+    """A finite number in a range, in digits: ``nan``, ``inf`` and ``0_1``, which float() takes, are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number. Raises click.BadParameter."""
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value, re.ASCII):
+            self.fail(f"{value!r} is not a number such as 0.02", param, ctx)
+        return float(super().convert(value, param, ctx))
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,6 @@
 `reading` is the way in and knows one format from another; `rows` is what they have in common.
 """
 
-from harness.importers.reading import Format, ImportOptions, format_of, load
+from harness.importers.reading import Format, ImportOptions, check_options, format_of, load
 
-__all__ = ["Format", "ImportOptions", "format_of", "load"]
+__all__ = ["Format", "ImportOptions", "check_options", "format_of", "load"]

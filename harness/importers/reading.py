@@ -6,32 +6,40 @@ files.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from harness.errors import UsageError
+from harness.errors import NotComparable, UsageError
 from harness.importers.inspect import is_log, load_inspect, log_files
+from harness.importers.json_text import first_object, parsed
 from harness.importers.lm_eval import is_sample, load_lm_eval, sample_files
 from harness.importers.rows import ImportOptions
 from harness.importers.tables import SUFFIXES, load_table
 from harness.judge.outcomes import Outcomes
 
-__all__ = ["Format", "ImportOptions", "format_of", "load"]
+__all__ = ["Format", "ImportOptions", "check_options", "format_of", "load"]
 
 Format = Literal["lm_eval", "inspect", "table"]
 
+_TAKES: dict[Format, tuple[str, ...]] = {
+    "lm_eval": ("stratum", "cluster", "chance", "metric", "filter", "repeats"),
+    "inspect": ("stratum", "cluster", "chance", "metric"),
+    "table": ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats"),
+}
+"""Which options of `compare` say how a format is read."""
+_NAMES = {"lm_eval": "lm_eval samples", "inspect": "Inspect logs", "table": "plain tables"}
 _KNOWN = (
-    "lm_eval samples (a directory with samples_*.jsonl), Inspect logs (.eval, .json), or a table (.csv, .tsv, .jsonl, "
-    ".parquet)"
+    "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), or a table (.csv, .tsv, "
+    ".jsonl, .parquet)"
 )
 
 
 def load(path: Path, options: ImportOptions | None = None, name: str | None = None) -> Outcomes:
     """Read one variant's outcomes.
 
-    path: a file or a directory. name: the variant's name; the path's own unless given. Raises UsageError where the
-    path, a column or a metric is not there, NotComparable where what is there cannot be trusted.
+    path: a file or a directory. name: the variant's name; the path's by default. Raises UsageError if the
+    path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
     """
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
@@ -43,8 +51,17 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:
+    """Refuse options that none of the inputs can use. given: names, without dashes. Raises UsageError."""
+    found = sorted(set(formats))
+    for option in given:
+        if not any(option in _TAKES[one] for one in found):
+            inputs = " and ".join(f"{_NAMES[one]} (which take --{', --'.join(_TAKES[one])})" for one in found)
+            raise UsageError(f"--{option} does not apply to {inputs}")
+
+
 def format_of(path: Path, options: ImportOptions | None = None) -> Format:
-    """Find the format of a path. Raises UsageError where it is none of them, with what would help."""
+    """Find the format of a path. Raises UsageError, with what would help, if it is not one that can be read."""
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or directory")
     if path.is_dir():
@@ -56,27 +73,33 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
         return _of_json(path)
     if suffix in (".jsonl", ".ndjson"):
         named = options is not None and (options.item is not None or options.score is not None)
-        return "table" if named or not is_sample(_first_object(path)) else "lm_eval"
+        return "table" if named or not is_sample(first_object(path)) else "lm_eval"
     if suffix in SUFFIXES:
         return "table"
-    raise UsageError(f"{path}: is none of what can be read: {_KNOWN}")
+    raise UsageError(f"{path}: cannot be read. What can: {_KNOWN}")
 
 
 def _of_directory(path: Path) -> Format:
+    if (path / "run.json").is_file():
+        raise UsageError(
+            f"{path}: is a run of quantcliff, which holds both sides: `quantcliff compare {path}` judges it"
+        )
     if sample_files(path):
         return "lm_eval"
     if any(path.rglob("results_*.json")):
         raise UsageError(f"{path}: holds lm_eval's averages alone: run it again with --log_samples")
     if log_files(path):
         return "inspect"
-    raise UsageError(f"{path}: holds none of what can be read: {_KNOWN}")
+    raise UsageError(f"{path}: holds nothing that can be read. What can: {_KNOWN}")
 
 
 def _of_json(path: Path) -> Format:
+    if is_sample(first_object(path)):
+        return "lm_eval"
     try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UsageError(f"{path}: is not JSON ({error})") from error
+        data: Any = parsed(path.read_bytes(), str(path))
+    except NotComparable as error:
+        raise UsageError(str(error)) from error
     if is_log(data):
         return "inspect"
     hint = (
@@ -85,13 +108,3 @@ def _of_json(path: Path) -> Format:
         else ""
     )
     raise UsageError(f"{path}: is not a log of Inspect{hint}")
-
-
-def _first_object(path: Path) -> dict[str, object]:
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        line = next((line for line in stream if line.strip()), "{}")
-    try:
-        data = json.loads(line)
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}

@@ -214,7 +214,8 @@ class _Columns:
 
     def of(self, at: int) -> _Columns:
         """One stratum's rows."""
-        start, stop = np.searchsorted(self.place, [at, at + 1])
+        # Needles of the same type: otherwise numpy converts the whole column at every call.
+        start, stop = np.searchsorted(self.place, np.array([at, at + 1], self.place.dtype))
         rows = slice(int(start), int(stop))
         cluster = None if self.cluster is None else self.cluster[rows]
         return _Columns(
@@ -315,7 +316,7 @@ def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, 
     margins = np.array([one.margin for one in strata])
     found: list[Cliff] = []
     for name, members in averages.by_slice(strata).items():
-        start, stop = np.searchsorted(columns.place, [members[0], members[-1] + 1])
+        start, stop = np.searchsorted(columns.place, np.array([members[0], members[-1] + 1], columns.place.dtype))
         taken = np.arange(start, stop)[answered[start:stop]]
         if not taken.size:
             continue

@@ -21,19 +21,24 @@ from harness.judge.verdicts import Judgement
 
 __all__ = ["judge"]
 
+_FLAGS = {"strata": "stratum"}
+"""Options whose flag has another name than their field."""
+
 
 def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> tuple[Judgement, Evidence]:
     """Read both sides, compare and gate them.
 
-    candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None where not given. Raises UsageError,
-    NotComparable.
+    candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given. Raises
+    UsageError, NotComparable.
     """
     named = [_named(one) for one in candidates]
     if not options.get("allow_identical"):
         for name, path in named:
             _refuse_same(baseline, path, name)
-    known = {one.name for one in dataclasses.fields(ImportOptions)}
-    reading = ImportOptions(**{key: value for key, value in options.items() if key in known and value is not None})
+    known = [one.name for one in dataclasses.fields(ImportOptions) if options.get(one.name) not in (None, ())]
+    reading = ImportOptions(**{name: options[name] for name in known})
+    used = [importers.format_of(path, reading) for path in (baseline, *(path for _, path in named))]
+    importers.check_options([_FLAGS.get(name, name) for name in known], used)
     flags = {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
     rules = Rules.from_flags(**flags)
     base = importers.load(baseline, reading, "baseline")

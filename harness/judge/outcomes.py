@@ -36,7 +36,7 @@ def natural_key(name: str) -> tuple[tuple[int, float, str], ...]:
 
 
 def fingerprint(*asked: str) -> int:
-    """Give 64 bits that identify what was asked (prompt, document, their hashes); 0 where nothing is known of it."""
+    """Give 64 bits that identify what was asked (prompt, document, their hashes); 0 if nothing is known of it."""
     if not any(asked):
         return 0
     text = "\0".join(asked).encode("utf-8", "surrogatepass")
@@ -120,18 +120,21 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     levels: Mapping[str, Sequence[str] | Labels] | None = None,
     measure: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
+    unique: bool = False,
 ) -> Outcomes:
     """Check columns and put them together.
 
     items: ids, each once. scores: shape [items], in [0, 1], NaN where unanswered. slices, strata: a name per item, or
     one for all. clusters: a name per item; None where every item is its own. chance, weight, looks: per item, or one
-    for all. Raises NotComparable, naming the variant and the item, on anything that no comparison could trust.
+    for all. unique: the ids are known to differ. Raises NotComparable, naming the variant and the item, on anything
+    that no comparison could trust.
     """
     ids = tuple(items)
     count = len(ids)
     if not count:
         raise NotComparable(f"{name}: there are no items")
-    _check_unique(name, ids)
+    if not unique:
+        _check_unique(name, ids)
     columns = {
         "slice": _labels(name, "slice", slices, count),
         "stratum": _labels(name, "stratum", strata, count),

@@ -74,13 +74,13 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float, index:
     """Join a candidate's items to the baseline's.
 
     allow_unmatched: share of all items, in [0, 1), that may go without a partner. index: `index_of(baseline)`, where
-    several candidates share it. Raises NotComparable where more goes without, where an item lies in another stratum on
-    the other side, or where the scores measure different things.
+    several candidates share it. Raises NotComparable if more goes without, if an item is in another stratum or cluster
+    on the other side, or if the scores measure different things.
     """
     _check_measure(baseline, candidate)
     own, theirs = _joined(baseline, candidate, index)
     asked, answered = baseline.fingerprint[own], candidate.fingerprint[theirs]
-    same = (asked == answered) | (asked == 0) | (answered == 0)
+    same = asked == answered  # also of items of which neither side says what was asked
     pairs = Pairs(
         baseline=own[same],
         candidate=theirs[same],
@@ -89,7 +89,7 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float, index:
         differing=own[~same],
         notes=(),
     )
-    _check_strata(baseline, candidate, pairs)
+    _check_places(baseline, candidate, pairs)
     return _counted(baseline, candidate, _without_spared(baseline, candidate, pairs), allow_unmatched)
 
 
@@ -147,16 +147,21 @@ def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
     return codes
 
 
-def _check_strata(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None:
-    for what in ("slice", "stratum"):
+def _check_places(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None:
+    """Raise NotComparable if an item is in another slice, stratum or cluster on the other side."""
+    for what in ("slice", "stratum", "cluster"):
         own: Labels = getattr(baseline, what)
         theirs: Labels = getattr(candidate, what)
+        if what == "cluster" and all(
+            labels.names is side.items for labels, side in ((own, baseline), (theirs, candidate))
+        ):
+            continue  # every item is its own
         moved = _recoded(theirs, own)[pairs.candidate] != own.codes[pairs.baseline]
         if moved.any():
             first = int(np.flatnonzero(moved)[0])
             here, there = int(pairs.baseline[first]), int(pairs.candidate[first])
             raise NotComparable(
-                f"{candidate.name}: {int(moved.sum())} items lie in another {what} than in {baseline.name}: item "
+                f"{candidate.name}: {int(moved.sum())} items are in another {what} than in {baseline.name}: item "
                 f"{baseline.items[here]!r} in {theirs[there]!r} instead of {own[here]!r}"
             )
 
@@ -192,7 +197,11 @@ def _counted(baseline: Outcomes, candidate: Outcomes, pairs: Pairs, allow_unmatc
     parts = [
         _named(pairs.baseline_only, baseline, f"only in {baseline.name}"),
         _named(pairs.candidate_only, candidate, f"only in {candidate.name}"),
-        _named(pairs.differing, baseline, "asked differently of the two (prompt or document hash)"),
+        _named(
+            pairs.differing,
+            baseline,
+            "asked differently, or known on one side only (prompt, document or task arguments)",
+        ),
     ]
     lost = pairs.baseline_only.size + pairs.candidate_only.size + pairs.differing.size
     total = pairs.baseline.size + lost

@@ -8,6 +8,7 @@ p_fail < alpha. The methods' parts live in `binary` and `units`, many strata in 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -103,6 +104,7 @@ class PairedResult:
         return max(found, math.ceil((needed / counts.sources - 1.0) * self.n), 1)
 
 
+@functools.lru_cache(maxsize=4096, typed=True)  # many small strata have the same counts
 def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: float) -> PairedResult:
     """Judge a stratum of independent right-or-wrong items by its counts alone.
 

@@ -1,0 +1,128 @@
+"""JSON as other tools write it, read strictly: whole files and JSON lines, with or without a byte order mark.
+
+A key given twice is an error with its line, because JSON readers disagree about which of the two values counts.
+"""
+
+from __future__ import annotations
+
+import json
+import json.scanner
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import NotComparable, UsageError
+
+__all__ = ["first_object", "json_objects", "not_utf8", "parsed"]
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice."""
+
+
+def parsed(text: str | bytes, where: str) -> Any:
+    """Parse one JSON text. where: file, line or archive member, for messages.
+
+    Raises NotComparable if it is not JSON, nests too deeply, or an object has a key twice.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return json.loads(text, object_pairs_hook=_once)
+    except _RepeatedKeyError as error:
+        line = _line_of(text) if isinstance(text, str) else ""
+        raise NotComparable(f"{where}: {error}{line}") from error
+    except RecursionError as error:
+        raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
+    except ValueError as error:
+        raise NotComparable(f"{where} is not JSON ({error})") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _RepeatedKeyError(f"the key {twice!r} is given twice")
+    return found
+
+
+def _line_of(text: str) -> str:
+    """Find the line on which the object with the repeated key begins; nothing for a text of one line."""
+    if "\n" not in text.strip():
+        return ""
+    decoder: Any = json.JSONDecoder(object_pairs_hook=_once)
+    inner: Callable[..., Any] = decoder.parse_object
+    begins: list[int] = []
+
+    def parse_object(at: tuple[str, int], *rest: Any) -> Any:
+        try:
+            return inner(at, *rest)
+        except _RepeatedKeyError:
+            begins.append(at[1])
+            raise
+
+    decoder.parse_object = parse_object
+    decoder.scan_once = vars(json.scanner)["py_make_scanner"](decoder)
+    try:
+        decoder.decode(text)
+    except (_RepeatedKeyError, RecursionError):
+        return f" in the object that begins on line {text.count(chr(10), 0, begins[0]) + 1}" if begins else ""
+    return ""
+
+
+def json_objects(path: Path) -> list[dict[str, Any]]:
+    """Read objects: one per line, or one array of them. Raises NotComparable naming the line that is not an object."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            start = next((line for line in stream if line.strip()), "")
+            array = _array(start + stream.read(), path) if start.lstrip().startswith("[") else None
+            if array is not None:
+                return array
+            stream.seek(0)
+            return [_object(line, path, number) for number, line in enumerate(stream, start=1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise not_utf8(path) from error
+
+
+def not_utf8(path: Path) -> UsageError:
+    """Say on which line of a file the first bytes are that are not UTF-8."""
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return UsageError(f"{path}: line {line} is not UTF-8 text ({error.reason} at byte {error.start} of the file)")
+    return UsageError(f"{path}: is not UTF-8 text")
+
+
+def _array(text: str, path: Path) -> list[dict[str, Any]] | None:
+    """Parse an array of objects; None if the text is not one, and its lines say what is wrong."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    found = parsed(text, str(path))
+    return found if all(isinstance(one, dict) for one in found) else None
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = parsed(line, f"{path}: line {number}")
+    except NotComparable as error:
+        cut = ": the file was cut there" if "is not JSON" in str(error) and not line.endswith("\n") else ""
+        raise NotComparable(f"{error}{cut}") from error
+    if not isinstance(value, dict):
+        raise NotComparable(f"{path}: line {number} holds a {type(value).__name__}, not an object")
+    return value
+
+
+def first_object(path: Path) -> dict[str, Any]:
+    """Give the first object of JSON lines or of an array of objects; an empty one if the file begins otherwise."""
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        line = next((line for line in stream if line.strip()), "{}")
+    try:
+        data = json.loads(line) if line.lstrip()[:1] != "[" else json.loads(path.read_text("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    first = data[0] if isinstance(data, list) and data else data
+    return first if isinstance(first, dict) else {}
