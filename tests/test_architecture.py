@@ -35,6 +35,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "datafiles",
         "scoring_json",
         "generated_code",
+        "sandbox.names",
         "privacy",
         "divergence",
     ),

@@ -59,7 +59,8 @@ def score_code(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Run the answer, shut away, against the line's own tests."""
     language = doc["code_language"]
     answer = program_of(results[0], Asked(language))
-    return execute(Program(answer, tuple(doc["tests"]), doc["setup"], None, language)).metrics()
+    names = tuple(doc.get("functions") or ()) or None
+    return execute(Program(answer, tuple(doc["tests"]), doc["setup"], names, language)).metrics()
 
 
 def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -> dict[str, datasets.Dataset]:
