@@ -13,13 +13,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.datafiles import read_text
+from harness.numerals import only_value
 from harness.records import digest
 from harness.sandbox.names import unclear
 from harness.scoring_json import schema_problem
@@ -133,10 +133,7 @@ def _choice_problem(row: Row) -> str:
 
 
 def _numeric_problem(row: Row) -> str:
-    try:
-        good = bool(row.targets) and all(Decimal(one.replace(",", "")).is_finite() for one in row.targets)
-    except InvalidOperation:
-        good = False
+    good = bool(row.targets) and all(only_value(one, row.language) is not None for one in row.targets)
     return "" if good else "the scorer 'numeric' needs a number as target"
 
 

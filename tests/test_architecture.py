@@ -22,7 +22,17 @@ PACKAGE = ROOT / "harness"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "judge", "run", "quantize"),  # of these packages the first file says only what is in them
     # the nouns
-    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded", "redaction"),
+    (
+        "records",
+        "numerals",
+        "thinking",
+        "scoring_limits",
+        "judge.verdicts",
+        "judge.evidence",
+        "sanitize",
+        "seeded",
+        "redaction",
+    ),
     # what people type, pure functions on arrays, small tools
     (
         "config*",

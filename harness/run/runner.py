@@ -102,7 +102,8 @@ class _Run:
     ) -> None:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
         self.keeper, self.traces = keeper, traces
-        self.scorer = Scorer(plan.items, allow_code=plan.allow_code)
+        thinking = plan.experiment.sampling.marks
+        self.scorer = Scorer(plan.items, allow_code=plan.allow_code, thinking=thinking)
         self.late: list[tuple[Unit, Item, Response, AnswerFiles, Future[tuple[float | None, dict[str, float]]]]] = []
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
         self.skipped: dict[str, list[int]] = defaultdict(list)
@@ -363,7 +364,7 @@ class _Run:
         found: tuple[float | None, dict[str, float]],
     ) -> None:
         score, metrics = found
-        seen = examine(item, response, score, metrics)
+        seen = examine(item, self.scorer.answered(item, response)[0], score, metrics)
         scored = Scored(
             item_id=item.id,
             item_digest=self.digests[item.id],
