@@ -30,8 +30,8 @@ _DEFINES = {
 }
 _CODE_LINE = {
     "python": re.compile(
-        r"(?:async[ \t]+def|def|class|if|for|while|with|try|return|print|assert|else|elif|except|finally)\b.*[:(\[=]|@\w"
-        r"|import[ \t]+\w+(?:[.,]|[ \t]*$|[ \t]+as\b)|from[ \t]+[\w.]+[ \t]+import\b|[)\]}]"
+        r"(?:async[ \t]+def|def|class|if|for|while|with|try|return|print|assert|else|elif|except|finally)\b.*[:(\[=]"
+        r"|@\w|import[ \t]+\w+(?:[.,]|[ \t]*$|[ \t]+as\b)|from[ \t]+[\w.]+[ \t]+import\b|[)\]}]"
         r"|\w[\w.\[\], ]*[ \t]*[-+*/]?=(?!=)|[\w.]+\(.*[(),\[\]{}:][ \t]*(?:#.*)?$"
     ),
     "javascript": re.compile(

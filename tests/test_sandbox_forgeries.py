@@ -70,6 +70,9 @@ def test_forged_frames_replace_no_name_of_the_tests(test, more):
 TRICKS = {
     "everything is in it": ("class Y:\n def __contains__(self, x): return True\ndef f(x): return Y()", "assert 7 in f(1)"),
     "everything is in a list": ("class Y(list):\n def __contains__(self, x): return True\ndef f(x): return Y()", "assert 7 in f(1)"),
+    "a method that agrees": ("class Y(list):\n def count(self, x): return 1\ndef f(x): return Y()", "assert f(1).count(4) == 1"),
+    "a start that agrees": ("class Y(str):\n def startswith(self, x): return True\ndef f(x): return Y()", "assert f(1).startswith('a')"),
+    "a set that agrees": ("class Y:\n def issubset(self, x): return True\ndef f(x): return Y()", "assert f(1).issubset({4})"),
     "zero that is true": ("class Y(int):\n def __bool__(self): return True\ndef f(x): return Y(0)", "assert f(1)"),
     "content that changes": (
         "class Y(list):\n def __iter__(self): self.append(len(self)); return list.__iter__(self)\nv = Y()\ndef f(x): return v",

@@ -247,6 +247,12 @@ def _number(value: Any) -> dict[str, Any]:
     raise TypeError(f"a {type(value).__name__} cannot be handed to the code under test")
 
 
+_BUILT_IN = {name for kind in (str, int, float, list, dict, tuple, set) for name in dir(kind) if name[0] != "_"}
+"""Methods that the content of an object answers, not a class that overrides them."""
+_TELLING = {name for name in _BUILT_IN if name.startswith("is")} | {"startswith", "endswith"}
+"""Those that only judge, by what the test gives them: without a builtin class there is nothing that answers."""
+
+
 class _Kept:
     """Stands for an object that stays with the code.
 
@@ -275,6 +281,12 @@ class _Kept:
         return self._kept_seen[method][1]
 
     def __getattr__(self, name: str) -> Any:
+        if name in _BUILT_IN and not self._kept_made:
+            mine = self._kept_asked("plain")
+            if not isinstance(mine, _Kept) and hasattr(mine, name):
+                return getattr(mine, name)
+            if name in _TELLING:
+                raise AttributeError(name)
         return self._kept_do("__getattribute__", name)
 
     def __eq__(self, other: object) -> bool:
