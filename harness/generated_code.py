@@ -69,13 +69,14 @@ def program_of(answer: str, asked: Asked) -> str:
     answer = split(answer)[0].replace("\r\n", "\n").lstrip("\ufeff")
     closed = _CLOSED.match(answer) if asked.begun else None  # the fence that the question opened, nothing in it
     answer = answer[closed.end() :] if closed else answer
-    blocks = [_unwrapped(one, asked.language) for one in _blocks(answer)]
+    raw = _blocks(answer)
+    blocks = [_unwrapped(one, asked.language) for one in raw]
     rest = re.split(r"\n(?:`{3,}|~{3,})", answer, maxsplit=1)[0]
     meant = [code for code in _candidates(answer, rest, blocks, asked) if _defines(code, asked)]
     if meant:  # the first that is a program; code with an error in it stays as it is
         return _whole(next((code for code in meant if _parses(code, asked.language)), meant[0]), asked)
     if asked.begun:
-        body = blocks[0] if blocks and not re.split("`{3}|~{3}", answer, maxsplit=1)[0].strip() else rest
+        body = raw[0] if raw and not re.split("`{3}|~{3}", answer, maxsplit=1)[0].strip() else rest
         return asked.begun + ("" if closed else _continued(body, asked.language))
     good = [one for one in blocks if _parses(one, asked.language)] or blocks
     return _ready("\n".join(good) if good else _bare(rest, asked.language), asked.language)
@@ -167,9 +168,10 @@ def _bare(text: str, language: str) -> str:
 
 def _without_words(code: str) -> str:
     """Code without lines that are a mere word, such as `Done` or `[BEGIN]`: Python, but not meant as such."""
-    words = [one for one in ast.parse(code).body if isinstance(one, ast.Expr) and _WORD.fullmatch(ast.unparse(one))]
+    body = ast.parse(code).body
+    words = [one for one in body if isinstance(one, ast.Expr) and _WORD.fullmatch(ast.unparse(one))]
     lines = code.split("\n")
-    for one in reversed(words):
+    for one in reversed(words if len(words) < len(body) else []):
         del lines[one.lineno - 1 : one.end_lineno]
     return "\n".join(lines)
 
