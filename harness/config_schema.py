@@ -10,9 +10,10 @@ import difflib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from harness.records import TAIL_KINDS, digest
+from harness.thinking import Thinking
 
 __all__ = [
     "CHECKPOINT_METHODS",
@@ -249,6 +250,15 @@ class Policy(_Strict):
     """Share of items expected to flip either way: for planning only."""
 
 
+class ThinkingMarks(_Strict):
+    """What opens and closes a block of thinking."""
+
+    start: str = Field(min_length=1)
+    """Before the first thought."""
+    end: str = Field(min_length=1)
+    """After the last one."""
+
+
 class Sampling(_Strict):
     """How answers are sampled: one for all variants."""
 
@@ -262,6 +272,19 @@ class Sampling(_Strict):
     """``auto``: used where the baseline's tokenizer has one."""
     system: str | None = None
     """System message, with a chat template only."""
+    thinking: Literal["auto", "off"] | ThinkingMarks = "auto"
+    """Blocks of thinking that are not scored: by the marks of the known model families, none, or by your own."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _said_in_yaml(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
+
+    @property
+    def marks(self) -> Thinking:
+        """The setting as `harness.thinking.split` takes it."""
+        one = self.thinking
+        return (one.start, one.end) if isinstance(one, ThinkingMarks) else one
 
 
 class Rehearsal(_Strict):

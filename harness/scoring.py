@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+
+from harness.numerals import ascii_digits, numbers, only_value
+from harness.scoring_limits import scored
 
 __all__ = [
     "abstained",
@@ -29,9 +32,6 @@ __all__ = [
     "stated_number",
 ]
 
-# Before a number stands no Latin letter, digit or mark of a longer number; scripts without spaces may touch it.
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-\u2212]?\d+(?:[,\u202f\u00a0]\d{3})*(?:\.\d+)?(?!\d)")
-
 _ABSENT = re.compile(
     r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
     r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
@@ -43,49 +43,38 @@ _UNSPACED = re.compile(
 )
 
 
-def ascii_digits(text: str) -> str:
-    """Write every Unicode decimal digit (Bengali, Thai, Arabic-Indic ...) as the ASCII digit of the same value."""
-    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
-
-
-def numbers(text: str) -> list[Decimal]:
-    """Give the numbers in a text in their order; ``1,234`` is one number, digits of any script count."""
-    found = []
-    for match in _NUMBER.finditer(ascii_digits(text)):
-        digits = re.sub(r"[,\u202f\u00a0]", "", match.group()).replace("\u2212", "-")
-        try:
-            found.append(Decimal(digits))
-        except InvalidOperation:  # pragma: no cover - the expression admits nothing that Decimal refuses
-            continue
-    return found
-
-
 def only_number(text: str, target: str) -> float:
     """Score 1 where the answer names the target number and no other."""
-    found = set(numbers(text))
-    return float(found == {Decimal(target)})
+    return float(set(numbers(text)) == {only_value(target)})
 
 
-def last_number(text: str) -> Decimal | None:
+def last_number(text: str, language: str = "") -> Decimal | None:
     """Give the last number of a text, None where there is none."""
-    found = numbers(text)
+    found = numbers(text, language)
     return found[-1] if found else None
 
 
 def says_number(text: str, target: str) -> float:
     """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
-    return float(last_number(text) == Decimal(target))
+    return float(_same(last_number(text), target))
 
 
 def announced_number(text: str, target: str) -> float:
-    """Score 1 where the first number after the last "Answer:" is the target; without one, where the last number is."""
-    return float(stated_number(text) == Decimal(target))
+    """Score 1 where the answer's `stated_number` is the target."""
+    return float(_same(stated_number(text), target))
 
 
-def stated_number(text: str) -> Decimal | None:
-    """Give the first number after the last "Answer:"; without one, the last number; None where there is none."""
+def _same(found: Decimal | None, target: str) -> bool:
+    return found is not None and found == only_value(target)
+
+
+def stated_number(text: str, language: str = "") -> Decimal | None:
+    r"""The first number after the last "Answer:"; without one, in the last ``\boxed{}``, else the last; or None."""
     _, announced, rest = text.casefold().rpartition("answer:")
-    return next(iter(numbers(rest)), None) if announced else last_number(text)
+    if announced:
+        return next(iter(numbers(rest, language)), None)
+    boxed = numbers(text.rpartition("\\boxed")[2], language) if "\\boxed{" in text else []
+    return boxed[0] if boxed else last_number(text, language)
 
 
 def abstained(text: str) -> float:
@@ -135,13 +124,13 @@ def contains_any(text: str, targets: Sequence[str]) -> float:
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:
     """Score 1 where one of the regular expressions (Python's) is found in the answer."""
-    return float(any(re.search(one, text) for one in patterns))
+    return scored(lambda: float(any(re.search(one, text) for one in patterns)))
 
 
-def near_number(text: str, target: str, tolerance: float) -> float:
-    """Score 1 where the announced number, or the last one, is within `tolerance` of the target."""
-    found, wanted = stated_number(text), Decimal(target.replace(",", ""))
-    return float(found is not None and abs(found - wanted) <= Decimal(str(tolerance)))
+def near_number(text: str, target: str, tolerance: float, language: str = "") -> float:
+    """Score 1 where the answer's `stated_number` is within `tolerance` of the target."""
+    found, wanted = stated_number(text, language), only_value(target, language)
+    return float(found is not None and wanted is not None and abs(found - wanted) <= Decimal(str(tolerance)))
 
 
 def overlap(text: str, targets: Sequence[str]) -> float:
@@ -152,4 +141,4 @@ def overlap(text: str, targets: Sequence[str]) -> float:
     """
     from sacrebleu.metrics.chrf import CHRF
 
-    return float(CHRF().sentence_score(text, list(targets)).score) / 100
+    return scored(lambda: float(CHRF().sentence_score(text, list(targets)).score) / 100)

@@ -13,14 +13,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.datafiles import read_text
+from harness.numerals import only_value
 from harness.records import digest
+from harness.sandbox.names import unclear
 from harness.scoring_json import schema_problem
 from harness.strata import NONE, level_text
 
@@ -72,6 +73,8 @@ class Row(BaseModel):
     """For ``code_tests``: code that calls what the answer defines and raises where it is wrong, such as asserts."""
     setup: str = ""
     """For ``code_tests``: code that runs before the tests, such as imports and helpers."""
+    functions: tuple[str, ...] = ()
+    """For ``code_tests``: what the answer must define; by default every name that the tests use without defining it."""
     code_language: Literal["python", "javascript"] = "python"
     """For ``code_tests``: the language of answer and tests."""
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -102,7 +105,7 @@ class Row(BaseModel):
         problem = _CHECKS[self.scorer](self)
         if problem:
             raise ValueError(problem)
-        for name, scorer in (("choices", "choice"), ("tests", "code_tests"), ("setup", "code_tests")):
+        for name, scorer in (("choices", "choice"), *((one, "code_tests") for one in ("tests", "setup", "functions"))):
             if getattr(self, name) and self.scorer != scorer:
                 raise ValueError(f"{name} are for the scorer {scorer!r}, not for {self.scorer!r}")
         return self
@@ -130,10 +133,7 @@ def _choice_problem(row: Row) -> str:
 
 
 def _numeric_problem(row: Row) -> str:
-    try:
-        good = bool(row.targets) and all(Decimal(one.replace(",", "")).is_finite() for one in row.targets)
-    except InvalidOperation:
-        good = False
+    good = bool(row.targets) and all(only_value(one, row.language) is not None for one in row.targets)
     return "" if good else "the scorer 'numeric' needs a number as target"
 
 
@@ -162,6 +162,7 @@ def _code_problem(row: Row) -> str:
             except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
                 place = f"test {number}" if number else "setup"
                 return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
+        return "" if row.functions else unclear(row.setup, row.tests)
     return ""
 
 
@@ -275,7 +276,8 @@ def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
 def _code(row: Row) -> dict[str, Any]:
     if row.scorer != "code_tests":
         return {}
-    return {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup}
+    own = {"functions": list(row.functions)} if row.functions else {}
+    return {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup, **own}
 
 
 def _transcript(turns: Sequence[Mapping[str, str]]) -> str:

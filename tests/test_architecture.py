@@ -22,7 +22,16 @@ PACKAGE = ROOT / "harness"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "judge", "run", "quantize"),  # of these packages the first file says only what is in them
     # the nouns
-    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded"),
+    (
+        "records",
+        "numerals",
+        "thinking",
+        "scoring_limits",
+        "judge.verdicts",
+        "judge.evidence",
+        "sanitize",
+        "seeded",
+    ),
     # what people type, pure functions on arrays, small tools
     (
         "config*",
@@ -35,6 +44,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "datafiles",
         "scoring_json",
         "generated_code",
+        "sandbox.names",
     ),
     (
         "resources",

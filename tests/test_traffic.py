@@ -200,6 +200,8 @@ BAD = [
     ({"prompt": "secret", "scorer": "code_tests", "tests": ["assert f(", "x"]}, "test 1 is not Python"),
     ({"prompt": "secret", "scorer": "code_tests", "tests": ["f()"], "setup": "import"}, "setup is not Python"),
     ({"prompt": "secret", "scorer": "code_tests", "tests": ["f()"], "code_language": "perl"}, "code_language"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["assert math.sqrt(f())"]}, "use math without defining it"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["assert sum([1]) == 1"]}, "every answer would pass"),
     ({"prompt": "secret", "scorer": "exact", "target": "x", "tests": ["f()"]}, "tests are for the scorer 'code_tests'"),
     ({"prompt": "secret", "scorer": "chrf"}, "needs a target"),
     ({"prompt": "secret", "scorer": "contains", "target": " "}, "needs a target"),

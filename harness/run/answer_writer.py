@@ -44,7 +44,7 @@ class AnswerWriter:
 
     def _write(self, unit: Unit, item: Item, response: Response, found: _Found) -> None:
         score, metrics = found
-        seen = examine(item, response, score, metrics)
+        seen = examine(item, self._scorer.answered(item, response)[0], score, metrics)
         scored = Scored(
             item_id=item.id,
             item_digest=self._digests[item.id],

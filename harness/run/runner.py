@@ -106,7 +106,8 @@ class _Run:
     ) -> None:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
         self.keeper, self.traces = keeper, traces
-        self.scorer = Scorer(plan.items, allow_code=plan.allow_code)
+        thinking = plan.experiment.sampling.marks
+        self.scorer = Scorer(plan.items, allow_code=plan.allow_code, thinking=thinking)
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
         self.skipped: dict[str, list[int]] = defaultdict(list)
         execution = plan.experiment.execution

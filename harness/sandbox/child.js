@@ -8,6 +8,13 @@ const vm = require('vm');
 const LONGEST = 16_000_000;
 const [role, told] = [process.argv[2], JSON.parse(process.argv[3])];
 
+// Names that the tests never take from the code: whatever node defines for everyone.
+const OURS = new Set([...Object.getOwnPropertyNames(globalThis), ...require('module').builtinModules]);
+for (const name of ['require', 'module', 'exports', 'arguments']) OURS.add(name);
+// What JavaScript calls of its own accord when it compares or prints an object: a comparison asks no code.
+const HOOKS = new Set(['valueOf', 'toString', 'toLocaleString', 'toJSON', 'then', 'constructor', '__proto__']);
+const ERRORS = { EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+
 class Gone extends Error {}
 
 function send(pipe, message) {
@@ -65,8 +72,11 @@ const BACK = {
   date: (inner) => new Date(inner),
   object: (inner, other) => {
     const made = {};
-    for (const [key, one] of inner)
-      Object.defineProperty(made, key, { value: decoded(one, other), writable: true, enumerable: true, configurable: true });
+    for (const [key, one] of inner) {
+      const value = decoded(one, other);
+      if (!(HOOKS.has(key) && typeof value === 'function'))
+        Object.defineProperty(made, key, { value, writable: true, enumerable: true, configurable: true });
+    }
     return made;
   },
 };
@@ -102,7 +112,7 @@ function solve(program) {
     globalThis.exports = globalThis.module.exports;
     script.runInThisContext();
     for (const name of program.names) {
-      const found = vm.runInThisContext(`typeof ${name} === 'undefined' ? undefined : ${name}`);
+      const found = OURS.has(name) ? undefined : defined(name);
       if (found !== undefined) names[name] = typeof found === 'function' ? keep(found) : encoded(found, keep);
     }
   } catch (error) {
@@ -112,6 +122,15 @@ function solve(program) {
   for (;;) {
     const request = receive(inbox);
     send(outbox, answer(request, kept, keep));
+  }
+}
+
+// What the code defines under a name; undefined for words of the language too, which the tests also use.
+function defined(name) {
+  try {
+    return vm.runInThisContext(`typeof ${name} === 'undefined' ? module.exports[${JSON.stringify(name)}] : ${name}`);
+  } catch (error) {
+    return undefined;
   }
 }
 
@@ -128,6 +147,10 @@ function answer(request, kept, keep) {
 // The one package that a problem of HumanEval-X asks for, by what node has of it.
 function md5(text) {
   return require('crypto').createHash('md5').update(text).digest('hex');
+}
+
+function errorOf(name, text) {
+  return Object.hasOwn(ERRORS, name) ? new ERRORS[name](text) : Object.assign(new Error(text), { name });
 }
 
 // The tests: calls go out, values come back, and are compared here.
@@ -159,7 +182,7 @@ function hold(program) {
     };
     send(outbox, { kept: number, arguments: given.map((one) => encoded(one, none)) });
     const reply = receive(inbox);
-    if (reply.raised) throw Object.assign(new Error(String(reply.raised[1])), { name: String(reply.raised[0]) });
+    if (reply.raised) throw errorOf(...reply.raised.map(String));
     given.forEach((one, place) => {
       if (Array.isArray(one) && reply.after[place]) one.splice(0, one.length, ...decoded(reply.after[place], standIn));
     });
@@ -169,23 +192,39 @@ function hold(program) {
   console.assert = (good) => {
     if (!good) failed += 1;
   };
-  const names = program.names.filter((name) => Object.hasOwn(said.names, name));
+  const names = program.names.filter((name) => Object.hasOwn(said.names, name) && !OURS.has(name));
   const values = names.map((name) => decoded(said.names[name], standIn));
+  const lost = (error) => {
+    send(verdict, { failed: gone ? 'ended' : nameOf(error).replace(/\W.*/s, '') || 'Error' });
+    process.exit(0);
+  };
+  // What runs later is waited for: an assertion behind a promise or a timer counts as any other.
+  process.on('uncaughtException', lost);
+  process.on('unhandledRejection', lost);
+  process.on('beforeExit', () => {
+    send(verdict, gone || failed ? { failed: gone ? 'ended' : 'AssertionError' } : { passes: true });
+    process.exit(0);
+  });
   try {
     // A scope of its own for each layer, so that what the tests define stands before what the code does.
     const body = `{\n${program.setup}\n${program.tests.join('\n')}\n}`;
     vm.compileFunction(body, [...names, 'require'])(...values, require);
   } catch (error) {
-    return send(verdict, { failed: gone ? 'ended' : nameOf(error).replace(/\W.*/s, '') || 'Error' });
+    lost(error);
   }
-  if (gone || failed) return send(verdict, { failed: gone ? 'ended' : 'AssertionError' });
-  return send(verdict, { passes: true });
 }
 
 const program = JSON.parse(fs.readFileSync(0, 'utf8'));
-try {
-  (role === 'solution' ? solve : hold)(program);
-} catch (error) {
-  if (role === 'tests') send(told.verdict, { failed: error instanceof Gone ? 'ended' : nameOf(error) });
+if (role === 'tests') {
+  try {
+    hold(program);
+  } catch (error) {
+    send(told.verdict, { failed: error instanceof Gone ? 'ended' : nameOf(error) });
+    process.exit(0);
+  }
+} else {
+  try {
+    solve(program);
+  } catch (error) {} // the tests went away
+  process.exit(0);
 }
-process.exit(0);

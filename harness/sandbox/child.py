@@ -85,22 +85,10 @@ class _Solution:
         except BaseException as error:  # noqa: BLE001 - sys.exit() while defining is not running either
             send(self.outbox, {"runs": False, "why": _name(error)})
             return
-        send(
-            self.outbox,
-            {"runs": True, "names": {name: self._offer(one) for name, one in self._public(program["names"])}},
-        )
+        offered = {name: self._offer(self.names[name]) for name in program["names"] if name in self.names}
+        send(self.outbox, {"runs": True, "names": offered})
         while True:
             send(self.outbox, self._answer(receive(self.inbox)))
-
-    def _public(self, wanted: list[str] | None) -> list[tuple[str, Any]]:
-        """Give what the tests may take: what they name, else all but modules and what would hide a builtin."""
-        if wanted is not None:
-            return [(name, self.names[name]) for name in wanted if name in self.names]
-        return [
-            (name, one)
-            for name, one in list(self.names.items())
-            if not name.startswith("__") and not isinstance(one, types.ModuleType) and not hasattr(builtins, name)
-        ]
 
     def _offer(self, value: Any) -> Any:
         try:
@@ -149,6 +137,9 @@ class _Tests:
 
     def __init__(self, inbox: int, outbox: int, verdict: int) -> None:
         self.inbox, self.outbox, self.verdict = inbox, outbox, verdict
+        self.gone = False
+        self.calls = 0
+        """Calls that may have changed an object; until the next one its content is asked for once."""
 
     def hold(self, program: dict[str, Any], layers: list[str]) -> None:
         """Follow the code's beginnings, run every test, and give the verdict."""
@@ -165,20 +156,24 @@ class _Tests:
             send(self.verdict, {"failed": "ended"})
 
     def _run(self, program: dict[str, Any], offered: dict[str, Any]) -> None:
-        wanted = program["names"]
-        names: dict[str, Any] = {
-            name: decoded(one, self._stand_in) for name, one in offered.items() if wanted is None or name in wanted
-        }
+        names = {name: self._named(name, offered[name]) for name in program["names"] if name in offered}
         names["__name__"] = "tests"
         try:
             for number, code in enumerate([program["setup"], *program["tests"]]):
                 exec(compile(code, f"test {number}", "exec", dont_inherit=True), names)  # noqa: S102 - the tests
+            _collected(names)
         except Gone:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever ends a test is a failed test
-            send(self.verdict, {"failed": type(error).__name__})
-        else:
-            send(self.verdict, {"passes": True})
+            send(self.verdict, {"failed": "ended" if self.gone else type(error).__name__})
+        else:  # a test may have swallowed the end of the code with a bare `except:`
+            send(self.verdict, {"failed": "ended"} if self.gone else {"passes": True})
+
+    def _named(self, name: str, offered: Any) -> Any:
+        made = decoded(offered, self._stand_in)
+        if isinstance(made, _Callable):
+            made._kept_class = name.lstrip("_")[:1].isupper()  # noqa: SLF001 - its own module
+        return made
 
     def _stand_in(self, value: dict[str, Any]) -> _Kept:
         number, calls = value["kept"]
@@ -192,17 +187,42 @@ class _Tests:
             "arguments": [encoded(one, _number) for one in arguments],
             "named": {name: encoded(one, _number) for name, one in named.items()},
         }
-        send(self.outbox, request)
-        reply = receive(self.inbox)
-        if not isinstance(reply, dict):
-            raise Gone("no answer")
+        reply = self._exchange(request)
         if "raised" in reply:
             name, text = reply["raised"]
-            kind = getattr(builtins, str(name), None)
-            raise (kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError)(str(text))
+            raise _raised(str(name))(str(text))
         for one, after in zip(arguments, reply["after"], strict=False):
             _follow(one, decoded(after, self._stand_in))
         return decoded(reply["value"], self._stand_in)
+
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            send(self.outbox, request)
+            reply = receive(self.inbox)
+        except (Gone, OSError):
+            self.gone = True
+            raise
+        return reply if isinstance(reply, dict) else {"raised": ["RuntimeError", "no answer"]}
+
+
+def _collected(names: dict[str, Any]) -> None:
+    """Call what pytest or unittest would call: a test that is only defined has tested nothing."""
+    for name, one in list(names.items()):
+        if isinstance(one, types.FunctionType) and name.startswith("test") and not one.__code__.co_argcount:
+            one()
+        elif isinstance(one, type) and (unittest := sys.modules.get("unittest")) and issubclass(one, unittest.TestCase):
+            found = unittest.TestResult()
+            unittest.defaultTestLoader.loadTestsFromTestCase(one).run(found)
+            if not found.wasSuccessful():
+                raise AssertionError(name)
+
+
+def _raised(name: str) -> type[Exception]:
+    """Python's own error of that name. The end of an iteration is none: it would end a loop of the tests early."""
+    kind = getattr(builtins, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, Exception):
+        return RuntimeError
+    return RuntimeError if issubclass(kind, StopIteration | StopAsyncIteration) else kind
 
 
 def _identifier(text: object) -> str:
@@ -227,35 +247,63 @@ def _number(value: Any) -> dict[str, Any]:
     raise TypeError(f"a {type(value).__name__} cannot be handed to the code under test")
 
 
+_BUILT_IN = {name for kind in (str, int, float, list, dict, tuple, set) for name in dir(kind) if name[0] != "_"}
+"""Methods that the content of an object answers, not a class that overrides them."""
+_TELLING = {name for name in _BUILT_IN if name.startswith("is")} | {"startswith", "endswith"}
+"""Those that only judge, by what the test gives them: without a builtin class there is nothing that answers."""
+
+
 class _Kept:
     """Stands for an object that stays with the code.
 
     Equal to itself, and to data with the content of the plain class that it stands on: its own class is not asked.
+    Membership and truth go by that content too, and membership in anything else by what it iterates over; only an
+    object that the tests made by calling a class of the code (a name with a capital) is asked by its own method.
     """
+
+    _kept_made = False
 
     def __init__(self, tests: _Tests, number: int) -> None:
         self._kept_tests, self._kept_number = tests, number
+        self._kept_seen: dict[str, tuple[int, Any]] = {}
 
     def _kept_do(self, method: str, *arguments: Any, **named: Any) -> Any:
+        self._kept_tests.calls += 1
         return self._kept_tests.ask(self._kept_number, method, arguments, named)
 
+    def _kept_asked(self, method: str) -> Any:
+        """Ask what cannot change until the next call, once: an answer that changes is no value."""
+        if self._kept_seen.get(method, (-1,))[0] != self._kept_tests.calls:
+            self._kept_seen[method] = (
+                self._kept_tests.calls,
+                self._kept_tests.ask(self._kept_number, method, (), {}),
+            )
+        return self._kept_seen[method][1]
+
     def __getattr__(self, name: str) -> Any:
+        if name in _BUILT_IN and not self._kept_made:
+            mine = self._kept_asked("plain")
+            if not isinstance(mine, _Kept) and hasattr(mine, name):
+                return getattr(mine, name)
+            if name in _TELLING:
+                raise AttributeError(name)
         return self._kept_do("__getattribute__", name)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, _Kept):
             return self._kept_number == other._kept_number
-        mine = self._kept_do("plain")
+        mine = self._kept_asked("plain")
         return not isinstance(mine, _Kept) and bool(mine == other)
 
     def __hash__(self) -> int:
         return hash(self._kept_number)
 
     def __bool__(self) -> bool:
-        return self._kept_do("true") is True
+        mine = self._kept_asked("plain")
+        return self._kept_asked("true") is True if isinstance(mine, _Kept) else bool(mine)
 
     def __len__(self) -> int:
-        return int(self._kept_do("__len__"))
+        return int(self._kept_asked("__len__"))
 
     def __getitem__(self, key: Any) -> Any:
         return self._kept_do("__getitem__", key)
@@ -264,20 +312,28 @@ class _Kept:
         self._kept_do("__setitem__", key, value)
 
     def __contains__(self, value: Any) -> bool:
-        return self._kept_do("__contains__", value) is True
+        mine = self._kept_asked("plain")
+        if self._kept_made and isinstance(mine, _Kept):
+            return self._kept_do("__contains__", value) is True
+        return bool(value in (list(self) if isinstance(mine, _Kept) else mine))
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._kept_do("list")))
+        return iter(list(self._kept_asked("list")))
 
     def __str__(self) -> str:
-        return str(self._kept_do("__str__"))
+        return str(self._kept_asked("__str__"))
 
 
 class _Callable(_Kept):
     """Stands for a function or class of the code."""
 
+    _kept_class = False
+
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._kept_do("", *arguments, **named)
+        made = self._kept_do("", *arguments, **named)
+        if self._kept_class and isinstance(made, _Kept):
+            made._kept_made = True  # noqa: SLF001 - its own module
+        return made
 
 
 if __name__ == "__main__":

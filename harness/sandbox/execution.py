@@ -2,8 +2,9 @@
 
 Two processes, each shut away as `harness.sandbox.confine` says: one holds the untrusted code and answers calls, the
 other runs the tests on stand-ins and compares the values that come back with its own operators. The code shares no
-memory, no interpreter and no pipe with the verdict, so that no exit code, no printed line, no patched ``assert``,
-builtin, frame or trace function and no class with an ``__eq__`` of its own makes a test pass. What remains possible: to
+memory, no interpreter and no pipe with the verdict, and gives no name that the tests do not lack, so that no exit code,
+no printed line, no forged frame, no patched ``assert``, builtin or trace function and no class with special methods of
+its own makes a test pass. What remains possible: to
 return the values that the tests expect (a table of answers learnt by heart passes, as it does under every such grader);
 to say that it was defined without an exception when it was not (`Outcome.runs` of code that does not pass rests on its
 own interpreter); to read world-readable files of the system and of Python; to use up its limits; and whatever a flaw in
@@ -18,7 +19,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import select
 import shutil
 import subprocess
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from harness.errors import RunError
+from harness.sandbox.names import taken
 from harness.sandbox.values import Gone, receive
 
 __all__ = ["LANGUAGES", "Isolation", "Limits", "Outcome", "Program", "execute", "isolation", "missing"]
@@ -38,9 +39,6 @@ __all__ = ["LANGUAGES", "Isolation", "Limits", "Outcome", "Program", "execute", 
 LANGUAGES = ("python", "javascript")
 _HERE = Path(__file__).resolve().parent
 _STARTING = 60.0
-_DEFINED = re.compile(
-    r"^(?:export\s+)?(?:async\s+)?(?:const|let|var|class|function\*?)\s+([A-Za-z_$][\w$]*)", re.MULTILINE
-)
 _SIGNALLED = 128
 
 
@@ -73,7 +71,7 @@ class Program:
     setup: str = ""
     """Trusted code that runs before the tests, such as imports: what it defines stands before what the code does."""
     names: tuple[str, ...] | None = None
-    """What the tests take from the code; None for all that it defines but names of builtins."""
+    """What the tests take from the code; None for what they read without defining it (`harness.sandbox.names`)."""
     language: str = "python"
     """``python`` or ``javascript``."""
 
@@ -187,8 +185,8 @@ class _Pair:
     def __enter__(self) -> Self:
         with self._stack:
             to_code, from_code, verdict = (self._pipe() for _ in range(3))
-            own = {"code": self.program.code, "names": self._names()}
-            tests = {"tests": self.program.tests, "setup": self.program.setup, "names": self._names()}
+            own = {"code": self.program.code, "names": self._names}
+            tests = {"tests": self.program.tests, "setup": self.program.setup, "names": self._names}
             self._code = self._start("solution", own, {"inbox": to_code[0], "outbox": from_code[1]})
             ends = {"inbox": from_code[0], "outbox": to_code[1], "verdict": verdict[1]}
             self._tests = self._start("tests", tests, ends)
@@ -213,10 +211,10 @@ class _Pair:
         self._open.update(ends)
         return ends
 
-    def _names(self) -> tuple[str, ...] | None:
-        if self.program.language == "javascript" and self.program.names is None:
-            return tuple(dict.fromkeys(_DEFINED.findall(self.program.code)))
-        return self.program.names
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        one = self.program
+        return taken(one.setup, one.tests, one.language) if one.names is None else one.names
 
     def _start(self, role: str, program: dict[str, Any], ends: dict[str, int]) -> subprocess.Popen[bytes]:
         folder = tempfile.mkdtemp(prefix="quantcliff-code-")

@@ -70,12 +70,13 @@ def encoded(value: Any, other: Callable[[Any], Any], *, plain: bool = False) -> 
         if isinstance(value, kinds):
             return make(value)
     if isinstance(value, list):
-        return [encoded(one, other) for one in value]
+        return [encoded(one, other) for one in list.__iter__(value)]
     if isinstance(value, dict):
         return {"dict": [[encoded(key, other), encoded(one, other)] for key, one in dict.items(value)]}
     for name, kinds in _COLLECTIONS.items():
         if isinstance(value, kinds):
-            return {name: [encoded(one, other) for one in value]}
+            own = next((one.__iter__(value) for one in _OWN if isinstance(value, one)), value)
+            return {name: [encoded(one, other) for one in own]}
     return other(value)
 
 
@@ -99,7 +100,7 @@ def decoded(value: Any, other: Callable[[Any], Any]) -> Any:
 
 
 def _whole(value: int) -> Any:
-    number = int(value)
+    number = int.__int__(value)
     return number if -_EXACT < number < _EXACT else {"int": hex(number)}
 
 
@@ -112,10 +113,12 @@ _PLAIN: list[tuple[Any, Callable[[Any], Any]]] = [
     (complex, lambda value: {"complex": [float.hex(value.real), float.hex(value.imag)]}),
     (bytes, lambda value: {"bytes": bytes.hex(value)}),
     (bytearray, lambda value: {"bytearray": bytearray.hex(value)}),
-    (Decimal, lambda value: {"decimal": str(value)}),
+    (Decimal, lambda value: {"decimal": Decimal.__str__(value)}),
     (Fraction, lambda value: {"fraction": [hex(value.numerator), hex(value.denominator)]}),
     (range, lambda value: {"range": [hex(value.start), hex(value.stop), hex(value.step)]}),
 ]
+_OWN: tuple[Any, ...] = (tuple, set, frozenset, deque)
+"""Iterated over by their content, whatever a subclass makes of it."""
 _COLLECTIONS: dict[str, Any] = {
     "tuple": tuple, "set": set | _Views, "frozenset": frozenset, "deque": deque,
     "iterator": Iterator | type({}.values()),

@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Self
 
 from harness.config import Experiment
 from harness.errors import ConfigError, UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Response
+from harness.scoring_limits import BEYOND, limited, noted
 from harness.slices import tasks as slices_tasks
 from harness.slices.build import SliceBuilder
 from harness.slices.catalogue import AxisInfo, SliceInfo, TaskInfo, catalogue
 from harness.slices.code import AT_ONCE, refuse_code, runs_code
 from harness.slices.items import METRIC_KEY, prompting
 from harness.slices.problems import Problems, select, template_problems
+from harness.thinking import Thinking, split
 
 __all__ = ["AxisInfo", "Scorer", "SliceInfo", "TaskInfo", "catalogue", "load_items"]
 
@@ -84,12 +87,15 @@ def _matching(items: list[Item], only: Sequence[str]) -> list[Item]:
 class Scorer:
     """Scores answers as lm_eval does. Made from the items alone: neither hub nor generator is needed."""
 
-    def __init__(self, items: Sequence[Item], *, allow_code: bool = False) -> None:
+    def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
         """Take the items whose answers will come; their tasks are built when first needed.
+
+        thinking: which blocks of an answer are not scored (`harness.thinking`).
 
         Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
         """
         refuse_code(items, allowed=allow_code)
+        self._thinking = thinking
         self._pool: ThreadPoolExecutor | None = None
         self._docs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for item in items:
@@ -125,18 +131,34 @@ class Scorer:
         """Give the item's score in [0, 1], None where it went unanswered, and every metric of the task.
 
         A metric is named as lm_eval names it, with its filter where there is more than one (``exact_match,strict``).
+        Two are ours: ``thinking_characters``, left out of an answer that has none, and ``scoring_limit``, 1 if scoring
+        reached a limit of time or depth, so that the answer counts as wrong.
         Raises UsageError where the score is not a proportion.
         """
+        response, thought = self.answered(item, response)
         results = _results(response)
         if results is None:
             return None, {}
         task = self._task(item.task)
         metrics: dict[str, float] = {}
-        for name, filtered in _filtered(task, item, results):
-            found = task.process_results(item.doc, filtered)
-            suffix = "" if name == "none" else f",{name}"
-            metrics |= {f"{key}{suffix}": float(value) for key, value in found.items() if _is_number(value)}
-        return _chosen(item, task, metrics), metrics
+        own = {"thinking_characters": float(len(thought))} if thought else {}
+        with noted() as limits:
+            try:
+                with limited():
+                    for name, filtered in _filtered(task, item, results):
+                        found = task.process_results(item.doc, filtered)
+                        suffix = "" if name == "none" else f",{name}"
+                        metrics |= {f"{key}{suffix}": float(value) for key, value in found.items() if _is_number(value)}
+            except BEYOND:
+                return 0.0, metrics | own | {"scoring_limit": 1.0}
+        return _chosen(item, task, metrics), metrics | own | ({"scoring_limit": 1.0} if limits else {})
+
+    def answered(self, item: Item, response: Response) -> tuple[Response, str]:
+        """The response without what the model wrote while it thought, and that."""
+        if not isinstance(response, Generation):
+            return response, ""
+        answer, thought = split(response.text, self._thinking, item.prompt)
+        return (response if answer == response.text else replace(response, text=answer)), thought
 
 
 def _results(response: Response) -> list[Any] | None:

@@ -53,9 +53,10 @@ def examine(item: Item, response: Response, score: float | None, metrics: Mappin
     if knows_script(item.language):
         signs["wrong_script"] = wrong_script(text, item.language)
         signs["wrong_language"] = not signs["wrong_script"] and wrong_language(text, item.language)
-    target = number_of(item.target)
+    language = _read_in(item)
+    target = number_of(item.target, language)
     if target is not None:
-        signs["magnitude"] = score is not None and score < 1.0 and magnitude(text, target)
+        signs["magnitude"] = score is not None and score < 1.0 and magnitude(text, target, language)
     return Seen(signs, len(response.token_ids))
 
 
@@ -66,6 +67,11 @@ def _with_json(item: Item, text: str, score: float | None, metrics: Mapping[str,
     return {**metrics, "parses": float(json_of(text) is not NOT_JSON), "valid": score}
 
 
+def _read_in(item: Item) -> str:
+    """The language in which the item's scorer reads numbers: that of a numeric line of traffic, else none."""
+    return item.language if item.doc.get("scorer") == "numeric" else ""
+
+
 def possible(item: Item) -> frozenset[str]:
     """Give the kinds that an item's answer may show, as far as the item tells before it is answered."""
     if item.kind != "generate":
@@ -74,5 +80,5 @@ def possible(item: Item) -> frozenset[str]:
     kinds |= set(_JSON) if item.doc.get("schema") else set()  # a line of one's own traffic may have an empty one
     kinds |= set(_CODE) if item.doc.get("tests") else set()
     kinds |= {"wrong_script", "wrong_language"} if knows_script(item.language) else set()
-    kinds |= {"magnitude"} if number_of(item.target) is not None else set()
+    kinds |= {"magnitude"} if number_of(item.target, _read_in(item)) is not None else set()
     return frozenset(kinds)

@@ -7,9 +7,10 @@ its metrics. They know no engine and run nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
-from harness.scoring import ascii_digits, stated_number
+from harness.numerals import only_value
+from harness.scoring import stated_number
 
 __all__ = ["from_metrics", "magnitude", "number_of"]
 
@@ -17,27 +18,24 @@ TIMES = 10
 """An answer so many times too large or too small is of the wrong magnitude."""
 
 
-def number_of(target: str) -> Decimal | None:
+def number_of(target: str, language: str = "") -> Decimal | None:
     """Give the number that a right answer is, None where it is none (or zero, which has no magnitude)."""
-    try:
-        number = Decimal(ascii_digits(target).strip().replace(",", ""))
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() and number else None
+    number = only_value(target, language)
+    return number or None
 
 
-def magnitude(text: str, target: Decimal) -> bool:
+def magnitude(text: str, target: Decimal, language: str = "") -> bool:
     """Say whether an answer is a number, but ten times or more too large or too small.
 
-    Definition: the number that the answer states (the first after its last "Answer:", else its last one) is at least
+    Definition: the number that the answer states, as the graders read it (`harness.scoring.stated_number`), is at least
     ten times the target or at most a tenth of it, signs aside. Digits of every script count. Source: own, for the
     "off by an order of magnitude" of arithmetic over several steps.
 
     Limits: the stated number is found by position, so a remark at the end that holds a number ("in 2 steps") misleads
-    it, and 1.234 is read as a decimal number, though some languages group thousands so. Answers that scored full marks
-    are never looked at; an answer without any number is wrong, not of the wrong magnitude.
+    it, and 1.234 is a decimal number unless `language`, given for the user's own numeric lines, groups so. Answers that
+    scored full marks are never looked at; an answer without any number is wrong, not of the wrong magnitude.
     """
-    stated = stated_number(text)
+    stated = stated_number(text, language)
     if stated is None:
         return False
     return abs(stated) >= TIMES * abs(target) or TIMES * abs(stated) <= abs(target)

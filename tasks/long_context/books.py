@@ -18,7 +18,8 @@ import datasets
 
 from harness.datafiles import find, read_text
 from harness.filler import Ruler, book, filled, ruler
-from harness.scoring import mentions, numbers
+from harness.numerals import listed
+from harness.scoring import mentions
 from harness.seeded import Draw, order
 from harness.strata import NONE, Wanted, cells, draw_plan, wanted
 
@@ -58,7 +59,7 @@ def score_babi(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 def score_oneruler(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for the right number alone or, where there is none, for the language's word for none and no number."""
-    found = {int(one) for one in numbers(results[0]) if one == int(one)}
+    found = listed(results[0])
     if doc["answer"] == "absent":
         return {"exact_match": float(not found and bool(mentions(results[0], doc["target"])))}
     return {"exact_match": float(found == {int(doc["target"])})}

@@ -18,7 +18,8 @@ import datasets
 
 from harness.datafiles import find, read_json_lines
 from harness.filler import ANSWER_ROOM, Ruler, filled, ruler
-from harness.scoring import mentions, numbers
+from harness.numerals import listed
+from harness.scoring import mentions
 from harness.seeded import Draw
 from harness.strata import NONE, cells, draw_plan, pick, wanted
 
@@ -87,7 +88,7 @@ def pairs(**metadata: Any) -> Docs:
 
 def score_numbers(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for all the right numbers and no other; beside it, the share of them that was found."""
-    found, right = {int(one) for one in numbers(results[0]) if one == int(one)}, {int(one) for one in doc["targets"]}
+    found, right = listed(results[0]), {int(one) for one in doc["targets"]}
     return {"exact_match": float(found == right), "found": len(found & right) / len(right)}
 
 

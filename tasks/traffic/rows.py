@@ -14,6 +14,7 @@ import datasets
 
 from harness.generated_code import Asked, program_of
 from harness.sandbox import Program, execute, missing
+from harness.sandbox.names import taken
 from harness.scoring import contains_any, exactly_any, matches_any, near_number, overlap
 from harness.scoring_json import fits_schema
 from harness.seeded import order
@@ -45,7 +46,7 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     text, targets = results[0], doc["targets"]
     scorer = doc["scorer"]
     if scorer == "numeric":
-        return {"score": max(near_number(text, one, doc["tolerance"]) for one in targets)}
+        return {"score": max(near_number(text, one, doc["tolerance"], doc["language"]) for one in targets)}
     if scorer == "json_schema":
         return {"score": fits_schema(text, json.loads(doc["schema"]))}
     return {
@@ -58,8 +59,9 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 def score_code(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Run the answer, shut away, against the line's own tests."""
     language = doc["code_language"]
-    answer = program_of(results[0], Asked(language))
-    return execute(Program(answer, tuple(doc["tests"]), doc["setup"], None, language)).metrics()
+    names = tuple(doc.get("functions") or taken(doc["setup"], doc["tests"], language))
+    answer = program_of(results[0], Asked(language, names=names if language == "python" else ()))
+    return execute(Program(answer, tuple(doc["tests"]), doc["setup"], names, language)).metrics()
 
 
 def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -> dict[str, datasets.Dataset]:

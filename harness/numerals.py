@@ -1,0 +1,225 @@
+"""Numbers as models write them: one reader for scores and for tail events.
+
+Reads digits of any script, grouping (`1,234`, `12,34,567`, `1 000`, `1'000`, `1.234.567`), decimal points and commas,
+signs (any dash, before a currency too), fractions, powers, scientific notation and the LaTeX around them. Percent signs
+and units are left out: `50 %` is 50, `5 million` is 5. What could be two numbers is read one way for every target, so
+that an answer is never right by the choice of its reading. Pure functions on text.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation, localcontext
+
+__all__ = ["ascii_digits", "listed", "numbers", "only_value"]
+
+_LARGEST = 400
+"""Decimal digits of the largest power; beyond it a text is no number."""
+_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
+_RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True))
+_RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
+_CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
+_BARE = r"-?[^\s{}]{1,60}"
+# In this order: LaTeX and words to the plain signs that `_NUMBER` reads.
+_PLAINER: tuple[tuple[str, str], ...] = (
+    (r"\{([.,])\}", r"\1"),
+    (r"\\!|\\(?:left|right|displaystyle)(?![a-z])", ""),
+    (r"\\[,;: ]|\\thinspace(?![a-z])", " "),
+    (r"\\([$%#])", r"\1"),
+    (r"\\(?:times|cdot)(?![a-z])", "\u00d7"),
+    (r"\\div(?![a-z])", "/"),
+    (r"\\pi(?![a-z])", "\u03c0"),
+    (r"\\sqrt(?![a-z])", "\u221a"),
+    (r"\\(?:boxed|fbox|text|textbf|textit|mathrm|mathbf|mathit|mbox)\s?\{", ""),
+    (rf"(\d?)\\[dtc]?frac\s?\{{\s?({_BARE})\s?\}}\s?\{{\s?({_BARE})\s?\}}", r"\1 \2/\3 "),
+    (r"(\d?)\\[dtc]?frac\s?(\d)\s?(\d)", r"\1 \2/\3 "),
+    (r"\\[dtc]?frac\s?\{[^{}]*\}\s?\{[^{}]*\}", " "),
+    (r"-[^\S\n]+(?=\d+/\d+ )", "-"),
+    (r"\b0[xX][0-9a-fA-F]+\b|\.{2,}", " "),
+    (r"-?[\d.,]{0,30}\s?\u221a\s?[({]?[\d.,]{0,30}|-?[\d.,]{1,30}\s?[*\u00d7]?\s?\u03c0|\u03c0\s?/\s?\d+", " "),
+    (rf"\bnegative\s+(?={_CURRENCY}?[\d.])|(?:(?<=[:=])|^)\s*minus\s+(?={_CURRENCY}?[\d.])", " -"),
+    (rf"([=:(][*_\s]*?)-[^\S\n]+(?={_CURRENCY}?[\d.])", r"\1-"),
+    (rf"(?<![\w.])-[^\S\n]?[a-z]{{0,3}}{_CURRENCY}[^\S\n]?(?=[\d.])", " -"),
+)
+_STEPS = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), to) for pattern, to in _PLAINER)
+
+_RAISE, _BY = r"(?:\^|\*\*)\s?[{(]?\s?", r"\s?[)}]?"
+# Before a number comes no Latin letter, digit or mark of a longer number, but 2x3; scripts without spaces may touch it.
+_NUMBER = re.compile(
+    r"(?:(?<![A-Za-z0-9_.])|(?<=\d[xX]))(?P<sign>[-+]?)"
+    r"(?P<core>[1-9]\d{0,2}(?:([ '\u2019_\u066c])\d{3})(?:\3\d{3})*(?!\d)(?:[.,\u066b]\d+)?(?![.,]?\d)"
+    r"|\d+(?:[.,\u066b\u066c]\d+)*|[.,]?(?<=\.)\d+)"
+    r"(?:[eE](?P<e>[+-]?\d+)(?![A-Za-z\d])"
+    rf"|\s?[xX\u00d7*\u00b7\u22c5]\s?10\s?{_RAISE}(?P<ten>[+-]?\d+){_BY}"
+    rf"|\s?{_RAISE}(?P<power>[+-]?\d+){_BY})?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    start: int
+    end: int
+    value: Decimal | None
+    """None: a mark of digits that is no number, such as a version."""
+    whole: bool
+    """Written with digits alone."""
+
+
+def ascii_digits(text: str) -> str:
+    """Write every Unicode decimal digit (Bengali, Thai, Arabic-Indic ...) as the ASCII digit of the same value."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+
+
+def numbers(text: str, language: str = "") -> list[Decimal]:
+    """The numbers in a text in their order.
+
+    language: BCP 47, of the text. It decides what `1,234` and `1.234` are; without one they are as in English.
+    """
+    plain = _plainer(text)
+    return [value for value in _joined(list(_found(plain, language)), plain) if value is not None]
+
+
+def listed(text: str) -> set[int]:
+    """The whole numbers of a list; a comma without a space separates numbers of four digits and more."""
+    found = numbers(re.sub(r"(?<=\d{4}),(?=\d{4})", ", ", text))
+    return {int(one) for one in found if one == one.to_integral_value()}
+
+
+def only_value(text: str, language: str = "") -> Decimal | None:
+    """The number that a text is, such as a target; None if it says anything else, or several."""
+    bare = ascii_digits(text).strip()
+    try:
+        number = Decimal(bare)
+    except InvalidOperation:
+        found = [] if any(sign.isalpha() for sign in bare) else numbers(bare, language)
+        return found[0] if len(found) == 1 else None
+    return number if number.is_finite() else None
+
+
+def _plainer(text: str) -> str:
+    """A text with ASCII digits, one kind of dash and space, and without LaTeX, raised digits and invisible signs."""
+    if not text.isascii():
+        text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run.group()))}}}", text)
+        text = "".join(_sign(sign) for sign in text.translate(_DASHES))
+        text = ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
+    if "&" in text:
+        text = html.unescape(text).translate(_DASHES).replace("\u00a0", " ")
+    for pattern, to in _STEPS:
+        text = pattern.sub(to, text)
+    return text
+
+
+def _sign(sign: str) -> str:
+    kind = unicodedata.category(sign)
+    if kind == "Cf":
+        return ""
+    if kind == "No" and not unicodedata.numeric(sign, 0.0).is_integer():
+        return " " + unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
+    return sign
+
+
+def _found(text: str, language: str) -> Iterator[_Found]:
+    for match in _NUMBER.finditer(text):
+        core = match["core"]
+        values = _values(core, language)
+        start, whole = match.start(), core.isdigit() and match.end() == match.end("core")
+        for number, one in enumerate(values):
+            signed = one.copy_negate() if one is not None and match["sign"] == "-" and not number else one
+            scaled = _scaled(signed, match["e"] or match["ten"], match["power"]) if len(values) == 1 else signed
+            yield _Found(start, match.end(), scaled, whole)
+
+
+def _values(core: str, language: str) -> list[Decimal | None]:
+    """What digits with separators are: one number, several in a list, or none."""
+    core = core.replace("\u066b", ".").replace("\u066c", "'")
+    if grouped := re.search(r"[ '\u2019_]", core):
+        return [Decimal(core.replace(grouped.group(), "").replace(",", "."))]
+    marks, parts = re.findall(r"[.,]", core), re.split(r"[.,]", core)
+    if len(set(marks)) > 1:
+        *first, last = marks
+        good = len(set(first)) == 1 and last not in first and _groups(parts[:-1], first[0])
+        return [Decimal(f"{''.join(parts[:-1])}.{parts[-1]}") if good else None]
+    if len(marks) > 1:
+        if _groups(parts, marks[0]):
+            return [Decimal("".join(parts))]
+        return [Decimal(one) for one in parts] if marks[0] == "," else [None]
+    if marks and _groups(parts, marks[0]) and marks[0] == _grouping(language):
+        return [Decimal("".join(parts))]
+    return [Decimal(core.replace(",", "."))]
+
+
+def _groups(parts: list[str], mark: str) -> bool:
+    """Whether digits are grouped by threes, or, with commas, as in India."""
+    first, *middle, last = parts
+    by_three = all(len(one) == 3 for one in middle) and len(first) <= 3  # noqa: PLR2004 - thousands
+    indian = mark == "," and middle and all(len(one) == 2 for one in middle) and len(first) <= 2  # noqa: PLR2004 - lakhs
+    return bool(first) and first[0] != "0" and len(last) == 3 and bool(by_three or indian)  # noqa: PLR2004 - thousands
+
+
+@functools.cache
+def _grouping(language: str) -> str:
+    """The mark, `,` or `.`, that groups thousands where one mark could do either; empty if neither does."""
+    if not language:
+        return ","
+    from babel import Locale, UnknownLocaleError
+    from babel.numbers import get_decimal_symbol, get_group_symbol
+
+    try:
+        locale = Locale.parse(language.replace("_", "-"), sep="-")
+        group, decimal = get_group_symbol(locale), get_decimal_symbol(locale)
+    except (UnknownLocaleError, ValueError, TypeError):
+        return ","
+    return "." if group == "." else "" if decimal == "," else ","
+
+
+def _scaled(value: Decimal | None, ten: str | None, power: str | None) -> Decimal | None:
+    """A number times a power of ten, or raised to a power; None if it is too large to be meant."""
+    if value is None or not (ten or power):
+        return value
+    exponent = int((ten or power or "0")[:9])
+    _, digits, place = value.as_tuple()
+    if abs(exponent) > _LARGEST or (power and abs(exponent) * (len(digits) + abs(int(place))) > _LARGEST):
+        return None
+    with localcontext(prec=2 * _LARGEST + len(digits)):
+        if ten:
+            return value.scaleb(exponent)
+        raised = abs(value) ** exponent if value or exponent > 0 else None
+        return raised.copy_negate() if raised is not None and value.is_signed() else raised
+
+
+def _joined(found: list[_Found], text: str) -> Iterator[Decimal | None]:
+    """Put fractions (`1/2`) and mixed numbers (`1 1/2`) together; a date (`1/2/2024`) is no number."""
+    at = 0
+    while at < len(found):
+        run = 1
+        while at + run < len(found) and _between(found, at + run, text).strip() == "/":
+            run += 1
+        one = found[at]
+        mixed = run == 1 and one.whole and at + 2 < len(found) and _between(found, at + 1, text) == " "
+        part = _fraction(found[at + 1], found[at + 2]) if mixed and _between(found, at + 2, text) == "/" else None
+        if part is not None and 0 < part < 1 and found[at + 2].whole and one.value is not None:
+            with localcontext(prec=_LARGEST):
+                yield one.value - part if text[one.start] == "-" else one.value + part
+            at += 3
+            continue
+        if run <= 2:  # noqa: PLR2004 - a fraction has two parts
+            yield one.value if run == 1 else _fraction(one, found[at + 1])
+        at += run
+
+
+def _between(found: list[_Found], at: int, text: str) -> str:
+    return text[found[at - 1].end : found[at].start]
+
+
+def _fraction(above: _Found, below: _Found) -> Decimal | None:
+    if above.value is None or not below.value:
+        return None
+    with localcontext(prec=_LARGEST):
+        return above.value / below.value

@@ -1,0 +1,79 @@
+"""Which names the tests take from the code under test, read from the tests alone: the code has no say in it.
+
+Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it. Pure
+functions on text; the tests are parsed and not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import re
+import symtable
+import sys
+from collections.abc import Iterator, Sequence
+
+__all__ = ["taken", "unclear"]
+
+_JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
+_HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
+_ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
+
+
+def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
+    """The names that tests read and do not define: what the code must define. Empty if the tests cannot be parsed.
+
+    JavaScript: every word of the tests; the process with the tests keeps the globals of node for itself.
+    """
+    source = "\n".join((setup, *tests))
+    if language == "javascript":
+        return tuple(one for one in dict.fromkeys(_JS_WORD.findall(source)) if not _ASSERTING.match(one))
+    free, modules = _free(source)
+    helpers = _also_in_library(free)
+    return tuple(one for one in free if one not in modules and one not in helpers)
+
+
+def unclear(setup: str, tests: Sequence[str]) -> str:
+    """A sentence on Python tests that leave open what the code must define; empty if they do not."""
+    source = "\n".join((setup, *tests))
+    free, modules = _free(source)
+    helpers = _also_in_library(free)
+    own = [one for one in free if one in modules or one in helpers]
+    if own and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
+        return (
+            f"the tests use {', '.join(own)} without defining it: import it in `setup`, "
+            "or, if it is part of the answer, list all that the answer must define in `functions`"
+        )
+    return "" if free else "the tests use nothing that an answer could define, so every answer would pass"
+
+
+def _free(source: str) -> tuple[list[str], set[str]]:
+    """Global names that `source` reads and does not bind, and those of them that are used as modules."""
+    try:
+        tree, table = ast.parse(source), symtable.symtable(source, "tests", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [], set()
+    bound = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported()}
+    free = [one for one in dict.fromkeys(_globals(table)) if not (one in bound or hasattr(builtins, one))]
+    free = [one for one in free if not one.startswith("__")]
+    nodes = [one for one in ast.walk(tree) if isinstance(one, ast.Name | ast.Attribute)]
+    roots = {id(one.value) for one in nodes if isinstance(one, ast.Attribute)}
+    plain = {one.id for one in nodes if isinstance(one, ast.Name) and id(one) not in roots}
+    modules = {one for one in free if one in sys.stdlib_module_names or (one not in plain and one.islower())}
+    return free, modules | {one for one in free if _ASSERTING.match(one)}
+
+
+def _globals(table: symtable.SymbolTable) -> Iterator[str]:
+    for one in table.get_symbols():
+        if one.is_referenced() and (table.get_type() == "module" or one.is_global()):
+            yield one.get_name()
+    for inner in table.get_children():
+        yield from _globals(inner)
+
+
+def _also_in_library(free: Sequence[str]) -> set[str]:
+    """Names that the standard library defines, if there are others: `sqrt` next to `f` is a helper, alone it is not."""
+    known = {name for module in _HELPERS for name in vars(importlib.import_module(module)) if not name.startswith("_")}
+    helpers = known.intersection(free)
+    return helpers if len(helpers) < len(free) else set()
