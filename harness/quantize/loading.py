@@ -20,8 +20,9 @@ from harness.errors import ModelError
 from harness.proof import check_candidate, same_method
 from harness.quantize.backends import MethodStatus, batch_invariant, method_status, require
 from harness.quantize.formats import Stored, headers, stored, weight_files
-from harness.quantize.methods import Request, load_model, notes_of
+from harness.quantize.methods import load_model, notes_of
 from harness.quantize.proof import Census, census, disk_census, gguf_census, run_once, weight_bytes
+from harness.quantize.request import Request
 from harness.quiet import quiet, silence_forward
 from harness.records import Proof
 from harness.smollm2 import digits_apart
