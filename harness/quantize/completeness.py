@@ -41,6 +41,8 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
     shapes = {name: f"{name} {list(has)} for {list(wants)}" for name, has, wants in found["mismatched_keys"]}
     if request.stored.method == "none":  # transformers does not look at the shapes of what it then quantizes
         shapes = {**dict(_other_shapes(model, request.tensors)), **shapes}
+    if request.stored.gguf_file:
+        unexpected |= _left_in_gguf(request, model)
     _refuse(
         request,
         {
@@ -49,6 +51,25 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
             "of another shape than the model's": shapes.values(),
         },
     )
+
+
+def _left_in_gguf(request: Request, model: Any) -> set[str]:
+    """Tensors of a GGUF file that transformers passed over: biases that the architecture has no place for, say.
+
+    It does not report them, so parameters are counted, and the names are those that its table lacks. ``rope_freqs``
+    holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
+    """
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
+
+    tensors = {tensor.name: tensor for tensor in GGUFReader(str(request.folder / request.stored.gguf_file)).tensors}
+    rotary = {name for name in tensors if name.startswith("rope_")}
+    left = {name for name in rotary if bool((tensors[name].data != 1).any())}
+    count = sum(int(tensor.n_elements) for name, tensor in tensors.items() if name not in rotary)
+    if count > sum(parameter.numel() for parameter in model.parameters()):
+        known = get_gguf_hf_weights_map(model, TensorProcessor(config=model.config.to_dict()))
+        left |= set(tensors) - rotary - set(known)
+    return left
 
 
 def _refuse(request: Request, kinds: Mapping[str, Iterable[str]]) -> None:

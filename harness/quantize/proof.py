@@ -233,7 +233,16 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
         with torch.no_grad():
             token = torch.ones((1, 1), dtype=torch.long, device=model.device)
             logits = model(input_ids=token, use_cache=False).logits
-    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, ImportError, OSError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        ImportError,
+        OSError,
+    ) as error:
         raise ModelError(f"{what}: loaded, but cannot answer: {_first_line(error)}") from error
     finally:
         for hook in hooks:
