@@ -12,6 +12,7 @@ import torch
 from harness.errors import NonFinite, RunError
 from harness.hf_engine import HFEngine, Shortcuts
 from harness.hf_engine.model import LanguageModel
+from harness.hf_engine.probe import probed
 from harness.hf_engine.sampling import Noise, choose
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 
@@ -86,20 +87,20 @@ def test_the_context_limit_is_the_models():
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "shares"),
+    ("family", "state", "shares"),
     [
-        ("llama", "plain", True),
-        ("gpt2", "plain", True),
-        ("mistral", "window", True),
-        ("gemma3_text", "window", True),
-        ("mamba", "opaque", False),
-        ("falcon_h1", "opaque", False),
+        ("llama", "keys", True),
+        ("gpt2", "keys", True),
+        ("mistral", "keys", True),
+        ("gemma3_text", "keys", True),
+        ("mamba", "own", False),
+        ("falcon_h1", "own", False),
     ],
 )
-def test_a_cache_that_is_not_plain_is_noticed(family, kind, shares):
+def test_a_cache_that_is_not_plain_is_noticed(family, state, shares):
     """Sliding windows are taken care of; recurrent and hybrid models go the plain way, and the log says so."""
-    model = LanguageModel(tiny.model(family), "cpu")
-    assert (model.kind, model.takes_trees) == (kind, shares)
+    model = probed(tiny.model(family), "cpu")
+    assert (model.path.state, model.path.trees) == (state, shares)
     mine = engine(family)
     assert mine.shortcuts == (Shortcuts() if shares else OFF)
     assert bool(mine.usage().notes) is not shares

@@ -175,7 +175,7 @@ def _model(request: Request) -> Any:
 
 
 def _unreadable(request: Request) -> Path:
-    """The first pickled weight file that cannot be read, else the folder; headers of the other kinds were read before."""
+    """The first pickled weight file that cannot be read, else the folder: headers of the others were read before."""
     for file in weight_files(request.folder, request.stored):
         if file.suffix == ".bin":
             try:
