@@ -23,6 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.hf_engine.model import LanguageModel
+from harness.hf_engine.probe import probed
 from harness.hf_engine.slots import Slots
 from harness.smollm2 import smollm2_checkpoint
 
@@ -71,7 +72,7 @@ def measure(attention: str, dtype: str, args: argparse.Namespace, *, compiled: b
     """Measure one combination."""
     folder = str(smollm2_checkpoint())
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation=attention)
-    model = LanguageModel(loaded.to(args.device), args.device)
+    model = probed(loaded.to(args.device), args.device)
     if compiled:
         loaded.model.forward = torch.compile(loaded.model.forward, dynamic=True)
     run, warm = passes(model), time.perf_counter()

@@ -15,6 +15,7 @@ from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 torch = lazy("torch")
 hf_engine = lazy("harness.hf_engine")
 hf_model = lazy("harness.hf_engine.model")
+probe = lazy("harness.hf_engine.probe")
 sampling = lazy("harness.hf_engine.sampling")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,20 +83,20 @@ def test_the_context_limit_is_the_models():
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "shares"),
+    ("family", "state", "shares"),
     [
-        ("llama", "plain", True),
-        ("gpt2", "plain", True),
-        ("mistral", "window", True),
-        ("gemma3_text", "window", True),
-        ("mamba", "opaque", False),
-        ("falcon_h1", "opaque", False),
+        ("llama", "keys", True),
+        ("gpt2", "keys", True),
+        ("mistral", "keys", True),
+        ("gemma3_text", "keys", True),
+        ("mamba", "own", False),
+        ("falcon_h1", "own", False),
     ],
 )
-def test_a_cache_that_is_not_plain_is_noticed(family, kind, shares):
+def test_a_cache_that_is_not_plain_is_noticed(family, state, shares):
     """Sliding windows are taken care of; recurrent and hybrid models go the plain way, and the log says so."""
-    model = hf_model.LanguageModel(tiny.model(family), "cpu")
-    assert (model.kind, model.takes_trees) == (kind, shares)
+    model = probe.probed(tiny.model(family), "cpu")
+    assert (model.path.state, model.path.trees) == (state, shares)
     mine = engine(family)
     assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["all" if shares else "none"])
     assert bool(mine.usage().notes) is not shares

@@ -14,7 +14,7 @@ from harness.hf_engine.batches import Backoff, plan_rows
 from harness.hf_engine.choices import Continuation, Weighed, weigh_rows
 from harness.hf_engine.desk import Desk
 from harness.hf_engine.divergence import Watch
-from harness.hf_engine.packing import Packed, group_by_prefix, pack
+from harness.hf_engine.packing import Packed, pack
 from harness.records import ChoiceLogprobs, Item, Response, Unanswered
 
 __all__ = ["ChoiceQuestions"]
@@ -67,7 +67,7 @@ class ChoiceQuestions:
         rows: list[Row] = []
         for wanted in together:
             sequences = [one.sequence for one in wanted]
-            for group in group_by_prefix(sequences, most=self.desk.branches):
+            for group in self.desk.groups(sequences):
                 packed = pack([sequences[index] for index in group])
                 rows.append((tuple(wanted[index] for index in group), packed))
         return rows

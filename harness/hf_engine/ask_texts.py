@@ -5,6 +5,7 @@ Does not know choices.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,9 @@ class TextQuestions:
             yield self._record(answer, stops[answer.request.item_id])
         if behind is not None:
             behind.rest(answers)
+        if in_passing is not None:  # those that were not read with their drafts
+            loop = self._loop(watch, references)
+            Showing(self.desk, in_passing, references, loop).read([one for one in requests if self._alone(one)])
 
     def show(self, items: Sequence[Item], answers: Mapping[str, Generation], watch: Watch) -> None:
         """Read items with the answers that they were given before, and show the states that predict these."""
@@ -77,10 +81,16 @@ class TextQuestions:
         yield from self._decode(requests, self._loop(None, {}), None)
 
     def _decode(self, requests: Sequence[Request], loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
-        continuous = self.desk.shortcuts.continuous
-        for answer in self._in_slots(requests, loop, behind) if continuous else self._in_batches(requests):
+        slots = self.desk.shortcuts.continuous
+        alone = [one for one in requests if self._alone(one) or not slots]
+        rest = [one for one in requests if slots and not self._alone(one)]
+        for answer in itertools.chain(self._in_slots(rest, loop, behind), self._in_batches(alone)):
             self.desk.account.output_tokens += len(answer.ids)
             yield answer
+
+    def _alone(self, request: Request) -> bool:
+        """Whether a request is so long that its numbers would depend on what it is answered with."""
+        return request.tokens > self.desk.model.longest_together
 
     def _loop(self, watch: Watch | None, references: Mapping[str, tuple[int, ...]]) -> Continuous:
         """Give what answers, and shows a watch the states that predict requests with a reference."""
@@ -133,7 +143,8 @@ class TextQuestions:
 
         careful = Backoff(run, lambda one: [one], lambda one: one.item_id, self.desk.account.notes)
         budget = self.desk.budget
-        for batch in plan([len(one.prompt) if budget.equal else one.tokens for one in requests], budget):
+        lengths = [len(one.prompt) if budget.equal and not self._alone(one) else one.tokens for one in requests]
+        for batch in plan(lengths, budget):
             yield from careful([requests[index] for index in batch])
 
     def _record(self, answer: Answer, stops: Sequence[str]) -> Generation:

@@ -6,6 +6,7 @@ Knows lengths and budgets. Does not know texts or models, except for the errors 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
@@ -32,6 +33,8 @@ class Budget:
     """Rows."""
     equal: bool = False
     """Only rows of one length together: no padding at all."""
+    together: int = sys.maxsize
+    """Rows longer than this, in tokens, are alone."""
 
     def halved(self) -> Budget:
         """Give half the budget, of at least one row."""
@@ -50,7 +53,7 @@ def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
     for index in order:
         rows = len(batches[-1]) + 1 if batches else 0
         fits = batches and rows <= budget.rows and rows * widest <= budget.tokens
-        if fits and not (budget.equal and lengths[index] != widest):
+        if fits and widest <= budget.together and not (budget.equal and lengths[index] != widest):
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -19,7 +19,7 @@ from harness.hf_engine.sampling import Noise, choose
 from harness.hf_engine.text import StopWatch
 from harness.records import Settings
 
-__all__ = ["Answer", "Request", "check_finite", "decode_batch", "most_likely", "next_tokens"]
+__all__ = ["Answer", "Batch", "Request", "check_finite", "decode_batch", "most_likely", "next_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +71,48 @@ class Answer:
 def decode_batch(
     model: LanguageModel, requests: Sequence[Request], settings: Settings, *, ends: frozenset[int], pad: int
 ) -> list[Answer]:
-    """Answer a batch of prompts.
-
-    Rows are filled up on the left, so that each row's tokens are neighbours and sliding windows see what they
-    should. Where the cache is opaque the prompts have to be of one length. Raises NonFinite with the item's
-    id.
-    """
-    longest = max(len(one.prompt) for one in requests)
-    fill = [longest - len(one.prompt) for one in requests]
-    ids = model.tensor([[pad] * blank + list(one.prompt) for blank, one in zip(fill, requests, strict=True)])
-    mask = (torch.arange(longest, device=model.device)[None] >= model.tensor(fill)[:, None]).long()
-    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    cache = model.new_cache()
-    padded = any(fill)
-    hidden = model.forward(ids, mask=mask if padded else None, positions=positions, cache=cache)
+    """Answer a batch of prompts. Raises NonFinite with the item's id."""
+    batch = Batch(model, [one.prompt for one in requests], pad, max(one.tokens for one in requests))
+    hidden = batch.read()
     answers = [Answer(request) for request in requests]
-    position = positions[:, -1:]
     while True:
-        tokens = next_tokens(model, hidden[:, -1], answers, settings)
+        tokens = next_tokens(model, hidden, answers, settings)
         for answer, token in zip(answers, tokens.tolist(), strict=True):
             if answer.finish is None:
                 answer.take(token, ends)
         if all(answer.finish for answer in answers):
             return answers
-        mask = torch.cat([mask, mask.new_ones(len(answers), 1)], dim=1)
-        position = position + 1
-        hidden = model.forward(tokens[:, None], mask=mask if padded else None, positions=position, cache=cache)
+        hidden = batch.step(tokens)
+
+
+class Batch:
+    """Prompts that are read together and grow by a token each at every step, to at most `length` tokens.
+
+    Rows are filled up on the left, so that each row's tokens are neighbours and sliding windows see what they
+    should. Where the model's path is not padded the prompts have to be of one length.
+    """
+
+    def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], pad: int, length: int) -> None:
+        longest = max(map(len, prompts))
+        fill = [longest - len(prompt) for prompt in prompts]
+        self._model, self._cache, self._padded = model, model.new_cache(length), any(fill)
+        self._ids = model.tensor([[pad] * blank + list(prompt) for blank, prompt in zip(fill, prompts, strict=True)])
+        self._mask = (torch.arange(longest, device=model.device)[None] >= model.tensor(fill)[:, None]).long()
+        self._positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+    def read(self) -> Tensor:
+        """Read the prompts: final hidden states of their last tokens, [rows, width]."""
+        return self._forward(self._ids)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Read one more token of each row, [rows]: final hidden states [rows, width]."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
+        self._positions = self._positions[:, -1:] + 1
+        return self._forward(tokens[:, None])
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        mask = self._mask if self._padded else None
+        return self._model.forward(ids, mask=mask, positions=self._positions, cache=self._cache)[:, -1]
 
 
 def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], settings: Settings) -> Tensor:

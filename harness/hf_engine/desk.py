@@ -5,11 +5,12 @@ Does not know how questions are asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.hf_engine.batches import Budget
 from harness.hf_engine.model import LanguageModel
-from harness.hf_engine.packing import BRANCHES_AT_MOST
+from harness.hf_engine.packing import BRANCHES_AT_MOST, group_by_prefix
 from harness.hf_engine.text import Texts
 
 __all__ = ["ALL", "Account", "Desk", "Shortcuts"]
@@ -70,13 +71,13 @@ class Desk:
     account: Account
     """What has been spent."""
 
-    @property
-    def branches(self) -> int:
-        """How many tokens may share a row beyond its first sequence."""
-        return BRANCHES_AT_MOST if self.shortcuts.share_prefixes else 0
+    def groups(self, sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Say which sequences are worth a common row, as indices into `sequences`."""
+        most = BRANCHES_AT_MOST if self.shortcuts.share_prefixes else 0
+        return group_by_prefix(sequences, most=most, longest=self.model.longest_together)
 
     def reading(self, budget: Budget | None = None) -> Budget:
         """Give how much may be read in one pass."""
         budget = budget or self.budget
         tokens = min(budget.tokens, CPU_READING) if self.model.device.type == "cpu" else budget.tokens
-        return Budget(tokens, budget.rows, budget.equal)
+        return replace(budget, tokens=tokens)

@@ -21,13 +21,14 @@ from harness.hf_engine.batches import Budget
 from harness.hf_engine.desk import ALL, Account, Desk, Shortcuts
 from harness.hf_engine.divergence import Watch
 from harness.hf_engine.head import Head
-from harness.hf_engine.model import LanguageModel, context_limit, end_token_ids
+from harness.hf_engine.model import context_limit, end_token_ids
+from harness.hf_engine.probe import probed
 from harness.hf_engine.text import Texts
 from harness.records import Generation, Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]
 
-ENGINE_VERSION = "hf/5"
+ENGINE_VERSION = "hf/6"
 """Raised whenever the same items could get other answers."""
 
 
@@ -37,8 +38,7 @@ class HFEngine:
     `batch_tokens` and `max_batch` bound a batch in padded tokens, room for the answers included, and in rows.
     `batch_invariant` is false for variants whose answer to an item depends on what else is in the batch (LLM.int8):
     they get every item alone, so that an answer is a function of its item. `shortcuts` are what makes the engine
-    fast and changes no answer; a model whose cache is not a plain one goes without them by itself, and `usage` says
-    so.
+    fast and changes no answer; which of them a model takes is probed on the model itself, and `usage` says so.
     """
 
     def __init__(
@@ -53,20 +53,24 @@ class HFEngine:
         batch_invariant: bool = True,
         shortcuts: Shortcuts = ALL,
     ) -> None:
-        language_model = LanguageModel(model, device)
-        notes = [] if language_model.takes_trees else [f"no beginnings were shared: {language_model.path_note}"]
+        language_model = probed(model, device, invariant=batch_invariant, slots=shortcuts.continuous)
+        path, together = language_model.path, language_model.longest_together
+        limit = context_limit(model, tokenizer)
+        notes = [f"no beginnings were shared: {path.note}"] if path.note else []
+        if together < limit:
+            notes.append(f"positions change from token {together} on: longer items are answered one by one")
         possible = Shortcuts(
-            share_prefixes=shortcuts.share_prefixes and language_model.takes_trees,
-            continuous=shortcuts.continuous and language_model.takes_trees,
-            guided=shortcuts.guided and shortcuts.continuous and language_model.takes_trees and batch_invariant,
+            share_prefixes=shortcuts.share_prefixes and path.trees,
+            continuous=shortcuts.continuous and path.trees,
+            guided=shortcuts.guided and shortcuts.continuous and path.trees and batch_invariant,
         )
-        rows = max_batch if batch_invariant else 1
+        rows = max_batch if batch_invariant and path.batched else 1
         self._proof = proof
         self._desk = Desk(
             model=language_model,
             texts=Texts(tokenizer, end_token_ids(model)),
-            limit=context_limit(model, tokenizer),
-            budget=Budget(batch_tokens, rows, equal=language_model.kind == "opaque"),
+            limit=limit,
+            budget=Budget(batch_tokens, rows, equal=not path.padded, together=together),
             shortcuts=possible,
             invariant=batch_invariant,
             account=Account(notes=notes),

@@ -1,11 +1,13 @@
 """One forward pass: how a causal language model of transformers is asked, and how its head is applied.
 
-Knows model classes, attention masks and caches. Does not know items, texts, batches or sampling.
+Knows attention masks and what models keep of the tokens that they have read, in whatever form. Which of these a model
+takes is found out by `probe`. Does not know items, texts, batches or sampling.
 """
 
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,10 +16,9 @@ from transformers import DynamicCache
 
 from harness.errors import ModelError
 from harness.hf_engine.head import Head
+from harness.hf_engine.rotary import length_switch
 
-__all__ = ["CacheKind", "LanguageModel", "context_limit", "end_token_ids"]
-
-CacheKind = Literal["plain", "window", "opaque"]
+__all__ = ["LanguageModel", "OwnState", "Path", "context_limit", "end_token_ids"]
 
 NO_LIMIT = 2**31 - 1
 
@@ -54,18 +55,62 @@ def end_token_ids(model: Any) -> tuple[int, ...]:
     return tuple(int(one) for one in said) if isinstance(said, list | tuple) else (int(said),)
 
 
+def _layer_types(config: Any) -> set[str]:
+    """Give the kinds of attention in a model's layers, in the words of transformers' configs."""
+    said = getattr(config, "layer_types", None)
+    if said:
+        return set(said)
+    kinds = {"sliding_window": "sliding_attention", "attention_chunk_size": "chunked_attention"}
+    return {next((kind for name, kind in kinds.items() if getattr(config, name, None)), "full_attention")}
+
+
 def _body(model: Any) -> Any:
     """Give the part of the model before its head."""
     return getattr(model, model.base_model_prefix, model)
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How a model is asked: the fastest way whose answers are those of reading everything again at every step."""
+
+    trees: bool
+    """Sequences that begin alike share a row, and answers grow in slots."""
+    padded: bool
+    """Rows of several lengths are read together."""
+    batched: bool
+    """Several rows are read together."""
+    state: Literal["keys", "own", "none"]
+    """What is kept between steps: keys and values of every token, the model's own state, or nothing."""
+    note: str = ""
+    """Why it is not the fastest, for the log."""
+
+
+@dataclass(slots=True, eq=False)
+class OwnState:
+    """What a model itself keeps of the tokens that it has read: a cache class of its own, recurrent states."""
+
+    ids: Tensor | None = None
+    """[rows, tokens] What it has read."""
+    name: str = ""
+    """The argument that takes it, which is also the field of the output that holds it."""
+    value: Any = None
+    """The state."""
+
+
+@dataclass(slots=True, eq=False)
+class NoState:
+    """For a model that keeps nothing that can be trusted: every step reads everything again."""
+
+    ids: Tensor | None = None
+    """[rows, tokens] What was read."""
+
+
 class LanguageModel:
     """A causal language model in two steps: tokens to final hidden states, hidden states to logits.
 
-    `kind` says how much freedom its cache leaves. ``plain``: keys and values of every token in every layer.
-    ``window``: the same once the layers that would forget are made to keep everything, their attention mask
-    still hiding what is out of the window. ``opaque``: anything else (recurrent states, compressed or shared
-    layers), of which only whole rows without padding are ever used.
+    `path` says which ways of asking it are sound; `probe.probed` sets it. `longest_together` is the longest
+    sequence, in tokens, whose numbers depend on nothing but its own tokens: some rotary embeddings change for all
+    tokens of a pass as soon as one is behind that position, so longer sequences are read and answered alone.
     """
 
     def __init__(self, model: Any, device: str) -> None:
@@ -73,11 +118,9 @@ class LanguageModel:
         self.device = torch.device(device)
         self._body = _body(model)
         self._takes = frozenset(inspect.signature(self._body.forward).parameters)
-        layers = [type(layer).__name__ for layer in DynamicCache(config=model.config).layers]
-        self.kind: CacheKind = self._cache_kind(set(layers))
         config = _text_config(model)
-        self._mixed_layers = len(set(layers)) > 1
-        self._window: int | None = config.sliding_window if self.kind == "window" else None
+        self._layers = _layer_types(config)
+        self._window: int | None = config.sliding_window if "sliding_attention" in self._layers else None
         self._attention = getattr(config, "_attn_implementation", None)
         softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._vocabulary = int(config.vocab_size)
@@ -85,48 +128,75 @@ class LanguageModel:
         self.split_head = self._head_agrees()
         if not self.split_head:
             self.head = Head(None, None, self._vocabulary)
-        self.takes_trees = self.split_head and self.kind != "opaque" and self._trees_agree()
+        self.longest_together = min(length_switch(model), NO_LIMIT)
+        self.path = Path(trees=False, padded=False, batched=False, state="none")
 
     @property
-    def path_note(self) -> str:
-        """Why sequences do not share rows, for the log; empty where they do."""
-        if self.takes_trees:
-            return ""
-        if self.kind == "opaque":
+    def no_trees(self) -> str:
+        """Why sequences cannot share rows, known without trying; empty if they may."""
+        if not self.split_head:
+            return "the model's logits are not those of its head alone"
+        if not self._layers <= {"full_attention", "sliding_attention"}:
             return "the model's cache is not one of keys and values for every token"
         if self._attention not in {"sdpa", "eager"}:
             return f"attention {self._attention!r} takes no mask of its own; sdpa and eager do"
-        return "the model failed the trial of a row with branches"
+        return ""
 
-    def _cache_kind(self, layers: set[str]) -> CacheKind:
-        if "position_ids" not in self._takes or "past_key_values" not in self._takes:
-            return "opaque"
-        if layers <= {"DynamicLayer"}:
-            return "plain"
-        return "window" if layers <= {"DynamicLayer", "DynamicSlidingWindowLayer"} else "opaque"
-
-    def new_cache(self) -> Any:
-        """Give an empty cache: one that forgets nothing, except for models whose cache is opaque."""
-        return DynamicCache(config=self.model.config) if self.kind == "opaque" else DynamicCache()
+    def new_cache(self, length: int = 0) -> Any:
+        """Give an empty state for sequences of at most so many tokens; one of keys and values forgets nothing."""
+        if self.path.state == "none":
+            return NoState()
+        if self.path.state == "own" or length > self.longest_together:
+            return OwnState()
+        return DynamicCache()
 
     def forward(self, ids: Tensor, *, mask: Any = None, positions: Tensor | None = None, cache: Any = None) -> Tensor:
         """Read tokens.
 
         ids [rows, tokens]; mask [rows, cached + tokens], 1 where a token counts, or what `attention` gave;
-        positions [rows, tokens]; cache is filled in place. Gives final hidden states [rows, tokens, width],
-        or logits [rows, tokens, vocabulary] where the head cannot be applied apart (`split_head` is false).
+        positions [rows, tokens]; cache is what `new_cache` gave, filled in place. Gives final hidden states [rows,
+        tokens, width], or logits [rows, tokens, vocabulary] unless the head can be applied apart (`split_head`).
         """
-        call: dict[str, Any] = {"input_ids": ids, "use_cache": cache is not None}
+        if isinstance(cache, NoState):
+            cache.ids = ids if cache.ids is None else torch.cat([cache.ids, ids], dim=1)
+            return self._call(cache.ids, {"use_cache": False})[0][:, -ids.shape[1] :]
+        more: dict[str, Any] = {"use_cache": cache is not None}
         if mask is not None:
-            call["attention_mask"] = mask
+            more["attention_mask"] = mask
         if positions is not None and "position_ids" in self._takes:
-            call["position_ids"] = positions
+            more["position_ids"] = positions
+        if isinstance(cache, OwnState):
+            return self._with_own_state(ids, more, cache)
         if cache is not None:
-            call["past_key_values" if "past_key_values" in self._takes else "cache_params"] = cache
+            more["past_key_values"] = cache
+        return self._call(ids, more)[0]
+
+    def _call(self, ids: Tensor, more: dict[str, Any]) -> tuple[Tensor, Any]:
         with torch.inference_mode():
-            out = self._body(**call) if self.split_head else self.model(**call)
-        hidden: Tensor = out.last_hidden_state if self.split_head else out.logits
-        return hidden
+            out = self._body(input_ids=ids, **more) if self.split_head else self.model(input_ids=ids, **more)
+        return (out.last_hidden_state if self.split_head else out.logits), out
+
+    def _with_own_state(self, ids: Tensor, more: dict[str, Any], state: OwnState) -> Tensor:
+        """Read tokens on top of what the model keeps in its own way: what it gives out is handed back to it."""
+        before = 0 if state.ids is None else state.ids.shape[1]
+        state.ids = ids if state.ids is None else torch.cat([state.ids, ids], dim=1)
+        reading = ids
+        if before and self._starts_over(state, before):
+            reading, state.value = state.ids, None
+            more.pop("position_ids", None)
+        if state.value is not None:
+            more[state.name] = state.value
+        hidden, out = self._call(reading, more)
+        state.name, state.value = next((name, one) for name, one in out.items() if name in self._takes)
+        return hidden[:, -ids.shape[1] :]
+
+    def _starts_over(self, state: OwnState, before: int) -> bool:
+        """Whether the model's own generation would read everything again here: some do as their positions change."""
+        if state.ids is None or not before <= self.longest_together < state.ids.shape[1]:
+            return False
+        kept = {state.name: state.value, "attention_mask": torch.ones_like(state.ids), "use_cache": True}
+        inputs = self.model.prepare_inputs_for_generation(state.ids, next_sequence_length=1, **kept)
+        return inputs.get(state.name) is None
 
     def attention(self, visible: Tensor, queries: Tensor, keys: Tensor) -> Any:
         """Give the mask that lets each token see what `visible` says, and no further than the model's window.
@@ -138,7 +208,7 @@ class LanguageModel:
             return self._as_taken(visible)
         near = (queries[:, None, :, None] - keys[:, None, None, :]) < self._window
         windowed = self._as_taken(visible & near)
-        if not self._mixed_layers:
+        if len(self._layers) == 1:
             return windowed
         return {"full_attention": self._as_taken(visible), "sliding_attention": windowed}
 
@@ -177,28 +247,6 @@ class LanguageModel:
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
         return _close(apart, whole)
-
-    def _trees_agree(self) -> bool:
-        """Try a row of two branches against the two sequences that it stands for.
-
-        A model that does not heed the mask or the positions it is given answers otherwise, and then never
-        gets more than one sequence in a row.
-        """
-        if self._attention not in {"sdpa", "eager"}:
-            return False  # flash attention takes no mask of this kind
-        ids = self._trial(8)[0]
-        one, other = ids[:6], torch.cat([ids[:4], ids[6:8]])
-        ends = self.tensor([8, 8, 8, 8, 6, 6, 8, 8])
-        place = torch.arange(8, device=self.device)
-        visible = (place[None, :] <= place[:, None]) & (place[:, None] < ends[None, :])
-        positions = self.tensor([[0, 1, 2, 3, 4, 5, 4, 5]])
-        mask = self.attention(visible[None, None], positions, positions)
-        try:
-            tree = self.forward(ids[None], mask=mask, positions=positions)[0].float()
-        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
-            return False  # a model that cannot take such a mask says so in ways of its own
-        apart = [self.forward(row[None])[0, 4:].float() for row in (one, other)]
-        return _close(tree[4:], torch.cat(apart))
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -7,6 +7,7 @@ token under k. Positions are depths. Knows nothing of models, devices or texts.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,11 +102,14 @@ def _close(starts: list[tuple[int, int]], shared: int, depth: int, length: int) 
     return closed
 
 
-def group_by_prefix(sequences: Sequence[Sequence[int]], *, most: int = BRANCHES_AT_MOST) -> list[list[int]]:
+def group_by_prefix(
+    sequences: Sequence[Sequence[int]], *, most: int = BRANCHES_AT_MOST, longest: int = sys.maxsize
+) -> list[list[int]]:
     """Say which sequences are worth a common row: neighbours in sorted order that begin alike.
 
     Gives indices into `sequences`. What a row's sequences share is at least a third of each of them. `most`
-    is the tokens that a row may hold beyond its first sequence; 0 puts every sequence in a row of its own.
+    is the tokens that a row may hold beyond its first sequence; 0 puts every sequence in a row of its own, as does
+    being longer than `longest`.
     """
     order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
     groups: list[list[int]] = []
@@ -116,7 +120,8 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], *, most: int = BRANCHES_
         shared = common_prefix(before, sequence)
         before = sequence
         own, trunk = len(sequence) - shared, min(trunk, shared)
-        alike = trunk >= WORTH_SHARING and 3 * trunk >= max(first, len(sequence))
+        widest = max(first, len(sequence))
+        alike = trunk >= WORTH_SHARING and 3 * trunk >= widest and widest <= longest
         if alike and most > 0 and added + own <= most:
             groups[-1].append(index)
             added += own

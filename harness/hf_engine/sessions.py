@@ -13,7 +13,7 @@ from harness.hf_engine.batches import Budget, plan_rows
 from harness.hf_engine.continuous import Line, tokens_on_text
 from harness.hf_engine.decode import Request
 from harness.hf_engine.desk import Desk
-from harness.hf_engine.packing import group_by_prefix, pack
+from harness.hf_engine.packing import pack
 
 __all__ = ["Session", "sessions"]
 
@@ -42,7 +42,7 @@ def sessions(desk: Desk, requests: Sequence[Request], budget: Budget) -> Iterato
         count = next((at for at, one in enumerate(order) if 2 * one.tokens < longest), len(order))
         mine, order = order[:count], order[count:]
         sequences = [one.prompt + one.draft for one in mine]
-        groups = group_by_prefix(sequences, most=desk.branches if budget.rows > 1 else 0)
+        groups = desk.groups(sequences) if budget.rows > 1 else [[index] for index in range(len(mine))]
         lines: list[Line] = [
             (tuple(mine[index] for index in group), pack([sequences[index] for index in group])) for group in groups
         ]

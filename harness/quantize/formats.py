@@ -86,7 +86,7 @@ def stored(folder: Path, gguf_file: str | None = None) -> Stored:
     if gguf_file or not (folder / "config.json").is_file():
         return Stored(method="gguf", gguf_file=_gguf(folder, gguf_file))
     config = read_json(folder / "config.json")
-    inner = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    inner = _inner(config, folder)
     beside = folder / "quantize_config.json"
     if not inner and not beside.is_file():
         return Stored(method="none")
@@ -94,6 +94,17 @@ def stored(folder: Path, gguf_file: str | None = None) -> Stored:
     method = _method(quantization, folder)
     own_layout = method == "gptq" and (not inner or "is_marlin_format" in quantization or not _standard(folder))
     return Stored(method=method, autogptq=own_layout, config=quantization)
+
+
+def _inner(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """The quantization config in a model's config, or in that of its text part."""
+    text = config.get("text_config") or {}
+    inner = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else text)
+    if inner and not isinstance(inner, dict):
+        raise ModelError(
+            f"{folder / 'config.json'}: its quantization_config or text_config is not an object: {inner!r}"
+        )
+    return inner or None
 
 
 def _standard(folder: Path) -> bool:
@@ -106,7 +117,7 @@ def _method(quantization: dict[str, Any], folder: Path) -> str:
     if said == "bitsandbytes":
         if quantization.get("load_in_8bit"):
             return "bnb-int8"
-        return f"bnb-{quantization.get('bnb_4bit_quant_type', 'fp4')}"
+        said = f"bnb-{quantization.get('bnb_4bit_quant_type', 'fp4')}"
     if said == "torchao":
         return _torchao_method(quantization)
     known = {
@@ -115,11 +126,13 @@ def _method(quantization: dict[str, Any], folder: Path) -> str:
         "compressed-tensors": "compressed-tensors",
         "compressed_tensors": "compressed-tensors",
         "fp8": "fp8",
+        "bnb-nf4": "bnb-nf4",
+        "bnb-fp4": "bnb-fp4",
     }
     if said not in known:
         raise ModelError(
             f"{folder / 'config.json'}: the weights are quantized by {said or 'an unnamed method'!r}, which quantcliff"
-            f" does not load (it loads {', '.join(sorted(set(known.values())))}, bitsandbytes, torchao and gguf)",
+            f" does not load (it loads {', '.join(sorted(set(known.values())))}, bnb-int8, torchao and gguf)",
         )
     return known[said]
 

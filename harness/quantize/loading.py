@@ -19,9 +19,10 @@ from harness.digests import tokenizer_digest
 from harness.errors import ModelError
 from harness.proof import check_candidate, same_method
 from harness.quantize.backends import MethodStatus, batch_invariant, method_status, require
-from harness.quantize.formats import Stored, headers, stored, weight_files
-from harness.quantize.methods import Request, load_model, notes_of
+from harness.quantize.formats import Stored, headers, read_json, stored, weight_files
+from harness.quantize.methods import load_model, notes_of
 from harness.quantize.proof import Census, census, disk_census, gguf_census, run_once, weight_bytes
+from harness.quantize.request import Request
 from harness.quiet import quiet, silence_forward
 from harness.records import Proof
 from harness.smollm2 import digits_apart
@@ -40,18 +41,8 @@ _DECOMPRESSED = "decompressed while loading: its answers are the method's, its m
 _LITTLE = 0.5
 _GREW = 1.5
 
-# What the libraries raise for a checkpoint that does not fit them; a programming error of ours would be none of these.
-_LIBRARY_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    ImportError,
-    AssertionError,
-    IndexError,
-)
+# Any: tokenizers and safetensors raise classes of their own, and what is damaged fails in whatever line meets it.
+_LIBRARY_ERRORS = Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +83,8 @@ def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention
     found = stored(path, variant.quantization.gguf_file)
     method = _agreed(variant.quantization, found, path)
     require(method, device, prequantized=found.method != "none")
+    if (path / "generation_config.json").is_file():
+        read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and its end tokens
     tensors = headers(weight_files(path, found))
     _refuse_saved_after_forward(found, tensors, path)
     return Request(
@@ -175,8 +168,21 @@ def _model(request: Request) -> Any:
         raise ModelError(
             f"{request.folder}: does not fit into the memory of {request.device}: {_said(error)}"
         ) from error
+    except ModelError:
+        raise
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{request.folder}: does not load as {request.method}: {_said(error)}") from error
+        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {_said(error)}") from error
+
+
+def _unreadable(request: Request) -> Path:
+    """The first pickled weight file that cannot be read, else the folder: headers of the others were read before."""
+    for file in weight_files(request.folder, request.stored):
+        if file.suffix == ".bin":
+            try:
+                torch.load(file, map_location="meta", weights_only=True)
+            except _LIBRARY_ERRORS:
+                return file
+    return request.folder
 
 
 def _said(error: BaseException) -> str:

@@ -11,16 +11,17 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.config import Quantization
-from harness.quantize.formats import Header, Stored, view
+from harness.quantize.completeness import check_complete, conversions_named
+from harness.quantize.formats import Header, view
+from harness.quantize.request import Request
 
-__all__ = ["Request", "load_model", "notes_of"]
+__all__ = ["load_model", "notes_of"]
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 
@@ -29,34 +30,9 @@ _FAST_BITS = 4
 _FAST_GROUPS = frozenset({32, 64, 128, 256})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """All that loading a model depends on."""
-
-    folder: Path
-    """The model's folder."""
-    stored: Stored
-    """What the folder says of itself."""
-    method: str
-    """The method to load by."""
-    options: Quantization
-    """The options of the config."""
-    device: str
-    """``cpu``, ``cuda``, ``cuda:1``."""
-    dtype: torch.dtype
-    """The one compute dtype."""
-    attention: str
-    """Attention implementation, ``auto`` for the library's choice."""
-    trust_remote_code: bool
-    """Whether the model's own code may run."""
-    tensors: Mapping[str, Header]
-    """Headers of the safetensors files."""
-
-
 def load_model(request: Request) -> Any:
     """Load the model of `request`, quantized. Whatever the library raises passes through."""
-    loader = _LOADERS.get(request.method, _plain)
-    return loader(request)
+    return _LOADERS[request.method](request)
 
 
 def _arguments(request: Request, **more: Any) -> dict[str, Any]:
@@ -74,12 +50,15 @@ def _arguments(request: Request, **more: Any) -> dict[str, Any]:
 def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    place = str(folder or request.folder)
-    return AutoModelForCausalLM.from_pretrained(place, **_arguments(request, **more))
-
-
-def _plain(request: Request) -> Any:
-    return _from_pretrained(request)
+    with conversions_named(request):
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(folder or request.folder),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and then refused with the names
+            **_arguments(request, **more),
+        )
+    check_complete(found, request, model)
+    return model
 
 
 def _skipped(options: Quantization) -> list[str] | None:
@@ -271,6 +250,8 @@ def _gguf(request: Request) -> Any:
 
 
 _LOADERS: dict[str, Callable[[Request], Any]] = {
+    "none": _from_pretrained,
+    "compressed-tensors": _from_pretrained,
     "bnb-int8": _bnb_int8,
     "bnb-nf4": _bnb_4bit,
     "bnb-fp4": _bnb_4bit,

@@ -17,7 +17,16 @@ import torch
 from harness.errors import ModelError
 from harness.quantize.formats import Header
 
-__all__ = ["Census", "census", "disk_census", "gguf_census", "run_once", "weight_bytes"]
+__all__ = [
+    "Census",
+    "census",
+    "disk_census",
+    "gguf_census",
+    "linear_modules",
+    "matrix_sizes",
+    "run_once",
+    "weight_bytes",
+]
 
 _STATE_KEEPERS = frozenset({"QuantState", "MatmulLtState"})  # bitsandbytes keeps scales in these, outside of parameters
 _DISK_QUANTIZED = frozenset({"I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2", "I4", "U4"})
@@ -42,7 +51,7 @@ class Census:
 
 def census(model: Any) -> Census:
     """Count the linear modules of a model, and what the quantized ones store."""
-    linear = dict(_linear_modules(model))
+    linear = dict(linear_modules(model))
     quantized = {name: module for name, module in linear.items() if _is_quantized(module)}
     counted = quantized or linear
     weights = sum(_weights(module) for module in counted.values())
@@ -59,14 +68,15 @@ def census(model: Any) -> Census:
     )
 
 
-def _linear_modules(model: Any) -> Iterator[tuple[str, Any]]:
+def linear_modules(model: Any) -> Iterator[tuple[str, Any]]:
+    """Give the modules that multiply by a matrix, with their names."""
     for name, module in model.named_modules():
-        if not any(module.children()) and _sizes(module) and any(True for _ in _tensors(module)):
+        if not any(module.children()) and matrix_sizes(module) and any(True for _ in _tensors(module)):
             yield name, module
 
 
-def _sizes(module: Any) -> tuple[int, int] | None:
-    """Inputs and outputs of a module that multiplies by a matrix, None for any other."""
+def matrix_sizes(module: Any) -> tuple[int, int] | None:
+    """Give the inputs and outputs of a module that multiplies by a matrix, None for any other."""
     sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if type(module).__name__ == "Conv1D":  # GPT-2's linear layer, stored transposed
         sizes = getattr(module, "nx", None), getattr(module, "nf", None)
@@ -76,7 +86,7 @@ def _sizes(module: Any) -> tuple[int, int] | None:
 
 
 def _weights(module: Any) -> int:
-    inputs, outputs = _sizes(module) or (0, 0)
+    inputs, outputs = matrix_sizes(module) or (0, 0)
     return inputs * outputs
 
 
@@ -171,7 +181,7 @@ def disk_census(model: Any, tensors: Mapping[str, Header]) -> Census:
         module_name, _, own = name.rpartition(".")
         if own != "bias":
             by_module.setdefault(module_name, []).append(header)
-    linear = {name: _weights(module) for name, module in _linear_modules(model)}
+    linear = {name: _weights(module) for name, module in linear_modules(model)}
     quantized = {
         name: weights
         for name, weights in linear.items()
@@ -192,7 +202,7 @@ def gguf_census(model: Any, file: Path) -> Census:
             quantized += 1
             weights += int(tensor.n_elements)
             stored += int(tensor.n_bytes)
-    return _decompressed(model, len(dict(_linear_modules(model))), quantized, weights, stored)
+    return _decompressed(model, len(dict(linear_modules(model))), quantized, weights, stored)
 
 
 def _decompressed(model: Any, linear: int, quantized: int, weights: int, stored: int) -> Census:
@@ -218,12 +228,21 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
         if arguments and isinstance(arguments[0], torch.Tensor) and arguments[0].is_floating_point():
             seen.add(str(arguments[0].dtype).removeprefix("torch."))
 
-    hooks = [module.register_forward_pre_hook(look) for _, module in _linear_modules(model)]
+    hooks = [module.register_forward_pre_hook(look) for _, module in linear_modules(model)]
     try:
         with torch.no_grad():
             token = torch.ones((1, 1), dtype=torch.long, device=model.device)
             logits = model(input_ids=token, use_cache=False).logits
-    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, ImportError, OSError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        ImportError,
+        OSError,
+    ) as error:
         raise ModelError(f"{what}: loaded, but cannot answer: {_first_line(error)}") from error
     finally:
         for hook in hooks:
