@@ -22,7 +22,7 @@ PACKAGE = ROOT / "harness"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "judge", "run", "quantize"),  # of these packages the first file says only what is in them
     # the nouns
-    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded", "redaction"),
+    ("records", "judge.verdicts", "judge.evidence", "sanitize", "seeded", "redaction", "stops"),
     # what people type, pure functions on arrays, small tools
     (
         "config*",
@@ -69,6 +69,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "judge.averages",
         "judge.choice_probability",
         "judge.signals",
+        "judge.unusable",
         "judge.decisions",
         "judge.planning",
         "judge.planning_events",

@@ -70,6 +70,8 @@ class StratumNumbers:
     """Its share of traffic, relative to the other strata."""
     levels: Mapping[str, str]
     """Axis to level, where all its items have the same."""
+    unusable: str = ""
+    """Why the baseline's answers say nothing of what it can do, see `harness.judge.unusable`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _unjudged(one: StratumNumbers) -> Decision:
 def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
     """Say why a stratum neither passed nor failed, and what would decide it."""
     if look.floor_p is not None and not look.floor_p < look.floor_level:
-        reason = (
+        reason = one.unusable or (
             f"the baseline's {look.baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
             f"than the margin {one.margin:g}, so no damage could be seen"
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.config import Experiment, Policy
 from harness.errors import Incomplete, UsageError
-from harness.judge import choice_probability, compare, gate
+from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.finished import CONTROL, FinishedRun, experiment_of, read_run, variant_names
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Rules
@@ -171,6 +171,8 @@ def judge(directory: RunDir, overrides: Mapping[str, Any] | None = None) -> Judg
         raise Incomplete(f"{directory.path}: there are no answers: give `quantcliff run` again")
     control = _outcomes(run, CONTROL) if run.experiment.execution.control else None
     material = compare.compare(baseline, [side for side in sides.values() if side], rules, control=control)
+    answers = run.directory.all_results(run.experiment.baseline.name)
+    material = unusable.noted(material, unusable.unusable_strata(run.items, answers))
     judgement = gate.judge(
         material,
         rules,
@@ -255,7 +257,8 @@ def baseline_signals(directory: RunDir) -> list[Signal]:
     run = read_run(directory)
     name = run.experiment.baseline.name
     rules = Rules.from_experiment(run.experiment)
-    return signals(run.items, _scores(run, name), _right(run, name), rules)
+    found = unusable.unusable_strata(run.items, run.directory.all_results(name))
+    return signals(run.items, _scores(run, name), _right(run, name), rules, found)
 
 
 def write(directory: RunDir, judgement: Judgement) -> list[Path]:

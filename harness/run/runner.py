@@ -22,6 +22,7 @@ from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import choice_probability, judging
 from harness.judge.finished import CONTROL
 from harness.judge.planning import Unit
+from harness.judge.unusable import unusable_strata
 from harness.privacy import Keeper
 from harness.proof import check_candidate
 from harness.quantize.calibration import calibration_overlap
@@ -123,6 +124,14 @@ class _Run:
             needed = [(variant, self._needed(variant, own, undecided)) for variant in self._variants()]
             for place, (variant, units) in enumerate(needed):
                 self._variant(variant, units, self._untraced(needed[1:]) if place == 0 else set())
+                if (look, place) == (1, 0):
+                    self._say_unusable(variant.name)
+
+    def _say_unusable(self, name: str) -> None:
+        """Say which strata the baseline's answers cannot measure, before any candidate is asked."""
+        found = unusable_strata(self.plan.items, self.directory.all_results(name))
+        for (key, stratum), sentence in found.items():
+            self.progress.note(f"{key}/{stratum} is not measured: {sentence}")
 
     def baseline(self) -> None:
         """Answer all items with the baseline."""
