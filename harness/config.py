@@ -18,6 +18,7 @@ from harness.config_schema import (
     CHECKPOINT_METHODS,
     METHODS,
     RESERVED,
+    RESERVED_SLICES,
     Execution,
     Experiment,
     Policy,
@@ -28,6 +29,7 @@ from harness.config_schema import (
     Variant,
     suggestion,
 )
+from harness.config_text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 __all__ = [
@@ -48,24 +50,6 @@ __all__ = [
 ]
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
-    seen: set[object] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            msg = f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice; keep one"
-            raise yaml.YAMLError(msg)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def load(path: Path) -> Experiment:
     """Read and validate a config file. Raises ConfigError with every problem."""
     return parse(_mapping_in(path), str(path))
@@ -74,13 +58,17 @@ def load(path: Path) -> Experiment:
 def _mapping_in(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            read = file.read(LARGEST + 1)
+        if len(read) > LARGEST:
+            raise ConfigError(str(path), [Problem("", f"is longer than {LARGEST:,} bytes, the most that is read")])
+        text = read.decode("utf-8")
     except OSError as error:
         raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [Problem("", f"is not UTF-8 text: {error.reason}")]) from error
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        data = read_mapping(text)
     except yaml.YAMLError as error:
         raise ConfigError(str(path), [Problem("", f"is not YAML: {error}")]) from error
     if data is None:
@@ -215,6 +203,9 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
             text = f"{spec.key!r} is taken by slices[{seen[spec.key]}]: give one of them a label"
             problems.append(Problem(f"slices[{index}].label", text))
         seen.setdefault(spec.key, index)
+        if spec.key in RESERVED_SLICES:
+            text = f"{spec.key!r} is the name of the average over all slices: give the slice another label"
+            problems.append(Problem(f"slices[{index}].label", text))
     if experiment.sampling.samples > 1 and experiment.sampling.temperature == 0:
         text = f"{experiment.sampling.samples} samples at temperature 0 are all the same: raise the temperature"
         problems.append(Problem("sampling.samples", text))

@@ -18,8 +18,10 @@ from harness.thinking import Thinking
 __all__ = [
     "CHECKPOINT_METHODS",
     "METHODS",
+    "MOST_ITEMS",
     "NAMED",
     "RESERVED",
+    "RESERVED_SLICES",
     "Execution",
     "Experiment",
     "Policy",
@@ -61,6 +63,12 @@ CHECKPOINT_METHODS = frozenset({"gptq", "auto-gptq", "awq", "compressed-tensors"
 
 RESERVED = frozenset({"items", "shards", "control"})
 """Names that a variant must not have, because the run directory uses them."""
+
+RESERVED_SLICES = frozenset({"all", "all, by traffic"})
+"""Names that a slice must not have, because averages over all slices have them."""
+
+MOST_ITEMS = 1_000_000
+"""At most so many items, strata or combinations of levels in a slice: more is a slip of the pen."""
 
 NAMED = 12
 """At most so many known names in a suggestion."""
@@ -204,7 +212,7 @@ class SliceSpec(_Strict):
     """Axis to the levels to make or keep."""
     split_by: tuple[str, ...] | None = None
     """The axes whose cells are strata; the slice's own choice unless said, ``[]`` for one stratum."""
-    items: int = Field(default=100, ge=1)
+    items: int = Field(default=100, ge=1, le=MOST_ITEMS)
     """Items per stratum."""
     margin: Margin | None = None
     """Largest tolerated drop; `policy.margin` unless said."""

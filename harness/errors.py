@@ -11,6 +11,7 @@
     │   ├── Incomplete        exit 4   results are missing; the message names which
     │   ├── NotComparable     exit 4   the two sides were not measured the same way
     │   ├── ModelError        exit 4   a model or tokenizer that does not load or is not what was asked for
+    │   │   └── NoSuchModel   exit 2   a name or path that is no model
     │   ├── BackendMissing    exit 4   a quantization method whose package or device is not there
     │   └── NonFinite         exit 4   a model answered with NaN or infinity; names the item
     └── Interrupted           exit 4   the user stopped the run; the message says how to continue
@@ -30,6 +31,7 @@ __all__ = [
     "Incomplete",
     "Interrupted",
     "ModelError",
+    "NoSuchModel",
     "NonFinite",
     "NotComparable",
     "Problem",
@@ -114,6 +116,12 @@ class NotComparable(RunError):
 
 class ModelError(RunError):
     """A model or tokenizer that does not load, or is not what was asked for."""
+
+
+class NoSuchModel(ModelError):
+    """A name or path that is no model; the message says what is there."""
+
+    exit_code = ExitCode.USAGE
 
 
 class BackendMissing(RunError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.seeded import Draw
+from harness.strata import cue
 
 __all__ = ["ANSWER_ROOM", "Ruler", "book", "filled", "ruler", "sentence"]
 
@@ -71,7 +72,7 @@ class Ruler:
     """Counts the tokens of a question as the model will read it."""
 
     whole: Callable[[str], int]
-    """Tokens of a user's message, chat template and system message included."""
+    """Tokens of a user's message, chat template and system message, or the cue for the answer, included."""
     plain: Callable[[str], int]
     """Tokens of a piece of text alone."""
 
@@ -94,11 +95,11 @@ def ruler(metadata: Mapping[str, Any]) -> Ruler:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     asked = metadata.get("chat_template", "auto")
     template = bool(tokenizer.chat_template) if asked == "auto" else bool(asked)
-    system = metadata.get("system")
+    system, ending = metadata.get("system"), cue(metadata)
 
     def whole(text: str) -> int:
         if not template:
-            return len(tokenizer.encode(text, verbose=False))
+            return len(tokenizer.encode(text + ending, verbose=False))
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": text})
         written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -17,6 +17,7 @@ from lm_eval.api.instance import Instance
 from harness.engine import Usage
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
+from harness.stops import cut_at_stops
 
 __all__ = ["LmEvalEngine"]
 
@@ -104,11 +105,12 @@ class LmEvalEngine:
     def _texts(self, items: Sequence[Item], settings: Settings, sample: int) -> Iterator[Response]:
         if settings.temperature > 0:
             self._notes.append(f"{self._name} draws its own random numbers: samples are not paired between variants")
-        requests = [
-            Instance("generate_until", dict(item.doc), (item.prompt, _arguments(item, settings)), sample)
-            for item in items
-        ]
-        texts = self._lm.generate_until(requests, disable_tqdm=True)
+        texts = self._generated([(item, item.stop) for item in items], settings, sample)
+        # White space at the beginning never ends an answer: such items are asked again without white space that stops.
+        again = [at for at, item in enumerate(items) if not texts[at].strip() and any(map(str.isspace, item.stop))]
+        kept = [(items[at], tuple(one for one in items[at].stop if one.strip())) for at in again]
+        for at, text in zip(again, self._generated(kept, settings, sample), strict=True):
+            texts[at] = cut_at_stops(text, items[at].stop)
         for item, text in zip(items, texts, strict=True):
             ids = self._encode(text, special=False) or []
             prompt = self._count(item) or item.prompt_tokens
@@ -116,6 +118,14 @@ class LmEvalEngine:
             self._output_tokens += len(ids)
             finish = "length" if len(ids) >= item.max_tokens > 0 else "eos"
             yield Generation(item.id, text, tuple(ids), finish, prompt, sample)  # type: ignore[arg-type]
+
+    def _generated(self, asked: Sequence[tuple[Item, tuple[str, ...]]], settings: Settings, sample: int) -> list[str]:
+        """Give the answer to each item, ended by the stop texts beside it."""
+        requests = [
+            Instance("generate_until", dict(item.doc), (item.prompt, _arguments(item, stop, settings)), sample)
+            for item, stop in asked
+        ]
+        return list(self._lm.generate_until(requests, disable_tqdm=True)) if requests else []
 
     def _own_limit(self) -> int:
         said = getattr(self._lm, "max_length", None)
@@ -144,10 +154,10 @@ class LmEvalEngine:
         return max(counts, default=0) or None
 
 
-def _arguments(item: Item, settings: Settings) -> dict[str, Any]:
+def _arguments(item: Item, stop: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Give lm_eval's generation arguments."""
     arguments: dict[str, Any] = {
-        "until": list(item.stop),
+        "until": list(stop),
         "max_gen_toks": item.max_tokens,
         "do_sample": False,
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.digests import WEIGHT_SUFFIXES, tokenizer_digest, weights_digest
-from harness.errors import ModelError
+from harness.errors import ModelError, NoSuchModel
 from harness.smollm2 import smollm2_checkpoint
 
 __all__ = ["context_limit", "loaded_bytes", "resolve", "smollm2_checkpoint", "tokenizer_digest", "weights_digest"]
@@ -36,7 +36,7 @@ def resolve(model: str, revision: str | None = None, *, gguf_file: str | None = 
     if local.exists():
         return _usable(local.absolute())
     if _is_path(model):
-        raise ModelError(f"model {model!r}: there is no such directory.{_near(local)}")
+        raise NoSuchModel(f"model {model!r}: there is no such directory.{_near(local)}")
     return _usable(_from_hub(model, revision, gguf_file))
 
 
@@ -49,13 +49,13 @@ def _usable(folder: Path) -> Path:
         hint = ""
         if folder.suffix == ".gguf":
             hint = f" with `quantization: {{method: gguf, gguf_file: {folder.name}}}`"
-        raise ModelError(f"model {folder} is a file: give its directory, {folder.parent}{hint}")
+        raise NoSuchModel(f"model {folder} is a file: give its directory, {folder.parent}{hint}")
     names = [entry.name for entry in folder.iterdir()]
     if "config.json" not in names and not any(name.endswith(".gguf") for name in names):
         holds = ", ".join(sorted(names)[:6]) or "nothing"
-        raise ModelError(f"model {folder}: no config.json and no .gguf file in it (it holds {holds})")
+        raise NoSuchModel(f"model {folder}: no config.json and no .gguf file in it (it holds {holds})")
     if not any(Path(name).suffix in WEIGHT_SUFFIXES for name in names):
-        raise ModelError(f"model {folder}: no weight file in it (*.safetensors, *.bin or *.gguf)")
+        raise NoSuchModel(f"model {folder}: no weight file in it (*.safetensors, *.bin or *.gguf)")
     return folder
 
 
@@ -82,7 +82,7 @@ def _from_hub(model: str, revision: str | None, gguf_file: str | None) -> Path:
             older = [*_BESIDE_WEIGHTS, "*.bin"]
             folder = Path(snapshot_download(model, revision=revision, allow_patterns=older))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise ModelError(_hub_message(model, revision, error)) from error
+        raise NoSuchModel(_hub_message(model, revision, error)) from error
     return folder
 
 

@@ -15,7 +15,19 @@ from typing import Any
 from harness.records import stratum_name
 from harness.seeded import order
 
-__all__ = ["NONE", "NoItems", "Wanted", "cells", "draw_plan", "level_text", "pick", "stratum_of", "wanted"]
+__all__ = [
+    "NONE",
+    "NoItems",
+    "Wanted",
+    "cells",
+    "cue",
+    "draw_plan",
+    "level_text",
+    "pick",
+    "stratum_of",
+    "wanted",
+    "with_cue",
+]
 
 
 class NoItems(ValueError):
@@ -78,6 +90,26 @@ def wanted(metadata: Mapping[str, Any]) -> Wanted:
     if items < 1:
         raise ValueError(f"{items} items per stratum is none at all")
     return Wanted(int(metadata.get("seed", 0)), items, axes, split_by)
+
+
+def cue(metadata: Mapping[str, Any]) -> str:
+    """Give the line that a prompt ends with if ``chat_template`` in lm_eval's `metadata` is false; else nothing.
+
+    It is the task's own ``cue``, or ``The answer is:``. Without it a base model may continue the question.
+    """
+    return f"\n{metadata.get('cue', 'The answer is:')}" if metadata.get("chat_template") is False else ""
+
+
+def with_cue(docs: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the documents with a cue for the answer at the end of their prompts if there is no chat template.
+
+    A document's own field ``cue``, which is dropped, replaces the task's.
+    """
+    made = []
+    for doc in map(dict, docs):
+        own = {"cue": doc.pop("cue")} if "cue" in doc else {}
+        made.append(doc | {"prompt": doc["prompt"] + cue({**metadata, **own})})
+    return made
 
 
 def cells(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:

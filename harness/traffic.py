@@ -204,6 +204,9 @@ def read_rows(path: Path) -> list[Row]:
 def _row(line: str, number: int, found: list[tuple[int, str]]) -> Row | None:
     try:
         data = json.loads(line, parse_constant=_no_constant)
+    except RecursionError:
+        found.append((number, "is nested too deeply"))
+        return None
     except ValueError as error:
         found.append(
             (number, f"is not JSON: {error.args[0] if not isinstance(error, json.JSONDecodeError) else error.msg}")

@@ -31,6 +31,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "judge.evidence",
         "sanitize",
         "seeded",
+        "stops",
     ),
     # what people type, pure functions on arrays, small tools
     (
@@ -78,6 +79,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "judge.choice_probability",
         "judge.signals",
         "judge.asked",
+        "judge.unusable",
         "judge.decisions",
         "judge.planning",
         "judge.planning_events",

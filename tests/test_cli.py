@@ -182,7 +182,7 @@ def test_an_empty_config_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_model_that_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The baseline's model is needed for everything: exit code 4, the path named."""
-    assert call("run", write(tmp_path, tmp_path / "absent"), "--output", tmp_path) == ExitCode.NOT_COMPARABLE
+    assert call("run", write(tmp_path, tmp_path / "absent"), "--output", tmp_path) == ExitCode.USAGE
     assert "there is no such directory" in capsys.readouterr().err
 
 

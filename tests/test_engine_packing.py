@@ -10,6 +10,7 @@ import pytest
 from lazily import lazy
 
 from harness.errors import ModelError, RunError
+from harness.stops import cut_at_stops
 
 hf_batches = lazy("harness.hf_engine.batches")
 hf_packing = lazy("harness.hf_engine.packing")
@@ -160,6 +161,25 @@ def test_an_answer_is_cut_as_lm_eval_cuts_it(text, stops, expected):
 
     assert hf_text.cut_at_stops(text, stops) == expected
     assert postprocess_generated_text(text, list(stops), None) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("\n 42\nmore", ("\n",), "\n 42"),
+        ("\n\n\n42\n\nmore", ("\n\n",), "\n\n\n42"),
+        (" \t\r\n", (" ", "\n"), " \t\r\n"),
+        ("\ndef f():\n", ("\n", "\ndef "), ""),
+        ("\u3000\n七\n", ("\n",), "\u3000\n七"),
+    ],
+)
+def test_white_space_at_the_beginning_ends_no_answer(text, stops, expected):
+    """Stop texts of white space count from the first other character on; with other characters they count anywhere."""
+    assert cut_at_stops(text, stops) == expected
+    ids = tiny.tokenizer().encode(text)
+    texts = hf_text.Texts(tiny.tokenizer())
+    assert hf_text.StopWatch(texts, stops).stopped(ids) == (expected != text)
+    assert not hf_text.StopWatch(texts, ("\n", "\n\n", " ")).stopped(tiny.tokenizer().encode("\n\n \n"))
 
 
 def test_a_stop_text_is_seen_across_tokens_and_characters():

@@ -10,9 +10,13 @@ import yaml
 from click.testing import CliRunner
 
 from harness.cli import program as cli
+from harness.judge import compare, gate
+from harness.judge.outcomes import build
 from harness.judge.rules import Rules
 from harness.judge.signals import Signal, signals
-from harness.records import Item
+from harness.judge.unusable import noted, unusable_strata
+from harness.records import Generation, Item, Scored
+from harness.tail_events import examine
 
 RULES = Rules.from_flags(margin=0.05)
 
@@ -69,6 +73,57 @@ def test_few_sources_are_noted():
 def test_nothing_answered_is_blind():
     """Unanswered items are no signal."""
     assert look([float("nan")] * 10).blind == ("nothing was answered",)
+
+
+def answers(text: str, finish: str = "stop", target: str = "7", count: int = 10, score: float = 0.0) -> list[Scored]:
+    """So many answers of one text, looked at as the runner does."""
+    found = []
+    for at in range(count):
+        item = Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"t/{at}", target=target)
+        given = Generation(item.id, text, (1,), finish, 3)
+        found.append(Scored(item.id, "", 0, score, {}, given, examine(item, given, score, {}).signs))
+    return found
+
+
+ITEMS = [Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"t/{at}", target="7") for at in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (answers(""), "10 of 10 answers are empty"),
+        (answers("\n\n"), "10 of 10 answers are empty"),
+        (answers("I think that", "length"), "10 of 10 answers are cut at the token limit"),
+        (answers("Hello there"), "10 of 10 answers are without the number asked for"),
+        ([*answers("", count=8), *answers("8")[8:]], "8 of 10 answers are empty"),
+    ],
+)
+def test_answers_that_say_nothing_are_said_to(given, said):
+    """Empty, cut and unparsed answers are named with their number, in place of the floor."""
+    found = unusable_strata(ITEMS, given)
+    assert said in found["s", "a"]
+    (signal,) = signals(ITEMS, {one.item_id: 0.0 for one in given}, {}, RULES, found)
+    assert signal.blind == (f"not measured: {found['s', 'a']}",)
+
+
+def test_wrong_or_right_answers_are_usable():
+    """A wrong number, or an answer that is cut after the right one, is an answer; so are two numbers in ten."""
+    assert unusable_strata(ITEMS, answers("8")) == {}
+    assert unusable_strata(ITEMS, answers("It isn't listed.")) == {}
+    assert unusable_strata(ITEMS, answers("7 and so on", "length", score=1.0)) == {}
+    assert unusable_strata(ITEMS, [*answers("", count=7), *answers("8")[7:]]) == {}
+
+
+def test_the_gate_says_that_nothing_was_measured():
+    """A baseline with empty answers alone: not 'no signal' but what the answers are, in the reasons as well."""
+    ids = [one.id for one in ITEMS]
+    table = [build(name, ids, [0.0] * 10) for name in ("base", "cand")]
+    material = compare.compare(table[0], [table[1]], RULES)
+    (place,) = {(one.slice, one.stratum) for one in material.candidates[0].strata}
+    judgement = gate.judge(noted(material, {place: "10 of 10 answers are empty"}), RULES)
+    (stratum,) = judgement.candidates[0].strata
+    assert (stratum.verdict, stratum.reason, judgement.exit_code) == ("no_signal", "10 of 10 answers are empty", 3)
+    assert "was not measured: 10 of 10" in judgement.candidates[0].reasons[0]
 
 
 def test_check_asks_the_baseline_alone_and_the_run_goes_on_from_there(tiny_llama, tmp_path):

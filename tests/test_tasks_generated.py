@@ -112,6 +112,26 @@ def test_ids_are_unique(folder, file):
     assert len({doc["id"] for doc in made}) == len(made)
 
 
+GENERATING = [
+    *GENERATED,
+    ("multi_hop_math", "chains_worked"),
+    ("structured_output", "to_schema"),
+    ("structured_output", "tool_calls"),
+]
+
+
+@pytest.mark.parametrize(("folder", "file"), GENERATING)
+def test_a_cue_ends_the_prompt_only_without_a_chat_template(folder, file):
+    """With a chat template the documents are those of before; without one only the prompts differ, by a last line."""
+    before, chat = docs(folder, file, items=2), docs(folder, file, items=2, chat_template=True)
+    plain = docs(folder, file, items=2, chat_template=False)
+    assert chat == before
+    for doc, own in zip(before, plain, strict=True):
+        cue = own["prompt"].removeprefix(doc["prompt"] + "\n")
+        assert re.fullmatch(r"(Answer: )?[A-Z][^\n]{9,40}(:|is)", cue)
+        assert own | {"prompt": doc["prompt"]} == doc
+
+
 def test_a_level_more_leaves_the_others_alone():
     """Lists of 12 keys are the same whether or not lists of 5 are asked for beside them."""
     alone = docs("long_context", "lookup", axes={"keys": [12]}, items=6)
@@ -407,3 +427,11 @@ def test_the_example_is_a_real_item(folder, file):
     assert shown["prompt"].split() == first["prompt"].split()
     assert shown["answer"] == first["target"]
     assert shown.get("choices") == first.get("choices")
+
+
+def test_a_text_of_a_length_counts_its_cue(tokenizer):
+    """Without a chat template a needle's text has room for the record that its prompt begins, and ends with it."""
+    own = filled("needle", "context_tokens=512", tokenizer, items=3, chat_template=False)
+    for doc in own:
+        assert doc["prompt"].endswith((" is", "on extension", "with the code"))
+        assert 512 - 200 < len(tokenizer.encode(doc["prompt"])) + 32 <= 512

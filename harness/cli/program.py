@@ -6,8 +6,11 @@ torch. The only place that catches every exception: an unforeseen one must not e
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
+from typing import Any, TextIO
 
 import click
 
@@ -23,7 +26,29 @@ __all__ = ["commands", "main"]
 
 def main() -> None:
     """Run the command line and leave with the exit code that the result means."""
+    sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
     sys.exit(_run(sys.argv[1:]))
+
+
+class _Pipe(io.FileIO):
+    """An output whose reader may leave: what nobody reads any more is dropped, and the command goes on."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes; to nowhere from the first broken pipe on."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
+
+
+def _unbroken(stream: TextIO) -> TextIO:
+    """Give a stream that a closed pipe does not end, so that `quantcliff compare ... | head` keeps its exit code."""
+    raw = _Pipe(stream.fileno(), "w", closefd=False)
+    buffered = stream.isatty() or stream is sys.stderr
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=buffered, write_through=buffered
+    )
 
 
 def _run(arguments: list[str]) -> int:
@@ -34,6 +59,8 @@ def _run(arguments: list[str]) -> int:
         return leaving.exit_code
     except Exception as error:
         return _failed(error)
+    except SystemExit:  # click's exit of 1 for a broken pipe, which would read as "fail"
+        return ExitCode.NOT_COMPARABLE
     except KeyboardInterrupt:
         click.echo("quantcliff: stopped", err=True)
         return ExitCode.NOT_COMPARABLE
@@ -48,9 +75,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return ExitCode.USAGE
-    if isinstance(error, BrokenPipeError):
-        sys.stderr.close()
-    elif isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
         text = f"the package {error.name} is not installed; running models needs pip install 'quantcliff[run]'"
         click.echo(f"quantcliff: {text}", err=True)
     elif isinstance(error, click.Abort):

@@ -9,19 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.errors import ModelError
+from harness.stops import cut_at_stops, stop_begins
 
-__all__ = ["StopWatch", "Texts", "cut_at_stops"]
-
-
-def cut_at_stops(text: str, stops: Sequence[str]) -> str:
-    """Give the text before the first occurrence of any stop text; empty stop texts count for nothing.
-
-    As lm_eval's `postprocess_generated_text` (lm_eval/models/utils.py).
-    """
-    for stop in stops:
-        if stop:
-            text = text.split(stop, maxsplit=1)[0]
-    return text
+__all__ = ["StopWatch", "Texts"]
 
 
 class Texts:
@@ -120,5 +110,5 @@ class StopWatch:
         tail = self._texts.decode(ids[-self._window :], special=True)
         if not any(stop in tail for stop in self._stops):
             return False
-        whole = self._texts.decode(ids, special=True)
-        return any(stop in whole for stop in self._stops)
+        spelled, plain = (self._texts.decode(ids, special=special) for special in (True, False))
+        return any(stop_begins(spelled if stop.strip() else plain, stop) >= 0 for stop in self._stops)

@@ -130,7 +130,7 @@ def _passes(look: Look, margin: float, missing: float) -> bool:
 
 
 def _no_signal(one: StratumNumbers, baseline_mean: float) -> str:
-    return (
+    return one.unusable or (
         f"the baseline's {baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
         f"than the margin {one.margin:g}, so no damage could be seen"
     )

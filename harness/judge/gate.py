@@ -129,7 +129,8 @@ def _candidate(
     ]
     gating = [one for one in strata if one.gating]
     gated = [(one.verdict, one) for one in rates if one.verdict is not None]
-    reasons = [_sentence(one) for word in _GRAVITY for one in gating if one.verdict == word]
+    unusable = {(one.slice, one.stratum) for one in compared.strata if one.unusable}
+    reasons = [_sentence(one, unusable) for word in _GRAVITY for one in gating if one.verdict == word]
     reasons += [_event_sentence(one) for word in _GRAVITY for verdict, one in gated if verdict == word]
     if not gating and not gated:
         reasons.append("no stratum was declared gating, so nothing can pass")
@@ -153,8 +154,9 @@ def _event_sentence(one: TailRate) -> str:
     return f"{one.slice}/{one.stratum} {words.get(str(one.verdict), 'is inconclusive')} by {one.kind}: {one.reason}"
 
 
-def _sentence(one: StratumVerdict) -> str:
-    words = {"fail": "fails", "no_signal": "has no signal", "not_judged": "was not judged"}
+def _sentence(one: StratumVerdict, unusable: set[tuple[str, str]]) -> str:
+    signal = "was not measured" if (one.slice, one.stratum) in unusable else "has no signal"
+    words = {"fail": "fails", "no_signal": signal, "not_judged": "was not judged"}
     text = f"{one.slice}/{one.stratum} {words.get(one.verdict, 'is inconclusive')}"
     if one.reason:
         text += f": {one.reason}"

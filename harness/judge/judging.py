@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.config import Experiment, Policy
 from harness.errors import Incomplete, UsageError
-from harness.judge import choice_probability, compare, gate
+from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, control_items
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Rules
@@ -178,6 +178,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         control_baseline=part if control is not None else None,
         blind=blind,
     )
+    material = unusable.noted(material, unusable.unusable_strata(run.items, run.of(run.experiment.baseline.name)))
     judgement = gate.judge(
         material,
         rules,
@@ -265,7 +266,8 @@ def baseline_signals(run: RunRecord) -> list[Signal]:
     """Say of every stratum whether the baseline's answers could show damage; no candidate is needed."""
     name = run.experiment.baseline.name
     rules = Rules.from_experiment(run.experiment)
-    return signals(run.items, _scores(run, name), _right(run, name), rules)
+    found = unusable.unusable_strata(run.items, run.of(name))
+    return signals(run.items, _scores(run, name), _right(run, name), rules, found)
 
 
 def write(directory: RunDir, judgement: Judgement) -> list[Path]:

@@ -1,6 +1,7 @@
 """What a baseline's own answers say of a stratum: whether damage could be seen there at all.
 
-Three ways to be blind, each found from the baseline alone, before any candidate is asked. Floor: it does not score more
+Three ways to be blind, each found from the baseline alone, before any candidate is asked; where nearly all answers are
+unusable, that is said instead. Floor: it does not score more
 than guessing plus the margin, so it has nothing to lose. Too few informative items: even if every right answer were
 lost, the loss would not be shown. Ceiling without margin: every choice is right and certain, so only gross damage
 would flip one. It knows scores and probabilities, not how they came about.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,17 +56,28 @@ class Signal:
 
 
 def signals(
-    items: Sequence[Item], scores: Mapping[str, float], probabilities: Mapping[str, float], rules: Rules
+    items: Sequence[Item],
+    scores: Mapping[str, float],
+    probabilities: Mapping[str, float],
+    rules: Rules,
+    unusable: Mapping[tuple[str, str], str] | None = None,
 ) -> list[Signal]:
     """Look at every stratum, in the order of the items.
 
     scores: item id to mean score in [0, 1], NaN where unanswered. probabilities: item id to the probability of its
-    right choice. Raises StatisticsError.
+    right choice. unusable: what `harness.judge.unusable` found. Raises StatisticsError.
     """
     places: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         places[item.slice, item.stratum].append(item)
-    return [_signal(place, members, scores, probabilities, rules) for place, members in places.items()]
+    found = [_signal(place, members, scores, probabilities, rules) for place, members in places.items()]
+    why = unusable or {}
+    return [
+        replace(one, blind=(f"not measured: {why[one.slice, one.stratum]}",))
+        if one.blind and (one.slice, one.stratum) in why
+        else one
+        for one in found
+    ]
 
 
 def _signal(

@@ -21,6 +21,7 @@ from harness.devices import usable_cpus
 from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import judging
 from harness.judge.asked import control_items
+from harness.judge.unusable import unusable_strata
 from harness.proof import check_candidate
 from harness.quantize.calibration import calibration_overlap
 from harness.records import Item, Proof, Response, Scored, Settings, to_json
@@ -129,6 +130,8 @@ class _Run:
             needed = self._needed(baseline, units, undecided)
             self._spare(baseline, units, needed)
             self._variant(baseline, needed, self._untraced(waiting))
+            if look == 1:
+                self._say_unusable(baseline.name)
             skips = self.plan.experiment.execution.skip_blind
             blind = judging.not_asked(read_run(self.directory)) if skips else frozenset()
             for variant, wanted in waiting:
@@ -141,6 +144,12 @@ class _Run:
         """Answer all items with the baseline."""
         self.progress.expect(self._cost_of(self.units))
         self._variant(self.plan.experiment.baseline, self.units, set())
+
+    def _say_unusable(self, name: str) -> None:
+        """Say which strata the baseline's answers cannot measure, before any candidate is asked."""
+        found = unusable_strata(self.plan.items, self.directory.all_results(name))
+        for (key, stratum), sentence in found.items():
+            self.progress.note(f"{key}/{stratum} is not measured: {sentence}")
 
     def _cost_of(self, units: Sequence[Unit]) -> int:
         return sum(_tokens(unit, self.samples) for unit in units)

@@ -5,12 +5,14 @@ Pure checks of names against descriptions. Knows configs and the catalogue, not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from harness.config import Experiment, SliceSpec, suggestion
+from harness.config_schema import MOST_ITEMS
 from harness.errors import Problem, UsageError
 from harness.slices.catalogue import SliceInfo, TaskInfo
 from harness.strata import level_text
@@ -67,6 +69,8 @@ def check_spec(spec: SliceSpec, info: SliceInfo, place: str, context_limit: int 
     """Find what is wrong with one slice of ours, by its description alone."""
     problems = _task_problems(spec, info, place)
     notes = [info.note(name) for name in spec.tasks if name in info.tasks] or list(info.notes)
+    if too_many := _count_problems(spec, notes, place):
+        return [*problems, *too_many]
     for axis, levels in spec.axes.items():
         problems += _axis_problems(axis, levels, info, notes, f"{place}.axes")
     known = sorted({axis for note in notes for axis in note.levels} | {"task"})
@@ -116,6 +120,24 @@ def _axis_problems(
         also = " (other whole numbers above 0 are possible)" if is_open else ""
         problems.append(Problem(f"{place}.{axis}", f"{level!r} is no level of {axis}.{suggestion(level, known)}{also}"))
     return problems
+
+
+def _count_problems(spec: SliceSpec, notes: Sequence[TaskInfo], place: str) -> list[Problem]:
+    """Find levels that multiply to more than anyone can ask, before they are multiplied out."""
+    for note in notes:
+        if _left_out(spec, note):
+            continue
+        counts = {axis: len(spec.axes.get(axis, own)) for axis, own in note.levels.items()}
+        split_by = note.split_by if spec.split_by is None else spec.split_by
+        strata = math.prod(counts.get(axis, 1) for axis in split_by)
+        most = max(math.prod(counts.values()), 0 if note.at_most else strata * spec.items)
+        if most > MOST_ITEMS:
+            text = (
+                f"{note.name} would have {strata:,} strata of {spec.items:,} items from {math.prod(counts.values()):,} "
+                f"combinations of levels: at most {MOST_ITEMS:,} are made. Ask for fewer levels or items"
+            )
+            return [Problem(f"{place}.axes" if spec.axes else f"{place}.items", text)]
+    return []
 
 
 def _context_problems(spec: SliceSpec, notes: Sequence[TaskInfo], place: str, limit: int) -> list[Problem]:

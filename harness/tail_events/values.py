@@ -6,13 +6,16 @@ its metrics. They know no engine and run nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 
 from harness.numerals import only_value
 from harness.scoring import stated_number
 
-__all__ = ["from_metrics", "magnitude", "number_of"]
+__all__ = ["from_metrics", "magnitude", "number_of", "unparsed"]
+
+_DECLINES = re.compile(r"\b(?:no|none|not|cannot|unknown|unable)\b|n['\u2019]t\b")
 
 TIMES = 10
 """An answer so many times too large or too small is of the wrong magnitude."""
@@ -39,6 +42,11 @@ def magnitude(text: str, target: Decimal, language: str = "") -> bool:
     if stated is None:
         return False
     return abs(stated) >= TIMES * abs(target) or TIMES * abs(stated) <= abs(target)
+
+
+def unparsed(text: str) -> bool:
+    """Say whether an answer to a question for a number holds none, and does not decline in English either."""
+    return stated_number(text) is None and not _DECLINES.search(text.casefold())
 
 
 def from_metrics(metrics: Mapping[str, float]) -> dict[str, bool]:

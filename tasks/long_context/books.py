@@ -21,7 +21,7 @@ from harness.filler import Ruler, book, filled, ruler
 from harness.numerals import listed
 from harness.scoring import mentions
 from harness.seeded import Draw, order
-from harness.strata import NONE, Wanted, cells, draw_plan, wanted
+from harness.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 BABI = {"1": "qa1_single-supporting-fact", "2": "qa2_two-supporting-facts", "3": "qa3_three-supporting-facts"}
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
@@ -37,18 +37,21 @@ def babi(**metadata: Any) -> Docs:
     stories = {facts: _stories(folder, facts, want.seed) for facts in want.axes["facts"]}
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
     made = [_babi_doc(folder, stories, cell, number, measure, want.seed) for cell, number in plan]
-    return _data(made)
+    return _data(made, metadata)
 
 
 def oneruler(**metadata: Any) -> Docs:
     """Make needles in many languages, bare or in a book of the language; the twin asks for one that is absent."""
     want, folder, measure = _start(metadata)
+    if measure is not None:
+        tags = [_tag(_prompts(folder, language)) for language in want.axes["language"]]
+        measure = ruler(metadata | {"cue": max(tags, key=measure.plain)})
     asked = "language" in (metadata.get("axes") or {})
     chosen = [cell for cell in cells(want.axes) if _possible(folder, cell, needed=asked)]
     if not chosen:
         raise ValueError(f"data_dir {folder!r} holds no book of these languages; context_tokens: [none] needs none")
     plan = draw_plan(chosen, want.split_by, want.items)
-    return _data([_needle_doc(folder, cell, number, measure, want.seed) for cell, number in plan])
+    return _data([_needle_doc(folder, cell, number, measure, want.seed) for cell, number in plan], metadata)
 
 
 def score_babi(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -73,8 +76,8 @@ def _start(metadata: dict[str, Any]) -> tuple[Wanted, str, Ruler | None]:
     return want, str(metadata["data_dir"]), None if bare else ruler(metadata)
 
 
-def _data(docs: list[dict[str, Any]]) -> Docs:
-    return {"test": datasets.Dataset.from_list(docs)}
+def _data(docs: list[dict[str, Any]], metadata: dict[str, Any]) -> Docs:
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def _text(
@@ -196,7 +199,13 @@ def _needle_doc(folder: str, cell: dict[str, str], number: int, measure: Ruler |
     return _document(cell, str(number), name, f"{before}{body}{endings[asked]}", target) | {
         "prefix_group": "" if tokens == NONE else name,
         "chance": 0.0 if absent else 1 / NEEDLES,
+        "cue": _tag(words),
     }
+
+
+def _tag(words: dict[str, str]) -> str:
+    """Give the tag that opens an answer in the language."""
+    return words["answer_numbers"].split()[0]
 
 
 def _ending(words: dict[str, str], noun: str) -> str:

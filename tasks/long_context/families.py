@@ -21,7 +21,7 @@ from harness.filler import ANSWER_ROOM, Ruler, filled, ruler
 from harness.numerals import listed
 from harness.scoring import mentions
 from harness.seeded import Draw
-from harness.strata import NONE, cells, draw_plan, pick, wanted
+from harness.strata import NONE, cells, draw_plan, pick, wanted, with_cue
 
 KEYS = tuple((Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").split())
 INTRO = "Some special numbers are hidden in the text below. Answer the question about them."
@@ -81,9 +81,9 @@ def pairs(**metadata: Any) -> Docs:
     if data_dir := metadata.get("data_dir"):
         asked = "pairs" in (metadata.get("axes") or {})
         docs = [doc for count in want.axes["pairs"] for doc in _published(data_dir, int(count), needed=asked)]
-        return _data(pick(docs, want, "pairs"))
+        return _data(pick(docs, want, "pairs"), metadata)
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
-    return _data([_pairs_doc(want.seed, cell, number) for cell, number in plan])
+    return _data([_pairs_doc(want.seed, cell, number) for cell, number in plan], metadata)
 
 
 def score_numbers(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -102,11 +102,11 @@ def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, Ru
     """Make what is wanted of each cell; `make` is given the seed, a cell, a number and what measures texts."""
     want, measure = wanted(metadata), ruler(metadata)
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
-    return _data([make(want.seed, cell, number, measure) for cell, number in plan])
+    return _data([make(want.seed, cell, number, measure) for cell, number in plan], metadata)
 
 
-def _data(docs: list[dict[str, Any]]) -> Docs:
-    return {"test": datasets.Dataset.from_list(docs)}
+def _data(docs: list[dict[str, Any]], metadata: dict[str, Any]) -> Docs:
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def _several_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -> dict[str, Any]:

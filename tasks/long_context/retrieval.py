@@ -20,7 +20,7 @@ import datasets
 from harness.filler import Ruler, filled, ruler
 from harness.scoring import abstained, only_number
 from harness.seeded import Draw
-from harness.strata import NONE, Wanted, cells, draw_plan, wanted
+from harness.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 DEPTHS = ("start", "middle", "end")
 ABSENT = "not listed"
@@ -52,7 +52,7 @@ def lookup(**metadata: Any) -> dict[str, datasets.Dataset]:
         _lookup_doc(want.seed, cell, number, measure)
         for cell, number in draw_plan(_cells(want), want.split_by, want.items)
     ]
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def chain(**metadata: Any) -> dict[str, datasets.Dataset]:
@@ -63,7 +63,7 @@ def chain(**metadata: Any) -> dict[str, datasets.Dataset]:
         _chain_doc(want.seed, cell, number, measure)
         for cell, number in draw_plan(_cells(want), want.split_by, want.items)
     ]
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -80,7 +80,15 @@ def _check_keys(want: Wanted) -> None:
 
 
 def _ruler(metadata: dict[str, Any], want: Wanted) -> Ruler | None:
-    return None if set(want.axes["context_tokens"]) == {NONE} else ruler(metadata)
+    if set(want.axes["context_tokens"]) == {NONE}:
+        return None
+    cues = (_cue(kind, key) for kind in KINDS for key in KEYS)
+    return ruler(metadata | {"cue": max(cues, key=ruler(metadata).plain)})
+
+
+def _cue(kind: tuple[str, str], key: str) -> str:
+    """Begin the record that a question of this kind asks for."""
+    return f"Answer: {kind[0].partition(' {}.')[0].format(key)}"
 
 
 def _cells(want: Wanted) -> Iterator[dict[str, str]]:
@@ -130,7 +138,7 @@ def _lookup_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler | N
     else:
         near = [record for place, record in enumerate(records) if keys == 1 or _third(place, keys) == depth]
         asked, target = Draw(seed, "asked", name, depth).choice(near)
-    return _document(cell, number, name, text, _question(asked), target, 1 / keys)
+    return _document(cell, number, name, text, KINDS[0], asked, target, 1 / keys)
 
 
 def _needle_doc(
@@ -150,7 +158,7 @@ def _needle_doc(
     text = _text(seed, name, lines, questions, cell["context_tokens"], measure, intro=NEEDLE_INTRO)
     third = DEPTHS.index(depth)
     asked, target = (other[third], ABSENT) if cell["answer"] == "absent" else records[third]
-    return _document(cell, number, name, text, kinds[third][1].format(asked), target, 1 / len(KINDS))
+    return _document(cell, number, name, text, kinds[third], asked, target, 1 / len(KINDS))
 
 
 @lru_cache(maxsize=64)
@@ -203,13 +211,14 @@ def _chain_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler | No
     group = f"{name},{cell['answer']}"  # the twin's text lacks a line, so that the two share no beginning
     text = _text(seed, group, tuple(draw.shuffled(shown)), (_question(asked),), tokens, measure)
     target = ABSENT if absent else str(values[0])
-    made = _document(cell, number, name, text, _question(asked), target, 1 / chains)
+    made = _document(cell, number, name, text, KINDS[0], asked, target, 1 / chains)
     return made if tokens == NONE else made | {"prefix_group": group}
 
 
 def _document(
-    cell: dict[str, str], number: int, name: str, text: str, question: str, target: str, chance: float
+    cell: dict[str, str], number: int, name: str, text: str, kind: tuple[str, str], key: str, target: str, chance: float
 ) -> dict[str, Any]:
+    question = kind[1].format(key)
     place = ",".join(f"{axis}={level}" for axis, level in cell.items())
     return {
         "id": f"{place}/{number}",
@@ -218,6 +227,7 @@ def _document(
         "prefix_group": "" if cell["context_tokens"] == NONE else name,
         "prompt": f"{text}\n\n{question}",
         "question": question,
+        "cue": _cue(kind, key),
         "target": target,
         "chance": 0.0 if cell["answer"] == "absent" else chance,
         "language": "en",

@@ -20,7 +20,7 @@ from babel.numbers import format_decimal
 
 from harness.scoring import mentions, plain
 from harness.seeded import Draw
-from harness.strata import pick, wanted
+from harness.strata import pick, wanted, with_cue
 
 LANGUAGES = {
     "fr": ("Latn", 5), "de": ("Latn", 5), "es": ("Latn", 5), "ar": ("Arab", 5), "ja": ("Jpan", 5), "zh": ("Hans", 5),
@@ -86,14 +86,14 @@ def choose(**metadata: Any) -> dict[str, datasets.Dataset]:
     known = {base["id"]: fact for base, fact in asked}
     kept = pick((base for base, _ in asked), want, "choose", _rank)
     docs = [_choice_doc(want.seed, known[base["id"]], base["direction"]) for base in kept]
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def write(**metadata: Any) -> dict[str, datasets.Dataset]:
     """Make questions to be answered in writing, in the language."""
     want = wanted(metadata)
     docs = [_written_doc(fact) for language in want.axes["language"] for fact in facts(_known(language))]
-    return {"test": datasets.Dataset.from_list(pick(docs, want, "write", _rank))}
+    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, "write", _rank), metadata))}
 
 
 def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 
 from harness.datafiles import find, read_json_lines, read_tsv
-from harness.strata import pick, wanted
+from harness.strata import pick, wanted, with_cue
 
 TOPICS = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
 LETTERS = ("A", "B", "C", "D")
@@ -60,7 +60,7 @@ def _made(
         for row in rows:
             doc = doc_of(row)
             docs.append({**doc, **place, "id": f"{language}/{doc['id']}"})
-    return {"test": datasets.Dataset.from_list(pick(docs, want, name))}
+    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, name), metadata))}
 
 
 def _read(

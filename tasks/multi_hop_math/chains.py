@@ -12,7 +12,7 @@ import datasets
 
 from harness.scoring import announced_number
 from harness.seeded import Draw
-from harness.strata import cells, draw_plan, wanted
+from harness.strata import cells, draw_plan, wanted, with_cue
 
 PEOPLE = ("Tom", "Anna", "Ben", "Maria", "Omar", "Lucy", "Ivan", "Nina", "Paul", "Sara", "Leo", "Emma")
 OTHERS = ("Peter", "Julia", "Karim", "Olga", "Frank", "Rosa", "Henry", "Clara")
@@ -58,7 +58,7 @@ def load(**metadata: Any) -> dict[str, datasets.Dataset]:
         document(want.seed, cell, number, worked=worked)
         for cell, number in draw_plan(cells(want.axes), want.split_by, want.items)
     ]
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

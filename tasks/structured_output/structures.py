@@ -13,7 +13,7 @@ import datasets
 
 from harness.scoring_json import NOT_JSON, fits_schema, json_of, same_value
 from harness.seeded import Draw
-from harness.strata import cells, draw_plan, wanted
+from harness.strata import cells, draw_plan, wanted, with_cue
 
 WORDS = {
     "name": (
@@ -93,7 +93,7 @@ def to_schema(**metadata: Any) -> dict[str, datasets.Dataset]:
     docs = [
         _json_doc(want.seed, cell, number) for cell, number in draw_plan(cells(want.axes), want.split_by, want.items)
     ]
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def tool_calls(**metadata: Any) -> dict[str, datasets.Dataset]:
@@ -102,7 +102,7 @@ def tool_calls(**metadata: Any) -> dict[str, datasets.Dataset]:
     docs = [
         _call_doc(want.seed, cell, number) for cell, number in draw_plan(cells(want.axes), want.split_by, want.items)
     ]
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -13,7 +13,7 @@ import datasets
 
 from harness.scoring import says_number
 from harness.seeded import Draw
-from harness.strata import cells, draw_plan, pick, wanted
+from harness.strata import cells, draw_plan, pick, wanted, with_cue
 
 SIZES = {"one digit": (1, 9), "two digits": (10, 99), "three digits": (100, 999)}
 
@@ -53,7 +53,7 @@ def additions(**metadata: Any) -> dict[str, datasets.Dataset]:
                 "language": "en",
             }
         )
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def score_addition(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -72,7 +72,7 @@ def groups(**metadata: Any) -> dict[str, datasets.Dataset]:
         gold = draw.below(4)
         article = "an" if names[gold][0] in "aeiou" else "a"
         docs.append(_choice_doc(f"{number}", cell, f"Which of these is {article} {names[gold]}?", choices, gold))
-    return {"test": datasets.Dataset.from_list(docs)}
+    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
 def facts(**metadata: Any) -> dict[str, datasets.Dataset]:
@@ -86,7 +86,7 @@ def facts(**metadata: Any) -> dict[str, datasets.Dataset]:
         doc = _choice_doc(question, {"topic": topic}, question, choices, gold)
         # Not listed in the prompt: a small model knows the answer better than it follows a list.
         docs.append({**doc, "prompt": f"{question} Answer in a few words."})
-    return {"test": datasets.Dataset.from_list(pick(docs, want, "facts"))}
+    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, "facts"), metadata))}
 
 
 def _choice_doc(name: str, cell: dict[str, str], question: str, choices: list[str], gold: int) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""YAML of a size and depth that a person can have written, every key given once and every key text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+__all__ = ["LARGEST", "read_mapping"]
+
+LARGEST = 1 << 18
+"""Bytes of a file."""
+DEEPEST = 32
+"""Lists and mappings inside each other, aliases replaced by what they stand for."""
+MOST = 100_000
+"""Values, aliases replaced by what they stand for."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, or one that is no single value."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
+    seen: set[object] = set()
+    for key_node, _ in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.YAMLError(f"line {line}: a key is a {key_node.id}; write a single word")
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.YAMLError(f"line {line}: the key {key!r} is given twice; keep one")
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_mapping(text: str) -> Any:
+    """Read one YAML document. Raises yaml.YAMLError, with the line, on what is no YAML or breaks a limit."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(_deep(event))
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, {})
+        return loader.construct_document(node)
+    except (ValueError, TypeError, OverflowError) as error:  # a date that does not exist, a number of 5,000 digits
+        raise yaml.YAMLError(f"holds a value that cannot be read: {error}") from error
+    finally:
+        loader.dispose()
+
+
+def _check(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Give the values and the depth below a node; an alias comes after its anchor, so this recurses like the text."""
+    if id(node) in known:
+        size = known[id(node)]
+        if size is None:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: an alias stands inside its own anchor; take it out")
+        return size
+    known[id(node)] = None
+    inner = node.value if isinstance(node, yaml.CollectionNode) else []
+    children = [one for each in inner for one in (each if isinstance(each, tuple) else (each,))]
+    sizes = [_check(one, known) for one in children]
+    count, depth = 1 + sum(one for one, _ in sizes), max((one for _, one in sizes), default=-1) + 1
+    if depth > DEEPEST:
+        raise yaml.YAMLError(_deep(node))
+    if count > MOST:
+        text = f"its aliases stand for more than {MOST:,} values; write out the few that are meant"
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {text}")
+    known[id(node)] = (count, depth)
+    return count, depth
+
+
+def _deep(place: yaml.Event | yaml.Node) -> str:
+    line = getattr(place.start_mark, "line", 0) + 1
+    return f"line {line}: lists and mappings stand more than {DEEPEST} deep inside each other"
