@@ -330,3 +330,24 @@ def test_weights_and_users_who_left_in_a_whole_run(tiny_llama, tmp_path):
     worst = min(one.delta for one in candidate.strata)
     assert worst < averages["all"] == pytest.approx(worst / 2)
     assert averages["all, by traffic"] == pytest.approx(worst / 100)
+
+
+def test_thinking_and_limits_are_in_the_results(tokenizer, tmp_path):
+    """What was thought is not scored and its length is a metric; an answer beyond a limit scores 0 and says so."""
+    rows = [
+        {"id": "n", "prompt": "6 * 7?", "scorer": "numeric", "target": "42"},
+        {"id": "r", "prompt": "Say a.", "scorer": "regex", "target": "^(a+)+$"},
+    ]
+    items = load(tokenizer, write(tmp_path / "t.jsonl", rows))
+
+    def score(name, text, **how):
+        response = Generation(items[name].id, text, (), "eos", 1)
+        return Scorer(list(items.values()), **how).score(items[name], response)
+
+    assert score("n", "Answer: 42") == (1.0, {"score": 1.0})
+    assert score("n", "<think>Answer: 41</think>42") == (1.0, {"score": 1.0, "thinking_characters": 25.0})
+    assert score("n", "<think>Answer: 42") == (0.0, {"score": 0.0, "thinking_characters": 17.0})
+    assert score("n", "<think>Answer: 42", thinking="off")[0] == 1.0
+    assert score("n", "<a>Answer: 41</a>42", thinking=("<a>", "</a>"))[0] == 1.0
+    assert score("r", "aaa") == (1.0, {"score": 1.0})
+    assert score("r", "a" * 40 + "!") == (0.0, {"score": 0.0, "scoring_limit": 1.0})
