@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -267,6 +268,27 @@ class ThinkingMarks(_Strict):
     """After the last one."""
 
 
+_TEMPLATE_TAKEN = frozenset(
+    [
+        "conversation",
+        "messages",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "tools",
+        "documents",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+    ]
+)
+
+
 class Sampling(_Strict):
     """How answers are sampled: one for all variants."""
 
@@ -293,6 +315,19 @@ class Sampling(_Strict):
         """The setting as `harness.thinking.split` takes it."""
         one = self.thinking
         return (one.start, one.end) if isinstance(one, ThinkingMarks) else one
+
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the chat template for all variants, such as ``enable_thinking: false``."""
+    clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as templates read it
+    """The time that chat templates read: one for all prompts, so that a run can be continued on another day."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _not_taken(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_TEMPLATE_TAKEN & set(value)):
+            msg = f"{', '.join(taken)}: set by quantcliff itself; leave it out"
+            raise ValueError(msg)
+        return value
 
 
 class Rehearsal(_Strict):

@@ -57,7 +57,7 @@ def read_mapping(text: str) -> Any:
 
 
 def _check(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Give the values and the depth below a node; an alias comes after its anchor, so this recurses like the text."""
+    """Give the values and the depth below a node. An alias comes after its anchor: this recurses as the text does."""
     if id(node) in known:
         size = known[id(node)]
         if size is None:

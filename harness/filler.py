@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from harness.seeded import Draw
@@ -81,7 +82,8 @@ def ruler(metadata: Mapping[str, Any]) -> Ruler:
     """Make a ruler from lm_eval's metadata: ``tokenizer`` (an object or a name) or ``pretrained`` (a name).
 
     ``chat_template`` (``auto`` unless given) says whether the tokenizer's template is counted in, ``system`` is the
-    system message. Raises ValueError where no tokenizer is named.
+    system message and ``chat`` a function that writes messages (the tokenizer's own unless given). Raises ValueError
+    where no tokenizer is named.
     """
     tokenizer = metadata.get("tokenizer") or metadata.get("pretrained")
     if not tokenizer:
@@ -96,13 +98,14 @@ def ruler(metadata: Mapping[str, Any]) -> Ruler:
     asked = metadata.get("chat_template", "auto")
     template = bool(tokenizer.chat_template) if asked == "auto" else bool(asked)
     system, ending = metadata.get("system"), cue(metadata)
+    chat = metadata.get("chat") or partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
 
     def whole(text: str) -> int:
         if not template:
             return len(tokenizer.encode(text + ending, verbose=False))
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": text})
-        written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        written = chat(messages)
         return len(tokenizer.encode(written, verbose=False))
 
     def plain(text: str) -> int:

@@ -147,6 +147,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "quiet",
         "doctor_models",
         "filler",
+        "slices.templates",
     ),
     "lm_eval": ("slices*", "scoring", "lm_eval_engine", "lm_eval_model"),
     "datasets": ("slices*",),

@@ -19,6 +19,9 @@ __all__ = ["noted", "unusable_strata"]
 NEARLY_ALL = 0.8
 """Share of a stratum's answers from which on they are called unusable."""
 
+LEAST = 5
+"""Answers below which a share says little."""
+
 _FORMS = {
     "empty": "empty",
     "truncated": "cut at the token limit",
@@ -66,7 +69,7 @@ def _form(one: Scored, item: Item) -> str:
 
 
 def _unusable(counts: Counter[str]) -> bool:
-    return counts.total() - counts[""] >= NEARLY_ALL * counts.total()
+    return counts.total() >= LEAST and counts.total() - counts[""] >= NEARLY_ALL * counts.total()
 
 
 def _sentence(counts: Counter[str]) -> str:

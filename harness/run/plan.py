@@ -20,6 +20,7 @@ from harness.judge.planning_events import check_events
 from harness.records import Item, digest
 from harness.run.tracing import plan_tracing
 from harness.slices import load_items
+from harness.slices.items import template_notes
 from harness.store import privacy
 from harness.store.rundir import RunDir
 from harness.store.traces import Tracing
@@ -91,6 +92,9 @@ def make_plan(
     paths, missing = _resolve(experiment)
     base = Path(paths[experiment.baseline.name])
     tokenizer, config = _tokenizer(experiment.baseline, base)
+    experiment = experiment.model_copy(
+        update={"notes": (*experiment.notes, *template_notes(tokenizer, experiment.sampling))}
+    )
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
     power = tuple(power_table(experiment, items))
     if check:

@@ -75,6 +75,7 @@ class SliceBuilder:
             "tokenizer": self.how.tokenizer,
             "chat_template": self.how.template,
             "system": self.how.system,
+            "chat": self.how.chat,
             **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
             **{name: value for name, value in spec.options.items() if name != "metric"},
         }

@@ -13,9 +13,10 @@ from typing import Any
 from harness.config import Sampling
 from harness.errors import UsageError
 from harness.records import Item
+from harness.slices.templates import ChatTemplate
 from harness.strata import level_text, stratum_of
 
-__all__ = ["METRIC_KEY", "Prompting", "counted", "doc_level", "make_item", "prompting"]
+__all__ = ["METRIC_KEY", "Prompting", "counted", "doc_level", "make_item", "prompting", "template_notes"]
 
 METRIC_KEY = "_metric"
 """The key of a document that names the metric which is its score, where the config says."""
@@ -34,22 +35,12 @@ class Prompting:
     """Whether the chat template is applied."""
     system: str | None
     """The system message."""
+    chat_template: ChatTemplate
+    """What writes conversations, if `template`."""
 
     def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
-        """Write a conversation by the template, as `HFLM.apply_chat_template` does."""
-        from jinja2.exceptions import TemplateError
-
-        how = {
-            "tokenize": False,
-            "add_generation_prompt": add_generation_prompt,
-            "continue_final_message": not add_generation_prompt,
-        }
-        try:
-            text: str = self.tokenizer.apply_chat_template(history, **how)
-        except TemplateError:  # a template that takes no system message
-            rest = [message for message in history if message["role"] != "system"]
-            text = self.tokenizer.apply_chat_template(rest, **how)
-        return text
+        """Write a conversation by the template, as `HFLM.apply_chat_template` does; see `ChatTemplate.write`."""
+        return self.chat_template.write(history, answer_next=add_generation_prompt)
 
     def lengths(self, texts: Sequence[str], *, with_choice: bool = False) -> list[int]:
         """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already.
@@ -88,7 +79,14 @@ def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
     """Settle ``auto``: the template is applied where the tokenizer has one ; asking in vain is found elsewhere."""
     has = bool(getattr(tokenizer, "chat_template", None))
     template = has and sampling.chat_template is not False
-    return Prompting(tokenizer, template, sampling.system)
+    chat = ChatTemplate(tokenizer, sampling.chat_template_kwargs, sampling.clock)
+    return Prompting(tokenizer, template, sampling.system, chat)
+
+
+def template_notes(tokenizer: Any, sampling: Sampling) -> list[str]:
+    """Say what a reader of the report must know of the chat template. Raises UsageError if it fails."""
+    how = prompting(tokenizer, sampling)
+    return how.chat_template.notes() if how.template else []
 
 
 def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:

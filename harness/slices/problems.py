@@ -59,6 +59,9 @@ def template_problems(experiment: Experiment, tokenizer: Any, *, used: bool) -> 
     if experiment.sampling.chat_template is True and not getattr(tokenizer, "chat_template", None):
         text = "true, but the baseline's tokenizer has no chat template: write auto or false, or take an instruct model"
         problems.append(Problem("sampling.chat_template", text))
+    if experiment.sampling.chat_template_kwargs and not used:
+        text = "are given, but no chat template is used to read them: leave them out, or use a model that has one"
+        problems.append(Problem("sampling.chat_template_kwargs", text))
     if experiment.sampling.system is not None and not used:
         text = "is given, but no chat template is used to carry it: leave it out, or use a model that has one"
         problems.append(Problem("sampling.system", text))

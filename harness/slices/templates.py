@@ -1,0 +1,169 @@
+"""A chat template, rendered as transformers does, within limits: no message is dropped, and its clock stands still.
+
+A template comes with a model and is code: it may refuse a system message, read the clock, fail, or never end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from harness.errors import UsageError
+
+__all__ = ["ChatTemplate"]
+
+_PROBE = "quantcliff-probe-5b1f"
+_ASKED = {"role": "user", "content": "quantcliff-probe-question"}
+_SECONDS = 20.0
+"""Longest time to write one prompt."""
+_MEMORY = 2 << 30
+"""Bytes that writing one prompt may add to this process."""
+_LARGEST = 1_000_000
+"""Characters that a template may add to its messages."""
+_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    TimeoutError,
+)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a tokenizer with what it is given beside the messages."""
+
+    tokenizer: Any
+    """The baseline's."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """`sampling.chat_template_kwargs`."""
+    clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as transformers takes it
+    """What the template is told that the time is."""
+
+    def write(self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True) -> str:
+        """Write a conversation; without a system role, the system message goes into the first turn of the user.
+
+        Raises UsageError if the template fails, takes too long or writes too much, or leaves a system message out.
+        """
+        keep = all(one["role"] != "system" for one in messages) or self.takes_system
+        return self._render(messages if keep else _merged(messages), answer_next=answer_next)
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template writes system messages; if it writes them nowhere, UsageError."""
+        asked = [{"role": "system", "content": _PROBE}, _ASKED]
+        with contextlib.suppress(UsageError):
+            if _PROBE in self._render(asked):
+                return True
+        if _PROBE not in self._render(_merged(asked)):
+            raise UsageError(
+                "the baseline's chat template writes neither system messages nor the first turn of the user"
+            )
+        return False
+
+    def notes(self) -> list[str]:
+        """Say what a reader of the report must know."""
+        found = []
+        if not self.takes_system:
+            found.append("The chat template has no system role: system messages stand before the user's first turn.")
+        later = ChatTemplate(self.tokenizer, self.arguments, self.clock + timedelta(days=401, hours=7, seconds=61))
+        if later._render([_ASKED]) != self._render([_ASKED]):
+            found.append(f"The chat template reads the clock: in all prompts it is {self.clock} (sampling.clock).")
+        found += [
+            f"The chat template does not read {name!r} (sampling.chat_template_kwargs): it changes nothing."
+            for name in self.arguments
+            if name not in self._variables()
+        ]
+        return found
+
+    def _variables(self) -> set[str]:
+        from jinja2 import meta
+        from transformers.utils import chat_template_utils
+
+        text = self.tokenizer.get_chat_template()
+        environment = chat_template_utils._compile_jinja_template(text).environment  # noqa: SLF001 - its extensions
+        return set(meta.find_undeclared_variables(environment.parse(text)))
+
+    def _render(self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            with _stopped_clock(self.clock), _limits():
+                text: str = self.tokenizer.apply_chat_template(
+                    [dict(one) for one in messages],
+                    tokenize=False,
+                    add_generation_prompt=answer_next,
+                    continue_final_message=not answer_next,
+                    **self.arguments,
+                )
+        except (TemplateError, *_ERRORS) as error:
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UsageError(
+                f"the baseline's chat template fails: {why}. Mend it, or set sampling.chat_template: false"
+            ) from error
+        if len(text) > _LARGEST + 2 * sum(len(one["content"]) for one in messages):
+            raise UsageError(f"the baseline's chat template writes {len(text):,} characters for one prompt: mend it")
+        return text
+
+
+def _merged(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Put the system messages before the first turn of the user."""
+    system = [one["content"] for one in messages if one["role"] == "system"]
+    rest = [one for one in messages if one["role"] != "system"]
+    first = next((at for at, one in enumerate(rest) if one["role"] == "user"), None)
+    if not system or first is None:
+        return list(messages)
+    rest[first] = {**rest[first], "content": "\n\n".join([*system, rest[first]["content"]])}
+    return rest
+
+
+@contextlib.contextmanager
+def _stopped_clock(moment: datetime) -> Iterator[None]:
+    """Within it, `strftime_now` of transformers' templates tells this moment."""
+    from transformers.utils import chat_template_utils
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return moment.replace(tzinfo=tz)
+
+    before = chat_template_utils.datetime
+    chat_template_utils.datetime = Clock
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = before
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    """Within it, time and memory are short; only in the main thread, where signals arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"it takes more than {_SECONDS:.0f} seconds for one prompt")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - once per prompt
+        size = int(file.read().split()[0]) * resource.getpagesize() + _MEMORY
+    handler = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    resource.setrlimit(resource.RLIMIT_AS, (size if soft == resource.RLIM_INFINITY else min(size, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
