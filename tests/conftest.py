@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import lazily
+import processes
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def quick_workers():
+    """Workers are forked from a process that has the libraries loaded: processes of their own all the same."""
+    from harness.run import worker_process
+
+    context = processes.quick()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_process.multiprocessing, "get_context", lambda _: context)
+        yield
 
 
 @pytest.fixture(scope="session")

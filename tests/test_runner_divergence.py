@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,13 @@ from harness.config import parse
 from harness.divergence import summarise
 from harness.errors import ConfigError, StoreError
 from harness.judge import judging, run_evidence
-from harness.run import erasing, runner, worker_process
+from harness.run import erasing, runner
 from harness.run import plan as run_plan
 from harness.run.progress import QuietProgress
 from harness.run.store import RunDir, Shard
 from harness.run.tracing import DivergenceFile, Tracing, divergences, plan_tracing, traces_folder
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_workers() -> Iterator[None]:
-    """Workers start from a process that has the libraries loaded: they are processes of their own all the same."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.quantize", "harness.hf_engine.traces", "transformers.models.llama"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_process.multiprocessing, "get_context", lambda _: context)
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_workers")]
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:
