@@ -16,7 +16,7 @@ SOURCES   := harness tests scripts tasks
 # What was seen when no GPU driver answers; hqq then must not look for a CUDA toolkit.
 HAS_GPU = command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1
 
-.PHONY: help install gptq model demo test coverage test-gpu lint format wheel clean
+.PHONY: help install gptq model demo test test-fast coverage test-gpu lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## What there is to make
@@ -56,11 +56,19 @@ demo: $(MODEL)  ## int8 and int4 against bf16 on a small real model, in minutes,
 	  *) echo "make demo: the demo did not reach a verdict; quantcliff returned $$code."; exit $$code ;; \
 	esac
 
-test: $(MODEL)  ## The whole test suite
-	$(BIN)/python -m pytest
+# A worker for each processor; whole files to a worker, in the order of tests/conftest.py: the longest first.
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
+# The tests start hundreds of interpreters, which must not compile the package again each time.
+test test-fast coverage: export PYTHONDONTWRITEBYTECODE :=
 
-coverage: $(MODEL)  ## The same with coverage, which takes half as long again
-	$(BIN)/python -m pytest --cov --cov-report=term
+test: $(MODEL)  ## The whole test suite, one worker per processor: minutes
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-fast: $(INSTALLED)  ## The tests that need no model, no torch and no five seconds each: under a minute
+	$(BIN)/python -m pytest $(WORKERS) -m "not model and not slow"
+
+coverage: $(MODEL)  ## The whole suite with coverage, which takes half as long again
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term
 
 test-gpu: $(MODEL)  ## Only the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -6,6 +6,7 @@ that the task was given, chat template included, and leave room for the answer. 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -158,12 +159,19 @@ def _made(draw: Draw) -> Iterator[str]:
         yield sentence(draw)
 
 
-def book(text: str, draw: Draw) -> Iterator[str]:
-    """Give a book's sentences, from a random one on and round again without end. Raises ValueError on an empty book."""
+@functools.lru_cache(maxsize=4)
+def _sentences(text: str) -> list[str]:
+    """Divide a book, once for all the items that are made of it."""
     parts = [" ".join(part.split()) for part in _SENTENCE_END.split(text)]
     sentences = [piece for part in parts if part for piece in textwrap.wrap(part, _LINE, break_long_words=True)]
     if not sentences:
         raise ValueError("the book is empty")
+    return sentences
+
+
+def book(text: str, draw: Draw) -> Iterator[str]:
+    """Give a book's sentences, from a random one on and round again without end. Raises ValueError on an empty book."""
+    sentences = _sentences(text)
     start = draw.below(len(sentences))
     return itertools.islice(itertools.cycle(sentences), start, None)
 

@@ -48,11 +48,13 @@ class Draw:
         """Give `count` different items in random order (Fisher and Yates). Raises ValueError where there are fewer."""
         if count > len(items):
             raise ValueError(f"{count} of {len(items)} items cannot be drawn without repeating one")
-        rest = list(items)
+        moved: dict[int, int] = {}  # place to the index that was swapped to it: a range of millions is never a list
+        drawn = []
         for index in range(count):
-            other = index + self.below(len(rest) - index)
-            rest[index], rest[other] = rest[other], rest[index]
-        return rest[:count]
+            other = index + self.below(len(items) - index)
+            drawn.append(items[moved.get(other, other)])
+            moved[other] = moved.get(index, index)
+        return drawn
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """Give all items in random order."""

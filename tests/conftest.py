@@ -8,7 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import lazily
+import processes
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +22,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+# An example may wait for a processor, or be the first to import a library.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<eos>{% endfor %}"
@@ -43,6 +49,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def quick_workers():
+    """Workers are forked from a process that has the libraries loaded: processes of their own all the same."""
+    from harness.run import worker_process
+
+    context = processes.quick()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_process.multiprocessing, "get_context", lambda _: context)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -286,7 +286,7 @@ def test_a_baseline_beside_needs_no_head_that_can_be_written_down(family, tmp_pa
     assert max(max(one.kl) for one in found) > 1e-3
     assert beside.aside > 0
     if family == "llama":
-        assert written.found() == (found, "")
+        tiny.assert_same_divergence(written.found()[0], found)
     else:
         assert written.found() == ((), "the baseline's head cannot be applied apart from its model")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import engine_models as tiny
@@ -55,13 +56,11 @@ def assert_as_said(answers: list[Any], said: dict[str, Any], gap: float = 1e-4) 
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> tuple[Any, Any]:
+def smollm2(smollm2: Path) -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct in float32, with its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from harness.smollm2 import smollm2_checkpoint
-
-    folder = str(smollm2_checkpoint())
+    folder = str(smollm2)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(folder)
 

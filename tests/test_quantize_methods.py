@@ -70,6 +70,15 @@ def test_a_method_quantizes_answers_and_proves_itself(plain, method):
     assert answer.shape == (1, 7)
 
 
+def test_a_method_whose_products_are_wrong_here_is_refused():
+    """torch's product of 8-bit matrices saturates on some processors: there the method that needs it does not work."""
+    ids = torch.randint(-127, 128, (64, 256), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    exact = torch.equal(torch.ops.aten._int_mm(ids, ids.T).double(), ids.double() @ ids.double().T)
+    status = {status.method: status for status in loading.method_status("cpu")}["torchao-int8-dynamic"]
+    assert exact or (not status.works and "saturates" in status.reason)
+    assert not exact or "saturates" not in status.reason
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
 def test_a_stored_format_answers_exactly_what_it_stores(plain, rounded, tmp_path, method):
     """In bf16 the kernels give bit for bit what the plain model with the dequantized weights gives.

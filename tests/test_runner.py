@@ -10,13 +10,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import making
+import processes
 import pytest
 import yaml
 
@@ -29,6 +29,8 @@ from harness.run.progress import QuietProgress
 from harness.store import files as run_files
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
+
+pytestmark = pytest.mark.usefixtures("quick_workers")
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
 
@@ -189,9 +191,8 @@ def test_a_candidate_that_cannot_be_loaded_is_not_judged_and_the_others_are(tiny
     assert "there is no such directory" in judgement.candidates[1].reasons[0]
 
 
-def _start(path: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "harness", "run", str(path), "--output", str(folder), "--quiet"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+def _start(path: Path, folder: Path) -> ForkServerProcess:
+    return processes.start(["run", path, "--output", folder, "--quiet"], folder / "said")
 
 
 def _answers(folder: Path) -> int:
@@ -213,11 +214,11 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
     for _ in range(3):
         process = _start(path, tmp_path)
         goal = min(total - 1, _answers(tmp_path) + 1 + chance.randrange(total // 4))
-        while process.poll() is None and _answers(tmp_path) < goal:
+        while process.exitcode is None and _answers(tmp_path) < goal:
             time.sleep(0.005)
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.exitcode is None, "the run ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.join()
     directory = run(data, tmp_path)
     judge(directory)
     for name in ("int8", "nf4", "bf16", "control"):
@@ -235,11 +236,12 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tiny_llama: Path, tmp_pat
     path = tmp_path / "trial.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     process = _start(path, tmp_path)
-    while process.poll() is None and _answers(tmp_path) < 30:
+    while process.exitcode is None and _answers(tmp_path) < 30:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 4
+    process.join(60)
+    said = (tmp_path / "said").read_bytes()
+    assert process.exitcode == 4
     assert b"finished work is kept" in said
     assert b"give the same command again to continue" in said
     assert b"Traceback" not in said

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import engine_models
 import pytest
 
 from harness.config import parse
 from harness.errors import ConfigError, StoreError
 from harness.judge import judging, run_evidence
 from harness.run import plan as run_plan
-from harness.run import runner, worker_process
+from harness.run import runner
 from harness.run.progress import QuietProgress
 from harness.run.tracing import plan_tracing
 from harness.store import erasing
@@ -24,17 +23,7 @@ from harness.store.rundir import RunDir, Shard
 from harness.store.traces import DivergenceFile, Tracing, divergences, traces_folder
 from harness.store.whole import load_run
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_workers() -> Iterator[None]:
-    """Workers start from a process that has the libraries loaded: they are processes of their own all the same."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.quantize", "harness.hf_engine.traces", "transformers.models.llama"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_process.multiprocessing, "get_context", lambda _: context)
-        yield
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_workers")]
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:
@@ -144,13 +133,16 @@ def test_a_finished_run_given_again_loads_nothing(whole: RunDir, tiny_llama: Pat
 
 
 def test_the_baseline_beside_measures_what_its_traces_do(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
-    """Same answers, same divergence to the last digit, killed halfway or not; its cost says whose memory it was."""
+    """Same answers and divergence, the same bytes if it is killed halfway; its cost says whose memory it was."""
     data = config(tiny_llama)
     data["execution"]["divergence_with"] = "baseline"
     beside = run(data, tmp_path)
     found = written(beside)
     assert len([name for name in found if "/divergence/" in name]) == 3
-    assert found == written(whole)
+    for name, answers in written(whole).items():
+        assert "/divergence/" in name or found[name] == answers
+    for name in ("control", "nf4", "int8"):
+        engine_models.assert_same_divergence(divergences(beside, name)[0], divergences(whole, name)[0])
     notes = run_evidence.evidence(load_run(beside), judging.judge(load_run(beside))).notes
     assert {note.partition(":")[0] for note in notes if "the baseline lay beside" in note} == {"control", "nf4", "int8"}
     path = beside.path / "int8" / "divergence" / "1of1.jsonl"

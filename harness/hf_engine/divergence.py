@@ -226,7 +226,8 @@ def load_traces(path: Path) -> dict[str, Trace]:
     try:
         with safe_open(path, framework="pt") as file:
             names = json.loads((file.metadata() or {})["traces"])
-            hidden = [file.get_tensor(str(number)) for number in range(len(names))]
+            # Copied to where torch puts tensors: some libraries sum in another order where memory is not aligned.
+            hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise StoreError(f"{path}: no traces can be read from it: {error}; run the baseline again") from error
     return {name: Trace(name, tuple(tokens), states) for (name, tokens), states in zip(names, hidden, strict=True)}

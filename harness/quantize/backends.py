@@ -5,6 +5,7 @@ Looks at installed packages, their versions and the device; loads no model and q
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import re
@@ -134,7 +135,20 @@ def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
     if missing:
         wanted = f"'quantcliff[{needs.extra}]'" if needs.extra else "'transformers[kernels]'"
         return MethodStatus(method, works=False, reason=missing, install=f"pip install {wanted}")
+    if method == "torchao-int8-dynamic" and device == "cpu" and not _int8_products_are_exact():
+        reason = "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter"
+        return MethodStatus(method, works=False, reason=reason, install="")
     return MethodStatus(method, works=True, reason=needs.remark, install="")
+
+
+@functools.cache
+def _int8_products_are_exact() -> bool:
+    """Whether torch multiplies large 8-bit numbers right: without VNNI some kernels saturate at 16 bits."""
+    import torch
+
+    large = torch.full((32, 64), 127, dtype=torch.int8)
+    product = torch._int_mm(large, large.T)  # noqa: SLF001 - what torchao itself calls
+    return bool((product == 64 * 127 * 127).all())
 
 
 def _missing(packages: tuple[tuple[str, str, str], ...]) -> str:
