@@ -198,6 +198,8 @@ class Variant(_Strict):
     """A method's name alone, or the method with its options."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    allow_partial: bool = False
+    """Judge a candidate of whose weights less than half are quantized, instead of refusing it."""
 
 
 class SliceSpec(_Strict):

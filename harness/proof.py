@@ -9,7 +9,12 @@ from harness.config import Variant
 from harness.errors import NotComparable
 from harness.records import Proof
 
-__all__ = ["check_candidate", "same_method"]
+__all__ = ["check_candidate", "partly_quantized", "same_method"]
+
+ALMOST_ALL = 0.9
+"""A smaller share of quantized weights is said with the verdict."""
+HALF = 0.5
+"""A smaller one is refused, unless the config allows it."""
 
 _ALIASES = {"auto-gptq": "gptq"}
 
@@ -19,14 +24,22 @@ def same_method(one: str, other: str) -> bool:
     return _ALIASES.get(one, one) == _ALIASES.get(other, other)
 
 
+def partly_quantized(share: float | None) -> str:
+    """Give a sentence if less than nine tenths of the weights in matrices are quantized, else nothing."""
+    if share is None or share >= ALMOST_ALL:
+        return ""
+    return f"only {share:.0%} of the weights in its matrices are quantized"
+
+
 def check_candidate(baseline: Proof, candidate: Proof, variant: Variant) -> None:
     """Raise `NotComparable` where the candidate is not what its config says, or cannot be paired with the baseline.
 
-    All reasons are given at once: nothing quantized though a method is named, another method, another vocabulary,
-    another tokenizer, another compute dtype (allowed only where the dtype is what the candidate is about).
+    All reasons are given at once: nothing or less than half quantized though a method is named, another method,
+    another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype).
     """
     reasons = [
         *_method_reasons(candidate, variant),
+        *_share_reasons(candidate, variant),
         *_vocabulary_reasons(baseline, candidate),
         *_dtype_reasons(baseline, candidate, variant),
     ]
@@ -45,6 +58,19 @@ def _method_reasons(candidate: Proof, variant: Variant) -> list[str]:
             f" {wanted if wanted != 'none' else candidate.method}",
         )
     return reasons
+
+
+def _share_reasons(candidate: Proof, variant: Variant) -> list[str]:
+    share = candidate.quantized_share
+    if candidate.method == "none" or not candidate.quantized_modules or variant.allow_partial:
+        return []
+    if share is None or share >= HALF:
+        return []
+    reason = (
+        f"{partly_quantized(share)}: {candidate.method} does not reach the others (experts that are no linear modules,"
+        " say); set allow_partial: true on the candidate to judge it as it is"
+    )
+    return [reason]
 
 
 def _vocabulary_reasons(baseline: Proof, candidate: Proof) -> list[str]:

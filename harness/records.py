@@ -256,6 +256,9 @@ class Proof:
     """Identity of the tokenizer's behaviour."""
     notes: tuple[str, ...] = ()
     """Sentences that a reader of the report needs (``auto-gptq runs on GPTQModel`` ...)."""
+    quantized_share: float | None = None
+    """Share of the weights in linear and expert matrices that is quantized; embeddings and head are not counted. None
+    in runs that did not record it."""
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -164,8 +164,8 @@ def test_every_shortcut_really_runs_where_the_model_allows_it(family, monkeypatc
     taken: dict[str, int] = {}
     answers: dict[str, dict[str, Any]] = {}
     for name in ("none", "shared", "continuous", "guided"):
-        steps.clear()
         mine = engine(family, shortcuts=name)
+        steps.clear()  # without those of the probe
         drafts = {key: one.token_ids for key, one in answers.get("none", {}).items() if isinstance(one, Generation)}
         answers[name] = {one.item_id: one for one in mine.answer(items, GREEDY, drafts=drafts)}
         read[name], taken[name] = mine.usage().prompt_tokens, len(steps)

@@ -154,7 +154,7 @@ def experts(tmp_path_factory):
     import torch
 
     folder = tmp_path_factory.mktemp("experts")
-    more = {"num_experts": 8, "moe_intermediate_size": 64, "hidden_size": 64, "mlp_only_layers": []}
+    more = {"num_experts": 8, "moe_intermediate_size": 64, "hidden_size": 64, "head_dim": 16, "mlp_only_layers": []}
     make("qwen3_moe", {**tiny.SIZES, **more}).to(torch.bfloat16).save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     return folder
@@ -253,3 +253,77 @@ def test_a_damaged_generation_config_is_refused(plain, tmp_path):
     (folder / "generation_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"generation_config\.json is not JSON"):
         loaded(folder)
+
+
+# -- what is quantized
+
+
+def test_experts_that_a_method_does_not_reach_count(experts):
+    """Experts are 3-D parameters, which bitsandbytes leaves alone: their share is said, and refused unless allowed."""
+    from harness.errors import NotComparable
+    from harness.proof import check_candidate
+
+    plain_proof, proof = loaded(experts).proof, loaded(experts, "bnb-nf4").proof
+    attention = 64 * 16 * (2 * 4 + 2 * 2)  # query and output of 4 heads, key and value of 2
+    routed = 8 * (3 * 64 * 64 + 64)  # three matrices of each expert, and its row in the router
+    assert proof.quantized_share == pytest.approx(attention / (attention + routed), abs=1e-4)
+    assert plain_proof.quantized_share is None
+    variant = Variant(name="nf4", quantization="bnb-nf4")
+    with pytest.raises(NotComparable, match=r"only \d+% of the weights in its matrices.*allow_partial: true"):
+        check_candidate(plain_proof, proof, variant)
+    check_candidate(plain_proof, proof, variant.model_copy(update={"allow_partial": True}))
+
+
+@pytest.mark.parametrize("method", ["bnb-int8", "bnb-nf4", "hqq", "torchao-int8", "quanto-int8"])
+def test_every_matrix_of_a_dense_model_counts(plain, method):
+    """All matrices of the layers are quantized: embeddings and head are not counted."""
+    assert loaded(plain, method).proof.quantized_share == 1.0
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "gguf"])
+def test_every_matrix_of_a_stored_model_counts(plain, tmp_path, method):
+    """Also for those that are decompressed while loading, by what lies on disk."""
+    FORMATS[method](plain, tmp_path)
+    assert loaded(tmp_path, method).proof.quantized_share == 1.0
+
+
+@pytest.mark.parametrize("storage", ["uint8", "bfloat16", "float16", "float32"])
+def test_codes_in_a_tensor_of_any_dtype_are_quantized(plain, tmp_path, storage):
+    """bitsandbytes keeps 4-bit codes in whatever dtype is asked for (FSDP wants bfloat16)."""
+    import torch
+    import transformers
+
+    options = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=getattr(torch, storage)
+    )
+    made = transformers.AutoModelForCausalLM.from_pretrained(plain, dtype=torch.bfloat16, quantization_config=options)
+    shutil.copytree(plain, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    made.save_pretrained(tmp_path / "m")
+    proof = loaded(tmp_path / "m").proof
+    assert (proof.quantized_modules, proof.linear_modules, proof.quantized_share) == (14, 15, 1.0)
+    assert proof.bits_per_weight == pytest.approx(4.5, abs=0.15)
+
+
+def test_the_verdict_says_that_little_is_quantized():
+    """Below nine tenths the share is in the verdict's line and its reasons, whatever the verdict."""
+    from dataclasses import replace
+
+    from making import Cell, judged
+
+    from harness.judge.gate import _with_extras
+    from harness.report.words import headline
+
+    (plain_one,) = judged({"s/a": Cell(400, wrong=40)}).candidates
+    for share, said in ((0.62, "only 62% of the weights in its matrices are quantized"), (0.95, ""), (None, "")):
+        extras = extras_with(plain_one.name, share)
+        one = _with_extras(replace(plain_one), extras)
+        assert (said in headline(one), said in " ".join(one.reasons)) == (True, True)
+        assert ("quantized" in headline(one)) is bool(said)
+
+
+def extras_with(name, share):
+    """What a run says beside the scores: one proof."""
+    from harness.judge.gate import Extras
+
+    return Extras(proofs={name: {"method": "bnb-nf4", "quantized_share": share}})

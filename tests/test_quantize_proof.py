@@ -109,7 +109,9 @@ def test_little_quantized_is_noted(plain):
     skipped = ("q_proj", "k_proj", "v_proj", "up_proj", "gate_proj", "down_proj")
     proof = proof_of("bnb-int8", plain, skip_modules=skipped)
     assert proof.quantized_modules == 2
-    assert any(note.startswith("only ") and "of its parameters are quantized" in note for note in proof.notes)
+    assert any(
+        note.startswith("only ") and "of the weights in its matrices are quantized" in note for note in proof.notes
+    )
 
 
 BASELINE = Proof("none", "Linear", 0, 15, 16.0, 100, 100, "bfloat16", 257, "abc")

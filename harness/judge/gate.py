@@ -19,6 +19,7 @@ from harness.judge.decisions import Decision, decide
 from harness.judge.rules import Rules
 from harness.judge.tail_rates import judge_rates, unheld
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
+from harness.proof import partly_quantized
 from harness.tail_events.pairs import Cell
 
 __all__ = ["Extras", "judge"]
@@ -266,7 +267,10 @@ def _overruled(one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[s
 
 
 def _with_extras(one: CandidateVerdict, extras: Extras) -> CandidateVerdict:
-    return replace(one, cost=extras.costs.get(one.name, {}), proof=extras.proofs.get(one.name, {}))
+    proof = extras.proofs.get(one.name, {})
+    said = partly_quantized(proof.get("quantized_share"))
+    reasons = (said, *one.reasons) if said else one.reasons
+    return replace(one, cost=extras.costs.get(one.name, {}), proof=proof, reasons=reasons)
 
 
 def _notes(comparisons: Comparisons) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from harness.config import Quantization, Variant
 from harness.digests import tokenizer_digest
 from harness.errors import ModelError
-from harness.proof import check_candidate, same_method
+from harness.proof import check_candidate, partly_quantized, same_method
 from harness.quantize.backends import MethodStatus, batch_invariant, method_status, require
 from harness.quantize.formats import Stored, headers, read_json, stored, weight_files
 from harness.quantize.methods import load_model, notes_of
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
-_LITTLE = 0.5
 _GREW = 1.5
 
 # Any: tokenizers and safetensors raise classes of their own, and what is damaged fails in whatever line meets it.
@@ -217,8 +216,8 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         counted = dataclasses.replace(counted, kernel=f"{counted.kernel} (decompressed)")
     if counted.kernel.endswith("(decompressed)"):
         notes.append(_DECOMPRESSED)
-    if counted.quantized and counted.share < _LITTLE:
-        notes.append(f"only {counted.share:.0%} of its parameters are quantized")
+    if request.method != "none":
+        notes += [said] if (said := partly_quantized(counted.share)) else []
     return Proof(
         method="gptq" if request.method == "auto-gptq" else request.method,
         kernel=counted.kernel,
@@ -231,6 +230,7 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         vocabulary=rows,
         tokenizer_digest=tokenizer_digest(tokenizer),
         notes=tuple(notes),
+        quantized_share=None if request.method == "none" else round(counted.share, 4),
     )
 
 

@@ -46,7 +46,7 @@ class Census:
     bits: float
     """Stored bits per weight of the quantized modules, scales and zeros included; of all where none is quantized."""
     share: float
-    """Share of the model's parameters that lies in quantized modules."""
+    """Share of the weights in matrices that is quantized: linear modules and experts, without embeddings and head."""
 
 
 def census(model: Any) -> Census:
@@ -57,14 +57,16 @@ def census(model: Any) -> Census:
     weights = sum(_weights(module) for module in counted.values())
     stored = sum(_stored_bytes(module) for module in counted.values())
     kernels = Counter(_kernel(module) for module in counted.values())
-    elsewhere = _parameters_outside(model, set(map(id, quantized.values())))
-    inside = sum(_weights(module) for module in quantized.values())
+    body = [module for module in quantized.values() if module is not model.get_output_embeddings()]
+    inside, elsewhere = sum(map(_weights, body)), _matrices(model, set(map(id, quantized.values())))
+    codes = sum(_parameters(tensor) for tensor in elsewhere if _is_code(tensor.dtype))  # experts that are quantized
+    whole = inside + sum(map(_parameters, elsewhere))
     return Census(
         linear=len(linear),
         quantized=len(quantized),
         kernel=kernels.most_common(1)[0][0] if kernels else "",
         bits=8 * stored / weights if weights else 0.0,
-        share=inside / (inside + elsewhere) if inside else 0.0,
+        share=(inside + codes) / whole if whole else 0.0,
     )
 
 
@@ -100,6 +102,8 @@ def _kernel(module: Any) -> str:
 
 def _is_quantized(module: Any) -> bool:
     """Whether a module's weights lie in integers or 8-bit floats: at least one bit per weight of it."""
+    if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
+        return True  # bitsandbytes, whose 4-bit codes may lie in a tensor of any dtype
     small = sum(_bytes(tensor) for tensor in _unique(_tensors(module)) if _is_code(tensor.dtype))
     return 8 * small >= _weights(module) > 0
 
@@ -166,9 +170,22 @@ def weight_bytes(model: Any) -> int:
     return sum(_bytes(tensor) for tensor in _unique(t for module in model.modules() for t in _tensors(module)))
 
 
-def _parameters_outside(model: Any, quantized: set[int]) -> int:
-    rest = (tensor for module in model.modules() if id(module) not in quantized for tensor in _tensors(module))
-    return sum(tensor.numel() for tensor in _unique(rest))
+def _matrices(model: Any, without: set[int]) -> list[torch.Tensor]:
+    """The parameters of two and more dimensions, those of experts too; embeddings and head stay out."""
+    out = {id(one) for one in model.modules() if isinstance(one, torch.nn.Embedding)} | without
+    out.add(id(model.get_output_embeddings()))
+    found = (_parameters_of(module) for module in model.modules() if id(module) not in out)
+    return list(_unique(tensor for held in found for tensor in held if tensor.ndim > 1))
+
+
+def _parameters_of(module: Any) -> Iterator[torch.Tensor]:
+    for parameter in module.parameters(recurse=False):
+        yield from _leaves(parameter)
+
+
+def _parameters(tensor: torch.Tensor) -> int:
+    """Weights in a tensor: bytes without a sign hold two of 4 bits."""
+    return tensor.numel() * (2 if tensor.dtype == torch.uint8 else 1)
 
 
 def disk_census(model: Any, tensors: Mapping[str, Header]) -> Census:
@@ -188,7 +205,10 @@ def disk_census(model: Any, tensors: Mapping[str, Header]) -> Census:
         if any(header.dtype in _DISK_QUANTIZED and 8 * header.size >= weights for header in by_module.get(name, ()))
     }
     stored = sum(header.size for name in quantized for header in by_module[name])
-    return _decompressed(model, len(linear), len(quantized), sum(quantized.values()), stored)
+    others = (held for name, held in by_module.items() if name not in linear)  # experts that are put together
+    more = sum(one.size for held in others if any(two.dtype in _DISK_QUANTIZED for two in held) for one in held)
+    weights = sum(quantized.values())
+    return _decompressed(model, len(linear), len(quantized), weights, stored, more * weights // max(stored, 1))
 
 
 def gguf_census(model: Any, file: Path) -> Census:
@@ -205,14 +225,15 @@ def gguf_census(model: Any, file: Path) -> Census:
     return _decompressed(model, len(dict(linear_modules(model))), quantized, weights, stored)
 
 
-def _decompressed(model: Any, linear: int, quantized: int, weights: int, stored: int) -> Census:
-    whole = sum(tensor.numel() for tensor in _unique(t for module in model.modules() for t in _tensors(module)))
+def _decompressed(model: Any, linear: int, quantized: int, weights: int, stored: int, more: int = 0) -> Census:
+    """`more`: quantized weights that lie in no linear module."""
+    whole = sum(map(_parameters, _matrices(model, set())))
     return Census(
         linear=linear,
         quantized=quantized,
         kernel="Linear (decompressed)",
         bits=8 * stored / weights if weights else 0.0,
-        share=weights / whole if whole else 0.0,
+        share=min(1.0, (weights + more) / whole) if whole else 0.0,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
+from harness.proof import partly_quantized
 
 __all__ = [
     "ASCII_SYMBOLS",
@@ -234,9 +235,9 @@ def headline(candidate: CandidateVerdict) -> str:
         return reasons(candidate)
     events = _events(candidate)
     text = _scores_headline(candidate, gating)
-    if candidate.verdict == "pass":
-        return f"{text}; {events}" if events else text
-    return "; ".join(filter(None, (events, text)))
+    partly = partly_quantized(candidate.proof.get("quantized_share"))
+    parts = (text, events, partly) if candidate.verdict == "pass" else (events, text, partly)
+    return "; ".join(filter(None, parts))
 
 
 def _events(candidate: CandidateVerdict) -> str:
