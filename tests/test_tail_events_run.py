@@ -136,7 +136,7 @@ def test_answers_that_nobody_looked_at_never_pass(whole: RunDir, tmp_path: Path)
     shutil.copytree(whole.path, tmp_path / "tails")
     copy = RunDir(tmp_path / "tails")
     for path in copy.path.glob("*/*-1of1.jsonl"):
-        if path.parent.name in ("bf16", "int8", "nf4", "control"):
+        if not path.name.startswith("timings"):
             making.rewrite(path, lambda _, line: [line.pop(key) for key in ("signs", "length")])
     write_manifest(copy)
     judgement = judging.judge(load_run(copy))

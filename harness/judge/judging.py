@@ -131,9 +131,8 @@ def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> frozenset[str]
 def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
     """Refuse a run that lacks an answer to what was asked. Raises Incomplete, naming it."""
     samples = run.experiment.sampling.samples
-    skipped = {
-        (name, unit) for one in run.shards.values() for name, units in one.get("skipped", {}).items() for unit in units
-    }
+    left_out = [one.get("skipped", {}) for one in run.shards.values()]
+    skipped = {(name, unit) for one in left_out for name in one for unit in one[name]}
     for name in run.answers:
         asked = _asked(run, name, blind) if name not in run.failures else frozenset()
         answered = Counter(one.item_id for one in run.of(name))
