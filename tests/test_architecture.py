@@ -100,6 +100,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("run.worker", "lm_eval_model"),
     ("run.worker_process",),
     ("run.plan",),
+    ("run.identity",),
     ("run.runner",),
     ("report.plan",),
     ("cli*",),

@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness import errors, models
+from harness import errors
 from harness.config import Variant
 from harness.devices import usable_cpus
 from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import judging
 from harness.judge.asked import control_items
 from harness.judge.unusable import unusable_strata
-from harness.proof import check_candidate
-from harness.quantize.calibration import calibration_overlap
-from harness.records import Item, Proof, Response, Scored, Settings, to_json
+from harness.records import Item, Response, Scored, Settings
 from harness.run.answer_writer import AnswerWriter
-from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Traces, Working
+from harness.run.identity import accept, record_cost
+from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, Traces, Working
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker_process import Asker, started
@@ -115,7 +114,6 @@ class _Run:
         self.control = execution.control
         self.samples = plan.experiment.sampling.samples
         self.digests = {item.id: item.digest() for item in plan.items}
-        self.proofs: dict[str, Proof] = {}
 
     def all(self) -> None:
         """Go through the looks, and at each through the variants."""
@@ -260,12 +258,12 @@ class _Run:
         log = self.directory.path / variant.name / f"worker-{self.shard}.log"
         with self.keeper.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()
-            self._accept(variant, ready)
+            accept(self.plan, self.directory, variant, ready, self.progress.note)
             files = AnswerFiles(self.directory, variant.name, self.shard)
             with contextlib.closing(files):
                 self._answer(variant, units, known, ask, files)
             usage = ask.close()
-        self._cost(variant.name, ready, usage)
+        record_cost(self.directory, variant.name, self.shard, ready, usage)
 
     def _job(self, variant: Variant, log: Path) -> Job:
         execution, plan = self.plan.experiment.execution, self.plan
@@ -303,45 +301,6 @@ class _Run:
             return None
         beside = self._model(self.plan.experiment.baseline) if traces.tracing.beside else None
         return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased, beside)
-
-    def _accept(self, variant: Variant, ready: Ready) -> None:
-        """Check what was loaded against the baseline and against an earlier part of the run; put it down."""
-        baseline = self.plan.experiment.baseline.name
-        self.proofs[variant.name] = ready.proof
-        against = self.directory.recorded(baseline, "variant.json")
-        measured = self.plan.experiment.execution.rehearsal is None
-        if variant.name != baseline and against is not None and measured:
-            before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
-            check_candidate(before, ready.proof, variant)
-        source = baseline if variant.name == CONTROL else variant.name
-        self._calibrated_on(variant.name, Path(self.plan.paths[source]))
-        identity = {
-            "weights": models.weights_digest(Path(self.plan.paths[source])),
-            "engine": ready.engine_version,
-            "versions": dict(ready.versions),
-            "device": ready.device_name,
-            **({} if ready.threads is None else {"threads": ready.threads}),
-            "proof": to_json(ready.proof),
-        }
-        known = self.directory.recorded(variant.name, "variant.json")
-        record = json.loads(json.dumps(identity))
-        changed = ", ".join(key for key in record if known and key not in _MAY_CHANGE and known.get(key) != record[key])
-        if changed:
-            msg = (
-                f"{self.directory.path / variant.name}: the variant is not what answered before ({changed} changed): "
-                "give another --output, or remove that directory"
-            )
-            raise errors.StoreError(msg)
-        if known is None:
-            self.directory.record(variant.name, "variant.json", identity)
-
-    def _calibrated_on(self, name: str, checkpoint: Path) -> None:
-        """Say which items share a passage with what a checkpoint was calibrated on: they flatter it."""
-        overlaps = calibration_overlap(checkpoint, [item.prompt for item in self.plan.items])
-        if overlaps:
-            ids = [self.plan.items[one.prompt].id for one in overlaps]
-            self.directory.record(name, "calibration.json", {"items": ids})
-            self.progress.note(f"{name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
 
     def _answer(self, variant: Variant, units: Sequence[Unit], known: set[int], ask: Asker, files: AnswerFiles) -> None:
         """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
@@ -392,17 +351,6 @@ class _Run:
         sampling, seed = self.plan.experiment.sampling, self.plan.experiment.seed
         return Settings(sampling.temperature, sampling.top_p, sampling.samples, seed)
 
-    def _cost(self, name: str, ready: Ready, usage: Closed) -> None:
-        """Put down what the variant cost; the largest memory of all its processes."""
-        before = self.directory.recorded(name, f"cost-{self.shard}.json") or {"peak_bytes": 0}
-        cost = {
-            "load_seconds": round(ready.load_seconds, 3),
-            "peak_bytes": max(usage.usage.peak_bytes, before["peak_bytes"]),
-            "notes": list(usage.usage.notes),
-            "device": ready.device_name,
-        }
-        self.directory.record(name, f"cost-{self.shard}.json", cost)
-
     def finish(self, command: str) -> None:
         """Say that this shard is complete; the last one to be so writes the manifest."""
         record = {
@@ -417,10 +365,6 @@ class _Run:
         self.traces.finish()
         if not missing_shards(self.directory):
             write_manifest(self.directory)
-
-
-_MAY_CHANGE = frozenset({"device", "threads"})
-"""What of a variant's identity may change when a run is continued."""
 
 
 def _without(units: Sequence[Unit], keep: Callable[[Item], bool]) -> list[Unit]:

@@ -1,0 +1,80 @@
+"""What a loaded variant was found to be: checked against its baseline and its own earlier part, and recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import models
+from harness.config import Variant
+from harness.errors import StoreError
+from harness.proof import check_candidate
+from harness.quantize.calibration import calibration_overlap
+from harness.records import Proof, to_json
+from harness.run.messages import Closed, Ready
+from harness.run.plan import Plan
+from harness.store.record import CONTROL
+from harness.store.rundir import RunDir, Shard
+
+__all__ = ["accept", "record_cost"]
+
+_MAY_CHANGE = frozenset({"device", "threads"})
+"""What of a variant's identity may change when a run is continued."""
+
+
+def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: Callable[[str], None]) -> None:
+    """Check a loaded variant, and record its identity the first time.
+
+    note: called with a sentence for the person who waits. Raises StoreError if it is not what answered before, and what
+    `harness.proof.check_candidate` raises if it cannot be compared with the baseline.
+    """
+    baseline = plan.experiment.baseline.name
+    against = directory.recorded(baseline, "variant.json")
+    if variant.name != baseline and against is not None and plan.experiment.execution.rehearsal is None:
+        before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
+        check_candidate(before, ready.proof, variant)
+    path = Path(plan.paths[baseline if variant.name == CONTROL else variant.name])
+    _record_calibration(plan, directory, variant.name, path, note)
+    identity = {
+        "weights": models.weights_digest(path),
+        "engine": ready.engine_version,
+        "versions": dict(ready.versions),
+        "device": ready.device_name,
+        **({} if ready.threads is None else {"threads": ready.threads}),
+        "proof": to_json(ready.proof),
+    }
+    known = directory.recorded(variant.name, "variant.json")
+    if known is None:
+        directory.record(variant.name, "variant.json", identity)
+        return
+    record = json.loads(json.dumps(identity))
+    changed = ", ".join(key for key in record if key not in _MAY_CHANGE and known.get(key) != record[key])
+    if changed:
+        raise StoreError(
+            f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from what gave its "
+            "earlier answers. Give another --output, or remove that directory to start again"
+        )
+
+
+def _record_calibration(
+    plan: Plan, directory: RunDir, name: str, checkpoint: Path, note: Callable[[str], None]
+) -> None:
+    """Record which items share a passage with the texts that a checkpoint was calibrated on: they flatter it."""
+    overlaps = calibration_overlap(checkpoint, [item.prompt for item in plan.items])
+    if overlaps:
+        ids = [plan.items[one.prompt].id for one in overlaps]
+        directory.record(name, "calibration.json", {"items": ids})
+        note(f"{name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
+
+
+def record_cost(directory: RunDir, name: str, shard: Shard, ready: Ready, closed: Closed) -> None:
+    """Record what a variant cost in a shard: load time in seconds, and the largest memory of all its processes."""
+    before = directory.recorded(name, f"cost-{shard}.json") or {"peak_bytes": 0}
+    cost = {
+        "load_seconds": round(ready.load_seconds, 3),
+        "peak_bytes": max(closed.usage.peak_bytes, before["peak_bytes"]),
+        "notes": list(closed.usage.notes),
+        "device": ready.device_name,
+    }
+    directory.record(name, f"cost-{shard}.json", cost)
