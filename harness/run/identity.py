@@ -52,8 +52,8 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     changed = ", ".join(key for key in record if key not in _MAY_CHANGE and known.get(key) != record[key])
     if changed:
         raise StoreError(
-            f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from what gave its "
-            "earlier answers. Give another --output, or remove that directory to start again"
+            f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from those of the"
+            " earlier answers. Give another --output, or remove that directory to start again"
         )
 
 
