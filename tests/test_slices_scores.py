@@ -230,7 +230,7 @@ def test_scores_of_public_data_are_lm_evals(task, chat, shared_data):
 
     slice_name, axes, metric = DATA[task]
     tokenizer = conftest.make_tokenizer(100_000)
-    metadata = {"items": 6, "tokenizer": tokenizer, "axes": axes, "data_dir": str(shared_data)}
+    metadata = {"items": 6, "tokenizer": tokenizer, "axes": axes, "data_dir": str(shared_data), "chat_template": chat}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     found = simple_evaluate(
         model=scripted(tokenizer, half_right), tasks=[task], task_manager=manager, bootstrap_iters=0,

@@ -107,7 +107,7 @@ class ChatTemplate:
                     **self.arguments,
                 )
         except (TemplateError, *_ERRORS) as error:
-            why = " ".join(str(error).split())[:200] or type(error).__name__
+            why = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
             raise UsageError(
                 f"the baseline's chat template fails: {why}. Mend it, or set sampling.chat_template: false"
             ) from error
