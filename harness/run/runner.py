@@ -278,7 +278,8 @@ class _Run:
         measured = self.plan.experiment.execution.rehearsal is None
         if variant.name != baseline and against is not None and measured:
             before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
-            check_candidate(before, ready.proof, variant)
+            writes = any(item.kind == "generate" for item in self.plan.items)
+            check_candidate(before, ready.proof, variant, writes=writes)
         source = baseline if variant.name == CONTROL else variant.name
         self._calibrated_on(variant.name, Path(self.plan.paths[source]))
         identity = {
