@@ -16,7 +16,15 @@ from harness.digests import WEIGHT_SUFFIXES, tokenizer_digest, weights_digest
 from harness.errors import ModelError, NoSuchModel
 from harness.smollm2 import smollm2_checkpoint
 
-__all__ = ["context_limit", "loaded_bytes", "resolve", "smollm2_checkpoint", "tokenizer_digest", "weights_digest"]
+__all__ = [
+    "context_limit",
+    "end_token_ids",
+    "loaded_bytes",
+    "resolve",
+    "smollm2_checkpoint",
+    "tokenizer_digest",
+    "weights_digest",
+]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WHOLE_NUMBERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of each
@@ -135,3 +143,14 @@ def context_limit(config: Any) -> int:
         if isinstance(value, int) and 0 < value < _HUB_LIMIT:
             return value
     raise ModelError("the model's config names no context limit (max_position_embeddings)")
+
+
+def end_token_ids(model: Any) -> tuple[int, ...]:
+    """Give the tokens at which a transformers model's own generation ends."""
+    config = getattr(model.config, "text_config", None) or model.config
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if said is None:
+        said = getattr(config, "eos_token_id", None)
+    if said is None:
+        return ()
+    return tuple(int(one) for one in said) if isinstance(said, list | tuple) else (int(said),)

@@ -31,17 +31,19 @@ def partly_quantized(share: float | None) -> str:
     return f"only {share:.0%} of the weights in its matrices are quantized"
 
 
-def check_candidate(baseline: Proof, candidate: Proof, variant: Variant) -> None:
+def check_candidate(baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool = True) -> None:
     """Raise `NotComparable` where the candidate is not what its config says, or cannot be paired with the baseline.
 
     All reasons are given at once: nothing or less than half quantized though a method is named, another method,
-    another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype).
+    another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype),
+    other end tokens (allowed unless it writes answers in free text).
     """
     reasons = [
         *_method_reasons(candidate, variant),
         *_share_reasons(candidate, variant),
         *_vocabulary_reasons(baseline, candidate),
         *_dtype_reasons(baseline, candidate, variant),
+        *(_end_reasons(baseline, candidate) if writes else ()),
     ]
     if reasons:
         raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
@@ -81,6 +83,18 @@ def _vocabulary_reasons(baseline: Proof, candidate: Proof) -> list[str]:
         hint = " (put the baseline's tokenizer.json beside the GGUF file)" if candidate.method == "gguf" else ""
         reasons.append(f"its tokenizer reads texts otherwise than the baseline's{hint}")
     return reasons
+
+
+def _end_reasons(baseline: Proof, candidate: Proof) -> list[str]:
+    """An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights."""
+    sides = [set(one.end_tokens) for one in (baseline, candidate)]
+    if sides[0] == sides[1] or not all(sides):
+        return []
+    reason = (
+        f"its answers end at the tokens {sorted(sides[1])} and the baseline's at {sorted(sides[0])}: give both the same"
+        " eos_token_id in generation_config.json"
+    )
+    return [reason]
 
 
 def _dtype_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> list[str]:

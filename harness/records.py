@@ -259,6 +259,8 @@ class Proof:
     quantized_share: float | None = None
     """Share of the weights in linear and expert matrices that is quantized; embeddings and head are not counted. None
     in runs that did not record it."""
+    end_tokens: tuple[int, ...] = ()
+    """The tokens that end an answer, in ascending order; empty in runs that did not record them."""
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -327,3 +327,23 @@ def extras_with(name, share):
     from harness.judge.gate import Extras
 
     return Extras(proofs={name: {"method": "bnb-nf4", "quantized_share": share}})
+
+
+@pytest.mark.parametrize(("own", "writes", "refused"), [([0, 3], True, False), (3, True, True), (3, False, False)])
+def test_other_end_tokens_are_refused(plain, tmp_path, own, writes, refused):
+    """Answers that end at other tokens differ by their lengths; choices have no end."""
+    from harness.errors import NotComparable
+    from harness.proof import check_candidate
+
+    def ending(name, ends):
+        folder = shutil.copytree(plain, tmp_path / name)
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        return loaded(folder).proof
+
+    baseline, candidate = ending("baseline", [0, 3]), ending("candidate", own)
+    assert {0, 3} <= set(baseline.end_tokens)
+    if refused:
+        with pytest.raises(NotComparable, match=r"answers end at the tokens \[.*3.*\] and the baseline's at \[0, "):
+            check_candidate(baseline, candidate, Variant(name="x"), writes=writes)
+    else:
+        check_candidate(baseline, candidate, Variant(name="x"), writes=writes)

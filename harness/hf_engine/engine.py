@@ -21,9 +21,10 @@ from harness.hf_engine.batches import Budget
 from harness.hf_engine.desk import ALL, Account, Desk, Shortcuts
 from harness.hf_engine.divergence import Watch
 from harness.hf_engine.head import Head
-from harness.hf_engine.model import context_limit, end_token_ids
+from harness.hf_engine.model import context_limit
 from harness.hf_engine.probe import probed
 from harness.hf_engine.text import Texts
+from harness.models import end_token_ids
 from harness.records import Generation, Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]

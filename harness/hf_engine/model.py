@@ -18,7 +18,7 @@ from harness.errors import ModelError
 from harness.hf_engine.head import Head
 from harness.hf_engine.rotary import length_switch
 
-__all__ = ["LanguageModel", "OwnState", "Path", "context_limit", "end_token_ids"]
+__all__ = ["LanguageModel", "OwnState", "Path", "context_limit"]
 
 NO_LIMIT = 2**31 - 1
 
@@ -43,16 +43,6 @@ def context_limit(model: Any, tokenizer: Any) -> int:
             return int(getattr(config, name))
     said = getattr(tokenizer, "model_max_length", None)
     return int(said) if said is not None and said < NO_LIMIT else NO_LIMIT
-
-
-def end_token_ids(model: Any) -> tuple[int, ...]:
-    """Give the tokens at which the model's own generation ends."""
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if said is None:
-        said = getattr(_text_config(model), "eos_token_id", None)
-    if said is None:
-        return ()
-    return tuple(int(one) for one in said) if isinstance(said, list | tuple) else (int(said),)
 
 
 def _layer_types(config: Any) -> set[str]:

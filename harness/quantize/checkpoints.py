@@ -112,7 +112,7 @@ def make_checkpoint(
             _work(job, folder, say)
             _finish(job, folder, calibration, started)
             say("loading it to prove it")
-            proof = _proof(folder, method, device)
+            proof = _read_back(folder, method, device)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"quantizing was interrupted; nothing was written to {out}. Start again to make it"
@@ -263,6 +263,12 @@ def _finish(job: _Job, folder: Path, calibration: Calibration, started: float) -
     (folder / SIDECAR).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _proof(folder: Path, method: str, device: str) -> Proof:
+def _read_back(folder: Path, method: str, device: str) -> Proof:
+    """Load what was written. Raises `ModelError` if it cannot be read whole; nothing is published then."""
     variant = Variant(name="made", model=str(folder), quantization=Quantization(method=method))
-    return load(variant, folder, device=device, dtype="bfloat16").proof
+    try:
+        return load(variant, folder, device=device, dtype="bfloat16").proof
+    except ModelError as error:
+        raise ModelError(
+            f"GPTQModel wrote a checkpoint that cannot be read back, so it was removed: {error}"
+        ) from error

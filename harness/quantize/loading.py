@@ -17,6 +17,7 @@ import torch
 from harness.config import Quantization, Variant
 from harness.digests import tokenizer_digest
 from harness.errors import ModelError
+from harness.models import end_token_ids
 from harness.proof import check_candidate, partly_quantized, same_method
 from harness.quantize.backends import MethodStatus, batch_invariant, method_status, require
 from harness.quantize.formats import Stored, headers, read_json, stored, weight_files
@@ -231,6 +232,7 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         tokenizer_digest=tokenizer_digest(tokenizer),
         notes=tuple(notes),
         quantized_share=None if request.method == "none" else round(counted.share, 4),
+        end_tokens=tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None})),
     )
 
 

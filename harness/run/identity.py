@@ -33,7 +33,8 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     against = directory.recorded(baseline, "variant.json")
     if variant.name != baseline and against is not None and plan.experiment.execution.rehearsal is None:
         before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
-        check_candidate(before, ready.proof, variant)
+        writes = any(item.kind == "generate" for item in plan.items)
+        check_candidate(before, ready.proof, variant, writes=writes)
     path = Path(plan.paths[baseline if variant.name == CONTROL else variant.name])
     _record_calibration(plan, directory, variant.name, path, note)
     identity = {
