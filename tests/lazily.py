@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["lazy", "loads_torch"]
 
-WITHOUT_TORCH = ("pyarrow", "statsmodels", "lm_eval")
+WITHOUT_TORCH = ("pyarrow", "statsmodels", "lm_eval", "scipy", "harness.report")
 
 
 class _Lazy:

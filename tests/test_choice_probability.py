@@ -7,18 +7,20 @@ import io
 
 import numpy as np
 import pytest
+from lazily import lazy
 from making import Cell, side
 from rich.console import Console
-from scipy import special
 
 from harness.judge import choice_probability, compare, gate
 from harness.judge.evidence import Evidence
 from harness.judge.rules import Rules
 from harness.records import ChoiceLogprobs, Generation, Item
-from harness.report.html import html_report
 from harness.report.markdown import markdown_report
 from harness.report.tables import comparisons_csv
 from harness.report.terminal import terminal
+
+special = lazy("scipy.special")
+report_html = lazy("harness.report.html")
 
 
 def item(number: int, target: str = "B", **changes) -> Item:
@@ -113,6 +115,10 @@ def test_reports_and_files_hold_it():
     assert repr(found.delta) in row
     console = Console(width=100, record=True, file=io.StringIO())
     terminal(seen, console, Evidence())
-    for text in (console.export_text(), markdown_report(seen, Evidence()), html_report(seen, Evidence()).html):
+    for text in (
+        console.export_text(),
+        markdown_report(seen, Evidence()),
+        report_html.html_report(seen, Evidence()).html,
+    ):
         assert "robability of the right choice" in text
         assert f"{abs(100 * found.delta):.1f}" in text

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lazily import lazy
 from making import stratum
-from scipy.stats import chi2
 
 from harness import stats
 from harness.importers import ImportOptions, load
 from harness.judge import compare, gate
 from harness.judge.rules import Rules
+
+scipy_stats = lazy("scipy.stats")
 
 RULES = Rules.from_flags(margin=0.02)
 
@@ -54,7 +56,7 @@ def _pair(published, task, baseline, candidate, key="pairwise_diffs"):
 def _mcnemar(one):
     """Chi-square with continuity correction, on the counts that `compare` found."""
     distance = max(abs(one.lost - one.gained) - 1, 0)
-    return float(chi2.sf(distance**2 / (one.lost + one.gained), 1))
+    return float(scipy_stats.chi2.sf(distance**2 / (one.lost + one.gained), 1))
 
 
 PAIRS = [("fp16", "q8_0", 1, 2), ("fp16", "q4_K_M", 27, 19), ("q8_0", "q4_K_M", 27, 18)]

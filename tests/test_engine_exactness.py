@@ -67,7 +67,7 @@ def smollm2(smollm2: Path) -> tuple[Any, Any]:
 
 def real_items(tokenizer: Any) -> list[Item]:
     """Choices on a shared text, and questions with and without the chat template."""
-    story = "The river ran past the mill, and the miller's daughter counted the boats. " * 3
+    story = "The river ran past the mill, and the miller's daughter counted the boats. "
     question = [{"role": "user", "content": "Tom has 12 apples and eats 5. How many are left?"}]
     chat = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
     choices = (" boats", " the miller", " 東京", " sheep in the field")

@@ -15,9 +15,11 @@ import shutil
 
 import pytest
 import report_data
+from lazily import lazy
 
 from harness.judge.evidence import Evidence, TailEvent
-from harness.report.html import html_report
+
+report_html = lazy("harness.report.html")
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -63,10 +65,10 @@ def files(tmp_path_factory):
     late = dataclasses.replace(evidence.flips[0], baseline_text=f"{lines}so yes", candidate_text=f"{lines}so no")
     event = TailEvent("nf4", "repetition", late)
     made = {
-        "usual": html_report(judged, evidence),
-        "hostile": html_report(report_data.hostile(), Evidence(name=report_data.HOSTILE, flips=(hostile,))),
-        "long": html_report(judged, dataclasses.replace(evidence, flips=(late,), tail_events=(event,))),
-        "small": html_report(judged, evidence, text_bytes=8_000),
+        "usual": report_html.html_report(judged, evidence),
+        "hostile": report_html.html_report(report_data.hostile(), Evidence(name=report_data.HOSTILE, flips=(hostile,))),
+        "long": report_html.html_report(judged, dataclasses.replace(evidence, flips=(late,), tail_events=(event,))),
+        "small": report_html.html_report(judged, evidence, text_bytes=8_000),
     }
     for name, page in made.items():
         (folder / f"{name}.html").write_text(page.html, encoding="utf-8")

@@ -15,17 +15,19 @@ from pathlib import Path
 import pytest
 import report_data
 import yaml
+from lazily import lazy
 
 from harness import report
 from harness.judge.evidence import Evidence, FlipPair, TailEvent
 from harness.judge.verdicts import Judgement
-from harness.report import charts as report_charts
 from harness.report import costs, flips
 from harness.report import page as report_page
-from harness.report.html import SIDE_FILE, html_report
 from harness.report.room import PAGE_BYTES
 from harness.report.routing import plans
 from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+
+report_charts = lazy("harness.report.charts")
+report_html = lazy("harness.report.html")
 
 TEMPLATES = Path(report.__file__).parent / "templates"
 
@@ -73,7 +75,7 @@ def judged():
 @pytest.fixture(scope="module")
 def whole(judged):
     """Its page, as text."""
-    return html_report(judged, report_data.evidence(judged)).html
+    return report_html.html_report(judged, report_data.evidence(judged)).html
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def test_a_pass_says_what_it_leaves_out():
         for number, verdict in enumerate(("fail", "fail", "no_signal"))
     ]
     judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
-    text = " ".join(re.sub(r"<[^>]+>", " ", html_report(judged, Evidence()).html).split())
+    text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence()).html).split())
     assert "4 strata are informative and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
 
 
@@ -189,7 +191,7 @@ def test_hostile_text_stays_text():
         provenance={report_data.HOSTILE: {report_data.HOSTILE: report_data.HOSTILE}},
         proofs={report_data.HOSTILE: {"method": report_data.HOSTILE}},
     )
-    text = html_report(report_data.hostile(), evidence).html
+    text = report_html.html_report(report_data.hostile(), evidence).html
     assert not set(text) & {"\x1b", "\x00", "\u202e", "\u2066", "\ud800"}
     text.encode()
     read = Tree(text)
@@ -204,7 +206,7 @@ def test_a_line_of_five_megabytes_is_cut():
     pair = dataclasses.replace(
         report_data.evidence(report_data.judgement()).flips[0], candidate_text="x" * 5_000_000, prompt="y" * 5_000_000
     )
-    text = html_report(report_data.passing(), Evidence(flips=(pair,), name="z" * 5_000_000)).html
+    text = report_html.html_report(report_data.passing(), Evidence(flips=(pair,), name="z" * 5_000_000)).html
     assert len(text) < 300_000
     assert "4,996,000 more characters" in text
 
@@ -230,7 +232,7 @@ def test_twenty_thousand_items_stay_under_six_megabytes():
         for i in range(2_000)
         for name in ("int8", "nf4")
     )
-    page = html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
+    page = report_html.html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
     assert 4_000_000 < len(page.html.encode()) < 6_000_000
     beside = json.loads(page.beside)
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
@@ -257,7 +259,7 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     ]
     judged = report_data.judgement()
     evidence = dataclasses.replace(report_data.evidence(judged), flips=tuple(pairs), tail_events=tuple(events))
-    page = html_report(judged, evidence)
+    page = report_html.html_report(judged, evidence)
     assert 3_500_000 < len(page.html.encode()) < 6_000_000
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
     assert len(inside) + len(json.loads(page.beside)) == 400
@@ -293,7 +295,7 @@ def test_a_late_difference_is_found_and_shown(shared, one, other, before):
     assert found["answer"][found["at"] :] == f"{other} end"
     assert found["baseline"][found["at"] :] == (f"{one} end" if one else "")
     assert found["baseline"].startswith(f"({before:,} characters before) …" if before else shared[:10])
-    page = html_report(report_data.judgement(), Evidence(flips=(pair,))).html
+    page = report_html.html_report(report_data.judgement(), Evidence(flips=(pair,))).html
     marks = re.findall(r"<mark[^>]*>(.*?)</mark>", page.partition('id="flips"')[2])
     assert marks == [one.split(" ")[0] or "▏", other.split(" ")[0]]
 
@@ -301,7 +303,7 @@ def test_a_late_difference_is_found_and_shown(shared, one, other, before):
 def test_gated_tail_events_stand_on_the_card():
     """Failing and undecided rates are listed under what breaks and what is undecided, the worst first."""
     judged = report_data.with_tail_events(report_data.judgement())
-    read = html_report(judged, Evidence()).html.partition('class="card fail"')[2].partition("</article>")[0]
+    read = report_html.html_report(judged, Evidence()).html.partition('class="card fail"')[2].partition("</article>")[0]
     text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", read).split()))
     breaks, _, open_ = text.partition("What breaks")[2].partition("Undecided")
     assert re.match(
@@ -316,10 +318,10 @@ def test_gated_tail_events_stand_on_the_card():
 
 def test_without_evidence_each_section_says_so():
     """A bare judgement still gives a page; what is not there is said, not left blank."""
-    read = Tree(html_report(report_data.passing(), Evidence()).html)
+    read = Tree(report_html.html_report(report_data.passing(), Evidence()).html)
     absent = sum(attributes.get("class") == "absent" for _, attributes in read.elements)
     assert absent == 11
-    empty = Tree(html_report(Judgement("not_judged", 4, {}, ()), Evidence()).html)
+    empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()).html)
     assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 14 - 1
 
 
@@ -569,13 +571,13 @@ def test_file_names_stay_in_the_directory(name):
 def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, monkeypatch):
     """The side file lies beside the page where flips overflow it, and an old one goes when they no longer do."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    (tmp_path / SIDE_FILE).write_text("old")
+    (tmp_path / report_html.SIDE_FILE).write_text("old")
     paths = report.write(tmp_path, judged, report_data.evidence(judged))
     assert {path.name for path in paths} == {
         "report.md", "junit.xml", "report.html", "comparisons.csv", "comparisons.parquet",
         "model-index-int8.yaml", "model-index-nf4.yaml",
     }  # fmt: skip
-    assert not (tmp_path / SIDE_FILE).exists()
+    assert not (tmp_path / report_html.SIDE_FILE).exists()
 
 
 def test_divergence_is_drawn_where_there_are_positions_with_plain_numbers_beside_it():
@@ -597,7 +599,7 @@ def test_choices_have_no_picture_of_their_divergence():
     judged = report_data.judgement()
     evidence = report_data.evidence(judged)
     rows = tuple(dataclasses.replace(one, slice="choices", position="") for one in evidence.divergence)
-    page = html_report(judged, dataclasses.replace(evidence, divergence=rows)).html
+    page = report_html.html_report(judged, dataclasses.replace(evidence, divergence=rows)).html
     section = page[page.index('id="divergence"') : page.index('id="flips"')]
     assert "Choices have no token positions" in section
     assert "<svg" not in section

@@ -7,12 +7,14 @@ import re
 
 import pytest
 import report_data
+from lazily import lazy
 
 from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Judgement
 from harness.report import words
-from harness.report.html import html_report
 from harness.report.traffic import measured, shares
+
+report_html = lazy("harness.report.html")
 
 
 @pytest.mark.parametrize(
@@ -78,17 +80,17 @@ def test_tail_events_hold_a_stratum_back(verdict, passed, sign, open_):
     judgement = dataclasses.replace(judgement, candidates=(one,))
     ((_, (share,)),) = shares(judgement)
     assert (share.passed, share.strata, share.verdict, share.open) == (passed, 2, sign, open_)
-    page = re.sub(r"<[^>]+>", " ", html_report(judgement, Evidence()).html)
+    page = re.sub(r"<[^>]+>", " ", report_html.html_report(judgement, Evidence()).html)
     assert ("not: 2 (wrong_script)" in page) is (verdict != "pass")
 
 
 def test_the_page_answers_in_words():
     """The card's answer, the slice's count, and the strata that are held back."""
-    page = re.sub(r"<[^>]+>", " ", html_report(judged("pass", "fail"), Evidence()).html)
+    page = re.sub(r"<[^>]+>", " ", report_html.html_report(judged("pass", "fail"), Evidence()).html)
     text = " ".join(page.split())
     assert "No: fails 1 of 2 gating strata" in text
     assert "1 of 2 not: 2" in text
-    silent = re.sub(r"<[^>]+>", " ", html_report(judged("no_signal", "no_signal"), Evidence()).html)
+    silent = re.sub(r"<[^>]+>", " ", report_html.html_report(judged("no_signal", "no_signal"), Evidence()).html)
     assert "math &#8709; no signal" in " ".join(silent.split()) or "math ∅ no signal" in " ".join(silent.split())
 
 

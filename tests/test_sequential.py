@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
+from lazily import lazy
 
 from harness.errors import StatisticsError
 from harness.judge.sequential import boundaries, look_p, look_sizes, nominal_alpha, sequential_p, spent
+
+scipy_stats = lazy("scipy.stats")
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lazily import lazy
-from scipy import stats as scipy_stats
 
 from harness.errors import ExitCode, StatisticsError
 from harness.stats import clopper_pearson, mcnemar_exact, mcnemar_midp, tango_interval, tango_test
 from harness.stats.binary import score_limit, score_p
+
+scipy_stats = lazy("scipy.stats")
 
 contingency_tables = lazy("statsmodels.stats.contingency_tables")
 proportion = lazy("statsmodels.stats.proportion")

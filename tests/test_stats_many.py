@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lazily import lazy
-from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
 from harness.stats import benjamini_hochberg, holm, smallest_fail_p, tango_test, tarone_can_reject
+
+scipy_stats = lazy("scipy.stats")
 
 multitest = lazy("statsmodels.stats.multitest")
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lazily import lazy
-from scipy import stats as scipy_stats
 
 from harness.errors import StatisticsError
 from harness.stats import mcnemar_exact
 from harness.stats.units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
+
+scipy_stats = lazy("scipy.stats")
 
 sm = lazy("statsmodels.api")
 
