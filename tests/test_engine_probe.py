@@ -252,3 +252,16 @@ def test_a_divergence_is_measured_across_the_switch():
     list(mine.answer(texts(48), Settings(), watch=comparer))
     assert sorted(comparer.found) == sorted(one.id for one in texts())
     assert all(max(one.kl) < 1e-9 for one in comparer.found.values())
+
+
+@pytest.mark.slow
+def test_llm_int8_keeps_the_way_of_its_model(smollm2):
+    """Its numbers depend on the pass by more than any rounding: that is the method, and no reason for a slower way."""
+    from harness.config import Variant
+    from harness.hf_engine import HFEngine, Shortcuts
+    from harness.quantize.loading import load
+
+    made = load(Variant(name="x", quantization="bnb-int8"), smollm2, device="cpu", dtype="bfloat16")
+    fixed = Shortcuts(continuous=False, guided=False)
+    mine = HFEngine(made.model, made.tokenizer, made.proof, device="cpu", shortcuts=fixed)
+    assert mine.desk.model.path.trees
