@@ -116,7 +116,7 @@ def test_choices_weigh_what_the_model_says_alone(model):
 
     items = tiny.choice_items()
     encode = tiny.tokenizer().encode
-    noise = 2e-3 if model.config.model_type == "xlstm" else 2e-4  # its kernels compute in bf16 inside
+    noise = 2e-2 if model.config.model_type == "xlstm" else 2e-4  # its kernels compute in bf16 inside
     answers = {one.item_id: one for one in engine(model).answer(items, Settings())}
     for item in items:
         if not item.prompt or item.prompt != item.prompt.rstrip():
