@@ -25,6 +25,7 @@ from harness.hf_engine.model import context_limit
 from harness.hf_engine.probe import probed
 from harness.hf_engine.text import Texts
 from harness.models import end_token_ids
+from harness.quantize.backends import batch_invariant as steady_method
 from harness.records import Generation, Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]
@@ -54,7 +55,7 @@ class HFEngine:
         batch_invariant: bool = True,
         shortcuts: Shortcuts = ALL,
     ) -> None:
-        language_model = probed(model, device, invariant=batch_invariant, slots=shortcuts.continuous)
+        language_model = probed(model, device, by_pass=not steady_method(proof.method), slots=shortcuts.continuous)
         path, together = language_model.path, language_model.longest_together
         limit = context_limit(model, tokenizer)
         notes = [f"no beginnings were shared: {path.note}"] if path.note else []
