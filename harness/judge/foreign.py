@@ -32,9 +32,6 @@ def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any])
     UsageError, NotComparable.
     """
     named = [_named(one) for one in candidates]
-    if not options.get("allow_identical"):
-        for name, path in named:
-            _refuse_same(baseline, path, name)
     known = [one.name for one in dataclasses.fields(ImportOptions) if options.get(one.name) not in (None, ())]
     reading = ImportOptions(**{name: options[name] for name in known})
     used = [importers.format_of(path, reading) for path in (baseline, *(path for _, path in named))]
@@ -43,6 +40,9 @@ def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any])
     rules = Rules.from_flags(**flags)
     base = importers.load(baseline, reading, "baseline")
     sides = [importers.load(path, reading, name) for name, path in named]
+    if not options.get("allow_identical"):
+        for name, path in named:
+            _refuse_same(baseline, path, name)
     material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     judgement = gate.judge(
