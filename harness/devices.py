@@ -36,6 +36,9 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
 BFLOAT16_CAPABILITY = (8, 0)
 """CUDA compute capability from which tensor cores multiply bfloat16."""
 
+SLOW_CALL = 0.2
+"""Seconds of one product after which no more of them are timed."""
+
 THREADS_GAIN = 1.1
 """All threads are kept if they are at least this many times as fast as one."""
 
@@ -118,13 +121,14 @@ def bfloat16_speedup() -> float:
 
 
 def _fastest(work: Callable[[], Any], seconds: float) -> float:
-    """The shortest time in seconds of one call, over calls that take `seconds` together, three at least."""
-    work()
+    """The shortest time in seconds of a call, over calls that take `seconds` together: at least three, or one slow."""
     found: list[float] = []
     while len(found) < 3 or math.fsum(found) < seconds:  # noqa: PLR2004 - as the docstring says
         started = time.perf_counter()
         work()
         found.append(time.perf_counter() - started)
+        if found[-1] > SLOW_CALL:
+            break
     return min(found)
 
 

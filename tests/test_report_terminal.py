@@ -78,7 +78,7 @@ def test_a_reader_finds_everything():
         "and 4 more, listed in report.md",
         "about 492 more items would decide it if the rates stay.",
         "bf16 scores 1.0 of 300 items where guessing gives 0.0, so no damage could be seen.",
-        "the baseline against itself, batched otherwise, flipped",
+        "the baseline against itself at another batch size flipped",
         "mean -13.1 points hides 16 strata significantly worse and 0 better",
         "nf4 5.0 106.8 MiB 41.6 % 4.13 522.0 829.7 MiB",
         "The reference was itself restored from a 4-bit file",

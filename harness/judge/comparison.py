@@ -127,7 +127,7 @@ class Comparisons:
     candidates: tuple[Comparison, ...]
     """One each, in the order given."""
     control: Comparison | None = None
-    """The baseline against itself, batched otherwise."""
+    """The baseline against itself at another batch size."""
     control_back: Comparison | None = None
     """The same with the sides swapped: a baseline worse than its own repetition is no better."""
     warnings: tuple[str, ...] = field(default=())

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.judge import answer_pairs, divergence_evidence
+from harness.judge.asked import control_items
 from harness.judge.evidence import Evidence, PowerRow
 from harness.judge.planning import power_table
 from harness.judge.verdicts import Judgement
@@ -62,8 +63,14 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
             for row in power_table(run.experiment, run.items)
         ),
         items_spent=answered,
-        items_planned=len(run.items) * len(names),
+        items_planned=sum(_planned(run, name) for name in names),
     )
+
+
+def _planned(run: RunRecord, name: str) -> int:
+    """Give the items that a variant is asked if nothing is decided early."""
+    share = run.experiment.execution.control
+    return len(run.items) if name != CONTROL or isinstance(share, bool) else len(control_items(run.items, share))
 
 
 def _both_sides(run: RunRecord, names: Sequence[str]) -> dict[str, tuple[list[Scored], list[Scored]]]:

@@ -347,7 +347,7 @@ class Floor:
 
     def __str__(self) -> str:
         """Give the sentence."""
-        text = f"the baseline against itself, batched otherwise, flipped {self.flips} of {self.items:,} items"
+        text = f"the baseline against itself at another batch size flipped {self.flips} of {self.items:,} items"
         if self.worst is not None and self.worst.floor_delta:
             text += f"; the largest difference is {points(self.worst.floor_delta)} points in {place(self.worst)}"
         if self.verdict == "fail":
@@ -368,7 +368,8 @@ def floor(judgement: Judgement) -> Floor | None:
     worst = max(moved, key=lambda one: abs(one.floor_delta or 0.0), default=None)
     flips = sum(one.floor_flips or 0 for one in seen.values())
     verdict = None if judgement.control is None else judgement.control.verdict
-    return Floor(sum(one.n for one in seen.values()), flips, worst, verdict)
+    asked = {} if judgement.control is None else {(one.slice, one.stratum): one.n for one in judgement.control.strata}
+    return Floor(sum(asked.get(place, one.n) for place, one in seen.items()), flips, worst, verdict)
 
 
 def spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
