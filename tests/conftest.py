@@ -205,7 +205,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device; run `make test-gpu` on a machine with one")
 
 
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item):
     """Fails a test that is the first to import torch and has no marker `model`: `make test-fast` would run it."""
+    yield
     if "torch" in sys.modules and not (item.stash[torch_was_there] or item.get_closest_marker("model")):
         pytest.fail("imports torch without the marker `model`")

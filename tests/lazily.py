@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = ["lazy", "loads_torch"]
 
+HELPERS = ("engine_models",)
 WITHOUT_TORCH = ("pyarrow", "statsmodels", "lm_eval", "scipy", "harness.report")
 
 
@@ -29,6 +30,8 @@ def lazy(name: str) -> Any:
 
 
 def loads_torch(module: ModuleType) -> bool:
-    """Say whether a test module has a lazy module that is torch or imports it, or one of another test module's."""
-    found = (value for value in vars(module).values() if isinstance(value, _Lazy))
-    return any(not value._name.startswith(WITHOUT_TORCH) for value in found)
+    """Say whether a test module has a lazy module that is torch or imports it, or uses the engine's helpers."""
+    values = vars(module).values()
+    if any(isinstance(value, _Lazy) and not value._name.startswith(WITHOUT_TORCH) for value in values):
+        return True
+    return any(isinstance(value, ModuleType) and value.__name__ in HELPERS for value in values)
