@@ -172,7 +172,8 @@ LONGEST = (
     "test_cli.py",
     "test_report_html.py",
 )
-MAKES_A_MODEL = {"tiny_llama", "smollm2", "one_thread"}
+# Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.
+LOADS_TORCH = {"tiny_llama", "smollm2", "one_thread", "tokenizer", "lm"}
 torch_was_there = pytest.StashKey[bool]()
 
 
@@ -181,7 +182,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
-        if MAKES_A_MODEL & set(item.fixturenames) or lazily.loads_torch(item.module):
+        if LOADS_TORCH & set(item.fixturenames) or lazily.loads_torch(item.module):
             item.add_marker("model")
 
 

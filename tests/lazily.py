@@ -23,6 +23,12 @@ class _Lazy:
             raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        if attribute == "_name":
+            super().__setattr__(attribute, value)
+        else:  # a patch of the module, not of what stands for it
+            setattr(importlib.import_module(self._name), attribute, value)
+
 
 def lazy(name: str) -> Any:
     """Give what acts as the module of this name. Its public names are read as `module.name`, never at a file's top."""
