@@ -172,7 +172,8 @@ LONGEST = (
     "test_cli.py",
     "test_report_html.py",
 )
-MAKES_A_MODEL = {"tiny_llama", "smollm2", "one_thread"}
+# Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.
+LOADS_TORCH = {"tiny_llama", "smollm2", "one_thread", "tokenizer", "lm"}
 torch_was_there = pytest.StashKey[bool]()
 
 
@@ -181,7 +182,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
-        if MAKES_A_MODEL & set(item.fixturenames) or lazily.loads_torch(item.module):
+        if LOADS_TORCH & set(item.fixturenames) or lazily.loads_torch(item.module):
             item.add_marker("model")
 
 
@@ -205,7 +206,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device; run `make test-gpu` on a machine with one")
 
 
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item):
     """Fails a test that is the first to import torch and has no marker `model`: `make test-fast` would run it."""
+    yield
     if "torch" in sys.modules and not (item.stash[torch_was_there] or item.get_closest_marker("model")):
         pytest.fail("imports torch without the marker `model`")

@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = ["lazy", "loads_torch"]
 
+HELPERS = ("engine_models",)
 WITHOUT_TORCH = ("pyarrow", "statsmodels", "lm_eval", "scipy", "harness.report")
 
 
@@ -22,6 +23,12 @@ class _Lazy:
             raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        if attribute == "_name":
+            super().__setattr__(attribute, value)
+        else:  # a patch of the module, not of what stands for it
+            setattr(importlib.import_module(self._name), attribute, value)
+
 
 def lazy(name: str) -> Any:
     """Give what acts as the module of this name. Its public names are read as `module.name`, never at a file's top."""
@@ -29,6 +36,8 @@ def lazy(name: str) -> Any:
 
 
 def loads_torch(module: ModuleType) -> bool:
-    """Say whether a test module has a lazy module that is torch or imports it, or one of another test module's."""
-    found = (value for value in vars(module).values() if isinstance(value, _Lazy))
-    return any(not value._name.startswith(WITHOUT_TORCH) for value in found)
+    """Say whether a test module has a lazy module that is torch or imports it, or uses the engine's helpers."""
+    values = vars(module).values()
+    if any(isinstance(value, _Lazy) and not value._name.startswith(WITHOUT_TORCH) for value in values):
+        return True
+    return any(isinstance(value, ModuleType) and value.__name__ in HELPERS for value in values)

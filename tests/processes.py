@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -38,6 +39,7 @@ def start(words: Sequence[object], said: Path) -> ForkServerProcess:
 
 def _command(words: list[str], said: Path) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of the tests ignores it, and so do its children
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import io
 import json
+import pickle
 import random
 import re
 from html.parser import HTMLParser
@@ -64,6 +65,24 @@ class Tree(HTMLParser):
             self.scripts.append(data)
         else:
             self.text.append(data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _equal_pictures_are_drawn_once():
+    """The pictures of one judgement are those of the next page about it: drawing them is most of a page's time."""
+    from harness.report.html import _pictures
+
+    drawn = {}
+
+    def once(judgement, evidence, keys):
+        shown = pickle.dumps((judgement, dataclasses.replace(evidence, flips=(), tail_events=())))
+        if shown not in drawn:
+            drawn[shown] = _pictures(judgement, evidence, keys)
+        return drawn[shown]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.report.html._pictures", once)
+        yield
 
 
 @pytest.fixture(scope="module")

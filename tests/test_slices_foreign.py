@@ -152,6 +152,7 @@ def asked(request, found):
     return samples, load_items(experiment(SLICES, chat_template=request.param), tokenizer)
 
 
+@pytest.mark.model
 def test_strata_are_levels_of_the_documents_own_fields(asked):
     """An axis reaches into a document's field; each stratum has the items asked for, and none of another level."""
     _, items = asked
@@ -165,6 +166,7 @@ def test_strata_are_levels_of_the_documents_own_fields(asked):
     assert len({item.cluster for item in items}) == len(items)
 
 
+@pytest.mark.model
 def test_prompts_with_their_examples_are_lm_evals(asked):
     """Though only some documents are asked, each has the examples that lm_eval drew for it among all."""
     samples, items = asked
@@ -182,6 +184,7 @@ def test_prompts_with_their_examples_are_lm_evals(asked):
         assert item.prompt_tokens > 20
 
 
+@pytest.mark.model
 def test_scores_are_lm_evals_filter_by_filter(asked):
     """Each answer has lm_eval's metric under each of the task's filters; the score is the one that is chosen."""
     samples, items = asked

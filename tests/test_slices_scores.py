@@ -221,6 +221,7 @@ def half_right(doc):
     return f"Some steps.\nAnswer: {number + int(hashlib.sha256(doc['id'].encode()).hexdigest(), 16) % 2:,}"
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
 @pytest.mark.parametrize("task", DATA)
 def test_scores_of_public_data_are_lm_evals(task, chat, shared_data):

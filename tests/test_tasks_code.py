@@ -220,6 +220,7 @@ def test_tasks_that_run_code_unconfined_are_refused(name, tokenizer):
         load_items(experiment({"name": name}), tokenizer)
 
 
+@pytest.mark.model
 def test_lm_eval_asks_for_its_own_consent(shared_data):
     """lm_eval's command line runs these tasks only with --confirm_run_unsafe_code, and then scores as here."""
     from lm_eval.evaluator import simple_evaluate
