@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -57,7 +58,7 @@ def test_the_search_finds_the_fastest_batch_size(monkeypatch):
 
     def search(speeds: dict[int, float], start: int) -> tuple[int, list[int]]:
         monkeypatch.setattr(
-            bench_engine_sides,
+            importlib.import_module("bench_engine_sides"),
             "measured",
             lambda run, _: bench_engine_sides.Cost(run(), 0.0, 0),  # type: ignore[arg-type]
         )

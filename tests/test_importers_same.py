@@ -19,6 +19,7 @@ DATE = "2026-03-01T10-00-00.123456"
 
 def _compare(before: Path, after: Path, *more: str) -> int:
     words = ["compare", "--baseline", before, "--candidate", f"c={after}", "--margin", "0.05", "--quiet", *more]
+    words += ["--allow-identical"] if before == after else []
     return cli._run([str(word) for word in words])
 
 
@@ -289,7 +290,7 @@ def test_a_runs_own_comparison_takes_no_option_of_files(tmp_path, capsys):
     (tmp_path / "run.json").write_text("{}")
     for words in (["--cluster", "x"], ["--allow-unmatched", "0.5"], ["--metric", "a"]):
         assert cli._run(["compare", str(tmp_path), *words]) == 2
-        assert f"{words[0]} is for files of other tools" in capsys.readouterr().err
+        assert f"{words[0]}: for files of other tools" in capsys.readouterr().err
     assert _compare(tmp_path, tmp_path) == 2
     assert "is a run of quantcliff" in capsys.readouterr().err
 

@@ -6,11 +6,13 @@ import json
 import shutil
 
 import pytest
+from lazily import lazy
 from random_models import make
 
 from harness.config import Variant
-from harness.doctor_models import FORMATS, plain_model
 from harness.errors import ModelError
+
+doctor_models = lazy("harness.doctor_models")
 
 UP = "model.layers.1.mlp.up_proj"
 
@@ -18,7 +20,7 @@ UP = "model.layers.1.mlp.up_proj"
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A random Llama: hidden 128, two layers, bf16."""
-    return plain_model(tmp_path_factory.mktemp("plain"))
+    return doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
 
 
 def loaded(folder, method="none", **options):
@@ -126,7 +128,7 @@ def test_a_layer_for_speculative_decoding_is_no_error(plain, tmp_path, ahead):
 def test_a_stored_format_that_lacks_a_part_is_refused(plain, tmp_path, method, part):
     """Codes, scales and zeros are tensors like any other."""
     (tmp_path / "whole").mkdir()
-    FORMATS[method](plain, tmp_path / "whole")
+    doctor_models.FORMATS[method](plain, tmp_path / "whole")
     folder = changed(tmp_path / "whole", tmp_path / "m", without(f"{UP}.{part}"))
     with pytest.raises(ModelError, match=rf"not in the checkpoint: {UP}\.{part}"):
         loaded(folder, method)
@@ -191,7 +193,7 @@ def test_a_gguf_tensor_that_is_passed_over_is_refused(plain, tmp_path, monkeypat
         original(self)
 
     monkeypatch.setattr(gguf.GGUFWriter, "write_header_to_file", with_one_more)
-    FORMATS["gguf"](plain, tmp_path)
+    doctor_models.FORMATS["gguf"](plain, tmp_path)
     if refused:
         with pytest.raises(ModelError, match=f"not in the model: {name}"):
             loaded(tmp_path, "gguf")
@@ -283,7 +285,7 @@ def test_every_matrix_of_a_dense_model_counts(plain, method):
 @pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "gguf"])
 def test_every_matrix_of_a_stored_model_counts(plain, tmp_path, method):
     """Also for those that are decompressed while loading, by what lies on disk."""
-    FORMATS[method](plain, tmp_path)
+    doctor_models.FORMATS[method](plain, tmp_path)
     assert loaded(tmp_path, method).proof.quantized_share == 1.0
 
 

@@ -142,7 +142,7 @@ def test_the_baseline_beside_measures_what_its_traces_do(whole: RunDir, tiny_lla
     for name, answers in written(whole).items():
         assert "/divergence/" in name or found[name] == answers
     for name in ("control", "nf4", "int8"):
-        engine_models.assert_same_divergence(divergences(beside, name)[0], divergences(whole, name)[0])
+        engine_models.assert_same_divergence(divergences(beside, name, 1)[0], divergences(whole, name, 1)[0])
     notes = run_evidence.evidence(load_run(beside), judging.judge(load_run(beside))).notes
     assert {note.partition(":")[0] for note in notes if "the baseline lay beside" in note} == {"control", "nf4", "int8"}
     path = beside.path / "int8" / "divergence" / "1of1.jsonl"

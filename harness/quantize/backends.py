@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from dataclasses import dataclass
 
 from harness.config import METHODS
@@ -135,7 +136,9 @@ def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
     if missing:
         wanted = f"'quantcliff[{needs.extra}]'" if needs.extra else "'transformers[kernels]'"
         return MethodStatus(method, works=False, reason=missing, install=f"pip install {wanted}")
-    if method == "torchao-int8-dynamic" and device == "cpu" and not _int8_products_are_exact():
+    # Asked without torch, this says what is installed; whoever loads or proves a method has loaded torch.
+    known = "torch" in sys.modules
+    if known and method == "torchao-int8-dynamic" and device == "cpu" and not _int8_products_are_exact():
         reason = "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter"
         return MethodStatus(method, works=False, reason=reason, install="")
     return MethodStatus(method, works=True, reason=needs.remark, install="")
