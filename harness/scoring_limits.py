@@ -46,8 +46,8 @@ def note(limit: str) -> None:
 
 
 @contextlib.contextmanager
-def limited(seconds: float = SECONDS) -> Iterator[None]:
-    """Raise OverLimit if what is inside takes longer. An outer limit goes on counting."""
+def limited() -> Iterator[None]:
+    """Raise OverLimit if what is inside takes longer than `SECONDS`. An outer limit goes on counting."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -56,7 +56,7 @@ def limited(seconds: float = SECONDS) -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, _late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again and again, in case a scorer swallows the first
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.5)  # again and again, in case a scorer swallows the first
     try:
         yield
     finally:

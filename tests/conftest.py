@@ -13,6 +13,8 @@ import lazily
 import processes
 import pytest
 
+from harness.devices import usable_cpus
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # One thread for each worker, set before anything imports torch: two workers with two threads each on two processors
@@ -187,11 +189,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """As many workers as processors that this process may use, by affinity and by the quota of its control group."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    allowed, period = quota.read_text(encoding="ascii").split() if quota.is_file() else ("max", "1")
-    return max(1, min(16, count, count if allowed == "max" else int(allowed) // int(period)))
+    """One more than the CPUs that this process may use: tests often wait for a process of their own."""
+    return min(16, usable_cpus() + 1)
 
 
 @pytest.hookimpl(tryfirst=True)

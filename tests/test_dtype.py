@@ -70,6 +70,7 @@ def test_a_slow_bfloat16_is_warned_of(tiny_llama, monkeypatch):
     assert not planned(config(tiny_llama, dtype="bfloat16"))[1]
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_run_that_is_continued_elsewhere_keeps_its_dtype(tiny_llama, device_takes, tmp_path):
     """Begun where float32 is native, it goes on in float32 where bfloat16 is, and computes in it."""
     device_takes("float32")

@@ -226,14 +226,18 @@ def test_executions_do_not_disturb_each_other():
 
 def test_an_interrupted_execution_leaves_nothing():
     """Ctrl-C in the middle of an execution ends its processes (the check is the fixture's)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
     def interrupted():
         with _Pair(Program("while True: pass", TESTS), Limits()) as pair:
             assert pair._follow(("tests", "solution"), 60)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_what_is_in_force_is_recorded():
