@@ -195,10 +195,10 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
 
     if asked is not None:
         torch.set_num_threads(asked)
-        return f"{asked} CPU thread(s), as execution.threads or the earlier part of the run says"
+        return ""
     most = limit_threads()
     if most == 1:
-        return "1 CPU thread: no more may be used"
+        return ""
     kind = getattr(torch, dtype)
     left, right = torch.ones(16, 1024, dtype=kind), torch.ones(1024, 2048, dtype=kind)
     seconds = {}
@@ -208,7 +208,9 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
     gain = seconds[1] / seconds[most]
     threads = most if gain >= THREADS_GAIN else 1
     torch.set_num_threads(threads)
-    return f"{threads} of {most} usable CPU threads: all were {gain:.2g} times as fast as one when it was loaded"
+    if threads == most:
+        return ""
+    return f"one of {most} usable CPU threads is used: all were {gain:.2g} times as fast as one when it was loaded"
 
 
 def _mean(work: Callable[[], Any], seconds: float) -> float:

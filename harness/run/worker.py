@@ -162,7 +162,7 @@ def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str, in
 
     note = settle_threads(job.model.dtype, job.threads)
     engine = _engine(job.model, job)
-    engine.desk.account.notes.append(note)
+    engine.desk.account.notes.extend([note] if note else [])
     tracer = _tracer(engine, job)
     keep_freed_memory()
     return engine, tracer, _device_name(job.device), torch.get_num_threads()
