@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -65,7 +66,8 @@ def test_every_choice_of_the_committed_demo_is_the_one_that_was_scored(repositor
         for answers in sorted(run.glob(f"*/{path.stem}-*.jsonl")):
             lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
             lines = [one for one in lines if one["response"]["type"] == "choice_logprobs"]
-            asked = {name: Item(**{"asked": "", **one}) for name, one in items.items()}
+            known = {one.name for one in dataclasses.fields(Item)}
+            asked = {name: Item(**{key: one[key] for key in one if key in known}) for name, one in items.items()}
             made = [_scored(one) for one in lines if one["item_id"] in asked]
             metric = metric_behind(made)
             for one in made:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import making
 import pytest
 import yaml
 
@@ -19,6 +20,8 @@ from harness.store import record as store_record
 from harness.store import rundir
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run, write_manifest
+
+pytestmark = pytest.mark.model
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 COMMITTED = ("demo-cpu", "tail-cpu")
@@ -70,7 +73,12 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def answers(run: Path) -> Path:
     """A file of nf4's answers."""
-    return next(run.glob("nf4/multi_hop_math-1of*.jsonl"))
+    return next(run.glob(f"nf4/{damaged(run)}-1of*.jsonl"))
+
+
+def damaged(run: Path) -> str:
+    """The slice of a run that is damaged: one of free text that every variant was asked."""
+    return "long_context" if (run / "items" / "long_context.jsonl").is_file() else "multi_hop_math"
 
 
 def lines_of(path: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -103,12 +111,13 @@ def another_variant(run: Path) -> None:
 def another_variants_answers(run: Path) -> None:
     """The baseline's answers in place of nf4's, whose proof stays."""
     for path in run.glob("bf16/*-1of*.jsonl"):
-        shutil.copy(path, run / "nf4")
+        if (run / "nf4" / path.name).is_file():
+            shutil.copy(path, run / "nf4")
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an items file cut": (
-        lambda run: lines_of(run / "items" / "multi_hop_math.jsonl", lambda lines: lines[:-5]),
+        lambda run: lines_of(run / "items" / f"{damaged(run)}.jsonl", lambda lines: lines[:-5]),
         r"items/multi_hop_math\.jsonl: item .* is missing",
     ),
     "an items file emptied": (lambda run: (run / "items" / "typical.jsonl").write_text(""), r"items/typical\.jsonl"),
@@ -126,7 +135,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"items/typical\.jsonl: line 3",
     ),
     "a stratum edited": (
-        lambda run: edit(run / "items" / "multi_hop_math.jsonl", r'"stratum":"', '"stratum":"a', 7),
+        lambda run: edit(run / "items" / f"{damaged(run)}.jsonl", r'"stratum":"', '"stratum":"a', 7),
         r"items/multi_hop_math\.jsonl: line 7",
     ),
     "an answer file missing": (lambda run: answers(run).unlink(), r"nf4 lacks answers to \d+ items in nf4/multi_hop"),
@@ -144,7 +153,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"multi_hop_math-1of\d\.jsonl: line \d+: item .* is answered more than once \(besides .*line 5\)",
     ),
     "a shard's file duplicated": (
-        lambda run: shutil.copy(answers(run), run / "nf4" / "multi_hop_math-9of9.jsonl"),
+        lambda run: shutil.copy(answers(run), run / "nf4" / f"{damaged(run)}-9of9.jsonl"),
         r"nf4/multi_hop_math-9of9\.jsonl: is not a file of this run",
     ),
     "a score edited": (
@@ -164,7 +173,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"nf4/multi_hop_math-1of\d\.jsonl: line 2",
     ),
     "the control's score edited": (
-        lambda run: edit(next(run.glob("control/multi*-1of*.jsonl")), r'"score":[01]\.0', '"score":0.5', 2),
+        lambda run: edit(next(run.glob(f"control/{damaged(run)}-1of*.jsonl")), r'"score":[01]\.0', '"score":0.5', 2),
         r"control/multi_hop_math-1of\d\.jsonl: line 2",
     ),
     "another item's digest": (
@@ -218,6 +227,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 4 with the file, and the line if there is one: under a margin that passes, and under one that fails."""
     apply, named = DAMAGES[damage]
+    named = re.sub("multi_hop(_math)?", damaged(run), named)
     apply(run)
     for words in (("gate", run, "--margin", "0.5"), ("gate", run, "--margin", "0.001"), ("compare", run)):
         capsys.readouterr()
@@ -386,6 +396,9 @@ def as_baseline(run: Path, **changes: object) -> None:
     (run / "nf4" / "variant.json").write_text(json.dumps(identity), encoding="utf-8")
     if changes.get("answers"):
         another_variants_answers(run)
+        for path in run.glob("nf4/[!t]*-1of*.jsonl"):
+            making.rewrite(path, lambda *_: None)
+        making.rewrite(run / "nf4" / "typical-1of1.jsonl", lambda *_: None)
     write_manifest(RunDir(run))
 
 
