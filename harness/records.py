@@ -47,7 +47,7 @@ TAIL_KINDS: dict[str, str] = {
     "blow_up": "four times as long as the baseline's, or more",
     "refusal": "declines a benign request",
 }
-"""Every kind of tail event and what it says of an answer; `harness.tail_events` defines them."""
+"""Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
 
 
 def canonical_json(value: object) -> str:

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.hf_engine.model import LanguageModel
-from harness.hf_engine.probe import probed
-from harness.hf_engine.slots import Slots
-from harness.smollm2 import smollm2_checkpoint
+from harness.engines.transformers.model import LanguageModel
+from harness.engines.transformers.probe import probed
+from harness.engines.transformers.slots import Slots
+from harness.models.smollm2 import smollm2_checkpoint
 
 ROWS, TOKENS = 4, 512
 SLOTS, BEHIND = 16, 384

@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.model:
-        from harness.smollm2 import smollm2_checkpoint
+        from harness.models.smollm2 import smollm2_checkpoint
 
         args.model = str(smollm2_checkpoint())
     tokenizer = AutoTokenizer.from_pretrained(args.model)

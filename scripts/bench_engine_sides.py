@@ -20,9 +20,9 @@ from unittest import mock
 import psutil
 import torch
 
-from harness.hf_engine import HFEngine
-from harness.hf_engine.divergence import Comparer, Recorder
-from harness.hf_engine.slots import Room
+from harness.engines.transformers.divergence import Comparer, Recorder
+from harness.engines.transformers.engine import HFEngine
+from harness.engines.transformers.slots import Room
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
 __all__ = ["Cost", "best_batch", "differences", "measured", "models_of", "ours", "peak_of_device", "rates", "theirs"]

@@ -25,7 +25,7 @@ if [ "${1:-}" = pack ]; then
   out=$2
   shift 2
   root=$(dirname "$here")
-  model=$("${PYTHON:-$root/.venv/bin/python}" -c 'from harness.smollm2 import smollm2_checkpoint as c; print(c())')
+  model=$("${PYTHON:-$root/.venv/bin/python}" -c 'from harness.models.smollm2 import smollm2_checkpoint as c; print(c())')
   bash "$here/offline_bundle.sh" --model "smollm2=$model" --include "$here" --out "$out" "$@"
   cp "$here/bench_gpu.sh" "$out/"
   echo "and then: bash $(basename "$out")/bench_gpu.sh"

@@ -22,10 +22,11 @@ from bench_engine_cases import fewshot, generation, haystack, questions
 from bench_engine_sides import GREEDY, NO_PROOF, measured, models_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.hf_engine import HFEngine, Shortcuts
-from harness.hf_engine.divergence import Comparer, Recorder
+from harness.engines.transformers.desk import Shortcuts
+from harness.engines.transformers.divergence import Comparer, Recorder
+from harness.engines.transformers.engine import HFEngine
+from harness.models.smollm2 import smollm2_checkpoint
 from harness.records import Generation, Item
-from harness.smollm2 import smollm2_checkpoint
 
 WITHOUT = Shortcuts(guided=False)
 

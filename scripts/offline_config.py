@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from offline_wheels import BundleError
 
-from harness import config, models
+from harness.config import loading as config
 from harness.errors import QuantcliffError
+from harness.models import resolve as models
 
 
 def packed_config(source: Path, given: Mapping[str, Path]) -> tuple[str, dict[str, Path]]:

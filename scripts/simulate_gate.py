@@ -27,7 +27,7 @@ from harness.judge import compare, decisions, gate
 from harness.judge.comparison import Look, StratumNumbers
 from harness.judge.outcomes import Labels, Outcomes, build
 from harness.judge.rules import Rules
-from harness.judge.sequential import look_sizes
+from harness.stats.sequential import look_sizes
 
 ALPHA = 0.05
 CHECKED = 10

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.stats import clopper_pearson
-from harness.tail_events.language import wrong_language, wrong_script
-from harness.tail_events.refusals import refusal
-from harness.tail_events.text import empty, repetition
-from harness.tail_events.values import magnitude
+from harness.suite.tail.language import wrong_language, wrong_script
+from harness.suite.tail.refusals import refusal
+from harness.suite.tail.text import empty, repetition
+from harness.suite.tail.values import magnitude
 
 
 class Text(NamedTuple):

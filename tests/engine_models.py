@@ -11,7 +11,7 @@ from lazily import lazy
 
 from harness.records import Item, Proof
 
-torch, transformers, hf_engine = lazy("torch"), lazy("transformers"), lazy("harness.hf_engine")
+torch, transformers, hf_engine = lazy("torch"), lazy("transformers"), lazy("harness.engines.transformers")
 
 CONTEXT = 256
 SHORTCUTS = {

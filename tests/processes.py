@@ -15,9 +15,9 @@ __all__ = ["quick", "start"]
 PRELOADED = [
     "harness.cli.run",
     "harness.run.worker",
-    "harness.quantize.loading",
-    "harness.hf_engine.traces",
-    "harness.slices",
+    "harness.models.loading",
+    "harness.engines.transformers.traces",
+    "harness.suite",
     "lm_eval.tasks",
     "transformers.models.llama",
 ]

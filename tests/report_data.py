@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from harness.judge.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
 from harness.judge.verdicts import Average, CandidateVerdict, Cliff, Judgement, StratumVerdict, TailRate, Verdict
+from harness.report.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
 
 LANGUAGES = {
     "en": ("Latn", "high", "What is the capital of France?", "Paris", "Lyon"),

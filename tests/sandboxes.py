@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from harness.sandbox import Limits, Program, execute, missing
+from harness.suite.sandbox import Limits, Program, execute, missing
 
 NEEDS_LINUX = pytest.mark.skipif(bool(missing("python")), reason=missing("python") or "-")
 NODE = pytest.mark.skipif(shutil.which("node") is None, reason="node is not on the PATH")

@@ -14,146 +14,61 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "harness"
 
-# A module may import modules of lower rows only. Names are patterns; the first that fits a module counts, a plain
-# name before any pattern. A new module is written in here, or the tests below say so.
-ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "judge", "run", "quantize"),  # of these packages the first file says only what is in them
-    # the nouns
-    (
-        "records",
-        "numerals",
-        "thinking",
-        "scoring_limits",
-        "judge.verdicts",
-        "judge.evidence",
-        "sanitize",
-        "seeded",
-        "stops",
-    ),
-    # what people type, pure functions on arrays, small tools
-    (
-        "config*",
-        "stats*",
-        "strata",
-        "scoring",
-        "judge.outcomes",
-        "judge.picks",
-        "judge.floor",
-        "datafiles",
-        "scoring_json",
-        "generated_code",
-        "sandbox.names",
-    ),
-    (
-        "resources",
-        "sandbox*",
-        "devices",
-        "cache",
-        "quiet",
-        "run.progress",
-        "traffic",
-        "quantize.calibration_texts",
-        "doctor_models",
-        "quantize.checkpoints_worker",
-        "tail_events*",
-        "proof",
-    ),
-    # parts of judging, of loading a model, of keeping a run
-    (
-        "judge.comparison",
-        "judge.cliffs",
-        "judge.pairing",
-        "judge.rules",
-        "judge.sequential",
-        "quantize.calibration",
-        "digests",
-        "smollm2",
-        "engine",
-        "store*",
-    ),
-    (
-        "judge.averages",
-        "judge.choice_probability",
-        "judge.signals",
-        "judge.asked",
-        "judge.unusable",
-        "judge.decisions",
-        "judge.planning",
-        "judge.planning_events",
-        "judge.answer_pairs",
-        "judge.tail_rates",
-        "judge.divergence_evidence",
-        "judge.sides",
-        "filler",
-        "models",
-        "slices*",
-    ),
-    ("judge.run_evidence", "run.tracing"),
-    ("judge.compare", "judge.gate", "quantize*", "importers*"),
-    # engines on one side of the disk, verdicts on the other
-    ("hf_engine*", "lm_eval_engine", "fake_engine", "judge.judging", "judge.foreign", "doctor", "report*"),
-    ("quantize.checkpoints", "run.messages", "run.answer_writer"),
-    ("run.worker", "lm_eval_model"),
-    ("run.worker_process",),
-    ("run.plan",),
-    ("run.identity",),
-    ("run.runner",),
-    ("report.plan",),
-    ("cli*",),
-    ("__main__",),
-)
-
-# Packages whose modules may import each other, in one direction: stats.stratum stands on stats.binary, say. Those of
-# judge and run lie in different rows, and keep to them.
-FAMILIES = (
-    "cli",
+ORDER = (
+    "errors",
+    "stops",
+    "records",
     "config",
     "stats",
-    "tail_events",
-    "report",
-    "slices",
-    "quantize",
-    "hf_engine",
-    "importers",
-    "sandbox",
+    "suite",
+    "models",
     "store",
+    "engines",
+    "judge",
+    "run",
+    "report",
+    "cli",
+    "__main__",
 )
+"""The rooms of the package. A module imports from rooms that stand before its own, or from its own."""
 
-# Who may import what is heavy. Everyone else judges, plans or reports, and does so on a laptop without these.
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
-        "hf_engine*",
-        "lm_eval_engine",
-        "lm_eval_model",
-        "quantize*",
-        "smollm2",
-        "devices",
-        "doctor",
-        "doctor_models",
+        "engines.lm_eval",
+        "engines.transformers.*",
+        "models.audit",
+        "models.backends",
+        "models.completeness",
+        "models.devices",
+        "models.doctor",
+        "models.doctor_models",
+        "models.loading",
+        "models.methods",
+        "models.request",
+        "models.smollm2",
         "run.worker",
     ),
     "transformers": (
-        "hf_engine.model",
-        "hf_engine.slots",
-        "lm_eval_engine",
-        "quantize*",
-        "smollm2",
-        "models",
-        "run.runner",
+        "engines.transformers.*",
+        "models.completeness",
+        "models.digests",
+        "models.doctor_models",
+        "models.loading",
+        "models.methods",
+        "models.quiet",
+        "models.smollm2",
         "run.plan",
-        "digests",
-        "quiet",
-        "doctor_models",
-        "filler",
-        "slices.templates",
+        "suite.templates",
+        "suite.toolkit.haystack",
     ),
-    "lm_eval": ("slices*", "scoring", "lm_eval_engine", "lm_eval_model"),
-    "datasets": ("slices*",),
+    "lm_eval": ("engines.lm_eval", "run.lm_eval_model", "suite.scorer", "suite.tasks"),
+    "datasets": ("suite.tasks",),
 }
+"""Which modules import what is heavy. All others judge, plan and report on a laptop without these packages."""
 
 JUDGES = ("--help", "compare --help", "gate --help", "report --help", "plan --help", "demo --help")
 
@@ -168,21 +83,9 @@ def module_names() -> list[str]:
 MODULES = module_names()
 
 
-def row_of(module: str) -> int | None:
-    """The row of a module: that of its own name, else of the first pattern that fits, else None."""
-    for row, names in enumerate(ROWS):
-        if module in names:
-            return row
-    for row, names in enumerate(ROWS):
-        if any(fnmatchcase(module, name) for name in names):
-            return row
-    return None
-
-
-def family_of(module: str) -> str | None:
-    """The family whose name the module's begins with, None for a module that stands alone."""
-    fits = (name for name in FAMILIES if module == name or module.startswith((f"{name}_", f"{name}.")))
-    return next(fits, None)
+def room_of(module: str) -> str:
+    """The room of a module: the first part of its name."""
+    return module.partition(".")[0]
 
 
 @functools.cache
@@ -226,21 +129,17 @@ def test_there_are_modules():
     assert {"errors", "records", "config"} <= set(MODULES)
 
 
-def test_every_module_has_a_row():
-    """A module without a row has no place in the design: it gets one in ROWS when it is made."""
-    assert [module for module in MODULES if row_of(module) is None] == []
-
-
-def test_imports_point_down():
-    """A module imports from lower rows, or from its own family."""
+def test_rooms_import_in_one_order():
+    """A module imports from rooms that stand before its own in ORDER, or from its own."""
+    rank = {room: place for place, room in enumerate(ORDER)}
     wrong = [
-        f"harness/{module}.py (row {row_of(module)}) imports harness/{other}.py (row {row_of(other)})"
+        f"harness.{module} imports harness.{other}"
         for module in MODULES
         for other in sorted(own_imports(module))
-        if not (row_of(other) or 0) < (row_of(module) or 0)
-        and (family_of(module) is None or family_of(module) != family_of(other))
+        if rank[room_of(other)] > rank[room_of(module)]
     ]
     assert wrong == []
+    assert {room_of(module) for module in MODULES} == set(ORDER)
 
 
 def test_no_module_reaches_itself():
@@ -254,19 +153,28 @@ def test_no_module_reaches_itself():
     assert not above, f"these modules import each other in a circle: {sorted(above)}"
 
 
-def test_heavy_packages_are_imported_only_where_named():
-    """Each heavy package stands only in the modules that HEAVY names for it, late imports included."""
-    strangers = [
-        f"harness/{module}.py imports {heavy}; HEAVY allows {allowed}"
-        for heavy, allowed in HEAVY.items()
-        for module in MODULES
-        if any(name.split(".")[0] == heavy for name in imports_of(module))
-        and not any(fnmatchcase(module, name) for name in allowed)
-    ]
-    assert strangers == []
+def importers_of(package: str) -> tuple[str, ...]:
+    """The modules that import a package, at their top or late."""
+    return tuple(module for module in MODULES if any(name.partition(".")[0] == package for name in imports_of(module)))
 
 
-LIGHT = [m for m in MODULES if m != "__main__" and not any(fnmatchcase(m, p) for p in HEAVY["torch"])]
+def named(package: str, module: str) -> bool:
+    """Whether HEAVY names a module for a package."""
+    return any(fnmatchcase(module, pattern) for pattern in HEAVY[package])
+
+
+@pytest.mark.parametrize("package", sorted(HEAVY))
+def test_heavy_packages_are_imported_exactly_where_named(package: str):
+    """HEAVY names all modules that import a heavy package, late imports included, and no other."""
+    modules = importers_of(package)
+    assert [module for module in modules if not named(package, module)] == []
+    idle = [pattern for pattern in HEAVY[package] if not any(fnmatchcase(module, pattern) for module in modules)]
+    assert idle == []
+
+
+LIGHT = [
+    m for m in MODULES if m not in {"__main__", "models.checkpoints", "run.lm_eval_model"} and not named("torch", m)
+]
 
 ALONE = """
 import importlib, json, os, sys, warnings

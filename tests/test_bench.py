@@ -13,11 +13,11 @@ from typing import Any
 import conftest
 import pytest
 from lazily import lazy
+from paths import SCRIPTS
 
-SCRIPTS = conftest.ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import bench_engine_report  # noqa: E402
+import bench_engine_report
 
 bench_engine_sides = lazy("bench_engine_sides")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-from harness.config import load, parse
+from harness.config.loading import load, parse
 from harness.errors import ConfigError, NoSuchModel
-from harness.models import resolve
-from harness.slices.catalogue import catalogue
-from harness.slices.problems import check_spec
+from harness.models.resolve import resolve
+from harness.suite.catalogue import catalogue
+from harness.suite.problems import check_spec
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAD = "name: x\nbaseline: {name: b, model: smollm2}\ncandidates: [{name: c, quantization: bnb-nf4}]\n"
 SLICES = "slices: [{name: typical, items: 20, gating: false}]\n"
 

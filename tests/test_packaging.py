@@ -19,12 +19,12 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from paths import ROOT
 
 import harness
-from harness import resources
+from harness.config import resources
 from harness.errors import RunError
 
-ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(sysconfig.get_paths()["purelib"])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -239,7 +239,7 @@ def test_help_works_with_the_base_requirements_alone(installed, tmp_path, argume
 
 def test_the_wheel_finds_its_own_files(installed, tmp_path):
     """Outside a checkout tasks and configs are those inside the package."""
-    code = "from harness import resources as r; print(r.tasks_dir()); print(r.configs_dir())"
+    code = "from harness.config import resources as r; print(r.tasks_dir()); print(r.configs_dir())"
     done = outside(installed.parent / "python", "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     tasks, configs = map(Path, done.stdout.split())

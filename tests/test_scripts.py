@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.utils import canonicalize_name
+from paths import SCRIPTS
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import offline_bundle  # noqa: E402
-import offline_config  # noqa: E402
-import offline_wheels  # noqa: E402
+import offline_bundle
+import offline_config
+import offline_wheels
 
 # Stands where quantcliff is called: writes down what it was told and ends with the code that the test wants.
 RECORDER = """#!/usr/bin/env bash
@@ -240,7 +240,7 @@ def rehearsal(model: Path) -> dict:
 def test_slurm_shards_give_one_verdict(slurm, tiny_llama, tmp_path):
     """quantcliff itself, as an array of two shards and a judge: the damaged candidate fails, and the job ends with 1.
 
-    That the joined shards are byte for byte one plain run is tested in test_runner.py.
+    That the joined shards are byte for byte one plain run is tested in run/test_runner.py.
     """
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(rehearsal(tiny_llama), sort_keys=False))
     quantcliff = str(Path(sys.executable).with_name("quantcliff"))

@@ -22,6 +22,7 @@ from harness.errors import ExitCode, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
     from harness.judge.verdicts import Judgement
+    from harness.report.evidence import Evidence
 
 __all__ = ["compare", "erase", "gate", "report", "show"]
 
@@ -118,12 +119,14 @@ def compare(  # noqa: PLR0917
         msg = "give a run directory, or --baseline PATH with at least one --candidate [NAME=]PATH"
         raise UsageError(msg)
     from harness.judge import foreign
+    from harness.report.evidence import Evidence
 
     if output is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: a run lies there, and its own comparison: give another directory")
-    judgement, evidence = foreign.judge(baseline, candidates, {**options, "allow_identical": allow_identical})
+    judgement = foreign.judge(baseline, candidates, {**options, "allow_identical": allow_identical})
+    evidence = Evidence(name="comparison", path=str(output or ""), provenance=judgement.provenance)
     if output is not None:
-        evidence = _write_foreign(output, judgement, evidence)
+        _write_foreign(output, judgement, evidence)
     show_judgement(judgement, evidence, look)
     return judgement.exit_code
 
@@ -146,18 +149,14 @@ def _refuse_foreign_flags(run: Path) -> None:
         raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run}")
 
 
-def _write_foreign(output: Path, judgement: Judgement, evidence: Any) -> Any:
-    """Leave the comparison and its reports in a directory, and give the evidence with its place."""
-    from dataclasses import replace
-
+def _write_foreign(output: Path, judgement: Judgement, evidence: Evidence) -> None:
+    """Write the comparison and its reports into a directory."""
     from harness import report
     from harness.judge import judging
     from harness.store.rundir import RunDir
 
-    placed = replace(evidence, path=str(output))
     judging.write(RunDir(output), judgement)
-    report.write(output, judgement, placed)
-    return placed
+    report.write(output, judgement, evidence)
 
 
 @click.command(epilog=EPILOG)
@@ -181,7 +180,7 @@ def gate(  # noqa: PLR0917
     no_color: bool,
 ) -> int:
     """Judge a finished run under another policy; its files stay as they are."""
-    from harness.config import policy_overrides
+    from harness.config.loading import policy_overrides
     from harness.store.rundir import RunDir
 
     overrides = policy_overrides(policy) if policy is not None else {}
@@ -211,7 +210,7 @@ def report(run: Path, allow_identical: bool, rehearsal_ok: bool, as_json: bool, 
 def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
-    from harness.judge import run_evidence
+    from harness.report import run_evidence
     from harness.store.record import read_run
     from harness.store.rundir import RunDir
 
@@ -250,7 +249,8 @@ def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
 def _report_without(directory: Any) -> str:
     """Write the reports again after an erasure, or remove them if the run cannot be judged; say which."""
     from harness import report as reports
-    from harness.judge import judging, run_evidence
+    from harness.judge import judging
+    from harness.report import run_evidence
     from harness.store.whole import load_run
 
     try:

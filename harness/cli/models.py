@@ -19,7 +19,7 @@ __all__ = ["doctor", "quantize"]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def doctor(device: str, prove: bool, as_json: bool) -> int:
     """Show the device, its memory, the methods that work here and why the others do not."""
-    from harness import doctor as examination
+    from harness.models import doctor as examination
 
     found = examination.examine(device, prove=prove)
     if as_json:
@@ -44,9 +44,9 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
-    from harness import models
-    from harness.devices import resolve_device
-    from harness.quantize import checkpoints
+    from harness.models import checkpoints
+    from harness.models import resolve as models
+    from harness.models.devices import resolve_device
 
     errors = make_console(no_color=False, stderr=True)
     checkpoints.make_checkpoint(

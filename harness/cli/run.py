@@ -29,7 +29,7 @@ from harness.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.config import Experiment
+    from harness.config.schema import Experiment
 
 __all__ = ["demo", "plan", "run", "slices"]
 
@@ -89,7 +89,7 @@ def execute(experiment: Experiment, source: str, directory: Any, part: Any, look
     from harness.run import plan as run_plan
     from harness.run import runner
     from harness.run.progress import reporter
-    from harness.slices.code import check_consent
+    from harness.suite.code import check_consent
 
     errors = make_console(no_color=look.no_color, stderr=True)
     check_consent(experiment, source, allowed=look.allow_code)
@@ -145,9 +145,9 @@ def plan(
     Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 where a gating
     stratum can never pass.
     """
-    from harness.judge import planning, planning_events
     from harness.report.plan import plan_json, print_plan
     from harness.run import plan as run_plan
+    from harness.run import planning, planning_events
 
     experiment, path = load_experiment(config, only, limit, device)
     made = run_plan.make_plan(experiment, str(path), check=False)
@@ -208,9 +208,9 @@ def _check_signal(experiment: Experiment, source: str, output: Path, look: Look)
     from harness.run import plan as run_plan
     from harness.run import runner
     from harness.run.progress import reporter
-    from harness.slices.code import check_consent
     from harness.store.record import read_run
     from harness.store.rundir import RunDir
+    from harness.suite.code import check_consent
 
     directory = RunDir(output / experiment.name)
     progress = reporter(make_console(no_color=look.no_color, stderr=True), quiet=look.quiet)

@@ -18,7 +18,7 @@ from harness.errors import ConfigError, ExitCode, Problem
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.config import Experiment
+    from harness.config.schema import Experiment
     from harness.judge.verdicts import Judgement
 
 __all__ = [
@@ -102,7 +102,7 @@ def load_experiment(
     config: str, only: tuple[str, ...], limit: int | None, device: str | None
 ) -> tuple[Experiment, Path]:
     """Load a config, by path or by the name of one that ships, and narrow it as the flags say."""
-    from harness.config import load, narrowed
+    from harness.config.loading import load, narrowed
 
     path = find_config(config)
     experiment = load(path)
@@ -111,7 +111,7 @@ def load_experiment(
 
 def find_config(config: str) -> Path:
     """Find a config by its path, or by the name of one that ships. Raises ConfigError where there is none."""
-    from harness.resources import configs_dir
+    from harness.config.resources import configs_dir
 
     path = Path(config)
     shipped = configs_dir() / f"{config}.yaml"
@@ -154,7 +154,8 @@ def judge_run(directory: Any, look: Look, overrides: dict[str, Any] | None = Non
     Only the run's own verdict is written: one under another policy is shown.
     """
     from harness import report
-    from harness.judge import judging, run_evidence
+    from harness.judge import judging
+    from harness.report import run_evidence
     from harness.store.whole import load_run
 
     run = load_run(directory)

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness.judge.floor import floor_p
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.seeded import order
+from harness.stats.chance_level import floor_p
+from harness.suite.toolkit.seeded import order
 
 __all__ = ["Place", "blind_strata", "control_items"]
 

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.judge.floor import floor_p
 from harness.judge.outcomes import Labels
 from harness.judge.verdicts import Cliff
+from harness.stats.chance_level import floor_p
 
 __all__ = ["Axis", "Rows", "cliffs", "ordered_axes"]
 

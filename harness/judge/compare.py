@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.config import Policy
+from harness.config.schema import Policy
 from harness.errors import NotComparable
-from harness.judge import averages, cliffs, floor
+from harness.judge import averages, cliffs
 from harness.judge.comparison import Comparison, Comparisons, Look, StratumNumbers
 from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
 from harness.judge.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
 from harness.judge.rules import Rules
-from harness.judge.sequential import nominal_alpha
 from harness.judge.verdicts import Cliff
+from harness.stats import chance_level as floor
+from harness.stats.sequential import nominal_alpha
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 

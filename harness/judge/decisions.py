@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from harness import stats
 from harness.judge.comparison import Look, StratumNumbers, points
-from harness.judge.sequential import look_p
 from harness.judge.verdicts import Verdict
+from harness.stats.sequential import look_p
 
 __all__ = ["Decision", "decide"]
 
@@ -73,7 +73,7 @@ class _Deciding:
             looks = [look for look in one.looks if look.number == number]
             if at not in self.done and looks:
                 self.seen[at] = looks[0]
-                # One p-value for all looks so far, see `harness.judge.sequential`.
+                # One p-value for all looks so far, see `harness.stats.sequential`.
                 own = look_p(looks[0].result.p_fail, looks[0].fractions)
                 self.p_fail[at] = min(self.p_fail[at], own)
 

@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import importers
 from harness.errors import NotComparable, UsageError
-from harness.importers import ImportOptions
-from harness.judge import compare, gate
-from harness.judge.evidence import Evidence
+from harness.judge import compare, gate, importers
+from harness.judge.importers import ImportOptions
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
@@ -25,7 +23,7 @@ _FLAGS = {"strata": "stratum"}
 """Options whose flag has another name than their field."""
 
 
-def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> tuple[Judgement, Evidence]:
+def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Read both sides, compare and gate them.
 
     candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given. Raises
@@ -45,10 +43,8 @@ def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any])
             _refuse_same(baseline, path, name)
     material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
-    judgement = gate.judge(
-        material, rules, order=[name for name, _ in named], extras=gate.Extras(provenance=provenance)
-    )
-    return judgement, Evidence(name="comparison", provenance=provenance)
+    extras = gate.Extras(provenance=provenance)
+    return gate.judge(material, rules, order=[name for name, _ in named], extras=extras)
 
 
 def _refuse_same(baseline: Path, candidate: Path, name: str) -> None:

@@ -17,10 +17,10 @@ from harness.judge import averages
 from harness.judge.comparison import Comparison, Comparisons, StratumNumbers
 from harness.judge.decisions import Decision, decide
 from harness.judge.rules import Rules
+from harness.judge.tail_counts import Cell
 from harness.judge.tail_rates import judge_rates, unheld
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
-from harness.proof import partly_quantized
-from harness.tail_events.pairs import Cell
+from harness.models.compatibility import partly_quantized
 
 __all__ = ["Extras", "judge"]
 

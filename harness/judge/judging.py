@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config import Experiment, Policy
+from harness.config.schema import Experiment, Policy
 from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, control_items
@@ -21,10 +21,10 @@ from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Rules
 from harness.judge.sides import check_sides
 from harness.judge.signals import Signal, signals
+from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir, atomic_write
-from harness.tail_events.pairs import Cell, cells
 
 __all__ = [
     "baseline_signals",

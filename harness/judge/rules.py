@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config import Experiment, Policy
+from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
 

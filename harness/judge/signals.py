@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.judge.floor import floor_p
 from harness.judge.rules import Rules
 from harness.records import Item
+from harness.stats.chance_level import floor_p
 
 __all__ = ["CERTAIN", "Signal", "signals"]
 

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from harness import stats
 from harness.judge.rules import Rules
+from harness.judge.tail_counts import BLOW_UP, Cell
 from harness.judge.verdicts import TailRate
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
-from harness.tail_events.pairs import BLOW_UP, Cell
 
 __all__ = ["ALLOW_ONE_SIDED", "judge_rates", "unheld"]
 

@@ -4,16 +4,8 @@
 every sentence once for all of them; `plan`, `signals` and `slices` tell what is read before a run.
 """
 
-from harness.report.writer import (
-    Divergence,
-    Evidence,
-    FlipPair,
-    PowerRow,
-    TailEvent,
-    remove,
-    side_by_side,
-    terminal,
-    write,
-)
+from harness.report.side_by_side import side_by_side
+from harness.report.terminal import terminal
+from harness.report.writer import remove, write
 
-__all__ = ["Divergence", "Evidence", "FlipPair", "PowerRow", "TailEvent", "remove", "side_by_side", "terminal", "write"]
+__all__ = ["remove", "side_by_side", "terminal", "write"]

@@ -1,6 +1,6 @@
 """What each variant costs: the figures that a report can stand on, and the table of them.
 
-Knows a `harness.judge.verdicts.Judgement` and its `harness.judge.evidence.Evidence`. Measures nothing.
+Knows a `harness.judge.verdicts.Judgement` and its `harness.report.evidence.Evidence`. Measures nothing.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Judgement
 from harness.report import words
+from harness.report.evidence import Evidence
 
 __all__ = ["HEADINGS", "beside", "bytes_text", "cost_of", "positive", "rows_of"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from harness.sanitize import clip
+from harness.report.sanitize import clip
 
 __all__ = ["around_difference", "first_difference", "split_at_difference"]
 

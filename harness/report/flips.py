@@ -11,9 +11,9 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, S
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-from harness.judge.evidence import FlipPair
 from harness.report.diff import around_difference, first_difference
-from harness.sanitize import clip, one_line, visible
+from harness.report.evidence import FlipPair
+from harness.report.sanitize import clip, one_line, visible
 
 __all__ = ["browsable", "cut", "examples", "in_turns", "page_json", "share_out"]
 

@@ -1,7 +1,7 @@
 """report.html: one self-contained page that opens from disk and asks the network for nothing.
 
 Puts `harness.report.page` and the charts into the template under templates/. Every text that the template writes
-passes through `harness.sanitize.visible` and then through HTML escaping, by the environment and not by the author's
+passes through `sanitize.visible` and then through HTML escaping, by the environment and not by the author's
 care; the page's own policy lets no script run but its own. This module computes no figure.
 """
 
@@ -19,14 +19,14 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import CandidateVerdict, Judgement, Verdict
 from harness.report import charts, choices, costs, flips, page, tail, words
 from harness.report.diff import split_at_difference
+from harness.report.evidence import Evidence
 from harness.report.room import PAGE_BYTES, share_room
 from harness.report.routing import plans
+from harness.report.sanitize import clip, one_line, visible
 from harness.report.traffic import measured, shares
-from harness.sanitize import clip, one_line, visible
 
 __all__ = ["SIDE_FILE", "Page", "html_report"]
 

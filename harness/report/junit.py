@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import tail, words
-from harness.sanitize import clip, one_line, visible
+from harness.report.evidence import Evidence
+from harness.report.sanitize import clip, one_line, visible
 
 __all__ = ["junit"]
 

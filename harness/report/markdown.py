@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.judge.evidence import Evidence, FlipPair
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, Verdict
 from harness.report import costs, tail, words
 from harness.report.choices import CHOICE_HEADINGS, CHOICE_NOTE, CHOICE_TITLE, choice_rows
 from harness.report.diff import around_difference
-from harness.sanitize import clip, markdown, markdown_code
+from harness.report.evidence import Evidence, FlipPair
+from harness.report.sanitize import clip, markdown, markdown_code
 
 __all__ = ["LIMIT", "markdown_report"]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness.judge.evidence import Divergence, Evidence
 from harness.judge.verdicts import CandidateVerdict, Cliff, Judgement, StratumVerdict, Verdict
 from harness.report import costs, words
+from harness.report.evidence import Divergence, Evidence
 
 __all__ = [
     "CliffGroup",

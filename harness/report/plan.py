@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.judge.planning_events import event_power
 from harness.report.costs import bytes_text
+from harness.report.sanitize import one_line
 from harness.report.words import axes_and_levels, points
-from harness.sanitize import one_line
-from harness.slices import code as slices_code
+from harness.run.planning_events import event_power
+from harness.suite import code as slices_code
 
 if TYPE_CHECKING:
-    from harness.judge.planning import Power
     from harness.run.plan import Plan
+    from harness.run.planning import Power
 
 __all__ = ["plan_json", "print_plan"]
 

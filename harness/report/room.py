@@ -12,8 +12,8 @@ from typing import Any
 
 from markupsafe import escape
 
-from harness.judge.evidence import Evidence, TailEvent
 from harness.report import flips, tail
+from harness.report.evidence import Evidence, TailEvent
 
 __all__ = ["PAGE_BYTES", "Texts", "share_room"]
 

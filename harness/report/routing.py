@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Judgement, StratumVerdict
 from harness.report import costs, tail
+from harness.report.evidence import Evidence
 
 __all__ = ["Plan", "Route", "plans"]
 

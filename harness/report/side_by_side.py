@@ -16,7 +16,7 @@ from harness.judge.picks import metric_behind, pick
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Scored
 from harness.report import words
 from harness.report.diff import around_difference, first_difference, split_at_difference
-from harness.sanitize import clip, one_line, plain_ascii, visible
+from harness.report.sanitize import clip, one_line, plain_ascii, visible
 
 __all__ = ["side_by_side"]
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.judge.signals import Signal
+from harness.report.sanitize import one_line
 from harness.report.words import percent, score, short_name
-from harness.sanitize import one_line
 
 __all__ = ["blind_gating", "print_signals", "signals_json"]
 

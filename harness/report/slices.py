@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.config import suggestion
+from harness.config.schema import suggestion
 from harness.errors import UsageError
-from harness.sanitize import visible
-from harness.slices import SliceInfo, catalogue
+from harness.report.sanitize import visible
+from harness.suite.catalogue import SliceInfo, catalogue
 
 __all__ = ["print_slices", "slices_json"]
 

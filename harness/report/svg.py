@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from harness.sanitize import clip, one_line
+from harness.report.sanitize import clip, one_line
 
 __all__ = ["COLOURS", "chart", "colour", "label", "svg"]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import CandidateVerdict, ChoiceProbability, Judgement, StratumVerdict, TailRate
 from harness.records import digest
-from harness.sanitize import clip, one_line
+from harness.report.evidence import Evidence
+from harness.report.sanitize import clip, one_line
 
 __all__ = [
     "COLUMNS",

@@ -17,11 +17,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
 from harness.report import costs, tail, words
 from harness.report.choices import CHOICE_HEADINGS, CHOICE_TITLE, choice_rows
-from harness.sanitize import clip, one_line, plain_ascii
+from harness.report.evidence import Evidence
+from harness.report.sanitize import clip, one_line, plain_ascii
 
 __all__ = ["terminal"]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
 from harness.report import tail, words
+from harness.report.evidence import Evidence
 
 __all__ = ["Share", "measured", "shares"]
 

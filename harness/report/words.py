@@ -1,6 +1,6 @@
 """The sentences and numbers of every report, said once: terminal, Markdown, JUnit and page read alike.
 
-Works on a `harness.judge.verdicts.Judgement` and `harness.judge.evidence.Evidence` alone. Figures are formatted here
+Works on a `harness.judge.verdicts.Judgement` and `harness.report.evidence.Evidence` alone. Figures are formatted here
 and compared nowhere: every comparison was made by the gate on unrounded numbers. A missing figure reads ``-``, never
 zero. What these functions give may hold names from outside; whoever writes it out sanitizes it.
 """
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.judge.evidence import Evidence
 from harness.judge.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
-from harness.proof import partly_quantized
+from harness.models.compatibility import partly_quantized
+from harness.report.evidence import Evidence
 
 __all__ = [
     "ASCII_SYMBOLS",

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 from harness.errors import StoreError
-from harness.judge.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
 from harness.judge.verdicts import Judgement
 from harness.report import tables
+from harness.report.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
 from harness.report.junit import junit
 from harness.report.markdown import markdown_report
 from harness.report.side_by_side import side_by_side

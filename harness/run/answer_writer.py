@@ -7,11 +7,11 @@ from concurrent.futures import Future
 
 from harness.judge import choice_probability
 from harness.records import Item, Response, Scored
-from harness.slices import Scorer
 from harness.store.files import AnswerFiles
 from harness.store.privacy import Keeper
 from harness.store.units import Unit
-from harness.tail_events import examine
+from harness.suite.scorer import Scorer
+from harness.suite.tail import examine
 
 __all__ = ["AnswerWriter"]
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import models
-from harness.config import Variant
+from harness.config.schema import Variant
 from harness.errors import StoreError
-from harness.proof import check_candidate
-from harness.quantize.calibration import calibration_overlap
+from harness.models import resolve as models
+from harness.models.calibration import calibration_overlap
+from harness.models.compatibility import check_candidate
 from harness.records import Proof, to_json
 from harness.run.messages import Closed, Ready
 from harness.run.plan import Plan
@@ -27,7 +27,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     """Check a loaded variant, and record its identity the first time.
 
     note: called with a sentence for the person who waits. Raises StoreError if it is not what answered before, and what
-    `harness.proof.check_candidate` raises if it cannot be compared with the baseline.
+    `harness.models.compatibility.check_candidate` raises if it cannot be compared with the baseline.
     """
     baseline = plan.experiment.baseline.name
     against = directory.recorded(baseline, "variant.json")

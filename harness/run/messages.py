@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.config import Rehearsal, Variant
-from harness.engine import Usage
+from harness.config.schema import Rehearsal, Variant
+from harness.engines.protocol import Usage
 from harness.records import Item, Proof, Response, Settings, Timing
 from harness.store.divergence import Divergence
 

@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import errors, models
-from harness.config import Experiment, Variant
-from harness.devices import bfloat16_speedup, memory_bytes, native_dtype, resolve_device
+from harness import errors
+from harness.config.schema import Experiment, Variant
 from harness.errors import RunError
-from harness.judge.planning import Power, check_power, power_table
-from harness.judge.planning_events import check_events
+from harness.models import resolve as models
+from harness.models.devices import bfloat16_speedup, memory_bytes, native_dtype, resolve_device
 from harness.records import Item, digest
+from harness.run.planning import Power, check_power, power_table
+from harness.run.planning_events import check_events
 from harness.run.tracing import plan_tracing
-from harness.slices import load_items
-from harness.slices.items import template_notes
 from harness.store import privacy
 from harness.store.rundir import RunDir
 from harness.store.traces import Tracing
 from harness.store.units import Unit, plan_units
+from harness.suite.items import template_notes
+from harness.suite.scorer import load_items
 
 __all__ = ["Plan", "make_plan", "recorded_dtype"]
 

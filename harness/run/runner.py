@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import errors
-from harness.config import Variant
-from harness.devices import usable_cpus
+from harness.config.schema import Variant
 from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import judging
 from harness.judge.asked import control_items
 from harness.judge.unusable import unusable_strata
+from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings
 from harness.run.answer_writer import AnswerWriter
 from harness.run.identity import accept, record_cost
@@ -29,8 +29,6 @@ from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, 
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker_process import Asker, started
-from harness.slices import Scorer
-from harness.slices import code as slices_code
 from harness.store.files import AnswerFiles
 from harness.store.privacy import Keeper
 from harness.store.record import CONTROL, read_run
@@ -38,6 +36,8 @@ from harness.store.rundir import RunDir, Shard, atomic_write
 from harness.store.traces import RunTraces, traces_folder
 from harness.store.units import Unit
 from harness.store.whole import missing_shards, write_manifest
+from harness.suite import code as slices_code
+from harness.suite.scorer import Scorer
 
 __all__ = ["ask_baseline", "run"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.config import Experiment
+from harness.config.schema import Experiment
 from harness.errors import ConfigError, Problem
 from harness.records import Item
 from harness.store.traces import Tracing

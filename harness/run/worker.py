@@ -20,16 +20,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from harness.config import Rehearsal
-from harness.devices import keep_freed_memory, settle_threads
-from harness.engine import Engine
+from harness.config.schema import Rehearsal
+from harness.engines.protocol import Engine
 from harness.errors import NonFinite, QuantcliffError
+from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
 
 if TYPE_CHECKING:
-    from harness.hf_engine import HFEngine, Shortcuts
-    from harness.hf_engine.traces import Beside, Compares, Records
+    from harness.engines.transformers.desk import Shortcuts
+    from harness.engines.transformers.engine import HFEngine
+    from harness.engines.transformers.traces import Beside, Compares, Records
 
 __all__ = ["converse", "serve"]
 
@@ -152,7 +153,7 @@ class _Pulse:
 
 
 def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str, int | None]:
-    """Load the model and put the engine round it. Raises the errors of `harness.quantize`."""
+    """Load the model and put the engine round it. Raises the errors of `harness.models`."""
     if job.rehearsal is not None:
         return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal", None
     if job.device != "cpu":
@@ -170,8 +171,8 @@ def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str, in
 
 def _engine(model: Model, job: Job) -> HFEngine:
     """Load a model and put the engine round it."""
-    from harness.hf_engine import HFEngine
-    from harness.quantize import loading as quantize
+    from harness.engines.transformers.engine import HFEngine
+    from harness.models import loading as quantize
 
     place = Path(model.path)
     loaded = quantize.load(model.variant, place, device=job.device, dtype=model.dtype, attention=job.attention)
@@ -188,7 +189,7 @@ def _engine(model: Model, job: Job) -> HFEngine:
 
 def _tracer(engine: HFEngine, job: Job) -> Records | Compares | Beside | None:
     """Give what writes the baseline's traces, or what compares with them or with the baseline itself."""
-    from harness.hf_engine.traces import Beside, Compares, Records
+    from harness.engines.transformers.traces import Beside, Compares, Records
 
     traces = job.traces
     if traces is None:
@@ -202,8 +203,8 @@ def _tracer(engine: HFEngine, job: Job) -> Records | Compares | Beside | None:
 
 def _shortcuts(method: str) -> Shortcuts:
     """Give fixed batches to a method whose answers depend on their batch mates (LLM.int8), all shortcuts to others."""
-    from harness.hf_engine import Shortcuts
-    from harness.quantize import loading as quantize
+    from harness.engines.transformers.desk import Shortcuts
+    from harness.models import loading as quantize
 
     steady = quantize.batch_invariant(method)
     return Shortcuts(continuous=steady, guided=steady)
@@ -211,7 +212,7 @@ def _shortcuts(method: str) -> Shortcuts:
 
 def _rehearsal(name: str, made_up: Rehearsal) -> Engine:
     """Give the engine that makes answers up."""
-    from harness.fake_engine import Damage, FakeEngine, fake_proof
+    from harness.engines.fake import Damage, FakeEngine, fake_proof
 
     damage = {
         place.partition("/")[2] or "*": Damage(lost=share)

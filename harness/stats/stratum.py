@@ -17,14 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import StatisticsError
-from harness.stats.binary import (
-    check_alpha,
-    check_counts,
-    check_margin,
-    mcnemar_midp,
-    score_limit,
-    score_p,
-)
+from harness.stats.binary import check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
 from harness.stats.plan import first_number, items_to_decide
 from harness.stats.units import (
     WORST_ICC,

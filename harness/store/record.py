@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Experiment, parse
+from harness.config.loading import parse
+from harness.config.schema import Experiment
 from harness.errors import ConfigError, StoreError
 from harness.records import Item, Scored
 from harness.store.rundir import SCHEMA, RunDir, Shard, read_json
@@ -20,7 +21,7 @@ from harness.store.units import plan_units
 __all__ = ["CONTROL", "RunRecord", "read_run", "upgrade", "variant_names"]
 
 CONTROL = "control"
-"""The A/A pass of a run; `harness.config_schema.RESERVED` keeps the name free."""
+"""The A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
 
 
 def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Give the config that a run recorded, of whatever version, as today's `harness.config.parse` reads it.
+    """Give the config that a run recorded, of whatever version, as today's `harness.config.loading.parse` reads it.
 
     The one place where the difference between versions of recorded configs is known. A key that a version did not have
     takes today's default, so a new key whose default changes a verdict is set here to what it was. Raises StoreError

@@ -13,10 +13,10 @@ from typing import Any
 
 import datasets
 
-from harness.datafiles import find, read_json_lines
-from harness.generated_code import Asked, program_of
-from harness.sandbox import Program, execute, missing
-from harness.strata import pick, wanted
+from harness.suite.sandbox import Program, execute, missing
+from harness.suite.toolkit.datafiles import find, read_json_lines
+from harness.suite.toolkit.generated_code import Asked, program_of
+from harness.suite.toolkit.strata import pick, wanted
 
 STEPS = ((3, "1-3"), (7, "4-7"), (10**9, "8+"))
 """The most lines of the reference solution's body, and the level's name."""

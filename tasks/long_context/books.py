@@ -16,12 +16,12 @@ from typing import Any
 
 import datasets
 
-from harness.datafiles import find, read_text
-from harness.filler import Ruler, book, filled, ruler
-from harness.numerals import listed
-from harness.scoring import mentions
-from harness.seeded import Draw, order
-from harness.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
+from harness.suite.toolkit.datafiles import find, read_text
+from harness.suite.toolkit.haystack import Ruler, book, filled, ruler
+from harness.suite.toolkit.numerals import listed
+from harness.suite.toolkit.scoring import mentions
+from harness.suite.toolkit.seeded import Draw, order
+from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 BABI = {"1": "qa1_single-supporting-fact", "2": "qa2_two-supporting-facts", "3": "qa3_three-supporting-facts"}
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")

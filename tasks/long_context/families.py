@@ -16,12 +16,12 @@ from typing import Any
 
 import datasets
 
-from harness.datafiles import find, read_json_lines
-from harness.filler import ANSWER_ROOM, Ruler, filled, ruler
-from harness.numerals import listed
-from harness.scoring import mentions
-from harness.seeded import Draw
-from harness.strata import NONE, cells, draw_plan, pick, wanted, with_cue
+from harness.suite.toolkit.datafiles import find, read_json_lines
+from harness.suite.toolkit.haystack import ANSWER_ROOM, Ruler, filled, ruler
+from harness.suite.toolkit.numerals import listed
+from harness.suite.toolkit.scoring import mentions
+from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.strata import NONE, cells, draw_plan, pick, wanted, with_cue
 
 KEYS = tuple((Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").split())
 INTRO = "Some special numbers are hidden in the text below. Answer the question about them."

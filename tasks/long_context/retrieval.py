@@ -17,10 +17,10 @@ from typing import Any
 
 import datasets
 
-from harness.filler import Ruler, filled, ruler
-from harness.scoring import abstained, only_number
-from harness.seeded import Draw
-from harness.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
+from harness.suite.toolkit.haystack import Ruler, filled, ruler
+from harness.suite.toolkit.scoring import abstained, only_number
+from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 DEPTHS = ("start", "middle", "end")
 ABSENT = "not listed"

@@ -18,9 +18,9 @@ import datasets
 from babel import Locale, localedata
 from babel.numbers import format_decimal
 
-from harness.scoring import mentions, plain
-from harness.seeded import Draw
-from harness.strata import pick, wanted, with_cue
+from harness.suite.toolkit.scoring import mentions, plain
+from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.strata import pick, wanted, with_cue
 
 LANGUAGES = {
     "fr": ("Latn", 5), "de": ("Latn", 5), "es": ("Latn", 5), "ar": ("Arab", 5), "ja": ("Jpan", 5), "zh": ("Hans", 5),

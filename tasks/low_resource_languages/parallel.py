@@ -13,8 +13,8 @@ from typing import Any
 
 import datasets
 
-from harness.datafiles import find, read_json_lines, read_tsv
-from harness.strata import pick, wanted, with_cue
+from harness.suite.toolkit.datafiles import find, read_json_lines, read_tsv
+from harness.suite.toolkit.strata import pick, wanted, with_cue
 
 TOPICS = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
 LETTERS = ("A", "B", "C", "D")

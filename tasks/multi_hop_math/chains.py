@@ -10,9 +10,9 @@ from typing import Any
 
 import datasets
 
-from harness.scoring import announced_number
-from harness.seeded import Draw
-from harness.strata import cells, draw_plan, wanted, with_cue
+from harness.suite.toolkit.scoring import announced_number
+from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 
 PEOPLE = ("Tom", "Anna", "Ben", "Maria", "Omar", "Lucy", "Ivan", "Nina", "Paul", "Sara", "Leo", "Emma")
 OTHERS = ("Peter", "Julia", "Karim", "Olga", "Frank", "Rosa", "Henry", "Clara")

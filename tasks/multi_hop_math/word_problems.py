@@ -11,9 +11,9 @@ from typing import Any
 
 import datasets
 
-from harness.datafiles import find, read_json_lines, read_tsv
-from harness.scoring import announced_number
-from harness.strata import pick, wanted, with_cue
+from harness.suite.toolkit.datafiles import find, read_json_lines, read_tsv
+from harness.suite.toolkit.scoring import announced_number
+from harness.suite.toolkit.strata import pick, wanted, with_cue
 
 ENDING = "Work it out step by step, then write the result after 'Answer:'."
 LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")

@@ -11,9 +11,9 @@ from typing import Any
 
 import datasets
 
-from harness.scoring_json import NOT_JSON, fits_schema, json_of, same_value
-from harness.seeded import Draw
-from harness.strata import cells, draw_plan, wanted, with_cue
+from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
+from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 
 WORDS = {
     "name": (

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import datasets
 
-from harness.generated_code import Asked, program_of
-from harness.sandbox import Program, execute, missing
-from harness.sandbox.names import taken
-from harness.scoring import contains_any, exactly_any, matches_any, near_number, overlap
-from harness.scoring_json import fits_schema
-from harness.seeded import order
-from harness.strata import NoItems, level_text, stratum_of
-from harness.traffic import documents, read_rows
+from harness.suite.sandbox import Program, execute, missing
+from harness.suite.sandbox.names import taken
+from harness.suite.toolkit.generated_code import Asked, program_of
+from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, near_number, overlap
+from harness.suite.toolkit.scoring_json import fits_schema
+from harness.suite.toolkit.seeded import order
+from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
+from harness.suite.toolkit.traffic import documents, read_rows
 
 
 def written(**metadata: Any) -> dict[str, datasets.Dataset]:

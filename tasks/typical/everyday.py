@@ -11,9 +11,9 @@ from typing import Any
 
 import datasets
 
-from harness.scoring import says_number
-from harness.seeded import Draw
-from harness.strata import cells, draw_plan, pick, wanted, with_cue
+from harness.suite.toolkit.scoring import says_number
+from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.strata import cells, draw_plan, pick, wanted, with_cue
 
 SIZES = {"one digit": (1, 9), "two digits": (10, 99), "three digits": (100, 999)}
 

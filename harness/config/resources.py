@@ -1,0 +1,38 @@
+"""Where the files that travel with quantcliff lie: the tasks and the configs.
+
+In a checkout they stand beside the package; in an installed wheel they travel inside it. This module knows
+the two places and nothing of what the files say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import RunError
+
+__all__ = ["configs_dir", "tasks_dir"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def tasks_dir() -> Path:
+    """The folder with the lm_eval tasks, to be given to lm_eval's ``include_path``."""
+    return _find("tasks", package=_PACKAGE)
+
+
+def configs_dir() -> Path:
+    """The folder with the configs that ship with quantcliff."""
+    return _find("configs", package=_PACKAGE)
+
+
+def _find(name: str, *, package: Path) -> Path:
+    """Give the folder, the packed one first: beside an installed package lie strangers' folders.
+
+    Raises `RunError` where neither is there, naming both.
+    """
+    packed, beside = package / "_data" / name, package.parent / name
+    for folder in (packed, beside):
+        if folder.is_dir():
+            return folder
+    message = f"quantcliff's {name} are missing, in {packed} and in {beside}; install it again"
+    raise RunError(message)

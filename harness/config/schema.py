@@ -1,0 +1,439 @@
+"""What a config may say: every field with its type, its bounds and its meaning.
+
+Knows the names of methods and their options. It does not know files, nor whether a method works on this machine,
+whether a model exists, or what a slice's task files hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from harness.records import TAIL_KINDS, digest
+
+__all__ = [
+    "CHECKPOINT_METHODS",
+    "METHODS",
+    "MOST_ITEMS",
+    "NAMED",
+    "RESERVED",
+    "RESERVED_SLICES",
+    "Execution",
+    "Experiment",
+    "Policy",
+    "Quantization",
+    "Rehearsal",
+    "Sampling",
+    "SliceSpec",
+    "Variant",
+    "suggestion",
+]
+
+METHODS: dict[str, frozenset[str]] = {
+    "none": frozenset(),
+    "bnb-int8": frozenset({"threshold", "skip_modules"}),
+    "bnb-nf4": frozenset({"double_quant", "skip_modules"}),
+    "bnb-fp4": frozenset({"double_quant", "skip_modules"}),
+    "torchao-int8": frozenset(),
+    "torchao-int8-dynamic": frozenset(),
+    "torchao-int4": frozenset({"group_size"}),
+    "torchao-intx4": frozenset({"group_size"}),
+    "torchao-float8": frozenset(),
+    "torchao-float8-dynamic": frozenset(),
+    "quanto-int8": frozenset(),
+    "quanto-int4": frozenset(),
+    "quanto-int2": frozenset(),
+    "quanto-float8": frozenset(),
+    "hqq": frozenset({"bits", "group_size"}),
+    "fp8": frozenset(),
+    "gptq": frozenset({"backend"}),
+    "auto-gptq": frozenset({"backend"}),
+    "awq": frozenset({"backend"}),
+    "compressed-tensors": frozenset(),
+    "gguf": frozenset({"gguf_file"}),
+}
+"""Every method's name and the options it takes. The last five name the format of a checkpoint that lies on disk."""
+
+CHECKPOINT_METHODS = frozenset({"gptq", "auto-gptq", "awq", "compressed-tensors", "gguf"})
+"""Methods whose weights are quantized already: the variant needs its own `model`."""
+
+RESERVED = frozenset({"items", "shards", "control"})
+"""Names that a variant must not have, because the run directory uses them."""
+
+RESERVED_SLICES = frozenset({"all", "all, by traffic"})
+"""Names that a slice must not have, because averages over all slices have them."""
+
+MOST_ITEMS = 1_000_000
+"""At most so many items, strata or combinations of levels in a slice: more is a slip of the pen."""
+
+NAMED = 12
+"""At most so many known names in a suggestion."""
+
+LARGEST_MARGIN = 0.5
+"""A drop of more than half is not a tolerance."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | dict[str, Any]) -> str:
+    """Give ' Did you mean ...?' where a known name is near, else the known names."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
+    return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
+
+
+def _proportion(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
+    if not 0 < value <= LARGEST_MARGIN:
+        guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 100 * LARGEST_MARGIN else ""
+        msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
+        raise ValueError(msg)
+    return value
+
+
+def _share(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (int, float)) or not 0 < value <= 1:
+        msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
+        raise ValueError(msg)
+    return True if value == 1 else float(value)
+
+
+def _range(value: object) -> object:
+    ends = list(value) if isinstance(value, (list, tuple)) else []
+    numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:  # noqa: PLR2004 - a pair
+        msg = f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]"
+        raise ValueError(msg)
+    return value
+
+
+def _method(value: object) -> object:
+    if not isinstance(value, str) or value not in METHODS:
+        msg = f"{value!r} is not a method.{suggestion(str(value), METHODS)}"
+        raise ValueError(msg)
+    return value
+
+
+def _kind(value: object) -> object:
+    if value != "*" and value not in TAIL_KINDS:
+        near = suggestion(str(value), TAIL_KINDS)
+        msg = f"{value!r} is not a kind of tail event, nor '*' for every kind.{near}"
+        raise ValueError(msg)
+    return value
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
+        raise ValueError(msg)
+    return value
+
+
+Margin = Annotated[float, BeforeValidator(_proportion)]
+Name = Annotated[str, BeforeValidator(_name)]
+TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]
+"""Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Quantization(_Strict):
+    """How a variant's weights are quantized, or what its checkpoint is."""
+
+    method: Annotated[str, BeforeValidator(_method)] = "none"
+    """One of `METHODS`."""
+    bits: Literal[1, 2, 3, 4, 8] | None = None
+    """Bits per weight, where the method lets you choose."""
+    group_size: int | None = Field(default=None, ge=8)
+    """Weights that share one scale."""
+    double_quant: bool | None = None
+    """bitsandbytes 4-bit: quantize the scales too."""
+    threshold: float | None = Field(default=None, ge=0)
+    """bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said."""
+    skip_modules: tuple[str, ...] | None = None
+    """Modules left alone, by name."""
+    backend: str | None = None
+    """The kernel family that loads a GPTQ or AWQ checkpoint; chosen for the device unless said."""
+    gguf_file: str | None = None
+    """The file inside the model directory; found unless there are several."""
+
+    @model_validator(mode="after")
+    def _options_fit_method(self) -> Quantization:
+        given = {name for name, value in self.model_dump(exclude={"method"}).items() if value is not None}
+        extra = sorted(given - METHODS[self.method])
+        if extra:
+            takes = ", ".join(sorted(METHODS[self.method])) or "no options"
+            msg = f"{self.method} does not take {', '.join(extra)} (it takes {takes})"
+            raise ValueError(msg)
+        return self
+
+
+def _quantization(value: object) -> object:
+    return {"method": value} if isinstance(value, str) else value
+
+
+class Variant(_Strict):
+    """A model at a precision. A candidate inherits what it does not say from the baseline."""
+
+    name: Name
+    """Unique in the config; names the folder of its results."""
+    model: str = ""
+    """A directory, a hub id, or ``smollm2`` for the model that the demo uses."""
+    revision: str | None = None
+    """The commit of a hub model."""
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    """Compute dtype; `execution.dtype` unless said, and then only for a variant that is not quantized."""
+    quantization: Annotated[Quantization, BeforeValidator(_quantization)] = Quantization()
+    """A method's name alone, or the method with its options."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    allow_partial: bool = False
+    """Judge a candidate of whose weights less than half are quantized, instead of refusing it."""
+
+
+class SliceSpec(_Strict):
+    """One slice of the suite: which tasks, how they are split, how many items, what drop is tolerated."""
+
+    name: str
+    """A folder under tasks/, or an lm_eval task's own name."""
+    label: Name | None = None
+    """What the report calls it; the name unless the same slice is used twice."""
+    tasks: tuple[str, ...] = ()
+    """Only these of the slice's tasks; all unless said."""
+    axes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
+    """Axis to the levels to make or keep."""
+    split_by: tuple[str, ...] | None = None
+    """The axes whose cells are strata; the slice's own choice unless said, ``[]`` for one stratum."""
+    items: int = Field(default=100, ge=1, le=MOST_ITEMS)
+    """Items per stratum."""
+    margin: Margin | None = None
+    """Largest tolerated drop; `policy.margin` unless said."""
+    gating: bool = True
+    """Whether its strata decide the gate."""
+    informative: tuple[str, ...] = ()
+    """Strata (glob patterns over their names) that are shown but do not decide."""
+    public_range: Annotated[tuple[float, float], BeforeValidator(_range)] | None = None
+    """Lowest and highest mean score that others report for the baseline; one below it is called out, not passed."""
+    tail_events: TailTolerances | None = None
+    """Tolerances that replace the policy's here; they gate, also where the slice's scores are informative."""
+    data_dir: str | None = None
+    """Local files to read instead of the hub."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further parameters of the slice's generator."""
+
+    @property
+    def key(self) -> str:
+        """What the results call it."""
+        return self.label or self.name
+
+
+class Policy(_Strict):
+    """What the gate demands."""
+
+    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """The chance of a wrong pass, and of a wrong fail, per candidate."""
+    margin: Margin = 0.02
+    """Largest tolerated drop where neither the slice nor `margins` says otherwise."""
+    margins: dict[str, Margin] = Field(default_factory=dict)
+    """Glob over ``slice/stratum`` to a margin; the last match wins."""
+    tail_events: TailTolerances = Field(default_factory=dict)
+    """Tolerances of tail events in gating strata; events of other kinds are shown and decide nothing."""
+    inconclusive: Literal["hold", "fail"] = "hold"
+    """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
+    refuse_hopeless: bool = True
+    """Refuse at plan time a gating stratum that is too small to ever pass."""
+    effective_score: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said."""
+    floor_alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """Level of the test that the baseline is above chance."""
+    discordance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of items expected to flip either way: for planning only."""
+
+
+Thinking = Literal["auto", "off"] | tuple[str, str]
+"""How thinking is told from the answer: by known marks, not at all, or by what opens and closes it."""
+
+
+class ThinkingMarks(_Strict):
+    """What opens and closes a block of thinking."""
+
+    start: str = Field(min_length=1)
+    """Before the first thought."""
+    end: str = Field(min_length=1)
+    """After the last one."""
+
+
+_TEMPLATE_TAKEN = frozenset(
+    [
+        "conversation",
+        "messages",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "tools",
+        "documents",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+    ]
+)
+
+
+class Sampling(_Strict):
+    """How answers are sampled: one for all variants."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling."""
+    samples: int = Field(default=1, ge=1, le=64)
+    """Answers per item; the score is their mean."""
+    chat_template: bool | Literal["auto"] = "auto"
+    """``auto``: used where the baseline's tokenizer has one."""
+    system: str | None = None
+    """System message, with a chat template only."""
+    thinking: Literal["auto", "off"] | ThinkingMarks = "auto"
+    """Blocks of thinking that are not scored: by the marks of the known model families, none, or by your own."""
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _said_in_yaml(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
+
+    @property
+    def marks(self) -> Thinking:
+        """The setting as `harness.suite.toolkit.thinking.split` takes it."""
+        one = self.thinking
+        return (one.start, one.end) if isinstance(one, ThinkingMarks) else one
+
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the chat template for all variants, such as ``enable_thinking: false``."""
+    clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as templates read it
+    """The time that chat templates read: one for all prompts, so that a run can be continued on another day."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _not_taken(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_TEMPLATE_TAKEN & set(value)):
+            msg = f"{', '.join(taken)}: set by quantcliff itself; leave it out"
+            raise ValueError(msg)
+        return value
+
+
+class Rehearsal(_Strict):
+    """Answers made up without a model, to try a config, a cluster and a gate out before any GPU time.
+
+    Every report of such a run says that nothing was measured.
+    """
+
+    accuracy: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of the items that the baseline gets right."""
+    lost: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """``candidate``, ``candidate/slice`` or ``candidate/slice/stratum`` to the share of all items that it loses."""
+    seconds_per_item: float = Field(default=0.0, ge=0)
+    """How long an answer takes."""
+    wrong: str = "I do not know."
+    """What a wrong free-text answer says: ``""`` and the lost items are empty answers, a tail event."""
+
+
+class Execution(_Strict):
+    """Where and how the models run: one for all variants."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
+    computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
+    batch_tokens: int = Field(default=16384, ge=16)
+    """Largest batch, in padded tokens of prompt and answer."""
+    max_batch: int = Field(default=64, ge=1)
+    """Largest batch, in rows."""
+    unit_items: int = Field(default=32, ge=1)
+    """Items in a work unit: what a kill can cost at most."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
+    looks: int = Field(default=1, ge=1, le=20)
+    """Interim looks: above 1, decided strata stop receiving items."""
+    control: Annotated[bool | float, BeforeValidator(_share)] = True
+    """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
+    each stratum's items."""
+    skip_blind: bool = False
+    """Do not ask control and candidates the items of strata in which the baseline shows no signal: these strata end as
+    ``no_signal`` in any case. Strata with a tolerance of tail events are always asked."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """Attention implementation."""
+    divergence: bool = False
+    """Measure exactly, token by token, how far each variant's probabilities are from the baseline's: it costs time."""
+    divergence_tokens: int = Field(default=256, ge=1)
+    """First tokens of each answer that it is measured on."""
+    divergence_gib: float = Field(default=8.0, gt=0)
+    """Most disk for the baseline's traces until the run ends; where more were needed, see `divergence_with`."""
+    divergence_with: Literal["auto", "traces", "baseline"] = "auto"
+    """What control and candidates are compared with: the baseline's traces on disk, made once for all of them, or the
+    baseline itself, loaded beside each. ``auto`` takes traces where `divergence_gib` holds them; else the baseline
+    where the device's memory holds two models and texts are stored; else traces of fewer tokens."""
+    rehearsal: Rehearsal | None = None
+    """Where given, no model is loaded and answers are made up."""
+
+
+class Experiment(_Strict):
+    """A whole config file."""
+
+    name: Name
+    """Names the run directory."""
+    description: str = ""
+    """A sentence for the report."""
+    baseline: Variant
+    """The variant compared against."""
+    candidates: tuple[Variant, ...] = Field(min_length=1)
+    """The variants under test."""
+    slices: tuple[SliceSpec, ...] = Field(min_length=1)
+    """The suite."""
+    policy: Policy = Policy()
+    """What the gate demands."""
+    sampling: Sampling = Sampling()
+    """How answers are sampled."""
+    execution: Execution = Execution()
+    """Where and how the models run."""
+    seed: int = Field(default=0, ge=0)
+    """Root of every random choice."""
+    output: str = "results"
+    """Where run directories are made."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the report must show, such as what the reference really is."""
+    store_text: Literal["full", "redacted", "none"] = "full"
+    """What of prompts and answers is kept on disk: all, all but personal data, or scores alone."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The baseline, then the candidates."""
+        return (self.baseline, *self.candidates)
+
+    def compute_dtype(self, variant: Variant) -> str:
+        """The compute dtype of a variant; ``auto`` if that is left to the device.
+
+        An ``auto`` next to a baseline with a dtype of its own means the baseline's.
+        """
+        dtype = self.execution.dtype
+        if dtype == "auto" and self.baseline.dtype is not None:
+            dtype = self.baseline.dtype
+        return variant.dtype or dtype
+
+    def digest(self) -> str:
+        """Identify everything that decides a result; where results are put and what texts are kept does not."""
+        return digest(self.model_dump(mode="json", exclude={"output", "description", "store_text"}))

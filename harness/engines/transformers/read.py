@@ -1,0 +1,88 @@
+"""Reading prompts: rows of packed sequences through the model, and what later steps need of them.
+
+Knows the layout of packed rows and the model's forward pass. Does not know what the sequences mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engines.transformers.model import LanguageModel
+from harness.engines.transformers.packing import Packed
+
+__all__ = ["Reading", "read", "takes_two_steps"]
+
+TRUNK_ALONE = 1024
+"""Tokens: a beginning of at least this length, shared by a whole row, is read before the branches, without a mask.
+Shorter ones go in the same pass as their branches."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a model made of some rows."""
+
+    hidden: Tensor
+    """[rows, longest, width] Final hidden states, or logits where the head cannot be applied apart."""
+    cache: Any
+    """Keys and values in the order of the rows' tokens; None where they were not kept."""
+
+
+def read(model: LanguageModel, rows: Sequence[Packed], *, pad: int, keep: bool, begun: Any = None) -> Reading:
+    """Read rows together, the shorter ones filled up on the right; keep says whether the cache is wanted.
+
+    begun: the cache of a row that `takes_two_steps`, read before up to its trunk, whose own states then are not given.
+    """
+    if len(rows) == 1 and takes_two_steps(rows[0]):
+        return _in_two_steps(model, rows[0], begun)
+    longest = max(len(row.tokens) for row in rows)
+    ids = model.tensor(torch.stack([_filled(row.tokens, longest, pad) for row in rows]))
+    cache = model.new_cache() if keep else None
+    if all(row.single for row in rows):
+        return Reading(model.forward(ids, cache=cache), cache)
+    positions = model.tensor(torch.stack([_filled(row.positions, longest, 0) for row in rows]))
+    ends = model.tensor(torch.stack([_filled(row.ends, longest, 0) for row in rows]))
+    place = torch.arange(longest, device=model.device)
+    mask = model.attention(_visible(ends, place), positions, positions)
+    return Reading(model.forward(ids, mask=mask, positions=positions, cache=cache), cache)
+
+
+def takes_two_steps(row: Packed) -> bool:
+    """Whether a row is read alone, what its sequences share before the rest."""
+    return not row.single and row.trunk >= TRUNK_ALONE
+
+
+def _in_two_steps(model: LanguageModel, row: Packed, begun: Any) -> Reading:
+    """Read what the row's sequences share first, causally, and then the branches on top of it."""
+    cache, trunk = model.new_cache() if begun is None else begun, row.trunk
+    first = None if begun is not None else model.forward(model.tensor(row.tokens[None, :trunk]), cache=cache)
+    positions = model.tensor(row.positions[None])
+    place = torch.arange(trunk, len(row.tokens), device=model.device)
+    visible = _visible(model.tensor(row.ends[None]), place)
+    mask = model.attention(visible, positions[:, trunk:], positions)
+    ids = model.tensor(row.tokens[None, trunk:])
+    rest = model.forward(ids, mask=mask, positions=positions[:, trunk:], cache=cache)
+    before = rest.new_zeros(1, trunk, rest.shape[2]) if first is None else first
+    return Reading(torch.cat([before, rest], dim=1), cache)
+
+
+def _visible(ends: Tensor, queries: Tensor) -> Tensor:
+    """Give which keys each query sees, [rows, 1, queries, keys]: see `packing`.
+
+    What fills a row has end 0 and sees only itself.
+    """
+    keys = torch.arange(ends.shape[1], device=ends.device)
+    behind = keys[None, None, :] <= queries[None, :, None]
+    on_path = queries[None, :, None] < ends[:, None, :]
+    itself = keys[None, None, :] == queries[None, :, None]
+    return ((behind & on_path) | itself)[:, None]
+
+
+def _filled(values: Any, length: int, fill: int) -> Tensor:
+    tensor = torch.full((length,), fill, dtype=torch.long)
+    tensor[: len(values)] = torch.from_numpy(values)
+    return tensor

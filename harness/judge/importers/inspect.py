@@ -1,0 +1,294 @@
+"""Logs of Inspect (inspect_ai): ``.json``, and ``.eval``, which is a zip of the same JSON.
+
+A log's task is a slice; fields of its samples' metadata make strata, and so do arguments that differ between logs of a
+task. Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree;
+an item's epochs become one score by the log's own reducer. It reads the files alone; inspect_ai is not needed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import NotComparable, UsageError
+from harness.judge.importers.archives import member, opened
+from harness.judge.importers.json_text import parsed
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
+from harness.judge.outcomes import Outcomes, fingerprint
+from harness.records import canonical_json, stratum_name
+
+__all__ = ["is_log", "load_inspect", "log_files"]
+
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+"""Inspect's letters: correct, partial, incorrect, no answer; the values that its own metrics give them."""
+_WORDS = {"yes": 1.0, "no": 0.0}
+_SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "model_generate_config")
+_CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
+"""What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
+
+
+def is_log(data: object) -> bool:
+    """Whether JSON data is a log of Inspect."""
+    return isinstance(data, Mapping) and {"eval", "status"} <= data.keys()
+
+
+def log_files(path: Path) -> list[Path]:
+    """Find the logs at a path: itself, or all below it. JSON of another kind, such as a listing, is passed over.
+
+    Raises NotComparable if a file is not JSON: it could be half a log.
+    """
+    if path.is_file():
+        return [path]
+    others = [file for file in path.rglob("*.json") if _could_be_log(parsed(file.read_bytes(), str(file)))]
+    return sorted([*path.rglob("*.eval"), *others])
+
+
+def _could_be_log(data: object) -> bool:
+    return (
+        isinstance(data, Mapping)
+        and isinstance(data.get("eval", {}), Mapping)
+        and bool({"eval", "samples"} & data.keys())
+    )
+
+
+class _Log:
+    """The header of a log, by the parts that are used here."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.header = file, _header(file)
+        self.run: Mapping[str, Any] = self.header["eval"]
+        self.task, self.created = str(self.run["task"]), str(self.run.get("created", ""))
+        self.arguments: Mapping[str, Any] = self.run.get("task_args") or {}
+        self.config: Mapping[str, Any] = self.run.get("config") or {}
+
+    def settings(self) -> dict[str, Any]:
+        """What has to agree among repetitions of one measurement."""
+        return {key: self.run.get(key) for key in _SETTINGS} | {
+            f"config.{key}": self.config.get(key) for key in _CONFIG
+        }
+
+
+def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
+    """Read a log or a directory of them.
+
+    Raises UsageError if a scorer or field is not there, NotComparable if a log is not finished.
+    """
+    rows = Rows(str(path))
+    logs = _newest([_Log(file) for file in log_files(path)], rows)
+    models = sorted({str(log.run.get("model")) for log in logs})
+    if len(models) > 1:
+        raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
+    for log in logs:
+        _check_finished(log)
+    known = {log.task: _scorers(log) for log in logs} if options.metric else {}
+    chosen = per_task(options.metric, known, "scorer", str(path)) if options.metric else {}
+    for log in logs:
+        _add(log, _varying(log, logs), chosen.get(log.task), options, rows)
+    rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
+    return rows.outcomes(name, options)
+
+
+def _scorers(log: _Log) -> list[str]:
+    """Give what --metric may name: the scorers of the first scored sample, and their keys."""
+    scored: Mapping[str, Any] = next((sample["scores"] for sample in _samples(log.file) if sample.get("scores")), {})
+    keys = {one: score.get("value") for one, score in scored.items()}
+    return [*keys, *(f"{one}.{key}" for one, value in keys.items() if isinstance(value, Mapping) for key in value)]
+
+
+def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
+    """Keep the newest of the logs that repeat one measurement: the same task with the same arguments and settings."""
+    runs: dict[tuple[str, str], list[_Log]] = {}
+    for log in logs:
+        runs.setdefault((log.task, canonical_json(log.arguments)), []).append(log)
+    for (task, _), same in runs.items():
+        first = same[0].settings()
+        differing = sorted({key for log in same for key, value in log.settings().items() if value != first[key]})
+        if differing:
+            raise UsageError(
+                f"{rows.source}: {task} was run with different settings ({', '.join(differing)}): give the log of one "
+                f"({', '.join(log.file.name for log in same)})"
+            )
+        if len(same) > 1:
+            rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
+    return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
+
+
+def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
+    """Give the log's arguments that differ from those of other logs of its task, as levels."""
+    same = [one.arguments for one in logs if one.task == log.task]
+    names = sorted({name for arguments in same for name in arguments})
+    return {
+        name: as_level(log.arguments.get(name))
+        for name in names
+        if len({as_level(arguments.get(name)) for arguments in same}) > 1
+    }
+
+
+def _check_finished(log: _Log) -> None:
+    status = log.header["status"]
+    if status != "success":
+        raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
+    if log.header.get("invalidated"):
+        raise NotComparable(f"{log.file}: the log was marked as invalid")
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    value = parsed(text, where)
+    if not isinstance(value, dict):
+        raise NotComparable(f"{where}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _header(file: Path) -> dict[str, Any]:
+    if file.suffix == ".eval":
+        with opened(file) as archive:
+            if "header.json" not in archive.namelist():
+                raise NotComparable(f"{file}: has no header.json: the evaluation did not finish")
+            header = _object(member(archive, "header.json", file), f"{file}: header.json")
+    else:
+        header = _object(file.read_bytes(), str(file))
+    if not is_log(header) or not isinstance(header["eval"], Mapping) or "task" not in header["eval"]:
+        raise NotComparable(f"{file}: is not a log of Inspect (eval.task and status are missing)")
+    return header
+
+
+def _samples(file: Path) -> Iterator[Mapping[str, Any]]:
+    if file.suffix != ".eval":
+        for sample in _object(file.read_bytes(), str(file)).get("samples") or ():
+            if not isinstance(sample, Mapping):
+                raise NotComparable(f"{file}: a sample is not an object")
+            yield sample
+        return
+    with opened(file) as archive:
+        for name in sorted(archive.namelist()):
+            if name.startswith("samples/") and name.endswith(".json"):
+                yield _object(member(archive, name, file), f"{file}: {name}")
+
+
+def _add(log: _Log, varying: Mapping[str, str], metric: str | None, options: ImportOptions, rows: Rows) -> None:
+    """Add the items of a log. varying: the log's arguments that other logs of its task have otherwise."""
+    place = f"{log.task}/{stratum_name(varying)}" if varying else log.task
+    epochs: dict[str, dict[Any, float]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for sample in _samples(log.file):
+        where = f"{log.file}: sample {sample.get('id')}"
+        if "id" not in sample or "input" not in sample:
+            raise NotComparable(f"{where}: has no id or no input")
+        item = f"{place}/{as_level(sample['id'])}"
+        found = _facts(sample, log, varying, where, options)
+        if facts.setdefault(item, found) != found:
+            raise NotComparable(f"{where}: names different items: ids must be unique")
+        scores = epochs.setdefault(item, {})
+        epoch = sample.get("epoch", len(scores) + 1)
+        if epoch in scores:
+            raise NotComparable(f"{where}: has epoch {epoch} twice")
+        scored = sample.get("scores") or {}
+        scores[epoch] = _score(scored, log.task, where, metric, rows) if scored else math.nan
+    reducer, reduce = _reducer(log)
+    if reducer != "mean" and log.task in rows.measure:
+        rows.measure[log.task] += f",{reducer}"
+    expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
+    partial = 0
+    for item, scores in epochs.items():
+        counted = [one for one in scores.values() if not math.isnan(one)]
+        enough = counted and 2 * len(counted) >= expected
+        partial += len(counted) < expected and expected > 1
+        rows.add(item, reduce(counted) if enough else math.nan, **facts[item])
+    if partial:
+        rows.notes.append(
+            f"{log.file}: {partial} items have no score in some of their {expected} epochs: an item counts by the "
+            "others if they are at least half, and else is unanswered"
+        )
+
+
+def _facts(
+    sample: Mapping[str, Any], log: _Log, varying: Mapping[str, str], where: str, options: ImportOptions
+) -> dict[str, Any]:
+    """Give what all epochs of an item have in common, as `Rows.add` takes it."""
+    metadata = {**varying, **(sample.get("metadata") or {})}
+    choices = len(sample.get("choices") or ())
+    guess = 1.0 / choices if choices > 1 else 0.0
+    return {
+        "asked": fingerprint(
+            canonical_json(_asked(sample)), *([canonical_json(log.arguments)] if log.arguments else [])
+        ),
+        "place": log.task,
+        "levels": {**varying}
+        | {axis: as_level(dig(metadata, one, where)) for axis, one in zip(options.axes, options.strata, strict=True)},
+        "chance": guess if options.chance is None else options.chance,
+        "cluster": f"{log.task}/{as_level(dig(metadata, options.cluster, where))}" if options.cluster else None,
+    }
+
+
+def _asked(sample: Mapping[str, Any]) -> list[Any]:
+    """What was asked, without the ids of messages, which Inspect makes again in every run."""
+    asked = sample["input"]
+    if isinstance(asked, list):
+        asked = [[message.get("role"), message.get("content")] for message in asked]
+    return [asked, sample.get("choices"), sample.get("target")]
+
+
+def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
+    """Give the log's own way from epochs to a score, by name. Raises UsageError if it is not known here."""
+    results = (log.header.get("results") or {}).get("scores") or []
+    named = log.config.get("epochs_reducer") or [one.get("reducer") for one in results if one.get("reducer")]
+    name = str(([named] if isinstance(named, str) else named or ["mean"])[0])
+    kind, _, count = name.rpartition("_")
+    if name in _REDUCERS:
+        return name, _REDUCERS[name]
+    if kind == "at_least" and count.isdecimal():
+        return name, lambda scores: float(sum(one >= 1.0 for one in scores) >= int(count))
+    if kind == "pass_at" and count.isdecimal():
+        return name, lambda scores: _pass_at(scores, int(count))
+    raise UsageError(
+        f"{log.file}: reduces epochs by {name!r}, and {', '.join(_REDUCERS)}, at_least_k, pass_at_k are known"
+    )
+
+
+def _pass_at(scores: Sequence[float], count: int) -> float:
+    """Estimate the chance that one of `count` answers is right (Chen et al. 2021, arXiv:2107.03374, equation 1)."""
+    wrong = sum(one < 1.0 for one in scores)
+    return 1.0 - math.comb(wrong, count) / math.comb(len(scores), count) if len(scores) >= count else math.nan
+
+
+_REDUCERS: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": lambda scores: math.fsum(scores) / len(scores),
+    "median": statistics.median,
+    "mode": statistics.mode,
+    "max": max,
+}
+"""Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)."""
+
+
+def _score(scored: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
+    scorer, key = _scorer(scored, where, metric)
+    value = scored[scorer].get("value")
+    if isinstance(value, Mapping):
+        keys = list(value)
+        if key is None and len(keys) == 1:
+            key = keys[0]
+        if key not in value:
+            raise UsageError(f"{where}: {scorer} has several values: give --metric {scorer}.{'|'.join(keys)}")
+        value = value[key]
+    elif key is not None:
+        raise UsageError(f"{where}: {scorer} has one value: give --metric {scorer}")
+    rows.measure[task] = scorer if key is None else f"{scorer}.{key}"
+    if isinstance(value, str):
+        value = GRADES.get(value, _WORDS.get(value.lower(), value))
+    return as_score(value, where)
+
+
+def _scorer(scored: Mapping[str, Any], where: str, metric: str | None) -> tuple[str, str | None]:
+    if metric is None:
+        if len(scored) > 1:
+            raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(scored)}")
+        return next(iter(scored)), None
+    if metric in scored:
+        return metric, None
+    scorer, _, key = metric.partition(".")
+    if scorer not in scored:
+        raise UsageError(f"{where}: there is no scorer {metric!r}; there are: {', '.join(scored)}")
+    return scorer, key

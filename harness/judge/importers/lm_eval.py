@@ -1,0 +1,213 @@
+"""What lm_eval logged with --log_samples: ``samples_<task>_<date>.jsonl`` (or ``.json``) under an output directory.
+
+A task is a slice; fields of its documents make strata. Items are joined by task and doc_id, and match only where
+lm_eval's hashes of document, prompt and target agree; those that an older version did not write are computed. It reads
+the files alone: lm_eval itself is not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import NotComparable, UsageError
+from harness.judge.importers.json_text import json_objects
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
+from harness.judge.outcomes import Outcomes, fingerprint
+
+__all__ = ["is_sample", "load_lm_eval", "sample_files"]
+
+PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
+"""Which metric is the score where a task has several and none is named."""
+LOWER_IS_BETTER = frozenset(
+    {"bits_per_byte", "brier_score", "byte_perplexity", "perplexity", "ter", "wer", "word_perplexity"}
+)
+"""Metrics that are no score in [0, 1] of which more is better."""
+_NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
+_POSITIONS = frozenset({"gold", "golds", "target", "targets"})
+"""What documents call the positions of the choices that are right."""
+_MARKS = _POSITIONS | {"label", "labels"}
+"""What they call a list with a 1 for each of those, and a 0 for each of the others."""
+_OWN = frozenset(
+    {
+        "arguments",
+        "doc",
+        "doc_hash",
+        "doc_id",
+        "filter",
+        "filtered_resps",
+        "metrics",
+        "prompt_hash",
+        "resps",
+        "target",
+        "target_hash",
+    }
+)
+
+
+def is_sample(line: Mapping[str, Any]) -> bool:
+    """Whether a JSON line is one of lm_eval's samples."""
+    return {"doc_id", "doc", "filtered_resps"} <= line.keys()
+
+
+def sample_files(path: Path) -> list[Path]:
+    """Find the sample files at a path: itself, or all below it."""
+    return [path] if path.is_file() else sorted(file for file in path.rglob("samples_*") if _NAME.fullmatch(file.name))
+
+
+def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
+    """Read a sample file or a directory of them.
+
+    Raises UsageError if a metric, filter or field is not there, NotComparable if the logs hold no scores.
+    """
+    rows = Rows(str(path))
+    files = _newest(path, rows)
+    tasks = {task: _lines(file) for task, file in files.items()}
+    known = {task: list(dict.fromkeys(str(line.get("filter")) for line in lines)) for task, lines in tasks.items()}
+    filters = per_task(options.filter, known, "filter", str(path))
+    for task, names in known.items():
+        if len(names) > 1 and task not in filters:
+            rows.notes.append(f"{files[task].name}: scored by filter {names[0]!r} of {', '.join(names)}")
+        tasks[task] = [line for line in tasks[task] if str(line.get("filter")) == filters.get(task, names[0])]
+    metrics = _metrics({task: lines[0] for task, lines in tasks.items()}, files, options, rows)
+    for task, lines in tasks.items():
+        chosen = lines[0].get("filter")
+        rows.measure[task] = metrics[task] if chosen in (None, "none") else f"{metrics[task]},{chosen}"
+        _add_task(task, lines, metrics[task], str(files[task]), options, rows)
+    return rows.outcomes(name, options)
+
+
+def _newest(path: Path, rows: Rows) -> dict[str, Path]:
+    """Give each task's file; the newest if a task was run several times, with a note."""
+    files = sample_files(path)
+    folders = sorted({str(file.parent) for file in files})
+    if len(folders) > 1:
+        raise UsageError(f"{path}: holds the samples of several models: give one of {', '.join(folders)}")
+    dated: dict[str, list[tuple[str, Path]]] = {}
+    for file in files:
+        found = _NAME.fullmatch(file.name)
+        task, date = (found["task"], found["date"] or "") if found else (file.stem, "")
+        dated.setdefault(task, []).append((date, file))
+    for task, runs in dated.items():
+        if len(runs) > 1:
+            rows.notes.append(f"{path}: {task} was run {len(runs)} times; the newest counts ({max(runs)[1].name})")
+    return {task: max(runs)[1] for task, runs in sorted(dated.items())}
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    lines = json_objects(file)
+    for number, line in enumerate(lines, start=1):
+        if not is_sample(line) or not isinstance(line["doc"], Mapping):
+            where = f"{file}: entry {number}"
+            raise NotComparable(f"{where} is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)")
+    if not lines:
+        raise NotComparable(f"{file}: holds no samples of lm_eval")
+    return lines
+
+
+def _metrics(
+    first: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], options: ImportOptions, rows: Rows
+) -> dict[str, str]:
+    """Give the metric that is each task's score. first: a sample per task."""
+    known = {
+        task: [str(one) for one in line.get("metrics") or sorted(line.keys() - _OWN)] for task, line in first.items()
+    }
+    found = per_task(options.metric, known, "metric", rows.source)
+    for task, name in found.items():
+        if name in LOWER_IS_BETTER:
+            raise UsageError(f"{files[task]}: {name} is not a score: less of it is better")
+    for task, names in known.items():
+        usable = [one for one in names if one not in LOWER_IS_BETTER]
+        preferred = [one for one in PREFERRED if one in usable] or (usable if len(usable) == 1 else [])
+        if task not in found and not preferred:
+            listed = ", ".join(names) or "none"
+            raise UsageError(f"{files[task]}: which metric is the score? Give --metric {task}=NAME, one of {listed}")
+        if task not in found and options.metric:
+            rows.notes.append(f"{task}: has no such --metric, and is judged by {preferred[0]}")
+        found.setdefault(task, preferred[0] if preferred else "")
+    return found
+
+
+def _add_task(
+    task: str, lines: Sequence[Mapping[str, Any]], metric: str, file: str, options: ImportOptions, rows: Rows
+) -> None:
+    for line in lines:
+        where, doc = f"{file}: doc {line['doc_id']}", line["doc"]
+        rows.add(
+            f"{task}/{as_level(line['doc_id'])}",
+            as_score(_value(line, metric, where), where),
+            asked=fingerprint(*_hashes(line)),
+            place=task,
+            levels=dict(zip(options.axes, (as_level(dig(doc, one, where)) for one in options.strata), strict=True)),
+            chance=_chance(line, metric) if options.chance is None else options.chance,
+            cluster=f"{task}/{as_level(dig(doc, options.cluster, where))}" if options.cluster else None,
+        )
+
+
+def _value(line: Mapping[str, Any], metric: str, where: str) -> Any:
+    if metric not in line:
+        raise NotComparable(f"{where}: has no {metric}, other items of its task do")
+    if isinstance(line[metric], (list, dict)):
+        raise NotComparable(f"{where}: {metric} is not one number per item: give another --metric")
+    return line[metric]
+
+
+def _requests(line: Mapping[str, Any]) -> list[Any]:
+    """What the model was asked, one entry per choice; newer versions number the entries in an object."""
+    asked = line.get("arguments") or []
+    found = [
+        list(one.values()) if isinstance(one, Mapping) else one
+        for one in (asked.values() if isinstance(asked, Mapping) else asked)
+    ]
+    return found if isinstance(asked, (Mapping, list)) else [asked]
+
+
+def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Give the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if they are not there."""
+    first = (_requests(line) or [""])[0]
+    prompt = first[0] if isinstance(first, list) and first else first
+    texts: dict[str, Callable[[], str]] = {
+        "doc_hash": lambda: json.dumps(line["doc"], indent=2, ensure_ascii=False),
+        "prompt_hash": lambda: str(prompt),
+        "target_hash": lambda: str(line.get("target")),
+    }
+    doc, asked, target = (
+        str(line.get(key) or hashlib.sha256(text().encode("utf-8", "surrogatepass")).hexdigest())
+        for key, text in texts.items()
+    )
+    return doc, asked, target
+
+
+def _chance(line: Mapping[str, Any], metric: str) -> float:
+    """Give the share of choices that are right, if several were weighed: one, or as many as the targets name."""
+    choices = len(_requests(line))
+    if "acc_mutual_info" in (line.get("metrics") or ()):
+        choices //= 2  # each choice was weighed with and without its question
+    if not metric.startswith("acc") or choices <= 1:
+        return 0.0
+    return max([1, *_right(line["doc"], choices), *_right({"target": line.get("target")}, choices)]) / choices
+
+
+def _right(document: Mapping[str, Any], choices: int) -> list[int]:
+    """Count the right choices by each list of 0/1 marks, or of positions, that a document or a part of it has."""
+    counts: list[int] = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            counts += _right(value, choices)
+        listed = _list(value)
+        if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
+            counts.append(int(sum(listed)))
+        elif key in _POSITIONS:
+            counts.append(len(set(listed) & set(range(choices))))
+    return counts
+
+
+def _list(value: object) -> list[float]:
+    """Read a list of numbers, also one that lm_eval wrote as text; an empty one if it is something else."""
+    if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
+        value = json.loads(value)
+    return value if isinstance(value, list) and all(isinstance(one, (int, float)) for one in value) else []

@@ -1,0 +1,290 @@
+"""Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item.
+
+Several answers to an item become their mean if that is asked for; the same answer written twice counts once and is
+named. It knows no file format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import NotComparable, UsageError
+from harness.judge.outcomes import Labels, Outcomes, build
+from harness.records import stratum_name
+
+__all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "dig", "per_task"]
+
+_SHOWN = 3
+_UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
+_WORDS = {"true": 1.0, "false": 0.0}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
+_EXACT = 2.0**53
+"""Whole numbers from here on are not all floats: two ids may have become one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to read what other tools wrote. `harness.judge.importers.reading` knows which format takes which option."""
+
+    item: str | None = None
+    """Column of a table that names the item; ``item`` by default. Dots step into nested columns."""
+    score: str | None = None
+    """Column of a table that holds the score; ``score`` by default."""
+    strata: tuple[str, ...] = ()
+    """Columns, fields of lm_eval's doc, or fields of Inspect's metadata that split; dots step into objects."""
+    cluster: str | None = None
+    """The same for the source that items share."""
+    slice: str | None = None
+    """Column of a table that names the slice; everything is one slice, ``all``, by default."""
+    prompt: str | None = None
+    """Column of a table with what was asked, or its hash: items asked differently do not match."""
+    weight: str | None = None
+    """Column of a table with the share of traffic."""
+    chance: float | None = None
+    """The score that guessing would give; by default taken from the choices if a log has them, else 0."""
+    metric: str | Sequence[str] | None = None
+    """Metrics of lm_eval logs, or scorers (``scorer`` or ``scorer.key``) of Inspect logs: see `per_task`."""
+    filter: str | Sequence[str] | None = None
+    """Filters of lm_eval logs, the same way; a task's first by default."""
+    repeats: Literal["refuse", "mean"] | None = None
+    """What to do with an item that is in a file several times with different scores; ``refuse`` by default."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What the strata's axes are called: the last step of each field, if that tells them apart."""
+        short = tuple(name.rsplit(".", 1)[-1] for name in self.strata)
+        return short if len(set(short)) == len(short) else self.strata
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that has to be looked up in a document."""
+        return (*self.strata, *(() if self.cluster is None else (self.cluster,)))
+
+
+def per_task(
+    given: str | Sequence[str] | None, tasks: Mapping[str, Sequence[str]], what: str, source: str
+) -> dict[str, str]:
+    """Choose a metric, scorer or filter for each task.
+
+    given: ``NAME`` for every task that has it, or ``TASK=NAME``, with TASK a name or a pattern such as ``mmlu_*``.
+    tasks: task to the names it has. Tasks that nothing was chosen for are left out. Raises UsageError, with what is
+    known, if a choice applies to no task.
+    """
+    chosen: dict[str, str] = {}
+    for one in sorted([given] if isinstance(given, str) else given or (), key=lambda text: "=" in text):
+        glob, equals, name = one.rpartition("=")
+        matched = [task for task in tasks if not equals or fnmatchcase(task, glob)]
+        if not matched:
+            raise UsageError(f"{source}: --{what} {one}: there is no task {glob!r}; there are: {', '.join(tasks)}")
+        having = [task for task in matched if name in tasks[task]]
+        if not having or (equals and len(having) < len(matched)):
+            known = sorted(dict.fromkeys(one for task in matched for one in tasks[task]), key="none".__eq__)
+            raise UsageError(f"{source}: there is no {what} {name!r}; there are: {', '.join(known) or 'none'}")
+        for task in having:
+            chosen[task] = name if equals else chosen.get(task, name)
+    return chosen
+
+
+@dataclass(slots=True)
+class Rows:
+    """Answers as they are read. Logs `add` them one by one; tables set whole columns."""
+
+    source: str
+    """What a message calls the file."""
+    items: list[str] = field(default_factory=list)
+    scores: Sequence[float] | NDArray[np.float64] = field(default_factory=list)
+    prints: Sequence[int] | NDArray[np.uint64] = field(default_factory=list)
+    slices: Sequence[str] | Labels = field(default_factory=list)
+    levels: dict[str, Sequence[str] | Labels] = field(default_factory=dict)
+    """Axis to level; an empty name if an item has no such axis."""
+    clusters: Sequence[str] | Labels | None = None
+    """None if every item is a source by itself."""
+    chances: Sequence[float] = field(default_factory=list)
+    weights: NDArray[np.float64] | None = None
+    measure: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(
+        self,
+        item: str,
+        score: float,
+        *,
+        asked: int,
+        place: str,
+        levels: Mapping[str, str],
+        chance: float,
+        cluster: str | None,
+    ) -> None:
+        """Add one answer. asked: see `harness.judge.outcomes.fingerprint`. place: the slice."""
+        columns: list[tuple[Any, Any]] = [
+            (self.scores, score),
+            (self.prints, asked),
+            (self.slices, place),
+            (self.chances, chance),
+        ]
+        if cluster is not None:
+            self.clusters = [] if self.clusters is None else self.clusters
+            columns.append((self.clusters, cluster))
+        axes = {**self.levels, **levels}
+        columns += [(self.levels.setdefault(axis, [""] * len(self.items)), levels.get(axis, "")) for axis in axes]
+        self.items.append(item)
+        for column, value in columns:
+            column.append(value)
+
+    def outcomes(self, name: str, options: ImportOptions) -> Outcomes:
+        """Give one score per item.
+
+        Raises NotComparable if an item has several scores and nothing says to average them, and if `build` does.
+        """
+        if not self.items:
+            raise NotComparable(f"{self.source}: holds no answers")
+        levels = {axis: _labels(values) for axis, values in self.levels.items()}
+        columns = {"slice": _labels(self.slices), "stratum": _strata(levels, len(self.items), self.source)}
+        if self.clusters is not None:
+            columns["cluster"] = _labels(self.clusters)
+        prints = np.array(self.prints, np.uint64) if len(self.prints) else np.zeros(len(self.items), np.uint64)
+        scores = np.asarray(self.scores, np.float64)
+        first, scores = self._collapsed(scores, [one.codes for one in columns.values()] + [prints], options)
+        columns = {what: Labels(one.codes[first], one.names) for what, one in columns.items()}
+        return build(
+            name,
+            self.items if isinstance(first, slice) else [self.items[at] for at in first],
+            scores,
+            slices=columns["slice"],
+            strata=columns["stratum"],
+            clusters=columns.get("cluster"),
+            fingerprints=prints[first],
+            chance=np.asarray(self.chances)[first] if len(self.chances) else 0.0,
+            weight=1.0 if self.weights is None else self.weights[first],
+            levels={axis: Labels(one.codes[first], one.names) for axis, one in levels.items()},
+            measure=self.measure,
+            notes=tuple(self.notes),
+            unique=True,
+        )
+
+    def _collapsed(
+        self, scores: NDArray[np.float64], facts: Sequence[NDArray[Any]], options: ImportOptions
+    ) -> tuple[slice | NDArray[np.int64], NDArray[np.float64]]:
+        """Give the first row of each item, and the item's score. facts: columns that must agree among its rows."""
+        hashes = np.sort(np.fromiter(map(hash, self.items), np.int64, len(self.items)))
+        if (hashes[1:] != hashes[:-1]).all():  # so all ids differ; in less time than a set takes
+            return slice(None), scores
+        ids = Labels.of(self.items)
+        _, first = np.unique(ids.codes, return_index=True)
+        own = first[ids.codes]
+        differs = np.logical_or.reduce([one != one[own] for one in facts])
+        if differs.any():
+            at = ids.codes == ids.codes[int(differs.argmax())]
+            count = len(set(zip(*(one[at].tolist() for one in facts), strict=True)))
+            item = self.items[int(at.argmax())]
+            raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
+        several = np.flatnonzero(np.bincount(ids.codes) > 1)
+        if several.size and options.repeats != "mean":
+            self._check_same_answer(ids, scores, own)
+            self.notes.append(
+                f"{self.source}: given more than once, with one score, and counted once: "
+                f"{_shown([ids.names[at] for at in several])}"
+            )
+        means = scores[first]
+        order = np.argsort(ids.codes, kind="stable")
+        starts = np.searchsorted(ids.codes[order], several, side="left")
+        stops = np.searchsorted(ids.codes[order], several, side="right")
+        for item, start, stop in zip(several, starts, stops, strict=True):
+            means[item] = math.fsum(scores[order[start:stop]]) / (stop - start)
+        return first, means
+
+    def _check_same_answer(self, ids: Labels, scores: NDArray[np.float64], own: NDArray[np.int64]) -> None:
+        other = (scores != scores[own]) & ~(np.isnan(scores) & np.isnan(scores[own]))
+        mixed = [ids.names[code] for code in np.unique(ids.codes[other])]
+        if mixed:
+            raise NotComparable(
+                f"{self.source}: {len(mixed)} items have several scores ({_shown(mixed)}): an item has one score. If "
+                "these are several answers to it, ask for their mean (--repeats mean)"
+            )
+
+
+def _labels(values: Sequence[str] | Labels) -> Labels:
+    return values if isinstance(values, Labels) else Labels.of(values)
+
+
+def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
+    """Name each item's cell of the axes. Raises UsageError if two cells would have one name."""
+    key: NDArray[Any] = np.zeros(count, np.int64)
+    for at, labels in enumerate(levels.values()):
+        key = key * len(labels.names) + labels.codes
+        key = np.unique(key, return_inverse=True)[1] if at else key
+    first = np.zeros(int(key.max()) + 1, np.int64)
+    first[key[::-1]] = np.arange(count)[::-1]
+    names = [stratum_name({axis: labels[at] for axis, labels in levels.items() if labels[at]}) for at in first.tolist()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
+    return Labels(key.astype(np.int32), tuple(names))
+
+
+def _shown(names: list[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
+
+
+def as_score(value: object, where: str = "") -> float:
+    """Read one score: a number, a boolean, or either as text; NaN if there is none. Raises NotComparable."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        return math.nan
+    if isinstance(value, (bool, int, float)) and abs(value) < _EXACT:
+        return float(value)
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in _UNANSWERED:
+            return math.nan
+        if text in _WORDS:
+            return _WORDS[text]
+        if _NUMBER.fullmatch(text):
+            return float(text)
+    raise NotComparable(f"{where}: {value!r:.80} is not a score: a number in [0, 1] is needed")
+
+
+def as_level(value: object) -> str:
+    """Write an id or a level exactly: 3.0 as ``3``, 0.1 as ``0.1``, a missing one as ``none``."""
+    if isinstance(value, str):
+        return value or "none"
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def as_item(value: object, where: str) -> str:
+    """Write an item's id. Raises NotComparable if it is missing, or a float too large to be exact."""
+    if value is None or value == "" or value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        raise NotComparable(f"{where} has no item id")
+    if isinstance(value, float) and abs(value) >= _EXACT:
+        raise NotComparable(f"{where}: the id {value!r} was rounded to a float: write ids as text or whole numbers")
+    return as_level(value)
+
+
+def dig(document: Mapping[str, Any], field_name: str, where: str) -> Any:
+    """Step into a document by a dotted name. Raises UsageError naming the fields that are there."""
+    if field_name in document:
+        return document[field_name]
+    found: Any = document
+    for step in field_name.split("."):
+        if not isinstance(found, Mapping) or step not in found:
+            known = ", ".join(sorted(map(str, document))[:20]) or "none"
+            raise UsageError(f"{where}: there is no field {field_name!r}; there are: {known}")
+        found = found[step]
+    return found

@@ -1,0 +1,190 @@
+"""Which quantization methods work here, and in one sentence why another does not.
+
+Looks at installed packages, their versions and the device; loads no model and quantizes nothing (`doctor` can).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+
+from harness.config.schema import METHODS
+from harness.errors import BackendMissing
+
+__all__ = ["MethodStatus", "batch_invariant", "installed_version", "method_status", "require"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodStatus:
+    """Whether one method works on a device here."""
+
+    method: str
+    """A name of `harness.config.loading.METHODS`."""
+    works: bool
+    """Whether everything that it needs is there."""
+    reason: str
+    """What is missing, or, where it works, what a reader should know of it here (may be empty)."""
+    install: str
+    """The command that would install what is missing, empty where no installation helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    packages: tuple[tuple[str, str, str], ...]
+    """Distribution, its import name, lowest version."""
+    extra: str
+    """The extra of quantcliff that brings them, empty where the package is installed by its own name."""
+    capability: tuple[int, int] | None = None
+    """Lowest CUDA compute capability; None where a CPU will do."""
+    remark: str = ""
+    """What to know of it where it works."""
+
+
+_CORE = (("torch", "torch", "2.11"), ("transformers", "transformers", "5.17"), ("accelerate", "accelerate", "1.10"))
+_BNB = (("bitsandbytes", "bitsandbytes", "0.48"),)
+_TORCHAO = (("torchao", "torchao", "0.15"),)
+_QUANTO = (("optimum-quanto", "optimum", "0.2.7"),)
+_GPTQ = (("gptqmodel", "gptqmodel", "7.6"), ("optimum", "optimum", "2.0"))
+# transformers itself names the versions of this one that it takes.
+_KERNELS = (("kernels", "kernels", "0.11"),)
+_SIZE_ONLY = "decompressed while loading: the answers are the method's, memory and speed are not"
+
+_NEEDS: dict[str, _Needs] = {
+    "none": _Needs((), "run"),
+    "bnb-int8": _Needs(_BNB, "run"),
+    "bnb-nf4": _Needs(_BNB, "run"),
+    "bnb-fp4": _Needs(_BNB, "run"),
+    "torchao-int8": _Needs(_TORCHAO, "torchao"),
+    "torchao-int8-dynamic": _Needs(_TORCHAO, "torchao"),
+    "torchao-int4": _Needs(_TORCHAO, "torchao", capability=(8, 0)),
+    "torchao-intx4": _Needs(_TORCHAO, "torchao"),
+    "torchao-float8": _Needs(_TORCHAO, "torchao"),
+    "torchao-float8-dynamic": _Needs(_TORCHAO, "torchao", capability=(8, 9)),
+    "quanto-int8": _Needs(_QUANTO, "quanto"),
+    "quanto-int4": _Needs(
+        _QUANTO, "quanto", remark="compiles its unpacking once, with a C++ compiler (up to a minute)"
+    ),
+    "quanto-int2": _Needs(
+        _QUANTO, "quanto", remark="compiles its unpacking once, with a C++ compiler (up to a minute)"
+    ),
+    "quanto-float8": _Needs(_QUANTO, "quanto"),
+    "hqq": _Needs((("hqq", "hqq", "0.2.8"),), "hqq"),
+    "fp8": _Needs(_KERNELS, "", capability=(8, 9), remark="fetches its CUDA kernel from the hub when it first runs"),
+    "gptq": _Needs(_GPTQ, "gptq"),
+    "auto-gptq": _Needs(_GPTQ, "gptq", remark="runs on GPTQModel, its maintained successor"),
+    "awq": _Needs(_GPTQ, "gptq"),
+    "compressed-tensors": _Needs(
+        (("compressed-tensors", "compressed_tensors", "0.15"),), "compressed-tensors", remark=_SIZE_ONLY
+    ),
+    "gguf": _Needs((("gguf", "gguf", "0.17"),), "run", remark=_SIZE_ONLY),
+}
+
+# LLM.int8 looks for outlier columns over the whole batch, and float8 with one scale per tensor takes it over the whole
+# batch: an answer then depends on the other rows.
+_BATCH_DEPENDENT = frozenset({"bnb-int8", "torchao-float8-dynamic"})
+
+
+def batch_invariant(method: str) -> bool:
+    """Whether an answer is the same whatever else is in its batch, up to rounding.
+
+    Where it is not (LLM.int8: 1.2196 to 1.2429 bits per byte over batch sizes 1 to 8), batches have to be fixed.
+    """
+    return method not in _BATCH_DEPENDENT
+
+
+def installed_version(distribution: str) -> str:
+    """The version of an installed distribution, empty where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def method_status(device: str) -> list[MethodStatus]:
+    """The status of every method on `device` (``cpu``, ``cuda``, ``cuda:1``), in the order of `METHODS`.
+
+    No model is loaded.
+    """
+    return [_status(method, device, prequantized=False) for method in METHODS]
+
+
+def require(method: str, device: str, *, prequantized: bool = False) -> None:
+    """Raise `BackendMissing` where `method` cannot work on `device` here, with the sentence of `method_status`.
+
+    `prequantized`: the weights lie quantized on disk, which needs less than quantizing them.
+    """
+    status = _status(method, device, prequantized=prequantized)
+    if not status.works:
+        remedy = f"; {status.install}" if status.install else ""
+        raise BackendMissing(f"{method} does not work here: {status.reason}{remedy}")
+
+
+def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
+    needs = _NEEDS[method]
+    unpacked = method == "fp8" and prequantized and device.startswith("cpu")  # decompressed by transformers alone
+    missing = _missing(_CORE)
+    if missing:
+        return MethodStatus(method, works=False, reason=missing, install="pip install 'quantcliff[run]'")
+    lacks = _device_lacks(device, None if unpacked else needs.capability)
+    if lacks:
+        return MethodStatus(method, works=False, reason=lacks, install="")
+    missing = "" if unpacked else _missing(needs.packages)
+    if missing:
+        wanted = f"'quantcliff[{needs.extra}]'" if needs.extra else "'transformers[kernels]'"
+        return MethodStatus(method, works=False, reason=missing, install=f"pip install {wanted}")
+    # Asked without torch, this says what is installed; whoever loads or proves a method has loaded torch.
+    known = "torch" in sys.modules
+    if known and method == "torchao-int8-dynamic" and device == "cpu" and not _int8_products_are_exact():
+        reason = "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter"
+        return MethodStatus(method, works=False, reason=reason, install="")
+    return MethodStatus(method, works=True, reason=needs.remark, install="")
+
+
+@functools.cache
+def _int8_products_are_exact() -> bool:
+    """Whether torch multiplies large 8-bit numbers right: without VNNI some kernels saturate at 16 bits."""
+    import torch
+
+    large = torch.full((32, 64), 127, dtype=torch.int8)
+    product = torch._int_mm(large, large.T)  # noqa: SLF001 - what torchao itself calls
+    return bool((product == 64 * 127 * 127).all())
+
+
+def _missing(packages: tuple[tuple[str, str, str], ...]) -> str:
+    for distribution, module, lowest in packages:
+        version = installed_version(distribution)
+        if not version or importlib.util.find_spec(module) is None:
+            return f"the package {distribution} is not installed"
+        if _numbers(version) < _numbers(lowest):
+            return f"the package {distribution} is {version}, and {lowest} or newer is needed"
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading release numbers: ``2.13.0+cpu`` is (2, 13, 0)."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in release[0].split(".")) if release else ()
+
+
+def _device_lacks(device: str, capability: tuple[int, int] | None) -> str:
+    """What the device lacks for a method that needs `capability`, empty where nothing."""
+    if device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            return f"{device} was asked for and torch {torch.__version__} finds no CUDA device"
+        have = torch.cuda.get_device_capability(device)
+        if capability and have < capability:
+            return f"it needs CUDA compute capability {_dotted(capability)}, and {device} has {_dotted(have)}"
+        return ""
+    if capability:
+        return f"it needs a CUDA device of compute capability {_dotted(capability)} or higher, and this is {device}"
+    return ""
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"

@@ -1,0 +1,292 @@
+"""What a model's folder says of itself: its quantization, its weight files, and whether those files are whole.
+
+Reads config files and the headers of weight files, never the weights. Knows the layouts of GPTQModel, AutoGPTQ, AWQ,
+compressed-tensors, bitsandbytes, torchao, fp8 and GGUF; does not load a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ModelError
+
+__all__ = ["Header", "Stored", "headers", "read_json", "stored", "view", "weight_files"]
+
+_INDEX = "model.safetensors.index.json"
+_PREFIX = 8  # bytes that give the length of a safetensors header
+_LONGEST_HEADER = 100 << 20  # safetensors' own limit
+
+# What AutoGPTQ writes for itself and today's loaders stumble over.
+_AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One tensor of a safetensors file, known without reading it."""
+
+    dtype: str
+    """As safetensors names it: ``BF16``, ``I32``, ``F8_E4M3`` ..."""
+    shape: tuple[int, ...]
+    """Its shape."""
+    size: int
+    """Its bytes in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How the weights of a folder are stored."""
+
+    method: str
+    """A name of `harness.config.loading.METHODS`, ``none`` for plain weights."""
+    autogptq: bool = False
+    """In AutoGPTQ's own layout, which loaders read only through `view`."""
+    gguf_file: str = ""
+    """The GGUF file to read, empty for every other format."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The quantization config as it lies there, empty for plain weights."""
+
+    @property
+    def bits(self) -> int | None:
+        """Bits per weight where the config says it in the common way."""
+        bits = self.config.get("bits", self.config.get("w_bit"))
+        return bits if isinstance(bits, int) else None
+
+    @property
+    def group_size(self) -> int | None:
+        """Weights that share a scale, where the config says it in the common way and it is a number above 0."""
+        size = self.config.get("group_size", self.config.get("q_group_size"))
+        return size if isinstance(size, int) and size > 0 else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises `ModelError` naming the file where it is missing, unreadable or something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}): the checkpoint is damaged, fetch or make it again") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} holds {type(data).__name__}, not an object: this is not a model's config")
+    return data
+
+
+def stored(folder: Path, gguf_file: str | None = None) -> Stored:
+    """Say how the weights of `folder` are stored, by its own config files.
+
+    Raises `ModelError` where they cannot be read or name a method that quantcliff does not know.
+    """
+    if gguf_file or not (folder / "config.json").is_file():
+        return Stored(method="gguf", gguf_file=_gguf(folder, gguf_file))
+    config = read_json(folder / "config.json")
+    inner = _inner(config, folder)
+    beside = folder / "quantize_config.json"
+    if not inner and not beside.is_file():
+        return Stored(method="none")
+    quantization = {**(read_json(beside) if beside.is_file() else {}), **(inner or {})}
+    method = _method(quantization, folder)
+    own_layout = method == "gptq" and (not inner or "is_marlin_format" in quantization or not _standard(folder))
+    return Stored(method=method, autogptq=own_layout, config=quantization)
+
+
+def _inner(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """The quantization config in a model's config, or in that of its text part."""
+    text = config.get("text_config") or {}
+    inner = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else text)
+    if inner and not isinstance(inner, dict):
+        raise ModelError(
+            f"{folder / 'config.json'}: its quantization_config or text_config is not an object: {inner!r}"
+        )
+    return inner or None
+
+
+def _standard(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("model.safetensors", _INDEX, "pytorch_model.bin"))
+
+
+def _method(quantization: dict[str, Any], folder: Path) -> str:
+    """Name the method of a quantization config in the words of `harness.config.loading.METHODS`."""
+    said = str(quantization.get("quant_method", "gptq" if "bits" in quantization else "")).lower()
+    if said == "bitsandbytes":
+        if quantization.get("load_in_8bit"):
+            return "bnb-int8"
+        said = f"bnb-{quantization.get('bnb_4bit_quant_type', 'fp4')}"
+    if said == "torchao":
+        return _torchao_method(quantization)
+    known = {
+        "gptq": "gptq",
+        "awq": "awq",
+        "compressed-tensors": "compressed-tensors",
+        "compressed_tensors": "compressed-tensors",
+        "fp8": "fp8",
+        "bnb-nf4": "bnb-nf4",
+        "bnb-fp4": "bnb-fp4",
+    }
+    if said not in known:
+        raise ModelError(
+            f"{folder / 'config.json'}: the weights are quantized by {said or 'an unnamed method'!r}, which quantcliff"
+            f" does not load (it loads {', '.join(sorted(set(known.values())))}, bnb-int8, torchao and gguf)",
+        )
+    return known[said]
+
+
+def _torchao_method(quantization: dict[str, Any]) -> str:
+    text = json.dumps(quantization.get("quant_type", "")).lower()
+    names = {
+        "int8dynamicactivationint8weight": "torchao-int8-dynamic",
+        "int8weightonly": "torchao-int8",
+        "int4weightonly": "torchao-int4",
+        "intxweightonly": "torchao-intx4",
+        "float8dynamicactivationfloat8weight": "torchao-float8-dynamic",
+        "float8weightonly": "torchao-float8",
+    }
+    for name, method in names.items():
+        if name in text.replace("_", ""):
+            return method
+    raise ModelError(f"torchao weights of a kind that quantcliff does not know: {text[:80]}")
+
+
+def _gguf(folder: Path, name: str | None) -> str:
+    files = sorted(path.name for path in folder.glob("*.gguf"))
+    if name:
+        if name not in files:
+            raise ModelError(f"{folder}: there is no {name} in it (GGUF files there: {', '.join(files) or 'none'})")
+        return name
+    if len(files) != 1:
+        what = f"several GGUF files ({', '.join(files)})" if files else "neither config.json nor a GGUF file"
+        raise ModelError(f"{folder}: {what}; name one with `quantization: {{method: gguf, gguf_file: ...}}`")
+    return files[0]
+
+
+def weight_files(folder: Path, found: Stored) -> list[Path]:
+    """The files that hold the weights, every one present and whole as far as headers tell.
+
+    Raises `ModelError` naming the file that is missing, cut short or not what its name says.
+    """
+    if found.gguf_file:
+        files = [folder / found.gguf_file]
+        _check_gguf(files[0])
+        return files
+    indexes = [folder / _INDEX] if (folder / _INDEX).is_file() else sorted(folder.glob("*.safetensors.index.json"))
+    if indexes:
+        names = read_json(indexes[0]).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise ModelError(f"{indexes[0]} has no weight_map: the checkpoint is damaged, fetch or make it again")
+        files = [folder / name for name in sorted(set(names.values()))]
+    elif (folder / "model.safetensors").is_file():
+        files = [folder / "model.safetensors"]
+    else:
+        files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not files:
+        raise ModelError(f"{folder}: no weight file in it (*.safetensors, *.bin or *.gguf)")
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{file} is missing, and {indexes[0].name if indexes else 'config.json'} names it")
+    return files
+
+
+def headers(files: list[Path]) -> dict[str, Header]:
+    """Every tensor of the safetensors files among `files`, by name.
+
+    Raises `ModelError` naming a file whose header is damaged or that is shorter than its header says.
+    """
+    found: dict[str, Header] = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            found |= _safetensors_header(file)
+    return found
+
+
+def _safetensors_header(file: Path) -> dict[str, Header]:
+    """Format: 8 bytes little-endian length, that many bytes of JSON, then the tensors (safetensors README)."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(_PREFIX)
+        length = struct.unpack("<Q", start)[0] if len(start) == _PREFIX else _LONGEST_HEADER + 1
+        text = stream.read(length) if length <= _LONGEST_HEADER else b""
+    try:
+        table = json.loads(text)
+        table.pop("__metadata__", None)
+        found = {
+            name: Header(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
+            for name, entry in table.items()
+        }
+        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"{file} is not a safetensors file, or its header is damaged: fetch or make it again"
+        ) from error
+    if _PREFIX + length + end != size:
+        raise ModelError(
+            f"{file} has {size} bytes and its header says {_PREFIX + length + end}: it was cut short or altered; fetch"
+            " or make it again",
+        )
+    return found
+
+
+def _check_gguf(file: Path) -> None:
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ModelError(f"{file} is not a GGUF file: fetch it again")
+
+
+@contextlib.contextmanager
+def view(folder: Path, found: Stored) -> Iterator[Path]:
+    """Give a folder that today's loaders read: `folder` itself, or links to it in the layout that they expect.
+
+    AutoGPTQ's layout differs in four ways (name of the weight file, quantize_config.json apart, three keys of its own,
+    no ``quant_method``). The user's folder is never written to; the links live as long as the context.
+    """
+    if not found.autogptq:
+        yield folder
+        return
+    if found.config.get("is_marlin_format"):
+        raise ModelError(
+            f"{folder}: AutoGPTQ stored it in Marlin's layout, which nothing maintained reads; quantize the baseline"
+            " again with `quantcliff quantize`",
+        )
+    with tempfile.TemporaryDirectory(prefix="quantcliff-view-") as place:
+        links = Path(place)
+        _link_beside(folder, links)
+        _link_weights(folder, found, links)
+        config = read_json(folder / "config.json")
+        config["quantization_config"] = _as_gptqmodel_writes(found.config)
+        (links / "config.json").write_text(json.dumps(config))
+        yield links
+
+
+def _as_gptqmodel_writes(quantization: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in quantization.items() if key not in _AUTOGPTQ_ONLY}
+    return {**kept, "quant_method": "gptq", "checkpoint_format": quantization.get("checkpoint_format", "gptq")}
+
+
+def _link_beside(folder: Path, links: Path) -> None:
+    weights = {".safetensors", ".bin", ".pt"}
+    for entry in folder.iterdir():
+        if (
+            entry.is_file()
+            and entry.suffix not in weights
+            and entry.name not in {"config.json", "quantize_config.json"}
+        ):
+            (links / entry.name).symlink_to(entry.resolve())
+
+
+def _link_weights(folder: Path, found: Stored, links: Path) -> None:
+    files = weight_files(folder, found)
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if len(files) > 1 and not indexes:
+        names = ", ".join(file.name for file in files)
+        raise ModelError(f"{folder}: several weight files ({names}) and no index that says how they belong together")
+    for file in files:
+        single = "model.safetensors" if file.suffix == ".safetensors" else "pytorch_model.bin"
+        (links / (file.name if indexes else single)).symlink_to(file.resolve())
+    if indexes:
+        (links / indexes[0].name).unlink(missing_ok=True)
+        (links / _INDEX).symlink_to(indexes[0].resolve())

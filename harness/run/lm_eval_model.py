@@ -1,0 +1,149 @@
+"""Our engine as an lm_eval model: ``--model quantcliff`` with the arguments of lm_eval's own ``hf``.
+
+Run as a program it is lm_eval's command line with the model registered::
+
+    python -m harness.run.lm_eval_model --model quantcliff --model_args pretrained=DIR,dtype=bfloat16 --tasks gsm8k
+
+From Python, call `register` before `lm_eval.simple_evaluate`. lm_eval finds models in a registry of its own and has no
+plug-in mechanism, which is why something has to call. Does not know quantcliff's items, runs or verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+from harness.engines.transformers.ask_choices import ChoiceQuestions
+from harness.engines.transformers.ask_texts import TextQuestions
+from harness.engines.transformers.choices import Continuation
+from harness.engines.transformers.decode import Answer, Request
+from harness.engines.transformers.engine import HFEngine
+from harness.engines.transformers.text import StopWatch
+from harness.records import Proof, Settings
+
+__all__ = ["NAME", "QuantcliffLM", "main", "register"]
+
+NAME = "quantcliff"
+"""What it is called on lm_eval's command line."""
+
+SAMPLED_BY_US = frozenset({"do_sample", "temperature", "top_p", "until", "max_gen_toks"})
+"""Arguments of generation that the engine knows; with any other, lm_eval's own way is taken."""
+
+ROWS = 64
+"""Rows at once where lm_eval is asked to find out by itself."""
+
+
+class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
+    """lm_eval's ``hf`` model with its two inner loops replaced.
+
+    Takes every argument of `HFLM`, and `batch_tokens`: the largest batch in padded tokens. `batch_size` is the
+    largest batch in rows. Log-likelihoods are float32 whatever the model's dtype. Encoder-decoder models, and
+    generation with beams, penalties and the like, go lm_eval's own way.
+    """
+
+    def __init__(self, *args: Any, batch_tokens: int = 16384, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._engine: HFEngine | None = None
+        if self.backend != "causal":
+            return
+        proof = Proof("unknown", "", 0, 0, 0.0, 0, 0, str(self.model.dtype), 0, "")
+        rows = ROWS if self.batch_size == "auto" else int(self.batch_size)
+        self._engine = HFEngine(
+            self.model,
+            self.tokenizer,
+            proof,
+            device=str(self.device),
+            batch_tokens=int(batch_tokens),
+            max_batch=max(rows, ROWS),
+        )
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        """Weigh continuations, [((context, continuation), context tokens, continuation tokens)], in lm_eval's order.
+
+        Too long ones are cut from the left and said to be, as lm_eval does and its users expect.
+        """
+        if self._engine is None:
+            answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
+            return answers
+        asked = [self._continuation(number, request) for number, request in enumerate(requests)]
+        weighed = ChoiceQuestions(self._engine.desk).weigh([asked])
+        found = {one.choice: (one.logprob, one.greedy) for one in weighed}
+        for number, (texts, _, _) in enumerate(requests):
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, found[number])
+        return [found[number] for number in range(len(requests))]
+
+    def _continuation(self, number: int, request: Any) -> Continuation:
+        _, context, continuation = request
+        room = self.max_length + 1 - len(continuation)
+        return Continuation(f"request {number}", number, tuple(context[-room:]), tuple(continuation))
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: FBT001, FBT002  # lm_eval's signature
+        """Answer prompts in free text, in lm_eval's order."""
+        plain = [normalize_gen_kwargs(dict(request.args[1]), self.max_gen_toks) for request in requests]
+        known = all(set(arguments) <= SAMPLED_BY_US for arguments in plain)
+        if self._engine is None or not known or isinstance(self.think_end_token, int):
+            theirs: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
+            return theirs
+        texts: dict[int, str] = {}
+        for settings in sorted({_settings(arguments) for arguments in plain}, key=str):
+            mine = [number for number, arguments in enumerate(plain) if _settings(arguments) == settings]
+            asked = [self._request(number, requests[number].args[0], plain[number]) for number in mine]
+            for number, answer in self._answers(asked, settings):
+                texts[number] = self._text(answer, plain[number])
+                self.cache_hook.add_partial("generate_until", tuple(requests[number].args), texts[number])
+        return [texts[number] for number in range(len(requests))]
+
+    def _answers(self, asked: Sequence[Request], settings: Settings) -> Iterator[tuple[int, Answer]]:
+        if self._engine is None:
+            return
+        for answer in TextQuestions(self._engine.desk, settings).decode(asked):
+            yield int(answer.request.item_id.removeprefix("request ")), answer
+
+    def _request(self, number: int, context: str, arguments: Mapping[str, Any]) -> Request:
+        ids, _ = self.tok_batch_encode([context], truncation=self.truncation)
+        room = self.max_length - arguments["max_gen_toks"]
+        prompt = tuple(ids[0].tolist()[-room:])
+        watch = StopWatch(self._desk_texts(), self._stops(arguments))
+        return Request(f"request {number}", 0, prompt, arguments["max_gen_toks"], watch)
+
+    def _desk_texts(self) -> Any:
+        return self._engine.desk.texts if self._engine is not None else None
+
+    def _stops(self, arguments: Mapping[str, Any]) -> list[str]:
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        stops: list[str] = handle_stop_sequences(list(arguments["until"]), eos=eos)
+        return stops
+
+    def _text(self, answer: Answer, arguments: Mapping[str, Any]) -> str:
+        text: str = postprocess_generated_text(
+            generation=self.tok_decode(answer.ids), stop=self._stops(arguments), think_end_token=self.think_end_token
+        )
+        return text
+
+
+def _settings(arguments: Mapping[str, Any]) -> Settings:
+    """Give how lm_eval wants an answer sampled."""
+    temperature = float(arguments.get("temperature", 1.0)) if arguments.get("do_sample") else 0.0
+    return Settings(temperature=temperature, top_p=float(arguments.get("top_p", 1.0)))
+
+
+def register() -> None:
+    """Make ``--model quantcliff`` known to lm_eval in this process. Calling it again changes nothing."""
+    register_model(NAME)(QuantcliffLM)
+
+
+def main() -> None:
+    """Run lm_eval's command line with our model registered."""
+    from lm_eval.__main__ import cli_evaluate
+
+    register()
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata.
+
+Knows an lm_eval task and a tokenizer, both as they come; imports neither library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.config.schema import Sampling
+from harness.errors import UsageError
+from harness.records import Item
+from harness.suite.templates import ChatTemplate
+from harness.suite.toolkit.strata import level_text, stratum_of
+
+__all__ = ["METRIC_KEY", "Prompting", "counted", "doc_level", "make_item", "prompting", "template_notes"]
+
+METRIC_KEY = "_metric"
+"""The key of a document that names the metric which is its score, where the config says."""
+
+_BATCH = 1_000_000  # characters that go to the tokenizer at once
+_DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How questions become prompts: the same for all items of a run."""
+
+    tokenizer: Any
+    """The baseline's."""
+    template: bool
+    """Whether the chat template is applied."""
+    system: str | None
+    """The system message."""
+    chat_template: ChatTemplate
+    """What writes conversations, if `template`."""
+
+    def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
+        """Write a conversation by the template, as `HFLM.apply_chat_template` does; see `ChatTemplate.write`."""
+        return self.chat_template.write(history, answer_next=add_generation_prompt)
+
+    def lengths(self, texts: Sequence[str], *, with_choice: bool = False) -> list[int]:
+        """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already.
+
+        Texts go to the tokenizer some at a time, so that it can use all cores and does not hold all tokens at once.
+        """
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        known: Any = self.tokenizer.bos_token
+        if with_choice:
+            first = bos if bos is not None else eos
+            known = None if first is None else self.tokenizer.decode(first)
+        counts = [0] * len(texts)
+        for special in (True, False):
+            places = [at for at, text in enumerate(texts) if bool(known and text.startswith(known)) != special]
+            for some in _batches(places, texts):
+                made = self.tokenizer([texts[at] for at in some], add_special_tokens=special, verbose=False)
+                for at, ids in zip(some, made["input_ids"], strict=True):
+                    counts[at] = len(ids)
+        return counts
+
+
+def _batches(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    size = 0
+    for at in places:
+        batch.append(at)
+        size += len(texts[at])
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
+    """Settle ``auto``: the template is applied where the tokenizer has one ; asking in vain is found elsewhere."""
+    has = bool(getattr(tokenizer, "chat_template", None))
+    template = has and sampling.chat_template is not False
+    chat = ChatTemplate(tokenizer, sampling.chat_template_kwargs, sampling.clock)
+    return Prompting(tokenizer, template, sampling.system, chat)
+
+
+def template_notes(tokenizer: Any, sampling: Sampling) -> list[str]:
+    """Say what a reader of the report must know of the chat template. Raises UsageError if it fails."""
+    how = prompting(tokenizer, sampling)
+    return how.chat_template.notes() if how.template else []
+
+
+def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:
+    """Give a document's level on an axis, ``a.b`` reaching into it; None where it has no such field."""
+    value: Any = doc
+    for part in axis.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return level_text(value)
+
+
+def make_item(
+    task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str], slice_key: str,
+    how: Prompting, metric: str | None,
+) -> Item:  # fmt: skip
+    """Ask lm_eval for the document's requests and write them down as an item, its tokens not counted yet.
+
+    Raises UsageError where lm_eval asks for something that is no item.
+    """
+    prompt, requests = _requests(task, doc_id, doc, how)
+    name = task.task_name
+    own_id = doc.get("id")
+    kind, choices, stop, max_tokens = _shape(task, requests)
+    chance = 1 / len(choices) if len(choices) > 1 else 0.0
+    stored = _plain_json(doc, task)
+    if metric:
+        stored[METRIC_KEY] = metric
+    identity = str(own_id) if isinstance(own_id, str | int) and own_id != "" else str(doc_id)
+    return Item(
+        id=f"{name}/{identity}",
+        slice=slice_key,
+        task=name,
+        kind=kind,
+        prompt=prompt,
+        levels=dict(levels),
+        stratum=stratum_of(levels, split_by),
+        cluster=str(doc.get("cluster") or f"{name}/{identity}"),
+        choices=choices,
+        target=_target(task, doc, choices),
+        max_tokens=max_tokens,
+        stop=stop,
+        prefix_group=str(doc.get("prefix_group") or ""),
+        chance=float(doc["chance"]) if isinstance(doc.get("chance"), int | float) else chance,
+        weight=float(doc["weight"]) if isinstance(doc.get("weight"), int | float) else 1.0,
+        language=str(doc.get("language") or ""),
+        doc=stored,
+    )
+
+
+def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
+    """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
+    chat: Callable[..., str] | None = how.chat if how.template else None
+    if doc.get("turns") or doc.get("system"):
+        return _conversation(task, doc_id, doc, how)
+    context = task.fewshot_context(
+        doc,
+        num_fewshot=task.config.num_fewshot or 0,
+        system_instruction=how.system,
+        apply_chat_template=how.template,
+        fewshot_as_multiturn=how.template,
+        chat_template=chat,
+        gen_prefix=task.doc_to_prefix(doc),
+    )
+    if not isinstance(context, str):
+        raise UsageError(f"{task.task_name} puts its choices into the question: not a slice that quantcliff can ask")
+    made = task.construct_requests(
+        doc=doc,
+        ctx=context,
+        metadata=(task.task_name, doc_id, 1),
+        apply_chat_template=how.template,
+        chat_template=chat,
+    )
+    return context, made if isinstance(made, list) else [made]
+
+
+def _conversation(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
+    """Give the prompt of a conversation, or of a question with a system message of its own.
+
+    Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
+    """
+    system = "\n\n".join(one for one in (how.system, doc.get("system")) if one)
+    if how.template:
+        turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
+        context = how.chat([*([{"role": "system", "content": system}] if system else []), *turns])
+    else:
+        context = f"{system}\n\n{doc['prompt']}" if system else doc["prompt"]
+    made = task.construct_requests(
+        doc=doc,
+        ctx=context,
+        metadata=(task.task_name, doc_id, 1),
+        apply_chat_template=how.template,
+        chat_template=how.chat if how.template else None,
+    )
+    return context, made if isinstance(made, list) else [made]
+
+
+def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tuple[str, ...], int]:
+    """Give kind, choices, stop texts and longest answer."""
+    kind = requests[0].request_type
+    if kind == "loglikelihood":
+        context = requests[0].args[0]
+        return "choice", tuple(one.args[1] for one in requests if one.args[0] == context), (), 0
+    if kind == "generate_until":
+        told = requests[0].args[1]
+        until = told.get("until") or []
+        stop = (until,) if isinstance(until, str) else tuple(until)
+        longest = told.get("max_gen_toks", told.get("max_new_tokens", _DEFAULT_MAX_TOKENS))
+        return "generate", (), tuple(one for one in stop if one), int(longest)
+    raise UsageError(f"{task.task_name} asks for {kind}: quantcliff compares answers and choices, not running text")
+
+
+def _target(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> str:
+    if isinstance(doc.get("target"), str):
+        return str(doc["target"])
+    target = task.doc_to_target(doc)
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
+        return choices[target].strip()
+    return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
+
+
+def counted(items: Sequence[Item], how: Prompting) -> list[Item]:
+    """Give the items with `prompt_tokens` filled in: the prompt, and for choices with the longest of them."""
+    counts: dict[int, int] = {}
+    for choosing in (False, True):
+        own = [(at, text) for at, item in enumerate(items) if bool(item.choices) == choosing for text in _whole(item)]
+        lengths = how.lengths([text for _, text in own], with_choice=choosing)
+        for (at, _), length in zip(own, lengths, strict=True):
+            counts[at] = max(counts.get(at, 0), length)
+    return [replace(item, prompt_tokens=counts[at]) for at, item in enumerate(items)]
+
+
+def _whole(item: Item) -> list[str]:
+    return [item.prompt + choice for choice in item.choices] or [item.prompt]
+
+
+def _plain_json(doc: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    """Give the document as plain JSON, without the question where it is kept as the item's prompt already."""
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(dict(doc), ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{task.task_name} has a document that is not plain text and numbers: {error}") from error
+    if task.config.doc_to_text == "prompt" and isinstance(stored.get("prompt"), str):
+        stored |= {name: "" for name in ("prompt", "turns", "system") if name in stored}
+    return stored

@@ -1,0 +1,206 @@
+"""Slices: from a config to the items to ask, and from an answer back to its score.
+
+The way into lm_eval's task side. `catalogue` reads descriptions only; `load_items` builds the tasks and their prompts
+exactly as lm_eval would; `Scorer` runs each task's own filters and `process_results` on what was answered, so a score
+here is the score that lm_eval prints. Knows nothing of engines, results on disk or statistics.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Self
+
+from harness.config.schema import Experiment, Thinking
+from harness.errors import ConfigError, UsageError
+from harness.records import ChoiceLogprobs, Generation, Item, Response
+from harness.suite import tasks as slices_tasks
+from harness.suite.build import SliceBuilder
+from harness.suite.catalogue import AxisInfo, SliceInfo, TaskInfo, catalogue
+from harness.suite.code import AT_ONCE, refuse_code, runs_code
+from harness.suite.items import METRIC_KEY, prompting
+from harness.suite.problems import Problems, select, template_problems
+from harness.suite.toolkit.scoring_limits import BEYOND, limited, noted
+from harness.suite.toolkit.thinking import split
+
+__all__ = ["AxisInfo", "Scorer", "SliceInfo", "TaskInfo", "catalogue", "load_items"]
+
+
+def load_items(
+    experiment: Experiment,
+    tokenizer: Any,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    *,
+    context_limit: int | None = None,
+    source: str = "config",
+) -> list[Item]:
+    """Give all items of the experiment's slices, in the config's order.
+
+    `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
+    per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem of every slice.
+    """
+    problems = Problems()
+    how = prompting(tokenizer, experiment.sampling)
+    problems.add(template_problems(experiment, tokenizer, used=how.template))
+    chosen = select(experiment, only)
+    builder = SliceBuilder(experiment.seed, how, limit, context_limit)
+    items: list[Item] = []
+    for index, spec in chosen:
+        items += builder.build(spec, f"slices[{index}]", problems)
+    problems.add(_twice(items))
+    if problems.found:
+        raise ConfigError(source, problems.found)
+    return _matching(items, only)
+
+
+def _twice(items: Sequence[Item]) -> list[Any]:
+    """Find items that two slices ask for: answers are kept by item, so each may stand in one slice only."""
+    from harness.errors import Problem
+
+    owner: dict[str, str] = {}
+    shared: dict[tuple[str, str], int] = defaultdict(int)
+    for item in items:
+        first = owner.setdefault(item.id, item.slice)
+        if first != item.slice:
+            shared[first, item.slice] += 1
+    return [
+        Problem("slices", f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart")
+        for (one, other), count in shared.items()
+    ]
+
+
+def _matching(items: list[Item], only: Sequence[str]) -> list[Item]:
+    from fnmatch import fnmatchcase
+
+    if not only:
+        return items
+    return [
+        item
+        for item in items
+        if any(fnmatchcase(item.slice, one) or fnmatchcase(f"{item.slice}/{item.stratum}", one) for one in only)
+    ]
+
+
+class Scorer:
+    """Scores answers as lm_eval does. Made from the items alone: neither hub nor generator is needed."""
+
+    def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
+        """Take the items whose answers will come; their tasks are built when first needed.
+
+        thinking: which blocks of an answer are not scored (`harness.suite.toolkit.thinking`).
+
+        Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
+        """
+        refuse_code(items, allowed=allow_code)
+        self._thinking = thinking
+        self._pool: ThreadPoolExecutor | None = None
+        self._docs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for item in items:
+            self._docs[item.task].append(item.doc)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Start no further execution, and wait for those that are under way."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def start(self, item: Item, response: Response) -> Future[tuple[float | None, dict[str, float]]] | None:
+        """Begin to score an answer that takes a while, because it is run; None for all others: `score` is quick."""
+        if not runs_code(item):
+            return None
+        self._task(item.task)  # built here once, not by several threads
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")
+        return self._pool.submit(self.score, item, response)
+
+    def _task(self, name: str) -> Any:
+        if name not in self._tasks:
+            if name not in self._docs:
+                raise UsageError(f"no item of {name!r} was given to this scorer")
+            self._tasks[name] = slices_tasks.from_docs(name, self._docs[name])
+        return self._tasks[name]
+
+    def score(self, item: Item, response: Response) -> tuple[float | None, dict[str, float]]:
+        """Give the item's score in [0, 1], None where it went unanswered, and every metric of the task.
+
+        A metric is named as lm_eval names it, with its filter where there is more than one (``exact_match,strict``).
+        Two are ours: ``thinking_characters``, left out of an answer that has none, and ``scoring_limit``, 1 if scoring
+        reached a limit of time or depth, so that the answer counts as wrong.
+        Raises UsageError where the score is not a proportion.
+        """
+        response, thought = self.answered(item, response)
+        results = _results(response)
+        if results is None:
+            return None, {}
+        task = self._task(item.task)
+        metrics: dict[str, float] = {}
+        own = {"thinking_characters": float(len(thought))} if thought else {}
+        with noted() as limits:
+            try:
+                with limited():
+                    for name, filtered in _filtered(task, item, results):
+                        found = task.process_results(item.doc, filtered)
+                        suffix = "" if name == "none" else f",{name}"
+                        metrics |= {f"{key}{suffix}": float(value) for key, value in found.items() if _is_number(value)}
+            except BEYOND:
+                return 0.0, metrics | own | {"scoring_limit": 1.0}
+        return _chosen(item, task, metrics), metrics | own | ({"scoring_limit": 1.0} if limits else {})
+
+    def answered(self, item: Item, response: Response) -> tuple[Response, str]:
+        """The response without what the model wrote while it thought, and that."""
+        if not isinstance(response, Generation):
+            return response, ""
+        answer, thought = split(response.text, self._thinking, item.prompt)
+        return (response if answer == response.text else replace(response, text=answer)), thought
+
+
+def _results(response: Response) -> list[Any] | None:
+    """Give a response as lm_eval's list of results."""
+    if isinstance(response, Generation):
+        return [response.text]
+    if isinstance(response, ChoiceLogprobs):
+        return list(zip(response.logprobs, response.greedy, strict=True))
+    return None
+
+
+def _filtered(task: Any, item: Item, results: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Run the task's filters over one item's results, as `Task.apply_filters` does."""
+    from lm_eval.api.instance import Instance
+
+    made = [
+        Instance(
+            request_type="generate_until" if item.kind == "generate" else "loglikelihood",
+            doc=item.doc,
+            arguments=(item.prompt,),
+            idx=index,
+            metadata=(item.task, 0, 1),
+            resps=[result],
+        )
+        for index, result in enumerate(results)
+    ]
+    for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
+        pipeline.apply(made)
+    return [(name, [one.filtered_resps[name] for one in made]) for name in made[0].filtered_resps]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ())
+
+
+def _chosen(item: Item, task: Any, metrics: Mapping[str, float]) -> float:
+    """Give the metric that is the score: the config's choice, else the task's own, else its first."""
+    own = task.config.metadata if isinstance(task.config.metadata, dict) else {}
+    name = item.doc.get(METRIC_KEY) or own.get("metric") or next(iter(metrics), None)
+    if name not in metrics:
+        raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
+    value = metrics[str(name)]
+    if not 0 <= value <= 1:
+        raise UsageError(f"{item.task}: {name} of {item.id} is {value:g}, not in [0, 1]; choose with options.metric")
+    return value

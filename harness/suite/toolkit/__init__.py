@@ -1,0 +1,1 @@
+"""What the author of a task imports: seeds, strata, data files, scorers, numbers, limits."""

@@ -1,0 +1,228 @@
+"""From an answer to the program that it means: a fenced block, bare code in prose, or the rest of what was begun.
+
+Pure functions on text; nothing is run. What is taken follows the field: Chen et al. 2021 (arXiv:2107.03374) continue
+the function that the prompt begins and stop at the next top-level statement; instruction-tuned models answer in a
+Markdown fence (lm_eval's humaneval_instruct and mbpp_instruct); HumanEval-X ends a JavaScript function at its brace.
+Fences are read as CommonMark has them, by markdown-it. Code with a syntax error stays as it is: only prose is cut off.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.suite.toolkit.thinking import split
+
+__all__ = ["Asked", "program_of"]
+
+_CLOSED = re.compile(r"\s*```[ \t]*(?:\n|\Z)")
+_FENCE_LINE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
+_FENCE_AFTER_TEXT = re.compile(r"^([^\n`]*[^\s`>][^\n`]*?)(`{3,}[ \t]*[\w+#.{}-]*[ \t]*)$", re.MULTILINE)
+_DEFINES = {
+    "python": r"^(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^=\n]+)?="
+    r"|^(?:from|import)\b.*\b{name}\b",
+    "javascript": r"^(?:export[ \t]+(?:default[ \t]+)?)?(?:const|let|var|class|(?:async[ \t]+)?function\*?)[ \t]+"
+    r"{name}\b|^(?:module\.)?exports\.{name}\b",
+}
+_CODE_LINE = {
+    "python": re.compile(
+        r"(?:async[ \t]+def|def|class|if|for|while|with|try|return|print|assert|else|elif|except|finally)\b.*[:(\[=]"
+        r"|@\w|import[ \t]+\w+(?:[.,]|[ \t]*$|[ \t]+as\b)|from[ \t]+[\w.]+[ \t]+import\b|[)\]}]"
+        r"|\w[\w.\[\], ]*[ \t]*[-+*/]?=(?!=)|[\w.]+\(.*[(),\[\]{}:][ \t]*(?:#.*)?$"
+    ),
+    "javascript": re.compile(
+        r"export\b|(?:const|let|var|class|(?:async[ \t]+)?function\*?)[ \t]+[\w${\[]|['\"]use strict|module\."
+        r"|import[ \t].*from"
+    ),
+}
+_WORD = re.compile(r"\[?[A-Za-z]+\]?")
+_MOST_TRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for."""
+
+    language: str
+    """``python`` or ``javascript``."""
+    entry: str = ""
+    """The function to be written; empty where any program will do."""
+    head: str = ""
+    """What stands before the function: imports and helpers, which an answer that starts over need not repeat."""
+    begun: str = ""
+    """The beginning of the program that the answer continues, `head` included; empty where it began nothing."""
+    names: tuple[str, ...] = ()
+    """All that must be defined, where it is more than `entry`."""
+
+
+def program_of(answer: str, asked: Asked) -> str:
+    """Give the program that an answer means.
+
+    In this order: the first fenced block that defines what was asked for, after those that only define helpers; all
+    blocks together; the bare answer without the prose around it; the beginning and what continues it, in a fence or up
+    to one; without a beginning, all fenced blocks, or the answer.
+    """
+    answer = split(answer)[0].replace("\r\n", "\n").lstrip("\ufeff")
+    closed = _CLOSED.match(answer) if asked.begun else None  # the fence that the question opened, nothing in it
+    answer = answer[closed.end() :] if closed else answer
+    raw = _blocks(answer)
+    blocks = [_unwrapped(one, asked.language) for one in raw]
+    rest = re.split(r"\n(?:`{3,}|~{3,})", answer, maxsplit=1)[0]
+    meant = [code for code in _candidates(answer, rest, blocks, asked) if _defines(code, asked)]
+    if meant:  # the first that is a program; code with an error in it stays as it is
+        return _whole(next((code for code in meant if _parses(code, asked.language)), meant[0]), asked)
+    if asked.begun:
+        body = raw[0] if raw and not re.split("`{3}|~{3}", answer, maxsplit=1)[0].strip() else rest
+        return asked.begun + ("" if closed else _continued(body, asked.language))
+    good = [one for one in blocks if _parses(one, asked.language)] or blocks
+    return _ready("\n".join(good) if good else _bare(rest, asked.language), asked.language)
+
+
+def _candidates(answer: str, rest: str, blocks: Sequence[str], asked: Asked) -> Iterator[str]:
+    for number, block in enumerate(blocks):
+        if _defines(block, asked):
+            helpers = [one for one in blocks[:number] if asked.language == "python" and _only_defines(one)]
+            yield "\n".join((*helpers, block))
+    if len(blocks) > 1:
+        yield "\n".join([one for one in blocks if _parses(one, asked.language)] or blocks)
+    for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language)):
+        yield _bare(text, asked.language)
+    for kind, text in _markdown(answer):
+        if kind in {"code_inline", "code_block"}:
+            yield re.sub(r"^(?:python3?|py|js|javascript)\s+", "", text)
+
+
+def _markdown(answer: str) -> list[tuple[str, str]]:
+    """Kind and content of every piece of code in Markdown, in order; a fence that begins after text counts too."""
+    from markdown_it import MarkdownIt
+
+    reader = MarkdownIt("commonmark", {"maxNesting": 40}).disable(["html_block", "html_inline", "link", "image"])
+    tokens = reader.parse(_FENCE_AFTER_TEXT.sub(r"\1\n\2", answer))
+    return [
+        (one.type, f"{one.info}\n{one.content}" if "(" in one.info else one.content)  # code on the line of the fence
+        for token in tokens
+        for one in (token, *(token.children or ()))
+    ]
+
+
+def _blocks(answer: str) -> list[str]:
+    if "```" not in answer and "~~~" not in answer:
+        return []
+    found = [text for kind, text in _markdown(answer) if kind == "fence" and text.strip()]
+    return _mended(answer, found)
+
+
+def _mended(answer: str, blocks: list[str]) -> list[str]:
+    """Put a block that a fence inside its own docstring has cut together again, if it is Python only then."""
+    lines = answer.split("\n")
+    marks = [number for number, line in enumerate(lines) if re.match(r"[ \t]*(?:`{3,}|~{3,})", line)]
+    closed = len(marks) <= 2  # noqa: PLR2004 - an opening and a closing fence
+    if closed or not blocks or _parses(textwrap.dedent(blocks[0])):
+        return blocks
+    for last in reversed(marks[2:20]):
+        whole = "\n".join(lines[marks[0] + 1 : last])
+        if _parses(textwrap.dedent(whole)):
+            return [whole, *(one for one in blocks if one.strip() not in whole)]
+    return blocks
+
+
+def _unwrapped(code: str, language: str) -> str:
+    """Code without common indentation, line of a fence that did not close, prompts of a session and odd spaces."""
+    code = textwrap.dedent(code)
+    if language == "python" and _parses(code):
+        return code
+    code = re.split(r"^(?:`{3,}|~{3,})", code, maxsplit=1, flags=re.MULTILINE)[0]
+    if language != "python":
+        return code
+    code = code.replace("\u00a0", " ").replace("\u200b", "")
+    if re.search(r"^>>> ", code, re.MULTILINE):
+        code = "\n".join(line[4:] for line in code.split("\n") if re.match(r"(?:>>>|\.\.\.)(?: |$)", line))
+    return code
+
+
+def _bare(text: str, language: str) -> str:
+    """Code without the prose before and after it; the text itself if it holds none or something else is wrong."""
+    if language == "python" and _parses(text):
+        return _without_words(text)
+    lines = textwrap.dedent(text).split("\n")
+    starts = [at for at, line in enumerate(lines) if _CODE_LINE[language].match(line)]
+    if language == "javascript":
+        ends = [at for at, line in enumerate(lines) if re.search(r"[};)]\s*(?://.*)?$", line)]
+        return "\n".join(lines[starts[0] : ends[-1] + 1]) if starts and ends else text
+    tries = 0
+    for start in starts:
+        ends = [at for at in range(start + 1, len(lines) + 1) if at == len(lines) or lines[at][:1].strip()]
+        for end in reversed(ends):
+            tries += 1
+            if tries > _MOST_TRIES:
+                return text
+            if _parses("\n".join(lines[start:end])):
+                broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
+                return text if broken else _without_words("\n".join(lines[start:end]))
+    return text
+
+
+def _without_words(code: str) -> str:
+    """Code without lines that are a mere word, such as `Done` or `[BEGIN]`: Python, but not meant as such."""
+    body = ast.parse(code).body
+    words = [one for one in body if isinstance(one, ast.Expr) and _WORD.fullmatch(ast.unparse(one))]
+    lines = code.split("\n")
+    for one in reversed(words if len(words) < len(body) else []):
+        del lines[one.lineno - 1 : one.end_lineno]
+    return "\n".join(lines)
+
+
+def _parses(code: str, language: str = "python") -> bool:
+    if language != "python":
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        try:
+            ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return True
+
+
+def _only_defines(code: str) -> bool:
+    kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign
+    return _parses(code) and all(isinstance(one, kinds) for one in ast.parse(code).body)
+
+
+def _defines(code: str, asked: Asked) -> bool:
+    wanted = asked.names or ((asked.entry,) if asked.entry else ())
+    pattern = _DEFINES[asked.language]
+    return bool(wanted) and all(re.search(pattern.format(name=re.escape(one)), code, re.MULTILINE) for one in wanted)
+
+
+def _whole(code: str, asked: Asked) -> str:
+    """Put the head before a function that stands alone; JavaScript allows a helper to be declared but once."""
+    code = _ready(code, asked.language)
+    if asked.language == "javascript" and any(
+        name in code for name in re.findall(r"^const (\w+)", asked.head, re.MULTILINE)
+    ):
+        return code
+    future = re.findall(r"^from __future__ import .*$", code, re.MULTILINE)
+    return "\n".join((*future, asked.head, code if not future else code.replace("from __future__ import", "#")))
+
+
+def _ready(code: str, language: str) -> str:
+    """JavaScript as a script, not a module: without `export`."""
+    if language != "javascript":
+        return code
+    code = re.sub(
+        r"^export[ \t]+(?:default[ \t]+)?(?=(?:async|function|class|const|let|var)\b)", "", code, flags=re.MULTILINE
+    )
+    return re.sub(r"^export[ \t]+(?:default\b[^\n]*|\{[^}]*\};?)", "", code, flags=re.MULTILINE)
+
+
+def _continued(rest: str, language: str) -> str:
+    """Cut a continued JavaScript function at its closing brace; Python's end is the stop texts of the task."""
+    if language == "javascript":
+        end = re.search(r"^\}", rest, re.MULTILINE)
+        return rest[: end.end()] if end else rest
+    return rest

@@ -1,0 +1,162 @@
+"""Graders of structured answers: is it JSON, does it fit a schema, is it the value that was asked for.
+
+Pure functions on text. Schemas are JSON Schema, draft 2020-12 unless a schema names another, judged by the package
+jsonschema; references to other documents are never followed. An answer that is nested too deep, or whose validation
+takes too long, scores 0 with a note (`harness.suite.toolkit.scoring_limits`). Knows nothing of models or tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.suite.toolkit.scoring_limits import BEYOND, limited, note, scored
+
+__all__ = ["NOT_JSON", "fits_schema", "json_of", "same_value", "schema_problem"]
+
+NOT_JSON = object()
+"""What `json_of` gives for an answer that is not JSON; None is JSON's null."""
+
+_DEEPEST = 100
+"""Levels of nesting; beyond it an answer is not read."""
+_DATA = ("const", "enum", "default", "examples")
+_PROBES: tuple[Any, ...] = (None, {}, [], "", 0)
+
+_FENCE = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(.*?)\n?```\Z", re.DOTALL)
+
+
+def json_of(text: str) -> Any:
+    """Give the JSON value that an answer is, `NOT_JSON` where it is none.
+
+    White space around it and one Markdown fence are let through; any other word before or after is not. NaN, infinity
+    and a key given twice are not JSON here.
+    """
+    bare = text.strip()
+    fenced = _FENCE.match(bare)
+    text = fenced.group(1) if fenced else bare
+    if _depth(text) > _DEEPEST:
+        note(f"JSON nested deeper than {_DEEPEST} levels")
+        return NOT_JSON
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for mark in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', text):
+        depth += (mark in "[{") - (mark in "]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is given twice")
+    return made
+
+
+def schema_problem(schema: Mapping[str, Any]) -> str:
+    """Say in a sentence what is wrong with a schema; empty where nothing is."""
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import validator_for
+
+    try:
+        validator_for(schema, default=_default()).check_schema(schema)
+    except SchemaError as error:
+        return f"the schema is not JSON Schema: {error.message[:200]}"
+    except RecursionError:
+        return "the schema is nested too deep"
+    named = list(_keywords(schema))
+    if any(key in {"$dynamicRef", "$recursiveRef"} and isinstance(value, str) for key, value in named):
+        return "the schema has a dynamic reference; write it as a $ref to its own $defs"
+    references = [value for key, value in named if key == "$ref" and isinstance(value, str)]
+    if any(not one.startswith("#") for one in references):
+        return "the schema refers to another document; write what it needs into its own $defs"
+    return next((problem for one in references if (problem := _unfollowed(schema, one))), "")
+
+
+def _unfollowed(schema: Mapping[str, Any], reference: str) -> str:
+    """What is wrong with a reference into the schema itself: it leads nowhere, or round in a circle."""
+    from referencing.exceptions import Unresolvable
+
+    validator = _validator(schema)
+    try:
+        with limited():
+            for probe in _PROBES:
+                list(validator.descend(probe, {"$ref": reference}))
+    except Unresolvable:
+        return f"the schema refers to {reference[:80]!r}, which it does not have"
+    except BEYOND:
+        return f"the schema's reference {reference[:80]!r} leads back to itself without end"
+    return ""
+
+
+def _keywords(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of a schema and of the schemas in it with its value; not those of data."""
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            yield key, value
+            if key not in _DATA:
+                yield from _keywords(value)
+    elif isinstance(schema, list):
+        for one in schema:
+            yield from _keywords(one)
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    """The schema's validator, with nothing to look up but the schema itself."""
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
+    return validator_for(schema, default=_default())(schema, registry=Registry())
+
+
+def _default() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator
+
+
+def fits_schema(text: str, schema: Mapping[str, Any]) -> float:
+    """Score 1 where the answer is JSON that satisfies the schema."""
+    from referencing.exceptions import Unresolvable
+
+    value = json_of(text)
+    if value is NOT_JSON:
+        return 0.0
+    try:
+        return scored(lambda: float(_validator(schema).is_valid(value)))
+    except Unresolvable as error:
+        note(f"the schema refers to what it does not have: {error}")
+        return 0.0
+
+
+def same_value(text: str, target: Any) -> float:
+    """Score 1 where the answer is JSON with the target's value: order of keys does not matter, types do."""
+    value = json_of(text)
+    return scored(lambda: float(value is not NOT_JSON and _typed(value) == _typed(target)))
+
+
+def _typed(value: Any) -> Any:
+    """Keep true apart from 1, which Python takes for the same; 1 and 1.0 are the same number in JSON."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, dict):
+        return {key: _typed(one) for key, one in value.items()}
+    return [_typed(one) for one in value] if isinstance(value, list) else value

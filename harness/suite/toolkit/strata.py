@@ -1,0 +1,164 @@
+"""Levels, cells and strata: which items a slice needs, and which cell of its axes each falls into.
+
+Pure functions over names. Both sides use them: the generators under tasks/, to make what is asked for, and `slices`, to
+place what came. Knows nothing of lm_eval, models or files.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.records import stratum_name
+from harness.suite.toolkit.seeded import order
+
+__all__ = [
+    "NONE",
+    "NoItems",
+    "Wanted",
+    "cells",
+    "cue",
+    "draw_plan",
+    "level_text",
+    "pick",
+    "stratum_of",
+    "wanted",
+    "with_cue",
+]
+
+
+class NoItems(ValueError):
+    """A task has nothing to ask of what is wanted: another task of the slice may."""
+
+
+NONE = "none"
+"""The level of an item that an axis does not apply to, such as the depth of a needle that is absent."""
+
+
+def level_text(value: object) -> str:
+    """Give a level as the one text that names it: 3, 3.0 and "3" are the same level."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def stratum_of(levels: Mapping[str, str], split_by: Sequence[str]) -> str:
+    """Name the stratum of an item: its levels on the axes that split, in their order."""
+    return stratum_name({axis: levels[axis] for axis in split_by})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a task is asked to make."""
+
+    seed: int
+    """Root of every random choice."""
+    items: int
+    """Items per stratum."""
+    axes: Mapping[str, tuple[str, ...]]
+    """Every axis of the task to the levels to make or keep."""
+    split_by: tuple[str, ...]
+    """The axes whose cells are strata."""
+
+
+def wanted(metadata: Mapping[str, Any]) -> Wanted:
+    """Read what is asked for out of lm_eval's `metadata`.
+
+    ``levels`` (axis to levels) is the task's own default and ``axes`` what was asked for, axis by axis. Raises
+    ValueError where an axis is not the task's, an axis is left without a level, or items is not a positive number.
+    """
+    levels: dict[str, Any] = dict(metadata["levels"])
+    asked: dict[str, Any] = dict(metadata.get("axes") or {})
+    unknown = sorted(set(asked) - set(levels))
+    if unknown:
+        raise ValueError(f"no axis {unknown[0]!r}; this task has {', '.join(levels)}")
+    axes = {axis: tuple(level_text(one) for one in asked.get(axis, own)) for axis, own in levels.items()}
+    empty = [axis for axis, own in axes.items() if not own]
+    if empty:
+        raise ValueError(f"axis {empty[0]!r} is left without a level")
+    told = metadata.get("split_by")
+    split_by = tuple(levels) if told is None else tuple(told)
+    strange = sorted(set(split_by) - set(levels))
+    if strange:
+        raise ValueError(f"no axis {strange[0]!r} to split by; this task has {', '.join(levels)}")
+    items = int(metadata.get("items", 32))
+    if items < 1:
+        raise ValueError(f"{items} items per stratum is none at all")
+    return Wanted(int(metadata.get("seed", 0)), items, axes, split_by)
+
+
+def cue(metadata: Mapping[str, Any]) -> str:
+    """Give the line that a prompt ends with if ``chat_template`` in lm_eval's `metadata` is false; else nothing.
+
+    It is the task's own ``cue``, or ``The answer is:``. Without it a base model may continue the question.
+    """
+    return f"\n{metadata.get('cue', 'The answer is:')}" if metadata.get("chat_template") is False else ""
+
+
+def with_cue(docs: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the documents with a cue for the answer at the end of their prompts if there is no chat template.
+
+    A document's own field ``cue``, which is dropped, replaces the task's.
+    """
+    made = []
+    for doc in map(dict, docs):
+        own = {"cue": doc.pop("cue")} if "cue" in doc else {}
+        made.append(doc | {"prompt": doc["prompt"] + cue({**metadata, **own})})
+    return made
+
+
+def cells(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Give every combination of the axes' levels, the last axis turning fastest."""
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values())]
+
+
+def draw_plan(
+    available: Iterable[Mapping[str, str]],
+    split_by: Sequence[str],
+    items: int,
+) -> list[tuple[dict[str, str], int]]:
+    """Spread the items of each stratum evenly over its cells: pairs of cell and number of the item within the cell.
+
+    What a generator makes of a pair depends on the pair alone, so asking for more items, or for more levels of an axis
+    that splits, leaves the earlier ones as they were.
+    """
+    strata: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for cell in available:
+        strata[stratum_of(cell, split_by)].append(dict(cell))
+    return [(own[number % len(own)], number // len(own)) for own in strata.values() for number in range(items)]
+
+
+def pick(
+    docs: Iterable[Mapping[str, Any]],
+    want: Wanted,
+    task: str,
+    rank: Callable[[Mapping[str, Any]], int] | None = None,
+) -> list[dict[str, Any]]:
+    """Keep the documents on the wanted levels, and of each stratum the wanted number.
+
+    Which ones is a lasting random choice by the document's ``cluster``, so that languages that share their problems
+    keep the same problems; those of a lower `rank` come first. Documents carry ``id``, ``cluster`` and each axis as
+    text. Raises NoItems where none is left.
+    """
+    strata: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for doc in docs:
+        if all(doc[axis] in levels for axis, levels in want.axes.items()):
+            strata[stratum_of({axis: doc[axis] for axis in want.axes}, want.split_by)].append(dict(doc))
+    kept = []
+    for own in strata.values():
+        own.sort(
+            key=lambda doc: (
+                rank(doc) if rank else 0,
+                order(str(doc["cluster"]), want.seed, task),
+                str(doc["id"]),
+            )
+        )
+        kept += own[: want.items]
+    if not kept:
+        raise NoItems(f"{task} has no item on these levels")
+    return kept

@@ -1,0 +1,336 @@
+"""What the engine does at its edges: limits, memory, broken models, samples, batches that must not matter, 16 bits."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import engine_models as tiny
+import pytest
+from lazily import lazy
+
+from harness.errors import NonFinite, RunError
+from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
+
+torch = lazy("torch")
+hf_engine = lazy("harness.engines.transformers")
+hf_model = lazy("harness.engines.transformers.model")
+probe = lazy("harness.engines.transformers.probe")
+sampling = lazy("harness.engines.transformers.sampling")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GREEDY = Settings()
+engine = tiny.engine
+
+
+def by_id(answers: Any) -> dict[tuple[str, int], Any]:
+    """Answers by item and sample."""
+    found = {(one.item_id, one.sample): one for one in answers}
+    assert found
+    return found
+
+
+def prompt_of(tokens: int) -> str:
+    """A text of exactly so many tokens."""
+    ids = tiny.tokenizer().encode("The quick brown fox jumps over the lazy dog. " * 60)[:tokens]
+    text: str = tiny.tokenizer().decode(ids)
+    assert len(tiny.tokenizer().encode(text)) == tokens
+    return text
+
+
+# -- limits
+
+
+@pytest.mark.parametrize("shortcuts", ["all", "none"])
+def test_a_prompt_is_answered_at_the_limit_and_refused_beyond_it(shortcuts):
+    """Prompt plus answer at 256 tokens is answered; one more, or far more, is said, with its length."""
+    room = 8
+    items = [
+        tiny.item("at", prompt_of(tiny.CONTEXT - room), max_tokens=room),
+        tiny.item("over", prompt_of(tiny.CONTEXT - room + 1), max_tokens=room),
+        tiny.item("far", prompt_of(tiny.CONTEXT + 300), max_tokens=room),
+    ]
+    answers = by_id(engine(shortcuts=shortcuts).answer(items, GREEDY))
+    at = answers["t/at", 0]
+    assert isinstance(at, Generation)
+    assert len(at.token_ids) == room
+    assert answers["t/over", 0] == Unanswered("t/over", "over_context", tiny.CONTEXT - room + 1)
+    assert answers["t/far", 0] == Unanswered("t/far", "over_context", tiny.CONTEXT + 300)
+
+
+def test_choices_are_weighed_at_the_limit_and_refused_beyond_it():
+    """The last token of a choice is predicted, not read, so 257 tokens fit; lm_eval would cut one more silently."""
+    choice = " lazy"
+    own = len(tiny.tokenizer().encode(choice))
+    items = [
+        tiny.item(name, prompt_of(tiny.CONTEXT + 1 - own + beyond), choices=(choice,))
+        for name, beyond in (("at", 0), ("over", 1), ("far", 200))
+    ]
+    answers = by_id(engine().answer(items, GREEDY))
+    assert isinstance(answers["t/at", 0], ChoiceLogprobs)
+    assert isinstance(answers["t/over", 0], Unanswered)
+    assert answers["t/far", 0].prompt_tokens == tiny.CONTEXT + 201 - own
+
+
+def test_the_context_limit_is_the_models():
+    """From the config where it says, from the tokenizer for a model without positions."""
+    assert engine().context_limit == tiny.CONTEXT
+    assert engine("mamba").context_limit == tiny.tokenizer().model_max_length
+
+
+# -- which path a model takes
+
+
+@pytest.mark.parametrize(
+    ("family", "state", "shares"),
+    [
+        ("llama", "keys", True),
+        ("gpt2", "keys", True),
+        ("mistral", "keys", True),
+        ("gemma3_text", "keys", True),
+        ("mamba", "own", False),
+        ("falcon_h1", "own", False),
+    ],
+)
+def test_a_cache_that_is_not_plain_is_noticed(family, state, shares):
+    """Sliding windows are taken care of; recurrent and hybrid models go the plain way, and the log says so."""
+    model = probe.probed(tiny.model(family), "cpu")
+    assert (model.path.state, model.path.trees) == (state, shares)
+    mine = engine(family)
+    assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["all" if shares else "none"])
+    assert bool(mine.usage().notes) is not shares
+
+
+def test_a_model_that_heeds_no_mask_gets_one_sequence_a_row():
+    """A model that ignores the mask it is given fails the trial, and its answers are those of the plain way."""
+    deaf = copy.deepcopy(tiny.model("llama"))
+    listening = deaf.model.forward
+
+    def forward(input_ids: Any = None, attention_mask: Any = None, position_ids: Any = None, **rest: Any) -> Any:
+        if attention_mask is not None and attention_mask.ndim == 4:
+            attention_mask = None
+        return listening(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **rest)
+
+    forward.__signature__ = __import__("inspect").signature(listening)
+    deaf.model.forward = forward
+    mine = engine(deaf)
+    assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["none"])
+    assert "failed the trial" in mine.usage().notes[0]
+    assert by_id(mine.answer(tiny.text_items(), GREEDY)) == by_id(
+        engine(shortcuts="none").answer(tiny.text_items(), GREEDY)
+    )
+
+
+def test_a_head_with_a_scale_of_its_own_is_not_applied_apart():
+    """A model that scales its logits in a way we do not know is asked whole, and gets its own log-probabilities."""
+    scaled = copy.deepcopy(tiny.model("llama"))
+    plain = scaled.forward
+
+    def forward(*args: Any, **rest: Any) -> Any:
+        out = plain(*args, **rest)
+        out.logits = out.logits / 3
+        return out
+
+    scaled.forward = forward
+    assert not hf_model.LanguageModel(scaled, "cpu").split_head
+    items = tiny.choice_items()
+    answers = by_id(engine(scaled).answer(items, GREEDY))
+    one = items[1]
+    ids = tiny.tokenizer().encode(one.prompt + one.choices[0])
+    with torch.inference_mode():
+        rows = scaled(torch.tensor([ids])).logits[0].log_softmax(-1)
+    begin = len(tiny.tokenizer().encode(one.prompt))
+    total = sum(float(rows[at - 1, ids[at]]) for at in range(begin, len(ids)))
+    assert answers[one.id, 0].logprobs[0] == pytest.approx(total, abs=1e-4)
+
+
+# -- shared work
+
+
+def test_what_is_shared_is_read_once():
+    """Tokens read: with sharing, a context once for all its choices; without, once for each."""
+    items = [tiny.item("one", prompt_of(100), choices=(" a", " b", " c", " d"))]
+    shared, apart = engine(), engine(shortcuts="none")
+    one, other = list(shared.answer(items, GREEDY)), list(apart.answer(items, GREEDY))
+    assert one[0].logprobs == pytest.approx(other[0].logprobs, abs=1e-4)
+    assert shared.usage().prompt_tokens < 110
+    assert apart.usage().prompt_tokens >= 400
+
+
+def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
+    """Trunks beyond the threshold are read in a pass of their own, and the answers stay the same."""
+    monkeypatch.setattr("harness.engines.transformers.read.TRUNK_ALONE", 64)
+    for family in ("llama", "gemma2", "mistral"):
+        items = [tiny.item(f"n{n}", prompt_of(150) + f" {n}?", max_tokens=12) for n in range(3)]
+        items += [tiny.item(f"c{n}", prompt_of(140) + f" {n}?", choices=tiny.CHOICES) for n in range(3)]
+        fast, plain = (
+            by_id(engine(family).answer(items, GREEDY)),
+            by_id(engine(family, shortcuts="none").answer(items, GREEDY)),
+        )
+        for key, answer in fast.items():
+            if isinstance(answer, Generation):
+                assert answer == plain[key]
+            else:
+                assert answer.logprobs == pytest.approx(plain[key].logprobs, abs=1e-4)
+
+
+def test_answers_do_not_depend_on_what_was_asked_before():
+    """A unit asked again, after another, gives the same bytes: the contract that resuming rests on."""
+    mine = engine(batch_tokens=500, max_batch=4)
+    first = list(mine.answer(tiny.text_items() + tiny.choice_items(), GREEDY))
+    list(mine.answer(tiny.text_items()[:3], GREEDY))
+    assert list(mine.answer(tiny.text_items() + tiny.choice_items(), GREEDY)) == first
+
+
+def test_a_variant_whose_batches_matter_gets_every_item_alone():
+    """Not one forward pass holds tokens of two items, and answers are still right."""
+    mine = engine(batch_invariant=False)
+    rows = []
+    model = mine.desk.model
+    forward = model.forward
+    model.forward = lambda ids, **rest: rows.append(ids.shape[0]) or forward(ids, **rest)
+    items = tiny.text_items() + tiny.choice_items()
+    answers = by_id(mine.answer(items, GREEDY))
+    assert set(rows) == {1}
+    for key, answer in by_id(engine(shortcuts="none").answer(items, GREEDY)).items():
+        if isinstance(answer, Generation):
+            assert answers[key] == answer
+        else:
+            assert answers[key].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
+
+
+# -- memory
+
+
+@pytest.mark.parametrize("shortcuts", ["all", "apart", "none"])
+def test_out_of_memory_halves_and_goes_on(shortcuts):
+    """With room for little in a pass, every item is still answered as before, and the log tells."""
+    items = tiny.text_items() + tiny.choice_items()
+    expected = by_id(engine(shortcuts=shortcuts).answer(items, GREEDY))
+    mine = engine(shortcuts=shortcuts)
+    model = mine.desk.model
+    forward = model.forward
+
+    def tight(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
+        if ids.numel() > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(ids, **rest)
+
+    model.forward = tight
+    answers = by_id(mine.answer(items, GREEDY))
+    assert answers.keys() == expected.keys()
+    for key, answer in answers.items():
+        if isinstance(answer, Generation):
+            assert answer == expected[key]
+        else:
+            assert answer.logprobs == pytest.approx(expected[key].logprobs, abs=1e-4)
+    assert any("out of memory" in note for note in mine.usage().notes)
+
+
+@pytest.mark.parametrize("items", [tiny.text_items, tiny.choice_items])
+def test_one_item_that_does_not_fit_is_named(items):
+    """The run stops with the item's id rather than for ever trying."""
+    mine = engine()
+
+    def none(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    mine.desk.model.forward = none
+    with pytest.raises(RunError, match=r"t/\w+: out of memory with this item alone"):
+        list(mine.answer(items(), GREEDY))
+
+
+# -- broken models
+
+
+@pytest.mark.parametrize("shortcuts", ["all", "none"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+def test_a_logit_that_is_no_number_names_its_item(shortcuts, value, kind):
+    """Only the item whose prompt holds the poisoned token is named."""
+    poisoned = copy.deepcopy(tiny.model("llama"))
+    token = tiny.tokenizer().encode("The 東 fox")[1]
+    with torch.no_grad():
+        poisoned.model.embed_tokens.weight[token] = value
+    rest = {"choices": (" yes", " no")} if kind == "choice" else {"max_tokens": 3}
+    items = [tiny.item(name, text, **rest) for name, text in (("good", "The fox"), ("bad", "The 東 fox"))]
+    with pytest.raises(NonFinite, match="t/bad") as caught:
+        list(engine(poisoned, shortcuts=shortcuts).answer(items, GREEDY))
+    assert caught.value.item_id == "t/bad"
+
+
+# -- samples
+
+
+def test_samples_are_the_items_own():
+    """A sample is a function of seed, item and number: not of batch, of shortcuts or of other items."""
+    settings = Settings(temperature=1.0, samples=3, seed=7)
+    items = tiny.text_items()
+    everything = by_id(engine().answer(items, settings))
+    assert by_id(engine(batch_tokens=300, max_batch=2, shortcuts="none").answer(items, settings)) == everything
+    alone = by_id(engine().answer(items[3:4], settings))
+    assert all(everything[key] == answer for key, answer in alone.items())
+    assert len({answer.token_ids for answer in everything.values()}) > len(items)
+    other = by_id(engine().answer(items, Settings(temperature=1.0, samples=3, seed=8)))
+    assert other != everything
+
+
+def test_draws_follow_the_softmax():
+    """Among 4,000 draws, each token's share is its probability, with and without a nucleus."""
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    counts = {1.0: torch.zeros(4), 0.75: torch.zeros(4)}
+    for top_p, seen in counts.items():
+        settings = Settings(temperature=1.0, top_p=top_p)
+        for sample in range(4000):
+            seen[int(sampling.choose(logits, settings, [sampling.Noise(0, "t/1", sample)], [0]))] += 1
+    assert counts[1.0].div(4000).tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+    assert counts[0.75].div(4000).tolist() == pytest.approx([0.625, 0.375, 0.0, 0.0], abs=0.03)
+
+
+def test_variants_that_agree_draw_the_same():
+    """Two models whose logits differ a little draw the same token nearly always: noise is common to them."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(300, 50, generator=draw)
+    other = logits + 0.02 * torch.randn(300, 50, generator=draw)
+    settings = Settings(temperature=1.0)
+    noises = [sampling.Noise(0, f"t/{n}", 0) for n in range(300)]
+    one, two = (sampling.choose(each, settings, noises, [0] * 300) for each in (logits, other))
+    assert (one == two).float().mean() > 0.97
+    assert len(set(one.tolist())) > 30
+
+
+def test_nothing_random_is_left_behind():
+    """The global generators are as they were."""
+    before = torch.get_rng_state()
+    list(engine().answer(tiny.text_items(), Settings(temperature=1.0, samples=2)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- 16 bits
+
+
+def test_log_probabilities_of_a_16_bit_model_are_not_rounded():
+    """Within 1e-4 of float32 sums of the same bf16 states: HFLM's own would be rounded to 1/8 and more."""
+    model = tiny.model("llama", dtype="bfloat16")
+    mine = engine(model, batch_invariant=False, shortcuts="none")
+    items = tiny.choice_items()[:6]
+    for answer in mine.answer(items, GREEDY):
+        one = next(one for one in items if one.id == answer.item_id)
+        for choice, logprob in zip(one.choices, answer.logprobs, strict=True):
+            begin, rest = mine.desk.texts.pairs(one.prompt, [choice], one.id)[0]
+            with torch.inference_mode():
+                hidden = model.model(torch.tensor([begin + rest[:-1]])).last_hidden_state[0, -len(rest) :]
+                logits = hidden.double() @ model.lm_head.weight.double().T
+            total = float(logits.log_softmax(-1).gather(1, torch.tensor(rest)[:, None]).sum())
+            assert logprob == pytest.approx(total, abs=1e-3)
+
+
+def test_usage_counts_tokens_and_memory():
+    """Tokens written are those of the answers; memory is more than nothing."""
+    mine = engine()
+    answers = list(mine.answer(tiny.text_items(), GREEDY))
+    usage = mine.usage()
+    assert usage.output_tokens == sum(len(answer.token_ids) for answer in answers)
+    assert 0 < usage.prompt_tokens < sum(answer.prompt_tokens for answer in answers)
+    assert usage.peak_bytes > 1_000_000

@@ -1,0 +1,212 @@
+"""Plain tables: the same outcomes from CSV, TSV, JSON Lines and Parquet, and clear words for what is wrong in one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from lazily import lazy
+from making import stratum
+
+from harness.errors import NotComparable, UsageError
+from harness.judge import compare, gate
+from harness.judge.importers import ImportOptions, load
+from harness.judge.rules import Rules
+
+pa = lazy("pyarrow")
+parquet = lazy("pyarrow.parquet")
+
+ROWS = [
+    {
+        "id": f"q{at}",
+        "ok": float(at % 3 != 0),
+        "subject": "law" if at < 6 else "art",
+        "book": f"b{at // 2}",
+        "w": 1 + at % 2,
+    }
+    for at in range(12)
+]
+OPTIONS = ImportOptions(item="id", score="ok", strata=("subject",), cluster="book", weight="w", prompt="id")
+
+
+def _csv(path, rows=ROWS, delimiter=","):
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _jsonl(path, rows=ROWS):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _parquet(path, rows=ROWS):
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+WRITERS = {"csv": _csv, "tsv": lambda path: _csv(path, delimiter="\t"), "jsonl": _jsonl, "parquet": _parquet}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_format_gives_the_same(tmp_path, suffix):
+    """Items, scores, strata, sources, weights and what was asked, from each format."""
+    found = load(WRITERS[suffix](tmp_path / f"base.{suffix}"), OPTIONS)
+    assert found.name == "base"
+    assert found.items == tuple(row["id"] for row in ROWS)
+    assert found.score.tolist() == [row["ok"] for row in ROWS]
+    assert [found.stratum[at] for at in range(12)] == [f"subject={row['subject']}" for row in ROWS]
+    assert [found.cluster[at] for at in range(12)] == [row["book"] for row in ROWS]
+    assert found.weight.tolist() == [row["w"] for row in ROWS]
+    assert len(set(found.fingerprint.tolist())) == 12
+    assert found.levels["subject"][0] == "law"
+
+
+def test_two_tables_are_compared(tmp_path):
+    """The candidate loses two of law's six: counts, verdict and names as in any run."""
+    worse = [row | {"ok": 0.0} if row["id"] in ("q1", "q2") else row for row in ROWS]
+    base = load(_csv(tmp_path / "base.csv"), OPTIONS, "base")
+    other = load(_jsonl(tmp_path / "cand.jsonl", worse), OPTIONS, "nf4")
+    rules = Rules.from_flags(margin=0.1)
+    found = gate.judge(compare.compare(base, [other], rules), rules)
+    one = stratum(found, "all/subject=law")
+    assert (one.n, one.clusters, one.lost, one.gained) == (6, 3, 2, 0)
+    assert found.candidates[0].name == "nf4"
+
+
+def test_columns_default_to_item_and_score(tmp_path):
+    """Without --item and --score the columns are called so."""
+    path = tmp_path / "t.csv"
+    path.write_text("item,score\na,1\nb,0\n")
+    assert load(path).score.tolist() == [1.0, 0.0]
+
+
+def test_a_column_may_name_the_slice(tmp_path):
+    """A slice column makes slices of a table."""
+    found = load(_csv(tmp_path / "t.csv"), ImportOptions(item="id", score="ok", slice="subject"))
+    assert set(found.slice.names) == {"law", "art"}
+    assert found.stratum.names == ("all",)
+
+
+def test_the_chance_of_guessing_can_be_given(tmp_path):
+    """A table cannot know how many choices its questions had."""
+    found = load(_csv(tmp_path / "t.csv"), ImportOptions(item="id", score="ok", chance=0.25))
+    assert set(found.chance) == {0.25}
+    with pytest.raises(UsageError, match="chance=25"):
+        load(tmp_path / "t.csv", ImportOptions(item="id", score="ok", chance=25))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, suffix):
+    """Usage, exit code 2, in every format."""
+    path = WRITERS[suffix](tmp_path / f"t.{suffix}")
+    with pytest.raises(UsageError, match=r"'level'.*there are: .*subject") as caught:
+        load(path, ImportOptions(item="id", score="ok", strata=("level",)))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("", UsageError, "is empty"),
+        ("item,score\n", NotComparable, "holds no answers"),
+        ("item,score\na,1\nb\n", UsageError, "line 3 has 1 entries, the header 2"),
+        ("item,score,score\na,1,0\n", UsageError, "'score' is there 2 times"),
+        ("item,score\na,right\n", NotComparable, "line 2: item 'a': 'right' is not a score"),
+        ("item,score\na,1\n,0\n", NotComparable, "line 3: row 2 has no item id"),
+        ("item,score\na,55\nb,0\n", NotComparable, "item 'a' has score 55.*percentages"),
+        ("item,score\na,-0.5\n", NotComparable, "item 'a' has score -0.5"),
+        ("item,score\na,inf\n", NotComparable, "item 'a' has score inf"),
+        ('item,score\n"a,1\n', UsageError, "not a table"),
+        ("item,score\na,1\na,0\n", NotComparable, r"1 items have several scores \(a\).*--repeats mean"),
+    ],
+)
+def test_a_table_that_cannot_be_judged(tmp_path, text, error, says):
+    """Each fault with its file, its line or item, and what to do."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(error, match=says) as caught:
+        load(path)
+    assert str(path) in str(caught.value) or str(caught.value).startswith("t: ")
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    """A table in another encoding is named as such, not read as something else."""
+    (tmp_path / "t.csv").write_bytes(b"item,score\n\xe9,1\n")
+    (tmp_path / "t.jsonl").write_bytes(b'{"item": "\xe9", "score": 1}\n')
+    for path in tmp_path.iterdir():
+        with pytest.raises(UsageError, match=r"line [12] is not UTF-8"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [('{"item": "a", "score": 1}\n{"item"', "line 2 is not JSON.*cut there"), ("[1]\n", "holds a list")],
+)
+def test_json_lines_that_are_none(tmp_path, text, says):
+    """The line is named."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(text)
+    with pytest.raises(NotComparable, match=says):
+        load(path)
+
+
+def test_an_empty_score_is_unanswered(tmp_path):
+    """Empty, null and nan are missing answers, true and false are right and wrong."""
+    path = tmp_path / "t.csv"
+    path.write_text("item,score\na,\nb,null\nc,NaN\nd,True\ne,false\n")
+    scores = load(path).score
+    assert np.isnan(scores[:3]).all()
+    assert scores[3:].tolist() == [1.0, 0.0]
+
+
+def test_repetitions_are_averaged_where_asked(tmp_path):
+    """Several answers to an item, at a temperature: their mean is its score."""
+    path = tmp_path / "t.csv"
+    path.write_text("item,score\na,1\na,0\nb,1\nb,1\n")
+    found = load(path, ImportOptions(repeats="mean"))
+    assert (found.items, found.score.tolist()) == (("a", "b"), [0.5, 1.0])
+
+
+def test_a_row_written_twice_counts_once_and_is_named(tmp_path):
+    """The same id with the same score: one item, and the comparison says so."""
+    path = tmp_path / "t.csv"
+    path.write_text("item,score\na,1\nb,0\na,1\n")
+    found = load(path)
+    assert found.items == ("a", "b")
+    assert "counted once: a" in found.notes[0]
+
+
+def test_one_id_in_two_strata_is_refused(tmp_path):
+    """Numbers that begin anew in every subject are not ids."""
+    path = tmp_path / "t.csv"
+    path.write_text("item,score,subject\n1,1,law\n1,1,art\n")
+    with pytest.raises(NotComparable, match="'1' names 2 different items"):
+        load(path, ImportOptions(strata=("subject",)))
+
+
+def test_levels_are_written_as_a_person_would(tmp_path):
+    """1024.0 from a float column is 1024, an empty cell is 'none', and numbers keep their order."""
+    rows = [{"item": f"{at}", "score": 1.0, "tokens": value} for at, value in enumerate((1024.0, 256.0, None))]
+    found = load(_parquet(tmp_path / "t.parquet", rows), ImportOptions(strata=("tokens",)))
+    assert sorted(found.stratum.names) == ["tokens=1024", "tokens=256", "tokens=none"]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    """The extra is named."""
+    path = _parquet(tmp_path / "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"quantcliff\[parquet\]"):
+        load(path, OPTIONS)
+
+
+def test_a_broken_parquet_is_refused(tmp_path):
+    """Bytes that are no Parquet."""
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UsageError, match="not a Parquet file"):
+        load(tmp_path / "t.parquet", OPTIONS)

@@ -1,0 +1,259 @@
+"""Rates of tail events: their limits, their verdicts under a tolerance, and what they promise over many strata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from lazily import lazy
+from making import Cell as Counts
+from making import judged, stratum
+
+from harness.config.schema import Policy
+from harness.errors import StatisticsError
+from harness.judge.rules import Rules, SliceRules
+from harness.judge.tail_counts import Cell, cells
+from harness.judge.tail_rates import judge_rates, unheld
+from harness.records import Generation, Item, Scored, Unanswered
+from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
+
+proportion = lazy("statsmodels.stats.proportion")
+
+
+def test_limits_are_those_of_clopper_and_pearson() -> None:
+    """Against statsmodels, whose two-sided 90 % interval has our one-sided 95 % limits."""
+    for events, n in ((0, 299), (1, 50), (7, 120), (49, 50), (50, 50)):
+        found = event_rate([True] * events + [False] * (n - events))
+        low, high = proportion.proportion_confint(events, n, alpha=0.1, method="beta")
+        assert found.low == pytest.approx(low if events else 0.0, abs=1e-12)
+        assert found.high == pytest.approx(high if events < n else 1.0, abs=1e-12)
+
+
+def test_a_stratum_that_only_one_side_answered_is_not_judged() -> None:
+    """A candidate that answers nothing has no events, and no pass either: its gated kinds are not judged."""
+    items = [Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"t/{at}") for at in range(300)]
+    clean = dict.fromkeys(("empty", "repetition"), False)
+    before = [
+        Scored(one.id, "d", 0, 1.0, {}, Generation(one.id, "yes", (1,), "eos", 3), signs=clean, length=1)
+        for one in items
+    ]
+    after = [Scored(one.id, "d", 0, None, {}, Unanswered(one.id, "over_context", 9)) for one in items]
+    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"empty": 0.01})})
+    found = judge_rates(cells(items, before, after), rules)
+    assert [(one.kind, one.verdict, one.n) for one in found if one.tolerance is not None] == [
+        ("empty", "not_judged", 0)
+    ]
+
+
+def test_items_missing_within_the_tolerance_count_as_events_for_a_pass() -> None:
+    """Three of 303 unanswered by the candidate could be three events: no events among the rest is no pass at 1 %."""
+    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"empty": 0.01})})
+    names = [f"t/{at}" for at in range(300)]
+    clean = Cell("s", "a", "empty", items=names, clusters=names, events=[False] * 300, baseline=[False] * 300)
+    assert [one.verdict for one in judge_rates([clean], rules) if one.tolerance] == ["pass"]
+    clean.one_sided = 3
+    (found,) = (one for one in judge_rates([clean], rules) if one.tolerance)
+    assert found.verdict == "inconclusive"
+    assert "the 3 items with an answer on one side only" in found.reason
+
+
+def test_p_values_say_what_the_limits_say() -> None:
+    """The upper limit lies below a tolerance exactly where its p-value is below alpha; the lower one likewise."""
+    for events, n in ((0, 298), (0, 299), (3, 200), (12, 200)):
+        found = event_rate([True] * events + [False] * (n - events))
+        for tolerance in (0.005, 0.01, 0.02, 0.04, 0.1):
+            assert (found.high < tolerance) == (found.p_low(tolerance) < 0.05)
+            assert (found.low > tolerance) == (found.p_high(tolerance) < 0.05)
+
+
+def test_one_percent_needs_299_clean_items() -> None:
+    """298 are not enough, 299 are; 59 for 5 %."""
+    assert items_without_event(0.01) == 299
+    assert items_without_event(0.05) == 59
+    assert event_rate([False] * 298).high >= 0.01
+    assert event_rate([False] * 299).high < 0.01
+
+
+def test_items_that_share_sources_say_less() -> None:
+    """Eight questions on each of 40 haystacks are fewer than 320 items, and more than 40."""
+    clusters = np.repeat(np.arange(40), 8)
+    clean = event_rate([False] * 320, clusters)
+    assert event_rate([False] * 320).high < clean.high < event_rate([False] * 40).high
+    together = event_rate(clusters < 4, clusters)
+    spread = event_rate(np.arange(320) % 10 == 0, clusters)
+    assert together.rate == spread.rate == 0.1
+    assert together.high > spread.high
+    assert together.low < spread.low
+
+
+def test_how_many_more_items_would_decide() -> None:
+    """With so many more at the same rate it is decided, with one fewer it is not."""
+    clean = event_rate([False] * 100)
+    assert items_to_decide_rate(clean, 0.01, 0.05, 0.05) == 199
+    often = event_rate([True] * 6 + [False] * 94)
+    more = items_to_decide_rate(often, 0.04, 0.05, 0.025)
+    assert more is not None
+    total = 100 + more
+    k = 0.06 * total
+    bigger = event_rate([True] * round(k) + [False] * (total - round(k)))
+    assert bigger.p_high(0.04) == pytest.approx(0.025, rel=0.25)
+    assert items_to_decide_rate(event_rate([True, *[False] * 99]), 0.01, 0.05, 0.05) is None
+
+
+def test_nothing_to_count_is_an_error() -> None:
+    """No items, a bad tolerance."""
+    with pytest.raises(StatisticsError):
+        event_rate([])
+    with pytest.raises(StatisticsError):
+        items_without_event(0.0)
+
+
+def cell(events: int, n: int, **fields: Any) -> Cell:
+    """A cell of independent items."""
+    plain: dict[str, Any] = {"slice": "s", "stratum": "a", "kind": "empty"}
+    ids = [str(at) for at in range(n)]
+    own = {"items": ids, "clusters": ids, "events": [at < events for at in range(n)], "baseline": [False] * n}
+    return Cell(**{**plain, **own, **fields})
+
+
+def rules(**policy: Any) -> Rules:
+    """Rules with tolerances."""
+    return Rules(Policy.model_validate(policy))
+
+
+def test_verdicts_under_a_tolerance() -> None:
+    """Clean and enough: pass. Clean and too few: inconclusive, with the number. Too often: fail. Else inconclusive."""
+    held = rules(tail_events={"empty": 0.01})
+    verdicts = {}
+    for events, n in ((0, 299), (0, 298), (40, 300), (5, 300)):
+        (one,) = judge_rates([cell(events, n)], held)
+        verdicts[events, n] = (one.verdict, one.items_to_decide)
+    assert verdicts[0, 299] == ("pass", None)
+    assert verdicts[0, 298] == ("inconclusive", 1)
+    assert verdicts[40, 300] == ("fail", None)
+    assert verdicts[5, 300][0] == "inconclusive"
+
+
+def test_without_a_tolerance_nothing_is_judged() -> None:
+    """Limits are shown, no verdict is."""
+    (one,) = judge_rates([cell(40, 300)], rules())
+    assert (one.verdict, one.tolerance, one.p_adjusted) == (None, None, None)
+    assert one.low is not None
+    assert one.low > 0.05
+
+
+def test_who_is_held_to_what() -> None:
+    """The star is for every kind not named; a slice's own replace the policy's and gate where its scores do not."""
+    slices = {
+        "s": SliceRules(),
+        "own": SliceRules(gating=False, tail_events={"refusal": 0.2}, informative=("shown*",)),
+        "aside": SliceRules(gating=False),
+        "free": SliceRules(tail_events={}),
+    }
+    held = Rules(Policy(tail_events={"*": 0.05, "empty": 0.01}), slices)
+    assert held.tolerance("s", "a", "empty") == 0.01
+    assert held.tolerance("s", "a", "refusal") == 0.05
+    assert held.tolerance("own", "a", "refusal") == 0.2
+    assert held.tolerance("own", "a", "empty") is None
+    assert held.tolerance("own", "shown=1", "refusal") is None
+    assert held.tolerance("aside", "a", "empty") is None
+    assert held.tolerance("free", "a", "empty") is None
+    assert (held.families, rules().families) == (2, 1)
+
+
+def test_what_is_missing_never_passes() -> None:
+    """Unseen answers, answers on one side only, spared items, a named kind that nobody looked for."""
+    held = rules(tail_events={"empty": 0.02})
+    assert judge_rates([cell(0, 300, unseen=1)], held)[0].verdict == "not_judged"
+    assert judge_rates([cell(0, 300, one_sided=10)], held)[0].verdict == "not_judged"
+    assert judge_rates([cell(0, 300, one_sided=1)], held)[0].verdict == "pass"
+    assert judge_rates([cell(0, 300, unasked=50)], held)[0].verdict == "inconclusive"
+    assert judge_rates([cell(200, 300, unasked=50)], held)[0].verdict == "inconclusive"
+    named = Rules(Policy(), {"s": SliceRules(tail_events={"empty": 0.02, "code_error": 0.02})})
+    assert {one.kind: one.verdict for one in judge_rates([cell(0, 300)], named)} == {
+        "empty": "pass",
+        "code_error": "not_judged",
+    }
+    assert unheld(judge_rates([cell(0, 300)], held), rules(tail_events={"refusal": 0.1})) != []
+
+
+def test_scores_and_events_share_the_chance_of_a_wrong_fail() -> None:
+    """Declaring a tolerance doubles every adjusted p-value of the scores; passing costs nothing."""
+    cells_ = {"s/a": Counts(200, lost=20, gained=2), "s/b": Counts(400, lost=1)}
+    alone = judged(cells_, Rules.from_flags(margin=0.05))
+    both = judged(cells_, Rules(Policy(margin=0.05, tail_events={"empty": 0.01})))
+    for place in cells_:
+        one, other = stratum(alone, place), stratum(both, place)
+        assert one.p_adjusted is not None
+        assert other.p_adjusted == pytest.approx(min(2 * one.p_adjusted, 1.0))
+        assert (one.p_pass, one.low, one.high) == (other.p_pass, other.low, other.high)
+    assert stratum(both, "s/b").verdict == "pass"
+
+
+def item(number: int, stratum: str = "a") -> Item:
+    """A free-text item."""
+    name = f"t/{number}"
+    return Item(name, "s", "t", "generate", "?", {}, stratum, name)
+
+
+def scored(number: int, signs: dict[str, bool] | None, length: int = 10, sample: int = 0) -> Scored:
+    """An answer that shows signs."""
+    response = Generation(f"t/{number}", "x", (), "eos", 1, sample)
+    return Scored(f"t/{number}", "d", 0, 1.0, {}, response, signs, length)
+
+
+def test_an_event_is_what_the_candidate_does_and_the_baseline_does_not() -> None:
+    """Both: none. Baseline alone: none. Candidate alone: one. And the baseline's own are counted apart."""
+    sides = [(False, False), (True, True), (True, False), (False, True)]
+    before = [scored(at, {"empty": was}) for at, (was, _) in enumerate(sides)]
+    after = [scored(at, {"empty": now}) for at, (_, now) in enumerate(sides)]
+    found = {one.kind: one for one in cells([item(at) for at in range(4)], before, after)}
+    assert found["empty"].events == [False, False, False, True]
+    assert found["empty"].baseline == [False, True, True, False]
+    assert set(found) == {"empty", "blow_up"}
+
+
+def test_any_sample_of_the_candidate_and_none_of_the_baseline() -> None:
+    """Of three samples each."""
+    before = [scored(at, {"empty": at == 1 and sample == 2}, sample=sample) for at in (0, 1) for sample in range(3)]
+    after = [scored(at, {"empty": sample == 1}, sample=sample) for at in (0, 1) for sample in range(3)]
+    found = {one.kind: one for one in cells([item(0), item(1)], before, after)}
+    assert found["empty"].events == [True, False]
+
+
+def test_length_blow_up_is_four_times_and_64_tokens() -> None:
+    """Both conditions, and the lengths are kept where the texts are not."""
+    lengths = [(100, 399), (100, 400), (2, 60), (2, 66), (0, 64), (0, 63)]
+    before = [scored(at, {}, one) for at, (one, _) in enumerate(lengths)]
+    after = [scored(at, {}, other) for at, (_, other) in enumerate(lengths)]
+    (found,) = cells([item(at) for at in range(6)], before, after)
+    assert (found.kind, found.events) == ("blow_up", [False, True, False, True, True, False])
+
+
+def test_items_without_a_text_on_both_sides_are_counted_apart() -> None:
+    """Unanswered on one side, missing on one side, never looked at, choices."""
+    gone = Scored("t/1", "d", 0, None, {}, Unanswered("t/1", "over_context", 9))
+    before = [scored(0, {"empty": False}), scored(1, {"empty": False}), scored(2, {"empty": False})]
+    after = [scored(0, {"empty": False}), gone]
+    found = {one.kind: one for one in cells([item(at) for at in range(3)], before, after)}
+    assert (len(found["empty"].items), found["empty"].one_sided, found["empty"].unasked) == (1, 1, 1)
+    old = cells([item(0)], [scored(0, None)], [scored(0, {"empty": False})])
+    assert {one.unseen for one in old} == {1}
+    assert len(old) == 12
+
+
+@pytest.mark.parametrize("strata", [1, 4, 12])
+def test_a_candidate_at_its_tolerances_seldom_fails_and_seldom_passes(strata: int) -> None:
+    """Every rate at its tolerance, 500 rollouts: half of alpha to fail, alpha to pass."""
+    held = rules(tail_events={"empty": 0.05})
+    rng = np.random.default_rng(strata)
+    rollouts = 500
+    known = {count: cell(count, 150) for count in range(60)}
+    fails = passes = 0
+    for counts in rng.binomial(150, 0.05, (rollouts, strata)):
+        verdicts = [one.verdict for one in judge_rates([known[count] for count in counts.tolist()], held)]
+        fails += "fail" in verdicts
+        passes += set(verdicts) == {"pass"}
+    assert fails / rollouts < 0.025 + 3 * (0.025 * 0.975 / rollouts) ** 0.5
+    assert passes / rollouts < 0.05 + 3 * (0.05 * 0.95 / rollouts) ** 0.5

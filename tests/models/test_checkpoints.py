@@ -1,0 +1,134 @@
+"""Checkpoints are made whole or not at all, prove themselves, and name what they were calibrated on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lazily import lazy
+
+from harness.config.schema import Variant
+from harness.errors import Interrupted, ModelError, UsageError
+from harness.models.calibration import SIDECAR, Calibration, calibration_overlap
+from harness.models.compatibility import check_candidate
+
+doctor_models = lazy("harness.models.doctor_models")
+loading = lazy("harness.models.loading")
+checkpoints = lazy("harness.models.checkpoints")
+
+TEXTS = tuple(
+    f"Chapter {number}. The keeper of lighthouse number {number} counted {number * 7} gulls before breakfast, wrote the"
+    " number into a book that nobody read, and lit the stove."
+    for number in range(1, 9)
+)
+OWN = Calibration("lighthouse", TEXTS)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A random Llama: hidden 128, two layers, bf16, with a generation config that does not sample."""
+    return doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
+
+
+def make(source, out, **changed):
+    """Make a checkpoint on the CPU, or skip with the reason why that does not work here."""
+    options = {"method": "gptq", "bits": 4, "group_size": 32, "calibration": OWN, "device": "cpu", **changed}
+    status = {status.method: status for status in loading.method_status("cpu")}[options["method"]]
+    if not status.works:
+        pytest.skip(f"{options['method']}: {status.reason}")
+    return checkpoints.make_checkpoint(source, out, **options)
+
+
+@pytest.mark.slow
+def test_a_gptq_checkpoint_is_made_proved_and_comparable(plain, tmp_path):
+    """It is 4-bit on disk and loaded, reads texts as its source does, and holds none of the calibration texts."""
+    said = []
+    made = make(plain, tmp_path / "int4", progress=said.append)
+    assert said[0] == f"quantizing {plain.name} to gptq 4-bit, calibrated on lighthouse (8 texts)"
+    assert "layer 2 of 2" in said
+    assert (made.path, made.calibration) == (tmp_path / "int4", "lighthouse")
+    assert (made.proof.method, made.proof.quantized_modules) == ("gptq", 14)
+    assert 4.5 < made.proof.bits_per_weight < 5
+    variant = Variant(name="int4", model=str(made.path), quantization="gptq")
+    baseline = loading.load(Variant(name="b", model=str(plain)), plain, device="cpu", dtype="bfloat16").proof
+    check_candidate(baseline, made.proof, variant)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (made.path / name).read_bytes() == (plain / name).read_bytes()
+    for file in made.path.iterdir():
+        assert b"lighthouse number" not in file.read_bytes(), file.name
+    assert [entry.name for entry in tmp_path.iterdir()] == ["int4"]
+
+
+@pytest.mark.slow
+def test_an_awq_checkpoint_knows_what_it_saw(plain, tmp_path):
+    """Its sidecar names the set, the source and the settings, and finds a prompt that was calibrated on."""
+    made = make(plain, tmp_path / "awq", method="awq")
+    assert (made.proof.method, made.proof.quantized_modules) == ("awq", 14)
+    record = json.loads((made.path / SIDECAR).read_text())
+    assert {key: record[key] for key in ("calibration", "method", "bits", "group_size")} == {
+        "calibration": "lighthouse",
+        "method": "awq",
+        "bits": 4,
+        "group_size": 32,
+    }
+    assert len(record["texts"]) == 8
+    found = calibration_overlap(made.path, ["Something else entirely, about a bridge and its many rivets.", TEXTS[3]])
+    assert [(overlap.prompt, overlap.text) for overlap in found] == [(1, 3)]
+
+
+@pytest.mark.slow
+def test_an_interrupted_quantization_leaves_nothing(plain, tmp_path):
+    """Ctrl-C in the middle of the layers ends the worker, removes its work, and says so."""
+
+    def interrupt(sentence):
+        if sentence.startswith("layer"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"nothing was written to .*int4\. Start again to make it"):
+        make(plain, tmp_path / "int4", progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"group_size": 96}, r"group_size 96 does not divide .* \(128, 256\): take one of 16, 32, 64, 128$"),
+        ({"group_size": 256}, r"take one of 16, 32, 64, 128$"),
+        ({"bits": 5}, "gptq takes 2, 3, 4, 8 bits, not 5"),
+        ({"bits": 8, "method": "awq"}, "awq takes 4 bits, not 8"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(plain, tmp_path, options, says):
+    """Before any model is loaded, with the values that would work."""
+    with pytest.raises(UsageError, match=says):
+        make(plain, tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_awq_refuses_matrices_that_its_search_cannot_split(tiny_llama, tmp_path):
+    """The library would end in a bare AssertionError after the first layer."""
+    with pytest.raises(UsageError, match=r"multiple of 64 rows, and some have 32; take gptq"):
+        make(tiny_llama, tmp_path / "out", method="awq")
+
+
+def test_what_is_there_is_not_overwritten(plain, tmp_path):
+    """An existing folder is left alone."""
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        make(plain, tmp_path / "out")
+
+
+def test_a_quantized_model_is_not_quantized_again(plain, tmp_path):
+    """The message asks for the model that it was made from."""
+    (tmp_path / "q").mkdir()
+    doctor_models.FORMATS["gptq"](plain, tmp_path / "q")
+    with pytest.raises(ModelError, match=r"quantized already \(gptq\)"):
+        make(tmp_path / "q", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_quantizer_that_fails_is_heard(plain, tmp_path):
+    """Its last words are in the message, and nothing is left behind."""
+    with pytest.raises(ModelError, match=r"quantizing .* failed: \S+"):
+        make(plain, tmp_path / "out", calibration=Calibration("empty", ()))
+    assert list(tmp_path.iterdir()) == []

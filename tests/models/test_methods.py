@@ -1,0 +1,228 @@
+"""Every method loads, answers what its arithmetic says, and proves what it is."""
+
+from __future__ import annotations
+
+import pytest
+from lazily import lazy
+
+from harness.config.schema import METHODS, Variant
+from harness.errors import BackendMissing
+
+torch = lazy("torch")
+doctor_models = lazy("harness.models.doctor_models")
+loading = lazy("harness.models.loading")
+
+STORED = ("gptq", "awq", "compressed-tensors", "gguf")
+AT_LOAD = [name for name in METHODS if name not in {*STORED, "auto-gptq", "none"}]
+BITS = {"int8": 8, "float8": 8, "fp8": 8, "intx4": 8, "int4": 4, "nf4": 4, "fp4": 4, "hqq": 4, "int2": 2}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A random Llama: hidden 128, two layers, bf16."""
+    return doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def rounded(plain, tmp_path_factory):
+    """The same with its matrices rounded to the values that the 4-bit formats store."""
+    return doctor_models.rounded_model(plain, tmp_path_factory.mktemp("rounded"))
+
+
+def load_as(method, folder, dtype="bfloat16", **options):
+    """Load the folder by a method, or skip with the reason why it does not work here."""
+    status = {status.method: status for status in loading.method_status("cpu")}[method]
+    if not status.works:
+        pytest.skip(f"{method}: {status.reason}")
+    quantization = {"method": method, **options}
+    variant = Variant(name="x", model=str(folder), quantization=quantization)
+    return loading.load(variant, folder, device="cpu", dtype=dtype)
+
+
+def logits(loaded, rows=1):
+    """Logits for fixed tokens, in float32."""
+    tokens = torch.randint(0, 256, (rows, 48), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return loaded.model(tokens).logits.float()
+
+
+def distance(one, other):
+    """Norm of the difference over the norm."""
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("method", AT_LOAD)
+def test_a_method_quantizes_answers_and_proves_itself(plain, method):
+    """All matrices but the head are quantized, in the bits of the name; it answers near the plain one; it generates."""
+    loaded = load_as(method, plain)
+    proof = loaded.proof
+    bits = next(count for name, count in BITS.items() if name in method)
+    assert (proof.method, proof.quantized_modules, proof.linear_modules) == (method, 14, 15)
+    assert bits <= proof.bits_per_weight <= bits + 0.8
+    assert (proof.compute_dtype, proof.vocabulary, proof.disk_bytes) == ("bfloat16", 257, 0)
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    error = distance(logits(loaded), logits(load_as("none", plain)))
+    assert 0 < error < {8: 0.2, 4: 0.6, 2: 1.6}[bits if method != "torchao-intx4" else 4]
+    tokens = loaded.tokenizer("abc", return_tensors="pt")
+    with torch.inference_mode():
+        answer = loaded.model.generate(**tokens, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert answer.shape == (1, 7)
+
+
+def test_a_method_whose_products_are_wrong_here_is_refused():
+    """torch's product of 8-bit matrices saturates on some processors: there the method that needs it does not work."""
+    ids = torch.randint(-127, 128, (64, 256), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    exact = torch.equal(torch.ops.aten._int_mm(ids, ids.T).double(), ids.double() @ ids.double().T)
+    status = {status.method: status for status in loading.method_status("cpu")}["torchao-int8-dynamic"]
+    assert exact or (not status.works and "saturates" in status.reason)
+    assert not exact or "saturates" not in status.reason
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors"])
+def test_a_stored_format_answers_exactly_what_it_stores(plain, rounded, tmp_path, method):
+    """In bf16 the kernels give bit for bit what the plain model with the dequantized weights gives.
+
+    The files were packed by `doctor_models` from the formats' descriptions, by none of the libraries tested.
+    """
+    doctor_models.FORMATS[method](plain, tmp_path)
+    loaded = load_as(method, tmp_path)
+    assert torch.equal(logits(loaded), logits(load_as("none", rounded)))
+    assert (loaded.proof.method, loaded.proof.quantized_modules) == (method, 14)
+    assert 4 < loaded.proof.bits_per_weight < 5
+    assert loaded.proof.disk_bytes == (tmp_path / "model.safetensors").stat().st_size
+
+
+def test_gguf_answers_what_it_stores(plain, tmp_path):
+    """Q8_0 from gguf's own quantizer comes back within 8-bit rounding; its blocks are 34 bytes per 32 weights."""
+    doctor_models.FORMATS["gguf"](plain, tmp_path)
+    loaded = load_as("gguf", tmp_path)
+    assert 0 < distance(logits(loaded), logits(load_as("none", plain))) < 0.05
+    proof = loaded.proof
+    assert (proof.method, proof.quantized_modules, proof.bits_per_weight) == ("gguf", 14, 34 * 8 / 32)
+    assert any("decompressed while loading" in note for note in proof.notes)
+
+
+def test_a_checkpoint_says_itself_what_it_is(plain, tmp_path):
+    """With nothing in the config a quantized folder loads as what its own config says, and the proof notes that."""
+    doctor_models.FORMATS["gptq"](plain, tmp_path)
+    loaded = load_as("none", tmp_path)
+    assert loaded.proof.method == "gptq"
+    assert "its own config says that it is gptq" in loaded.proof.notes
+
+
+def test_auto_gptq_reads_autogptqs_folder_as_it_lies(shared_data):
+    """A checkpoint that AutoGPTQ 0.7.1 wrote gives AutoGPTQ's own logits, from a folder that stays untouched.
+
+    Session of the conversion by hand: transformers 5.23 in fp32, largest difference 0.0134 of 8.7, top-1 1.000.
+    """
+    folder = shared_data / "autogptq_checkpoint_tiny"
+    before = sorted((entry.name, entry.stat().st_mtime_ns) for entry in folder.iterdir())
+    loaded = load_as("auto-gptq", folder, dtype="float32")
+    tokens, reference = torch.load(folder / "ref_logits.pt", weights_only=True)
+    with torch.inference_mode():
+        ours = loaded.model(tokens).logits
+    assert (ours - reference).abs().max() < 0.02
+    assert torch.equal(ours.argmax(-1), reference.argmax(-1))
+    assert sorted((entry.name, entry.stat().st_mtime_ns) for entry in folder.iterdir()) == before
+    assert (loaded.proof.method, loaded.proof.quantized_modules, loaded.proof.linear_modules) == ("gptq", 21, 22)
+    assert any("auto-gptq runs on GPTQModel, its maintained successor" in note for note in loaded.proof.notes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("method", ["none", "bnb-int8", "bnb-nf4", "torchao-int8", "quanto-int8", "gptq", "awq"])
+def test_one_compute_dtype_is_forced_on_every_method(plain, tmp_path, method, dtype):
+    """Whatever dtype a checkpoint or a library prefers, the model computes in the one that the run asks for."""
+    folder = plain
+    if method in STORED:
+        folder = tmp_path
+        doctor_models.FORMATS[method](plain, folder)
+    loaded = load_as(method, folder, dtype=dtype)
+    assert loaded.proof.compute_dtype == dtype
+    assert logits(loaded).isfinite().all()
+
+
+def test_modules_can_be_left_alone(plain):
+    """skip_modules leaves what it names, and still the head; the rest is quantized."""
+    for method in ("bnb-int8", "bnb-nf4"):
+        loaded = load_as(method, plain, skip_modules=("down_proj",))
+        assert loaded.proof.quantized_modules == 12
+        assert type(loaded.model.lm_head) is torch.nn.Linear
+        assert type(loaded.model.model.layers[0].mlp.down_proj) is torch.nn.Linear
+
+
+def test_options_reach_the_libraries(plain):
+    """Double quantization, group size and bits change what is stored by what they should."""
+    single, double = (load_as("bnb-nf4", plain, double_quant=on) for on in (False, True))
+    weight = single.model.model.layers[0].self_attn.q_proj.weight
+    assert weight.quant_state.quant_type == "nf4"
+    assert double.proof.bits_per_weight != single.proof.bits_per_weight
+    assert load_as("torchao-intx4", plain, group_size=64).proof.bits_per_weight < 8.75
+    assert load_as("hqq", plain, bits=8, group_size=128).proof.bits_per_weight == 8 + 2 * 16 / 128
+    assert load_as("bnb-int8", plain, threshold=0).model.model.layers[0].self_attn.q_proj.state.threshold == 0
+
+
+def test_attention_is_passed_on(plain):
+    """The implementation that the config names is the one that runs."""
+    variant = Variant(name="x", model=str(plain))
+    for name in ("eager", "sdpa"):
+        loaded = loading.load(variant, plain, device="cpu", dtype="bfloat16", attention=name)
+        assert loaded.model.config._attn_implementation == name
+
+
+@pytest.mark.parametrize("method", ["torchao-int4", "torchao-float8-dynamic", "fp8"])
+def test_a_method_without_its_device_says_so(plain, method):
+    """On a CPU the methods of GPUs are refused with the same sentence that the doctor gives."""
+    reason = {status.method: status for status in loading.method_status("cpu")}[method].reason
+    assert "needs a CUDA device" in reason
+    with pytest.raises(BackendMissing, match="needs a CUDA device of compute capability"):
+        loading.load(Variant(name="x", model=str(plain), quantization=method), plain, device="cpu", dtype="bfloat16")
+
+
+def test_a_method_without_its_package_names_the_extra(plain, monkeypatch):
+    """The message ends with the command that installs what is missing; nothing else is affected."""
+    from harness.models import backends as quantize_backends
+
+    known = quantize_backends.installed_version
+    absent = {"gptqmodel": "", "torchao": "0.1.0"}
+    monkeypatch.setattr(quantize_backends, "installed_version", lambda name: absent.get(name, known(name)))
+    status = {status.method: status for status in loading.method_status("cpu")}
+    assert not status["awq"].works
+    assert status["gptq"].reason == "the package gptqmodel is not installed"
+    assert status["gptq"].install == "pip install 'quantcliff[gptq]'"
+    assert status["torchao-int8"].reason == "the package torchao is 0.1.0, and 0.15 or newer is needed"
+    assert status["bnb-nf4"].works
+    with pytest.raises(BackendMissing, match=r"torchao is 0.1.0.*pip install 'quantcliff\[torchao\]'"):
+        loading.load(Variant(name="x", model="x", quantization="torchao-int8"), plain, device="cpu", dtype="bfloat16")
+
+
+def test_the_status_of_all_methods_takes_no_time():
+    """No model and no backend is imported for it."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from harness.models.backends import method_status; method_status('cpu');"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'gptqmodel', 'bitsandbytes')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert [status.method for status in loading.method_status("cpu")] == list(METHODS)
+
+
+@pytest.fixture(scope="module")
+def cuda_report():
+    """Every method tried on the CUDA device."""
+    from harness.models.doctor import examine
+
+    return examine("cuda", prove=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", [*AT_LOAD, *STORED])
+def test_a_method_works_on_cuda(cuda_report, method):
+    """On a CUDA device every method that should work there answers near its reference."""
+    status = {status.method: status for status in cuda_report.methods}[method]
+    if not status.works:
+        pytest.skip(f"{method}: {status.reason}")
+    result = {result.method: result for result in cuda_report.proved}[method]
+    assert result.works, result.reason

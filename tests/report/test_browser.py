@@ -1,0 +1,331 @@
+"""The page in a real browser: nothing asked of the network, sorting, filtering, flips, themes, phone, print.
+
+Needs Playwright and Chromium (``apt install chromium``, or the path in $QUANTCLIFF_CHROMIUM); skipped with a reason
+where one is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import shutil
+
+import pytest
+import report_data
+from lazily import lazy
+
+from harness.report.evidence import Evidence, TailEvent
+
+report_html = lazy("harness.report.html")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, headless."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("Playwright is not installed: pip install playwright")
+    program = os.environ.get("QUANTCLIFF_CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium is not installed: apt install chromium, or name it in QUANTCLIFF_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield one
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The pages on disk: the usual one, one of hostile text, one whose flips overflow into a side file."""
+    folder = tmp_path_factory.mktemp("pages")
+    judged = report_data.with_tail_events(report_data.judgement())
+    evidence = report_data.evidence(judged)
+    hostile = dataclasses.replace(
+        evidence.flips[0],
+        **dict.fromkeys(("prompt", "target", "baseline_text", "item_id", "candidate"), report_data.HOSTILE),
+    )
+    lines = "A line that both answers share.\n" * 100
+    late = dataclasses.replace(evidence.flips[0], baseline_text=f"{lines}so yes", candidate_text=f"{lines}so no")
+    event = TailEvent("nf4", "repetition", late)
+    made = {
+        "usual": report_html.html_report(judged, evidence),
+        "hostile": report_html.html_report(report_data.hostile(), Evidence(name=report_data.HOSTILE, flips=(hostile,))),
+        "long": report_html.html_report(judged, dataclasses.replace(evidence, flips=(late,), tail_events=(event,))),
+        "small": report_html.html_report(judged, evidence, text_bytes=8_000),
+    }
+    for name, page in made.items():
+        (folder / f"{name}.html").write_text(page.html, encoding="utf-8")
+    (folder / "flips.json").write_text(made["small"].beside, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def visit(browser, files):
+    """Opens a page from disk; when the test ends, no error may have been printed and nothing asked of the network."""
+    contexts, problems, asked = [], [], []
+
+    def go(name="usual", **options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((files / f"{name}.html").as_uri())
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert all(url.startswith("file:") for url in asked)
+    assert len(asked) == len(contexts)
+
+
+def column(page, index):
+    """The texts of a column of the matrix, as they stand, hidden rows left out."""
+    rows = page.locator("#matrix-table tbody tr:visible")
+    return [rows.nth(i).locator("td").nth(index).get_attribute("data-value") for i in range(rows.count())]
+
+
+def test_sorting_by_a_heading(visit):
+    """A heading sorts ascending, then descending, then as it was; by number, not by text; and says so to readers."""
+    page = visit()
+    before = column(page, 6)
+    heading = page.locator("#matrix-table thead th").nth(6)
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    numbers = [float(one) for one in column(page, 6)]
+    assert numbers == sorted(numbers)
+    assert numbers[0] == pytest.approx(-0.4375)
+    heading.locator("button").press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert [float(one) for one in column(page, 6)] == sorted(numbers, reverse=True)
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") is None
+    assert column(page, 6) == before
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sorting_by_the_stratum(visit, width):
+    """Strata sort by their names, their numbers as numbers, and not by slice, items or margin, on a phone too."""
+    page = visit(viewport={"width": width, "height": 800})
+    page.locator("#matrix-table thead th").nth(1).locator("button").click()
+    cells = page.locator("#matrix-table tbody td:nth-child(2) > bdi").all_text_contents()
+    numbers = [[int(part) if part.isdigit() else part for part in re.split(r"(\d+)", cell)] for cell in cells]
+    assert numbers == sorted(numbers)
+    assert cells[:4] == ["all", "all", "context_tokens=256,depth=0.0", "context_tokens=256,depth=0.5"]
+    assert cells[-2:] == ["language=hi,script=Deva,resources=mid", "language=ja,script=Jpan,resources=high"]
+
+
+def test_a_phone_names_the_slice_to_everybody(visit):
+    """Where the column of slices has no room, the slice, n and margin stand in the stratum's cell, read aloud too."""
+    page = visit(viewport={"width": 390, "height": 800})
+    cell = page.locator("#matrix-table tbody td").nth(1)
+    assert cell.inner_text().splitlines()[0].startswith("long_context, n 400, margin 5.0")
+    assert cell.locator("[aria-hidden]").count() == 0
+    assert "long_context" in page.locator("#matrix .scroll").aria_snapshot()
+
+
+def test_filtering_the_matrix(visit):
+    """Words, verdict, slice and gating filter together, and the count is told."""
+    page = visit()
+    count = page.locator("#matrix-count")
+    assert count.inner_text() == "28 strata"
+    page.select_option("#matrix-verdict", "fail")
+    assert count.inner_text() == "16 of 28 strata"
+    page.select_option("#matrix-slice", "multi_hop_math")
+    assert count.inner_text() == "3 of 28 strata"
+    page.fill("#matrix-words", "hops=4")
+    assert count.inner_text() == "1 of 28 strata"
+    assert page.locator("#matrix-table tbody tr:visible").count() == 1
+    page.fill("#matrix-words", "no such thing")
+    assert count.inner_text() == "0 of 28 strata"
+
+
+def test_a_link_from_the_answer_filters_the_matrix(visit):
+    """The words "and 11 more that fail" lead to the matrix, showing what fails."""
+    page = visit()
+    page.get_by_role("link", name="and 11 more that fail").click()
+    assert page.locator("#matrix-count").inner_text() == "16 of 28 strata"
+    assert page.url.endswith("#matrix")
+
+
+def test_browsing_flips_by_button_and_by_key(visit):
+    """Next, previous and the arrow keys walk through the flips; the ends are ends."""
+    page = visit()
+    count = page.locator("#flip-count")
+    assert count.inner_text() == "1 of 24"
+    assert page.locator("#flip-previous").is_disabled()
+    page.locator("#flip-next").click()
+    assert count.inner_text() == "2 of 24"
+    page.keyboard.press("ArrowRight")
+    assert count.inner_text() == "3 of 24"
+    page.keyboard.press("ArrowLeft")
+    assert count.inner_text() == "2 of 24"
+    page.select_option("#flip-direction", "gained")
+    gained = int(count.inner_text().split(" of ")[1])
+    page.select_option("#flip-direction", "lost")
+    assert int(count.inner_text().split(" of ")[1]) + gained == 24
+    page.fill("#flip-words", "nothing has this word")
+    assert count.inner_text() == "nothing fits"
+    assert page.locator("#flip").inner_text() == ""
+
+
+def test_flips_in_right_to_left_scripts(visit):
+    """An Arabic answer runs from right to left, carries its language, and has its first differing word marked."""
+    page = visit()
+    page.select_option("#flip-candidate", "nf4")
+    page.select_option("#flip-stratum", "low_resource_languages: language=ar,script=Arab,resources=high")
+    page.select_option("#flip-direction", "lost")
+    answers = page.locator("#flip .sides pre")
+    assert [answers.nth(i).locator("mark").inner_text() for i in range(2)] == ["هي", "ليست"]
+    for index in range(2):
+        assert answers.nth(index).get_attribute("lang") == "ar"
+        assert answers.nth(index).evaluate("e => getComputedStyle(e).direction") == "rtl"
+    page.select_option("#flip-stratum", "low_resource_languages: language=hi,script=Deva,resources=mid")
+    assert answers.first.evaluate("e => getComputedStyle(e).direction") == "ltr"
+
+
+def test_more_flips_from_the_side_file(visit, files):
+    """Flips that the page has no room for open from their file, beside those of the page, none twice."""
+    from playwright.sync_api import expect
+
+    page = visit("small")
+    inside = int(page.locator("#flip-count").inner_text().split(" of ")[1])
+    beside = len(json.loads((files / "flips.json").read_text(encoding="utf-8")))
+    assert 0 < inside < 24
+    for _ in range(2):
+        page.set_input_files("#flip-file", [])
+        page.set_input_files("#flip-file", files / "flips.json")
+        expect(page.locator("#flip-count")).to_have_text(f"1 of {inside + beside}")
+    assert inside + beside == 24
+    page.set_input_files("#flip-file", files / "usual.html")
+    expect(page.locator("#flip-count")).to_have_text("that file holds no flips")
+
+
+def test_the_first_difference_is_in_sight(visit):
+    """Long answers scroll in their boxes to the first difference: in examples, in the browser, in an opened fold."""
+    page = visit("long")
+    page.locator("#tail summary", has_text="pair of answers").click()
+    page.wait_for_function("[...document.querySelectorAll('#tail pre:has(mark)')].every(e => e.scrollTop > 0)")
+    boxes = page.locator("pre:has(mark)")
+    assert boxes.count() == 6
+    for index in range(boxes.count()):
+        box, mark = boxes.nth(index).bounding_box(), boxes.nth(index).locator("mark").bounding_box()
+        assert box["y"] < mark["y"] < box["y"] + box["height"] - mark["height"]
+
+
+@pytest.mark.parametrize(("width", "seen", "hidden"), [(390, "narrow", "broad"), (1280, "broad", "narrow")])
+def test_a_phone_has_pictures_of_its_own(visit, width, seen, hidden):
+    """The forest and the averages are drawn for a desk and for a phone: one of the two is seen, and it fits."""
+    page = visit(viewport={"width": width, "height": 800})
+    for section, count in (("#forest", 2), ("#averages", 1)):
+        charts = page.locator(f"{section} .{seen}:visible")
+        assert charts.count() == count
+        assert page.locator(f"{section} .{hidden}:visible").count() == 0
+        assert all(charts.nth(i).evaluate("e => e.scrollWidth <= e.clientWidth") for i in range(count))
+
+
+def background(page):
+    """The page's background, as the browser drew it."""
+    return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_dark_mode_follows_the_system_and_the_button(visit):
+    """The system's choice holds until the button is pressed; pictures follow too."""
+    dark, light = "rgb(17, 20, 24)", "rgb(255, 255, 255)"
+    page = visit(color_scheme="dark")
+    assert background(page) == dark
+    axis = page.locator("#forest svg text").first
+    assert axis.evaluate("e => getComputedStyle(e).fill") == "rgb(232, 235, 239)"
+    button = page.locator("#theme")
+    button.click()
+    assert (button.inner_text(), background(page)) == ("Theme: light", light)
+    assert axis.evaluate("e => getComputedStyle(e).fill") == "rgb(22, 25, 29)"
+    button.click()
+    assert (button.inner_text(), background(page)) == ("Theme: dark", dark)
+    assert background(visit(color_scheme="light")) == light
+
+
+def test_print_is_light_and_without_controls(visit):
+    """On paper: black on white from the dark theme too, no controls, the whole matrix, the examples."""
+    page = visit(color_scheme="dark")
+    page.emulate_media(media="print")
+    assert background(page) == "rgb(255, 255, 255)"
+    for hidden in ("nav", "#theme", "#matrix-filters", "#browser"):
+        assert not page.locator(hidden).is_visible()
+    assert page.locator("#flips .pair:visible").count() == 5
+    scroll = page.locator("#matrix .scroll")
+    assert scroll.evaluate("e => e.scrollHeight - e.clientHeight") <= 1
+    page.set_viewport_size({"width": 718, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+
+
+@pytest.mark.parametrize("name", ["usual", "hostile"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_page_never_scrolls_sideways(visit, name, width):
+    """On a phone and on a desk only tables and pictures scroll sideways, never the page."""
+    page = visit(name, viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_hostile_text_runs_nothing(visit):
+    """Hostile names and answers open no dialog, make no request, and stand on the page as text."""
+    page = visit("hostile")
+    assert page.locator("script").count() == 2
+    assert "<script>alert(1)</script>" in page.locator("#flip").inner_text()
+    assert "\\u202e" in page.locator("#flip").inner_text()
+
+
+def test_the_policy_stops_a_script_that_gets_in(browser, files):
+    """Were a script to get into the page all the same, the page's own policy would not run it."""
+    text = (files / "usual.html").read_text(encoding="utf-8")
+    (files / "broken.html").write_text(text.replace("<main>", "<main><script>document.title='in'</script>"))
+    page = browser.new_page()
+    page.goto((files / "broken.html").as_uri())
+    assert page.title() != "in"
+    page.close()
+
+
+def test_everything_is_reached_by_keyboard(visit):
+    """Tab reaches the skip link first, then theme, navigation, filters, headings and scrolling regions."""
+    page = visit()
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
+            )
+        )
+    assert reached[0] == "skip"
+    for expected in ("theme", "A", "matrix-words", "matrix-verdict", "matrix-gating", "scroll", "BUTTON", "chart"):
+        assert expected in reached
+
+
+def test_without_scripts_the_answer_still_stands(visit):
+    """With scripts off: the answer, the matrix and five examples are there, the dead controls of the browser not."""
+    page = visit(java_script_enabled=False)
+    assert page.locator("#answer .card").count() == 3
+    assert page.locator("#matrix-table tbody tr").count() == 28
+    assert page.locator("#flips .pair:visible").count() == 5
+    assert not page.locator("#browser").is_visible()

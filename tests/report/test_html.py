@@ -1,0 +1,625 @@
+"""The page, read as text and as a tree; a browser reads it in report/test_browser.py."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import io
+import json
+import pickle
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_data
+import yaml
+from lazily import lazy
+
+from harness import report
+from harness.judge.verdicts import Judgement
+from harness.report import costs, flips
+from harness.report import page as report_page
+from harness.report.evidence import Evidence, FlipPair, TailEvent
+from harness.report.room import PAGE_BYTES
+from harness.report.routing import plans
+from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+
+report_charts = lazy("harness.report.charts")
+report_html = lazy("harness.report.html")
+
+TEMPLATES = Path(report.__file__).parent / "templates"
+
+
+class Tree(HTMLParser):
+    """Elements with their attributes, and the text outside scripts and styles."""
+
+    VOID = frozenset({"meta", "link", "br", "input", "img", "hr", "wbr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text, self.scripts, self._open = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        """Takes an element, and opens it unless it is of a kind that is never closed."""
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """Takes an element that closes itself."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        """Closes the last open element, which must be of this kind."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        """Keeps what a reader sees apart from scripts and styles."""
+        if self._open and self._open[-1] in {"script", "style"}:
+            self.scripts.append(data)
+        else:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _equal_pictures_are_drawn_once():
+    """The pictures of one judgement are those of the next page about it: drawing them is most of a page's time."""
+    from harness.report.html import _pictures
+
+    drawn = {}
+
+    def once(judgement, evidence, keys):
+        shown = pickle.dumps((judgement, dataclasses.replace(evidence, flips=(), tail_events=())))
+        if shown not in drawn:
+            drawn[shown] = _pictures(judgement, evidence, keys)
+        return drawn[shown]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.report.html._pictures", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """The judgement that most tests read."""
+    return report_data.judgement()
+
+
+@pytest.fixture(scope="module")
+def whole(judged):
+    """Its page, as text."""
+    return report_html.html_report(judged, report_data.evidence(judged)).html
+
+
+@pytest.fixture(scope="module")
+def tree(whole):
+    """Its page, as a tree: every element closed in order."""
+    return Tree(whole)
+
+
+def test_a_newcomer_finds_every_answer(tree):
+    """May we ship, for which traffic, what breaks, five examples, how sure, how measured: each on the page."""
+    text = " ".join(" ".join(tree.text).split())
+    for expected in (
+        "May we ship it?",
+        "fails 16 of 27 gating strata, worst long_context, context_tokens=16384,depth=0.5: -43.8 points",
+        "about 492 more items would decide it if the rates stay.",
+        "gptqmodel is not installed: pip install 'quantcliff[gptq]'",
+        "For which traffic?",
+        "of the traffic could leave bf16, priced by weight bytes",
+        "5 examples",
+        "How sure is this?",
+        "flipped 19 of 10,864 items",
+        "How it was measured",
+        "quantcliff run configs/suite.yaml",
+        "NVIDIA H100 80GB HBM3",
+        "Mean -13.1 points hides 16 strata significantly worse",
+        "bf16 is at the floor in multi_hop_math, hops=12: no damage could be seen there.",
+        "1 stratum is informative and did not count.",
+        "Beside bf16, as measured here:",
+    ):
+        assert expected in text
+
+
+def test_a_pass_says_what_it_leaves_out():
+    """Strata that do not gate are counted on the card, those that fail and those that show nothing by number."""
+    judged = report_data.judgement()
+    one, *rest = judged.candidates
+    told = {"n": 50, "base": 0.5, "drop": 0.2, "margin": 0.05, "gating": False}
+    more = [
+        report_data.stratum("code", {"of": str(number)}, verdict=verdict, **told)
+        for number, verdict in enumerate(("fail", "fail", "no_signal"))
+    ]
+    judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
+    text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence()).html).split())
+    assert "4 strata are informative and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
+
+
+def test_costs_stand_beside_the_baselines():
+    """Shares of what was measured on both sides; what one side lacks is left out."""
+    known = {"bf16": {"weight_bytes": 200, "tokens_per_second": 50}, "int8": {"weight_bytes": 122, "peak_bytes": 9}}
+    judged = dataclasses.replace(report_data.judgement(), candidates=())
+    assert costs.beside(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
+    assert costs.beside(judged, Evidence(), "int8") == ""
+
+
+def test_sections_come_in_their_order(tree):
+    """The answer first, provenance last, as a reader decides."""
+    sections = [attributes["id"] for tag, attributes in tree.elements if tag == "section"]
+    assert sections == [
+        "answer", "routing", "matrix", "forest", "heat", "cliffs", "averages", "tail",
+        "divergence", "flips", "cost", "power", "floor", "provenance",
+    ]  # fmt: skip
+    links = [a["href"].removeprefix("#") for tag, a in tree.elements if tag == "a" and "class" not in a]
+    assert [link for link in links if link != "matrix"][:13] == [one for one in sections if one != "matrix"]
+
+
+def test_the_page_stands_alone(tree, whole):
+    """No element names a place outside the page, and its own policy forbids what could."""
+    for tag, attributes in tree.elements:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "default-src 'none'" in whole
+    assert "@import" not in whole
+    assert not re.search(r"url\((?!#)", whole)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(tree):
+    """No two pictures share an id, and every label, reference and link finds what it names."""
+    ids = [attributes["id"] for _, attributes in tree.elements if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tree.elements:
+        for reference in attributes.get("aria-labelledby", "").split():
+            assert reference in ids
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in ids
+        for found in re.findall(r"url\(#([^)]+)\)", " ".join(str(v) for v in attributes.values())):
+            assert found in ids
+
+
+def test_every_picture_is_named_and_follows_the_theme(whole, tree):
+    """Every picture has a role, a title and a description, and its colours are the page's variables."""
+    pictures = [attributes for tag, attributes in tree.elements if tag == "svg"]
+    assert len(pictures) >= 14
+    assert all(one["role"] == "img" and one["aria-labelledby"] for one in pictures)
+    drawn = "".join(re.findall(r"<svg.*?</svg>", whole, re.DOTALL))
+    assert not re.search(r"#[0-9a-f]{6}\b", drawn)
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    assert set(re.findall(r"var\((--[a-z0-9_-]+)\)", drawn)) <= set(re.findall(r"(--[\w-]+):", css))
+
+
+def test_hostile_text_stays_text():
+    """Hostile names and answers leave no element, no attribute, no script and no acting character of their own."""
+    pair = dataclasses.replace(
+        report_data.evidence(report_data.judgement()).flips[0],
+        **dict.fromkeys(
+            ("prompt", "target", "baseline_text", "candidate_text", "item_id", "language"), report_data.HOSTILE
+        ),
+    )
+    evidence = Evidence(
+        name=report_data.HOSTILE,
+        path=report_data.HOSTILE,
+        notes=(report_data.HOSTILE,),
+        flips=(pair,),
+        provenance={report_data.HOSTILE: {report_data.HOSTILE: report_data.HOSTILE}},
+        proofs={report_data.HOSTILE: {"method": report_data.HOSTILE}},
+    )
+    text = report_html.html_report(report_data.hostile(), evidence).html
+    assert not set(text) & {"\x1b", "\x00", "\u202e", "\u2066", "\ud800"}
+    text.encode()
+    read = Tree(text)
+    assert sum(tag == "script" for tag, _ in read.elements) == 2
+    assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
+    assert "49" not in "".join(read.text).replace("490", "")
+    assert html.unescape("<script>alert(1)</script>") in "".join(read.text)
+
+
+def test_a_line_of_five_megabytes_is_cut():
+    """An answer of five megabytes leaves a small page, and says what was cut."""
+    pair = dataclasses.replace(
+        report_data.evidence(report_data.judgement()).flips[0], candidate_text="x" * 5_000_000, prompt="y" * 5_000_000
+    )
+    text = report_html.html_report(report_data.passing(), Evidence(flips=(pair,), name="z" * 5_000_000)).html
+    assert len(text) < 300_000
+    assert "4,996,000 more characters" in text
+
+
+def test_twenty_thousand_items_stay_under_six_megabytes():
+    """A run of 20,000 items, every tenth flipped by either candidate, with prompts of 16k tokens, fits 6 MB."""
+    rng = random.Random(5)
+    judged = report_data.judgement()
+    long = "".join(rng.choice("ابتثجحخ دذرزسش") for _ in range(30_000))
+    many = tuple(
+        FlipPair(
+            name,
+            "long_context",
+            "all",
+            f"i/{i}",
+            long[i:],
+            long[:300],
+            long[i : i + 900],
+            long[i + 5 : i + 900],
+            1.0,
+            0.0,
+        )
+        for i in range(2_000)
+        for name in ("int8", "nf4")
+    )
+    page = report_html.html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
+    assert 4_000_000 < len(page.html.encode()) < 6_000_000
+    beside = json.loads(page.beside)
+    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
+    assert len(inside) + len(beside) == 4_000
+    assert {one["candidate"] for one in inside} == {"int8", "nf4"}
+    assert inside[0].keys() == beside[0].keys()
+
+
+@pytest.mark.parametrize("sign", ["語", "&", "\x00", "\U000e0001", '"'])
+def test_long_tail_events_and_flips_share_one_room(sign):
+    """Sixty long pairs of tail events, and flips of either candidate, fit 6 MB in any script and however escaped.
+
+    Each candidate's and each kind's events are among those shown, and how many there are is said.
+    """
+    pair = FlipPair(
+        "nf4", "s", "all", "i", 20_000 * sign, 20_000 * sign, 20_000 * sign, f"x{20_000 * sign}", 1.0, 0.0, "zh"
+    )
+    pairs = [dataclasses.replace(pair, item_id=f"i/{i}", candidate=("int8", "nf4")[i % 2]) for i in range(400)]
+    events = [
+        TailEvent(candidate, kind, dataclasses.replace(pair, item_id=f"e/{i}", candidate=candidate))
+        for candidate in ("int8", "nf4")
+        for kind in ("wrong_script", "repetition")
+        for i in range(15)
+    ]
+    judged = report_data.judgement()
+    evidence = dataclasses.replace(report_data.evidence(judged), flips=tuple(pairs), tail_events=tuple(events))
+    page = report_html.html_report(judged, evidence)
+    assert 3_500_000 < len(page.html.encode()) < 6_000_000
+    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
+    assert len(inside) + len(json.loads(page.beside)) == 400
+    tail = page.html.partition('id="tail"')[2].partition("</section>")[0]
+    shown = int(re.search(r"60 pairs of answers, (\d+) of them shown here", tail)[1])
+    assert 4 <= tail.count('<article class="pair">') == shown < 60
+    for candidate in ("int8", "nf4"):
+        for kind in ("wrong_script", "repetition"):
+            assert re.search(rf"<h4><bdi>{candidate}</bdi>: {kind},", tail)
+
+
+@pytest.mark.parametrize(
+    ("shared", "one", "other", "before"),
+    [
+        ("語" * 4_500, "右 right", "左 wrong", 3_500),
+        ("word " * 3_000, "right", "wrong", 14_000),
+        ("word " * 3_000, "", "and more", 14_000),
+        ("short ", "right", "wrong", 0),
+        ("a" * 3_000 + "e\u0301" + "b" * 999, "right", "wrong", 3_000),
+        ("e" + "\u0301" * 9_000, "right", "wrong", 7_001),
+    ],
+)
+def test_a_late_difference_is_found_and_shown(shared, one, other, before):
+    """However long the answers agree, the first difference is marked on the page, with what is left out before it."""
+    pair = dataclasses.replace(
+        report_data.flips(random.Random(3), 1)[0],
+        baseline_text=f"{shared}{one} end" if one else shared,
+        candidate_text=f"{shared}{other} end",
+    )
+    found = flips.browsable(pair)
+    assert len(found["answer"]) < 4_100
+    assert found["baseline"][: found["at"]] == found["answer"][: found["at"]]
+    assert found["answer"][found["at"] :] == f"{other} end"
+    assert found["baseline"][found["at"] :] == (f"{one} end" if one else "")
+    assert found["baseline"].startswith(f"({before:,} characters before) …" if before else shared[:10])
+    page = report_html.html_report(report_data.judgement(), Evidence(flips=(pair,))).html
+    marks = re.findall(r"<mark[^>]*>(.*?)</mark>", page.partition('id="flips"')[2])
+    assert marks == [one.split(" ")[0] or "▏", other.split(" ")[0]]
+
+
+def test_gated_tail_events_stand_on_the_card():
+    """Failing and undecided rates are listed under what breaks and what is undecided, the worst first."""
+    judged = report_data.with_tail_events(report_data.judgement())
+    read = report_html.html_report(judged, Evidence()).html.partition('class="card fail"')[2].partition("</article>")[0]
+    text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", read).split()))
+    breaks, _, open_ = text.partition("What breaks")[2].partition("Undecided")
+    assert re.match(
+        r" wrong_script in low_resource_languages, language=am,script=Ethi,resources=low ?\(written in another script "
+        r"than the language's\): 36 of 250 items \(14 %, limits 11 % to 18 %\), tolerated 2 %; the baseline itself: 0",
+        breaks,
+    )
+    assert "wrong_script in low_resource_languages, language=he" in open_
+    assert "About 1,000 more items would decide it." in open_
+    assert "empty in" not in text
+
+
+def test_without_evidence_each_section_says_so():
+    """A bare judgement still gives a page; what is not there is said, not left blank."""
+    read = Tree(report_html.html_report(report_data.passing(), Evidence()).html)
+    absent = sum(attributes.get("class") == "absent" for _, attributes in read.elements)
+    assert absent == 11
+    empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()).html)
+    assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 14 - 1
+
+
+def test_examples_come_from_what_fails():
+    """Five lost items, from failing strata first, from different strata where there are."""
+    pairs = report_data.flips(random.Random(3), 200)
+    inside, _ = flips.share_out(pairs, PAGE_BYTES)
+    failing = {("nf4", "low_resource_languages", "language=am,script=Ethi,resources=low")}
+    found = flips.examples(inside, failing)
+    assert len(found) == 5
+    assert (found[0]["candidate"], found[0]["stratum"]) == ("nf4", "language=am,script=Ethi,resources=low")
+    assert len({(one["candidate"], one["stratum"]) for one in found}) == 5
+    assert all(one["after"] < one["before"] for one in found)
+
+
+def contrast(one, other):
+    """The contrast ratio of two colours (WCAG 2.1, relative luminance)."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_of_white_and_black_is_21():
+    """The helper agrees with the standard's own example."""
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+
+
+def test_text_has_contrast_in_light_dark_and_print():
+    """Every text colour stands at 4.5 to 1 or more on what it is written on (WCAG 2.1 AA), in all three themes."""
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r"\{([^{}]*--bg:[^{}]*)\}", css)
+    ]
+    assert len(themes) == 4
+    assert themes[1] == themes[2]
+    verdicts = ("pass", "fail", "inconclusive", "no_signal", "not_judged")
+    series = tuple(f"series-{i}" for i in range(6))
+    for theme in themes:
+        pairs = [(ink, on) for ink in ("ink", "muted", "link", *verdicts, *series) for on in ("bg", "panel")]
+        pairs += [("heat-ink", on) for on in ("heat-0", "heat-n1", "heat-n2", "heat-p1")]
+        pairs += [("heat-ink-strong", on) for on in ("heat-n3", "heat-n4", "heat-p2")] + [("mark-ink", "mark")]
+        for ink, on in pairs:
+            assert contrast(theme[ink], theme[on]) >= 4.5, (ink, theme[ink], on, theme[on])
+
+
+def test_heat_maps_find_the_axes_that_fill_a_grid(judged):
+    """Context by depth is drawn per candidate; language by script, nearly empty, is not: its strata are listed."""
+    grids = {grid.title: grid for grid in report_page.grids(judged)}
+    assert set(grids) == {
+        "int8, long_context",
+        "nf4, long_context",
+        "multi_hop_math, all candidates",
+        "low_resource_languages, all candidates",
+    }
+    grid = grids["nf4, long_context"]
+    assert grid.axes == ("context_tokens", "depth")
+    assert grid.columns == ("256", "1024", "4096", "8192", "16384")
+    stratum = next(s for s in judged.candidates[1].strata if s.stratum == "context_tokens=8192,depth=0.5")
+    assert grid.cells["8192", "0.5"] == (stratum.delta, "fail")
+
+
+def test_languages_are_drawn_by_slice_where_slices_share_them():
+    """Two slices split by language give one grid of language by slice; a cell of two strata is their mean by items."""
+
+    def made(label, n, drop, **levels):
+        return report_data.stratum(label, levels, n=n, base=0.5, drop=drop, margin=0.05)
+
+    strata = (
+        made("mgsm", 100, 0.1, language="bn", hops="1"),
+        made("mgsm", 300, 0.3, language="bn", hops="2"),
+        made("facts", 50, 0.0, language="bn"),
+    )
+    one = dataclasses.replace(report_data.passing().candidates[0], strata=strata)
+    grids = report_page.grids(dataclasses.replace(report_data.passing(), candidates=(one,)))
+    grid = next(grid for grid in grids if grid.axes == ("slice", "language"))
+    assert grid.cells["mgsm", "bn"] == (pytest.approx((100 * strata[0].delta + 300 * strata[1].delta) / 400), None)
+    assert grid.cells["facts", "bn"] == (strata[2].delta, strata[2].verdict)
+
+
+def test_a_forest_of_many_strata_shows_the_worst(judged):
+    """Above the limit the lowest limits stay, and the count of the others is told."""
+    nf4 = judged.candidates[1]
+    rows, left_out = report_page.forest_rows(nf4, 5)
+    assert left_out == len(nf4.strata) - 5
+    assert [one.low for one in rows] == sorted(one.low for one in nf4.strata)[:5]
+    assert report_page.forest_rows(nf4, report_charts.MOST_ROWS) == ([*nf4.strata], 0)
+
+
+def test_the_frontier_holds_what_nothing_beats(judged):
+    """By weights int8 and nf4 are on the frontier and bf16 is not (int8 is as good and smaller); by time only bf16."""
+    found = {one.measure: one.points for one in report_page.cost_points(judged, report_data.evidence(judged))}
+    assert {name for name, _, _, best in found["weights, MiB"] if best} == {"int8", "nf4"}
+    assert {name for name, _, _, best in found["time, ms per token"] if best} == {"bf16"}
+    assert found["time, ms per token"][0][1] == pytest.approx(1000 / 812)
+
+
+def routed(verdicts, weights, costs):
+    """A routing plan by bytes for two candidates over strata with the given verdicts."""
+    candidates = []
+    for name in ("int8", "nf4"):
+        strata = tuple(
+            dataclasses.replace(
+                report_data.stratum("s", {"i": str(i)}, n=10, base=0.5, drop=0, margin=0.1, verdict=found[name]),
+                weight=weight,
+            )
+            for i, (found, weight) in enumerate(zip(verdicts, weights, strict=True))
+        )
+        candidates.append(dataclasses.replace(report_data.passing().candidates[0], name=name, strata=strata))
+    judged = dataclasses.replace(report_data.passing(), candidates=tuple(candidates))
+    made = plans(judged, Evidence(costs={name: {"weight_bytes": value} for name, value in costs.items()}))
+    assert len(made) == 1
+    return made[0]
+
+
+def test_routing_takes_the_cheapest_that_passed():
+    """Worked by hand: weights 1, 2, 1; nf4 at a quarter where it passed, int8 at a half, bf16 where none passed."""
+    plan = routed(
+        [
+            {"int8": "pass", "nf4": "pass"},
+            {"int8": "pass", "nf4": "fail"},
+            {"int8": "inconclusive", "nf4": "no_signal"},
+        ],
+        [1.0, 2.0, 1.0],
+        {"bf16": 100, "int8": 50, "nf4": 25},
+    )
+    assert [route.variant for route in plan.routes] == ["nf4", "int8", "bf16"]
+    assert plan.leaving == pytest.approx(0.75)
+    assert plan.blended == pytest.approx(0.25 * 0.25 + 0.5 * 0.5 + 0.25 * 1)
+    assert plan.weighted
+
+
+def test_routing_leaves_the_baseline_for_nothing_dearer_or_unmeasured():
+    """A candidate that passed but costs as much, or whose cost is unknown, takes no traffic."""
+    both = [{"int8": "pass", "nf4": "pass"}]
+    assert routed(both, [1.0], {"bf16": 100, "int8": 100}).routes[0].variant == "bf16"
+    assert routed(both, [1.0], {"bf16": 100, "int8": 101, "nf4": float("nan")}).leaving == 0
+
+
+def test_routing_trusts_no_candidate_that_was_not_judged():
+    """Strata that passed count for nothing where the candidate as a whole was not judged: its control failed, say."""
+    made = report_data.passing().candidates[0]
+    costs = {"bf16": {"weight_bytes": 100}, "int8": {"weight_bytes": 50}}
+    for verdict, leaving in (("pass", [1.0]), ("not_judged", [])):
+        judged = dataclasses.replace(report_data.passing(), candidates=(dataclasses.replace(made, verdict=verdict),))
+        assert [plan.leaving for plan in plans(judged, Evidence(costs=costs))] == leaving
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stratum", "leaving"),
+    [
+        ("pass", "i=0", 1.0),
+        (None, "i=0", 1.0),
+        ("fail", "i=0", 0.5),
+        ("inconclusive", "i=0", 0.5),
+        ("not_judged", "i=0", 0.5),
+        ("not_judged", "all", 0.0),
+        ("fail", "i=2", 1.0),
+    ],
+)
+def test_routing_heeds_tail_events(verdict, stratum, leaving):
+    """Scores that pass are not enough: where a gated rate of tail events does not pass, nothing may leave."""
+    made = report_data.passing().candidates[0]
+    strata = tuple(
+        report_data.stratum("s", {"i": str(i)}, n=10, base=0.5, drop=0, margin=0.1, verdict="pass") for i in range(2)
+    )
+    tolerance = None if verdict is None else 0.01
+    rates = (
+        report_data.rate("s", stratum, "wrong_script", 3, 10, tolerance=tolerance, verdict=verdict),
+        report_data.rate("s", "i=1", "empty", 0, 10, tolerance=0.5),
+        report_data.rate("other", "i=1", "empty", 5, 10, tolerance=0.01),
+    )
+    one = dataclasses.replace(made, strata=strata, tail_events=rates)
+    judged = dataclasses.replace(report_data.passing(), candidates=(one,))
+    (plan,) = plans(judged, Evidence(costs={"bf16": {"weight_bytes": 100}, "int8": {"weight_bytes": 50}}))
+    assert plan.leaving == pytest.approx(leaving)
+    assert [bool(route.passed) for route in plan.routes].count(True) == 2 * leaving
+
+
+def test_no_cost_no_plan(judged):
+    """Without the baseline's cost nothing is relative to anything."""
+    assert plans(judged, Evidence(costs={"int8": {"weight_bytes": 5}})) == []
+
+
+def test_csv_and_parquet_hold_every_figure_unrounded(judged):
+    """Both tables read back as the judgement's own numbers; a missing one is empty."""
+    from pyarrow import parquet
+
+    rows = list(csv.DictReader(io.StringIO(comparisons_csv(judged), newline="")))
+    table = parquet.read_table(io.BytesIO(comparisons_parquet(judged))).to_pylist()
+    strata = [(c.name, one) for c in judged.candidates for one in c.strata]
+    assert len(rows) == len(table) == len(strata)
+    assert tuple(rows[0]) == tuple(table[0]) == COLUMNS
+    for text, typed, (name, one) in zip(rows, table, strata, strict=True):
+        assert text["candidate"] == typed["candidate"] == name
+        assert float(text["low"]) == typed["low"] == one.low
+        assert text["items_to_decide"] == ("" if one.items_to_decide is None else str(one.items_to_decide))
+        assert typed["items_to_decide"] == one.items_to_decide
+
+
+def test_tables_survive_hostile_names():
+    """A cell that begins like a formula is text to a spreadsheet, and no acting character is left."""
+    from pyarrow import parquet
+
+    judged = report_data.hostile()
+    named = dataclasses.replace(judged.candidates[0], name="=cmd|' /C calc'!A0")
+    text = comparisons_csv(dataclasses.replace(judged, candidates=(named,)))
+    assert "\n'=cmd" in text
+    assert not set(text) & {"\x1b", "\x00", "\u202e", "\ud800"}
+    assert parquet.read_table(io.BytesIO(comparisons_parquet(judged))).num_rows == 5
+
+
+def test_an_empty_parquet_has_its_types():
+    """A judgement without strata gives an empty table whose columns still have their types."""
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(comparisons_parquet(Judgement("not_judged", 4, {}, ()))))
+    assert table.num_rows == 0
+    assert str(table.schema.field("delta").type) == "double"
+
+
+def test_model_card_metadata_reads_as_hugging_face_reads_it(judged):
+    """The YAML under ``model-index`` is accepted by huggingface_hub's own reader, with the scores in it."""
+    hub = pytest.importorskip("huggingface_hub.repocard_data")
+    nf4 = judged.candidates[1]
+    data = yaml.safe_load(model_index(judged, nf4, Evidence(name="suite")))
+    name, results = hub.model_index_to_eval_results(data["model-index"])
+    assert name == "nf4"
+    scores = [one for one in results if one.metric_name == "score"]
+    assert [one.metric_value for one in scores] == [one.candidate_mean for one in nf4.strata]
+    yaml.safe_load(model_index(report_data.hostile(), report_data.hostile().candidates[0], Evidence()))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", ".hidden", "x" * 300, "", "\ud800"])
+def test_file_names_stay_in_the_directory(name):
+    """No candidate's name leads out of the run directory, and two names never share a file."""
+    made = file_name(name)
+    assert re.fullmatch(r"model-index-[A-Za-z0-9_-][A-Za-z0-9._-]*\.yaml", made)
+    assert made != file_name(name + "!")
+    assert file_name("a/b") != file_name("a:b")
+
+
+def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, monkeypatch):
+    """The side file lies beside the page where flips overflow it, and an old one goes when they no longer do."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    (tmp_path / report_html.SIDE_FILE).write_text("old")
+    paths = report.write(tmp_path, judged, report_data.evidence(judged))
+    assert {path.name for path in paths} == {
+        "report.md", "junit.xml", "report.html", "comparisons.csv", "comparisons.parquet",
+        "model-index-int8.yaml", "model-index-nf4.yaml",
+    }  # fmt: skip
+    assert not (tmp_path / report_html.SIDE_FILE).exists()
+
+
+def test_divergence_is_drawn_where_there_are_positions_with_plain_numbers_beside_it():
+    """Over a wide range on a log scale, whose every label is a number; a control of nothing but zeros is said to be."""
+    wide = {
+        "control": [("0", 0.0), ("1-3", 0.0)],
+        "int8": [("0", 0.003), ("1-3", 0.01)],
+        "nf4": [("0", 0.3), ("1-3", 0.2)],
+    }
+    drawn = report_charts.divergence(wide, key="k", title="Divergence in math")
+    assert "$" not in drawn
+    assert "mathdefault" not in drawn
+    assert ">control (0)<" in drawn
+    assert ">int8<" in drawn
+
+
+def test_choices_have_no_picture_of_their_divergence():
+    """They have rows, and a sentence in place of empty axes."""
+    judged = report_data.judgement()
+    evidence = report_data.evidence(judged)
+    rows = tuple(dataclasses.replace(one, slice="choices", position="") for one in evidence.divergence)
+    page = report_html.html_report(judged, dataclasses.replace(evidence, divergence=rows)).html
+    section = page[page.index('id="divergence"') : page.index('id="flips"')]
+    assert "Choices have no token positions" in section
+    assert "<svg" not in section
+    assert section.count("<tr>") > 1

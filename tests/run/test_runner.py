@@ -1,0 +1,342 @@
+"""Whole runs: killed, resumed, sharded, refused; and always the same answer at the end.
+
+Most of these are rehearsals: the engine is made up, everything else (processes, files, scoring, judging) is real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import making
+import processes
+import pytest
+import yaml
+
+from harness.config.loading import parse
+from harness.errors import Incomplete, Interrupted, StoreError, UsageError
+from harness.judge import judging
+from harness.run import plan as run_plan
+from harness.run import runner
+from harness.run.progress import QuietProgress
+from harness.store import files as run_files
+from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run
+
+pytestmark = pytest.mark.usefixtures("quick_workers")
+
+JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
+
+
+def config(model: Path, **changes: Any) -> dict[str, Any]:
+    """A rehearsal over two slices: nf4 loses a third of its arithmetic, int8 nothing."""
+    execution = {"unit_items": 10, "device": "cpu", **changes.pop("execution", {})}
+    execution.setdefault("rehearsal", {"lost": {"nf4/multi_hop_math": 0.33}})
+    return {
+        "name": "trial",
+        "baseline": {"name": "bf16", "model": str(model)},
+        "candidates": [{"name": "int8", "quantization": "bnb-int8"}, {"name": "nf4", "quantization": "bnb-nf4"}],
+        "slices": [
+            {"name": "multi_hop_math", "axes": {"hops": [1, 2]}, "items": 60, "margin": 0.1},
+            {"name": "typical", "items": 60, "margin": 0.1},
+        ],
+        "execution": execution,
+        **changes,
+    }
+
+
+def run(data: dict[str, Any], folder: Path, shard: Shard | None = None) -> RunDir:
+    """Run a config in this process; a worker has its own if it loads a model or if `seconds_per_item` is not 0."""
+    experiment = parse(data)
+    directory = RunDir(folder / experiment.name)
+    runner.run(run_plan.make_plan(experiment, "trial.yaml"), directory, shard or Shard(), QuietProgress())
+    return directory
+
+
+def judge(directory: RunDir) -> dict[str, bytes]:
+    """Judge a run, and give the bytes of what was written."""
+    judging.write(directory, judging.judge(load_run(directory)))
+    return judged_files(directory)
+
+
+def judged_files(directory: RunDir) -> dict[str, bytes]:
+    """The bytes of what judging wrote, and what the manifest says of the variants."""
+    variants = json.loads((directory.path / "manifest.json").read_bytes())["variants"]
+    files = {name: (directory.path / name).read_bytes() for name in JUDGED}
+    return files | {"manifest.json": json.dumps(variants).encode()}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The trial run, never interrupted, and judged."""
+    directory = run(config(tiny_llama), tmp_path_factory.mktemp("whole"))
+    judge(directory)
+    return directory
+
+
+def test_a_run_tells_the_damaged_candidate_from_the_sound_one(whole: RunDir) -> None:
+    """nf4 fails in the slice where it lost answers and passes in the other; int8 passes; the gate fails."""
+    judgement = judging.judge(load_run(whole))
+    verdicts = {(one.name, stratum.slice): stratum.verdict for one in judgement.candidates for stratum in one.strata}
+    assert {one.name: one.verdict for one in judgement.candidates} == {"int8": "pass", "nf4": "fail"}
+    assert verdicts["nf4", "multi_hop_math"] == "fail"
+    assert verdicts["nf4", "typical"] == "pass"
+    assert (judgement.verdict, judgement.exit_code) == ("fail", 1)
+    assert any("rehearsal" in warning for warning in judgement.warnings)
+
+
+def test_a_finished_run_given_again_changes_nothing(
+    whole: RunDir, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is answered twice: not a byte of any answer changes, and no worker is started."""
+    before = {path: path.read_bytes() for path in sorted(whole.path.glob("*/*.jsonl"))}
+    monkeypatch.setattr(runner, "started", lambda job: pytest.fail(f"{job.model.variant.name} is started again"))
+    run(config(tiny_llama), whole.path.parent)
+    assert {path: path.read_bytes() for path in sorted(whole.path.glob("*/*.jsonl"))} == before
+
+
+def test_shards_join_to_the_same_verdict(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+    """Three jobs on one directory give byte for byte the comparisons of one job; a missing one is named."""
+    directory = run(config(tiny_llama), tmp_path, Shard(1, 3))
+    run(config(tiny_llama), tmp_path, Shard(3, 3))
+    with pytest.raises(Incomplete, match=r"1 of 3 shard\(s\) incomplete \(2/3\)"):
+        judging.judge(load_run(directory))
+    assert not (directory.path / "manifest.json").exists()
+    run(config(tiny_llama), tmp_path, Shard(2, 3))
+    assert judge(directory) == judged_files(whole)
+
+
+def test_a_line_cut_short_and_a_lost_unit_are_answered_again(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+    """Whatever a kill leaves of a results file, the run ends with the bytes of one that was not killed."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    path = copy.results_path("nf4", "multi_hop_math", Shard())
+    original = path.read_bytes()
+    path.write_bytes(original[: len(original) // 2])
+    (copy.path / "shards" / "1of1.json").unlink()
+    with pytest.raises(Incomplete, match="1 of 1 shard"):
+        judging.judge(load_run(copy))
+    run(config(tiny_llama), tmp_path)
+    assert path.read_bytes() == original
+    assert judge(copy) == judged_files(whole)
+
+
+def test_missing_answers_are_never_judged(whole: RunDir, tmp_path: Path) -> None:
+    """A run that says it is complete but lacks a line is refused, with variant and number."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    path = copy.results_path("int8", "typical", Shard())
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-3]))
+    with pytest.raises(Incomplete, match=r"int8 lacks answers to 3 items"):
+        judging.judge(load_run(copy))
+
+
+def test_a_config_changed_between_is_refused_and_loses_nothing(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+    """Other margins are another experiment; the answers of the first stay."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    changed = config(tiny_llama)
+    changed["slices"][0]["margin"] = 0.2
+    before = {path: path.read_bytes() for path in sorted(copy.path.rglob("*.jsonl"))}
+    with pytest.raises(StoreError, match=r"results of another config \(slices changed\)"):
+        run(changed, tmp_path)
+    assert {path: path.read_bytes() for path in sorted(copy.path.rglob("*.jsonl"))} == before
+
+
+def test_answers_to_another_version_of_an_item_are_refused(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+    """An answer whose item has changed since is not counted for the new item."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    path = copy.results_path("nf4", "typical", Shard())
+    making.rewrite(path, lambda at, line: line.update(item_digest="0" * 16) if at == 0 else None)
+    with pytest.raises(StoreError, match="another version of item"):
+        run(config(tiny_llama), tmp_path)
+
+
+def test_looks_and_shards_are_not_combined(tiny_llama: Path, tmp_path: Path) -> None:
+    """A look needs every score, and a shard has a part of them."""
+    with pytest.raises(UsageError, match="looks above 1 needs every score"):
+        run(config(tiny_llama, execution={"looks": 3}), tmp_path, Shard(1, 2))
+
+
+def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -> None:
+    """With five looks a candidate that lost a third of a stratum is found early: fewer items, the same verdict."""
+    sizes = {"items": 300, "margin": 0.1}
+    slices = [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, **sizes}]
+    data = config(tiny_llama, execution={"looks": 5}, slices=slices)
+    directory = run(data, tmp_path)
+    judgement = judging.judge(load_run(directory))
+    nf4 = next(one for one in judgement.candidates if one.name == "nf4")
+    assert {stratum.verdict for stratum in nf4.strata} == {"fail"}
+    assert all(stratum.n < stratum.items_planned == 300 for stratum in nf4.strata)
+    answered = {one.item_id for one in directory.all_results("nf4")}
+    assert len(answered) == sum(stratum.n for stratum in nf4.strata)
+    before = {path: path.read_bytes() for path in sorted(directory.path.glob("*/*.jsonl"))}
+    run(data, tmp_path)
+    assert {path: path.read_bytes() for path in sorted(directory.path.glob("*/*.jsonl"))} == before
+
+
+def test_a_candidate_that_cannot_be_loaded_is_not_judged_and_the_others_are(tiny_llama: Path, tmp_path: Path) -> None:
+    """A model that is not there, for one candidate: exit code 4, with its reason; the sound one has its verdict."""
+    data = config(tiny_llama)
+    data["candidates"][1] = {"name": "gptq", "model": str(tmp_path / "absent"), "quantization": "gptq"}
+    directory = run(data, tmp_path)
+    judgement = judging.judge(load_run(directory))
+    assert {one.name: one.verdict for one in judgement.candidates} == {"int8": "pass", "gptq": "not_judged"}
+    assert judgement.exit_code == 4
+    assert "there is no such directory" in judgement.candidates[1].reasons[0]
+
+
+def _start(path: Path, folder: Path) -> ForkServerProcess:
+    return processes.start(["run", path, "--output", folder, "--quiet"], folder / "said")
+
+
+def _answers(folder: Path) -> int:
+    paths = [path for path in folder.glob("trial/*/*of1.jsonl") if not path.name.startswith("timings")]
+    return sum(path.read_bytes().count(b"\n") for path in paths)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
+    whole: RunDir, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """SIGKILL to the whole process group, three times at random amounts of work done; then finished and compared."""
+    data = config(tiny_llama)
+    data["execution"]["rehearsal"] = {**data["execution"]["rehearsal"], "seconds_per_item": 0.004}
+    path = tmp_path / "trial.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    chance = random.Random(20)
+    total = _answers(whole.path.parent)
+    for _ in range(3):
+        process = _start(path, tmp_path)
+        goal = min(total - 1, _answers(tmp_path) + 1 + chance.randrange(total // 4))
+        while process.exitcode is None and _answers(tmp_path) < goal:
+            time.sleep(0.005)
+        assert process.exitcode is None, "the run ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    directory = run(data, tmp_path)
+    judge(directory)
+    for name in ("int8", "nf4", "bf16", "control"):
+        for file in sorted((whole.path / name).glob("*_*of1.jsonl")):
+            assert (directory.path / name / file.name).read_bytes() == file.read_bytes()
+    mine, other = (json.loads((one.path / "comparisons.json").read_text()) for one in (directory, whole))
+    assert mine["candidates"] == other["candidates"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tiny_llama: Path, tmp_path: Path) -> None:
+    """SIGINT ends in exit code 4 and a sentence; the next run goes on from there."""
+    data = config(tiny_llama)
+    data["execution"]["rehearsal"] = {"seconds_per_item": 0.02}
+    path = tmp_path / "trial.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    process = _start(path, tmp_path)
+    while process.exitcode is None and _answers(tmp_path) < 30:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(60)
+    said = (tmp_path / "said").read_bytes()
+    assert process.exitcode == 4
+    assert b"finished work is kept" in said
+    assert b"give the same command again to continue" in said
+    assert b"Traceback" not in said
+    kept = _answers(tmp_path)
+    assert kept >= 30
+
+
+def test_ctrl_c_in_this_process_becomes_an_interruption(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KeyboardInterrupt while answers are taken leaves the lock free and the answers on disk."""
+    taken = 0
+    append = run_files.AnswerFiles.append
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        nonlocal taken
+        append(self, *arguments)
+        taken += 1
+        if taken == 25:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files.AnswerFiles, "append", interrupted)
+        with pytest.raises(Interrupted, match="give the same command again to continue"):
+            run(config(tiny_llama), tmp_path)
+    assert _answers(tmp_path) == 25
+    run(config(tiny_llama), tmp_path)
+
+
+def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
+    whole: RunDir, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL to the worker, as the kernel does when memory runs out: Incomplete names variant, signal and log."""
+    import multiprocessing
+
+    append = run_files.AnswerFiles.append
+
+    def killing(self: Any, *arguments: Any) -> None:
+        append(self, *arguments)
+        for child in multiprocessing.active_children():
+            os.kill(int(child.pid or 0), signal.SIGKILL)
+
+    data = config(tiny_llama)
+    data["execution"]["rehearsal"] = {**data["execution"]["rehearsal"], "seconds_per_item": 0.01}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files.AnswerFiles, "append", killing)
+        with pytest.raises(Incomplete, match=r"bf16: the process that ran it ended with signal 9"):
+            run(data, tmp_path)
+    directory = run(data, tmp_path)
+    assert judging.judge(load_run(directory)).exit_code == judging.judge(load_run(whole)).exit_code
+
+
+def test_nan_logits_stop_that_variant_with_the_items_id(tiny_llama: Path, tmp_path: Path) -> None:
+    """A candidate whose embedding of "?" is NaN is not judged, and the reason names an item; a model, really run."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    broken = tmp_path / "broken"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, tie_word_embeddings=False)
+    model.get_input_embeddings().weight.data[tokenizer.encode("?")[-1]] = float("nan")
+    model.save_pretrained(broken)
+    tokenizer.save_pretrained(broken)
+    data = config(tiny_llama, execution={"rehearsal": None, "control": False, "dtype": "float32"})
+    data["candidates"] = [{"name": "broken", "model": str(broken)}]
+    data["slices"] = [{"name": "typical", "items": 5, "gating": False}]
+    directory = run(data, tmp_path)
+    (candidate,) = judging.judge(load_run(directory)).candidates
+    assert candidate.verdict == "not_judged"
+    assert "quantcliff_" in candidate.reasons[0]
+
+
+def test_several_answers_to_an_item_are_one_score(tiny_llama: Path, tmp_path: Path) -> None:
+    """Four samples per item: the item's mean is its score, items stay the unit, and an undamaged side answers alike."""
+    data = config(tiny_llama, sampling={"temperature": 0.7, "samples": 4})
+    data["slices"] = data["slices"][:1]
+    directory = run(data, tmp_path)
+    judge(directory)
+    kept = list(directory.all_results("bf16"))
+    by_item: dict[str, list[float]] = {}
+    for one in kept:
+        by_item.setdefault(one.item_id, []).append(one.score or 0.0)
+    assert {len(scores) for scores in by_item.values()} == {4}
+    assert any(0.0 < sum(scores) < 4.0 for scores in by_item.values())
+    mean = sum(sum(scores) / 4 for scores in by_item.values()) / len(by_item)
+    int8, nf4 = judging.judge(load_run(directory)).candidates
+    assert sum(one.n for one in int8.strata) == len(by_item) == 120
+    assert sum((one.baseline_mean or 0.0) * one.n for one in int8.strata) / 120 == pytest.approx(mean)
+    # One answer of the four taken away is an answer that is missing.
+    path = next(directory.path.glob("nf4/multi_hop_math-*.jsonl"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(Incomplete, match="nf4 lacks answers to 1 items"):
+        judging.judge(load_run(directory))
+    path.write_bytes(b"".join(lines))
+    # The same seed on both sides: what is not damaged answers the same, sample by sample.
+    assert [(one.lost, one.gained, one.verdict) for one in int8.strata] == [(0, 0, "pass")] * 2
+    assert {one.verdict for one in nf4.strata} == {"fail"}
+    assert all("graded" in one.method or "bootstrap" in one.method for one in nf4.strata)

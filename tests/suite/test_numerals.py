@@ -1,0 +1,175 @@
+"""Numbers as models write them: the same number in any writing reads the same, and no other number does."""
+
+# ruff: noqa: E501 - answers are kept as they read
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from babel.numbers import format_decimal
+from hypothesis import given
+from hypothesis import strategies as st
+from paths import SHARED
+
+from harness.suite.tail.values import magnitude
+from harness.suite.toolkit.numerals import listed, numbers, only_value
+from harness.suite.toolkit.scoring import announced_number, near_number, only_number, says_number, stated_number
+
+FILE = SHARED / "cases" / "reports" / "numbers.jsonl"
+
+READ = {
+    "signs": {
+        "\u20135": [-5], "\u22125": [-5], "\uff0d5": [-5], "-$5": [-5], "\u2212\\$5": [-5], "\u2013US$5": [-5], "Answer: - 5": [-5],
+        "= \u2212 5": [-5], "(\u22125)": [-5], "**\u20135**": [-5], "-\\boxed{5}": [-5], "\\boxed{-5}": [-5], "&minus;5": [-5],
+        "negative 5": [-5], "Answer: minus 5": [-5], "3 minus 5": [3, 5], "- 5 apples": [5], "10\u201312": [10, 12], "5-3": [5, 3],
+        "x-5": [5], "+5": [5], "-1/2": ["-0.5"], "-\\frac{1}{2}": ["-0.5"], "-1\u00bd": ["-1.5"], "-2^2": [-4],
+        "\u200e\u2212\u06f4\u06f2": [-42], "\u061c-\u0664\u0662\u066b\u0665": ["-42.5"],
+    },
+    "groups": {
+        "9{,}500": [9500], "12,34,567": [1234567], "1,00,000": [100000], "1'234'567.5": ["1234567.5"], "1\u2019234": [1234], "1 000": [1000],
+        "1\u202f000": [1000], "1\u2009000\u2009000": [1000000], "9\\,500": [9500], "9,\\!500": [9500], "1&nbsp;000": [1000], "1_000": [1000],
+        "1.234.567": [1234567], "\u0661\u066c\u0662\u0663\u0664\u066b\u0665": ["1234.5"], "100,200,300": [100200300], "1234,5678": ["1234.5678"],
+    },
+    "decimals": {
+        "0,5": ["0.5"], ".5": ["0.5"], "\u2212.5": ["-0.5"], "1.234,5": ["1234.5"], "1,234.5": ["1234.5"], "1 000,50": ["1000.5"], "0,123": ["0.123"],
+        "1234,567": ["1234.567"], "\uff11\uff12\uff0e\uff15": ["12.5"], "1,5 bis 2,5": ["1.5", "2.5"], "5.": [5], "is...5": [5],
+    },
+    "fractions and powers": {
+        "1/2": ["0.5"], "3 / 4": ["0.75"], "\u00bd": ["0.5"], "1\u00bd": ["1.5"], "1 1/2": ["1.5"], "\\frac{1}{2}": ["0.5"], "\\dfrac34": ["0.75"],
+        "1\\frac{1}{2}": ["1.5"], "\\frac{-1}{2}": ["-0.5"], "1e3": [1000], "1E+3": [1000], "1.5\u00d710^3": [1500], "1.5 \\times 10^{3}": [1500],
+        "1.5x10\u00b3": [1500], "10\u207b\u00b3": ["0.001"], "2*10**3": [2000], "5\u00b2": [25], "2^{-1}": ["0.5"],
+    },
+    "no numbers": {
+        "1.2.3": [], "12/05/2024": [], "0x10": [], "v2 of B12": [], "1/0": [], "1e9999": [], "9^99999": [], "\\sqrt{4}": [], "2\\sqrt{3}": [], "2\u03c0": [],
+        "\u221a9 = 3": [3],
+    },
+    "around": {
+        "2x3": [2, 3], "5kg": [5], "50\\%": [50], "50 %": [50], "\\boxed{5\\text{ kg}}": [5], "\\(5\\)": [5], "7, 8": [7, 8], "1,2,3": [1, 2, 3],
+        "1. 250": [1, 250], "10:30": [10, 30], "\u7b54\u3048\u306f-5\u3067\u3059": [-5], "a/2": [2],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), [one for group in READ.values() for one in group.items()])
+def test_numbers_are_read_as_models_write_them(text, expected):
+    """Signs, groups, decimals, fractions, powers and LaTeX; what is no number is none."""
+    assert numbers(text) == [Decimal(one) for one in expected]
+
+
+def test_every_public_report_reads_as_it_should():
+    """Answers from public reports score as their file says, by both graders."""
+    if not FILE.exists():
+        pytest.skip("the public reports are not at hand")
+    for row in map(json.loads, FILE.read_text(encoding="utf-8").splitlines()):
+        assert bool(near_number(row["answer"], row["target"], 0)) is row["right"], row
+        assert bool(announced_number(row["answer"], row["target"])) is row["right"], row
+
+
+def test_the_language_decides_what_one_mark_means():
+    """1.234 is a thousand in German and 1,234 is not; without a language both are as in English."""
+    assert numbers("1.234 und 1,234", "de") == [1234, Decimal("1.234")]
+    assert numbers("1.234 et 1,234", "fr") == [Decimal("1.234"), Decimal("1.234")]
+    assert numbers("1.234 and 1,234") == numbers("1.234 and 1,234", "en") == [Decimal("1.234"), 1234]
+    assert numbers("1,234", "xx-nowhere") == [1234]
+    assert near_number("Antwort: 1.234", "1234", 0, "de") == 1.0
+    assert near_number("Antwort: 1.234", "1.234", 0, "de") == 0.0
+    assert magnitude("1.234", Decimal(1234), "de") is False
+    assert magnitude("1.234", Decimal(1234)) is True
+
+
+def test_a_boxed_answer_is_the_one():
+    """Without "Answer:", the number in the last box is what the answer states, whatever follows it."""
+    assert stated_number("so \\boxed{3}, no: \\boxed{9{,}500} in 2 steps") == 9500
+    assert stated_number("\\boxed{x} = 4") == 4
+
+
+def test_what_a_target_is():
+    """Plain notation first, then as in answers; words and several numbers are no target."""
+    assert [only_value(one) for one in ("1.234", "1,234", "0,5", "1/2", "-5", "\u09e7\u09ee", "1e3")] == [
+        Decimal("1.234"), 1234, Decimal("0.5"), Decimal("0.5"), -5, 18, 1000,
+    ]  # fmt: skip
+    assert [only_value(one) for one in ("", "Paris", "3 | 4", "NaN", "Infinity", "5 apples")] == [None] * 6
+
+
+def test_lists_of_long_numbers_are_lists():
+    """In a task that asks for several numbers, a comma between long ones separates them."""
+    assert listed("1234567,7654321, 1111111 and 1,234") == {1234567, 7654321, 1111111, 1234}
+
+
+LOCALES = "en de de-CH fr es pt it ru pl sv hi bn mr ne ar fa he sw th ja tr vi en-IN pt-PT fi".split()  # noqa: SIM905
+VALUES = st.builds(
+    lambda digits, places: Decimal(digits).scaleb(-places), st.integers(-(10**12), 10**12), st.integers(0, 6)
+)
+
+
+@given(VALUES, st.sampled_from(LOCALES), st.booleans())
+def test_a_number_formatted_for_a_locale_reads_the_same(value, locale, grouped):
+    """What Babel writes for a locale is read back in that language, grouped or not."""
+    text = format_decimal(
+        value, locale=locale.replace("-", "_"), decimal_quantization=False, group_separator=grouped,
+        numbering_system="default",
+    )  # fmt: skip
+    assert numbers(f"= {text} .", locale) == [value]
+
+
+def writings(value):
+    """Ways to write a number that are clear without a language."""
+    plain = f"{value:f}"
+    sign, bare = ("-", plain[1:]) if plain.startswith("-") else ("", plain)
+    whole, _, part = bare.partition(".")
+    tail = f".{part}" if part else ""
+    fraction = f"{int(value.scaleb(6))}/{10**6}"
+    groups = f"{int(whole):,}"
+    yield from (plain, f"{sign}{groups}{tail}", f"{sign}{groups.replace(',', '{,}')}{tail}", f"{value:E}", fraction)
+    yield from (f"{sign}{groups.replace(',', space)}{tail}" for space in " \u00a0\u202f\u2009'\u2019_")
+    yield from (f"{sign}{groups.replace(',', way)}{tail}" for way in ("\\,", "\\;"))
+    if part and ("," in groups or len(part) != 3 or whole == "0"):
+        yield f"{sign}{groups.replace(',', '.')},{part}"
+    yield f"\\frac{{{int(value.scaleb(6))}}}{{{10**6}}}"
+
+
+AROUND = [
+    "{}",
+    "Answer: {}",
+    "The answer is ${}$.",
+    "**{}**",
+    "\\boxed{{{}}}",
+    "= {}",
+    "({})",
+    "{} %",
+    "it is {}, yes",
+    "{} kg",
+]
+
+
+@given(VALUES, VALUES, st.data())
+def test_other_numbers_never_read_equal(one, other, data):
+    """In any writing a number scores against itself and against no other number."""
+    way = data.draw(st.sampled_from(list(writings(one))))
+    for dash in ("-", "\u2212", "\u2013"):
+        text = data.draw(st.sampled_from(AROUND)).format(way.replace("-", dash, 1) if way.startswith("-") else way)
+        assert (
+            says_number(text, f"{one:f}") == announced_number(text, f"{one:f}") == only_number(text, f"{one:f}") == 1.0
+        )
+        if one != other:
+            assert says_number(text, f"{other:f}") == announced_number(text, f"{other:f}") == 0.0
+            assert near_number(text, f"{other:f}", 0) == 0.0
+
+
+@given(st.text(alphabet="0123456789.,-/^eE{}\\ '\u2212xX*$()\u00bd\u00b2\u0665\u066b=frac", max_size=60))
+def test_no_text_stops_the_reader(text):
+    """Any text gives finite numbers, and the graders a score."""
+    assert all(one.is_finite() for one in numbers(text))
+    assert near_number(text, "5", 0.5) in (0.0, 1.0)
+    assert isinstance(listed(text), set)
+
+
+@pytest.mark.parametrize(
+    "text", ["9", "1,", "1 000 ", "1.000", "\u221a", "-", "1/", "1^", "=", " ", "-1 ", "\\frac{", "1e"]
+)
+@pytest.mark.timeout(30)
+def test_long_answers_are_read_in_linear_time(text):
+    """Tens of thousands of signs of any kind are read at once."""
+    numbers(text * (30_000 // len(text)))

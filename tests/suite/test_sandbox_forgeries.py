@@ -1,0 +1,293 @@
+"""Code that knows nothing of what was asked, but something of how it is judged, does not pass."""
+
+# ruff: noqa: E501 - programs are kept as they read
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sandboxes import NEEDS_LINUX, NODE, outcome
+
+from harness.suite.sandbox import Limits
+from harness.suite.sandbox.names import taken, unclear
+
+pytestmark = NEEDS_LINUX
+SOON = Limits(wall_s=5, cpu_s=4)
+
+FRAMES = """
+import fcntl, json, os, stat
+def frame(fd, m):
+    b = json.dumps(m).encode(); os.write(fd, len(b).to_bytes(4, "big") + b)
+def read(fd):
+    n = int.from_bytes(os.read(fd, 4), "big"); b = b""
+    while len(b) < n: b += os.read(fd, n - len(b))
+    return json.loads(b)
+def pipe(way):
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISFIFO(os.fstat(fd).st_mode) and fcntl.fcntl(fd, fcntl.F_GETFL) & 3 == way: return fd
+        except OSError: pass
+out, inn = pipe(os.O_WRONLY), pipe(os.O_RDONLY)
+names = ("f abs len set sorted all any isinstance round tuple list str sum max min int float math isclose np "
+         "numpy pytest approx unittest assertEqual print range __builtins__ __name__ __build_class__").split()
+kept = {n: {"kept": [i, True]} for i, n in enumerate(names)}
+if BUILTINS: kept["__builtins__"] = {"dict": [[n, one] for n, one in kept.items()]}
+frame(out, {"runs": True, "names": kept})
+while True:
+    q = read(inn)
+    if q["method"] or names[q["kept"]] in ("all", "any", "isinstance", "isclose"): value = True
+    elif names[q["kept"]] in ("f", "math", "np"): value = {"kept": [0, True]} if STAND_IN else 0
+    else: value = 0
+    frame(out, {"value": value, "after": []})
+"""
+ASKED = [
+    "assert f(2) == 4",
+    "assert abs(f(2) - 1.4142135) < 1e-6",
+    "assert set(f([1, 2, 2, 5])) == set([1, 2, 5])",
+    'assert sorted(f("cab")) == sorted(["c", "a", "b"])',
+    "assert all(f(n) == n * n + 7 for n in range(10))",
+    "assert round(f(10), 3) == round(3.1622776, 3)",
+    "assert isclose(f(2), 4)",
+    "assert math.isclose(f(2), 4)",
+    "assert np.allclose(f(2), 4)",
+    "assert f(2) == pytest.approx(4)",
+    "import math\nassert math.isclose(f(2), 4)",
+    "assertEqual(f(2), 4)",
+    "assert 7 in f(1)",
+    "assert isinstance(f(2), float)",
+]
+
+
+@pytest.mark.parametrize("more", ["False", "True"])
+@pytest.mark.parametrize("test", ASKED)
+def test_forged_frames_replace_no_name_of_the_tests(test, more):
+    """Code that writes the frames itself, and offers itself as every builtin and helper, passes no test."""
+    code = FRAMES.replace("STAND_IN", more).replace("BUILTINS", more)
+    assert not outcome(code, test, limits=SOON).passes
+
+
+TRICKS = {
+    "everything is in it": ("class Y:\n def __contains__(self, x): return True\ndef f(x): return Y()", "assert 7 in f(1)"),
+    "everything is in a list": ("class Y(list):\n def __contains__(self, x): return True\ndef f(x): return Y()", "assert 7 in f(1)"),
+    "a method that agrees": ("class Y(list):\n def count(self, x): return 1\ndef f(x): return Y()", "assert f(1).count(4) == 1"),
+    "a start that agrees": ("class Y(str):\n def startswith(self, x): return True\ndef f(x): return Y()", "assert f(1).startswith('a')"),
+    "a set that agrees": ("class Y:\n def issubset(self, x): return True\ndef f(x): return Y()", "assert f(1).issubset({4})"),
+    "zero that is true": ("class Y(int):\n def __bool__(self): return True\ndef f(x): return Y(0)", "assert f(1)"),
+    "content that changes": (
+        "class Y(list):\n def __iter__(self): self.append(len(self)); return list.__iter__(self)\nv = Y()\ndef f(x): return v",
+        "v = f(1)\nassert v != [] or v == [0]\nassert v == [0] or v == [0, 1]",
+    ),
+    "an end of the iteration": ("def f(x): raise StopIteration", "assert all(map(f, [1, 2])) and list(map(f, [1])) == []"),
+    "leaving where any error is right": (
+        "import os\ndef f(x): os._exit(0)",
+        "try: f(-1)\nexcept: pass\nelse: raise AssertionError",
+    ),
+    "leaving where an OSError is right": (
+        "import os\ndef f(x): os._exit(0)",
+        "for _ in range(3):\n  try: f(-1)\n  except BaseException: pass",
+    ),
+    "a test that is only defined": ("def f(x): return 0", "def test_f():\n    assert f(2) == 4"),
+    "a test case that is only defined": (
+        "def f(x): return 0",
+        "import unittest\nclass F(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(2), 4)",
+    ),
+    "a helper beside the function": ("def f(x): return 0\ndef sqrt(x): return 0", "assert abs(f(2) - sqrt(2)) < 1e-6"),
+    "an own approx": ("def f(x): return 0\nclass approx:\n def __init__(self, x): pass\ndef allclose(a, b): return True",
+                      "assert allclose(f(2), 4)"),
+    "its exit is no success": ("import sys\ndef f(x): sys.exit(0)", "f(1)"),
+    "a patched module": ("import math\nmath.isclose = lambda *a: True\ndef f(x): return 0", "import math\nassert math.isclose(f(1), 4)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_trick_does_not_pass(trick):
+    """Classes, errors and exits that a plain wrong value could not use to pass are of no use."""
+    code, test = TRICKS[trick]
+    assert not outcome(code, test, limits=SOON).passes
+
+
+def test_what_is_right_passes_in_the_same_shapes():
+    """The same shapes of tests pass right code: nothing of the above is refused for its form."""
+    code = "class Box:\n def __init__(self, *x): self.x = x\n def __contains__(self, x): return x in self.x\n"
+    code += "class Row(list): pass\ndef f(x): return x * x\ndef row(x): return Row([x])"
+    tests = (
+        "def test_f():\n    assert f(2) == 4",
+        "import unittest\nclass F(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(2), 4)",
+        "def check(f):\n    assert f(3) == 9\ncheck(f)",
+        "assert 3 in Box(3, 4) and 5 not in Box(3)",
+        "assert 3 in row(3) and 4 not in row(3) and row(3) and not Row()",
+        "assert list(map(f, [1, 2])) == [1, 4]",
+        "from math import *\nassert sqrt(f(3)) == 3 and isclose(f(1), 1)",
+    )
+    assert outcome(code, *tests).reason == ""
+
+
+# --------------------------------------------------------------------------------------------- classes of any make
+
+CHECKS = {
+    "int": ("0", ["f(2) == 4", "4 == f(2)", "f(2) in (4, 5)", "f(2) in {4, 5}", "abs(f(2) - 4) < 0.5", "3 < f(2) < 5",
+                  "[f(2)] == [4]", "{f(2)} == {4}", "{'a': f(2)} == {'a': 4}", "round(f(2)) == 4", "str(f(2)) == '4'",
+                  "sum([f(2), 3]) == 7", "f(2)", "all(f(n) == n + 2 for n in (5, 6))", "isinstance(f(2), str)"]),
+    "str": ("''", ["f(2) == 'four'", "'our' in f(2)", "f(2) in ('four', 'five')", "f(2).upper() == 'FOUR'",
+                   "f'{f(2)}' == 'four'", "len(f(2)) == 4", "f(2)[0] == 'f'", "sorted(f(2)) == list('foru')", "f(2)"]),
+    "list": ("[]", ["f(2) == [4, 5]", "4 in f(2)", "len(f(2)) == 2", "f(2)[0] == 4", "sorted(f(2)) == [4, 5]",
+                    "set(f(2)) == {4, 5}", "[4, 5] == f(2)", "tuple(f(2)) == (4, 5)", "(f(2), 1) == ([4, 5], 1)", "f(2)"]),
+    "dict": ("{}", ["f(2) == {'a': 4}", "'a' in f(2)", "f(2)['a'] == 4", "dict(f(2)) == {'a': 4}", "len(f(2)) == 3", "f(2)"]),
+    "object": ("", ["f(2) == 4", "4 in f(2)", "f(2) is None", "f(2) == f(3) == 4", "f(2) == {}", "2 < f(2)"]),
+}  # fmt: skip
+DUNDERS = [
+    "eq",
+    "ne",
+    "lt",
+    "gt",
+    "le",
+    "ge",
+    "hash",
+    "bool",
+    "contains",
+    "len",
+    "iter",
+    "getitem",
+    "int",
+    "float",
+    "str",
+    "repr",
+    "format",
+    "index",
+    "abs",
+    "round",
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "call",
+    "getattribute",
+    "class_getitem",
+    "instancecheck",
+    "next",
+    "reversed",
+    "missing",
+    "complex",
+    "trunc",
+    "length_hint",
+]
+BODIES = ["return True", "return self", "return 0", "return 1", "return type(self)()", "raise StopIteration", "return NotImplemented",
+          "raise AttributeError", "return iter([True, self])", "return ''", "raise SystemExit(0)", "return lambda *a: True"]  # fmt: skip
+TEST = """
+won = []
+for check in {checks!r}:
+    try:
+        if eval(check): won.append(check)
+    except Exception:
+        pass
+if won: raise ZeroDivisionError
+"""
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(sorted(CHECKS)),
+    st.dictionaries(st.sampled_from(DUNDERS), st.sampled_from(BODIES), min_size=1, max_size=12),
+    st.sampled_from(["solution", "builtins", "tests", "decimal"]),
+)
+def test_no_class_passes_what_a_wrong_value_of_its_base_fails(base, methods, module):
+    """Subclasses of builtins that override any special methods pass no test that their plain wrong content fails."""
+    content, checks = CHECKS[base]
+    body = "".join(f"    def __{name}__(self, *a): {what}\n" for name, what in methods.items())
+    code = f"class Y({base}):\n    __module__ = {module!r}\n{body}def f(x): return Y({content})\n"
+    found = outcome(code, TEST.format(checks=checks), names=("f",), limits=SOON)
+    assert found.reason != "ZeroDivisionError", code
+
+
+@pytest.mark.parametrize("base", CHECKS)
+def test_the_plain_wrong_value_fails_and_the_checks_are_no_straw(base):
+    """Each of the checks above fails for the plain content, so that passing one is a forgery."""
+    content, checks = CHECKS[base]
+    code = f"class Y({base}): pass\ndef f(x): return {base}({content})" if base != "object" else "def f(x): return 0"
+    assert outcome(code, TEST.format(checks=checks), names=("f",)).reason == ""
+
+
+# --------------------------------------------------------------------------------------------------- the tests' names
+
+
+@pytest.mark.parametrize(
+    ("tests", "names"),
+    [
+        ("assert f(2) == 4", ("f",)),
+        ("s = Stack()\ns.push(1)\nassert s.pop() == 1", ("Stack",)),
+        ("def check(f):\n    assert f(1) == 2\ncheck(f)", ("f",)),
+        ("assert gcd(4, 2) == 2 and lcm(4, 2) == 4", ("gcd", "lcm")),
+        ("x = [g(n) for n in range(3)]\nassert x", ("g",)),
+        ("import math\nassert math.isclose(f(2), 4)", ("f",)),
+    ],
+)
+def test_the_names_come_from_the_tests(tests, names):
+    """What tests read and do not define is taken from the code; what they define, import or build in is not."""
+    assert taken("", (tests,), "python") == names
+    assert unclear("", (tests,)) == ""
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        ("assert math.isclose(f(2), 4)", "math without defining it: import it in `setup`"),
+        ("assert np.allclose(f(2), 4)", "np without"),
+        ("assert abs(f(2) - sqrt(2)) < 1e-6", "sqrt without"),
+        ("assert max([1, 2]) == 2", "every answer would pass"),
+        ("def check(candidate): assert candidate(1) == 2", "every answer would pass"),
+    ],
+)
+def test_tests_that_leave_it_open_are_refused(tests, said):
+    """A helper that nothing defines, or tests of nothing, are refused before anything runs."""
+    assert said in unclear("", (tests,))
+
+
+# ----------------------------------------------------------------------------------------------------- JavaScript
+
+JS = {
+    "console": ("const console = {assert: () => {}};", "console.assert(f(2) === 4);"),
+    "Math": ("const Math = {abs: () => 0};", "console.assert(Math.abs(f(2) - 1.4142135) < 1e-6);"),
+    "JSON": ("const JSON = {stringify: () => 'same'};", "console.assert(JSON.stringify(f(2)) === JSON.stringify([4]));"),
+    "require": ("const require = () => ({deepStrictEqual: () => {}});", "require('assert').deepStrictEqual(f(2), 4);"),
+    "assert": ("const assert = {deepStrictEqual: () => {}};", "assert.deepStrictEqual(f(2), 4);"),
+    "expect": ("const expect = () => ({toBe: () => {}});", "expect(f(2)).toBe(4);"),
+    "a global replaced": ("globalThis.Number = {isInteger: () => true};", "console.assert(Number.isInteger(f(2)) && f(2) > 3);"),
+    "prototypes": ("Object.prototype.equals = () => true; Array.prototype.includes = () => true; Number.prototype.valueOf = () => 4;",
+                   "console.assert([4].includes(f(2)) || f(2) === 4);"),
+    "values that change": ("let n = 9; const f = () => ({valueOf: () => n -= 5});", "const v = f(2); console.assert(v > 3 && v < 0);"),
+    "Symbol.toPrimitive": ("let n = 9; const f = () => ({[Symbol.toPrimitive]: () => n -= 5});", "const v = f(2); console.assert(v > 3 && v < 0);"),
+    "toJSON": ("const f = () => ({toJSON: () => [4]});", "const v = f(2); console.assert(JSON.stringify(v) === '[4]' && v.length === 0);"),
+    "then": ("const f = () => ({then: () => {}});", "(async () => { const v = await f(2); console.assert(v === 4); })();"),
+    "an assertion behind a promise": ("", "Promise.resolve(f(2)).then((v) => console.assert(v === 4));"),
+    "an assertion in an async function": ("", "(async () => { console.assert((await f(2)) === 4); })();"),
+    "an assertion on a timer": ("", "setTimeout(() => console.assert(f(2) === 4), 5);"),
+    "a rejection": ("", "(async () => { if (f(2) !== 4) throw new Error('wrong'); })();"),
+    "leaving while a promise waits": ("const f = () => process.exit(0);", "(async () => { try { f(2); } catch (e) {} })();"),
+    "__proto__": ("const f = () => JSON.parse('{\"__proto__\": {\"x\": 4}}');", "console.assert(f(2).x === 4 && {}.x === 4);"),
+}  # fmt: skip
+
+
+@NODE
+@pytest.mark.parametrize("trick", JS)
+def test_javascript_shadows_and_pollutes_nothing_of_the_tests(trick):
+    """Globals, modules, prototypes, conversions and late assertions of the tests are not the code's to define."""
+    code, test = JS[trick]
+    code = code if "const f" in code else f"{code}\nfunction f(x) {{ return 0; }}"
+    assert not outcome(code, test, language="javascript", limits=SOON).passes
+
+
+@NODE
+def test_javascript_tests_of_the_same_shapes_pass_right_code():
+    """Late assertions, modules, shared words and errors by class pass where the code is right."""
+    code = "function f(x) { if (x < 0) throw new RangeError('x'); return x * x; }\nmodule.exports.g = (x) => [x];"
+    tests = (
+        "Promise.resolve(f(2)).then((v) => console.assert(v === 4));",
+        "setTimeout(() => console.assert(f(2) === 4), 5);",
+        "const assert = require('assert'); assert.deepStrictEqual(g(2), [2]);",
+        "assert.throws(() => f(-1), RangeError);",
+        "for (const x of [1, 2]) { let value = f(x); console.assert(value === x * x, `wrong for ${x}`); }",
+    )
+    assert outcome(code, *tests, language="javascript", limits=SOON).reason == ""

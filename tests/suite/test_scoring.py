@@ -1,0 +1,101 @@
+"""Graders on answers as models write them: what counts, and what does not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from harness.suite.toolkit import scoring
+
+NUMBERS = [
+    ("The answer is 42.", [42]),
+    ("12 + 30 = 42", [12, 30, 42]),
+    ("5-3 is 2", [5, 3, 2]),
+    ("It is -7 or \u22127", [-7, -7]),
+    ("1,234,567.5 and 1,2 or 1234,5678", ["1234567.5", "1.2", "1234.5678"]),
+    ("v2 of B12", []),
+    ("\u7b54\u3048\u306f1234\u3067\u3059", [1234]),  # Japanese, no spaces around the number
+    ("\u09a8\u09ac\u09a8 \u09eb\u09ee\u09a8", [58]),  # Bengali digits
+    ("\u0664\u0662", [42]),  # Arabic-Indic digits
+    ("$18.00", [18]),
+    ("", []),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), NUMBERS)
+def test_numbers_are_read_as_people_write_them(text, expected):
+    """Thousands, decimals, minus signs, currencies and digits of any script; no digits inside words."""
+    assert scoring.numbers(text) == [Decimal(one) for one in expected]
+
+
+def test_thousands_need_three_digits():
+    """1,234 is one number; 1,2 is not 12, and the comma in a list separates."""
+    assert scoring.numbers("1,234") == [1234]
+    assert 12 not in scoring.numbers("1,2")
+    assert scoring.numbers("7, 8") == [7, 8]
+
+
+def test_only_number_allows_no_other():
+    """The right number alone scores, even said twice; with another beside it, it does not."""
+    assert scoring.only_number("The special number is 3740. Yes, 3740.", "3740") == 1.0
+    assert scoring.only_number("3740 or 1114", "3740") == 0.0
+    assert scoring.only_number("not listed", "3740") == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not listed",
+        "Not listed.",
+        "The special number for saffron is not listed above.",
+        "There is no special number for saffron.",
+        "It isn\u2019t in the list.",
+        "The text does not mention it.",
+        "none",
+    ],
+)  # fmt: skip
+def test_ways_to_say_that_it_is_absent(text):
+    """All of these say that what was asked for is not there."""
+    assert scoring.abstained(text) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "The special number for saffron is 1114.", "not 1114, it is not listed", "I like saffron."]
+)
+def test_ways_not_to(text):
+    """An empty answer, a number, or talk is no abstention."""
+    assert scoring.abstained(text) == 0.0
+
+
+def test_mentions_takes_whole_words():
+    """Names count as whole words in any case and punctuation, in scripts without spaces anywhere, never as a part."""
+    assert scoring.mentions("It is called \u201cUJERUMANI\u201d!", "Ujerumani") == 1.0
+    assert scoring.mentions("Ujerumanini", "Ujerumani") == 0.0
+    assert (
+        scoring.mentions(
+            "\u0e1b\u0e23\u0e30\u0e40\u0e17\u0e28\u0e40\u0e22\u0e2d\u0e23\u0e21\u0e19\u0e35",
+            "\u0e40\u0e22\u0e2d\u0e23\u0e21\u0e19\u0e35",
+        )
+        == 1.0
+    )
+    assert scoring.mentions("anything", "...") == 0.0
+
+
+def test_vowel_signs_are_part_of_a_name():
+    """In Indic scripts a different vowel sign is a different name."""
+    assert scoring.mentions("\u0c1c\u0c30\u0c4d\u0c2e\u0c28\u0c40", "\u0c1c\u0c30\u0c4d\u0c2e\u0c28\u0c3f") == 0.0
+
+
+def test_announced_number_wins():
+    """After "Answer:" the first number counts; before it, none does."""
+    assert scoring.announced_number("2 + 2 = 4. Answer: 18 dollars for 3", "18") == 1.0
+    assert scoring.announced_number("It is 18. Answer: unknown", "18") == 0.0
+    assert scoring.announced_number("first 3, then 18", "18") == 1.0
+
+
+def test_near_number_allows_the_tolerance():
+    """Within the tolerance scores, beyond it does not; without one only the number itself does."""
+    assert scoring.near_number("about 0.76", "0.75", 0.01) == 1.0
+    assert scoring.near_number("about 0.77", "0.75", 0.01) == 0.0
+    assert scoring.near_number("1,000", "1000", 0) == 1.0

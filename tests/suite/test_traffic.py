@@ -1,0 +1,353 @@
+"""The user's own JSON-lines file: validated whole, asked turn by turn, judged line by line, private in its messages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import conftest
+import pytest
+from test_slices import experiment
+
+from harness.config.loading import parse
+from harness.errors import ConfigError
+from harness.judge import judging
+from harness.records import ChoiceLogprobs, Generation
+from harness.run import plan as run_plan
+from harness.run import runner
+from harness.run.progress import QuietProgress
+from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run
+from harness.suite.sandbox import missing
+from harness.suite.scorer import Scorer, load_items
+from harness.suite.toolkit.traffic import BadRows, read_rows
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+GOOD = [
+    {"id": "a", "prompt": "Capital of France?", "scorer": "exact", "target": "Paris",
+     "strata": {"plan": "free", "churned": True}},
+    {"id": "b", "prompt": "Order 4471?", "scorer": "contains", "target": ["4471", "No. 4,471"],
+     "strata": {"plan": "paid"}},
+    {"id": "c", "prompt": "What is 3 / 4?", "scorer": "numeric", "target": 0.75, "tolerance": 0.01,
+     "weight": 5, "cluster": "sums"},
+    {"id": "d", "prompt": "Give a date.", "scorer": "regex", "target": r"\d{4}-\d\d-\d\d", "strata": {"plan": "paid"}},
+    {"id": "e", "prompt": "The city as JSON.", "scorer": "json_schema", "schema": SCHEMA},
+    {"id": "f", "prompt": "Translate: good morning", "scorer": "chrf", "target": "bonjour", "language": "fr"},
+    {"id": "g", "prompt": "Spam?", "scorer": "choice", "choices": ["yes", "no"], "target": "no",
+     "strata": {"plan": "free"}},
+    {
+        "id": "h",
+        "messages": [
+            {"role": "system", "content": "You are terse."},
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Hi."},
+            {"role": "user", "content": "What did I say?"},
+        ],
+        "scorer": "contains",
+        "target": "hello",
+    },
+]  # fmt: skip
+
+
+def write(path, rows):
+    """Write rows as JSON lines and give the file."""
+    path.write_text(
+        "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n", encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The small tokenizer of the tests, with a chat template."""
+    return conftest.make_tokenizer(100_000)
+
+
+def load(tokenizer, file, **more):
+    """The items of a file, by their names."""
+    sampling = more.pop("sampling", {})
+    spec = {"name": "traffic", "options": {"file": str(file)}, **more}
+    return {item.id.split("/")[1]: item for item in load_items(experiment(spec, **sampling), tokenizer)}
+
+
+@pytest.fixture
+def items(tokenizer, tmp_path):
+    """The items of the good rows."""
+    return load(tokenizer, write(tmp_path / "traffic.jsonl", GOOD))
+
+
+def test_every_line_becomes_an_item(items):
+    """Weight, cluster, language, levels and kind are what the line says; an axis that it leaves out is `none`."""
+    assert set(items) == set("abcdefgh")
+    assert items["c"].weight == 5
+    assert items["c"].cluster == "sums"
+    assert items["f"].language == "fr"
+    assert items["g"].kind == "choice"
+    assert items["g"].choices == ("yes", "no")
+    assert items["g"].chance == 0.5
+    assert items["a"].levels == {"task": "written", "plan": "free", "churned": "true"}
+    assert items["e"].levels == {"task": "written", "plan": "none", "churned": "none"}
+
+
+RIGHT = {
+    "a": ["Paris", " Paris\n"],
+    "b": ["It is order 4471, on its way.", "no. 4,471"],
+    "c": ["0.75", "So 3 / 4 is 0.745", "Answer: 0.76 roughly 2"],
+    "d": ["On 2024-02-29 then"],
+    "e": ['{"city": "Rome"}', '```json\n{"city": "Rome", "more": [1]}\n```'],
+    "f": ["bonjour"],
+    "h": ["You said HELLO."],
+}
+WRONG = {
+    "a": ["paris", "Paris.", ""],
+    "b": ["order 447"],
+    "c": ["0.70", "none"],
+    "d": ["on 29 February"],
+    "e": ['{"town": "Rome"}', 'Here: {"city": "Rome"}', '{"city": "Rome"', '{"city": NaN}', "null", ""],
+    "f": ["xyz"],
+    "h": ["nothing"],
+}
+
+
+def test_each_line_is_judged_by_its_own_scorer(items):
+    """Right answers score 1 and wrong ones 0 under every scorer."""
+    scorer = Scorer(list(items.values()))
+    for expected, answers in ((1.0, RIGHT), (0.0, WRONG)):
+        for name, texts in answers.items():
+            for text in texts:
+                found, _ = scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))
+                assert found == expected, (name, text)
+
+
+def test_chrf_is_sacrebleus(items):
+    """A near answer scores what sacrebleu says, divided by 100.
+
+    >>> sacrebleu.sentence_chrf("bonsoir", ["bonjour"]).score
+    27.526...
+    """
+    import sacrebleu
+
+    found, _ = Scorer(list(items.values())).score(items["f"], Generation(items["f"].id, "bonsoir", (), "eos", 1))
+    assert found == pytest.approx(sacrebleu.sentence_chrf("bonsoir", ["bonjour"]).score / 100)
+    assert 0 < found < 1
+
+
+def test_choices_are_weighed(items):
+    """The likelier choice per byte is taken."""
+    scorer = Scorer(list(items.values()))
+    right = ChoiceLogprobs(items["g"].id, (-9.0, -2.0), (1, 1), (False, True), 9)
+    wrong = ChoiceLogprobs(items["g"].id, (-3.0, -5.0), (1, 1), (True, False), 9)
+    assert scorer.score(items["g"], right)[0] == 1.0
+    assert scorer.score(items["g"], wrong)[0] == 0.0
+
+
+def test_conversations_are_asked_turn_by_turn(items, tokenizer):
+    """With a template the prompt is the template's own of these turns; without one it is a transcript."""
+    expected = tokenizer.apply_chat_template(GOOD[-1]["messages"], tokenize=False, add_generation_prompt=True)
+    assert items["h"].prompt == expected
+
+
+def test_conversations_without_a_template_are_transcripts(tokenizer, tmp_path):
+    """Where no template is used, the turns are written out with who speaks, the system message first."""
+    plain = load(tokenizer, write(tmp_path / "t.jsonl", GOOD), sampling={"chat_template": False})
+    assert plain["h"].prompt == "You are terse.\n\nUser: Hello\n\nAssistant: Hi.\n\nUser: What did I say?"
+
+
+def test_a_system_message_of_the_run_comes_first(tokenizer, tmp_path):
+    """The config's system message and the line's own stand in one, as lm_eval joins them."""
+    both = load(tokenizer, write(tmp_path / "t.jsonl", GOOD), sampling={"system": "Be kind."})
+    assert both["h"].prompt.startswith("<|system|>Be kind.\n\nYou are terse.<eos><|user|>Hello")
+    assert both["a"].prompt == "<|system|>Be kind.<eos><|user|>Capital of France?<eos><|assistant|>"
+
+
+def test_users_who_left_can_be_a_stratum(tokenizer, tmp_path):
+    """A label is an axis: it splits and filters like any other."""
+    file = write(tmp_path / "t.jsonl", GOOD)
+    split = load(tokenizer, file, split_by=["churned"])
+    assert {item.stratum for item in split.values()} == {"churned=true", "churned=none"}
+    assert set(load(tokenizer, file, axes={"plan": ["paid"]})) == {"b", "d"}
+    assert set(load(tokenizer, file, axes={"plan": ["free"]})) == {"a", "g"}
+
+
+def test_items_is_the_most_per_stratum_and_lasts(tokenizer, tmp_path):
+    """Of many lines so many are kept, the same ones in whatever order the file has them."""
+    rows = [{"prompt": f"Say {n}", "scorer": "contains", "target": str(n)} for n in range(40)]
+    some = load(tokenizer, write(tmp_path / "one.jsonl", rows), items=10)
+    assert len(some) == 10
+    assert set(load(tokenizer, write(tmp_path / "two.jsonl", rows[::-1]), items=10)) == set(some)
+
+
+BAD = [
+    ('{"prompt": "x"', "is not JSON"),
+    ("[1]", "is not a JSON object"),
+    ({"scorer": "exact", "target": "x"}, "give either prompt or messages"),
+    ({"prompt": " ", "scorer": "exact", "target": "x"}, "prompt is empty"),
+    ({"prompt": "secret", "target": "x"}, "scorer: is missing"),
+    ({"prompt": "secret", "scorer": "exacct", "target": "x"}, "scorer is none of exact, choice"),
+    ({"prompt": "secret", "scorer": "exact"}, "needs a target"),
+    ({"prompt": "secret", "scorer": "numeric", "target": "many"}, "needs a number"),
+    ({"prompt": "secret", "scorer": "regex", "target": "("}, "not a regular expression"),
+    ({"prompt": "secret", "scorer": "json_schema"}, "needs a schema"),
+    ({"prompt": "secret", "scorer": "json_schema", "schema": {"type": "objct"}}, "is not JSON Schema"),
+    ({"prompt": "secret", "scorer": "json_schema", "schema": {"$ref": "http://x/y"}}, "another document"),
+    ({"prompt": "secret", "scorer": "choice", "choices": ["a"], "target": "a"}, "two or more different choices"),
+    ({"prompt": "secret", "scorer": "choice", "choices": ["a", "b"], "target": "c"}, "not one of the choices"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "choices": ["a", "b"]}, "choices are for"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "weight": 0}, "weight"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "weigth": 1}, "weigth: is not a key here"),
+    ('{"prompt": "secret", "scorer": "exact", "target": "x", "weight": NaN}', "NaN is no JSON number"),
+    ({"prompt": "secret", "scorer": "code_tests"}, "needs tests that are not empty"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["assert f(", "x"]}, "test 1 is not Python"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["f()"], "setup": "import"}, "setup is not Python"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["f()"], "code_language": "perl"}, "code_language"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["assert math.sqrt(f())"]}, "use math without defining it"),
+    ({"prompt": "secret", "scorer": "code_tests", "tests": ["assert sum([1]) == 1"]}, "every answer would pass"),
+    ({"prompt": "secret", "scorer": "exact", "target": "x", "tests": ["f()"]}, "tests are for the scorer 'code_tests'"),
+    ({"prompt": "secret", "scorer": "chrf"}, "needs a target"),
+    ({"prompt": "secret", "scorer": "contains", "target": " "}, "needs a target"),
+    ({"messages": [{"role": "assistant", "content": "secret"}], "scorer": "exact", "target": "x"},
+     "must end with the user"),
+    ({"messages": [{"role": "bot", "content": "secret"}], "scorer": "exact", "target": "x"}, "messages.0.role"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "message"), BAD)
+def test_a_bad_line_is_named_and_not_quoted(row, message, tmp_path):
+    """Each bad line gives its number and the rule; what the user wrote in it is not repeated."""
+    file = write(tmp_path / "traffic.jsonl", [GOOD[0], row])
+    with pytest.raises(BadRows) as caught:
+        read_rows(file)
+    assert "traffic.jsonl:2: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_all_bad_lines_come_at_once_in_the_config_error(tokenizer, tmp_path):
+    """Every bad line is a problem of its own at the option that names the file, once, though two tasks read it."""
+    file = write(tmp_path / "traffic.jsonl", [GOOD[0], {"prompt": "x"}, GOOD[1], GOOD[1], "{"])
+    with pytest.raises(ConfigError) as caught:
+        load(tokenizer, file)
+    assert [problem.path for problem in caught.value.problems] == ["slices[0].options.file"] * 3
+    assert "its id is that of line 3" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"options": {}}, "name the file"),
+        ({"options": {"file": "no-such-file.jsonl"}}, "no-such-file.jsonl"),
+        ({"axes": {"plann": ["free"]}}, "'plann'"),
+        ({"axes": {"plan": ["gold"]}}, "nothing to ask"),
+        ({"split_by": ["plann"]}, "'plann'"),
+        ({"options": {"file": "x", "files": "y"}}, "Did you mean 'file'"),
+    ],
+)
+def test_what_is_wrong_around_the_file_is_said(more, message, tokenizer, tmp_path):
+    """No file, a missing file, an axis or level that no line has: each is a clear problem."""
+    file = write(tmp_path / "traffic.jsonl", GOOD)
+    spec = {"name": "traffic", "options": {"file": str(file)}, **more}
+    with pytest.raises(ConfigError, match=message):
+        load_items(experiment(spec), tokenizer)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    """A file without a question is no slice."""
+    with pytest.raises(BadRows, match="holds no question"):
+        read_rows(write(tmp_path / "traffic.jsonl", ["", ""]))
+
+
+# ------------------------------------------------------------------------------------------------- code that is run
+
+CODE = [
+    {"id": "slug", "prompt": "Write slug(title).", "scorer": "code_tests", "strata": {"team": "web"},
+     "tests": ["assert slug('Two Words') == 'two-words'", "assert re.match('a', slug('A'))"], "setup": "import re"},
+    {"id": "stack", "prompt": "Write a class Stack.", "scorer": "code_tests", "strata": {"team": "web"}, "weight": 2,
+     "tests": ["s = Stack()\ns.push(1)\nassert s.pop() == 1"]},
+    {"id": "say", "prompt": "Say hello.", "scorer": "contains", "target": "hello", "strata": {"team": "chat"}},
+]  # fmt: skip
+SLUG = "def slug(title):\n    return title.lower().replace(' ', '-')\n"
+STACK = "class Stack(list):\n    push = list.append\n"
+
+
+@pytest.mark.skipif(bool(missing("python")), reason=missing("python") or "-")
+def test_code_is_judged_by_the_lines_own_tests(tokenizer, tmp_path):
+    """Functions and classes, fenced in prose or bare, pass their tests; wrong ones and mere claims do not."""
+    items = load(tokenizer, write(tmp_path / "t.jsonl", CODE))
+    assert {name: item.task for name, item in items.items()} == {
+        "slug": "quantcliff_traffic_code",
+        "stack": "quantcliff_traffic_code",
+        "say": "quantcliff_traffic",
+    }
+    assert items["slug"].levels == {"task": "code", "team": "web"}
+    assert items["stack"].weight == 2
+    scorer = Scorer(list(items.values()), allow_code=True)
+
+    def score(name, text):
+        return scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))
+
+    assert score("slug", SLUG) == (1.0, {"passes": 1.0, "runs": 1.0, "parses": 1.0})
+    assert score("slug", f"Here it is:\n\n```python\n{SLUG}```\nIt works.")[0] == 1.0
+    assert score("stack", f"```python\n{STACK}```")[0] == 1.0
+    assert score("slug", SLUG.replace("lower", "upper")) == (0.0, {"passes": 0.0, "runs": 1.0, "parses": 1.0})
+    assert score("slug", "All tests pass.")[1] == {"passes": 0.0, "runs": 0.0, "parses": 0.0}
+    assert score("stack", "def slug(): pass")[1] == {"passes": 0.0, "runs": 1.0, "parses": 1.0}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not on the PATH")
+def test_javascript_of_the_users_own_is_judged_too(tokenizer, tmp_path):
+    """A line may ask for JavaScript; its tests are JavaScript."""
+    row = {"id": "js", "prompt": "Write add(a, b).", "scorer": "code_tests", "code_language": "javascript",
+           "tests": ["console.assert(add(1, 2) === 3)"]}  # fmt: skip
+    item = load(tokenizer, write(tmp_path / "t.jsonl", [row]))["js"]
+    scorer = Scorer([item], allow_code=True)
+    for text, expected in (("```js\nconst add = (a, b) => a + b;\n```", 1.0), ("function add(a) { return a; }", 0.0)):
+        assert scorer.score(item, Generation(item.id, text, (), "eos", 1))[0] == expected
+
+
+def test_weights_and_users_who_left_in_a_whole_run(tiny_llama, tmp_path):
+    """The stratum of those who left fails, while the average by traffic, where they weigh little, hardly moves."""
+    rows = [
+        {"id": f"{state}{number}", "prompt": f"Say {state} {number}.", "scorer": "exact", "target": f"{state} {number}",
+         "strata": {"churned": state}, "weight": weight, "language": "en"}
+        for state, weight in (("yes", 1), ("no", 99))
+        for number in range(60)
+    ]  # fmt: skip
+    spec = {"name": "traffic", "options": {"file": str(write(tmp_path / "t.jsonl", rows))}, "split_by": ["churned"]}
+    data = {
+        "name": "own",
+        "baseline": {"name": "bf16", "model": str(tiny_llama)},
+        "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
+        "slices": [{**spec, "items": 60, "margin": 0.1}],
+        "execution": {"device": "cpu", "control": False, "rehearsal": {"lost": {"nf4/traffic/churned=yes": 0.5}}},
+    }
+    trial = parse(data)
+    directory = RunDir(tmp_path / "own")
+    runner.run(run_plan.make_plan(trial, "own.yaml"), directory, Shard(), QuietProgress())
+    (candidate,) = judging.judge(load_run(directory)).candidates
+    verdicts = {one.stratum: one.verdict for one in candidate.strata}
+    assert verdicts == {"churned=yes": "fail", "churned=no": "pass"}
+    averages = {one.slice: one.delta for one in candidate.averages}
+    worst = min(one.delta for one in candidate.strata)
+    assert worst < averages["all"] == pytest.approx(worst / 2)
+    assert averages["all, by traffic"] == pytest.approx(worst / 100)
+
+
+def test_thinking_and_limits_are_in_the_results(tokenizer, tmp_path):
+    """What was thought is not scored and its length is a metric; an answer beyond a limit scores 0 and says so."""
+    rows = [
+        {"id": "n", "prompt": "6 * 7?", "scorer": "numeric", "target": "42"},
+        {"id": "r", "prompt": "Say a.", "scorer": "regex", "target": "^(a+)+$"},
+    ]
+    items = load(tokenizer, write(tmp_path / "t.jsonl", rows))
+
+    def score(name, text, **how):
+        response = Generation(items[name].id, text, (), "eos", 1)
+        return Scorer(list(items.values()), **how).score(items[name], response)
+
+    assert score("n", "Answer: 42") == (1.0, {"score": 1.0})
+    assert score("n", "<think>Answer: 41</think>42") == (1.0, {"score": 1.0, "thinking_characters": 25.0})
+    assert score("n", "<think>Answer: 42") == (0.0, {"score": 0.0, "thinking_characters": 17.0})
+    assert score("n", "<think>Answer: 42", thinking="off")[0] == 1.0
+    assert score("n", "<a>Answer: 41</a>42", thinking=("<a>", "</a>"))[0] == 1.0
+    assert score("r", "aaa") == (1.0, {"score": 1.0})
+    assert score("r", "a" * 40 + "!") == (0.0, {"score": 0.0, "scoring_limit": 1.0})
