@@ -365,13 +365,6 @@ def test_inspect_an_eval_without_a_header_did_not_finish(tmp_path):
         load(tmp_path / "log.eval")
 
 
-def test_inspect_without_a_decompressor_says_what_to_install(monkeypatch):
-    """Zstandard needs pyarrow: the extra is named, and the way around."""
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"quantcliff\[parquet\].*inspect log convert"):
-        load(INSPECT / "bf16")
-
-
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/samples.jsonl"])
 def test_a_path_that_is_not_there(tmp_path, path):
     """Usage, naming the path."""
