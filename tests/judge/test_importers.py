@@ -330,7 +330,7 @@ def test_inspect_several_scorers_need_a_name(tmp_path, log):
     path.write_text(json.dumps(log))
     with pytest.raises(UsageError, match="Give --metric, one of match, other"):
         load(path)
-    with pytest.raises(UsageError, match=r"give --metric other\.a\|b"):
+    with pytest.raises(UsageError, match=r"Give --metric, one of other\.a, other\.b"):
         load(path, ImportOptions(metric="other"))
     with pytest.raises(UsageError, match="no scorer 'third'"):
         load(path, ImportOptions(metric="third"))

@@ -67,6 +67,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
     return Rows(
         source=str(path),
+        options=options,
         items=items,
         scores=numbers(score),
         prints=columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
@@ -77,7 +78,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         clusters=columns[options.cluster].labels() if options.cluster else None,
         weights=numbers(options.weight) if options.weight else None,
         chances=[] if options.chance is None else [options.chance] * len(items),
-    ).outcomes(name, options)
+    ).outcomes(name)
 
 
 def _items(column: _Column, path: Path) -> list[str]:
