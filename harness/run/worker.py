@@ -1,6 +1,6 @@
 """The process that holds one variant: loads it, answers work units, ends with it.
 
-Started by `harness.run.runner` with ``spawn``, so nothing of one variant (memory, cache, state) reaches the next. It
+One process for each variant (`worker_process`), so nothing of one (memory, cache, state) reaches the next. It
 speaks over one connection and decides nothing: which units, in which order and whether to stop early are the runner's.
 What libraries print goes to the variant's log file. It ends when its parent does.
 """
