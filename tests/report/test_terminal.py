@@ -68,7 +68,7 @@ def _one():
 
 
 def test_a_reader_finds_everything():
-    """Verdicts, sentences, averages with the worst stratum, A/A floor, cost, notes, the place and the exit code."""
+    """Verdicts, sentences, averages with the worst stratum, A/A noise, cost, notes, the place and the exit code."""
     judged = report_data.judgement()
     text = " ".join(printed(judged, report_data.evidence(judged)).split())
     for expected in (
