@@ -128,7 +128,7 @@ class Comparisons:
     """One each, in the order given."""
     control: Comparison | None = None
     """The baseline against itself at another batch size."""
-    control_back: Comparison | None = None
+    control_reversed: Comparison | None = None
     """The same with the sides swapped: a baseline worse than its own repetition is no better."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader must know of all of them."""

@@ -171,7 +171,7 @@ def _check_unique(name: str, ids: tuple[str, ...]) -> None:
     seen: set[str] = set()
     twice = sorted({one for one in ids if one in seen or seen.add(one)})  # type: ignore[func-returns-value]
     shown = ", ".join(repr(one) for one in twice[:3]) + (", ..." if len(twice) > 3 else "")  # noqa: PLR2004
-    raise NotComparable(f"{name}: {len(twice)} item ids stand there more than once ({shown}): an item has one score")
+    raise NotComparable(f"{name}: {len(twice)} item ids are duplicated ({shown}): each item must appear once")
 
 
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:

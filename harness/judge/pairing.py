@@ -41,7 +41,7 @@ class Pairs:
     """What did not match, in words; empty where all did."""
 
     @property
-    def lost_positions(self) -> Positions:
+    def unmatched_positions(self) -> Positions:
         """Positions in the baseline whose item has no partner."""
         return np.concatenate([self.baseline_only, self.differing])
 

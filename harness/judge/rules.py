@@ -143,8 +143,8 @@ class Rules:
         planned = self.plan.get((slice_name, stratum))
         return None if planned is None else max(planned, found)
 
-    def unused(self, places: Iterable[tuple[str, str]]) -> list[str]:
-        """Globs that fit no stratum at all: a margin that nobody is held to is a mistake worth naming."""
+    def unmatched_globs(self, places: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the globs that match no stratum at all, which is probably a mistake."""
         names = [f"{slice_name}/{stratum}" for slice_name, stratum in places]
         globs = (*self.policy.margins, *self.advisory)
         return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]

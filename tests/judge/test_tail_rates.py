@@ -14,7 +14,7 @@ from harness.config.schema import Policy
 from harness.errors import StatisticsError
 from harness.judge.rules import Rules, SliceRules
 from harness.judge.tail_counts import Cell, cells
-from harness.judge.tail_rates import judge_rates, unheld
+from harness.judge.tail_rates import judge_rates, unmatched_tolerances
 from harness.records import Generation, Item, Scored, Unanswered
 from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
 
@@ -175,7 +175,7 @@ def test_what_is_missing_never_passes() -> None:
         "empty": "pass",
         "code_error": "not_judged",
     }
-    assert unheld(judge_rates([cell(0, 300)], held), rules(tail_events={"refusal": 0.1})) != []
+    assert unmatched_tolerances(judge_rates([cell(0, 300)], held), rules(tail_events={"refusal": 0.1})) != []
 
 
 def test_scores_and_events_share_the_chance_of_a_wrong_fail() -> None:

@@ -17,13 +17,13 @@ from harness.judge.importers import ImportOptions
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
-__all__ = ["judge"]
+__all__ = ["judge_imported"]
 
 _FLAGS = {"strata": "stratum"}
 """Options whose flag has another name than their field."""
 
 
-def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Read both sides, compare and gate them.
 
     candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given. Raises
