@@ -67,7 +67,7 @@ def compare(
         _compare_one(own, control, rules, index if same is baseline else None, allow_unmatched) if control else None
     )
     unused = [
-        f"margin pattern {glob!r} matches no stratum and has no effect: check it against the strata of `quantcliff plan`"
+        f"the pattern {glob!r} matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
         for glob in rules.unmatched_globs(base.places)
     ]
     notes = [note for one in (baseline, *candidates) for note in one.notes]

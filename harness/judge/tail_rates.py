@@ -70,9 +70,7 @@ def _rate(cell: Cell, rate: EventRate | None, tolerance: float | None) -> TailRa
 def _unjudged(cell: Cell) -> str:
     """Say why nothing can be said of a cell; empty where something can."""
     if cell.unseen:
-        return (
-            f"{cell.unseen} of its items were answered by a version that did not look for tail events: run them again"
-        )
+        return f"{cell.unseen} of its items were answered before tail events were recorded: run them again"
     asked = len(cell.items) + cell.one_sided
     if cell.one_sided > math.ceil(ALLOW_ONE_SIDED * asked):
         return f"{cell.one_sided} of {asked} items have an answer on one side only"

@@ -134,7 +134,7 @@ def test_an_unmatched_item_is_said_in_the_warnings():
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"items": ["a", "b", "a"]}, "1 item ids stand there more than once ('a')"),
+        ({"items": ["a", "b", "a"]}, "1 item ids are duplicated ('a')"),
         ({"scores": [0.5, 1.5, 0.0]}, "item 'b' has score 1.5"),
         ({"scores": [0.5, -0.1, 0.0]}, "item 'b' has score -0.1"),
         ({"scores": [0.5, np.inf, 0.0]}, "item 'b' has score inf"),
