@@ -55,8 +55,6 @@ class Traces:
     """Whether it writes them, as the baseline, or compares itself with them."""
     left_out: frozenset[str] = frozenset()
     """Items that leave no trace."""
-    beside: Model | None = None
-    """Where given, there are no traces, and this baseline is loaded as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,6 @@ class Ask:
     """How answers are sampled."""
     known: bool = False
     """Whether the answers are there already and only their traces are wanted."""
-    baseline: tuple[Response, ...] = ()
-    """What the baseline answered, where it is loaded beside."""
 
 
 @dataclass(frozen=True, slots=True)

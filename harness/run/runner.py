@@ -22,7 +22,7 @@ from harness.judge import judging
 from harness.judge.asked import control_items
 from harness.judge.unusable import unusable_strata
 from harness.models.devices import usable_cpus
-from harness.records import Item, Response, Scored, Settings
+from harness.records import Item, Scored, Settings
 from harness.run.answer_writer import AnswerWriter
 from harness.run.identity import accept, record_cost
 from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, Traces, Working
@@ -296,16 +296,15 @@ class _Run:
 
     def _traces(self, name: str) -> Traces | None:
         traces = self.traces
-        writes = not traces.compared(name)
-        if not traces.on or (writes and traces.tracing.beside):
+        if not traces.on:
             return None
-        beside = self._model(self.plan.experiment.baseline) if traces.tracing.beside else None
-        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased, beside)
+        writes = not traces.compared(name)
+        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased)
 
     def _answer(self, variant: Variant, units: Sequence[Unit], known: set[int], ask: Asker, files: AnswerFiles) -> None:
         """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
-        settings, said = self._settings(), self._baseline_said(variant.name)
-        waiting = (Ask(unit.index, unit.items, settings, unit.index in known, said(unit)) for unit in units)
+        settings = self._settings()
+        waiting = (Ask(unit.index, unit.items, settings, unit.index in known) for unit in units)
         for question in itertools.islice(waiting, 2):
             ask.send(question)
         by_index = {unit.index: unit for unit in units}
@@ -337,15 +336,6 @@ class _Run:
                 reach(unit, _tokens(unit, self.samples), len(unit.items))
                 for question in itertools.islice(waiting, 1):
                     ask.send(question)
-
-    def _baseline_said(self, name: str) -> Callable[[Unit], tuple[Response, ...]]:
-        """Give what gives the baseline's answers to a unit, where a variant is compared with the baseline beside it."""
-        found: dict[int, list[Response]] = defaultdict(list)
-        if self.traces.tracing.beside and self.traces.compared(name):
-            for key in self.plan.record()["slices"]:
-                for one in self.directory.results(self.plan.experiment.baseline.name, key, self.shard):
-                    found[one.unit].append(one.response)
-        return lambda unit: tuple(found[unit.index])
 
     def _settings(self) -> Settings:
         sampling, seed = self.plan.experiment.sampling, self.plan.experiment.seed

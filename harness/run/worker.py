@@ -28,9 +28,8 @@ from harness.records import Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
 
 if TYPE_CHECKING:
-    from harness.engines.transformers.desk import Shortcuts
     from harness.engines.transformers.engine import HFEngine
-    from harness.engines.transformers.traces import Beside, Compares, Records
+    from harness.engines.transformers.traces import Compares, Records
 
 __all__ = ["converse", "serve"]
 
@@ -152,7 +151,7 @@ class _Pulse:
                         self._connection.send(Working(self._unit, self._tokens() - self._before))
 
 
-def _load(job: Job) -> tuple[Engine, Records | Compares | Beside | None, str, int | None]:
+def _load(job: Job) -> tuple[Engine, Records | Compares | None, str, int | None]:
     """Load the model and put the engine round it. Raises the errors of `harness.models`."""
     if job.rehearsal is not None:
         return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal", None
@@ -183,31 +182,19 @@ def _engine(model: Model, job: Job) -> HFEngine:
         device=job.device,
         batch_tokens=job.batch_tokens,
         max_batch=model.max_batch,
-        shortcuts=_shortcuts(loaded.proof.method),
     )
 
 
-def _tracer(engine: HFEngine, job: Job) -> Records | Compares | Beside | None:
-    """Give what writes the baseline's traces, or what compares with them or with the baseline itself."""
-    from harness.engines.transformers.traces import Beside, Compares, Records
+def _tracer(engine: HFEngine, job: Job) -> Records | Compares | None:
+    """Give what writes the baseline's traces, or what compares with them."""
+    from harness.engines.transformers.traces import Compares, Records
 
     traces = job.traces
     if traces is None:
         return None
-    if traces.beside is not None:
-        return Beside(engine, _engine(traces.beside, job), traces.tokens, traces.left_out)
     if traces.writes:
         return Records(engine, Path(traces.folder), traces.tokens, traces.left_out)
     return Compares(engine, Path(traces.folder), traces.tokens)
-
-
-def _shortcuts(method: str) -> Shortcuts:
-    """Give fixed batches to a method whose answers depend on their batch mates (LLM.int8), all shortcuts to others."""
-    from harness.engines.transformers.desk import Shortcuts
-    from harness.models import loading as quantize
-
-    steady = quantize.batch_invariant(method)
-    return Shortcuts(continuous=steady, guided=steady)
 
 
 def _rehearsal(name: str, made_up: Rehearsal) -> Engine:
@@ -236,15 +223,15 @@ def _device_name(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside | None, ask: Ask) -> None:
+def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | None, ask: Ask) -> None:
     """Answer one unit and say what it cost."""
-    before, started, aside = engine.usage(), time.perf_counter(), _aside(tracer)
+    before, started = engine.usage(), time.perf_counter()
     send = pulse.send
     pulse.begin(ask.unit)
     if tracer is None:
         responses = engine.answer(ask.items, ask.settings)
     else:
-        responses = tracer.answer(ask.unit, ask.items, ask.settings, ask.baseline)
+        responses = tracer.answer(ask.unit, ask.items, ask.settings)
     try:
         for response in responses:
             if not ask.known:
@@ -260,18 +247,13 @@ def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside |
         Finished(
             Timing(
                 unit=ask.unit,
-                seconds=time.perf_counter() - started - (_aside(tracer) - aside),
+                seconds=time.perf_counter() - started,
                 prompt_tokens=after.prompt_tokens - before.prompt_tokens,
                 output_tokens=after.output_tokens - before.output_tokens,
                 items=len(ask.items),
             )
         )
     )
-
-
-def _aside(tracer: Records | Compares | Beside | None) -> float:
-    """Give the seconds so far that were another model's."""
-    return 0.0 if tracer is None else tracer.aside
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -123,7 +123,11 @@ def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     wrong = [name for name, kind in kinds.items() if not isinstance(plan.get(name), kind)]
     if wrong or plan["shards"] < 1:
         raise StoreError(f"{path / 'run.json'}: has no {', '.join(wrong) or 'shards'}: it was changed by hand")
-    return {**plan["config"], "description": plan.get("description", "")}
+    config = {**plan["config"], "description": plan.get("description", "")}
+    execution = config.get("execution")
+    if isinstance(execution, dict):  # with what divergence was measured; its results are stored either way
+        config["execution"] = {key: value for key, value in execution.items() if key != "divergence_with"}
+    return config
 
 
 def _planned(items: tuple[Item, ...], experiment: Experiment) -> dict[str, dict[str, int]]:

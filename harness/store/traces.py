@@ -44,8 +44,6 @@ class Tracing:
     """First tokens of each answer; 0 where divergence is off."""
     bytes: int
     """Most disk that traces and head take, over all shards."""
-    beside: bool = False
-    """Whether nothing is kept, and the baseline is loaded beside each candidate instead."""
 
 
 def trace_path(folder: Path, unit: int) -> Path:
@@ -104,8 +102,7 @@ class RunTraces:
 
     def missing(self, units: set[int]) -> set[int]:
         """Give those units whose traces are not there, where there are to be any."""
-        wanted = self.on and not self.tracing.beside
-        return {unit for unit in units if wanted and not trace_path(self.folder, unit).is_file()}
+        return {unit for unit in units if self.on and not trace_path(self.folder, unit).is_file()}
 
     def take(self, variant: str, unit: int, found: Sequence[Divergence], why: str) -> None:
         """Keep what was measured in a unit. Raises StoreError."""

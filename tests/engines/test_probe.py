@@ -258,11 +258,10 @@ def test_a_divergence_is_measured_across_the_switch():
 def test_llm_int8_keeps_the_way_of_its_model(smollm2):
     """Its numbers depend on the pass by more than any rounding: that is the method, and no reason for a slower way."""
     from harness.config.schema import Variant
-    from harness.engines.transformers.desk import Shortcuts
     from harness.engines.transformers.engine import HFEngine
     from harness.models.loading import load
 
     made = load(Variant(name="x", quantization="bnb-int8"), smollm2, device="cpu", dtype="bfloat16")
-    fixed = Shortcuts(continuous=False, guided=False)
-    mine = HFEngine(made.model, made.tokenizer, made.proof, device="cpu", shortcuts=fixed)
+    mine = HFEngine(made.model, made.tokenizer, made.proof, device="cpu")
     assert mine.desk.model.path.trees
+    assert not mine.desk.continuous

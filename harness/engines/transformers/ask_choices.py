@@ -62,15 +62,13 @@ class ChoiceQuestions:
             yield from careful([rows[index] for index in batch])
 
     def _rows(self, asked: Sequence[Sequence[Continuation]]) -> list[Row]:
-        """Put choices that begin alike into common rows; only those of one item where batches matter."""
-        together = [[one for choices in asked for one in choices]] if self.desk.invariant else asked
-        rows: list[Row] = []
-        for wanted in together:
-            sequences = [one.sequence for one in wanted]
-            for group in self.desk.groups(sequences):
-                packed = pack([sequences[index] for index in group])
-                rows.append((tuple(wanted[index] for index in group), packed))
-        return rows
+        """Put choices that begin alike into common rows."""
+        wanted = [one for choices in asked for one in choices]
+        sequences = [one.sequence for one in wanted]
+        groups = self.desk.groups(sequences)
+        return [
+            (tuple(wanted[index] for index in group), pack([sequences[index] for index in group])) for group in groups
+        ]
 
 
 def _halves(row: Row) -> list[Row]:

@@ -17,7 +17,7 @@ from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.desk import Desk
 from harness.engines.transformers.divergence import Watch
 from harness.engines.transformers.sessions import Session, sessions
-from harness.engines.transformers.showing import Showing, as_draft, reference
+from harness.engines.transformers.showing import Showing, as_draft
 from harness.engines.transformers.text import StopWatch
 from harness.records import Generation, Item, Response, Settings, Unanswered
 
@@ -38,7 +38,7 @@ class TextQuestions:
     def answer(self, items: Sequence[Item], drafts: Drafts, watch: Watch | None) -> Iterator[Response]:
         """Yield a record for each answer as it ends; `drafts` may be right, by item id."""
         references = dict(watch.drafts) if watch is not None else {}
-        guided = self.desk.shortcuts.guided and self.settings.temperature == 0
+        guided = self.desk.continuous and self.settings.temperature == 0
         requests: list[Request] = []
         for item in items:
             request = self._request(item)
@@ -56,7 +56,7 @@ class TextQuestions:
             behind = Showing(self.desk, watch, references, self._loop(watch, references))
         stops = {item.id: item.stop for item in items}
         answers = []
-        for answer in self._decode(requests, self._loop(in_passing, references), behind):
+        for answer in self._decode(requests, self._loop(in_passing, references)):
             answers.append(answer)
             yield self._record(answer, stops[answer.request.item_id])
         if behind is not None:
@@ -64,11 +64,6 @@ class TextQuestions:
         if in_passing is not None:  # those that were not read with their drafts
             loop = self._loop(watch, references)
             Showing(self.desk, in_passing, references, loop).read([one for one in requests if self._alone(one)])
-
-    def show(self, items: Sequence[Item], answers: Mapping[str, Generation], watch: Watch) -> None:
-        """Read items with the answers that they were given before, and show the states that predict these."""
-        known = {name: reference(self.desk, one.token_ids, one.finish, watch.most) for name, one in answers.items()}
-        Showing(self.desk, watch, known, self._loop(watch, known)).read([self._request(item) for item in items])
 
     def _request(self, item: Item) -> Request:
         prompt = tuple(self.desk.texts.prompt(item.prompt))
@@ -78,13 +73,13 @@ class TextQuestions:
 
     def decode(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answer requests, in any order."""
-        yield from self._decode(requests, self._loop(None, {}), None)
+        yield from self._decode(requests, self._loop(None, {}))
 
-    def _decode(self, requests: Sequence[Request], loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
-        slots = self.desk.shortcuts.continuous
+    def _decode(self, requests: Sequence[Request], loop: Continuous) -> Iterator[Answer]:
+        slots = self.desk.continuous
         alone = [one for one in requests if self._alone(one) or not slots]
         rest = [one for one in requests if slots and not self._alone(one)]
-        for answer in itertools.chain(self._in_slots(rest, loop, behind), self._in_batches(alone)):
+        for answer in itertools.chain(self._in_slots(rest, loop), self._in_batches(alone)):
             self.desk.account.output_tokens += len(answer.ids)
             yield answer
 
@@ -104,14 +99,14 @@ class TextQuestions:
             self.desk.model, self.settings, texts.end_ids, texts.pad_id, read, None if watch is None else seen
         )
 
-    def _in_slots(self, requests: Sequence[Request], loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
+    def _in_slots(self, requests: Sequence[Request], loop: Continuous) -> Iterator[Answer]:
         """Answer in slots, halving what is held at once whenever memory does not suffice."""
         waiting, budget = list(requests), self.desk.budget
         while waiting:
             done: set[tuple[str, int]] = set()
             try:
                 for session in sessions(self.desk, waiting, budget):
-                    for answer in self._of_session(session, loop, behind):
+                    for answer in self._of_session(session, loop):
                         done.add((answer.request.item_id, answer.request.sample))
                         yield answer
             except (RuntimeError, MemoryError) as error:
@@ -127,9 +122,9 @@ class TextQuestions:
             release_memory()
 
     @staticmethod
-    def _of_session(session: Session, loop: Continuous, behind: Showing | None) -> Iterator[Answer]:
+    def _of_session(session: Session, loop: Continuous) -> Iterator[Answer]:
         if session.on_texts:
-            return loop.on_texts(session.batches, session.rows, None if behind is None else behind.ended)
+            return loop.on_texts(session.batches, session.rows)
         return loop(session.batches, session.rows)
 
     def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:

@@ -8,11 +8,9 @@ parts from it. Does not know items beyond their ids, or how prompts are grouped.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +26,10 @@ from harness.engines.transformers.sampling import Noise, choose
 from harness.engines.transformers.slots import Slots
 from harness.records import Settings
 
-__all__ = ["Continuous", "Ended", "Line", "tokens_on_text"]
+__all__ = ["Continuous", "Line", "tokens_on_text"]
 
 Line = tuple[tuple[Request, ...], Packed]
 """Requests whose prompts (with drafts) are read as one row, and that row."""
-
-Ended = Callable[[Sequence[Answer], Callable[[int], Any]], None]
-"""Told the answers on a text, and what gives a cache of the text's first so many tokens."""
 
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
@@ -136,11 +131,10 @@ class Continuous:
             if rows:
                 yield from self._grow(room, rows)
 
-    def on_texts(self, batches: Sequence[Sequence[Line]], texts: int, ended: Ended | None = None) -> Iterator[Answer]:
+    def on_texts(self, batches: Sequence[Sequence[Line]], texts: int) -> Iterator[Answer]:
         """Answer requests that share the text of their line, so many texts at a time; yields each answer as it ends.
 
-        ended: told when all answers on a text have ended, while the text is still held. Raises NonFinite with the
-        item's id.
+        Raises NonFinite with the item's id.
         """
         lines = [line for batch in batches for line in batch]
         branches = max(len(requests) for requests, _ in lines)
@@ -160,14 +154,14 @@ class Continuous:
                 for row in rows:
                     row.reading = None
             if growing:
-                yield from self._grow_branches(room, growing, ended)
+                yield from self._grow_branches(room, growing)
 
     def _by_line(self, batch: Sequence[Line]) -> list[tuple[Packed, list[_Row]]]:
         """Read a batch; gives each of its lines with its answers."""
         found = self._read(batch)
         return [(packed, [row for row in found if row.line == line]) for line, (_, packed) in enumerate(batch)]
 
-    def _grow_branches(self, room: Branches, growing: list[list[_Row]], ended: Ended | None) -> Iterator[Answer]:
+    def _grow_branches(self, room: Branches, growing: list[list[_Row]]) -> Iterator[Answer]:
         """Let every answer grow by a token; texts whose answers have all ended leave `growing` and the room."""
         tokens = [[row.pending if row.answer.finish is None else None for row in rows] for rows in growing]
         hidden = room.step(tokens, [[row.length for row in rows] for rows in growing], self.pad)
@@ -182,8 +176,6 @@ class Continuous:
                 yield row.answer
         for text in reversed(range(len(growing))):
             if all(row.answer.finish is not None for row in growing[text]):
-                if ended is not None:
-                    ended([row.answer for row in growing[text]], functools.partial(room.beginning, text))
                 room.drop(text)
                 growing[text] = growing[-1]
                 growing.pop()
@@ -214,15 +206,15 @@ class Continuous:
             row.settle(self.ends)
         return rows
 
-    def look(self, batch: Sequence[Line], begun: Any = None) -> None:
-        """Read prompts with their drafts only to show the hidden states; `begun` as in `read`."""
-        self._pass(batch, keep=False, begun=begun)
+    def look(self, batch: Sequence[Line]) -> None:
+        """Read prompts with their drafts only to show the hidden states."""
+        self._pass(batch, keep=False)
 
-    def _pass(self, batch: Sequence[Line], *, keep: bool, begun: Any = None) -> tuple[list[_Row], list[Tensor]]:
+    def _pass(self, batch: Sequence[Line], *, keep: bool) -> tuple[list[_Row], list[Tensor]]:
         """Read prompts with their drafts: a row for each request, and its states [draft + 1, width]."""
         packed = [row for _, row in batch]
-        reading = read(self.model, packed, pad=self.pad, keep=keep, begun=begun)
-        self.spent(sum(len(row.tokens) for row in packed) - (0 if begun is None else packed[0].trunk))
+        reading = read(self.model, packed, pad=self.pad, keep=keep)
+        self.spent(sum(len(row.tokens) for row in packed))
         rows = [
             _Row(Answer(request), reading, line, path)
             for line, (requests, row) in enumerate(batch)

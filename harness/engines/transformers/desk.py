@@ -13,27 +13,10 @@ from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import BRANCHES_AT_MOST, group_by_prefix
 from harness.engines.transformers.text import Texts
 
-__all__ = ["ALL", "Account", "Desk", "Shortcuts"]
+__all__ = ["Account", "Desk"]
 
 CPU_READING = 4096
 """Tokens read at once on a CPU: more do not make it faster, and take memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shortcuts:
-    """What makes the engine fast; each can be switched off, and no answer changes but within the noise of sums."""
-
-    share_prefixes: bool = True
-    """Read once what sequences begin with alike: the context of choices, a haystack, worked examples. A haystack is
-    also kept once, where answers grow in slots."""
-    continuous: bool = True
-    """Give the place of a finished answer to the next one at once."""
-    guided: bool = True
-    """Check drafts, where there are any, instead of writing the same answer token by token."""
-
-
-ALL = Shortcuts()
-"""Every shortcut."""
 
 
 @dataclass(slots=True)
@@ -64,16 +47,16 @@ class Desk:
     """Longest prompt plus answer, in tokens."""
     budget: Budget
     """How large a batch may be."""
-    shortcuts: Shortcuts
-    """Those that are on and that this model can take."""
-    invariant: bool
-    """Whether an answer is the same whatever else is in the batch."""
+    share_prefixes: bool
+    """Whether what sequences begin with alike is read once: the context of choices, a haystack, worked examples."""
+    continuous: bool
+    """Whether the place of a finished answer goes to the next one at once, and drafts are checked in one pass."""
     account: Account
     """What has been spent."""
 
     def groups(self, sequences: Sequence[Sequence[int]]) -> list[list[int]]:
         """Say which sequences are worth a common row, as indices into `sequences`."""
-        most = BRANCHES_AT_MOST if self.shortcuts.share_prefixes else 0
+        most = BRANCHES_AT_MOST if self.share_prefixes else 0
         return group_by_prefix(sequences, most=most, longest=self.model.longest_together)
 
     def reading(self, budget: Budget | None = None) -> Budget:

@@ -32,13 +32,10 @@ class Reading:
     """Keys and values in the order of the rows' tokens; None where they were not kept."""
 
 
-def read(model: LanguageModel, rows: Sequence[Packed], *, pad: int, keep: bool, begun: Any = None) -> Reading:
-    """Read rows together, the shorter ones filled up on the right; keep says whether the cache is wanted.
-
-    begun: the cache of a row that `takes_two_steps`, read before up to its trunk, whose own states then are not given.
-    """
+def read(model: LanguageModel, rows: Sequence[Packed], *, pad: int, keep: bool) -> Reading:
+    """Read rows together, the shorter ones filled up on the right; keep says whether the cache is wanted."""
     if len(rows) == 1 and takes_two_steps(rows[0]):
-        return _in_two_steps(model, rows[0], begun)
+        return _in_two_steps(model, rows[0])
     longest = max(len(row.tokens) for row in rows)
     ids = model.tensor(torch.stack([_filled(row.tokens, longest, pad) for row in rows]))
     cache = model.new_cache() if keep else None
@@ -56,18 +53,17 @@ def takes_two_steps(row: Packed) -> bool:
     return not row.single and row.trunk >= TRUNK_ALONE
 
 
-def _in_two_steps(model: LanguageModel, row: Packed, begun: Any) -> Reading:
+def _in_two_steps(model: LanguageModel, row: Packed) -> Reading:
     """Read what the row's sequences share first, causally, and then the branches on top of it."""
-    cache, trunk = model.new_cache() if begun is None else begun, row.trunk
-    first = None if begun is not None else model.forward(model.tensor(row.tokens[None, :trunk]), cache=cache)
+    cache, trunk = model.new_cache(), row.trunk
+    first = model.forward(model.tensor(row.tokens[None, :trunk]), cache=cache)
     positions = model.tensor(row.positions[None])
     place = torch.arange(trunk, len(row.tokens), device=model.device)
     visible = _visible(model.tensor(row.ends[None]), place)
     mask = model.attention(visible, positions[:, trunk:], positions)
     ids = model.tensor(row.tokens[None, trunk:])
     rest = model.forward(ids, mask=mask, positions=positions[:, trunk:], cache=cache)
-    before = rest.new_zeros(1, trunk, rest.shape[2]) if first is None else first
-    return Reading(torch.cat([before, rest], dim=1), cache)
+    return Reading(torch.cat([first, rest], dim=1), cache)
 
 
 def _visible(ends: Tensor, queries: Tensor) -> Tensor:

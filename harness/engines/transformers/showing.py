@@ -1,15 +1,14 @@
 """Shows a watch the hidden states behind answers in free text: the answers that were given, or another variant's.
 
 An answer is read again with its prompt, in the pass in which another variant would have it checked as a draft: a model
-compared with itself then sums in the same order, and its divergence is 0. Where a long text is still held when the last
-answer on it ends, that pass begins behind the text. Does not know what the states are for.
+compared with itself then sums in the same order, and its divergence is 0. Does not know what the
+states are for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from harness.engines.transformers.batches import Backoff
 from harness.engines.transformers.continuous import Continuous, Line
@@ -17,7 +16,6 @@ from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.desk import Desk
 from harness.engines.transformers.divergence import Watch
 from harness.engines.transformers.packing import pack
-from harness.engines.transformers.read import takes_two_steps
 from harness.engines.transformers.sessions import sessions
 
 __all__ = ["Showing", "as_draft", "reference"]
@@ -49,19 +47,6 @@ class Showing:
     """By item id, the tokens to be predicted; an answer's own are added as it ends, where the watch wants those."""
     loop: Continuous
     """What reads, and shows the watch what it read."""
-    done: set[frozenset[str]] = field(default_factory=set)
-    """The items of each text that were shown while it was held."""
-
-    def ended(self, answers: Sequence[Answer], beginning: Callable[[int], Any]) -> None:
-        """Show the answers on a text that is still held; `beginning` gives a cache of its first so many tokens."""
-        wanted = self._wanted(self._first(answers))
-        if not wanted:
-            return
-        packed = pack([one.prompt + one.draft for one in wanted])
-        # All prompts go on behind the trunk: it is then that of the row that is held, and none of its states is needed.
-        if takes_two_steps(packed) and packed.trunk < min(len(one.prompt) for one in wanted):
-            self.loop.look([(tuple(wanted), packed)], begun=beginning(packed.trunk))
-            self.done.add(frozenset(one.item_id for one in wanted))
 
     def rest(self, answers: Sequence[Answer]) -> None:
         """Show what was not shown yet."""
@@ -77,8 +62,7 @@ class Showing:
         careful = Backoff(run, _halves, lambda line: line[0][0].item_id, self.desk.account.notes)
         for session in sessions(self.desk, self._wanted(requests), self.desk.budget):
             for batch in session.batches:
-                if not (len(batch) == 1 and frozenset(one.item_id for one in batch[0][0]) in self.done):
-                    list(careful(batch))
+                list(careful(batch))
 
     def _first(self, answers: Sequence[Answer]) -> list[Request]:
         """Give the requests of each item's first answer, with that as its reference where there is no other."""

@@ -89,14 +89,6 @@ class Room:
         self.used += 1
         return mine
 
-    def beginning(self, row: int, length: int) -> Any:
-        """Give a cache of its own that holds the first tokens of a row."""
-        cache = self.model.new_cache()
-        with torch.inference_mode():
-            for index, layer in enumerate(self._cache.layers if self._cache is not None else ()):
-                cache.update(layer.keys[row : row + 1, :, :length], layer.values[row : row + 1, :, :length], index)
-        return cache
-
     def drop(self, row: int) -> None:
         """End a row: the last row takes its place."""
         self.used -= 1

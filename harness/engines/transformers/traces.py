@@ -1,14 +1,12 @@
 """A run's traces: the baseline's are written unit by unit beside its head, and read again for each candidate.
 
-A unit's file is written whole and renamed, so that a killed process leaves a whole one or none. Where the disk does not
-hold them, the baseline itself reads its answers again beside each candidate. Knows files and engines. Does not know who
-asks, nor how long the files are kept.
+A unit's file is written whole and renamed, so that a killed process leaves a whole one or none. Knows files and
+engines. Does not know who asks, nor how long the files are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from harness.records import Item, Response, Settings
 from harness.store.divergence import Divergence
 from harness.store.traces import trace_path
 
-__all__ = ["Beside", "Compares", "Records"]
+__all__ = ["Compares", "Records"]
 
 HEAD = "head.safetensors"
 """The file of the baseline's head."""
@@ -33,16 +31,13 @@ HEAD = "head.safetensors"
 class Records:
     """Answers as the baseline and leaves its traces in a folder, the first `tokens` tokens of every answer."""
 
-    aside = 0.0
-    """Seconds that another model took: none."""
-
     def __init__(self, engine: HFEngine, folder: Path, tokens: int, left_out: frozenset[str]) -> None:
         self._engine, self._folder, self._tokens, self._left_out = engine, folder, tokens, left_out
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _save_head(folder / HEAD, engine.head)
 
-    def answer(self, unit: int, items: Sequence[Item], settings: Settings, _: Sequence[Response]) -> Iterator[Response]:
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses to a unit; its traces are on the disk when the last one was taken."""
         recorder = Recorder(self._tokens, self._left_out)
         yield from self._engine.answer(items, settings, watch=recorder)
@@ -62,15 +57,12 @@ class Compares:
     The baseline's answers are drafts for the candidate's.
     """
 
-    aside = 0.0
-    """Seconds that another model took: none."""
-
     def __init__(self, engine: HFEngine, folder: Path, tokens: int) -> None:
         self._engine, self._folder, self._tokens = engine, folder, tokens
         self._baseline, self._why = _load_head(folder / HEAD, engine)
         self._comparer: Comparer | None = None
 
-    def answer(self, unit: int, items: Sequence[Item], settings: Settings, _: Sequence[Response]) -> Iterator[Response]:
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses to a unit."""
         self._comparer = None
         if self._baseline is not None:
@@ -82,40 +74,6 @@ class Compares:
         """Give what was measured in the last unit, by item id, and why nothing was."""
         found = self._comparer.found if self._comparer is not None else {}
         return tuple(found[name] for name in sorted(found)), self._why
-
-
-class Beside:
-    """Answers as a candidate and measures how far it is from the baseline, which reads its own answers again first.
-
-    Both models are in memory, and nothing is written. The baseline's answers are drafts for the candidate's.
-    """
-
-    def __init__(self, engine: HFEngine, baseline: HFEngine, tokens: int, left_out: frozenset[str]) -> None:
-        self._engine, self._baseline, self._tokens, self._left_out = engine, baseline, tokens, left_out
-        self._found: tuple[Divergence, ...] = ()
-        self.aside = 0.0
-        """Seconds that the baseline took in all, which are not the candidate's."""
-        known, own = baseline.head.vocabulary, engine.head.vocabulary
-        self._why = "" if known == own else _other_vocabulary(known, own)
-        engine.desk.account.notes.append("the baseline lay beside this variant: the peak memory is that of both")
-
-    def answer(
-        self, unit: int, items: Sequence[Item], settings: Settings, answers: Sequence[Response]
-    ) -> Iterator[Response]:
-        """Yield the responses to a unit; `answers` are the baseline's."""
-        del unit
-        began = time.perf_counter()
-        recorder = Recorder(self._tokens, self._left_out)
-        if not self._why:
-            self._baseline.read_again(items, answers, recorder)
-        self.aside += time.perf_counter() - began
-        comparer = Comparer(recorder.traces, self._baseline.head, self._engine.head, self._tokens)
-        yield from self._engine.answer(items, settings, watch=comparer)
-        self._found = tuple(comparer.found[name] for name in sorted(comparer.found))
-
-    def found(self) -> tuple[tuple[Divergence, ...], str]:
-        """Give what was measured in the last unit, by item id, and why nothing was."""
-        return self._found, self._why
 
 
 def _other_vocabulary(baseline: int, candidate: int) -> str:
