@@ -43,33 +43,33 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def engine(model: Any, tokenizer: Any) -> HFEngine:
-    """Give an engine on the CPU."""
+    """Return an engine on the CPU."""
     return HFEngine(model, tokenizer, NO_PROOF, device="cpu")
 
 
 def ways(baseline: Any, candidate: Any, tokenizer: Any, items: Sequence[Item]) -> dict[str, Callable[[], Any]]:
-    """Give the ways in which a candidate can answer."""
+    """Return the ways in which a candidate can answer."""
     first, recorder = engine(baseline, tokenizer), Recorder()
-    said = {one.item_id: one for one in first.answer(items, GREEDY, watch=recorder)}
+    said = {one.item_id: one for one in first.answer(items, GREEDY, observer=recorder)}
     drafts = {name: one.token_ids for name, one in said.items() if isinstance(one, Generation)}
 
     def alone(given: Any, *, compare: bool) -> dict[str, Any]:
         mine = engine(candidate, tokenizer)
         watch = Comparer(recorder.traces, first.head, mine.head) if compare else None
-        return {one.item_id: one for one in mine.answer(items, GREEDY, drafts=given, watch=watch)}
+        return {one.item_id: one for one in mine.answer(items, GREEDY, drafts=given, observer=watch)}
 
     return {
         "alone": lambda: alone({}, compare=False),
         "drafts": lambda: alone(drafts, compare=False),
         "divergence with drafts": lambda: alone({}, compare=True),
         "baseline with traces": lambda: {
-            one.item_id: one for one in engine(candidate, tokenizer).answer(items, GREEDY, watch=Recorder())
+            one.item_id: one for one in engine(candidate, tokenizer).answer(items, GREEDY, observer=Recorder())
         },
     }
 
 
 def agreement(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Give the share of a candidate's tokens that come before it parts from the baseline."""
+    """Return the share of a candidate's tokens that come before it parts from the baseline."""
     same = total = 0
     for name, mine in one.items():
         pairs = list(zip(mine.token_ids, other[name].token_ids, strict=False))

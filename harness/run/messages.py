@@ -48,12 +48,12 @@ class Traces:
     """What a worker does with the baseline's traces."""
 
     folder: str
-    """Where they lie."""
+    """Where they are stored."""
     tokens: int
     """First tokens of each answer that are traced."""
     writes: bool
     """Whether it writes them, as the baseline, or compares itself with them."""
-    left_out: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
     """Items that leave no trace."""
 
 

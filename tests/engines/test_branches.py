@@ -11,7 +11,7 @@ from lazily import lazy
 from harness.records import Generation, Settings
 
 torch = lazy("torch")
-hf_branches = lazy("harness.engines.transformers.branches")
+hf_branches = lazy("harness.engines.transformers.cache")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,7 +27,7 @@ WORDS = "The quick brown fox jumps over the lazy dog and runs on to the river. "
 
 
 def items(texts: int = 3, questions: int = 4) -> list[Any]:
-    """Texts with questions, some texts with fewer, answers of unlike lengths, and a question on no text."""
+    """TextCodec with questions, some texts with fewer, answers of unlike lengths, and a question on no text."""
     made = [tiny.item("alone", "La capitale est", max_tokens=9)]
     for text in range(texts):
         for number in range(questions - text % 2):
@@ -43,12 +43,14 @@ def by_key(answers: Any) -> dict[tuple[str, int], Generation]:
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """Texts count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
+    """TextCodec count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
     seen: list[tuple[int, ...]] = []
-    step = hf_branches.Branches.step
-    monkeypatch.setattr("harness.engines.transformers.sessions.TEXT_AT_LEAST", 64)
+    step = hf_branches.PrefixTreeCache.step
+    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
     monkeypatch.setattr(
-        hf_branches.Branches, "step", lambda self, *args: seen.append((hidden := step(self, *args)).shape[:2]) or hidden
+        hf_branches.PrefixTreeCache,
+        "step",
+        lambda self, *args: seen.append((hidden := step(self, *args)).shape[:2]) or hidden,
     )
     return seen
 
@@ -102,10 +104,10 @@ def test_samples_on_a_text_are_those_of_rows_of_their_own(sizes):
 def test_a_text_is_held_once(sizes, monkeypatch):
     """The cache of four questions on a text has one row, where slots take four."""
     rooms: list[int] = []
-    took = hf_branches.Branches.take
+    took = hf_branches.PrefixTreeCache.copy_prompt
     monkeypatch.setattr(
-        hf_branches.Branches,
-        "take",
+        hf_branches.PrefixTreeCache,
+        "copy_prompt",
         lambda self, *args: took(self, *args) + 0 * len(rooms.append(self._cache.layers[0].keys.shape[0]) or []),
     )
     list(engine("llama").answer(items(1)[1:], GREEDY))
@@ -124,7 +126,7 @@ def test_memory_that_does_not_suffice_halves_the_texts(sizes):
     """A pass that is too large is tried again smaller, and no answer is lost or given twice."""
     plain = by_key(engine("llama", optimizations=False).answer(items(), GREEDY))
     mine = engine("llama")
-    model = mine.desk.model
+    model = mine.context.model
     forward = model.forward
 
     def tight(ids: torch.Tensor, **rest: Any) -> torch.Tensor:

@@ -39,7 +39,7 @@ def worse(family: str, noise: float, dtype: str = "float32") -> Any:
 def recorded(model: Any, items: list[Any], **options: Any) -> measuring.Recorder:
     """A baseline's traces."""
     recorder = measuring.Recorder()
-    list(engine(model, **options).answer(items, GREEDY, watch=recorder))
+    list(engine(model, **options).answer(items, GREEDY, observer=recorder))
     return recorder
 
 
@@ -49,7 +49,7 @@ def compared(
     """A candidate measured against traces."""
     mine = engine(candidate, **options)
     comparer = measuring.Comparer(recorder.traces, engine(baseline).head, mine.head)
-    list(mine.answer(items, GREEDY, watch=comparer))
+    list(mine.answer(items, GREEDY, observer=comparer))
     return comparer
 
 
@@ -76,7 +76,7 @@ def test_kl_is_that_of_float64(noise, heads):
     two = one if heads.startswith("one") else a_head(weight_two, cap)
     comparer = measuring.Comparer({"t/1": measuring.Trace("t/1", tuple(range(40)), hidden)}, one, two)
     assert (comparer.baseline is comparer.candidate) is (heads != "other")
-    comparer.see("t/1", range(40), other)
+    comparer.observe("t/1", range(40), other)
     found = comparer.found["t/1"]
     p, q = ((h.double() @ w.double().T) for h, w in ((hidden, weight), (other, weight_two)))
     p, q = ((logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1) for logits in (p, q))
@@ -139,7 +139,7 @@ def test_divergence_is_that_of_whole_forward_passes(family):
     assert max(max(one.kl) for one in found.values()) > 1e-3
     for item in items:
         tokens = list(recorder.traces[item.id].tokens)
-        prompt = engine(baseline).desk.texts.prompt(item.prompt)
+        prompt = engine(baseline).context.texts.prompt(item.prompt)
         with torch.inference_mode():
             rows = [model(torch.tensor([prompt + tokens])).logits[0].double() for model in (baseline, candidate)]
         p, q = (each[len(prompt) - 1 : len(prompt) - 1 + len(tokens)].log_softmax(-1) for each in rows)
@@ -165,7 +165,7 @@ def test_every_path_measures_the_same(options):
     watched = {
         one.item_id: one
         for one in engine(candidate).answer(
-            items, GREEDY, watch=measuring.Comparer(recorder.traces, engine(baseline).head, engine(candidate).head)
+            items, GREEDY, observer=measuring.Comparer(recorder.traces, engine(baseline).head, engine(candidate).head)
         )
     }
     for one in engine(candidate).answer(items, GREEDY):
@@ -263,10 +263,10 @@ def test_a_head_that_cannot_be_written_down_is_a_reason(family, tmp_path, monkey
     monkeypatch.setitem(tiny.FAMILIES, "granite", {**tiny.SIZES, "logits_scaling": 4.0})
     items = tiny.text_items()
     baseline, candidate = engine(tiny.model(family)), engine(worse(family, 0.05))
-    list(hf_traces.Records(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY))
-    meter = hf_traces.Compares(candidate, tmp_path, 64)
+    list(hf_traces.TraceWriter(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY))
+    meter = hf_traces.TraceComparer(candidate, tmp_path, 64)
     list(meter.answer(0, items, GREEDY))
-    found, why = meter.found()
+    found, why = meter.measured()
     if family == "llama":
         assert (len(found), why) == (len(items), "")
         assert max(max(one.kl) for one in found) > 1e-3
@@ -277,10 +277,10 @@ def test_a_head_that_cannot_be_written_down_is_a_reason(family, tmp_path, monkey
 def test_other_vocabularies_are_a_reason(tmp_path):
     """Two models that know a different number of tokens have no divergence, and both numbers are given."""
     items, small = tiny.text_items()[:2], copy.deepcopy(tiny.model("llama"))
-    list(hf_traces.Records(engine(), tmp_path, 64, frozenset()).answer(0, items, GREEDY))
+    list(hf_traces.TraceWriter(engine(), tmp_path, 64, frozenset()).answer(0, items, GREEDY))
     small.resize_token_embeddings(small.config.vocab_size + 8)
-    meter = hf_traces.Compares(engine(small), tmp_path, 64)
+    meter = hf_traces.TraceComparer(engine(small), tmp_path, 64)
     list(meter.answer(0, items, GREEDY))
-    found, why = meter.found()
+    found, why = meter.measured()
     known = tiny.model("llama").config.vocab_size
     assert (found, why) == ((), f"the baseline knows {known} tokens, this variant {known + 8}")

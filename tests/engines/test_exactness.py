@@ -13,7 +13,7 @@ from lazily import lazy
 from harness.records import ChoiceLogprobs, Generation, Item, Settings
 
 torch = lazy("torch")
-hf_slots = lazy("harness.engines.transformers.slots")
+hf_slots = lazy("harness.engines.transformers.cache")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,8 +159,8 @@ def test_choices_after_a_chat_template_weigh_what_lm_eval_says(family):
 def test_every_optimization_really_runs_if_the_model_allows_it(family, monkeypatch):
     """Sharing reads fewer tokens, slots are used, right drafts save steps; models of another kind use none of them."""
     steps: list[int] = []
-    step = hf_slots.Slots.step
-    monkeypatch.setattr(hf_slots.Slots, "step", lambda self, *args: steps.append(1) or step(self, *args))
+    step = hf_slots.SlotCache.step
+    monkeypatch.setattr(hf_slots.SlotCache, "step", lambda self, *args: steps.append(1) or step(self, *args))
     items = tiny.text_items() + tiny.choice_items()
     read: dict[str, int] = {}
     taken: dict[str, int] = {}

@@ -97,7 +97,7 @@ def test_a_cache_that_is_not_plain_is_noticed(family, state, shares):
     model = probe.probed(tiny.model(family), "cpu")
     assert (model.path.state, model.path.trees) == (state, shares)
     mine = engine(family)
-    assert mine.desk.share_prefixes is mine.desk.continuous is shares
+    assert mine.context.share_prefixes is mine.context.continuous is shares
     assert bool(mine.usage().notes) is not shares
 
 
@@ -114,8 +114,8 @@ def test_a_model_that_heeds_no_mask_gets_one_sequence_a_row():
     forward.__signature__ = __import__("inspect").signature(listening)
     deaf.model.forward = forward
     mine = engine(deaf)
-    assert not mine.desk.share_prefixes
-    assert not mine.desk.continuous
+    assert not mine.context.share_prefixes
+    assert not mine.context.continuous
     assert "failed the trial" in mine.usage().notes[0]
     assert by_id(mine.answer(tiny.text_items(), GREEDY)) == by_id(
         engine(optimizations=False).answer(tiny.text_items(), GREEDY)
@@ -160,7 +160,7 @@ def test_what_is_shared_is_read_once():
 
 def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
     """Trunks beyond the threshold are read in a pass of their own, and the answers stay the same."""
-    monkeypatch.setattr("harness.engines.transformers.read.TRUNK_ALONE", 64)
+    monkeypatch.setattr("harness.engines.transformers.prefill.PREFIX_ALONE", 64)
     for family in ("llama", "gemma2", "mistral"):
         items = [tiny.item(f"n{n}", prompt_of(150) + f" {n}?", max_tokens=12) for n in range(3)]
         items += [tiny.item(f"c{n}", prompt_of(140) + f" {n}?", choices=tiny.CHOICES) for n in range(3)]
@@ -187,7 +187,7 @@ def test_a_method_whose_batches_matter_keeps_its_batches_to_the_end(monkeypatch)
     """No slot is filled again, so the batches of LLM.int8 depend on the unit alone; its answers are still right."""
     monkeypatch.setattr("harness.engines.transformers.continuous.Continuous.__call__", None)
     mine = engine(method="bnb-int8")
-    assert (mine.desk.share_prefixes, mine.desk.continuous) == (True, False)
+    assert (mine.context.share_prefixes, mine.context.continuous) == (True, False)
     answers = by_id(mine.answer(tiny.text_items() + tiny.choice_items(), GREEDY))
     for key, answer in by_id(
         engine(optimizations=False).answer(tiny.text_items() + tiny.choice_items(), GREEDY)
@@ -207,7 +207,7 @@ def test_out_of_memory_halves_and_goes_on(options):
     items = tiny.text_items() + tiny.choice_items()
     expected = by_id(engine(**options).answer(items, GREEDY))
     mine = engine(**options)
-    model = mine.desk.model
+    model = mine.context.model
     forward = model.forward
 
     def tight(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
@@ -234,7 +234,7 @@ def test_one_item_that_does_not_fit_is_named(items):
     def none(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    mine.desk.model.forward = none
+    mine.context.model.forward = none
     with pytest.raises(RunError, match=r"t/\w+: out of memory with this item alone"):
         list(mine.answer(items(), GREEDY))
 
@@ -316,7 +316,7 @@ def test_log_probabilities_of_a_16_bit_model_are_not_rounded():
     for answer in mine.answer(items, GREEDY):
         one = next(one for one in items if one.id == answer.item_id)
         for choice, logprob in zip(one.choices, answer.logprobs, strict=True):
-            begin, rest = mine.desk.texts.pairs(one.prompt, [choice], one.id)[0]
+            begin, rest = mine.context.texts.pairs(one.prompt, [choice], one.id)[0]
             with torch.inference_mode():
                 hidden = model.model(torch.tensor([begin + rest[:-1]])).last_hidden_state[0, -len(rest) :]
                 logits = hidden.double() @ model.lm_head.weight.double().T

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from harness.engines.protocol import Usage
-from harness.engines.transformers.ask_choices import ChoiceQuestions
-from harness.engines.transformers.ask_texts import TextQuestions
 from harness.engines.transformers.batches import Budget
-from harness.engines.transformers.desk import Account, Desk
-from harness.engines.transformers.divergence import Watch
+from harness.engines.transformers.divergence import HiddenStateObserver
+from harness.engines.transformers.generate import TextGeneration
 from harness.engines.transformers.head import Head
+from harness.engines.transformers.loglikelihood import ChoiceScoring
 from harness.engines.transformers.model import context_limit
 from harness.engines.transformers.probe import probed
-from harness.engines.transformers.text import Texts
+from harness.engines.transformers.scheduler import EngineContext, UsageCounter
+from harness.engines.transformers.text import TextCodec
 from harness.models.backends import batch_invariant
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
@@ -62,14 +62,14 @@ class HFEngine:
             notes.append(f"positions change from token {together} on: longer items are answered one by one")
         rows = max_batch if path.batched else 1
         self._proof = proof
-        self._desk = Desk(
+        self._context = EngineContext(
             model=language_model,
-            texts=Texts(tokenizer, end_token_ids(model)),
+            texts=TextCodec(tokenizer, end_token_ids(model)),
             limit=limit,
             budget=Budget(batch_tokens, rows, equal=not path.padded, together=together),
             share_prefixes=optimizations and path.trees,
             continuous=optimizations and invariant and path.trees,
-            account=Account(notes=notes),
+            usage=UsageCounter(notes=notes),
         )
 
     @property
@@ -80,15 +80,15 @@ class HFEngine:
     @property
     def context_limit(self) -> int:
         """Longest prompt plus answer, in tokens."""
-        return self._desk.limit
+        return self._context.limit
 
     def proof(self) -> Proof:
-        """Say what is loaded."""
+        """Return what is loaded."""
         return self._proof
 
     def usage(self) -> Usage:
-        """Say what has been spent so far."""
-        account = self._desk.account
+        """Return what has been spent so far."""
+        account = self._context.usage
         notes = tuple(dict.fromkeys(account.notes))
         return Usage(account.prompt_tokens, account.output_tokens, self._peak_bytes(), notes)
 
@@ -97,34 +97,34 @@ class HFEngine:
         items: Sequence[Item],
         settings: Settings,
         drafts: Mapping[str, Sequence[int]] | None = None,
-        watch: Watch | None = None,
+        observer: HiddenStateObserver | None = None,
     ) -> Iterator[Response]:
         """Yield the responses to one work unit: choices first, then free text.
 
         `drafts` may give, by item id, the tokens that another variant answered: where this one answers the same,
-        that is found in one pass, and no answer changes. `watch` is shown the hidden states behind the answers, to
+        that is found in one pass, and no answer changes. `observer` is shown the hidden states behind the answers, to
         keep them or to compare them. An item that does not fit the context is `Unanswered`, never cut. Raises
         NonFinite with the item's id where logits are NaN or infinite, RunError where one item alone does not fit
         memory.
         """
         choices = [item for item in items if item.kind == "choice"]
-        yield from ChoiceQuestions(self._desk).answer(choices, watch)
+        yield from ChoiceScoring(self._context).answer(choices, observer)
         texts = [item for item in items if item.kind == "generate"]
-        yield from TextQuestions(self._desk, settings).answer(texts, drafts or {}, watch)
+        yield from TextGeneration(self._context, settings).answer(texts, drafts or {}, observer)
 
     @property
-    def desk(self) -> Desk:
+    def context(self) -> EngineContext:
         """What questions are asked at, for those who ask in tokens and not in items."""
-        return self._desk
+        return self._context
 
     @property
     def head(self) -> Head:
         """The output head: what a divergence is measured with."""
-        return self._desk.model.head
+        return self._context.model.head
 
     def _peak_bytes(self) -> int:
-        """Give the largest memory seen: the GPU allocator's high water, else the resident set."""
-        if self._desk.model.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self._desk.model.device))
+        """Return the largest memory seen: the GPU allocator's high water, else the resident set."""
+        if self._context.model.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._context.model.device))
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return kilobytes if sys.platform == "darwin" else kilobytes * 1024

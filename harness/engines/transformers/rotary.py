@@ -24,7 +24,7 @@ Embed = Callable[[int], Tensor]
 
 
 def length_switch(model: Any) -> int:
-    """Give the longest sequence, in tokens, in which the first positions are what they are in a short one.
+    """Return the longest sequence, in tokens, in which the first positions are what they are in a short one.
 
     FARTHEST where that is so at any length. Costs some dozens of calls of each rotary embedding, and none of the model.
     """

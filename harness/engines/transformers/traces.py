@@ -1,4 +1,4 @@
-"""A run's traces: the baseline's are written unit by unit beside its head, and read again for each candidate.
+"""A run's traces: the baseline writes them unit by unit next to its head, and each candidate is compared with them.
 
 A unit's file is written whole and renamed, so that a killed process leaves a whole one or none. Knows files and
 engines. Does not know who asks, nor how long the files are kept.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,36 +23,48 @@ from harness.records import Item, Response, Settings
 from harness.store.divergence import Divergence
 from harness.store.traces import trace_path
 
-__all__ = ["Compares", "Records"]
+__all__ = ["DivergenceMeter", "TraceComparer", "TraceWriter"]
 
 HEAD = "head.safetensors"
 """The file of the baseline's head."""
 
 
-class Records:
-    """Answers as the baseline and leaves its traces in a folder, the first `tokens` tokens of every answer."""
+class DivergenceMeter(Protocol):
+    """Answers work units with an engine and takes part in measuring divergence."""
 
-    def __init__(self, engine: HFEngine, folder: Path, tokens: int, left_out: frozenset[str]) -> None:
-        self._engine, self._folder, self._tokens, self._left_out = engine, folder, tokens, left_out
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to a unit."""
+        ...
+
+    def measured(self) -> tuple[tuple[Divergence, ...], str] | None:
+        """Return what was measured in the last unit, and why nothing was; None from a baseline."""
+        ...
+
+
+class TraceWriter:
+    """Answers as the baseline and leaves its traces in a folder: the first `tokens` tokens of every answer."""
+
+    def __init__(self, engine: HFEngine, folder: Path, tokens: int, excluded: frozenset[str]) -> None:
+        self._engine, self._folder, self._tokens, self._excluded = engine, folder, tokens, excluded
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _save_head(folder / HEAD, engine.head)
 
     def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
-        """Yield the responses to a unit; its traces are on the disk when the last one was taken."""
-        recorder = Recorder(self._tokens, self._left_out)
-        yield from self._engine.answer(items, settings, watch=recorder)
+        """Yield the responses to a unit; its traces are on the disk after the last one."""
+        recorder = Recorder(self._tokens, self._excluded)
+        yield from self._engine.answer(items, settings, observer=recorder)
         path = trace_path(self._folder, unit)
-        half = path.with_suffix(".part")
+        part = path.with_suffix(".part")
         with _explained(path):
-            save_traces(half, list(recorder.traces.values()))
-            half.replace(path)
+            save_traces(part, list(recorder.traces.values()))
+            part.replace(path)
 
-    def found(self) -> None:
-        """Give nothing: a baseline is compared with nobody."""
+    def measured(self) -> None:
+        """Return None: a baseline is not compared with anything."""
 
 
-class Compares:
+class TraceComparer:
     """Answers as a candidate and measures how far it is from the baseline's traces.
 
     The baseline's answers are drafts for the candidate's.
@@ -68,10 +81,10 @@ class Compares:
         if self._baseline is not None:
             traces = load_traces(trace_path(self._folder, unit))
             self._comparer = Comparer(traces, self._baseline, self._engine.head, self._tokens)
-        yield from self._engine.answer(items, settings, watch=self._comparer)
+        yield from self._engine.answer(items, settings, observer=self._comparer)
 
-    def found(self) -> tuple[tuple[Divergence, ...], str]:
-        """Give what was measured in the last unit, by item id, and why nothing was."""
+    def measured(self) -> tuple[tuple[Divergence, ...], str]:
+        """Return what was measured in the last unit, by item id, and why nothing was."""
         found = self._comparer.found if self._comparer is not None else {}
         return tuple(found[name] for name in sorted(found)), self._why
 
@@ -81,16 +94,16 @@ def _other_vocabulary(baseline: int, candidate: int) -> str:
 
 
 def _save_head(path: Path, head: Head) -> None:
-    """Write a head, or that it cannot be read; one that lies there already is kept if it is the same."""
+    """Write a head, or that it cannot be read; an equal one that is there already is kept."""
     described = {"digest": head.digest(), "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
     weights = head.weights()
     if weights is None:
         described["digest"] = ""
     elif path.is_file() and _described(path) == described:
         return
-    half = path.with_suffix(".part")
-    save_file(weights or {"none": torch.zeros(1)}, half, metadata=described)
-    half.replace(path)
+    part = path.with_suffix(".part")
+    save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
+    part.replace(path)
 
 
 def _described(path: Path) -> dict[str, str]:
@@ -99,7 +112,7 @@ def _described(path: Path) -> dict[str, str]:
 
 
 def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
-    """Give the baseline's head: the engine's own where they are the same; or why there is none."""
+    """Return the baseline's head: the engine's own if they are the same; or why there is none."""
     own = engine.head
     with _explained(path):
         described = _described(path)
@@ -112,7 +125,7 @@ def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     softcap = None if described["softcap"] == "None" else float(described["softcap"])
-    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.desk.model.device), ""
+    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.context.model.device), ""
 
 
 @contextlib.contextmanager

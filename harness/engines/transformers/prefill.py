@@ -1,4 +1,4 @@
-"""Reading prompts: rows of packed sequences through the model, and what later steps need of them.
+"""PrefillResult prompts: rows of packed sequences through the model, and what later steps need of them.
 
 Knows the layout of packed rows and the model's forward pass. Does not know what the sequences mean.
 """
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.packing import Packed
+from harness.engines.transformers.packing import PackedTree
 
-__all__ = ["Reading", "read", "takes_two_steps"]
+__all__ = ["PrefillResult", "prefill", "reads_prefix_first"]
 
-TRUNK_ALONE = 1024
+PREFIX_ALONE = 1024
 """Tokens: a beginning of at least this length, shared by a whole row, is read before the branches, without a mask.
 Shorter ones go in the same pass as their branches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class PrefillResult:
     """What a model made of some rows."""
 
     hidden: Tensor
@@ -32,42 +32,42 @@ class Reading:
     """Keys and values in the order of the rows' tokens; None where they were not kept."""
 
 
-def read(model: LanguageModel, rows: Sequence[Packed], *, pad: int, keep: bool) -> Reading:
+def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> PrefillResult:
     """Read rows together, the shorter ones filled up on the right; keep says whether the cache is wanted."""
-    if len(rows) == 1 and takes_two_steps(rows[0]):
-        return _in_two_steps(model, rows[0])
+    if len(rows) == 1 and reads_prefix_first(rows[0]):
+        return _prefix_first(model, rows[0])
     longest = max(len(row.tokens) for row in rows)
     ids = model.tensor(torch.stack([_filled(row.tokens, longest, pad) for row in rows]))
     cache = model.new_cache() if keep else None
     if all(row.single for row in rows):
-        return Reading(model.forward(ids, cache=cache), cache)
+        return PrefillResult(model.forward(ids, cache=cache), cache)
     positions = model.tensor(torch.stack([_filled(row.positions, longest, 0) for row in rows]))
     ends = model.tensor(torch.stack([_filled(row.ends, longest, 0) for row in rows]))
     place = torch.arange(longest, device=model.device)
     mask = model.attention(_visible(ends, place), positions, positions)
-    return Reading(model.forward(ids, mask=mask, positions=positions, cache=cache), cache)
+    return PrefillResult(model.forward(ids, mask=mask, positions=positions, cache=cache), cache)
 
 
-def takes_two_steps(row: Packed) -> bool:
+def reads_prefix_first(row: PackedTree) -> bool:
     """Whether a row is read alone, what its sequences share before the rest."""
-    return not row.single and row.trunk >= TRUNK_ALONE
+    return not row.single and row.shared_prefix >= PREFIX_ALONE
 
 
-def _in_two_steps(model: LanguageModel, row: Packed) -> Reading:
+def _prefix_first(model: LanguageModel, row: PackedTree) -> PrefillResult:
     """Read what the row's sequences share first, causally, and then the branches on top of it."""
-    cache, trunk = model.new_cache(), row.trunk
-    first = model.forward(model.tensor(row.tokens[None, :trunk]), cache=cache)
+    cache, prefix = model.new_cache(), row.shared_prefix
+    first = model.forward(model.tensor(row.tokens[None, :prefix]), cache=cache)
     positions = model.tensor(row.positions[None])
-    place = torch.arange(trunk, len(row.tokens), device=model.device)
+    place = torch.arange(prefix, len(row.tokens), device=model.device)
     visible = _visible(model.tensor(row.ends[None]), place)
-    mask = model.attention(visible, positions[:, trunk:], positions)
-    ids = model.tensor(row.tokens[None, trunk:])
-    rest = model.forward(ids, mask=mask, positions=positions[:, trunk:], cache=cache)
-    return Reading(torch.cat([first, rest], dim=1), cache)
+    mask = model.attention(visible, positions[:, prefix:], positions)
+    ids = model.tensor(row.tokens[None, prefix:])
+    rest = model.forward(ids, mask=mask, positions=positions[:, prefix:], cache=cache)
+    return PrefillResult(torch.cat([first, rest], dim=1), cache)
 
 
 def _visible(ends: Tensor, queries: Tensor) -> Tensor:
-    """Give which keys each query sees, [rows, 1, queries, keys]: see `packing`.
+    """Return which keys each query sees, [rows, 1, queries, keys]: see `packing`.
 
     What fills a row has end 0 and sees only itself.
     """
