@@ -44,8 +44,8 @@ def test_every_token_sees_its_own_sequence_and_nothing_else(seed):
                 assert visible == path[: depth + 1].tolist()
 
 
-def test_the_trunk_is_what_comes_before_the_first_branch():
-    """Two sequences that share three tokens have a trunk of three; one sequence is all trunk."""
+def test_the_shared_prefix_is_what_comes_before_the_first_branch():
+    """Two sequences that share three tokens have a prefix of three; one sequence is all prefix."""
     assert hf_packing.pack([[1, 2, 3, 4, 5], [1, 2, 3, 6]]).shared_prefix == 3
     assert not hf_packing.pack([[1, 2, 3, 4, 5], [1, 2, 3, 6]]).single
     assert hf_packing.pack([[1, 2, 3]]).shared_prefix == 3
@@ -91,11 +91,11 @@ def test_rows_of_one_length_where_padding_is_forbidden():
     assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 3]]
 
 
-def test_a_long_trunk_is_read_alone():
-    """A tree with a trunk of 1024 tokens or more gets its own batch; sequences are kept from trees."""
-    trunk = list(range(1100))
+def test_a_long_shared_prefix_is_read_alone():
+    """A tree with a prefix of 1024 tokens or more gets its own batch; sequences are kept from trees."""
+    prefix = list(range(1100))
     rows = [
-        hf_packing.pack([[*trunk, 1], [*trunk, 2]]),
+        hf_packing.pack([[*prefix, 1], [*prefix, 2]]),
         hf_packing.pack([[1, 2, 3, 4]]),
         hf_packing.pack([[1, 2, 3], [1, 2, 4]]),
         hf_packing.pack([[5, 6]]),
@@ -135,7 +135,8 @@ def test_an_item_that_does_not_fit_alone_is_named():
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():
-    """A plain RuntimeError goes through."""
+    """A plain RuntimeError is not one; a library without room for its workspace is."""
+    assert hf_batches.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not hf_batches.out_of_memory(RuntimeError("shape mismatch"))
     assert not hf_batches.out_of_memory(ValueError("out of memory"))
     retry: hf_batches.OomRetry[int, int] = hf_batches.OomRetry(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import engine_models as tiny
 import pytest
 from lazily import lazy
 
-from harness.errors import NonFinite, RunError
+from harness.errors import ModelError, NonFinite, RunError
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 
 torch = lazy("torch")
@@ -111,7 +112,7 @@ def test_a_model_that_heeds_no_mask_gets_one_sequence_a_row():
             attention_mask = None
         return listening(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **rest)
 
-    forward.__signature__ = __import__("inspect").signature(listening)
+    forward.__signature__ = inspect.signature(listening)
     deaf.model.forward = forward
     mine = engine(deaf)
     assert not mine.context.share_prefixes
@@ -159,7 +160,7 @@ def test_what_is_shared_is_read_once():
 
 
 def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
-    """Trunks beyond the threshold are read in a pass of their own, and the answers stay the same."""
+    """Prefixes beyond the threshold are read in a pass of their own, and the answers stay the same."""
     monkeypatch.setattr("harness.engines.transformers.prefill.PREFIX_ALONE", 64)
     for family in ("llama", "gemma2", "mistral"):
         items = [tiny.item(f"n{n}", prompt_of(150) + f" {n}?", max_tokens=12) for n in range(3)]
@@ -237,6 +238,22 @@ def test_one_item_that_does_not_fit_is_named(items):
     mine.context.model.forward = none
     with pytest.raises(RunError, match=r"t/\w+: out of memory with this item alone"):
         list(mine.answer(items(), GREEDY))
+
+
+def test_a_full_device_is_a_reason_and_not_a_slower_way():
+    """Memory that does not suffice for the trial of the fastest way stops the variant instead of slowing it down."""
+    model = copy.deepcopy(tiny.model("llama"))
+    listening = model.model.forward
+
+    def forward(*args: Any, attention_mask: Any = None, **rest: Any) -> Any:
+        if attention_mask is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return listening(*args, attention_mask=attention_mask, **rest)
+
+    forward.__signature__ = inspect.signature(listening)
+    model.model.forward = forward
+    with pytest.raises(ModelError, match=r"out of memory with a few tokens.* use a device with more"):
+        engine(model)
 
 
 # -- broken models

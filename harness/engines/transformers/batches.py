@@ -23,6 +23,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+OUT_OF_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+    "cudnn_status_alloc_failed",
+)
+"""Parts of the messages of allocators, and of libraries that cannot get their workspace on a full device."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How large a batch may be."""
@@ -77,8 +87,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text.lower())
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY)
 
 
 def too_large(name: str) -> RunError:
@@ -103,7 +112,7 @@ class OomRetry(Generic[T, R]):
     run: Callable[[list[T]], list[R]]
     """What answers one batch."""
     split: Callable[[T], list[T]]
-    """Divides one request of a batch into smaller ones; gives fewer than two where it cannot be divided."""
+    """Divides one request of a batch into smaller ones; return fewer than two if it cannot be divided."""
     name: Callable[[T], str]
     """How a person calls a request: for the message when it does not fit alone."""
     notes: list[str] = field(default_factory=list)
@@ -112,7 +121,7 @@ class OomRetry(Generic[T, R]):
     """Rows that fit after the last failure: later batches are not larger. None before any failure."""
 
     def __call__(self, batch: list[T]) -> Iterator[R]:
-        """Answer a batch, in one go or in parts. Raises RunError where one request alone is too large."""
+        """Answer a batch, in one go or in parts. Raises RunError if one request alone is too large."""
         waiting = [batch]
         while waiting:
             part = waiting.pop()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engines.transformers.batches import out_of_memory
 from harness.engines.transformers.cache import SlotCache
 from harness.engines.transformers.decode import Batch
 from harness.engines.transformers.model import LanguageModel, Path
@@ -132,10 +133,15 @@ class _Trial:
             )
 
     def agrees(self, *, slots: bool) -> bool:
-        """Whether the model's path gives what reading alone gives, at every step."""
+        """Whether the path gives what reading alone gives, at every step. Raises ModelError for lack of memory."""
         try:
             return all(_apart(got, wanted) <= self.tolerance for got, wanted in self._compared(slots=slots))
-        except FOREIGN:  # a model that cannot take such a mask or cache says so in ways of its own
+        except FOREIGN as error:  # what models raise that cannot take such a mask or cache differs
+            if out_of_memory(error):
+                raise ModelError(
+                    "out of memory with a few tokens: the model fills its device; free some memory, or use a device "
+                    "with more"
+                ) from error
             return False
 
     def _compared(self, *, slots: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
