@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from harness.records import Item
 from harness.report import evidence
-from harness.store.divergence import Divergence, summarise
+from harness.stats.divergence import summarise
+from harness.store.divergence import Divergence
 
 __all__ = ["rows"]
 

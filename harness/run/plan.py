@@ -21,8 +21,8 @@ from harness.run.planning import Power, check_power, power_table
 from harness.run.planning_events import check_events
 from harness.run.tracing import plan_tracing
 from harness.store import privacy
+from harness.store.divergence import TracePlan
 from harness.store.rundir import RunDir
-from harness.store.traces import Tracing
 from harness.store.units import Unit, plan_units
 from harness.suite.items import template_notes
 from harness.suite.scorer import load_items
@@ -48,7 +48,7 @@ class Plan:
     """Variant to the reason why it cannot run."""
     device: str
     """Resolved."""
-    tracing: Tracing
+    tracing: TracePlan
     """What is kept of the baseline to measure divergence."""
     allow_code: bool = False
     """Whether what models write may be run: never the config's to say, see `slices_code`."""

@@ -29,11 +29,11 @@ from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, 
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker_process import Asker, started
-from harness.store.files import AnswerFiles
-from harness.store.privacy import Keeper
+from harness.store.divergence import RunTraces, traces_folder
+from harness.store.files import atomic_write
+from harness.store.privacy import TextPolicy
 from harness.store.record import CONTROL, read_run
-from harness.store.rundir import RunDir, Shard, atomic_write
-from harness.store.traces import RunTraces, traces_folder
+from harness.store.rundir import AnswerFiles, RunDir, Shard
 from harness.store.units import Unit
 from harness.store.whole import missing_shards, write_manifest
 from harness.suite import code as slices_code
@@ -74,12 +74,12 @@ def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
 def _opened(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> Iterator[_Run]:
     """Hold a shard of the run directory, with the plan written, and the traces' folder while it is needed."""
     with directory.locked(shard):
-        keeper = Keeper(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(keeper.item, plan.items), shard, plan.units)
+        text_policy = TextPolicy(plan.experiment.store_text, directory.erased())
+        directory.begin(plan.record(), map(text_policy.item, plan.items), shard, plan.units)
         baseline = plan.experiment.baseline.name
-        with keeper.traces(traces_folder(directory, baseline, shard)) as folder:
+        with text_policy.traces(traces_folder(directory, baseline, shard)) as folder:
             traces = RunTraces(directory, baseline, shard, plan.tracing, folder)
-            yield _Run(plan, directory, shard, progress, keeper, traces)
+            yield _Run(plan, directory, shard, progress, text_policy, traces)
 
 
 @contextlib.contextmanager
@@ -101,11 +101,11 @@ class _Run:
         directory: RunDir,
         shard: Shard,
         progress: Reporter,
-        keeper: Keeper,
+        text_policy: TextPolicy,
         traces: RunTraces,
     ) -> None:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
-        self.keeper, self.traces = keeper, traces
+        self.text_policy, self.traces = text_policy, traces
         thinking = plan.experiment.sampling.marks
         self.scorer = Scorer(plan.items, allow_code=plan.allow_code, thinking=thinking)
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
@@ -256,7 +256,7 @@ class _Run:
         """Load the variant in its own process and answer the units; of the `known` ones only traces are wanted."""
         self.progress.doing(variant.name, "loading")
         log = self.directory.path / variant.name / f"worker-{self.shard}.log"
-        with self.keeper.log(log) as own_log, started(self._job(variant, own_log)) as ask:
+        with self.text_policy.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()
             accept(self.plan, self.directory, variant, ready, self.progress.note)
             files = AnswerFiles(self.directory, variant.name, self.shard)
@@ -299,7 +299,7 @@ class _Run:
         if not traces.on:
             return None
         writes = not traces.compared(name)
-        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased)
+        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.text_policy.erased)
 
     def _answer(self, variant: Variant, units: Sequence[Unit], known: set[int], ask: Asker, files: AnswerFiles) -> None:
         """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
@@ -309,7 +309,7 @@ class _Run:
             ask.send(question)
         by_index = {unit.index: unit for unit in units}
         shown = dict.fromkeys(by_index, 0)
-        writer = AnswerWriter(files, self.scorer, self.keeper, self.digests)
+        writer = AnswerWriter(files, self.scorer, self.text_policy, self.digests)
         left = len(units)
 
         def reach(unit: Unit, tokens: int, items: int = 0) -> None:

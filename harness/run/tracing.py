@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from harness.config.schema import Experiment
 from harness.errors import ConfigError, Problem
 from harness.records import Item
-from harness.store.traces import Tracing
+from harness.store.divergence import TracePlan
 
 __all__ = ["plan_tracing"]
 
 GIB = 2**30
 
 
-def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> Tracing:
+def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> TracePlan:
     """Return on how many tokens of each answer divergence is measured, and the disk that this takes at most.
 
     The traces of a model of this width and vocabulary are a hidden state for each token, and the output head once.
@@ -22,7 +22,7 @@ def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, voca
     """
     execution = experiment.execution
     if not execution.divergence or execution.rehearsal is not None:
-        return Tracing(0, 0)
+        return TracePlan(0, 0)
     number = 4 if experiment.compute_dtype(experiment.baseline) == "float32" else 2
     longest = [_longest(item) for item in items]
 
@@ -35,11 +35,11 @@ def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, voca
         fewer = f"set execution.divergence_tokens to {fits} or less, " if fits else ""
         text = (
             f"the baseline's traces do not fit: {wanted} tokens of each answer and the output head need "
-            f"{needed(wanted) / GIB:.3g} GiB, and {execution.divergence_gib:.3g} GiB are allowed; raise it, {fewer}"
-            "or set execution.divergence: false"
+            f"{needed(wanted) / GIB:.3g} GiB, and {execution.divergence_gib:.3g} GiB are allowed; "
+            f"raise execution.divergence_gib, {fewer}or set execution.divergence: false"
         )
         raise ConfigError(source, [Problem("execution.divergence_gib", text)])
-    return Tracing(wanted, needed(wanted))
+    return TracePlan(wanted, needed(wanted))
 
 
 def _longest(item: Item) -> int:

@@ -14,7 +14,8 @@ from lazily import lazy
 
 from harness.errors import StatisticsError, StoreError
 from harness.records import Settings
-from harness.store.divergence import Divergence, by_position, divergence_from_json, summarise
+from harness.stats.divergence import summarise
+from harness.store.divergence import Divergence, divergence_from_json
 
 torch = lazy("torch")
 measuring = lazy("harness.engines.transformers.divergence")
@@ -238,11 +239,6 @@ def test_clusters_widen_the_error():
     assert apart.kl == together.kl
     assert together.kl_error > 2 * apart.kl_error
     assert summarise(some, dict.fromkeys(clusters, "one")).kl_error == float("inf")
-
-
-def test_positions_are_averaged_over_the_answers_that_reach_them():
-    """Position 1 is the mean of two answers, position 2 that of the longer one."""
-    assert by_position([made("a", [1.0, 3.0]), made("b", [2.0])]).tolist() == [1.5, 3.0]
 
 
 def test_a_divergence_survives_json_and_refuses_nonsense():

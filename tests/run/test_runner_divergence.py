@@ -17,11 +17,11 @@ from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
 from harness.run.tracing import plan_tracing
+from harness.stats.divergence import summarise
 from harness.store import erasing
-from harness.store.divergence import summarise
+from harness.store.divergence import DivergenceFile, TracePlan, divergences, traces_folder
 from harness.store.record import read_run
 from harness.store.rundir import RunDir, Shard
-from harness.store.traces import DivergenceFile, Tracing, divergences, traces_folder
 from harness.store.whole import load_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_workers")]
@@ -182,7 +182,7 @@ def test_an_erasure_takes_the_traces_too(whole: RunDir, tmp_path: Path) -> None:
     done = erasing.erase(copy, copy.items()[:1])
     assert done.traces == 1
     assert not folder.exists()
-    assert "1 trace(s)" in " ".join(erasing.told(done))
+    assert "1 trace(s)" in " ".join(erasing.describe_erasure(done))
     assert len(divergences(copy, "nf4", 1)[0]) == len(copy.items())
 
 
@@ -192,7 +192,7 @@ def test_the_plan_bounds_the_disk(tiny_llama: Path) -> None:
     plan = run_plan.make_plan(experiment, "far.yaml")
     items, width, words = plan.items, 64, 300
 
-    def planned(**changes: Any) -> Tracing:
+    def planned(**changes: Any) -> TracePlan:
         execution = experiment.execution.model_copy(update=changes)
         changed = experiment.model_copy(update={"execution": execution})
         return plan_tracing(changed, items, width, words, "x")
@@ -200,10 +200,10 @@ def test_the_plan_bounds_the_disk(tiny_llama: Path) -> None:
     longest = [16 if one.kind == "generate" else min(16, sum(len(c) + 1 for c in one.choices)) for one in items]
     assert planned().bytes == 2 * width * (words + sum(longest))
     allowance = 2 * width * (words + 5 * len(items)) / 2**30
-    with pytest.raises(ConfigError, match=r"do not fit: 16 tokens .* GiB.* divergence_tokens to 5 or less"):
+    with pytest.raises(ConfigError, match=r"do not fit: 16 tokens .* GiB.*divergence_tokens to 5 or less"):
         planned(divergence_gib=allowance)
     assert planned(divergence_gib=allowance, divergence_tokens=5).bytes <= allowance * 2**30
-    with pytest.raises(ConfigError, match=r"divergence_gib.*; raise it, or set execution\.divergence: false"):
+    with pytest.raises(ConfigError, match=r"; raise execution\.divergence_gib, or set execution\.divergence: false"):
         planned(divergence_gib=1e-9)
     off = planned(divergence=False)
     assert (off.tokens, off.bytes) == (0, 0)
@@ -214,5 +214,5 @@ def test_a_line_of_another_make_is_refused(whole: RunDir, tmp_path: Path) -> Non
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "far"))
     path = copy.path / "nf4" / "divergence" / "1of1.jsonl"
     path.write_text('{"unit":0,"items":[{"item_id":"x","kl":[1.0],"surprise":1}]}\n')
-    with pytest.raises(StoreError, match=r"1of1\.jsonl: a line is no divergence"):
+    with pytest.raises(StoreError, match=r"1of1\.jsonl: a line is not a divergence"):
         DivergenceFile(copy, "nf4", Shard()).read()

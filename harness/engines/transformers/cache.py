@@ -24,15 +24,15 @@ from harness.engines.transformers.packing import PackedTree
 __all__ = ["KVCachePool", "PrefixTreeCache", "SlotCache"]
 
 ROUNDED_TO = 32
-"""Tokens: the width that a step looks at grows by this many at a time."""
+"""Tokens: the width that a step attends to grows by this many at a time."""
 
 
 class _Step:
-    """Where the step in hand writes and how far it looks."""
+    """Where the current step writes, and the width that it attends to."""
 
     def __init__(self) -> None:
         self.rows = torch.empty(0, dtype=torch.long)
-        self.places = torch.empty((0, 1), dtype=torch.long)
+        self.columns = torch.empty((0, 1), dtype=torch.long)
         self.width = 0
 
 
@@ -48,14 +48,14 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
         self._step = step
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the tokens of each active row, and give what the step looks at."""
+        """Write the tokens of each active row, and return what the step attends to."""
         step, active = self._step, len(self._step.rows)
-        self.keys[step.rows[:, None], :, step.places] = key_states.transpose(1, 2)
-        self.values[step.rows[:, None], :, step.places] = value_states.transpose(1, 2)
+        self.keys[step.rows[:, None], :, step.columns] = key_states.transpose(1, 2)
+        self.values[step.rows[:, None], :, step.columns] = value_states.transpose(1, 2)
         return self.keys[:active, :, : step.width], self.values[:active, :, : step.width]
 
     def get_seq_length(self, *_: Any) -> int:
-        """Return the width that the step looks at."""
+        """Return the width that the step attends to."""
         return self._step.width
 
 
@@ -76,20 +76,20 @@ class KVCachePool:
 
     @property
     def free(self) -> int:
-        """How many more rows there is room for."""
+        """How many rows are not used."""
         return self.rows - self.used
 
     def copy_prompt(self, cache: Any, row: int, path: NDArray[np.int64]) -> int:
-        """Copy tokens that were read elsewhere, the places `path` of its row, into the next row; gives which."""
+        """Copy what a prefill read, the columns `path` of one of its rows, into the next row, and return its index."""
         mine = self.used
         with torch.inference_mode():
             if self._cache is None:
                 layers = [_Layer(layer, self.rows, self.capacity, self._step) for layer in cache.layers]
                 self._cache = Cache(layers=layers)
-            places = self.model.tensor(path)
+            columns = self.model.tensor(path)
             for own, other in zip(self._cache.layers, cache.layers, strict=True):
-                own.keys[mine, :, : len(path)] = other.keys[row].index_select(1, places)
-                own.values[mine, :, : len(path)] = other.values[row].index_select(1, places)
+                own.keys[mine, :, : len(path)] = other.keys[row].index_select(1, columns)
+                own.values[mine, :, : len(path)] = other.values[row].index_select(1, columns)
         self.used += 1
         return mine
 
@@ -103,36 +103,36 @@ class KVCachePool:
                 layer.keys[row] = layer.keys[self.used]
                 layer.values[row] = layer.values[self.used]
 
-    def forward(self, ids: Tensor, visible: Tensor, positions: Tensor, keys: Tensor, places: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, visible: Tensor, positions: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
         """Read tokens of the rows in use: final hidden states [rows, tokens, width].
 
-        ids, positions and places [rows, tokens]; visible [rows, tokens, looked at] and the positions of the keys
-        [rows, looked at] say how far the step looks.
+        ids, positions and columns [rows, tokens]; visible [rows, tokens, keys] and the positions of the keys
+        [rows, keys] say what the step attends to.
         """
         step = self._step
         step.rows = torch.arange(len(ids), device=self.model.device)
-        step.places, step.width = places, visible.shape[-1]
+        step.columns, step.width = columns, visible.shape[-1]
         mask = self.model.attention(visible[:, None], positions, keys)
         return self.model.forward(ids, mask=mask, positions=positions, cache=self._cache)
 
     def padded_width(self, width: int) -> int:
-        """Return the width to look at for this many tokens."""
+        """Return the width that a step attends to for this many tokens."""
         return min(self.capacity, -(-width // ROUNDED_TO) * ROUNDED_TO)
 
 
 class SlotCache(KVCachePool):
-    """KVCachePool for answers of up to `capacity` tokens, prompt included, each in a row of its own."""
+    """A cache for answers of up to `capacity` tokens, prompt included, each in its own row."""
 
     def insert(self, cache: Any, row: int, path: NDArray[np.int64]) -> None:
-        """Put a prompt that was read elsewhere, the places `path` of its row, into the next slot."""
+        """Copy a prompt that a prefill read, the columns `path` of one of its rows, into the next slot."""
         self.copy_prompt(cache, row, path)
 
     def step(self, tokens: list[int], lengths: list[int]) -> Tensor:
         """Read one token of each row, on top of the row's first `lengths` tokens: final hidden states [rows, width]."""
-        places = self.model.tensor(lengths)[:, None]
+        columns = self.model.tensor(lengths)[:, None]
         keys = torch.arange(self.padded_width(max(lengths) + 1), device=self.model.device)[None]
         ids = self.model.tensor(tokens)[:, None]
-        return self.forward(ids, (keys <= places)[:, None], places, keys, places)[:, -1]
+        return self.forward(ids, (keys <= columns)[:, None], columns, keys, columns)[:, -1]
 
 
 @dataclass(slots=True, eq=False)
@@ -142,13 +142,13 @@ class _Tree:
     filled: int
     """Tokens so far, those of ended branches included."""
     paths: tuple[Tensor, ...]
-    """For each branch, the places of its prompt (and draft) in the row."""
+    """For each branch, the columns of its prompt (and draft) in the row."""
     known: list[int]
     """For each branch, how many of its first tokens it sees."""
 
 
 class PrefixTreeCache(KVCachePool):
-    """KVCachePool for texts of up to `capacity` tokens, all answers included, each with up to `branches` answers."""
+    """A cache for texts of up to `capacity` tokens, all answers included, each with up to `branches` answers."""
 
     def __init__(self, model: LanguageModel, rows: int, branches: int, capacity: int) -> None:
         super().__init__(model, rows, capacity)
@@ -158,7 +158,7 @@ class PrefixTreeCache(KVCachePool):
         self._trees: list[_Tree] = []
 
     def insert(self, cache: Any, row: int, packed: PackedTree) -> None:
-        """Put a tree that was read elsewhere, as a row of its cache, into the next row."""
+        """Copy a tree that a prefill read as one row into the next row."""
         size = len(packed.tokens)
         mine = self.copy_prompt(cache, row, np.arange(size))
         self._visible[mine] = False
@@ -177,7 +177,7 @@ class PrefixTreeCache(KVCachePool):
     def step(self, tokens: Sequence[Sequence[int | None]], lengths: Sequence[Sequence[int]], pad: int) -> Tensor:
         """Read one token of each branch, on top of its first `lengths` tokens: hidden states [rows, branches, width].
 
-        tokens [rows, branches of the row], None where a branch has ended: what comes out there means nothing.
+        tokens [rows, branches of the row], None if a branch has ended: its output means nothing.
         """
         ids = torch.full((self.used, self._branches), pad, dtype=torch.long)
         positions = torch.zeros((self.used, self._branches), dtype=torch.long)
@@ -187,20 +187,20 @@ class PrefixTreeCache(KVCachePool):
                     ids[row, branch], positions[row, branch] = token, length
                     self._extend_mask(row, branch, length)
         filled = self.model.tensor([tree.filled for tree in self._trees])
-        places = filled[:, None] + torch.arange(self._branches, device=self.model.device)
+        columns = filled[:, None] + torch.arange(self._branches, device=self.model.device)
         rows = torch.arange(self.used, device=self.model.device)[:, None]
         branches = torch.arange(self._branches, device=self.model.device)[None]
         here = self.model.tensor(positions)
-        self._visible[rows, branches, places] = True
-        self._positions[rows, places] = here
+        self._visible[rows, branches, columns] = True
+        self._positions[rows, columns] = here
         for tree in self._trees:
             tree.filled += self._branches
         width = self.padded_width(max(tree.filled for tree in self._trees))
         visible, keys = self._visible[: self.used, :, :width], self._positions[: self.used, :width]
-        return self.forward(self.model.tensor(ids), visible, here, keys, places)
+        return self.forward(self.model.tensor(ids), visible, here, keys, columns)
 
     def _extend_mask(self, row: int, branch: int, length: int) -> None:
-        """Show a branch what its tree holds of its first `length` tokens and it has not written itself."""
+        """Let a branch attend to those of its first `length` tokens that came with the prompt (or draft)."""
         tree = self._trees[row]
         if length > tree.known[branch]:
             self._visible[row, branch, tree.paths[branch][tree.known[branch] : length]] = True

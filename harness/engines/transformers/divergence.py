@@ -135,7 +135,7 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     d = a - u and c = sum(p d), ``KL = sum(p d) - LSE(a) + LSE(u) = log(1 + sum(p f(d - c)))`` with
     ``f(x) = exp(-x) - 1 + x >= 0``: the second form subtracts nothing large from anything large, so that the KL of
     two models that hardly differ keeps its digits, and is exactly 0 for equal logits. For the same reason d comes
-    from the difference of the hidden states where both share a linear head, and from float64 logits where not.
+    from the difference of the hidden states if both share a linear head, and from float64 logits if not.
     Raises NonFinite with the item's id.
     """
     targets = torch.tensor(trace.tokens, dtype=torch.long, device=hidden.device)
@@ -210,11 +210,11 @@ def save_traces(path: Path, traces: Sequence[Trace]) -> None:
 
 
 def load_traces(path: Path) -> dict[str, Trace]:
-    """Read traces back, by item id. Raises StoreError where the file is missing or not one of ours."""
+    """Read traces back, by item id. Raises StoreError if the file is missing or not one of ours."""
     try:
         with safe_open(path, framework="pt") as file:
             names = json.loads((file.metadata() or {})["traces"])
-            # Copied to where torch puts tensors: some libraries sum in another order where memory is not aligned.
+            # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
             hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise StoreError(f"{path}: no traces can be read from it: {error}; run the baseline again") from error

@@ -104,7 +104,7 @@ class HFEngine:
         `drafts` may give, by item id, the tokens that another variant answered: where this one answers the same,
         that is found in one pass, and no answer changes. `observer` is shown the hidden states behind the answers, to
         keep them or to compare them. An item that does not fit the context is `Unanswered`, never cut. Raises
-        NonFinite with the item's id where logits are NaN or infinite, RunError where one item alone does not fit
+        NonFinite with the item's id if logits are NaN or infinite, RunError if one item alone does not fit
         memory.
         """
         choices = [item for item in items if item.kind == "choice"]

@@ -177,7 +177,7 @@ class HiddenStateReplay:
     observer: HiddenStateObserver
     """What is shown the states."""
     known: References
-    """By item id, the tokens to be predicted; an answer's own are added as it ends, where the observer wants those."""
+    """By item id, the tokens to be predicted; an answer's own are added as it ends, if the observer wants those."""
     loop: Continuous
     """What reads, and shows the observer what it read."""
 

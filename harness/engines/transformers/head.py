@@ -20,7 +20,7 @@ TILE_ELEMENTS = 1 << 24
 
 
 class Head:
-    """A head and the cap on its logits, if any; `module` is None where hidden states are logits already."""
+    """A head and the cap on its logits, if any; `module` is None if hidden states are logits already."""
 
     def __init__(self, module: Any, softcap: float | None, vocabulary: int) -> None:
         self._module = module
@@ -42,7 +42,7 @@ class Head:
         return cls(module, softcap, weight.shape[0])
 
     def weights(self) -> dict[str, Tensor] | None:
-        """Return the head's weights by name, on the CPU; None where they cannot be read."""
+        """Return the head's weights by name, on the CPU; None if they cannot be read."""
         if self._weight is None:
             return None
         named = {"weight": self._weight, "bias": self._module.bias}
@@ -83,7 +83,7 @@ class Head:
         return self._capped(self._product(hidden, torch.float32))
 
     def exact(self, hidden: Tensor) -> Tensor:
-        """Return float64 logits [n, vocabulary], where the head's weights can be read; else those of `rounded`."""
+        """Return float64 logits [n, vocabulary], if the head's weights can be read; else those of `rounded`."""
         if self._weight is None:
             return self.rounded(hidden).double()
         return self._capped(self._product(hidden, torch.float64))

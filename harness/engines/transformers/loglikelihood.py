@@ -55,7 +55,7 @@ class ScoredChoice:
     greedy: bool
     """Whether every token was the most likely one."""
     hidden: Tensor | None
-    """[tokens, width] The final hidden states that predict the choice's tokens, where they were asked for."""
+    """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""
 
 
 Row = PackedRequests[Continuation]

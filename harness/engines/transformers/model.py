@@ -36,7 +36,7 @@ def context_limit(model: Any, tokenizer: Any) -> int:
     """Return the longest sequence a model reads, in tokens: its config, else its tokenizer, else no limit.
 
     The same attributes in the same order as lm_eval's `resolve_max_length` (lm_eval/models/utils.py), which
-    takes 2048 where neither says anything.
+    takes 2048 if neither does.
     """
     config = _text_config(model)
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
@@ -222,7 +222,7 @@ class LanguageModel:
     def _head_agrees(self) -> bool:
         """Try the head apart against the whole model on a few tokens.
 
-        Models scale, cap or bias their logits in ways of their own; where this class does not know the way,
+        Models scale, cap or bias their logits in different ways; if this class does not know the way,
         the answers differ here and the whole model is asked instead.
         """
         if self.model.get_output_embeddings() is None or self._body is self.model:

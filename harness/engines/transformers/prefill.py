@@ -1,4 +1,4 @@
-"""PrefillResult prompts: rows of packed sequences through the model, and what later steps need of them.
+"""Prompts: rows of packed sequences through the model, and what later steps need of them.
 
 Knows the layout of packed rows and the model's forward pass. Does not know what the sequences mean.
 """
@@ -24,12 +24,12 @@ Shorter ones go in the same pass as their branches."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefillResult:
-    """What a model made of some rows."""
+    """What a pass over some rows gives."""
 
     hidden: Tensor
-    """[rows, longest, width] Final hidden states, or logits where the head cannot be applied apart."""
+    """[rows, longest, width] Final hidden states, or logits if the head cannot be applied apart."""
     cache: Any
-    """Keys and values in the order of the rows' tokens; None where they were not kept."""
+    """Keys and values in the order of the rows' tokens; None if they were not kept."""
 
 
 def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> PrefillResult:
@@ -49,7 +49,7 @@ def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep:
 
 
 def reads_prefix_first(row: PackedTree) -> bool:
-    """Whether a row is read alone, what its sequences share before the rest."""
+    """Whether a row is read alone, and what its sequences share before the rest."""
     return not row.single and row.shared_prefix >= PREFIX_ALONE
 
 

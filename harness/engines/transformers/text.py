@@ -35,7 +35,7 @@ class TextCodec:
         return 0
 
     def _encode(self, text: str, known_start: str | None, *, special: bool | None = None) -> list[int]:
-        """Encode one text, without special tokens where it starts with the start token's text already."""
+        """Encode one text, without special tokens if it starts with the start token's text already."""
         starts = bool(known_start) and text.startswith(str(known_start))
         if special is None and not starts:
             return list(self._tokenizer.encode(text, verbose=False))
@@ -58,7 +58,7 @@ class TextCodec:
         """Encode a context with each of its continuations, as `TemplateLM.loglikelihood` and `_encode_pair`.
 
         Spaces that end the context move to the continuation; the continuation's tokens are those of the whole
-        text beyond the number of tokens of the context alone. Raises ModelError where a choice has no token
+        text beyond the number of tokens of the context alone. Raises ModelError if a choice has no token
         of its own.
         """
         if not context:
@@ -73,7 +73,7 @@ class TextCodec:
             if not begin or not rest:
                 raise ModelError(
                     f"{item_id}: the choice {choice!r} adds no token to its prompt: it has no probability; "
-                    "give each choice text of its own"
+                    "give each choice its own text"
                 )
         return pairs
 

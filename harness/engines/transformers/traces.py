@@ -20,8 +20,7 @@ from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.head import Head
 from harness.errors import StoreError
 from harness.records import Item, Response, Settings
-from harness.store.divergence import Divergence
-from harness.store.traces import trace_path
+from harness.store.divergence import Divergence, trace_path
 
 __all__ = ["DivergenceMeter", "TraceComparer", "TraceWriter"]
 
