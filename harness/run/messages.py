@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.config.schema import Rehearsal, Variant
 from harness.engines.protocol import Usage
 from harness.records import Item, Proof, Response, Settings, Timing
-from harness.store.divergence import Divergence
+from harness.stats.divergence import Divergence
 
 __all__ = [
     "Answered",

@@ -1,53 +1,46 @@
-"""Mean divergence between two variants' next-token distributions, with errors by clusters of sequences."""
+"""How far a candidate's next-token distributions are from the baseline's: by token, and the mean by clusters.
+
+Plain numbers; does not know models or how they were measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import StatisticsError
 
-__all__ = ["Summary", "TokenDivergences", "summarise"]
+__all__ = ["Divergence", "Summary", "summarise"]
 
 Floats = NDArray[np.float64]
 
 
-class TokenDivergences(Protocol):
-    """What was measured at each token of one answer: `harness.store.divergence.Divergence` is such a record."""
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """One item's answer by the baseline, as both variants predict it; one number per token of that answer."""
 
-    @property
-    def item_id(self) -> str:
-        """Which item."""
-        ...
+    item_id: str
+    """Which item."""
+    kl: tuple[float, ...]
+    """KL(baseline || candidate) in nats."""
+    reverse_kl: tuple[float, ...]
+    """KL(candidate || baseline) in nats."""
+    same_top: tuple[bool, ...]
+    """Whether both find the same token most likely."""
+    baseline_logprob: tuple[float, ...]
+    """Natural-log probability of the answer's token by the baseline."""
+    candidate_logprob: tuple[float, ...]
+    """The same by the candidate."""
 
-    @property
-    def kl(self) -> Sequence[float]:
-        """KL(baseline || candidate) in nats."""
-        ...
-
-    @property
-    def reverse_kl(self) -> Sequence[float]:
-        """KL(candidate || baseline) in nats."""
-        ...
-
-    @property
-    def same_top(self) -> Sequence[bool]:
-        """Whether both find the same token most likely."""
-        ...
-
-    @property
-    def baseline_logprob(self) -> Sequence[float]:
-        """Natural-log probability of the answer's token by the baseline."""
-        ...
-
-    @property
-    def candidate_logprob(self) -> Sequence[float]:
-        """The same by the candidate."""
-        ...
+    def __post_init__(self) -> None:
+        lengths = {len(getattr(self, name)) for name in ("kl", "reverse_kl", "same_top", "baseline_logprob")}
+        if lengths != {len(self.candidate_logprob)} or not self.kl:
+            raise StatisticsError(
+                f"{self.item_id}: a divergence needs the same number of tokens, at least one, in each"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ class Summary:
     """The item with the largest mean KL."""
 
 
-def summarise(divergences: Sequence[TokenDivergences], clusters: Mapping[str, str] | None = None) -> Summary:
+def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | None = None) -> Summary:
     """Average over tokens, with errors by clusters of sequences.
 
     `clusters` names the cluster of each item (a shared haystack, parallel translations); without it each sequence
@@ -112,7 +105,7 @@ def summarise(divergences: Sequence[TokenDivergences], clusters: Mapping[str, st
     )
 
 
-def _change(one: TokenDivergences) -> Floats:
+def _change(one: Divergence) -> Floats:
     change: Floats = np.exp(np.array(one.candidate_logprob)) - np.exp(np.array(one.baseline_logprob))
     return change
 

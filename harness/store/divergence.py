@@ -1,4 +1,4 @@
-"""Divergence in a run directory: the record of one answer, and where traces and measured divergences are stored.
+"""Divergence in a run directory: where traces and measured divergences are stored, and which are missing.
 
 ::
 
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StatisticsError, StoreError
+from harness.errors import StoreError
 from harness.records import canonical_json
+from harness.stats.divergence import Divergence
 from harness.store.files import Appender, atomic_write, read_lines
 from harness.store.rundir import RunDir, Shard
 
 __all__ = [
-    "Divergence",
     "DivergenceFile",
     "RunTraces",
     "TracePlan",
@@ -36,31 +36,6 @@ __all__ = [
 
 DIGITS = 7
 """Significant digits that a divergence is kept with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """One item's answer by the baseline, as both variants predict it; one number per token of that answer."""
-
-    item_id: str
-    """Which item."""
-    kl: tuple[float, ...]
-    """KL(baseline || candidate) in nats."""
-    reverse_kl: tuple[float, ...]
-    """KL(candidate || baseline) in nats."""
-    same_top: tuple[bool, ...]
-    """Whether both find the same token most likely."""
-    baseline_logprob: tuple[float, ...]
-    """Natural-log probability of the answer's token by the baseline."""
-    candidate_logprob: tuple[float, ...]
-    """The same by the candidate."""
-
-    def __post_init__(self) -> None:
-        lengths = {len(getattr(self, name)) for name in ("kl", "reverse_kl", "same_top", "baseline_logprob")}
-        if lengths != {len(self.candidate_logprob)} or not self.kl:
-            raise StatisticsError(
-                f"{self.item_id}: a divergence needs the same number of tokens, at least one, in each"
-            )
 
 
 def divergence_from_json(data: Mapping[str, Any]) -> Divergence:

@@ -14,8 +14,8 @@ from lazily import lazy
 
 from harness.errors import StatisticsError, StoreError
 from harness.records import Settings
-from harness.stats.divergence import summarise
-from harness.store.divergence import Divergence, divergence_from_json
+from harness.stats.divergence import Divergence, summarise
+from harness.store.divergence import divergence_from_json
 
 torch = lazy("torch")
 measuring = lazy("harness.engines.transformers.divergence")

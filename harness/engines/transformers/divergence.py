@@ -21,7 +21,7 @@ from torch import Tensor
 
 from harness.engines.transformers.head import Head
 from harness.errors import NonFinite, StoreError
-from harness.store.divergence import Divergence
+from harness.stats.divergence import Divergence
 
 __all__ = ["Comparer", "HiddenStateObserver", "Recorder", "Trace", "divergence", "load_traces", "save_traces"]
 

@@ -20,7 +20,8 @@ from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.head import Head
 from harness.errors import StoreError
 from harness.records import Item, Response, Settings
-from harness.store.divergence import Divergence, trace_path
+from harness.stats.divergence import Divergence
+from harness.store.divergence import trace_path
 
 __all__ = ["DivergenceMeter", "TraceComparer", "TraceWriter"]
 
