@@ -385,13 +385,22 @@ class Execution(_Strict):
     divergence_tokens: int = Field(default=256, ge=1)
     """First tokens of each answer that it is measured on."""
     divergence_gib: float = Field(default=8.0, gt=0)
-    """Most disk for the baseline's traces until the run ends; where more were needed, see `divergence_with`."""
-    divergence_with: Literal["auto", "traces", "baseline"] = "auto"
-    """What control and candidates are compared with: the baseline's traces on disk, made once for all of them, or the
-    baseline itself, loaded beside each. ``auto`` takes traces where `divergence_gib` holds them; else the baseline
-    where the device's memory holds two models and texts are stored; else traces of fewer tokens."""
+    """Most disk for the baseline's traces until the run ends; a plan that needs more is refused."""
     rehearsal: Rehearsal | None = None
     """Where given, no model is loaded and answers are made up."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_divergence_with(cls, data: Any) -> Any:
+        """Accept a key of earlier versions if it asks for what is done now; refuse what is gone."""
+        if not isinstance(data, dict) or "divergence_with" not in data:
+            return data
+        if data["divergence_with"] not in ("auto", "traces"):
+            raise ValueError(
+                "divergence_with was removed: candidates are always compared with the baseline's traces on disk "
+                "(see divergence_gib); leave the key out"
+            )
+        return {key: value for key, value in data.items() if key != "divergence_with"}
 
 
 class Experiment(_Strict):
