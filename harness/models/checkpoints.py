@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from harness.config.schema import Quantization, Variant
 from harness.errors import Interrupted, ModelError, UsageError
+from harness.models.answers import compare_answers
 from harness.models.backends import installed_version, require
 from harness.models.cache import published
 from harness.models.calibration import SIDECAR, Calibration, built_in, from_file, sidecar
@@ -32,6 +33,7 @@ __all__ = ["Made", "calibration", "make_checkpoint"]
 
 _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _GROUPS = (16, 32, 64, 128, 256, 512, 1024)
+_ANSWERS = "answers.safetensors"
 _AWQ_ROWS = 64  # the search for clipping thresholds goes through the rows in blocks of this many
 
 # What the quantizer rewrites and should not: it renames tokenizer classes and turns sampling on.
@@ -111,7 +113,7 @@ def make_checkpoint(
         with published(out) as folder:
             _work(job, folder, say)
             _finish(job, folder, calibration, started)
-            say("loading it to prove it")
+            say("loading it to compare its answers")
             proof = _read_back(folder, method, device)
     except KeyboardInterrupt as error:
         raise Interrupted(
@@ -166,7 +168,11 @@ def _linear_shapes(tensors: dict[str, Header]) -> set[tuple[int, int]]:
 
 def _work(job: _Job, folder: Path, say: Progress) -> None:
     """Run the worker to its end, passing on what it says; its noise is shown only if it fails."""
-    task = {**_plain(job), "out": str((folder / "model").absolute())}
+    task = {
+        **_plain(job),
+        "out": str((folder / "model").absolute()),
+        "answers": str((folder / _ANSWERS).absolute()),
+    }
     noise_folder = folder / "noise"
     noise_folder.mkdir()
     log = folder / "worker.log"
@@ -264,11 +270,16 @@ def _finish(job: _Job, folder: Path, calibration: Calibration, started: float) -
 
 
 def _read_back(folder: Path, method: str, device: str) -> Proof:
-    """Load what was written. Raises `ModelError` if it cannot be read whole; nothing is published then."""
+    """Load what was written and compare its answers with those before saving. Raises `ModelError` if they differ."""
     variant = Variant(name="made", model=str(folder), quantization=Quantization(method=method))
+    answers = folder / _ANSWERS
     try:
-        return load(variant, folder, device=device, dtype="bfloat16").proof
+        loaded = load(variant, folder, device=device, dtype="bfloat16")
     except ModelError as error:
         raise ModelError(
             f"GPTQModel wrote a checkpoint that cannot be read back, so it was removed: {error}"
         ) from error
+    if difference := compare_answers(loaded.model, answers):
+        raise ModelError(f"GPTQModel wrote a checkpoint that answers differently, so it was removed: {difference}")
+    answers.unlink()
+    return loaded.proof
