@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.config.methods import METHODS
 from harness.config.schema import (
-    CHECKPOINT_METHODS,
-    METHODS,
     RESERVED,
     RESERVED_SLICES,
     Execution,
@@ -33,7 +32,6 @@ from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 __all__ = [
-    "METHODS",
     "Execution",
     "Experiment",
     "Policy",
@@ -43,10 +41,10 @@ __all__ = [
     "SliceSpec",
     "Variant",
     "load",
-    "narrowed",
     "parse",
     "policy_overrides",
     "suggestion",
+    "narrowed",
 ]
 
 
@@ -227,7 +225,7 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
         problems.append(Problem(place, text))
     method = candidate.quantization.method
     if (
-        method in CHECKPOINT_METHODS
+        METHODS[method].from_checkpoint
         and candidate.model == experiment.baseline.model
         and not candidate.quantization.gguf_file
     ):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from harness.config.methods import weights_format
 from harness.config.schema import Quantization, Variant
 from harness.errors import Interrupted, ModelError, UsageError
 from harness.models.answers import compare_answers
@@ -103,7 +104,7 @@ def make_checkpoint(
     fails, `Interrupted` on Ctrl-C.
     """
     started = time.perf_counter()
-    method = "gptq" if method == "auto-gptq" else method
+    method = weights_format(method)
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
     say = progress or (lambda _sentence: None)

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from harness.config.methods import METHODS, same_method, weights_format
 from harness.config.schema import Quantization, Variant
 from harness.errors import ModelError
 from harness.models.audit import Census, census, disk_census, gguf_census, run_once, weight_bytes
 from harness.models.backends import MethodStatus, batch_invariant, method_status, require
-from harness.models.compatibility import check_candidate, partly_quantized, same_method
+from harness.models.compatibility import check_candidate, partly_quantized
 from harness.models.digests import tokenizer_digest
 from harness.models.formats import Stored, headers, read_json, stored, weight_files
 from harness.models.methods import load_model, notes_of
@@ -107,7 +108,7 @@ def _agreed(options: Quantization, found: Stored, path: Path) -> str:
     """
     wanted = options.method
     if found.method == "none":
-        if wanted in {"gptq", "auto-gptq", "awq", "compressed-tensors", "gguf"}:
+        if METHODS[wanted].from_checkpoint:
             raise ModelError(
                 f"{path}: the config says {wanted}, and these weights are not quantized: give the directory of a"
                 f" {wanted} checkpoint (`quantcliff quantize` makes one)",
@@ -220,7 +221,7 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     if request.method != "none":
         notes += [said] if (said := partly_quantized(counted.share)) else []
     return Proof(
-        method="gptq" if request.method == "auto-gptq" else request.method,
+        method=weights_format(request.method),
         kernel=counted.kernel,
         quantized_modules=counted.quantized,
         linear_modules=counted.linear,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.config.loading import load, narrowed, parse, policy_overrides
-from harness.config.schema import METHODS, Experiment
+from harness.config.loading import load, parse, policy_overrides, narrowed
+from harness.config.methods import METHODS
+from harness.config.schema import Experiment
 from harness.errors import ConfigError, ExitCode
 
 GOOD: dict[str, Any] = {

@@ -8,7 +8,7 @@ import platform
 import pytest
 from lazily import lazy
 
-from harness.config.schema import METHODS
+from harness.config.methods import METHODS
 from harness.models.doctor import describe, examine
 from harness.records import to_json
 
