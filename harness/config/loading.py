@@ -44,7 +44,7 @@ __all__ = [
     "parse",
     "policy_overrides",
     "suggestion",
-    "narrowed",
+    "with_overrides",
 ]
 
 
@@ -240,7 +240,7 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
     return problems
 
 
-def narrowed(
+def with_overrides(
     experiment: Experiment,
     *,
     only: tuple[str, ...] = (),
