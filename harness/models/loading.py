@@ -17,7 +17,7 @@ import torch
 from harness.config.methods import METHODS, same_method, weights_format
 from harness.config.schema import Quantization, Variant
 from harness.errors import ModelError
-from harness.models.audit import Census, census, disk_census, gguf_census, run_once, weight_bytes
+from harness.models.audit import QuantizationAudit, audit_files, audit_gguf, audit_model, run_once, weight_bytes
 from harness.models.backends import MethodStatus, batch_invariant, method_status, require
 from harness.models.compatibility import check_candidate, partly_quantized
 from harness.models.digests import tokenizer_digest
@@ -206,7 +206,7 @@ def _freeze(model: Any, request: Request) -> None:
 
 
 def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
-    counted = census(model)
+    counted = audit_model(model)
     before = weight_bytes(model)
     what = f"{request.folder} as {request.method} in {str(request.dtype).removeprefix('torch.')}"
     dtype, rows = run_once(model, what)
@@ -237,10 +237,10 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     )
 
 
-def _on_disk(model: Any, request: Request) -> Census:
+def _on_disk(model: Any, request: Request) -> QuantizationAudit:
     if request.stored.gguf_file:
-        return gguf_census(model, request.folder / request.stored.gguf_file)
-    return disk_census(model, request.tensors)
+        return audit_gguf(model, request.folder / request.stored.gguf_file)
+    return audit_files(model, request.tensors)
 
 
 def _disk_bytes(request: Request) -> int:

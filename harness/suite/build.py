@@ -16,7 +16,7 @@ from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue
 from harness.suite.items import Prompting, counted, doc_level, make_item
 from harness.suite.problems import Problems, check_spec
-from harness.suite.toolkit.seeded import order
+from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
 
@@ -47,7 +47,7 @@ class SliceBuilder:
     # ------------------------------------------------------------------------------------- slices of ours
 
     def _own(self, spec: SliceSpec, info: SliceInfo, place: str, problems: Problems) -> list[Item]:
-        notes = [info.note(name) for name in spec.tasks] or [note for note in info.notes if not note.optional]
+        notes = [info.task_info(name) for name in spec.tasks] or [note for note in info.task_infos if not note.optional]
         having = [note for note in notes if all(_has(note, axis) for axis in spec.axes)]
         if missing := [note.name for note in notes if note not in having and spec.tasks] or (not having):
             names = ", ".join(missing) if isinstance(missing, list) else info.name
@@ -210,7 +210,7 @@ class SliceBuilder:
         """Keep the wanted number per stratum, a lasting random choice, in the data's order."""
         kept: Counter[str] = Counter()
         chosen = []
-        for one in sorted(placed, key=lambda one: order(str(one[1]), self.seed, name)):
+        for one in sorted(placed, key=lambda one: hash_order(str(one[1]), self.seed, name)):
             stratum = stratum_of(one[0], split_by)
             kept[stratum] += 1
             if kept[stratum] <= self._count(spec):

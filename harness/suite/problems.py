@@ -70,7 +70,7 @@ def template_problems(experiment: Experiment, tokenizer: Any, *, used: bool) -> 
 def check_spec(spec: SliceSpec, info: SliceInfo, place: str, context_limit: int | None) -> list[Problem]:
     """Find what is wrong with one slice of ours, by its description alone."""
     problems = _task_problems(spec, info, place)
-    notes = [info.note(name) for name in spec.tasks if name in info.tasks] or list(info.notes)
+    notes = [info.task_info(name) for name in spec.tasks if name in info.tasks] or list(info.task_infos)
     if too_many := _count_problems(spec, notes, place):
         return [*problems, *too_many]
     for axis, levels in spec.axes.items():
