@@ -22,6 +22,7 @@ __all__ = [
     "audit_files",
     "audit_gguf",
     "audit_model",
+    "first_line",
     "linear_modules",
     "matrix_sizes",
     "run_once",
@@ -266,7 +267,7 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
         ImportError,
         OSError,
     ) as error:
-        raise ModelError(f"{what}: loaded, but cannot answer: {_first_line(error)}") from error
+        raise ModelError(f"{what}: loaded, but cannot answer: {first_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -275,5 +276,6 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
     return "+".join(sorted(seen)), int(logits.shape[-1])
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -68,24 +68,26 @@ def require(method: str, device: str, *, prequantized: bool = False) -> None:
 
 
 def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
+    reason, install = _obstacle(method, device, prequantized=prequantized)
+    return MethodStatus(method, works=not reason, reason=reason or METHODS[method].remark, install=install)
+
+
+def _obstacle(method: str, device: str, *, prequantized: bool) -> tuple[str, str]:
+    """Say why a method does not work here, and the command that would help; two empty texts if it works."""
     needs = METHODS[method]
     unpacked = method == "fp8" and prequantized and device.startswith("cpu")  # decompressed by transformers alone
-    missing = _missing(RUNTIME)
-    if missing:
-        return MethodStatus(method, works=False, reason=missing, install="pip install 'quantcliff[run]'")
-    lacks = _device_lacks(device, None if unpacked else needs.capability)
-    if lacks:
-        return MethodStatus(method, works=False, reason=lacks, install="")
-    missing = "" if unpacked else _missing(needs.packages)
-    if missing:
+    if missing := _missing(RUNTIME):
+        return missing, "pip install 'quantcliff[run]'"
+    if lacks := _device_lacks(device, None if unpacked else needs.capability):
+        return lacks, ""
+    if missing := "" if unpacked else _missing(needs.packages):
         wanted = needs.extra if "[" in needs.extra else f"quantcliff[{needs.extra}]"
-        return MethodStatus(method, works=False, reason=missing, install=f"pip install '{wanted}'")
+        return missing, f"pip install '{wanted}'"
     # Asked without torch, this says what is installed; whoever loads or proves a method has loaded torch.
     known = "torch" in sys.modules
     if known and method == "torchao-int8-dynamic" and device == "cpu" and not _int8_products_are_exact():
-        reason = "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter"
-        return MethodStatus(method, works=False, reason=reason, install="")
-    return MethodStatus(method, works=True, reason=needs.remark, install="")
+        return "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter", ""
+    return "", ""
 
 
 @functools.cache

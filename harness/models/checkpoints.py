@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from harness.models.calibration import SIDECAR, Calibration, built_in, from_file
 from harness.models.digests import weights_digest
 from harness.models.formats import Header, headers, stored, weight_files
 from harness.models.loading import load
+from harness.models.methods import GPTQMODEL_ENVIRONMENT
 from harness.records import Proof
 
 __all__ = ["Made", "calibration", "make_checkpoint"]
@@ -72,7 +73,6 @@ class _Job:
     """What the worker is told."""
 
     source: Path
-    out: Path
     method: str
     bits: int
     group_size: int
@@ -108,7 +108,7 @@ def make_checkpoint(
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
     say = progress or (lambda _sentence: None)
-    job = _Job(source, out, method, bits, group_size, device, calibration.texts)
+    job = _Job(source, method, bits, group_size, device, calibration.texts)
     say(f"quantizing {source.name} to {method} {bits}-bit, calibrated on {calibration.name} ({len(job.texts)} texts)")
     try:
         with published(out) as folder:
@@ -169,11 +169,8 @@ def _linear_shapes(tensors: dict[str, Header]) -> set[tuple[int, int]]:
 
 def _work(job: _Job, folder: Path, say: Progress) -> None:
     """Run the worker to its end, passing on what it says; its noise is shown only if it fails."""
-    task = {
-        **_plain(job),
-        "out": str((folder / "model").absolute()),
-        "answers": str((folder / _ANSWERS).absolute()),
-    }
+    paths = {"source": job.source, "out": folder / "model", "answers": folder / _ANSWERS}
+    task = asdict(job) | {name: str(path.absolute()) for name, path in paths.items()}
     noise_folder = folder / "noise"
     noise_folder.mkdir()
     log = folder / "worker.log"
@@ -202,20 +199,9 @@ def _work(job: _Job, folder: Path, say: Progress) -> None:
         raise ModelError(f"quantizing {job.source} failed: {_last_words(log)}")
 
 
-def _plain(job: _Job) -> dict[str, Any]:
-    return {
-        "source": str(job.source.absolute()),
-        "method": job.method,
-        "bits": job.bits,
-        "group_size": job.group_size,
-        "device": job.device,
-        "texts": list(job.texts),
-    }
-
-
 def _environment() -> dict[str, str]:
-    """Two CPU workers, or GPTQModel refuses machines of one or two cores; no torch.compile; no look at the hub."""
-    wanted = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1", **os.environ}
+    """What the worker finds: GPTQModel's settings, and no way to the hub."""
+    wanted = {**GPTQMODEL_ENVIRONMENT, "HF_HUB_OFFLINE": "1", **os.environ}
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**wanted, "PYTHONPATH": os.pathsep.join(paths)}

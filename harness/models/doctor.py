@@ -39,15 +39,15 @@ class Proved:
     """A name of `harness.config.methods.METHODS`."""
     works: bool
     """Whether it ran, quantized something and answered what it should."""
-    kernel: str
-    """What did the work, empty where nothing was loaded."""
-    bits_per_weight: float
-    """Stored bits per weight, scales included."""
-    error: float | None
-    """Norm of the difference of its logits from the reference over the norm of the reference; None without logits."""
     seconds: float
     """From folder to logits."""
-    reason: str
+    kernel: str = ""
+    """What did the work, empty where nothing was loaded."""
+    bits_per_weight: float = 0.0
+    """Stored bits per weight, scales included."""
+    error: float | None = None
+    """Norm of the difference of its logits from the reference over the norm of the reference; None without logits."""
+    reason: str = ""
     """Why it does not work, empty where it does."""
 
 
@@ -198,10 +198,7 @@ def _prove_one(method: str, root: Path, device: str, references: dict[str, Any])
         folder = _in_format(method, root)
         logits, proof = _logits(folder, method, device)
     except QuantcliffError as error:
-        seconds = time.perf_counter() - started
-        return Proved(
-            method, works=False, kernel="", bits_per_weight=0.0, error=None, seconds=seconds, reason=str(error)
-        )
+        return Proved(method, works=False, seconds=time.perf_counter() - started, reason=str(error))
     reference = references["rounded" if folder.name in _AS_ROUNDED else "plain"]
     distance = float((logits - reference).norm() / reference.norm())
     reason = _wrong(

@@ -17,7 +17,15 @@ import torch
 from harness.config.methods import METHODS, same_method, weights_format
 from harness.config.schema import Quantization, Variant
 from harness.errors import ModelError
-from harness.models.audit import QuantizationAudit, audit_files, audit_gguf, audit_model, run_once, weight_bytes
+from harness.models.audit import (
+    QuantizationAudit,
+    audit_files,
+    audit_gguf,
+    audit_model,
+    first_line,
+    run_once,
+    weight_bytes,
+)
 from harness.models.backends import MethodStatus, batch_invariant, method_status, require
 from harness.models.compatibility import check_candidate, partly_quantized
 from harness.models.digests import tokenizer_digest
@@ -147,7 +155,7 @@ def _tokenizer(request: Request) -> Any:
             str(request.folder), trust_remote_code=request.trust_remote_code, **more
         )
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{request.folder}: its tokenizer does not load: {_said(error)}") from error
+        raise ModelError(f"{request.folder}: its tokenizer does not load: {first_line(error)}") from error
     if gguf and _pre_tokenizer(request.folder / gguf) == "smollm":
         digits_apart(tokenizer)
     return tokenizer
@@ -167,12 +175,12 @@ def _model(request: Request) -> Any:
         return load_model(request)
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(
-            f"{request.folder}: does not fit into the memory of {request.device}: {_said(error)}"
+            f"{request.folder}: does not fit into the memory of {request.device}: {first_line(error)}"
         ) from error
     except ModelError:
         raise
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {_said(error)}") from error
+        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {first_line(error)}") from error
 
 
 def _unreadable(request: Request) -> Path:
@@ -184,10 +192,6 @@ def _unreadable(request: Request) -> Path:
             except _LIBRARY_ERRORS:
                 return file
     return request.folder
-
-
-def _said(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _freeze(model: Any, request: Request) -> None:
@@ -264,5 +268,5 @@ def save_quantized(variant: Variant, path: Path, out: Path, *, device: str, dtyp
         try:
             model.save_pretrained(folder)
         except _LIBRARY_ERRORS as error:
-            raise ModelError(f"{variant.quantization.method} cannot be saved: {_said(error)}") from error
+            raise ModelError(f"{variant.quantization.method} cannot be saved: {first_line(error)}") from error
         tokenizer.save_pretrained(folder)

@@ -23,7 +23,7 @@ from harness.models.completeness import check_complete, conversions_named
 from harness.models.formats import Header, view
 from harness.models.request import Request
 
-__all__ = ["LOADERS", "load_model", "notes_of"]
+__all__ = ["GPTQMODEL_ENVIRONMENT", "LOADERS", "load_model", "notes_of"]
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 
@@ -31,6 +31,10 @@ _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 _FAST_BITS = 4
 _FAST_GROUPS = frozenset({32, 64, 128, 256})
 
+
+GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
+"""What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
+cores; no torch.compile, which takes 9 to 27 s at the first answer for 2, 3 and 8 bit."""
 
 LOADERS: dict[str, Callable[[Request], Any]] = {}
 """Method to the function that loads it, filled by `_loads`."""
@@ -237,13 +241,8 @@ def _gptq_columns(tensors: Mapping[str, Header]) -> set[int]:
 
 @contextlib.contextmanager
 def _gptqmodel_environment() -> Iterator[None]:
-    """What GPTQModel has to find in the environment when it is first imported and run.
-
-    Two CPU workers, or it refuses machines of one or two cores; no torch.compile, which takes 9 to 27 s at the first
-    answer for 2, 3 and 8 bit. Values that the user has set stay.
-    """
-    wanted = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    """Within it, `GPTQMODEL_ENVIRONMENT` is set, but for what the user has set."""
+    added = {name: value for name, value in GPTQMODEL_ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(added)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # what its own log writes past its level

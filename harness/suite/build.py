@@ -141,12 +141,15 @@ class SliceBuilder:
         split_by: Sequence[str],
         spec: SliceSpec,
     ) -> list[Item]:
-        metric = spec.options.get("metric")
-        made = [
-            make_item(task, number, doc, levels, split_by, spec.key, self.how, None if metric is None else str(metric))
-            for levels, number, doc in placed
-        ]
+        made = [self._item(task, spec, split_by, levels, number, doc) for levels, number, doc in placed]
         return counted(made, self.how)
+
+    def _item(
+        self, task: Any, spec: SliceSpec, split_by: Sequence[str], levels: Mapping[str, str], number: int, doc: Any
+    ) -> Item:
+        metric = spec.options.get("metric")
+        chosen = None if metric is None else str(metric)
+        return make_item(task, number, doc, levels, split_by, spec.key, self.how, chosen)
 
     # -------------------------------------------------------------------------- any task that lm_eval ships
 
@@ -227,14 +230,8 @@ class SliceBuilder:
     ) -> list[Item]:
         """Build the prompts of all documents in order: lm_eval draws the examples of one after those of the last."""
         by_number = {number: levels for levels, number, _ in placed}
-        metric = spec.options.get("metric")
-        built = [
-            make_item(
-                task, number, doc, by_number.get(number, dict.fromkeys(split_by, "")), split_by, spec.key, self.how,
-                None if metric is None else str(metric),
-            )
-            for number, doc in docs
-        ]  # fmt: skip
+        unplaced = dict.fromkeys(split_by, "")
+        built = [self._item(task, spec, split_by, by_number.get(number, unplaced), number, doc) for number, doc in docs]
         kept = [item for (number, _), item in zip(docs, built, strict=True) if number in by_number]
         return counted(kept, self.how)
 

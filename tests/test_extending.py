@@ -14,7 +14,9 @@ from lazily import lazy
 from harness.config import methods
 from harness.config import resources as config_resources
 from harness.config.loading import parse
-from harness.records import Generation, Item
+from harness.engines import fake as fake_engine
+from harness.records import Generation, Item, Settings
+from harness.stats import binary
 from harness.suite import catalogue as suite_catalogue
 from harness.suite import tasks as suite_tasks
 from harness.suite.scorer import Scorer, load_items
@@ -116,3 +118,29 @@ def test_the_method_of_the_page_quantizes(
     proof = loading.load(variant, plain, device="cpu", dtype="bfloat16").proof
     assert (proof.method, proof.quantized_modules) == ("intx2", 14)
     assert proof.notes == ("int2 numerics, no int2 size: each weight is stored in a byte",)
+
+
+def test_the_engine_of_the_page_answers(page: str) -> None:
+    """It has the members that the protocol asks for, and a response per item and sample."""
+    from harness.engines.protocol import Engine
+
+    (code,) = blocks(page, "An engine", "python")
+    names = dict(vars(fake_engine))
+    exec(code, names)  # noqa: S102 - text of this repository
+    engine = names["FixedEngine"]("Paris")
+    members = {name for name in vars(Engine) if not name.startswith("_")}
+    assert members == {"version", "context_limit", "proof", "answer", "usage"}
+    assert all(hasattr(engine, name) for name in members)
+    item = Item("t/1", "s", "t", "generate", "Where?", {}, "all", "t/1")
+    responses = list(engine.answer([item], Settings(samples=2)))
+    assert [(one.text, one.sample) for one in responses] == [("Paris", 0), ("Paris", 1)]
+    assert engine.usage().output_tokens == 1
+
+
+def test_the_statistic_of_the_page_is_an_interval(page: str) -> None:
+    """Of 100 right answers 5 lost: Clopper and Pearson's limits from their table."""
+    (code,) = blocks(page, "A statistic", "python")
+    names = dict(vars(binary))
+    exec(code, names)  # noqa: S102 - text of this repository
+    interval = names["lost_share"](5, 100)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (0.0164, 0.1128)
