@@ -37,9 +37,9 @@ class SliceBuilder:
         info = next((one for one in catalogue() if one.name == spec.name), None)
         if info is None:
             return self._foreign(spec, place, problems)
-        found = check_spec(spec, info, place, self.context_limit)
-        problems.add(found)
-        return [] if found else self._own(spec, info, place, problems)
+        before = len(problems.found)
+        check_spec(spec, info, place, self.context_limit, problems)
+        return [] if len(problems.found) > before else self._own(spec, info, place, problems)
 
     def _count(self, spec: SliceSpec) -> int:
         return spec.items if self.limit is None else min(spec.items, self.limit)
