@@ -40,8 +40,10 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
         "engines.lm_eval",
         "engines.transformers.*",
+        "models.answers",
         "models.audit",
         "models.backends",
+        "models.checkpoints_worker",
         "models.completeness",
         "models.devices",
         "models.doctor",

@@ -111,7 +111,7 @@ def test_erasing_again_finds_nothing(made: Path) -> None:
     _, item = flipped(made)
     directory = RunDir(made)
     assert erasing.erase(directory, [item]).answers == 3
-    assert erasing.erase(directory, erasing.chosen(directory, [item.id], [])).answers == 0
+    assert erasing.erase(directory, erasing.select_items(directory, [item.id], [])).answers == 0
 
 
 def test_what_was_erased_does_not_come_back(made: Path, tiny_llama: Path) -> None:
