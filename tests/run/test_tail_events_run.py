@@ -142,7 +142,7 @@ def test_answers_that_nobody_looked_at_never_pass(whole: RunDir, tmp_path: Path)
     write_manifest(copy)
     judgement = judging.judge(load_run(copy))
     assert judgement.exit_code == 4
-    assert "before anybody looked" in judgement.candidates[0].reasons[0]
+    assert "before tail events were recorded" in judgement.candidates[0].reasons[0]
     loose = judging.judge(load_run(copy), {"tail_events": {}})
     assert loose.exit_code == 0
     assert all(one.verdict is None for one in loose.candidates[0].tail_events)
