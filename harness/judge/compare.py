@@ -83,7 +83,7 @@ def undecided_strata(
     *,
     allow_unmatched: float = ALLOW_UNMATCHED,
 ) -> set[StratumKey]:
-    """Give the strata of a candidate that need more items after a look: what `harness.judge.gate` would not yet decide.
+    """Return the strata of a candidate that need more items after a look, by the rules of `harness.judge.gate`.
 
     Items of later looks are left out; planned strata that have no items yet need theirs. Once every gating stratum is
     decided, advisory ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
@@ -111,7 +111,7 @@ class BaselineIndex:
     place: NDArray[np.int32]
     """Shape [items]: position in `places`."""
     cluster: NDArray[np.int32] | None
-    """Shape [items]: source; None where every item is its own."""
+    """Shape [items]: source; None if every item is its own."""
     levels: tuple[Mapping[str, str], ...]
     """Per place: axis to level, where all its items have the same."""
     chance: Floats
@@ -357,12 +357,12 @@ class _Plan:
     """When a stratum's items come."""
 
     looks: int
-    """Looks planned; 1 where all items are looked at once."""
+    """Looks planned; 1 if all items are looked at once."""
     planned: int | None
-    """Items of the fixed plan; None where it is not known, and looks are taken to be of equal size."""
+    """Items of the fixed plan; None if it is not known, and looks are taken to be of equal size."""
 
     def shares(self, look: NDArray[np.int32]) -> dict[int, float]:
-        """Give the looks at which new items came, each with the share of the plan asked by then; 1 at the last."""
+        """Return the looks at which new items came, each with the share of the plan asked by then; 1 at the last."""
         if self.looks == 1:
             return {self.looks: 1.0}
         found: dict[int, float] = {}

@@ -58,7 +58,7 @@ def _refuse_same(baseline: Path, candidate: Path, name: str) -> None:
 
 
 def _contents(path: Path) -> frozenset[str]:
-    """Give the digests of a file, or of the files of results in a directory; the names, which hold times, do not count.
+    """Return the digests of a file, or of a directory's files of results, without their names, which hold times.
 
     Summaries (``results_*.json`` of lm_eval) hold times too, and are left out if there is anything else.
     """

@@ -38,7 +38,7 @@ class Pairs:
     differing: Positions
     """Positions in the baseline of items with the same id that were asked differently."""
     notes: tuple[str, ...]
-    """What did not match, in words; empty where all did."""
+    """What did not match, in words; empty if all did."""
 
     @property
     def unmatched_positions(self) -> Positions:
@@ -94,7 +94,7 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float, index:
 
 
 def _joined(baseline: Outcomes, candidate: Outcomes, index: Index | None) -> tuple[Positions, Positions]:
-    """Give the positions of items with the same id, ascending in the baseline.
+    """Return the positions of items with the same id, ascending in the baseline.
 
     By 64-bit hashes of ids (SipHash): for two sides of a million items each, the chance that any two different ids are
     taken for one is 5e-8, and what was asked is compared besides.
@@ -140,7 +140,7 @@ def _check_measure(baseline: Outcomes, candidate: Outcomes) -> None:
 
 
 def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
-    """Give a column's codes in the codes of another column, -1 where that has no such name."""
+    """Return a column's codes in the codes of another column, -1 if that has no such name."""
     position = {name: code for code, name in enumerate(known.names)}
     table = np.array([position.get(name, -1) for name in labels.names], np.int64)
     codes: NDArray[np.int64] = table[labels.codes]

@@ -25,7 +25,7 @@ ALLOW_ONE_SIDED = 0.01
 
 
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
-    """Give every cell its limits and, where a tolerance gates it, its verdict, in the order given.
+    """Return every cell its limits and, where a tolerance gates it, its verdict, in the order given.
 
     A kind that a slice's rules name and that no answer of it was looked at for is not judged, and says so.
     """
@@ -68,7 +68,7 @@ def _rate(cell: Cell, rate: EventRate | None, tolerance: float | None) -> TailRa
 
 
 def _unjudged(cell: Cell) -> str:
-    """Say why nothing can be said of a cell; empty where something can."""
+    """Return why nothing can be said of a cell; empty if something can."""
     if cell.unseen:
         return f"{cell.unseen} of its items were answered before tail events were recorded: run them again"
     asked = len(cell.items) + cell.one_sided
@@ -104,7 +104,7 @@ def _judged(
 
 
 def _never_seen(rates: Sequence[TailRate], rules: Rules) -> list[TailRate]:
-    """Give a rate that is not judged for every kind that a slice names and no answer was looked at for.
+    """Return a rate that is not judged for every kind that a slice names and no answer was looked at for.
 
     A missing figure is never a good one.
     """

@@ -71,7 +71,7 @@ class PairedResult:
     mid_p_better: float
     """The same against better."""
     design_effect: float | None
-    """Variance of delta with its clusters over the variance without; None where no items share a source."""
+    """Variance of delta with its clusters over the variance without; None if no items share a source."""
     method: str
     """Name of the interval and tests."""
     margin: float
@@ -83,7 +83,7 @@ class PairedResult:
 
     @property
     def items_to_decide(self) -> int | None:
-        """How many more items would decide it if the rates stay; 0 where it is decided, None where none would do."""
+        """How many more items would decide it if the rates stay; 0 if it is decided, None if none would do."""
         if self.p_pass < self.alpha or self.p_fail < self.alpha:
             return 0
         counts = self.counts
@@ -140,7 +140,7 @@ def paired_test(
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
-    codes are fastest); None where every item is its own. margin: largest tolerated drop. alpha: error rate of each
+    codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each
     side. binary: whether scores are right or wrong; found out where None. rng: for resampling; where None, seeded by
     the values alone, so that neither the order of items nor the names of clusters nor the time of day matter.
     Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
@@ -263,7 +263,7 @@ class _CombinedTest:
         return math.sqrt(WORST_ICC) if self.clustered else 1.0
 
     def name(self) -> str:
-        """Say which methods judged."""
+        """Return which methods judged."""
         parts = ["effective Tango score, corrected" if self.clustered or self.graded else "Tango score, corrected"]
         if isinstance(self.law, Studentised):
             parts.append("studentised cluster bootstrap" if self.clustered else "studentised bootstrap")

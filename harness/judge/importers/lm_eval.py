@@ -72,7 +72,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
-    """Give each task's file; the newest if a task was run several times, with a note."""
+    """Return each task's file; the newest if a task was run several times, with a note."""
     files = sample_files(path)
     folders = sorted({str(file.parent) for file in files})
     if len(folders) > 1:
@@ -102,7 +102,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 def _metrics(
     first: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], options: ImportOptions, rows: Rows
 ) -> dict[str, str]:
-    """Give the metric that is each task's score. first: a sample per task."""
+    """Return the metric that is each task's score. first: a sample per task."""
     known = {
         task: [str(one) for one in line.get("metrics") or sorted(line.keys() - _OWN)] for task, line in first.items()
     }
@@ -155,7 +155,7 @@ def _requests(line: Mapping[str, Any]) -> list[Any]:
 
 
 def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Give the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if they are not there."""
+    """Return the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if missing."""
     first = (_requests(line) or [""])[0]
     prompt = first[0] if isinstance(first, list) and first else first
     texts: dict[str, Callable[[], str]] = {
@@ -171,7 +171,7 @@ def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _chance(line: Mapping[str, Any], metric: str) -> float:
-    """Give the share of choices that are right, if several were weighed: one, or as many as the targets name."""
+    """Return the share of choices that are right, if several were weighed: one, or as many as the targets name."""
     choices = len(_requests(line))
     if "acc_mutual_info" in (line.get("metrics") or ()):
         choices //= 2  # each choice was weighed with and without its question
