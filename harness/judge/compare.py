@@ -8,7 +8,8 @@ models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from harness.judge import averages, cliffs
 from harness.judge.comparison import Comparison, Comparisons, Look, StratumNumbers
 from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
-from harness.judge.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
+from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Cliff
 from harness.stats.chance_level import above_chance_p
@@ -58,20 +59,16 @@ def compare(
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
     base = baseline_index(baseline, rules)
-    needs_index = any(one.items != baseline.items for one in [*candidates, *([control] if control else [])])
-    index = index_of(baseline) if needs_index else None
-    compared = tuple(_compare_one(base, one, rules, index, allow_unmatched, blind=blind) for one in candidates)
+    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind) for one in candidates)
     same = control_baseline or baseline
     own = base if control_baseline is None else baseline_index(same, rules)
-    against = (
-        _compare_one(own, control, rules, index if same is baseline else None, allow_unmatched) if control else None
-    )
+    against = _compare_one(own, control, rules, allow_unmatched) if control else None
     unused = [
         f"the pattern {glob!r} matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
         for glob in rules.unmatched_globs(base.places)
     ]
     notes = [note for one in (baseline, *candidates) for note in one.notes]
-    back = None if control is None else _compare_one(baseline_index(control, rules), same, rules, None, allow_unmatched)
+    back = None if control is None else _compare_one(baseline_index(control, rules), same, rules, allow_unmatched)
     return Comparisons(baseline.name, compared, against, back, (*dict.fromkeys(notes), *unused))
 
 
@@ -90,7 +87,7 @@ def undecided_strata(
     says why.
     """
     base = baseline_index(baseline, rules)
-    compared = _compare_one(base, candidate, rules, None, allow_unmatched, until=look)
+    compared = _compare_one(base, candidate, rules, allow_unmatched, until=look)
     decisions = decide(compared.strata, rules.policy.alpha, rules.families)
     open_strata = [
         one for one, found in zip(compared.strata, decisions, strict=True) if found.verdict not in ("pass", "fail")
@@ -168,14 +165,13 @@ def _compare_one(
     base: BaselineIndex,
     candidate: Outcomes,
     rules: Rules,
-    index: Index | None,
     allow_unmatched: float,
     *,
     until: int | None = None,
     blind: frozenset[StratumKey] = frozenset(),
 ) -> Comparison:
     try:
-        pairs = pair(base.baseline, candidate, allow_unmatched, index)
+        pairs = pair(base.baseline, candidate, allow_unmatched)
     except NotComparable as error:
         return Comparison(candidate.name, refused=str(error))
     columns = _columns(base, candidate, pairs, until)
@@ -216,17 +212,9 @@ class _Columns:
         """One stratum's rows."""
         # Needles of the same type: otherwise numpy converts the whole column at every call.
         start, stop = np.searchsorted(self.place, np.array([at, at + 1], self.place.dtype))
-        rows = slice(int(start), int(stop))
-        cluster = None if self.cluster is None else self.cluster[rows]
-        return _Columns(
-            self.item[rows],
-            self.place[rows],
-            self.before[rows],
-            self.after[rows],
-            self.look[rows],
-            self.weight[rows],
-            cluster,
-        )
+        columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
+        cut: list[Any] = [None if column is None else column[int(start) : int(stop)] for column in columns]
+        return _Columns(*cut)
 
 
 def _columns(base: BaselineIndex, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:
