@@ -113,11 +113,12 @@ def atomic_write(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises StoreError where it is missing or not one."""
     with _explained(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        msg = f"{path}: is not JSON (line {error.lineno}): it was changed by hand; remove the run and start again"
+        data = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        msg = f"{path}: is not JSON{line}: it was changed by hand; remove the run and start again"
         raise StoreError(msg) from error
     if not isinstance(data, dict):
         msg = f"{path}: holds a {type(data).__name__}, not an object"
@@ -334,8 +335,8 @@ class RunDir:
         """Read what each unit cost, the last measurement of each."""
         latest: dict[int, Timing] = {}
         for path in sorted((self.path / variant).glob("timings-*.jsonl")):
-            for line in read_lines(path):
-                latest[line["unit"]] = Timing(**line)
+            for one in _parsed(lambda line: Timing(**line), read_lines(path), path):
+                latest[one.unit] = one
         return [latest[unit] for unit in sorted(latest)]
 
     def record(self, variant: str, name: str, data: Mapping[str, Any]) -> None:
