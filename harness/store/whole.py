@@ -245,7 +245,7 @@ def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[s
     if now.get(PLACES) != there.get(PLACES):
         yield f"{ITEMS}/*.jsonl"
     rest = {"variants": 0, "shards": 0, PLACES: 0}
-    if now | rest != {**there, **rest}:
+    if {**now, **rest} != {**there, **rest}:
         yield "run.json"
 
 
