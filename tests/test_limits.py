@@ -10,7 +10,7 @@ import pytest
 from paths import ROOT
 
 from harness.config.loading import load, parse
-from harness.errors import ConfigError, NoSuchModel
+from harness.errors import ConfigError, ExitCode, NoSuchModel
 from harness.models.resolve import resolve
 from harness.suite.catalogue import catalogue
 from harness.suite.problems import check_spec
@@ -146,3 +146,10 @@ def test_a_closed_pipe_keeps_the_verdicts_own_code(tmp_path, extra):
         assert b"Traceback" not in done.stderr
         codes.append(done.returncode)
     assert codes == [0, 0]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_from_the_start_is_no_verdict(closed):
+    """`quantcliff ... >&-` keeps its exit code: not 1, which reads as a failed candidate."""
+    words = f"{sys.executable} -m harness compare --baseline gone.csv --candidate c=gone.csv {closed}"
+    assert subprocess.run(["/bin/sh", "-c", words], cwd=ROOT, check=False).returncode == ExitCode.USAGE
