@@ -151,7 +151,7 @@ def _candidate(
 
 
 def _event_sentence(one: TailRate) -> str:
-    words = {"fail": "fails", "not_judged": "was not judged"}
+    words = {"fail": "fails", "no_signal": "has no signal", "not_judged": "was not judged"}
     return f"{one.slice}/{one.stratum} {words.get(str(one.verdict), 'is inconclusive')} by {one.kind}: {one.reason}"
 
 

@@ -77,7 +77,7 @@ def _unjudged(cell: Cell) -> str:
     return "" if cell.items else "none of its items was answered by both sides"
 
 
-def _judged(
+def _judged(  # noqa: PLR0911 - one return per verdict
     one: TailRate, cell: Cell, rate: EventRate | None, adjusted: float | None, alpha: float, strictest: float
 ) -> TailRate:
     if one.tolerance is None or adjusted is None:
@@ -91,6 +91,13 @@ def _judged(
         return replace(one, verdict="inconclusive", p_adjusted=adjusted, reason=why)
     if adjusted < alpha:
         return replace(one, verdict="fail", p_adjusted=adjusted, reason=told)
+    clean = event_rate([not shown for shown in cell.baseline], cell.clusters, alpha=alpha)
+    if clean.low <= one.tolerance:
+        why = (
+            f"the baseline's own answers show it in {sum(cell.baseline)} of {one.n}, so not enough are left for more "
+            f"than {100.0 * one.tolerance:.3g} % to be seen"
+        )
+        return replace(one, verdict="no_signal", p_adjusted=adjusted, reason=why)
     # An item with an answer on one side only may have been an event, as it may have been lost: see `decisions`.
     missing = cell.one_sided / (len(cell.items) + cell.one_sided)
     if (1.0 - missing) * rate.high + missing < one.tolerance:

@@ -58,6 +58,16 @@ def test_items_missing_within_the_tolerance_count_as_events_for_a_pass() -> None
     assert "the 3 items with an answer on one side only" in found.reason
 
 
+@pytest.mark.parametrize(("shown", "verdict"), [(300, "no_signal"), (290, "no_signal"), (150, "pass"), (0, "pass")])
+def test_a_baseline_that_shows_the_sign_everywhere_passes_nobody(shown: int, verdict: str) -> None:
+    """What the baseline does itself is no event: where it nearly always does, no event could be seen."""
+    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"truncated": 0.05})})
+    names = [f"t/{at}" for at in range(300)]
+    baseline = [at < shown for at in range(300)]
+    cell = Cell("s", "a", "truncated", items=names, clusters=names, events=[False] * 300, baseline=baseline)
+    assert [one.verdict for one in judge_rates([cell], rules)] == [verdict]
+
+
 def test_p_values_say_what_the_limits_say() -> None:
     """The upper limit lies below a tolerance exactly where its p-value is below alpha; the lower one likewise."""
     for events, n in ((0, 298), (0, 299), (3, 200), (12, 200)):
