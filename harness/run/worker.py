@@ -8,7 +8,6 @@ What libraries print goes to the variant's log file. It ends when its parent doe
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import signal
@@ -21,9 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from harness.config.methods import PACKAGES, Package
 from harness.config.schema import Rehearsal
 from harness.engines.protocol import Engine
 from harness.errors import NonFinite, QuantcliffError, one_line
+from harness.models.backends import installed_version
 from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
@@ -33,18 +34,6 @@ if TYPE_CHECKING:
     from harness.engines.transformers.traces import DivergenceMeter
 
 __all__ = ["converse", "serve"]
-
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "bitsandbytes",
-    "gptqmodel",
-    "torchao",
-    "hqq",
-    "compressed_tensors",
-    "optimum-quanto",
-)
-"""The packages that compute; a hyphen in the name is a dot in the module."""
 
 PULSE_SECONDS = 2.0
 """How often a worker reports how far it is within a unit."""
@@ -71,7 +60,7 @@ def converse(connection: Connection, job: Job) -> None:
                 time.perf_counter() - started,
                 device_name,
                 threads,
-                _versions(() if job.rehearsal else _PACKAGES),
+                _versions(() if job.rehearsal else PACKAGES),
             )
         )
         with _Pulse(connection, engine) as pulse:
@@ -261,9 +250,7 @@ def _answer(pulse: _Pulse, engine: Engine, meter: DivergenceMeter | None, ask: A
     )
 
 
-def _versions(packages: Sequence[str]) -> dict[str, str]:
+def _versions(packages: Sequence[Package]) -> dict[str, str]:
     """Return the versions of Python and of those of the packages that are loaded."""
-    loaded = {"python": platform.python_version()}
-    return loaded | {
-        name: importlib.metadata.version(name) for name in packages if name.replace("-", ".") in sys.modules
-    }
+    versions = {package.name: installed_version(package.name) for package in packages if package.module in sys.modules}
+    return {"python": platform.python_version(), **{name: version for name, version in versions.items() if version}}

@@ -133,10 +133,9 @@ def test_an_unknown_name_erases_nothing(made: Path, flag: str, capsys: pytest.Ca
     _, item = flipped(made)
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
     assert call("erase", made, "--item", item.id, flag, item.id[:-1]) == ExitCode.USAGE
-    assert (
-        f"'{item.id[:-1]}' is not {'an' if flag == '--item' else 'a'} {flag[2:]} of this run, so nothing was erased"
-        in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert f"{item.id[:-1]}' is not" in error
+    assert "nothing was erased" in error
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
     assert call("erase", made) == ExitCode.USAGE
     assert "--item ID or --cluster NAME" in capsys.readouterr().err
