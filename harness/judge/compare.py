@@ -22,7 +22,7 @@ from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
 from harness.judge.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
 from harness.judge.rules import Rules
-from harness.judge.verdicts import Cliff
+from harness.judge.summaries import Cliff
 from harness.stats import chance_level as floor
 from harness.stats.sequential import nominal_alpha
 

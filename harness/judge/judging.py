@@ -102,11 +102,7 @@ def _held(run: RunRecord, rules: Rules) -> set[tuple[str, str]]:
 
 
 def not_asked(run: RunRecord) -> frozenset[Place]:
-    """Give the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
-    return _blind(run)
-
-
-def _blind(run: RunRecord) -> frozenset[Place]:
+    """Return the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
     if not run.experiment.execution.skip_blind:
         return frozenset()
     return blind_strata(run.items, _scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment))
@@ -156,7 +152,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
     """
     check_sides(run, allow_identical=allow_identical)
-    blind = _blind(run)
+    blind = not_asked(run)
     _check_complete(run, blind)
     rules = _rules(run.experiment, overrides or {}).with_plan(run.items)
     names = [one.name for one in run.experiment.candidates]
@@ -184,11 +180,9 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         not_judged=failed,
         order=names,
         events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
-        extras=gate.Extras(
-            proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
-            warnings=_warnings(run),
-            provenance=_provenance(run),
-        ),
+        proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
+        warnings=_warnings(run),
+        provenance=_provenance(run),
     )
     return choice_probability.shown(judgement, _choice_probabilities(run, sides, rules.policy.alpha))
 

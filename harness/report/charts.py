@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from harness.judge.verdicts import CandidateVerdict, Cliff, StratumVerdict, Verdict
+from harness.judge.summaries import Cliff, Verdict
+from harness.judge.verdicts import CandidateVerdict, StratumVerdict
 from harness.report import words
 from harness.report.svg import chart, colour, label, svg
 

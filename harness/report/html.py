@@ -19,7 +19,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.judge.verdicts import CandidateVerdict, Judgement, Verdict
+from harness.judge.summaries import Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement
 from harness.report import charts, choices, costs, flips, page, tail, words
 from harness.report.diff import split_at_difference
 from harness.report.evidence import Evidence

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, Verdict
+from harness.judge.summaries import Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import costs, tail, words
 from harness.report.choices import CHOICE_HEADINGS, CHOICE_NOTE, CHOICE_TITLE, choice_rows
 from harness.report.diff import around_difference

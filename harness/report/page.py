@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness.judge.verdicts import CandidateVerdict, Cliff, Judgement, StratumVerdict, Verdict
+from harness.judge.summaries import Cliff, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import costs, words
 from harness.report.evidence import Divergence, Evidence
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
+from harness.judge.summaries import TailRate, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.records import TAIL_KINDS
 
 __all__ = [

@@ -17,7 +17,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.judge.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
+from harness.judge.summaries import Average, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import costs, tail, words
 from harness.report.choices import CHOICE_HEADINGS, CHOICE_TITLE, choice_rows
 from harness.report.evidence import Evidence

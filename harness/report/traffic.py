@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
+from harness.judge.summaries import TailRate, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import tail, words
 from harness.report.evidence import Evidence
 

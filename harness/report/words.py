@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.judge.verdicts import Average, CandidateVerdict, Judgement, StratumVerdict, Verdict
+from harness.judge.reasons import NO_NUMBER, points
+from harness.judge.summaries import Average, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 from harness.report.evidence import Evidence
 
@@ -85,9 +87,6 @@ _WITH_EVENTS = {
 }
 """What is to be added where tail events gate."""
 
-_FIGURES, _FIGURES_END = " around a margin of ", "; "
-
-_MOST_DECIMALS = 4
 _MOST_REASONS = 3
 
 
@@ -101,26 +100,6 @@ def exit_meaning(judgement: Judgement) -> str:
     text = _MEANINGS.get(judgement.exit_code, "unknown")
     gated = any(one.verdict is not None for candidate in judgement.candidates for one in candidate.tail_events)
     return text + (_WITH_EVENTS.get(judgement.exit_code, "") if gated else "")
-
-
-def points(value: float | None, *, sign: bool = True, apart_from: float | None = None) -> str:
-    """Give a proportion in points (0.02 is 2.0) with one decimal, ``-`` where there is none.
-
-    More decimals where it would otherwise read like `apart_from` without being it: a limit just beyond its margin.
-    """
-    if value is None or not math.isfinite(value):
-        return "-"
-    decimals = 1
-    while (
-        apart_from is not None
-        and value != apart_from
-        and decimals < _MOST_DECIMALS
-        and f"{value * 100:.{decimals}f}" == f"{apart_from * 100:.{decimals}f}"
-    ):
-        decimals += 1
-    if value == 0:
-        return "0.0"
-    return f"{value * 100:{'+' if sign else ''}.{decimals}f}"
 
 
 def score(value: float | None) -> str:
@@ -317,9 +296,7 @@ def to_decide(stratum: StratumVerdict) -> str:
     """Say what it would take to decide a stratum, or the gate's reason where no number of items would."""
     if stratum.items_to_decide is not None:
         return f"about {stratum.items_to_decide:,} more items would decide it if the rates stay."
-    # The gate's reason begins with figures that stand beside it here, where it has any.
-    reason = stratum.reason.rpartition(_FIGURES_END)[2] if _FIGURES in stratum.reason else stratum.reason
-    return _ended(reason or "at these rates no number of further items is known to decide it")
+    return _ended(NO_NUMBER if stratum.decision.reason == "undecided" else stratum.reason)
 
 
 def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:

@@ -36,7 +36,7 @@ def rendered(text):
 def big(strata=400, candidates=6):
     """A judgement far larger than a comment may be."""
     made = report_data.judgement().candidates[1]
-    many = tuple(dataclasses.replace(made.strata[i % 28], stratum=f"language=x{i}") for i in range(strata))
+    many = tuple(report_data.numbered(made.strata[i % 28], stratum=f"language=x{i}") for i in range(strata))
     several = tuple(dataclasses.replace(made, name=f"c{i}", strata=many) for i in range(candidates))
     return Judgement("fail", 1, {"alpha": 0.05}, several, "bf16")
 
@@ -50,7 +50,7 @@ def test_markdown_tells_the_verdict_first_and_folds_the_tables():
     assert text.count("<details>") == text.count("</details>") > 4
     html = rendered(text)
     assert html.count("<table>") == 7
-    assert "of 400 items 176 lost, 1 gained." in html
+    assert "of 400 items 177 lost, 2 gained." in html
 
 
 @pytest.mark.parametrize("limit", [2000, 10_000, LIMIT])

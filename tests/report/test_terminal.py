@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness import report
+from harness.judge import reasons
 from harness.judge.verdicts import Judgement
 from harness.records import ChoiceLogprobs, Generation, Item, Scored, Unanswered
 from harness.report import words
@@ -60,7 +61,7 @@ def test_a_stratum_shows_all_its_figures_on_one_line_of_80_columns():
     made = report_data.stratum("code", {"language": "go"}, n=100, base=0.6, drop=0.3, margin=0.05)
     judged = Judgement("fail", 1, {"alpha": 0.05}, (dataclasses.replace(_one(), strata=(made,)),), "bf16")
     text = printed(judged)
-    assert re.search(r"^go +100 +60\.0 nf4 +30\.0 -30\.0 \[-37\.9, -22\.1\] 31/1 ✘ fail", text, re.MULTILINE)
+    assert re.search(rf"^go +100 +60\.0 nf4 +30\.0 {re.escape(words.change(made))} 31/1 ✘ fail", text, re.MULTILINE)
 
 
 def _one():
@@ -74,17 +75,17 @@ def test_a_reader_finds_everything():
     for expected in (
         "✘ nf4 FAIL fails 16 of 27 gating strata, worst long_context, context_tokens=16384,depth=0.5: -43.8 points",
         "⊘ gptq-int4 NOT JUDGED gptqmodel is not installed: pip install 'quantcliff[gptq]'",
-        "of 400 items 176 lost, 1 gained.",
+        "of 400 items 177 lost, 2 gained.",
         "and 4 more, listed in report.md",
-        "about 492 more items would decide it if the rates stay.",
-        "bf16 scores 1.0 of 300 items where guessing gives 0.0, so no damage could be seen.",
+        "about 14,518 more items would decide it if the rates stay.",
+        "multi_hop_math, hops=12: the baseline's 0.010 is not shown to be above guessing (0.000)",
         "the baseline against itself at another batch size flipped",
-        "mean -13.1 points hides 16 strata significantly worse and 0 better",
+        "mean -13.1 points with 24 strata significantly worse and 0 better",
         "nf4 5.0 106.8 MiB 41.6 % 4.13 522.0 829.7 MiB",
         "The reference was itself restored from a 4-bit file",
         "! 3 items of the candidate had no partner",
         "Results: results/suite-7",
-        "exit code 4, incomplete or not comparable: there is no verdict to rely on",
+        "exit code 1, fail: at least one gating stratum is worse than its margin",
     ):
         assert expected in text
 
@@ -110,13 +111,12 @@ def test_what_was_not_judged_breaks_nothing():
 def test_no_figure_is_said_twice():
     """Where the gate gave a reason with the same figures, it is not repeated beside the report's own sentence."""
     made = _one().strata
-    fail = dataclasses.replace(next(s for s in made if s.verdict == "fail"), reason="THE GATE'S WORDS")
-    open_ = dataclasses.replace(next(s for s in made if s.verdict == "inconclusive"), reason="THE GATE'S WORDS")
-    blind = dataclasses.replace(next(s for s in made if s.verdict == "no_signal"), reason="at the floor")
-    stuck = dataclasses.replace(open_, items_to_decide=None, reason="all its items share one source")
-    assert "GATE" not in words.stratum_sentence(fail, "nf4", "bf16") + words.undecided_sentence(open_, "nf4")
-    assert words.no_signal_sentence(blind, "bf16") == "multi_hop_math, hops=12: at the floor."
-    assert words.undecided_sentence(stuck, "nf4").endswith("margin 5.0: all its items share one source.")
+    fail, open_, blind = (next(s for s in made if s.verdict == v) for v in ("fail", "inconclusive", "no_signal"))
+    stuck = report_data.decided(open_, items_to_decide=None, reason="one_cluster")
+    for sentence in (words.stratum_sentence(fail, "nf4", "bf16"), words.undecided_sentence(open_, "nf4")):
+        assert sentence.count(words.points(fail.delta)) + sentence.count(words.points(open_.delta)) == 1
+    assert words.no_signal_sentence(blind, "bf16") == f"multi_hop_math, hops=12: {blind.reason}."
+    assert words.undecided_sentence(stuck, "nf4").endswith(f"margin 5.0: {stuck.reason}.")
 
 
 def test_names_break_between_their_words():
@@ -159,11 +159,10 @@ def test_averages_name_the_worst_stratum_without_cutting_words():
 
 def test_an_undecided_stratum_says_its_figures_once():
     """Where no number of items decides, the gate's reason is told without the limits that stand before it."""
-    open_ = dataclasses.replace(next(s for s in _one().strata if s.verdict == "inconclusive"), items_to_decide=None)
-    gate = "-18.8 points to -3.4 points around a margin of 10; no number of items is sure to decide it"
-    text = words.undecided_sentence(dataclasses.replace(open_, reason=gate), "nf4")
-    assert text.endswith(": no number of items is sure to decide it.")
-    assert "around" not in text
+    open_ = next(s for s in _one().strata if s.verdict == "inconclusive")
+    text = words.undecided_sentence(report_data.decided(open_, items_to_decide=None), "nf4")
+    assert text.endswith(f": {reasons.NO_NUMBER}.")
+    assert text.count(words.points(open_.low)) == 1
 
 
 def test_what_the_average_hides_names_its_candidate():
@@ -231,7 +230,8 @@ def test_an_empty_judgement_prints():
     [
         (None, None, "-"),
         (float("nan"), None, "-"),
-        (0.0, None, "0.0"),
+        (0.0, None, "+0.0"),
+        (-0.0, None, "+0.0"),
         (0.016, None, "+1.6"),
         (-0.438, None, "-43.8"),
         (-0.0201, -0.02, "-2.01"),

@@ -36,9 +36,7 @@ def test_the_answer_is_a_word(verdict, answer):
 def judged(*verdicts, candidate="fail"):
     """One candidate with a stratum of a slice per verdict."""
     made = tuple(
-        dataclasses.replace(
-            report_data.stratum("math", {"hops": str(hops)}, n=100, base=0.6, drop=0.0, margin=0.05), verdict=verdict
-        )
+        report_data.stratum("math", {"hops": str(hops)}, n=100, base=0.6, drop=0.0, margin=0.05, verdict=verdict)
         for hops, verdict in enumerate(verdicts, start=1)
     )
     one = dataclasses.replace(report_data.judgement().candidates[1], strata=made, verdict=candidate)
