@@ -14,7 +14,7 @@ from harness.judge.outcomes import Outcomes, build
 from harness.judge.rules import Rules, SliceRules
 from harness.judge.summaries import Average, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
+from harness.report.evidence import DivergenceRow, Evidence, FlipPair, PowerRow, TailEvent
 
 LANGUAGES = {
     "en": ("Latn", "high", "What is the capital of France?", "Paris", "Lyon"),
@@ -327,7 +327,7 @@ def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
         flips_left_out=310,
         tail_events=tuple(TailEvent("nf4", "repetition", pair) for pair in pairs[:4]),
         divergence=tuple(
-            Divergence(name, one.slice, one.stratum, position, 4000, scale * (1 + rng.random()), 1 - scale)
+            DivergenceRow(name, one.slice, one.stratum, position, 4000, scale * (1 + rng.random()), 1 - scale)
             for name, scale in (("int8", 0.004), ("nf4", 0.08))
             for one in cells[::4]
             for position in ("0-255", "256-1023", "1024-4095")

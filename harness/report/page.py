@@ -6,22 +6,20 @@ Arranges and never judges. The template writes what these records hold; `harness
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from harness.judge.summaries import Cliff, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report import costs, words
-from harness.report.evidence import Divergence, Evidence
+from harness.report import words
+from harness.report.evidence import DivergenceRow, Evidence
 
 __all__ = [
     "CliffGroup",
-    "CostPoint",
     "Grid",
     "MatrixRow",
     "cliff_groups",
-    "cost_points",
     "divergence_groups",
     "forest_rows",
     "grids",
@@ -206,52 +204,7 @@ def cliff_groups(judgement: Judgement) -> list[CliffGroup]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class CostPoint:
-    """One measure of cost for all variants that have it."""
-
-    measure: str
-    """What is on the axis, with its unit."""
-    points: tuple[tuple[str, float, float, bool], ...]
-    """Name, cost, average change as a proportion, and whether on the frontier; the baseline first."""
-
-
-_MEBI = 1024.0**2
-_MEASURES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
-    ("weights, MiB", "weight_bytes", lambda value: value / _MEBI),
-    ("time, ms per token", "tokens_per_second", lambda value: 1000 / value),
-    ("peak memory, MiB", "peak_bytes", lambda value: value / _MEBI),
-)
-
-
-def cost_points(judgement: Judgement, evidence: Evidence) -> list[CostPoint]:
-    """Give quality against each measure of cost that the baseline and a candidate have."""
-    changes = {judgement.baseline: 0.0}
-    for candidate in judgement.candidates:
-        average = next((one.delta for one in candidate.averages), None)
-        if average is not None:
-            changes[candidate.name] = average
-    made = []
-    for measure, key, convert in _MEASURES:
-        values = {name: costs.positive(costs.cost_of(judgement, evidence, name).get(key)) for name in changes}
-        known = {name: convert(value) for name, value in values.items() if value is not None}
-        if judgement.baseline in known and len(known) > 1:
-            made.append(CostPoint(measure, tuple(_frontier(known, changes))))
-    return made
-
-
-def _frontier(costs: Mapping[str, float], changes: Mapping[str, float]) -> Iterable[tuple[str, float, float, bool]]:
-    for name, cost in costs.items():
-        beaten = any(
-            (costs[other] < cost and changes[other] >= changes[name])
-            or (costs[other] <= cost and changes[other] > changes[name])
-            for other in costs
-            if other != name
-        )
-        yield name, cost, changes[name], not beaten
-
-
-def divergence_groups(evidence: Evidence) -> list[tuple[str, dict[str, list[tuple[str, float]]], list[Divergence]]]:
+def divergence_groups(evidence: Evidence) -> list[tuple[str, dict[str, list[tuple[str, float]]], list[DivergenceRow]]]:
     """Give per slice: its name, KL by position per candidate (weighted by tokens), and the rows behind it."""
     made = []
     for label in dict.fromkeys(one.slice for one in evidence.divergence):

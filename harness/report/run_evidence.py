@@ -17,7 +17,7 @@ from harness.judge.asked import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answer_pairs, divergence_evidence
-from harness.report.evidence import Evidence, PowerRow
+from harness.report.evidence import Evidence, PowerRow, ScoringRow
 from harness.run.planning import power_table
 from harness.store.record import CONTROL, RunRecord, variant_names
 from harness.store.rundir import RunDir, read_json
@@ -54,8 +54,9 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
             event for name, pair in sides.items() for event in answer_pairs.events(run.items, *pair, name)
         ),
         divergence=divergence_evidence.rows(
-            run.items, {name: found for name, (found, _) in diverged.items() if found}, floor=CONTROL
+            run.items, {name: found for name, (found, _) in diverged.items() if found}, control=CONTROL
         ),
+        scoring=tuple(row for name in names if (row := _scoring(run, name)) is not None),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
         power=tuple(
@@ -65,6 +66,17 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         items_spent=answered,
         items_planned=sum(_planned(run, name) for name in names),
     )
+
+
+def _scoring(run: RunRecord, name: str) -> ScoringRow | None:
+    """Return what scoring a variant's answers met; None if no answer has a thinking part or reached a limit."""
+    metrics = [one.metrics for one in run.of(name)]
+    thinking = [one["thinking_characters"] for one in metrics if "thinking_characters" in one]
+    limited = sum("scoring_limit" in one for one in metrics)
+    if not (thinking or limited):
+        return None
+    mean = math.fsum(thinking) / len(thinking) if thinking else None
+    return ScoringRow(name, len(metrics), len(thinking), mean, limited)
 
 
 def _planned(run: RunRecord, name: str) -> int:

@@ -1,8 +1,4 @@
-"""A judgement as people and programs read it: terminal, page, Markdown, JUnit, step summary, tables, model card.
-
-`write` leaves every file of a report in a run directory, `terminal` prints one, `side_by_side` shows two answers. None
-of them judges: they read a finished `harness.judge.verdicts.Judgement`.
-"""
+"""The files of a report: page, Markdown, JUnit, step summary, tables, model card."""
 
 from __future__ import annotations
 
@@ -12,23 +8,11 @@ from pathlib import Path
 from harness.errors import StoreError
 from harness.judge.verdicts import Judgement
 from harness.report import tables
-from harness.report.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
+from harness.report.evidence import Evidence
 from harness.report.junit import junit
 from harness.report.markdown import markdown_report
-from harness.report.side_by_side import side_by_side
-from harness.report.terminal import terminal
 
-__all__ = [
-    "Divergence",
-    "Evidence",
-    "FlipPair",
-    "PowerRow",
-    "TailEvent",
-    "remove",
-    "side_by_side",
-    "terminal",
-    "write",
-]
+__all__ = ["remove", "write"]
 
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 

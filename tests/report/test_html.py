@@ -22,9 +22,9 @@ from harness import report
 from harness.judge.verdicts import Judgement
 from harness.report import costs, flips
 from harness.report import page as report_page
+from harness.report.costs import plans
 from harness.report.evidence import Evidence, FlipPair, TailEvent
-from harness.report.room import PAGE_BYTES
-from harness.report.routing import plans
+from harness.report.flips import PAGE_BYTES
 from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 report_charts = lazy("harness.report.charts")
@@ -70,18 +70,18 @@ class Tree(HTMLParser):
 @pytest.fixture(scope="module", autouse=True)
 def _equal_pictures_are_drawn_once():
     """The pictures of one judgement are those of the next page about it: drawing them is most of a page's time."""
-    from harness.report.html import _pictures
+    from harness.report.html import _drawn_blocks
 
     drawn = {}
 
-    def once(judgement, evidence, keys):
+    def once(judgement, evidence):
         shown = pickle.dumps((judgement, dataclasses.replace(evidence, flips=(), tail_events=())))
         if shown not in drawn:
-            drawn[shown] = _pictures(judgement, evidence, keys)
+            drawn[shown] = _drawn_blocks(judgement, evidence)
         return drawn[shown]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.html._pictures", once)
+        patch.setattr("harness.report.html._drawn_blocks", once)
         yield
 
 
@@ -120,9 +120,9 @@ def test_a_newcomer_finds_every_answer(tree, judged):
         "quantcliff run configs/suite.yaml",
         "NVIDIA H100 80GB HBM3",
         "Mean -13.1 points with 24 strata significantly worse",
-        "bf16 is at the floor in multi_hop_math, hops=12: no damage could be seen there.",
-        "1 stratum is informative and did not count.",
-        "Beside bf16, as measured here:",
+        "bf16 is not shown to be above chance in multi_hop_math, hops=12: no damage could be seen there.",
+        "1 stratum is not gating and did not count.",
+        "Next to bf16, as measured here:",
     ):
         assert expected in text
 
@@ -138,7 +138,7 @@ def test_a_pass_says_what_it_leaves_out():
     ]
     judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
     text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence()).html).split())
-    assert "4 strata are informative and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
+    assert "4 strata are not gating and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
 
 
 def test_costs_stand_beside_the_baselines():
@@ -154,7 +154,7 @@ def test_sections_come_in_their_order(tree):
     sections = [attributes["id"] for tag, attributes in tree.elements if tag == "section"]
     assert sections == [
         "answer", "routing", "matrix", "forest", "heat", "cliffs", "averages", "tail",
-        "divergence", "flips", "cost", "power", "floor", "provenance",
+        "divergence", "flips", "cost", "power", "noise", "provenance",
     ]  # fmt: skip
     links = [a["href"].removeprefix("#") for tag, a in tree.elements if tag == "a" and "class" not in a]
     assert [link for link in links if link != "matrix"][:13] == [one for one in sections if one != "matrix"]
@@ -436,7 +436,7 @@ def test_a_forest_of_many_strata_shows_the_worst(judged):
 
 def test_the_frontier_holds_what_nothing_beats(judged):
     """By weights int8 and nf4 are on the frontier and bf16 is not (int8 is as good and smaller); by time only bf16."""
-    found = {one.measure: one.points for one in report_page.cost_points(judged, report_data.evidence(judged))}
+    found = {one.measure: one.points for one in costs.cost_points(judged, report_data.evidence(judged))}
     assert {name for name, _, _, best in found["weights, MiB"] if best} == {"int8", "nf4"}
     assert {name for name, _, _, best in found["time, ms per token"] if best} == {"bf16"}
     assert found["time, ms per token"][0][1] == pytest.approx(1000 / 812)

@@ -24,7 +24,7 @@ report_html = lazy("harness.report.html")
         ("fail", "No"),
         ("inconclusive", "Not yet"),
         ("no_signal", "Not yet"),
-        ("not_judged", "Cannot be said"),
+        ("not_judged", "Unknown"),
     ],
 )
 def test_the_answer_is_a_word(verdict, answer):

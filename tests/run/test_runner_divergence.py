@@ -95,8 +95,8 @@ def test_the_report_holds_divergence_by_stratum_and_position(whole: RunDir) -> N
     assert math.sequences == 16
     assert 0 < math.kl_error < math.kl
     assert (math.agreement_error, math.reverse_kl, math.probability_change) != (None, None, None)
-    assert math.floor is not None
-    assert math.floor < math.kl
+    assert math.control_kl is not None
+    assert math.control_kl < math.kl
     positions = [place for place in nf4 if place[2]]
     assert [place[2] for place in positions] == ["0", "1-3", "4-15"]
     assert {place[0] for place in positions} == {"multi_hop_math"}
