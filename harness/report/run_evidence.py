@@ -23,7 +23,7 @@ from harness.store.record import CONTROL, RunRecord, variant_names
 from harness.store.rundir import RunDir, read_json
 from harness.store.traces import divergences
 
-__all__ = ["Sides", "answers", "evidence"]
+__all__ = ["Sides", "answers", "evidence", "scoring_rows"]
 
 FLIPS_SHOWN = 2000
 """Pairs that a report carries at most, over all candidates."""
@@ -56,7 +56,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         divergence=divergence_evidence.rows(
             run.items, {name: found for name, (found, _) in diverged.items() if found}, control=CONTROL
         ),
-        scoring=tuple(row for name in names if (row := _scoring(run, name)) is not None),
+        scoring=scoring_rows(run, names),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
         power=tuple(
@@ -68,15 +68,17 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     )
 
 
-def _scoring(run: RunRecord, name: str) -> ScoringRow | None:
-    """Return what scoring a variant's answers met; None if no answer has a thinking part or reached a limit."""
-    metrics = [one.metrics for one in run.of(name)]
-    thinking = [one["thinking_characters"] for one in metrics if "thinking_characters" in one]
-    limited = sum("scoring_limit" in one for one in metrics)
-    if not (thinking or limited):
-        return None
-    mean = math.fsum(thinking) / len(thinking) if thinking else None
-    return ScoringRow(name, len(metrics), len(thinking), mean, limited)
+def scoring_rows(run: RunRecord, names: Sequence[str]) -> tuple[ScoringRow, ...]:
+    """Return what scoring met, of each variant with a thinking part or a limit of scoring in any answer."""
+    rows = []
+    for name in names:
+        metrics = [one.metrics for one in run.of(name)]
+        thinking = [one["thinking_characters"] for one in metrics if "thinking_characters" in one]
+        limited = sum("scoring_limit" in one for one in metrics)
+        if thinking or limited:
+            mean = math.fsum(thinking) / len(thinking) if thinking else None
+            rows.append(ScoringRow(name, len(metrics), len(thinking), mean, limited))
+    return tuple(rows)
 
 
 def _planned(run: RunRecord, name: str) -> int:

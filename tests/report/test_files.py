@@ -233,7 +233,7 @@ def test_a_foreign_comparison_is_not_written_over_a_runs_own(tmp_path, capsys):
     """A run's directory as --output, or --output for a run, ends in 2 and changes nothing."""
     (tmp_path / "run.json").write_text("{}")
     assert foreign(tmp_path, "--output", tmp_path) == 2
-    assert "a run lies there" in capsys.readouterr().err
+    assert "already contains a quantcliff run" in capsys.readouterr().err
     assert cli._run(["compare", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "--output: for files of other tools" in capsys.readouterr().err
     assert not (tmp_path / "comparisons.json").exists()

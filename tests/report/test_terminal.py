@@ -79,7 +79,7 @@ def test_a_reader_finds_everything():
         "and 4 more, listed in report.md",
         "about 14,518 more items would decide it if the rates stay.",
         "multi_hop_math, hops=12: bf16 scores 1.0 %, which is not significantly above chance (0.0 %)",
-        "the baseline against itself at another batch size flipped",
+        "The baseline against itself at another batch size flipped",
         "mean -13.1 points with 24 strata significantly worse and 0 better",
         "nf4 5.0 106.8 MiB 41.6 % 4.13 522.0 829.7 MiB",
         "The reference was itself restored from a 4-bit file",
