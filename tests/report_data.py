@@ -14,7 +14,9 @@ from harness.judge.outcomes import Outcomes, build
 from harness.judge.rules import Rules, SliceRules
 from harness.judge.summaries import Average, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report.evidence import DivergenceRow, Evidence, FlipPair, PowerRow, TailEvent
+from harness.report.evidence import DivergenceRow, Evidence, FlipPair, TailEvent
+from harness.run.planning import Power
+from harness.store.divergence import Summary
 
 LANGUAGES = {
     "en": ("Latn", "high", "What is the capital of France?", "Paris", "Lyon"),
@@ -282,6 +284,18 @@ def flips(rng: random.Random, count: int = 24) -> tuple[FlipPair, ...]:
     return tuple(made)
 
 
+def _diverged(kl: float, same_top: float) -> Summary:
+    """Means over 4,000 tokens of 40 answers."""
+    return Summary(40, 4000, kl, kl / 4, 1.1 * kl, same_top, 0.01, -kl, "math/7")
+
+
+def _power(one: StratumVerdict) -> Power:
+    """What the plan knew of a stratum."""
+    fixed = {"can_pass": True, "detectable_drop": 0.04, "items_for_pass": 480, "prompt_tokens": 9, "output_tokens": 9}
+    known = {"clusters": one.n, "margin": one.margin, "gating": one.gating}
+    return Power(one.slice, one.stratum, one.items_planned, **known, **fixed)
+
+
 def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
     """Evidence as a finished run gathers it, for `judgement`."""
     rng = random.Random(seed)
@@ -327,12 +341,12 @@ def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
         flips_left_out=310,
         tail_events=tuple(TailEvent("nf4", "repetition", pair) for pair in pairs[:4]),
         divergence=tuple(
-            DivergenceRow(name, one.slice, one.stratum, position, 4000, scale * (1 + rng.random()), 1 - scale)
+            DivergenceRow(name, one.slice, one.stratum, position, _diverged(scale * (1 + rng.random()), 1 - scale))
             for name, scale in (("int8", 0.004), ("nf4", 0.08))
             for one in cells[::4]
             for position in ("0-255", "256-1023", "1024-4095")
         ),
-        power=tuple(PowerRow(one.slice, one.stratum, one.items_planned, 0.04, 480) for one in cells),
+        power=tuple(map(_power, cells)),
         items_spent=9800,
         items_planned=14700,
     )

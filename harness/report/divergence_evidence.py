@@ -35,7 +35,7 @@ def rows(
     order = {place: number for number, place in enumerate(_places(items))}
     noise = {place: summarise(some).kl for place, some in parts.get(control, {}).items()}
     return tuple(
-        _row(name, place, mine[place], clusters, noise.get(place))
+        DivergenceRow(name, *place, summarise(mine[place], clusters), noise.get(place))
         for name, mine in parts.items()
         for place in sorted(mine, key=order.__getitem__)
     )
@@ -78,25 +78,3 @@ def _label(start: int) -> str:
         return f"{start} and on"
     last = STARTS[place + 1] - 1
     return str(start) if last == start else f"{start}-{last}"
-
-
-def _row(
-    name: str, place: Place, some: Sequence[Divergence], clusters: Mapping[str, str], control_kl: float | None
-) -> DivergenceRow:
-    summary = summarise(some, clusters)
-    return DivergenceRow(
-        candidate=name,
-        slice=place[0],
-        stratum=place[1],
-        position=place[2],
-        tokens=summary.tokens,
-        kl=summary.kl,
-        agreement=summary.same_top,
-        kl_error=summary.kl_error,
-        agreement_error=summary.same_top_error,
-        reverse_kl=summary.reverse_kl,
-        probability_change=summary.probability_change,
-        control_kl=control_kl,
-        sequences=summary.sequences,
-        worst=summary.worst,
-    )

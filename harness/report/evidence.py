@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["DivergenceRow", "Evidence", "FlipPair", "PowerRow", "ScoringRow", "TailEvent"]
+from harness.run.planning import Power
+from harness.store.divergence import Summary
+
+__all__ = ["DivergenceRow", "Evidence", "FlipPair", "ScoringRow", "TailEvent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +59,6 @@ class TailEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerRow:
-    """What the plan knew about one stratum before anything ran."""
-
-    slice: str
-    """The slice's label."""
-    stratum: str
-    """The levels of its axes."""
-    items: int
-    """Items planned."""
-    smallest_drop: float | None
-    """The smallest drop that so many items detect with 80 % power, a proportion."""
-    items_for_pass: int | None
-    """Items with which an unchanged candidate passes with 80 % power."""
-
-
-@dataclass(frozen=True, slots=True)
 class DivergenceRow:
     """How far a candidate's next-token distribution is from the baseline's, over one bucket."""
 
@@ -83,26 +70,10 @@ class DivergenceRow:
     """The levels of its axes; ``all`` over the slice."""
     position: str
     """The bucket of token positions, as in ``0-255``; empty over all positions."""
-    tokens: int
-    """Tokens in the bucket."""
-    kl: float
-    """Mean KL divergence of candidate from baseline, nats per token."""
-    agreement: float
-    """Share of positions at which both prefer the same token."""
-    kl_error: float | None = None
-    """Standard error of `kl` by clusters of sequences; infinite for one cluster, None where unknown."""
-    agreement_error: float | None = None
-    """The same of `agreement`."""
-    reverse_kl: float | None = None
-    """Mean KL divergence of baseline from candidate, nats per token."""
-    probability_change: float | None = None
-    """Mean change of the probability of the baseline's token, candidate minus baseline."""
+    summary: Summary
+    """Means and errors over the bucket."""
     control_kl: float | None = None
-    """`kl` of the A/A pass in the same bucket: what a different batch size alone makes."""
-    sequences: int | None = None
-    """Answers in the bucket."""
-    worst: str = ""
-    """The item with the largest mean KL."""
+    """Mean KL of the A/A pass in the same bucket: what a different batch size alone makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +118,7 @@ class Evidence:
     """Catastrophic answers with their pairs."""
     divergence: tuple[DivergenceRow, ...] = ()
     """By stratum and position."""
-    power: tuple[PowerRow, ...] = ()
+    power: tuple[Power, ...] = ()
     """The plan's power table."""
     items_spent: int | None = None
     """Answers asked for, over all variants."""

@@ -214,9 +214,9 @@ def divergence_groups(evidence: Evidence) -> list[tuple[str, dict[str, list[tupl
             own = [one for one in rows if one.candidate == name and one.position]
             for position in dict.fromkeys(one.position for one in own):
                 part = [one for one in own if one.position == position]
-                tokens = sum(one.tokens for one in part)
+                tokens = sum(one.summary.tokens for one in part)
                 if tokens:
-                    mean = math.fsum(one.tokens * one.kl for one in part) / tokens
+                    mean = math.fsum(one.summary.tokens * one.summary.kl for one in part) / tokens
                     series.setdefault(name, []).append((position, mean))
         made.append((label, series, rows))
     return made

@@ -17,7 +17,7 @@ from harness.judge.asked import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answer_pairs, divergence_evidence
-from harness.report.evidence import Evidence, PowerRow, ScoringRow
+from harness.report.evidence import Evidence, ScoringRow
 from harness.run.planning import power_table
 from harness.store.record import CONTROL, RunRecord, variant_names
 from harness.store.rundir import RunDir, read_json
@@ -59,10 +59,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         scoring=scoring_rows(run, names),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
-        power=tuple(
-            PowerRow(row.slice, row.stratum, row.items, row.detectable_drop, row.items_for_pass)
-            for row in power_table(run.experiment, run.items)
-        ),
+        power=tuple(power_table(run.experiment, run.items)),
         items_spent=answered,
         items_planned=sum(_planned(run, name) for name in names),
     )

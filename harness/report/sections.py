@@ -179,7 +179,7 @@ def power(evidence: Evidence) -> Section:
             one.slice,
             one.stratum,
             f"{one.items:,}",
-            score(one.smallest_drop),
+            score(one.detectable_drop),
             "-" if one.items_for_pass is None else f"{one.items_for_pass:,}",
         )
         for one in evidence.power
@@ -257,12 +257,12 @@ def divergence(label: str, rows: Sequence[DivergenceRow], baseline: str, note: s
             one.candidate,
             one.stratum,
             one.position or "all",
-            within(words.nats(one.kl), words.nats(one.kl_error)),
+            within(words.nats(one.summary.kl), words.nats(one.summary.kl_error)),
             words.nats(one.control_kl),
-            words.nats(one.reverse_kl),
-            within(f"{score(one.agreement)} %", score(one.agreement_error)),
-            points(one.probability_change),
-            f"{one.tokens:,}",
+            words.nats(one.summary.reverse_kl),
+            within(f"{score(one.summary.same_top)} %", score(one.summary.same_top_error)),
+            points(one.summary.probability_change),
+            f"{one.summary.tokens:,}",
         )
         for one in rows
     )
