@@ -29,13 +29,13 @@ class Decision:
     verdict: Verdict
     """The word."""
     look: Look | None
-    """The numbers that it rests on; None where there are none."""
+    """The numbers that it rests on; None if there are none."""
     p_adjusted: float | None
-    """p_fail after Holm over the gating strata (and Bonferroni over families); None in an informative stratum."""
+    """p_fail after Holm over the gating strata (and Bonferroni over families); None in a stratum that does not gate."""
     reason: Reason | None = None
     """Why; None if the verdict speaks for itself."""
     items_to_decide: int | None = None
-    """How many more items would decide it if the rates stay; None where none are needed or none would do."""
+    """How many more items would decide it if the rates stay; None if none are needed or none would do."""
 
 
 def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) -> list[Decision]:
@@ -102,7 +102,7 @@ class _Deciding:
 
 
 def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
-    """Give the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
+    """Return the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
     gating = [at for at, one in enumerate(strata) if one.gating]
     smallest = [stats.smallest_fail_p(strata[at].planned, strata[at].margin) for at in gating]
     able = stats.tarone_can_reject(smallest, alpha)
@@ -119,7 +119,7 @@ def _more_items(look: Look, alpha: float) -> int | None:
 
 
 def _missing(one: StratumNumbers) -> float:
-    """Give the share of items that have an answer on one side only."""
+    """Return the share of items that have an answer on one side only."""
     return one.one_sided / max(one.asked + one.unmatched, 1)
 
 

@@ -74,7 +74,7 @@ _GRAVITY: tuple[Verdict, ...] = ("fail", "not_judged", "inconclusive", "no_signa
 
 
 def _gravest(words: Sequence[Verdict]) -> Verdict:
-    """Give the gravest word, `pass` only where there is nothing else; nothing judged is `not_judged`."""
+    """Return the gravest word, `pass` only if there is nothing else; nothing judged is `not_judged`."""
     if not words:
         return "not_judged"
     return next((word for word in _GRAVITY if word in words), "pass")
@@ -92,13 +92,13 @@ def _exit_code(verdict: Verdict, rules: Rules) -> ExitCode:
 
 
 def _control(compared: Comparison, rules: Rules, events: Mapping[str, Sequence[Cell]]) -> CandidateVerdict:
-    """Judge the control like a candidate; what it was not looked at for is no fault of it."""
+    """Judge the control like a candidate; what it was not checked for does not count against it."""
     rates = judge_rates(events.get(compared.name, ()), rules) if compared.name in events else ()
     return _candidate(compared, rules, {}, rates, directions=_BOTH_WAYS)
 
 
 _BOTH_WAYS = 2
-"""The control may be worse than the baseline or better: the chance of finding a difference is shared out."""
+"""The control may be worse than the baseline or better: both directions share alpha."""
 
 
 def _candidate(
@@ -157,7 +157,7 @@ def _noise(control: Comparison) -> dict[tuple[str, str], ControlNoise]:
 
 
 def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
-    """Say in which strata the baseline differs from itself by more than the margin, either way."""
+    """Return in which strata the baseline differs from itself by more than the margin, either way."""
     found = []
     for one in (comparisons.control, comparisons.control_back):
         if one is None:
@@ -177,7 +177,7 @@ def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
 
 
 def _control_events(control: CandidateVerdict | None) -> list[str]:
-    """Say where the baseline's tail events are more than tolerated against itself."""
+    """Return where the baseline's tail events are more than tolerated against itself."""
     failing = [] if control is None else [one for one in control.tail_events if one.verdict == "fail"]
     places = ", ".join(f"{one.kind} in {one.slice}/{one.stratum}" for one in failing)
     text = f"the baseline has more tail events against itself than are tolerated ({places}; A/A control): its answers"
@@ -206,7 +206,7 @@ def _unheld(rates: Mapping[str, Sequence[TailRate]], rules: Rules) -> list[str]:
 
 
 def _overruled(one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[str]) -> CandidateVerdict:
-    """Withdraw a verdict that the run cannot stand behind."""
+    """Withdraw a verdict that the run cannot support."""
     if unstable:
         return replace(one, verdict="not_judged", reasons=(*unstable, *one.reasons))
     if wrong and one.verdict != "fail":

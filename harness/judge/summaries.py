@@ -46,21 +46,21 @@ class TailRate:
     n: int
     """Items that both answered and that were looked at for it."""
     rate: float | None
-    """Their share; None where n is 0."""
+    """Their share; None if n is 0."""
     low: float | None
     """Lower one-sided limit of the rate at level 1 - alpha."""
     high: float | None
     """Upper one-sided limit of the rate at level 1 - alpha."""
     tolerance: float | None
-    """Largest tolerated rate; None where the kind does not gate here."""
+    """Largest tolerated rate; None if the kind does not gate here."""
     verdict: Verdict | None
-    """What it comes to; None where it does not gate."""
+    """What it comes to; None if it does not gate."""
     baseline_rate: float | None
     """Share of the items on which the baseline itself shows it: a detector's alarms where nothing was quantized."""
     p_adjusted: float | None = None
     """p-value of 'the rate is at most the tolerance' after Holm over the candidate's gated rates."""
     items_to_decide: int | None = None
-    """How many more items would decide it if the rate stays; None where none are needed or none would do."""
+    """How many more items would decide it if the rate stays; None if none are needed or none would do."""
     reason: str = ""
     """A sentence where the verdict needs one."""
 
@@ -94,7 +94,7 @@ class Cliff:
     axis: str
     """The ordered axis: context tokens, hops."""
     group: str
-    """The other axes' levels that were held, empty where pooled."""
+    """The other axes' levels that were held, empty if pooled."""
     levels: tuple[float, ...]
     """The axis' levels in order."""
     baseline: tuple[float, ...]
@@ -104,9 +104,9 @@ class Cliff:
     at: float | None
     """First level from which the candidate's drop is estimated above the margin, up to `at_high`; None without one."""
     at_low: float | None
-    """Earliest level that the data allow for the cliff: all before it pass; None where all pass."""
+    """Earliest level that the data allow for the cliff: all before it pass; None if all pass."""
     at_high: float | None
-    """Latest level that the data allow: the first that fails after Holm; None where none does."""
+    """Latest level that the data allow: the first that fails after Holm; None if none does."""
     effective_baseline: float | None
     """Longest level up to which the baseline keeps the stated score."""
     effective_candidate: float | None

@@ -205,7 +205,7 @@ class Judgement:
     baseline: str = "baseline"
     """The baseline's name."""
     control: CandidateVerdict | None = None
-    """The A/A control judged like a candidate: information, unless it fails; None where none was run."""
+    """The A/A control judged like a candidate: information, unless it fails; None if none was run."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the table: a baseline gone wrong, unmatched items."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -21,7 +21,7 @@ EACH = 20
 
 
 def flips(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], name: str) -> list[FlipPair]:
-    """Give the items that the two sides scored differently, the lost ones first."""
+    """Return the items that the two sides scored differently, the lost ones first."""
     base = {one.item_id: one for one in baseline if _sole(one)}
     side = {one.item_id: one for one in candidate if _sole(one)}
     both = [(item, base[item.id], side[item.id]) for item in items if item.id in base and item.id in side]
@@ -34,7 +34,7 @@ def flips(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable
 def events(
     items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], name: str
 ) -> Iterator[TailEvent]:
-    """Give the tail events of a candidate, at most `EACH` of a kind, the kinds in turn."""
+    """Return the tail events of a candidate, at most `EACH` of a kind, the kinds in turn."""
     before, after = _by_item(baseline), _by_item(candidate)
     known = {item.id: item for item in items}
     found: dict[str, list[str]] = {kind: [] for kind in TAIL_KINDS}
@@ -60,7 +60,7 @@ def _flat(side: Mapping[str, list[Scored]]) -> list[Scored]:
 
 
 def _metrics(answers: Iterable[tuple[Item, Scored]]) -> dict[str, str]:
-    """Give the metric behind the scores of each task."""
+    """Return the metric behind the scores of each task."""
     by_task: dict[str, list[Scored]] = defaultdict(list)
     for item, one in answers:
         by_task[item.task].append(one)
@@ -89,7 +89,7 @@ def _sole(one: Scored) -> bool:
 
 
 def _text(item: Item, response: Response, metric: str) -> str:
-    """Give an answer as text: of choices, the one that counted."""
+    """Return an answer as text: of choices, the one that counted."""
     if isinstance(response, Generation):
         return response.text
     if isinstance(response, ChoiceLogprobs):

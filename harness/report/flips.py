@@ -47,7 +47,7 @@ def _both_ends(text: str) -> str:
 
 
 def browsable(pair: FlipPair) -> dict[str, Any]:
-    """Give one pair as plain data: texts cut and made visible, `at` the index of the first difference or None."""
+    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None."""
     # A carriage return before a new line is not shown, so it is no difference either.
     one, other = (text.replace("\r\n", "\n") for text in (pair.baseline_text, pair.candidate_text))
     baseline, candidate = map(visible, around_difference(one, other, _ANSWER))
@@ -69,7 +69,7 @@ def browsable(pair: FlipPair) -> dict[str, Any]:
 
 
 def _language(tag: str) -> str:
-    """Give a BCP 47 tag as it is, anything else as none."""
+    """Return a BCP 47 tag as it is, anything else as none."""
     return tag if tag.isascii() and tag.replace("-", "").isalnum() and len(tag) <= _LONGEST_TAG else ""
 
 
@@ -82,12 +82,12 @@ def in_turns(things: Iterable[_T], key: Callable[[_T], Hashable]) -> Iterator[_T
 
 
 def share_out(pairs: Iterable[FlipPair], limit: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Give what the page holds, at most `limit` bytes as JSON, and what goes into the side file."""
+    """Return what the page holds, at most `limit` bytes as JSON, and what goes into the side file."""
     return cut([browsable(pair) for pair in in_turns(pairs, lambda pair: pair.candidate)], limit)
 
 
 def cut(made: Sequence[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Cut a list of browsable pairs where its JSON would take more than `limit` bytes."""
+    """Cut a list of browsable pairs before its JSON takes more than `limit` bytes."""
     left = limit
     for index, one in enumerate(made):
         left -= len(page_json(one).encode()) + 1
@@ -97,7 +97,7 @@ def cut(made: Sequence[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]
 
 
 def page_json(value: object) -> str:
-    """Give JSON that may stand inside a ``<script>`` element: no sign of HTML is left in it."""
+    """Return JSON that may be inside a ``<script>`` element: no sign of HTML is left in it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -105,7 +105,7 @@ def page_json(value: object) -> str:
 def examples(
     inside: Sequence[dict[str, Any]], failing: Container[tuple[str, str, str]], most: int = 5
 ) -> list[dict[str, Any]]:
-    """Give a few lost items, those in failing strata first, from as many strata and candidates as there are.
+    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are.
 
     failing: candidate, slice and stratum, as `browsable` writes them.
     """
@@ -159,7 +159,7 @@ def _tail_event(event: TailEvent) -> dict[str, Any]:
 
 
 def _fitting(made: Iterable[dict[str, Any]], most: int, limit: int) -> tuple[list[dict[str, Any]], int]:
-    """Give the pairs that fit, at most so many, and the bytes that are left."""
+    """Return the pairs that fit, at most so many, and the bytes that are left."""
     found: list[dict[str, Any]] = []
     left = limit
     for one in made:
@@ -173,7 +173,7 @@ def _fitting(made: Iterable[dict[str, Any]], most: int, limit: int) -> tuple[lis
 
 
 def _size(one: dict[str, Any]) -> int:
-    """Give the most bytes that a pair takes as HTML."""
+    """Return the most bytes that a pair takes as HTML."""
     texts = [value for value in one.values() if isinstance(value, str)]
     again = (_REPEATED - 1) * (len(escape(one["candidate"]).encode()) + len(one["language"]))
     return _MARKUP + again + sum(len(escape(text).encode()) for text in texts)

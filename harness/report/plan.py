@@ -1,6 +1,6 @@
 """The plan as a person or a program reads it: the work, its cost, and what its items can decide.
 
-Costs are counted in tokens: a guess at seconds that looks like a measurement helps nobody.
+Costs are counted in tokens, as seconds would be a guess.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["plan_json", "print_plan"]
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """Give the plan as one JSON object."""
+    """Return the plan as one JSON object."""
     variants = _passes(plan)
     prompt, output = _tokens(plan)
     return {
@@ -88,15 +88,15 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def _divergence(plan: Plan) -> str:
-    """Say what divergence is measured with, and what that takes."""
+    """Return what divergence is measured with, and what that takes."""
     begin = f"divergence (execution.divergence): the first {plan.tracing.tokens} tokens of each answer"
     if plan.tracing.beside:
-        return f"{begin}, read again by the baseline, which is loaded beside control and candidates"
+        return f"{begin}, compared live with the baseline, which is loaded next to control and candidates"
     return f"{begin} are traced, at most {bytes_text(plan.tracing.bytes)} on disk until the run ends"
 
 
 def _print_events(plan: Plan, console: Console) -> None:
-    """Say which strata are held to a tolerance of tail events, and whether their items can show it."""
+    """Print which strata have a tolerance of tail events, and whether their items suffice."""
     rows = event_power(plan.experiment, plan.items)
     if not rows:
         return
@@ -105,22 +105,22 @@ def _print_events(plan: Plan, console: Console) -> None:
         table.add_column(heading, justify="right")
     table.add_column("can pass")
     for row in rows:
-        told = (one_line(f"{row.slice}/{row.stratum}"), ", ".join(row.kinds), f"{row.items}", f"{row.tolerance:.2%}")
-        table.add_row(*told, f"{row.needed}", "yes" if row.can_pass else "never: too few")
+        cells = (one_line(f"{row.slice}/{row.stratum}"), ", ".join(row.kinds), f"{row.items}", f"{row.tolerance:.2%}")
+        table.add_row(*cells, f"{row.needed}", "yes" if row.can_pass else "never: too few")
     console.print("tail events that gate:")
     console.print(table)
 
 
 def _code(plan: Plan) -> list[str]:
-    """Say which items' answers will be run, under which isolation, and what must be given for it."""
+    """Return how many answers will be executed, in which sandbox, and the flag that allows it."""
     count = sum(1 for item in plan.items if slices_code.runs_code(item))
     if not count:
         return []
     shut = [
-        f"{name} is shut away by {', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}"
+        f"{name} is sandboxed by {', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}"
         for name, one in slices_code.record(plan.items)["generated_code"].items()
     ]
-    return [f"the answers to {count} items will be run: give `quantcliff run {slices_code.FLAG}`", *shut]
+    return [f"the answers to {count} items will be executed, which needs `quantcliff run {slices_code.FLAG}`", *shut]
 
 
 def _power(plan: Plan) -> Table:
@@ -149,8 +149,8 @@ def _power(plan: Plan) -> Table:
 
 
 def _items(row: Power) -> str:
-    """Say how many items there are, and of how many sources where they share some."""
-    return f"{row.items}" if row.clusters == row.items else f"{row.items} of {row.clusters} sources"
+    """Return how many items there are, and of how many clusters if they share some."""
+    return f"{row.items}" if row.clusters == row.items else f"{row.items} in {row.clusters} clusters"
 
 
 def _decides(row: Power) -> str:

@@ -18,21 +18,21 @@ __all__ = ["blind_gating", "print_signals", "signals_json"]
 
 
 def signals_json(found: Sequence[Signal]) -> dict[str, Any]:
-    """Give one JSON object: every stratum, and whether each gating one can show damage."""
+    """Return one JSON object: every stratum, and whether each gating one can show damage."""
     return {"signal": not blind_gating(found), "strata": [dataclasses.asdict(one) for one in found]}
 
 
 def blind_gating(found: Sequence[Signal]) -> list[Signal]:
-    """Give the gating strata in which damage could not be seen."""
+    """Return the gating strata in which damage could not be seen."""
     return [one for one in found if one.gating and one.blind]
 
 
 def print_signals(found: Sequence[Signal], console: Console, *, name: str, baseline: str) -> None:
-    """Print a row per stratum, then why some are blind."""
-    console.print(one_line(f"{name}: what {baseline} alone shows"), style="bold", markup=False, soft_wrap=True)
+    """Print a row per stratum, then why some have no signal."""
+    console.print(one_line(f"{name}: signal of {baseline}"), style="bold", markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("stratum", overflow="fold")
-    for heading in ("items", "score", "guessing", "P(right)", "right"):
+    for heading in ("items", "score", "chance", "P(right)", "right"):
         table.add_column(heading, justify="right")
     table.add_column("signal")
     for one in found:
@@ -45,7 +45,7 @@ def print_signals(found: Sequence[Signal], console: Console, *, name: str, basel
             score(one.chance),
             probability,
             str(one.right),
-            Text(word if one.gating else f"{word}, informative", style="bold red" if one.blind else ""),
+            Text(word if one.gating else f"{word}, not gating", style="bold red" if one.blind else ""),
         )
     console.print(table)
     for one in found:

@@ -19,7 +19,7 @@ __all__ = ["print_slices", "slices_json"]
 
 
 def _chosen(name: str | None) -> list[SliceInfo]:
-    """Give the slices asked for. Raises UsageError where there is no such slice."""
+    """Return the slices asked for. Raises UsageError if there is no such slice."""
     known = {info.name: info for info in catalogue()}
     if name is None:
         return list(known.values())
@@ -29,7 +29,7 @@ def _chosen(name: str | None) -> list[SliceInfo]:
 
 
 def slices_json(name: str | None) -> dict[str, Any]:
-    """Give one JSON object with everything the descriptions say."""
+    """Return one JSON object with everything the descriptions say."""
     return {"slices": [dataclasses.asdict(info) for info in _chosen(name)]}
 
 

@@ -63,7 +63,7 @@ def _cell(value: object) -> object:
 
 
 def comparisons_csv(judgement: Judgement) -> str:
-    """Give the comparisons as CSV (RFC 4180): a heading, then a row per candidate and stratum."""
+    """Return the comparisons as CSV (RFC 4180): a heading, then a row per candidate and stratum."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
@@ -72,7 +72,7 @@ def comparisons_csv(judgement: Judgement) -> str:
 
 
 def tail_events_csv(judgement: Judgement) -> str:
-    """Give the rates of tail events as CSV: a row per candidate, the A/A control among them, stratum and kind."""
+    """Return the rates of tail events as CSV: a row per candidate, the A/A control among them, stratum and kind."""
     out = io.StringIO()
     columns = [one.name for one in dataclasses.fields(TailRate)]
     writer = csv.DictWriter(out, ["candidate", *columns], lineterminator="\r\n")
@@ -85,12 +85,12 @@ def tail_events_csv(judgement: Judgement) -> str:
 
 
 def has_parquet() -> bool:
-    """Say whether pyarrow is installed."""
+    """Return whether pyarrow is installed."""
     return importlib.util.find_spec("pyarrow") is not None
 
 
 def comparisons_parquet(judgement: Judgement) -> bytes:
-    """Give the same rows as Parquet, typed also where every value is missing. Needs pyarrow."""
+    """Return the same rows as Parquet, typed also where every value is missing. Needs pyarrow."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -104,7 +104,7 @@ def comparisons_parquet(judgement: Judgement) -> bytes:
 
 
 def file_name(candidate: str) -> str:
-    """Give the name of a candidate's metadata file.
+    """Return the name of a candidate's metadata file.
 
     Letters that no file name should hold become ``_``, and then a digest keeps names apart.
     """
@@ -113,7 +113,7 @@ def file_name(candidate: str) -> str:
 
 
 def model_index(judgement: Judgement, candidate: CandidateVerdict, evidence: Evidence) -> str:
-    """Give a candidate's results as the ``model-index`` of a Hugging Face model card, to be pasted into its head."""
+    """Return a candidate's results as the ``model-index`` of a Hugging Face model card, to be pasted into its head."""
     results = [_result(judgement, one) for one in candidate.strata if one.candidate_mean is not None]
     entry: dict[str, Any] = {"name": one_line(candidate.name), "results": results}
     head = (

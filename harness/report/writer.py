@@ -18,9 +18,9 @@ _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]:
-    """Write every report file into `run_dir` and append to GitHub's step summary where there is one.
+    """Write every report file into `run_dir` and append to GitHub's step summary if there is one.
 
-    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError where the
+    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError if the
     directory cannot be written; a step summary that cannot be written raises it too, after the files are there.
     """
     # The page draws: its library takes a second to load, which `--help` and the terminal need not wait for.
