@@ -314,7 +314,7 @@ def divergence(series: Mapping[str, Sequence[tuple[str, float]]], *, key: str, t
             tint, marker = colour(f"series-{index % 6}"), _SERIES_MARKERS[(index + 1) % 6]
             dash = _DASHES[(index + 1) % 6]
             # A zero has no place on a log scale.
-            legend = label(name, 24) if any(values) else f"{label(name, 24)} (0)"  # a zero has no place on a log scale
+            legend = label(name, 24) if any(values) else f"{label(name, 24)} (0)"
             axes.plot(places, values, color=tint, marker=marker, linestyle=dash, label=legend)
         values = [value for found in series.values() for _, value in found if value > 0 and math.isfinite(value)]
         if values and max(values) / min(values) > 20:  # noqa: PLR2004 - int8 and int4 on one picture
