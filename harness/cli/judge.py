@@ -8,27 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from harness.cli.shared import (
-    EPILOG,
-    Number,
-    OutputOptions,
-    RunPath,
-    judge_run,
-    make_console,
-    output_options,
-    print_judgement,
-)
+from harness.cli import shared
+from harness.cli.shared import Number, OutputOptions, RunPath
 from harness.errors import ExitCode, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
-    from harness.judge.verdicts import Judgement
-    from harness.report.evidence import Evidence
     from harness.store.rundir import RunDir
 
 __all__ = ["compare", "erase", "gate", "report", "show"]
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("run", required=False, type=RunPath())
 @click.option(
     "--baseline",
@@ -89,7 +79,7 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     type=click.Path(path_type=Path),
     help="Directory for the reports on files of other tools; none are written by default.",
 )
-@output_options(trust=True)
+@shared.output_options(trust=True)
 def compare(
     run: RunDir | None,
     baseline: Path | None,
@@ -109,10 +99,11 @@ def compare(
     if run is not None and baseline is None and not candidates:
         _refuse_table_flags(run)
         changed = {key: flags[key] for key in ("margin", "alpha") if flags[key] is not None}
-        return judge_run(run, options, changed)
+        return shared.judge_run(run, options, changed)
     if run is not None or baseline is None or not candidates:
         raise UsageError("give a run directory, or --baseline PATH with at least one --candidate [NAME=]PATH")
-    from harness.judge import foreign
+    from harness import report as reports
+    from harness.judge import foreign, judging
     from harness.report.evidence import Evidence
 
     if output is not None and RunDir(output).exists():
@@ -120,8 +111,9 @@ def compare(
     judgement = foreign.judge(baseline, candidates, {**flags, "allow_identical": options.allow_identical})
     evidence = Evidence(name="comparison", path=str(output or ""), provenance=judgement.provenance)
     if output is not None:
-        _write_comparison(output, judgement, evidence)
-    print_judgement(judgement, evidence, options)
+        judging.write(RunDir(output), judgement)
+        reports.write(output, judgement, evidence)
+    shared.print_judgement(judgement, evidence, options)
     return judgement.exit_code
 
 
@@ -143,38 +135,28 @@ def _refuse_table_flags(run: RunDir) -> None:
         raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run.path}")
 
 
-def _write_comparison(output: Path, judgement: Judgement, evidence: Evidence) -> None:
-    """Write the comparison and its reports into a directory."""
-    from harness import report
-    from harness.judge import judging
-    from harness.store.rundir import RunDir
-
-    judging.write(RunDir(output), judgement)
-    report.write(output, judgement, evidence)
-
-
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
 @click.option("--policy", type=click.Path(path_type=Path), help="YAML with a `policy` section, or a policy alone.")
 @click.option("--margin", type=Number(), help="One margin for all strata.")
 @click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
 @click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="Exit code if undecided: 3, or 1.")
-@output_options(trust=True)
+@shared.output_options(trust=True)
 def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any) -> int:
     """Judge a finished run under another policy; its files stay as they are."""
     from harness.config.loading import policy_overrides
 
     overrides = policy_overrides(policy) if policy is not None else {}
     overrides |= {key: value for key, value in flags.items() if value is not None}
-    return judge_run(run, options, overrides, write=False)
+    return shared.judge_run(run, options, overrides, write=False)
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
-@output_options(trust=True)
+@shared.output_options(trust=True)
 def report(run: RunDir, options: OutputOptions) -> int:
     """Judge a finished run by its own policy and write its reports again."""
-    return judge_run(run, options)
+    return shared.judge_run(run, options)
 
 
 @click.command()
@@ -188,7 +170,7 @@ def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
     from harness.report import run_evidence
     from harness.store.record import read_run
 
-    console = make_console(no_color=no_color)
+    console = shared.make_console(no_color=no_color)
     for one, sides in run_evidence.answers(read_run(run), item, candidate):
         console.rule(f"{sides.candidate}", style="dim")
         before, after = sides.baseline_answer, sides.candidate_answer

@@ -12,35 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.shared import (
-    EPILOG,
-    ConfigChanges,
-    OutputOptions,
-    config_options,
-    find_config,
-    judge_run,
-    load_experiment,
-    make_console,
-    output_dir_option,
-    output_options,
-)
+from harness.cli import shared
+from harness.cli.shared import ConfigChanges, OutputOptions
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.config.schema import Experiment
     from harness.run.plan import Plan
 
 __all__ = ["demo", "plan", "run", "slices"]
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("config")
-@config_options
-@output_dir_option
+@shared.config_options
+@shared.output_dir_option
 @click.option("--shard", metavar="I/N", help="Run only part I of N; `compare` judges when all are complete.")
-@output_options(trust=True, code=True)
+@shared.output_options(trust=True, code=True)
 def run(config: str, changes: ConfigChanges, output: str | None, shard: str | None, options: OutputOptions) -> int:
     """Run a config: plan, ask all models, compare, gate, report.
 
@@ -50,7 +38,7 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
     from harness.store.rundir import RunDir
 
     part = _shard(shard)
-    experiment, path = load_experiment(config, changes)
+    experiment, path = shared.load_experiment(config, changes)
     directory = RunDir(Path(output or experiment.output) / experiment.name)
     return execute(experiment, str(path), directory, part, options)
 
@@ -59,13 +47,13 @@ def execute(experiment: Experiment, source: str, directory: Any, part: Any, opti
     """Run a shard; judge if it was the whole run."""
     from harness.run import runner
 
-    errors, command = make_console(no_color=options.no_color, stderr=True), click.get_current_context().find_root().obj
     made = _plan(experiment, source, directory, options)
-    runner.run(made, directory, part, _progress(options), command=shlex.join(("quantcliff", *(command or ()))))
-    if part.count > 1:
-        rehearsal = experiment.execution.rehearsal is not None
-        return options.exit_code(_shard_done(directory, part, errors), rehearsal=rehearsal)
-    return judge_run(directory, options)
+    command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
+    runner.run(made, directory, part, _progress(options), command=command)
+    if part.count == 1:
+        return shared.judge_run(directory, options)
+    _print_missing_shards(directory, part, options)
+    return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
 
 
 def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOptions, *, check: bool = True) -> Plan:
@@ -82,17 +70,17 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 def _progress(options: OutputOptions) -> Any:
     from harness.run.progress import reporter
 
-    errors = make_console(no_color=options.no_color, stderr=True)
+    errors = shared.make_console(no_color=options.no_color, stderr=True)
     return reporter(errors, quiet=options.quiet or options.as_json)
 
 
-def _shard_done(directory: Any, part: Any, errors: Console) -> int:
+def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> None:
     from harness.store.whole import missing_shards
 
     missing = missing_shards(directory)
     rest = f"still missing: {', '.join(missing)}" if missing else "all shards are complete"
-    errors.print(f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`.", soft_wrap=True)
-    return ExitCode.PASS
+    text = f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`."
+    shared.make_console(no_color=options.no_color, stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 def _shard(text: str | None) -> Any:
@@ -112,7 +100,7 @@ def _shard(text: str | None) -> Any:
 
 @click.command()
 @click.argument("config")
-@config_options
+@shared.config_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
@@ -120,27 +108,27 @@ def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
     Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 if a gating
     stratum can never pass.
     """
-    from harness.report.plan import plan_json, print_plan
+    from harness.report.listings import plan_json, print_plan
     from harness.run import plan as run_plan
     from harness.run import planning, planning_events
 
-    experiment, path = load_experiment(config, changes)
+    experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
         click.echo(json.dumps(plan_json(made), indent=1, ensure_ascii=False))
     else:
-        print_plan(made, make_console(no_color=False))
+        print_plan(made, shared.make_console(no_color=False))
     planning.check_power(experiment, made.power, str(path))
     planning_events.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("name", required=False)
 @click.option("--check", metavar="CONFIG", help="Run a baseline alone, and list strata in which damage cannot be seen.")
-@config_options
-@output_dir_option
-@output_options(code=True)
+@shared.config_options
+@shared.output_dir_option
+@shared.output_options(code=True)
 def slices(
     name: str | None, check: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions
 ) -> int:
@@ -149,26 +137,26 @@ def slices(
     The answers of --check are stored, and `quantcliff run` continues from them. Its exit code is 3 if the baseline of
     a gating stratum is at chance level, right and certain everywhere, or right on too few items.
     """
-    from harness.report.slices import print_slices, slices_json
+    from harness.report.listings import print_slices, slices_json
 
     if check is not None:
         if name is not None:
             raise UsageError("give either the name of a slice, to list it, or --check CONFIG")
-        experiment, path = load_experiment(check, changes)
+        experiment, path = shared.load_experiment(check, changes)
         return _check_signal(experiment, str(path), Path(output or experiment.output), options)
     if any(changes) or output:
         raise UsageError("--only, --limit, --device and --output need --check CONFIG")
     if options.as_json:
         click.echo(json.dumps(slices_json(name), indent=1, ensure_ascii=False))
     else:
-        print_slices(name, make_console(no_color=options.no_color))
+        print_slices(name, shared.make_console(no_color=options.no_color))
     return ExitCode.PASS
 
 
 def _check_signal(experiment: Experiment, source: str, output: Path, options: OutputOptions) -> int:
     """Ask the baseline alone and print which strata can show damage."""
     from harness.judge import judging
-    from harness.report.signals import blind_gating, print_signals, signals_json
+    from harness.report.listings import blind_gating, print_signals, signals_json
     from harness.run import runner
     from harness.store.record import read_run
     from harness.store.rundir import RunDir
@@ -179,16 +167,16 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
     if options.as_json:
         click.echo(json.dumps(signals_json(found), indent=1, ensure_ascii=False, allow_nan=False))
     elif not options.quiet:
-        console = make_console(no_color=options.no_color)
+        console = shared.make_console(no_color=options.no_color)
         print_signals(found, console, name=experiment.name, baseline=experiment.baseline.name)
     return ExitCode.INCONCLUSIVE if blind_gating(found) else ExitCode.PASS
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.option("--output", "-o", default="results", show_default=True, help="Directory for the run directory.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...; chosen by default.")
 @click.option("--print-config", is_flag=True, help="Print the demo's config, to start your own from, and stop.")
-@output_options()
+@shared.output_options()
 def demo(output: str, device: str | None, print_config: bool, options: OutputOptions) -> int:
     """Run SmolLM2-135M in bf16 against LLM.int8 and NF4 over four slices: a true cliff in minutes, on a CPU.
 
@@ -196,10 +184,10 @@ def demo(output: str, device: str | None, print_config: bool, options: OutputOpt
     """
     from harness.store.rundir import RunDir, Shard
 
-    path = find_config("demo")
+    path = shared.find_config("demo")
     if print_config:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
         return ExitCode.PASS
-    experiment, _ = load_experiment(str(path), ConfigChanges(device=device))
+    experiment, _ = shared.load_experiment(str(path), ConfigChanges(device=device))
     directory = RunDir(Path(output) / experiment.name)
     return execute(experiment, str(path), directory, Shard(), options)

@@ -24,20 +24,9 @@ if TYPE_CHECKING:
     from harness.judge.verdicts import Judgement
 
 __all__ = [
-    "EPILOG",
-    "ConfigChanges",
-    "Number",
-    "OutputOptions",
-    "RunPath",
-    "config_options",
-    "find_config",
-    "judge_run",
-    "load_experiment",
-    "make_console",
-    "output_dir_option",
-    "output_options",
-    "print_judgement",
-]
+    "EPILOG", "ConfigChanges", "Number", "OutputOptions", "RunPath", "config_options", "find_config", "judge_run",
+    "load_experiment", "make_console", "output_dir_option", "output_options", "print_judgement",
+]  # fmt: skip
 
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,

@@ -1,8 +1,8 @@
 """A judgement as people and programs read it.
 
 `sections` fills every table and list once, from a judgement and its `evidence`; `terminal`, `html` and `markdown`
-render them; `junit` and `tables` are for programs. `writer` writes all files of a report. `plan`, `signals` and
-`slices` print what is read before a run.
+render them; `junit` and `tables` are for programs. `writer` writes all files of a report. `listings` prints
+what is read before a run.
 """
 
 from harness.report.side_by_side import side_by_side

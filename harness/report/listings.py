@@ -1,4 +1,4 @@
-"""The plan as a person or a program reads it: the work, its cost, and what its items can decide.
+"""What is printed before a run: its plan, the baseline's signal, the slices that ship.
 
 Costs are counted in tokens, as seconds would be a guess.
 """
@@ -6,22 +6,34 @@ Costs are counted in tokens, as seconds would be a guess.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from harness.config.schema import suggestion
+from harness.errors import UsageError
+from harness.judge.signals import Signal
 from harness.report.costs import bytes_text
-from harness.report.sanitize import one_line
-from harness.report.words import axes_and_levels, points
+from harness.report.sanitize import one_line, visible
+from harness.report.words import axes_and_levels, percent, points, score, short_name
 from harness.run.planning_events import event_power
 from harness.suite import code as slices_code
+from harness.suite.catalogue import SliceInfo, catalogue
 
 if TYPE_CHECKING:
     from harness.run.plan import Plan
     from harness.run.planning import Power
 
-__all__ = ["plan_json", "print_plan"]
+__all__ = [
+    "blind_gating", "plan_json", "print_plan", "print_signals", "print_slices", "signals_json", "slices_json",
+]  # fmt: skip
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -64,25 +76,21 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"{plan.experiment.name}: {len(plan.items)} items in {len(plan.power)} strata, {len(plan.units)} work units, "
         f"{len(passes)} passes ({', '.join(passes)}) on {plan.device}"
     )
-    console.print(one_line(text), markup=False, soft_wrap=True)
-    console.print(
+    _print(console, text)
+    _print(
+        console,
         f"cost per pass: {prompt:,} prompt tokens and at most {output:,} output tokens; "
         f"{round((prompt + output) * (len(passes) - saved)):,} in all, before shared prefixes and early stopping",
-        markup=False,
-        soft_wrap=True,
     )
     for line in (*plan.notes, *_code(plan)):
-        console.print(one_line(line), markup=False, soft_wrap=True)
+        _print(console, line)
     if plan.tracing.tokens:
-        console.print(_divergence(plan), markup=False, soft_wrap=True)
+        _print(console, _divergence(plan))
     for name, reason in plan.missing.items():
-        console.print(one_line(f"{name} will not be judged: {reason}"), markup=False, soft_wrap=True)
+        _print(console, f"{name} will not be judged: {reason}")
     policy = plan.experiment.policy
-    console.print(
-        f"power at {policy.discordance:.0%} flips (policy.discordance), alpha {policy.alpha:g}, 80 % power:",
-        markup=False,
-        soft_wrap=True,
-    )
+    flips = f"{policy.discordance:.0%} flips (policy.discordance)"
+    _print(console, f"power at {flips}, alpha {policy.alpha:g}, 80 % power:")
     console.print(_power(plan))
     _print_events(plan, console)
 
@@ -157,3 +165,74 @@ def _decides(row: Power) -> str:
     if row.gating:
         return "yes" if row.can_pass else "never: too few"
     return "no"
+
+
+def signals_json(found: Sequence[Signal]) -> dict[str, Any]:
+    """Return one JSON object: every stratum, and whether each gating one can show damage."""
+    return {"signal": not blind_gating(found), "strata": [dataclasses.asdict(one) for one in found]}
+
+
+def blind_gating(found: Sequence[Signal]) -> list[Signal]:
+    """Return the gating strata in which damage could not be seen."""
+    return [one for one in found if one.gating and one.blind]
+
+
+def print_signals(found: Sequence[Signal], console: Console, *, name: str, baseline: str) -> None:
+    """Print a row per stratum, then why some have no signal."""
+    _print(console, f"{name}: signal of {baseline}", "bold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stratum", overflow="fold")
+    for heading in ("items", "score", "chance", "P(right)", "right"):
+        table.add_column(heading, justify="right")
+    table.add_column("signal")
+    for one in found:
+        probability = "-" if one.choice_probability is None else percent(one.choice_probability)
+        word = "none" if one.blind else "yes"
+        table.add_row(
+            Text(one_line(f"{one.slice}/{short_name(one.stratum)}")),
+            str(one.items),
+            score(one.baseline_mean),
+            score(one.chance),
+            probability,
+            str(one.right),
+            Text(word if one.gating else f"{word}, not gating", style="bold red" if one.blind else ""),
+        )
+    console.print(table)
+    for one in found:
+        for sentence in (*one.blind, *one.notes):
+            _print(console, f"{one.slice}/{one.stratum}: {sentence}")
+    blind = blind_gating(found)
+    last = f"{len(blind)} gating strata cannot show damage" if blind else "every gating stratum can show damage"
+    _print(console, f"{last} (of {sum(one.gating for one in found)})", "bold")
+
+
+def _chosen(name: str | None) -> list[SliceInfo]:
+    """Return the slices asked for. Raises UsageError if there is no such slice."""
+    known = {info.name: info for info in catalogue()}
+    if name is None:
+        return list(known.values())
+    if name not in known:
+        raise UsageError(f"{name!r} is not a slice that ships.{suggestion(name, frozenset(known))}")
+    return [known[name]]
+
+
+def slices_json(name: str | None) -> dict[str, Any]:
+    """Return one JSON object with everything the descriptions say."""
+    return {"slices": [dataclasses.asdict(info) for info in _chosen(name)]}
+
+
+def print_slices(name: str | None, console: Console) -> None:
+    """Print every slice, or one."""
+    for info in _chosen(name):
+        _print(console, f"{info.name}: {info.title}", "bold")
+        _print(console, f"  {info.why}")
+        for axis in info.axes:
+            splits = ", splits into strata" if axis.name in info.split_by else ""
+            ordered = ", ordered" if axis.ordered else ""
+            levels = ", ".join(str(level) for level in axis.levels)
+            _print(console, f"  axis {axis.name}{ordered}{splits}: {levels}")
+        _print(console, f"  tasks: {', '.join(info.tasks)}")
+        _print(console, "  a real item of each task:")
+        for line in info.example.splitlines():
+            console.print(f"    {visible(line)}", markup=False, soft_wrap=True)
+        console.print()
