@@ -31,7 +31,7 @@ class Decision:
     look: Look | None
     """The numbers that it rests on; None if there are none."""
     p_adjusted: float | None
-    """p_fail after Holm over the gating strata (and Bonferroni over families); None in a stratum that does not gate."""
+    """p_fail after Holm over the gating strata (and Bonferroni over families); None in an advisory stratum."""
     reason: Reason | None = None
     """Why; None if the verdict speaks for itself."""
     items_to_decide: int | None = None
@@ -130,7 +130,7 @@ def _passes(look: Look, margin: float, missing: float) -> bool:
     is at least (1 - m) times that of the others, less m.
     """
     shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -margin
-    return shown and look.floor_p is not None and look.floor_p < look.floor_level
+    return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
 def _unjudged(one: StratumNumbers) -> Decision:
@@ -143,9 +143,9 @@ def _unjudged(one: StratumNumbers) -> Decision:
 
 def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
     """Return why a stratum neither passed nor failed, and what would decide it."""
-    if look.floor_p is not None and not look.floor_p < look.floor_level:
+    if look.above_chance_p is not None and not look.above_chance_p < look.above_chance_level:
         return Decision("no_signal", look, None, "no_signal")
-    if look.floor_p is None:
+    if look.above_chance_p is None:
         return Decision("inconclusive", look, None, "one_cluster")
     if _passes(look, one.margin, 0.0):
         return Decision("inconclusive", look, None, "worst_case")

@@ -3,7 +3,7 @@
 One test suite per candidate, one test case per gating stratum and per gated rate of tail events. `fail` is a failure.
 Everything else that does not pass (inconclusive, no signal, not judged) is an *error*: GitLab, Jenkins, Azure and
 GitHub's actions count a skipped case as fine, and an undecided stratum is not fine. A candidate that did not pass
-although all its cases pass gets another case, and so does the run. Strata that do not gate are listed in the
+although all its cases pass gets another case, and so does the run. Advisory strata are listed in the
 suite's output.
 """
 
@@ -58,7 +58,7 @@ def _suite(root: Element, judgement: Judgement, candidate: CandidateVerdict) -> 
         _add(_case(suite, "verdict", candidate.name), "error", candidate.verdict, message)
     others = [f"{words.place(one)}: {words.change(one)} {one.verdict}" for one in candidate.strata if not one.gating]
     if others:
-        text = visible(clip("strata that do not gate, not part of the verdict:\n" + "\n".join(others), 20 * _LONGEST))
+        text = visible(clip("advisory strata, not part of the verdict:\n" + "\n".join(others), 20 * _LONGEST))
         SubElement(suite, "system-out").text = text
 
 

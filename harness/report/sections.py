@@ -51,7 +51,7 @@ def findings(judgement: Judgement) -> list[Section]:
         Section.listed("Failing strata", (words.stratum_sentence(one, name, base) for name, one in found("fail"))),
         Section.listed("Tail events beyond their tolerance", tail.sentences(everyone, "fail")),
         Section.listed(
-            "Below the margin, not gating",
+            "Below the margin, advisory",
             (words.stratum_sentence(one, name, base) for name, one in found("fail", gating=False)),
         ),
         Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive"))),
@@ -230,7 +230,7 @@ def strata_table(judgement: Judgement, candidate: CandidateVerdict) -> Section:
         (
             one.slice,
             one.stratum,
-            Cell("" if one.gating else "(not gating)", verdict=one.verdict),
+            Cell("" if one.gating else "(advisory)", verdict=one.verdict),
             str(one.n),
             score(one.baseline_mean),
             score(one.candidate_mean),

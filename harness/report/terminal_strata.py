@@ -105,7 +105,7 @@ def _slice_title(pen: Pen, columns: _Columns, label: str, strata: list[StratumVe
     margins = sorted({one.margin for one in strata})
     margin = " to ".join(words.score(one) for one in dict.fromkeys((margins[0], margins[-1])))
     about = f" by {', '.join(columns.axes[label])}" if columns.axes[label] and not pen.wide else ""
-    note = "" if any(one.gating for one in strata) else ", not gating"
+    note = "" if any(one.gating for one in strata) else ", advisory"
     text = pen.name(label, "bold")
     text.append_text(pen.name(f"{about}, margin {margin}{note}", "dim"))
     return text

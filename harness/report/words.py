@@ -136,7 +136,7 @@ def place(stratum: StratumVerdict | TailRate) -> str:
 
 
 def strata_with(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool = True) -> list[StratumVerdict]:
-    """Return the gating (or the other) strata with a verdict, the worst delta first, unknown deltas last."""
+    """Return the gating (or the advisory) strata with a verdict, the worst delta first, unknown deltas last."""
     strata = [one for one in candidate.strata if one.gating is gating and one.verdict == verdict]
     return sorted(strata, key=lambda one: math.inf if one.delta is None else one.delta)
 

@@ -120,15 +120,15 @@ def test_a_newcomer_finds_every_answer(tree, judged):
         "quantcliff run configs/suite.yaml",
         "NVIDIA H100 80GB HBM3",
         "Mean -13.1 points with 24 strata significantly worse",
-        "bf16 is not shown to be above chance in multi_hop_math, hops=12: no damage could be seen there.",
-        "1 stratum is not gating and did not count.",
+        "bf16 is not above chance in multi_hop_math, hops=12: no damage could be seen there.",
+        "1 stratum is advisory and did not count.",
         "Next to bf16, as measured here:",
     ):
         assert expected in text
 
 
 def test_a_pass_says_what_it_leaves_out():
-    """Strata that do not gate are counted on the card, those that fail and those that show nothing by number."""
+    """Advisory strata are counted on the card, those that fail and those that show nothing by number."""
     judged = report_data.judgement()
     one, *rest = judged.candidates
     told = {"n": 50, "base": 0.5, "drop": 0.2, "margin": 0.05, "gating": False}
@@ -138,7 +138,7 @@ def test_a_pass_says_what_it_leaves_out():
     ]
     judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
     text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence()).html).split())
-    assert "4 strata are not gating and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
+    assert "4 strata are advisory and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
 
 
 def test_costs_stand_beside_the_baselines():
