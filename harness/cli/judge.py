@@ -171,7 +171,7 @@ def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
     from harness.store.record import read_run
 
     console = shared.make_console(no_color=no_color)
-    for one, sides in run_evidence.answers(read_run(run), item, candidate):
+    for one, sides in run_evidence.both_answers(read_run(run), item, candidate):
         console.rule(f"{sides.candidate}", style="dim")
         before, after = sides.baseline_answer, sides.candidate_answer
         report.side_by_side(one, before, after, console)

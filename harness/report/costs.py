@@ -19,8 +19,16 @@ from harness.report.evidence import Evidence
 from harness.report.section import Row, Section, names, numbers, texts
 
 __all__ = [
-    "CostPoint", "Plan", "Route", "beside", "bytes_text", "cost_of", "cost_points", "cost_section", "plans",
+    "CostPoint",
+    "Plan",
+    "Route",
+    "bytes_text",
+    "cost_of",
+    "cost_points",
+    "cost_section",
+    "plans",
     "proof_section",
+    "relative_cost",
 ]  # fmt: skip
 
 _COMPARED = (("weight_bytes", "weights"), ("tokens_per_second", "tokens per second"), ("peak_bytes", "peak memory"))
@@ -70,7 +78,7 @@ def cost_of(judgement: Judgement, evidence: Evidence, variant: str) -> dict[str,
     return merged | dict(evidence.costs.get(variant, {}))
 
 
-def beside(judgement: Judgement, evidence: Evidence, variant: str) -> str:
+def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
     """Return a variant's cost as shares of the baseline's, as far as both were measured: ``60.8 % of its weights``."""
     own, base = (cost_of(judgement, evidence, name) for name in (variant, judgement.baseline))
     shares = [(label, _positive(own.get(key)), _positive(base.get(key))) for key, label in _COMPARED]

@@ -132,7 +132,7 @@ class Texts:
     """A few flips that the page shows without scripts."""
     inside: list[dict[str, Any]]
     """Flips to browse."""
-    beside: list[dict[str, Any]]
+    left_over: list[dict[str, Any]]
     """Flips of the side file."""
 
 

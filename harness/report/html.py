@@ -44,7 +44,7 @@ class Page:
 
     html: str
     """The page."""
-    beside: str | None
+    side_file: str | None
     """The side file's JSON, None if everything fits the page."""
 
 
@@ -99,11 +99,11 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = flip
             shares=Part(shares_section(judgement), titled=False),
             plans=costs.plans(judgement, evidence),
             noise=sections.control_sentence(judgement),
-            cost_of=lambda name: one_line(costs.beside(judgement, evidence, name)),
+            cost_of=lambda name: one_line(costs.relative_cost(judgement, evidence, name)),
             blocks=_blocks(judgement, evidence),
         )
     )
-    return Page(html, flips.page_json(texts.beside) if texts.beside else None)
+    return Page(html, flips.page_json(texts.left_over) if texts.left_over else None)
 
 
 def _failing(judgement: Judgement) -> set[tuple[str, str, str]]:

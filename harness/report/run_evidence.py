@@ -23,7 +23,7 @@ from harness.store.record import CONTROL, RunRecord, variant_names
 from harness.store.rundir import RunDir, read_json
 from harness.store.traces import divergences
 
-__all__ = ["Sides", "answers", "evidence", "scoring_rows"]
+__all__ = ["Sides", "both_answers", "evidence", "scoring_rows"]
 
 FLIPS_SHOWN = 2000
 """Pairs that a report carries at most, over all candidates."""
@@ -172,7 +172,7 @@ class Sides:
     """The candidate's."""
 
 
-def answers(run: RunRecord, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
+def both_answers(run: RunRecord, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
     """Return both answers to an item, for one candidate or all. Raises UsageError if there is no such item."""
     item = _find_item(run, item_id)
     names = [one.name for one in run.experiment.candidates]

@@ -46,11 +46,11 @@ def _rows(judgement: Judgement) -> list[dict[str, Any]]:
         for one in candidate.strata:
             figures = {name: figure.read(one) for name, figure in FIGURES.items()}
             levels = ",".join(f"{axis}={level}" for axis, level in one.levels.items())
-            beside = {
+            choice = {
                 name: None if one.choice_probability is None else getattr(one.choice_probability, field.name)
                 for name, field in _CHOICE_FIELDS.items()
             }
-            rows.append({"candidate": candidate.name, **figures, "levels": levels, **beside})
+            rows.append({"candidate": candidate.name, **figures, "levels": levels, **choice})
     return rows
 
 

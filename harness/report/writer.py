@@ -36,15 +36,15 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     }
     if any(candidate.tail_events for candidate in judgement.candidates):
         files["tail_events.csv"] = tables.tail_events_csv(judgement).encode()
-    if page.beside is not None:
-        files[SIDE_FILE] = page.beside.encode()
+    if page.side_file is not None:
+        files[SIDE_FILE] = page.side_file.encode()
     if tables.has_parquet():
         files["comparisons.parquet"] = tables.comparisons_parquet(judgement)
     for candidate in judgement.candidates:
         if candidate.strata:
             files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence).encode()
     paths = [_replace(run_dir / name, content) for name, content in files.items()]
-    if page.beside is None:
+    if page.side_file is None:
         _forget(run_dir / SIDE_FILE)
     _step_summary(text)
     return paths

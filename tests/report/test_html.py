@@ -145,8 +145,8 @@ def test_costs_stand_beside_the_baselines():
     """Shares of what was measured on both sides; what one side lacks is left out."""
     known = {"bf16": {"weight_bytes": 200, "tokens_per_second": 50}, "int8": {"weight_bytes": 122, "peak_bytes": 9}}
     judged = dataclasses.replace(report_data.judgement(), candidates=())
-    assert costs.beside(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
-    assert costs.beside(judged, Evidence(), "int8") == ""
+    assert costs.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
+    assert costs.relative_cost(judged, Evidence(), "int8") == ""
 
 
 def test_sections_come_in_their_order(tree):
@@ -253,7 +253,7 @@ def test_twenty_thousand_items_stay_under_six_megabytes():
     )
     page = report_html.html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
     assert 4_000_000 < len(page.html.encode()) < 6_000_000
-    beside = json.loads(page.beside)
+    beside = json.loads(page.side_file)
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
     assert len(inside) + len(beside) == 4_000
     assert {one["candidate"] for one in inside} == {"int8", "nf4"}
@@ -281,7 +281,7 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     page = report_html.html_report(judged, evidence)
     assert 3_500_000 < len(page.html.encode()) < 6_000_000
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
-    assert len(inside) + len(json.loads(page.beside)) == 400
+    assert len(inside) + len(json.loads(page.side_file)) == 400
     tail = page.html.partition('id="tail"')[2].partition("</section>")[0]
     shown = int(re.search(r"60 pairs of answers, (\d+) of them shown here", tail)[1])
     assert 4 <= tail.count('<article class="pair">') == shown < 60
