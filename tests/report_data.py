@@ -16,7 +16,7 @@ from harness.judge.summaries import Average, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.evidence import DivergenceRow, Evidence, FlipPair, TailEvent
 from harness.run.planning import Power
-from harness.store.divergence import Summary
+from harness.stats.divergence import Summary
 
 LANGUAGES = {
     "en": ("Latn", "high", "What is the capital of France?", "Paris", "Lyon"),

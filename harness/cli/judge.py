@@ -192,8 +192,8 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 
     if not items and not clusters:
         raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
-    done = erasing.erase(run, erasing.chosen(run, items, clusters))
-    for line in erasing.told(done):
+    done = erasing.erase(run, erasing.select_items(run, items, clusters))
+    for line in erasing.describe_erasure(done):
         click.echo(line)
     if (run.path / "comparisons.json").is_file():
         click.echo(_report_without(run))

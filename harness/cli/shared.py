@@ -152,10 +152,10 @@ def make_console(*, no_color: bool, stderr: bool = False) -> Console:
 
 def load_experiment(config: str, changes: ConfigChanges) -> tuple[Experiment, Path]:
     """Load a config, by its path or by the name of one that ships, with the changes that the flags ask for."""
-    from harness.config.loading import load, narrowed
+    from harness.config.loading import load, with_overrides
 
     path = find_config(config)
-    return narrowed(load(path), **changes._asdict(), source=str(path)), path
+    return with_overrides(load(path), **changes._asdict(), source=str(path)), path
 
 
 def find_config(config: str) -> Path:

@@ -16,9 +16,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.config.methods import METHODS
 from harness.config.schema import (
-    CHECKPOINT_METHODS,
-    METHODS,
     RENAMED,
     RESERVED,
     RESERVED_SLICES,
@@ -36,7 +35,6 @@ from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 __all__ = [
-    "METHODS",
     "Execution",
     "Experiment",
     "Policy",
@@ -46,10 +44,10 @@ __all__ = [
     "SliceSpec",
     "Variant",
     "load",
-    "narrowed",
     "parse",
     "policy_overrides",
     "suggestion",
+    "with_overrides",
 ]
 
 
@@ -256,7 +254,7 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
         problems.append(Problem(place, text))
     method = candidate.quantization.method
     if (
-        method in CHECKPOINT_METHODS
+        METHODS[method].from_checkpoint
         and candidate.model == experiment.baseline.model
         and not candidate.quantization.gguf_file
     ):
@@ -271,7 +269,7 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
     return problems
 
 
-def narrowed(
+def with_overrides(
     experiment: Experiment,
     *,
     only: tuple[str, ...] = (),

@@ -23,8 +23,9 @@ from harness.judge.sides import check_sides
 from harness.judge.signals import Signal, signals
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
+from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
-from harness.store.rundir import RunDir, atomic_write
+from harness.store.rundir import RunDir
 
 __all__ = [
     "baseline_signals",

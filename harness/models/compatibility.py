@@ -5,23 +5,17 @@ Needs the two `harness.records.Proof` and the candidate's config, no model and n
 
 from __future__ import annotations
 
+from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import NotComparable
 from harness.records import Proof
 
-__all__ = ["check_candidate", "partly_quantized", "same_method"]
+__all__ = ["check_candidate", "partly_quantized"]
 
 ALMOST_ALL = 0.9
 """A smaller share of quantized weights is said with the verdict."""
 HALF = 0.5
 """A smaller one is refused, unless the config allows it."""
-
-_ALIASES = {"auto-gptq": "gptq"}
-
-
-def same_method(one: str, other: str) -> bool:
-    """Whether two method names mean the same weights: AutoGPTQ and GPTQ are one format."""
-    return _ALIASES.get(one, one) == _ALIASES.get(other, other)
 
 
 def partly_quantized(share: float | None) -> str:

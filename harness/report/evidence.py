@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.run.planning import Power
-from harness.store.divergence import Summary
+from harness.stats.divergence import Summary
 
 __all__ = ["DivergenceRow", "Evidence", "FlipPair", "ScoringRow", "TailEvent"]
 

@@ -98,8 +98,6 @@ def print_plan(plan: Plan, console: Console) -> None:
 def _divergence(plan: Plan) -> str:
     """Return what divergence is measured with, and what that takes."""
     begin = f"divergence (execution.divergence): the first {plan.tracing.tokens} tokens of each answer"
-    if plan.tracing.beside:
-        return f"{begin}, compared live with the baseline, which is loaded next to control and candidates"
     return f"{begin} are traced, at most {bytes_text(plan.tracing.bytes)} on disk until the run ends"
 
 
