@@ -1,12 +1,22 @@
-"""Judgements and evidence as a real run gives them, made by hand from a seed: what the report tests read."""
+"""Judgements by the judge and evidence as a run gathers it, made from a seed: what the report tests read."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 
-from harness.judge.verdicts import Average, CandidateVerdict, Cliff, Judgement, StratumVerdict, TailRate, Verdict
-from harness.report.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
+from harness import stats
+from harness.judge import compare, gate
+from harness.judge.comparison import Comparisons, Look, StratumNumbers
+from harness.judge.decisions import Decision, decide
+from harness.judge.outcomes import Outcomes, build
+from harness.judge.rules import Rules, SliceRules
+from harness.judge.summaries import Average, TailRate, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.report.evidence import DivergenceRow, Evidence, FlipPair, TailEvent
+from harness.run.planning import Power
+from harness.stats.divergence import Summary
 
 LANGUAGES = {
     "en": ("Latn", "high", "What is the capital of France?", "Paris", "Lyon"),
@@ -24,6 +34,29 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\u202egnp\u2066 | @team `x` \x00 &am
 """One text with most of what harms a terminal, a page, a Markdown comment or an XML file."""
 
 
+def _numbers(label, levels, *, lost, gained, n, base, margin, gating=True, chance=0.0):  # noqa: PLR0913 - a figure each
+    """The numbers of a stratum with these counts, tested as the judge tests them."""
+    result = stats.paired_counts_test(lost, gained, n, margin, 0.05)
+    look = Look(1, (1.0,), 0.05, 0.05, result, base, base + result.delta, 0.0)
+    return StratumNumbers(
+        slice=label,
+        stratum=",".join(f"{axis}={level}" for axis, level in levels.items()) or "all",
+        margin=margin,
+        gating=gating,
+        looks=(look,),
+        planned=n + n // 2,
+        asked=n,
+        unanswered=0,
+        unmatched=0,
+        one_sided=0,
+        excessive=False,
+        flips=lost + gained,
+        chance=chance,
+        weight=float(n),
+        levels=levels,
+    )
+
+
 def stratum(  # noqa: PLR0913 - a stratum has that many figures
     label: str,
     levels: dict[str, str],
@@ -36,158 +69,104 @@ def stratum(  # noqa: PLR0913 - a stratum has that many figures
     verdict: Verdict | None = None,
     chance: float = 0.0,
     need: int | None = None,
-    rng: random.Random | None = None,
 ) -> StratumVerdict:
-    """A stratum whose limits and counts fit its drop, by a normal approximation that is good enough to look at."""
-    lost = round(max(drop, 0) * n) + (rng.randrange(3) if rng else 1)
-    gained = lost - round(drop * n)
-    delta = (gained - lost) / n
-    half = 1.645 * max(((lost + gained) / n - delta**2) / n, 1 / n**2) ** 0.5
-    low, high = max(-1.0, delta - half), min(1.0, delta + half)
+    """A stratum that loses `drop` of its items and one more, which it gains again; judged, or with a given verdict."""
+    lost = round(max(drop, 0) * n) + 1
+    counts = {"lost": lost, "gained": lost - round(drop * n), "n": n}
+    numbers = _numbers(label, levels, base=base, margin=margin, gating=gating, chance=chance, **counts)
     if verdict is None:
-        verdict = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
-    if verdict == "inconclusive" and need is None:
-        need = 3 * n
-    return StratumVerdict(
-        slice=label,
-        stratum=",".join(f"{axis}={level}" for axis, level in levels.items()) or "all",
-        n=n,
-        clusters=max(1, n // 4),
-        baseline_mean=base,
-        candidate_mean=base + delta,
-        delta=delta,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
-        mid_p=0.5 if drop <= 0 else 0.04,
-        p_pass=0.5,
-        p_fail=0.5,
-        p_adjusted=0.003 if verdict == "fail" else 1.0,
-        margin=margin,
-        gating=gating,
-        verdict=verdict,
-        items_to_decide=need if verdict == "inconclusive" else None,
-        chance=chance,
-        levels=levels,
-        items_planned=n + n // 2,
-        method="Tango score",
-        floor_delta=None if rng is None else rng.choice((0.0, 0.0, 1 / n, -1 / n)),
-        floor_flips=None if rng is None else rng.choice((0, 0, 1, 2)),
-    )
+        return StratumVerdict(numbers, decide([numbers], 0.05)[0])
+    reasons = {"fail": "fail", "inconclusive": "undecided", "no_signal": "no_signal", "not_judged": "unanswered"}
+    return StratumVerdict(numbers, Decision(verdict, numbers.looks[0], None, reasons.get(verdict), need))
 
 
-def strata(severity: float, rng: random.Random) -> tuple[StratumVerdict, ...]:
-    """A suite's strata under a damage from 0 (none) to 1 (heavy): worst at long contexts, hops and rare languages."""
+def decided(stratum: StratumVerdict, **changes: object) -> StratumVerdict:
+    """The stratum with another verdict, reason or number of items to decide."""
+    return dataclasses.replace(stratum, decision=dataclasses.replace(stratum.decision, **changes))
+
+
+def numbered(found: StratumVerdict, /, **changes: object) -> StratumVerdict:
+    """The stratum with other numbers: a name, a weight."""
+    return dataclasses.replace(found, numbers=dataclasses.replace(found.numbers, **changes))
+
+
+@dataclasses.dataclass
+class Place:
+    """One stratum of the suite: its items, and how many of them the baseline gets right."""
+
+    slice: str
+    levels: dict[str, str]
+    n: int
+    base: float
+    drop: float
+    """Drop of a candidate that is wholly damaged."""
+    chance: float = 0.0
+
+
+def suite() -> list[Place]:
+    """The suite's strata: damage is worst at long contexts, many hops and rare languages."""
     made = []
     for step, context in enumerate(CONTEXTS):
         for depth in DEPTHS:
-            drop = severity * (0.02 + 0.1 * step) * (1.3 if depth == "0.5" else 1.0)
             levels = {"context_tokens": str(context), "depth": depth}
-            made.append(stratum("long_context", levels, n=400, base=0.9 - 0.05 * step, drop=drop, margin=0.05, rng=rng))
+            drop = (0.02 + 0.1 * step) * (1.3 if depth == "0.5" else 1.0)
+            made.append(Place("long_context", levels, 400, 0.9 - 0.05 * step, drop))
     for step, hops in enumerate(HOPS):
-        if hops == HOPS[-1]:
-            levels = {"hops": str(hops)}
-            made.append(stratum("multi_hop_math", levels, n=300, base=0.01, drop=0.0, margin=0.05, verdict="no_signal"))
-            continue
-        drop = severity * 0.06 * (step + 1)
-        base = 0.85 - 0.15 * step
-        made.append(stratum("multi_hop_math", {"hops": str(hops)}, n=300, base=base, drop=drop, margin=0.05, rng=rng))
+        at_chance = hops == HOPS[-1]
+        base, drop = (0.01, 0.0) if at_chance else (0.85 - 0.15 * step, 0.06 * (step + 1))
+        made.append(Place("multi_hop_math", {"hops": str(hops)}, 300, base, drop))
     for code, (script, resources, *_) in LANGUAGES.items():
-        drop = severity * {"high": 0.03, "mid": 0.1, "low": 0.35}[resources]
         levels = {"language": code, "script": script, "resources": resources}
-        made.append(
-            stratum("low_resource_languages", levels, n=250, base=0.7, drop=drop, margin=0.06, chance=0.25, rng=rng)
-        )
-    made.append(stratum("code", {}, n=164, base=0.6, drop=severity * 0.09, margin=0.05, rng=rng))
-    made.append(stratum("typical", {}, n=2000, base=0.82, drop=severity * 0.01, margin=0.02, gating=False, rng=rng))
-    return tuple(made)
+        drop = {"high": 0.03, "mid": 0.1, "low": 0.35}[resources]
+        made.append(Place("low_resource_languages", levels, 250, 0.7, drop, 0.25))
+    return [*made, Place("code", {}, 164, 0.6, 0.09), Place("typical", {}, 2000, 0.82, 0.01)]
 
 
-def averages(found: tuple[StratumVerdict, ...]) -> tuple[Average, ...]:
-    """The plain averages over the given strata: all first, then by slice."""
-    labels = list(dict.fromkeys(one.slice for one in found))
-
-    def one_average(label: str, part: list[StratumVerdict]) -> Average:
-        n = sum(one.n for one in part)
-        base = sum(one.n * one.baseline_mean for one in part) / n
-        cand = sum(one.n * one.candidate_mean for one in part) / n
-        worst = min(part, key=lambda one: one.delta)
-        name = worst.stratum if label != "all" else f"{worst.slice}/{worst.stratum}"
-        return Average(label, n, base, cand, cand - base, worst.delta, name)
-
-    return (one_average("all", [*found]), *(one_average(la, [s for s in found if s.slice == la]) for la in labels))
+MARGINS = {"long_context": 0.05, "multi_hop_math": 0.05, "low_resource_languages": 0.06, "code": 0.05, "typical": 0.02}
 
 
-def cliffs(found: tuple[StratumVerdict, ...], severity: float) -> tuple[Cliff, ...]:
-    """The curves along context tokens and hops."""
-    hops = [one for one in found if one.slice == "multi_hop_math"]
-    context = [[one for one in found if one.levels.get("context_tokens") == str(c)] for c in CONTEXTS]
-    along = Cliff(
-        slice="long_context",
-        axis="context_tokens",
-        group="",
-        levels=tuple(float(c) for c in CONTEXTS),
-        baseline=tuple(sum(one.baseline_mean for one in part) / len(part) for part in context),
-        candidate=tuple(sum(one.candidate_mean for one in part) / len(part) for part in context),
-        at=4096.0 if severity > 0.3 else None,
-        at_low=1024.0 if severity > 0.3 else None,
-        at_high=8192.0 if severity > 0.3 else None,
-        effective_baseline=16384.0,
-        effective_candidate=4096.0 if severity > 0.3 else 16384.0,
-        score=0.7,
+def answered(name: str, severity: float, noise: random.Random | None) -> Outcomes:
+    """One side's scores over the suite: `severity` of each stratum's drop, and as many items of noise either way."""
+    rows = []
+    for place in suite():
+        drop, extra = round(severity * place.drop * place.n), noise.randrange(3) if noise else 0
+        right = round(place.base * place.n)
+        lost, gained = min(drop + extra, right), extra
+        scores = [0.0] * lost + [1.0] * (right - lost) + [1.0] * gained + [0.0] * (place.n - right - gained)
+        stratum = ",".join(f"{axis}={level}" for axis, level in place.levels.items()) or "all"
+        rows += [(f"{place.slice}/{stratum}/{at}", one, stratum, place) for at, one in enumerate(scores)]
+    ids, scores, strata, places = zip(*rows, strict=True)
+    axes = dict.fromkeys(axis for place in places for axis in place.levels)
+    return build(
+        name,
+        ids,
+        scores,
+        slices=[place.slice for place in places],
+        strata=strata,
+        chance=[place.chance for place in places],
+        levels={axis: [place.levels.get(axis, "") for place in places] for axis in axes},
     )
-    other = Cliff(
-        slice="multi_hop_math",
-        axis="hops",
-        group="",
-        levels=tuple(float(h) for h in HOPS),
-        baseline=tuple(one.baseline_mean for one in hops),
-        candidate=tuple(one.candidate_mean for one in hops),
-        at=2.0 if severity > 0.3 else None,
-        at_low=1.0 if severity > 0.3 else None,
-        at_high=4.0 if severity > 0.3 else None,
-        effective_baseline=4.0,
-        effective_candidate=1.0 if severity > 0.3 else 4.0,
-        score=0.5,
-    )
-    return (along, other)
 
 
-def candidate(name: str, severity: float, rng: random.Random) -> CandidateVerdict:
-    """A candidate over the whole suite, its verdict taken from its strata."""
-    found = strata(severity, rng)
-    gating = [one for one in found if one.gating]
-    verdicts = {one.verdict for one in gating}
-    verdict = next((v for v in ("fail", "inconclusive", "no_signal") if v in verdicts), "pass")
-    worse = sum(one.verdict == "fail" for one in found)
-    means = averages(found)
-    return CandidateVerdict(
-        name=name,
-        verdict=verdict,
-        reasons=tuple(f"{one.slice}/{one.stratum} is {one.verdict}" for one in gating if one.verdict != "pass"),
-        strata=found,
-        averages=means,
-        cliffs=cliffs(found, severity),
-        worse=worse,
-        better=0,
-        hidden=f"mean {100 * means[0].delta:+.1f} points hides {worse} strata significantly worse and 0 better",
-    )
+@functools.cache
+def _compared(seed: int) -> tuple[Comparisons, Rules]:
+    """The suite's numbers for int8, nearly unharmed, nf4, broken on the tail, and the baseline's repetition."""
+    rng = random.Random(seed)
+    slices = {name: SliceRules(margin=margin, gating=name != "typical") for name, margin in MARGINS.items()}
+    rules = Rules(slices=slices)
+    sides = [answered("int8", 0.0, rng), answered("nf4", 0.8, rng)]
+    return compare.compare(answered("bf16", 0.0, None), sides, rules, control=answered("control", 0.0, rng)), rules
 
 
 def judgement(*, seed: int = 7, with_missing: bool = True) -> Judgement:
-    """int8 nearly unharmed, nf4 broken on the tail, one candidate that could not be judged."""
-    rng = random.Random(seed)
-    candidates = [candidate("int8", 0.0, rng), candidate("nf4", 0.8, rng)]
-    if with_missing:
-        reason = "gptqmodel is not installed: pip install 'quantcliff[gptq]'"
-        candidates.append(CandidateVerdict(name="gptq-int4", verdict="not_judged", reasons=(reason,), strata=()))
-    return Judgement(
-        verdict="fail",
-        exit_code=4 if with_missing else 1,
-        policy={"alpha": 0.05, "inconclusive": "hold"},
-        candidates=tuple(candidates),
-        baseline="bf16",
+    """The judge's own verdicts: int8 nearly unharmed, nf4 broken on the tail, one candidate that was not judged."""
+    numbers, rules = _compared(seed)
+    missing = {"gptq-int4": "gptqmodel is not installed: pip install 'quantcliff[gptq]'"} if with_missing else {}
+    return gate.judge(
+        numbers,
+        rules,
+        not_judged=missing,
+        order=("int8", "nf4", "gptq-int4"),
         warnings=("3 items of the candidate had no partner and were left out: math/17, math/18, math/19",),
         provenance={"run": "suite", "config_digest": "0123456789abcdef", "seed": 7},
     )
@@ -305,6 +284,18 @@ def flips(rng: random.Random, count: int = 24) -> tuple[FlipPair, ...]:
     return tuple(made)
 
 
+def _diverged(kl: float, same_top: float) -> Summary:
+    """Means over 4,000 tokens of 40 answers."""
+    return Summary(40, 4000, kl, kl / 4, 1.1 * kl, same_top, 0.01, -kl, "math/7")
+
+
+def _power(one: StratumVerdict) -> Power:
+    """What the plan knew of a stratum."""
+    fixed = {"can_pass": True, "detectable_drop": 0.04, "items_for_pass": 480, "prompt_tokens": 9, "output_tokens": 9}
+    known = {"clusters": one.n, "margin": one.margin, "gating": one.gating}
+    return Power(one.slice, one.stratum, one.items_planned, **known, **fixed)
+
+
 def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
     """Evidence as a finished run gathers it, for `judgement`."""
     rng = random.Random(seed)
@@ -350,12 +341,12 @@ def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
         flips_left_out=310,
         tail_events=tuple(TailEvent("nf4", "repetition", pair) for pair in pairs[:4]),
         divergence=tuple(
-            Divergence(name, one.slice, one.stratum, position, 4000, scale * (1 + rng.random()), 1 - scale)
+            DivergenceRow(name, one.slice, one.stratum, position, _diverged(scale * (1 + rng.random()), 1 - scale))
             for name, scale in (("int8", 0.004), ("nf4", 0.08))
             for one in cells[::4]
             for position in ("0-255", "256-1023", "1024-4095")
         ),
-        power=tuple(PowerRow(one.slice, one.stratum, one.items_planned, 0.04, 480) for one in cells),
+        power=tuple(map(_power, cells)),
         items_spent=9800,
         items_planned=14700,
     )

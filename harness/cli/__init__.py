@@ -1,4 +1,4 @@
-"""The command line: reads words, calls the modules that do the work, turns results into an exit code."""
+"""The command line: parses arguments, calls the modules that do the work, turns results into an exit code."""
 
 from harness.cli.program import commands, main
 

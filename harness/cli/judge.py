@@ -1,4 +1,4 @@
-"""Commands that judge and show what lies on disk: compare, gate, report, show, erase. None of them needs torch."""
+"""Commands that work on stored results: compare, gate, report, show, erase. None of them needs torch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from harness.cli.shared import (
-    EPILOG,
-    Look,
-    Number,
-    judge_run,
-    make_console,
-    output_options,
-    show_judgement,
-    trust_options,
-)
+from harness.cli import shared
+from harness.cli.shared import Number, OutputOptions, RunPath
 from harness.errors import ExitCode, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
-    from harness.judge.verdicts import Judgement
-    from harness.report.evidence import Evidence
+    from harness.store.rundir import RunDir
 
 __all__ = ["compare", "erase", "gate", "report", "show"]
 
 
-@click.command(epilog=EPILOG)
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.command(epilog=shared.EPILOG)
+@click.argument("run", required=False, type=RunPath())
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -41,26 +32,26 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     metavar="[NAME=]PATH",
     help="Results of a candidate; may be repeated.",
 )
-@click.option("--item", help="Column that names the item (plain tables).")
-@click.option("--score", help="Column that holds the score, in [0, 1] (plain tables).")
+@click.option("--item", help="Column of item ids (plain tables).")
+@click.option("--score", help="Column of the score, in [0, 1] (plain tables).")
 @click.option(
     "--stratum",
     "strata",
     multiple=True,
-    help="Column, or field of lm_eval's doc or Inspect's metadata, that splits; may be repeated.",
+    help="Column, or field of lm_eval's doc or Inspect's metadata, that splits items into strata; may be repeated.",
 )
-@click.option("--cluster", help="Column or field that names the source that items share.")
-@click.option("--slice", help="Column that names the slice (plain tables).")
-@click.option("--prompt", help="Column with what was asked, or its hash: items asked differently do not match.")
-@click.option("--weight", help="Column with the share of traffic (plain tables).")
+@click.option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
+@click.option("--slice", help="Column of slices (plain tables).")
+@click.option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
+@click.option("--weight", help="Column of traffic shares (plain tables).")
 @click.option(
-    "--chance", type=Number(0, 1, max_open=True), help="Score of guessing; by default from the choices, or 0."
+    "--chance", type=Number(0, 1, max_open=True), help="Score of random guessing; by default from the choices, or 0."
 )
 @click.option(
     "--filter",
     multiple=True,
     metavar="[TASK=]NAME",
-    help="Filter of lm_eval logs, for every task that has it or for some; a task's first by default. May be repeated.",
+    help="Filter of lm_eval logs, for all tasks or for one; a task's first by default. May be repeated.",
 )
 @click.option(
     "--repeats",
@@ -71,63 +62,59 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     "--metric",
     multiple=True,
     metavar="[TASK=]NAME",
-    help="Metric of lm_eval logs or scorer of Inspect logs, in the same way.",
+    help="Metric of lm_eval logs or scorer of Inspect logs, for all tasks or for one. May be repeated.",
 )
-@click.option("--margin", type=Number(), help="Largest tolerated drop, a proportion such as 0.02.")
-@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 unless given.")
+@click.option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
+@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
 @click.option(
     "--allow-unmatched",
     type=Number(0, 1),
     default=0.01,
     show_default=True,
-    help="Largest share of items without a partner.",
+    help="Largest tolerated share of items that only one side has.",
 )
 @click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path),
-    help="Directory for the reports on files that other tools wrote; none are written unless given.",
+    help="Directory for the reports on files of other tools; none are written by default.",
 )
-@trust_options
-@output_options
-def compare(  # noqa: PLR0917
-    run: Path | None,
+@shared.output_options(trust=True)
+def compare(
+    run: RunDir | None,
     baseline: Path | None,
     candidates: tuple[str, ...],
     output: Path | None,
-    allow_identical: bool,
-    rehearsal_ok: bool,
-    as_json: bool,
-    quiet: bool,
-    no_color: bool,
-    **options: Any,
+    options: OutputOptions,
+    **flags: Any,
 ) -> int:
-    """Judge a finished run again, or two sides that other tools ran.
+    """Judge a finished run again, or compare results of other tools.
 
     `quantcliff compare results/demo` recomputes everything from the run's files; with --margin or --alpha the result
-    is shown and the run's own verdict stays. With --baseline and --candidate it reads lm_eval `samples_*.jsonl`
+    is only printed, and the run's own verdict stays. With --baseline and --candidate it reads lm_eval `samples_*.jsonl`
     directories, Inspect logs and plain tables, joins them by item, and gives the same verdict.
     """
     from harness.store.rundir import RunDir
 
-    look = Look(as_json, quiet, no_color, allow_identical=allow_identical, rehearsal_ok=rehearsal_ok)
     if run is not None and baseline is None and not candidates:
-        _refuse_foreign_flags(run)
-        changed = {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
-        return judge_run(RunDir(run), look, changed)
+        _refuse_table_flags(run)
+        changed = {key: flags[key] for key in ("margin", "alpha") if flags[key] is not None}
+        return shared.judge_run(run, options, changed)
     if run is not None or baseline is None or not candidates:
-        msg = "give a run directory, or --baseline PATH with at least one --candidate [NAME=]PATH"
-        raise UsageError(msg)
+        raise UsageError("give a run directory, or --baseline PATH with at least one --candidate [NAME=]PATH")
+    from harness import report as reports
+    from harness.judge import judging
     from harness.judge.imported import judge_imported
     from harness.report.evidence import Evidence
 
     if output is not None and RunDir(output).exists():
-        raise UsageError(f"--output {output}: a run lies there, and its own comparison: give another directory")
-    judgement = judge_imported(baseline, candidates, {**options, "allow_identical": allow_identical})
+        raise UsageError(f"--output {output}: already contains a quantcliff run; give another directory")
+    judgement = judge_imported(baseline, candidates, {**flags, "allow_identical": options.allow_identical})
     evidence = Evidence(name="comparison", path=str(output or ""), provenance=judgement.provenance)
     if output is not None:
-        _write_foreign(output, judgement, evidence)
-    show_judgement(judgement, evidence, look)
+        judging.write(RunDir(output), judgement)
+        reports.write(output, judgement, evidence)
+    shared.print_judgement(judgement, evidence, options)
     return judgement.exit_code
 
 
@@ -135,7 +122,7 @@ OF_A_RUN = frozenset({"run", "margin", "alpha", "allow_identical", "rehearsal_ok
 """The parameters of `compare` that apply to a run directory; the others are for files of other tools."""
 
 
-def _refuse_foreign_flags(run: Path) -> None:
+def _refuse_table_flags(run: RunDir) -> None:
     """Refuse a flag that has no effect on a run directory. Raises UsageError."""
     context = click.get_current_context()
     given = ParameterSource.COMMANDLINE
@@ -146,76 +133,46 @@ def _refuse_foreign_flags(run: Path) -> None:
     ]
     if names:
         text = f"{', '.join(names)}: for files of other tools (--baseline, --candidate)"
-        raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run}")
+        raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run.path}")
 
 
-def _write_foreign(output: Path, judgement: Judgement, evidence: Evidence) -> None:
-    """Write the comparison and its reports into a directory."""
-    from harness import report
-    from harness.judge import judging
-    from harness.store.rundir import RunDir
-
-    judging.write(RunDir(output), judgement)
-    report.write(output, judgement, evidence)
-
-
-@click.command(epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(epilog=shared.EPILOG)
+@click.argument("run", type=RunPath())
 @click.option("--policy", type=click.Path(path_type=Path), help="YAML with a `policy` section, or a policy alone.")
-@click.option("--margin", type=Number(), help="One margin for every stratum.")
+@click.option("--margin", type=Number(), help="One margin for all strata.")
 @click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
-@click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="What an undecided stratum does.")
-@trust_options
-@output_options
-def gate(  # noqa: PLR0917
-    run: Path,
-    policy: Path | None,
-    margin: float | None,
-    alpha: float | None,
-    inconclusive: str | None,
-    allow_identical: bool,
-    rehearsal_ok: bool,
-    as_json: bool,
-    quiet: bool,
-    no_color: bool,
-) -> int:
+@click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="Exit code if undecided: 3, or 1.")
+@shared.output_options(trust=True)
+def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any) -> int:
     """Judge a finished run under another policy; its files stay as they are."""
     from harness.config.loading import policy_overrides
-    from harness.store.rundir import RunDir
 
     overrides = policy_overrides(policy) if policy is not None else {}
-    named = {"margin": margin, "alpha": alpha, "inconclusive": inconclusive}
-    overrides |= {key: value for key, value in named.items() if value is not None}
-    look = Look(as_json, quiet, no_color, allow_identical=allow_identical, rehearsal_ok=rehearsal_ok)
-    return judge_run(RunDir(run), look, overrides, write=False)
+    overrides |= {key: value for key, value in flags.items() if value is not None}
+    return shared.judge_run(run, options, overrides, write=False)
 
 
-@click.command(epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
-@trust_options
-@output_options
-def report(run: Path, allow_identical: bool, rehearsal_ok: bool, as_json: bool, quiet: bool, no_color: bool) -> int:
+@click.command(epilog=shared.EPILOG)
+@click.argument("run", type=RunPath())
+@shared.output_options(trust=True)
+def report(run: RunDir, options: OutputOptions) -> int:
     """Judge a finished run by its own policy and write its reports again."""
-    from harness.store.rundir import RunDir
-
-    look = Look(as_json, quiet, no_color, allow_identical=allow_identical, rehearsal_ok=rehearsal_ok)
-    return judge_run(RunDir(run), look)
+    return shared.judge_run(run, options)
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.argument("item")
-@click.option("--candidate", help="Which candidate; all unless given.")
+@click.option("--candidate", help="Candidate to show; all by default.")
 @click.option("--no-color", is_flag=True, help="No colour.")
-def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
+def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
     from harness.report import run_evidence
     from harness.store.record import read_run
-    from harness.store.rundir import RunDir
 
-    console = make_console(no_color=no_color)
-    for one, sides in run_evidence.answers(read_run(RunDir(run)), item, candidate):
+    console = shared.make_console(no_color=no_color)
+    for one, sides in run_evidence.both_answers(read_run(run), item, candidate):
         console.rule(f"{sides.candidate}", style="dim")
         before, after = sides.baseline_answer, sides.candidate_answer
         report.side_by_side(one, before, after, console)
@@ -224,30 +181,28 @@ def show(run: Path, item: str, candidate: str | None, no_color: bool) -> int:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--item", "items", multiple=True, metavar="ID", help="An item's whole id; may be repeated.")
-@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="All items of a source; may be repeated.")
-def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
-    """Take the texts of items out of a run for good: questions, answers, logs, reports.
+@click.argument("run", type=RunPath())
+@click.option("--item", "items", multiple=True, metavar="ID", help="Id of an item; may be repeated.")
+@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="A cluster's items; may be repeated.")
+def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
+    """Remove the texts of items from a run: questions, answers, logs, reports.
 
-    Scores stay, so the verdict can still be computed again, byte for byte.
+    Scores stay, so the verdict can still be recomputed, byte for byte.
     """
     from harness.store import erasing
-    from harness.store.rundir import RunDir
 
     if not items and not clusters:
-        raise UsageError("say what to erase: --item ID or --cluster NAME, either as often as needed")
-    directory = RunDir(run)
-    done = erasing.erase(directory, erasing.select_items(directory, items, clusters))
+        raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
+    done = erasing.erase(run, erasing.select_items(run, items, clusters))
     for line in erasing.describe_erasure(done):
         click.echo(line)
-    if (directory.path / "comparisons.json").is_file():
-        click.echo(_report_without(directory))
+    if (run.path / "comparisons.json").is_file():
+        click.echo(_report_without(run))
     return ExitCode.PASS
 
 
-def _report_without(directory: Any) -> str:
-    """Write the reports again after an erasure, or remove them if the run cannot be judged; say which."""
+def _report_without(directory: RunDir) -> str:
+    """Write the reports again after an erasure, or remove them if the run cannot be judged, and return which."""
     from harness import report as reports
     from harness.judge import judging
     from harness.report import run_evidence

@@ -1,4 +1,4 @@
-"""Commands about models: doctor says what works on a machine, quantize makes checkpoints."""
+"""Commands about models: doctor checks what works on a machine, quantize makes checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["doctor", "quantize"]
 
 @click.command()
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--prove", is_flag=True, help="Quantize and run a tiny model by every method, instead of only looking.")
+@click.option("--prove", is_flag=True, help="Quantize and run a tiny model with every method.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def doctor(device: str, prove: bool, as_json: bool) -> int:
     """Show the device, its memory, the methods that work here and why the others do not."""
@@ -39,7 +39,7 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
     "--calibration",
     default="builtin",
     show_default=True,
-    help="`builtin`, or a file: one text a line, or JSONL with `text`.",
+    help="`builtin`, or a file: one text per line, or JSONL with `text`.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:

@@ -1,7 +1,7 @@
-"""The command line: reads words, calls the modules that do the work, turns results into an exit code.
+"""The command line: parses arguments, calls the modules that do the work, turns results into an exit code.
 
-Nothing is imported here before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never touch
-torch. The only place that catches every exception: an unforeseen one must not end in 1, the code of a failed candidate.
+Nothing is imported here before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never load
+torch. The only place that catches every exception: an unforeseen one must not exit with 1, the code of a failure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 class _Pipe(io.FileIO):
-    """An output whose reader may leave: what nobody reads any more is dropped, and the command goes on."""
+    """An output whose reader may close it: the rest is dropped, and the command goes on."""
 
     def write(self, data: Any) -> int:
         """Write bytes; to nowhere from the first broken pipe on."""
@@ -44,7 +44,7 @@ class _Pipe(io.FileIO):
 
 
 def _unbroken(stream: TextIO | None) -> TextIO:
-    """Give a stream that a closed pipe does not end, so that `quantcliff compare ... | head` keeps its exit code."""
+    """Return a stream that survives a closed pipe, so that `quantcliff compare ... | head` keeps its exit code."""
     if stream is None:  # closed before the start, as by `>&-`
         return Path(os.devnull).open("w", encoding="utf-8")
     raw = _Pipe(stream.fileno(), "w", closefd=False)
@@ -55,7 +55,7 @@ def _unbroken(stream: TextIO | None) -> TextIO:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run one command and give its exit code."""
+    """Run one command and return its exit code."""
     try:
         result = commands.main(args=arguments, prog_name="quantcliff", standalone_mode=False, obj=tuple(arguments))
     except click.exceptions.Exit as leaving:
@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Say what went wrong, and give the exit code for it: never 1."""
+    """Print what went wrong, and return the exit code for it: never 1."""
     if isinstance(error, QuantcliffError):
         click.echo(f"quantcliff: {error}", err=True)
         return error.exit_code
@@ -85,7 +85,7 @@ def _failed(error: Exception) -> int:
         click.echo("quantcliff: stopped", err=True)
     else:
         traceback.print_exception(error)
-        text = "this is an error in quantcliff itself; finished work is kept. Please report it."
+        text = "this is a bug in quantcliff; finished work is kept. Please report it."
         click.echo(f"quantcliff: {text}", err=True)
     return ExitCode.NOT_COMPARABLE
 
@@ -95,8 +95,8 @@ def _failed(error: Exception) -> int:
 def commands() -> None:
     """Does the quantized build still answer the long tail as the baseline does?
 
-    quantcliff runs a baseline and its int8/int4 candidates over stratified tail slices, pairs them item by item, and
-    says per stratum: pass, fail or inconclusive, with known error rates.
+    quantcliff runs a baseline and its int8/int4 candidates over stratified tail slices, pairs their answers item by
+    item, and gives a verdict per stratum: pass, fail or inconclusive, with known error rates.
     """
 
 

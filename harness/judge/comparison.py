@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.judge.verdicts import Average, Cliff
+from harness.judge.summaries import Average, Cliff
 from harness.stats import PairedResult
 
-__all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers", "points"]
+__all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,3 @@ class Comparisons:
     """The same with the sides swapped: a baseline worse than its own repetition is no better."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader must know of all of them."""
-
-
-def points(delta: float) -> str:
-    """Write a difference as a person says it: ``+1.2 points``."""
-    return f"{100.0 * delta:+.1f} points"

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from harness import stats
-from harness.judge.comparison import Look, StratumNumbers, points
-from harness.judge.verdicts import Verdict
+from harness.judge.comparison import Look, StratumNumbers
+from harness.judge.summaries import Verdict
 from harness.stats.sequential import look_p
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "Reason", "decide"]
+
+Reason = Literal["fail", "undecided", "no_signal", "one_sided", "worst_case", "unanswered", "one_cluster"]
+"""Why a stratum has its verdict; `harness.judge.reasons` has the sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +29,13 @@ class Decision:
     verdict: Verdict
     """The word."""
     look: Look | None
-    """The numbers that it rests on; None where there are none."""
+    """The numbers that it rests on; None if there are none."""
     p_adjusted: float | None
     """p_fail after Holm over the gating strata (and Bonferroni over families); None in an advisory stratum."""
-    reason: str = ""
-    """A sentence where the verdict needs one."""
+    reason: Reason | None = None
+    """Why; None if the verdict speaks for itself."""
     items_to_decide: int | None = None
-    """How many more items would decide it if the rates stay; None where none are needed or none would do."""
+    """How many more items would decide it if the rates stay; None if none are needed or none would do."""
 
 
 def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) -> list[Decision]:
@@ -92,13 +96,13 @@ class _Deciding:
             look = self.seen[at]
             own = adjusted[at]
             if (self.p_fail[at] if own is None else own) < self.alpha:
-                self.done[at] = Decision("fail", look, None, _fail_reason(one, look))
+                self.done[at] = Decision("fail", look, None, "fail")
             elif _passes(look, one.margin, _missing(one)):
                 self.done[at] = Decision("pass", look, None)
 
 
 def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
-    """Give the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
+    """Return the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
     gating = [at for at, one in enumerate(strata) if one.gating]
     smallest = [stats.smallest_fail_p(strata[at].planned, strata[at].margin) for at in gating]
     able = stats.tarone_can_reject(smallest, alpha)
@@ -115,7 +119,7 @@ def _more_items(look: Look, alpha: float) -> int | None:
 
 
 def _missing(one: StratumNumbers) -> float:
-    """Give the share of items that have an answer on one side only."""
+    """Return the share of items that have an answer on one side only."""
     return one.one_sided / max(one.asked + one.unmatched, 1)
 
 
@@ -129,46 +133,20 @@ def _passes(look: Look, margin: float, missing: float) -> bool:
     return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
-def _no_signal(one: StratumNumbers, baseline_mean: float) -> str:
-    return one.unusable or (
-        f"the baseline's {baseline_mean:.3f} is not shown to be above guessing ({one.chance:.3f}) by more "
-        f"than the margin {one.margin:g}, so no damage could be seen"
-    )
-
-
 def _unjudged(one: StratumNumbers) -> Decision:
     if one.not_asked is not None:
-        reason = f"{_no_signal(one, one.not_asked)}; the candidate was not asked (execution.skip_blind)"
-        return Decision("no_signal", None, None, reason)
-    look = one.looks[-1] if one.looks else None
+        return Decision("no_signal", None, None, "no_signal")
     if one.excessive:
-        total = one.asked + one.unmatched
-        return Decision("not_judged", look, None, f"{one.one_sided} of {total} items have an answer on one side only")
-    return Decision("not_judged", None, None, "none of its items was answered by both sides")
+        return Decision("not_judged", one.looks[-1] if one.looks else None, None, "one_sided")
+    return Decision("not_judged", None, None, "unanswered")
 
 
 def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
-    """Say why a stratum neither passed nor failed, and what would decide it."""
+    """Return why a stratum neither passed nor failed, and what would decide it."""
     if look.above_chance_p is not None and not look.above_chance_p < look.above_chance_level:
-        return Decision("no_signal", look, None, _no_signal(one, look.baseline_mean))
+        return Decision("no_signal", look, None, "no_signal")
     if look.above_chance_p is None:
-        return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
+        return Decision("inconclusive", look, None, "one_cluster")
     if _passes(look, one.margin, 0.0):
-        reason = f"it passes only if the {one.one_sided} items with an answer on one side only were not lost"
-        return Decision("inconclusive", look, None, reason)
-    more = _more_items(look, strictest)
-    return Decision("inconclusive", look, None, _undecided_reason(look, one.margin, more), more)
-
-
-def _fail_reason(one: StratumNumbers, look: Look) -> str:
-    return (
-        f"{points(look.result.delta)} against a margin of {100.0 * one.margin:.3g}: "
-        f"{look.result.lost} lost, {look.result.gained} gained of {look.result.n}"
-    )
-
-
-def _undecided_reason(look: Look, margin: float, more: int | None) -> str:
-    result = look.result
-    limits = f"{points(result.low)} to {points(result.high)} around a margin of {100.0 * margin:.3g}"
-    what = "no number of items is sure to decide it" if more is None else f"about {more} more items would decide it"
-    return f"{limits}; {what}"
+        return Decision("inconclusive", look, None, "worst_case")
+    return Decision("inconclusive", look, None, "undecided", _more_items(look, strictest))

@@ -9,34 +9,21 @@ over the candidate's gating strata. Neither: inconclusive, and it never passes. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import ExitCode
 from harness.judge import averages
-from harness.judge.comparison import Comparison, Comparisons, StratumNumbers
-from harness.judge.decisions import Decision, decide
+from harness.judge.comparison import Comparison, Comparisons
+from harness.judge.decisions import decide
 from harness.judge.rules import Rules
+from harness.judge.summaries import TailRate, Verdict
 from harness.judge.tail_counts import Cell
 from harness.judge.tail_rates import judge_rates, unmatched_tolerances
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
+from harness.judge.verdicts import CandidateVerdict, ControlNoise, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 
-__all__ = ["Extras", "judge"]
-
-
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What stands beside a judgement and never weighs in it."""
-
-    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Variant to weight bytes, tokens per second, ..., where measured."""
-    proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Variant to what its loaded model showed of itself."""
-    warnings: tuple[str, ...] = ()
-    """What a reader must know before believing the table."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Where the numbers come from."""
+__all__ = ["judge"]
 
 
 def judge(
@@ -46,40 +33,40 @@ def judge(
     not_judged: Mapping[str, str] | None = None,
     order: Sequence[str] = (),
     events: Mapping[str, Sequence[Cell]] | None = None,
-    extras: Extras | None = None,
+    proofs: Mapping[str, Mapping[str, Any]] | None = None,
+    warnings: tuple[str, ...] = (),
+    provenance: Mapping[str, Any] | None = None,
 ) -> Judgement:
-    """Say what a comparison comes to.
+    """Return the judgement of a comparison.
 
     not_judged: candidates that could not be run, and why. order: candidates' names as the config has them; names that
     are not in it come last. events: variant to its tail events, the control's too; a variant that is absent was not
-    looked at. The verdict of the whole is the gravest of the candidates': a fail stands though another candidate was
-    not judged; a candidate not judged is graver than one undecided. A control that fails overrides everything, for then
-    no difference can be trusted; a baseline gone wrong overrides everything but a fail, which it cannot explain.
+    checked. proofs, warnings, provenance: what the reports show next to the verdict. The verdict of the whole is the
+    gravest of the candidates': a fail stands though another candidate was not judged; a candidate not judged is graver
+    than one undecided. A control that fails overrides everything, for then no difference can be trusted; a baseline
+    gone wrong overrides everything but a fail, which it cannot explain.
     """
-    extras = extras or Extras()
     events = events or {}
     rates = {one.name: judge_rates(events.get(one.name, ()), rules) for one in comparisons.candidates}
     control = None if comparisons.control is None else _control(comparisons.control, rules, events)
-    floors = (
-        {} if comparisons.control is None else {(one.slice, one.stratum): one for one in comparisons.control.strata}
-    )
-    found = [_candidate(one, rules, floors, rates[one.name]) for one in comparisons.candidates]
+    noise = {} if comparisons.control is None else _noise(comparisons.control)
+    found = [_candidate(one, rules, noise, rates[one.name]) for one in comparisons.candidates]
     found += [CandidateVerdict(name, "not_judged", (reason,), ()) for name, reason in (not_judged or {}).items()]
-    place = {name: at for at, name in enumerate(order)}
-    found.sort(key=lambda one: place.get(one.name, len(place)))
+    position = {name: at for at, name in enumerate(order)}
+    found.sort(key=lambda one: position.get(one.name, len(position)))
     unstable = [*_control_failures(comparisons, rules), *_control_events(control)]
     wrong = _baseline_wrong(comparisons, rules)
-    found = [_overruled(one, unstable, wrong) for one in found]
+    found = [_with_proof(_overruled(one, unstable, wrong), (proofs or {}).get(one.name, {})) for one in found]
     verdict = _gravest([one.verdict for one in found])
     return Judgement(
         verdict=verdict,
         exit_code=int(_exit_code(verdict, rules)),
         policy=rules.to_json(),
-        candidates=tuple(_with_extras(one, extras) for one in found),
+        candidates=tuple(found),
         baseline=comparisons.baseline,
         control=control,
-        warnings=(*unstable, *wrong, *_notes(comparisons), *_unheld(rates, rules), *extras.warnings),
-        provenance=extras.provenance,
+        warnings=(*unstable, *wrong, *_notes(comparisons), *_unheld(rates, rules), *warnings),
+        provenance=provenance or {},
     )
 
 
@@ -87,7 +74,7 @@ _GRAVITY: tuple[Verdict, ...] = ("fail", "not_judged", "inconclusive", "no_signa
 
 
 def _gravest(words: Sequence[Verdict]) -> Verdict:
-    """Give the gravest word, `pass` only where there is nothing else; nothing judged is `not_judged`."""
+    """Return the gravest word, `pass` only if there is nothing else; nothing judged is `not_judged`."""
     if not words:
         return "not_judged"
     return next((word for word in _GRAVITY if word in words), "pass")
@@ -105,19 +92,19 @@ def _exit_code(verdict: Verdict, rules: Rules) -> ExitCode:
 
 
 def _control(compared: Comparison, rules: Rules, events: Mapping[str, Sequence[Cell]]) -> CandidateVerdict:
-    """Judge the control like a candidate; what it was not looked at for is no fault of it."""
+    """Judge the control like a candidate; what it was not checked for does not count against it."""
     rates = judge_rates(events.get(compared.name, ()), rules) if compared.name in events else ()
     return _candidate(compared, rules, {}, rates, directions=_BOTH_WAYS)
 
 
 _BOTH_WAYS = 2
-"""The control may be worse than the baseline or better: the chance of finding a difference is shared out."""
+"""The control may be worse than the baseline or better: both directions share alpha."""
 
 
 def _candidate(
     compared: Comparison,
     rules: Rules,
-    floors: Mapping[tuple[str, str], StratumNumbers],
+    noise: Mapping[tuple[str, str], ControlNoise],
     rates: tuple[TailRate, ...],
     directions: int = 1,
 ) -> CandidateVerdict:
@@ -125,13 +112,12 @@ def _candidate(
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
     decisions = decide(compared.strata, rules.policy.alpha, directions * rules.families)
     strata = [
-        _stratum(one, decision, floors.get((one.slice, one.stratum)))
+        StratumVerdict(one, decision, noise.get((one.slice, one.stratum)))
         for one, decision in zip(compared.strata, decisions, strict=True)
     ]
     gating = [one for one in strata if one.gating]
     gated = [(one.verdict, one) for one in rates if one.verdict is not None]
-    unusable = {(one.slice, one.stratum) for one in compared.strata if one.unusable}
-    reasons = [_sentence(one, unusable) for word in _GRAVITY for one in gating if one.verdict == word]
+    reasons = [_sentence(one) for word in _GRAVITY for one in gating if one.verdict == word]
     reasons += [_event_sentence(one) for word in _GRAVITY for verdict, one in gated if verdict == word]
     if not gating and not gated:
         reasons.append("no stratum was declared gating, so nothing can pass")
@@ -155,8 +141,8 @@ def _event_sentence(one: TailRate) -> str:
     return f"{one.slice}/{one.stratum} {words.get(str(one.verdict), 'is inconclusive')} by {one.kind}: {one.reason}"
 
 
-def _sentence(one: StratumVerdict, unusable: set[tuple[str, str]]) -> str:
-    signal = "was not measured" if (one.slice, one.stratum) in unusable else "has no signal"
+def _sentence(one: StratumVerdict) -> str:
+    signal = "was not measured" if one.numbers.unusable else "has no signal"
     words = {"fail": "fails", "no_signal": signal, "not_judged": "was not judged"}
     text = f"{one.slice}/{one.stratum} {words.get(one.verdict, 'is inconclusive')}"
     if one.reason:
@@ -164,52 +150,14 @@ def _sentence(one: StratumVerdict, unusable: set[tuple[str, str]]) -> str:
     return text
 
 
-def _stratum(one: StratumNumbers, decision: Decision, control: StratumNumbers | None) -> StratumVerdict:
-    look, settled = decision.look, control.looks[-1].result if control is not None and control.looks else None
-    shown: dict[str, Any] = {
-        "slice": one.slice,
-        "stratum": one.stratum,
-        "margin": one.margin,
-        "gating": one.gating,
-        "verdict": decision.verdict,
-        "reason": decision.reason,
-        "p_adjusted": decision.p_adjusted,
-        "chance": one.chance,
-        "weight": one.weight,
-        "levels": one.levels,
-        "items_planned": one.planned,
-        "unanswered": one.unanswered,
-        "floor_delta": None if settled is None else settled.delta,
-        "floor_flips": None if settled is None or control is None else control.flips,
-        "items_to_decide": decision.items_to_decide,
-    }
-    if look is None:
-        figures = ("candidate_mean", "delta", "low", "high", "mid_p", "p_pass", "p_fail")
-        empty: dict[str, Any] = dict.fromkeys(figures)
-        return StratumVerdict(n=0, clusters=0, lost=0, gained=0, baseline_mean=one.not_asked, **empty, **shown)
-    result = look.result
-    same = (
-        "n",
-        "clusters",
-        "delta",
-        "low",
-        "high",
-        "lost",
-        "gained",
-        "mid_p",
-        "p_pass",
-        "p_fail",
-        "design_effect",
-        "method",
-    )
-    shown |= {name: getattr(result, name) for name in same}
-    return StratumVerdict(
-        baseline_mean=look.baseline_mean, candidate_mean=look.candidate_mean, looks=look.number, **shown
-    )
+def _noise(control: Comparison) -> dict[tuple[str, str], ControlNoise]:
+    """Return the A/A noise of every stratum that the control was asked."""
+    asked = [one for one in control.strata if one.looks]
+    return {(one.slice, one.stratum): ControlNoise(one.looks[-1].result.delta, one.flips) for one in asked}
 
 
 def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
-    """Say in which strata the baseline differs from itself by more than the margin, either way."""
+    """Return in which strata the baseline differs from itself by more than the margin, either way."""
     found = []
     for one in (comparisons.control, comparisons.control_reversed):
         if one is None:
@@ -229,7 +177,7 @@ def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
 
 
 def _control_events(control: CandidateVerdict | None) -> list[str]:
-    """Say where the baseline's tail events are more than tolerated against itself."""
+    """Return where the baseline's tail events are more than tolerated against itself."""
     failing = [] if control is None else [one for one in control.tail_events if one.verdict == "fail"]
     places = ", ".join(f"{one.kind} in {one.slice}/{one.stratum}" for one in failing)
     text = f"the baseline has more tail events against itself than are tolerated ({places}; A/A control): its answers"
@@ -258,7 +206,7 @@ def _unheld(rates: Mapping[str, Sequence[TailRate]], rules: Rules) -> list[str]:
 
 
 def _overruled(one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[str]) -> CandidateVerdict:
-    """Withdraw a verdict that the run cannot stand behind."""
+    """Withdraw a verdict that the run cannot support."""
     if unstable:
         return replace(one, verdict="not_judged", reasons=(*unstable, *one.reasons))
     if wrong and one.verdict != "fail":
@@ -266,11 +214,9 @@ def _overruled(one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[s
     return one
 
 
-def _with_extras(one: CandidateVerdict, extras: Extras) -> CandidateVerdict:
-    proof = extras.proofs.get(one.name, {})
-    said = partly_quantized(proof.get("quantized_share"))
-    reasons = (said, *one.reasons) if said else one.reasons
-    return replace(one, cost=extras.costs.get(one.name, {}), proof=proof, reasons=reasons)
+def _with_proof(one: CandidateVerdict, proof: Mapping[str, Any]) -> CandidateVerdict:
+    partly = partly_quantized(proof.get("quantized_share"))
+    return replace(one, proof=proof, reasons=(partly, *one.reasons) if partly else one.reasons)
 
 
 def _notes(comparisons: Comparisons) -> list[str]:

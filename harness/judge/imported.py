@@ -43,8 +43,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
             _refuse_same(baseline, path, name)
     material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
-    extras = gate.Extras(provenance=provenance)
-    return gate.judge(material, rules, order=[name for name, _ in named], extras=extras)
+    return gate.judge(material, rules, order=[name for name, _ in named], provenance=provenance)
 
 
 def _refuse_same(baseline: Path, candidate: Path, name: str) -> None:

@@ -37,7 +37,7 @@ __all__ = [
 
 
 def _scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[str, float]:
-    """Give item id to mean score over its samples, NaN where unanswered; only items that have an answer."""
+    """Return item id to mean score over its samples, NaN where unanswered; only items that have an answer."""
     found: dict[str, list[float]] = defaultdict(list)
     for one in run.of(variant):
         if until is None or run.look_of.get(one.item_id, 0) <= until:
@@ -53,7 +53,7 @@ def _outcomes(
     only: frozenset[str] | None = None,
     blind: frozenset[Place] = frozenset(),
 ) -> Outcomes | None:
-    """Give a variant's outcomes, in the order of the items; None if it has answered nothing.
+    """Return a variant's outcomes, in the order of the items; None if it has answered nothing.
 
     only: the ids of the items to take; all by default. blind: strata that it was not asked, NaN in its scores.
     """
@@ -97,30 +97,26 @@ def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
 
 
 def _held(run: RunRecord, rules: Rules) -> set[tuple[str, str]]:
-    """Give the strata whose tail events are gated."""
+    """Return the strata whose tail events are gated."""
     places = {(item.slice, item.stratum) for item in run.items if item.kind == "generate"}
     return {place for place in places if rules.tolerances(*place)}
 
 
 def not_asked(run: RunRecord) -> frozenset[Place]:
-    """Give the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
-    return _blind(run)
-
-
-def _blind(run: RunRecord) -> frozenset[Place]:
+    """Return the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
     if not run.experiment.execution.skip_blind:
         return frozenset()
     return blind_strata(run.items, _scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment))
 
 
 def _control_items(run: RunRecord) -> frozenset[str] | None:
-    """Give the ids of the items that the control is asked; None if that is all of them."""
+    """Return the ids of the items that the control is asked; None if that is all of them."""
     share = run.experiment.execution.control
     return None if isinstance(share, bool) else control_items(run.items, share)
 
 
 def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> frozenset[str]:
-    """Give the ids of the items that a variant is asked, early stopping aside."""
+    """Return the ids of the items that a variant is asked, early stopping aside."""
     if name == run.experiment.baseline.name:
         return frozenset(item.id for item in run.items)
     share = _control_items(run) if name == CONTROL else None
@@ -147,7 +143,7 @@ def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
         if lacking:
             raise Incomplete(
                 f"{run.directory.path}: {name} lacks answers to {len(lacking)} items ({min(lacking)} ...): "
-                "give `quantcliff run` again to finish it"
+                "run `quantcliff run` again to finish it"
             )
 
 
@@ -157,7 +153,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
     """
     check_sides(run, allow_identical=allow_identical)
-    blind = _blind(run)
+    blind = not_asked(run)
     _check_complete(run, blind)
     rules = _rules(run.experiment, overrides or {}).with_plan(run.items)
     names = [one.name for one in run.experiment.candidates]
@@ -165,7 +161,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     baseline = _outcomes(run, run.experiment.baseline.name)
     sides = {name: _outcomes(run, name, blind=blind) for name in names if name not in failed}
     if baseline is None or None in sides.values():
-        raise Incomplete(f"{run.directory.path}: there are no answers: give `quantcliff run` again")
+        raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
     control = _outcomes(run, CONTROL) if run.experiment.execution.control else None
     part = None
     if blind or _control_items(run) is not None:
@@ -185,11 +181,9 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         not_judged=failed,
         order=names,
         events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
-        extras=gate.Extras(
-            proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
-            warnings=_warnings(run),
-            provenance=_provenance(run),
-        ),
+        proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
+        warnings=_warnings(run),
+        provenance=_provenance(run),
     )
     return choice_probability.shown(judgement, _choice_probabilities(run, sides, rules.policy.alpha))
 
@@ -201,7 +195,7 @@ def _choice_probabilities(run: RunRecord, names: Iterable[str], alpha: float) ->
 
 
 def _right(run: RunRecord, variant: str) -> dict[str, float]:
-    """Give item id to the probability of its right choice."""
+    """Return item id to the probability of its right choice."""
     known = ((one.item_id, one.choice_probability) for one in run.of(variant))
     return {item_id: value for item_id, value in known if value is not None}
 
@@ -218,7 +212,7 @@ def _events(run: RunRecord, names: Sequence[str], blind: frozenset[Place]) -> di
 
 
 def _warnings(run: RunRecord) -> tuple[str, ...]:
-    """Say what a reader must know before believing anything."""
+    """Return what a reader must know before believing anything."""
     found = []
     if run.experiment.execution.rehearsal is not None:
         found.append("This is a rehearsal: the answers were made up and no model was measured.")
@@ -233,7 +227,7 @@ def _warnings(run: RunRecord) -> tuple[str, ...]:
 
 
 def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
-    """Give the run's rules; what the caller overrides holds for every stratum."""
+    """Return the run's rules; what the caller overrides applies to every stratum."""
     rules = Rules.from_experiment(experiment)
     if not overrides:
         return rules
@@ -245,11 +239,11 @@ def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
     try:
         return rules.under(Policy.model_validate({**kept, **overrides}))
     except ValueError as error:
-        raise UsageError(f"the policy does not hold together: {error}") from error
+        raise UsageError(f"the policy is not valid: {error}") from error
 
 
 def _provenance(run: RunRecord) -> dict[str, Any]:
-    """Say where the figures come from; no times, so that equal results give equal bytes."""
+    """Return where the figures come from; no times, so that equal results give equal bytes."""
     plan, identities = run.plan, run.identities
     return {
         "run": run.experiment.name,
@@ -263,7 +257,7 @@ def _provenance(run: RunRecord) -> dict[str, Any]:
 
 
 def baseline_signals(run: RunRecord) -> list[Signal]:
-    """Say of every stratum whether the baseline's answers could show damage; no candidate is needed."""
+    """Return of every stratum whether the baseline's answers could show damage; no candidate is needed."""
     name = run.experiment.baseline.name
     rules = Rules.from_experiment(run.experiment)
     found = unusable.unusable_strata(run.items, run.of(name))

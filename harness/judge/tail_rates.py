@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from harness import stats
 from harness.judge.rules import Rules
+from harness.judge.summaries import TailRate
 from harness.judge.tail_counts import BLOW_UP, Cell
-from harness.judge.verdicts import TailRate
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
 
 __all__ = ["ALLOW_ONE_SIDED", "judge_rates", "unmatched_tolerances"]

@@ -1,197 +1,158 @@
 """The judgement as data: what `compare --json` prints, what comparisons.json holds, what every report reads.
 
-Plain frozen records and their JSON. Deltas and margins are proportions (0.02 is two points), negative is worse. Every
-figure that could not be computed is None, and a stratum with a None where a limit belongs never passes.
+Deltas and margins are proportions (0.02 is two points), negative is worse. Every figure that could not be computed is
+None, and a stratum with a None in place of a limit never passes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Generic, TypeVar, overload
 
-__all__ = [
-    "Average",
-    "CandidateVerdict",
-    "ChoiceProbability",
-    "Cliff",
-    "Judgement",
-    "StratumVerdict",
-    "Verdict",
-]
+from harness.judge.comparison import StratumNumbers
+from harness.judge.decisions import Decision
+from harness.judge.reasons import reason_text
+from harness.judge.summaries import Average, ChoiceProbability, Cliff, TailRate, Verdict
+from harness.stats import PairedResult
 
-Verdict = Literal["pass", "fail", "inconclusive", "no_signal", "not_judged"]
+__all__ = ["FIGURES", "CandidateVerdict", "ControlNoise", "Figure", "Judgement", "StratumVerdict"]
+
+_T = TypeVar("_T")
+
+
+class Figure(Generic[_T]):
+    """A figure of a `StratumVerdict`, read from its parts: a key of comparisons.json and a column of the tables."""
+
+    def __init__(self, read: Callable[[StratumVerdict], _T], kind: str = "float64") -> None:
+        self.read = read
+        self.kind = kind
+        """Its type in Parquet."""
+
+    @overload
+    def __get__(self, stratum: None, owner: type) -> Figure[_T]: ...
+
+    @overload
+    def __get__(self, stratum: StratumVerdict, owner: type) -> _T: ...
+
+    def __get__(self, stratum: StratumVerdict | None, owner: type) -> Figure[_T] | _T:
+        """Return the figure of a stratum; of the class, the column itself."""
+        return self if stratum is None else self.read(stratum)
+
+
+def _tested(read: Callable[[PairedResult], _T]) -> Callable[[StratumVerdict], _T | None]:
+    return lambda one: None if one.result is None else read(one.result)
+
+
+def _counted(read: Callable[[PairedResult], int]) -> Callable[[StratumVerdict], int]:
+    return lambda one: 0 if one.result is None else read(one.result)
 
 
 @dataclass(frozen=True, slots=True)
-class ChoiceProbability:
-    """How likely the right choice is on both sides: another quantity than the score, and never part of a verdict."""
+class ControlNoise:
+    """What the A/A control shows in a stratum: differences no larger than this are noise."""
 
-    n: int
-    """Items with choices that both sides weighed."""
-    baseline_mean: float
-    """Mean probability of the right choice, the baseline's."""
-    candidate_mean: float
-    """The candidate's."""
     delta: float
-    """Candidate minus baseline."""
-    low: float
-    """Lower one-sided limit of delta at level 1 - alpha."""
-    high: float
-    """Upper one-sided limit of delta at level 1 - alpha."""
+    """The control's mean difference from the baseline."""
+    flips: int
+    """Items whose score the control flipped, either way."""
 
 
 @dataclass(frozen=True, slots=True)
 class StratumVerdict:
-    """One candidate in one stratum."""
+    """One candidate in one stratum: its numbers, what was decided on them, and what stands next to it."""
 
-    slice: str
-    """The slice's label."""
-    stratum: str
-    """The cell of its axes, as in ``hops=3,magnitude=large``; ``all`` where nothing splits it."""
-    n: int
-    """Items that both sides answered."""
-    clusters: int
-    """Sources that those items come from."""
-    baseline_mean: float | None
-    """Mean score of the baseline."""
-    candidate_mean: float | None
-    """Mean score of the candidate."""
-    delta: float | None
-    """Candidate minus baseline."""
-    low: float | None
-    """Lower one-sided limit of delta at level 1 - alpha."""
-    high: float | None
-    """Upper one-sided limit of delta at level 1 - alpha."""
-    lost: int
-    """Items that only the baseline got right (graded: on which the candidate scored less)."""
-    gained: int
-    """Items that only the candidate got right (graded: on which it scored more)."""
-    mid_p: float | None
-    """One-sided mid-p McNemar against no change (graded: sign-flip permutation): information, not the verdict."""
-    p_pass: float | None
-    """p-value of 'the drop is at least the margin'."""
-    p_fail: float | None
-    """p-value of 'the drop is at most the margin'."""
-    p_adjusted: float | None
-    """p_fail after Holm over the gating strata."""
-    margin: float
-    """Largest tolerated drop."""
-    gating: bool
-    """Whether it decides."""
-    verdict: Verdict
-    """What it comes to."""
-    items_to_decide: int | None
-    """How many more items would decide it if the rates stay; None where none are needed or none would do."""
-    chance: float = 0.0
-    """The score that guessing would give."""
-    weight: float = 1.0
-    """Its share of traffic, relative to the other strata."""
-    design_effect: float | None = None
-    """Variance with its clusters over variance without."""
-    method: str = ""
-    """The interval's and tests' names."""
-    reason: str = ""
-    """A sentence where the verdict needs one."""
-    items_planned: int = 0
-    """Items of the fixed plan; above n where sequential looks saved some."""
-    unanswered: int = 0
-    """Items that could not be asked of one side or the other."""
-    looks: int = 1
-    """Looks taken until it was decided."""
-    levels: Mapping[str, str] = field(default_factory=dict)
-    """Axis to level, for tables along an axis."""
-    floor_delta: float | None = None
-    """Delta of the A/A control in this stratum: differences inside it are not news."""
-    floor_flips: int | None = None
-    """Items whose score the A/A control flipped, either way."""
+    numbers: StratumNumbers
+    """Everything counted and tested."""
+    decision: Decision
+    """The verdict, its reason, and the look that it rests on."""
+    control: ControlNoise | None = None
+    """None if no control was run here."""
     choice_probability: ChoiceProbability | None = None
-    """Of a stratum of choices: how likely the right one is; else None."""
+    """Of a stratum of choices: how likely the right one is; else None. Never part of the verdict."""
 
+    @property
+    def result(self) -> PairedResult | None:
+        """The test that the verdict rests on; None if there is none."""
+        return None if self.decision.look is None else self.decision.look.result
 
-@dataclass(frozen=True, slots=True)
-class TailRate:
-    """How often a candidate's answers show one kind of tail event that the baseline's do not, in one stratum."""
-
-    slice: str
+    # In the order of comparisons.json.
+    slice = Figure(lambda one: one.numbers.slice, "string")
     """The slice's label."""
-    stratum: str
-    """The cell of its axes."""
-    kind: str
-    """One of `harness.records.TAIL_KINDS`."""
-    events: int
-    """Items on which the candidate's answer shows it and the baseline's does not."""
-    n: int
-    """Items that both answered and that were looked at for it."""
-    rate: float | None
-    """Their share; None where n is 0."""
-    low: float | None
-    """Lower one-sided limit of the rate at level 1 - alpha."""
-    high: float | None
-    """Upper one-sided limit of the rate at level 1 - alpha."""
-    tolerance: float | None
-    """Largest tolerated rate; None where the kind does not gate here."""
-    verdict: Verdict | None
-    """What it comes to; None where it does not gate."""
-    baseline_rate: float | None
-    """Share of the items on which the baseline itself shows it: a detector's alarms where nothing was quantized."""
-    p_adjusted: float | None = None
-    """p-value of 'the rate is at most the tolerance' after Holm over the candidate's gated rates."""
-    items_to_decide: int | None = None
-    """How many more items would decide it if the rate stays; None where none are needed or none would do."""
-    reason: str = ""
-    """A sentence where the verdict needs one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Average:
-    """What the usual eval would have printed, to be read against the strata."""
-
-    slice: str
-    """The slice's label, or ``all``."""
-    n: int
-    """Items."""
-    baseline_mean: float | None
-    """Mean over its items, weighted by traffic where weights are given."""
-    candidate_mean: float | None
-    """The candidate's."""
-    delta: float | None
+    stratum = Figure(lambda one: one.numbers.stratum, "string")
+    """The levels of its axes, as in ``hops=3,magnitude=large``; ``all`` if nothing splits the slice."""
+    n = Figure(_counted(lambda result: result.n), "int64")
+    """Items that both sides answered."""
+    clusters = Figure(_counted(lambda result: result.clusters), "int64")
+    """Sources that those items come from."""
+    baseline_mean = Figure(lambda one: one.decision.look.baseline_mean if one.decision.look else one.numbers.not_asked)
+    """Mean score of the baseline."""
+    candidate_mean = Figure(lambda one: one.decision.look.candidate_mean if one.decision.look else None)
+    """Mean score of the candidate."""
+    delta = Figure(_tested(lambda result: result.delta))
     """Candidate minus baseline."""
-    worst_delta: float | None
-    """The worst stratum's delta."""
-    worst_stratum: str
-    """Which that is."""
+    low = Figure(_tested(lambda result: result.low))
+    """Lower one-sided limit of delta at level 1 - alpha."""
+    high = Figure(_tested(lambda result: result.high))
+    """Upper one-sided limit of delta at level 1 - alpha."""
+    lost = Figure(_counted(lambda result: result.lost), "int64")
+    """Items that only the baseline got right (graded: on which the candidate scored less)."""
+    gained = Figure(_counted(lambda result: result.gained), "int64")
+    """Items that only the candidate got right (graded: on which it scored more)."""
+    mid_p = Figure(_tested(lambda result: result.mid_p))
+    """One-sided mid-p McNemar against no change (graded: sign-flip permutation): information, not the verdict."""
+    p_pass = Figure(_tested(lambda result: result.p_pass))
+    """p-value of 'the drop is at least the margin'."""
+    p_fail = Figure(_tested(lambda result: result.p_fail))
+    """p-value of 'the drop is at most the margin'."""
+    p_adjusted = Figure(lambda one: one.decision.p_adjusted)
+    """p_fail after Holm over the gating strata."""
+    margin = Figure(lambda one: one.numbers.margin)
+    """Largest tolerated drop."""
+    gating = Figure(lambda one: one.numbers.gating, "bool_")
+    """Whether it decides."""
+    verdict = Figure(lambda one: one.decision.verdict, "string")
+    """What it comes to."""
+    items_to_decide = Figure(lambda one: one.decision.items_to_decide, "int64")
+    """How many more items would decide it if the rates stay; None if none are needed or none would do."""
+    chance = Figure(lambda one: one.numbers.chance)
+    """The score that guessing would give."""
+    weight = Figure(lambda one: one.numbers.weight)
+    """Its share of traffic, relative to the other strata."""
+    design_effect = Figure(_tested(lambda result: result.design_effect))
+    """Variance with its clusters over variance without; None if no items share a source."""
+    method = Figure(lambda one: "" if one.result is None else one.result.method, "string")
+    """The interval's and tests' names."""
+    reason = Figure(lambda one: reason_text(one.numbers, one.decision), "string")
+    """A sentence if the verdict needs one."""
+    items_planned = Figure(lambda one: one.numbers.planned, "int64")
+    """Items of the fixed plan; above n if sequential looks saved some."""
+    unanswered = Figure(lambda one: one.numbers.unanswered, "int64")
+    """Items that could not be asked of one side or the other."""
+    looks = Figure(lambda one: 1 if one.decision.look is None else one.decision.look.number, "int64")
+    """Looks taken until it was decided."""
+    levels = Figure(lambda one: one.numbers.levels, "string")
+    """Axis to level, for tables along an axis."""
+    floor_delta = Figure(lambda one: None if one.control is None else one.control.delta)
+    """Mean difference of the A/A control in this stratum: differences no larger than it are noise."""
+    floor_flips = Figure(lambda one: None if one.control is None else one.control.flips, "int64")
+    """Items whose score the A/A control flipped, either way."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data, flat."""
+        known = self.choice_probability
+        figures = {name: figure.read(self) for name, figure in FIGURES.items()}
+        return figures | {
+            "levels": dict(self.levels),
+            "choice_probability": None if known is None else dataclasses.asdict(known),
+        }
 
 
-@dataclass(frozen=True, slots=True)
-class Cliff:
-    """Where along an ordered axis the candidate leaves the baseline."""
-
-    slice: str
-    """The slice's label."""
-    axis: str
-    """The ordered axis: context tokens, hops."""
-    group: str
-    """The other axes' levels that were held, empty where pooled."""
-    levels: tuple[float, ...]
-    """The axis' levels in order."""
-    baseline: tuple[float, ...]
-    """The baseline's mean at each level."""
-    candidate: tuple[float, ...]
-    """The candidate's mean at each level."""
-    at: float | None
-    """First level from which the candidate's drop is estimated above the margin, up to `at_high`; None without one."""
-    at_low: float | None
-    """Earliest level that the data allow for the cliff: all before it pass; None where all pass."""
-    at_high: float | None
-    """Latest level that the data allow: the first that fails after Holm; None where none does."""
-    effective_baseline: float | None
-    """Longest level up to which the baseline keeps the stated score."""
-    effective_candidate: float | None
-    """The candidate's."""
-    score: float
-    """The stated score."""
+FIGURES: Mapping[str, Figure[Any]] = {
+    name: figure for name, figure in vars(StratumVerdict).items() if isinstance(figure, Figure)
+}
+"""Name to figure of a stratum, in the order of comparisons.json and of the tables' columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +178,16 @@ class CandidateVerdict:
     hidden: str = ""
     """What the average hides, in one line."""
     cost: Mapping[str, Any] = field(default_factory=dict)
-    """Weight bytes, tokens per second, peak bytes, load seconds: where measured. Never part of the verdict."""
+    """Weight bytes, tokens per second, peak bytes, load seconds: if measured. Never part of the verdict."""
     proof: Mapping[str, Any] = field(default_factory=dict)
-    """What the loaded variant showed of itself."""
+    """What the loaded variant was measured to be."""
     tail_events: tuple[TailRate, ...] = ()
-    """Every kind in every stratum of free text; empty where nobody looked."""
+    """Every kind in every stratum of free text; empty if answers were not checked for them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        plain = dataclasses.asdict(dataclasses.replace(self, strata=()))
+        return plain | {"strata": [one.to_json() for one in self.strata]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +205,14 @@ class Judgement:
     baseline: str = "baseline"
     """The baseline's name."""
     control: CandidateVerdict | None = None
-    """The A/A control judged like a candidate: information, unless it fails; None where none was run."""
+    """The A/A control judged like a candidate: information, unless it fails; None if none was run."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the table: a baseline gone wrong, unmatched items."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Run name, config digest, versions, devices, seed: no times, so that equal results give equal bytes."""
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain JSON data, as `compare --json` prints it."""
-        return dataclasses.asdict(self)
+        """Return plain JSON data, as `compare --json` prints it."""
+        plain = dataclasses.asdict(dataclasses.replace(self, candidates=(), control=None))
+        candidates = [one.to_json() for one in self.candidates]
+        return plain | {"candidates": candidates, "control": None if self.control is None else self.control.to_json()}

@@ -1,7 +1,8 @@
 """A judgement as people and programs read it.
 
-`writer` leaves every file of a report. `terminal`, `html`, `markdown`, `junit` and `tables` are the forms; `words` says
-every sentence once for all of them; `plan`, `signals` and `slices` tell what is read before a run.
+`sections` fills every table and list once, from a judgement and its `evidence`; `terminal`, `html` and `markdown`
+render them; `junit` and `tables` are for programs. `writer` writes all files of a report. `listings` prints
+what is read before a run.
 """
 
 from harness.report.side_by_side import side_by_side

@@ -2,7 +2,7 @@
 
 Each function turns figures that the gate computed into one SVG and computes none itself. No picture says by colour
 alone what it says: verdicts have their own markers, lines their own dashes, cells their numbers. Everything shown
-here also stands in a table on the page.
+here is also in a table on the page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from harness.judge.verdicts import CandidateVerdict, Cliff, StratumVerdict, Verdict
+from harness.judge.summaries import Cliff, Verdict
+from harness.judge.verdicts import CandidateVerdict, StratumVerdict
 from harness.report import words
 from harness.report.svg import chart, colour, label, svg
 
@@ -56,13 +57,13 @@ def forest(candidate: CandidateVerdict, strata: Sequence[StratumVerdict], key: s
             key=key,
             title=f"Change of {candidate.name} in each stratum",
             description=f"A forest plot of {len(rows)} strata: the change with its limits against the margin. "
-            f"{sum(one.verdict == 'fail' for one in rows)} lie below the margin. The matrix holds the same figures.",
+            f"{sum(one.verdict == 'fail' for one in rows)} are below the margin. The matrix holds the same figures.",
         )
 
 
 @contextmanager
 def _rows_chart(names: Sequence[str], height: float, *, narrow: bool) -> Iterator[tuple[Figure, Axes]]:
-    """Give a chart with a row of `height` inches per name, the first on top, and a grid of changes."""
+    """Return a chart with a row of `height` inches per name, the first on top, and a grid of changes."""
     count = max(len(names), 3)
     width, each = (_CURVES_WIDTH, 2 * height) if narrow else (_WIDTH, height)
     with chart(width, (1.2 if narrow else 0.9) + each * count) as (figure, axes):
@@ -87,7 +88,7 @@ def _row_label(one: StratumVerdict) -> str:
 def _forest_marks(axes: Axes, rows: Sequence[StratumVerdict], reach: tuple[float, float]) -> None:
     """Draw margins, limits and marks, verdict by verdict: few large artists, where one per row would be slow.
 
-    reach: how far up and down a margin's line goes, in rows; names may stand between.
+    reach: how far up and down a margin's line goes, in rows; names may be between.
     """
     places = np.arange(len(rows))
     margins = np.array([-100 * one.margin for one in rows])
@@ -142,7 +143,7 @@ _HEAT_STEPS = ((-0.2, "heat-n4"), (-0.1, "heat-n3"), (-0.05, "heat-n2"), (-0.02,
 
 
 def _heat_colour(delta: float) -> str:
-    """Give the tint of a delta: four steps of loss, none within two points, two of gain."""
+    """Return the tint of a delta: four steps of loss, none within two points, two of gain."""
     for line, name in _HEAT_STEPS:
         if delta <= line:
             return name
@@ -213,7 +214,7 @@ def cliff(curves: Sequence[tuple[str, Cliff]], baseline: str, *, key: str, title
             axes.plot(one.levels, scores, color=tint, marker=marker, linestyle=dash, label=label(name, 24))
             if one.at is not None and one.at in one.levels:
                 at = scores[one.levels.index(one.at)]
-                inward = one.at == min(one.levels)  # left of the first level stand the axis' own figures
+                inward = one.at == min(one.levels)  # left of the first level are the axis' figures
                 axes.annotate(
                     f"cliff at {one.at:g}",
                     (one.at, at),
@@ -247,7 +248,7 @@ def _cliff_scale(axes: Axes, levels: Sequence[float]) -> None:
 
 
 def averages(candidates: Sequence[CandidateVerdict], *, key: str, narrow: bool = False) -> str:
-    """Draw each slice's average change beside its worst stratum, so that a mean that hides a tail is seen.
+    """Draw each slice's average change next to its worst stratum, which shows a mean that hides a tail.
 
     narrow: for a phone, each row's name above its line.
     """
@@ -296,7 +297,7 @@ def frontier(points: Sequence[tuple[str, float, float, bool]], *, key: str, axis
             figure,
             key=key,
             title=title,
-            description=f"{len(points)} variants by cost and average change; filled markers lie on the frontier: "
+            description=f"{len(points)} variants by cost and average change; filled markers are on the frontier: "
             "no other variant is both cheaper and better. The table holds the same figures.",
         )
 
@@ -310,8 +311,9 @@ def divergence(series: Mapping[str, Sequence[tuple[str, float]]], *, key: str, t
             values = [max(value, 0.0) for _, value in found]
             tint, marker = colour(f"series-{index % 6}"), _SERIES_MARKERS[(index + 1) % 6]
             dash = _DASHES[(index + 1) % 6]
-            said = label(name, 24) if any(values) else f"{label(name, 24)} (0)"  # a zero has no place on a log scale
-            axes.plot(places, values, color=tint, marker=marker, linestyle=dash, label=said)
+            # A zero has no place on a log scale.
+            legend = label(name, 24) if any(values) else f"{label(name, 24)} (0)"
+            axes.plot(places, values, color=tint, marker=marker, linestyle=dash, label=legend)
         values = [value for found in series.values() for _, value in found if value > 0 and math.isfinite(value)]
         if values and max(values) / min(values) > 20:  # noqa: PLR2004 - int8 and int4 on one picture
             axes.set_yscale("log")

@@ -16,7 +16,7 @@ _JOINER = "\u200d"
 
 
 def first_difference(one: str, other: str) -> int | None:
-    """Give the index of the first character that differs, None where the texts are equal."""
+    """Return the index of the first character that differs, None if the texts are equal."""
     if one == other:
         return None
     index = _shared(one, other)
@@ -26,7 +26,7 @@ def first_difference(one: str, other: str) -> int | None:
 
 
 def _shared(one: str, other: str) -> int:
-    """Give the length of the longest common beginning, by halving: slices compare at the speed of memory."""
+    """Return the length of the longest common beginning, by halving: slices compare at the speed of memory."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -38,7 +38,7 @@ def _shared(one: str, other: str) -> int:
 
 
 def _continues(text: str, index: int) -> bool:
-    """Say whether the character at `index` belongs to the one before it."""
+    """Return whether the character at `index` belongs to the one before it."""
     if index >= len(text):
         return False
     char = text[index]
@@ -48,7 +48,7 @@ def _continues(text: str, index: int) -> bool:
 def around_difference(one: str, other: str, limit: int) -> tuple[str, str]:
     """Cut both texts to the same `limit` characters, their first difference among these, and say what was left out.
 
-    The beginning stays where the difference lies in its first three quarters, or where there is none.
+    The beginning stays if the difference lies in its first three quarters, or if there is none.
     """
     at = first_difference(one, other)
     if at is None or at <= limit * 3 // 4:

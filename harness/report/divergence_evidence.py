@@ -1,4 +1,4 @@
-"""From measured divergences to what a report shows: by stratum, by token position, the A/A pass beside every variant.
+"""From measured divergences to what a report shows: by stratum and token position, next to the A/A pass.
 
 An explanation and an alarm: no verdict reads any of it. Does not know files or models.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.records import Item
-from harness.report import evidence
+from harness.report.evidence import DivergenceRow
 from harness.stats.divergence import Divergence, summarise
 
 __all__ = ["rows"]
@@ -26,23 +26,23 @@ Place = tuple[str, str, str]
 
 
 def rows(
-    items: Sequence[Item], found: Mapping[str, Sequence[Divergence]], *, floor: str
-) -> tuple[evidence.Divergence, ...]:
-    """Give the rows of every variant in `found`; `floor` names the A/A pass, whose mean KL stands beside the others."""
+    items: Sequence[Item], found: Mapping[str, Sequence[Divergence]], *, control: str
+) -> tuple[DivergenceRow, ...]:
+    """Return the rows of every variant in `found`; `control` names the A/A pass, whose mean KL each row repeats."""
     by_id = {item.id: item for item in items}
     clusters = {item.id: item.cluster for item in items}
     parts = {name: _parts(by_id, some) for name, some in found.items()}
     order = {place: number for number, place in enumerate(_places(items))}
-    floors = {place: summarise(some).kl for place, some in parts.get(floor, {}).items()}
+    noise = {place: summarise(some).kl for place, some in parts.get(control, {}).items()}
     return tuple(
-        _row(name, place, mine[place], clusters, floors.get(place))
+        DivergenceRow(name, *place, summarise(mine[place], clusters), noise.get(place))
         for name, mine in parts.items()
         for place in sorted(mine, key=order.__getitem__)
     )
 
 
 def _places(items: Sequence[Item]) -> Iterator[Place]:
-    """Give every place in the order of the items: a slice's strata, the slice, the slice by positions."""
+    """Yield every place in the order of the items: a slice's strata, the slice, the slice by positions."""
     strata: dict[str, dict[str, None]] = defaultdict(dict)
     for item in items:
         strata[item.slice][item.stratum] = None
@@ -78,25 +78,3 @@ def _label(start: int) -> str:
         return f"{start} and on"
     last = STARTS[place + 1] - 1
     return str(start) if last == start else f"{start}-{last}"
-
-
-def _row(
-    name: str, place: Place, some: Sequence[Divergence], clusters: Mapping[str, str], floor: float | None
-) -> evidence.Divergence:
-    summary = summarise(some, clusters)
-    return evidence.Divergence(
-        candidate=name,
-        slice=place[0],
-        stratum=place[1],
-        position=place[2],
-        tokens=summary.tokens,
-        kl=summary.kl,
-        agreement=summary.same_top,
-        kl_error=summary.kl_error,
-        agreement_error=summary.same_top_error,
-        reverse_kl=summary.reverse_kl,
-        probability_change=summary.probability_change,
-        floor=floor,
-        sequences=summary.sequences,
-        worst=summary.worst,
-    )

@@ -1,7 +1,7 @@
-"""What a report shows beside the judgement: costs, proofs, flips, power, where it all came from.
+"""What a report shows besides the judgement: costs, proofs, flips, power, where it all came from.
 
 Plain frozen records with empty defaults, so that `compare` on files that others wrote reports as well. A section
-whose evidence is empty says so. This module knows no file and no format; the runner fills it, the reports read it.
+without evidence is left out or says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Divergence", "Evidence", "FlipPair", "PowerRow", "TailEvent"]
+from harness.run.planning import Power
+from harness.stats.divergence import Summary
+
+__all__ = ["DivergenceRow", "Evidence", "FlipPair", "ScoringRow", "TailEvent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +25,11 @@ class FlipPair:
     slice: str
     """The slice's label."""
     stratum: str
-    """The cell of its axes."""
+    """The levels of its axes."""
     item_id: str
     """The item, as `quantcliff show` takes it."""
     prompt: str
-    """The whole prompt; empty where texts are not stored."""
+    """The whole prompt; empty if texts are not stored."""
     target: str
     """The right answer."""
     baseline_text: str
@@ -38,9 +41,9 @@ class FlipPair:
     candidate_score: float
     """In [0, 1]."""
     language: str = ""
-    """BCP 47, for the page's ``lang`` attribute; empty where unknown."""
+    """BCP 47, for the page's ``lang`` attribute; empty if unknown."""
     stored: bool = True
-    """Whether the run holds the texts; where it does not, the scores are all there is to show."""
+    """Whether the run holds the texts; if not, only the scores can be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +59,7 @@ class TailEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerRow:
-    """What the plan knew about one stratum before anything ran."""
-
-    slice: str
-    """The slice's label."""
-    stratum: str
-    """The cell of its axes."""
-    items: int
-    """Items planned."""
-    smallest_drop: float | None
-    """The smallest drop that so many items detect with 80 % power, a proportion."""
-    items_for_pass: int | None
-    """Items with which an unchanged candidate passes with 80 % power."""
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
+class DivergenceRow:
     """How far a candidate's next-token distribution is from the baseline's, over one bucket."""
 
     candidate: str
@@ -80,68 +67,66 @@ class Divergence:
     slice: str
     """The slice's label."""
     stratum: str
-    """The cell of its axes; ``all`` over the slice."""
+    """The levels of its axes; ``all`` over the slice."""
     position: str
     """The bucket of token positions, as in ``0-255``; empty over all positions."""
-    tokens: int
-    """Tokens in the bucket."""
-    kl: float
-    """Mean KL divergence of candidate from baseline, nats per token."""
-    agreement: float
-    """Share of positions at which both prefer the same token."""
-    kl_error: float | None = None
-    """Standard error of `kl` by clusters of sequences; infinite for one cluster, None where unknown."""
-    agreement_error: float | None = None
-    """The same of `agreement`."""
-    reverse_kl: float | None = None
-    """Mean KL divergence of baseline from candidate, nats per token."""
-    probability_change: float | None = None
-    """Mean change of the probability of the baseline's token, candidate minus baseline."""
-    floor: float | None = None
-    """`kl` of the A/A pass in the same bucket: what the machine alone makes."""
-    sequences: int | None = None
-    """Answers in the bucket."""
-    worst: str = ""
-    """The item with the largest mean KL."""
+    summary: Summary
+    """Means and errors over the bucket."""
+    control_kl: float | None = None
+    """Mean KL of the A/A pass in the same bucket: what a different batch size alone makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRow:
+    """What scoring one variant's answers met."""
+
+    variant: str
+    """The variant's name."""
+    answers: int
+    """Its answers."""
+    thinking: int
+    """Of these, answers with a thinking part, which is not scored."""
+    thinking_characters: float | None
+    """Mean length of that part; None if there is none."""
+    limited: int
+    """Answers that reached a limit of scoring: too long, or too slow to score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything beside the verdict that a reader may ask for. Every field may be left out."""
+    """Everything besides the verdict that a reader may ask for. Every field may be left out."""
 
     name: str = ""
     """The run's name."""
     path: str = ""
-    """Where the run lies."""
+    """The run's directory."""
     description: str = ""
     """The config's sentence about itself."""
     notes: tuple[str, ...] = ()
     """Sentences that a reader must see, such as what the reference really is."""
     costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Variant to ``load_seconds``, ``weight_bytes``, ``peak_bytes``, ``tokens_per_second``, where measured."""
+    """Variant to ``load_seconds``, ``weight_bytes``, ``peak_bytes``, ``tokens_per_second`` if measured."""
     proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Variant to its `harness.records.Proof` as plain data."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Digests, versions, devices, seed, command; nested mappings are shown with their path."""
     flips: tuple[FlipPair, ...] = ()
-    """Pairs to browse, capped by whoever gathers them."""
+    """Pairs to browse, at most so many."""
     flips_left_out: int = 0
     """Flips that the cap left out."""
     tail_events: tuple[TailEvent, ...] = ()
     """Catastrophic answers with their pairs."""
-    divergence: tuple[Divergence, ...] = ()
+    divergence: tuple[DivergenceRow, ...] = ()
     """By stratum and position."""
-    power: tuple[PowerRow, ...] = ()
+    power: tuple[Power, ...] = ()
     """The plan's power table."""
     items_spent: int | None = None
     """Answers asked for, over all variants."""
     items_planned: int | None = None
     """Answers that the fixed plan would have asked for."""
+    scoring: tuple[ScoringRow, ...] = ()
+    """Variants with a thinking part or a limit of scoring in any answer."""
     store_text: Literal["full", "redacted", "none"] = "full"
-    """What the run keeps of its texts."""
+    """What the run stores of its texts."""
     erased: int = 0
     """Items whose texts were erased from the run."""
-
-    def cost(self, variant: str) -> Mapping[str, Any]:
-        """Give what is known of a variant's cost, empty where nothing is."""
-        return self.costs.get(variant, {})

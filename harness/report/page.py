@@ -1,4 +1,4 @@
-"""What stands on the page: rows, grids, curves and pairs, arranged from a judgement and its evidence.
+"""Rows, grids and curves of the page, arranged from a judgement and its evidence.
 
 Arranges and never judges. The template writes what these records hold; `harness.report.html` puts the two together.
 """
@@ -6,21 +6,20 @@ Arranges and never judges. The template writes what these records hold; `harness
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness.judge.verdicts import CandidateVerdict, Cliff, Judgement, StratumVerdict, Verdict
-from harness.report import costs, words
-from harness.report.evidence import Divergence, Evidence
+from harness.judge.summaries import Cliff, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.report import words
+from harness.report.evidence import DivergenceRow, Evidence
 
 __all__ = [
     "CliffGroup",
-    "CostPoint",
     "Grid",
     "MatrixRow",
     "cliff_groups",
-    "cost_points",
     "divergence_groups",
     "forest_rows",
     "grids",
@@ -36,11 +35,11 @@ class MatrixRow:
     first: StratumVerdict
     """The first candidate's verdict, for what all share: n, margin, the baseline's score."""
     cells: tuple[StratumVerdict | None, ...]
-    """One per candidate in the judgement's order, None where it has no such stratum."""
+    """One per candidate in the judgement's order, None if it has no such stratum."""
 
 
 def matrix(judgement: Judgement) -> list[MatrixRow]:
-    """Give a row per stratum, in order of first appearance; candidates without any stratum have no column."""
+    """Return a row per stratum, in order of first appearance; candidates without any stratum have no column."""
     judged = [candidate for candidate in judgement.candidates if candidate.strata]
     found = [{(one.slice, one.stratum): one for one in candidate.strata} for candidate in judged]
     places = dict.fromkeys(place for strata in found for place in strata)
@@ -52,7 +51,7 @@ def matrix(judgement: Judgement) -> list[MatrixRow]:
 
 
 def forest_rows(candidate: CandidateVerdict, most: int) -> tuple[list[StratumVerdict], int]:
-    """Give the strata of a forest plot and how many were left out: all in order, or the worst `most`."""
+    """Return the strata of a forest plot and how many were left out: all in order, or the worst `most`."""
     drawn = [one for one in candidate.strata if one.delta is not None]
     if len(drawn) <= most:
         return drawn, 0
@@ -61,7 +60,7 @@ def forest_rows(candidate: CandidateVerdict, most: int) -> tuple[list[StratumVer
 
 
 def levels_of(stratum: StratumVerdict) -> dict[str, str]:
-    """Give axis to level: of the cell's name, so that only the axes that split it count."""
+    """Return axis to level: of the cell's name, so that only the axes that split it count."""
     return dict(zip(*words.axes_and_levels(stratum.stratum), strict=False))
 
 
@@ -96,7 +95,7 @@ _LEAST_ROWS = 3
 
 
 def grids(judgement: Judgement) -> list[Grid]:
-    """Give the heat maps: two axes of a slice, an axis shared by slices, and strata over candidates for the rest."""
+    """Return the heat maps: two axes of a slice, an axis shared by slices, and strata over candidates for the rest."""
     made: list[Grid] = []
     shown: set[str] = set()
     judged = [candidate for candidate in judgement.candidates if candidate.strata]
@@ -114,7 +113,7 @@ def grids(judgement: Judgement) -> list[Grid]:
 
 
 def _over_candidates(label: str, judged: Sequence[CandidateVerdict]) -> Grid | None:
-    """Give a slice's strata over the candidates; None where it has too few to be worth a picture."""
+    """Return a slice's strata over the candidates; None if it has too few to be worth a picture."""
     named = [(candidate.name, one) for candidate in judged for one in candidate.strata if one.slice == label]
     if len({one.stratum for _, one in named}) < _LEAST_ROWS:
         return None
@@ -130,20 +129,20 @@ def _slices(strata: Iterable[StratumVerdict]) -> dict[str, list[StratumVerdict]]
 
 
 def _fullest_pair(strata: Sequence[StratumVerdict]) -> tuple[str, str] | None:
-    """Give the two axes whose grid is fullest, at least two levels each; None where no grid is full enough."""
+    """Return the two axes whose grid is fullest, at least two levels each; None if no grid is full enough."""
     named = [levels_of(one) for one in strata]
     axes = [axis for axis in dict.fromkeys(a for one in named for a in one) if len({n.get(axis) for n in named}) > 1]
     best, fullest = None, _FULL
     for column, row in combinations(axes, 2):
         cells = {(one[column], one[row]) for one in named if column in one and row in one}
-        room = len({c for c, _ in cells}) * len({r for _, r in cells})
-        if room and len(cells) / room > fullest:
-            best, fullest = (column, row), len(cells) / room
+        size = len({c for c, _ in cells}) * len({r for _, r in cells})
+        if size and len(cells) / size > fullest:
+            best, fullest = (column, row), len(cells) / size
     return best
 
 
 def _shared_axes(candidate: CandidateVerdict) -> list[Grid]:
-    """Give a grid of slices over each axis that two slices or more are split by: language x task, say."""
+    """Return a grid of slices over each axis that two slices or more are split by: language x task, say."""
     slices: dict[str, dict[str, list[StratumVerdict]]] = {}
     for one in candidate.strata:
         for axis in levels_of(one):
@@ -205,53 +204,8 @@ def cliff_groups(judgement: Judgement) -> list[CliffGroup]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class CostPoint:
-    """One measure of cost for all variants that have it."""
-
-    measure: str
-    """What is on the axis, with its unit."""
-    points: tuple[tuple[str, float, float, bool], ...]
-    """Name, cost, average change as a proportion, and whether on the frontier; the baseline first."""
-
-
-_MEBI = 1024.0**2
-_MEASURES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
-    ("weights, MiB", "weight_bytes", lambda value: value / _MEBI),
-    ("time, ms per token", "tokens_per_second", lambda value: 1000 / value),
-    ("peak memory, MiB", "peak_bytes", lambda value: value / _MEBI),
-)
-
-
-def cost_points(judgement: Judgement, evidence: Evidence) -> list[CostPoint]:
-    """Give quality against each measure of cost that the baseline and a candidate have."""
-    changes = {judgement.baseline: 0.0}
-    for candidate in judgement.candidates:
-        average = next((one.delta for one in candidate.averages), None)
-        if average is not None:
-            changes[candidate.name] = average
-    made = []
-    for measure, key, convert in _MEASURES:
-        values = {name: costs.positive(costs.cost_of(judgement, evidence, name).get(key)) for name in changes}
-        known = {name: convert(value) for name, value in values.items() if value is not None}
-        if judgement.baseline in known and len(known) > 1:
-            made.append(CostPoint(measure, tuple(_frontier(known, changes))))
-    return made
-
-
-def _frontier(costs: Mapping[str, float], changes: Mapping[str, float]) -> Iterable[tuple[str, float, float, bool]]:
-    for name, cost in costs.items():
-        beaten = any(
-            (costs[other] < cost and changes[other] >= changes[name])
-            or (costs[other] <= cost and changes[other] > changes[name])
-            for other in costs
-            if other != name
-        )
-        yield name, cost, changes[name], not beaten
-
-
-def divergence_groups(evidence: Evidence) -> list[tuple[str, dict[str, list[tuple[str, float]]], list[Divergence]]]:
-    """Give per slice: its name, KL by position per candidate (weighted by tokens), and the rows behind it."""
+def divergence_groups(evidence: Evidence) -> list[tuple[str, dict[str, list[tuple[str, float]]], list[DivergenceRow]]]:
+    """Return per slice: its name, KL by position per candidate (weighted by tokens), and the rows behind it."""
     made = []
     for label in dict.fromkeys(one.slice for one in evidence.divergence):
         rows = [one for one in evidence.divergence if one.slice == label]
@@ -260,9 +214,9 @@ def divergence_groups(evidence: Evidence) -> list[tuple[str, dict[str, list[tupl
             own = [one for one in rows if one.candidate == name and one.position]
             for position in dict.fromkeys(one.position for one in own):
                 part = [one for one in own if one.position == position]
-                tokens = sum(one.tokens for one in part)
+                tokens = sum(one.summary.tokens for one in part)
                 if tokens:
-                    mean = math.fsum(one.tokens * one.kl for one in part) / tokens
+                    mean = math.fsum(one.summary.tokens * one.summary.kl for one in part) / tokens
                     series.setdefault(name, []).append((position, mean))
         made.append((label, series, rows))
     return made

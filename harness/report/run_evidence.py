@@ -1,4 +1,4 @@
-"""Gathers from a run directory what reports show beside the verdict: flips, tail events, divergence, costs, provenance.
+"""Gathers from a run what reports show besides the verdict: flips, tail events, divergence, costs, provenance.
 
 Needs the files and no model. It judges nothing.
 """
@@ -17,21 +17,21 @@ from harness.judge.asked import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answer_pairs, divergence_evidence
-from harness.report.evidence import Evidence, PowerRow
+from harness.report.evidence import Evidence, ScoringRow
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
 from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
 from harness.store.rundir import RunDir
 
-__all__ = ["Sides", "answers", "evidence"]
+__all__ = ["Sides", "both_answers", "evidence", "scoring_rows"]
 
 FLIPS_SHOWN = 2000
 """Pairs that a report carries at most, over all candidates."""
 
 
 def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
-    """Gather what reports show beside the verdict."""
+    """Gather what reports show besides the verdict."""
     directory, names = run.directory, variant_names(run.experiment)
     sides = _both_sides(run, [one.name for one in judgement.candidates])
     flips = [flip for name, pair in sides.items() for flip in answer_pairs.flips(run.items, *pair, name)]
@@ -55,49 +55,60 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
             event for name, pair in sides.items() for event in answer_pairs.events(run.items, *pair, name)
         ),
         divergence=divergence_evidence.rows(
-            run.items, {name: found for name, (found, _) in diverged.items() if found}, floor=CONTROL
+            run.items, {name: found for name, (found, _) in diverged.items() if found}, control=CONTROL
         ),
+        scoring=scoring_rows(run, names),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
-        power=tuple(
-            PowerRow(row.slice, row.stratum, row.items, row.detectable_drop, row.items_for_pass)
-            for row in power_table(run.experiment, run.items)
-        ),
+        power=tuple(power_table(run.experiment, run.items)),
         items_spent=answered,
         items_planned=sum(_planned(run, name) for name in names),
     )
 
 
+def scoring_rows(run: RunRecord, names: Sequence[str]) -> tuple[ScoringRow, ...]:
+    """Return what scoring met, of each variant with a thinking part or a limit of scoring in any answer."""
+    rows = []
+    for name in names:
+        metrics = [one.metrics for one in run.of(name)]
+        thinking = [one["thinking_characters"] for one in metrics if "thinking_characters" in one]
+        limited = sum("scoring_limit" in one for one in metrics)
+        if thinking or limited:
+            mean = math.fsum(thinking) / len(thinking) if thinking else None
+            rows.append(ScoringRow(name, len(metrics), len(thinking), mean, limited))
+    return tuple(rows)
+
+
 def _planned(run: RunRecord, name: str) -> int:
-    """Give the items that a variant is asked if nothing is decided early."""
+    """Return the items that a variant is asked if nothing is decided early."""
     share = run.experiment.execution.control
     return len(run.items) if name != CONTROL or isinstance(share, bool) else len(control_items(run.items, share))
 
 
 def _both_sides(run: RunRecord, names: Sequence[str]) -> dict[str, tuple[list[Scored], list[Scored]]]:
-    """Give each candidate's name to the baseline's answers and its own."""
+    """Return each candidate's name to the baseline's answers and its own."""
     baseline = run.of(run.experiment.baseline.name)
     return {name: (baseline, run.of(name)) for name in names}
 
 
 def _isolation(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Say how generated code was shut away, by language; of several shards, each way once."""
+    """Return how generated code was sandboxed, by language; of several shards, each way once."""
     ways: dict[str, list[str]] = defaultdict(list)
     for shard in finished:
         for language, one in shard.get("generated_code", {}).items():
             text = f"{', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}"
             ways[language] += [text] if text not in ways[language] else []
-    return {"generated code was shut away by": {name: " | ".join(own) for name, own in ways.items()}} if ways else {}
+    return {"sandbox of generated code": {name: " | ".join(own) for name, own in ways.items()}} if ways else {}
 
 
-def _versions(told: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Give the version of each package that any variant used; all of them, should variants differ."""
-    packages = dict.fromkeys(name for one in told for name in one)
-    return {name: ", ".join(dict.fromkeys(one[name] for one in told if name in one)) for name in packages}
+def _versions(known: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the version of each package that any variant used; all of them if variants differ."""
+    packages = dict.fromkeys(name for one in known for name in one)
+    return {name: ", ".join(dict.fromkeys(one[name] for one in known if name in one)) for name in packages}
 
 
 def _circumstances(run: RunRecord) -> dict[str, Any]:
-    """Say how the figures came about: command, devices, settings. Beside the judgement, as these may differ."""
+    """Return how the figures came about: command, devices, settings. Not in the judgement, as these may differ."""
     experiment, identities = run.experiment, run.identities
     finished = [run.shards[name] for name in sorted(run.shards)]
     return {
@@ -117,7 +128,7 @@ def _circumstances(run: RunRecord) -> dict[str, Any]:
 
 
 def _notes(run: RunRecord, names: Sequence[str]) -> list[str]:
-    """Give what loading and answering left to say of each variant."""
+    """Return the notes of loading and answering, by variant."""
     notes: dict[str, None] = {}
     for name in names:
         said = list(run.identities[name]["proof"]["notes"]) if name in run.identities else []
@@ -162,8 +173,8 @@ class Sides:
     """The candidate's."""
 
 
-def answers(run: RunRecord, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
-    """Give both answers to an item, for one candidate or all. Raises UsageError where there is no such item."""
+def both_answers(run: RunRecord, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
+    """Return both answers to an item, for one candidate or all. Raises UsageError if there is no such item."""
     item = _find_item(run, item_id)
     names = [one.name for one in run.experiment.candidates]
     if candidate is not None and candidate not in names:
@@ -179,10 +190,10 @@ def _find_item(run: RunRecord, item_id: str) -> Item:
     exact = [item for item in run.items if item.id == item_id]
     found = exact or [item for item in run.items if item_id in item.id]
     if not found:
-        raise UsageError(f"{item_id!r} is no item of this run: their ids stand in {run.directory.path / 'items'}")
+        raise UsageError(f"{item_id!r} is not an item of this run; {run.directory.path / 'items'} has their ids")
     if len(found) > 1:
         some = ", ".join(item.id for item in found[:4])
-        raise UsageError(f"{item_id!r} fits {len(found)} items ({some} ...): give the whole id")
+        raise UsageError(f"{item_id!r} matches {len(found)} items ({some} ...): give the whole id")
     return found[0]
 
 

@@ -1,6 +1,6 @@
 """Both answers to one item side by side on a terminal, the first difference marked.
 
-For generations the texts stand beside each other (one above the other where the terminal is narrow); for choices
+For generations the texts are next to each other (one above the other on a narrow terminal); for choices
 the log-probabilities of every choice. The answers are hostile: every text is made visible before it is printed.
 """
 
@@ -21,7 +21,7 @@ from harness.report.sanitize import clip, one_line, plain_ascii, visible
 __all__ = ["side_by_side"]
 
 _NARROW = 72
-"""Below this width the answers stand one above the other."""
+"""Below this width the answers are one above the other."""
 
 _LONGEST = 20_000
 _BY = {
@@ -62,7 +62,7 @@ def _text(text: str, ascii_only: bool, style: str = "") -> Text:  # noqa: FBT001
 
 
 def _answer(response: Response) -> tuple[str, str]:
-    """Give an answer's text and what else there is to say of it."""
+    """Return an answer's text and what else there is to say of it."""
     if isinstance(response, Generation):
         counted = f"{len(response.token_ids)} tokens, " if response.token_ids or not response.text else ""
         return response.text, f"{counted}ended by {response.finish}"
@@ -102,7 +102,7 @@ def _answers(baseline: Response, candidate: Response, console: Console, ascii_on
 
 
 def _first_token(one: Response, other: Response) -> int | None:
-    """Give the index of the first token that differs, None where that is not known or none does."""
+    """Return the index of the first token that differs, None if that is not known or none does."""
     if not isinstance(one, Generation) or not isinstance(other, Generation):
         return None
     pairs = zip(one.token_ids, other.token_ids, strict=False)

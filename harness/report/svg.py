@@ -1,4 +1,4 @@
-"""The ground that every chart stands on: a matplotlib figure, and its SVG made fit for a page.
+"""What all charts share: a matplotlib figure, and its SVG made fit for a page.
 
 Colours are drawn as stand-ins and written out as CSS variables, so that one picture follows the page from light to
 dark to print. Text stays text: a browser shapes it in any script, and a reader can search it. Nothing global is
@@ -66,7 +66,7 @@ _LEAST = 0.7
 
 
 def colour(name: str) -> str:
-    """Give the stand-in that becomes the page's colour of that name. Raises KeyError for a name it does not have."""
+    """Return the stand-in that becomes the page's colour of that name. Raises KeyError for a name it does not have."""
     return _STAND_INS[name]
 
 
@@ -78,7 +78,7 @@ def label(text: str, longest: int = _LONGEST_LABEL) -> str:
 
 @contextmanager
 def chart(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """Give a figure of `width` by `height` inches with one pair of axes, in the page's style."""
+    """Return a figure of `width` by `height` inches with one pair of axes, in the page's style."""
     with rc_context():
         rcdefaults()  # whatever the user's own matplotlibrc says
         rcParams.update(_SETTINGS)
@@ -88,7 +88,7 @@ def chart(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def svg(figure: Figure, *, key: str, title: str, description: str) -> str:
-    """Give the figure as an inline ``<svg>`` element, named for those who cannot see it.
+    """Return the figure as an inline ``<svg>`` element, named for those who cannot see it.
 
     key: unique on the page, of letters, digits and dashes; ids inside the picture begin with it.
     """

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from harness.judge.verdicts import CandidateVerdict, ChoiceProbability, Judgement, StratumVerdict, TailRate
+from harness.judge.summaries import ChoiceProbability, TailRate
+from harness.judge.verdicts import FIGURES, CandidateVerdict, Judgement, StratumVerdict
 from harness.records import digest
 from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line
@@ -31,11 +32,9 @@ __all__ = [
     "tail_events_csv",
 ]
 
-_CHOICE = "choice_probability"
-_FIELDS = tuple(one for one in dataclasses.fields(StratumVerdict) if one.name != _CHOICE)
-_CHOICE_FIELDS = {f"{_CHOICE}_{one.name}": one for one in dataclasses.fields(ChoiceProbability)}
+_CHOICE_FIELDS = {f"choice_probability_{one.name}": one for one in dataclasses.fields(ChoiceProbability)}
 
-COLUMNS = ("candidate", *(one.name for one in _FIELDS), *_CHOICE_FIELDS)
+COLUMNS = ("candidate", *FIGURES, *_CHOICE_FIELDS)
 """The tables' columns, in order."""
 
 _FORMULA = ("=", "+", "-", "@")
@@ -45,13 +44,13 @@ def _rows(judgement: Judgement) -> list[dict[str, Any]]:
     rows = []
     for candidate in judgement.candidates:
         for one in candidate.strata:
-            figures = {field.name: getattr(one, field.name) for field in _FIELDS}
+            figures = {name: figure.read(one) for name, figure in FIGURES.items()}
             levels = ",".join(f"{axis}={level}" for axis, level in one.levels.items())
-            beside = {
+            choice = {
                 name: None if one.choice_probability is None else getattr(one.choice_probability, field.name)
                 for name, field in _CHOICE_FIELDS.items()
             }
-            rows.append({"candidate": candidate.name, **figures, "levels": levels, **beside})
+            rows.append({"candidate": candidate.name, **figures, "levels": levels, **choice})
     return rows
 
 
@@ -64,7 +63,7 @@ def _cell(value: object) -> object:
 
 
 def comparisons_csv(judgement: Judgement) -> str:
-    """Give the comparisons as CSV (RFC 4180): a heading, then a row per candidate and stratum."""
+    """Return the comparisons as CSV (RFC 4180): a heading, then a row per candidate and stratum."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
@@ -73,7 +72,7 @@ def comparisons_csv(judgement: Judgement) -> str:
 
 
 def tail_events_csv(judgement: Judgement) -> str:
-    """Give the rates of tail events as CSV: a row per candidate, the A/A control among them, stratum and kind."""
+    """Return the rates of tail events as CSV: a row per candidate, the A/A control among them, stratum and kind."""
     out = io.StringIO()
     columns = [one.name for one in dataclasses.fields(TailRate)]
     writer = csv.DictWriter(out, ["candidate", *columns], lineterminator="\r\n")
@@ -86,22 +85,18 @@ def tail_events_csv(judgement: Judgement) -> str:
 
 
 def has_parquet() -> bool:
-    """Say whether pyarrow is installed."""
+    """Return whether pyarrow is installed."""
     return importlib.util.find_spec("pyarrow") is not None
 
 
-_TYPES = {"str": "string", "float": "float64", "float | None": "float64", "int": "int64", "int | None": "int64"}
-
-
 def comparisons_parquet(judgement: Judgement) -> bytes:
-    """Give the same rows as Parquet, typed also where every value is missing. Needs pyarrow."""
+    """Return the same rows as Parquet, typed also where every value is missing. Needs pyarrow."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    known = {"bool": "bool_", "Verdict": "string", "Mapping[str, str]": "string"} | _TYPES
-    kinds = {one.name: known[str(one.type)] for one in _FIELDS}
-    kinds |= {name: known[str(one.type)] for name, one in _CHOICE_FIELDS.items()}
-    schema = pa.schema([(name, getattr(pa, kinds.get(name, "string"))()) for name in COLUMNS])
+    kinds = {"candidate": "string"} | {name: figure.kind for name, figure in FIGURES.items()}
+    kinds |= {name: "int64" if one.name == "n" else "float64" for name, one in _CHOICE_FIELDS.items()}
+    schema = pa.schema([(name, getattr(pa, kinds[name])()) for name in COLUMNS])
     rows = [{key: one_line(v) if isinstance(v, str) else v for key, v in row.items()} for row in _rows(judgement)]
     sink = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
@@ -109,7 +104,7 @@ def comparisons_parquet(judgement: Judgement) -> bytes:
 
 
 def file_name(candidate: str) -> str:
-    """Give the name of a candidate's metadata file.
+    """Return the name of a candidate's metadata file.
 
     Letters that no file name should hold become ``_``, and then a digest keeps names apart.
     """
@@ -118,7 +113,7 @@ def file_name(candidate: str) -> str:
 
 
 def model_index(judgement: Judgement, candidate: CandidateVerdict, evidence: Evidence) -> str:
-    """Give a candidate's results as the ``model-index`` of a Hugging Face model card, to be pasted into its head."""
+    """Return a candidate's results as the ``model-index`` of a Hugging Face model card, to be pasted into its head."""
     results = [_result(judgement, one) for one in candidate.strata if one.candidate_mean is not None]
     entry: dict[str, Any] = {"name": one_line(candidate.name), "results": results}
     head = (

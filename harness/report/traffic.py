@@ -1,7 +1,7 @@
 """For which traffic a candidate may be used, and how it was measured: what a reader asks first, in words and counts.
 
 Counts verdicts that the gate gave, of scores and of tail events, and computes none. Kinds of cost are
-`harness.report.routing`'s.
+`harness.report.costs`'.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
+from harness.judge.summaries import TailRate, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import tail, words
 from harness.report.evidence import Evidence
+from harness.report.section import Cell, Section, names
 
-__all__ = ["Share", "measured", "shares"]
+__all__ = ["Share", "measured", "shares", "shares_section"]
+
+_MOST_OPEN = 4
+"""Strata named that are held back."""
 
 _SAMPLED = ("temperature", "top_p", "samples")
 
@@ -40,7 +45,7 @@ class Share:
 
     @property
     def verdict(self) -> Verdict:
-        """The sign that fits: pass where all passed, fail where any failed, no signal where there is none in any."""
+        """The sign that fits: pass if all passed, fail if any failed, no signal if there is none in any."""
         if self.passed == self.strata:
             return "pass"
         if self.silent == self.strata:
@@ -49,10 +54,29 @@ class Share:
 
 
 def shares(judgement: Judgement) -> list[tuple[str, list[Share | None]]]:
-    """Give, by slice, what each judged candidate passed there; None where it has no stratum of the slice."""
+    """Give, by slice, what each judged candidate passed there; None if it has no stratum of the slice."""
     judged = [one for one in judgement.candidates if one.strata]
     labels = list(dict.fromkeys(stratum.slice for one in judged for stratum in one.strata))
     return [(label, [_share(one, label) for one in judged]) for label in labels]
+
+
+def shares_section(judgement: Judgement) -> Section:
+    """Return the strata passed by slice and candidate, with those that are held back."""
+    judged = [one.name for one in judgement.candidates if one.strata]
+    rows = tuple((label, *("-" if one is None else _cell(one) for one in found)) for label, found in shares(judgement))
+    note = (
+        "Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all strata of "
+        "the slice. All traffic of a slice may move only if all its strata passed."
+    )
+    return Section("Strata passed by slice and candidate", names("slice", *judged), rows, note=note)
+
+
+def _cell(share: Share) -> Cell:
+    text = "" if share.verdict == "no_signal" else f"{share.passed} of {share.strata}"
+    if not (0 < share.passed < share.strata or share.by_events):
+        return Cell(text, verdict=share.verdict)
+    more = f" and {len(share.open) - _MOST_OPEN} more" if len(share.open) > _MOST_OPEN else ""
+    return Cell(text, f"not: {'; '.join(share.open[:_MOST_OPEN])}{more}", share.verdict)
 
 
 def _share(candidate: CandidateVerdict, label: str) -> Share | None:
@@ -72,7 +96,7 @@ def _share(candidate: CandidateVerdict, label: str) -> Share | None:
 
 
 def _name(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
-    """Name an open stratum, with the tail events that hold it back where its scores do not."""
+    """Name an open stratum, with the tail events that hold it back if its scores do not."""
     name = words.short_name(stratum.stratum)
     kinds = dict.fromkeys(one.kind for one in rates)
     if not kinds or stratum.verdict != "pass":
@@ -81,7 +105,7 @@ def _name(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
 
 
 def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
-    """Say in a few sentences how the figures came about, as far as the files know it."""
+    """Return how the figures were made, as far as the files know it, in a few sentences."""
     strata = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
     if not strata:
         return []
@@ -90,19 +114,19 @@ def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
     count = sum(one.n for one in strata.values())
     where = f"{len(strata)} strat{'um' if len(strata) == 1 else 'a'} of {slices} slice{'' if slices == 1 else 's'}"
     base = _variant(judgement.baseline, evidence)
-    told = [f"{names} answered the same {count:,} items as {base}, compared item by item in {where}"]
+    sentences = [f"{names} answered the same {count:,} items as {base}, compared item by item in {where}"]
     facts = evidence.provenance
     devices = dict.fromkeys(str(one) for one in _mapping(facts.get("devices")).values())
     if devices:
-        told.append(f"device: {', '.join(devices)}")
+        sentences.append(f"device: {', '.join(devices)}")
     sampling = _mapping(facts.get("sampling"))
     if sampling:
         greedy = sampling.get("temperature") == 0
         how = "greedily" if greedy else ", ".join(f"{key} {sampling[key]}" for key in _SAMPLED if key in sampling)
-        told.append(f"answers chosen {how}" if greedy else f"answers sampled with {how}")
+        sentences.append(f"answers chosen {how}" if greedy else f"answers sampled with {how}")
     if (seed := facts.get("seed", judgement.provenance.get("seed"))) is not None:
-        told.append(f"seed {seed}")
-    return told
+        sentences.append(f"seed {seed}")
+    return sentences
 
 
 def _variant(name: str, evidence: Evidence) -> str:

@@ -1,8 +1,4 @@
-"""A judgement as people and programs read it: terminal, page, Markdown, JUnit, step summary, tables, model card.
-
-`write` leaves every file of a report in a run directory, `terminal` prints one, `side_by_side` shows two answers. None
-of them judges: they read a finished `harness.judge.verdicts.Judgement`.
-"""
+"""The files of a report: page, Markdown, JUnit, step summary, tables, model card."""
 
 from __future__ import annotations
 
@@ -12,31 +8,19 @@ from pathlib import Path
 from harness.errors import StoreError
 from harness.judge.verdicts import Judgement
 from harness.report import tables
-from harness.report.evidence import Divergence, Evidence, FlipPair, PowerRow, TailEvent
+from harness.report.evidence import Evidence
 from harness.report.junit import junit
 from harness.report.markdown import markdown_report
-from harness.report.side_by_side import side_by_side
-from harness.report.terminal import terminal
 
-__all__ = [
-    "Divergence",
-    "Evidence",
-    "FlipPair",
-    "PowerRow",
-    "TailEvent",
-    "remove",
-    "side_by_side",
-    "terminal",
-    "write",
-]
+__all__ = ["remove", "write"]
 
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]:
-    """Write every report file into `run_dir` and append to GitHub's step summary where there is one.
+    """Write every report file into `run_dir` and append to GitHub's step summary if there is one.
 
-    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError where the
+    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError if the
     directory cannot be written; a step summary that cannot be written raises it too, after the files are there.
     """
     # The page draws: its library takes a second to load, which `--help` and the terminal need not wait for.
@@ -52,15 +36,15 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     }
     if any(candidate.tail_events for candidate in judgement.candidates):
         files["tail_events.csv"] = tables.tail_events_csv(judgement).encode()
-    if page.beside is not None:
-        files[SIDE_FILE] = page.beside.encode()
+    if page.side_file is not None:
+        files[SIDE_FILE] = page.side_file.encode()
     if tables.has_parquet():
         files["comparisons.parquet"] = tables.comparisons_parquet(judgement)
     for candidate in judgement.candidates:
         if candidate.strata:
             files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence).encode()
     paths = [_replace(run_dir / name, content) for name, content in files.items()]
-    if page.beside is None:
+    if page.side_file is None:
         _forget(run_dir / SIDE_FILE)
     _step_summary(text)
     return paths

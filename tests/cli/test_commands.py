@@ -89,7 +89,7 @@ def test_an_unknown_item_or_candidate_is_said(judged: Path, capsys: pytest.Captu
     assert call("show", judged, "no-such-item") == ExitCode.USAGE
     assert "'no-such-item' is not an item of this run" in capsys.readouterr().err
     assert call("show", judged, "quantcliff", "--candidate", "int9") == ExitCode.USAGE
-    assert "fits 60 items" in capsys.readouterr().err
+    assert "matches 60 items" in capsys.readouterr().err
 
 
 def test_plan_says_what_the_items_can_decide(

@@ -241,14 +241,13 @@ def test_a_stratum_too_small_to_ever_pass_is_refused_at_plan_time():
     assert judged({"typical/all": Cell(30)}, Rules.from_experiment(experiment)).verdict == "inconclusive"
 
 
-def test_divergence_and_cost_never_weigh_in_the_verdict():
+def test_what_a_model_was_measured_to_be_never_weighs_in_the_verdict():
     """Whatever stands beside the verdict, a KL of 0 or of 10, the verdict is the same."""
     cells = {"s/a": Cell(100, lost=2)}
     plain = judged(cells)
     for value in (0.0, 10.0):
-        extras = gate.Extras(costs={"int4": {"kl": value}}, proofs={"int4": {"kl": value}})
-        other = judged(cells, extras=extras)
-        assert other.candidates[0].cost == {"kl": value}
+        other = judged(cells, proofs={"int4": {"kl": value}})
+        assert other.candidates[0].proof == {"kl": value}
         assert (other.verdict, other.exit_code) == (plain.verdict, plain.exit_code) == ("inconclusive", 3)
 
 

@@ -163,6 +163,6 @@ def test_check_asks_the_baseline_alone_and_the_run_goes_on_from_there(tiny_llama
 def test_check_wants_a_config(tmp_path):
     """A slice's name and --check together are refused, and so is a config that is not there."""
     told = CliRunner().invoke(cli.commands, ["slices", "typical", "--check", "demo"], standalone_mode=False)
-    assert "one or the other" in str(told.exception)
+    assert "either the name of a slice" in str(told.exception)
     told = CliRunner().invoke(cli.commands, ["slices", "--check", str(tmp_path / "no.yaml")], standalone_mode=False)
     assert "there is no such file" in str(told.exception)

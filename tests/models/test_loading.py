@@ -310,26 +310,15 @@ def test_codes_in_a_tensor_of_any_dtype_are_quantized(plain, tmp_path, storage):
 
 def test_the_verdict_says_that_little_is_quantized():
     """Below nine tenths the share is in the verdict's line and its reasons, whatever the verdict."""
-    from dataclasses import replace
-
     from making import Cell, judged
 
-    from harness.judge.gate import _with_extras
     from harness.report.words import headline
 
-    (plain_one,) = judged({"s/a": Cell(400, wrong=40)}).candidates
     for share, said in ((0.62, "only 62% of the weights in its matrices are quantized"), (0.95, ""), (None, "")):
-        extras = extras_with(plain_one.name, share)
-        one = _with_extras(replace(plain_one), extras)
+        proofs = {"int4": {"method": "bnb-nf4", "quantized_share": share}}
+        (one,) = judged({"s/a": Cell(400, wrong=40)}, proofs=proofs).candidates
         assert (said in headline(one), said in " ".join(one.reasons)) == (True, True)
         assert ("quantized" in headline(one)) is bool(said)
-
-
-def extras_with(name, share):
-    """What a run says beside the scores: one proof."""
-    from harness.judge.gate import Extras
-
-    return Extras(proofs={name: {"method": "bnb-nf4", "quantized_share": share}})
 
 
 @pytest.mark.parametrize(("own", "writes", "refused"), [([0, 3], True, False), (3, True, True), (3, False, False)])

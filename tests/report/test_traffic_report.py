@@ -24,7 +24,7 @@ report_html = lazy("harness.report.html")
         ("fail", "No"),
         ("inconclusive", "Not yet"),
         ("no_signal", "Not yet"),
-        ("not_judged", "Cannot be said"),
+        ("not_judged", "Unknown"),
     ],
 )
 def test_the_answer_is_a_word(verdict, answer):
@@ -36,9 +36,7 @@ def test_the_answer_is_a_word(verdict, answer):
 def judged(*verdicts, candidate="fail"):
     """One candidate with a stratum of a slice per verdict."""
     made = tuple(
-        dataclasses.replace(
-            report_data.stratum("math", {"hops": str(hops)}, n=100, base=0.6, drop=0.0, margin=0.05), verdict=verdict
-        )
+        report_data.stratum("math", {"hops": str(hops)}, n=100, base=0.6, drop=0.0, margin=0.05, verdict=verdict)
         for hops, verdict in enumerate(verdicts, start=1)
     )
     one = dataclasses.replace(report_data.judgement().candidates[1], strata=made, verdict=candidate)

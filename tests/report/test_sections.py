@@ -1,0 +1,103 @@
+"""Sections as data: what is filled once is in every format."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import re
+from pathlib import Path
+
+import pytest
+import report_data
+from lazily import lazy
+from rich.console import Console
+
+from harness.report import costs, run_evidence, sections, tail
+from harness.report.evidence import ScoringRow
+from harness.report.markdown import markdown_report
+from harness.report.section import as_cell
+from harness.report.terminal import terminal
+from harness.store.rundir import RunDir
+from harness.store.whole import load_run
+
+report_html = lazy("harness.report.html")
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """A judgement with tail events."""
+    return report_data.with_tail_events(report_data.judgement())
+
+
+@pytest.fixture(scope="module")
+def evidence(judged):
+    """What a run gathers, with a model that thinks."""
+    rows = (ScoringRow("nf4", 9_876, 4_321, 1_234.5, 17),)
+    return dataclasses.replace(report_data.evidence(judged), scoring=rows)
+
+
+@pytest.fixture(scope="module")
+def formats(judged, evidence):
+    """The report on a wide terminal, in Markdown and as a page: the text that a reader sees."""
+    console = Console(file=io.StringIO(), width=300)
+    terminal(judged, console, evidence)
+    page = report_html.html_report(judged, evidence).html
+    texts = (console.file.getvalue(), markdown_report(judged, evidence, 10_000_000), page)
+    return [" ".join(html.unescape(re.sub(r"<[^>]+>|\*\*", " ", text)).split()) for text in texts]
+
+
+def made(judged, evidence):
+    """The sections that all formats show."""
+    kinds, _ = tail.kinds_section(judged, all_kinds=False)
+    filled = [sections.averages(judged), kinds, costs.cost_section(judged, evidence), sections.scoring_notes(evidence)]
+    assert all(filled)
+    return filled
+
+
+def test_every_figure_is_in_every_format(judged, evidence, formats):
+    """Each heading and each figure of averages, tail events, costs and scoring notes is in all three."""
+    for section in made(judged, evidence):
+        for text in formats:
+            assert [one.heading for one in section.columns if one.heading not in text] == []
+            figures = (
+                as_cell(cell).text
+                for row in section.rows
+                for cell, column in zip(row, section.columns, strict=True)
+                if column.kind == "number"
+            )
+            assert [one for one in figures if one not in text] == []
+
+
+def test_rows_have_a_cell_per_column(judged, evidence):
+    """No format would show a row of another length."""
+    plans = costs.plans(judged, evidence)
+    more = [sections.routes(plans), sections.power(evidence), sections.control_noise(judged)]
+    more += [sections.strata_table(judged, one) for one in judged.candidates if one.strata]
+    more += [sections.divergence("long_context", evidence.divergence, "bf16"), costs.proof_section(evidence)]
+    for section in (*made(judged, evidence), *more):
+        assert section.rows
+        assert {len(row) for row in section.rows} == {len(section.columns)}
+
+
+def test_an_empty_section_is_left_out(judged):
+    """A run without a thinking model and without limits has no section about them, in any format."""
+    plain = report_data.evidence(judged)
+    assert not sections.scoring_notes(plain)
+    assert "thinking" not in markdown_report(judged, plain)
+    assert 'id="scoring"' not in report_html.html_report(judged, plain).html
+
+
+def test_scoring_notes_are_gathered_from_the_answers(repository: Path):
+    """A variant is listed if an answer has a thinking part or reached a limit of scoring; the demo has neither."""
+    run = load_run(RunDir(repository / "results" / "demo-cpu"))
+    assert run_evidence.scoring_rows(run, ["bf16", "nf4"]) == ()
+    first, second, *rest = run.of("nf4")
+    changed = [
+        dataclasses.replace(first, metrics={**first.metrics, "thinking_characters": 30.0}),
+        dataclasses.replace(second, metrics={**second.metrics, "thinking_characters": 10.0, "scoring_limit": 1.0}),
+        *rest,
+    ]
+    run = dataclasses.replace(run, answers={**run.answers, "nf4": {Path("nf4"): tuple(changed)}})
+    found = run_evidence.scoring_rows(run, ["bf16", "nf4"])
+    assert found == (ScoringRow("nf4", len(changed), thinking=2, thinking_characters=20.0, limited=1),)
