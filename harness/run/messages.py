@@ -40,7 +40,7 @@ class Model:
     dtype: str
     """Compute dtype."""
     max_batch: int
-    """Largest batch, in rows."""
+    """Largest batch, in rows; requests in flight, if a server answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,12 @@ class Job:
     """Where given, answers are made up and no model is loaded."""
     traces: Traces | None = None
     """Where given, divergence is measured."""
+    prompts: str = ""
+    """The folder of the baseline's tokenizer, for an engine that is not quantcliff's own."""
+    choices: bool = False
+    """Whether choices are asked."""
+    requests: str = ""
+    """The file for what each request to a server took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from harness.models.devices import bfloat16_speedup, memory_bytes, native_dtype,
 from harness.records import Item, digest
 from harness.run.planning import Power, check_power, power_table
 from harness.run.planning_events import check_events
+from harness.run.served_plan import check_choices, check_engines, files_of, served_notes
 from harness.run.tracing import plan_tracing
 from harness.store import privacy
 from harness.store.rundir import RunDir
@@ -88,6 +89,7 @@ def make_plan(
     Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
     """
     privacy.check(experiment.store_text, source)
+    check_engines(experiment, source)
     device = resolve_device(experiment.execution.device)
     experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
@@ -97,6 +99,7 @@ def make_plan(
         update={"notes": (*experiment.notes, *template_notes(tokenizer, experiment.sampling))}
     )
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
+    check_choices(experiment, items, source)
     power = tuple(power_table(experiment, items))
     if check:
         check_power(experiment, power, source)
@@ -111,6 +114,7 @@ def make_plan(
         source,
         both_fit=lambda: _two_fit(experiment, base, device),
     )
+    notes = (*served_notes(experiment), *notes)
     return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code, notes)
 
 
@@ -150,7 +154,11 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code}
-    if baseline.quantization.gguf_file:
+    if path.is_file():  # a GGUF file that a server loads
+        beside = (path.parent / "tokenizer.json").is_file() and (path.parent / "config.json").is_file()
+        more |= {} if beside else {"gguf_file": path.name}
+        path = path.parent
+    elif baseline.quantization.gguf_file:
         more["gguf_file"] = baseline.quantization.gguf_file
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), **more)
@@ -170,10 +178,12 @@ def _two_fit(experiment: Experiment, baseline: Path, device: str) -> bool:
 
 def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
     """Find every variant's model; only the baseline's absence is an error here."""
-    paths, missing = {}, {}
+    paths: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for variant in experiment.variants:
         try:
-            paths[variant.name] = str(models.resolve(variant.model, variant.revision))
+            base = paths.get(experiment.baseline.name)
+            paths[variant.name] = str(files_of(variant, Path(base) if base else None))
         except RunError as error:
             if variant is experiment.baseline:
                 raise

@@ -28,7 +28,11 @@ def plan_tracing(
     ConfigError where not even the first token of each answer can be compared.
     """
     execution = experiment.execution
-    if not execution.divergence or execution.rehearsal is not None:
+    if (
+        not execution.divergence
+        or execution.rehearsal is not None
+        or any(one.engine.served for one in experiment.variants)
+    ):
         return Tracing(0, 0)
     beside = Tracing(execution.divergence_tokens, 0, beside=True)
     if execution.divergence_with == "baseline":
