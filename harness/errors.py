@@ -40,7 +40,14 @@ __all__ = [
     "StatisticsError",
     "StoreError",
     "UsageError",
+    "one_line",
 ]
+
+
+def one_line(error: BaseException) -> str:
+    """Return the class of an exception of a library, and the first line of its message."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 class ExitCode(enum.IntEnum):

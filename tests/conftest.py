@@ -10,7 +10,6 @@ from pathlib import Path
 
 import hypothesis
 import lazily
-import processes
 import pytest
 from paths import ROOT
 
@@ -50,17 +49,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def quick_workers():
-    """Workers are forked from a process that has the libraries loaded: processes of their own all the same."""
-    from harness.run import worker_process
-
-    context = processes.quick()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_process.multiprocessing, "get_context", lambda _: context)
-        yield
 
 
 @pytest.fixture(scope="session")

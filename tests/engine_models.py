@@ -11,7 +11,7 @@ from lazily import lazy
 
 from harness.records import Item, Proof
 
-torch, transformers, hf_engine = lazy("torch"), lazy("transformers"), lazy("harness.engines.transformers")
+torch, transformers, hf_engine = lazy("torch"), lazy("transformers"), lazy("harness.engines.transformers.engine")
 
 CONTEXT = 256
 SHORTCUTS = {

@@ -7,32 +7,19 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-__all__ = ["quick", "start"]
+__all__ = ["start"]
 
-PRELOADED = [
-    "harness.cli.run",
-    "harness.run.worker",
-    "harness.models.loading",
-    "harness.engines.transformers.traces",
-    "harness.suite",
-    "lm_eval.tasks",
-    "transformers.models.llama",
-]
-
-
-def quick() -> ForkServerContext:
-    """Give what starts such processes; one server for all tests of this interpreter."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
+PRELOADED = ["harness.run.preload", "harness.cli.run", "harness.suite.scorer", "lm_eval.tasks"]
 
 
 def start(words: Sequence[object], said: Path) -> ForkServerProcess:
     """Run the command line in a session of its own, its output in the file `said`; `exitcode` is the command's."""
-    process = quick().Process(target=_command, args=([str(word) for word in words], said))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=_command, args=([str(word) for word in words], said))
     process.start()
     return process
 

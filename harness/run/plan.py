@@ -163,9 +163,8 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), **more)
         config = AutoConfig.from_pretrained(str(path), **more)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise errors.ModelError(f"{path}: its tokenizer or config does not load: {reason}") from error
+    except Exception as error:  # libraries in Rust and a model's own code raise anything
+        raise errors.ModelError(f"{path}: its tokenizer or config does not load: {errors.one_line(error)}") from error
     return tokenizer, config
 
 

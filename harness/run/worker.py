@@ -1,6 +1,6 @@
 """The process that holds one variant: loads it, answers work units, ends with it.
 
-Started by `harness.run.runner` with ``spawn``, so nothing of one variant (memory, cache, state) reaches the next. It
+One process for each variant (`worker_process`), so nothing of one (memory, cache, state) reaches the next. It
 speaks over one connection and decides nothing: which units, in which order and whether to stop early are the runner's.
 What libraries print goes to the variant's log file. It ends when its parent does.
 """
@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 from harness.config.schema import Rehearsal
 from harness.engines.protocol import Engine
-from harness.errors import NonFinite, QuantcliffError
+from harness.errors import NonFinite, QuantcliffError, one_line
 from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
@@ -84,6 +85,10 @@ def converse(connection: Connection, job: Job) -> None:
         connection.send(Refused(type(error).__name__, str(error)))
     except (EOFError, ConnectionError):
         return  # the parent went away
+    except Exception as error:  # noqa: BLE001 - a checkpoint's own code may raise anything; it costs this variant only
+        traceback.print_exc()
+        where = f"the traceback is in {job.log}"
+        connection.send(Refused("ModelError", f"{job.model.variant.name}: {one_line(error)} ({where})"))
 
 
 def _log_to(path: Path) -> None:

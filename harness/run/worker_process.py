@@ -10,6 +10,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,23 @@ def _thread(job: Job) -> Iterator[Asker]:
         thread.join()
 
 
+def _context(job: Job) -> SpawnContext | ForkServerContext:
+    """Return how the worker's process starts.
+
+    On a CPU it is forked from a server that has the libraries loaded (`harness.run.preload`). Importing them may
+    initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing, as a rehearsal
+    does, which needs none of them.
+    """
+    if job.device != "cpu" or job.rehearsal is not None:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["harness.run.preload"])
+    return context
+
+
 @contextlib.contextmanager
 def _process(job: Job) -> Iterator[Asker]:
-    context = multiprocessing.get_context("spawn")
+    context = _context(job)
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, job), daemon=True)
     process.start()

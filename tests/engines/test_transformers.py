@@ -13,7 +13,7 @@ from harness.errors import NonFinite, RunError
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 
 torch = lazy("torch")
-hf_engine = lazy("harness.engines.transformers")
+hf_engine = lazy("harness.engines.transformers.engine")
 hf_model = lazy("harness.engines.transformers.model")
 probe = lazy("harness.engines.transformers.probe")
 sampling = lazy("harness.engines.transformers.sampling")

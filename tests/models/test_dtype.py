@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from harness.config.loading import parse
 from harness.errors import ConfigError
 from harness.run import plan as run_plan
-from harness.run import runner
+from harness.run import runner, worker_process
 from harness.run.progress import QuietProgress
 from harness.store.rundir import RunDir, Shard
 
@@ -70,9 +71,12 @@ def test_a_slow_bfloat16_is_warned_of(tiny_llama, monkeypatch):
     assert not planned(config(tiny_llama, dtype="bfloat16"))[1]
 
 
-@pytest.mark.usefixtures("quick_workers")
-def test_a_run_that_is_continued_elsewhere_keeps_its_dtype(tiny_llama, device_takes, tmp_path):
-    """Begun where float32 is native, it goes on in float32 where bfloat16 is, and computes in it."""
+def test_a_run_that_is_continued_elsewhere_keeps_its_dtype(tiny_llama, device_takes, tmp_path, monkeypatch):
+    """Begun where float32 is native, it goes on in float32 where bfloat16 is, and computes in it.
+
+    The first workers are forked from a process that has the libraries loaded, the second start with nothing, as they
+    do on a GPU: the bytes are the same.
+    """
     device_takes("float32")
     directory = RunDir(tmp_path / "trial")
 
@@ -90,5 +94,6 @@ def test_a_run_that_is_continued_elsewhere_keeps_its_dtype(tiny_llama, device_ta
     answers.write_bytes(b"")
     (directory.path / "shards" / "1of1.json").unlink()
     device_takes("bfloat16")
+    monkeypatch.setattr(worker_process, "_context", lambda _job: multiprocessing.get_context("spawn"))
     go_on()
     assert answers.read_bytes() == whole

@@ -30,8 +30,6 @@ from harness.store import files as run_files
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
 
-pytestmark = pytest.mark.usefixtures("quick_workers")
-
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
 
 

@@ -24,7 +24,7 @@ from harness.store.rundir import RunDir, Shard
 from harness.store.traces import DivergenceFile, Tracing, divergences, traces_folder
 from harness.store.whole import load_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_workers")]
+pytestmark = pytest.mark.slow
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from harness.records import Generation, Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine", "Shortcuts"]
 
-ENGINE_VERSION = "hf/6"
+ENGINE_VERSION = "hf/7"
 """Raised whenever the same items could get other answers."""
 
 

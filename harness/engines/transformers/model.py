@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from harness.engines.transformers.attention import grouped_sdpa_in_use
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.rotary import length_switch
 from harness.errors import ModelError
@@ -108,7 +109,7 @@ class LanguageModel:
         self.device = torch.device(device)
         self._body = _body(model)
         self._takes = frozenset(inspect.signature(self._body.forward).parameters)
-        config = _text_config(model)
+        config = self._config = _text_config(model)
         self._layers = _layer_types(config)
         self._window: int | None = config.sliding_window if "sliding_attention" in self._layers else None
         self._attention = getattr(config, "_attn_implementation", None)
@@ -162,7 +163,7 @@ class LanguageModel:
         return self._call(ids, more)[0]
 
     def _call(self, ids: Tensor, more: dict[str, Any]) -> tuple[Tensor, Any]:
-        with torch.inference_mode():
+        with torch.inference_mode(), grouped_sdpa_in_use(self._config, more.get("attention_mask")):
             out = self._body(input_ids=ids, **more) if self.split_head else self.model(input_ids=ids, **more)
         return (out.last_hidden_state if self.split_head else out.logits), out
 

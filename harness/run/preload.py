@@ -1,0 +1,45 @@
+"""What the workers of a CPU run have in common, imported once: `multiprocessing`'s fork server imports this module.
+
+Every variant has a process of its own. Importing torch, transformers and bitsandbytes takes each of them 8 s of
+processor time; forked from a process that has them loaded, a worker starts at once. What the libraries print while they
+are imported is dropped: a worker that needs one and cannot import it fails with the library's message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+
+_MODULES = (
+    "harness.models.loading",
+    "harness.models.methods",
+    "harness.engines.transformers.engine",
+    "harness.run.worker",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "bitsandbytes",
+)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Send standard output and error, also those of C libraries, nowhere for a while."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    kept = [os.dup(stream) for stream in (1, 2)]
+    try:
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        yield
+    finally:
+        for stream, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nowhere)
+
+
+with _silence():
+    for _name in _MODULES:
+        with contextlib.suppress(ImportError, OSError, RuntimeError):
+            importlib.import_module(_name)

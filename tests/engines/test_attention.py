@@ -1,0 +1,88 @@
+"""Attention of grouped queries without copies of keys and values: the numbers of the plain way, and its answers."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import engine_models as tiny
+import pytest
+from lazily import lazy
+
+from harness.records import Settings
+
+torch = lazy("torch")
+attention = lazy("harness.engines.transformers.attention")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def inputs(dtype: str, group: int, tokens: int, keys: int, mask: str, seed: int = 0) -> tuple[Any, ...]:
+    """Query, keys and values of three rows with two key heads, and a mask of truth values or of numbers to add."""
+    draw = torch.Generator().manual_seed(seed)
+    kind = getattr(torch, dtype)
+    query = torch.randn(3, tokens, 2 * group, 32, generator=draw).transpose(1, 2).to(kind)
+    key, value = (torch.randn(3, 2, keys, 32, generator=draw).to(kind) for _ in range(2))
+    visible = torch.rand(3, 1, tokens, keys, generator=draw) < 0.6
+    visible[..., 0] = True
+    added = torch.zeros(visible.shape, dtype=kind).masked_fill(~visible, torch.finfo(kind).min)
+    return query, key, value, visible if mask == "truth values" else added
+
+
+@pytest.mark.parametrize("mask", ["truth values", "numbers"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("group", "tokens", "keys"), [(2, 1, 33), (3, 8, 700), (4, 5, 96), (8, 64, 130), (3, 65, 96)])
+def test_the_numbers_are_those_of_repeated_keys_and_values(group, tokens, keys, dtype, mask):
+    """For one query token and several, in both dtypes and with both kinds of masks: equal but for a last rounding."""
+    query, key, value, seen = inputs(dtype, group, tokens, keys, mask)
+    module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
+    found, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    wide = [one.repeat_interleave(group, dim=1) for one in (key, value)]
+    plain = torch.nn.functional.scaled_dot_product_attention(query, *wide, attn_mask=seen, scale=0.2).transpose(1, 2)
+    assert float((found - plain).abs().max()) <= 8 * torch.finfo(found.dtype).eps
+    if tokens in (8, 64):  # products of these heights are cut into the same blocks
+        assert torch.equal(found, plain)
+    if tokens == 1:
+        theirs, _ = attention.sdpa_attention_forward(module, query, key, value, seen, scaling=0.2)
+        assert torch.equal(found, theirs)
+
+
+@pytest.mark.parametrize("tokens", [8, 64])
+def test_keys_and_values_are_read_once_a_group(tokens, monkeypatch):
+    """The product sees the key heads that the cache holds, and as many query rows as the group has heads."""
+    shapes = []
+    product = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda query, key, *rest, **more: shapes.append((query.shape, key.shape)) or product(query, key, *rest, **more),
+    )
+    query, key, value, seen = inputs("float32", 4, tokens, 90, "truth values")
+    attention.grouped_sdpa(SimpleNamespace(num_key_value_groups=4), query, key, value, seen)
+    assert shapes == [((3, 2, 4 * tokens, 32), (3, 2, 90, 32))]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+def test_a_model_answers_as_without_it(family, dtype, monkeypatch):
+    """Texts token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
+    monkeypatch.setattr("harness.engines.transformers.sessions.TEXT_AT_LEAST", 64)
+    items = tiny.text_items()
+    items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 14 + f"{n}?", max_tokens=5) for n in range(4)]
+    model = copy.deepcopy(tiny.model(family, dtype=dtype))
+    used = []
+    grouped = attention.grouped_sdpa
+    monkeypatch.setitem(
+        attention.AttentionInterface._global_mapping,
+        attention.NAME,
+        lambda *args, **more: used.append(args[1].shape[2]) or grouped(*args, **more),
+    )
+    found = list(tiny.engine(model).answer(items, Settings()))
+    assert {1, 4} <= set(used)
+    assert model.config._attn_implementation == "sdpa"
+    used.clear()
+    monkeypatch.setattr("harness.engines.transformers.model.grouped_sdpa_in_use", lambda *_: contextlib.nullcontext())
+    assert list(tiny.engine(model).answer(items, Settings())) == found
+    assert used == []
