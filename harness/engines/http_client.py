@@ -195,5 +195,5 @@ def _remedy(status: int) -> str:
     if status in {401, 403}:
         return "Look at the key: api_key_env names the variable that holds it"
     if status in {404, 405}:
-        return "Look at engine.url (it often ends in /v1), and at engine.model"
+        return "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions"
     return "Give the address that it redirects to as engine.url"

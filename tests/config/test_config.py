@@ -278,3 +278,12 @@ def test_an_engine_takes_only_what_it_can_use() -> None:
     assert "applies bnb-nf4 in its own engine only" in engine_problem("vllm")
     chat = engine_problem({**ADDRESS, "api": "chat"})
     assert "sampling.chat_template: baseline.engine.api: chat sends each prompt as a message" in chat
+
+
+def test_the_configs_in_the_docs_of_engines_are_valid(repository: Path) -> None:
+    """What docs/engines.md shows can be copied."""
+    blocks = (repository / "docs" / "engines.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
+    whole = [yaml.safe_load(block.partition("```")[0]) for block in blocks]
+    configs = [parse(data) for data in whole if "baseline" in data]
+    assert [one.candidates[-1].engine.name for one in configs] == ["vllm", "openai"]
+    assert configs[0].candidates[0].engine.args == {"max_model_len": 8192}

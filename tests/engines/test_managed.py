@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 import re
 import signal
@@ -10,14 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+import engine_models as tiny
 import pytest
 from paths import ROOT
 from stub_server import Answers, settings_file
 
 from harness.config.engines import EngineSpec
+from harness.config.schema import Variant
 from harness.engines import guard
 from harness.engines.managed import command_of, hardware, package_version, started_server
-from harness.errors import BackendMissing, ModelError
+from harness.engines.registry import ENGINES, Order
+from harness.errors import BackendMissing, ModelError, NotComparable
+from harness.records import Generation, Settings
 
 STUB = [sys.executable, str(ROOT / "tests" / "stub_server.py"), "model"]
 
@@ -151,3 +157,33 @@ def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
         guarded.stdin.close()
         guarded.wait(10)
     assert wait_until_gone([int(one) for one in said[1:]]) == []
+
+
+def serving_python() -> str | None:
+    """An interpreter that can run `transformers serve`: this one, or the one in QUANTCLIFF_SERVE_PYTHON."""
+    found = all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "openai"))
+    return sys.executable if found else os.environ.get("QUANTCLIFF_SERVE_PYTHON")
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.skipif(serving_python() is None, reason="needs fastapi, uvicorn and openai, or QUANTCLIFF_SERVE_PYTHON")
+def test_a_real_server_gives_the_answers_of_the_own_engine(tmp_path: Path) -> None:
+    """`transformers serve` on a tiny model in float32: the same texts, prompts counted alike, choices refused."""
+    items, settings = [item for item in tiny.text_items() if not item.stop][:6], Settings()
+    folder = tmp_path / "model"
+    tiny.model("llama").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    variant = Variant(name="v", model=str(folder), engine={"name": "transformers-serve", "python": serving_python()})
+    order = Order(variant, str(folder), str(folder), "float32", "cpu", 4, choices=False, log=tmp_path / "log")
+    with ENGINES["transformers-serve"](order) as served:
+        theirs = [one.text for one in served.answer(items, settings) if isinstance(one, Generation)]
+        proof = served.proof().served or {}
+    mine = {one.item_id: one.text for one in tiny.engine().answer(items, settings) if isinstance(one, Generation)}
+    assert theirs == [mine[item.id] for item in items]
+    assert (proof["kind"], proof["prompts"], proof["prompt_offset"]) == ("proven", "text", 0)
+    with (
+        pytest.raises(NotComparable, match="cannot weigh choices"),
+        ENGINES["transformers-serve"](dataclasses.replace(order, choices=True)),
+    ):
+        pass

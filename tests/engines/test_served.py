@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import json
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import engine_models as tiny
 import pytest
 from stub_server import Answers, Stub, served, weight
 
-from harness.engines.http_client import Client
+from harness.engines.http_client import Client, _retry_after
 from harness.engines.served import ServedEngine, Spoken, Target
 from harness.engines.server_probe import PROBE
 from harness.errors import Incomplete, ModelError, NotComparable
@@ -179,6 +180,18 @@ def test_busy_servers_and_reset_connections_are_asked_again(tmp_path: Path) -> N
     assert {one["tries"] for one in lines} == {3}
     assert {one["fingerprint"] for one in lines} == {"stub-1"}
     assert not any("text" in one for one in lines)
+
+
+def test_the_time_to_wait_is_a_number_or_a_date() -> None:
+    """Whatever else a server says there is no time; one that asks for more than the bound is given up at once."""
+    soon = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert _retry_after({"retry-after": "1.5"}) == 1.5
+    assert 25 < _retry_after({"retry-after": soon}) <= 30
+    assert [_retry_after({"retry-after": one}) for one in ("", "later", "-3")] == [0, 0, 0]
+    started = time.monotonic()
+    with pytest.raises(Incomplete, match=r"in 1 try and 0 s \(HTTP 429"):
+        asked(texts(1), "busy", retry_seconds=0.01)
+    assert time.monotonic() - started < 2
 
 
 def test_null_content_is_an_empty_answer_that_is_recorded_as_null(tmp_path: Path) -> None:
