@@ -90,6 +90,8 @@ class Item:
     """The continuations to weigh, leading white space included; empty for free text."""
     target: str = ""
     """The right answer as a person would read it."""
+    gold: int | None = None
+    """Index of the right choice; None for free text, and if no choice or more than one is right."""
     max_tokens: int = 0
     """The longest answer, in tokens; 0 for choices."""
     stop: tuple[str, ...] = ()
@@ -114,7 +116,8 @@ class Item:
         if self.asked:
             return self.asked
         whole = to_json(self)
-        del whole["asked"]
+        for name in ("asked", "gold"):  # gold follows from `doc`, and older runs did not record it
+            del whole[name]
         return digest(whole)
 
 
@@ -213,6 +216,8 @@ class Scored:
     """Tokens of a free-text answer, also where its text is not kept; None where there is none or nobody counted."""
     choice_probability: float | None = None
     """Of choices: the probability of the right one among them; else None."""
+    metric: str = ""
+    """The name of the metric that is the score, a key of `metrics`; empty if the item went unanswered."""
 
 
 @dataclass(frozen=True, slots=True)

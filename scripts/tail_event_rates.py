@@ -21,7 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.stats import clopper_pearson
+from harness.stats.events import event_rate
 from harness.suite.tail.language import wrong_language, wrong_script
 from harness.suite.tail.refusals import refusal
 from harness.suite.tail.text import empty, repetition
@@ -131,7 +131,7 @@ def share(signs: list[bool]) -> str:
     """Write a share with its upper limit: ``3/204 (up to 3.8 %)``."""
     if not signs:
         return ""
-    high = clopper_pearson(sum(signs), len(signs), 0.95, "upper").high
+    high = event_rate(signs, alpha=0.05).high
     return f"{sum(signs)}/{len(signs)} (≤ {100 * high:.1f} %)"
 
 

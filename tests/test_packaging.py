@@ -261,7 +261,7 @@ def finished(installed, tiny_llama, tmp_path_factory) -> Path:
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     done = outside(installed, "run", "tiny.yaml", "--output", "out", cwd=folder, PYTHONPATH=str(SITE))
-    assert done.returncode == 3, done.stderr  # what is only informative decides nothing
+    assert done.returncode == 3, done.stderr  # what is only advisory decides nothing
     return folder / "out" / "tiny"
 
 

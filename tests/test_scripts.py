@@ -395,7 +395,7 @@ def test_a_bundle_runs_on_a_node_without_a_network(bundle, tmp_path):
     """One command verifies, unpacks, installs and runs; the exit code is the run's and the results are there."""
     assert len(list(bundle.glob("bundle.tar.*"))) > 1
     done = on_node(bundle, into=tmp_path / "node")
-    assert done.returncode == 3, done.stderr  # four informative items decide nothing
+    assert done.returncode == 3, done.stderr  # four advisory items decide nothing
     judged = json.loads((tmp_path / "node" / "results" / "tiny" / "comparisons.json").read_text())
     assert [one["name"] for one in judged["candidates"]] == ["nf4"]
     assert judged["exit_code"] == 3

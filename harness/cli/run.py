@@ -181,8 +181,8 @@ def slices(  # noqa: PLR0917
 ) -> int:
     """List the slices, with a real item of each; with --check, find those in which a config could see no damage.
 
-    The answers of --check are kept where `quantcliff run` goes on from them. Its exit code is 3 where a gating stratum
-    is at the floor, at a ceiling without margin, or has too few informative items.
+    The answers of --check are kept, and `quantcliff run` continues from them. Its exit code is 3 if a gating stratum is
+    not above chance, is at a ceiling without margin, or has too few items that the baseline gets right.
     """
     from harness.report.slices import print_slices, slices_json
 

@@ -8,6 +8,8 @@ names can all be had from here. It does not know whether a method works on this 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from harness.config.engines import EngineSpec, inherited_engine
 from harness.config.schema import (
     CHECKPOINT_METHODS,
     METHODS,
+    RENAMED,
     RESERVED,
     RESERVED_SLICES,
     Execution,
@@ -52,8 +55,34 @@ __all__ = [
 
 
 def load(path: Path) -> Experiment:
-    """Read and validate a config file. Raises ConfigError with every problem."""
-    return parse(_mapping_in(path), str(path))
+    """Read and validate a config file, with a notice for each renamed key. Raises ConfigError with every problem."""
+    data, notices = _with_new_names(_mapping_in(path))
+    _show(notices, path)
+    return parse(data, str(path))
+
+
+def _show(notices: list[str], path: Path) -> None:
+    sys.stderr.writelines(f"{path}: {notice}\n" for notice in notices)
+
+
+def _with_new_names(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a config with every renamed key under its new name, and a notice for each."""
+    found, notices = dict(data), list[str]()
+
+    def renewed(section: object, place: str, names: Mapping[str, str]) -> object:
+        if not isinstance(section, dict):
+            return section
+        old = [key for key in section if key in names and names[key] not in section]
+        notices.extend(f"{place}.{key} is now called {names[key]}; the old name is still read" for key in old)
+        return {names[key] if key in old else key: value for key, value in section.items()}
+
+    for name, names in RENAMED.items():
+        section = found.get(name)
+        if isinstance(section, list):
+            found[name] = [renewed(one, f"{name}[{at}]", names) for at, one in enumerate(section)]
+        elif section is not None:
+            found[name] = renewed(section, name, names)
+    return found, notices
 
 
 def _mapping_in(path: Path) -> dict[str, Any]:
@@ -83,7 +112,7 @@ def _mapping_in(path: Path) -> dict[str, Any]:
 
 def parse(data: dict[str, Any], source: str = "config") -> Experiment:
     """Validate a config given as plain data. Raises ConfigError with every problem."""
-    inherited = _inherit(data)
+    inherited = _inherit(_with_new_names(data)[0])
     try:
         experiment = Experiment.model_validate(inherited)
     except ValidationError as error:
@@ -314,6 +343,9 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     """Read a policy file: a mapping of `Policy` keys, or one that holds them under ``policy``. Raises ConfigError."""
     data = _mapping_in(path)
     section = data.get("policy", data)
+    renamed, notices = _with_new_names({"policy": section})
+    _show(notices, path)
+    section = renamed["policy"]
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
     try:

@@ -71,6 +71,9 @@ RESERVED_SLICES = frozenset({"all", "all, by traffic"})
 MOST_ITEMS = 1_000_000
 """At most so many items, strata or combinations of levels in a slice: more is a slip of the pen."""
 
+RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "chance_alpha"}}
+"""Section to old key to new key: old keys are read, with a notice."""
+
 NAMED = 12
 """At most so many known names in a suggestion."""
 
@@ -229,12 +232,12 @@ class SliceSpec(_Strict):
     """Largest tolerated drop; `policy.margin` unless said."""
     gating: bool = True
     """Whether its strata decide the gate."""
-    informative: tuple[str, ...] = ()
+    advisory: tuple[str, ...] = ()
     """Strata (glob patterns over their names) that are shown but do not decide."""
     public_range: Annotated[tuple[float, float], BeforeValidator(_range)] | None = None
     """Lowest and highest mean score that others report for the baseline; one below it is called out, not passed."""
     tail_events: TailTolerances | None = None
-    """Tolerances that replace the policy's here; they gate, also where the slice's scores are informative."""
+    """Tolerances that replace the policy's here; they gate, also if the slice's scores do not."""
     data_dir: str | None = None
     """Local files to read instead of the hub."""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -263,8 +266,8 @@ class Policy(_Strict):
     """Refuse at plan time a gating stratum that is too small to ever pass."""
     effective_score: Annotated[float, Field(gt=0, le=1)] | None = None
     """Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said."""
-    floor_alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
-    """Level of the test that the baseline is above chance."""
+    chance_alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
 

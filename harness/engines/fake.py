@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.engines.protocol import Usage
 from harness.errors import NonFinite, UsageError
@@ -127,7 +126,7 @@ class FakeEngine:
         self._prompt_tokens += words
         right = self.right(item, sample)
         if item.kind == "choice":
-            return _choices(item, _right_choice(item), right=right, words=words)
+            return _choices(item, right=right, words=words)
         text = item.target if right else self._wrong_text(item)
         ids = tuple(_word_id(word) for word in text.split())
         self._output_tokens += len(ids)
@@ -157,22 +156,11 @@ def _word_id(word: str) -> int:
     return int.from_bytes(hashlib.sha256(word.encode()).digest()[:2], "big")
 
 
-def _right_choice(item: Item) -> int:
-    """Find the choice that is the item's target, by its text or else by a number in the document."""
-    stripped = [choice.strip() for choice in item.choices]
-    if item.target.strip() in stripped:
-        return stripped.index(item.target.strip())
-    document: Mapping[str, Any] = item.doc
-    for name in ("gold", "label", "answer"):
-        number = document.get(name)
-        if isinstance(number, int) and 0 <= number < len(stripped):
-            return number
-    raise UsageError(f"{item.id}: its target {item.target!r} is none of its choices, so no answer can be right")
-
-
-def _choices(item: Item, gold: int, *, right: bool, words: int) -> ChoiceLogprobs:
-    """Give log-probabilities that favour the right choice, or the one after it."""
-    best = gold if right else (gold + 1) % len(item.choices)
+def _choices(item: Item, *, right: bool, words: int) -> ChoiceLogprobs:
+    """Return log-probabilities that favour the right choice, or the one after it."""
+    if item.gold is None:
+        raise UsageError(f"{item.id}: none of its choices is the right one, so it cannot be rehearsed")
+    best = item.gold if right else (item.gold + 1) % len(item.choices)
     return ChoiceLogprobs(
         item_id=item.id,
         logprobs=tuple(-1.0 if index == best else -2.0 - index / 8 for index in range(len(item.choices))),

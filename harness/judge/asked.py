@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.stats.chance_level import floor_p
+from harness.stats.chance_level import above_chance_p
 from harness.suite.toolkit.seeded import order
 
 __all__ = ["Place", "blind_strata", "control_items"]
@@ -64,7 +64,7 @@ def blind_strata(items: Sequence[Item], scores: Mapping[str, float], rules: Rule
         own = np.array([scores[item.id] for item in answered])
         clusters = np.unique([item.cluster for item in answered], return_inverse=True)[1].astype(np.int32)
         chance = float(np.mean([item.chance for item in members]))
-        p = floor_p(own, clusters, chance + rules.margin(*place))
-        if p is not None and p >= rules.policy.floor_alpha:
+        p = above_chance_p(own, clusters, chance + rules.margin(*place))
+        if p is not None and p >= rules.policy.chance_alpha:
             found.add(place)
     return frozenset(found)

@@ -1,16 +1,16 @@
-"""The probability of the right choice: a second, more sensitive quantity beside the score of choices.
+"""Answers to choices: which choice is preferred, and the probability of the right one.
 
-A score says which choice is the most likely; this says how likely the right one is, the softmax over the choices of
-their summed log-probabilities. It moves long before the most likely choice changes, so it sees damage in strata where
-no score has flipped yet. It is information: another quantity than the score, with no margin, and never part of a
-verdict. It does not know who answered, nor whether a score is length-normalised.
+Tasks weigh choices by their summed log-probability (lm_eval's ``acc``), by that per character (``acc_norm``) or per
+byte (``acc_bytes``); the three may prefer different ones. The probability of the right choice is the softmax over the
+summed log-probabilities, whatever the metric. It moves long before the preferred choice changes, so it sees damage in
+strata in which no score has flipped yet. It is information only: it has no margin and is never part of a verdict.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,22 +19,35 @@ from harness import stats
 from harness.judge.verdicts import ChoiceProbability, Judgement
 from harness.records import ChoiceLogprobs, Item, Response
 
-__all__ = ["Places", "compared", "of_answer", "shown"]
+__all__ = ["Places", "compared", "of_answer", "preferred_choice", "shown"]
 
 Places = Mapping[tuple[str, str], ChoiceProbability]
 """Slice and stratum to the comparison."""
 
 
 def of_answer(item: Item, response: Response) -> float | None:
-    """Give the probability of the right choice, in [0, 1]; None where there are no choices or none is the target."""
-    if not isinstance(response, ChoiceLogprobs):
-        return None
-    right = [at for at, choice in enumerate(item.choices) if choice.strip() == item.target.strip()]
-    if len(right) != 1:
+    """Return the probability of the right choice, in [0, 1]; None for free text or if no single choice is right."""
+    if not isinstance(response, ChoiceLogprobs) or item.gold is None:
         return None
     top = max(response.logprobs)
     weights = [math.exp(one - top) for one in response.logprobs]
-    return weights[right[0]] / math.fsum(weights)
+    return weights[item.gold] / math.fsum(weights)
+
+
+_SIZES: dict[str, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
+
+
+def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
+    """Return the index of the choice that a metric prefers, the first of equals, as lm_eval does.
+
+    Choices whose texts are not stored are compared by their sums.
+    """
+    texts = [choice.strip() for choice in item.choices]
+    size = _SIZES.get(metric.partition(",")[0])
+    if size is None or len(texts) != len(response.logprobs) or not all(texts):
+        size, texts = (lambda _: 1), ["-"] * len(response.logprobs)
+    worth = [logprob / size(text) for logprob, text in zip(response.logprobs, texts, strict=True)]
+    return max(range(len(worth)), key=worth.__getitem__)
 
 
 def compared(

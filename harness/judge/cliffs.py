@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from harness import stats
 from harness.judge.outcomes import Labels
 from harness.judge.verdicts import Cliff
-from harness.stats.chance_level import floor_p
+from harness.stats.chance_level import above_chance_p
 
 __all__ = ["Axis", "Rows", "cliffs", "ordered_axes"]
 
@@ -102,7 +102,7 @@ def cliffs(
     splitting: Sequence[str],
     *,
     alpha: float,
-    floor_alpha: float,
+    chance_alpha: float,
     score: float | None = None,
 ) -> tuple[Cliff, ...]:
     """Find the cliff along every ordered axis: pooled, then at each combination of the other axes that split the slice.
@@ -114,7 +114,7 @@ def cliffs(
     for axis in ordered_axes(levels):
         held = [name for name in splitting if name != axis.name and name in levels]
         for group, members in _groups(held, levels, axis.at >= 0):
-            found.append(_cliff(slice_name, axis, group, members, rows, (alpha, floor_alpha), score))
+            found.append(_cliff(slice_name, axis, group, members, rows, (alpha, chance_alpha), score))
     return tuple(one for one in found if one is not None)
 
 
@@ -193,18 +193,18 @@ class _Level:
     """Whether the estimated drop is larger than the margin."""
 
 
-def _level(rows: Rows, taken: NDArray[np.int64], alpha: float, floor_alpha: float) -> _Level:
+def _level(rows: Rows, taken: NDArray[np.int64], alpha: float, chance_alpha: float) -> _Level:
     """Judge one level by the widest margin among its items."""
     before, after = rows.before[taken], rows.after[taken]
     cluster = None if rows.cluster is None else rows.cluster[taken]
     margin = float(rows.margin[taken].max())
     result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
-    above = floor_p(before, cluster, float(rows.chance[taken].mean()) + margin)
+    above = above_chance_p(before, cluster, float(rows.chance[taken].mean()) + margin)
     return _Level(
         before=float(before.mean()),
         after=float(after.mean()),
         p_fail=result.p_fail,
-        passes=result.p_pass <= alpha and result.low > -margin and above is not None and above <= floor_alpha,
+        passes=result.p_pass <= alpha and result.low > -margin and above is not None and above <= chance_alpha,
         beyond=result.delta < -margin,
     )
 

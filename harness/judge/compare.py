@@ -23,7 +23,7 @@ from harness.judge.outcomes import Labels, Outcomes, natural_key
 from harness.judge.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Cliff
-from harness.stats import chance_level as floor
+from harness.stats.chance_level import above_chance_p
 from harness.stats.sequential import nominal_alpha
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
@@ -85,7 +85,7 @@ def undecided_strata(
     """Give the strata of a candidate that need more items after a look: what `harness.judge.gate` would not yet decide.
 
     Items of later looks are left out; planned strata that have no items yet need theirs. Once every gating stratum is
-    decided, informative ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
+    decided, advisory ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
     says why.
     """
     frame = _frame(baseline, rules)
@@ -337,7 +337,7 @@ def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, 
             levels,
             splitting,
             alpha=rules.policy.alpha,
-            floor_alpha=rules.policy.floor_alpha,
+            chance_alpha=rules.policy.chance_alpha,
             score=rules.policy.effective_score,
         )
     return tuple(found)
@@ -354,7 +354,7 @@ def _looks(
         if not taken.any():
             continue
         fractions = tuple(shares.values())[: at + 1]
-        level, floor_level = (nominal_alpha(fractions, one) for one in (policy.alpha, policy.floor_alpha))
+        level, above_chance_level = (nominal_alpha(fractions, one) for one in (policy.alpha, policy.chance_alpha))
         before, after = rows.before[taken], rows.after[taken]
         cluster = None if rows.cluster is None else rows.cluster[taken]
         found.append(
@@ -362,11 +362,11 @@ def _looks(
                 number=number,
                 fractions=fractions,
                 level=level,
-                floor_level=floor_level,
+                above_chance_level=above_chance_level,
                 result=stats.paired_test(after - before, cluster, margin=margin, alpha=max(level, _LEAST_LEVEL)),
                 baseline_mean=float(before.mean()),
                 candidate_mean=float(after.mean()),
-                floor_p=floor.floor_p(before, cluster, chance + margin),
+                above_chance_p=above_chance_p(before, cluster, chance + margin),
             )
         )
     return tuple(found)

@@ -24,7 +24,7 @@ class Look:
     """Shares of the planned items at the looks so far, its own last; 1 at the last look of all."""
     level: float
     """p-value to stay below at this look: alpha where there is one look, 0 where nothing may be spent yet."""
-    floor_level: float
+    above_chance_level: float
     """The same for the test of the baseline against guessing."""
     result: PairedResult
     """Limits (at `level`) and p-values."""
@@ -32,7 +32,7 @@ class Look:
     """Mean score of the baseline."""
     candidate_mean: float
     """Mean score of the candidate."""
-    floor_p: float | None
+    above_chance_p: float | None
     """p-value of 'the baseline is at most the margin above guessing'; None where one source alone cannot say."""
 
 

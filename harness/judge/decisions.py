@@ -27,7 +27,7 @@ class Decision:
     look: Look | None
     """The numbers that it rests on; None where there are none."""
     p_adjusted: float | None
-    """p_fail after Holm over the gating strata (and Bonferroni over families); None in an informative stratum."""
+    """p_fail after Holm over the gating strata (and Bonferroni over families); None in an advisory stratum."""
     reason: str = ""
     """A sentence where the verdict needs one."""
     items_to_decide: int | None = None
@@ -126,7 +126,7 @@ def _passes(look: Look, margin: float, missing: float) -> bool:
     is at least (1 - m) times that of the others, less m.
     """
     shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -margin
-    return shown and look.floor_p is not None and look.floor_p < look.floor_level
+    return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
 def _no_signal(one: StratumNumbers, baseline_mean: float) -> str:
@@ -149,9 +149,9 @@ def _unjudged(one: StratumNumbers) -> Decision:
 
 def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
     """Say why a stratum neither passed nor failed, and what would decide it."""
-    if look.floor_p is not None and not look.floor_p < look.floor_level:
+    if look.above_chance_p is not None and not look.above_chance_p < look.above_chance_level:
         return Decision("no_signal", look, None, _no_signal(one, look.baseline_mean))
-    if look.floor_p is None:
+    if look.above_chance_p is None:
         return Decision("inconclusive", look, None, "all its items share one source: more sources are needed")
     if _passes(look, one.margin, 0.0):
         reason = f"it passes only if the {one.one_sided} items with an answer on one side only were not lost"

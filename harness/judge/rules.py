@@ -29,7 +29,7 @@ class SliceRules:
     """Its own margin; None for the policy's."""
     gating: bool = True
     """Whether its strata decide."""
-    informative: tuple[str, ...] = ()
+    advisory: tuple[str, ...] = ()
     """Globs over stratum names that do not decide."""
     public_range: tuple[float, float] | None = None
     """Lowest and highest mean score that others report for the baseline on this task; None where not given."""
@@ -42,11 +42,11 @@ class Rules:
     """The whole of what a judgement demands. Margins are proportions: 0.02 is two points."""
 
     policy: Policy = field(default_factory=Policy)
-    """alpha, margins, the floor's level, and what inconclusive does."""
+    """alpha, margins, the level of the test against chance, and what inconclusive does."""
     slices: Mapping[str, SliceRules] = field(default_factory=dict)
     """By label, in the order in which a report shows them."""
-    informative: tuple[str, ...] = ()
-    """Globs over ``slice/stratum`` that do not decide, beside what the slices say."""
+    advisory: tuple[str, ...] = ()
+    """Globs over ``slice/stratum`` that do not decide, in addition to those of the slices."""
     looks: int = 1
     """Interim looks planned; 1 where all items are looked at once."""
     plan: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Rules:
             spec.key: SliceRules(
                 margin=spec.margin,
                 gating=spec.gating,
-                informative=spec.informative,
+                advisory=spec.advisory,
                 public_range=spec.public_range,
                 tail_events=spec.tail_events,
             )
@@ -73,7 +73,7 @@ class Rules:
         margin: float = 0.02,
         alpha: float = 0.05,
         margins: Mapping[str, float] | None = None,
-        informative: tuple[str, ...] = (),
+        advisory: tuple[str, ...] = (),
         inconclusive: str = "hold",
     ) -> Rules:
         """Take the rules that a command line states. Raises UsageError with every flag that cannot be."""
@@ -83,7 +83,7 @@ class Rules:
             "margins": dict(margins or {}),
             "inconclusive": inconclusive,
         }
-        return Rules(_policy(given), informative=informative)
+        return Rules(_policy(given), advisory=advisory)
 
     def under(self, policy: Policy) -> Rules:
         """Give the same slices and looks under another policy."""
@@ -105,22 +105,22 @@ class Rules:
     def gating(self, slice_name: str, stratum: str) -> bool:
         """Whether a stratum decides."""
         own = self.slices.get(slice_name, SliceRules())
-        return own.gating and not self._shown(slice_name, stratum)
+        return own.gating and not self._advisory(slice_name, stratum)
 
-    def _shown(self, slice_name: str, stratum: str) -> bool:
-        """Whether a stratum was declared informative by its own name."""
+    def _advisory(self, slice_name: str, stratum: str) -> bool:
+        """Return whether a stratum was declared advisory by name."""
         own = self.slices.get(slice_name, SliceRules())
         place = f"{slice_name}/{stratum}"
-        by_slice = any(fnmatchcase(stratum, glob) for glob in own.informative)
-        return by_slice or any(fnmatchcase(place, glob) for glob in self.informative)
+        by_slice = any(fnmatchcase(stratum, glob) for glob in own.advisory)
+        return by_slice or any(fnmatchcase(place, glob) for glob in self.advisory)
 
     def tolerances(self, slice_name: str, stratum: str) -> Mapping[str, float]:
         """The tolerances of tail events in a stratum, by kind, ``*`` for every other kind; empty where none gates.
 
-        A slice's own replace the policy's and gate whatever its `gating` says; strata declared informative never gate.
+        A slice's own replace the policy's and gate whatever its `gating` says; advisory strata never gate.
         """
         own = self.slices.get(slice_name, SliceRules())
-        if self._shown(slice_name, stratum) or (own.tail_events is None and not own.gating):
+        if self._advisory(slice_name, stratum) or (own.tail_events is None and not own.gating):
             return {}
         return self.policy.tail_events if own.tail_events is None else own.tail_events
 
@@ -146,7 +146,7 @@ class Rules:
     def unused(self, places: Iterable[tuple[str, str]]) -> list[str]:
         """Globs that fit no stratum at all: a margin that nobody is held to is a mistake worth naming."""
         names = [f"{slice_name}/{stratum}" for slice_name, stratum in places]
-        globs = (*self.policy.margins, *self.informative)
+        globs = (*self.policy.margins, *self.advisory)
         return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
 
     def to_json(self) -> dict[str, Any]:
@@ -155,17 +155,22 @@ class Rules:
             name: {
                 "margin": one.margin,
                 "gating": one.gating,
-                "informative": list(one.informative),
+                "informative": list(one.advisory),
                 "tail_events": None if one.tail_events is None else dict(one.tail_events),
             }
             for name, one in self.slices.items()
         }
+        policy = self.policy.model_dump(mode="json")
         return {
-            **self.policy.model_dump(mode="json"),
+            **{_PUBLISHED.get(name, name): value for name, value in policy.items()},
             "looks": self.looks,
-            "informative": list(self.informative),
+            "informative": list(self.advisory),
             "slices": slices,
         }
+
+
+_PUBLISHED = {"chance_alpha": "floor_alpha"}
+"""Keys of the policy that comparisons.json calls by an older name."""
 
 
 def _policy(given: Mapping[str, Any]) -> Policy:

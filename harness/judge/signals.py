@@ -1,10 +1,9 @@
 """What a baseline's own answers say of a stratum: whether damage could be seen there at all.
 
-Three ways to be blind, each found from the baseline alone, before any candidate is asked; where nearly all answers are
-unusable, that is said instead. Floor: it does not score more
-than guessing plus the margin, so it has nothing to lose. Too few informative items: even if every right answer were
-lost, the loss would not be shown. Ceiling without margin: every choice is right and certain, so only gross damage
-would flip one. It knows scores and probabilities, not how they came about.
+There are three reasons for no signal, each found from the baseline alone, before any candidate is asked; if nearly all
+answers are unusable, that is reported instead. Chance level: it does not score more than guessing plus the margin, so
+it has nothing to lose. Too few items that the baseline gets right: even if all of them were lost, the loss would not be
+shown. Ceiling without margin: every choice is right and certain, so only gross damage would flip one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from harness import stats
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.stats.chance_level import floor_p
+from harness.stats.chance_level import above_chance_p
 
 __all__ = ["CERTAIN", "Signal", "signals"]
 
@@ -46,7 +45,7 @@ class Signal:
     chance: float
     """The score that guessing would give."""
     right: int
-    """Informative items: those with a score above 0, which a candidate can lose."""
+    """Items that the baseline gets right, with a score above 0, which a candidate can lose."""
     choice_probability: float | None
     """Mean probability of the right choice; None where there are no choices."""
     blind: tuple[str, ...]
@@ -122,15 +121,16 @@ def _findings(
         return ["nothing was answered"], []
     blind, notes = [], []
     policy = rules.policy
-    above = floor_p(own, sources.astype(np.int32), chance + margin)
-    if above is None or above >= policy.floor_alpha:
+    above = above_chance_p(own, sources.astype(np.int32), chance + margin)
+    if above is None or above >= policy.chance_alpha:
         blind.append(
-            f"floor: {own.mean():.1%} is not shown to be above guessing ({chance:.1%}) plus the margin ({margin:.1%})"
+            f"chance level: {own.mean():.1%} is not shown to be above guessing ({chance:.1%}) plus the margin "
+            f"({margin:.1%})"
         )
     losing = stats.paired_test(-own, sources, margin=margin, alpha=policy.alpha)
     if losing.p_fail >= policy.alpha:
         right = int(np.count_nonzero(own > 0))
-        blind.append(f"too few informative items: losing all {right} right answers would not show a fail")
+        blind.append(f"too few items that the baseline gets right: losing all {right} would not show a fail")
     if not stats.can_ever_pass(own.size, margin, policy.alpha, clusters=sources):
         notes.append("too few items: it cannot pass even if no answer changes")
     if own.min() == 1.0 and weighed.size == own.size and weighed.min() >= CERTAIN:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from harness.judge.picks import metric_behind, pick
+from harness.judge.choice_probability import preferred_choice
 from harness.judge.tail_counts import cells, showing
-from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Response, Scored
+from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
 from harness.report.evidence import FlipPair, TailEvent
 
 __all__ = ["events", "flips"]
@@ -27,8 +27,7 @@ def flips(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable
     both = [(item, base[item.id], side[item.id]) for item in items if item.id in base and item.id in side]
     flipped = [pair for pair in both if pair[1].score != pair[2].score]
     flipped.sort(key=lambda pair: (pair[2].score or 0.0) - (pair[1].score or 0.0))
-    metrics = _metrics((item, one) for item, *sides in both for one in sides)
-    return [_pair(name, *pair, metrics[pair[0].task]) for pair in flipped]
+    return [_pair(name, *pair) for pair in flipped]
 
 
 def events(
@@ -45,7 +44,7 @@ def events(
             if at < len(ids):
                 one, other = before[ids[at]][0], showing(after[ids[at]], kind)
                 if other is not None:
-                    yield TailEvent(name, kind, _pair(name, known[ids[at]], one, other, "acc"))
+                    yield TailEvent(name, kind, _pair(name, known[ids[at]], one, other))
 
 
 def _by_item(scored: Iterable[Scored]) -> Mapping[str, list[Scored]]:
@@ -59,15 +58,7 @@ def _flat(side: Mapping[str, list[Scored]]) -> list[Scored]:
     return [one for answers in side.values() for one in answers]
 
 
-def _metrics(answers: Iterable[tuple[Item, Scored]]) -> dict[str, str]:
-    """Give the metric behind the scores of each task."""
-    by_task: dict[str, list[Scored]] = defaultdict(list)
-    for item, one in answers:
-        by_task[item.task].append(one)
-    return {task: metric_behind(scored) for task, scored in by_task.items()}
-
-
-def _pair(name: str, item: Item, one: Scored, other: Scored, metric: str) -> FlipPair:
+def _pair(name: str, item: Item, one: Scored, other: Scored) -> FlipPair:
     return FlipPair(
         candidate=name,
         slice=item.slice,
@@ -75,8 +66,8 @@ def _pair(name: str, item: Item, one: Scored, other: Scored, metric: str) -> Fli
         item_id=item.id,
         prompt=item.prompt,
         target=item.target,
-        baseline_text=_text(item, one.response, metric),
-        candidate_text=_text(item, other.response, metric),
+        baseline_text=_text(item, one),
+        candidate_text=_text(item, other),
         baseline_score=one.score or 0.0,
         candidate_score=other.score or 0.0,
         language=item.language,
@@ -88,11 +79,12 @@ def _sole(one: Scored) -> bool:
     return one.score is not None and one.response.sample == 0
 
 
-def _text(item: Item, response: Response, metric: str) -> str:
-    """Give an answer as text: of choices, the one that counted."""
+def _text(item: Item, answer: Scored) -> str:
+    """Return an answer as text: of choices, the preferred one."""
+    response = answer.response
     if isinstance(response, Generation):
         return response.text
     if isinstance(response, ChoiceLogprobs):
-        best = pick(item, response, metric)
+        best = preferred_choice(item, response, answer.metric)
         return item.choices[best] or f"choice {best + 1}"
     return ""

@@ -127,9 +127,7 @@ def _verdict_legend(axes: Axes, rows: Sequence[StratumVerdict], columns: int) ->
             markersize=5,
         )
     if any(not one.gating for one in rows):
-        axes.plot(
-            [], [], marker="o", color=colour("muted"), markerfacecolor=colour("panel"), label="hollow: informative"
-        )
+        axes.plot([], [], marker="o", color=colour("muted"), markerfacecolor=colour("panel"), label="hollow: advisory")
     if seen:
         axes.legend(
             loc="lower center",

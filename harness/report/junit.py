@@ -3,7 +3,7 @@
 One test suite per candidate, one test case per gating stratum and per gated rate of tail events. `fail` is a failure.
 Everything else that does not pass (inconclusive, no signal, not judged) is an *error*: GitLab, Jenkins, Azure and
 GitHub's actions count a skipped case as fine, and an undecided stratum is not fine. A candidate that did not pass
-although none of its strata says so gets a case of its own, and so does the run. Informative strata are listed in the
+although none of its strata says so gets a case of its own, and so does the run. Advisory strata are listed in the
 suite's output: they decide nothing.
 """
 
@@ -56,7 +56,7 @@ def _suite(root: Element, judgement: Judgement, candidate: CandidateVerdict) -> 
         _error(_case(suite, "verdict", candidate.name), candidate.verdict, message)
     aside = [f"{words.place(one)}: {words.change(one)} {one.verdict}" for one in candidate.strata if not one.gating]
     if aside:
-        text = visible(clip("informative strata, not part of the verdict:\n" + "\n".join(aside), 20 * _LONGEST))
+        text = visible(clip("advisory strata, not part of the verdict:\n" + "\n".join(aside), 20 * _LONGEST))
         SubElement(suite, "system-out").text = text
 
 

@@ -140,7 +140,7 @@ def _sentences(page: _Page, judgement: Judgement) -> None:
             page.listed([f"- {_sentence(one)}" for one in sentences], _MOST_SENTENCES)
     if any(candidate.strata for candidate in judgement.candidates):
         measured = words.floor(judgement)
-        page.add(f"\n**A/A floor:** {_sentence(str(measured)) if measured else 'not measured.'}")
+        page.add(f"\n**A/A noise:** {_sentence(str(measured)) if measured else 'not measured.'}")
 
 
 def _rates(judgement: Judgement, *verdicts: Verdict) -> list[str]:
@@ -185,7 +185,7 @@ def _strata(page: _Page, judgement: Judgement, candidate: CandidateVerdict) -> N
         (
             _name(one.slice),
             _name(one.stratum),
-            f"{_verdict(one.verdict)}{'' if one.gating else ' (informative)'}",
+            f"{_verdict(one.verdict)}{'' if one.gating else ' (advisory)'}",
             str(one.n),
             words.score(one.baseline_mean),
             words.score(one.candidate_mean),

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.judge.picks import metric_behind, pick
+from harness.judge.choice_probability import preferred_choice
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Scored
 from harness.report import words
 from harness.report.diff import around_difference, first_difference, split_at_difference
@@ -35,7 +35,7 @@ _PROMPT_HEAD, _PROMPT_TAIL = 600, 600
 def side_by_side(item: Item, baseline: Scored, candidate: Scored, console: Console) -> None:
     """Print the item and both answers, which must be answers to `item`."""
     baseline_response, candidate_response = baseline.response, candidate.response
-    metric = metric_behind([baseline, candidate])
+    metric = (baseline.metric or candidate.metric).partition(",")[0]
     ascii_only = console.options.ascii_only
     console.print(_text(f"{item.id}  ({item.slice}, {item.stratum})", ascii_only, style="bold"))
     if item.asked and not item.prompt:
@@ -128,11 +128,11 @@ def _choices(item: Item, one: ChoiceLogprobs, other: ChoiceLogprobs, metric: str
     table.add_column("choice", overflow="fold")
     for heading in ("baseline", "candidate", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
-    best = [pick(item, response, metric) for response in (one, other)]
+    best = [preferred_choice(item, response, metric) for response in (one, other)]
     for index, (before, after) in enumerate(zip(one.logprobs, other.logprobs, strict=True)):
         choice = (item.choices[index] if index < len(item.choices) else "") or f"choice {index + 1}"
         label = _text(one_line(clip(choice, 300)), ascii_only)
-        if choice.strip() == item.target.strip() and item.target:
+        if index == item.gold:
             label.append("  (right)", style="bold")
         table.add_row(
             label,
@@ -142,6 +142,6 @@ def _choices(item: Item, one: ChoiceLogprobs, other: ChoiceLogprobs, metric: str
         )
     first, second = best
     preferred = "prefer the same choice" if first == second else "prefer different choices"
-    table.caption = f"> is preferred {_BY[metric]}: the two {preferred}"
+    table.caption = f"> is preferred {_BY.get(metric, _BY['acc'])}: the two {preferred}"
     table.caption_justify = "left"
     return table

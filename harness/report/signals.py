@@ -45,7 +45,7 @@ def print_signals(found: Sequence[Signal], console: Console, *, name: str, basel
             score(one.chance),
             probability,
             str(one.right),
-            Text(word if one.gating else f"{word}, informative", style="bold red" if one.blind else ""),
+            Text(word if one.gating else f"{word}, advisory", style="bold red" if one.blind else ""),
         )
     console.print(table)
     for one in found:

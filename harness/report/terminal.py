@@ -251,7 +251,7 @@ def _slice_title(pen: _Pen, label: str, cells: dict[str, _Found], axes: tuple[st
     told = " to ".join(words.points(one, sign=False) for one in dict.fromkeys((margins[0], margins[-1])))
     text = pen.name(label, "bold")
     about = f" by {', '.join(axes)}" if axes else ""
-    note = "" if any(one.gating for one in strata) else ", informative only"
+    note = "" if any(one.gating for one in strata) else ", advisory only"
     text.append_text(pen.name(f"{about}, margin {told}{note}", "dim"))
     return text
 
@@ -341,7 +341,7 @@ def _sentences(pen: _Pen, judgement: Judgement) -> None:
     failing = [pen.text(words.stratum_sentence(one, c.name, base)) for c, one in told("fail")]
     pen.section("Failing strata", failing)
     aside = [pen.text(words.stratum_sentence(one, c.name, base)) for c, one in told("fail", gating=False)]
-    pen.section("Below the margin, informative only", aside)
+    pen.section("Below the margin, advisory only", aside)
     undecided = [pen.text(words.undecided_sentence(one, c.name)) for c, one in told("inconclusive")]
     pen.section("Undecided", undecided)
     blind = {(one.slice, one.stratum): one for gating in (True, False) for _, one in told("no_signal", gating=gating)}
@@ -378,7 +378,7 @@ def _floor(pen: _Pen, judgement: Judgement) -> None:
         return
     measured = words.floor(judgement)
     sentence = "was not measured: a difference may be noise of batching." if measured is None else str(measured)
-    pen.section("A/A floor", [pen.text(sentence)])
+    pen.section("A/A noise", [pen.text(sentence)])
 
 
 def _costs(pen: _Pen, judgement: Judgement, evidence: Evidence) -> None:

@@ -32,7 +32,7 @@ class Share:
     silent: int
     """Strata in which no damage could be seen, because the baseline has no signal there."""
     strata: int
-    """All strata of the slice, informative ones too."""
+    """All strata of the slice, advisory ones too."""
     open: tuple[str, ...]
     """The strata that did not pass, by their levels, with the tail events that alone held them back."""
     by_events: bool

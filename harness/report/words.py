@@ -187,7 +187,7 @@ def place(stratum: StratumVerdict) -> str:
 
 
 def chosen(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool = True) -> list[StratumVerdict]:
-    """Give the gating (or the informative) strata with a verdict, the worst delta first, unknown deltas last."""
+    """Give the gating (or the advisory) strata with a verdict, the worst delta first, unknown deltas last."""
     strata = [one for one in candidate.strata if one.gating is gating and one.verdict == verdict]
     return sorted(strata, key=lambda one: math.inf if one.delta is None else one.delta)
 

@@ -10,12 +10,10 @@ from harness.records import Item, Response, Scored
 from harness.store.files import AnswerFiles
 from harness.store.privacy import Keeper
 from harness.store.units import Unit
-from harness.suite.scorer import Scorer
+from harness.suite.scorer import Score, Scorer
 from harness.suite.tail import examine
 
 __all__ = ["AnswerWriter"]
-
-_Found = tuple[float | None, dict[str, float]]
 
 
 class AnswerWriter:
@@ -26,7 +24,7 @@ class AnswerWriter:
 
     def __init__(self, files: AnswerFiles, scorer: Scorer, keeper: Keeper, digests: Mapping[str, str]) -> None:
         self._files, self._scorer, self._keeper, self._digests = files, scorer, keeper, digests
-        self._pending: list[tuple[Unit, Item, Response, Future[_Found]]] = []
+        self._pending: list[tuple[Unit, Item, Response, Future[Score]]] = []
 
     def take(self, unit: Unit, response: Response) -> None:
         """Score and write a response; if its code has to run first, that goes on next to the worker."""
@@ -42,15 +40,15 @@ class AnswerWriter:
             self._write(unit, item, response, future.result())
         self._pending.clear()
 
-    def _write(self, unit: Unit, item: Item, response: Response, found: _Found) -> None:
-        score, metrics = found
-        seen = examine(item, self._scorer.answered(item, response)[0], score, metrics)
+    def _write(self, unit: Unit, item: Item, response: Response, score: Score) -> None:
+        seen = examine(item, self._scorer.answered(item, response)[0], score.value, score.metrics)
         scored = Scored(
             item_id=item.id,
             item_digest=self._digests[item.id],
             unit=unit.index,
-            score=score,
-            metrics=metrics,
+            score=score.value,
+            metrics=score.metrics,
+            metric=score.metric,
             response=response,
             choice_probability=choice_probability.of_answer(item, response),
             signs=seen.signs,

@@ -5,16 +5,6 @@
 items.
 """
 
-from harness.stats.binary import (
-    PairedInterval,
-    ProportionInterval,
-    TestResult,
-    clopper_pearson,
-    mcnemar_exact,
-    mcnemar_midp,
-    tango_interval,
-    tango_test,
-)
 from harness.stats.many import benjamini_hochberg, holm, smallest_fail_p, tarone_can_reject
 from harness.stats.plan import items_for_pass, items_to_decide, pass_power, smallest_detectable_drop
 from harness.stats.stratum import PairedResult, can_ever_pass, paired_counts_test, paired_test, smallest_that_can_pass
@@ -22,25 +12,17 @@ from harness.stats.units import EffectiveCounts
 
 __all__ = [
     "EffectiveCounts",
-    "PairedInterval",
     "PairedResult",
-    "ProportionInterval",
-    "TestResult",
     "benjamini_hochberg",
     "can_ever_pass",
-    "clopper_pearson",
     "holm",
     "items_for_pass",
     "items_to_decide",
-    "mcnemar_exact",
-    "mcnemar_midp",
     "paired_counts_test",
     "paired_test",
     "pass_power",
     "smallest_detectable_drop",
     "smallest_fail_p",
     "smallest_that_can_pass",
-    "tango_interval",
-    "tango_test",
     "tarone_can_reject",
 ]

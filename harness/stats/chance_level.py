@@ -1,7 +1,7 @@
-"""Whether a baseline is above the floor: where it is not, no damage can be seen, and none may be ruled out.
+"""Whether a baseline scores above chance: if it does not, no damage can be seen, and none may be ruled out.
 
 The line is guessing plus the margin. A baseline at that line could fall to guessing, all its skill gone, without losing
-more than is tolerated; so a pass would mean nothing there. At a chance of 0 the line is the margin itself.
+more than is tolerated; so a pass would mean nothing. At a chance of 0 the line is the margin itself.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["floor_p"]
+__all__ = ["above_chance_p"]
 
 
-def floor_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | None, line: float) -> float | None:
-    """p-value of 'the mean score is at most `line`'.
+def above_chance_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | None, line: float) -> float | None:
+    """Return the p-value of 'the mean score is at most `line`'.
 
     scores: shape [items], in [0, 1]. clusters: shape [items], the source of each; None where every item is its own.
     line: a proportion. Right-or-wrong scores of independent items: exact binomial (where items differ in their chances

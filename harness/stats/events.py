@@ -16,6 +16,7 @@ from scipy import special
 
 from harness.errors import StatisticsError
 from harness.stats.binary import check_alpha
+from harness.stats.plan import first_number
 from harness.stats.units import effective_counts, make_units
 
 __all__ = ["EventRate", "event_rate", "items_to_decide_rate", "items_without_event"]
@@ -106,13 +107,4 @@ def items_to_decide_rate(found: EventRate, tolerance: float, alpha: float, stric
         below = found.rate < tolerance and _p_low(k, n, tolerance) < alpha
         return below or (found.rate > tolerance and _p_high(k, n, tolerance) < strictest)
 
-    step = 1
-    while not decides(found.n + step):
-        step *= 2
-        if step > _MOST:
-            return None
-    low = step // 2
-    while step - low > 1:
-        middle = (low + step) // 2
-        low, step = (low, middle) if decides(found.n + middle) else (middle, step)
-    return step
+    return first_number(lambda more: decides(found.n + more), most=_MOST)

@@ -131,12 +131,12 @@ def _items_to_decide(lost: float, gained: float, n: float, margin: float, alpha:
     return None if total is None else math.ceil(total - now - 1e-9)
 
 
-def first_number(holds: Callable[[int], bool], start: int = 1) -> int | None:
-    """The smallest whole number from `start` on at which `holds` turns true; it is taken to stay true."""
+def first_number(holds: Callable[[int], bool], start: int = 1, most: int = MOST_ITEMS) -> int | None:
+    """Return the smallest number from `start` on at which `holds` turns true, to stay true; None beyond `most`."""
     low, high = start - 1, max(start, 1)
     while not holds(high):
         low, high = high, high * 2
-        if low > MOST_ITEMS:
+        if low > most:
             return None
     while high - low > 1:
         middle = (low + high) // 2

@@ -3,9 +3,9 @@
 One side of the margin at a time: passing and failing each spend their own alpha. Boundaries are computed by recursive
 numerical integration for any spacing of looks. This module sees p-values and shares of the planned items, never items.
 
-How strata and looks meet. `sequential_p` turns a stratum's p-values, look by look, into one p-value that holds however
-early the stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and Turnbull 1984,
-Controlled Clinical Trials 5:33-45). It only falls from look to look, so Holm over the strata's sequential p-values may
+How strata and looks meet. The smallest `look_p` of a stratum's looks so far is one p-value that holds however early the
+stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and Turnbull 1984, Controlled
+Clinical Trials 5:33-45). It only falls from look to look, so Holm over the strata's sequential p-values may
 be applied at every look and keeps its family error over all of them (Ye, Li, Liu and Yao 2013, Statistics in Medicine
 32:1112-1124). Passing needs no correction over strata at any look: a candidate passes only when all of them have.
 """
@@ -23,7 +23,7 @@ from scipy import optimize, special
 
 from harness.errors import StatisticsError
 
-__all__ = ["Boundaries", "boundaries", "look_p", "look_sizes", "nominal_alpha", "sequential_p", "spent"]
+__all__ = ["Boundaries", "boundaries", "look_p", "look_sizes", "nominal_alpha", "spent"]
 
 Floats = NDArray[np.float64]
 
@@ -198,14 +198,3 @@ def _look_p(p_value: float, shares: tuple[float, ...]) -> float:
             return 1.0
         low, high = high, min(2.0 * high, _LARGEST_ALPHA)
     return float(optimize.brentq(short, low, high, xtol=1e-14, rtol=1e-9))
-
-
-def sequential_p(p_by_look: Sequence[float], fractions: Sequence[float]) -> float:
-    """The smallest alpha at which a boundary was crossed at one of the looks: a p-value that allows for the looking.
-
-    p_by_look: one-sided p-value of the items so far, at each look. fractions: as in `boundaries`, one per p-value.
-    Raises StatisticsError. See `look_p`.
-    """
-    if len(p_by_look) != len(fractions) or not p_by_look:
-        raise StatisticsError(f"p-values {list(p_by_look)} at looks {list(fractions)}: one in [0, 1] per look.")
-    return min(look_p(p, fractions[: number + 1]) for number, p in enumerate(p_by_look))

@@ -3,7 +3,7 @@
 `paired_test` picks the method by what the data are (right or wrong, graded, clustered) and returns limits and
 p-values that say the same thing: low > -margin exactly where p_pass < alpha, high < -margin exactly where
 p_fail < alpha. The methods' parts live in `binary` and `units`, many strata in `many`, planning in
-`plan`; their public names can all be had from here. It does not know slices, strata, looks or verdicts.
+`plan`; the package exports their public names. It does not know slices, strata, looks or verdicts.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
     check_counts(lost, gained, n)
     check_margin(margin)
     check_alpha(alpha)
+    worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
         n=n,
         clusters=n,
@@ -117,8 +118,8 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
         gained=gained,
         p_pass=score_p(lost, gained, n, -margin, "greater"),
         p_fail=score_p(lost, gained, n, -margin, "less"),
-        mid_p=mcnemar_midp(lost, gained, "less").p_value,
-        mid_p_better=mcnemar_midp(lost, gained, "greater").p_value,
+        mid_p=worse,
+        mid_p_better=better,
         design_effect=None,
         method="Tango score, corrected",
         margin=margin,

@@ -122,14 +122,17 @@ def _rewrite_items(directory: RunDir, keeper: Keeper) -> int:
     def stored(line: dict[str, Any]) -> dict[str, Any]:
         place = place_of(line)
         item = item_from_json(line)
-        return {**to_json(keeper.item(item) if item.id in keeper.erased else item), **place}
+        kept = keeper.item(item) if item.id in keeper.erased else item
+        return {**(line if kept == item else to_json(kept)), **place}
 
     return sum(_rewrite(directory.items_path(name), ITEMS, stored) for name in directory.plan()["slices"])
 
 
 def _rewrite_answers(directory: RunDir, variant: str, keeper: Keeper) -> int:
     def stored(line: dict[str, Any]) -> dict[str, Any]:
-        return to_json(keeper.scored(scored_from_json(line)))
+        answer = scored_from_json(line)
+        kept = keeper.scored(answer)
+        return line if kept == answer else to_json(kept)
 
     paths = [directory.results_path(variant, *one) for one in product(directory.plan()["slices"], _shards(directory))]
     return sum(_rewrite(path, variant, stored) for path in paths if path.is_file())

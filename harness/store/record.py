@@ -7,7 +7,7 @@ is to be judged is read with `harness.store.whole.load_run`, which also checks t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from harness.records import Item, Scored
 from harness.store.rundir import SCHEMA, RunDir, Shard, read_json
 from harness.store.units import plan_units
 
-__all__ = ["CONTROL", "RunRecord", "read_run", "upgrade", "variant_names"]
+__all__ = ["CONTROL", "RunRecord", "read_run", "upgrade", "upgrade_lines", "variant_names"]
 
 CONTROL = "control"
 """The A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free."""
+
+
+Answers = Mapping[str, Mapping[Path, tuple[Scored, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class RunRecord:
     """Item id to its work unit."""
     look_of: Mapping[str, int]
     """Item id to the interim look, from 1, that it belongs to."""
-    answers: Mapping[str, Mapping[Path, tuple[Scored, ...]]]
+    answers: Answers
     """Variant to file to its lines, in the order of the config's slices and of the shards; see `of`."""
     identities: Mapping[str, Mapping[str, Any]]
     """Variant to variant.json; a variant that was never loaded is absent."""
@@ -82,7 +85,9 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     shards = {name: read_json(path) for name, path in paths.items() if path.is_file()}
     strict = {"whole": whole and len(shards) == len(parts), "seals": plan.get("schema", 0) >= 1}
     placed = [one for name in plan["slices"] for one in directory.placed_items(name, seals=strict["seals"])]
-    items = tuple(item for item, _ in placed)
+    items, answers = tuple(item for item, _ in placed), _answers(directory, plan, names, parts, strict)
+    if plan.get("schema", 0) < 2:  # noqa: PLR2004 - the version that records metric and gold
+        items, answers = upgrade_lines(items, answers)
     places = {item.id: place for item, place in placed} if strict["seals"] else _planned(items, experiment)
     failures = {name: tuple(directory.failures(name)) for name in names}
     return RunRecord(
@@ -93,14 +98,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
         digests={item.id: item.digest() for item in items},
         unit_of={item_id: place["unit"] for item_id, place in places.items()},
         look_of={item_id: place["look"] for item_id, place in places.items()},
-        answers={
-            name: {
-                directory.results_path(name, key, shard): tuple(directory.results(name, key, shard, **strict))
-                for key in plan["slices"]
-                for shard in parts
-            }
-            for name in names
-        },
+        answers=answers,
         identities=_recorded(directory, names, "variant.json"),
         failures={name: said for name, said in failures.items() if said},
         calibrated=_recorded(directory, names, "calibration.json"),
@@ -124,6 +122,46 @@ def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if wrong or plan["shards"] < 1:
         raise StoreError(f"{path / 'run.json'}: has no {', '.join(wrong) or 'shards'}: it was changed by hand")
     return {**plan["config"], "description": plan.get("description", "")}
+
+
+def upgrade_lines(items: tuple[Item, ...], answers: Answers) -> tuple[tuple[Item, ...], Answers]:
+    """Fill in what items and answers did not record before schema 2: the right choice, and the metric of a score.
+
+    A task's metric is the first that equals the score in every one of its answers.
+    """
+    task_of = {item.id: item.task for item in items}
+    fitting: dict[str, dict[str, None]] = {}
+    for one in (one for files in answers.values() for lines in files.values() for one in lines):
+        if one.score is not None and (task := task_of.get(one.item_id)) is not None:
+            names = fitting.get(task, dict.fromkeys(sorted(one.metrics)))
+            fitting[task] = {name: None for name in names if one.metrics.get(name) == one.score}
+    metric_of = {item_id: next(iter(fitting.get(task, ())), "") for item_id, task in task_of.items()}
+    return tuple(map(_with_gold, items)), {
+        name: {path: tuple(_with_metric(one, metric_of) for one in lines) for path, lines in files.items()}
+        for name, files in answers.items()
+    }
+
+
+def _with_gold(item: Item) -> Item:
+    right = [at for at, choice in enumerate(item.choices) if choice.strip() == item.target.strip()]
+    return replace(item, gold=right[0]) if len(right) == 1 else item
+
+
+def _with_metric(one: Scored, metric_of: Mapping[str, str]) -> Scored:
+    return one if one.score is None else replace(one, metric=metric_of.get(one.item_id, ""))
+
+
+def _answers(
+    directory: RunDir, plan: Mapping[str, Any], names: list[str], shards: list[Shard], strict: Mapping[str, bool]
+) -> Answers:
+    return {
+        name: {
+            directory.results_path(name, key, shard): tuple(directory.results(name, key, shard, **strict))
+            for key in plan["slices"]
+            for shard in shards
+        }
+        for name in names
+    }
 
 
 def _planned(items: tuple[Item, ...], experiment: Experiment) -> dict[str, dict[str, int]]:

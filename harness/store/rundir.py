@@ -50,8 +50,12 @@ __all__ = [
     "write_json",
 ]
 
-SCHEMA = 1
-"""Version of the layout, in run.json. Runs without one were made before lines had a check, a unit and a look."""
+SCHEMA = 2
+"""Version of the layout, in run.json.
+
+Runs without one were made before lines had a check, a unit and a look; since 2, answers name the metric that is their
+score, and items the right choice.
+"""
 
 ITEMS = "items"
 """The folder of the items, which their lines are sealed to."""
@@ -380,8 +384,9 @@ def _scored(line: Mapping[str, Any]) -> Scored:
     one = scored_from_json(line)
     if one.score is not None and not (type(one.score) in {int, float} and 0 <= one.score <= 1):
         raise ValueError(f"score {one.score!r} is not a number in [0, 1]")
-    if one.metrics and one.score not in one.metrics.values():
-        raise ValueError(f"score {one.score} is the value of none of its metrics")
+    values = [one.metrics.get(one.metric)] if one.metric else one.metrics.values()
+    if one.metrics and one.score not in values:
+        raise ValueError(f"score {one.score} is not the value of its metric")
     if one.response.item_id != one.item_id:
         raise ValueError(f"it holds the answer to another item ({one.response.item_id})")
     return one

@@ -67,7 +67,7 @@ def _variant(run: RunRecord, name: str) -> dict[str, Any]:
     record = {
         "identity": run.identities.get(name),
         "answers": len(answers),
-        "answers_digest": digest(sorted(map(_figures if run.schema else _score, answers), key=lambda row: row[:2])),
+        "answers_digest": digest(sorted(map(_FIGURES[run.schema], answers), key=lambda row: row[:2])),
         "failures": list(run.failures.get(name, ())),
     }
     return record | ({"calibration": run.calibrated.get(name)} if run.schema else {})
@@ -83,7 +83,11 @@ def _figures(one: Scored) -> list[Any]:
     chosen = one.response if isinstance(one.response, ChoiceLogprobs) else None
     logprobs = [chosen.logprobs, chosen.token_counts, chosen.greedy] if chosen else []
     place = [one.item_id, one.response.sample, one.item_digest, one.unit, one.response.type]
-    return [*place, one.score, one.metrics, one.signs, one.length, one.choice_probability, logprobs]
+    return [*place, one.score, one.metrics, one.signs, one.length, one.choice_probability, logprobs, one.metric]
+
+
+_FIGURES = (_score, lambda one: _figures(one)[:-1], _figures)
+"""What the manifest digests of an answer, by schema: 1 recorded no metric."""
 
 
 def _check_complete(run: RunRecord) -> None:

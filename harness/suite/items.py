@@ -127,6 +127,7 @@ def make_item(
         cluster=str(doc.get("cluster") or f"{name}/{identity}"),
         choices=choices,
         target=_target(task, doc, choices),
+        gold=_gold(task, doc, choices),
         max_tokens=max_tokens,
         stop=stop,
         prefix_group=str(doc.get("prefix_group") or ""),
@@ -206,6 +207,15 @@ def _target(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> str:
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
         return choices[target].strip()
     return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
+
+
+def _gold(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> int | None:
+    """Return the index of the right choice, found as lm_eval finds it; None if there is not exactly one."""
+    target = task.doc_to_target(doc) if choices else None
+    if isinstance(target, str):
+        texts = [choice.strip() for choice in choices]
+        return texts.index(target.strip()) if texts.count(target.strip()) == 1 else None
+    return int(target) if isinstance(target, int) and 0 <= target < len(choices) else None
 
 
 def counted(items: Sequence[Item], how: Prompting) -> list[Item]:

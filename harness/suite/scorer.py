@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from harness.config.schema import Experiment, Thinking
 from harness.errors import ConfigError, UsageError
@@ -25,7 +25,18 @@ from harness.suite.problems import Problems, select, template_problems
 from harness.suite.toolkit.scoring_limits import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
-__all__ = ["AxisInfo", "Scorer", "SliceInfo", "TaskInfo", "catalogue", "load_items"]
+__all__ = ["AxisInfo", "Score", "Scorer", "SliceInfo", "TaskInfo", "catalogue", "load_items"]
+
+
+class Score(NamedTuple):
+    """What scoring one response gives."""
+
+    value: float | None
+    """In [0, 1]; None if the item went unanswered."""
+    metrics: dict[str, float]
+    """Every metric of the task, by name."""
+    metric: str = ""
+    """The name of the metric that is the score; empty if the item went unanswered."""
 
 
 def load_items(
@@ -111,7 +122,7 @@ class Scorer:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def start(self, item: Item, response: Response) -> Future[tuple[float | None, dict[str, float]]] | None:
+    def start(self, item: Item, response: Response) -> Future[Score] | None:
         """Begin to score an answer that takes a while, because it is run; None for all others: `score` is quick."""
         if not runs_code(item):
             return None
@@ -127,8 +138,8 @@ class Scorer:
             self._tasks[name] = slices_tasks.from_docs(name, self._docs[name])
         return self._tasks[name]
 
-    def score(self, item: Item, response: Response) -> tuple[float | None, dict[str, float]]:
-        """Give the item's score in [0, 1], None where it went unanswered, and every metric of the task.
+    def score(self, item: Item, response: Response) -> Score:
+        """Return the item's score and every metric of the task.
 
         A metric is named as lm_eval names it, with its filter where there is more than one (``exact_match,strict``).
         Two are ours: ``thinking_characters``, left out of an answer that has none, and ``scoring_limit``, 1 if scoring
@@ -138,7 +149,7 @@ class Scorer:
         response, thought = self.answered(item, response)
         results = _results(response)
         if results is None:
-            return None, {}
+            return Score(None, {})
         task = self._task(item.task)
         metrics: dict[str, float] = {}
         own = {"thinking_characters": float(len(thought))} if thought else {}
@@ -150,8 +161,11 @@ class Scorer:
                         suffix = "" if name == "none" else f",{name}"
                         metrics |= {f"{key}{suffix}": float(value) for key, value in found.items() if _is_number(value)}
             except BEYOND:
-                return 0.0, metrics | own | {"scoring_limit": 1.0}
-        return _chosen(item, task, metrics), metrics | own | ({"scoring_limit": 1.0} if limits else {})
+                name = _metric(item, task, metrics) or "score"
+                return Score(0.0, metrics | own | {name: 0.0, "scoring_limit": 1.0}, name)
+        name = _metric(item, task, metrics)
+        _check_score(item, name, metrics)
+        return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)
 
     def answered(self, item: Item, response: Response) -> tuple[Response, str]:
         """The response without what the model wrote while it thought, and that."""
@@ -194,13 +208,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ())
 
 
-def _chosen(item: Item, task: Any, metrics: Mapping[str, float]) -> float:
-    """Give the metric that is the score: the config's choice, else the task's own, else its first."""
+def _metric(item: Item, task: Any, metrics: Mapping[str, float]) -> str:
+    """Return the name of the metric that is the score: the config's choice, else the task's own, else its first."""
     own = task.config.metadata if isinstance(task.config.metadata, dict) else {}
-    name = item.doc.get(METRIC_KEY) or own.get("metric") or next(iter(metrics), None)
+    return str(item.doc.get(METRIC_KEY) or own.get("metric") or next(iter(metrics), ""))
+
+
+def _check_score(item: Item, name: str, metrics: Mapping[str, float]) -> None:
     if name not in metrics:
         raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
-    value = metrics[str(name)]
-    if not 0 <= value <= 1:
-        raise UsageError(f"{item.task}: {name} of {item.id} is {value:g}, not in [0, 1]; choose with options.metric")
-    return value
+    if not 0 <= metrics[name] <= 1:
+        raise UsageError(
+            f"{item.task}: {name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
+        )

@@ -11,6 +11,7 @@ import yaml
 from harness.config.loading import load, narrowed, parse, policy_overrides
 from harness.config.schema import METHODS, Experiment
 from harness.errors import ConfigError, ExitCode
+from harness.judge.rules import Rules
 
 GOOD: dict[str, Any] = {
     "name": "trial",
@@ -202,6 +203,30 @@ def test_a_policy_file_may_hold_the_policy_alone_or_in_its_section(tmp_path: Pat
     path.write_text("policy: {marign: 0.05}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"policy\.marign: is not a key here\. Did you mean 'margin'"):
         policy_overrides(path)
+
+
+def test_renamed_keys_are_read_with_a_notice(tmp_path, capsys):
+    """The old names of `advisory` and `chance_alpha` still count; a key under both names is refused."""
+    text = """
+name: trial
+baseline: m
+candidates: [{name: nf4, quantization: bnb-nf4}]
+slices: [{name: typical, informative: ["a*"]}]
+policy: {floor_alpha: 0.01}
+"""
+    path = tmp_path / "old.yaml"
+    path.write_text(text)
+    found = load(path)
+    assert (found.slices[0].advisory, found.policy.chance_alpha) == (("a*",), 0.01)
+    notices = capsys.readouterr().err
+    assert f"{path}: slices[0].informative is now called advisory" in notices
+    assert f"{path}: policy.floor_alpha is now called chance_alpha" in notices
+    assert Rules.from_experiment(found).to_json()["floor_alpha"] == 0.01
+    path.write_text("policy: {floor_alpha: 0.01}")
+    assert policy_overrides(path) == {"chance_alpha": 0.01}
+    path.write_text(text.replace("floor_alpha: 0.01", "floor_alpha: 0.01, chance_alpha: 0.05"))
+    with pytest.raises(ConfigError, match=r"policy\.floor_alpha"):
+        load(path)
 
 
 ADDRESS = {"name": "openai", "url": "https://models.example/v1", "model": "m", "api_key_env": "KEY"}

@@ -55,7 +55,7 @@ def test_damage_is_by_stratum_before_slice_before_all():
 
 def test_what_the_fake_engine_answers():
     """A right answer is the target or the right choice, a wrong one is not; samples differ; too long is said."""
-    choices = many(1, choices=(" no", " yes"), max_tokens=0)
+    choices = many(1, choices=(" no", " yes"), gold=1, max_tokens=0)
     (right,) = FakeEngine(1.0).answer(choices, GREEDY)
     (wrong,) = FakeEngine(0.0).answer(choices, GREEDY)
     assert isinstance(right, ChoiceLogprobs)

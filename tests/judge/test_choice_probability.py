@@ -1,9 +1,10 @@
-"""The probability of the right choice: what it is, what it sees before scores flip, and that it decides nothing."""
+"""Which choice is preferred, and the probability of the right one: what it sees before scores flip."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,20 +14,23 @@ from rich.console import Console
 
 from harness.judge import choice_probability, compare, gate
 from harness.judge.rules import Rules
-from harness.records import ChoiceLogprobs, Generation, Item
+from harness.records import ChoiceLogprobs, Generation, Item, Scored
+from harness.report import answer_pairs
 from harness.report.evidence import Evidence
 from harness.report.markdown import markdown_report
 from harness.report.tables import comparisons_csv
 from harness.report.terminal import terminal
+from harness.store.record import read_run
+from harness.store.rundir import RunDir
 
 special = lazy("scipy.special")
 report_html = lazy("harness.report.html")
 
 
-def item(number: int, target: str = "B", **changes) -> Item:
+def item(number: int, gold: int | None = 1, **changes) -> Item:
     """A question with four choices."""
     base = Item(f"t/{number}", "s", "t", "choice", "?", {}, "a", f"t/{number}", choices=(" A", " B", " C", " D"))
-    return dataclasses.replace(base, target=target, **changes)
+    return dataclasses.replace(base, gold=gold, **changes)
 
 
 def answer(number: int, logprobs: tuple[float, ...]) -> ChoiceLogprobs:
@@ -42,12 +46,50 @@ def test_it_is_the_softmax_over_the_choices_at_the_right_one():
     assert choice_probability.of_answer(item(1), answer(1, (-2.0,) * 4)) == 0.25
 
 
-def test_where_no_choice_is_the_target_there_is_none():
-    """Free text, a target that is no choice, and a target that is two: none of them has a right choice to weigh."""
+def test_without_a_right_choice_there_is_no_probability():
+    """Free text has none, and neither has an item without exactly one right choice."""
     logprobs = (-1.0, -2.0, -3.0, -4.0)
-    assert choice_probability.of_answer(item(1, target="E"), answer(1, logprobs)) is None
-    assert choice_probability.of_answer(item(1, choices=("B", " B", "C", "D")), answer(1, logprobs)) is None
+    assert choice_probability.of_answer(item(1, gold=None), answer(1, logprobs)) is None
     assert choice_probability.of_answer(item(1), Generation("t/1", "B", (), "eos", 3)) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("acc", 3), ("acc_norm", 1), ("acc_norm,strict", 1), ("acc_bytes", 1), ("", 3)]
+)
+def test_the_preferred_choice_depends_on_the_metric(metric, best):
+    """Sums prefer the last one; per character and per byte the long right answer is ahead (-8 / 17, -4.9 / 2)."""
+    choices = (" Rome", " the city of Paris", " Oslo", " 東京")
+    given = answer(1, (-6.0, -8.0, -5.0, -4.9))
+    assert choice_probability.preferred_choice(item(1, choices=choices), given, metric) == best
+    for not_stored in (("", "", "", ""), ()):
+        assert choice_probability.preferred_choice(item(1, choices=not_stored), given, metric) == 3
+
+
+def test_a_pair_shows_the_preferred_choices():
+    """The flip of an item that is right per character shows the right choice on that side."""
+    question = item(1, choices=(" Rome", " the city of Paris", " Oslo", " 東京"))
+    sides = [
+        Scored("t/1", "", 0, score, {"acc": 0.0, "acc_norm": score}, answer(1, logprobs), metric="acc_norm")
+        for score, logprobs in ((1.0, (-6.0, -8.0, -5.0, -4.9)), (0.0, (-1.0, -90.0, -7.0, -8.0)))
+    ]
+    (pair,) = answer_pairs.flips([question], sides[:1], sides[1:], "int8")
+    assert (pair.baseline_text, pair.candidate_text) == (" the city of Paris", " Rome")
+
+
+@pytest.mark.parametrize(("name", "metrics"), [("demo-cpu", {"acc_norm": 100}), ("tail-cpu", {})])
+def test_older_runs_are_filled_in(repository, name, metrics):
+    """The metric is the score of every answer, and the preferred choice is the right one exactly if the score is 1."""
+    run = read_run(RunDir(repository / "results" / name))
+    items, seen = {one.id: one for one in run.items}, Counter()
+    for one in (one for variant in run.answers for one in run.of(variant) if one.score is not None):
+        assert one.metrics[one.metric] == one.score
+        asked = items[one.item_id]
+        if isinstance(one.response, ChoiceLogprobs) and asked.gold is not None:
+            best = choice_probability.preferred_choice(asked, one.response, one.metric)
+            assert (best == asked.gold) is (one.score == 1.0)
+            assert choice_probability.of_answer(asked, one.response) == pytest.approx(one.choice_probability)
+            seen[one.metric] += 1
+    assert all(seen[metric] > number for metric, number in metrics.items())
 
 
 def _judged(shift: float):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness.stats.chance_level import floor_p
+from harness.stats.chance_level import above_chance_p
 
 
 @pytest.mark.parametrize(("right", "n", "line"), [(12, 40, 0.27), (1, 100, 0.02), (40, 40, 0.5), (0, 10, 0.1)])
@@ -23,7 +23,7 @@ def test_right_or_wrong_items_by_the_exact_binomial(right, n, line):
     from scipy.stats import binomtest
 
     scores = np.r_[np.ones(right), np.zeros(n - right)]
-    assert floor_p(scores, None, line) == pytest.approx(binomtest(right, n, line, "greater").pvalue, rel=1e-10)
+    assert above_chance_p(scores, None, line) == pytest.approx(binomtest(right, n, line, "greater").pvalue, rel=1e-10)
 
 
 def test_graded_items_by_students_t():
@@ -31,7 +31,7 @@ def test_graded_items_by_students_t():
     from scipy.stats import ttest_1samp
 
     scores = np.random.default_rng(0).beta(2, 5, 80)
-    assert floor_p(scores, None, 0.25) == pytest.approx(ttest_1samp(scores, 0.25, alternative="greater").pvalue)
+    assert above_chance_p(scores, None, 0.25) == pytest.approx(ttest_1samp(scores, 0.25, alternative="greater").pvalue)
 
 
 def test_clusters_of_one_size_by_students_t_on_their_means():
@@ -43,29 +43,29 @@ def test_clusters_of_one_size_by_students_t_on_their_means():
     scores = (rng.random((30, 5)) < means[:, None]).astype(float)
     clusters = np.repeat(np.arange(30), 5).astype(np.int32)
     expected = ttest_1samp(scores.mean(axis=1), 0.4, alternative="greater").pvalue
-    assert floor_p(scores.ravel(), clusters, 0.4) == pytest.approx(expected)
+    assert above_chance_p(scores.ravel(), clusters, 0.4) == pytest.approx(expected)
 
 
 def test_sources_of_one_item_each_are_items():
     """Clusters that never repeat change nothing."""
     scores = np.r_[np.ones(12), np.zeros(28)]
-    assert floor_p(scores, np.arange(40, dtype=np.int32), 0.2) == floor_p(scores, None, 0.2)
+    assert above_chance_p(scores, np.arange(40, dtype=np.int32), 0.2) == above_chance_p(scores, None, 0.2)
 
 
 def test_one_source_alone_cannot_say():
     """All items from one haystack have no spread between sources: no p-value, and so no pass."""
-    assert floor_p(np.ones(50), np.zeros(50, np.int32), 0.1) is None
+    assert above_chance_p(np.ones(50), np.zeros(50, np.int32), 0.1) is None
 
 
 @pytest.mark.parametrize(("score", "p"), [(0.5, 0.0), (0.1, 1.0)])
 def test_equal_graded_scores(score, p):
     """Where every item scores the same, the mean is above the line or it is not."""
-    assert floor_p(np.full(20, score), None, 0.3) == p
+    assert above_chance_p(np.full(20, score), None, 0.3) == p
 
 
 def test_a_line_at_the_top_is_never_exceeded():
     """Guessing plus margin at 1 or more: nothing is above it."""
-    assert floor_p(np.ones(1000), None, 1.0) == 1.0
+    assert above_chance_p(np.ones(1000), None, 1.0) == 1.0
 
 
 @pytest.mark.slow

@@ -59,6 +59,11 @@ def _mcnemar(one):
     return float(scipy_stats.chi2.sf(distance**2 / (one.lost + one.gained), 1))
 
 
+def _exact(one):
+    """The two-sided exact McNemar test."""
+    return float(scipy_stats.binomtest(one.lost, one.lost + one.gained).pvalue)
+
+
 PAIRS = [("fp16", "q8_0", 1, 2), ("fp16", "q4_K_M", 27, 19), ("q8_0", "q4_K_M", 27, 18)]
 
 
@@ -75,16 +80,16 @@ def test_mmlu_counts_and_mcnemar(results, published, baseline, candidate, lost, 
     assert (one.n, one.lost, one.gained) == (499, lost, gained) == (known["n_pairs"], lost, gained)
     assert one.delta == pytest.approx(-known["diff"], abs=1e-12)
     assert _mcnemar(one) == pytest.approx(known["p_value"], abs=1e-12)
-    assert stats.mcnemar_exact(one.lost, one.gained, "two-sided").p_value == pytest.approx(known["p_value"], abs=5e-4)
+    assert _exact(one) == pytest.approx(known["p_value"], abs=5e-4)
 
 
 def test_mmlu_figures_that_the_issue_of_q4_rests_on(results):
     """q4_K_M against fp16: -1.6 points, 27 lost, 19 gained, p 0.302; against q8_0: 27 lost, 18 gained, p 0.233."""
     one = stratum(_judged(results, "mmlu", "fp16", "q4_K_M"), "all/all")
     assert round(one.delta, 3) == -0.016
-    assert round(stats.mcnemar_exact(one.lost, one.gained, "two-sided").p_value, 3) == 0.302
+    assert round(_exact(one), 3) == 0.302
     other = stratum(_judged(results, "mmlu", "q8_0", "q4_K_M"), "all/all")
-    assert round(stats.mcnemar_exact(other.lost, other.gained, "two-sided").p_value, 3) == 0.233
+    assert round(_exact(other), 3) == 0.233
 
 
 @pytest.mark.parametrize(("baseline", "candidate", "lost", "gained"), PAIRS)
@@ -129,7 +134,7 @@ def test_mmlu_by_subject(results, published):
         assert one.baseline_mean == pytest.approx(known["intervals"]["fp16"]["mean"])
         assert one.candidate_mean == pytest.approx(known["intervals"]["q4_K_M"]["mean"])
         assert one.delta == pytest.approx(-pair["diff"])
-        assert stats.mcnemar_exact(one.lost, one.gained, "two-sided").p_value == pytest.approx(pair["p_value"])
+        assert _exact(one) == pytest.approx(pair["p_value"])
 
 
 def test_mmlu_equivalence(results, published):

@@ -17,6 +17,7 @@ from harness.judge.outcomes import build
 from harness.judge.rules import Rules, SliceRules
 from harness.records import Item
 from harness.run import planning
+from harness.stats.binary import score_p
 
 RULES = Rules.from_flags(margin=0.05)
 
@@ -24,8 +25,8 @@ RULES = Rules.from_flags(margin=0.05)
 def test_both_tests_stand_at_the_same_line():
     """p_pass and p_fail are the score tests of one null, delta = -margin, from its two sides."""
     one = stratum(judged({"code/all": Cell(300, lost=12, gained=6)}), "code/all")
-    above = stats.tango_test(12, 6, 300, -0.05, "greater", correction=True).p_value
-    below = stats.tango_test(12, 6, 300, -0.05, "less", correction=True).p_value
+    above = score_p(12, 6, 300, -0.05, "greater")
+    below = score_p(12, 6, 300, -0.05, "less")
     assert (one.p_pass, one.p_fail) == (above, below)
     assert one.margin == 0.05
 
@@ -66,9 +67,9 @@ def test_fails_are_adjusted_over_the_gating_strata():
     assert [one.p_adjusted for one in crowd.candidates[0].strata] == list(stats.holm(raw))
 
 
-def test_informative_strata_do_not_count_in_the_adjustment():
-    """The same forty with all but one informative: that one fails as if it were alone."""
-    rules = Rules.from_flags(margin=0.05, informative=("code/b*",))
+def test_advisory_strata_do_not_count_in_the_adjustment():
+    """The same forty with all but one advisory: that one fails as if it were alone."""
+    rules = Rules.from_flags(margin=0.05, advisory=("code/b*",))
     cells = {"code/a": Cell(200, lost=20)} | {f"code/b{at}": Cell(200, lost=2) for at in range(39)}
     found = judged(cells, rules)
     assert stratum(found, "code/a").verdict == "fail"
@@ -198,9 +199,9 @@ def test_a_candidate_within_the_margin_everywhere_rarely_fails():
 
 
 def test_gating_is_declared_by_the_config_before_the_run():
-    """What gates comes from the rules alone: the same answers, declared informative, decide nothing."""
+    """What gates comes from the rules alone: the same answers, declared advisory, decide nothing."""
     cells = {"s/a": Cell(400), "s/b": Cell(400, lost=200)}
-    rules = Rules(RULES.policy, {"s": SliceRules(informative=("b",))})
+    rules = Rules(RULES.policy, {"s": SliceRules(advisory=("b",))})
     found = judged(cells, rules)
     assert found.verdict == "pass"
     assert (stratum(found, "s/b").verdict, stratum(found, "s/b").gating) == ("fail", False)
@@ -208,8 +209,8 @@ def test_gating_is_declared_by_the_config_before_the_run():
 
 
 def test_without_a_gating_stratum_nothing_passes():
-    """A config that declares everything informative gets its numbers and no pass."""
-    found = judged({"s/a": Cell(4000)}, Rules.from_flags(margin=0.05, informative=("*",)))
+    """A config that declares everything advisory gets its numbers and no pass."""
+    found = judged({"s/a": Cell(4000)}, Rules.from_flags(margin=0.05, advisory=("*",)))
     assert (found.verdict, found.exit_code) == ("inconclusive", 3)
     assert stratum(found, "s/a").verdict == "pass"
     assert "gating" in found.candidates[0].reasons[0]
@@ -230,7 +231,7 @@ def _items(count: int) -> list[Item]:
 
 
 def test_a_stratum_too_small_to_ever_pass_is_refused_at_plan_time():
-    """30 items cannot pass 2 points though none is lost: refused with the number needed, unless informative."""
+    """30 items cannot pass 2 points though none is lost: refused with the number needed, unless advisory."""
     experiment = config.parse(EXPERIMENT)
     with pytest.raises(ConfigError, match="never pass") as caught:
         planning.check_power(experiment, planning.power_table(experiment, _items(30)), "small.yaml")

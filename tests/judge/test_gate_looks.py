@@ -150,9 +150,9 @@ def test_a_run_that_never_decides_uses_all_its_items():
     assert (one.verdict, one.n, one.looks) == ("inconclusive", 200, LOOKS)
 
 
-def test_informative_strata_stop_when_the_gating_ones_are_decided():
-    """The run ends when every gating stratum is decided: informative ones alone ask for nothing more."""
-    rules = _rules({("s", "bad"): 200, ("s", "edge"): 200}, informative=("s/edge",))
+def test_advisory_strata_stop_when_the_gating_ones_are_decided():
+    """The run ends when every gating stratum is decided: advisory ones alone ask for nothing more."""
+    rules = _rules({("s", "bad"): 200, ("s", "edge"): 200}, advisory=("s/edge",))
     sides = _sides(np.random.default_rng(7), {"bad": -0.5, "edge": -0.1})
     needs = [compare.undecided_strata(*sides, rules, look) for look in range(1, LOOKS)]
     assert needs[0] == {("s", "bad"), ("s", "edge")}

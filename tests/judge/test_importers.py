@@ -330,7 +330,7 @@ def test_inspect_several_scorers_need_a_name(tmp_path, log):
     path.write_text(json.dumps(log))
     with pytest.raises(UsageError, match="Give --metric, one of match, other"):
         load(path)
-    with pytest.raises(UsageError, match=r"give --metric other\.a\|b"):
+    with pytest.raises(UsageError, match=r"Give --metric, one of other\.a, other\.b"):
         load(path, ImportOptions(metric="other"))
     with pytest.raises(UsageError, match="no scorer 'third'"):
         load(path, ImportOptions(metric="third"))
@@ -363,13 +363,6 @@ def test_inspect_an_eval_without_a_header_did_not_finish(tmp_path):
         archive.writestr("_journal/start.json", "{}")
     with pytest.raises(NotComparable, match="did not finish"):
         load(tmp_path / "log.eval")
-
-
-def test_inspect_without_a_decompressor_says_what_to_install(monkeypatch):
-    """Zstandard needs pyarrow: the extra is named, and the way around."""
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"quantcliff\[parquet\].*inspect log convert"):
-        load(INSPECT / "bf16")
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/samples.jsonl"])

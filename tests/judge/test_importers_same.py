@@ -124,7 +124,7 @@ def test_a_repeated_key_is_refused_with_its_line(tmp_path):
     with pytest.raises(NotComparable, match=r"a\.jsonl: line 2: the key 'score' is given twice"):
         load(path)
     assert _compare(path, path) == 4
-    with pytest.raises(NotComparable, match="'c' is given twice in the object that begins on line 3"):
+    with pytest.raises(NotComparable, match=r"'c' is given twice in an object that begins \{\"c\": 2\}"):
         parsed('{"a": 1,\n"b":\n{"c": 1, "c": 2}}', "x")
 
 
@@ -155,26 +155,23 @@ def test_long_cells_are_read(tmp_path, length):
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("rows", "items", "scores"),
     [
-        ['"a,b",1', '"say ""x""",0', '"two\nlines",1'],
-        ['a"b,1', "c,0", "", "d,"],
-        ["x" * 300_000 + ",1", "y,nan"],
+        (['"a,b",1', '"say ""x""",0', '"two\nlines",1'], ("a,b", 'say "x"', "two\nlines"), [1, 0, 1]),
+        (['a"b,1', "c,0", "", "d,"], ('a"b', "c", "d"), [1, 0, np.nan]),
+        (["x" * 300_000 + ",1", "y,nan"], ("x" * 300_000, "y"), [1, np.nan]),
     ],
 )
-def test_both_csv_readers_read_the_same(tmp_path, monkeypatch, rows):
-    """Quotes, blank lines and long cells: the same from pyarrow and from the csv module."""
-    path = _csv(tmp_path / "a.csv", "item,score", rows)
-    fast = load(path)
-    monkeypatch.setattr("harness.judge.importers.tables._csv_arrow", lambda *_: None)
-    slow = load(path)
-    assert fast.items == slow.items
-    assert np.array_equal(fast.score, slow.score, equal_nan=True)
+def test_cells_of_a_csv(tmp_path, rows, items, scores):
+    """Quotes, blank lines and long cells are read as Python's csv module reads them."""
+    found = load(_csv(tmp_path / "a.csv", "item,score", rows))
+    assert found.items == items
+    assert np.array_equal(found.score, scores, equal_nan=True)
 
 
 @pytest.mark.parametrize("rows", [["a,1", 'b,"0'], ['"a"b,1'], ["a,1", 'b,"0', "c,1", 'd,"1'], ["a,1", "b"]])
 def test_quotes_that_swallow_rows_are_refused_with_their_line(tmp_path, rows):
-    """An open quote or text after a closing one, which pyarrow reads without a word."""
+    """An open quote or text after a closing one, which pyarrow reads without an error."""
     with pytest.raises(UsageError, match=r"a\.csv: line \d"):
         load(_csv(tmp_path / "a.csv", "item,score", rows))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -195,14 +194,6 @@ def test_levels_are_written_as_a_person_would(tmp_path):
     rows = [{"item": f"{at}", "score": 1.0, "tokens": value} for at, value in enumerate((1024.0, 256.0, None))]
     found = load(_parquet(tmp_path / "t.parquet", rows), ImportOptions(strata=("tokens",)))
     assert sorted(found.stratum.names) == ["tokens=1024", "tokens=256", "tokens=none"]
-
-
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
-    """The extra is named."""
-    path = _parquet(tmp_path / "t.parquet")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"quantcliff\[parquet\]"):
-        load(path, OPTIONS)
 
 
 def test_a_broken_parquet_is_refused(tmp_path):

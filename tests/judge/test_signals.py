@@ -43,13 +43,13 @@ def test_a_sound_stratum_has_signal():
 def test_a_baseline_that_guesses_is_at_the_floor():
     """A quarter right among four choices: nothing to lose."""
     found = look([1.0, 0.0, 0.0, 0.0] * 100, [0.3] * 400, chance=0.25)
-    assert [one.split(":")[0] for one in found.blind] == ["floor"]
+    assert [one.split(":")[0] for one in found.blind] == ["chance level"]
 
 
 def test_a_handful_of_right_answers_cannot_show_a_fail():
     """Of 300 items 20 right: losing them all is 6.7 points, not shown to be more than the margin of 5."""
     found = look([1.0] * 20 + [0.0] * 280)
-    assert any("losing all 20 right answers" in one for one in found.blind)
+    assert any("losing all 20 would not show a fail" in one for one in found.blind)
 
 
 def test_choices_that_are_all_right_and_certain_are_a_ceiling():
@@ -99,7 +99,7 @@ ITEMS = [Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"t/{at}", target="
     ],
 )
 def test_answers_that_say_nothing_are_said_to(given, said):
-    """Empty, cut and unparsed answers are named with their number, in place of the floor."""
+    """Empty, cut and unparsed answers are named with their number, instead of the chance level."""
     found = unusable_strata(ITEMS, given)
     assert said in found["s", "a"]
     (signal,) = signals(ITEMS, {one.item_id: 0.0 for one in given}, {}, RULES, found)
@@ -148,7 +148,7 @@ def test_check_asks_the_baseline_alone_and_the_run_goes_on_from_there(tiny_llama
     assert told.return_value == 3
     assert found["signal"] is False
     assert [one["gating"] for one in found["strata"]].count(True) == 1
-    assert all("floor" in one["blind"][0] for one in found["strata"] if one["gating"])
+    assert all("chance level" in one["blind"][0] for one in found["strata"] if one["gating"])
     folder = tmp_path / "trial"
     kept = {file: file.read_bytes() for file in sorted((folder / "bf16").glob("*-1of1.jsonl"))} or {
         file: file.read_bytes() for file in sorted((folder / "bf16").glob("*.jsonl"))

@@ -147,7 +147,7 @@ def test_who_is_held_to_what() -> None:
     """The star is for every kind not named; a slice's own replace the policy's and gate where its scores do not."""
     slices = {
         "s": SliceRules(),
-        "own": SliceRules(gating=False, tail_events={"refusal": 0.2}, informative=("shown*",)),
+        "own": SliceRules(gating=False, tail_events={"refusal": 0.2}, advisory=("shown*",)),
         "aside": SliceRules(gating=False),
         "free": SliceRules(tail_events={}),
     }

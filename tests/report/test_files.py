@@ -118,7 +118,7 @@ def cases(text):
 
 
 def test_junit_has_a_case_per_gating_stratum():
-    """Fail is a failure, pass is nothing, everything else is an error, informative strata are no cases."""
+    """Fail is a failure, pass is nothing, everything else is an error, advisory strata are no cases."""
     judged = report_data.judgement()
     found = cases(junit(judged, Evidence()))
     kinds = {"pass": [], "fail": ["failure"], "inconclusive": ["error"], "no_signal": ["error"]}

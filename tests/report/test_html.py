@@ -120,8 +120,8 @@ def test_a_newcomer_finds_every_answer(tree):
         "quantcliff run configs/suite.yaml",
         "NVIDIA H100 80GB HBM3",
         "Mean -13.1 points hides 16 strata significantly worse",
-        "bf16 is at the floor in multi_hop_math, hops=12: no damage could be seen there.",
-        "1 stratum is informative and did not count.",
+        "bf16 is not above chance in multi_hop_math, hops=12: no damage could be seen there.",
+        "1 stratum is advisory and did not count.",
         "Beside bf16, as measured here:",
     ):
         assert expected in text
@@ -138,7 +138,7 @@ def test_a_pass_says_what_it_leaves_out():
     ]
     judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
     text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence()).html).split())
-    assert "4 strata are informative and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
+    assert "4 strata are advisory and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
 
 
 def test_costs_stand_beside_the_baselines():

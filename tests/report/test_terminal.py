@@ -68,7 +68,7 @@ def _one():
 
 
 def test_a_reader_finds_everything():
-    """Verdicts, sentences, averages with the worst stratum, A/A floor, cost, notes, the place and the exit code."""
+    """Verdicts, sentences, averages with the worst stratum, A/A noise, cost, notes, the place and the exit code."""
     judged = report_data.judgement()
     text = " ".join(printed(judged, report_data.evidence(judged)).split())
     for expected in (
@@ -268,7 +268,7 @@ def answer(text, ids):
 def shown(asked, baseline, candidate, width=100, metrics=({}, {})):
     """What `side_by_side` prints of two answers, each scored by the last of its metrics."""
     sides = [
-        Scored(asked.id, "", 0, next(reversed(by.values()), None), by, response)
+        Scored(asked.id, "", 0, next(reversed(by.values()), None), by, response, metric=next(reversed(by), ""))
         for response, by in zip((baseline, candidate), metrics, strict=True)
     ]
     console = Console(file=io.StringIO(), width=width)
@@ -317,12 +317,14 @@ def test_choices_show_each_log_probability():
     def choice(*logprobs):
         return ChoiceLogprobs("x", logprobs, (1,) * len(logprobs), (False,) * len(logprobs), 5)
 
-    text = shown(item(kind="choice", choices=(" باريس", " Lyon")), choice(-1.0, -2.0), choice(-3.5, -2.25))
+    text = shown(item(kind="choice", choices=(" باريس", " Lyon"), gold=0), choice(-1.0, -2.0), choice(-3.5, -2.25))
     assert re.search(r"\(right\) │ > -1\.000 │ +-3\.500 │ -2\.500", text)
     assert re.search(r"Lyon +│ +-2\.000 │ +> -2\.250 │ -0\.250", text)
     assert "> is preferred by summed log-probability: the two prefer different choices" in " ".join(text.split())
     sides = choice(-1.0, -2.0), choice(-3.5, -3.6)
-    text = shown(item(kind="choice", choices=(" باريس", " Lyon")), *sides, metrics=({"acc": 0.0, "acc_norm": 1.0},) * 2)
+    text = shown(
+        item(kind="choice", choices=(" باريس", " Lyon"), gold=0), *sides, metrics=({"acc": 0.0, "acc_norm": 1.0},) * 2
+    )
     assert "by log-probability per character (acc_norm): the two prefer the same" in " ".join(text.split())
 
 

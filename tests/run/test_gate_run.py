@@ -116,7 +116,7 @@ def test_a_noisy_control_within_the_margin_is_only_shown():
 
 
 def test_a_control_that_cannot_be_joined_is_not_comparable():
-    """A control over other items says nothing about the floor, so nothing passes."""
+    """A control over other items says nothing about the A/A noise, so nothing passes."""
     found = _judged(_candidate("int4"), control=_candidate("control", n=300))
     assert (found.verdict, found.exit_code) == ("not_judged", 4)
 
@@ -244,7 +244,7 @@ def test_rules_come_from_the_config():
             "baseline": {"model": "somewhere"},
             "candidates": [{"name": "int4", "quantization": "bnb-nf4"}],
             "slices": [
-                {"name": "math", "margin": 0.1, "informative": ["hops=12*"], "public_range": [0.4, 0.6]},
+                {"name": "math", "margin": 0.1, "advisory": ["hops=12*"], "public_range": [0.4, 0.6]},
                 {"name": "shown", "gating": False},
             ],
             "policy": {"alpha": 0.01, "margin": 0.03, "margins": {"math/hops=1": 0.2}, "effective_score": 0.9},

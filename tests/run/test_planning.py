@@ -107,7 +107,7 @@ def test_a_stratum_that_can_never_pass_is_refused_before_the_run() -> None:
     check_power(enough, power_table(enough, [item(number) for number in range(needed)]), "trial.yaml")
 
 
-def test_an_informative_stratum_may_be_small() -> None:
+def test_an_advisory_stratum_may_be_small() -> None:
     """What does not decide needs no power."""
     shown = experiment(20, gating=False)
     (row,) = power_table(shown, [item(number) for number in range(20)])
@@ -136,7 +136,7 @@ def test_many_items_of_few_sources_can_never_pass() -> None:
 
 
 def test_many_gating_strata_find_only_larger_drops() -> None:
-    """A fail among forty gating strata has Holm's strictest level; informative ones make no bar higher."""
+    """A fail among forty gating strata has Holm's strictest level; advisory ones make no bar higher."""
     one = [item(number) for number in range(500)]
     many = [item(number, f"s{at}") for at in range(40) for number in range(500)]
     alone, among = (power_table(experiment(500), items)[0] for items in (one, many))

@@ -85,7 +85,7 @@ def test_rounding_diverges_and_the_control_does_not(whole: RunDir) -> None:
 
 
 def test_the_report_holds_divergence_by_stratum_and_position(whole: RunDir) -> None:
-    """Rows for every stratum with errors by cluster, by position for free text, the A/A floor beside; no verdict."""
+    """Rows for every stratum with errors by cluster, by position for free text, next to the A/A noise; no verdict."""
     judgement = judging.judge(load_run(whole))
     rows = run_evidence.evidence(load_run(whole), judgement).divergence
     nf4 = {(row.slice, row.stratum, row.position): row for row in rows if row.candidate == "nf4"}

@@ -26,7 +26,7 @@ from harness.errors import ConfigError, NotComparable
 from harness.run import plan as run_plan
 from harness.store.rundir import RunDir, Shard
 
-pytestmark = [pytest.mark.usefixtures("quick_workers"), pytest.mark.model]
+pytestmark = pytest.mark.model
 
 STUB = [sys.executable, str(ROOT / "tests" / "stub_server.py")]
 

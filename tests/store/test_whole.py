@@ -247,7 +247,7 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         (lambda run: edit_json(run / "shards" / "1of2.json", skipped={"nf4": [0]}), r"shards/1of2\.json: does not"),
         (lambda run: edit_json(run / "nf4" / "calibration.json") if False else
          (run / "nf4" / "calibration.json").write_text('{"items": ["a"]}'), r"nf4/calibration\.json: does not"),
-        (lambda run: edit_json(run / "run.json", schema=2), r"later version of quantcliff \(schema 2\)"),
+        (lambda run: edit_json(run / "run.json", schema=3), r"later version of quantcliff \(schema 3\)"),
     ],
 )  # fmt: skip
 def test_lines_and_records_of_todays_runs_are_sealed(

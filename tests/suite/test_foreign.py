@@ -193,7 +193,7 @@ def test_scores_are_lm_evals_filter_by_filter(asked):
     told_apart = 0
     for item in items:
         by_filter = samples[item.id]
-        score, metrics = scorer.score(item, response_of(item, next(iter(by_filter.values()))))
+        score, metrics, _ = scorer.score(item, response_of(item, next(iter(by_filter.values()))))
         assert metrics == {
             name if filtered == "none" else f"{name},{filtered}": float(sample[name])
             for filtered, sample in by_filter.items()

@@ -125,9 +125,9 @@ def test_scores_are_lm_evals(asked):
     scorer = Scorer(items)
     means: dict[tuple[str, str], list[float]] = {}
     for item, sample in paired(asked):
-        score, metrics = scorer.score(item, response_of(item, sample))
+        score, metrics, metric = scorer.score(item, response_of(item, sample))
         assert metrics == {name: float(sample[name]) for name in sample["metrics"]}
-        assert score == metrics[SCORE.get(item.task, "exact_match")]
+        assert (metric, score) == (SCORE.get(item.task, "exact_match"), metrics[metric])
         for name, value in metrics.items():
             means.setdefault((item.task, name), []).append(value)
     assert len(means) >= len(NAMES)
@@ -144,13 +144,14 @@ def test_right_answers_score_one_and_wrong_ones_nothing(lm):
             right = Generation(item.id, f" {item.target}.", (), "eos", 1)
             wrong = Generation(item.id, "I would rather talk about the weather", (), "eos", 1)
         else:
-            at = [choice.strip() for choice in item.choices].index(item.target)
+            at = item.gold
+            assert item.choices[at].strip() == item.target
             values = tuple(-1.0 if place == at else -900.0 for place in range(len(item.choices)))
             right = ChoiceLogprobs(item.id, values, (1,) * 4, (False,) * 4, 1)
             wrong = ChoiceLogprobs(item.id, tuple(-900.0 - value for value in values), (1,) * 4, (False,) * 4, 1)
         assert scorer.score(item, right)[0] == 1.0, item.id
         assert scorer.score(item, wrong)[0] == 0.0, item.id
-        assert scorer.score(item, Unanswered(item.id, "over_context", 9)) == (None, {})
+        assert scorer.score(item, Unanswered(item.id, "over_context", 9)) == (None, {}, "")
 
 
 def test_items_survive_the_disk_and_score_the_same(lm):
@@ -245,7 +246,7 @@ def test_scores_of_public_data_are_lm_evals(task, chat, shared_data):
         sample = samples[item.doc["id"]]
         assert {argument[0] for argument in sample["arguments"]} == {item.prompt}
         assert item.kind == "generate" or item.choices == tuple(argument[1] for argument in sample["arguments"])
-        score, metrics = scorer.score(item, response_of(item, sample))
+        score, metrics, metric = scorer.score(item, response_of(item, sample))
         assert metrics == {name: float(sample[name]) for name in sample["metrics"]}
         assert score == metrics[metric]
         scores.append(score)

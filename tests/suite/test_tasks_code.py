@@ -55,7 +55,7 @@ def failing(items, answer):
     patch = mock.patch.object(execution, "Limits", patient)
     with patch, Scorer(items, allow_code=True) as scorer, ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda item: scorer.score(item, said(item, answer(item))), items)
-        return {item.id: metrics for item, (score, metrics) in zip(items, found, strict=True) if score != 1.0}
+        return {item.id: metrics for item, (score, metrics, _) in zip(items, found, strict=True) if score != 1.0}
 
 
 @pytest.mark.parametrize("task", ["quantcliff_humaneval", "quantcliff_mbpp", JS])
@@ -82,7 +82,7 @@ def test_wrong_answers_do_not_pass(task, tokenizer, shared_data):
     scorer = Scorer(items, allow_code=True)
     for text in ("", "I am not sure; what do you mean?", "    pass\n", "    print('passed'); import os; os._exit(0)\n"):
         for item in items:
-            score, metrics = scorer.score(item, said(item, text))
+            score, metrics, _ = scorer.score(item, said(item, text))
             assert score == 0.0, text
             assert metrics["passes"] == 0.0
             assert set(metrics) == {"passes", "runs", "parses"}

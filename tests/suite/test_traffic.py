@@ -115,7 +115,7 @@ def test_each_line_is_judged_by_its_own_scorer(items):
     for expected, answers in ((1.0, RIGHT), (0.0, WRONG)):
         for name, texts in answers.items():
             for text in texts:
-                found, _ = scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))
+                found, *_ = scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))
                 assert found == expected, (name, text)
 
 
@@ -127,7 +127,7 @@ def test_chrf_is_sacrebleus(items):
     """
     import sacrebleu
 
-    found, _ = Scorer(list(items.values())).score(items["f"], Generation(items["f"].id, "bonsoir", (), "eos", 1))
+    found, *_ = Scorer(list(items.values())).score(items["f"], Generation(items["f"].id, "bonsoir", (), "eos", 1))
     assert found == pytest.approx(sacrebleu.sentence_chrf("bonsoir", ["bonjour"]).score / 100)
     assert 0 < found < 1
 
@@ -283,7 +283,7 @@ def test_code_is_judged_by_the_lines_own_tests(tokenizer, tmp_path):
     scorer = Scorer(list(items.values()), allow_code=True)
 
     def score(name, text):
-        return scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))
+        return scorer.score(items[name], Generation(items[name].id, text, (), "eos", 1))[:2]
 
     assert score("slug", SLUG) == (1.0, {"passes": 1.0, "runs": 1.0, "parses": 1.0})
     assert score("slug", f"Here it is:\n\n```python\n{SLUG}```\nIt works.")[0] == 1.0
@@ -342,7 +342,7 @@ def test_thinking_and_limits_are_in_the_results(tokenizer, tmp_path):
 
     def score(name, text, **how):
         response = Generation(items[name].id, text, (), "eos", 1)
-        return Scorer(list(items.values()), **how).score(items[name], response)
+        return Scorer(list(items.values()), **how).score(items[name], response)[:2]
 
     assert score("n", "Answer: 42") == (1.0, {"score": 1.0})
     assert score("n", "<think>Answer: 41</think>42") == (1.0, {"score": 1.0, "thinking_characters": 25.0})

@@ -1,9 +1,110 @@
 """Reads what other tools ran: lm_eval samples, Inspect logs, plain tables. Each becomes `Outcomes`.
 
-`reading` is the way in and knows one format from another; `rows` is what they have in common.
+The format is found from the path and the first bytes. Reading needs no torch, and none of the tools that wrote the
+files.
 """
 
-from harness.judge.importers.reading import Format, check_options, format_of, load
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import NotComparable, UsageError
+from harness.judge.importers.inspect import is_log, load_inspect, log_files
+from harness.judge.importers.json_text import first_object, parsed
+from harness.judge.importers.lm_eval import is_sample, load_lm_eval, sample_files
 from harness.judge.importers.rows import ImportOptions
+from harness.judge.importers.tables import SUFFIXES, load_table
+from harness.judge.outcomes import Outcomes
 
 __all__ = ["Format", "ImportOptions", "check_options", "format_of", "load"]
+
+Format = Literal["lm_eval", "inspect", "table"]
+
+_TAKES: dict[Format, tuple[str, ...]] = {
+    "lm_eval": ("stratum", "cluster", "chance", "metric", "filter", "repeats"),
+    "inspect": ("stratum", "cluster", "chance", "metric"),
+    "table": ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats"),
+}
+"""Which options of `compare` say how a format is read."""
+_NAMES = {"lm_eval": "lm_eval samples", "inspect": "Inspect logs", "table": "plain tables"}
+_KNOWN = (
+    "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), or a table (.csv, .tsv, "
+    ".jsonl, .parquet)"
+)
+
+
+def load(path: Path, options: ImportOptions | None = None, name: str | None = None) -> Outcomes:
+    """Read one variant's outcomes.
+
+    path: a file or a directory. name: the variant's name; the path's by default. Raises UsageError if the
+    path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
+    """
+    options = options or ImportOptions()
+    if options.chance is not None and not 0.0 <= options.chance < 1.0:
+        raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")
+    readers = {"lm_eval": load_lm_eval, "inspect": load_inspect, "table": load_table}
+    try:
+        return readers[format_of(path, options)](path, options, name or path.stem or str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:
+    """Refuse options that none of the inputs can use. given: names, without dashes. Raises UsageError."""
+    found = sorted(set(formats))
+    for option in given:
+        if not any(option in _TAKES[one] for one in found):
+            inputs = " and ".join(f"{_NAMES[one]} (which take --{', --'.join(_TAKES[one])})" for one in found)
+            raise UsageError(f"--{option} does not apply to {inputs}")
+
+
+def format_of(path: Path, options: ImportOptions | None = None) -> Format:
+    """Find the format of a path. Raises UsageError, with what would help, if it is not one that can be read."""
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or directory")
+    if path.is_dir():
+        return _of_directory(path)
+    suffix = path.suffix.lower()
+    if suffix == ".eval":
+        return "inspect"
+    if suffix == ".json":
+        return _of_json(path)
+    if suffix in (".jsonl", ".ndjson"):
+        named = options is not None and (options.item is not None or options.score is not None)
+        return "table" if named or not is_sample(first_object(path)) else "lm_eval"
+    if suffix in SUFFIXES:
+        return "table"
+    raise UsageError(f"{path}: cannot be read. What can: {_KNOWN}")
+
+
+def _of_directory(path: Path) -> Format:
+    if (path / "run.json").is_file():
+        raise UsageError(
+            f"{path}: is a run of quantcliff, which holds both sides: `quantcliff compare {path}` judges it"
+        )
+    if sample_files(path):
+        return "lm_eval"
+    if any(path.rglob("results_*.json")):
+        raise UsageError(f"{path}: holds lm_eval's averages alone: run it again with --log_samples")
+    if log_files(path):
+        return "inspect"
+    raise UsageError(f"{path}: holds nothing that can be read. What can: {_KNOWN}")
+
+
+def _of_json(path: Path) -> Format:
+    if is_sample(first_object(path)):
+        return "lm_eval"
+    try:
+        data: Any = parsed(path.read_bytes(), str(path))
+    except NotComparable as error:
+        raise UsageError(str(error)) from error
+    if is_log(data):
+        return "inspect"
+    hint = (
+        ": lm_eval's averages alone; give the directory of its samples_*.jsonl"
+        if path.name.startswith("results")
+        else ""
+    )
+    raise UsageError(f"{path}: is not a log of Inspect{hint}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.errors import NotComparable, UsageError
+from harness.errors import NotComparable
 
 __all__ = ["member", "opened"]
 
@@ -55,7 +54,7 @@ def _check_limits(archive: zipfile.ZipFile, file: Path) -> None:
 def member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
     """Read one member. Python's zipfile reads Zstandard from 3.14 on; before that pyarrow does.
 
-    Raises NotComparable if it is damaged, UsageError if a package is missing.
+    Raises NotComparable if it is damaged.
     """
     entry = archive.getinfo(name)
     if entry.compress_type == _ZSTANDARD:
@@ -67,6 +66,8 @@ def member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
 
 
 def _zstandard(entry: zipfile.ZipInfo, file: Path) -> bytes:
+    from pyarrow import lib
+
     with file.open("rb") as stream:
         stream.seek(entry.header_offset)
         local = stream.read(30)
@@ -74,15 +75,8 @@ def _zstandard(entry: zipfile.ZipInfo, file: Path) -> bytes:
         stream.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), 1)
         packed = stream.read(entry.compress_size)
     try:
-        arrow = importlib.import_module("pyarrow")
-    except ImportError as error:
-        raise UsageError(
-            f"{file}: is compressed by Zstandard, which pyarrow reads: pip install 'quantcliff[parquet]', or "
-            "`inspect log convert --to json` first"
-        ) from error
-    try:
-        found = bytes(arrow.Codec("zstd").decompress(packed, decompressed_size=entry.file_size, asbytes=True))
-    except arrow.ArrowException as error:
+        found = bytes(lib.Codec("zstd").decompress(packed, decompressed_size=entry.file_size, asbytes=True))
+    except lib.ArrowException as error:
         raise NotComparable(f"{file}: {entry.filename} is damaged: {error}") from error
     if zlib.crc32(found) != entry.CRC:
         raise NotComparable(f"{file}: {entry.filename} is damaged: its checksum differs")

@@ -76,7 +76,7 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
     Raises UsageError if a scorer or field is not there, NotComparable if a log is not finished.
     """
-    rows = Rows(str(path))
+    rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
     models = sorted({str(log.run.get("model")) for log in logs})
     if len(models) > 1:
@@ -86,16 +86,15 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     known = {log.task: _scorers(log) for log in logs} if options.metric else {}
     chosen = per_task(options.metric, known, "scorer", str(path)) if options.metric else {}
     for log in logs:
-        _add(log, _varying(log, logs), chosen.get(log.task), options, rows)
+        _add(log, _varying(log, logs), chosen.get(log.task), rows)
     rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
-    return rows.outcomes(name, options)
+    return rows.outcomes(name)
 
 
 def _scorers(log: _Log) -> list[str]:
-    """Give what --metric may name: the scorers of the first scored sample, and their keys."""
-    scored: Mapping[str, Any] = next((sample["scores"] for sample in _samples(log.file) if sample.get("scores")), {})
-    keys = {one: score.get("value") for one, score in scored.items()}
-    return [*keys, *(f"{one}.{key}" for one, value in keys.items() if isinstance(value, Mapping) for key in value)]
+    """Return what --metric may name: the scorers of the first scored sample, and their keys."""
+    values: Mapping[str, Any] = next(filter(None, map(_values, _samples(log.file))), {})
+    return list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
 
 
 def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
@@ -168,59 +167,52 @@ def _samples(file: Path) -> Iterator[Mapping[str, Any]]:
                 yield _object(member(archive, name, file), f"{file}: {name}")
 
 
-def _add(log: _Log, varying: Mapping[str, str], metric: str | None, options: ImportOptions, rows: Rows) -> None:
-    """Add the items of a log. varying: the log's arguments that other logs of its task have otherwise."""
+def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
+    """Add the items of a log. varying: the log's arguments that differ from those of its task's other logs."""
     place = f"{log.task}/{stratum_name(varying)}" if varying else log.task
     epochs: dict[str, dict[Any, float]] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     for sample in _samples(log.file):
         where = f"{log.file}: sample {sample.get('id')}"
         if "id" not in sample or "input" not in sample:
             raise NotComparable(f"{where}: has no id or no input")
         item = f"{place}/{as_level(sample['id'])}"
-        found = _facts(sample, log, varying, where, options)
-        if facts.setdefault(item, found) != found:
+        asked, metadata = _asked(sample), {**varying, **(sample.get("metadata") or {})}
+        key = [*asked, *(as_level(dig(metadata, one, where)) for one in rows.options.fields)]
+        if first.setdefault(item, (key, metadata, where))[0] != key:
             raise NotComparable(f"{where}: names different items: ids must be unique")
         scores = epochs.setdefault(item, {})
         epoch = sample.get("epoch", len(scores) + 1)
         if epoch in scores:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
-        scored = sample.get("scores") or {}
-        scores[epoch] = _score(scored, log.task, where, metric, rows) if scored else math.nan
+        scores[epoch] = _score(sample, log.task, where, metric, rows)
     reducer, reduce = _reducer(log)
     if reducer != "mean" and log.task in rows.measure:
         rows.measure[log.task] += f",{reducer}"
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
     partial = 0
+    arguments = [canonical_json(log.arguments)] if log.arguments else []
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         enough = counted and 2 * len(counted) >= expected
         partial += len(counted) < expected and expected > 1
-        rows.add(item, reduce(counted) if enough else math.nan, **facts[item])
+        (question, offered, target, *_), metadata, where = first[item]
+        choices = len(offered or ())
+        rows.add(
+            item,
+            reduce(counted) if enough else math.nan,
+            metadata,
+            where,
+            task=log.task,
+            asked=fingerprint(canonical_json([question, offered, target]), *arguments),
+            chance=1.0 / choices if choices > 1 else 0.0,
+            levels=varying,
+        )
     if partial:
         rows.notes.append(
             f"{log.file}: {partial} items have no score in some of their {expected} epochs: an item counts by the "
             "others if they are at least half, and else is unanswered"
         )
-
-
-def _facts(
-    sample: Mapping[str, Any], log: _Log, varying: Mapping[str, str], where: str, options: ImportOptions
-) -> dict[str, Any]:
-    """Give what all epochs of an item have in common, as `Rows.add` takes it."""
-    metadata = {**varying, **(sample.get("metadata") or {})}
-    choices = len(sample.get("choices") or ())
-    guess = 1.0 / choices if choices > 1 else 0.0
-    return {
-        "asked": fingerprint(
-            canonical_json(_asked(sample)), *([canonical_json(log.arguments)] if log.arguments else [])
-        ),
-        "place": log.task,
-        "levels": {**varying}
-        | {axis: as_level(dig(metadata, one, where)) for axis, one in zip(options.axes, options.strata, strict=True)},
-        "chance": guess if options.chance is None else options.chance,
-        "cluster": f"{log.task}/{as_level(dig(metadata, options.cluster, where))}" if options.cluster else None,
-    }
 
 
 def _asked(sample: Mapping[str, Any]) -> list[Any]:
@@ -263,32 +255,23 @@ _REDUCERS: dict[str, Callable[[Sequence[float]], float]] = {
 """Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)."""
 
 
-def _score(scored: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
-    scorer, key = _scorer(scored, where, metric)
-    value = scored[scorer].get("value")
-    if isinstance(value, Mapping):
-        keys = list(value)
-        if key is None and len(keys) == 1:
-            key = keys[0]
-        if key not in value:
-            raise UsageError(f"{where}: {scorer} has several values: give --metric {scorer}.{'|'.join(keys)}")
-        value = value[key]
-    elif key is not None:
-        raise UsageError(f"{where}: {scorer} has one value: give --metric {scorer}")
-    rows.measure[task] = scorer if key is None else f"{scorer}.{key}"
-    if isinstance(value, str):
-        value = GRADES.get(value, _WORDS.get(value.lower(), value))
-    return as_score(value, where)
+def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sample's values by scorer, or by ``scorer.key`` if the scorer gives several."""
+    found: dict[str, Any] = {}
+    for scorer, score in (sample.get("scores") or {}).items():
+        if isinstance(value := score.get("value"), Mapping):
+            found |= {f"{scorer}.{key}": one for key, one in value.items()}
+        else:
+            found[scorer] = value
+    return found
 
 
-def _scorer(scored: Mapping[str, Any], where: str, metric: str | None) -> tuple[str, str | None]:
-    if metric is None:
-        if len(scored) > 1:
-            raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(scored)}")
-        return next(iter(scored)), None
-    if metric in scored:
-        return metric, None
-    scorer, _, key = metric.partition(".")
-    if scorer not in scored:
-        raise UsageError(f"{where}: there is no scorer {metric!r}; there are: {', '.join(scored)}")
-    return scorer, key
+def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
+    values = _values(sample)
+    if not values:
+        return math.nan
+    named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
+    if len(named) != 1:
+        raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(named or values)}")
+    rows.measure[task], value = named[0], values[named[0]]
+    return as_score(GRADES.get(value, _WORDS.get(value.lower(), value)) if isinstance(value, str) else value, where)

@@ -1,19 +1,20 @@
 """JSON as other tools write it, read strictly: whole files and JSON lines, with or without a byte order mark.
 
-A key given twice is an error with its line, because JSON readers disagree about which of the two values counts.
+A key given twice is an error, because JSON readers disagree about which of the two values counts.
 """
 
 from __future__ import annotations
 
 import json
-import json.scanner
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
 
 __all__ = ["first_object", "json_objects", "not_utf8", "parsed"]
+
+
+_SHOWN = 60
 
 
 class _RepeatedKeyError(ValueError):
@@ -29,8 +30,7 @@ def parsed(text: str | bytes, where: str) -> Any:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         return json.loads(text, object_pairs_hook=_once)
     except _RepeatedKeyError as error:
-        line = _line_of(text) if isinstance(text, str) else ""
-        raise NotComparable(f"{where}: {error}{line}") from error
+        raise NotComparable(f"{where}: {error}") from error
     except RecursionError as error:
         raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
     except ValueError as error:
@@ -42,32 +42,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _RepeatedKeyError(f"the key {twice!r} is given twice")
+        begin = json.dumps(found, ensure_ascii=False)[:_SHOWN]
+        raise _RepeatedKeyError(f"the key {twice!r} is given twice in an object that begins {begin}")
     return found
-
-
-def _line_of(text: str) -> str:
-    """Find the line on which the object with the repeated key begins; nothing for a text of one line."""
-    if "\n" not in text.strip():
-        return ""
-    decoder: Any = json.JSONDecoder(object_pairs_hook=_once)
-    inner: Callable[..., Any] = decoder.parse_object
-    begins: list[int] = []
-
-    def parse_object(at: tuple[str, int], *rest: Any) -> Any:
-        try:
-            return inner(at, *rest)
-        except _RepeatedKeyError:
-            begins.append(at[1])
-            raise
-
-    decoder.parse_object = parse_object
-    decoder.scan_once = vars(json.scanner)["py_make_scanner"](decoder)
-    try:
-        decoder.decode(text)
-    except (_RepeatedKeyError, RecursionError):
-        return f" in the object that begins on line {text.count(chr(10), 0, begins[0]) + 1}" if begins else ""
-    return ""
 
 
 def json_objects(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import json_objects
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
 __all__ = ["is_sample", "load_lm_eval", "sample_files"]
@@ -33,20 +33,10 @@ _POSITIONS = frozenset({"gold", "golds", "target", "targets"})
 _MARKS = _POSITIONS | {"label", "labels"}
 """What they call a list with a 1 for each of those, and a 0 for each of the others."""
 _OWN = frozenset(
-    {
-        "arguments",
-        "doc",
-        "doc_hash",
-        "doc_id",
-        "filter",
-        "filtered_resps",
-        "metrics",
-        "prompt_hash",
-        "resps",
-        "target",
-        "target_hash",
-    }
+    {"arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps"}
 )
+_OWN |= {"target", "target_hash"}
+"""Keys of a sample that are not metrics."""
 
 
 def is_sample(line: Mapping[str, Any]) -> bool:
@@ -64,7 +54,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
     Raises UsageError if a metric, filter or field is not there, NotComparable if the logs hold no scores.
     """
-    rows = Rows(str(path))
+    rows = Rows(str(path), options)
     files = _newest(path, rows)
     tasks = {task: _lines(file) for task, file in files.items()}
     known = {task: list(dict.fromkeys(str(line.get("filter")) for line in lines)) for task, lines in tasks.items()}
@@ -77,8 +67,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         chosen = lines[0].get("filter")
         rows.measure[task] = metrics[task] if chosen in (None, "none") else f"{metrics[task]},{chosen}"
-        _add_task(task, lines, metrics[task], str(files[task]), options, rows)
-    return rows.outcomes(name, options)
+        _add_task(task, lines, metrics[task], str(files[task]), rows)
+    return rows.outcomes(name)
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
@@ -132,19 +122,17 @@ def _metrics(
     return found
 
 
-def _add_task(
-    task: str, lines: Sequence[Mapping[str, Any]], metric: str, file: str, options: ImportOptions, rows: Rows
-) -> None:
+def _add_task(task: str, lines: Sequence[Mapping[str, Any]], metric: str, file: str, rows: Rows) -> None:
     for line in lines:
         where, doc = f"{file}: doc {line['doc_id']}", line["doc"]
         rows.add(
             f"{task}/{as_level(line['doc_id'])}",
             as_score(_value(line, metric, where), where),
+            doc,
+            where,
+            task=task,
             asked=fingerprint(*_hashes(line)),
-            place=task,
-            levels=dict(zip(options.axes, (as_level(dig(doc, one, where)) for one in options.strata), strict=True)),
-            chance=_chance(line, metric) if options.chance is None else options.chance,
-            cluster=f"{task}/{as_level(dig(doc, options.cluster, where))}" if options.cluster else None,
+            chance=_chance(line, metric),
         )
 
 

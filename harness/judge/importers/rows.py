@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +34,7 @@ _EXACT = 2.0**53
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to read what other tools wrote. `harness.judge.importers.reading` knows which format takes which option."""
+    """How to read what other tools wrote. `harness.judge.importers` knows which format takes which option."""
 
     item: str | None = None
     """Column of a table that names the item; ``item`` by default. Dots step into nested columns."""
@@ -96,19 +97,20 @@ def per_task(
 
 @dataclass(slots=True)
 class Rows:
-    """Answers as they are read. Logs `add` them one by one; tables set whole columns."""
+    """Answers as they are read: logs `add` them one by one to lists, tables give arrays and `Labels`."""
 
     source: str
     """What a message calls the file."""
+    options: ImportOptions
     items: list[str] = field(default_factory=list)
-    scores: Sequence[float] | NDArray[np.float64] = field(default_factory=list)
-    prints: Sequence[int] | NDArray[np.uint64] = field(default_factory=list)
-    slices: Sequence[str] | Labels = field(default_factory=list)
-    levels: dict[str, Sequence[str] | Labels] = field(default_factory=dict)
+    scores: Any = field(default_factory=list)
+    prints: Any = field(default_factory=list)
+    slices: Any = field(default_factory=list)
+    levels: dict[str, Any] = field(default_factory=dict)
     """Axis to level; an empty name if an item has no such axis."""
-    clusters: Sequence[str] | Labels | None = None
+    clusters: Any = None
     """None if every item is a source by itself."""
-    chances: Sequence[float] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
     weights: NDArray[np.float64] | None = None
     measure: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -117,30 +119,34 @@ class Rows:
         self,
         item: str,
         score: float,
+        document: Mapping[str, Any],
+        where: str,
         *,
+        task: str,
         asked: int,
-        place: str,
-        levels: Mapping[str, str],
         chance: float,
-        cluster: str | None,
+        levels: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Add one answer. asked: see `harness.judge.outcomes.fingerprint`. place: the slice."""
-        columns: list[tuple[Any, Any]] = [
-            (self.scores, score),
-            (self.prints, asked),
-            (self.slices, place),
-            (self.chances, chance),
-        ]
-        if cluster is not None:
-            self.clusters = [] if self.clusters is None else self.clusters
-            columns.append((self.clusters, cluster))
-        axes = {**self.levels, **levels}
-        columns += [(self.levels.setdefault(axis, [""] * len(self.items)), levels.get(axis, "")) for axis in axes]
-        self.items.append(item)
-        for column, value in columns:
-            column.append(value)
+        """Add one answer of a log.
 
-    def outcomes(self, name: str, options: ImportOptions) -> Outcomes:
+        document: what strata and clusters are looked up in; `where` it is, for messages. task: its slice. asked: see
+        `harness.judge.outcomes.fingerprint`. levels: further ones. Raises UsageError if the document lacks a field.
+        """
+        options = self.options
+        strata = zip(options.axes, options.strata, strict=True)
+        found = {**levels, **{axis: as_level(dig(document, one, where)) for axis, one in strata}}
+        for axis in {**self.levels, **found}:
+            self.levels.setdefault(axis, [""] * len(self.items)).append(found.get(axis, ""))
+        if options.cluster:
+            self.clusters = [] if self.clusters is None else self.clusters
+            self.clusters.append(f"{task}/{as_level(dig(document, options.cluster, where))}")
+        self.items.append(item)
+        self.scores.append(score)
+        self.prints.append(asked)
+        self.slices.append(task)
+        self.chances.append(chance if options.chance is None else options.chance)
+
+    def outcomes(self, name: str) -> Outcomes:
         """Give one score per item.
 
         Raises NotComparable if an item has several scores and nothing says to average them, and if `build` does.
@@ -153,7 +159,7 @@ class Rows:
             columns["cluster"] = _labels(self.clusters)
         prints = np.array(self.prints, np.uint64) if len(self.prints) else np.zeros(len(self.items), np.uint64)
         scores = np.asarray(self.scores, np.float64)
-        first, scores = self._collapsed(scores, [one.codes for one in columns.values()] + [prints], options)
+        first, scores = self._collapsed(scores, [one.codes for one in columns.values()] + [prints])
         columns = {what: Labels(one.codes[first], one.names) for what, one in columns.items()}
         return build(
             name,
@@ -172,44 +178,31 @@ class Rows:
         )
 
     def _collapsed(
-        self, scores: NDArray[np.float64], facts: Sequence[NDArray[Any]], options: ImportOptions
+        self, scores: NDArray[np.float64], facts: Sequence[NDArray[Any]]
     ) -> tuple[slice | NDArray[np.int64], NDArray[np.float64]]:
-        """Give the first row of each item, and the item's score. facts: columns that must agree among its rows."""
+        """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""
         hashes = np.sort(np.fromiter(map(hash, self.items), np.int64, len(self.items)))
-        if (hashes[1:] != hashes[:-1]).all():  # so all ids differ; in less time than a set takes
+        if (hashes[1:] != hashes[:-1]).all():  # so all ids differ; in less time than a dict takes
             return slice(None), scores
-        ids = Labels.of(self.items)
-        _, first = np.unique(ids.codes, return_index=True)
-        own = first[ids.codes]
-        differs = np.logical_or.reduce([one != one[own] for one in facts])
-        if differs.any():
-            at = ids.codes == ids.codes[int(differs.argmax())]
-            count = len(set(zip(*(one[at].tolist() for one in facts), strict=True)))
-            item = self.items[int(at.argmax())]
-            raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
-        several = np.flatnonzero(np.bincount(ids.codes) > 1)
-        if several.size and options.repeats != "mean":
-            self._check_same_answer(ids, scores, own)
-            self.notes.append(
-                f"{self.source}: given more than once, with one score, and counted once: "
-                f"{_shown([ids.names[at] for at in several])}"
-            )
-        means = scores[first]
-        order = np.argsort(ids.codes, kind="stable")
-        starts = np.searchsorted(ids.codes[order], several, side="left")
-        stops = np.searchsorted(ids.codes[order], several, side="right")
-        for item, start, stop in zip(several, starts, stops, strict=True):
-            means[item] = math.fsum(scores[order[start:stop]]) / (stop - start)
-        return first, means
-
-    def _check_same_answer(self, ids: Labels, scores: NDArray[np.float64], own: NDArray[np.int64]) -> None:
-        other = (scores != scores[own]) & ~(np.isnan(scores) & np.isnan(scores[own]))
-        mixed = [ids.names[code] for code in np.unique(ids.codes[other])]
-        if mixed:
-            raise NotComparable(
-                f"{self.source}: {len(mixed)} items have several scores ({_shown(mixed)}): an item has one score. If "
-                "these are several answers to it, ask for their mean (--repeats mean)"
-            )
+        rows_of: dict[str, list[int]] = {}
+        for row, item in enumerate(self.items):
+            rows_of.setdefault(item, []).append(row)
+        several = {item: rows for item, rows in rows_of.items() if len(rows) > 1}
+        for item, rows in several.items():
+            count = len({tuple(int(column[row]) for column in facts) for row in rows})
+            if count > 1:
+                raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
+        if several and self.options.repeats != "mean":
+            mixed = [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]
+            if mixed:
+                raise NotComparable(
+                    f"{self.source}: {len(mixed)} items have several scores ({_shown(mixed)}): an item has one score. "
+                    "If these are several answers to it, ask for their mean (--repeats mean)"
+                )
+            once = _shown(list(several))
+            self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
+        means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
+        return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
 
 
 def _labels(values: Sequence[str] | Labels) -> Labels:

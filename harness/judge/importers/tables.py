@@ -1,15 +1,14 @@
 """Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others.
 
-It knows columns, not what they mean beyond the names it is given. CSV is read by pyarrow if that is installed and the
-file is well formed, and by the csv module, which names the line of a fault, otherwise.
+CSV and Parquet are read by pyarrow; the csv module names the line of a fault in a CSV that pyarrow refuses, or whose
+quotes it would misread.
 """
 
 from __future__ import annotations
 
 import csv
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,38 +24,33 @@ from harness.judge.outcomes import Labels, Outcomes, fingerprint
 
 __all__ = ["SUFFIXES", "load_table"]
 
-SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq"})
-_CHUNK = 50_000
+PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
+SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _BLOCK = 1 << 23
-"""Bytes that pyarrow parses at a time; a longer row is read by the csv module."""
-_WHOLE = re.compile(r"-?\d+\.0", re.ASCII)
+"""Bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
     """A column as it was read: its values, or its different values and which of them each row has."""
 
-    name: str
     values: Sequence[Any]
     codes: NDArray[np.int32] | None = None
 
-    def rows(self, read: Callable[[Any], Any], dtype: type[np.generic]) -> NDArray[Any]:
-        """Read every value, and give one result per row."""
-        found = np.array([read(value) for value in self.values], dtype)
+    def rows(self, read: Callable[[Any], Any], dtype: Any, fault: Callable[[int], str]) -> NDArray[Any]:
+        """Return the result of `read` for every row. fault: says where a row, from 0, is that raised NotComparable."""
+        found = np.empty(len(self.values), dtype)
+        for at, value in enumerate(self.values):
+            try:
+                found[at] = read(value)
+            except NotComparable as error:
+                row = at if self.codes is None else int((self.codes == at).argmax())
+                raise NotComparable(f"{fault(row)}{error}") from error
         return found if self.codes is None else found[self.codes]
 
     def labels(self) -> Labels:
         names = Labels.of([as_level(value) for value in self.values])
         return names if self.codes is None else Labels(names.codes[self.codes], names.names)
-
-    def row_of(self, unfit: Callable[[Any], Any]) -> int:
-        """The first row, from 0, whose value raises NotComparable."""
-        for at, value in enumerate(self.values):
-            try:
-                unfit(value)
-            except NotComparable:
-                return at if self.codes is None else int((self.codes == at).argmax())
-        return 0
 
 
 def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -65,67 +59,53 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     # The item comes first: the one column whose values all differ, which are not worth coding.
     wanted = list(dict.fromkeys(one for one in named if one is not None))
-    columns = _columns(path, wanted)
-    rows = Rows(str(path))
-    rows.items = _items(columns[item], path)
-    count = len(rows.items)
-    rows.scores = _numbers(columns[score], path, rows.items)
-    rows.slices = columns[options.slice].labels() if options.slice else Labels.constant("all", count)
-    rows.levels = {axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)}
-    if options.cluster:
-        rows.clusters = columns[options.cluster].labels()
-    if options.prompt:
-        rows.prints = columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64)
-    if options.weight:
-        rows.weights = _numbers(columns[options.weight], path, rows.items)
-    if options.chance is not None:
-        rows.chances = [options.chance] * count
-    return rows.outcomes(name, options)
+    columns = dict(zip(wanted, _columns(path, wanted), strict=True))
+    items = _items(columns[item], path)
+
+    def numbers(column: str) -> NDArray[np.float64]:
+        return columns[column].rows(as_score, np.float64, lambda row: f"{path}: {_line(path, row)}item {items[row]!r}")
+
+    return Rows(
+        source=str(path),
+        options=options,
+        items=items,
+        scores=numbers(score),
+        prints=columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
+        if options.prompt
+        else [],
+        slices=columns[options.slice].labels() if options.slice else Labels.constant("all", len(items)),
+        levels={axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)},
+        clusters=columns[options.cluster].labels() if options.cluster else None,
+        weights=numbers(options.weight) if options.weight else None,
+        chances=[] if options.chance is None else [options.chance] * len(items),
+    ).outcomes(name)
 
 
 def _items(column: _Column, path: Path) -> list[str]:
     if column.codes is None and all(column.values) and set(map(type, column.values)) == {str}:
         return list(column.values)
-    try:
-        found = [as_item(value, "") for value in column.values]
-    except NotComparable as error:
-        row = column.row_of(lambda value: as_item(value, ""))
-        raise NotComparable(f"{path}: {_place(path, row)}row {row + 1}{error}") from error
-    return found if column.codes is None else [found[code] for code in column.codes.tolist()]
+    ids = column.rows(lambda one: as_item(one, ""), object, lambda row: f"{path}: {_line(path, row)}row {row + 1}")
+    return list(ids.tolist())
 
 
-def _numbers(column: _Column, path: Path, items: Sequence[str]) -> NDArray[np.float64]:
-    try:
-        return column.rows(as_score, np.float64)
-    except NotComparable as error:
-        row = column.row_of(as_score)
-        raise NotComparable(f"{path}: {_place(path, row)}item {items[row]!r}{error}") from error
-
-
-def _place(path: Path, row: int) -> str:
+def _line(path: Path, row: int) -> str:
     """Say on which line of a text file a row, from 0, ends; nothing for Parquet."""
     suffix = path.suffix.lower()
-    if suffix in (".parquet", ".pq"):
+    if suffix in PARQUET:
         return ""
-    if suffix in (".jsonl", ".ndjson"):
+    if suffix in JSON_LINES:
         with path.open(encoding="utf-8-sig") as stream:
             lines = (at for at, line in enumerate(stream, start=1) if line.strip())
             return f"line {next(islice(lines, row, None), row + 1)}: "
     return f"line {next(islice(_csv_rows(path), row + 1, None))[0]}: "
 
 
-def _columns(path: Path, wanted: Sequence[str]) -> Mapping[str, _Column]:
-    suffix = path.suffix.lower()
-    if suffix in (".parquet", ".pq"):
-        found = _parquet(path, wanted)
-    elif suffix in (".jsonl", ".ndjson"):
+def _columns(path: Path, wanted: Sequence[str]) -> list[_Column]:
+    if path.suffix.lower() in JSON_LINES:
         objects = json_objects(path)
-        found = [
-            _Column(one, [dig(row, one, f"{path}: line {at}") for at, row in enumerate(objects, 1)]) for one in wanted
-        ]
-    else:
-        found = _csv(path, wanted)
-    return {one.name: one for one in found}
+        return [_Column([dig(row, one, f"{path}: line {at}") for at, row in enumerate(objects, 1)]) for one in wanted]
+    table = (_parquet if path.suffix.lower() in PARQUET else _csv)(path, wanted)
+    return [_from_arrow(table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
 
 
 def _check_known(path: Path, wanted: Sequence[str], known: Sequence[str]) -> None:
@@ -135,13 +115,6 @@ def _check_known(path: Path, wanted: Sequence[str], known: Sequence[str]) -> Non
     twice = [one for one in wanted if known.count(one) > 1]
     if twice:
         raise UsageError(f"{path}: the column {twice[0]!r} is there {known.count(twice[0])} times")
-
-
-def _plain(column: _Column) -> _Column:
-    """Write the whole numbers that pandas wrote as floats, ``3.0`` as ``3``, unless two values would become one."""
-    values = [value[:-2] if value.endswith(".0") and _WHOLE.fullmatch(value) else value for value in column.values]
-    kept = len(set(values)) == len(set(column.values))
-    return _Column(column.name, values if kept else column.values, column.codes)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -162,51 +135,46 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             raise UsageError(f"{path}: line {reader.line_num} is not a table: {error}") from error
 
 
-def _csv(path: Path, wanted: Sequence[str]) -> list[_Column]:
+def _csv(path: Path, wanted: Sequence[str]) -> Any:
+    """Read a CSV as a table of texts. Raises UsageError, naming the line of what is wrong."""
+    from pyarrow import csv as arrow_csv
+    from pyarrow import lib
+
     rows = _csv_rows(path)
     _, header = next(rows, (0, []))
     if not header:
         raise UsageError(f"{path}: is empty: a header line with column names is needed")
     _check_known(path, wanted, header)
-    found = _csv_arrow(path, wanted, header)
-    if found is None:
-        places = [header.index(one) for one in wanted]
-        columns: list[list[str]] = [[] for _ in wanted]
-        while chunk := [row for _, row in islice(rows, _CHUNK)]:
-            cells = list(zip(*chunk, strict=True))
-            for column, place in zip(columns, places, strict=True):
-                column.extend(cells[place])
-        found = [_plain(_Column(name, column)) for name, column in zip(wanted, columns, strict=True)]
-    return found
+    if not _well_quoted(path):
+        for _ in rows:  # raises at the line of the fault
+            pass
+    parse = arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
+    convert = arrow_csv.ConvertOptions(
+        include_columns=wanted, column_types=dict.fromkeys(wanted, lib.string()), strings_can_be_null=False
+    )
+    for block in (_BLOCK, min(path.stat().st_size + 1, 2**31 - 1)):
+        try:
+            table = arrow_csv.read_csv(path, arrow_csv.ReadOptions(block_size=block), parse, convert)
+            return lib.Table.from_arrays([_plain(one) for one in table.columns], wanted)
+        except lib.ArrowException as error:
+            problem = error
+    for _ in rows:
+        pass
+    raise UsageError(f"{path}: is not a table: {problem}")
+
+
+def _plain(column: Any) -> Any:
+    """Write the whole numbers that pandas wrote as floats, ``3.0`` as ``3``, unless two values would become one."""
+    from pyarrow import compute
+
+    if not compute.any(compute.ends_with(column, ".0")).as_py():
+        return column
+    plain = compute.replace_substring_regex(column, pattern=r"^(-?[0-9]+)\.0$", replacement=r"\1")
+    return plain if compute.count_distinct(plain) == compute.count_distinct(column) else column
 
 
 def _delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _csv_arrow(path: Path, wanted: Sequence[str], header: Sequence[str]) -> list[_Column] | None:
-    """Read a CSV by pyarrow; None if that is not installed, or the file is one that the csv module would not take."""
-    try:
-        from pyarrow import compute, lib
-        from pyarrow import csv as arrow_csv
-    except ImportError:
-        return None
-    if not _well_quoted(path):
-        return None
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(block_size=_BLOCK),
-            parse_options=arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=wanted, column_types=dict.fromkeys(header, lib.string()), strings_can_be_null=False
-            ),
-        )
-        found = [_from_arrow(name, table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
-        floats = [compute.any(compute.ends_with(table.column(name), ".0")).as_py() for name in wanted]
-    except lib.ArrowException:
-        return None
-    return [_plain(one) if any_float else one for one, any_float in zip(found, floats, strict=True)]
 
 
 def _well_quoted(path: Path) -> bool:
@@ -223,7 +191,7 @@ def _well_quoted(path: Path) -> bool:
     return bool(begins.all() and ends.all())
 
 
-def _from_arrow(name: str, column: Any, *, coded: bool) -> _Column:
+def _from_arrow(column: Any, *, coded: bool) -> _Column:
     """Take over a column of Arrow: texts and numbers once each if they are coded, anything else value by value."""
     from pyarrow import types
 
@@ -235,24 +203,19 @@ def _from_arrow(name: str, column: Any, *, coded: bool) -> _Column:
     elif types.is_decimal(kind):
         column = column.cast("float64")
     if not coded or types.is_nested(kind):
-        return _Column(name, column.to_pylist())
+        return _Column(column.to_pylist())
     found = column.combine_chunks().dictionary_encode("encode")
     codes = np.frombuffer(found.indices.buffers()[1], np.int32, len(found), found.indices.offset * 4)
-    return _Column(name, found.dictionary.to_pylist(), codes)
+    return _Column(found.dictionary.to_pylist(), codes)
 
 
-def _parquet(path: Path, wanted: Sequence[str]) -> list[_Column]:
-    try:
-        from pyarrow import lib, parquet
-    except ImportError as error:
-        raise UsageError(
-            f"{path}: Parquet is read by pyarrow: pip install 'quantcliff[parquet]', or write CSV"
-        ) from error
+def _parquet(path: Path, wanted: Sequence[str]) -> Any:
+    from pyarrow import lib, parquet
+
     try:
         with parquet.ParquetFile(path) as file:
             _check_known(path, wanted, _flat(file.schema_arrow.empty_table()).column_names)
-            table = _flat(file.read(columns=list(wanted)))
-        return [_from_arrow(name, table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
+            return _flat(file.read(columns=list(wanted)))
     except lib.ArrowException as error:
         raise UsageError(f"{path}: is not a Parquet file: {error}") from error
 
