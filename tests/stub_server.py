@@ -69,7 +69,7 @@ def _key(ids: list[int]) -> str:
     return ",".join(map(str, ids))
 
 
-def weight(before: list[int], token: int) -> float:
+def logprob(before: list[int], token: int) -> float:
     """The log-probability of a token after others."""
     text = f"{before[-3:]} {token}".encode()
     return -0.05 - hashlib.sha256(text).digest()[0] / 64
@@ -215,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(prompt, str):
             return found
         whole = [*prompt, *answer]
-        weights = [None, *(weight(whole[:at], token) for at, token in enumerate(whole) if at)]
+        weights = [None, *(logprob(whole[:at], token) for at, token in enumerate(whole) if at)]
         if "prompt_logprobs" in body and not deaf:
             found["prompt_logprobs"] = [None] + [
                 {str(token): {"logprob": weights[at] - shift, "rank": 1}} for at, token in enumerate(prompt) if at

@@ -69,7 +69,7 @@ class Client:
         self,
         url: str,
         *,
-        key: str | None = None,
+        key: str = "",
         concurrency: int = 8,
         timeout: float = 600,
         retry_seconds: float = 300,

@@ -184,7 +184,7 @@ def _wait(server: Server, log: Path, seconds: float) -> None:
     with httpx2.Client(trust_env=False, timeout=5) as http:
         while time.monotonic() < limit:
             if server.process.poll() is not None:
-                raise ModelError(f"the server does not start: {_last_words(log)} (log: {log})")
+                raise ModelError(f"the server does not start: {_last_error(log)} (log: {log})")
             with contextlib.suppress(httpx2.HTTPError):
                 if http.get(server.url.removesuffix("/v1") + "/health").status_code == 200:  # noqa: PLR2004 - OK
                     return
@@ -192,7 +192,7 @@ def _wait(server: Server, log: Path, seconds: float) -> None:
     raise ModelError(f"the server is not ready after {seconds:.0f} s (engine.start_seconds); its log: {log}")
 
 
-def _last_words(log: Path) -> str:
+def _last_error(log: Path) -> str:
     lines = [one.strip() for one in log.read_text(encoding="utf-8", errors="replace").splitlines() if one.strip()]
     errors = [one for one in lines if "Error" in one or "error" in one]
     return (errors or lines or ["it says nothing"])[-1][:300]

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines.http_client import Client, Reply
+from harness.engines.prompt_logprobs import logprob_request, sum_logprobs
 from harness.engines.protocol import Usage
-from harness.engines.server_probe import PROBE, Facts, described, probed, weighing_of
+from harness.engines.server_probe import PROBE, ServerInfo, describe, find_logprob_method, probe
 from harness.engines.transformers.text import Texts
-from harness.engines.weighing import read_weight, weigh_body
-from harness.engines.wire import MOST_STOPS, Manner, Said, is_over_context, read_answer, seed_of
+from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
 from harness.errors import NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 from harness.store.rundir import Appender
 
-__all__ = ["ServedEngine", "Spoken", "Target"]
+__all__ = ["PromptEncoder", "ServedEngine", "Target"]
 
 OK = 200
 
 
-class Spoken:
+class PromptEncoder:
     """The baseline's tokenizer as it reads prompts for a server."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -52,19 +52,19 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ProbeResult:
     """What the probe found."""
 
-    facts: Facts
+    info: ServerInfo
     """What the server says of itself."""
-    manner: Manner
+    form: RequestForm
     """How it is asked."""
     offset: int | None
     """Tokens that it counts beyond those that were sent; None if it does not count."""
     fingerprint: str
     """Its `system_fingerprint`."""
-    weighing: str
-    """How choices are weighed; empty if none are asked."""
+    logprob_method: str
+    """How choices are scored; empty if none are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +78,18 @@ class Target:
     chat: bool = False
     """Whether prompts go as messages."""
     choices: bool = False
-    """Whether choices will be weighed: that is tried at once."""
+    """Whether choices will be scored: that is tried at once."""
     limit: int | None = None
     """The model's own context limit."""
     requests: Path | None = None
-    """The file for what each request took and said."""
+    """The file for what each request took and reported."""
 
 
 class ServedEngine:
     """A server, ready to answer. proof: what is known of the model; what the probe finds is added to it."""
 
-    def __init__(self, client: Client, spoken: Spoken, proof: Proof, target: Target) -> None:
-        self._client, self._spoken, self.device = client, spoken, target.device
+    def __init__(self, client: Client, encoder: PromptEncoder, proof: Proof, target: Target) -> None:
+        self._client, self._encoder, self.device = client, encoder, target.device
         self._loop = asyncio.new_event_loop()
         self._prompt_tokens = self._output_tokens = 0
         self._notes: dict[str, None] = {}
@@ -99,7 +99,7 @@ class ServedEngine:
         except BaseException:
             self.close()
             raise
-        known = [one for one in (self._found.facts.limit, target.limit) if one]
+        known = [one for one in (self._found.info.limit, target.limit) if one]
         self._limit = min(known, default=2**31 - 1)
         self._proof = self._proven(proof)
 
@@ -107,8 +107,8 @@ class ServedEngine:
     def version(self) -> str:
         """Part of every cache key: the program and what it says of its configuration."""
         served = self._proof.served or {}
-        said = [served.get("engine"), served.get("version") or "?", self._found.fingerprint, self._found.manner.prompts]
-        return "served/1-" + "-".join(str(one) for one in said if one)
+        parts = [served.get("engine"), served.get("version") or "?", self._found.fingerprint, self._found.form.prompts]
+        return "served/1-" + "-".join(str(one) for one in parts if one)
 
     @property
     def context_limit(self) -> int:
@@ -146,22 +146,24 @@ class ServedEngine:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
 
-    async def _look(self, target: Target) -> Found:
-        facts = await described(self._client, target.model)
-        ids = self._spoken.texts.prompt(PROBE)
-        _, count = self._spoken.prompt(PROBE, "messages" if target.chat else "token ids")
-        manner, said = await probed(self._client, target.model, ids, chat=target.chat, count=count)
-        offset = None if said.prompt_tokens is None else said.prompt_tokens - count
-        weighing = await weighing_of(self._client, manner, ids, self._spoken.encode) if target.choices else ""
-        return Found(facts, manner, offset, said.fingerprint, weighing)
+    async def _look(self, target: Target) -> ProbeResult:
+        info = await describe(self._client, target.model)
+        ids = self._encoder.texts.prompt(PROBE)
+        _, count = self._encoder.prompt(PROBE, "messages" if target.chat else "token ids")
+        form, answer = await probe(self._client, target.model, ids, chat=target.chat, count=count)
+        offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
+        logprob_method = (
+            await find_logprob_method(self._client, form, ids, self._encoder.encode) if target.choices else ""
+        )
+        return ProbeResult(info, form, offset, answer.fingerprint, logprob_method)
 
     def _proven(self, proof: Proof) -> Proof:
         """Add to a proof what was found, and say in a sentence how far it goes."""
         found, served = self._found, dict(proof.served or {})
-        served["version"] = found.facts.version or served.get("version", "")
-        served |= {"prompts": found.manner.prompts, "prompt_offset": found.offset, "weighing": found.weighing}
-        served |= {"fingerprint": found.fingerprint, "context_limit": found.facts.limit, "said": found.facts.said}
-        notes = [*proof.notes, f"its prompts are sent as {found.manner.prompts}"]
+        served["version"] = found.info.version or served.get("version", "")
+        served |= {"prompts": found.form.prompts, "prompt_offset": found.offset, "logprob_method": found.logprob_method}
+        served |= {"fingerprint": found.fingerprint, "context_limit": found.info.limit, "reported": found.info.reported}
+        notes = [*proof.notes, f"its prompts are sent as {found.form.prompts}"]
         if found.offset:
             notes.append(f"its server counts {found.offset:+d} tokens in every prompt: a template of its own, perhaps")
         if found.offset is None:
@@ -169,84 +171,87 @@ class ServedEngine:
         return replace(proof, served=served, notes=tuple(notes))
 
     async def _text(self, item: Item, settings: Settings, sample: int) -> Response:
-        content, count = self._spoken.prompt(item.prompt, self._found.manner.prompts)
+        content, count = self._encoder.prompt(item.prompt, self._found.form.prompts)
         if count + item.max_tokens > self._limit:
             return Unanswered(item.id, "over_context", count, sample)
         stops = [one for one in item.stop if one][:MOST_STOPS]
         firm = [one for one in stops if one.strip()]
-        said = await self._said(item, sample, settings, (content, count), stops)
-        if isinstance(said, Said) and not said.text.strip() and said.finish != "length" and firm != stops:
+        answer = await self._ask(item, sample, settings, (content, count), stops)
+        if isinstance(answer, Answer) and not answer.text.strip() and answer.finish != "length" and firm != stops:
             # White space at the beginning never ends an answer: asked again without white space that stops.
-            said = await self._said(item, sample, settings, (content, count), firm)
-        return said if isinstance(said, Unanswered) else self._generation(item, sample, said, count)
+            answer = await self._ask(item, sample, settings, (content, count), firm)
+        return answer if isinstance(answer, Unanswered) else self._generation(item, sample, answer, count)
 
-    async def _said(
+    async def _ask(
         self, item: Item, sample: int, settings: Settings, prompt: tuple[Any, int], stops: Sequence[str]
-    ) -> Said | Unanswered:
+    ) -> Answer | Unanswered:
         """Ask for one answer and check it."""
-        manner, (content, count) = self._found.manner, prompt
+        form, (content, count) = self._found.form, prompt
         seed = seed_of(settings, item.id, sample)
-        body = manner.body(content, item.max_tokens, settings, seed, stops)
-        reply = await self._client.post(manner.path, body)
+        body = form.body(content, item.max_tokens, settings, seed, stops)
+        reply = await self._client.post(form.path, body)
         if reply.status != OK:
             return self._refused(item, sample, reply, count)
-        said = self._checked(item, sample, reply, count)
-        if said.output_tokens is not None and said.output_tokens > item.max_tokens:
+        answer = self._checked(item, sample, reply, count)
+        if answer.output_tokens is not None and answer.output_tokens > item.max_tokens:
             raise NotComparable(
-                f"{item.id}: the server wrote {said.output_tokens} tokens where {item.max_tokens} were allowed: it"
-                f" ignores {manner.limit_name}, so its answers are not those that were asked for"
+                f"{item.id}: the server wrote {answer.output_tokens} tokens where {item.max_tokens} were allowed: it"
+                f" ignores {form.limit_name}, so its answers are not those that were asked for"
             )
-        return Unanswered(item.id, "over_context", count, sample) if said.truncated else said
+        return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
 
-    def _generation(self, item: Item, sample: int, said: Said, count: int) -> Generation:
-        text = cut_at_stops(said.text, item.stop)
-        ids = list(said.ids) if said.ids is not None else self._spoken.encode(said.text)
-        while ids and ids[-1] in self._spoken.texts.end_ids:
+    def _generation(self, item: Item, sample: int, answer: Answer, count: int) -> Generation:
+        text = cut_at_stops(answer.text, item.stop)
+        ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(answer.text)
+        while ids and ids[-1] in self._encoder.texts.end_ids:
             ids.pop()
-        stopped = bool(said.stop) or text != said.text
-        finish = "stop" if stopped else "length" if said.finish == "length" else "eos"
+        stopped = bool(answer.stop) or text != answer.text
+        finish = "stop" if stopped else "length" if answer.finish == "length" else "eos"
         return Generation(item.id, text, tuple(ids), finish, count, sample)  # type: ignore[arg-type]
 
     async def _choice(self, item: Item) -> Response:
-        pairs = self._spoken.texts.pairs(item.prompt, item.choices, item.id)
+        pairs = self._encoder.texts.pairs(item.prompt, item.choices, item.id)
         context = len(pairs[0][0])
         if max(len(begin) + len(rest) for begin, rest in pairs) >= self._limit:  # one answer token is written
             return Unanswered(item.id, "over_context", context)
-        weighed = await _together([self._weigh(item, begin, rest) for begin, rest in pairs])
-        refused = next((one for one in weighed if isinstance(one, Unanswered)), None)
+        scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
+        refused = next((one for one in scored if isinstance(one, Unanswered)), None)
         if refused is not None:
             return refused
-        logprobs, greedy = zip(*weighed, strict=True)
+        logprobs, greedy = zip(*scored, strict=True)
         return ChoiceLogprobs(item.id, logprobs, tuple(len(rest) for _, rest in pairs), greedy, context)
 
-    async def _weigh(self, item: Item, begin: Sequence[int], rest: Sequence[int]) -> tuple[float, bool] | Unanswered:
-        tokens, way = [*begin, *rest], self._found.weighing
-        reply = await self._client.post(self._found.manner.path, weigh_body(way, self._found.manner.model, tokens))
+    async def _choice_logprob(
+        self, item: Item, begin: Sequence[int], rest: Sequence[int]
+    ) -> tuple[float, bool] | Unanswered:
+        tokens, way = [*begin, *rest], self._found.logprob_method
+        reply = await self._client.post(self._found.form.path, logprob_request(way, self._found.form.model, tokens))
         if reply.status != OK:
             return self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))
-        return read_weight(way, reply.data, tokens, len(begin), item.id)
+        return sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
-    def _checked(self, item: Item, sample: int, reply: Reply, count: int) -> Said:
+    def _checked(self, item: Item, sample: int, reply: Reply, count: int) -> Answer:
         """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
         try:
-            said = read_answer(reply.data)
+            answer = parse_answer(reply.data)
         except ValueError as error:
             raise NotComparable(f"{item.id}: the server gave {error}") from error
         self._prompt_tokens += count
-        self._output_tokens += said.output_tokens or 0
-        self._log(item, sample, reply, said)
-        if said.prompt_tokens is not None and said.prompt_tokens != count + (self._found.offset or 0):
+        self._output_tokens += answer.output_tokens or 0
+        self._log(item, sample, reply, answer)
+        if answer.prompt_tokens is not None and answer.prompt_tokens != count + (self._found.offset or 0):
             raise NotComparable(
-                f"{item.id}: the server counts {said.prompt_tokens} tokens in a prompt of {count}: it truncates"
+                f"{item.id}: the server counts {answer.prompt_tokens} tokens in a prompt of {count}: it truncates"
                 " prompts, or reads them with another template or tokenizer than the baseline's"
             )
-        if said.fingerprint != self._found.fingerprint:
+        before, now = self._found.fingerprint, answer.fingerprint
+        if before != now:
             raise NotComparable(
-                f"{item.id}: the server's fingerprint changed from {self._found.fingerprint!r} to {said.fingerprint!r}"
-                " during the run: its model or program was replaced; run against one that stays, with another --output"
+                f"{item.id}: the server's fingerprint changed from {before!r} to {now!r} during the run: its model or"
+                " program was replaced; run against one that stays, with another --output"
             )
-        return said
+        return answer
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
@@ -258,15 +263,15 @@ class ServedEngine:
             self._notes[f"its server refused {item.id} with HTTP {reply.status}: see the worker's log"] = None
         return Unanswered(item.id, "over_context" if over else "rejected", count, sample)
 
-    def _log(self, item: Item, sample: int, reply: Reply, said: Said | None) -> None:
-        """Keep what a request took and said of itself, and no text."""
+    def _log(self, item: Item, sample: int, reply: Reply, answer: Answer | None) -> None:
+        """Keep what a request took and reported, and no text."""
         if self._requests is None:
             return
         record: dict[str, Any] = {"item": item.id, "sample": sample, "status": reply.status, "tries": reply.tries}
         record["seconds"] = round(reply.seconds, 3)
-        if said is not None:
-            record |= {"finish": said.finish, "null": said.null, "fingerprint": said.fingerprint}
-            record |= {"prompt_tokens": said.prompt_tokens, "output_tokens": said.output_tokens}
+        if answer is not None:
+            record |= {"finish": answer.finish, "null": answer.null, "fingerprint": answer.fingerprint}
+            record |= {"prompt_tokens": answer.prompt_tokens, "output_tokens": answer.output_tokens}
         self._requests.append(record)
 
 

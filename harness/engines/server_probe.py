@@ -12,12 +12,12 @@ from typing import Any
 
 from harness.config.schema import suggestion
 from harness.engines.http_client import Client, Reply
-from harness.engines.weighing import WAYS, read_weight, weigh_body
-from harness.engines.wire import Manner, Said, read_answer
+from harness.engines.prompt_logprobs import METHODS, logprob_request, sum_logprobs
+from harness.engines.wire import Answer, RequestForm, parse_answer
 from harness.errors import ModelError, NonFinite, NotComparable
 from harness.records import Settings
 
-__all__ = ["PROBE", "Facts", "described", "probed", "weighing_of"]
+__all__ = ["PROBE", "ServerInfo", "describe", "find_logprob_method", "probe"]
 
 PROBE = "One, two, three, four, five, six, seven,"
 """The prompt that is sent first."""
@@ -29,18 +29,18 @@ OK = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ServerInfo:
     """What a server says of itself."""
 
     version: str = ""
     """Of the server's program."""
     limit: int | None = None
     """Longest prompt plus answer, in tokens."""
-    said: dict[str, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
     """What else it says, for the record."""
 
 
-async def described(client: Client, model: str) -> Facts:
+async def describe(client: Client, model: str) -> ServerInfo:
     """Ask a server for its version, models and limits. Raises ModelError if it has no such model."""
     models = await client.get("/models")
     if models.status in {401, 403}:
@@ -56,50 +56,56 @@ async def described(client: Client, model: str) -> Facts:
     limit = limit or (props.get("default_generation_settings") or {}).get("n_ctx")
     kept = {key: props[key] for key in ("model_alias", "model_ftype", "total_slots") if key in props}
     kept |= {key: own[key] for key in ("owned_by", "root", "max_model_len") if own.get(key) is not None}
-    return Facts(version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept)
+    return ServerInfo(version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept)
 
 
-async def probed(client: Client, model: str, ids: Sequence[int], *, chat: bool, count: int) -> tuple[Manner, Said]:
+async def probe(
+    client: Client, model: str, ids: Sequence[int], *, chat: bool, count: int
+) -> tuple[RequestForm, Answer]:
     """Find out how a server is asked, and give its first answer with it.
 
     count: tokens of the probe as it is sent, the template included. Raises ModelError if it takes no form of prompt,
     NotComparable if it ignores the longest length of an answer.
     """
     if chat:
-        forms = [Manner(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
+        forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
     else:
-        forms = [Manner(model, "token ids", gives_ids=True), Manner(model, "token ids"), Manner(model, "text")]
+        forms = [
+            RequestForm(model, "token ids", gives_ids=True),
+            RequestForm(model, "token ids"),
+            RequestForm(model, "text"),
+        ]
     prompts: dict[str, Any] = {
         "token ids": list(ids),
         "text": PROBE,
         "messages": [{"role": "user", "content": PROBE}],
     }
     refused = ""
-    for manner in forms:
-        reply = await client.post(manner.path, manner.body(prompts[manner.prompts], ANSWER_TOKENS, Settings()))
+    for form in forms:
+        reply = await client.post(form.path, form.body(prompts[form.prompts], ANSWER_TOKENS, Settings()))
         if reply.status != OK:
             refused = f"HTTP {reply.status} {reply.message}".strip()
             continue
-        said = _read(client, reply)
-        if manner.prompts == "token ids" and said.prompt_tokens not in {None, count}:
-            refused = f"{count} token ids were sent and it counts {said.prompt_tokens}"
+        answer = _read(client, reply)
+        if form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
+            refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
             continue
-        if (said.output_tokens or 0) <= ANSWER_TOKENS:
-            return replace(manner, gives_ids=manner.gives_ids and said.ids is not None), said
-        refused = f"it wrote {said.output_tokens} tokens where {ANSWER_TOKENS} were allowed ({manner.limit_name})"
+        if (answer.output_tokens or 0) <= ANSWER_TOKENS:
+            return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer
+        refused = f"it wrote {answer.output_tokens} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
     kind = NotComparable if "were allowed" in refused else ModelError
     raise kind(f"{client.url} cannot be asked: {refused}")
 
 
-def _read(client: Client, reply: Reply) -> Said:
+def _read(client: Client, reply: Reply) -> Answer:
     try:
-        return read_answer(reply.data)
+        return parse_answer(reply.data)
     except ValueError as error:
         raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
 
 
-async def weighing_of(
-    client: Client, manner: Manner, ids: Sequence[int], encode: Callable[[str], Sequence[int]]
+async def find_logprob_method(
+    client: Client, form: RequestForm, ids: Sequence[int], encode: Callable[[str], Sequence[int]]
 ) -> str:
     """Find the way in which a server gives the log-probabilities of a prompt.
 
@@ -107,13 +113,13 @@ async def weighing_of(
     Raises NotComparable if it has none, or if the numbers are not those of its own greedy answer.
     """
     why = "it takes no token ids"
-    if manner.prompts == "token ids":
-        body = {**manner.body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
-        reply = await client.post(manner.path, body)
+    if form.prompts == "token ids":
+        body = {**form.body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
+        reply = await client.post(form.path, body)
         answer, own = _own_logprobs(reply, encode)
         why = "it does not give the log-probability of each token of its own answer"
-        for way in WAYS if answer else ():
-            why = await _tried(client, manner, way, [*ids, *answer], len(ids), own)
+        for way in METHODS if answer else ():
+            why = await _tried(client, form, way, [*ids, *answer], len(ids), own)
             if not why:
                 return way
     raise NotComparable(
@@ -125,22 +131,22 @@ async def weighing_of(
 def _own_logprobs(reply: Reply, encode: Callable[[str], Sequence[int]]) -> tuple[Sequence[int], list[float]]:
     """Give the tokens of an answer with their log-probabilities; nothing if the server gives none."""
     try:
-        said, weights = read_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
+        answer, weights = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
     except (ValueError, KeyError, TypeError, IndexError):
         return (), []
-    ids = encode(said.text) if said.ids is None else said.ids
+    ids = encode(answer.text) if answer.ids is None else answer.ids
     return (ids, [float(one) for one in weights]) if len(ids) == len(weights) else ((), [])
 
 
 async def _tried(
-    client: Client, manner: Manner, way: str, tokens: Sequence[int], begin: int, own: Sequence[float]
+    client: Client, form: RequestForm, way: str, tokens: Sequence[int], begin: int, own: Sequence[float]
 ) -> str:
     """Say why a way does not work; empty if it does."""
-    reply = await client.post(manner.path, weigh_body(way, manner.model, tokens))
+    reply = await client.post(form.path, logprob_request(way, form.model, tokens))
     if reply.status != OK:
         return f"{way}: HTTP {reply.status} {reply.message}"
     try:
-        found, _ = read_weight(way, reply.data, tokens, begin, way)
+        found, _ = sum_logprobs(way, reply.data, tokens, begin, way)
     except (NotComparable, NonFinite) as error:
         return str(error)
     if abs(found - sum(own)) > TOLERANCE * len(own):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from harness.records import Settings, digest
 
-__all__ = ["MOST_STOPS", "Manner", "Said", "is_over_context", "read_answer", "seed_of"]
+__all__ = ["MOST_STOPS", "Answer", "RequestForm", "is_over_context", "parse_answer", "seed_of"]
 
 MOST_STOPS = 4
 """Stop texts that the API takes; the others are looked for in the answer."""
@@ -34,7 +34,7 @@ def seed_of(settings: Settings, item_id: str, sample: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class RequestForm:
     """How a server is asked: what the probe at the start found to work."""
 
     model: str
@@ -74,7 +74,7 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Answer:
     """What an answer says, before anything is made of it."""
 
     text: str
@@ -97,7 +97,7 @@ class Said:
     """Whether the server says that it cut the prompt or ran out of context."""
 
 
-def read_answer(data: Mapping[str, Any]) -> Said:
+def parse_answer(data: Mapping[str, Any]) -> Answer:
     """Read an answer of either path. Raises ValueError if it has not the shape of one."""
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -112,7 +112,7 @@ def read_answer(data: Mapping[str, Any]) -> Said:
     text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
     usage = data.get("usage") or {}
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
-    return Said(
+    return Answer(
         text=text,
         ids=None if ids is None else tuple(map(int, ids)),
         finish=str(choice.get("finish_reason") or ""),

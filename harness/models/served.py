@@ -6,13 +6,14 @@ as many answers as int8 does, so they must be equal unless the change of engine 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from harness.config.engines import UNDER_TEST
 from harness.config.schema import Experiment, Variant
 from harness.records import Proof
 
-__all__ = ["cross_engine_note", "same_method", "served_reasons"]
+__all__ = ["cross_engine_note", "same_method", "served_reasons", "tokenizer_place"]
 
 _ALIASES = {"auto-gptq": "gptq"}
 _EQUAL = {
@@ -21,10 +22,21 @@ _EQUAL = {
     "dtype": "its server computes in {} and the baseline's in {}",
     "prompts": "its prompts are sent as {} and the baseline's as {}",
     "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
-    "weighing": "its choices are weighed by {} and the baseline's by {}",
+    "logprob_method": "its choices are scored by {} and the baseline's by {}",
     "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
 }
 """What of two servers must be equal, and the sentence if it is not."""
+
+
+def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
+    """Give the folder of a model's tokenizer and config, and how transformers is told to read them.
+
+    Those of a GGUF file are in the file, unless both are next to it.
+    """
+    if not path.is_file():
+        return path, {}
+    beside = all((path.parent / name).is_file() for name in ("tokenizer.json", "config.json"))
+    return path.parent, {} if beside else {"gguf_file": path.name}
 
 
 def same_method(one: str, other: str) -> bool:

@@ -7,7 +7,7 @@ every response, `Working` now and then, perhaps `Diverged`, and `Finished`. It e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.config.schema import Rehearsal, Variant
 from harness.engines.protocol import Usage
@@ -85,6 +85,8 @@ class Job:
     """Whether choices are asked."""
     requests: str = ""
     """The file for what each request to a server took."""
+    key: str = field(default="", repr=False)
+    """The key of a server, from the environment of the parent: it is never written to a file."""
 
 
 @dataclass(frozen=True, slots=True)

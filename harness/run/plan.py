@@ -16,6 +16,7 @@ from harness.config.schema import Experiment, Variant
 from harness.errors import RunError
 from harness.models import resolve as models
 from harness.models.devices import bfloat16_speedup, memory_bytes, native_dtype, resolve_device
+from harness.models.served import tokenizer_place
 from harness.records import Item, digest
 from harness.run.planning import Power, check_power, power_table
 from harness.run.planning_events import check_events
@@ -114,7 +115,8 @@ def make_plan(
         source,
         both_fit=lambda: _two_fit(experiment, base, device),
     )
-    notes = (*served_notes(experiment), *notes)
+    here = any(variant.engine.here for variant in experiment.variants)
+    notes = (*served_notes(experiment), *(notes if here else ()))
     return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code, notes)
 
 
@@ -154,11 +156,9 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code}
-    if path.is_file():  # a GGUF file that a server loads
-        beside = (path.parent / "tokenizer.json").is_file() and (path.parent / "config.json").is_file()
-        more |= {} if beside else {"gguf_file": path.name}
-        path = path.parent
-    elif baseline.quantization.gguf_file:
+    path, gguf = tokenizer_place(path)
+    more |= gguf
+    if baseline.quantization.gguf_file:
         more["gguf_file"] = baseline.quantization.gguf_file
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), **more)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -279,6 +280,7 @@ class _Run:
             prompts=plan.paths[plan.experiment.baseline.name],
             choices=any(item.kind == "choice" for item in plan.items),
             requests=str(self.directory.path / variant.name / f"requests-{self.shard}.log"),
+            key=os.environ.get(variant.engine.api_key_env or "", ""),
         )
 
     def _threads(self, variant: Variant) -> int | None:

@@ -184,11 +184,11 @@ def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, Records | Comp
 
 def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
     """Give the engine that another program or library is."""
-    from harness.engines.registry import ENGINES, Order
+    from harness.engines.registry import ENGINES, EngineRequest
 
     model = job.model
     return ENGINES[model.variant.engine.name](
-        Order(
+        EngineRequest(
             variant=model.variant,
             path=model.path,
             prompts=job.prompts,
@@ -198,6 +198,7 @@ def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
             choices=job.choices,
             log=Path(job.log),
             requests=Path(job.requests) if job.requests else None,
+            key=job.key,
         )
     )
 

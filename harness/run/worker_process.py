@@ -119,9 +119,9 @@ def _context(job: Job) -> SpawnContext | ForkServerContext:
 
     On a CPU it is forked from a server that has the libraries loaded (`harness.run.preload`). Importing them may
     initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing, as a rehearsal
-    or an engine of another program does, which needs none of them.
+    does, which needs none of them.
     """
-    if job.device != "cpu" or job.rehearsal is not None or job.model.variant.engine.served:
+    if job.device != "cpu" or job.rehearsal is not None:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.run.preload"])

@@ -21,7 +21,7 @@ from harness.config.engines import EngineSpec
 from harness.config.schema import Variant
 from harness.engines import guard
 from harness.engines.managed import command_of, hardware, package_version, started_server
-from harness.engines.registry import ENGINES, Order
+from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import BackendMissing, ModelError, NotComparable
 from harness.records import Generation, Settings
 
@@ -100,7 +100,7 @@ def test_a_server_that_ends_says_so(tmp_path: Path) -> None:
     assert wait_until_gone(processes_in(log)) == []
 
 
-def test_a_server_that_does_not_start_is_a_message_with_its_last_words(
+def test_a_server_that_does_not_start_is_a_message_with_its_last_error(
     tmp_path: Path,
 ) -> None:
     """And one that never becomes ready is given up."""
@@ -175,8 +175,8 @@ def test_a_real_server_gives_the_answers_of_the_own_engine(tmp_path: Path) -> No
     tiny.model("llama").save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     variant = Variant(name="v", model=str(folder), engine={"name": "transformers-serve", "python": serving_python()})
-    order = Order(variant, str(folder), str(folder), "float32", "cpu", 4, choices=False, log=tmp_path / "log")
-    with ENGINES["transformers-serve"](order) as served:
+    request = EngineRequest(variant, str(folder), str(folder), "float32", "cpu", 4, choices=False, log=tmp_path / "log")
+    with ENGINES["transformers-serve"](request) as served:
         theirs = [one.text for one in served.answer(items, settings) if isinstance(one, Generation)]
         proof = served.proof().served or {}
     mine = {one.item_id: one.text for one in tiny.engine().answer(items, settings) if isinstance(one, Generation)}
@@ -184,6 +184,6 @@ def test_a_real_server_gives_the_answers_of_the_own_engine(tmp_path: Path) -> No
     assert (proof["kind"], proof["prompts"], proof["prompt_offset"]) == ("proven", "text", 0)
     with (
         pytest.raises(NotComparable, match="cannot weigh choices"),
-        ENGINES["transformers-serve"](dataclasses.replace(order, choices=True)),
+        ENGINES["transformers-serve"](dataclasses.replace(request, choices=True)),
     ):
         pass

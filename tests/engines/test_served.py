@@ -12,10 +12,10 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-from stub_server import Answers, Stub, served, weight
+from stub_server import Answers, Stub, logprob, served
 
 from harness.engines.http_client import Client, _retry_after
-from harness.engines.served import ServedEngine, Spoken, Target
+from harness.engines.served import PromptEncoder, ServedEngine, Target
 from harness.engines.server_probe import PROBE
 from harness.errors import Incomplete, ModelError, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings, Unanswered
@@ -26,9 +26,9 @@ GREEDY = Settings()
 PROOF = Proof("none", "openai", 0, 0, 0.0, 0, 0, "", 0, "", served={"kind": "declared", "engine": "openai"})
 
 
-def spoken() -> Spoken:
+def encoder() -> PromptEncoder:
     """The tokenizer of the tiny models."""
-    return Spoken(tiny.tokenizer())
+    return PromptEncoder(tiny.tokenizer())
 
 
 def texts(count: int = 6, **rest: Any) -> list[Item]:
@@ -38,7 +38,7 @@ def texts(count: int = 6, **rest: Any) -> list[Item]:
 
 def answers(items: list[Item], text: str = " the answer is {n}") -> Answers:
     """What a stub should say to items, and to the probe."""
-    known, talk = Answers(), spoken()
+    known, talk = Answers(), encoder()
     known.add(talk.texts.prompt(PROBE), PROBE, " eight, nine, ten", talk.encode(" eight, nine, ten"))
     for n, item in enumerate(items):
         said = text.format(n=n)
@@ -48,11 +48,11 @@ def answers(items: list[Item], text: str = " the answer is {n}") -> Answers:
 
 
 @contextlib.contextmanager
-def engine(stub: Stub, *, model: str = "stub", key: str | None = None, **how: Any) -> Iterator[ServedEngine]:
+def engine(stub: Stub, *, model: str = "stub", key: str = "", **how: Any) -> Iterator[ServedEngine]:
     """The engine round a stub."""
     patience = {name: how.pop(name) for name in ("concurrency", "retry_seconds", "timeout") if name in how}
     client = Client(stub.url, key=key, **({"retry_seconds": 5} | patience))
-    with contextlib.closing(ServedEngine(client, spoken(), PROOF, Target(model, "here", **how))) as made:
+    with contextlib.closing(ServedEngine(client, encoder(), PROOF, Target(model, "here", **how))) as made:
         yield made
 
 
@@ -68,7 +68,7 @@ def test_prompts_go_as_token_ids_and_answers_come_back() -> None:
     with served(answers(items)) as stub, engine(stub) as made:
         found = list(made.answer(items, GREEDY))
         proof, version, usage = made.proof(), made.version, made.usage()
-    talk = spoken()
+    talk = encoder()
     assert [one.text for one in found] == [f" the answer is {n}"[: len(one.text)] for n, one in enumerate(found)]
     assert all(isinstance(one, Generation) and one.token_ids for one in found)
     assert [one.prompt_tokens for one in found] == [len(talk.texts.prompt(item.prompt)) for item in items]
@@ -129,13 +129,13 @@ def test_a_server_without_token_ids_gets_the_text() -> None:
     assert {one["prompt"] for one in stub.asked[3:]} == {item.prompt for item in items}
     with served(answers(items), "unknown_fields") as stub, engine(stub) as made:
         (one, _) = made.answer(items, GREEDY)
-    assert one.token_ids == tuple(spoken().encode(one.text))
+    assert one.token_ids == tuple(encoder().encode(one.text))
     assert "return_token_ids" not in stub.asked[-1]
 
 
 def test_chat_sends_messages_and_keeps_reasoning() -> None:
     """The server applies its template, whose tokens are counted with the baseline's; thoughts stand between marks."""
-    items, talk = texts(2), spoken()
+    items, talk = texts(2), encoder()
     known = Answers()
     for prompt in (PROBE, *(item.prompt for item in items)):
         message, count = talk.prompt(prompt, "messages")
@@ -248,12 +248,12 @@ def test_choices_are_weighed_by_the_log_probabilities_of_the_prompt(faults: tupl
     found = asked(CHOICES, *faults, choices=True)
     for item, one in zip(CHOICES, found, strict=True):
         assert isinstance(one, ChoiceLogprobs)
-        for logprob, (begin, rest) in zip(
-            one.logprobs, spoken().texts.pairs(item.prompt, item.choices, item.id), strict=True
+        for found_sum, (begin, rest) in zip(
+            one.logprobs, encoder().texts.pairs(item.prompt, item.choices, item.id), strict=True
         ):
             whole = [*begin, *rest]
-            expected = sum(weight(whole[:at], whole[at]) for at in range(len(begin), len(whole)))
-            assert logprob == pytest.approx(expected)
+            expected = sum(logprob(whole[:at], whole[at]) for at in range(len(begin), len(whole)))
+            assert found_sum == pytest.approx(expected)
         assert one.greedy == (True, True, True)
 
 

@@ -61,11 +61,11 @@ def known(tiny_llama: Path) -> dict[str, Answers]:
     """What a stub knows that answers right, and one that loses every third item."""
     from transformers import AutoTokenizer
 
-    from harness.engines.served import Spoken
+    from harness.engines.served import PromptEncoder
 
     address = {"name": "openai", "url": "http://localhost:1/v1", "model": "stub"}
     plan = run_plan.make_plan(parse(config(tiny_llama, address, {**address, "model": "small"})), "trial.yaml")
-    talk = Spoken(AutoTokenizer.from_pretrained(tiny_llama))
+    talk = PromptEncoder(AutoTokenizer.from_pretrained(tiny_llama))
     sound, lossy = Answers(), Answers()
     for made in (sound, lossy):
         made.add(talk.texts.prompt(PROBE), PROBE, " eight", talk.encode(" eight"))

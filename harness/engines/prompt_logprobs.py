@@ -13,21 +13,21 @@ from typing import Any
 
 from harness.errors import NonFinite, NotComparable
 
-__all__ = ["WAYS", "read_weight", "weigh_body"]
+__all__ = ["METHODS", "logprob_request", "sum_logprobs"]
 
-WAYS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "prompt_logprobs": {"prompt_logprobs": 1, "max_tokens": 1},
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 1},
 }
 """The fields of a request that ask for the log-probabilities of its prompt, by the name of the way."""
 
 
-def weigh_body(way: str, model: str, tokens: Sequence[int]) -> dict[str, Any]:
+def logprob_request(way: str, model: str, tokens: Sequence[int]) -> dict[str, Any]:
     """Give the request for the log-probabilities of a sequence of tokens."""
-    return {"model": model, "prompt": list(tokens), "temperature": 0, "stream": False, **WAYS[way]}
+    return {"model": model, "prompt": list(tokens), "temperature": 0, "stream": False, **METHODS[way]}
 
 
-def read_weight(
+def sum_logprobs(
     way: str, data: Mapping[str, Any], tokens: Sequence[int], begin: int, item_id: str
 ) -> tuple[float, bool]:
     """Give the log-probability of the tokens from `begin` on, and whether each is the most likely one.
