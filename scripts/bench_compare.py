@@ -89,7 +89,7 @@ def from_csv(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _peak_kib() -> int:
-    """Give this program's largest resident set; what getrusage says includes the process that started it."""
+    """Return this program's largest resident set; what getrusage says includes the process that started it."""
     status = Path("/proc/self/status")
     if status.is_file():
         return int(status.read_text(encoding="ascii").split("VmHWM:")[1].split()[0])

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
+from harness.engines.transformers.cache import SlotCache
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.probe import probed
-from harness.engines.transformers.slots import Slots
 from harness.models.smollm2 import smollm2_checkpoint
 
 ROWS, TOKENS = 4, 512
@@ -53,12 +53,12 @@ def seconds(run: Callable[[], Any], device: str) -> float:
 
 
 def passes(model: LanguageModel) -> dict[str, Callable[[], Any]]:
-    """Give the two passes."""
+    """Return the two passes."""
     draw = torch.Generator().manual_seed(0)
     ids = model.tensor(torch.randint(100, 40000, (ROWS, TOKENS), generator=draw))
     cache = model.new_cache()
     model.forward(ids[:1, :BEHIND], cache=cache)
-    room = Slots(model, SLOTS, BEHIND + 64)
+    room = SlotCache(model, SLOTS, BEHIND + 64)
     for _ in range(SLOTS):
         room.insert(cache, 0, np.arange(BEHIND))
 

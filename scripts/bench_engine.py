@@ -69,7 +69,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def turns(args: argparse.Namespace) -> int:
-    """Say how often each side runs."""
+    """Return how often each side runs."""
     return args.turns or (2 if args.quick else 3)
 
 
@@ -130,7 +130,7 @@ def result(case: Case, costs: dict[str, list[Cost]]) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Give the processor's name."""
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

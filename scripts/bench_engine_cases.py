@@ -67,7 +67,7 @@ Case = dict[str, Any]
 
 
 def text_of(tokens: int, tokenizer: Any, draw: random.Random) -> str:
-    """Give plain sentences of about so many tokens."""
+    """Return plain sentences of about so many tokens."""
     text, adjectives = "", ("old", "quiet", "broken", "empty", "painted", "forgotten")
     while len(tokenizer.encode(text)) < tokens:
         words = draw.sample(WORDS, 5)
@@ -76,14 +76,14 @@ def text_of(tokens: int, tokenizer: Any, draw: random.Random) -> str:
 
 
 def item(name: str, prompt: str, **rest: Any) -> Item:
-    """Give an item of the benchmark; its slice is the case that it was made for."""
+    """Return an item of the benchmark; its slice is the case that it was made for."""
     kind = "choice" if "choices" in rest else "generate"
     fixed = {"slice": name.partition("-")[0], "task": "bench", "levels": {}, "stratum": "all", "cluster": name}
     return Item(id=f"bench/{name}", kind=kind, prompt=prompt, **fixed, **rest)  # type: ignore[arg-type]
 
 
 def choices(count: int, tokenizer: Any, tokens: int = 500) -> list[Item]:
-    """Give items with a context of 500 tokens and four choices of a few words."""
+    """Return items with a context of 500 tokens and four choices of a few words."""
     made = []
     for number in range(count):
         draw = random.Random(f"choices {number}")
@@ -94,7 +94,7 @@ def choices(count: int, tokenizer: Any, tokens: int = 500) -> list[Item]:
 
 
 def haystack(count: int, tokenizer: Any, tokens: int = 2000, questions: int = 8) -> list[Item]:
-    """Give questions about numbers hidden in a text of 2,000 tokens, eight for each text."""
+    """Return questions about numbers hidden in a text of 2,000 tokens, eight for each text."""
     made = []
     for number in range(count):
         draw = random.Random(f"haystack {number}")
@@ -112,7 +112,7 @@ def haystack(count: int, tokenizer: Any, tokens: int = 2000, questions: int = 8)
 
 
 def questions(count: int, data: Path | None) -> list[str]:
-    """Give GSM8K's first test questions where its file is at hand, else made ones of the same length."""
+    """Return GSM8K's first test questions where its file is at hand, else made ones of the same length."""
     if data is not None and (data / "gsm8k" / "test.jsonl").is_file():
         lines = (data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         return [json.loads(line)["question"] for line in lines]
@@ -120,7 +120,7 @@ def questions(count: int, data: Path | None) -> list[str]:
 
 
 def generation(asked: Sequence[str], tokenizer: Any, tokens: int) -> list[Item]:
-    """Give word problems in the chat template, without examples: what decoding alone costs."""
+    """Return word problems in the chat template, without examples: what decoding alone costs."""
     made = []
     for number, question in enumerate(asked):
         messages = [{"role": "user", "content": f"{question}\nThink step by step, then give the answer after ####."}]
@@ -130,7 +130,7 @@ def generation(asked: Sequence[str], tokenizer: Any, tokens: int) -> list[Item]:
 
 
 def fewshot(asked: Sequence[str], tokens: int) -> list[Item]:
-    """Give word problems as lm_eval's task `gsm8k_cot` asks them: after its eight worked examples, as plain text."""
+    """Return word problems as lm_eval's task `gsm8k_cot` asks them: after its eight worked examples, as plain text."""
     folder = Path(lm_eval.__file__).parent / "tasks" / "gsm8k"
     task = yaml.safe_load((folder / "gsm8k-cot.yaml").read_text(encoding="utf-8"))
     shots = task["fewshot_config"]["samples"]
@@ -143,7 +143,7 @@ def fewshot(asked: Sequence[str], tokens: int) -> list[Item]:
 
 
 def problem(number: int) -> str:
-    """Give a word problem of several steps."""
+    """Return a word problem of several steps."""
     draw = random.Random(f"problem {number}")
     first, second, third = draw.randint(3, 40), draw.randint(2, 9), draw.randint(2, 30)
     things, place = draw.choice(WORDS), draw.choice(WORDS)
@@ -154,7 +154,7 @@ def problem(number: int) -> str:
 
 
 def cases(tokenizer: Any, data: Path | None, *, quick: bool) -> list[Case]:
-    """Give the cases: name, items, and how many models are asked."""
+    """Return the cases: name, items, and how many models are asked."""
     few = {"choices": 3, "hay": 1, "texts": 6, "tokens": 32, "shots": 4, "mixed": (2, 3)}
     many = {"choices": 6, "hay": 1, "texts": 48, "tokens": 200, "shots": 24, "mixed": (3, 6)}
     size: dict[str, Any] = few if quick else many

@@ -33,7 +33,7 @@ HEADINGS = (
 
 
 def _middle(values: Sequence[float]) -> str:
-    """Give median and extremes."""
+    """Return median and extremes."""
     ordered = sorted(values)
     half = len(ordered) // 2
     median = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
@@ -45,7 +45,7 @@ def _rate(value: float | None) -> str:
 
 
 def cells(case: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give a case's row."""
+    """Return a case's row."""
     batches = case["lm_eval_batch_size"]
     return (
         LABELS[case["name"]],
@@ -64,7 +64,7 @@ def cells(case: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Say what was measured where."""
+    """Return what was measured where."""
     return (
         f"{report['model']} ({report['parameters'] / 1e6:.0f} million parameters) in {report['dtype']} on "
         f"{report['device']}; large matrix product {report['peak_flops'] / 1e9:,.0f} GFLOP/s; torch {report['torch']}, "
@@ -73,7 +73,7 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """Give the report as lines to read."""
+    """Return the report as lines to read."""
     rows = [HEADINGS, *(cells(case) for case in report["cases"])]
     widths = [max(len(row[place]) for row in rows) for place in range(len(HEADINGS))]
     lines = [
@@ -93,7 +93,7 @@ ABOUT = (
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """Give the report as a Markdown page."""
+    """Return the report as a Markdown page."""
     told = [
         f"- {LABELS[case['name']]}: {case['ratio']:.2f} against a target of {TARGETS[case['name']]:g}"
         for case in report["cases"]

@@ -20,9 +20,9 @@ from unittest import mock
 import psutil
 import torch
 
+from harness.engines.transformers.cache import KVCachePool
 from harness.engines.transformers.divergence import Comparer, Recorder
 from harness.engines.transformers.engine import HFEngine
-from harness.engines.transformers.slots import Room
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
 __all__ = ["Cost", "best_batch", "differences", "measured", "models_of", "ours", "peak_of_device", "rates", "theirs"]
@@ -46,7 +46,7 @@ class Cost:
 
 
 def models_of(model: Any, count: int) -> list[Any]:
-    """Give a baseline and so many minus one stand-ins for its quantized builds: weights rounded to 8, 6 and 4 bits.
+    """Return a baseline and so many minus one stand-ins for its quantized builds: weights rounded to 8, 6 and 4 bits.
 
     Rounded in place and kept in the compute dtype, so that the benchmark measures engines and not kernels.
     """
@@ -73,18 +73,18 @@ def ours(models: Sequence[Any], tokenizer: Any, items: Sequence[Item], device: s
     """Answer with our engine; with several models, the first is the baseline and the rest are compared with it."""
     engine = HFEngine(models[0], tokenizer, NO_PROOF, device=device)
     recorder = Recorder() if len(models) > 1 else None
-    answers = {one.item_id: one for one in engine.answer(items, GREEDY, watch=recorder)}
+    answers = {one.item_id: one for one in engine.answer(items, GREEDY, observer=recorder)}
     for model in models[1:]:
         candidate = HFEngine(model, tokenizer, NO_PROOF, device=device)
         comparer = Comparer(recorder.traces if recorder else {}, engine.head, candidate.head)
-        list(candidate.answer(items, GREEDY, watch=comparer))
+        list(candidate.answer(items, GREEDY, observer=comparer))
         if len(comparer.found) < len(items):
             raise RuntimeError(f"divergence of {len(comparer.found)} of {len(items)} items")
     return {name: plain(one) for name, one in answers.items()}
 
 
 def plain(answer: Any) -> Any:
-    """Give what is compared of an answer."""
+    """Return what is compared of an answer."""
     if isinstance(answer, ChoiceLogprobs):
         return list(answer.logprobs)
     if isinstance(answer, Generation):
@@ -169,7 +169,7 @@ def measured(run: Callable[[], dict[str, Any]], device: str) -> Cost:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, so that the next side's is counted as its own."""
+    """Return freed memory back to the system, so that the next side's is counted as its own."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -202,7 +202,7 @@ def best_batch(
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Say how far two sides' answers are apart: share of items with the same answer, largest log-probability gap."""
+    """Return how far two sides' answers are apart: share of items with the same answer, largest log-probability gap."""
     same, gap = 0, None
     for name, mine in one.items():
         if isinstance(mine, str):
@@ -214,13 +214,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def rates(model: Any, tokenizer: Any, items: Sequence[Item], device: str) -> dict[str, float]:
-    """Give tokens per second of our engine's passes: those that read prompts, and the steps that write answers.
+    """Return tokens per second of our engine's passes: those that read prompts, and the steps that write answers.
 
     An answer's first token comes out of the pass that reads its prompt.
     """
     engine = HFEngine(model, tokenizer, NO_PROOF, device=device)
-    language_model = engine.desk.model
-    forward, step = language_model.forward, Room.forward
+    language_model = engine.context.model
+    forward, step = language_model.forward, KVCachePool.forward
     seconds = {"prefill": 0.0, "decode": 0.0}
     read, kind = 0, "prefill"
 
@@ -243,7 +243,7 @@ def rates(model: Any, tokenizer: Any, items: Sequence[Item], device: str) -> dic
             kind = "prefill"
 
     language_model.forward = timed  # type: ignore[method-assign]
-    with mock.patch.object(Room, "forward", stepped):
+    with mock.patch.object(KVCachePool, "forward", stepped):
         list(engine.answer(items, GREEDY))
     written = engine.usage().output_tokens - sum(one.kind == "generate" for one in items)
     counts = {"prefill": read, "decode": written}
@@ -251,7 +251,7 @@ def rates(model: Any, tokenizer: Any, items: Sequence[Item], device: str) -> dic
 
 
 def peak_of_device(device: str, dtype: torch.dtype) -> float:
-    """Give the floating-point operations per second of a large matrix product, the best of several."""
+    """Return the floating-point operations per second of a large matrix product, the best of several."""
     size = 8192 if device.startswith("cuda") else 2048
     a = torch.randn(size, size, device=device).to(dtype)
     took = []
@@ -265,5 +265,5 @@ def peak_of_device(device: str, dtype: torch.dtype) -> float:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Give median, smallest and largest."""
+    """Return median, smallest and largest."""
     return statistics.median(values), min(values), max(values)

@@ -2,8 +2,8 @@
 
     python scripts/bench_guided.py [--threads 1] [--turns 3] [--out results/engine]
 
-Each candidate (the baseline's weights rounded to 8 and to 4 bits) answers in five ways in turn: alone; with drafts;
-with divergence in a pass of its own; with divergence and drafts in one pass; and as the baseline that leaves traces.
+Each candidate (the baseline's weights rounded to 8 and to 4 bits) answers in four ways in turn: alone; with drafts;
+with divergence and drafts in one pass; and as the baseline that leaves traces.
 Processor seconds, because they do not depend on what else the machine does.
 """
 
@@ -22,13 +22,10 @@ from bench_engine_cases import fewshot, generation, haystack, questions
 from bench_engine_sides import GREEDY, NO_PROOF, measured, models_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.engines.transformers.desk import Shortcuts
 from harness.engines.transformers.divergence import Comparer, Recorder
 from harness.engines.transformers.engine import HFEngine
 from harness.models.smollm2 import smollm2_checkpoint
 from harness.records import Generation, Item
-
-WITHOUT = Shortcuts(guided=False)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,35 +42,34 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def engine(model: Any, tokenizer: Any, shortcuts: Shortcuts = WITHOUT) -> HFEngine:
-    """Give an engine on the CPU."""
-    return HFEngine(model, tokenizer, NO_PROOF, device="cpu", shortcuts=shortcuts)
+def engine(model: Any, tokenizer: Any) -> HFEngine:
+    """Return an engine on the CPU."""
+    return HFEngine(model, tokenizer, NO_PROOF, device="cpu")
 
 
 def ways(baseline: Any, candidate: Any, tokenizer: Any, items: Sequence[Item]) -> dict[str, Callable[[], Any]]:
-    """Give the ways in which a candidate can answer."""
+    """Return the ways in which a candidate can answer."""
     first, recorder = engine(baseline, tokenizer), Recorder()
-    said = {one.item_id: one for one in first.answer(items, GREEDY, watch=recorder)}
+    said = {one.item_id: one for one in first.answer(items, GREEDY, observer=recorder)}
     drafts = {name: one.token_ids for name, one in said.items() if isinstance(one, Generation)}
 
-    def alone(shortcuts: Shortcuts, given: Any, *, compare: bool) -> dict[str, Any]:
-        mine = engine(candidate, tokenizer, shortcuts)
+    def alone(given: Any, *, compare: bool) -> dict[str, Any]:
+        mine = engine(candidate, tokenizer)
         watch = Comparer(recorder.traces, first.head, mine.head) if compare else None
-        return {one.item_id: one for one in mine.answer(items, GREEDY, drafts=given, watch=watch)}
+        return {one.item_id: one for one in mine.answer(items, GREEDY, drafts=given, observer=watch)}
 
     return {
-        "alone": lambda: alone(WITHOUT, {}, compare=False),
-        "drafts": lambda: alone(Shortcuts(), drafts, compare=False),
-        "divergence apart": lambda: alone(WITHOUT, {}, compare=True),
-        "divergence with drafts": lambda: alone(Shortcuts(), {}, compare=True),
+        "alone": lambda: alone({}, compare=False),
+        "drafts": lambda: alone(drafts, compare=False),
+        "divergence with drafts": lambda: alone({}, compare=True),
         "baseline with traces": lambda: {
-            one.item_id: one for one in engine(candidate, tokenizer).answer(items, GREEDY, watch=Recorder())
+            one.item_id: one for one in engine(candidate, tokenizer).answer(items, GREEDY, observer=Recorder())
         },
     }
 
 
 def agreement(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Give the share of a candidate's tokens that come before it parts from the baseline."""
+    """Return the share of a candidate's tokens that come before it parts from the baseline."""
     same = total = 0
     for name, mine in one.items():
         pairs = list(zip(mine.token_ids, other[name].token_ids, strict=False))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import conftest
-import pytest
 from lazily import lazy
 
 from harness.records import Item, Proof
@@ -14,16 +14,6 @@ from harness.records import Item, Proof
 torch, transformers, hf_engine = lazy("torch"), lazy("transformers"), lazy("harness.engines.transformers.engine")
 
 CONTEXT = 256
-SHORTCUTS = {
-    "all": {},
-    "none": {"share_prefixes": False, "continuous": False, "guided": False},
-    "shared": {"continuous": False, "guided": False},
-    "continuous": {"share_prefixes": False, "guided": False},
-    "apart": {"continuous": False},
-    "guided": {"share_prefixes": False},
-}
-"""The engine's shortcuts by name: all that are not set to False are taken."""
-
 # Weights far larger than a trained model's start, so that answers differ from token to token; windows short enough
 # for the prompts below to leave them.
 SIZES = {
@@ -73,28 +63,11 @@ def proof() -> Proof:
     return Proof("none", "Linear", 0, 1, 32.0, 1, 0, "float32", len(tokenizer()), "tiny")
 
 
-def engine(model_or_family: Any = "llama", tokens: Any = None, *, shortcuts: str = "all", **options: Any) -> Any:
-    """An `HFEngine` round a model, or round a family's; `shortcuts` is a name in `SHORTCUTS`."""
+def engine(model_or_family: Any = "llama", tokens: Any = None, *, method: str = "none", **options: Any) -> Any:
+    """An `HFEngine` round a model, or round a family's; `method` is what the proof says it was quantized with."""
     round_ = model(model_or_family) if isinstance(model_or_family, str) else model_or_family
-    taken = hf_engine.Shortcuts(**SHORTCUTS[shortcuts])
-    return hf_engine.HFEngine(round_, tokens or tokenizer(), proof(), device="cpu", shortcuts=taken, **options)
-
-
-def assert_same_divergence(ones: Any, others: Any) -> None:
-    """Two measurements of the same hidden states: equal but for the order in which float32 numbers were summed.
-
-    A logit is a sum of H = 48 or 64 products, so each order is off by at most H u S, with u = 2^-24 and S the sum of
-    the products' sizes; weights of 0.3 and states of 1 give S < 20, hence logits within 2 * 64 * 6e-8 * 20 = 1.5e-4 of
-    each other, and log-probabilities too. KL is a mean of f(d) ~ d^2 / 2 over V = 512 tokens, d being a difference of
-    logits: its relative error is twice that of d, 2 * 2 H u sqrt(H) < 1.3e-4, that of p, 1.5e-4, and that of
-    the sum itself, 2 V u < 7e-5; in all below 4e-4.
-    """
-    assert [(one.item_id, len(one.kl)) for one in ones] == [(one.item_id, len(one.kl)) for one in others]
-    for one, other in zip(ones, others, strict=True):
-        assert one.kl == pytest.approx(other.kl, rel=4e-4, abs=1e-9)
-        assert one.reverse_kl == pytest.approx(other.reverse_kl, rel=4e-4, abs=1e-9)
-        assert one.baseline_logprob == pytest.approx(other.baseline_logprob, abs=1.5e-4)
-        assert one.candidate_logprob == pytest.approx(other.candidate_logprob, abs=1.5e-4)
+    measured = dataclasses.replace(proof(), method=method)
+    return hf_engine.HFEngine(round_, tokens or tokenizer(), measured, device="cpu", **options)
 
 
 def item(name: str, prompt: str, **rest: Any) -> Item:

@@ -13,7 +13,7 @@ from harness.judge import compare, gate
 from harness.judge.outcomes import Outcomes, build
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement, StratumVerdict
-from harness.store.rundir import sealed
+from harness.store.files import sealed
 
 
 class Cell(NamedTuple):

@@ -40,8 +40,10 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
         "engines.lm_eval",
         "engines.transformers.*",
+        "models.answers",
         "models.audit",
         "models.backends",
+        "models.checkpoints_worker",
         "models.completeness",
         "models.devices",
         "models.doctor",
@@ -173,7 +175,7 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
     assert idle == []
 
 
-HEAVY_BELOW = {"__main__", "models.checkpoints", "run.lm_eval_model"}  # these import a module that imports torch
+HEAVY_BELOW = {"__main__", "models.checkpoints", "run.lm_eval_model", "run.preload"}  # import what imports torch
 LIGHT = [m for m in MODULES if m not in HEAVY_BELOW and not named("torch", m)]
 
 ALONE = """

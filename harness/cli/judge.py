@@ -238,8 +238,8 @@ def erase(run: Path, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
     if not items and not clusters:
         raise UsageError("say what to erase: --item ID or --cluster NAME, either as often as needed")
     directory = RunDir(run)
-    done = erasing.erase(directory, erasing.chosen(directory, items, clusters))
-    for line in erasing.told(done):
+    done = erasing.erase(directory, erasing.select_items(directory, items, clusters))
+    for line in erasing.describe_erasure(done):
         click.echo(line)
     if (directory.path / "comparisons.json").is_file():
         click.echo(_report_without(directory))

@@ -102,11 +102,11 @@ def load_experiment(
     config: str, only: tuple[str, ...], limit: int | None, device: str | None
 ) -> tuple[Experiment, Path]:
     """Load a config, by path or by the name of one that ships, and narrow it as the flags say."""
-    from harness.config.loading import load, narrowed
+    from harness.config.loading import load, with_overrides
 
     path = find_config(config)
     experiment = load(path)
-    return narrowed(experiment, only=only, limit=limit, device=device, source=str(path)), path
+    return with_overrides(experiment, only=only, limit=limit, device=device, source=str(path)), path
 
 
 def find_config(config: str) -> Path:

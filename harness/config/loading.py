@@ -17,9 +17,8 @@ import yaml
 from pydantic import ValidationError
 
 from harness.config.engines import EngineSpec, inherited_engine
+from harness.config.methods import METHODS
 from harness.config.schema import (
-    CHECKPOINT_METHODS,
-    METHODS,
     RENAMED,
     RESERVED,
     RESERVED_SLICES,
@@ -37,7 +36,6 @@ from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 __all__ = [
-    "METHODS",
     "Execution",
     "Experiment",
     "Policy",
@@ -47,10 +45,10 @@ __all__ = [
     "SliceSpec",
     "Variant",
     "load",
-    "narrowed",
     "parse",
     "policy_overrides",
     "suggestion",
+    "with_overrides",
 ]
 
 
@@ -269,7 +267,7 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
     problems += _engine_problems(experiment, candidate, place)
     if (
         candidate.engine.here
-        and method in CHECKPOINT_METHODS
+        and METHODS[method].from_checkpoint
         and candidate.model == experiment.baseline.model
         and not candidate.quantization.gguf_file
     ):
@@ -288,7 +286,7 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> li
     """Find what an engine cannot do; called for each candidate, and for the baseline with the place ``baseline``."""
     engine, method = variant.engine, variant.quantization.method
     problems = []
-    if engine.here and engine.served and method != "none" and method not in CHECKPOINT_METHODS:
+    if engine.here and engine.served and method != "none" and not METHODS[method].from_checkpoint:
         text = f"quantcliff applies {method} in its own engine only; give {engine.name} a quantized checkpoint, or args"
         problems.append(Problem(f"{place}.quantization", text))
     if engine.api == "chat" and experiment.sampling.chat_template is not False:
@@ -297,7 +295,7 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> li
     return problems
 
 
-def narrowed(
+def with_overrides(
     experiment: Experiment,
     *,
     only: tuple[str, ...] = (),

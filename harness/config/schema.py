@@ -1,26 +1,23 @@
 """What a config may say: every field with its type, its bounds and its meaning.
 
-Knows the names of methods and their options. It does not know files, nor whether a method works on this machine,
+It does not know files, nor whether a method works on this machine,
 whether a model exists, or what a slice's task files hold.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from harness.config.engines import EngineSpec, named_engine
-from harness.records import TAIL_KINDS, digest
+from harness.config.fields import Margin, Name, TailTolerances, method_name, range_field, share_field, suggestion
+from harness.config.methods import METHODS
+from harness.records import digest
 
 __all__ = [
-    "CHECKPOINT_METHODS",
-    "METHODS",
     "MOST_ITEMS",
-    "NAMED",
     "RESERVED",
     "RESERVED_SLICES",
     "Execution",
@@ -34,34 +31,6 @@ __all__ = [
     "suggestion",
 ]
 
-METHODS: dict[str, frozenset[str]] = {
-    "none": frozenset(),
-    "bnb-int8": frozenset({"threshold", "skip_modules"}),
-    "bnb-nf4": frozenset({"double_quant", "skip_modules"}),
-    "bnb-fp4": frozenset({"double_quant", "skip_modules"}),
-    "torchao-int8": frozenset(),
-    "torchao-int8-dynamic": frozenset(),
-    "torchao-int4": frozenset({"group_size"}),
-    "torchao-intx4": frozenset({"group_size"}),
-    "torchao-float8": frozenset(),
-    "torchao-float8-dynamic": frozenset(),
-    "quanto-int8": frozenset(),
-    "quanto-int4": frozenset(),
-    "quanto-int2": frozenset(),
-    "quanto-float8": frozenset(),
-    "hqq": frozenset({"bits", "group_size"}),
-    "fp8": frozenset(),
-    "gptq": frozenset({"backend"}),
-    "auto-gptq": frozenset({"backend"}),
-    "awq": frozenset({"backend"}),
-    "compressed-tensors": frozenset(),
-    "gguf": frozenset({"gguf_file"}),
-}
-"""Every method's name and the options it takes. The last five name the format of a checkpoint that lies on disk."""
-
-CHECKPOINT_METHODS = frozenset({"gptq", "auto-gptq", "awq", "compressed-tensors", "gguf"})
-"""Methods whose weights are quantized already: the variant needs its own `model`."""
-
 RESERVED = frozenset({"items", "shards", "control"})
 """Names that a variant must not have, because the run directory uses them."""
 
@@ -74,78 +43,6 @@ MOST_ITEMS = 1_000_000
 RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "chance_alpha"}}
 """Section to old key to new key: old keys are read, with a notice."""
 
-NAMED = 12
-"""At most so many known names in a suggestion."""
-
-LARGEST_MARGIN = 0.5
-"""A drop of more than half is not a tolerance."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | dict[str, Any]) -> str:
-    """Give ' Did you mean ...?' where a known name is near, else the known names."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
-    return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
-
-
-def _proportion(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        msg = f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
-    if not 0 < value <= LARGEST_MARGIN:
-        guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 100 * LARGEST_MARGIN else ""
-        msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
-        raise ValueError(msg)
-    return value
-
-
-def _share(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, (int, float)) or not 0 < value <= 1:
-        msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
-        raise ValueError(msg)
-    return True if value == 1 else float(value)
-
-
-def _range(value: object) -> object:
-    ends = list(value) if isinstance(value, (list, tuple)) else []
-    numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
-    if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:  # noqa: PLR2004 - a pair
-        msg = f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]"
-        raise ValueError(msg)
-    return value
-
-
-def _method(value: object) -> object:
-    if not isinstance(value, str) or value not in METHODS:
-        msg = f"{value!r} is not a method.{suggestion(str(value), METHODS)}"
-        raise ValueError(msg)
-    return value
-
-
-def _kind(value: object) -> object:
-    if value != "*" and value not in TAIL_KINDS:
-        near = suggestion(str(value), TAIL_KINDS)
-        msg = f"{value!r} is not a kind of tail event, nor '*' for every kind.{near}"
-        raise ValueError(msg)
-    return value
-
-
-def _name(value: object) -> object:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
-        raise ValueError(msg)
-    return value
-
-
-Margin = Annotated[float, BeforeValidator(_proportion)]
-Name = Annotated[str, BeforeValidator(_name)]
-TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]
-"""Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -154,8 +51,8 @@ class _Strict(BaseModel):
 class Quantization(_Strict):
     """How a variant's weights are quantized, or what its checkpoint is."""
 
-    method: Annotated[str, BeforeValidator(_method)] = "none"
-    """One of `METHODS`."""
+    method: Annotated[str, BeforeValidator(method_name)] = "none"
+    """One of `harness.config.methods.METHODS`."""
     bits: Literal[1, 2, 3, 4, 8] | None = None
     """Bits per weight, where the method lets you choose."""
     group_size: int | None = Field(default=None, ge=8)
@@ -174,9 +71,10 @@ class Quantization(_Strict):
     @model_validator(mode="after")
     def _options_fit_method(self) -> Quantization:
         given = {name for name, value in self.model_dump(exclude={"method"}).items() if value is not None}
-        extra = sorted(given - METHODS[self.method])
+        options = METHODS[self.method].options
+        extra = sorted(given - options)
         if extra:
-            takes = ", ".join(sorted(METHODS[self.method])) or "no options"
+            takes = ", ".join(sorted(options)) or "no options"
             msg = f"{self.method} does not take {', '.join(extra)} (it takes {takes})"
             raise ValueError(msg)
         return self
@@ -234,7 +132,7 @@ class SliceSpec(_Strict):
     """Whether its strata decide the gate."""
     advisory: tuple[str, ...] = ()
     """Strata (glob patterns over their names) that are shown but do not decide."""
-    public_range: Annotated[tuple[float, float], BeforeValidator(_range)] | None = None
+    public_range: Annotated[tuple[float, float], BeforeValidator(range_field)] | None = None
     """Lowest and highest mean score that others report for the baseline; one below it is called out, not passed."""
     tail_events: TailTolerances | None = None
     """Tolerances that replace the policy's here; they gate, also if the slice's scores do not."""
@@ -381,7 +279,7 @@ class Execution(_Strict):
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
     looks: int = Field(default=1, ge=1, le=20)
     """Interim looks: above 1, decided strata stop receiving items."""
-    control: Annotated[bool | float, BeforeValidator(_share)] = True
+    control: Annotated[bool | float, BeforeValidator(share_field)] = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
     each stratum's items."""
     skip_blind: bool = False
@@ -394,11 +292,7 @@ class Execution(_Strict):
     divergence_tokens: int = Field(default=256, ge=1)
     """First tokens of each answer that it is measured on."""
     divergence_gib: float = Field(default=8.0, gt=0)
-    """Most disk for the baseline's traces until the run ends; where more were needed, see `divergence_with`."""
-    divergence_with: Literal["auto", "traces", "baseline"] = "auto"
-    """What control and candidates are compared with: the baseline's traces on disk, made once for all of them, or the
-    baseline itself, loaded beside each. ``auto`` takes traces where `divergence_gib` holds them; else the baseline
-    where the device's memory holds two models and texts are stored; else traces of fewer tokens."""
+    """Most disk for the baseline's traces until the run ends; a plan that needs more is refused."""
     rehearsal: Rehearsal | None = None
     """Where given, no model is loaded and answers are made up."""
     cross_engine: bool = False
@@ -409,6 +303,19 @@ class Execution(_Strict):
     def _without_default_cross_engine(self, handler: Any) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
         return data if self.cross_engine else {key: value for key, value in data.items() if key != "cross_engine"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_divergence_with(cls, data: Any) -> Any:
+        """Accept a key of earlier versions if it asks for what is done now; refuse what is gone."""
+        if not isinstance(data, dict) or "divergence_with" not in data:
+            return data
+        if data["divergence_with"] not in ("auto", "traces"):
+            raise ValueError(
+                "divergence_with was removed: candidates are always compared with the baseline's traces on disk "
+                "(see divergence_gib); leave the key out"
+            )
+        return {key: value for key, value in data.items() if key != "divergence_with"}
 
 
 class Experiment(_Strict):

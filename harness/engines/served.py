@@ -18,12 +18,12 @@ from harness.engines.http_client import Client, Reply
 from harness.engines.prompt_logprobs import logprob_request, sum_logprobs
 from harness.engines.protocol import Usage
 from harness.engines.server_probe import PROBE, ServerInfo, describe, find_logprob_method, probe
-from harness.engines.transformers.text import Texts
+from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
 from harness.errors import NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
-from harness.store.rundir import Appender
+from harness.store.files import Appender
 
 __all__ = ["PromptEncoder", "ServedEngine", "Target"]
 
@@ -35,7 +35,7 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.texts = Texts(tokenizer)
+        self.texts = TextCodec(tokenizer)
 
     def prompt(self, text: str, form: str) -> tuple[Any, int]:
         """Give what is sent for a prompt, and how many tokens the server should count."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.config.schema import suggestion
+from harness.config.fields import suggestion
 from harness.engines.http_client import Client, Reply
 from harness.engines.prompt_logprobs import METHODS, logprob_request, sum_logprobs
 from harness.engines.wire import Answer, RequestForm, parse_answer

@@ -16,7 +16,7 @@ import numpy as np
 from harness.judge.rules import Rules
 from harness.records import Item
 from harness.stats.chance_level import above_chance_p
-from harness.suite.toolkit.seeded import order
+from harness.suite.toolkit.seeded import hash_order
 
 __all__ = ["Place", "blind_strata", "control_items"]
 
@@ -43,7 +43,7 @@ def control_items(items: Sequence[Item], share: float) -> frozenset[str]:
         for item in members:
             groups[item.prefix_group or item.cluster].append(item.id)
         wanted, taken = math.ceil(share * len(members)), 0
-        for name in sorted(groups, key=lambda name: order(name, "control")):
+        for name in sorted(groups, key=lambda name: hash_order(name, "control")):
             if taken < wanted:
                 chosen.update(groups[name])
                 taken += len(groups[name])

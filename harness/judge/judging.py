@@ -24,8 +24,9 @@ from harness.judge.signals import Signal, signals
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
 from harness.models.served import cross_engine_note
+from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
-from harness.store.rundir import RunDir, atomic_write
+from harness.store.rundir import RunDir
 
 __all__ = [
     "baseline_signals",

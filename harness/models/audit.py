@@ -18,10 +18,11 @@ from harness.errors import ModelError
 from harness.models.formats import Header
 
 __all__ = [
-    "Census",
-    "census",
-    "disk_census",
-    "gguf_census",
+    "QuantizationAudit",
+    "audit_files",
+    "audit_gguf",
+    "audit_model",
+    "first_line",
     "linear_modules",
     "matrix_sizes",
     "run_once",
@@ -34,7 +35,7 @@ _GGUF_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class QuantizationAudit:
     """The linear modules of a model and how many are quantized."""
 
     linear: int
@@ -49,7 +50,7 @@ class Census:
     """Share of the weights in matrices that is quantized: linear modules and experts, without embeddings and head."""
 
 
-def census(model: Any) -> Census:
+def audit_model(model: Any) -> QuantizationAudit:
     """Count the linear modules of a model, and what the quantized ones store."""
     linear = dict(linear_modules(model))
     quantized = {name: module for name, module in linear.items() if _is_quantized(module)}
@@ -61,7 +62,7 @@ def census(model: Any) -> Census:
     inside, elsewhere = sum(map(_weights, body)), _matrices(model, set(map(id, quantized.values())))
     codes = sum(_parameters(tensor) for tensor in elsewhere if _is_code(tensor.dtype))  # experts that are quantized
     whole = inside + sum(map(_parameters, elsewhere))
-    return Census(
+    return QuantizationAudit(
         linear=len(linear),
         quantized=len(quantized),
         kernel=kernels.most_common(1)[0][0] if kernels else "",
@@ -188,8 +189,8 @@ def _parameters(tensor: torch.Tensor) -> int:
     return tensor.numel() * (2 if tensor.dtype == torch.uint8 else 1)
 
 
-def disk_census(model: Any, tensors: Mapping[str, Header]) -> Census:
-    """`census` of a model that was decompressed while loading, from the headers of its files.
+def audit_files(model: Any, tensors: Mapping[str, Header]) -> QuantizationAudit:
+    """`audit_model` of a model that was decompressed while loading, from the headers of its files.
 
     A module counts as quantized where a tensor under its name is stored in integers or 8-bit floats.
     """
@@ -211,8 +212,8 @@ def disk_census(model: Any, tensors: Mapping[str, Header]) -> Census:
     return _decompressed(model, len(linear), len(quantized), weights, stored, more * weights // max(stored, 1))
 
 
-def gguf_census(model: Any, file: Path) -> Census:
-    """`census` of a model that was read from a GGUF file and decompressed."""
+def audit_gguf(model: Any, file: Path) -> QuantizationAudit:
+    """`audit_model` of a model that was read from a GGUF file and decompressed."""
     from gguf import GGUFReader
 
     quantized = weights = stored = 0
@@ -225,10 +226,12 @@ def gguf_census(model: Any, file: Path) -> Census:
     return _decompressed(model, len(dict(linear_modules(model))), quantized, weights, stored)
 
 
-def _decompressed(model: Any, linear: int, quantized: int, weights: int, stored: int, more: int = 0) -> Census:
+def _decompressed(
+    model: Any, linear: int, quantized: int, weights: int, stored: int, more: int = 0
+) -> QuantizationAudit:
     """`more`: quantized weights that lie in no linear module."""
     whole = sum(map(_parameters, _matrices(model, set())))
-    return Census(
+    return QuantizationAudit(
         linear=linear,
         quantized=quantized,
         kernel="Linear (decompressed)",
@@ -264,7 +267,7 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
         ImportError,
         OSError,
     ) as error:
-        raise ModelError(f"{what}: loaded, but cannot answer: {_first_line(error)}") from error
+        raise ModelError(f"{what}: loaded, but cannot answer: {first_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -273,5 +276,6 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
     return "+".join(sorted(seen)), int(logits.shape[-1])
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from harness.config.schema import METHODS
+from harness.config.methods import METHODS, RUNTIME, Package
 from harness.errors import BackendMissing
 
 __all__ = ["MethodStatus", "batch_invariant", "installed_version", "method_status", "require"]
@@ -23,7 +23,7 @@ class MethodStatus:
     """Whether one method works on a device here."""
 
     method: str
-    """A name of `harness.config.loading.METHODS`."""
+    """A name of `harness.config.methods.METHODS`."""
     works: bool
     """Whether everything that it needs is there."""
     reason: str
@@ -32,68 +32,12 @@ class MethodStatus:
     """The command that would install what is missing, empty where no installation helps."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Needs:
-    packages: tuple[tuple[str, str, str], ...]
-    """Distribution, its import name, lowest version."""
-    extra: str
-    """The extra of quantcliff that brings them, empty where the package is installed by its own name."""
-    capability: tuple[int, int] | None = None
-    """Lowest CUDA compute capability; None where a CPU will do."""
-    remark: str = ""
-    """What to know of it where it works."""
-
-
-_CORE = (("torch", "torch", "2.11"), ("transformers", "transformers", "5.17"), ("accelerate", "accelerate", "1.10"))
-_BNB = (("bitsandbytes", "bitsandbytes", "0.48"),)
-_TORCHAO = (("torchao", "torchao", "0.15"),)
-_QUANTO = (("optimum-quanto", "optimum", "0.2.7"),)
-_GPTQ = (("gptqmodel", "gptqmodel", "7.6"), ("optimum", "optimum", "2.0"))
-# transformers itself names the versions of this one that it takes.
-_KERNELS = (("kernels", "kernels", "0.11"),)
-_SIZE_ONLY = "decompressed while loading: the answers are the method's, memory and speed are not"
-
-_NEEDS: dict[str, _Needs] = {
-    "none": _Needs((), "run"),
-    "bnb-int8": _Needs(_BNB, "run"),
-    "bnb-nf4": _Needs(_BNB, "run"),
-    "bnb-fp4": _Needs(_BNB, "run"),
-    "torchao-int8": _Needs(_TORCHAO, "torchao"),
-    "torchao-int8-dynamic": _Needs(_TORCHAO, "torchao"),
-    "torchao-int4": _Needs(_TORCHAO, "torchao", capability=(8, 0)),
-    "torchao-intx4": _Needs(_TORCHAO, "torchao"),
-    "torchao-float8": _Needs(_TORCHAO, "torchao"),
-    "torchao-float8-dynamic": _Needs(_TORCHAO, "torchao", capability=(8, 9)),
-    "quanto-int8": _Needs(_QUANTO, "quanto"),
-    "quanto-int4": _Needs(
-        _QUANTO, "quanto", remark="compiles its unpacking once, with a C++ compiler (up to a minute)"
-    ),
-    "quanto-int2": _Needs(
-        _QUANTO, "quanto", remark="compiles its unpacking once, with a C++ compiler (up to a minute)"
-    ),
-    "quanto-float8": _Needs(_QUANTO, "quanto"),
-    "hqq": _Needs((("hqq", "hqq", "0.2.8"),), "hqq"),
-    "fp8": _Needs(_KERNELS, "", capability=(8, 9), remark="fetches its CUDA kernel from the hub when it first runs"),
-    "gptq": _Needs(_GPTQ, "gptq"),
-    "auto-gptq": _Needs(_GPTQ, "gptq", remark="runs on GPTQModel, its maintained successor"),
-    "awq": _Needs(_GPTQ, "gptq"),
-    "compressed-tensors": _Needs(
-        (("compressed-tensors", "compressed_tensors", "0.15"),), "compressed-tensors", remark=_SIZE_ONLY
-    ),
-    "gguf": _Needs((("gguf", "gguf", "0.17"),), "run", remark=_SIZE_ONLY),
-}
-
-# LLM.int8 looks for outlier columns over the whole batch, and float8 with one scale per tensor takes it over the whole
-# batch: an answer then depends on the other rows.
-_BATCH_DEPENDENT = frozenset({"bnb-int8", "torchao-float8-dynamic"})
-
-
 def batch_invariant(method: str) -> bool:
     """Whether an answer is the same whatever else is in its batch, up to rounding.
 
     Where it is not (LLM.int8: 1.2196 to 1.2429 bits per byte over batch sizes 1 to 8), batches have to be fixed.
     """
-    return method not in _BATCH_DEPENDENT
+    return METHODS[method].batch_invariant
 
 
 def installed_version(distribution: str) -> str:
@@ -124,24 +68,26 @@ def require(method: str, device: str, *, prequantized: bool = False) -> None:
 
 
 def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
-    needs = _NEEDS[method]
+    reason, install = _obstacle(method, device, prequantized=prequantized)
+    return MethodStatus(method, works=not reason, reason=reason or METHODS[method].remark, install=install)
+
+
+def _obstacle(method: str, device: str, *, prequantized: bool) -> tuple[str, str]:
+    """Say why a method does not work here, and the command that would help; two empty texts if it works."""
+    needs = METHODS[method]
     unpacked = method == "fp8" and prequantized and device.startswith("cpu")  # decompressed by transformers alone
-    missing = _missing(_CORE)
-    if missing:
-        return MethodStatus(method, works=False, reason=missing, install="pip install 'quantcliff[run]'")
-    lacks = _device_lacks(device, None if unpacked else needs.capability)
-    if lacks:
-        return MethodStatus(method, works=False, reason=lacks, install="")
-    missing = "" if unpacked else _missing(needs.packages)
-    if missing:
-        wanted = f"'quantcliff[{needs.extra}]'" if needs.extra else "'transformers[kernels]'"
-        return MethodStatus(method, works=False, reason=missing, install=f"pip install {wanted}")
+    if missing := _missing(RUNTIME):
+        return missing, "pip install 'quantcliff[run]'"
+    if lacks := _device_lacks(device, None if unpacked else needs.capability):
+        return lacks, ""
+    if missing := "" if unpacked else _missing(needs.packages):
+        wanted = needs.extra if "[" in needs.extra else f"quantcliff[{needs.extra}]"
+        return missing, f"pip install '{wanted}'"
     # Asked without torch, this says what is installed; whoever loads or proves a method has loaded torch.
     known = "torch" in sys.modules
     if known and method == "torchao-int8-dynamic" and device == "cpu" and not _int8_products_are_exact():
-        reason = "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter"
-        return MethodStatus(method, works=False, reason=reason, install="")
-    return MethodStatus(method, works=True, reason=needs.remark, install="")
+        return "this processor's product of two 8-bit matrices saturates: its sums are wrong by up to a quarter", ""
+    return "", ""
 
 
 @functools.cache
@@ -154,13 +100,13 @@ def _int8_products_are_exact() -> bool:
     return bool((product == 64 * 127 * 127).all())
 
 
-def _missing(packages: tuple[tuple[str, str, str], ...]) -> str:
-    for distribution, module, lowest in packages:
-        version = installed_version(distribution)
-        if not version or importlib.util.find_spec(module) is None:
-            return f"the package {distribution} is not installed"
-        if _numbers(version) < _numbers(lowest):
-            return f"the package {distribution} is {version}, and {lowest} or newer is needed"
+def _missing(packages: tuple[Package, ...]) -> str:
+    for package in packages:
+        version = installed_version(package.name)
+        if not version or importlib.util.find_spec(package.module.partition(".")[0]) is None:
+            return f"the package {package.name} is not installed"
+        if _numbers(version) < _numbers(package.lowest):
+            return f"the package {package.name} is {version}, and {package.lowest} or newer is needed"
     return ""
 
 

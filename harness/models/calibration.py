@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, UsageError
-from harness.models.calibration_texts import CODE, ENGLISH, LANGUAGES, NOTES
 
 __all__ = ["BUILT_IN", "SIDECAR", "Calibration", "Overlap", "built_in", "calibration_overlap", "from_file", "sidecar"]
 
@@ -29,6 +28,7 @@ BUILT_IN = "quantcliff-calibration-v1"
 SIDECAR = "quantcliff_calibration.json"
 """The file in a checkpoint's folder that says what it was calibrated on."""
 
+_TEXTS = Path(__file__).with_name("calibration_texts.json")  # changing a word makes another set: rename BUILT_IN
 _SHORTEST = 32  # characters; less teaches a quantizer nothing
 _TEXT = 1400  # characters of a built-in text, at least: about 350 tokens of English
 _ROUNDS = 2  # each piece is seen twice, among other neighbours
@@ -67,7 +67,8 @@ class Overlap:
 def built_in() -> Calibration:
     """The set that comes with quantcliff: prose, notes, code, worked sums and 22 languages; the same everywhere."""
     chance = random.Random(BUILT_IN)
-    pieces = [*ENGLISH, *NOTES, *CODE, *LANGUAGES, *(_sums(chance) for _ in range(12))]
+    kinds = json.loads(_TEXTS.read_text(encoding="utf-8"))
+    pieces = [text for kind in kinds.values() for text in kind] + [_sums(chance) for _ in range(12)]
     texts: list[str] = []
     for _ in range(_ROUNDS):
         chance.shuffle(pieces)

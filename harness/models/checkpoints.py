@@ -14,24 +14,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from harness.config.methods import weights_format
 from harness.config.schema import Quantization, Variant
 from harness.errors import Interrupted, ModelError, UsageError
+from harness.models.answers import compare_answers
 from harness.models.backends import installed_version, require
 from harness.models.cache import published
 from harness.models.calibration import SIDECAR, Calibration, built_in, from_file, sidecar
 from harness.models.digests import weights_digest
 from harness.models.formats import Header, headers, stored, weight_files
 from harness.models.loading import load
+from harness.models.methods import GPTQMODEL_ENVIRONMENT
 from harness.records import Proof
 
 __all__ = ["Made", "calibration", "make_checkpoint"]
 
 _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _GROUPS = (16, 32, 64, 128, 256, 512, 1024)
+_ANSWERS = "answers.safetensors"
 _AWQ_ROWS = 64  # the search for clipping thresholds goes through the rows in blocks of this many
 
 # What the quantizer rewrites and should not: it renames tokenizer classes and turns sampling on.
@@ -69,7 +73,6 @@ class _Job:
     """What the worker is told."""
 
     source: Path
-    out: Path
     method: str
     bits: int
     group_size: int
@@ -101,17 +104,17 @@ def make_checkpoint(
     fails, `Interrupted` on Ctrl-C.
     """
     started = time.perf_counter()
-    method = "gptq" if method == "auto-gptq" else method
+    method = weights_format(method)
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
     say = progress or (lambda _sentence: None)
-    job = _Job(source, out, method, bits, group_size, device, calibration.texts)
+    job = _Job(source, method, bits, group_size, device, calibration.texts)
     say(f"quantizing {source.name} to {method} {bits}-bit, calibrated on {calibration.name} ({len(job.texts)} texts)")
     try:
         with published(out) as folder:
             _work(job, folder, say)
             _finish(job, folder, calibration, started)
-            say("loading it to prove it")
+            say("loading it to compare its answers")
             proof = _read_back(folder, method, device)
     except KeyboardInterrupt as error:
         raise Interrupted(
@@ -166,7 +169,8 @@ def _linear_shapes(tensors: dict[str, Header]) -> set[tuple[int, int]]:
 
 def _work(job: _Job, folder: Path, say: Progress) -> None:
     """Run the worker to its end, passing on what it says; its noise is shown only if it fails."""
-    task = {**_plain(job), "out": str((folder / "model").absolute())}
+    paths = {"source": job.source, "out": folder / "model", "answers": folder / _ANSWERS}
+    task = asdict(job) | {name: str(path.absolute()) for name, path in paths.items()}
     noise_folder = folder / "noise"
     noise_folder.mkdir()
     log = folder / "worker.log"
@@ -195,20 +199,9 @@ def _work(job: _Job, folder: Path, say: Progress) -> None:
         raise ModelError(f"quantizing {job.source} failed: {_last_words(log)}")
 
 
-def _plain(job: _Job) -> dict[str, Any]:
-    return {
-        "source": str(job.source.absolute()),
-        "method": job.method,
-        "bits": job.bits,
-        "group_size": job.group_size,
-        "device": job.device,
-        "texts": list(job.texts),
-    }
-
-
 def _environment() -> dict[str, str]:
-    """Two CPU workers, or GPTQModel refuses machines of one or two cores; no torch.compile; no look at the hub."""
-    wanted = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1", **os.environ}
+    """What the worker finds: GPTQModel's settings, and no way to the hub."""
+    wanted = {**GPTQMODEL_ENVIRONMENT, "HF_HUB_OFFLINE": "1", **os.environ}
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**wanted, "PYTHONPATH": os.pathsep.join(paths)}
@@ -264,11 +257,16 @@ def _finish(job: _Job, folder: Path, calibration: Calibration, started: float) -
 
 
 def _read_back(folder: Path, method: str, device: str) -> Proof:
-    """Load what was written. Raises `ModelError` if it cannot be read whole; nothing is published then."""
+    """Load what was written and compare its answers with those before saving. Raises `ModelError` if they differ."""
     variant = Variant(name="made", model=str(folder), quantization=Quantization(method=method))
+    answers = folder / _ANSWERS
     try:
-        return load(variant, folder, device=device, dtype="bfloat16").proof
+        loaded = load(variant, folder, device=device, dtype="bfloat16")
     except ModelError as error:
         raise ModelError(
             f"GPTQModel wrote a checkpoint that cannot be read back, so it was removed: {error}"
         ) from error
+    if difference := compare_answers(loaded.model, answers):
+        raise ModelError(f"GPTQModel wrote a checkpoint that answers differently, so it was removed: {difference}")
+    answers.unlink()
+    return loaded.proof

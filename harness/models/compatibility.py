@@ -5,12 +5,13 @@ Needs the two `harness.records.Proof` and the candidate's config, no model and n
 
 from __future__ import annotations
 
+from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import NotComparable
-from harness.models.served import same_method, served_reasons
+from harness.models.served import served_reasons
 from harness.records import Proof
 
-__all__ = ["check_candidate", "partly_quantized", "same_method"]
+__all__ = ["check_candidate", "partly_quantized"]
 
 ALMOST_ALL = 0.9
 """A smaller share of quantized weights is said with the verdict."""

@@ -14,40 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config.methods import METHODS, PACKAGES
 from harness.config.schema import Quantization, Variant
 from harness.errors import QuantcliffError
 from harness.models.backends import MethodStatus, installed_version, method_status
 from harness.models.devices import native_dtype, usable_cpus
 from harness.records import to_json
 
-__all__ = ["PACKAGES", "Proved", "Report", "describe", "examine", "print_report", "to_json"]
+__all__ = ["Proved", "Report", "describe", "examine", "print_report", "to_json"]
 
-PACKAGES = (
-    "quantcliff",
-    "torch",
-    "transformers",
-    "accelerate",
-    "bitsandbytes",
-    "torchao",
-    "optimum-quanto",
-    "hqq",
-    "gptqmodel",
-    "optimum",
-    "compressed-tensors",
-    "gguf",
-    "kernels",
-    "lm_eval",
-    "datasets",
-)
-"""The distributions whose versions decide what works."""
-
+_OTHERS = ("lm_eval", "datasets")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "bf16", "i8mm")
-_ONE_LOADER = frozenset({"auto-gptq"})  # proved by gptq
 _AS_ROUNDED = frozenset({"gptq", "awq", "compressed-tensors"})  # stored with the weights of `rounded_model`
 
-# How far the answers of a tiny random model may be from the reference (norm of the difference over norm of the
-# reference): a method that quantizes here rounds in its own way, a stored format must give what is stored.
-_ROUNDS = {"int8": 0.1, "float8": 0.25, "fp8": 0.25, "4": 0.6, "hqq": 0.6, "int2": 1.6}
+# A stored format must give what is stored; a method that quantizes here rounds, up to `Method.rounding`.
 _STORED = 0.05
 
 
@@ -56,18 +36,18 @@ class Proved:
     """What came of really loading and running a tiny model by one method."""
 
     method: str
-    """A name of `harness.config.loading.METHODS`."""
+    """A name of `harness.config.methods.METHODS`."""
     works: bool
     """Whether it ran, quantized something and answered what it should."""
-    kernel: str
-    """What did the work, empty where nothing was loaded."""
-    bits_per_weight: float
-    """Stored bits per weight, scales included."""
-    error: float | None
-    """Norm of the difference of its logits from the reference over the norm of the reference; None without logits."""
     seconds: float
     """From folder to logits."""
-    reason: str
+    kernel: str = ""
+    """What did the work, empty where nothing was loaded."""
+    bits_per_weight: float = 0.0
+    """Stored bits per weight, scales included."""
+    error: float | None = None
+    """Norm of the difference of its logits from the reference over the norm of the reference; None without logits."""
+    reason: str = ""
     """Why it does not work, empty where it does."""
 
 
@@ -118,7 +98,7 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
     return Report(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-        packages={package: installed_version(package) for package in PACKAGES},
+        packages={name: installed_version(name) for name in ("quantcliff", *(one.name for one in PACKAGES), *_OTHERS)},
         device=device,
         device_name=name,
         capability=capability,
@@ -195,7 +175,7 @@ def _prove_all(methods: tuple[MethodStatus, ...], device: str, say: Callable[[st
     from harness.models.doctor_models import plain_model, rounded_model
     from harness.models.quiet import quiet
 
-    able = [status.method for status in methods if status.works and status.method not in _ONE_LOADER]
+    able = [status.method for status in methods if status.works and not METHODS[status.method].alias_of]
     if "none" not in able:
         return ()
     with tempfile.TemporaryDirectory(prefix="quantcliff-doctor-") as place:
@@ -218,13 +198,12 @@ def _prove_one(method: str, root: Path, device: str, references: dict[str, Any])
         folder = _in_format(method, root)
         logits, proof = _logits(folder, method, device)
     except QuantcliffError as error:
-        seconds = time.perf_counter() - started
-        return Proved(
-            method, works=False, kernel="", bits_per_weight=0.0, error=None, seconds=seconds, reason=str(error)
-        )
+        return Proved(method, works=False, seconds=time.perf_counter() - started, reason=str(error))
     reference = references["rounded" if folder.name in _AS_ROUNDED else "plain"]
     distance = float((logits - reference).norm() / reference.norm())
-    reason = _wrong(method, distance, proof.quantized_modules, _STORED if folder.name == method else _allowed(method))
+    reason = _wrong(
+        method, distance, proof.quantized_modules, _STORED if folder.name == method else METHODS[method].rounding
+    )
     return Proved(
         method=method,
         works=not reason,
@@ -261,12 +240,6 @@ def _logits(folder: Path, method: str, device: str) -> tuple[Any, Any]:
     tokens = torch.randint(0, 256, (1, 64), generator=torch.Generator().manual_seed(0)).to(loaded.model.device)
     with torch.no_grad():
         return loaded.model(tokens).logits.float().cpu(), loaded.proof
-
-
-def _allowed(method: str) -> float:
-    if method == "none":
-        return 0.0
-    return next(bound for name, bound in _ROUNDS.items() if name in method)
 
 
 def _wrong(method: str, error: float, quantized: int, bound: float) -> str:

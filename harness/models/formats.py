@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.config.methods import METHODS
 from harness.errors import ModelError
 
 __all__ = ["Header", "Stored", "headers", "read_json", "stored", "view", "weight_files"]
@@ -44,7 +45,7 @@ class Stored:
     """How the weights of a folder are stored."""
 
     method: str
-    """A name of `harness.config.loading.METHODS`, ``none`` for plain weights."""
+    """A name of `harness.config.methods.METHODS`, ``none`` for plain weights."""
     autogptq: bool = False
     """In AutoGPTQ's own layout, which loaders read only through `view`."""
     gguf_file: str = ""
@@ -112,44 +113,31 @@ def _standard(folder: Path) -> bool:
 
 
 def _method(quantization: dict[str, Any], folder: Path) -> str:
-    """Name the method of a quantization config in the words of `harness.config.loading.METHODS`."""
-    said = str(quantization.get("quant_method", "gptq" if "bits" in quantization else "")).lower()
-    if said == "bitsandbytes":
-        if quantization.get("load_in_8bit"):
-            return "bnb-int8"
-        said = f"bnb-{quantization.get('bnb_4bit_quant_type', 'fp4')}"
-    if said == "torchao":
+    """Name the method of a quantization config in the words of `harness.config.methods.METHODS`."""
+    stored_as = str(quantization.get("quant_method", "gptq" if "bits" in quantization else "")).lower()
+    if stored_as == "torchao":
         return _torchao_method(quantization)
-    known = {
-        "gptq": "gptq",
-        "awq": "awq",
-        "compressed-tensors": "compressed-tensors",
-        "compressed_tensors": "compressed-tensors",
-        "fp8": "fp8",
-        "bnb-nf4": "bnb-nf4",
-        "bnb-fp4": "bnb-fp4",
-    }
-    if said not in known:
-        raise ModelError(
-            f"{folder / 'config.json'}: the weights are quantized by {said or 'an unnamed method'!r}, which quantcliff"
-            f" does not load (it loads {', '.join(sorted(set(known.values())))}, bnb-int8, torchao and gguf)",
-        )
-    return known[said]
+    if stored_as == "bitsandbytes":
+        kind = "int8" if quantization.get("load_in_8bit") else quantization.get("bnb_4bit_quant_type", "fp4")
+        stored_as = f"bnb-{kind}"
+    for method in METHODS.values():
+        if stored_as in method.stored_as and not method.name.startswith("torchao-"):
+            return method.name
+    raise ModelError(
+        f"{folder / 'config.json'}: the weights are quantized by {stored_as or 'an unnamed method'!r}, which quantcliff"
+        f" does not load (it loads {', '.join(_readable())}, torchao and gguf)",
+    )
+
+
+def _readable() -> list[str]:
+    return sorted(name for name, method in METHODS.items() if method.stored_as and not name.startswith("torchao-"))
 
 
 def _torchao_method(quantization: dict[str, Any]) -> str:
-    text = json.dumps(quantization.get("quant_type", "")).lower()
-    names = {
-        "int8dynamicactivationint8weight": "torchao-int8-dynamic",
-        "int8weightonly": "torchao-int8",
-        "int4weightonly": "torchao-int4",
-        "intxweightonly": "torchao-intx4",
-        "float8dynamicactivationfloat8weight": "torchao-float8-dynamic",
-        "float8weightonly": "torchao-float8",
-    }
-    for name, method in names.items():
-        if name in text.replace("_", ""):
-            return method
+    text = json.dumps(quantization.get("quant_type", "")).lower().replace("_", "")
+    for name, method in METHODS.items():
+        if name.startswith("torchao-") and any(stored in text for stored in method.stored_as):
+            return name
     raise ModelError(f"torchao weights of a kind that quantcliff does not know: {text[:80]}")
 
 

@@ -14,11 +14,20 @@ from typing import Any
 
 import torch
 
+from harness.config.methods import METHODS, same_method, weights_format
 from harness.config.schema import Quantization, Variant
 from harness.errors import ModelError
-from harness.models.audit import Census, census, disk_census, gguf_census, run_once, weight_bytes
+from harness.models.audit import (
+    QuantizationAudit,
+    audit_files,
+    audit_gguf,
+    audit_model,
+    first_line,
+    run_once,
+    weight_bytes,
+)
 from harness.models.backends import MethodStatus, batch_invariant, method_status, require
-from harness.models.compatibility import check_candidate, partly_quantized, same_method
+from harness.models.compatibility import check_candidate, partly_quantized
 from harness.models.digests import tokenizer_digest
 from harness.models.formats import Stored, headers, read_json, stored, weight_files
 from harness.models.methods import load_model, notes_of
@@ -107,7 +116,7 @@ def _agreed(options: Quantization, found: Stored, path: Path) -> str:
     """
     wanted = options.method
     if found.method == "none":
-        if wanted in {"gptq", "auto-gptq", "awq", "compressed-tensors", "gguf"}:
+        if METHODS[wanted].from_checkpoint:
             raise ModelError(
                 f"{path}: the config says {wanted}, and these weights are not quantized: give the directory of a"
                 f" {wanted} checkpoint (`quantcliff quantize` makes one)",
@@ -146,7 +155,7 @@ def _tokenizer(request: Request) -> Any:
             str(request.folder), trust_remote_code=request.trust_remote_code, **more
         )
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{request.folder}: its tokenizer does not load: {_said(error)}") from error
+        raise ModelError(f"{request.folder}: its tokenizer does not load: {first_line(error)}") from error
     if gguf and _pre_tokenizer(request.folder / gguf) == "smollm":
         digits_apart(tokenizer)
     return tokenizer
@@ -166,12 +175,12 @@ def _model(request: Request) -> Any:
         return load_model(request)
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(
-            f"{request.folder}: does not fit into the memory of {request.device}: {_said(error)}"
+            f"{request.folder}: does not fit into the memory of {request.device}: {first_line(error)}"
         ) from error
     except ModelError:
         raise
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {_said(error)}") from error
+        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {first_line(error)}") from error
 
 
 def _unreadable(request: Request) -> Path:
@@ -183,10 +192,6 @@ def _unreadable(request: Request) -> Path:
             except _LIBRARY_ERRORS:
                 return file
     return request.folder
-
-
-def _said(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _freeze(model: Any, request: Request) -> None:
@@ -205,7 +210,7 @@ def _freeze(model: Any, request: Request) -> None:
 
 
 def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
-    counted = census(model)
+    counted = audit_model(model)
     before = weight_bytes(model)
     what = f"{request.folder} as {request.method} in {str(request.dtype).removeprefix('torch.')}"
     dtype, rows = run_once(model, what)
@@ -220,7 +225,7 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     if request.method != "none":
         notes += [said] if (said := partly_quantized(counted.share)) else []
     return Proof(
-        method="gptq" if request.method == "auto-gptq" else request.method,
+        method=weights_format(request.method),
         kernel=counted.kernel,
         quantized_modules=counted.quantized,
         linear_modules=counted.linear,
@@ -236,10 +241,10 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     )
 
 
-def _on_disk(model: Any, request: Request) -> Census:
+def _on_disk(model: Any, request: Request) -> QuantizationAudit:
     if request.stored.gguf_file:
-        return gguf_census(model, request.folder / request.stored.gguf_file)
-    return disk_census(model, request.tensors)
+        return audit_gguf(model, request.folder / request.stored.gguf_file)
+    return audit_files(model, request.tensors)
 
 
 def _disk_bytes(request: Request) -> int:
@@ -263,5 +268,5 @@ def save_quantized(variant: Variant, path: Path, out: Path, *, device: str, dtyp
         try:
             model.save_pretrained(folder)
         except _LIBRARY_ERRORS as error:
-            raise ModelError(f"{variant.quantization.method} cannot be saved: {_said(error)}") from error
+            raise ModelError(f"{variant.quantization.method} cannot be saved: {first_line(error)}") from error
         tokenizer.save_pretrained(folder)

@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from harness.config.methods import METHODS, weights_format
 from harness.config.schema import Quantization
+from harness.errors import ModelError
 from harness.models.completeness import check_complete, conversions_named
 from harness.models.formats import Header, view
 from harness.models.request import Request
 
-__all__ = ["load_model", "notes_of"]
+__all__ = ["GPTQMODEL_ENVIRONMENT", "LOADERS", "load_model", "notes_of"]
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 
@@ -30,9 +32,29 @@ _FAST_BITS = 4
 _FAST_GROUPS = frozenset({32, 64, 128, 256})
 
 
+GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
+"""What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
+cores; no torch.compile, which takes 9 to 27 s at the first answer for 2, 3 and 8 bit."""
+
+LOADERS: dict[str, Callable[[Request], Any]] = {}
+"""Method to the function that loads it, filled by `_loads`."""
+
+
 def load_model(request: Request) -> Any:
     """Load the model of `request`, quantized. Whatever the library raises passes through."""
-    return _LOADERS[request.method](request)
+    if request.method not in LOADERS:
+        raise ModelError(f"{request.method} has a record in harness/config/methods.py and no loader here: add one")
+    return LOADERS[request.method](request)
+
+
+def _loads(*names: str) -> Callable[[Callable[[Request], Any]], Callable[[Request], Any]]:
+    """Register a function as the loader of the methods of these names."""
+
+    def register(loader: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        LOADERS.update(dict.fromkeys(names, loader))
+        return loader
+
+    return register
 
 
 def _arguments(request: Request, **more: Any) -> dict[str, Any]:
@@ -61,11 +83,17 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
     return model
 
 
+@_loads("none", "compressed-tensors")
+def _as_stored(request: Request) -> Any:
+    return _from_pretrained(request)
+
+
 def _skipped(options: Quantization) -> list[str] | None:
     """The head is left alone by default, and has to be named again as soon as anything else is."""
     return ["lm_head", *options.skip_modules] if options.skip_modules else None
 
 
+@_loads("bnb-int8")
 def _bnb_int8(request: Request) -> Any:
     from transformers import BitsAndBytesConfig
 
@@ -80,6 +108,7 @@ def _bnb_int8(request: Request) -> Any:
     return _from_pretrained(request, quantization_config=config)
 
 
+@_loads("bnb-nf4", "bnb-fp4")
 def _bnb_4bit(request: Request) -> Any:
     from transformers import BitsAndBytesConfig
 
@@ -100,6 +129,7 @@ def _bnb_4bit(request: Request) -> Any:
     return _from_pretrained(request, quantization_config=config)
 
 
+@_loads(*(name for name in METHODS if name.startswith("torchao-")))
 def _torchao(request: Request) -> Any:
     from transformers import TorchAoConfig
 
@@ -126,6 +156,7 @@ def _torchao_config(request: Request) -> Any:
     return makers[request.method]()
 
 
+@_loads("quanto-int8", "quanto-int4", "quanto-int2", "quanto-float8")
 def _quanto(request: Request) -> Any:
     from transformers import QuantoConfig
 
@@ -147,6 +178,7 @@ def _outside_inference_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+@_loads("hqq")
 def _hqq(request: Request) -> Any:
     """By its own library: transformers says that HQQ "is not available yet"."""
     from hqq.core.quantize import BaseQuantizeConfig
@@ -158,6 +190,7 @@ def _hqq(request: Request) -> Any:
     return model
 
 
+@_loads("fp8")
 def _fp8(request: Request) -> Any:
     from transformers import FineGrainedFP8Config
 
@@ -166,6 +199,7 @@ def _fp8(request: Request) -> Any:
     return _from_pretrained(request, quantization_config=FineGrainedFP8Config())
 
 
+@_loads("gptq", "auto-gptq")
 def _gptq(request: Request) -> Any:
     from transformers import GPTQConfig
 
@@ -176,6 +210,7 @@ def _gptq(request: Request) -> Any:
         return _from_pretrained(request, folder, **more)
 
 
+@_loads("awq")
 def _awq(request: Request) -> Any:
     from transformers import AwqConfig
 
@@ -206,13 +241,8 @@ def _gptq_columns(tensors: Mapping[str, Header]) -> set[int]:
 
 @contextlib.contextmanager
 def _gptqmodel_environment() -> Iterator[None]:
-    """What GPTQModel has to find in the environment when it is first imported and run.
-
-    Two CPU workers, or it refuses machines of one or two cores; no torch.compile, which takes 9 to 27 s at the first
-    answer for 2, 3 and 8 bit. Values that the user has set stay.
-    """
-    wanted = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    """Within it, `GPTQMODEL_ENVIRONMENT` is set, but for what the user has set."""
+    added = {name: value for name, value in GPTQMODEL_ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(added)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # what its own log writes past its level
@@ -241,37 +271,13 @@ def _awq_keeps_dtype() -> Iterator[None]:
         AwqQuantizer.update_dtype = original
 
 
+@_loads("gguf")
 def _gguf(request: Request) -> Any:
     from transformers import GgufConfig
 
     return _from_pretrained(
         request, gguf_file=request.stored.gguf_file, quantization_config=GgufConfig(dequantize=True)
     )
-
-
-_LOADERS: dict[str, Callable[[Request], Any]] = {
-    "none": _from_pretrained,
-    "compressed-tensors": _from_pretrained,
-    "bnb-int8": _bnb_int8,
-    "bnb-nf4": _bnb_4bit,
-    "bnb-fp4": _bnb_4bit,
-    "torchao-int8": _torchao,
-    "torchao-int8-dynamic": _torchao,
-    "torchao-int4": _torchao,
-    "torchao-intx4": _torchao,
-    "torchao-float8": _torchao,
-    "torchao-float8-dynamic": _torchao,
-    "quanto-int8": _quanto,
-    "quanto-int4": _quanto,
-    "quanto-int2": _quanto,
-    "quanto-float8": _quanto,
-    "hqq": _hqq,
-    "fp8": _fp8,
-    "gptq": _gptq,
-    "auto-gptq": _gptq,
-    "awq": _awq,
-    "gguf": _gguf,
-}
 
 
 def notes_of(request: Request) -> list[str]:
@@ -282,12 +288,9 @@ def notes_of(request: Request) -> list[str]:
     if wanted == "auto-gptq" or request.stored.autogptq:
         layout = ", from AutoGPTQ's own layout" if request.stored.autogptq else ""
         notes.append(f"auto-gptq runs on GPTQModel, its maintained successor{layout}")
-    if request.method == "bnb-int8" and request.options.threshold != 0:
-        notes.append("LLM.int8 answers depend on the batch: its batches are fixed")
-    if request.method == "torchao-float8-dynamic":
-        notes.append("one activation scale per batch: answers depend on the batch, its batches are fixed")
-    if request.method == "torchao-intx4":
-        notes.append("int4 numerics, no int4 size: each weight is stored in a byte")
-    if request.method in {"gptq", "auto-gptq"} and not request.options.backend and _torch_kernel_if_needed(request):
+    note = METHODS[request.method].note
+    if note and not (request.method == "bnb-int8" and request.options.threshold == 0):
+        notes.append(note)
+    if weights_format(request.method) == "gptq" and not request.options.backend and _torch_kernel_if_needed(request):
         notes.append(f"groups of {request.stored.group_size} do not suit the fast CPU kernel: it runs on the plain one")
     return notes

@@ -6,7 +6,6 @@ Knows directories, hub ids and the word ``smollm2``; does not load weights and d
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from pathlib import Path
@@ -19,7 +18,6 @@ from harness.models.smollm2 import smollm2_checkpoint
 __all__ = [
     "context_limit",
     "end_token_ids",
-    "loaded_bytes",
     "resolve",
     "smollm2_checkpoint",
     "tokenizer_digest",
@@ -112,23 +110,6 @@ def _hub_message(model: str, revision: str | None, error: Exception) -> str:
         f"model {model!r}: not a directory here, not in the hub's cache, and the hub cannot be asked (no network, or"
         f" HF_HUB_OFFLINE is set); give a directory, or fetch it first where there is a network.{also}"
     )
-
-
-def loaded_bytes(folder: Path, float_bytes: int) -> int | None:
-    """Give the bytes that a checkpoint's weights take once loaded, its floating-point ones at so many bytes each.
-
-    From the headers of its safetensors files; None where there are none.
-    """
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118  # no mapping
-                tensor = file.get_slice(name)
-                each = _WHOLE_NUMBERS.get(tensor.get_dtype(), float_bytes)
-                total += each * math.prod(tensor.get_shape())
-    return total or None
 
 
 def context_limit(config: Any) -> int:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.engines import UNDER_TEST
+from harness.config.methods import same_method
 from harness.config.schema import Experiment, Variant
 from harness.records import Proof
 
-__all__ = ["cross_engine_note", "same_method", "served_reasons", "tokenizer_place"]
+__all__ = ["cross_engine_note", "served_reasons", "tokenizer_place"]
 
-_ALIASES = {"auto-gptq": "gptq"}
 _EQUAL = {
     "engine": "its engine is {} and the baseline's {}",
     "version": "its server's version is {} and the baseline's {}",
@@ -37,11 +37,6 @@ def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
         return path, {}
     beside = all((path.parent / name).is_file() for name in ("tokenizer.json", "config.json"))
     return path.parent, {} if beside else {"gguf_file": path.name}
-
-
-def same_method(one: str, other: str) -> bool:
-    """Whether two method names mean the same weights: AutoGPTQ and GPTQ are one format."""
-    return _ALIASES.get(one, one) == _ALIASES.get(other, other)
 
 
 def served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:

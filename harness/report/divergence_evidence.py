@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from harness.records import Item
 from harness.report import evidence
-from harness.store.divergence import Divergence, summarise
+from harness.stats.divergence import Divergence, summarise
 
 __all__ = ["rows"]
 

@@ -90,8 +90,6 @@ def print_plan(plan: Plan, console: Console) -> None:
 def _divergence(plan: Plan) -> str:
     """Say what divergence is measured with, and what that takes."""
     begin = f"divergence (execution.divergence): the first {plan.tracing.tokens} tokens of each answer"
-    if plan.tracing.beside:
-        return f"{begin}, read again by the baseline, which is loaded beside control and candidates"
     return f"{begin} are traced, at most {bytes_text(plan.tracing.bytes)} on disk until the run ends"
 
 

@@ -19,9 +19,10 @@ from harness.records import Item, Scored
 from harness.report import answer_pairs, divergence_evidence
 from harness.report.evidence import Evidence, PowerRow
 from harness.run.planning import power_table
+from harness.store.divergence import divergences
+from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
-from harness.store.rundir import RunDir, read_json
-from harness.store.traces import divergences
+from harness.store.rundir import RunDir
 
 __all__ = ["Sides", "answers", "evidence"]
 

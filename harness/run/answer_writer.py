@@ -7,8 +7,8 @@ from concurrent.futures import Future
 
 from harness.judge import choice_probability
 from harness.records import Item, Response, Scored
-from harness.store.files import AnswerFiles
-from harness.store.privacy import Keeper
+from harness.store.privacy import TextPolicy
+from harness.store.rundir import AnswerFiles
 from harness.store.units import Unit
 from harness.suite.scorer import Score, Scorer
 from harness.suite.tail import examine
@@ -22,8 +22,8 @@ class AnswerWriter:
     digests: item id to the digest of the item that was asked.
     """
 
-    def __init__(self, files: AnswerFiles, scorer: Scorer, keeper: Keeper, digests: Mapping[str, str]) -> None:
-        self._files, self._scorer, self._keeper, self._digests = files, scorer, keeper, digests
+    def __init__(self, files: AnswerFiles, scorer: Scorer, text_policy: TextPolicy, digests: Mapping[str, str]) -> None:
+        self._files, self._scorer, self._text_policy, self._digests = files, scorer, text_policy, digests
         self._pending: list[tuple[Unit, Item, Response, Future[Score]]] = []
 
     def take(self, unit: Unit, response: Response) -> None:
@@ -54,4 +54,4 @@ class AnswerWriter:
             signs=seen.signs,
             length=seen.length,
         )
-        self._files.append(unit.slice, self._keeper.scored(scored))
+        self._files.append(unit.slice, self._text_policy.scored(scored))

@@ -17,12 +17,11 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
-from harness.engines.transformers.ask_choices import ChoiceQuestions
-from harness.engines.transformers.ask_texts import TextQuestions
-from harness.engines.transformers.choices import Continuation
 from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.engine import HFEngine
-from harness.engines.transformers.text import StopWatch
+from harness.engines.transformers.generate import TextGeneration
+from harness.engines.transformers.loglikelihood import ChoiceScoring, Continuation
+from harness.engines.transformers.text import StopDetector
 from harness.records import Proof, Settings
 
 __all__ = ["NAME", "QuantcliffLM", "main", "register"]
@@ -70,7 +69,7 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
             answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
             return answers
         asked = [self._continuation(number, request) for number, request in enumerate(requests)]
-        weighed = ChoiceQuestions(self._engine.desk).weigh([asked])
+        weighed = ChoiceScoring(self._engine.context).score_choices([asked])
         found = {one.choice: (one.logprob, one.greedy) for one in weighed}
         for number, (texts, _, _) in enumerate(requests):
             if texts is not None:
@@ -101,18 +100,18 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
     def _answers(self, asked: Sequence[Request], settings: Settings) -> Iterator[tuple[int, Answer]]:
         if self._engine is None:
             return
-        for answer in TextQuestions(self._engine.desk, settings).decode(asked):
+        for answer in TextGeneration(self._engine.context, settings).decode(asked):
             yield int(answer.request.item_id.removeprefix("request ")), answer
 
     def _request(self, number: int, context: str, arguments: Mapping[str, Any]) -> Request:
         ids, _ = self.tok_batch_encode([context], truncation=self.truncation)
         room = self.max_length - arguments["max_gen_toks"]
         prompt = tuple(ids[0].tolist()[-room:])
-        watch = StopWatch(self._desk_texts(), self._stops(arguments))
+        watch = StopDetector(self._text_codec(), self._stops(arguments))
         return Request(f"request {number}", 0, prompt, arguments["max_gen_toks"], watch)
 
-    def _desk_texts(self) -> Any:
-        return self._engine.desk.texts if self._engine is not None else None
+    def _text_codec(self) -> Any:
+        return self._engine.context.texts if self._engine is not None else None
 
     def _stops(self, arguments: Mapping[str, Any]) -> list[str]:
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
@@ -127,7 +126,7 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
 
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:
-    """Give how lm_eval wants an answer sampled."""
+    """Return how lm_eval wants an answer sampled."""
     temperature = float(arguments.get("temperature", 1.0)) if arguments.get("do_sample") else 0.0
     return Settings(temperature=temperature, top_p=float(arguments.get("top_p", 1.0)))
 

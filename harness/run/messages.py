@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from harness.config.schema import Rehearsal, Variant
 from harness.engines.protocol import Usage
 from harness.records import Item, Proof, Response, Settings, Timing
-from harness.store.divergence import Divergence
+from harness.stats.divergence import Divergence
 
 __all__ = [
     "Answered",
@@ -48,15 +48,13 @@ class Traces:
     """What a worker does with the baseline's traces."""
 
     folder: str
-    """Where they lie."""
+    """Where they are stored."""
     tokens: int
     """First tokens of each answer that are traced."""
     writes: bool
     """Whether it writes them, as the baseline, or compares itself with them."""
-    left_out: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
     """Items that leave no trace."""
-    beside: Model | None = None
-    """Where given, there are no traces, and this baseline is loaded as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,6 @@ class Ask:
     """How answers are sampled."""
     known: bool = False
     """Whether the answers are there already and only their traces are wanted."""
-    baseline: tuple[Response, ...] = ()
-    """What the baseline answered, where it is loaded beside."""
 
 
 @dataclass(frozen=True, slots=True)

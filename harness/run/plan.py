@@ -15,7 +15,7 @@ from harness import errors
 from harness.config.schema import Experiment, Variant
 from harness.errors import RunError
 from harness.models import resolve as models
-from harness.models.devices import bfloat16_speedup, memory_bytes, native_dtype, resolve_device
+from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
 from harness.models.served import tokenizer_place
 from harness.records import Item, digest
 from harness.run.planning import Power, check_power, power_table
@@ -23,16 +23,13 @@ from harness.run.planning_events import check_events
 from harness.run.served_plan import check_choices, check_engines, files_of, served_notes
 from harness.run.tracing import plan_tracing
 from harness.store import privacy
+from harness.store.divergence import TracePlan
 from harness.store.rundir import RunDir
-from harness.store.traces import Tracing
 from harness.store.units import Unit, plan_units
 from harness.suite.items import template_notes
 from harness.suite.scorer import load_items
 
 __all__ = ["Plan", "make_plan", "recorded_dtype"]
-
-FOR_WEIGHTS = 0.7
-"""Share of a device's memory that weights may take when two models are held: the rest is for caches and passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Plan:
     """Variant to the reason why it cannot run."""
     device: str
     """Resolved."""
-    tracing: Tracing
+    tracing: TracePlan
     """What is kept of the baseline to measure divergence."""
     allow_code: bool = False
     """Whether what models write may be run: never the config's to say, see `slices_code`."""
@@ -107,14 +104,7 @@ def make_plan(
         check_events(experiment, items, source)
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
     text = config.get_text_config()
-    tracing = plan_tracing(
-        experiment,
-        items,
-        text.hidden_size,
-        text.vocab_size,
-        source,
-        both_fit=lambda: _two_fit(experiment, base, device),
-    )
+    tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
     here = any(variant.engine.here for variant in experiment.variants)
     notes = (*served_notes(experiment), *(notes if here else ()))
     return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code, notes)
@@ -166,13 +156,6 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     except Exception as error:  # libraries in Rust and a model's own code raise anything
         raise errors.ModelError(f"{path}: its tokenizer or config does not load: {errors.one_line(error)}") from error
     return tokenizer, config
-
-
-def _two_fit(experiment: Experiment, baseline: Path, device: str) -> bool:
-    """Say whether a device holds the baseline twice, a candidate being no larger, with room for what passes take."""
-    wide = experiment.compute_dtype(experiment.baseline) == "float32"
-    weights = models.loaded_bytes(baseline, 4 if wide else 2)
-    return weights is not None and 2 * weights <= FOR_WEIGHTS * memory_bytes(device)
 
 
 def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:

@@ -23,18 +23,18 @@ from harness.judge import judging
 from harness.judge.asked import control_items
 from harness.judge.unusable import unusable_strata
 from harness.models.devices import usable_cpus
-from harness.records import Item, Response, Scored, Settings
+from harness.records import Item, Scored, Settings
 from harness.run.answer_writer import AnswerWriter
 from harness.run.identity import accept, record_cost
 from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, Traces, Working
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker_process import Asker, started
-from harness.store.files import AnswerFiles
-from harness.store.privacy import Keeper
+from harness.store.divergence import RunTraces, traces_folder
+from harness.store.files import atomic_write
+from harness.store.privacy import TextPolicy
 from harness.store.record import CONTROL, read_run
-from harness.store.rundir import RunDir, Shard, atomic_write
-from harness.store.traces import RunTraces, traces_folder
+from harness.store.rundir import AnswerFiles, RunDir, Shard
 from harness.store.units import Unit
 from harness.store.whole import missing_shards, write_manifest
 from harness.suite import code as slices_code
@@ -75,12 +75,12 @@ def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
 def _opened(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> Iterator[_Run]:
     """Hold a shard of the run directory, with the plan written, and the traces' folder while it is needed."""
     with directory.locked(shard):
-        keeper = Keeper(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(keeper.item, plan.items), shard, plan.units)
+        text_policy = TextPolicy(plan.experiment.store_text, directory.erased())
+        directory.begin(plan.record(), map(text_policy.item, plan.items), shard, plan.units)
         baseline = plan.experiment.baseline.name
-        with keeper.traces(traces_folder(directory, baseline, shard)) as folder:
+        with text_policy.traces(traces_folder(directory, baseline, shard)) as folder:
             traces = RunTraces(directory, baseline, shard, plan.tracing, folder)
-            yield _Run(plan, directory, shard, progress, keeper, traces)
+            yield _Run(plan, directory, shard, progress, text_policy, traces)
 
 
 @contextlib.contextmanager
@@ -102,11 +102,11 @@ class _Run:
         directory: RunDir,
         shard: Shard,
         progress: Reporter,
-        keeper: Keeper,
+        text_policy: TextPolicy,
         traces: RunTraces,
     ) -> None:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
-        self.keeper, self.traces = keeper, traces
+        self.text_policy, self.traces = text_policy, traces
         thinking = plan.experiment.sampling.marks
         self.scorer = Scorer(plan.items, allow_code=plan.allow_code, thinking=thinking)
         self.units = [unit for unit in plan.units if shard.has(unit.index)]
@@ -257,7 +257,7 @@ class _Run:
         """Load the variant in its own process and answer the units; of the `known` ones only traces are wanted."""
         self.progress.doing(variant.name, "loading")
         log = self.directory.path / variant.name / f"worker-{self.shard}.log"
-        with self.keeper.log(log) as own_log, started(self._job(variant, own_log)) as ask:
+        with self.text_policy.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()
             accept(self.plan, self.directory, variant, ready, self.progress.note)
             files = AnswerFiles(self.directory, variant.name, self.shard)
@@ -303,21 +303,20 @@ class _Run:
 
     def _traces(self, name: str) -> Traces | None:
         traces = self.traces
-        writes = not traces.compared(name)
-        if not traces.on or (writes and traces.tracing.beside):
+        if not traces.on:
             return None
-        beside = self._model(self.plan.experiment.baseline) if traces.tracing.beside else None
-        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.keeper.erased, beside)
+        writes = not traces.compared(name)
+        return Traces(str(traces.folder), traces.tracing.tokens, writes, self.text_policy.erased)
 
     def _answer(self, variant: Variant, units: Sequence[Unit], known: set[int], ask: Asker, files: AnswerFiles) -> None:
         """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
-        settings, said = self._settings(), self._baseline_said(variant.name)
-        waiting = (Ask(unit.index, unit.items, settings, unit.index in known, said(unit)) for unit in units)
+        settings = self._settings()
+        waiting = (Ask(unit.index, unit.items, settings, unit.index in known) for unit in units)
         for question in itertools.islice(waiting, 2):
             ask.send(question)
         by_index = {unit.index: unit for unit in units}
         shown = dict.fromkeys(by_index, 0)
-        writer = AnswerWriter(files, self.scorer, self.keeper, self.digests)
+        writer = AnswerWriter(files, self.scorer, self.text_policy, self.digests)
         left = len(units)
 
         def reach(unit: Unit, tokens: int, items: int = 0) -> None:
@@ -344,15 +343,6 @@ class _Run:
                 reach(unit, _tokens(unit, self.samples), len(unit.items))
                 for question in itertools.islice(waiting, 1):
                     ask.send(question)
-
-    def _baseline_said(self, name: str) -> Callable[[Unit], tuple[Response, ...]]:
-        """Give what gives the baseline's answers to a unit, where a variant is compared with the baseline beside it."""
-        found: dict[int, list[Response]] = defaultdict(list)
-        if self.traces.tracing.beside and self.traces.compared(name):
-            for key in self.plan.record()["slices"]:
-                for one in self.directory.results(self.plan.experiment.baseline.name, key, self.shard):
-                    found[one.unit].append(one.response)
-        return lambda unit: tuple(found[unit.index])
 
     def _settings(self) -> Settings:
         sampling, seed = self.plan.experiment.sampling, self.plan.experiment.seed

@@ -8,7 +8,6 @@ What libraries print goes to the variant's log file. It ends when its parent doe
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import signal
@@ -21,31 +20,20 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from harness.config.methods import PACKAGES, Package
 from harness.config.schema import Rehearsal
 from harness.engines.protocol import Engine
 from harness.errors import NonFinite, QuantcliffError, one_line
+from harness.models.backends import installed_version
 from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
 
 if TYPE_CHECKING:
-    from harness.engines.transformers.desk import Shortcuts
     from harness.engines.transformers.engine import HFEngine
-    from harness.engines.transformers.traces import Beside, Compares, Records
+    from harness.engines.transformers.traces import DivergenceMeter
 
 __all__ = ["converse", "serve"]
-
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "bitsandbytes",
-    "gptqmodel",
-    "torchao",
-    "hqq",
-    "compressed_tensors",
-    "optimum-quanto",
-)
-"""The packages that compute; a hyphen in the name is a dot in the module."""
 
 PULSE_SECONDS = 2.0
 """How often a worker reports how far it is within a unit."""
@@ -64,7 +52,7 @@ def converse(connection: Connection, job: Job) -> None:
     try:
         with contextlib.ExitStack() as stack:
             started = time.perf_counter()
-            engine, tracer, device_name, threads = _load(job, stack)
+            engine, meter, device_name, threads = _load(job, stack)
             connection.send(
                 Ready(
                     engine.proof(),
@@ -73,12 +61,12 @@ def converse(connection: Connection, job: Job) -> None:
                     time.perf_counter() - started,
                     device_name,
                     threads,
-                    _versions(() if job.rehearsal else _PACKAGES),
+                    _versions(() if job.rehearsal else PACKAGES),
                 )
             )
             with _Pulse(connection, engine) as pulse:
                 while (ask := connection.recv()) is not None:
-                    _answer(pulse, engine, tracer, ask)
+                    _answer(pulse, engine, meter, ask)
             usage = engine.usage()
         connection.send(Closed(usage))
     except QuantcliffError as error:
@@ -159,7 +147,7 @@ class _Pulse:
                         self._connection.send(Working(self._unit, self._tokens() - self._before))
 
 
-def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, Records | Compares | Beside | None, str, int | None]:
+def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
     """Load the model and put the engine round it. Raises the errors of `harness.models`.
 
     stack: ends what the engine started.
@@ -171,15 +159,15 @@ def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, Records | Comp
         return served, None, getattr(served, "device", job.model.variant.engine.name), None
     if job.device != "cpu":
         engine = _engine(job.model, job)
-        return engine, _tracer(engine, job), _device_name(job.device), None
+        return engine, _meter(engine, job), _device_name(job.device), None
     import torch
 
     note = settle_threads(job.model.dtype, job.threads)
     engine = _engine(job.model, job)
-    engine.desk.account.notes.extend([note] if note else [])
-    tracer = _tracer(engine, job)
+    engine.context.usage.notes.extend([note] if note else [])
+    meter = _meter(engine, job)
     keep_freed_memory()
-    return engine, tracer, _device_name(job.device), torch.get_num_threads()
+    return engine, meter, _device_name(job.device), torch.get_num_threads()
 
 
 def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
@@ -217,35 +205,23 @@ def _engine(model: Model, job: Job) -> HFEngine:
         device=job.device,
         batch_tokens=job.batch_tokens,
         max_batch=model.max_batch,
-        shortcuts=_shortcuts(loaded.proof.method),
     )
 
 
-def _tracer(engine: HFEngine, job: Job) -> Records | Compares | Beside | None:
-    """Give what writes the baseline's traces, or what compares with them or with the baseline itself."""
-    from harness.engines.transformers.traces import Beside, Compares, Records
+def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:
+    """Return what writes the baseline's traces, or what compares with them."""
+    from harness.engines.transformers.traces import TraceComparer, TraceWriter
 
     traces = job.traces
     if traces is None:
         return None
-    if traces.beside is not None:
-        return Beside(engine, _engine(traces.beside, job), traces.tokens, traces.left_out)
     if traces.writes:
-        return Records(engine, Path(traces.folder), traces.tokens, traces.left_out)
-    return Compares(engine, Path(traces.folder), traces.tokens)
-
-
-def _shortcuts(method: str) -> Shortcuts:
-    """Give fixed batches to a method whose answers depend on their batch mates (LLM.int8), all shortcuts to others."""
-    from harness.engines.transformers.desk import Shortcuts
-    from harness.models import loading as quantize
-
-    steady = quantize.batch_invariant(method)
-    return Shortcuts(continuous=steady, guided=steady)
+        return TraceWriter(engine, Path(traces.folder), traces.tokens, traces.excluded)
+    return TraceComparer(engine, Path(traces.folder), traces.tokens)
 
 
 def _rehearsal(name: str, made_up: Rehearsal) -> Engine:
-    """Give the engine that makes answers up."""
+    """Return the engine that makes answers up."""
     from harness.engines.fake import Damage, FakeEngine, fake_proof
 
     damage = {
@@ -270,15 +246,15 @@ def _device_name(device: str) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside | None, ask: Ask) -> None:
+def _answer(pulse: _Pulse, engine: Engine, meter: DivergenceMeter | None, ask: Ask) -> None:
     """Answer one unit and say what it cost."""
-    before, started, aside = engine.usage(), time.perf_counter(), _aside(tracer)
+    before, started = engine.usage(), time.perf_counter()
     send = pulse.send
     pulse.begin(ask.unit)
-    if tracer is None:
+    if meter is None:
         responses = engine.answer(ask.items, ask.settings)
     else:
-        responses = tracer.answer(ask.unit, ask.items, ask.settings, ask.baseline)
+        responses = meter.answer(ask.unit, ask.items, ask.settings)
     try:
         for response in responses:
             if not ask.known:
@@ -286,7 +262,7 @@ def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside |
     except NonFinite as error:
         message = f"{error} (item {error.item_id})" if error.item_id not in str(error) else str(error)
         raise NonFinite(message, error.item_id) from error
-    found = tracer.found() if tracer is not None else None
+    found = meter.measured() if meter is not None else None
     if found is not None:
         send(Diverged(ask.unit, *found))
     after = engine.usage()
@@ -294,7 +270,7 @@ def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside |
         Finished(
             Timing(
                 unit=ask.unit,
-                seconds=time.perf_counter() - started - (_aside(tracer) - aside),
+                seconds=time.perf_counter() - started,
                 prompt_tokens=after.prompt_tokens - before.prompt_tokens,
                 output_tokens=after.output_tokens - before.output_tokens,
                 items=len(ask.items),
@@ -303,14 +279,7 @@ def _answer(pulse: _Pulse, engine: Engine, tracer: Records | Compares | Beside |
     )
 
 
-def _aside(tracer: Records | Compares | Beside | None) -> float:
-    """Give the seconds so far that were another model's."""
-    return 0.0 if tracer is None else tracer.aside
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    """Give the versions of Python and of those of the packages that are loaded."""
-    loaded = {"python": platform.python_version()}
-    return loaded | {
-        name: importlib.metadata.version(name) for name in packages if name.replace("-", ".") in sys.modules
-    }
+def _versions(packages: Sequence[Package]) -> dict[str, str]:
+    """Return the versions of Python and of those of the packages that are loaded."""
+    versions = {package.name: installed_version(package.name) for package in packages if package.module in sys.modules}
+    return {"python": platform.python_version(), **{name: version for name, version in versions.items() if version}}

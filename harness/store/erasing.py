@@ -18,11 +18,12 @@ from typing import Any
 
 from harness.errors import StoreError, UsageError
 from harness.records import Item, canonical_json, item_from_json, scored_from_json, to_json
-from harness.store.privacy import Keeper
-from harness.store.rundir import ITEMS, RunDir, Shard, atomic_write, place_of, read_lines, sealed
-from harness.store.traces import remove_traces
+from harness.store.divergence import remove_traces
+from harness.store.files import atomic_write, read_lines, sealed
+from harness.store.privacy import TextPolicy
+from harness.store.rundir import ITEMS, RunDir, Shard, place_of
 
-__all__ = ["Erased", "chosen", "erase", "told"]
+__all__ = ["Erased", "describe_erasure", "erase", "select_items"]
 
 
 _SHOWN = 10
@@ -48,18 +49,18 @@ class Erased:
     """Items left alone that share a source with an erased one, and so perhaps a part of its text."""
 
 
-def chosen(directory: RunDir, ids: Sequence[str], clusters: Sequence[str]) -> list[Item]:
-    """Give the items named by id or by source. Raises UsageError for a name that is not in the run, StoreError."""
+def select_items(directory: RunDir, ids: Sequence[str], clusters: Sequence[str]) -> list[Item]:
+    """Return the items named by id or by source. Raises UsageError for a name that is not in the run, StoreError."""
     items = directory.items()
     for what, names, known in (
-        ("item", ids, {item.id for item in items}),
-        ("cluster", clusters, {item.cluster for item in items}),
+        ("an item", ids, {item.id for item in items}),
+        ("a cluster", clusters, {item.cluster for item in items}),
     ):
         unknown = [name for name in names if name not in known]
         if unknown:
             place = directory.path / "items"
             raise UsageError(
-                f"{unknown[0]!r} is no {what} of this run, nothing was erased: their names stand in {place}"
+                f"{unknown[0]!r} is not {what} of this run, so nothing was erased: see {place} for their names"
             )
     return [item for item in items if item.id in set(ids) or item.cluster in set(clusters)]
 
@@ -72,13 +73,13 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
             stack.enter_context(directory.locked(shard))
         every = sorted(ids | directory.erased())
         atomic_write(directory.path / "erased.json", json.dumps({"items": every}, indent=1, ensure_ascii=False) + "\n")
-        keeper = Keeper("full", ids)
+        text_policy = TextPolicy("full", ids)
         shared = {item.cluster for item in items}
         everything = directory.items()
         return Erased(
             items=tuple(item.id for item in items),
-            stored_items=_rewrite_items(directory, keeper),
-            answers=sum(_rewrite_answers(directory, name, keeper) for name in _variants(directory)),
+            stored_items=_rewrite_items(directory, text_policy),
+            answers=sum(_rewrite_answers(directory, name, text_policy) for name in _variants(directory)),
             logs=_empty_logs(directory),
             traces=remove_traces(directory),
             left_overs=_remove_left_overs(directory),
@@ -86,8 +87,8 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
         )
 
 
-def told(done: Erased) -> list[str]:
-    """Say what was removed, a sentence a line."""
+def describe_erasure(done: Erased) -> list[str]:
+    """Return what was removed, a sentence a line."""
     shown = ", ".join(done.items[:_SHOWN]) + (", ..." if len(done.items) > _SHOWN else "")
     traces = f"{done.traces} trace(s) deleted, " if done.traces else ""
     files = f"{done.logs} log(s) emptied, {traces}{done.left_overs} half-written file(s) deleted"
@@ -111,27 +112,27 @@ def _shards(directory: RunDir) -> list[Shard]:
 
 
 def _variants(directory: RunDir) -> list[str]:
-    """Give every folder of answers, whatever variant it is."""
+    """Return every folder of answers, whatever variant it is."""
     others = {"items", "shards"}
     return sorted(path.name for path in directory.path.iterdir() if path.is_dir() and path.name not in others)
 
 
-def _rewrite_items(directory: RunDir, keeper: Keeper) -> int:
+def _rewrite_items(directory: RunDir, text_policy: TextPolicy) -> int:
     """Take texts out of the items files; what was asked, and each item's place, stay."""
 
     def stored(line: dict[str, Any]) -> dict[str, Any]:
         place = place_of(line)
         item = item_from_json(line)
-        kept = keeper.item(item) if item.id in keeper.erased else item
+        kept = text_policy.item(item) if item.id in text_policy.erased else item
         return {**(line if kept == item else to_json(kept)), **place}
 
     return sum(_rewrite(directory.items_path(name), ITEMS, stored) for name in directory.plan()["slices"])
 
 
-def _rewrite_answers(directory: RunDir, variant: str, keeper: Keeper) -> int:
+def _rewrite_answers(directory: RunDir, variant: str, text_policy: TextPolicy) -> int:
     def stored(line: dict[str, Any]) -> dict[str, Any]:
         answer = scored_from_json(line)
-        kept = keeper.scored(answer)
+        kept = text_policy.scored(answer)
         return line if kept == answer else to_json(kept)
 
     paths = [directory.results_path(variant, *one) for one in product(directory.plan()["slices"], _shards(directory))]

@@ -1,35 +1,153 @@
-"""The results files of one variant while they are written: answers by slice, and what each unit cost."""
+"""Files that survive a kill at any instant: written whole and renamed, or appended to line by line.
+
+A line may begin with a check of its own bytes and of the folder that it belongs to (`sealed`), so that a line that was
+edited, or copied from another variant, is found by its number.
+"""
 
 from __future__ import annotations
 
-from harness.records import Scored, Timing, to_json
-from harness.store.rundir import Appender, RunDir, Shard
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-__all__ = ["AnswerFiles"]
+from harness.errors import StoreError
+from harness.records import canonical_json
+
+__all__ = ["Appender", "atomic_write", "explained", "read_json", "read_lines", "sealed", "write_json"]
 
 
-class AnswerFiles:
-    """The open results files of one variant."""
+@contextlib.contextmanager
+def explained(path: Path, doing: str) -> Iterator[None]:
+    """Turn an operating system error into a sentence with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
+            errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
+            errno.EROFS: "the file system is read-only: give another place with --output",
+            errno.EACCES: "permission denied: give a directory you may write with --output",
+            errno.EEXIST: "a part of the path is a file: give another place with --output",
+            errno.ENOTDIR: "a part of the path is a file: give another place with --output",
+        }.get(error.errno or 0, error.strerror or str(error))
+        msg = f"{path}: cannot be {doing}: {remedy}"
+        raise StoreError(msg) from error
 
-    def __init__(self, directory: RunDir, variant: str, shard: Shard) -> None:
-        self._directory, self._variant, self._shard = directory, variant, shard
-        self._answers: dict[str, Appender] = {}
-        self._timings = Appender(directory.path / variant / f"timings-{shard}.jsonl")
 
-    def append(self, slice_name: str, scored: Scored) -> None:
-        """Write one answer."""
-        if slice_name not in self._answers:
-            path = self._directory.results_path(self._variant, slice_name, self._shard)
-            self._answers[slice_name] = Appender(path, self._variant)
-        self._answers[slice_name].append(to_json(scored))
+def atomic_write(path: Path, text: str) -> None:
+    """Write a whole file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
+    with explained(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
-    def finish(self, slice_name: str, timing: Timing) -> None:
-        """Have the disk hold a unit's answers."""
-        if slice_name in self._answers:
-            self._answers[slice_name].sync()
-        self._timings.append(to_json(timing))
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises StoreError if it is missing or not one."""
+    with explained(path, "read"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = f"{path}: is not JSON (line {error.lineno}): it was changed by hand; remove the run and start again"
+        raise StoreError(msg) from error
+    if not isinstance(data, dict):
+        msg = f"{path}: holds a {type(data).__name__}, not an object"
+        raise StoreError(msg)
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object whole. Raises StoreError."""
+    atomic_write(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _check(folder: str, body: str) -> str:
+    return hashlib.sha256(f"{folder}\0{body}".encode()).hexdigest()[:16]
+
+
+def sealed(record: Mapping[str, Any], folder: str) -> str:
+    """Return a record as one line, its first key a check of the rest and of the folder that it belongs to."""
+    body = canonical_json(record)[1:]
+    return f'{{"check":"{_check(folder, body)}",{body}\n'
+
+
+_SEAL = len('{"check":"0123456789abcdef",')
+
+
+def read_lines(path: Path, folder: str = "", *, whole: bool = False, seals: bool = False) -> list[dict[str, Any]]:
+    """Read JSON lines; the check of each that has one is verified against `folder` and left out.
+
+    A last line without its newline (a write cut short) is left out, or refused if the file must be `whole`. `seals`:
+    refuse lines without a check. Raises StoreError, naming the line.
+    """
+    with explained(path, "read"):
+        text = path.read_bytes()
+    *lines, rest = text.split(b"\n")
+    if whole and rest:
+        raise StoreError(f"{path}: line {len(lines) + 1} is cut short: give `quantcliff run` again to complete it")
+    return [_read_line(line, path, number, folder, seals=seals) for number, line in enumerate(lines, start=1)]
+
+
+def _read_line(line: bytes, path: Path, number: int, folder: str, *, seals: bool) -> dict[str, Any]:
+    remedy = "remove it and give the `quantcliff run` command again to answer it again"
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: line {number} is damaged: {remedy}") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: line {number} is not a JSON object: {remedy}")
+    said = data.pop("check", None)
+    if said is None and not (seals and folder):
+        return data
+    if said is None or line[:_SEAL] != f'{{"check":"{said}",'.encode() or _check(folder, line[_SEAL:].decode()) != said:
+        raise StoreError(f"{path}: line {number} is not what the run wrote there: {remedy}")
+    return data
+
+
+class Appender:
+    """Appends JSON lines to one file, each flushed to the operating system as it comes; `folder` seals them."""
+
+    def __init__(self, path: Path, folder: str = "") -> None:
+        self.path, self._folder = path, folder
+        with explained(path, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("ab", buffering=0)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line whole. Raises StoreError, after taking back a part of a line."""
+        line = (sealed(record, self._folder) if self._folder else canonical_json(record) + "\n").encode()
+        with explained(self.path, "written"):
+            start = self._stream.seek(0, os.SEEK_END)
+            try:
+                done = 0
+                while done < len(line):
+                    done += self._stream.write(line[done:])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._stream.truncate(start)
+                raise
+
+    def sync(self) -> None:
+        """Have the disk hold what was appended. Raises StoreError."""
+        with explained(self.path, "written"):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        """Close them all."""
-        for appender in (*self._answers.values(), self._timings):
-            appender.close()
+        """Close the file."""
+        self._stream.close()

@@ -20,28 +20,28 @@ from harness.errors import ConfigError, Incomplete, Problem
 from harness.records import Generation, Item, Response, Scored
 from harness.store import redaction
 
-__all__ = ["NOT_STORED", "Keeper", "StoreText", "check", "stored_config", "without_text", "without_text_response"]
+__all__ = ["NOT_STORED", "StoreText", "TextPolicy", "check", "stored_config", "without_text", "without_text_response"]
 
 StoreText = Literal["full", "redacted", "none"]
 
 NOT_STORED = "[not stored]"
-"""Stands where a config's text was, so that a reader knows that there was one."""
+"""Replaces a text of the config, so that a reader knows that there was one."""
 
 
 def check(mode: StoreText, source: str) -> None:
-    """Refuse redaction where its packages are missing. Raises ConfigError, naming the extra."""
+    """Refuse redaction if its packages are missing. Raises ConfigError, naming the extra."""
     if mode == "redacted" and not redaction.installed():
         text = "redaction needs packages that are not installed: pip install 'quantcliff[privacy]', or store_text: none"
         raise ConfigError(source, [Problem("store_text", text)])
 
 
 def without_text(item: Item) -> Item:
-    """Give an item with its digest, its place and its numbers, and no text."""
+    """Return an item with its digest, its place and its numbers, and no text."""
     return replace(item, asked=item.digest(), prompt="", choices=("",) * len(item.choices), target="", doc={})
 
 
 def stored_config(config: Mapping[str, Any], mode: StoreText) -> dict[str, Any]:
-    """Give a config's plain data as a run records it: the system message, which every prompt holds, is a text too."""
+    """Return a config's plain data as a run records it: the system message, which every prompt holds, is a text too."""
     sampling = dict(config["sampling"])
     if sampling.get("system") and mode != "full":
         sampling["system"] = NOT_STORED if mode == "none" else redaction.redact(sampling["system"])
@@ -49,12 +49,12 @@ def stored_config(config: Mapping[str, Any], mode: StoreText) -> dict[str, Any]:
 
 
 def without_text_response(response: Response) -> Response:
-    """Give a response without text and token ids; log-probabilities are no text and stay."""
+    """Return a response without text and token ids; log-probabilities are no text and stay."""
     return replace(response, text="", token_ids=()) if isinstance(response, Generation) else response
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class TextPolicy:
     """Gives what is to be stored in place of what was asked and answered."""
 
     mode: StoreText = "full"
@@ -63,13 +63,13 @@ class Keeper:
     """Items whose texts were erased from the run: they do not come back when it goes on."""
 
     def item(self, item: Item) -> Item:
-        """Give an item as it is stored."""
+        """Return an item as it is stored."""
         if self.mode == "none" or item.id in self.erased:
             return without_text(item)
         return item if self.mode == "full" else _redacted_item(item)
 
     def scored(self, one: Scored) -> Scored:
-        """Give a results line as it is stored."""
+        """Return a results line as it is stored."""
         if self.mode == "none" or one.item_id in self.erased:
             return replace(one, response=without_text_response(one.response))
         if self.mode == "full" or not isinstance(one.response, Generation):
@@ -78,10 +78,10 @@ class Keeper:
 
     @contextlib.contextmanager
     def log(self, path: Path) -> Iterator[Path]:
-        """Give the file that a worker is to log to, and leave at `path` what may stay of it.
+        """Return the file that a worker is to log to, and leave at `path` what may stay of it.
 
         Unless texts are kept, the worker logs outside the run. What it wrote there is redacted or dropped at the end;
-        where the worker died, the file stays outside for whoever looks for the reason.
+        if the worker died, the file stays outside, so that the reason can be looked up.
         """
         if self.mode == "full" and not self.erased:
             yield path
@@ -103,7 +103,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def traces(self, folder: Path) -> Iterator[Path]:
-        """Give the folder for a baseline's traces, which hold token ids: outside the run unless texts are kept."""
+        """Return the folder for a baseline's traces, which hold token ids: outside the run unless texts are kept."""
         if self.mode == "full":
             yield folder
             return

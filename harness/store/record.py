@@ -15,7 +15,8 @@ from harness.config.loading import parse
 from harness.config.schema import Experiment
 from harness.errors import ConfigError, StoreError
 from harness.records import Item, Scored
-from harness.store.rundir import SCHEMA, RunDir, Shard, read_json
+from harness.store.files import read_json
+from harness.store.rundir import SCHEMA, RunDir, Shard
 from harness.store.units import plan_units
 
 __all__ = ["CONTROL", "RunRecord", "read_run", "upgrade", "upgrade_lines", "variant_names"]
@@ -59,7 +60,7 @@ class RunRecord:
     """Ids of the items whose texts were erased."""
 
     def of(self, variant: str) -> list[Scored]:
-        """Give a variant's answers from every shard."""
+        """Return a variant's answers from every shard."""
         return [one for lines in self.answers[variant].values() for one in lines]
 
     @property
@@ -108,7 +109,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
 
 
 def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Give the config that a run recorded, of whatever version, as today's `harness.config.loading.parse` reads it.
+    """Return the config that a run recorded, of whatever version, as today's `harness.config.loading.parse` reads it.
 
     The one place where the difference between versions of recorded configs is known. A key that a version did not have
     takes today's default, so a new key whose default changes a verdict is set here to what it was. Raises StoreError
@@ -121,7 +122,11 @@ def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     wrong = [name for name, kind in kinds.items() if not isinstance(plan.get(name), kind)]
     if wrong or plan["shards"] < 1:
         raise StoreError(f"{path / 'run.json'}: has no {', '.join(wrong) or 'shards'}: it was changed by hand")
-    return {**plan["config"], "description": plan.get("description", "")}
+    config = {**plan["config"], "description": plan.get("description", "")}
+    execution = config.get("execution")
+    if isinstance(execution, dict):  # with what divergence was measured; its results are stored either way
+        config["execution"] = {key: value for key, value in execution.items() if key != "divergence_with"}
+    return config
 
 
 def upgrade_lines(items: tuple[Item, ...], answers: Answers) -> tuple[tuple[Item, ...], Answers]:
@@ -165,7 +170,7 @@ def _answers(
 
 
 def _planned(items: tuple[Item, ...], experiment: Experiment) -> dict[str, dict[str, int]]:
-    """Give the unit and look of each item of a run that did not record them."""
+    """Return the unit and look of each item of a run that did not record them."""
     units = plan_units(items, experiment.execution.unit_items, experiment.execution.looks)
     return {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
 
@@ -176,6 +181,6 @@ def _recorded(directory: RunDir, names: list[str], file: str) -> dict[str, Mappi
 
 
 def variant_names(experiment: Experiment) -> list[str]:
-    """Give the directories of answers that a run has: the baseline, the control where there is one, the candidates."""
+    """Return the directories of answers that a run has: the baseline, the control if any, the candidates."""
     control = [CONTROL] if experiment.execution.control else []
     return [experiment.baseline.name, *control, *(one.name for one in experiment.candidates)]

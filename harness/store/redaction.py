@@ -37,12 +37,12 @@ _Spans = Iterator[tuple[int, int]]
 
 
 def installed() -> bool:
-    """Say whether the extra's packages are there."""
+    """Return whether the extra's packages are there."""
     return all(importlib.util.find_spec(name) is not None for name in ("phonenumbers", "stdnum"))
 
 
 def redact(text: str) -> str:
-    """Give the text with every piece of personal data replaced by its kind in brackets."""
+    """Return the text with every piece of personal data replaced by its kind in brackets."""
     while (less := _once(text)) != text:  # what one find hid in its neighbour shows in the next pass
         text = less
     return text
@@ -80,7 +80,7 @@ def _merged(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 
 
 def _digits(text: str) -> str:
-    """Give the digits of any script as ASCII, and nothing else."""
+    """Return the digits of any script as ASCII, and nothing else."""
     return "".join(str(unicodedata.decimal(sign)) for sign in text if sign.isdecimal())
 
 
@@ -89,7 +89,7 @@ def _emails(text: str) -> _Spans:
 
 
 def _cards(text: str) -> _Spans:
-    """Give runs of digit groups that pass Luhn's check, wherever in a longer run of groups they stand."""
+    """Return runs of digit groups that pass Luhn's check, wherever in a longer run of groups they stand."""
     for match in _CARD.finditer(text):
         groups = [group.span() for group in re.finditer(r"\d+", match[0])]
         for first, (start, _) in enumerate(groups):
@@ -134,13 +134,13 @@ def _phones(text: str) -> _Spans:
 
 
 def _plain(number: str) -> bool:
-    """Say whether it is a short number without any sign of being dialled: no group, no country, no leading zero."""
+    """Return whether it is a short number without any sign of being dialled: no group, no country, no leading zero."""
     return number.isdecimal() and len(number) < _SHORTEST_PLAIN and not _digits(number).startswith("0")
 
 
 @lru_cache(maxsize=65536)
 def _numbers(window: str) -> tuple[tuple[int, int], ...]:
-    """Give the telephone numbers in a run of digits and separators."""
+    """Return the telephone numbers in a run of digits and separators."""
     import phonenumbers
 
     spans = set()

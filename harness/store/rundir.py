@@ -8,8 +8,8 @@
         <variant>/variant.json            which weights, which method, what the loaded model proved
         <variant>/<slice>-<i>of<n>.jsonl  one line per response, appended and flushed as it comes
         <variant>/timings-<i>of<n>.jsonl  what each work unit cost; kept apart so that answers compare byte by byte
-        <variant>/requests-<i>of<n>.log   what each request to a server took and said of itself; no text
-        <variant>/failure-<i>of<n>.json   why the variant could not be judged, where it could not
+        <variant>/requests-<i>of<n>.log   what each request to a server took and reported; no text
+        <variant>/failure-<i>of<n>.json   why the variant could not be judged, if so
         erased.json                       the items whose texts were taken out by `quantcliff erase`
         shards/<i>of<n>.json              written when a shard has all its answers
         manifest.json                     written last: the run is complete
@@ -23,32 +23,23 @@ knows nothing of models or statistics.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
 from harness.records import Item, Scored, Timing, canonical_json, item_from_json, scored_from_json, to_json
+from harness.store.files import Appender, atomic_write, explained, read_json, read_lines, sealed, write_json
 from harness.store.units import Unit
 
 __all__ = [
     "ITEMS",
     "SCHEMA",
-    "Appender",
+    "AnswerFiles",
     "RunDir",
     "Shard",
-    "atomic_write",
     "place_of",
-    "read_json",
-    "read_lines",
-    "sealed",
-    "write_json",
 ]
 
 SCHEMA = 2
@@ -72,143 +63,12 @@ class Shard:
         self.index, self.count = index, count
 
     def __str__(self) -> str:
-        """Give the form used in file names."""
+        """Return the form used in file names."""
         return f"{self.index}of{self.count}"
 
     def has(self, unit: int) -> bool:
         """Whether a work unit is this shard's."""
         return unit % self.count == self.index - 1
-
-
-@contextlib.contextmanager
-def _explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn an operating system error into a sentence with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        remedy = {
-            errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
-            errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
-            errno.EROFS: "the file system is read-only: give another place with --output",
-            errno.EACCES: "permission denied: give a directory you may write with --output",
-            errno.EEXIST: "a part of the path is a file: give another place with --output",
-            errno.ENOTDIR: "a part of the path is a file: give another place with --output",
-        }.get(error.errno or 0, error.strerror or str(error))
-        msg = f"{path}: cannot be {doing}: {remedy}"
-        raise StoreError(msg) from error
-
-
-def atomic_write(path: Path, text: str) -> None:
-    """Write a whole file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
-    with _explained(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises StoreError where it is missing or not one."""
-    with _explained(path, "read"):
-        text = path.read_text(encoding="utf-8")
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        msg = f"{path}: is not JSON (line {error.lineno}): it was changed by hand; remove the run and start again"
-        raise StoreError(msg) from error
-    if not isinstance(data, dict):
-        msg = f"{path}: holds a {type(data).__name__}, not an object"
-        raise StoreError(msg)
-    return data
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON object whole. Raises StoreError."""
-    atomic_write(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def _check(folder: str, body: str) -> str:
-    return hashlib.sha256(f"{folder}\0{body}".encode()).hexdigest()[:16]
-
-
-def sealed(record: Mapping[str, Any], folder: str) -> str:
-    """Give a record as one line, its first key a check of the rest and of the folder that it belongs to."""
-    body = canonical_json(record)[1:]
-    return f'{{"check":"{_check(folder, body)}",{body}\n'
-
-
-_SEAL = len('{"check":"0123456789abcdef",')
-
-
-def read_lines(path: Path, folder: str = "", *, whole: bool = False, seals: bool = False) -> list[dict[str, Any]]:
-    """Read JSON lines; the check of each that has one is verified against `folder` and left out.
-
-    A last line without its newline (a write cut short) is left out, or refused where the file must be `whole`. `seals`:
-    refuse lines without a check. Raises StoreError, naming the line.
-    """
-    with _explained(path, "read"):
-        text = path.read_bytes()
-    *lines, rest = text.split(b"\n")
-    if whole and rest:
-        raise StoreError(f"{path}: line {len(lines) + 1} is cut short: give `quantcliff run` again to complete it")
-    return [_read_line(line, path, number, folder, seals=seals) for number, line in enumerate(lines, start=1)]
-
-
-def _read_line(line: bytes, path: Path, number: int, folder: str, *, seals: bool) -> dict[str, Any]:
-    remedy = "remove it and give the `quantcliff run` command again to answer it again"
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: line {number} is damaged: {remedy}") from error
-    if not isinstance(data, dict):
-        raise StoreError(f"{path}: line {number} is not a JSON object: {remedy}")
-    said = data.pop("check", None)
-    if said is None and not (seals and folder):
-        return data
-    if said is None or line[:_SEAL] != f'{{"check":"{said}",'.encode() or _check(folder, line[_SEAL:].decode()) != said:
-        raise StoreError(f"{path}: line {number} is not what the run wrote there: {remedy}")
-    return data
-
-
-class Appender:
-    """Appends JSON lines to one file, each flushed to the operating system as it comes; `folder` seals them."""
-
-    def __init__(self, path: Path, folder: str = "") -> None:
-        self.path, self._folder = path, folder
-        with _explained(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("ab", buffering=0)
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line whole. Raises StoreError, after taking back a part of a line."""
-        line = (sealed(record, self._folder) if self._folder else canonical_json(record) + "\n").encode()
-        with _explained(self.path, "written"):
-            start = self._stream.seek(0, os.SEEK_END)
-            try:
-                done = 0
-                while done < len(line):
-                    done += self._stream.write(line[done:])
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._stream.truncate(start)
-                raise
-
-    def sync(self) -> None:
-        """Have the disk hold what was appended. Raises StoreError."""
-        with _explained(self.path, "written"):
-            os.fsync(self._stream.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
 
 
 class RunDir:
@@ -277,7 +137,7 @@ class RunDir:
             raise StoreError(msg)
 
     def plan(self) -> dict[str, Any]:
-        """Read what was planned. Raises StoreError where nothing was."""
+        """Read what was planned. Raises StoreError if nothing was."""
         if not self.exists():
             hint = "it is not a run directory" if self.path.is_dir() else "there is no such directory"
             msg = f"{self.path}: {hint}: give the directory that `quantcliff run` printed"
@@ -348,19 +208,19 @@ class RunDir:
         write_json(self.path / variant / name, data)
 
     def recorded(self, variant: str, name: str) -> dict[str, Any] | None:
-        """Read one of a variant's small JSON files; None where it is not there."""
+        """Read one of a variant's small JSON files; None if it is not there."""
         path = self.path / variant / name
         return read_json(path) if path.is_file() else None
 
     def failures(self, variant: str) -> list[str]:
-        """Read why a variant could not be judged; empty where it could."""
+        """Read why a variant could not be judged; empty if it could."""
         return [str(read_json(path)["message"]) for path in sorted((self.path / variant).glob("failure-*.json"))]
 
     @contextlib.contextmanager
     def locked(self, shard: Shard) -> Iterator[None]:
-        """Hold a shard of the run for this process. Raises StoreError where another process holds it."""
+        """Hold a shard of the run for this process. Raises StoreError if another process holds it."""
         path = self.path / "shards" / f"{shard}.lock"
-        with _explained(path, "written"):
+        with explained(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("a+")
         with stream:
@@ -373,6 +233,33 @@ class RunDir:
                 )
                 raise StoreError(msg) from error
             yield
+
+
+class AnswerFiles:
+    """The open results files of one variant."""
+
+    def __init__(self, directory: RunDir, variant: str, shard: Shard) -> None:
+        self._directory, self._variant, self._shard = directory, variant, shard
+        self._answers: dict[str, Appender] = {}
+        self._timings = Appender(directory.path / variant / f"timings-{shard}.jsonl")
+
+    def append(self, slice_name: str, scored: Scored) -> None:
+        """Write one answer."""
+        if slice_name not in self._answers:
+            path = self._directory.results_path(self._variant, slice_name, self._shard)
+            self._answers[slice_name] = Appender(path, self._variant)
+        self._answers[slice_name].append(to_json(scored))
+
+    def finish(self, slice_name: str, timing: Timing) -> None:
+        """Have the disk hold a unit's answers."""
+        if slice_name in self._answers:
+            self._answers[slice_name].sync()
+        self._timings.append(to_json(timing))
+
+    def close(self) -> None:
+        """Close them all."""
+        for appender in (*self._answers.values(), self._timings):
+            appender.close()
 
 
 def place_of(line: dict[str, Any]) -> dict[str, int]:
@@ -405,7 +292,7 @@ def _parsed(reader: Callable[[Mapping[str, Any]], Any], lines: list[dict[str, An
 
 
 def _difference(there: Mapping[str, Any], now: Mapping[str, Any], changed: list[str]) -> str:
-    """Name what differs between two plans, down to the config's key where it is the config."""
+    """Name what differs between two plans, down to the config's key."""
     if "config" not in changed:
         return f"{', '.join(changed)} changed"
     before, after = dict(there.get("config") or {}), dict(now["config"])

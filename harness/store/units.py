@@ -69,7 +69,7 @@ def _blocks(items: Sequence[Item]) -> list[list[Item]]:
 
 
 def _looks(items: Sequence[Item], looks: int) -> list[int]:
-    """Give each item's look: clusters of the same strata are dealt out in order, whole."""
+    """Return each item's look: clusters of the same strata are dealt out in order, whole."""
     covers: dict[str, set[str]] = defaultdict(set)
     for item in items:
         covers[item.cluster].add(item.stratum)

@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Item, Scored, digest
+from harness.store.files import read_json, write_json
 from harness.store.record import RunRecord, read_run
-from harness.store.rundir import RunDir, Shard, read_json, write_json
+from harness.store.rundir import RunDir, Shard
 
 __all__ = ["load_run", "missing_shards", "write_manifest"]
 
@@ -74,12 +75,12 @@ def _variant(run: RunRecord, name: str) -> dict[str, Any]:
 
 
 def _score(one: Scored) -> list[Any]:
-    """Give what the manifest of a run without a schema digests of an answer."""
+    """Return what the manifest of a run without a schema digests of an answer."""
     return [one.item_id, one.score]
 
 
 def _figures(one: Scored) -> list[Any]:
-    """Give all of an answer but its text."""
+    """Return all of an answer but its text."""
     chosen = one.response if isinstance(one.response, ChoiceLogprobs) else None
     logprobs = [chosen.logprobs, chosen.token_counts, chosen.greedy] if chosen else []
     place = [one.item_id, one.response.sample, one.item_digest, one.unit, one.response.type]
@@ -118,7 +119,7 @@ def _refuse_plan(run: RunRecord, changed: list[str]) -> None:
 
 
 def _lines(run: RunRecord) -> Iterator[tuple[Item, str]]:
-    """Give every item with its file and line."""
+    """Return every item with its file and line."""
     count: dict[str, int] = defaultdict(int)
     for item in run.items:
         count[item.slice] += 1
@@ -138,7 +139,7 @@ def _check_items(run: RunRecord) -> None:
 
 
 def _first_difference(run: RunRecord) -> str:
-    """Say where the items are not those that were answered; in general if that cannot be told."""
+    """Name the first item that is not the one that was answered, or say in general that items differ."""
     asked = {
         one.item_id: (one.item_digest, path) for files in run.answers.values() for path in files for one in files[path]
     }
@@ -178,7 +179,7 @@ def _check_answers(run: RunRecord, name: str) -> None:
 
 
 def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | None) -> str:
-    """Say what is wrong with an answer's place; empty if nothing is."""
+    """Return what is wrong with an answer's place; empty if nothing is."""
     if item is None:
         return f"it answers {one.item_id}, which is not an item of this run"
     if one.item_digest != run.digests[item.id]:

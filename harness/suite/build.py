@@ -16,7 +16,7 @@ from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue
 from harness.suite.items import Prompting, counted, doc_level, make_item
 from harness.suite.problems import Problems, check_spec
-from harness.suite.toolkit.seeded import order
+from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
 
@@ -37,9 +37,9 @@ class SliceBuilder:
         info = next((one for one in catalogue() if one.name == spec.name), None)
         if info is None:
             return self._foreign(spec, place, problems)
-        found = check_spec(spec, info, place, self.context_limit)
-        problems.add(found)
-        return [] if found else self._own(spec, info, place, problems)
+        before = len(problems.found)
+        check_spec(spec, info, place, self.context_limit, problems)
+        return [] if len(problems.found) > before else self._own(spec, info, place, problems)
 
     def _count(self, spec: SliceSpec) -> int:
         return spec.items if self.limit is None else min(spec.items, self.limit)
@@ -47,7 +47,7 @@ class SliceBuilder:
     # ------------------------------------------------------------------------------------- slices of ours
 
     def _own(self, spec: SliceSpec, info: SliceInfo, place: str, problems: Problems) -> list[Item]:
-        notes = [info.note(name) for name in spec.tasks] or [note for note in info.notes if not note.optional]
+        notes = [info.task_info(name) for name in spec.tasks] or [note for note in info.task_infos if not note.optional]
         having = [note for note in notes if all(_has(note, axis) for axis in spec.axes)]
         if missing := [note.name for note in notes if note not in having and spec.tasks] or (not having):
             names = ", ".join(missing) if isinstance(missing, list) else info.name
@@ -141,12 +141,15 @@ class SliceBuilder:
         split_by: Sequence[str],
         spec: SliceSpec,
     ) -> list[Item]:
-        metric = spec.options.get("metric")
-        made = [
-            make_item(task, number, doc, levels, split_by, spec.key, self.how, None if metric is None else str(metric))
-            for levels, number, doc in placed
-        ]
+        made = [self._item(task, spec, split_by, levels, number, doc) for levels, number, doc in placed]
         return counted(made, self.how)
+
+    def _item(
+        self, task: Any, spec: SliceSpec, split_by: Sequence[str], levels: Mapping[str, str], number: int, doc: Any
+    ) -> Item:
+        metric = spec.options.get("metric")
+        chosen = None if metric is None else str(metric)
+        return make_item(task, number, doc, levels, split_by, spec.key, self.how, chosen)
 
     # -------------------------------------------------------------------------- any task that lm_eval ships
 
@@ -210,7 +213,7 @@ class SliceBuilder:
         """Keep the wanted number per stratum, a lasting random choice, in the data's order."""
         kept: Counter[str] = Counter()
         chosen = []
-        for one in sorted(placed, key=lambda one: order(str(one[1]), self.seed, name)):
+        for one in sorted(placed, key=lambda one: hash_order(str(one[1]), self.seed, name)):
             stratum = stratum_of(one[0], split_by)
             kept[stratum] += 1
             if kept[stratum] <= self._count(spec):
@@ -227,14 +230,8 @@ class SliceBuilder:
     ) -> list[Item]:
         """Build the prompts of all documents in order: lm_eval draws the examples of one after those of the last."""
         by_number = {number: levels for levels, number, _ in placed}
-        metric = spec.options.get("metric")
-        built = [
-            make_item(
-                task, number, doc, by_number.get(number, dict.fromkeys(split_by, "")), split_by, spec.key, self.how,
-                None if metric is None else str(metric),
-            )
-            for number, doc in docs
-        ]  # fmt: skip
+        unplaced = dict.fromkeys(split_by, "")
+        built = [self._item(task, spec, split_by, by_number.get(number, unplaced), number, doc) for number, doc in docs]
         kept = [item for (number, _), item in zip(docs, built, strict=True) if number in by_number]
         return counted(kept, self.how)
 

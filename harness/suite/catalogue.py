@@ -85,12 +85,12 @@ class SliceInfo:
     """Where the items come from."""
     licence: str
     """Under which terms."""
-    notes: tuple[TaskInfo, ...]
+    task_infos: tuple[TaskInfo, ...]
     """What each task says of itself."""
 
-    def note(self, task: str) -> TaskInfo:
+    def task_info(self, task: str) -> TaskInfo:
         """Give what a task says of itself."""
-        return next(note for note in self.notes if note.name == task)
+        return next(note for note in self.task_infos if note.name == task)
 
     @property
     def splits_by_task(self) -> bool:
@@ -141,7 +141,7 @@ def _slice(path: Path) -> SliceInfo:
         example="\n".join(_example(name, example) for name, example in told["examples"].items()),
         source=told["source"],
         licence=told["licence"],
-        notes=notes,
+        task_infos=notes,
     )
 
 

@@ -70,7 +70,7 @@ def _languages(spec: SliceSpec) -> set[str]:
     info = next((one for one in catalogue() if one.name == spec.name), None)
     if info is None:
         return set()
-    chosen = [note for note in info.notes if note.runs_code and (note.name in spec.tasks if spec.tasks else True)]
+    chosen = [note for note in info.task_infos if note.runs_code and (note.name in spec.tasks if spec.tasks else True)]
     return {language for note in chosen if spec.tasks or not note.optional for language in _of_task(note, spec)}
 
 

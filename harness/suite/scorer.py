@@ -21,7 +21,7 @@ from harness.suite.build import SliceBuilder
 from harness.suite.catalogue import AxisInfo, SliceInfo, TaskInfo, catalogue
 from harness.suite.code import AT_ONCE, refuse_code, runs_code
 from harness.suite.items import METRIC_KEY, prompting
-from harness.suite.problems import Problems, select, template_problems
+from harness.suite.problems import Problems, check_template, select
 from harness.suite.toolkit.scoring_limits import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
@@ -55,32 +55,29 @@ def load_items(
     """
     problems = Problems()
     how = prompting(tokenizer, experiment.sampling)
-    problems.add(template_problems(experiment, tokenizer, used=how.template))
+    check_template(experiment, tokenizer, problems, used=how.template)
     chosen = select(experiment, only)
     builder = SliceBuilder(experiment.seed, how, limit, context_limit)
     items: list[Item] = []
     for index, spec in chosen:
         items += builder.build(spec, f"slices[{index}]", problems)
-    problems.add(_twice(items))
+    _check_twice(items, problems)
     if problems.found:
         raise ConfigError(source, problems.found)
     return _matching(items, only)
 
 
-def _twice(items: Sequence[Item]) -> list[Any]:
+def _check_twice(items: Sequence[Item], problems: Problems) -> None:
     """Find items that two slices ask for: answers are kept by item, so each may stand in one slice only."""
-    from harness.errors import Problem
-
     owner: dict[str, str] = {}
     shared: dict[tuple[str, str], int] = defaultdict(int)
     for item in items:
         first = owner.setdefault(item.id, item.slice)
         if first != item.slice:
             shared[first, item.slice] += 1
-    return [
-        Problem("slices", f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart")
-        for (one, other), count in shared.items()
-    ]
+    for (one, other), count in shared.items():
+        text = f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart"
+        problems.say("slices", text)
 
 
 def _matching(items: list[Item], only: Sequence[str]) -> list[Item]:

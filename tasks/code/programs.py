@@ -16,7 +16,7 @@ import datasets
 from harness.suite.sandbox import Program, execute, missing
 from harness.suite.toolkit.datafiles import find, read_json_lines
 from harness.suite.toolkit.generated_code import Asked, program_of
-from harness.suite.toolkit.strata import pick, wanted
+from harness.suite.toolkit.strata import sample_documents, wanted
 
 STEPS = ((3, "1-3"), (7, "4-7"), (10**9, "8+"))
 """The most lines of the reference solution's body, and the level's name."""
@@ -64,7 +64,7 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def _chosen(docs: list[dict[str, Any]], metadata: dict[str, Any], task: str) -> dict[str, datasets.Dataset]:
-    return {"test": datasets.Dataset.from_list(pick(docs, wanted(metadata), task))}
+    return {"test": datasets.Dataset.from_list(sample_documents(docs, wanted(metadata), task))}
 
 
 def _asked(doc: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.datafiles import find, read_text
-from harness.suite.toolkit.haystack import Ruler, book, filled, ruler
+from harness.suite.toolkit.haystack import TokenCounter, book, build_haystack, token_counter
 from harness.suite.toolkit.numerals import listed
 from harness.suite.toolkit.scoring import mentions
-from harness.suite.toolkit.seeded import Draw, order
+from harness.suite.toolkit.seeded import SeededRandom, hash_order
 from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 BABI = {"1": "qa1_single-supporting-fact", "2": "qa2_two-supporting-facts", "3": "qa3_three-supporting-facts"}
@@ -45,7 +45,7 @@ def oneruler(**metadata: Any) -> Docs:
     want, folder, measure = _start(metadata)
     if measure is not None:
         tags = [_tag(_prompts(folder, language)) for language in want.axes["language"]]
-        measure = ruler(metadata | {"cue": max(tags, key=measure.plain)})
+        measure = token_counter(metadata | {"cue": max(tags, key=measure.plain)})
     asked = "language" in (metadata.get("axes") or {})
     chosen = [cell for cell in cells(want.axes) if _possible(folder, cell, needed=asked)]
     if not chosen:
@@ -68,12 +68,12 @@ def score_oneruler(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"exact_match": float(found == {int(doc["target"])})}
 
 
-def _start(metadata: dict[str, Any]) -> tuple[Wanted, str, Ruler | None]:
+def _start(metadata: dict[str, Any]) -> tuple[Wanted, str, TokenCounter | None]:
     want = wanted(metadata)
     if not metadata.get("data_dir"):
         raise ValueError("its files are not on the hub: name their folder with data_dir")
     bare = set(want.axes["context_tokens"]) == {NONE}
-    return want, str(metadata["data_dir"]), None if bare else ruler(metadata)
+    return want, str(metadata["data_dir"]), None if bare else token_counter(metadata)
 
 
 def _data(docs: list[dict[str, Any]], metadata: dict[str, Any]) -> Docs:
@@ -81,12 +81,17 @@ def _data(docs: list[dict[str, Any]], metadata: dict[str, Any]) -> Docs:
 
 
 def _text(
-    lines: list[str], tokens: str, measure: Ruler | None, draw: Draw, frame: str, source: Iterator[str] | None
+    lines: list[str],
+    tokens: str,
+    measure: TokenCounter | None,
+    draw: SeededRandom,
+    frame: str,
+    source: Iterator[str] | None,
 ) -> str:
     """Give the bare lines, or a text of so many tokens with the lines in it."""
     if tokens == NONE or measure is None:
         return "\n".join(lines)
-    return filled(lines, int(tokens), measure, draw, frame=frame, source=source)
+    return build_haystack(lines, int(tokens), measure, draw, frame=frame, source=source)
 
 
 # ------------------------------------------------------------------------------------------------- bAbI
@@ -106,7 +111,7 @@ def _stories(folder: str, facts: str, seed: int) -> list[tuple[str, list[str], s
             told.append(text.strip())
         else:
             found.append((str(number), list(told), parts[0].strip(), parts[1].strip()))
-    return sorted(found, key=lambda one: order(one[0], seed, facts))
+    return sorted(found, key=lambda one: hash_order(one[0], seed, facts))
 
 
 def _babi_doc(
@@ -114,14 +119,14 @@ def _babi_doc(
     files: dict[str, list[tuple[str, list[str], str, str]]],
     cell: dict[str, str],
     number: int,
-    measure: Ruler | None,
+    measure: TokenCounter | None,
     seed: int,
 ) -> dict[str, Any]:
     stories = files[cell["facts"]]
     if number >= len(stories):
         raise ValueError(f"facts={cell['facts']} has only {len(stories)} questions")
     name, told, question, answer = stories[number]
-    draw = Draw(seed, "babi", json.dumps(cell), name)
+    draw = SeededRandom(seed, "babi", json.dumps(cell), name)
     source = None if cell["context_tokens"] == NONE else book(_english_book(folder), draw)
     ending = f"{question} Answer with one word."
     text = _text(told, cell["context_tokens"], measure, draw, f"{BABI_INTRO}\n\n\n\n{ending}", source)
@@ -174,12 +179,14 @@ def _possible(folder: str, cell: dict[str, str], *, needed: bool) -> bool:
     return False
 
 
-def _needle_doc(folder: str, cell: dict[str, str], number: int, measure: Ruler | None, seed: int) -> dict[str, Any]:
+def _needle_doc(
+    folder: str, cell: dict[str, str], number: int, measure: TokenCounter | None, seed: int
+) -> dict[str, Any]:
     """Ask for one of four needles; a long text is read once for all four, and for as many that are not in it."""
     language, tokens = cell["language"], cell["context_tokens"]
     turn, at = (number, 0) if tokens == NONE else divmod(number, NEEDLES)
     name = f"oneruler/{language}/{tokens}/{turn}"
-    draw, words = Draw(seed, "oneruler", tokens, turn), _prompts(folder, language)
+    draw, words = SeededRandom(seed, "oneruler", tokens, turn), _prompts(folder, language)
     known = _nouns(folder, language)
     nouns = draw.sample(known, NEEDLES + 1)
     values = draw.sample(range(1_000_000, 10_000_000), NEEDLES)
@@ -188,7 +195,7 @@ def _needle_doc(folder: str, cell: dict[str, str], number: int, measure: Ruler |
         for noun, value in zip(nouns, values, strict=False)
     ]
     rest = [noun for noun in known if noun not in nouns]
-    nouns += Draw(seed, "oneruler", "absent", tokens, turn).sample(rest, NEEDLES - 1)
+    nouns += SeededRandom(seed, "oneruler", "absent", tokens, turn).sample(rest, NEEDLES - 1)
     absent = cell["answer"] == "absent"
     asked, target = (nouns[NEEDLES + at], words["none"]) if absent else (nouns[at], str(values[at]))
     before = words["task"].split("{context}")[0]

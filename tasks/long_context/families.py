@@ -17,11 +17,11 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.datafiles import find, read_json_lines
-from harness.suite.toolkit.haystack import ANSWER_ROOM, Ruler, filled, ruler
+from harness.suite.toolkit.haystack import ANSWER_ROOM, TokenCounter, build_haystack, token_counter
 from harness.suite.toolkit.numerals import listed
 from harness.suite.toolkit.scoring import mentions
-from harness.suite.toolkit.seeded import Draw
-from harness.suite.toolkit.strata import NONE, cells, draw_plan, pick, wanted, with_cue
+from harness.suite.toolkit.seeded import SeededRandom
+from harness.suite.toolkit.strata import NONE, cells, draw_plan, sample_documents, wanted, with_cue
 
 KEYS = tuple((Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").split())
 INTRO = "Some special numbers are hidden in the text below. Answer the question about them."
@@ -81,7 +81,7 @@ def pairs(**metadata: Any) -> Docs:
     if data_dir := metadata.get("data_dir"):
         asked = "pairs" in (metadata.get("axes") or {})
         docs = [doc for count in want.axes["pairs"] for doc in _published(data_dir, int(count), needed=asked)]
-        return _data(pick(docs, want, "pairs"), metadata)
+        return _data(sample_documents(docs, want, "pairs"), metadata)
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
     return _data([_pairs_doc(want.seed, cell, number) for cell, number in plan], metadata)
 
@@ -98,9 +98,9 @@ def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"exact_match": float(all(found)), "found": sum(found) / len(found)}
 
 
-def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, Ruler], dict[str, Any]]) -> Docs:
+def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, TokenCounter], dict[str, Any]]) -> Docs:
     """Make what is wanted of each cell; `make` is given the seed, a cell, a number and what measures texts."""
-    want, measure = wanted(metadata), ruler(metadata)
+    want, measure = wanted(metadata), token_counter(metadata)
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
     return _data([make(want.seed, cell, number, measure) for cell, number in plan], metadata)
 
@@ -109,10 +109,10 @@ def _data(docs: list[dict[str, Any]], metadata: dict[str, Any]) -> Docs:
     return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
-def _several_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -> dict[str, Any]:
+def _several_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCounter) -> dict[str, Any]:
     """Ask for all numbers of one of four keys that have several each, or for those of some of the keys of a text."""
     turn, at = divmod(number, QUESTIONS)
-    draw = Draw(seed, "several", json.dumps(cell), turn)
+    draw = SeededRandom(seed, "several", json.dumps(cell), turn)
     count, tokens = int(cell["answers"]), cell["context_tokens"]
     if cell["ask"] == "values":
         names = [name for name in draw.sample(KEYS, QUESTIONS) for _ in range(count)]
@@ -123,7 +123,7 @@ def _several_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -
     records = list(zip(names, map(str, draw.sample(range(1000, 10000), len(names))), strict=True))
     lines = draw.shuffled([f"A special number for {name} is {value}." for name, value in records])
     questions = [_numbers_of(keys, several=cell["ask"] == "values") for keys in asked]
-    text = filled(lines, int(tokens), measure, draw, frame=_frame(INTRO, questions, measure))
+    text = build_haystack(lines, int(tokens), measure, draw, frame=_frame(INTRO, questions, measure))
     targets = [value for name, value in records if name in asked[at]]
     return _document(cell, number, f"{INTRO}\n\n{text}\n\n{questions[at]}", targets, context=tokens, turn=turn)
 
@@ -135,14 +135,14 @@ def _numbers_of(keys: list[str], *, several: bool) -> str:
     return f"What are the special numbers for {listed}? Answer with the numbers only."
 
 
-def _frame(intro: str, questions: list[str], measure: Ruler) -> str:
+def _frame(intro: str, questions: list[str], measure: TokenCounter) -> str:
     """Give what stands around a text, with the longest of the questions: the text is the same for all of them."""
     return f"{intro}\n\n\n\n{max(questions, key=measure.plain)}"
 
 
-def _words_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -> dict[str, Any]:
+def _words_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCounter) -> dict[str, Any]:
     """Repeat the common words as often as the length allows; the others come up once each."""
-    draw = Draw(seed, "words", json.dumps(cell), number)
+    draw = SeededRandom(seed, "words", json.dumps(cell), number)
     common, budget = int(cell["common"]), int(cell["context_tokens"])
     question = f"Which {common} words are the most common in the list above? Answer with the words only."
     intro = "Read the list of words below. Some of them come up again and again."
@@ -162,9 +162,9 @@ def _words_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -> 
     return _document(cell, number, text, targets, context=cell["context_tokens"])
 
 
-def _frequent_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -> dict[str, Any]:
+def _frequent_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCounter) -> dict[str, Any]:
     """Repeat words by a zeta law of exponent 2, as often as the length allows; the first ranks are asked for."""
-    draw = Draw(seed, "frequent", json.dumps(cell), number)
+    draw = SeededRandom(seed, "frequent", json.dumps(cell), number)
     common, budget = int(cell["common"]), int(cell["context_tokens"])
     question = f"Which {common} words are the most frequent in the list above? Answer with the words only."
     intro = "Read the list of words below. Some of them are more frequent than others."
@@ -194,7 +194,7 @@ def _frequent_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) 
     return _document(cell, number, text, ranked[:common], context=cell["context_tokens"])
 
 
-def _word(draw: Draw, seen: set[str]) -> str:
+def _word(draw: SeededRandom, seen: set[str]) -> str:
     """Make a word that no language has, and that was not made before."""
     while True:
         made = "".join(draw.choice(CONSONANTS) + draw.choice(VOWELS) for _ in range(3))
@@ -203,9 +203,9 @@ def _word(draw: Draw, seen: set[str]) -> str:
             return made
 
 
-def _paragraph_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler) -> dict[str, Any]:
+def _paragraph_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCounter) -> dict[str, Any]:
     turn, at = divmod(number, QUESTIONS)
-    draw = Draw(seed, "paragraphs", json.dumps(cell), turn)
+    draw = SeededRandom(seed, "paragraphs", json.dumps(cell), turn)
     seen: set[str] = set()
     people = [f"{_word(draw, seen).title()} {_word(draw, seen).title()}" for _ in range(int(cell["people"]))]
     told = {(who, fact): draw.choice(values) for who in people for fact, values in PEOPLE_FACTS.items()}
@@ -214,19 +214,19 @@ def _paragraph_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler)
     intro = "Read the text below and answer the question about it."
     questions = [f"{PEOPLE_ASK[fact].format(who=who)} Answer in a few words." for who, fact in asked]
     tokens = cell["context_tokens"]
-    text = filled(lines, int(tokens), measure, draw, frame=_frame(intro, questions, measure))
+    text = build_haystack(lines, int(tokens), measure, draw, frame=_frame(intro, questions, measure))
     prompt = f"{intro}\n\n{text}\n\n{questions[at]}"
     return _document(cell, number, prompt, [told[asked[at]]], context=tokens, turn=turn)
 
 
-def _identifier(draw: Draw) -> str:
+def _identifier(draw: SeededRandom) -> str:
     return str(uuid.UUID(int=draw.below(2**128), version=4))
 
 
 def _pairs_doc(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
     count = int(cell["pairs"])
     turn, at = divmod(number, min(QUESTIONS, count))
-    draw = Draw(seed, "pairs", json.dumps(cell), turn)
+    draw = SeededRandom(seed, "pairs", json.dumps(cell), turn)
     records = [(_identifier(draw), _identifier(draw)) for _ in range(count)]
     key, value = draw.shuffled(records)[at]
     return _pairs(cell, number, records, key, value, turn=turn)

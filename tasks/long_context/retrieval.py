@@ -17,9 +17,9 @@ from typing import Any
 
 import datasets
 
-from harness.suite.toolkit.haystack import Ruler, filled, ruler
+from harness.suite.toolkit.haystack import TokenCounter, build_haystack, token_counter
 from harness.suite.toolkit.scoring import abstained, only_number
-from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 DEPTHS = ("start", "middle", "end")
@@ -79,11 +79,11 @@ def _check_keys(want: Wanted) -> None:
         raise ValueError(f"keys={odd[0]}: a list holds 1, or 3 to {max(LENGTHS)} keys (two have no middle)")
 
 
-def _ruler(metadata: dict[str, Any], want: Wanted) -> Ruler | None:
+def _ruler(metadata: dict[str, Any], want: Wanted) -> TokenCounter | None:
     if set(want.axes["context_tokens"]) == {NONE}:
         return None
     cues = (_cue(kind, key) for kind in KINDS for key in KEYS)
-    return ruler(metadata | {"cue": max(cues, key=ruler(metadata).plain)})
+    return token_counter(metadata | {"cue": max(cues, key=token_counter(metadata).plain)})
 
 
 def _cue(kind: tuple[str, str], key: str) -> str:
@@ -119,7 +119,7 @@ def _shared(cell: dict[str, str]) -> bool:
     return cell["context_tokens"] != NONE and int(cell["keys"]) > 1
 
 
-def _lookup_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler | None) -> dict[str, Any]:
+def _lookup_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCounter | None) -> dict[str, Any]:
     keys, tokens = int(cell["keys"]), cell["context_tokens"]
     depth, turn = cell["depth"], number
     if cell["answer"] == "absent":  # the twins take the lists of their present brothers in turn
@@ -137,12 +137,12 @@ def _lookup_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler | N
         asked, target = other[DEPTHS.index(depth)] if depth in DEPTHS else other[0], ABSENT
     else:
         near = [record for place, record in enumerate(records) if keys == 1 or _third(place, keys) == depth]
-        asked, target = Draw(seed, "asked", name, depth).choice(near)
+        asked, target = SeededRandom(seed, "asked", name, depth).choice(near)
     return _document(cell, number, name, text, KINDS[0], asked, target, 1 / keys)
 
 
 def _needle_doc(
-    seed: int, cell: dict[str, str], number: int, place: tuple[str, int], measure: Ruler | None
+    seed: int, cell: dict[str, str], number: int, place: tuple[str, int], measure: TokenCounter | None
 ) -> dict[str, Any]:
     """Ask for one of a text's three records, each alone of its kind and in a third of its own.
 
@@ -152,7 +152,7 @@ def _needle_doc(
     depth, turn = place
     name = f"keys=1,context_tokens={cell['context_tokens']},any,{turn}"
     records, other = _records(seed, name, len(KINDS))
-    kinds = Draw(seed, "kinds", name).shuffled(KINDS)
+    kinds = SeededRandom(seed, "kinds", name).shuffled(KINDS)
     lines = tuple(line.format(*record) for (line, _), record in zip(kinds, records, strict=True))
     questions = tuple(ask.format(key) for _, ask in KINDS for key in (*dict(records), *other))
     text = _text(seed, name, lines, questions, cell["context_tokens"], measure, intro=NEEDLE_INTRO)
@@ -164,7 +164,7 @@ def _needle_doc(
 @lru_cache(maxsize=64)
 def _records(seed: int, name: str, keys: int) -> tuple[list[tuple[str, str]], list[str]]:
     """Give the records of a list, and keys that are not in it. All numbers have four digits and differ."""
-    draw = Draw(seed, "records", name)
+    draw = SeededRandom(seed, "records", name)
     words = draw.sample(KEYS, keys + 3)
     values = draw.sample(range(1000, 10000), keys)
     return [(word, str(value)) for word, value in zip(words, values, strict=False)], words[keys:]
@@ -172,7 +172,7 @@ def _records(seed: int, name: str, keys: int) -> tuple[list[tuple[str, str]], li
 
 @lru_cache(maxsize=16)
 def _text(
-    seed: int, name: str, lines: tuple[str, ...], questions: tuple[str, ...], tokens: str, measure: Ruler | None,
+    seed: int, name: str, lines: tuple[str, ...], questions: tuple[str, ...], tokens: str, measure: TokenCounter | None,
     *, intro: str = TEXT_INTRO,
 ) -> str:  # fmt: skip
     """Give the whole beginning of the prompt: the bare list, or a text of so many tokens with the lines in it.
@@ -185,18 +185,18 @@ def _text(
         raise ValueError("a text of so many tokens needs a tokenizer to count them")
     frame = f"{intro}\n\n\n\n{max(questions, key=measure.plain)}"
     clear = intro == NEEDLE_INTRO
-    body = filled(lines, int(tokens), measure, Draw(seed, "filler", name), frame=frame, clear=clear)
+    body = build_haystack(lines, int(tokens), measure, SeededRandom(seed, "filler", name), frame=frame, clear=clear)
     return f"{intro}\n\n{body}"
 
 
-def _chain_doc(seed: int, cell: dict[str, str], number: int, measure: Ruler | None) -> dict[str, Any]:
+def _chain_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCounter | None) -> dict[str, Any]:
     """Make one question over chains of references: the last key of a chain is asked for, its first has the number.
 
     In the twin the asked chain's first line is gone: the reference leads nowhere, and that is the right answer.
     """
     hops, tokens = int(cell["hops"]), cell["context_tokens"]
     name = f"hops={hops},context_tokens={tokens},{number}"
-    draw = Draw(seed, "chain", name)
+    draw = SeededRandom(seed, "chain", name)
     chains = 3
     words = draw.sample(KEYS, chains * (hops + 1))
     values = draw.sample(range(1000, 10000), chains)

@@ -19,8 +19,8 @@ from babel import Locale, localedata
 from babel.numbers import format_decimal
 
 from harness.suite.toolkit.scoring import mentions, plain
-from harness.suite.toolkit.seeded import Draw
-from harness.suite.toolkit.strata import pick, wanted, with_cue
+from harness.suite.toolkit.seeded import SeededRandom
+from harness.suite.toolkit.strata import sample_documents, wanted, with_cue
 
 LANGUAGES = {
     "fr": ("Latn", 5), "de": ("Latn", 5), "es": ("Latn", 5), "ar": ("Arab", 5), "ja": ("Jpan", 5), "zh": ("Hans", 5),
@@ -84,7 +84,7 @@ def choose(**metadata: Any) -> dict[str, datasets.Dataset]:
         if (fact["fact"], direction) in ASK
     ]
     known = {base["id"]: fact for base, fact in asked}
-    kept = pick((base for base, _ in asked), want, "choose", _rank)
+    kept = sample_documents((base for base, _ in asked), want, "choose", _rank)
     docs = [_choice_doc(want.seed, known[base["id"]], base["direction"]) for base in kept]
     return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
@@ -93,7 +93,7 @@ def write(**metadata: Any) -> dict[str, datasets.Dataset]:
     """Make questions to be answered in writing, in the language."""
     want = wanted(metadata)
     docs = [_written_doc(fact) for language in want.axes["language"] for fact in facts(_known(language))]
-    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, "write", _rank), metadata))}
+    return {"test": datasets.Dataset.from_list(with_cue(sample_documents(docs, want, "write", _rank), metadata))}
 
 
 def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -204,7 +204,7 @@ def _calendar(locale: Locale, names: str, key: int) -> list[str]:
 
 
 def _number(locale: Locale, index: int) -> dict[str, Any]:
-    draw = Draw("cldr number", index)
+    draw = SeededRandom("cldr number", index)
     value = Decimal(draw.between(1_000_000, 9_999_999)) + Decimal(draw.between(11, 99)) / 100
     name = _formatted(value, locale)
     return {"fact": "number", "key": f"{index}", "accepted": [name], "english": f"{value:,.2f}", "value": str(value)}
@@ -238,7 +238,7 @@ def _base(fact: dict[str, Any], direction: str) -> dict[str, Any]:
 
 
 def _choice_doc(seed: int, fact: dict[str, Any], direction: str) -> dict[str, Any]:
-    draw = Draw(seed, "choices", fact["language"], fact["fact"], fact["key"], direction)
+    draw = SeededRandom(seed, "choices", fact["language"], fact["fact"], fact["key"], direction)
     right = fact["accepted"][0] if direction == "into" else fact["english"]
     if fact["fact"] == "number":
         wrong = draw.sample(_misspelt(Decimal(fact["value"]), right), 3)

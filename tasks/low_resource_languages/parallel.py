@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.datafiles import find, read_json_lines, read_tsv
-from harness.suite.toolkit.strata import pick, wanted, with_cue
+from harness.suite.toolkit.strata import sample_documents, wanted, with_cue
 
 TOPICS = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
 LETTERS = ("A", "B", "C", "D")
@@ -60,7 +60,7 @@ def _made(
         for row in rows:
             doc = doc_of(row)
             docs.append({**doc, **place, "id": f"{language}/{doc['id']}"})
-    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, name), metadata))}
+    return {"test": datasets.Dataset.from_list(with_cue(sample_documents(docs, want, name), metadata))}
 
 
 def _read(

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.scoring import announced_number
-from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 
 PEOPLE = ("Tom", "Anna", "Ben", "Maria", "Omar", "Lucy", "Ivan", "Nina", "Paul", "Sara", "Leo", "Emma")
@@ -69,7 +69,7 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 def document(seed: int, cell: dict[str, str], number: int, *, worked: bool) -> dict[str, Any]:
     """Make one problem: a start, `hops` steps that each change the count, asides between, a question."""
     place = ",".join(f"{axis}={level}" for axis, level in cell.items())
-    draw = Draw(seed, "chains", place, number)
+    draw = SeededRandom(seed, "chains", place, number)
     who, what = draw.choice(PEOPLE), draw.choice(THINGS)
     count, steps = _steps(draw, int(cell["hops"]), cell["magnitude"])
     sentences = [f"{who} has {steps[0][1]} {what}."]
@@ -90,7 +90,7 @@ def document(seed: int, cell: dict[str, str], number: int, *, worked: bool) -> d
     }
 
 
-def _steps(draw: Draw, hops: int, magnitude: str) -> tuple[int, list[tuple[str, int]]]:
+def _steps(draw: SeededRandom, hops: int, magnitude: str) -> tuple[int, list[tuple[str, int]]]:
     """Draw the start and the steps, each possible where the count stands, so that it stays a whole number in range."""
     low, high, limit = RANGES[magnitude]
     count = draw.between(low, high)
@@ -101,7 +101,7 @@ def _steps(draw: Draw, hops: int, magnitude: str) -> tuple[int, list[tuple[str, 
     return count, steps
 
 
-def _step(draw: Draw, count: int, low: int, high: int, limit: int) -> tuple[str, int, int]:
+def _step(draw: SeededRandom, count: int, low: int, high: int, limit: int) -> tuple[str, int, int]:
     kinds = []
     if count + high <= limit:
         kinds += ["gain", "gain"]
@@ -126,7 +126,7 @@ def _step(draw: Draw, count: int, low: int, high: int, limit: int) -> tuple[str,
     return SHARE, operand, count // operand
 
 
-def _aside(draw: Draw, magnitude: str) -> str:
+def _aside(draw: SeededRandom, magnitude: str) -> str:
     low, high, _ = RANGES[magnitude]
     return draw.choice(ASIDES).format(
         other=draw.choice(OTHERS), else_=draw.choice(OTHER_THINGS), n=draw.between(low, high)

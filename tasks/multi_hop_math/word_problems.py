@@ -13,7 +13,7 @@ import datasets
 
 from harness.suite.toolkit.datafiles import find, read_json_lines, read_tsv
 from harness.suite.toolkit.scoring import announced_number
-from harness.suite.toolkit.strata import pick, wanted, with_cue
+from harness.suite.toolkit.strata import sample_documents, wanted, with_cue
 
 ENDING = "Work it out step by step, then write the result after 'Answer:'."
 LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
@@ -30,7 +30,7 @@ def gsm8k(**metadata: Any) -> dict[str, datasets.Dataset]:
     else:
         rows = list(datasets.load_dataset("openai/gsm8k", "main", split="test"))
     docs = [_gsm8k_doc(number, row) for number, row in enumerate(rows)]
-    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, "gsm8k"), metadata))}
+    return {"test": datasets.Dataset.from_list(with_cue(sample_documents(docs, want, "gsm8k"), metadata))}
 
 
 def mgsm(**metadata: Any) -> dict[str, datasets.Dataset]:
@@ -43,7 +43,7 @@ def mgsm(**metadata: Any) -> dict[str, datasets.Dataset]:
         if digits == "ascii" or language in ZERO
         for number, row in enumerate(_mgsm_rows(language, metadata.get("data_dir")))
     ]
-    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, "mgsm"), metadata))}
+    return {"test": datasets.Dataset.from_list(with_cue(sample_documents(docs, want, "mgsm"), metadata))}
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

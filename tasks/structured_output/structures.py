@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
-from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 
 WORDS = {
@@ -115,7 +115,7 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def _json_doc(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
-    draw = Draw(seed, "to_schema", cell["shape"], cell["fields"], number)
+    draw = SeededRandom(seed, "to_schema", cell["shape"], cell["fields"], number)
     make = {"flat": _flat, "nested": _nested, "list": _list}[cell["shape"]]
     value, schema, facts = make(draw, int(cell["fields"]))
     prompt = (
@@ -126,7 +126,7 @@ def _json_doc(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
     return _document(cell, number, prompt, value, schema)
 
 
-def _leaf(draw: Draw, key: str) -> tuple[Any, dict[str, Any], str]:
+def _leaf(draw: SeededRandom, key: str) -> tuple[Any, dict[str, Any], str]:
     """Draw a value for a key: the value, its schema, and how it is said."""
     if key in WORDS:
         value: Any = draw.choice(WORDS[key])
@@ -148,7 +148,7 @@ def _object(schemas: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": schemas, "required": list(schemas), "additionalProperties": False}
 
 
-def _flat(draw: Draw, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
+def _flat(draw: SeededRandom, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
     value, schemas, facts = {}, {}, []
     for key in draw.sample(LEAVES, fields):
         value[key], schemas[key], said = _leaf(draw, key)
@@ -156,7 +156,7 @@ def _flat(draw: Draw, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
     return value, _object(schemas), draw.shuffled(facts)
 
 
-def _nested(draw: Draw, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
+def _nested(draw: SeededRandom, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
     """Spread the fields over branches, each branch inside the last."""
     names = draw.sample(BRANCHES, min(3, fields))
     value: dict[str, Any] = {}
@@ -177,7 +177,7 @@ def _nested(draw: Draw, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
     return value, schema, facts
 
 
-def _list(draw: Draw, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
+def _list(draw: SeededRandom, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
     """Make a list of records of three fields, as many as fill the number of fields."""
     keys = draw.sample(LEAVES, 3)
     rows, facts, schemas = [], [], {}
@@ -192,7 +192,7 @@ def _list(draw: Draw, fields: int) -> tuple[Any, dict[str, Any], list[str]]:
 
 
 def _call_doc(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
-    draw = Draw(seed, "tool_calls", cell["tools"], cell["arguments"], number)
+    draw = SeededRandom(seed, "tool_calls", cell["tools"], cell["arguments"], number)
     names = draw.sample(list(TOOLS), int(cell["tools"]))
     name = draw.choice(names)
     count = int(cell["arguments"])

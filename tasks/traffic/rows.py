@@ -17,7 +17,7 @@ from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.generated_code import Asked, program_of
 from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, near_number, overlap
 from harness.suite.toolkit.scoring_json import fits_schema
-from harness.suite.toolkit.seeded import order
+from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import documents, read_rows
 
@@ -80,7 +80,7 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
                 f"no line of {path.name} has {axis!r} among its strata ({', '.join(sorted(known)) or 'none'})"
             )
     kept: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for doc in sorted(docs, key=lambda doc: order(doc["id"], metadata.get("seed", 0), "traffic")):
+    for doc in sorted(docs, key=lambda doc: hash_order(doc["id"], metadata.get("seed", 0), "traffic")):
         place = doc.get("strata", {})
         if all(place[axis] in levels for axis, levels in axes.items()):
             kept[stratum_of(place, split_by)].append(doc)

@@ -12,8 +12,8 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.scoring import says_number
-from harness.suite.toolkit.seeded import Draw
-from harness.suite.toolkit.strata import cells, draw_plan, pick, wanted, with_cue
+from harness.suite.toolkit.seeded import SeededRandom
+from harness.suite.toolkit.strata import cells, draw_plan, sample_documents, wanted, with_cue
 
 SIZES = {"one digit": (1, 9), "two digits": (10, 99), "three digits": (100, 999)}
 
@@ -39,7 +39,7 @@ def additions(**metadata: Any) -> dict[str, datasets.Dataset]:
     want = wanted(metadata)
     docs = []
     for cell, number in draw_plan(cells(want.axes), want.split_by, want.items):
-        draw = Draw(want.seed, "additions", cell["size"], number)
+        draw = SeededRandom(want.seed, "additions", cell["size"], number)
         low, high = SIZES[cell["size"]]
         first, second = draw.between(low, high), draw.between(low, high)
         docs.append(
@@ -66,7 +66,7 @@ def groups(**metadata: Any) -> dict[str, datasets.Dataset]:
     want = wanted(metadata)
     docs = []
     for cell, number in draw_plan(cells(want.axes), want.split_by, want.items):
-        draw = Draw(want.seed, "groups", number)
+        draw = SeededRandom(want.seed, "groups", number)
         names = draw.sample(list(GROUPS), 4)
         choices = [draw.choice(GROUPS[name]) for name in names]
         gold = draw.below(4)
@@ -81,12 +81,13 @@ def facts(**metadata: Any) -> dict[str, datasets.Dataset]:
     lines = (Path(__file__).parent / "facts.tsv").read_text(encoding="utf-8").splitlines()[1:]
     docs = []
     for topic, question, *answers in (line.split("\t") for line in lines):
-        choices = [answer[0].upper() + answer[1:] for answer in Draw(want.seed, "facts", question).shuffled(answers)]
+        shuffled = SeededRandom(want.seed, "facts", question).shuffled(answers)
+        choices = [answer[0].upper() + answer[1:] for answer in shuffled]
         gold = choices.index(answers[0][0].upper() + answers[0][1:])
         doc = _choice_doc(question, {"topic": topic}, question, choices, gold)
         # Not listed in the prompt: a small model knows the answer better than it follows a list.
         docs.append({**doc, "prompt": f"{question} Answer in a few words."})
-    return {"test": datasets.Dataset.from_list(with_cue(pick(docs, want, "facts"), metadata))}
+    return {"test": datasets.Dataset.from_list(with_cue(sample_documents(docs, want, "facts"), metadata))}
 
 
 def _choice_doc(name: str, cell: dict[str, str], question: str, choices: list[str], gold: int) -> dict[str, Any]:

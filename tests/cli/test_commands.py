@@ -87,7 +87,7 @@ def test_show_prints_both_answers(judged: Path, capsys: pytest.CaptureFixture[st
 def test_an_unknown_item_or_candidate_is_said(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, with the names that are there."""
     assert call("show", judged, "no-such-item") == ExitCode.USAGE
-    assert "'no-such-item' is no item of this run" in capsys.readouterr().err
+    assert "'no-such-item' is not an item of this run" in capsys.readouterr().err
     assert call("show", judged, "quantcliff", "--candidate", "int9") == ExitCode.USAGE
     assert "fits 60 items" in capsys.readouterr().err
 

@@ -67,8 +67,8 @@ def test_keys_and_values_are_read_once_a_group(tokens, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_a_model_answers_as_without_it(family, dtype, monkeypatch):
-    """Texts token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
-    monkeypatch.setattr("harness.engines.transformers.sessions.TEXT_AT_LEAST", 64)
+    """TextCodec token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
+    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
     items = tiny.text_items()
     items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 14 + f"{n}?", max_tokens=5) for n in range(4)]
     model = copy.deepcopy(tiny.model(family, dtype=dtype))

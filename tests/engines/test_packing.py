@@ -44,13 +44,13 @@ def test_every_token_sees_its_own_sequence_and_nothing_else(seed):
                 assert visible == path[: depth + 1].tolist()
 
 
-def test_the_trunk_is_what_comes_before_the_first_branch():
-    """Two sequences that share three tokens have a trunk of three; one sequence is all trunk."""
-    assert hf_packing.pack([[1, 2, 3, 4, 5], [1, 2, 3, 6]]).trunk == 3
+def test_the_shared_prefix_is_what_comes_before_the_first_branch():
+    """Two sequences that share three tokens have a prefix of three; one sequence is all prefix."""
+    assert hf_packing.pack([[1, 2, 3, 4, 5], [1, 2, 3, 6]]).shared_prefix == 3
     assert not hf_packing.pack([[1, 2, 3, 4, 5], [1, 2, 3, 6]]).single
-    assert hf_packing.pack([[1, 2, 3]]).trunk == 3
+    assert hf_packing.pack([[1, 2, 3]]).shared_prefix == 3
     assert hf_packing.pack([[1, 2, 3]]).single
-    assert hf_packing.pack([[1], [2]]).trunk == 0
+    assert hf_packing.pack([[1], [2]]).shared_prefix == 0
 
 
 def test_only_a_long_enough_beginning_is_worth_a_common_row():
@@ -91,11 +91,11 @@ def test_rows_of_one_length_where_padding_is_forbidden():
     assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 3]]
 
 
-def test_a_long_trunk_is_read_alone():
-    """A tree with a trunk of 1024 tokens or more gets its own batch; sequences are kept from trees."""
-    trunk = list(range(1100))
+def test_a_long_shared_prefix_is_read_alone():
+    """A tree with a prefix of 1024 tokens or more gets its own batch; sequences are kept from trees."""
+    prefix = list(range(1100))
     rows = [
-        hf_packing.pack([[*trunk, 1], [*trunk, 2]]),
+        hf_packing.pack([[*prefix, 1], [*prefix, 2]]),
         hf_packing.pack([[1, 2, 3, 4]]),
         hf_packing.pack([[1, 2, 3], [1, 2, 4]]),
         hf_packing.pack([[5, 6]]),
@@ -113,11 +113,11 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return [one * 10 for one in batch]
 
-    careful: hf_batches.Backoff[int, int] = hf_batches.Backoff(run, lambda one: [one], str)
-    assert list(careful(list(range(8)))) == [one * 10 for one in range(8)]
-    assert list(careful(list(range(5)))) == [0, 10, 20, 30, 40]
+    retry: hf_batches.OomRetry[int, int] = hf_batches.OomRetry(run, lambda one: [one], str)
+    assert list(retry(list(range(8)))) == [one * 10 for one in range(8)]
+    assert list(retry(list(range(5)))) == [0, 10, 20, 30, 40]
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 1]
-    assert careful.notes == [
+    assert retry.notes == [
         "out of memory with 8 rows in a batch: went on with 4",
         "out of memory with 4 rows in a batch: went on with 2",
     ]
@@ -129,20 +129,21 @@ def test_an_item_that_does_not_fit_alone_is_named():
     def run(batch: list[str]) -> list[str]:
         raise MemoryError
 
-    careful: hf_batches.Backoff[str, str] = hf_batches.Backoff(run, lambda one: [one], str)
+    retry: hf_batches.OomRetry[str, str] = hf_batches.OomRetry(run, lambda one: [one], str)
     with pytest.raises(RunError, match="t/7: out of memory with this item alone"):
-        list(careful(["t/7", "t/8"]))
+        list(retry(["t/7", "t/8"]))
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():
-    """A plain RuntimeError goes through."""
+    """A plain RuntimeError is not one; a library without room for its workspace is."""
+    assert hf_batches.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not hf_batches.out_of_memory(RuntimeError("shape mismatch"))
     assert not hf_batches.out_of_memory(ValueError("out of memory"))
-    careful: hf_batches.Backoff[int, int] = hf_batches.Backoff(
+    retry: hf_batches.OomRetry[int, int] = hf_batches.OomRetry(
         lambda _: (_ for _ in ()).throw(RuntimeError("shape")), lambda one: [one], str
     )
     with pytest.raises(RuntimeError, match="shape"):
-        list(careful([1, 2]))
+        list(retry([1, 2]))
 
 
 @pytest.mark.parametrize(
@@ -177,17 +178,17 @@ def test_white_space_at_the_beginning_ends_no_answer(text, stops, expected):
     """Stop texts of white space count from the first other character on; with other characters they count anywhere."""
     assert cut_at_stops(text, stops) == expected
     ids = tiny.tokenizer().encode(text)
-    texts = hf_text.Texts(tiny.tokenizer())
-    assert hf_text.StopWatch(texts, stops).stopped(ids) == (expected != text)
-    assert not hf_text.StopWatch(texts, ("\n", "\n\n", " ")).stopped(tiny.tokenizer().encode("\n\n \n"))
+    texts = hf_text.TextCodec(tiny.tokenizer())
+    assert hf_text.StopDetector(texts, stops).stopped(ids) == (expected != text)
+    assert not hf_text.StopDetector(texts, ("\n", "\n\n", " ")).stopped(tiny.tokenizer().encode("\n\n \n"))
 
 
 def test_a_stop_text_is_seen_across_tokens_and_characters():
     """A stop text of several tokens and bytes stops an answer at the token that completes it, not before."""
-    texts = hf_text.Texts(tiny.tokenizer())
+    texts = hf_text.TextCodec(tiny.tokenizer())
     for stop in ("fox jumps", "Москва", "東京", "\n\n"):
         ids = tiny.tokenizer().encode(f"The quick brown {stop} over and out")
-        watch = hf_text.StopWatch(texts, ("never", stop))
+        watch = hf_text.StopDetector(texts, ("never", stop))
         ends = [count for count in range(1, len(ids) + 1) if watch.stopped(ids[:count])]
         assert ends == list(range(ends[0], len(ids) + 1))
         assert stop in tiny.tokenizer().decode(ids[: ends[0]])
@@ -199,7 +200,7 @@ def test_pairs_are_those_of_lm_eval():
     from lm_eval.models.huggingface import HFLM
 
     lm = HFLM(pretrained=tiny.model("llama"), tokenizer=tiny.tokenizer())
-    texts = hf_text.Texts(tiny.tokenizer())
+    texts = hf_text.TextCodec(tiny.tokenizer())
     for context in ("Question: 12 plus", "Answer: ", "東京は  ", "<eos>already begun"):
         for choice in ("30", " Paris", "  two spaces", "は日本"):
             assert texts.pairs(context, [choice], "t/1") == [tuple(lm._encode_pair(context, choice))]
@@ -208,7 +209,7 @@ def test_pairs_are_those_of_lm_eval():
 def test_a_choice_without_a_token_is_refused():
     """An empty choice has no probability; the error names item and choice."""
     with pytest.raises(ModelError, match="t/3: the choice '' adds no token"):
-        hf_text.Texts(tiny.tokenizer()).pairs("context", ["a", ""], "t/3")
+        hf_text.TextCodec(tiny.tokenizer()).pairs("context", ["a", ""], "t/3")
 
 
 def test_ends_of_paths_are_the_last_tokens():

@@ -101,7 +101,7 @@ def test_texts_are_those_of_generate(model, batch):
     tokens, rows = batch
     mine = engine(model, batch_tokens=tokens, max_batch=rows)
     answers = {one.item_id: list(one.token_ids) for one in mine.answer(texts(), Settings())}
-    kept = mine.desk.model.path.state != "none"
+    kept = mine.context.model.path.state != "none"
     wanted = {one.id: generated(model, one.prompt, one.max_tokens, use_cache=kept) for one in texts()}
     assert answers == wanted
     assert len({tuple(ids) for ids in wanted.values()}) > 3
@@ -143,7 +143,7 @@ def test_choices_weigh_what_the_model_says_alone(model):
 def test_the_way_is_the_fastest_that_agrees(family, batched, state):
     """And a model that does not take the fastest says why in the notes."""
     mine = engine(make(family, FAMILIES[family]))
-    path = mine.desk.model.path
+    path = mine.context.model.path
     assert (path.trees, path.batched, path.state) == (False, batched, state)
     assert "no beginnings were shared" in mine.usage().notes[0]
 
@@ -160,7 +160,7 @@ def test_a_state_that_is_not_heeded_is_not_used():
 
     forgetful.rwkv.forward = forward
     mine = engine(forgetful)
-    assert mine.desk.model.path.state == "none"
+    assert mine.context.model.path.state == "none"
     assert "reads everything again" in mine.usage().notes[0]
     answers = {one.item_id: list(one.token_ids) for one in mine.answer(texts(8), Settings())}
     assert answers == {one.id: generated(forgetful, one.prompt, 8, use_cache=False) for one in texts()}
@@ -220,7 +220,7 @@ def test_answers_across_the_switch_are_the_same_in_any_company():
     model = make("phi3", FAMILIES["phi3"])
     items = [*texts(48), *tiny.choice_items(), *tiny.text_items()]
     together = engine(model)
-    assert together.desk.model.path.trees
+    assert together.context.model.path.trees
     assert any("positions change from token 48 on" in note for note in together.usage().notes)
     found = {one.item_id: one for one in together.answer(items, Settings())}
     for item in items:
@@ -247,9 +247,9 @@ def test_a_divergence_is_measured_across_the_switch():
 
     mine = engine(make("phi3", FAMILIES["phi3"]))
     recorder = Recorder(64)
-    list(mine.answer(texts(48), Settings(), watch=recorder))
+    list(mine.answer(texts(48), Settings(), observer=recorder))
     comparer = Comparer(recorder.traces, mine.head, mine.head, 64)
-    list(mine.answer(texts(48), Settings(), watch=comparer))
+    list(mine.answer(texts(48), Settings(), observer=comparer))
     assert sorted(comparer.found) == sorted(one.id for one in texts())
     assert all(max(one.kl) < 1e-9 for one in comparer.found.values())
 
@@ -258,11 +258,10 @@ def test_a_divergence_is_measured_across_the_switch():
 def test_llm_int8_keeps_the_way_of_its_model(smollm2):
     """Its numbers depend on the pass by more than any rounding: that is the method, and no reason for a slower way."""
     from harness.config.schema import Variant
-    from harness.engines.transformers.desk import Shortcuts
     from harness.engines.transformers.engine import HFEngine
     from harness.models.loading import load
 
     made = load(Variant(name="x", quantization="bnb-int8"), smollm2, device="cpu", dtype="bfloat16")
-    fixed = Shortcuts(continuous=False, guided=False)
-    mine = HFEngine(made.model, made.tokenizer, made.proof, device="cpu", shortcuts=fixed)
-    assert mine.desk.model.path.trees
+    mine = HFEngine(made.model, made.tokenizer, made.proof, device="cpu")
+    assert mine.context.model.path.trees
+    assert not mine.context.continuous

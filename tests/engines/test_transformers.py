@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import engine_models as tiny
 import pytest
 from lazily import lazy
 
-from harness.errors import NonFinite, RunError
+from harness.errors import ModelError, NonFinite, RunError
 from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 
 torch = lazy("torch")
-hf_engine = lazy("harness.engines.transformers.engine")
 hf_model = lazy("harness.engines.transformers.model")
 probe = lazy("harness.engines.transformers.probe")
 sampling = lazy("harness.engines.transformers.sampling")
@@ -42,8 +42,8 @@ def prompt_of(tokens: int) -> str:
 # -- limits
 
 
-@pytest.mark.parametrize("shortcuts", ["all", "none"])
-def test_a_prompt_is_answered_at_the_limit_and_refused_beyond_it(shortcuts):
+@pytest.mark.parametrize("optimizations", [True, False])
+def test_a_prompt_is_answered_at_the_limit_and_refused_beyond_it(optimizations):
     """Prompt plus answer at 256 tokens is answered; one more, or far more, is said, with its length."""
     room = 8
     items = [
@@ -51,7 +51,7 @@ def test_a_prompt_is_answered_at_the_limit_and_refused_beyond_it(shortcuts):
         tiny.item("over", prompt_of(tiny.CONTEXT - room + 1), max_tokens=room),
         tiny.item("far", prompt_of(tiny.CONTEXT + 300), max_tokens=room),
     ]
-    answers = by_id(engine(shortcuts=shortcuts).answer(items, GREEDY))
+    answers = by_id(engine(optimizations=optimizations).answer(items, GREEDY))
     at = answers["t/at", 0]
     assert isinstance(at, Generation)
     assert len(at.token_ids) == room
@@ -98,7 +98,7 @@ def test_a_cache_that_is_not_plain_is_noticed(family, state, shares):
     model = probe.probed(tiny.model(family), "cpu")
     assert (model.path.state, model.path.trees) == (state, shares)
     mine = engine(family)
-    assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["all" if shares else "none"])
+    assert mine.context.share_prefixes is mine.context.continuous is shares
     assert bool(mine.usage().notes) is not shares
 
 
@@ -112,13 +112,14 @@ def test_a_model_that_heeds_no_mask_gets_one_sequence_a_row():
             attention_mask = None
         return listening(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **rest)
 
-    forward.__signature__ = __import__("inspect").signature(listening)
+    forward.__signature__ = inspect.signature(listening)
     deaf.model.forward = forward
     mine = engine(deaf)
-    assert mine.shortcuts == hf_engine.Shortcuts(**tiny.SHORTCUTS["none"])
+    assert not mine.context.share_prefixes
+    assert not mine.context.continuous
     assert "failed the trial" in mine.usage().notes[0]
     assert by_id(mine.answer(tiny.text_items(), GREEDY)) == by_id(
-        engine(shortcuts="none").answer(tiny.text_items(), GREEDY)
+        engine(optimizations=False).answer(tiny.text_items(), GREEDY)
     )
 
 
@@ -151,7 +152,7 @@ def test_a_head_with_a_scale_of_its_own_is_not_applied_apart():
 def test_what_is_shared_is_read_once():
     """Tokens read: with sharing, a context once for all its choices; without, once for each."""
     items = [tiny.item("one", prompt_of(100), choices=(" a", " b", " c", " d"))]
-    shared, apart = engine(), engine(shortcuts="none")
+    shared, apart = engine(), engine(optimizations=False)
     one, other = list(shared.answer(items, GREEDY)), list(apart.answer(items, GREEDY))
     assert one[0].logprobs == pytest.approx(other[0].logprobs, abs=1e-4)
     assert shared.usage().prompt_tokens < 110
@@ -159,14 +160,14 @@ def test_what_is_shared_is_read_once():
 
 
 def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
-    """Trunks beyond the threshold are read in a pass of their own, and the answers stay the same."""
-    monkeypatch.setattr("harness.engines.transformers.read.TRUNK_ALONE", 64)
+    """Prefixes beyond the threshold are read in a pass of their own, and the answers stay the same."""
+    monkeypatch.setattr("harness.engines.transformers.prefill.PREFIX_ALONE", 64)
     for family in ("llama", "gemma2", "mistral"):
         items = [tiny.item(f"n{n}", prompt_of(150) + f" {n}?", max_tokens=12) for n in range(3)]
         items += [tiny.item(f"c{n}", prompt_of(140) + f" {n}?", choices=tiny.CHOICES) for n in range(3)]
         fast, plain = (
             by_id(engine(family).answer(items, GREEDY)),
-            by_id(engine(family, shortcuts="none").answer(items, GREEDY)),
+            by_id(engine(family, optimizations=False).answer(items, GREEDY)),
         )
         for key, answer in fast.items():
             if isinstance(answer, Generation):
@@ -183,17 +184,15 @@ def test_answers_do_not_depend_on_what_was_asked_before():
     assert list(mine.answer(tiny.text_items() + tiny.choice_items(), GREEDY)) == first
 
 
-def test_a_variant_whose_batches_matter_gets_every_item_alone():
-    """Not one forward pass holds tokens of two items, and answers are still right."""
-    mine = engine(batch_invariant=False)
-    rows = []
-    model = mine.desk.model
-    forward = model.forward
-    model.forward = lambda ids, **rest: rows.append(ids.shape[0]) or forward(ids, **rest)
-    items = tiny.text_items() + tiny.choice_items()
-    answers = by_id(mine.answer(items, GREEDY))
-    assert set(rows) == {1}
-    for key, answer in by_id(engine(shortcuts="none").answer(items, GREEDY)).items():
+def test_a_method_whose_batches_matter_keeps_its_batches_to_the_end(monkeypatch):
+    """No slot is filled again, so the batches of LLM.int8 depend on the unit alone; its answers are still right."""
+    monkeypatch.setattr("harness.engines.transformers.continuous.Continuous.__call__", None)
+    mine = engine(method="bnb-int8")
+    assert (mine.context.share_prefixes, mine.context.continuous) == (True, False)
+    answers = by_id(mine.answer(tiny.text_items() + tiny.choice_items(), GREEDY))
+    for key, answer in by_id(
+        engine(optimizations=False).answer(tiny.text_items() + tiny.choice_items(), GREEDY)
+    ).items():
         if isinstance(answer, Generation):
             assert answers[key] == answer
         else:
@@ -203,13 +202,13 @@ def test_a_variant_whose_batches_matter_gets_every_item_alone():
 # -- memory
 
 
-@pytest.mark.parametrize("shortcuts", ["all", "apart", "none"])
-def test_out_of_memory_halves_and_goes_on(shortcuts):
+@pytest.mark.parametrize("options", [{}, {"method": "bnb-int8"}, {"optimizations": False}], ids=str)
+def test_out_of_memory_halves_and_goes_on(options):
     """With room for little in a pass, every item is still answered as before, and the log tells."""
     items = tiny.text_items() + tiny.choice_items()
-    expected = by_id(engine(shortcuts=shortcuts).answer(items, GREEDY))
-    mine = engine(shortcuts=shortcuts)
-    model = mine.desk.model
+    expected = by_id(engine(**options).answer(items, GREEDY))
+    mine = engine(**options)
+    model = mine.context.model
     forward = model.forward
 
     def tight(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
@@ -236,18 +235,34 @@ def test_one_item_that_does_not_fit_is_named(items):
     def none(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    mine.desk.model.forward = none
+    mine.context.model.forward = none
     with pytest.raises(RunError, match=r"t/\w+: out of memory with this item alone"):
         list(mine.answer(items(), GREEDY))
+
+
+def test_a_full_device_is_a_reason_and_not_a_slower_way():
+    """Memory that does not suffice for the trial of the fastest way stops the variant instead of slowing it down."""
+    model = copy.deepcopy(tiny.model("llama"))
+    listening = model.model.forward
+
+    def forward(*args: Any, attention_mask: Any = None, **rest: Any) -> Any:
+        if attention_mask is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return listening(*args, attention_mask=attention_mask, **rest)
+
+    forward.__signature__ = inspect.signature(listening)
+    model.model.forward = forward
+    with pytest.raises(ModelError, match=r"out of memory with a few tokens.* use a device with more"):
+        engine(model)
 
 
 # -- broken models
 
 
-@pytest.mark.parametrize("shortcuts", ["all", "none"])
+@pytest.mark.parametrize("optimizations", [True, False])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("kind", ["choice", "generate"])
-def test_a_logit_that_is_no_number_names_its_item(shortcuts, value, kind):
+def test_a_logit_that_is_no_number_names_its_item(optimizations, value, kind):
     """Only the item whose prompt holds the poisoned token is named."""
     poisoned = copy.deepcopy(tiny.model("llama"))
     token = tiny.tokenizer().encode("The 東 fox")[1]
@@ -256,7 +271,7 @@ def test_a_logit_that_is_no_number_names_its_item(shortcuts, value, kind):
     rest = {"choices": (" yes", " no")} if kind == "choice" else {"max_tokens": 3}
     items = [tiny.item(name, text, **rest) for name, text in (("good", "The fox"), ("bad", "The 東 fox"))]
     with pytest.raises(NonFinite, match="t/bad") as caught:
-        list(engine(poisoned, shortcuts=shortcuts).answer(items, GREEDY))
+        list(engine(poisoned, optimizations=optimizations).answer(items, GREEDY))
     assert caught.value.item_id == "t/bad"
 
 
@@ -264,11 +279,11 @@ def test_a_logit_that_is_no_number_names_its_item(shortcuts, value, kind):
 
 
 def test_samples_are_the_items_own():
-    """A sample is a function of seed, item and number: not of batch, of shortcuts or of other items."""
+    """A sample is a function of seed, item and number: not of batch, of optimisations or of other items."""
     settings = Settings(temperature=1.0, samples=3, seed=7)
     items = tiny.text_items()
     everything = by_id(engine().answer(items, settings))
-    assert by_id(engine(batch_tokens=300, max_batch=2, shortcuts="none").answer(items, settings)) == everything
+    assert by_id(engine(batch_tokens=300, max_batch=2, optimizations=False).answer(items, settings)) == everything
     alone = by_id(engine().answer(items[3:4], settings))
     assert all(everything[key] == answer for key, answer in alone.items())
     assert len({answer.token_ids for answer in everything.values()}) > len(items)
@@ -313,12 +328,12 @@ def test_nothing_random_is_left_behind():
 def test_log_probabilities_of_a_16_bit_model_are_not_rounded():
     """Within 1e-4 of float32 sums of the same bf16 states: HFLM's own would be rounded to 1/8 and more."""
     model = tiny.model("llama", dtype="bfloat16")
-    mine = engine(model, batch_invariant=False, shortcuts="none")
+    mine = engine(model, optimizations=False, max_batch=1)
     items = tiny.choice_items()[:6]
     for answer in mine.answer(items, GREEDY):
         one = next(one for one in items if one.id == answer.item_id)
         for choice, logprob in zip(one.choices, answer.logprobs, strict=True):
-            begin, rest = mine.desk.texts.pairs(one.prompt, [choice], one.id)[0]
+            begin, rest = mine.context.texts.pairs(one.prompt, [choice], one.id)[0]
             with torch.inference_mode():
                 hidden = model.model(torch.tensor([begin + rest[:-1]])).last_hidden_state[0, -len(rest) :]
                 logits = hidden.double() @ model.lm_head.weight.double().T

@@ -57,6 +57,7 @@ def test_a_gptq_checkpoint_is_made_proved_and_comparable(plain, tmp_path):
     for file in made.path.iterdir():
         assert b"lighthouse number" not in file.read_bytes(), file.name
     assert [entry.name for entry in tmp_path.iterdir()] == ["int4"]
+    assert not [name for name in made.path.iterdir() if "answers" in name.name]
 
 
 @pytest.mark.slow
@@ -77,11 +78,29 @@ def test_an_awq_checkpoint_knows_what_it_saw(plain, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_checkpoint_altered_while_it_was_saved_is_refused(plain, tmp_path):
+    """The error names the module that answers differently, and nothing is left behind."""
+    from safetensors.torch import load_file, save_file
+
+    module = "model.layers.1.mlp.up_proj"
+
+    def alter(sentence):
+        if sentence == "loading it to compare its answers":
+            (file,) = tmp_path.glob(".int4.partial-*/model.safetensors")
+            tensors = load_file(file)
+            tensors[f"{module}.qweight"][:, 0] = 0  # the weights of one output of 256
+            save_file(tensors, file, metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=rf"{module} is 0\.\d+ away from what it was before saving; rounding explains"):
+        make(plain, tmp_path / "int4", progress=alter)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_quantization_leaves_nothing(plain, tmp_path):
-    """Ctrl-C in the middle of the layers ends the worker, removes its work, and says so."""
+    """Ctrl-C while the worker is at work ends it, removes its files, and says so."""
 
     def interrupt(sentence):
-        if sentence.startswith("layer"):
+        if sentence == "loading the model":
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match=r"nothing was written to .*int4\. Start again to make it"):

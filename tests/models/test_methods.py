@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from lazily import lazy
 
-from harness.config.schema import METHODS, Variant
+from harness.config.methods import METHODS
+from harness.config.schema import Variant
 from harness.errors import BackendMissing
 
 torch = lazy("torch")
@@ -207,6 +208,26 @@ def test_the_status_of_all_methods_takes_no_time():
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert [status.method for status in loading.method_status("cpu")] == list(METHODS)
+
+
+def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(repository):
+    """A record without a loader is an error, never plain weights; extras exist; each method is documented."""
+    import tomllib
+    from dataclasses import replace
+
+    from harness.errors import ModelError
+    from harness.models.methods import LOADERS, load_model
+    from harness.models.request import Request
+
+    assert set(LOADERS) == set(METHODS)
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {method.extra for method in METHODS.values()} <= {*extras, "transformers[kernels]"}
+    page = (repository / "docs" / "backends.md").read_text()
+    assert [name for name in METHODS if name not in page and f"-{name.partition('-')[2]}`" not in page] == []
+    fields = dict.fromkeys(("folder", "stored", "options", "device", "dtype", "attention", "tensors"))
+    request = Request(method="none", trust_remote_code=False, **fields)
+    with pytest.raises(ModelError, match=r"int5 has a record in harness/config/methods.py and no loader"):
+        load_model(replace(request, method="int5"))
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 from lazily import lazy
 
+from harness.config.methods import same_method
 from harness.config.schema import Quantization, Variant
 from harness.errors import NotComparable
-from harness.models.compatibility import check_candidate, same_method
+from harness.models.compatibility import check_candidate
 from harness.records import Proof, to_json
 
 torch = lazy("torch")

@@ -26,7 +26,7 @@ from harness.judge import judging
 from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
-from harness.store import files as run_files
+from harness.store import rundir
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
 
@@ -252,7 +252,7 @@ def test_ctrl_c_in_this_process_becomes_an_interruption(
 ) -> None:
     """A KeyboardInterrupt while answers are taken leaves the lock free and the answers on disk."""
     taken = 0
-    append = run_files.AnswerFiles.append
+    append = rundir.AnswerFiles.append
 
     def interrupted(self: Any, *arguments: Any) -> None:
         nonlocal taken
@@ -262,7 +262,7 @@ def test_ctrl_c_in_this_process_becomes_an_interruption(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_files.AnswerFiles, "append", interrupted)
+        patch.setattr(rundir.AnswerFiles, "append", interrupted)
         with pytest.raises(Interrupted, match="give the same command again to continue"):
             run(config(tiny_llama), tmp_path)
     assert _answers(tmp_path) == 25
@@ -275,7 +275,7 @@ def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
     """SIGKILL to the worker, as the kernel does when memory runs out: Incomplete names variant, signal and log."""
     import multiprocessing
 
-    append = run_files.AnswerFiles.append
+    append = rundir.AnswerFiles.append
 
     def killing(self: Any, *arguments: Any) -> None:
         append(self, *arguments)
@@ -285,7 +285,7 @@ def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
     data = config(tiny_llama)
     data["execution"]["rehearsal"] = {**data["execution"]["rehearsal"], "seconds_per_item": 0.01}
     with monkeypatch.context() as patch:
-        patch.setattr(run_files.AnswerFiles, "append", killing)
+        patch.setattr(rundir.AnswerFiles, "append", killing)
         with pytest.raises(Incomplete, match=r"bf16: the process that ran it ended with signal 9"):
             run(data, tmp_path)
     directory = run(data, tmp_path)

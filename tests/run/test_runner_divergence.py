@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import engine_models
 import pytest
 
 from harness.config.loading import parse
@@ -18,10 +17,11 @@ from harness.run import plan as run_plan
 from harness.run import runner
 from harness.run.progress import QuietProgress
 from harness.run.tracing import plan_tracing
+from harness.stats.divergence import summarise
 from harness.store import erasing
-from harness.store.divergence import summarise
+from harness.store.divergence import DivergenceFile, TracePlan, divergences, traces_folder
+from harness.store.record import read_run
 from harness.store.rundir import RunDir, Shard
-from harness.store.traces import DivergenceFile, Tracing, divergences, traces_folder
 from harness.store.whole import load_run
 
 pytestmark = pytest.mark.slow
@@ -133,47 +133,19 @@ def test_a_finished_run_given_again_loads_nothing(whole: RunDir, tiny_llama: Pat
     assert {path: path.stat().st_mtime_ns for path in whole.path.glob("*/worker-*.log")} == logs
 
 
-def test_the_baseline_beside_measures_what_its_traces_do(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
-    """Same answers and divergence, the same bytes if it is killed halfway; its cost says whose memory it was."""
+def test_an_earlier_key_is_read_and_what_is_gone_is_refused(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
+    """`divergence_with: auto` and `traces` change nothing; `baseline` is refused in a config, not in a recorded run."""
     data = config(tiny_llama)
-    data["execution"]["divergence_with"] = "baseline"
-    beside = run(data, tmp_path)
-    found = written(beside)
-    assert len([name for name in found if "/divergence/" in name]) == 3
-    for name, answers in written(whole).items():
-        assert "/divergence/" in name or found[name] == answers
-    for name in ("control", "nf4", "int8"):
-        engine_models.assert_same_divergence(divergences(beside, name, 1)[0], divergences(whole, name, 1)[0])
-    notes = run_evidence.evidence(load_run(beside), judging.judge(load_run(beside))).notes
-    assert {note.partition(":")[0] for note in notes if "the baseline lay beside" in note} == {"control", "nf4", "int8"}
-    path = beside.path / "int8" / "divergence" / "1of1.jsonl"
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
-    (beside.path / "shards" / "1of1.json").unlink()
-    run(data, tmp_path)
-    assert written(beside) == found
-
-
-def test_what_fits_decides_what_candidates_are_compared_with(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traces where the disk's share holds them, else the baseline where memory holds two models, else fewer tokens."""
-
-    def planned(**changes: Any) -> tuple[int, bool]:
-        data = config(tiny_llama, **({"store_text": changes.pop("store_text")} if "store_text" in changes else {}))
-        data["execution"].update(changes)
-        tracing = run_plan.make_plan(parse(data), "far.yaml").tracing
-        return tracing.tokens, tracing.beside
-
-    little = (run_plan.make_plan(parse(config(tiny_llama)), "far.yaml").tracing.bytes - 1) / 2**30
-    assert planned() == (16, False)
-    assert planned(divergence_gib=little) == (16, True)
-    assert planned(divergence_gib=little, divergence_with="traces") == (15, False)
-    assert planned(divergence_gib=little, store_text="none") == (15, False)
-    assert planned(divergence_with="baseline") == (16, True)
-    weights = sum(path.stat().st_size for path in tiny_llama.glob("*.safetensors"))
-    for share, fits in ((1.5, False), (6, True)):
-        monkeypatch.setattr(run_plan, "memory_bytes", lambda _, share=share: int(share * weights))
-        assert planned(divergence_gib=little) == ((16, True) if fits else (15, False))
-    with pytest.raises(ConfigError, match=r"divergence_with.*store_text: none keeps none.*write auto or traces"):
-        planned(divergence_with="baseline", store_text="none")
+    plain = parse(data).execution
+    for value in ("auto", "traces"):
+        assert parse({**data, "execution": {**data["execution"], "divergence_with": value}}).execution == plain
+    with pytest.raises(ConfigError, match=r"divergence_with was removed: .* leave the key out"):
+        parse({**data, "execution": {**data["execution"], "divergence_with": "baseline"}})
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "far"))
+    record = json.loads((copy.path / "run.json").read_text())
+    record["config"]["execution"]["divergence_with"] = "baseline"
+    (copy.path / "run.json").write_text(json.dumps(record))
+    assert read_run(copy).experiment.execution == read_run(whole).experiment.execution
 
 
 def test_without_texts_no_trace_ever_lies_in_the_run(
@@ -210,28 +182,28 @@ def test_an_erasure_takes_the_traces_too(whole: RunDir, tmp_path: Path) -> None:
     done = erasing.erase(copy, copy.items()[:1])
     assert done.traces == 1
     assert not folder.exists()
-    assert "1 trace(s)" in " ".join(erasing.told(done))
+    assert "1 trace(s)" in " ".join(erasing.describe_erasure(done))
     assert len(divergences(copy, "nf4", 1)[0]) == len(copy.items())
 
 
 def test_the_plan_bounds_the_disk(tiny_llama: Path) -> None:
-    """The stated bytes are those of head and traces; a small allowance traces fewer tokens; none at all is refused."""
+    """The stated bytes are those of head and traces; what does not fit is refused, with what would."""
     experiment = parse(config(tiny_llama))
     plan = run_plan.make_plan(experiment, "far.yaml")
     items, width, words = plan.items, 64, 300
 
-    def planned(**changes: Any) -> Tracing:
+    def planned(**changes: Any) -> TracePlan:
         execution = experiment.execution.model_copy(update=changes)
         changed = experiment.model_copy(update={"execution": execution})
-        return plan_tracing(changed, items, width, words, "x", both_fit=lambda: False)
+        return plan_tracing(changed, items, width, words, "x")
 
     longest = [16 if one.kind == "generate" else min(16, sum(len(c) + 1 for c in one.choices)) for one in items]
     assert planned().bytes == 2 * width * (words + sum(longest))
     allowance = 2 * width * (words + 5 * len(items)) / 2**30
-    tight = planned(divergence_gib=allowance)
-    assert tight.tokens == 5
-    assert tight.bytes <= allowance * 2**30
-    with pytest.raises(ConfigError, match=r"divergence_gib.* set execution\.divergence: false"):
+    with pytest.raises(ConfigError, match=r"do not fit: 16 tokens .* GiB.*divergence_tokens to 5 or less"):
+        planned(divergence_gib=allowance)
+    assert planned(divergence_gib=allowance, divergence_tokens=5).bytes <= allowance * 2**30
+    with pytest.raises(ConfigError, match=r"; raise execution\.divergence_gib, or set execution\.divergence: false"):
         planned(divergence_gib=1e-9)
     off = planned(divergence=False)
     assert (off.tokens, off.bytes) == (0, 0)
@@ -242,5 +214,5 @@ def test_a_line_of_another_make_is_refused(whole: RunDir, tmp_path: Path) -> Non
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "far"))
     path = copy.path / "nf4" / "divergence" / "1of1.jsonl"
     path.write_text('{"unit":0,"items":[{"item_id":"x","kl":[1.0],"surprise":1}]}\n')
-    with pytest.raises(StoreError, match=r"1of1\.jsonl: a line is no divergence"):
+    with pytest.raises(StoreError, match=r"1of1\.jsonl: a line is not a divergence"):
         DivergenceFile(copy, "nf4", Shard()).read()

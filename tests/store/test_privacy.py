@@ -14,7 +14,7 @@ from private_runs import PLAIN, SECRETS, call, holding, own_word, run, texts
 from harness.errors import ExitCode, Incomplete
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
 from harness.store import redaction
-from harness.store.privacy import Keeper
+from harness.store.privacy import TextPolicy
 from harness.store.rundir import RunDir
 
 MODES = ("full", "redacted", "none")
@@ -208,15 +208,15 @@ def test_a_log_is_kept_as_texts_are(mode: Any, kept: str, tmp_path: Path) -> Non
     """What a worker's libraries print may hold a prompt: the log in the run is whole, or redacted."""
     place = tmp_path / "nf4" / "worker-1of1.log"
     place.parent.mkdir()
-    with Keeper(mode).log(place) as path:
+    with TextPolicy(mode).log(place) as path:
         path.write_text(LOG)
     assert place.read_text() == kept
 
 
-@pytest.mark.parametrize("keeper", [Keeper("none"), Keeper("full", frozenset({"erased"}))])
-def test_a_log_is_not_kept_where_texts_are_not(keeper: Keeper, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text_policy", [TextPolicy("none"), TextPolicy("full", frozenset({"erased"}))])
+def test_a_log_is_not_kept_where_texts_are_not(text_policy: TextPolicy, tmp_path: Path) -> None:
     """No log lies in a run that keeps no texts, or from which texts were erased, nor anywhere else afterwards."""
-    with keeper.log(tmp_path / "worker-1of1.log") as path:
+    with text_policy.log(tmp_path / "worker-1of1.log") as path:
         path.write_text(LOG)
     assert list(tmp_path.iterdir()) == []
     assert not path.parent.exists()
@@ -227,7 +227,7 @@ def test_the_log_of_a_worker_that_died_stays_outside_the_run(tmp_path: Path) -> 
     seen: list[Path] = []
 
     def died() -> None:
-        with Keeper("none").log(tmp_path / "worker-1of1.log") as path:
+        with TextPolicy("none").log(tmp_path / "worker-1of1.log") as path:
             seen.append(path)
             path.write_text(LOG)
             raise Incomplete("died")
@@ -250,21 +250,21 @@ ITEM = Item(
 @pytest.mark.parametrize("mode", MODES)
 def test_a_kept_item_is_still_that_item(mode: Any) -> None:
     """Its digest is that of the item as asked, and keeping it once more changes nothing."""
-    kept = Keeper(mode).item(ITEM)
+    kept = TextPolicy(mode).item(ITEM)
     assert kept.digest() == ITEM.digest()
-    assert Keeper(mode).item(kept) == kept
+    assert TextPolicy(mode).item(kept) == kept
     assert len(kept.choices) == 2
 
 
 def test_an_item_without_personal_data_is_kept_whole() -> None:
     """Redaction changes nothing where there is nothing to take out."""
     plain = Item(**{**{name: getattr(ITEM, name) for name in ITEM.__slots__}, "prompt": "Ask her", "doc": {"id": 1}})
-    assert Keeper("redacted").item(plain) is plain
+    assert TextPolicy("redacted").item(plain) is plain
 
 
 def test_documents_are_redacted_all_the_way_down() -> None:
     """Texts and numbers in nested lists and mappings; what is neither stays."""
-    doc = Keeper("redacted").item(ITEM).doc
+    doc = TextPolicy("redacted").item(ITEM).doc
     assert doc == {"id": 1, "n": [{"mail": "[e-mail]", "ok": True, "phone": "[phone]"}]}
 
 
@@ -272,8 +272,8 @@ def test_log_probabilities_are_numbers_and_stay() -> None:
     """An answer to choices has no text to take out; one in words loses text and token ids, and keeps its score."""
     choice = Scored("t/1", "d", 0, 1.0, {}, ChoiceLogprobs("t/1", (-1.0, -2.0), (1, 1), (True, False), 5))
     words = Scored("t/1", "d", 0, 1.0, {"acc": 1.0}, Generation("t/1", "yes", (7, 8), "eos", 5))
-    assert Keeper("none").scored(choice) == choice
-    kept = Keeper("none").scored(words)
+    assert TextPolicy("none").scored(choice) == choice
+    kept = TextPolicy("none").scored(words)
     assert kept.response == Generation("t/1", "", (), "eos", 5)
     assert (kept.score, kept.metrics) == (1.0, {"acc": 1.0})
 

@@ -12,7 +12,8 @@ import pytest
 
 from harness.errors import ExitCode, StoreError
 from harness.records import Generation, Item, Scored, canonical_json, item_from_json, scored_from_json, to_json
-from harness.store.rundir import Appender, RunDir, Shard, atomic_write, read_lines
+from harness.store.files import Appender, atomic_write, read_lines
+from harness.store.rundir import RunDir, Shard
 from harness.store.units import plan_units
 
 ITEM = Item(

@@ -194,9 +194,9 @@ def test_the_catalogue_describes_what_is_there():
         assert info.why.endswith(".")
         assert info.source
         assert info.licence
-        assert {axis for note in info.notes for axis in note.levels} == {axis.name for axis in info.axes}
+        assert {axis for note in info.task_infos for axis in note.levels} == {axis.name for axis in info.axes}
         assert all(name in info.example for name in info.tasks)
-        for note in info.notes:
+        for note in info.task_infos:
             assert note.name.startswith("quantcliff_")
             assert set(note.split_by) <= set(note.levels)
 

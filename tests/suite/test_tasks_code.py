@@ -58,21 +58,16 @@ def failing(items, answer):
         return {item.id: metrics for item, (score, metrics, _) in zip(items, found, strict=True) if score != 1.0}
 
 
-@pytest.mark.parametrize("task", ["quantcliff_humaneval", "quantcliff_mbpp", JS])
-def test_reference_solutions_pass(task, tokenizer, shared_data):
-    """A sample of the reference solutions, given as an answer that goes on after its end, passes."""
-    items = load_items(experiment(code(shared_data, task, items=5)), tokenizer)
-    assert len(items) == 15
-    assert set(failing(items, lambda item: item.target + "\n```\nThis works (because.")) <= UPSTREAM_WRONG
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "items"), [("quantcliff_humaneval", 52), ("quantcliff_mbpp", 30)])
-def test_many_reference_solutions_pass(task, items, tokenizer, shared_data):
-    """156 of HumanEval's 164, and 90 of MBPP's 257 (all 421 of them pass: docs/sandbox.md)."""
+@pytest.mark.parametrize(
+    ("task", "items"),
+    [("quantcliff_humaneval", 16), ("quantcliff_mbpp", 10), pytest.param("quantcliff_humaneval_js", 5, marks=NODE)],
+)
+def test_reference_solutions_pass(task, items, tokenizer, shared_data):
+    """A sample of them, each given as an answer that goes on after its end (all 421 pass: docs/sandbox.md)."""
     found = load_items(experiment(code(shared_data, task, items=items)), tokenizer)
     assert len(found) == 3 * items
-    assert failing(found, lambda item: item.target) == {}
+    assert set(failing(found, lambda item: item.target + "\n```\nThis works (because.")) <= UPSTREAM_WRONG
 
 
 @pytest.mark.parametrize("task", ["quantcliff_humaneval", "quantcliff_mbpp", JS])

@@ -12,7 +12,7 @@ from test_tasks_generated import docs, module
 
 from harness.suite.toolkit.haystack import book
 from harness.suite.toolkit.numerals import numbers
-from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.seeded import SeededRandom
 
 SIZES = [512, 2048]
 
@@ -215,9 +215,9 @@ def test_needles_in_books_of_their_language(tokenizer, shared_data):
 def test_books_are_read_round_and_round():
     """Sentences come in the book's order from a random place on, and start again at its end."""
     text = "First one. Second one! Third one?\n\nA heading\n\nLast one."
-    stream = book(text, Draw("x"))
+    stream = book(text, SeededRandom("x"))
     found = [next(stream) for _ in range(10)]
     assert found[:5] == found[5:]
     assert set(found) == {"First one.", "Second one!", "Third one?", "A heading", "Last one."}
     with pytest.raises(ValueError, match="empty"):
-        book(" \n ", Draw("x"))
+        book(" \n ", SeededRandom("x"))

@@ -13,14 +13,24 @@ from typing import Generic, TypeVar
 
 import torch
 
-from harness.engines.transformers.packing import Packed
-from harness.engines.transformers.read import takes_two_steps
+from harness.engines.transformers.packing import PackedTree
+from harness.engines.transformers.prefill import reads_prefix_first
 from harness.errors import RunError
 
-__all__ = ["Backoff", "Budget", "out_of_memory", "plan", "plan_rows", "release_memory", "too_large"]
+__all__ = ["Budget", "OomRetry", "out_of_memory", "plan", "plan_rows", "release_memory", "too_large"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+    "cudnn_status_alloc_failed",
+)
+"""Parts of the messages of allocators, and of libraries that cannot get their workspace on a full device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class Budget:
     """Rows longer than this, in tokens, are alone."""
 
     def halved(self) -> Budget:
-        """Give half the budget, of at least one row."""
+        """Return half the budget, of at least one row."""
         return replace(self, tokens=max(1, self.tokens // 2), rows=max(1, self.rows // 2))
 
 
@@ -61,10 +71,10 @@ def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
     return batches
 
 
-def plan_rows(rows: Sequence[Packed], budget: Budget) -> list[list[int]]:
-    """Split packed rows into batches: trees with long trunks alone, other trees together, sequences together."""
-    alone = [index for index, row in enumerate(rows) if takes_two_steps(row)]
-    trees = [index for index, row in enumerate(rows) if not row.single and not takes_two_steps(row)]
+def plan_rows(rows: Sequence[PackedTree], budget: Budget) -> list[list[int]]:
+    """Split packed rows into batches: trees with a long shared prefix alone, other trees together, and so sequences."""
+    alone = [index for index, row in enumerate(rows) if reads_prefix_first(row)]
+    trees = [index for index, row in enumerate(rows) if not row.single and not reads_prefix_first(row)]
     plain = [index for index, row in enumerate(rows) if row.single]
     batches = [[index] for index in sorted(alone, key=lambda index: -len(rows[index].tokens))]
     for kind in (trees, plain):
@@ -74,15 +84,14 @@ def plan_rows(rows: Sequence[Packed], budget: Budget) -> list[list[int]]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
+    """Return whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text.lower())
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY)
 
 
 def too_large(name: str) -> RunError:
-    """Give the error for an item that does not fit memory even alone."""
+    """Return the error for an item that does not fit memory even alone."""
     return RunError(
         f"{name}: out of memory with this item alone in the batch; use a device with more memory, "
         "or leave such long items out"
@@ -90,20 +99,20 @@ def too_large(name: str) -> RunError:
 
 
 def release_memory() -> None:
-    """Give freed memory back to the device, after an exception that kept tensors alive is gone."""
+    """Return freed memory back to the device, after an exception that kept tensors alive is gone."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 @dataclass(slots=True)
-class Backoff(Generic[T, R]):
+class OomRetry(Generic[T, R]):
     """Runs batches, and halves one that does not fit memory until it does."""
 
     run: Callable[[list[T]], list[R]]
     """What answers one batch."""
     split: Callable[[T], list[T]]
-    """Divides one request of a batch into smaller ones; gives fewer than two where it cannot be divided."""
+    """Divides one request of a batch into smaller ones; return fewer than two if it cannot be divided."""
     name: Callable[[T], str]
     """How a person calls a request: for the message when it does not fit alone."""
     notes: list[str] = field(default_factory=list)
@@ -112,7 +121,7 @@ class Backoff(Generic[T, R]):
     """Rows that fit after the last failure: later batches are not larger. None before any failure."""
 
     def __call__(self, batch: list[T]) -> Iterator[R]:
-        """Answer a batch, in one go or in parts. Raises RunError where one request alone is too large."""
+        """Answer a batch, in one go or in parts. Raises RunError if one request alone is too large."""
         waiting = [batch]
         while waiting:
             part = waiting.pop()
@@ -131,7 +140,7 @@ class Backoff(Generic[T, R]):
             release_memory()
 
     def _smaller(self, part: list[T]) -> list[list[T]]:
-        """Give the parts to try instead, the first one last."""
+        """Return the parts to try instead, the first one last."""
         if len(part) > 1:
             self.largest = len(part) // 2
             self.notes.append(f"out of memory with {len(part)} rows in a batch: went on with {self.largest}")

@@ -1,40 +1,39 @@
-"""Free-text answers without waiting for each other: prompts are read in packed rows, answers grow in slots.
+"""Continuous batching: prompts are read in packed rows, and answers grow a token a step in a cache of fixed size.
 
-A slot is filled again as soon as its answer ends. The answers to questions on one long text grow on one copy of it, and
-its row is filled again as soon as the last of them ends. An answer that comes with a draft (what another variant
-answered) has the draft checked in the pass that reads its prompt, and grows token by token only from where it
-parts from it. Does not know items beyond their ids, or how prompts are grouped.
+One loop, for answers in slots of their own (`in_slots`) and on shared prefixes (`on_prefixes`)::
+
+    1. prefill    while rows are free, read the next batch of prompts, with their drafts
+    2. verify     accept the tokens of each draft that the model predicts itself, beyond noise
+    3. insert     copy the prompt's keys and values into a free row of the cache
+    4. decode     read the last token of every answer, and choose the next one
+    5. evict      yield the answers that ended, and free their rows
+
+A row on a shared prefix is freed when the last of its answers ends. A draft is what another variant answered. Does not
+know items beyond their ids, or how prompts are grouped.
 """
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.engines.transformers.branches import Branches
+from harness.engines.transformers.cache import PrefixTreeCache, SlotCache
 from harness.engines.transformers.decode import Answer, Request, check_finite, most_likely, next_tokens
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.packing import Packed
-from harness.engines.transformers.read import Reading, read
+from harness.engines.transformers.packing import PackedRequests, PackedTree
+from harness.engines.transformers.prefill import PrefillResult, prefill
 from harness.engines.transformers.sampling import Noise, choose
-from harness.engines.transformers.slots import Slots
 from harness.records import Settings
 
-__all__ = ["Continuous", "Ended", "Line", "tokens_on_text"]
+__all__ = ["Continuous", "tokens_on_prefix"]
 
-Line = tuple[tuple[Request, ...], Packed]
-"""Requests whose prompts (with drafts) are read as one row, and that row."""
-
-Ended = Callable[[Sequence[Answer], Callable[[int], Any]], None]
-"""Told the answers on a text, and what gives a cache of the text's first so many tokens."""
+Row = PackedRequests[Request]
 
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
@@ -42,29 +41,28 @@ COARSE_NOISE = 0.5
 """The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
 
 
-def tokens_on_text(line: Line, branches: int) -> int:
-    """Give the room that a line needs where its answers grow on one copy of its text, ended branches included."""
-    requests, packed = line
-    return len(packed.tokens) + branches * max(request.max_tokens for request in requests)
+def tokens_on_prefix(row: Row, branches: int) -> int:
+    """Return the tokens that a row needs if its answers grow on one copy of its prefix, ended branches included."""
+    return len(row.tree.tokens) + branches * max(request.max_tokens for request in row.requests)
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
+class _ActiveSequence:
     """An answer in the making."""
 
     answer: Answer
     """What has come so far."""
-    reading: Reading | None
+    prefilled: PrefillResult | None
     """The pass that read its prompt, until it has a slot."""
-    line: int
+    row: int
     """The row of that pass that holds it."""
     path: NDArray[np.int64]
     """Where its tokens are in that row."""
     best: list[int] = field(default_factory=list)
     """The token to come after the prompt and after each token of the draft."""
-    clear: list[bool] = field(default_factory=list)
+    confident: list[bool] = field(default_factory=list)
     """Whether it is ahead of all others by more than noise."""
-    agreed: int = 0
+    accepted: int = 0
     """How many tokens of the answer are those of the draft."""
 
     @property
@@ -77,26 +75,26 @@ class _Row:
         """The token to be read next."""
         return self.answer.ids[-1] if self.answer.ids else self.answer.request.prompt[-1]
 
-    def take(self, token: int, ends: frozenset[int]) -> None:
-        """Add a token, and after it those that the draft's check has settled."""
+    def append(self, token: int, ends: frozenset[int]) -> None:
+        """Add a token, and see whether it is the draft's."""
         answer, draft = self.answer, self.answer.request.draft
-        answer.take(token, ends)
+        answer.append(token, ends)
         done = len(answer.ids)
-        if self.agreed == done - 1 and draft[done - 1 : done] == (token,):
-            self.agreed = done
+        if self.accepted == done - 1 and draft[done - 1 : done] == (token,):
+            self.accepted = done
 
-    def settle(self, ends: frozenset[int]) -> None:
-        """Take the tokens that the draft's check has settled."""
+    def accept_draft(self, ends: frozenset[int]) -> None:
+        """Add the predicted tokens for as long as the answer is the draft and each of them is certain."""
         while self.answer.finish is None:
             done = len(self.answer.ids)
-            if self.agreed < done or done >= len(self.best) or not self.clear[done]:
+            if self.accepted < done or done >= len(self.best) or not self.confident[done]:
                 return
-            self.take(self.best[done], ends)
+            self.append(self.best[done], ends)
 
 
 @dataclass(slots=True)
 class Continuous:
-    """Answers requests as slots become free."""
+    """The loop for one way of choosing tokens."""
 
     model: LanguageModel
     """What answers."""
@@ -106,137 +104,133 @@ class Continuous:
     """Tokens that end an answer."""
     pad: int
     """What fills rows."""
-    spent: Callable[[int], None]
-    """Told how many tokens a pass has read."""
-    seen: Callable[[Request, Tensor], None] | None = None
-    """Shown the hidden states [draft + 1, width] that predict a request's draft and what follows it."""
+    on_tokens_read: Callable[[int], None]
+    """Called with the number of tokens that a pass has read."""
+    observe: Callable[[Request, Tensor], None] | None = None
+    """Called with the hidden states [draft + 1, width] that predict a request's draft and what follows it."""
 
-    def __call__(self, batches: Sequence[Sequence[Line]], slots: int) -> Iterator[Answer]:
-        """Answer requests, the lines of one batch being read together; yields each answer as it ends.
+    def in_slots(self, batches: Sequence[Sequence[Row]], slots: int) -> Iterator[Answer]:
+        """Answer requests, each in its own slot, the rows of one batch being read together; yield each as it ends.
 
         Raises NonFinite with the item's id.
         """
-        requests = [request for batch in batches for line, _ in batch for request in line]
-        room = Slots(self.model, slots, max(request.tokens for request in requests))
-        ready: deque[_Row] = deque()
-        rows: list[_Row] = []
-        waiting = deque(batches)
-        while waiting or ready or rows:
-            while room.free and (ready or waiting):
-                if not ready:
-                    ready += self._read(waiting.popleft())
-                row = ready.popleft()
-                if row.answer.finish is not None:
-                    yield row.answer
-                    continue
-                if row.reading is not None:
-                    room.insert(row.reading.cache, row.line, row.path)
-                row.reading = None
-                rows.append(row)
-            if rows:
-                yield from self._grow(room, rows)
-
-    def on_texts(self, batches: Sequence[Sequence[Line]], texts: int, ended: Ended | None = None) -> Iterator[Answer]:
-        """Answer requests that share the text of their line, so many texts at a time; yields each answer as it ends.
-
-        ended: told when all answers on a text have ended, while the text is still held. Raises NonFinite with the
-        item's id.
-        """
-        lines = [line for batch in batches for line in batch]
-        branches = max(len(requests) for requests, _ in lines)
-        room = Branches(self.model, texts, branches, max(tokens_on_text(line, branches) for line in lines))
-        ready: deque[tuple[Packed, list[_Row]]] = deque()
-        growing: list[list[_Row]] = []
+        requests = [request for batch in batches for row in batch for request in row.requests]
+        cache = SlotCache(self.model, slots, max(request.tokens for request in requests))
+        ready: deque[_ActiveSequence] = deque()
+        growing: list[_ActiveSequence] = []
         waiting = deque(batches)
         while waiting or ready or growing:
-            while room.free and (ready or waiting):
+            while cache.free and (ready or waiting):
                 if not ready:
-                    ready += self._by_line(waiting.popleft())
-                packed, rows = ready.popleft()
-                yield from (row.answer for row in rows if row.answer.finish is not None)
-                if rows[0].reading is not None and any(row.answer.finish is None for row in rows):
-                    room.insert(rows[0].reading.cache, rows[0].line, packed)
-                    growing.append(rows)
-                for row in rows:
-                    row.reading = None
+                    ready += self._prefill(waiting.popleft())  # 1, 2
+                sequence = ready.popleft()
+                if sequence.answer.finish is not None:
+                    yield sequence.answer
+                    continue
+                if sequence.prefilled is not None:
+                    cache.insert(sequence.prefilled.cache, sequence.row, sequence.path)  # 3
+                sequence.prefilled = None
+                growing.append(sequence)
             if growing:
-                yield from self._grow_branches(room, growing, ended)
+                yield from self._decode_step(cache, growing)  # 4, 5
 
-    def _by_line(self, batch: Sequence[Line]) -> list[tuple[Packed, list[_Row]]]:
-        """Read a batch; gives each of its lines with its answers."""
-        found = self._read(batch)
-        return [(packed, [row for row in found if row.line == line]) for line, (_, packed) in enumerate(batch)]
+    def on_prefixes(self, batches: Sequence[Sequence[Row]], prefixes: int) -> Iterator[Answer]:
+        """Answer requests on the shared prefix of their row, so many prefixes at a time; yield each as it ends.
 
-    def _grow_branches(self, room: Branches, growing: list[list[_Row]], ended: Ended | None) -> Iterator[Answer]:
-        """Let every answer grow by a token; texts whose answers have all ended leave `growing` and the room."""
-        tokens = [[row.pending if row.answer.finish is None else None for row in rows] for rows in growing]
-        hidden = room.step(tokens, [[row.length for row in rows] for rows in growing], self.pad)
-        places = [(text, at) for text, rows in enumerate(tokens) for at, one in enumerate(rows) if one is not None]
-        alive = [growing[text][at] for text, at in places]
-        states = hidden[[text for text, _ in places], [at for _, at in places]]
-        chosen = next_tokens(self.model, states, [row.answer for row in alive], self.settings).tolist()
-        for row, token in zip(alive, chosen, strict=True):
-            row.take(token, self.ends)
-            row.settle(self.ends)
-            if row.answer.finish is not None:
-                yield row.answer
-        for text in reversed(range(len(growing))):
-            if all(row.answer.finish is not None for row in growing[text]):
-                if ended is not None:
-                    ended([row.answer for row in growing[text]], functools.partial(room.beginning, text))
-                room.drop(text)
-                growing[text] = growing[-1]
+        Raises NonFinite with the item's id.
+        """
+        rows = [row for batch in batches for row in batch]
+        branches = max(len(row.requests) for row in rows)
+        cache = PrefixTreeCache(self.model, prefixes, branches, max(tokens_on_prefix(row, branches) for row in rows))
+        ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()
+        growing: list[list[_ActiveSequence]] = []
+        waiting = deque(batches)
+        while waiting or ready or growing:
+            while cache.free and (ready or waiting):
+                if not ready:
+                    ready += self._prefill_by_row(waiting.popleft())  # 1, 2
+                tree, group = ready.popleft()
+                yield from (one.answer for one in group if one.answer.finish is not None)
+                if group[0].prefilled is not None and any(one.answer.finish is None for one in group):
+                    cache.insert(group[0].prefilled.cache, group[0].row, tree)  # 3
+                    growing.append(group)
+                for one in group:
+                    one.prefilled = None
+            if growing:
+                yield from self._decode_step_on_prefixes(cache, growing)  # 4, 5
+
+    def _prefill_by_row(self, batch: Sequence[Row]) -> list[tuple[PackedTree, list[_ActiveSequence]]]:
+        """Read a batch; return each of its rows with its sequences."""
+        found = self._prefill(batch)
+        return [(row.tree, [one for one in found if one.row == index]) for index, row in enumerate(batch)]
+
+    def _decode_step_on_prefixes(
+        self, cache: PrefixTreeCache, growing: list[list[_ActiveSequence]]
+    ) -> Iterator[Answer]:
+        """Let every answer grow by a token; groups whose answers have all ended leave `growing` and the cache."""
+        tokens = [[one.pending if one.answer.finish is None else None for one in group] for group in growing]
+        hidden = cache.step(tokens, [[one.length for one in group] for group in growing], self.pad)
+        alive = [(row, at) for row, group in enumerate(tokens) for at, token in enumerate(group) if token is not None]
+        states = hidden[[row for row, _ in alive], [at for _, at in alive]]
+        yield from self._choose([growing[row][at] for row, at in alive], states)
+        for row in reversed(range(len(growing))):
+            if all(one.answer.finish is not None for one in growing[row]):
+                cache.drop(row)
+                growing[row] = growing[-1]
                 growing.pop()
 
-    def _grow(self, room: Slots, rows: list[_Row]) -> Iterator[Answer]:
-        """Let every answer grow by a token; those that end leave `rows` and the room."""
-        hidden = room.step([row.pending for row in rows], [row.length for row in rows])
-        tokens = next_tokens(self.model, hidden, [row.answer for row in rows], self.settings).tolist()
-        for row, token in zip(rows, tokens, strict=True):
-            row.take(token, self.ends)
-            row.settle(self.ends)
-        for slot in reversed(range(len(rows))):
-            if rows[slot].answer.finish is not None:
-                yield rows[slot].answer
-                room.drop(slot)
-                rows[slot] = rows[-1]
-                rows.pop()
+    def _decode_step(self, cache: SlotCache, growing: list[_ActiveSequence]) -> Iterator[Answer]:
+        """Let every answer grow by a token; those that end leave `growing` and the cache."""
+        hidden = cache.step([one.pending for one in growing], [one.length for one in growing])
+        yield from self._choose(growing, hidden)
+        for slot in reversed(range(len(growing))):
+            if growing[slot].answer.finish is not None:
+                cache.drop(slot)
+                growing[slot] = growing[-1]
+                growing.pop()
 
-    def _read(self, batch: Sequence[Line]) -> list[_Row]:
-        """Read prompts with their drafts, and settle as much of their answers as that shows."""
+    def _choose(self, sequences: Sequence[_ActiveSequence], hidden: Tensor) -> list[Answer]:
+        """Give each sequence its next token by its last hidden state, [sequences, width]; return those that end."""
+        tokens = next_tokens(self.model, hidden, [one.answer for one in sequences], self.settings).tolist()
+        for one, token in zip(sequences, tokens, strict=True):
+            one.append(token, self.ends)
+            one.accept_draft(self.ends)
+        return [one.answer for one in sequences if one.answer.finish is not None]
+
+    def _prefill(self, batch: Sequence[Row]) -> list[_ActiveSequence]:
+        """Read prompts with their drafts, and accept as much of these as the model predicts."""
         rows, hidden = self._pass(batch, keep=True)
         owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
         everything = torch.cat(hidden)
         noise = NOISE.get(everything.dtype, COARSE_NOISE)
         for part, logits in self.model.head.tiles(everything):
-            self._note(owners[part], logits, noise)
+            self._predict(owners[part], logits, noise)
         for row in rows:
-            row.settle(self.ends)
+            row.accept_draft(self.ends)
         return rows
 
-    def look(self, batch: Sequence[Line], begun: Any = None) -> None:
-        """Read prompts with their drafts only to show the hidden states; `begun` as in `read`."""
-        self._pass(batch, keep=False, begun=begun)
+    def prefill_only(self, batch: Sequence[Row]) -> None:
+        """Read prompts with their drafts only to show the hidden states."""
+        self._pass(batch, keep=False)
 
-    def _pass(self, batch: Sequence[Line], *, keep: bool, begun: Any = None) -> tuple[list[_Row], list[Tensor]]:
-        """Read prompts with their drafts: a row for each request, and its states [draft + 1, width]."""
-        packed = [row for _, row in batch]
-        reading = read(self.model, packed, pad=self.pad, keep=keep, begun=begun)
-        self.spent(sum(len(row.tokens) for row in packed) - (0 if begun is None else packed[0].trunk))
+    def _pass(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveSequence], list[Tensor]]:
+        """Read prompts with their drafts: a sequence for each request, and its states [draft + 1, width]."""
+        result = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
+        self.on_tokens_read(sum(len(row.tree.tokens) for row in batch))
         rows = [
-            _Row(Answer(request), reading, line, path)
-            for line, (requests, row) in enumerate(batch)
-            for request, path in zip(requests, row.paths, strict=True)
+            _ActiveSequence(Answer(request), result, index, path)
+            for index, row in enumerate(batch)
+            for request, path in zip(row.requests, row.tree.paths, strict=True)
         ]
-        places = [self.model.tensor(row.path[len(row.answer.request.prompt) - 1 :]) for row in rows]
-        hidden = [reading.hidden[row.line, at] for row, at in zip(rows, places, strict=True)]
-        if self.seen is not None:
+        positions = [self.model.tensor(one.path[len(one.answer.request.prompt) - 1 :]) for one in rows]
+        hidden = [result.hidden[one.row, at] for one, at in zip(rows, positions, strict=True)]
+        if self.observe is not None:
             for row, states in zip(rows, hidden, strict=True):
-                self.seen(row.answer.request, states)
+                self.observe(row.answer.request, states)
         return rows, hidden
 
-    def _note(self, owners: Sequence[_Row], logits: Tensor, noise: float) -> None:
-        """Note the token to come at one position of each owner, in order. Raises NonFinite."""
+    def _predict(self, owners: Sequence[_ActiveSequence], logits: Tensor, noise: float) -> None:
+        """Store the token to come at one position of each owner, in order. Raises NonFinite."""
         names = [row.answer.request for row in owners]
         check_finite(logits, [request.item_id for request in names])
         if self.settings.temperature == 0:
@@ -246,6 +240,6 @@ class Continuous:
             noises = [Noise(self.settings.seed, request.item_id, request.sample) for request in names]
             best = choose(logits, self.settings, noises, [0] * len(names)).tolist()
             ahead = [True] * len(names)
-        for row, token, clear in zip(owners, best, ahead, strict=True):
+        for row, token, confident in zip(owners, best, ahead, strict=True):
             row.best.append(token)
-            row.clear.append(clear or not row.answer.request.draft)
+            row.confident.append(confident or not row.answer.request.draft)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.sampling import Noise, choose
-from harness.engines.transformers.text import StopWatch
+from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import Settings
 
@@ -34,10 +34,15 @@ class Request:
     """Tokens, at least one."""
     max_tokens: int
     """Longest answer."""
-    watch: StopWatch
+    stops: StopDetector
     """What ends it."""
     draft: tuple[int, ...] = ()
     """An answer that may be right: tokens that are checked all at once instead of one by one."""
+
+    @property
+    def sequence(self) -> tuple[int, ...]:
+        """What is read at first: the prompt and the draft."""
+        return self.prompt + self.draft
 
     @property
     def tokens(self) -> int:
@@ -56,13 +61,13 @@ class Answer:
     finish: Literal["stop", "eos", "length"] | None = None
     """Why it ended; None while it grows."""
 
-    def take(self, token: int, ends: frozenset[int]) -> None:
+    def append(self, token: int, ends: frozenset[int]) -> None:
         """Add one token, and notice the end."""
         if token in ends:
             self.finish = "eos"
             return
         self.ids.append(token)
-        if self.request.watch.stopped(self.ids):
+        if self.request.stops.stopped(self.ids):
             self.finish = "stop"
         elif len(self.ids) >= self.request.max_tokens:
             self.finish = "length"
@@ -79,7 +84,7 @@ def decode_batch(
         tokens = next_tokens(model, hidden, answers, settings)
         for answer, token in zip(answers, tokens.tolist(), strict=True):
             if answer.finish is None:
-                answer.take(token, ends)
+                answer.append(token, ends)
         if all(answer.finish for answer in answers):
             return answers
         hidden = batch.step(tokens)
@@ -116,7 +121,7 @@ class Batch:
 
 
 def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], settings: Settings) -> Tensor:
-    """Give the next token of each row by its last hidden state, [rows, width]. Raises NonFinite."""
+    """Return the next token of each row by its last hidden state, [rows, width]. Raises NonFinite."""
     tokens: list[Tensor] = []
     noises = [Noise(settings.seed, one.request.item_id, one.request.sample) for one in rows]
     steps = [len(one.ids) for one in rows]
@@ -127,7 +132,7 @@ def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], se
 
 
 def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the most likely token of each row, and how far it is ahead of all others; the logits are used up.
+    """Return the most likely token of each row, and how far it is ahead of all others; the logits are used up.
 
     Of equal ones the first, as `argmax` does in a step: 16-bit logits are often equal, and `topk` takes any.
     """

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from harness.engines.transformers.head import Head
 from harness.errors import NonFinite, StoreError
-from harness.store.divergence import Divergence
+from harness.stats.divergence import Divergence
 
-__all__ = ["Comparer", "Recorder", "Trace", "Watch", "divergence", "load_traces", "save_traces"]
+__all__ = ["Comparer", "HiddenStateObserver", "Recorder", "Trace", "divergence", "load_traces", "save_traces"]
 
 TILE_ELEMENTS = 1 << 23
 """Logits of each side in memory at once: 32 MiB of float32."""
@@ -50,89 +50,77 @@ class Trace:
     """[tokens, width] The final hidden states that predict them, on the CPU."""
 
 
-class Watch(Protocol):
+class HiddenStateObserver(Protocol):
     """What is shown the hidden states behind each answer."""
 
     @property
-    def drafts(self) -> Mapping[str, tuple[int, ...]]:
+    def references(self) -> Mapping[str, tuple[int, ...]]:
         """By item id, the answers whose tokens are to be predicted."""
         ...
 
     @property
-    def own(self) -> bool:
-        """Whether an answer without a draft is its own reference; if not, it is not looked at."""
+    def uses_own_answers(self) -> bool:
+        """Whether an answer without a reference is its own; if not, it is not observed."""
         ...
 
     @property
-    def most(self) -> int:
-        """How many of an answer's first tokens are looked at."""
+    def max_tokens(self) -> int:
+        """How many of an answer's first tokens are observed."""
         ...
 
-    def see(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
+    def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Take the hidden states [tokens or more, width] that predict an item's tokens."""
         ...
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Keeps what a baseline thought at each token of its answers."""
+    """Keeps a baseline's hidden states at each token of its answers."""
 
-    most: int = EVERY
+    max_tokens: int = EVERY
     """How many of an answer's first tokens are kept."""
-    left_out: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
     """Items that leave no trace."""
     traces: dict[str, Trace] = field(default_factory=dict)
     """By item id."""
+    references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Empty: a baseline's reference is its own answer."""
+    uses_own_answers: bool = True
 
-    @property
-    def drafts(self) -> Mapping[str, tuple[int, ...]]:
-        """None: a baseline's reference is its own answer."""
-        return {}
-
-    @property
-    def own(self) -> bool:
-        """Yes."""
-        return True
-
-    def see(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
+    def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the hidden states, on the CPU; an answer without tokens leaves no trace."""
-        if tokens and item_id not in self.left_out:
-            kept = tuple(tokens[: self.most])
+        if tokens and item_id not in self.excluded:
+            kept = tuple(tokens[: self.max_tokens])
             self.traces[item_id] = Trace(item_id, kept, hidden[: len(kept)].cpu().clone())
 
 
 @dataclass(slots=True)
 class Comparer:
-    """Measures a candidate against a baseline's traces as its own hidden states come by."""
+    """Measures a candidate against a baseline's traces as its hidden states come by."""
 
     traces: Mapping[str, Trace]
     """The baseline's, by item id."""
     baseline: Head
-    """The baseline's head: the candidate's own where their digests are equal, as for most quantized models."""
+    """The baseline's head: the candidate's if their digests are equal, as for most quantized models."""
     candidate: Head
     """The candidate's head."""
-    most: int = EVERY
-    """How many of an answer's first tokens are looked at: as many as were traced."""
+    max_tokens: int = EVERY
+    """How many of an answer's first tokens are compared: as many as were traced."""
     found: dict[str, Divergence] = field(default_factory=dict)
     """By item id."""
-
-    @property
-    def drafts(self) -> Mapping[str, tuple[int, ...]]:
-        """The baseline's answers."""
-        return {name: trace.tokens for name, trace in self.traces.items()}
-
-    @property
-    def own(self) -> bool:
-        """No: what has no trace has nothing to be compared with."""
-        return False
+    uses_own_answers: bool = False
 
     def __post_init__(self) -> None:
-        """Know one head from two."""
         if self.baseline is not self.candidate and self.baseline.digest() == self.candidate.digest():
             self.baseline = self.candidate
 
-    def see(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
-        """Compare with the trace, where there is one for the same tokens or the first of them."""
+    @property
+    def references(self) -> Mapping[str, tuple[int, ...]]:
+        """The baseline's answers."""
+        return {name: trace.tokens for name, trace in self.traces.items()}
+
+    def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
+        """Compare with the trace if there is one for the same tokens or the first of them."""
         trace = self.traces.get(item_id)
         if trace is None or trace.tokens != tuple(tokens[: len(trace.tokens)]):
             return
@@ -147,7 +135,7 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     d = a - u and c = sum(p d), ``KL = sum(p d) - LSE(a) + LSE(u) = log(1 + sum(p f(d - c)))`` with
     ``f(x) = exp(-x) - 1 + x >= 0``: the second form subtracts nothing large from anything large, so that the KL of
     two models that hardly differ keeps its digits, and is exactly 0 for equal logits. For the same reason d comes
-    from the difference of the hidden states where both share a linear head, and from float64 logits where not.
+    from the difference of the hidden states if both share a linear head, and from float64 logits if not.
     Raises NonFinite with the item's id.
     """
     targets = torch.tensor(trace.tokens, dtype=torch.long, device=hidden.device)
@@ -171,7 +159,7 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
 
 
 def _logits(one: Tensor, other: Tensor, baseline: Head, candidate: Head) -> tuple[Tensor, Tensor]:
-    """Give the baseline's logits and how far they are above the candidate's, both [n, vocabulary]."""
+    """Return the baseline's logits and how far they are above the candidate's, both [n, vocabulary]."""
     if baseline is candidate and baseline.linear:
         return baseline.precise(one), baseline.change(one.float() - other.float())
     a, u = baseline.exact(one), candidate.exact(other)
@@ -187,7 +175,7 @@ def _in_chunks(a: Tensor, difference: Tensor, target: Tensor) -> Iterator[Tensor
 
 
 def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
-    """Give KL, reverse KL, agreement and both log-probabilities of the target, [5, n] in float64."""
+    """Return KL, reverse KL, agreement and both log-probabilities of the target, [5, n] in float64."""
     u = a - difference
     lse_a, lse_u = a.logsumexp(-1, keepdim=True), u.logsumexp(-1, keepdim=True)
     before, after = ((logits.gather(1, target) - lse)[:, 0] for logits, lse in ((a, lse_a), (u, lse_u)))
@@ -197,13 +185,13 @@ def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
 
 
 def _kl(p: Tensor, difference: Tensor) -> Tensor:
-    """Give KL(p || q) per row, q's logits being p's minus `difference`: see `divergence`."""
+    """Return KL(p || q) per row, q's logits being p's minus `difference`: see `divergence`."""
     x = difference - (p * difference).sum(-1, keepdim=True)
     return torch.log1p((p * _above_line(x)).sum(-1))
 
 
 def _above_line(x: Tensor) -> Tensor:
-    """Give ``exp(-x) - 1 + x``, by its Taylor series near 0."""
+    """Return ``exp(-x) - 1 + x``, by its Taylor series near 0."""
     near = x.clamp(-SERIES_BELOW, SERIES_BELOW)
     series = near * near / 2 * (1 - near / 3 * (1 - near / 4 * (1 - near / 5 * (1 - near / 6))))
     return torch.where(x.abs() < SERIES_BELOW, series, torch.expm1(-x) + x)
@@ -222,11 +210,11 @@ def save_traces(path: Path, traces: Sequence[Trace]) -> None:
 
 
 def load_traces(path: Path) -> dict[str, Trace]:
-    """Read traces back, by item id. Raises StoreError where the file is missing or not one of ours."""
+    """Read traces back, by item id. Raises StoreError if the file is missing or not one of ours."""
     try:
         with safe_open(path, framework="pt") as file:
             names = json.loads((file.metadata() or {})["traces"])
-            # Copied to where torch puts tensors: some libraries sum in another order where memory is not aligned.
+            # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
             hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise StoreError(f"{path}: no traces can be read from it: {error}; run the baseline again") from error

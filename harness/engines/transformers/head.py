@@ -20,7 +20,7 @@ TILE_ELEMENTS = 1 << 24
 
 
 class Head:
-    """A head and the cap on its logits, if any; `module` is None where hidden states are logits already."""
+    """A head and the cap on its logits, if any; `module` is None if hidden states are logits already."""
 
     def __init__(self, module: Any, softcap: float | None, vocabulary: int) -> None:
         self._module = module
@@ -34,7 +34,7 @@ class Head:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, softcap: float | None, device: torch.device) -> Head:
-        """Give the head that has these weights [vocabulary, width]."""
+        """Return the head that has these weights [vocabulary, width]."""
         module = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
         module.weight = torch.nn.Parameter(weight.to(device), requires_grad=False)
         if bias is not None:
@@ -42,7 +42,7 @@ class Head:
         return cls(module, softcap, weight.shape[0])
 
     def weights(self) -> dict[str, Tensor] | None:
-        """Give the head's weights by name, on the CPU; None where they cannot be read."""
+        """Return the head's weights by name, on the CPU; None if they cannot be read."""
         if self._weight is None:
             return None
         named = {"weight": self._weight, "bias": self._module.bias}
@@ -64,7 +64,7 @@ class Head:
         return found.hexdigest()[:16]
 
     def rounded(self, hidden: Tensor) -> Tensor:
-        """Give float32 logits [n, vocabulary] of hidden states [n, width], as the model rounds them."""
+        """Return float32 logits [n, vocabulary] of hidden states [n, width], as the model rounds them."""
         if self._module is None:
             return hidden.float()
         weight = getattr(self._module, "weight", None)
@@ -74,7 +74,7 @@ class Head:
             return self._capped(self._module(hidden).float())
 
     def precise(self, hidden: Tensor) -> Tensor:
-        """Give float32 logits [n, vocabulary] summed and kept in float32 from the same 16-bit numbers.
+        """Return float32 logits [n, vocabulary] summed and kept in float32 from the same 16-bit numbers.
 
         A log-probability needs this: bf16 logits are 0.125 apart from 16 to 32, and tie choices.
         """
@@ -83,19 +83,19 @@ class Head:
         return self._capped(self._product(hidden, torch.float32))
 
     def exact(self, hidden: Tensor) -> Tensor:
-        """Give float64 logits [n, vocabulary], where the head's weights can be read; else those of `rounded`."""
+        """Return float64 logits [n, vocabulary], if the head's weights can be read; else those of `rounded`."""
         if self._weight is None:
             return self.rounded(hidden).double()
         return self._capped(self._product(hidden, torch.float64))
 
     def change(self, difference: Tensor) -> Tensor:
-        """Give how float32 logits change with hidden states, [n, vocabulary] of [n, width]; for `linear` heads."""
+        """Return how float32 logits change with hidden states, [n, vocabulary] of [n, width]; for `linear` heads."""
         if self._weight is None:
             return difference.float()
         return self._product(difference, torch.float32, bias=False)
 
     def tiles(self, hidden: Tensor, *, precise: bool = False) -> Iterator[tuple[slice, Tensor]]:
-        """Give the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
+        """Return the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
         step = max(1, TILE_ELEMENTS // self.vocabulary)
         for start in range(0, hidden.shape[0], step):
             rows = slice(start, min(start + step, hidden.shape[0]))

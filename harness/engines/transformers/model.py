@@ -33,10 +33,10 @@ def _text_config(model: Any) -> Any:
 
 
 def context_limit(model: Any, tokenizer: Any) -> int:
-    """Give the longest sequence a model reads, in tokens: its config, else its tokenizer, else no limit.
+    """Return the longest sequence a model reads, in tokens: its config, else its tokenizer, else no limit.
 
     The same attributes in the same order as lm_eval's `resolve_max_length` (lm_eval/models/utils.py), which
-    takes 2048 where neither says anything.
+    takes 2048 if neither does.
     """
     config = _text_config(model)
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
@@ -47,7 +47,7 @@ def context_limit(model: Any, tokenizer: Any) -> int:
 
 
 def _layer_types(config: Any) -> set[str]:
-    """Give the kinds of attention in a model's layers, in the words of transformers' configs."""
+    """Return the kinds of attention in a model's layers, in the words of transformers' configs."""
     said = getattr(config, "layer_types", None)
     if said:
         return set(said)
@@ -56,7 +56,7 @@ def _layer_types(config: Any) -> set[str]:
 
 
 def _body(model: Any) -> Any:
-    """Give the part of the model before its head."""
+    """Return the part of the model before its head."""
     return getattr(model, model.base_model_prefix, model)
 
 
@@ -134,7 +134,7 @@ class LanguageModel:
         return ""
 
     def new_cache(self, length: int = 0) -> Any:
-        """Give an empty state for sequences of at most so many tokens; one of keys and values forgets nothing."""
+        """Return an empty state for sequences of at most so many tokens; one of keys and values forgets nothing."""
         if self.path.state == "none":
             return NoState()
         if self.path.state == "own" or length > self.longest_together:
@@ -190,7 +190,7 @@ class LanguageModel:
         return inputs.get(state.name) is None
 
     def attention(self, visible: Tensor, queries: Tensor, keys: Tensor) -> Any:
-        """Give the mask that lets each token see what `visible` says, and no further than the model's window.
+        """Return the mask that lets each token see what `visible` says, and no further than the model's window.
 
         visible [rows, 1, queries, keys], true where a query sees a key; queries [rows, queries] and keys
         [rows, keys] are positions. Gives what `forward` takes: a mask, or one for each kind of layer.
@@ -204,25 +204,25 @@ class LanguageModel:
         return {"full_attention": self._as_taken(visible), "sliding_attention": windowed}
 
     def _as_taken(self, visible: Tensor) -> Tensor:
-        """Give a mask as the attention implementation takes it: truth values, or numbers to add."""
+        """Return a mask as the attention implementation takes it: truth values, or numbers to add."""
         if self._attention == "sdpa":
             return visible
         hidden = torch.finfo(self.model.dtype).min
         return torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device).masked_fill(~visible, hidden)
 
     def tensor(self, rows: Any) -> Tensor:
-        """Give integers as a tensor on the model's device."""
+        """Return integers as a tensor on the model's device."""
         return torch.as_tensor(rows, dtype=torch.long).to(self.device)
 
     def _trial(self, size: int) -> Tensor:
-        """Give a few different tokens, [1, size]."""
+        """Return a few different tokens, [1, size]."""
         start = self._vocabulary // 2
         return torch.arange(start, start + size, device=self.device)[None]
 
     def _head_agrees(self) -> bool:
         """Try the head apart against the whole model on a few tokens.
 
-        Models scale, cap or bias their logits in ways of their own; where this class does not know the way,
+        Models scale, cap or bias their logits in different ways; if this class does not know the way,
         the answers differ here and the whole model is asked instead.
         """
         if self.model.get_output_embeddings() is None or self._body is self.model:
@@ -241,7 +241,7 @@ class LanguageModel:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Say whether two ways gave the same numbers. True for NaN: that is reported with the item that meets it."""
+    """Return whether two ways gave the same numbers. True for NaN: that is reported with the item that meets it."""
     if not bool(torch.isfinite(other).all()):
         return True
     return float((one - other).abs().max()) <= TRIAL_TOLERANCE * float(other.abs().max())

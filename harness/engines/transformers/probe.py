@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.engines.transformers.batches import out_of_memory
+from harness.engines.transformers.cache import SlotCache
 from harness.engines.transformers.decode import Batch
 from harness.engines.transformers.model import LanguageModel, Path
 from harness.engines.transformers.packing import pack
-from harness.engines.transformers.read import read
-from harness.engines.transformers.slots import Slots
+from harness.engines.transformers.prefill import prefill
 from harness.errors import ModelError
 
 __all__ = ["FOREIGN", "probed"]
@@ -49,7 +50,7 @@ FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, Sto
 
 
 def probed(plain: Any, device: str, *, by_pass: bool = False, slots: bool = True) -> LanguageModel:
-    """Give a transformers model with `path` set to the fastest sound way.
+    """Return a transformers model with `path` set to the fastest sound way.
 
     by_pass: whether its numbers depend on what else is in a pass; slots: whether answers may grow in slots.
     Raises `ModelError` if the model cannot read a few tokens, or gives other numbers when it reads the same again.
@@ -132,17 +133,22 @@ class _Trial:
             )
 
     def agrees(self, *, slots: bool) -> bool:
-        """Whether the model's path gives what reading alone gives, at every step."""
+        """Whether the path gives what reading alone gives, at every step. Raises ModelError for lack of memory."""
         try:
             return all(_apart(got, wanted) <= self.tolerance for got, wanted in self._compared(slots=slots))
-        except FOREIGN:  # a model that cannot take such a mask or cache says so in ways of its own
+        except FOREIGN as error:  # what models raise that cannot take such a mask or cache differs
+            if out_of_memory(error):
+                raise ModelError(
+                    "out of memory with a few tokens: the model fills its device; free some memory, or use a device "
+                    "with more"
+                ) from error
             return False
 
     def _compared(self, *, slots: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         path = self.model.path
         lengths = [self.size, self.size - 2 if path.padded else self.size][: 2 if path.batched else 1]
         prompts = [row[:length] for row, length in zip(self.tokens, lengths, strict=False)]
-        hidden = read(self.model, [pack([prompt]) for prompt in prompts], pad=0, keep=False).hidden.float()
+        hidden = prefill(self.model, [pack([prompt]) for prompt in prompts], pad=0, keep=False).hidden.float()
         for got, wanted, length in zip(hidden, self.wanted, lengths, strict=False):
             yield got[:length], wanted[:length]
         if path.trees:
@@ -161,8 +167,8 @@ class _Trial:
     def _tree(self, prompts: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Read both as one row with branches, and let them grow in slots."""
         packed, lengths = pack(prompts), [len(prompt) for prompt in prompts]
-        reading = read(self.model, [packed], pad=0, keep=True)
-        slots = Slots(self.model, 2, self.size + STEPS)
+        reading = prefill(self.model, [packed], pad=0, keep=True)
+        slots = SlotCache(self.model, 2, self.size + STEPS)
         for path, wanted in zip(packed.paths, self.wanted, strict=True):
             yield reading.hidden[0, self.model.tensor(path)].float(), wanted[: len(path)]
             slots.insert(reading.cache, 0, path)

@@ -24,9 +24,9 @@ Embed = Callable[[int], Tensor]
 
 
 def length_switch(model: Any) -> int:
-    """Give the longest sequence, in tokens, in which the first positions are what they are in a short one.
+    """Return the longest sequence, in tokens, in which the first positions are what they are in a short one.
 
-    FARTHEST where that is so at any length. Costs some dozens of calls of each rotary embedding, and none of the model.
+    FARTHEST if that is so at any length. Costs some dozens of calls of each rotary embedding, and none of the model.
     """
     return min((_switch(embed) for embed in _embeddings(model)), default=FARTHEST)
 

@@ -34,7 +34,7 @@ class Noise:
     """Which of several answers to it."""
 
     def gumbel(self, step: int, vocabulary: int) -> Tensor:
-        """Give standard Gumbel noise for every token of the vocabulary at one step, float32 [vocabulary]."""
+        """Return standard Gumbel noise for every token of the vocabulary at one step, float32 [vocabulary]."""
         name = f"{self.seed}\x1f{self.item_id}\x1f{self.sample}\x1f{step}".encode()
         key = int.from_bytes(hashlib.sha256(name).digest()[:16], "little")
         uniform = np.random.Generator(np.random.Philox(key=key)).random(vocabulary, dtype=np.float32)
@@ -43,7 +43,7 @@ class Noise:
 
 
 def choose(logits: Tensor, settings: Settings, noises: Sequence[Noise], steps: Sequence[int]) -> Tensor:
-    """Give the next token of each row, [rows] of integers on the logits' device.
+    """Return the next token of each row, [rows] of integers on the logits' device.
 
     logits [rows, vocabulary] in float32; noises and steps say which random numbers each row gets, and go
     unused at temperature 0.

@@ -11,10 +11,10 @@ from typing import Any
 from harness.errors import ModelError
 from harness.stops import cut_at_stops, stop_begins
 
-__all__ = ["StopWatch", "Texts"]
+__all__ = ["StopDetector", "TextCodec"]
 
 
-class Texts:
+class TextCodec:
     """A tokenizer with lm_eval's rules for prompts, pairs of context and continuation, and answers."""
 
     def __init__(self, tokenizer: Any, extra_end_ids: Sequence[int] = ()) -> None:
@@ -35,7 +35,7 @@ class Texts:
         return 0
 
     def _encode(self, text: str, known_start: str | None, *, special: bool | None = None) -> list[int]:
-        """Encode one text, without special tokens where it starts with the start token's text already."""
+        """Encode one text, without special tokens if it starts with the start token's text already."""
         starts = bool(known_start) and text.startswith(str(known_start))
         if special is None and not starts:
             return list(self._tokenizer.encode(text, verbose=False))
@@ -58,7 +58,7 @@ class Texts:
         """Encode a context with each of its continuations, as `TemplateLM.loglikelihood` and `_encode_pair`.
 
         Spaces that end the context move to the continuation; the continuation's tokens are those of the whole
-        text beyond the number of tokens of the context alone. Raises ModelError where a choice has no token
+        text beyond the number of tokens of the context alone. Raises ModelError if a choice has no token
         of its own.
         """
         if not context:
@@ -73,7 +73,7 @@ class Texts:
             if not begin or not rest:
                 raise ModelError(
                     f"{item_id}: the choice {choice!r} adds no token to its prompt: it has no probability; "
-                    "give each choice text of its own"
+                    "give each choice its own text"
                 )
         return pairs
 
@@ -84,19 +84,19 @@ class Texts:
         return (ids[:1], ids[1:]) if ids[:1] == [self._prefix_id] else ([self._prefix_id], ids)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Give the text of tokens, special tokens left out unless asked for."""
+        """Return the text of tokens, special tokens left out unless asked for."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
         return text
 
     def answer(self, ids: Sequence[int], stops: Sequence[str]) -> str:
-        """Give an answer's text, cut before the first stop text."""
+        """Return an answer's text, cut before the first stop text."""
         return cut_at_stops(self.decode(ids), stops)
 
 
-class StopWatch:
+class StopDetector:
     """Says when an answer that grows token by token contains one of its stop texts."""
 
-    def __init__(self, texts: Texts, stops: Sequence[str]) -> None:
+    def __init__(self, texts: TextCodec, stops: Sequence[str]) -> None:
         self._texts = texts
         self._stops = tuple(stop for stop in stops if stop)
         # A token is at least one byte long, so this many tokens cover the longest stop text, and some to
@@ -104,7 +104,7 @@ class StopWatch:
         self._window = max((len(stop.encode()) for stop in self._stops), default=0) + 4
 
     def stopped(self, ids: Sequence[int]) -> bool:
-        """Say whether the answer contains a stop text, special tokens spelled out, as in lm_eval."""
+        """Return whether the answer contains a stop text, special tokens spelled out, as in lm_eval."""
         if not self._stops:
             return False
         tail = self._texts.decode(ids[-self._window :], special=True)

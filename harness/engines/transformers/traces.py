@@ -1,16 +1,15 @@
-"""A run's traces: the baseline's are written unit by unit beside its head, and read again for each candidate.
+"""A run's traces: the baseline writes them unit by unit next to its head, and each candidate is compared with them.
 
-A unit's file is written whole and renamed, so that a killed process leaves a whole one or none. Where the disk does not
-hold them, the baseline itself reads its answers again beside each candidate. Knows files and engines. Does not know who
-asks, nor how long the files are kept.
+A unit's file is written whole and renamed, so that a killed process leaves a whole one or none. Knows files and
+engines. Does not know who asks, nor how long the files are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,101 +20,73 @@ from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.head import Head
 from harness.errors import StoreError
 from harness.records import Item, Response, Settings
-from harness.store.divergence import Divergence
-from harness.store.traces import trace_path
+from harness.stats.divergence import Divergence
+from harness.store.divergence import trace_path
 
-__all__ = ["Beside", "Compares", "Records"]
+__all__ = ["DivergenceMeter", "TraceComparer", "TraceWriter"]
 
 HEAD = "head.safetensors"
 """The file of the baseline's head."""
 
 
-class Records:
-    """Answers as the baseline and leaves its traces in a folder, the first `tokens` tokens of every answer."""
+class DivergenceMeter(Protocol):
+    """Answers work units with an engine and takes part in measuring divergence."""
 
-    aside = 0.0
-    """Seconds that another model took: none."""
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to a unit."""
+        ...
 
-    def __init__(self, engine: HFEngine, folder: Path, tokens: int, left_out: frozenset[str]) -> None:
-        self._engine, self._folder, self._tokens, self._left_out = engine, folder, tokens, left_out
+    def measured(self) -> tuple[tuple[Divergence, ...], str] | None:
+        """Return what was measured in the last unit, and why nothing was; None from a baseline."""
+        ...
+
+
+class TraceWriter:
+    """Answers as the baseline and leaves its traces in a folder: the first `tokens` tokens of every answer."""
+
+    def __init__(self, engine: HFEngine, folder: Path, tokens: int, excluded: frozenset[str]) -> None:
+        self._engine, self._folder, self._tokens, self._excluded = engine, folder, tokens, excluded
         with _explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _save_head(folder / HEAD, engine.head)
 
-    def answer(self, unit: int, items: Sequence[Item], settings: Settings, _: Sequence[Response]) -> Iterator[Response]:
-        """Yield the responses to a unit; its traces are on the disk when the last one was taken."""
-        recorder = Recorder(self._tokens, self._left_out)
-        yield from self._engine.answer(items, settings, watch=recorder)
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to a unit; its traces are on the disk after the last one."""
+        recorder = Recorder(self._tokens, self._excluded)
+        yield from self._engine.answer(items, settings, observer=recorder)
         path = trace_path(self._folder, unit)
-        half = path.with_suffix(".part")
+        part = path.with_suffix(".part")
         with _explained(path):
-            save_traces(half, list(recorder.traces.values()))
-            half.replace(path)
+            save_traces(part, list(recorder.traces.values()))
+            part.replace(path)
 
-    def found(self) -> None:
-        """Give nothing: a baseline is compared with nobody."""
+    def measured(self) -> None:
+        """Return None: a baseline is not compared with anything."""
 
 
-class Compares:
+class TraceComparer:
     """Answers as a candidate and measures how far it is from the baseline's traces.
 
     The baseline's answers are drafts for the candidate's.
     """
-
-    aside = 0.0
-    """Seconds that another model took: none."""
 
     def __init__(self, engine: HFEngine, folder: Path, tokens: int) -> None:
         self._engine, self._folder, self._tokens = engine, folder, tokens
         self._baseline, self._why = _load_head(folder / HEAD, engine)
         self._comparer: Comparer | None = None
 
-    def answer(self, unit: int, items: Sequence[Item], settings: Settings, _: Sequence[Response]) -> Iterator[Response]:
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses to a unit."""
         self._comparer = None
         if self._baseline is not None:
             traces = load_traces(trace_path(self._folder, unit))
             self._comparer = Comparer(traces, self._baseline, self._engine.head, self._tokens)
-        yield from self._engine.answer(items, settings, watch=self._comparer)
+        yield from self._engine.answer(items, settings, observer=self._comparer)
 
-    def found(self) -> tuple[tuple[Divergence, ...], str]:
-        """Give what was measured in the last unit, by item id, and why nothing was."""
+    def measured(self) -> tuple[tuple[Divergence, ...], str]:
+        """Return what was measured in the last unit, by item id, and why nothing was."""
         found = self._comparer.found if self._comparer is not None else {}
         return tuple(found[name] for name in sorted(found)), self._why
-
-
-class Beside:
-    """Answers as a candidate and measures how far it is from the baseline, which reads its own answers again first.
-
-    Both models are in memory, and nothing is written. The baseline's answers are drafts for the candidate's.
-    """
-
-    def __init__(self, engine: HFEngine, baseline: HFEngine, tokens: int, left_out: frozenset[str]) -> None:
-        self._engine, self._baseline, self._tokens, self._left_out = engine, baseline, tokens, left_out
-        self._found: tuple[Divergence, ...] = ()
-        self.aside = 0.0
-        """Seconds that the baseline took in all, which are not the candidate's."""
-        known, own = baseline.head.vocabulary, engine.head.vocabulary
-        self._why = "" if known == own else _other_vocabulary(known, own)
-        engine.desk.account.notes.append("the baseline lay beside this variant: the peak memory is that of both")
-
-    def answer(
-        self, unit: int, items: Sequence[Item], settings: Settings, answers: Sequence[Response]
-    ) -> Iterator[Response]:
-        """Yield the responses to a unit; `answers` are the baseline's."""
-        del unit
-        began = time.perf_counter()
-        recorder = Recorder(self._tokens, self._left_out)
-        if not self._why:
-            self._baseline.read_again(items, answers, recorder)
-        self.aside += time.perf_counter() - began
-        comparer = Comparer(recorder.traces, self._baseline.head, self._engine.head, self._tokens)
-        yield from self._engine.answer(items, settings, watch=comparer)
-        self._found = tuple(comparer.found[name] for name in sorted(comparer.found))
-
-    def found(self) -> tuple[tuple[Divergence, ...], str]:
-        """Give what was measured in the last unit, by item id, and why nothing was."""
-        return self._found, self._why
 
 
 def _other_vocabulary(baseline: int, candidate: int) -> str:
@@ -123,16 +94,16 @@ def _other_vocabulary(baseline: int, candidate: int) -> str:
 
 
 def _save_head(path: Path, head: Head) -> None:
-    """Write a head, or that it cannot be read; one that lies there already is kept if it is the same."""
+    """Write a head, or that it cannot be read; an equal one that is there already is kept."""
     described = {"digest": head.digest(), "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
     weights = head.weights()
     if weights is None:
         described["digest"] = ""
     elif path.is_file() and _described(path) == described:
         return
-    half = path.with_suffix(".part")
-    save_file(weights or {"none": torch.zeros(1)}, half, metadata=described)
-    half.replace(path)
+    part = path.with_suffix(".part")
+    save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
+    part.replace(path)
 
 
 def _described(path: Path) -> dict[str, str]:
@@ -141,7 +112,7 @@ def _described(path: Path) -> dict[str, str]:
 
 
 def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
-    """Give the baseline's head: the engine's own where they are the same; or why there is none."""
+    """Return the baseline's head: the engine's own if they are the same; or why there is none."""
     own = engine.head
     with _explained(path):
         described = _described(path)
@@ -154,7 +125,7 @@ def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     softcap = None if described["softcap"] == "None" else float(described["softcap"])
-    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.desk.model.device), ""
+    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.context.model.device), ""
 
 
 @contextlib.contextmanager

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from harness.suite.toolkit.seeded import Draw
+from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cue
 
-__all__ = ["ANSWER_ROOM", "Ruler", "book", "filled", "ruler", "sentence"]
+__all__ = ["ANSWER_ROOM", "TokenCounter", "book", "build_haystack", "sentence", "token_counter"]
 
 ANSWER_ROOM = 32
 """Tokens kept free for the answer: a level of `context_tokens` holds prompt and answer."""
@@ -63,14 +63,14 @@ _AND = (
 )  # fmt: skip
 
 
-def sentence(draw: Draw) -> str:
+def sentence(draw: SeededRandom) -> str:
     """Give one of some five million plain sentences."""
     parts = [draw.choice(words) for words in (_WHEN, _WHO, _DID, _WHAT, _WHERE, _AND)]
     return f"{parts[0]}, {parts[1]} {parts[2]} {parts[3]} {parts[4]}, {parts[5]}."
 
 
 @dataclass(frozen=True)
-class Ruler:
+class TokenCounter:
     """Counts the tokens of a question as the model will read it."""
 
     whole: Callable[[str], int]
@@ -79,8 +79,8 @@ class Ruler:
     """Tokens of a piece of text alone."""
 
 
-def ruler(metadata: Mapping[str, Any]) -> Ruler:
-    """Make a ruler from lm_eval's metadata: ``tokenizer`` (an object or a name) or ``pretrained`` (a name).
+def token_counter(metadata: Mapping[str, Any]) -> TokenCounter:
+    """Make a token counter from lm_eval's metadata: ``tokenizer`` (an object or a name) or ``pretrained`` (a name).
 
     ``chat_template`` (``auto`` unless given) says whether the tokenizer's template is counted in, ``system`` is the
     system message and ``chat`` a function that writes messages (the tokenizer's own unless given). Raises ValueError
@@ -112,14 +112,14 @@ def ruler(metadata: Mapping[str, Any]) -> Ruler:
     def plain(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
-    return Ruler(whole, plain)
+    return TokenCounter(whole, plain)
 
 
-def filled(
+def build_haystack(
     lines: Sequence[str],
     tokens: int,
-    measure: Ruler,
-    draw: Draw,
+    measure: TokenCounter,
+    draw: SeededRandom,
     *,
     frame: str,
     clear: bool = False,
@@ -154,7 +154,7 @@ def filled(
     return text
 
 
-def _made(draw: Draw) -> Iterator[str]:
+def _made(draw: SeededRandom) -> Iterator[str]:
     while True:
         yield sentence(draw)
 
@@ -169,14 +169,14 @@ def _sentences(text: str) -> list[str]:
     return sentences
 
 
-def book(text: str, draw: Draw) -> Iterator[str]:
+def book(text: str, draw: SeededRandom) -> Iterator[str]:
     """Give a book's sentences, from a random one on and round again without end. Raises ValueError on an empty book."""
     sentences = _sentences(text)
     start = draw.below(len(sentences))
     return itertools.islice(itertools.cycle(sentences), start, None)
 
 
-def _places(lines: int, draw: Draw, *, clear: bool) -> list[float]:
+def _places(lines: int, draw: SeededRandom, *, clear: bool) -> list[float]:
     """Say after which part of the text, in [0, 1), each line comes; `clear` of the edges of its part, or anywhere."""
     low, width = (0.1, 0.8) if clear else (0.0, 1.0)
     return [(line + low + width * draw.below(_FINE) / _FINE) / lines for line in range(lines)]

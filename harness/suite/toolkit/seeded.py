@@ -1,9 +1,9 @@
 """Random choices that come out the same on every machine, every Python and in every order of asking.
 
-A `Draw` is seeded by a path of names (seed, task, stratum, index ...), so that what is made for one item does not
-depend on how many others are made. Of `random.Random` only `getrandbits` is used: its algorithm (the Mersenne Twister's
-32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions. Knows nothing of
-tasks or models.
+A `SeededRandom` is seeded by a path of names (seed, task, stratum, index ...), so that what is made for one item does
+not depend on how many others are made. Of `random.Random` only `getrandbits` is used: its algorithm (the Mersenne
+Twister's 32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions. Knows
+nothing of tasks or models.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Draw", "order"]
+__all__ = ["SeededRandom", "hash_order"]
 
 T = TypeVar("T")
 
 
-class Draw:
+class SeededRandom:
     """A source of random choices, the same wherever it is asked by the same path."""
 
     def __init__(self, *path: object) -> None:
@@ -61,7 +61,7 @@ class Draw:
         return self.sample(items, len(items))
 
 
-def order(name: str, *path: object) -> str:
+def hash_order(name: str, *path: object) -> str:
     """Give a sort key that puts names in a random but lasting order: adding a name leaves the others' order alone."""
     text = "\0".join([*(str(part) for part in path), name])
     return hashlib.sha256(text.encode()).hexdigest()

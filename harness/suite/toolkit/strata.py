@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records import stratum_name
-from harness.suite.toolkit.seeded import order
+from harness.suite.toolkit.seeded import hash_order
 
 __all__ = [
     "NONE",
@@ -23,7 +23,7 @@ __all__ = [
     "cue",
     "draw_plan",
     "level_text",
-    "pick",
+    "sample_documents",
     "stratum_of",
     "wanted",
     "with_cue",
@@ -133,7 +133,7 @@ def draw_plan(
     return [(own[number % len(own)], number // len(own)) for own in strata.values() for number in range(items)]
 
 
-def pick(
+def sample_documents(
     docs: Iterable[Mapping[str, Any]],
     want: Wanted,
     task: str,
@@ -154,7 +154,7 @@ def pick(
         own.sort(
             key=lambda doc: (
                 rank(doc) if rank else 0,
-                order(str(doc["cluster"]), want.seed, task),
+                hash_order(str(doc["cluster"]), want.seed, task),
                 str(doc["id"]),
             )
         )

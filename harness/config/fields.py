@@ -1,0 +1,89 @@
+"""The types of single config values: what they accept, and what is said of a value that they refuse."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from harness.config.methods import METHODS
+from harness.records import TAIL_KINDS
+
+__all__ = ["Margin", "Name", "TailTolerances", "method_name", "range_field", "share_field", "suggestion"]
+
+NAMED = 12
+"""At most so many known names in a suggestion."""
+
+LARGEST_MARGIN = 0.5
+"""A drop of more than half is not a tolerance."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | dict[str, Any]) -> str:
+    """Give ' Did you mean ...?' where a known name is near, else the known names."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
+    return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
+
+
+def _proportion(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
+    if not 0 < value <= LARGEST_MARGIN:
+        guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 100 * LARGEST_MARGIN else ""
+        msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
+        raise ValueError(msg)
+    return value
+
+
+def share_field(value: object) -> object:
+    """Accept true, false or a share of the items."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (int, float)) or not 0 < value <= 1:
+        msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
+        raise ValueError(msg)
+    return True if value == 1 else float(value)
+
+
+def range_field(value: object) -> object:
+    """Accept a lowest and a highest score."""
+    ends = list(value) if isinstance(value, (list, tuple)) else []
+    numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:  # noqa: PLR2004 - a pair
+        msg = f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]"
+        raise ValueError(msg)
+    return value
+
+
+def method_name(value: object) -> object:
+    """Accept the name of a quantization method."""
+    if not isinstance(value, str) or value not in METHODS:
+        msg = f"{value!r} is not a method.{suggestion(str(value), METHODS)}"
+        raise ValueError(msg)
+    return value
+
+
+def _kind(value: object) -> object:
+    if value != "*" and value not in TAIL_KINDS:
+        near = suggestion(str(value), TAIL_KINDS)
+        msg = f"{value!r} is not a kind of tail event, nor '*' for every kind.{near}"
+        raise ValueError(msg)
+    return value
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
+        raise ValueError(msg)
+    return value
+
+
+Margin = Annotated[float, BeforeValidator(_proportion)]
+Name = Annotated[str, BeforeValidator(_name)]
+TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]
+"""Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
