@@ -52,12 +52,12 @@ TAIL_KINDS: dict[str, str] = {
 
 
 def canonical_json(value: object) -> str:
-    """Give the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: object) -> str:
-    """Give the first 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    """Return the first 16 hex digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
@@ -103,7 +103,7 @@ class Item:
     weight: float = 1.0
     """The share of traffic that the item stands for, relative to the other items."""
     language: str = ""
-    """The expected language of the answer (BCP 47), empty where it does not matter."""
+    """The expected language of the answer (BCP 47), empty if it does not matter."""
     prompt_tokens: int = 0
     """The length of the prompt (for choices: with the longest choice), in the baseline's tokens."""
     doc: Mapping[str, Any] = field(default_factory=dict)
@@ -205,15 +205,15 @@ class Scored:
     unit: int
     """The work unit that it was answered in."""
     score: float | None
-    """In [0, 1]; None where the item went unanswered."""
+    """In [0, 1]; None if the item went unanswered."""
     metrics: Mapping[str, float]
     """What the task's own scorer said, by metric."""
     response: Response
     """The answer."""
     signs: Mapping[str, bool] | None = None
-    """Kind of tail event to whether the answer shows it, for what the item was looked at; None where nobody looked."""
+    """Kind of tail event to whether the answer shows it, for the kinds that were looked for; None if none was."""
     length: int | None = None
-    """Tokens of a free-text answer, also where its text is not kept; None where there is none or nobody counted."""
+    """Tokens of a free-text answer, also where its text is not kept; None if there is none or it was not counted."""
     choice_probability: float | None = None
     """Of choices: the probability of the right one among them; else None."""
     metric: str = ""
@@ -253,7 +253,7 @@ class Proof:
     weight_bytes: int
     """Bytes of all parameters and buffers in memory, counted tensor by tensor."""
     disk_bytes: int
-    """Bytes of the checkpoint's weight files; 0 where it is quantized at load."""
+    """Bytes of the checkpoint's weight files; 0 if it is quantized at load."""
     compute_dtype: str
     """The dtype that activations are computed in."""
     vocabulary: int
@@ -273,7 +273,7 @@ class Proof:
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """Give a record as plain JSON data."""
+    """Return a record as plain JSON data."""
     return dataclasses.asdict(record)
 
 

@@ -10,7 +10,7 @@ import pytest
 from paths import ROOT
 
 from harness.config.loading import load, parse
-from harness.errors import ConfigError, NoSuchModel
+from harness.errors import ConfigError, ExitCode, NoSuchModel
 from harness.models.resolve import resolve
 from harness.suite.catalogue import catalogue
 from harness.suite.problems import Problems, check_spec
@@ -106,13 +106,21 @@ def test_more_than_a_million_items_are_no_number_of_items():
         spec(name="typical", items=10**12)
 
 
-@pytest.mark.parametrize("label", ["all", "all, by traffic"])
-def test_the_name_of_the_average_is_no_label(label):
-    """A slice called as the average over all slices would hide its own average."""
+@pytest.mark.parametrize("label", ["all", "all, by traffic", "timings"])
+def test_the_name_of_the_average_or_of_a_file_is_no_label(label):
+    """A slice called as the average over all slices would hide its own average; its file would be another's."""
     with pytest.raises(ConfigError, match="label"):
         spec(name="typical", label=label)
-    with pytest.raises(ConfigError, match="average over all slices"):
+    with pytest.raises(ConfigError, match="a report uses"):
         spec(name="all")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "run.json", "REPORT.html"])
+def test_the_name_of_a_file_of_the_run_is_no_variant(name):
+    """The run would end in a folder where the file has to be written, after all answers were given."""
+    data = {"name": "x", "baseline": {"name": "b", "model": "m"}, "slices": [{"name": "typical"}]}
+    with pytest.raises(ConfigError, match=r"candidates\[0\]\.name: .* the run directory uses"):
+        parse({**data, "candidates": [{"name": name, "quantization": "bnb-nf4"}]})
 
 
 @pytest.mark.parametrize("model", ["./gone", "/gone/model", "models/gone"])
@@ -139,3 +147,10 @@ def test_a_closed_pipe_keeps_the_verdicts_own_code(tmp_path, extra):
         assert b"Traceback" not in done.stderr
         codes.append(done.returncode)
     assert codes == [0, 0]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_from_the_start_is_no_verdict(closed):
+    """`quantcliff ... >&-` keeps its exit code: not 1, which reads as a failed candidate."""
+    words = f"{sys.executable} -m harness compare --baseline gone.csv --candidate c=gone.csv {closed}"
+    assert subprocess.run(["/bin/sh", "-c", words], cwd=ROOT, check=False).returncode == ExitCode.USAGE

@@ -118,12 +118,12 @@ def compare(  # noqa: PLR0917
     if run is not None or baseline is None or not candidates:
         msg = "give a run directory, or --baseline PATH with at least one --candidate [NAME=]PATH"
         raise UsageError(msg)
-    from harness.judge import foreign
+    from harness.judge.imported import judge_imported
     from harness.report.evidence import Evidence
 
     if output is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: a run lies there, and its own comparison: give another directory")
-    judgement = foreign.judge(baseline, candidates, {**options, "allow_identical": allow_identical})
+    judgement = judge_imported(baseline, candidates, {**options, "allow_identical": allow_identical})
     evidence = Evidence(name="comparison", path=str(output or ""), provenance=judgement.provenance)
     if output is not None:
         _write_foreign(output, judgement, evidence)

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -42,8 +43,10 @@ class _Pipe(io.FileIO):
             return len(data)
 
 
-def _unbroken(stream: TextIO) -> TextIO:
+def _unbroken(stream: TextIO | None) -> TextIO:
     """Give a stream that a closed pipe does not end, so that `quantcliff compare ... | head` keeps its exit code."""
+    if stream is None:  # closed before the start, as by `>&-`
+        return Path(os.devnull).open("w", encoding="utf-8")
     raw = _Pipe(stream.fileno(), "w", closefd=False)
     buffered = stream.isatty() or stream is sys.stderr
     return io.TextIOWrapper(

@@ -21,6 +21,7 @@ from harness.config.methods import METHODS
 from harness.config.schema import (
     RENAMED,
     RESERVED,
+    RESERVED_ENDINGS,
     RESERVED_SLICES,
     Execution,
     Experiment,
@@ -228,7 +229,7 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
     problems = [
         Problem(f"{place}.name", f"{variant.name!r} is a name that the run directory uses: choose another")
         for place, variant in _places(experiment)
-        if variant.name in RESERVED
+        if variant.name in RESERVED or variant.name.lower().endswith(RESERVED_ENDINGS)
     ]
     if not experiment.baseline.model:
         problems.append(Problem("baseline.model", "is missing: give a directory or a hub id"))
@@ -242,7 +243,7 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
             problems.append(Problem(f"slices[{index}].label", text))
         seen.setdefault(spec.key, index)
         if spec.key in RESERVED_SLICES:
-            text = f"{spec.key!r} is the name of the average over all slices: give the slice another label"
+            text = f"{spec.key!r} is a name that the run directory or a report uses: give the slice another label"
             problems.append(Problem(f"slices[{index}].label", text))
     if experiment.sampling.samples > 1 and experiment.sampling.temperature == 0:
         text = f"{experiment.sampling.samples} samples at temperature 0 are all the same: raise the temperature"

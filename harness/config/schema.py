@@ -19,6 +19,7 @@ from harness.records import digest
 __all__ = [
     "MOST_ITEMS",
     "RESERVED",
+    "RESERVED_ENDINGS",
     "RESERVED_SLICES",
     "Execution",
     "Experiment",
@@ -34,8 +35,11 @@ __all__ = [
 RESERVED = frozenset({"items", "shards", "control"})
 """Names that a variant must not have, because the run directory uses them."""
 
-RESERVED_SLICES = frozenset({"all", "all, by traffic"})
-"""Names that a slice must not have, because averages over all slices have them."""
+RESERVED_ENDINGS = (".json", ".html", ".md", ".csv", ".parquet", ".xml", ".yaml")
+"""How the name of a variant must not end, because files of the run directory do."""
+
+RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
+"""Names that a slice must not have: averages over all slices have them, or a file beside its answers."""
 
 MOST_ITEMS = 1_000_000
 """At most so many items, strata or combinations of levels in a slice: more is a slip of the pen."""

@@ -40,9 +40,9 @@ def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
 def averages(
     strata: Sequence[StratumNumbers], place: Codes, before: Floats, after: Floats, weight: Floats
 ) -> tuple[Average, ...]:
-    """Give the means of all items, weighted by traffic where weights differ, then of each slice.
+    """Return the means of all items, weighted by traffic where weights differ, then of each slice.
 
-    place: shape [items], sorted positions in `strata`. before, after: scores, NaN where unanswered. weight: per item.
+    place: shape [items], sorted positions in `strata`. before, after: scores, NaN if unanswered. weight: per item.
     """
     answered = ~(np.isnan(before) | np.isnan(after))
     everything = list(range(len(strata)))
@@ -86,7 +86,7 @@ def _average(
 def scopes(
     strata: Sequence[StratumNumbers], place: Codes, before: Floats, after: Floats, cluster: Codes | None
 ) -> tuple[Scope, ...]:
-    """Give the mean difference of everything, then of each slice, with cluster-robust standard errors."""
+    """Return the mean difference of everything, then of each slice, with cluster-robust standard errors."""
     ranges = [("", 0, len(strata)), *((name, at[0], at[-1] + 1) for name, at in by_slice(strata).items())]
     found = []
     for name, first, last in ranges:
@@ -124,7 +124,7 @@ def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:
 
 
 def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margin: float) -> str:
-    """Say in one line what the mean hides. margin: what a mean must drop to show damage."""
+    """Return in one line what the mean hides. margin: what a mean must drop to show damage."""
     everything = shown[0]
     if everything.delta is None or everything.worst_delta is None:
         return "nothing to average"
@@ -173,5 +173,5 @@ def _better_p(scope: Scope) -> float:
 
 
 def normal_quantile(alpha: float) -> float:
-    """Give the z that a standard normal exceeds with chance `alpha`."""
+    """Return the z that a standard normal exceeds with chance `alpha`."""
     return float(-special.ndtri(alpha))

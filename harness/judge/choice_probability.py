@@ -80,7 +80,7 @@ def compared(
 
 
 def shown(judgement: Judgement, by_candidate: Mapping[str, Places]) -> Judgement:
-    """Give the judgement with the probabilities beside its strata; no verdict changes."""
+    """Return the judgement with the probabilities beside its strata; no verdict changes."""
     candidates = []
     for one in judgement.candidates:
         places = by_candidate.get(one.name, {})

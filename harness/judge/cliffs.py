@@ -50,7 +50,7 @@ class Axis:
     values: tuple[float, ...]
     """Its levels in order."""
     at: NDArray[np.int64]
-    """Shape [items]: position in `values`; -1 where an item has no such axis."""
+    """Shape [items]: position in `values`; -1 if an item has no such axis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class Rows:
     after: Floats
     """The candidate's scores."""
     cluster: NDArray[np.int32] | None
-    """Sources; None where every item is its own."""
+    """Sources; None if every item is its own."""
     margin: Floats
     """The margin of each item's stratum."""
     chance: Floats
@@ -121,7 +121,7 @@ def cliffs(
 def _groups(
     held: Sequence[str], levels: Mapping[str, Labels], usable: NDArray[np.bool_]
 ) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Give the pooled items, then those of each combination of the held axes' levels."""
+    """Return the pooled items, then those of each combination of the held axes' levels."""
     if not held or not usable.any():
         return [("", usable)]
     key: NDArray[np.int64] = np.zeros(usable.size, np.int64)
@@ -173,7 +173,7 @@ def _cliff(
 
 
 def _by_level(axis: Axis, members: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Give the positions of the members at each level, in order."""
+    """Return the positions of the members at each level, in order."""
     positions = np.flatnonzero(members)
     levels = axis.at[positions].astype(np.int16)
     order = np.argsort(levels, kind="stable")
@@ -218,7 +218,7 @@ def _estimate(found: Sequence[_Level], high: int) -> int:
 
 
 def _effective(values: Sequence[float], means: Sequence[float], score: float) -> float | None:
-    """Give the longest level up to which every mean keeps the score; None where the first does not."""
+    """Return the longest level up to which every mean keeps the score; None if the first does not."""
     reached = None
     for value, mean in zip(values, means, strict=True):
         if not mean >= score:

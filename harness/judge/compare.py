@@ -8,7 +8,8 @@ models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from harness.judge import averages, cliffs
 from harness.judge.comparison import Comparison, Comparisons, Look, StratumNumbers
 from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
-from harness.judge.pairing import ALLOW_UNMATCHED, Index, Pairs, index_of, pair
+from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Cliff
 from harness.stats.chance_level import above_chance_p
@@ -29,7 +30,7 @@ from harness.stats.sequential import nominal_alpha
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 
 Floats = NDArray[np.float64]
-Place = tuple[str, str]
+StratumKey = tuple[str, str]
 
 _LEAST_STEP = 1e-4
 """Looks closer than this share of the items are one look."""
@@ -45,7 +46,7 @@ def compare(
     *,
     allow_unmatched: float = ALLOW_UNMATCHED,
     control_baseline: Outcomes | None = None,
-    blind: frozenset[Place] = frozenset(),
+    blind: frozenset[StratumKey] = frozenset(),
 ) -> Comparisons:
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
@@ -56,21 +57,18 @@ def compare(
     """
     names = [one.name for one in candidates]
     if len({baseline.name, *names}) <= len(names):
-        raise NotComparable(f"variants need names of their own: {', '.join([baseline.name, *names])}")
-    frame = _frame(baseline, rules)
-    needs_index = any(one.items != baseline.items for one in [*candidates, *([control] if control else [])])
-    index = index_of(baseline) if needs_index else None
-    compared = tuple(_compare_one(frame, one, rules, index, allow_unmatched, blind=blind) for one in candidates)
+        raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
+    base = baseline_index(baseline, rules)
+    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind) for one in candidates)
     same = control_baseline or baseline
-    own = frame if control_baseline is None else _frame(same, rules)
-    against = (
-        _compare_one(own, control, rules, index if same is baseline else None, allow_unmatched) if control else None
-    )
+    own = base if control_baseline is None else baseline_index(same, rules)
+    against = _compare_one(own, control, rules, allow_unmatched) if control else None
     unused = [
-        f"the rule for {glob!r} fits no stratum: it holds nobody to anything" for glob in rules.unused(frame.places)
+        f"the pattern {glob!r} matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
+        for glob in rules.unmatched_globs(base.places)
     ]
     notes = [note for one in (baseline, *candidates) for note in one.notes]
-    back = None if control is None else _compare_one(_frame(control, rules), same, rules, None, allow_unmatched)
+    back = None if control is None else _compare_one(baseline_index(control, rules), same, rules, allow_unmatched)
     return Comparisons(baseline.name, compared, against, back, (*dict.fromkeys(notes), *unused))
 
 
@@ -81,36 +79,36 @@ def undecided_strata(
     look: int,
     *,
     allow_unmatched: float = ALLOW_UNMATCHED,
-) -> set[Place]:
-    """Give the strata of a candidate that need more items after a look: what `harness.judge.gate` would not yet decide.
+) -> set[StratumKey]:
+    """Return the strata of a candidate that need more items after a look, by the rules of `harness.judge.gate`.
 
     Items of later looks are left out; planned strata that have no items yet need theirs. Once every gating stratum is
     decided, advisory ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
     says why.
     """
-    frame = _frame(baseline, rules)
-    compared = _compare_one(frame, candidate, rules, None, allow_unmatched, until=look)
+    base = baseline_index(baseline, rules)
+    compared = _compare_one(base, candidate, rules, allow_unmatched, until=look)
     decisions = decide(compared.strata, rules.policy.alpha, rules.families)
     open_strata = [
         one for one, found in zip(compared.strata, decisions, strict=True) if found.verdict not in ("pass", "fail")
     ]
     needs = {(one.slice, one.stratum) for one in open_strata}
     if not compared.refused:
-        needs |= {place for place in rules.plan if place not in frame.places}
+        needs |= {place for place in rules.plan if place not in base.places}
     return needs if any(rules.gating(*place) for place in needs) else set()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Frame:
-    """The baseline cut into strata, once for all candidates."""
+class BaselineIndex:
+    """The baseline grouped by stratum, once for all candidates."""
 
     baseline: Outcomes
-    places: tuple[Place, ...]
+    places: tuple[StratumKey, ...]
     """(slice, stratum), in the order of a report."""
     place: NDArray[np.int32]
     """Shape [items]: position in `places`."""
     cluster: NDArray[np.int32] | None
-    """Shape [items]: source; None where every item is its own."""
+    """Shape [items]: source; None if every item is its own."""
     levels: tuple[Mapping[str, str], ...]
     """Per place: axis to level, where all its items have the same."""
     chance: Floats
@@ -121,7 +119,7 @@ class _Frame:
     """The last look that any item belongs to."""
 
 
-def _frame(baseline: Outcomes, rules: Rules) -> _Frame:
+def baseline_index(baseline: Outcomes, rules: Rules) -> BaselineIndex:
     width = len(baseline.stratum.names)
     keys, raw = np.unique(baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes, return_inverse=True)
     named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
@@ -137,7 +135,7 @@ def _frame(baseline: Outcomes, rules: Rules) -> _Frame:
     place = position[raw]
     counts = np.bincount(place, minlength=len(order))
     own = len(baseline.cluster.names) == len(baseline)
-    return _Frame(
+    return BaselineIndex(
         baseline=baseline,
         places=tuple(named[at] for at in order),
         place=place,
@@ -164,26 +162,23 @@ def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -
 
 
 def _compare_one(
-    frame: _Frame,
+    base: BaselineIndex,
     candidate: Outcomes,
     rules: Rules,
-    index: Index | None,
     allow_unmatched: float,
     *,
     until: int | None = None,
-    blind: frozenset[Place] = frozenset(),
+    blind: frozenset[StratumKey] = frozenset(),
 ) -> Comparison:
     try:
-        pairs = pair(frame.baseline, candidate, allow_unmatched, index)
+        pairs = pair(base.baseline, candidate, allow_unmatched)
     except NotComparable as error:
         return Comparison(candidate.name, refused=str(error))
-    columns = _columns(frame, candidate, pairs, until)
-    lost = _lost(frame, candidate, pairs)
+    columns = _columns(base, candidate, pairs, until)
+    unmatched = _unmatched(base, candidate, pairs)
     strata = tuple(
-        _not_asked(frame, columns.of(at), at, rules)
-        if place in blind
-        else _stratum(frame, columns.of(at), at, rules, int(lost[at]), allow_unmatched)
-        for at, place in enumerate(frame.places)
+        _stratum(base, columns.of(at), at, rules, int(unmatched[at]), allow_unmatched, blind=key in blind)
+        for at, key in enumerate(base.places)
     )
     worse, better = averages.triage(strata)
     shown = averages.averages(strata, columns.place, columns.before, columns.after, columns.weight)
@@ -191,7 +186,7 @@ def _compare_one(
         name=candidate.name,
         strata=strata,
         averages=shown,
-        cliffs=_cliffs(frame, strata, columns, rules),
+        cliffs=_cliffs(base, strata, columns, rules),
         scopes=averages.scopes(strata, columns.place, columns.before, columns.after, columns.cluster),
         worse=worse,
         better=better,
@@ -217,42 +212,34 @@ class _Columns:
         """One stratum's rows."""
         # Needles of the same type: otherwise numpy converts the whole column at every call.
         start, stop = np.searchsorted(self.place, np.array([at, at + 1], self.place.dtype))
-        rows = slice(int(start), int(stop))
-        cluster = None if self.cluster is None else self.cluster[rows]
-        return _Columns(
-            self.item[rows],
-            self.place[rows],
-            self.before[rows],
-            self.after[rows],
-            self.look[rows],
-            self.weight[rows],
-            cluster,
-        )
+        columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
+        cut: list[Any] = [None if column is None else column[int(start) : int(stop)] for column in columns]
+        return _Columns(*cut)
 
 
-def _columns(frame: _Frame, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:
-    baseline, here, there = frame.baseline, pairs.baseline, pairs.candidate
-    small = len(frame.places) < np.iinfo(np.int16).max  # then a stable sort is a radix sort
-    order = np.argsort(frame.place[here].astype(np.int16 if small else np.int32), kind="stable")
+def _columns(base: BaselineIndex, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:
+    baseline, here, there = base.baseline, pairs.baseline, pairs.candidate
+    small = len(base.places) < np.iinfo(np.int16).max  # then a stable sort is a radix sort
+    order = np.argsort(base.place[here].astype(np.int16 if small else np.int32), kind="stable")
     if until is not None:
         order = order[np.maximum(baseline.look[here], candidate.look[there])[order] <= until]
     here, there = here[order], there[order]
     return _Columns(
         item=here,
-        place=frame.place[here],
+        place=base.place[here],
         before=baseline.score[here],
         after=candidate.score[there],
         look=np.maximum(baseline.look[here], candidate.look[there]),
         weight=baseline.weight[here],
-        cluster=None if frame.cluster is None else frame.cluster[here],
+        cluster=None if base.cluster is None else base.cluster[here],
     )
 
 
-def _lost(frame: _Frame, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
+def _unmatched(base: BaselineIndex, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
     """Count, per place, the items that have no partner."""
-    count = len(frame.places)
-    lost = np.bincount(frame.place[pairs.lost_positions], minlength=count)
-    position = {place: at for at, place in enumerate(frame.places)}
+    count = len(base.places)
+    lost = np.bincount(base.place[pairs.unmatched_positions], minlength=count)
+    position = {place: at for at, place in enumerate(base.places)}
     for one in pairs.candidate_only:
         at = position.get((candidate.slice[int(one)], candidate.stratum[int(one)]))
         if at is not None:
@@ -260,58 +247,39 @@ def _lost(frame: _Frame, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]
     return lost
 
 
-def _stratum(frame: _Frame, rows: _Columns, at: int, rules: Rules, lost: int, allow_unmatched: float) -> StratumNumbers:
-    slice_name, stratum = frame.places[at]
-    margin = rules.margin(slice_name, stratum)
+def _stratum(
+    base: BaselineIndex, rows: _Columns, at: int, rules: Rules, unmatched: int, allow_unmatched: float, *, blind: bool
+) -> StratumNumbers:
+    """Return the numbers of one stratum. blind: only the baseline was asked, because it shows no signal there."""
+    slice_name, stratum = base.places[at]
+    margin, chance, asked = rules.margin(slice_name, stratum), float(base.chance[at]), int(rows.place.size)
     missing_before, missing_after = np.isnan(rows.before), np.isnan(rows.after)
     answered = ~(missing_before | missing_after)
-    one_sided = lost + int(np.count_nonzero(missing_before != missing_after))
-    asked = int(rows.place.size)
-    plan = _Plan(max(rules.looks, frame.looks), rules.planned(slice_name, stratum, asked))
+    one_sided = 0 if blind else unmatched + int(np.count_nonzero(missing_before != missing_after))
+    plan = _Plan(max(rules.looks, base.looks), None if blind else rules.planned(slice_name, stratum, asked))
     return StratumNumbers(
         slice=slice_name,
         stratum=stratum,
         margin=margin,
         gating=rules.gating(slice_name, stratum),
-        looks=_looks(rows, answered, margin, float(frame.chance[at]), plan, rules.policy) if answered.any() else (),
+        looks=_looks(rows, answered, margin, chance, plan, rules.policy) if answered.any() and not blind else (),
         planned=asked if plan.planned is None else plan.planned,
         asked=asked,
-        unanswered=asked - int(np.count_nonzero(answered)),
-        unmatched=lost,
+        unanswered=0 if blind else asked - int(np.count_nonzero(answered)),
+        unmatched=0 if blind else unmatched,
         one_sided=one_sided,
-        excessive=one_sided > np.ceil(allow_unmatched * (asked + lost)),
+        excessive=one_sided > np.ceil(allow_unmatched * (asked + unmatched)),
         flips=int(np.count_nonzero(rows.before[answered] != rows.after[answered])),
-        chance=float(frame.chance[at]),
-        weight=float(frame.weight[at]),
-        levels=frame.levels[at],
+        chance=chance,
+        weight=float(base.weight[at]),
+        levels=base.levels[at],
+        not_asked=float(np.nanmean(rows.before)) if blind else None,
     )
 
 
-def _not_asked(frame: _Frame, rows: _Columns, at: int, rules: Rules) -> StratumNumbers:
-    """Say of a stratum that only the baseline was asked, and what it scored there."""
-    slice_name, stratum = frame.places[at]
-    asked = int(rows.place.size)
-    return StratumNumbers(
-        slice=slice_name,
-        stratum=stratum,
-        margin=rules.margin(slice_name, stratum),
-        gating=rules.gating(slice_name, stratum),
-        looks=(),
-        planned=asked,
-        asked=asked,
-        unanswered=0,
-        unmatched=0,
-        one_sided=0,
-        excessive=False,
-        flips=0,
-        chance=float(frame.chance[at]),
-        weight=float(frame.weight[at]),
-        levels=frame.levels[at],
-        not_asked=float(np.nanmean(rows.before)),
-    )
-
-
-def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, rules: Rules) -> tuple[Cliff, ...]:
+def _cliffs(
+    base: BaselineIndex, strata: Sequence[StratumNumbers], columns: _Columns, rules: Rules
+) -> tuple[Cliff, ...]:
     """Look along every ordered axis of every slice."""
     answered = ~(np.isnan(columns.before) | np.isnan(columns.after))
     margins = np.array([one.margin for one in strata])
@@ -322,14 +290,14 @@ def _cliffs(frame: _Frame, strata: Sequence[StratumNumbers], columns: _Columns, 
         if not taken.size:
             continue
         items = columns.item[taken]
-        levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in frame.baseline.levels.items()}
+        levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in base.baseline.levels.items()}
         splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]
         rows = cliffs.Rows(
             before=columns.before[taken],
             after=columns.after[taken],
             cluster=None if columns.cluster is None else columns.cluster[taken],
             margin=margins[columns.place[taken]],
-            chance=frame.baseline.chance[items],
+            chance=base.baseline.chance[items],
         )
         found += cliffs.cliffs(
             name,
@@ -377,12 +345,12 @@ class _Plan:
     """When a stratum's items come."""
 
     looks: int
-    """Looks planned; 1 where all items are looked at once."""
+    """Looks planned; 1 if all items are looked at once."""
     planned: int | None
-    """Items of the fixed plan; None where it is not known, and looks are taken to be of equal size."""
+    """Items of the fixed plan; None if it is not known, and looks are taken to be of equal size."""
 
     def shares(self, look: NDArray[np.int32]) -> dict[int, float]:
-        """Give the looks at which new items came, each with the share of the plan asked by then; 1 at the last."""
+        """Return the looks at which new items came, each with the share of the plan asked by then; 1 at the last."""
         if self.looks == 1:
             return {self.looks: 1.0}
         found: dict[int, float] = {}

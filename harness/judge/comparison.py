@@ -23,7 +23,7 @@ class Look:
     fractions: tuple[float, ...]
     """Shares of the planned items at the looks so far, its own last; 1 at the last look of all."""
     level: float
-    """p-value to stay below at this look: alpha where there is one look, 0 where nothing may be spent yet."""
+    """p-value to stay below at this look: alpha if there is one look, 0 if nothing may be spent yet."""
     above_chance_level: float
     """The same for the test of the baseline against guessing."""
     result: PairedResult
@@ -33,7 +33,7 @@ class Look:
     candidate_mean: float
     """Mean score of the candidate."""
     above_chance_p: float | None
-    """p-value of 'the baseline is at most the margin above guessing'; None where one source alone cannot say."""
+    """p-value of 'the baseline is at most the margin above guessing'; None if one source alone cannot say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class StratumNumbers:
     gating: bool
     """Whether it decides."""
     looks: tuple[Look, ...]
-    """In order; empty where no item was answered by both sides."""
+    """In order; empty if no item was answered by both sides."""
     planned: int
     """Items of the fixed plan."""
     asked: int
@@ -99,7 +99,7 @@ class Comparison:
     name: str
     """The candidate's name."""
     refused: str = ""
-    """Why the two cannot be compared; empty where they can."""
+    """Why the two cannot be compared; empty if they can."""
     strata: tuple[StratumNumbers, ...] = ()
     """In the order in which a report shows them."""
     averages: tuple[Average, ...] = ()
@@ -128,7 +128,7 @@ class Comparisons:
     """One each, in the order given."""
     control: Comparison | None = None
     """The baseline against itself at another batch size."""
-    control_back: Comparison | None = None
+    control_reversed: Comparison | None = None
     """The same with the sides swapped: a baseline worse than its own repetition is no better."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader must know of all of them."""

@@ -18,7 +18,7 @@ from harness.judge.comparison import Comparison, Comparisons, StratumNumbers
 from harness.judge.decisions import Decision, decide
 from harness.judge.rules import Rules
 from harness.judge.tail_counts import Cell
-from harness.judge.tail_rates import judge_rates, unheld
+from harness.judge.tail_rates import judge_rates, unmatched_tolerances
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict, TailRate, Verdict
 from harness.models.compatibility import partly_quantized
 
@@ -151,7 +151,7 @@ def _candidate(
 
 
 def _event_sentence(one: TailRate) -> str:
-    words = {"fail": "fails", "not_judged": "was not judged"}
+    words = {"fail": "fails", "no_signal": "has no signal", "not_judged": "was not judged"}
     return f"{one.slice}/{one.stratum} {words.get(str(one.verdict), 'is inconclusive')} by {one.kind}: {one.reason}"
 
 
@@ -211,7 +211,7 @@ def _stratum(one: StratumNumbers, decision: Decision, control: StratumNumbers | 
 def _control_failures(comparisons: Comparisons, rules: Rules) -> list[str]:
     """Say in which strata the baseline differs from itself by more than the margin, either way."""
     found = []
-    for one in (comparisons.control, comparisons.control_back):
+    for one in (comparisons.control, comparisons.control_reversed):
         if one is None:
             continue
         if one.refused:
@@ -254,7 +254,7 @@ def _baseline_wrong(comparisons: Comparisons, rules: Rules) -> list[str]:
 
 
 def _unheld(rates: Mapping[str, Sequence[TailRate]], rules: Rules) -> list[str]:
-    return list(dict.fromkeys(note for found in rates.values() for note in unheld(found, rules)))
+    return list(dict.fromkeys(note for found in rates.values() for note in unmatched_tolerances(found, rules)))
 
 
 def _overruled(one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[str]) -> CandidateVerdict:

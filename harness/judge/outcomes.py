@@ -65,7 +65,7 @@ class Labels:
 
     @staticmethod
     def constant(name: str, count: int) -> Labels:
-        """Give a column that says the same everywhere."""
+        """Return a column that says the same everywhere."""
         return Labels(np.zeros(count, np.int32), (name,) if count else ())
 
 
@@ -78,9 +78,9 @@ class Outcomes:
     items: tuple[str, ...]
     """Item ids, each once."""
     score: Floats
-    """In [0, 1]; NaN where the item went unanswered. Several samples of an item are its mean."""
+    """In [0, 1]; NaN if the item went unanswered. Several samples of an item are its mean."""
     fingerprint: NDArray[np.uint64]
-    """What was asked, see `fingerprint`; 0 where unknown."""
+    """What was asked, see `fingerprint`; 0 if unknown."""
     slice: Labels
     """The slice's label."""
     stratum: Labels
@@ -124,8 +124,8 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
 ) -> Outcomes:
     """Check columns and put them together.
 
-    items: ids, each once. scores: shape [items], in [0, 1], NaN where unanswered. slices, strata: a name per item, or
-    one for all. clusters: a name per item; None where every item is its own. chance, weight, looks: per item, or one
+    items: ids, each once. scores: shape [items], in [0, 1], NaN if unanswered. slices, strata: a name per item, or
+    one for all. clusters: a name per item; None if every item is its own. chance, weight, looks: per item, or one
     for all. unique: the ids are known to differ. Raises NotComparable, naming the variant and the item, on anything
     that no comparison could trust.
     """
@@ -171,7 +171,7 @@ def _check_unique(name: str, ids: tuple[str, ...]) -> None:
     seen: set[str] = set()
     twice = sorted({one for one in ids if one in seen or seen.add(one)})  # type: ignore[func-returns-value]
     shown = ", ".join(repr(one) for one in twice[:3]) + (", ..." if len(twice) > 3 else "")  # noqa: PLR2004
-    raise NotComparable(f"{name}: {len(twice)} item ids stand there more than once ({shown}): an item has one score")
+    raise NotComparable(f"{name}: {len(twice)} item ids are duplicated ({shown}): each item must appear once")
 
 
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:

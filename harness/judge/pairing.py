@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.errors import NotComparable
 from harness.judge.outcomes import Labels, Outcomes
 
-__all__ = ["ALLOW_UNMATCHED", "Index", "Pairs", "index_of", "pair"]
+__all__ = ["ALLOW_UNMATCHED", "Pairs", "pair"]
 
 ALLOW_UNMATCHED = 0.01
 """Share of items that a join may lose unless more is allowed explicitly."""
@@ -38,47 +38,22 @@ class Pairs:
     differing: Positions
     """Positions in the baseline of items with the same id that were asked differently."""
     notes: tuple[str, ...]
-    """What did not match, in words; empty where all did."""
+    """What did not match, in words; empty if all did."""
 
     @property
-    def lost_positions(self) -> Positions:
+    def unmatched_positions(self) -> Positions:
         """Positions in the baseline whose item has no partner."""
         return np.concatenate([self.baseline_only, self.differing])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Index:
-    """A side's items by the hash of their ids, so that several candidates are joined to one baseline quickly."""
-
-    hashes: NDArray[np.int64]
-    """Shape [items]: sorted upwards."""
-    positions: Positions
-    """Shape [items]: which item each hash is of."""
-    unique: bool
-    """Whether no two ids have one hash."""
-
-
-def index_of(outcomes: Outcomes) -> Index:
-    """Index a baseline for `pair`."""
-    hashes = _hashes(outcomes)
-    order = np.argsort(hashes)
-    hashes = hashes[order]
-    return Index(hashes, order, bool((hashes[1:] != hashes[:-1]).all()))
-
-
-def _hashes(outcomes: Outcomes) -> NDArray[np.int64]:
-    return np.fromiter(map(hash, outcomes.items), np.int64, len(outcomes))
-
-
-def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float, index: Index | None = None) -> Pairs:
+def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pairs:
     """Join a candidate's items to the baseline's.
 
-    allow_unmatched: share of all items, in [0, 1), that may go without a partner. index: `index_of(baseline)`, where
-    several candidates share it. Raises NotComparable if more goes without, if an item is in another stratum or cluster
-    on the other side, or if the scores measure different things.
+    allow_unmatched: share of all items, in [0, 1), that may go without a partner. Raises NotComparable if more goes
+    without, if an item is in another stratum or cluster on the other side, or if the scores measure different things.
     """
     _check_measure(baseline, candidate)
-    own, theirs = _joined(baseline, candidate, index)
+    own, theirs = _joined(baseline, candidate)
     asked, answered = baseline.fingerprint[own], candidate.fingerprint[theirs]
     same = asked == answered  # also of items of which neither side says what was asked
     pairs = Pairs(
@@ -93,26 +68,29 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float, index:
     return _counted(baseline, candidate, _without_spared(baseline, candidate, pairs), allow_unmatched)
 
 
-def _joined(baseline: Outcomes, candidate: Outcomes, index: Index | None) -> tuple[Positions, Positions]:
-    """Give the positions of items with the same id, ascending in the baseline.
+def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
+    """Return the positions of items with the same id, ascending in the baseline.
 
     By 64-bit hashes of ids (SipHash): for two sides of a million items each, the chance that any two different ids are
     taken for one is 5e-8, and what was asked is compared besides.
     """
     if candidate.items == baseline.items:
         return np.arange(len(baseline)), np.arange(len(baseline))
-    index = index_of(baseline) if index is None else index
-    hashes = _hashes(candidate)
-    order = np.argsort(hashes)
-    hashes = hashes[order]
-    at = np.minimum(np.searchsorted(index.hashes, hashes), len(baseline) - 1)
-    same = index.hashes[at] == hashes
+    (known, positions), (hashes, order) = (_sorted_hashes(side) for side in (baseline, candidate))
+    at = np.minimum(np.searchsorted(known, hashes), len(baseline) - 1)
+    same = known[at] == hashes
     partner = np.full(len(baseline), -1, np.int64)
-    partner[index.positions[at[same]]] = order[same]
+    partner[positions[at[same]]] = order[same]
     own = np.flatnonzero(partner >= 0)
-    if index.unique and own.size == np.count_nonzero(same):
+    if (known[1:] != known[:-1]).all() and own.size == np.count_nonzero(same):
         return own, partner[own]
     return _joined_by_id(baseline, candidate)
+
+
+def _sorted_hashes(side: Outcomes) -> tuple[NDArray[np.int64], Positions]:
+    hashes = np.fromiter(map(hash, side.items), np.int64, len(side))
+    order = np.argsort(hashes)
+    return hashes[order], order
 
 
 def _joined_by_id(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
@@ -140,7 +118,7 @@ def _check_measure(baseline: Outcomes, candidate: Outcomes) -> None:
 
 
 def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
-    """Give a column's codes in the codes of another column, -1 where that has no such name."""
+    """Return a column's codes in the codes of another column, -1 if that has no such name."""
     position = {name: code for code, name in enumerate(known.names)}
     table = np.array([position.get(name, -1) for name in labels.names], np.int64)
     codes: NDArray[np.int64] = table[labels.codes]

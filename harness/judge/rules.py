@@ -32,7 +32,7 @@ class SliceRules:
     advisory: tuple[str, ...] = ()
     """Globs over stratum names that do not decide."""
     public_range: tuple[float, float] | None = None
-    """Lowest and highest mean score that others report for the baseline on this task; None where not given."""
+    """Lowest and highest mean score that others report for the baseline on this task; None if not given."""
     tail_events: Mapping[str, float] | None = None
     """Its own tolerances of tail events; None for the policy's."""
 
@@ -48,7 +48,7 @@ class Rules:
     advisory: tuple[str, ...] = ()
     """Globs over ``slice/stratum`` that do not decide, in addition to those of the slices."""
     looks: int = 1
-    """Interim looks planned; 1 where all items are looked at once."""
+    """Interim looks planned; 1 if all items are looked at once."""
     plan: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(slice, stratum) to the items of the fixed plan, see `with_plan`; needed for looks of unequal size only."""
 
@@ -86,11 +86,11 @@ class Rules:
         return Rules(_policy(given), advisory=advisory)
 
     def under(self, policy: Policy) -> Rules:
-        """Give the same slices and looks under another policy."""
+        """Return the same slices and looks under another policy."""
         return replace(self, policy=policy)
 
     def without_own_tolerances(self) -> Rules:
-        """Give the same rules with the policy's tolerances of tail events for every slice."""
+        """Return the same rules with the policy's tolerances of tail events for every slice."""
         return replace(self, slices={name: replace(one, tail_events=None) for name, one in self.slices.items()})
 
     def margin(self, slice_name: str, stratum: str) -> float:
@@ -115,7 +115,7 @@ class Rules:
         return by_slice or any(fnmatchcase(place, glob) for glob in self.advisory)
 
     def tolerances(self, slice_name: str, stratum: str) -> Mapping[str, float]:
-        """The tolerances of tail events in a stratum, by kind, ``*`` for every other kind; empty where none gates.
+        """The tolerances of tail events in a stratum, by kind, ``*`` for every other kind; empty if none gates.
 
         A slice's own replace the policy's and gate whatever its `gating` says; advisory strata never gate.
         """
@@ -125,7 +125,7 @@ class Rules:
         return self.policy.tail_events if own.tail_events is None else own.tail_events
 
     def tolerance(self, slice_name: str, stratum: str, kind: str) -> float | None:
-        """The largest tolerated rate of one kind of tail event in a stratum; None where it does not gate."""
+        """The largest tolerated rate of one kind of tail event in a stratum; None if it does not gate."""
         known = self.tolerances(slice_name, stratum)
         return known.get(kind, known.get("*"))
 
@@ -139,18 +139,18 @@ class Rules:
         return replace(self, plan=Counter((item.slice, item.stratum) for item in items))
 
     def planned(self, slice_name: str, stratum: str, found: int) -> int | None:
-        """Items of a stratum's fixed plan, not fewer than were found; None where no plan is known."""
+        """Items of a stratum's fixed plan, not fewer than were found; None if no plan is known."""
         planned = self.plan.get((slice_name, stratum))
         return None if planned is None else max(planned, found)
 
-    def unused(self, places: Iterable[tuple[str, str]]) -> list[str]:
-        """Globs that fit no stratum at all: a margin that nobody is held to is a mistake worth naming."""
+    def unmatched_globs(self, places: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the globs that match no stratum at all, which is probably a mistake."""
         names = [f"{slice_name}/{stratum}" for slice_name, stratum in places]
         globs = (*self.policy.margins, *self.advisory)
         return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a judgement prints as its policy."""
+        """Return what a judgement prints as its policy."""
         slices = {
             name: {
                 "margin": one.margin,

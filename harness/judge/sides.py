@@ -55,7 +55,7 @@ def _proof(run: RunRecord, name: str) -> Proof:
 
 
 def _same_model(run: RunRecord, variant: Variant) -> str:
-    """Say in what a variant is the baseline; empty if it is another model, method, number of bits or dtype."""
+    """Return in what respect a variant equals the baseline; empty if model, method, bits or dtype differ."""
     baseline = run.experiment.baseline
     one, other = _proof(run, baseline.name), _proof(run, variant.name)
     if not same_method(one.method, other.method):
@@ -73,7 +73,7 @@ def _same_model(run: RunRecord, variant: Variant) -> str:
 
 
 def _said(answers: list[Scored]) -> Mapping[tuple[str, int], Response]:
-    """Give the answers that were stored with what shows a model: tokens of a text, or probabilities of choices."""
+    """Return the answers that were stored with what shows a model: tokens of a text, or probabilities of choices."""
     stored: dict[tuple[str, int], Any] = {}
     for one in answers:
         response = one.response

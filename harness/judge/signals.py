@@ -41,15 +41,15 @@ class Signal:
     gating: bool
     """Whether it decides."""
     baseline_mean: float | None
-    """Mean score; None where nothing was answered."""
+    """Mean score; None if nothing was answered."""
     chance: float
     """The score that guessing would give."""
     right: int
     """Items that the baseline gets right, with a score above 0, which a candidate can lose."""
     choice_probability: float | None
-    """Mean probability of the right choice; None where there are no choices."""
+    """Mean probability of the right choice; None if there are no choices."""
     blind: tuple[str, ...]
-    """Why damage could not be seen there, a sentence each; empty where it could."""
+    """Why damage could not be seen there, a sentence each; empty if it could."""
     notes: tuple[str, ...] = ()
     """What else a reader should know of it, a sentence each."""
 
@@ -63,7 +63,7 @@ def signals(
 ) -> list[Signal]:
     """Look at every stratum, in the order of the items.
 
-    scores: item id to mean score in [0, 1], NaN where unanswered. probabilities: item id to the probability of its
+    scores: item id to mean score in [0, 1], NaN if unanswered. probabilities: item id to the probability of its
     right choice. unusable: what `harness.judge.unusable` found. Raises StatisticsError.
     """
     places: dict[tuple[str, str], list[Item]] = defaultdict(list)
@@ -116,7 +116,7 @@ def _findings(
     margin: float,
     rules: Rules,
 ) -> tuple[list[str], list[str]]:
-    """Say why damage could not be seen, and what else is to be known."""
+    """Return why damage could not be seen, and what else is to be known."""
     if not own.size:
         return ["nothing was answered"], []
     blind, notes = [], []

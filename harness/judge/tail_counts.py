@@ -78,7 +78,7 @@ def _side(samples: Sequence[Scored]) -> _Side:
 
 
 def _long(baseline: int, candidate: int) -> bool:
-    """Say whether an answer blew up.
+    """Return whether an answer blew up.
 
     Definition: the candidate's answer is at least four times as long as the baseline's and at least 64 tokens longer,
     both counted in tokens as they were written. Source: own. Limits: a candidate that reasons longer and is right is an
@@ -138,7 +138,7 @@ def _add(found: Mapping[str, Cell], item: Item, before: _Side, after: _Side) -> 
 
 
 def showing(answers: Iterable[Scored], kind: str) -> Scored | None:
-    """Give the first of an item's answers that shows a sign, the first of all for a kind that only pairs show."""
+    """Return the first of an item's answers that shows a sign, the first of all for a kind that only pairs show."""
     given = sorted(answers, key=lambda one: one.response.sample)
     if kind == BLOW_UP:
         return max(given, key=lambda one: one.length or 0, default=None)

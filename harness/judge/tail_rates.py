@@ -18,14 +18,14 @@ from harness.judge.tail_counts import BLOW_UP, Cell
 from harness.judge.verdicts import TailRate
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
 
-__all__ = ["ALLOW_ONE_SIDED", "judge_rates", "unheld"]
+__all__ = ["ALLOW_ONE_SIDED", "judge_rates", "unmatched_tolerances"]
 
 ALLOW_ONE_SIDED = 0.01
 """Share of a stratum's items that one side alone may have answered."""
 
 
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
-    """Give every cell its limits and, where a tolerance gates it, its verdict, in the order given.
+    """Return every cell its limits and, where a tolerance gates it, its verdict, in the order given.
 
     A kind that a slice's rules name and that no answer of it was looked at for is not judged, and says so.
     """
@@ -68,16 +68,16 @@ def _rate(cell: Cell, rate: EventRate | None, tolerance: float | None) -> TailRa
 
 
 def _unjudged(cell: Cell) -> str:
-    """Say why nothing can be said of a cell; empty where something can."""
+    """Return why nothing can be said of a cell; empty if something can."""
     if cell.unseen:
-        return f"{cell.unseen} of its items were answered before anybody looked for tail events: run them anew"
+        return f"{cell.unseen} of its items were answered before tail events were recorded: run them again"
     asked = len(cell.items) + cell.one_sided
     if cell.one_sided > math.ceil(ALLOW_ONE_SIDED * asked):
         return f"{cell.one_sided} of {asked} items have an answer on one side only"
     return "" if cell.items else "none of its items was answered by both sides"
 
 
-def _judged(
+def _judged(  # noqa: PLR0911 - one return per verdict
     one: TailRate, cell: Cell, rate: EventRate | None, adjusted: float | None, alpha: float, strictest: float
 ) -> TailRate:
     if one.tolerance is None or adjusted is None:
@@ -87,10 +87,17 @@ def _judged(
         return replace(one, verdict="not_judged", p_adjusted=adjusted, reason=why)
     told = f"{one.events} of {one.n} against a tolerance of {100.0 * one.tolerance:.3g} %"
     if cell.unasked:
-        why = f"{told}; {cell.unasked} items were spared because scores had decided, so those left are no fair sample"
+        why = f"{told}; {cell.unasked} items were skipped by early stopping, so the remaining ones are a biased sample"
         return replace(one, verdict="inconclusive", p_adjusted=adjusted, reason=why)
     if adjusted < alpha:
         return replace(one, verdict="fail", p_adjusted=adjusted, reason=told)
+    clean = event_rate([not shown for shown in cell.baseline], cell.clusters, alpha=alpha)
+    if clean.low <= one.tolerance:
+        why = (
+            f"the baseline's own answers show it in {sum(cell.baseline)} of {one.n}, so not enough are left for more "
+            f"than {100.0 * one.tolerance:.3g} % to be seen"
+        )
+        return replace(one, verdict="no_signal", p_adjusted=adjusted, reason=why)
     # An item with an answer on one side only may have been an event, as it may have been lost: see `decisions`.
     missing = cell.one_sided / (len(cell.items) + cell.one_sided)
     if (1.0 - missing) * rate.high + missing < one.tolerance:
@@ -104,7 +111,7 @@ def _judged(
 
 
 def _never_seen(rates: Sequence[TailRate], rules: Rules) -> list[TailRate]:
-    """Give a rate that is not judged for every kind that a slice names and no answer was looked at for.
+    """Return a rate that is not judged for every kind that a slice names and no answer was looked at for.
 
     A missing figure is never a good one.
     """
@@ -118,12 +125,12 @@ def _never_seen(rates: Sequence[TailRate], rules: Rules) -> list[TailRate]:
     return lacking
 
 
-def unheld(rates: Sequence[TailRate], rules: Rules) -> list[str]:
-    """Say which of the policy's tolerances hold nobody to anything, as `Rules.unused` says it of margins."""
+def unmatched_tolerances(rates: Sequence[TailRate], rules: Rules) -> list[str]:
+    """Return a sentence for each of the policy's tolerances that applies to no answer."""
     own = {name for name, one in rules.slices.items() if one.tail_events is not None}
     held = {one.kind for one in rates if one.tolerance is not None and one.slice not in own}
     return [
-        f"the tolerance for tail events of kind {kind!r} fits no answer: it holds nobody to anything"
+        f"the tolerance for tail events of kind {kind!r} applies to no answer and has no effect"
         for kind in rules.policy.tail_events
         if not (held if kind == "*" else kind in held)
     ]

@@ -49,7 +49,7 @@ def unusable_strata(items: Sequence[Item], answers: Iterable[Scored]) -> dict[tu
 
 
 def noted(material: Comparisons, found: Mapping[tuple[str, str], str]) -> Comparisons:
-    """Give the comparisons with the sentences in their strata."""
+    """Return the comparisons with the sentences in their strata."""
 
     def own(side: Comparison) -> Comparison:
         strata = (replace(one, unusable=found.get((one.slice, one.stratum), "")) for one in side.strata)
@@ -59,7 +59,7 @@ def noted(material: Comparisons, found: Mapping[tuple[str, str], str]) -> Compar
 
 
 def _form(one: Scored, item: Item) -> str:
-    """Give the first form of `_FORMS` that an answer has; empty for a usable one, or a text that was not kept."""
+    """Return the first form of `_FORMS` that an answer has; empty for a usable one, or a text that was not kept."""
     if one.score or one.signs is None:
         return ""
     text = one.response.text if isinstance(one.response, Generation) else ""

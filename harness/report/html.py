@@ -35,7 +35,7 @@ SIDE_FILE = "report-flips.json"
 
 _LONGEST = 20_000
 _MOST_RATES = 200
-_OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "not_judged")
+_OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 """Verdicts of gated rates that do not pass, in the order in which they matter."""
 
 

@@ -133,7 +133,7 @@ def _sentences(page: _Page, judgement: Judgement) -> None:
         ("Fails", failing),
         ("Tail events beyond their tolerance", _rates(judgement, "fail")),
         ("Undecided", undecided),
-        ("Tail events undecided", _rates(judgement, "inconclusive", "not_judged")),
+        ("Tail events undecided", _rates(judgement, "inconclusive", "no_signal", "not_judged")),
         ("No signal", [*blind.values()]),
     ):
         if sentences and page.add(f"\n### {title}\n"):

@@ -83,7 +83,7 @@ def kind_rows(judgement: Judgement) -> list[KindRow]:
 
 def shown_rows(judgement: Judgement) -> tuple[list[KindRow], list[str]]:
     """Give the rows of what somebody showed or what gates, and the kinds that were looked for in vain."""
-    gating = {one.kind for _, one in gated(judgement, "pass", "fail", "inconclusive", "not_judged")}
+    gating = {one.kind for _, one in gated(judgement, "pass", "fail", "inconclusive", "no_signal", "not_judged")}
     rows, quiet = [], []
     for row in kind_rows(judgement):
         found = any(not text.startswith(("0/", "-")) for text in (row.baseline, row.control, *row.candidates))
@@ -149,7 +149,7 @@ def remark(one: TailRate) -> str:
     """Say of a gated rate what its figures do not: what would decide it, or why it was not judged."""
     if one.verdict == "inconclusive" and one.items_to_decide:
         return f"about {one.items_to_decide:,} more items would decide it"
-    return one.reason if one.verdict in ("inconclusive", "not_judged") else ""
+    return one.reason if one.verdict in ("inconclusive", "no_signal", "not_judged") else ""
 
 
 def rate_sentence(one: TailRate, candidate: str) -> str:

@@ -366,6 +366,7 @@ def _tail_events(pen: _Pen, judgement: Judgement) -> None:
     titles: dict[Verdict, str] = {
         "fail": "beyond their tolerance",
         "inconclusive": "undecided",
+        "no_signal": "without signal",
         "not_judged": "not judged",
     }
     for verdict, title in titles.items():

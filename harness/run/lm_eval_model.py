@@ -69,7 +69,7 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
             answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
             return answers
         asked = [self._continuation(number, request) for number, request in enumerate(requests)]
-        weighed = ChoiceScoring(self._engine.context).score_choices([asked])
+        weighed = ChoiceScoring(self._engine.context).score_choices(asked)
         found = {one.choice: (one.logprob, one.greedy) for one in weighed}
         for number, (texts, _, _) in enumerate(requests):
             if texts is not None:

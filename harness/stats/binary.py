@@ -60,7 +60,7 @@ def check_margin(margin: float) -> None:
 
 
 def score_share(lost: float, gained: float, n: float, delta: float) -> float:
-    """Give the share of lost items that is most likely when the true difference is `delta`.
+    """Return the share of lost items that is most likely when the true difference is `delta`.
 
     Root of the likelihood equation b/p + c/(p + delta) = 2(n - b - c)/(1 - 2p - delta), a quadratic in p
     (Tango 1998, Statistics in Medicine 17:891-908, section 3, with b, c = lost, gained).
@@ -73,7 +73,7 @@ def score_share(lost: float, gained: float, n: float, delta: float) -> float:
 
 
 def _score(lost: float, gained: float, n: float, delta: float, *, correction: bool) -> float:
-    """Give the score statistic of 'the true difference is `delta`': large where the data lie above it."""
+    """Return the score statistic of 'the true difference is `delta`': large where the data lie above it."""
     share = score_share(lost, gained, n, delta)
     second = 2.0 * share + delta
     variance = second - delta * delta

@@ -18,10 +18,10 @@ __all__ = ["above_chance_p"]
 def above_chance_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | None, line: float) -> float | None:
     """Return the p-value of 'the mean score is at most `line`'.
 
-    scores: shape [items], in [0, 1]. clusters: shape [items], the source of each; None where every item is its own.
+    scores: shape [items], in [0, 1]. clusters: shape [items], the source of each; None if every item is its own.
     line: a proportion. Right-or-wrong scores of independent items: exact binomial (where items differ in their chances
     it is conservative: Hoeffding 1956, Annals of Mathematical Statistics 27:713-721). Otherwise Student's t on cluster
-    sums, the variance of a ratio (Cochran 1977, Sampling Techniques, chapter 6). None where one source cannot say.
+    sums, the variance of a ratio (Cochran 1977, Sampling Techniques, chapter 6). None if one source cannot say.
     """
     if line >= 1.0:
         return 1.0

@@ -40,7 +40,7 @@ class EventRate:
     alpha: float
     """Error rate of each side."""
     unit: float
-    """Items that carry as much information as one independent item; 1 where every item is its own."""
+    """Items that carry as much information as one independent item; 1 if every item is its own."""
 
     @property
     def rate(self) -> float:
@@ -67,9 +67,9 @@ def _p_high(k: float, n: float, rate: float) -> float:
 
 
 def event_rate(events: ArrayLike, clusters: ArrayLike | None = None, *, alpha: float = 0.05) -> EventRate:
-    """Give the rate of an event with its one-sided limits.
+    """Return the rate of an event with its one-sided limits.
 
-    events: shape [items], whether it happened. clusters: shape [items], the source of each; None where every item is
+    events: shape [items], whether it happened. clusters: shape [items], the source of each; None if every item is
     its own. alpha: error rate of each limit. Source: Clopper and Pearson 1934, Biometrika 26:404-413, through beta
     quantiles. Raises StatisticsError.
     """
@@ -86,7 +86,7 @@ def event_rate(events: ArrayLike, clusters: ArrayLike | None = None, *, alpha: f
 
 
 def items_without_event(tolerance: float, alpha: float = 0.05) -> int:
-    """Give how many independent items without an event show a rate below `tolerance`: 299 for 1 % at 5 %.
+    """Return how many independent items without an event show a rate below `tolerance`: 299 for 1 % at 5 %.
 
     (1 - tolerance)^n < alpha. Raises StatisticsError.
     """
@@ -97,7 +97,7 @@ def items_without_event(tolerance: float, alpha: float = 0.05) -> int:
 
 
 def items_to_decide_rate(found: EventRate, tolerance: float, alpha: float, strictest: float) -> int | None:
-    """Give how many more items would decide between rate and tolerance if the rate stays; None where none would do.
+    """Return how many more items would decide between rate and tolerance if the rate stays; None if none would do.
 
     alpha: level of showing that it is lower; strictest: of showing that it is higher.
     """

@@ -54,7 +54,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def tarone_can_reject(smallest_p: ArrayLike, alpha: float) -> NDArray[np.bool_]:
-    """Say which tests belong in the family: those that could reject at alpha over the family's own size.
+    """Return which tests belong in the family: those that could reject at alpha over the family's own size.
 
     smallest_p: shape [tests], the smallest p-value that each test could have given whatever the answers (it may depend
     on item counts, never on the answers that the test weighs). Holm over the family that is left keeps its error rate.

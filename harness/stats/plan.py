@@ -66,7 +66,7 @@ def items_for_pass(
 ) -> int | None:
     """The fewest items with which a candidate of the given true difference passes with the given chance.
 
-    2 points at 10 % discordance, 80 % power and 5 % take about 1,550 items. None where no number would do, because the
+    2 points at 10 % discordance, 80 % power and 5 % take about 1,550 items. None if no number would do, because the
     true difference is not above -margin. Raises StatisticsError.
     """
     _check_plan(discordance, power, alpha)
@@ -80,7 +80,7 @@ def smallest_detectable_drop(
 ) -> float | None:
     """The smallest true drop (above 0) that `n` items fail against `margin` with the given chance.
 
-    A drop beyond the discordance raises the discordance to itself. None where even losing every item would not do.
+    A drop beyond the discordance raises the discordance to itself. None if even losing every item would not do.
     Raises StatisticsError.
     """
     _check_plan(discordance, power, alpha)
@@ -103,8 +103,8 @@ def items_to_decide(
 ) -> int | None:
     """How many more items would decide an inconclusive stratum if its rates stayed as they are.
 
-    lost, gained, n: counts so far, or effective counts of which each stands for `unit` items. 0 where the stratum is
-    decided. None where the difference sits at the margin, so that no number would do. Raises StatisticsError.
+    lost, gained, n: counts so far, or effective counts of which each stands for `unit` items. 0 if the stratum is
+    decided. None if the difference sits at the margin, so that no number would do. Raises StatisticsError.
     """
     check_counts(lost, gained, n)
     check_margin(margin)

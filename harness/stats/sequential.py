@@ -156,7 +156,7 @@ def _legendre() -> tuple[Floats, Floats]:
 
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float) -> float:
-    """The p-value to stay below at the latest of the looks taken so far; 0 where nothing can be decided yet.
+    """The p-value to stay below at the latest of the looks taken so far; 0 if nothing can be decided yet.
 
     fractions_so_far: as in `boundaries`. Raises StatisticsError.
     """
@@ -164,7 +164,7 @@ def nominal_alpha(fractions_so_far: Sequence[float], alpha: float) -> float:
 
 
 def look_p(p_value: float, fractions_so_far: Sequence[float]) -> float:
-    """The smallest alpha over all looks at which the latest look alone rejects; 1 where one half would not do.
+    """The smallest alpha over all looks at which the latest look alone rejects; 1 if one half would not do.
 
     p_value: one-sided, of the items so far. fractions_so_far: as in `boundaries`; where a stratum has ended, its last
     look stands at 1. With one look at all items it is the p-value itself. Raises StatisticsError.

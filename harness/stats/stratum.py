@@ -71,7 +71,7 @@ class PairedResult:
     mid_p_better: float
     """The same against better."""
     design_effect: float | None
-    """Variance of delta with its clusters over the variance without; None where no items share a source."""
+    """Variance of delta with its clusters over the variance without; None if no items share a source."""
     method: str
     """Name of the interval and tests."""
     margin: float
@@ -83,14 +83,14 @@ class PairedResult:
 
     @property
     def items_to_decide(self) -> int | None:
-        """How many more items would decide it if the rates stay; 0 where it is decided, None where none would do."""
+        """How many more items would decide it if the rates stay; 0 if it is decided, None if none would do."""
         if self.p_pass < self.alpha or self.p_fail < self.alpha:
             return 0
         counts = self.counts
         found = items_to_decide(counts.lost, counts.gained, counts.n, self.margin, self.alpha, unit=counts.unit)
         if found is None or counts.sources >= self.n:
             return found if found is None else max(found, 1)
-        # Sources enough to have shown one that breaks, see `_Judges._unseen_p`.
+        # Sources enough to have shown one that breaks, see `_CombinedTest._unseen_p`.
         distance = abs(self.delta + self.margin)
         worst = math.sqrt(WORST_ICC) * (1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta)
         needed = math.log(self.alpha) / math.log1p(-distance / worst) if distance < worst else 1.0
@@ -140,7 +140,7 @@ def paired_test(
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
-    codes are fastest); None where every item is its own. margin: largest tolerated drop. alpha: error rate of each
+    codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each
     side. binary: whether scores are right or wrong; found out where None. rng: for resampling; where None, seeded by
     the values alone, so that neither the order of items nor the names of clusters nor the time of day matter.
     Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
@@ -209,7 +209,7 @@ def _checked(diffs: ArrayLike) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judges:
+class _CombinedTest:
     """The methods that must all agree; a p-value is the largest of theirs, a limit the farthest."""
 
     counts: EffectiveCounts
@@ -263,7 +263,7 @@ class _Judges:
         return math.sqrt(WORST_ICC) if self.clustered else 1.0
 
     def name(self) -> str:
-        """Say which methods judged."""
+        """Return which methods judged."""
         parts = ["effective Tango score, corrected" if self.clustered or self.graded else "Tango score, corrected"]
         if isinstance(self.law, Studentised):
             parts.append("studentised cluster bootstrap" if self.clustered else "studentised bootstrap")
@@ -278,11 +278,11 @@ def _judge_units(
     """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
     units, swap = mirrored(units)
     rng = units.generator() if rng is None else rng
-    judges = _judges(units, rng, whole=whole)
+    tests = _combined_test(units, rng, whole=whole)
     ahead: Tail = "less" if swap else "greater"
     behind: Tail = "greater" if swap else "less"
     sign = -1.0 if swap else 1.0
-    low, high = judges.limit(alpha, "low"), judges.limit(alpha, "high")
+    low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
     worse, better = sign_flip_p(units, rng)
     return PairedResult(
         n=round(units.items),
@@ -292,23 +292,23 @@ def _judge_units(
         high=-low if swap else high,
         lost=lost,
         gained=gained,
-        p_pass=judges.p_value(-sign * margin, ahead),
-        p_fail=judges.p_value(-sign * margin, behind),
+        p_pass=tests.p_value(-sign * margin, ahead),
+        p_fail=tests.p_value(-sign * margin, behind),
         mid_p=better if swap else worse,
         mid_p_better=worse if swap else better,
-        design_effect=judges.counts.design_effect if units.clustered else None,
-        method=judges.name(),
+        design_effect=tests.counts.design_effect if units.clustered else None,
+        method=tests.name(),
         margin=margin,
         alpha=alpha,
-        counts=judges.counts if not swap else judges.counts.mirrored(),
+        counts=tests.counts if not swap else tests.counts.mirrored(),
     )
 
 
-def _judges(units: Units, rng: np.random.Generator, *, whole: bool) -> _Judges:
+def _combined_test(units: Units, rng: np.random.Generator, *, whole: bool) -> _CombinedTest:
     law: Studentised | SignFlips | None = None
     if units.clustered and units.sums.size < FEW_CLUSTERS:
         law = sign_flips(units, rng)
     elif not whole and units.sums.size <= MANY_UNITS:
         law = studentised(units, rng)
     df = float(units.sums.size - 1) if units.clustered else math.inf
-    return _Judges(effective_counts(units), df, units.delta, not whole, units.clustered, law)
+    return _CombinedTest(effective_counts(units), df, units.delta, not whole, units.clustered, law)

@@ -87,7 +87,7 @@ class Units:
         return float(self.sums.sum()) / self.items
 
     def generator(self) -> np.random.Generator:
-        """Give a generator seeded by the values alone: the same data always resample the same way."""
+        """Return a generator seeded by the values alone: the same data always resample the same way."""
         content = np.concatenate([self.sums, self.masses, self.sizes]).tobytes()
         return np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:16], "big"))
 
@@ -152,14 +152,14 @@ class EffectiveCounts:
     n: float
     """Effective items."""
     unit: float
-    """Items per effective item; below 1 where graded differences are small."""
+    """Items per effective item; below 1 if graded differences are small."""
     sources: float
     """Independent sources, unequal ones counted as fewer."""
     design_effect: float
     """Variance of delta with its clusters over the variance were its items independent."""
 
     def mirrored(self) -> EffectiveCounts:
-        """Give the counts with the sides swapped."""
+        """Return the counts with the sides swapped."""
         return replace(self, lost=self.gained, gained=self.lost)
 
 
@@ -234,7 +234,7 @@ class Studentised:
         return max(self.delta - reach, -1.0) if side == "low" else min(self.delta + reach, 1.0)
 
     def _upper(self, alternative: Tail) -> Floats:
-        """Give the draws of the tail that counts, largest first."""
+        """Return the draws of the tail that counts, largest first."""
         return self.draws[::-1] if alternative == "greater" else -self.draws
 
     def _stretch(self, edge: float, total: int) -> float:
@@ -242,7 +242,7 @@ class Studentised:
 
 
 def studentised(units: Units, rng: np.random.Generator, draws: int = DRAWS) -> Studentised | None:
-    """Resample units with replacement and studentise each resample. None where the units do not vary at all."""
+    """Resample units with replacement and studentise each resample. None if the units do not vary at all."""
     delta, count = units.delta, units.sums.size
     inflate = count / max(count - 1, 1)
     residual = units.sums - delta * units.sizes

@@ -60,11 +60,12 @@ def atomic_write(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises StoreError if it is missing or not one."""
     with explained(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        msg = f"{path}: is not JSON (line {error.lineno}): it was changed by hand; remove the run and start again"
+        data = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        msg = f"{path}: is not JSON{line}: it was changed by hand; remove the run and start again"
         raise StoreError(msg) from error
     if not isinstance(data, dict):
         msg = f"{path}: holds a {type(data).__name__}, not an object"

@@ -199,8 +199,8 @@ class RunDir:
         """Read what each unit cost, the last measurement of each."""
         latest: dict[int, Timing] = {}
         for path in sorted((self.path / variant).glob("timings-*.jsonl")):
-            for line in read_lines(path):
-                latest[line["unit"]] = Timing(**line)
+            for one in _parsed(lambda line: Timing(**line), read_lines(path), path):
+                latest[one.unit] = one
         return [latest[unit] for unit in sorted(latest)]
 
     def record(self, variant: str, name: str, data: Mapping[str, Any]) -> None:

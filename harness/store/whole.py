@@ -16,7 +16,7 @@ from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Item, Scored, digest
 from harness.store.files import read_json, write_json
 from harness.store.record import RunRecord, read_run
-from harness.store.rundir import RunDir, Shard
+from harness.store.rundir import ITEMS, RunDir, Shard
 
 __all__ = ["load_run", "missing_shards", "write_manifest"]
 
@@ -60,7 +60,14 @@ def _manifest(run: RunRecord) -> dict[str, Any]:
     if run.schema:
         shards = {name: digest(one) for name, one in run.shards.items()}
         record |= {"schema": run.schema, "run_digest": digest(plan), "shards": shards}
+        record[PLACES] = digest([_placed(run, item) for item in run.items])
     return record
+
+
+def _placed(run: RunRecord, item: Item) -> list[Any]:
+    """Give all of an item that a verdict reads, but its texts: `Item.digest` holds no look, nor what was erased."""
+    names = (item.id, item.slice, item.stratum, item.cluster, item.task, item.kind, item.language, dict(item.levels))
+    return [*names, item.chance, item.weight, item.max_tokens, item.gold, run.unit_of[item.id], run.look_of[item.id]]
 
 
 def _variant(run: RunRecord, name: str) -> dict[str, Any]:
@@ -212,10 +219,15 @@ def _check_manifest(run: RunRecord, there: Mapping[str, Any]) -> None:
     """Refuse files that are not those the manifest was written from, naming the first that is not."""
     _check_counts(run, there)
     now, folder = _manifest(run), run.directory.path
+    if run.schema < 2 and PLACES not in there:  # noqa: PLR2004 - written before schema 2
+        now.pop(PLACES, None)
     for place in _differences(now, there):
         text = "does not agree with manifest.json: one of the two was changed after the run"
         raise NotComparable(f"{folder / place}: {text}: {RESTORE}")
 
+
+PLACES = "places_digest"
+"""What the manifest says of where the items belong."""
 
 FILES = {
     "identity": "variant.json",
@@ -235,7 +247,10 @@ def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[s
         for name in {**before, **after}:
             if before.get(name) != after.get(name):
                 yield name_of(name, (before.get(name), after.get(name)))
-    if {**now, "variants": 0, "shards": 0} != {**there, "variants": 0, "shards": 0}:
+    if now.get(PLACES) != there.get(PLACES):
+        yield f"{ITEMS}/*.jsonl"
+    rest = {"variants": 0, "shards": 0, PLACES: 0}
+    if {**now, **rest} != {**there, **rest}:
         yield "run.json"
 
 

@@ -11,7 +11,7 @@ from making import Cell, reordered, side
 from harness.errors import NotComparable
 from harness.judge import compare, gate
 from harness.judge.outcomes import Labels, build, fingerprint
-from harness.judge.pairing import _joined_by_id, index_of, pair
+from harness.judge.pairing import _joined_by_id, pair
 from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.05)
@@ -41,7 +41,7 @@ def test_the_fast_join_is_the_join_by_id():
     rng = np.random.default_rng(1)
     before = _side("bf16", [f"x{at}" for at in rng.permutation(3000)[:2000]])
     after = _side("int4", [f"x{at}" for at in rng.permutation(3000)[:2000]])
-    pairs = pair(before, after, 0.9, index_of(before))
+    pairs = pair(before, after, 0.9)
     own, theirs = _joined_by_id(before, after)
     assert pairs.baseline.tolist() == own.tolist()
     assert pairs.candidate.tolist() == theirs.tolist()
@@ -134,7 +134,7 @@ def test_an_unmatched_item_is_said_in_the_warnings():
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"items": ["a", "b", "a"]}, "1 item ids stand there more than once ('a')"),
+        ({"items": ["a", "b", "a"]}, "1 item ids are duplicated ('a')"),
         ({"scores": [0.5, 1.5, 0.0]}, "item 'b' has score 1.5"),
         ({"scores": [0.5, -0.1, 0.0]}, "item 'b' has score -0.1"),
         ({"scores": [0.5, np.inf, 0.0]}, "item 'b' has score inf"),

@@ -462,3 +462,17 @@ def test_an_archive_with_a_damaged_member_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(NotComparable, match=r"header\.json is damaged"):
         load(path)
+
+
+def test_a_metric_of_which_less_is_better_is_no_score(tmp_path):
+    """The averages beside the samples say so of any metric: more of it must not read as an improvement."""
+    line = {"doc_id": 0, "doc": {}, "target": "x", "arguments": [["q", "a"]], "resps": [["x"]], "filtered_resps": ["x"]}
+    text = json.dumps({**line, "filter": "none", "metrics": ["score"], "score": 1.0})
+    (tmp_path / "samples_toxic_2026-01-01T00-00-00.jsonl").write_text(text + "\n", encoding="utf-8")
+    assert load(tmp_path).measure == {"toxic": "score"}
+    averages = {"higher_is_better": {"toxic": {"score": False}}}
+    (tmp_path / "results_2026-01-01T00-00-00.json").write_text(json.dumps(averages), encoding="utf-8")
+    with pytest.raises(UsageError, match="which metric is the score"):
+        load(tmp_path)
+    with pytest.raises(UsageError, match="less of it is better"):
+        load(tmp_path, ImportOptions(metric="score"))

@@ -14,7 +14,7 @@ from harness.config.schema import Policy
 from harness.errors import StatisticsError
 from harness.judge.rules import Rules, SliceRules
 from harness.judge.tail_counts import Cell, cells
-from harness.judge.tail_rates import judge_rates, unheld
+from harness.judge.tail_rates import judge_rates, unmatched_tolerances
 from harness.records import Generation, Item, Scored, Unanswered
 from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
 
@@ -56,6 +56,16 @@ def test_items_missing_within_the_tolerance_count_as_events_for_a_pass() -> None
     (found,) = (one for one in judge_rates([clean], rules) if one.tolerance)
     assert found.verdict == "inconclusive"
     assert "the 3 items with an answer on one side only" in found.reason
+
+
+@pytest.mark.parametrize(("shown", "verdict"), [(300, "no_signal"), (290, "no_signal"), (150, "pass"), (0, "pass")])
+def test_a_baseline_that_shows_the_sign_everywhere_passes_nobody(shown: int, verdict: str) -> None:
+    """What the baseline does itself is no event: where it nearly always does, no event could be seen."""
+    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"truncated": 0.05})})
+    names = [f"t/{at}" for at in range(300)]
+    baseline = [at < shown for at in range(300)]
+    cell = Cell("s", "a", "truncated", items=names, clusters=names, events=[False] * 300, baseline=baseline)
+    assert [one.verdict for one in judge_rates([cell], rules)] == [verdict]
 
 
 def test_p_values_say_what_the_limits_say() -> None:
@@ -175,7 +185,7 @@ def test_what_is_missing_never_passes() -> None:
         "empty": "pass",
         "code_error": "not_judged",
     }
-    assert unheld(judge_rates([cell(0, 300)], held), rules(tail_events={"refusal": 0.1})) != []
+    assert unmatched_tolerances(judge_rates([cell(0, 300)], held), rules(tail_events={"refusal": 0.1})) != []
 
 
 def test_scores_and_events_share_the_chance_of_a_wrong_fail() -> None:

@@ -205,12 +205,12 @@ def test_the_average_by_traffic_weighs_items():
 
 def test_two_variants_of_one_name_are_refused():
     """A table in which two rows have one name cannot be read."""
-    with pytest.raises(NotComparable, match="names of their own"):
+    with pytest.raises(NotComparable, match="needs a different name"):
         _judged(_candidate("int4"), _candidate("int4"))
 
 
 def test_a_rule_that_fits_no_stratum_is_named():
-    """A margin for a stratum that is not there holds nobody to anything: a warning says so."""
+    """A margin for a stratum that does not exist has no effect: a warning says so."""
     rules = Rules.from_flags(margin=0.05, margins={"s/z*": 0.2})
     assert any("'s/z*'" in one for one in _judged(_candidate("int4"), rules=rules).warnings)
 

@@ -142,7 +142,7 @@ def test_answers_that_nobody_looked_at_never_pass(whole: RunDir, tmp_path: Path)
     write_manifest(copy)
     judgement = judging.judge(load_run(copy))
     assert judgement.exit_code == 4
-    assert "before anybody looked" in judgement.candidates[0].reasons[0]
+    assert "before tail events were recorded" in judgement.candidates[0].reasons[0]
     loose = judging.judge(load_run(copy), {"tail_events": {}})
     assert loose.exit_code == 0
     assert all(one.verdict is None for one in loose.candidates[0].tail_events)
@@ -176,7 +176,7 @@ def test_a_slice_held_to_a_tolerance_is_asked_to_the_end(tiny_llama: Path, tmp_p
     spared = judging.judge(load_run(directory), {"tail_events": {"empty": 0.2}}).candidates[0].tail_events
     (open_,) = [one for one in spared if one.slice == "other" and one.kind == "empty"]
     assert open_.verdict == "inconclusive"
-    assert "no fair sample" in open_.reason
+    assert "a biased sample" in open_.reason
 
 
 def test_too_few_items_are_refused_when_planned(tiny_llama: Path) -> None:

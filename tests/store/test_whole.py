@@ -16,7 +16,7 @@ from paths import RESULTS
 
 from harness.cli import program as cli
 from harness.errors import ExitCode
-from harness.records import digest
+from harness.records import digest, item_from_json
 from harness.store import record as store_record
 from harness.store import rundir
 from harness.store.rundir import RunDir
@@ -237,6 +237,16 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         assert "Traceback" not in told
 
 
+def placed_otherwise(run: Path, **changes: object) -> None:
+    """Change a field of every third item, with its digest as it was, and seal the lines again."""
+    path = run / "items" / "multi_hop_math.jsonl"
+    lines = rundir.read_lines(path, rundir.ITEMS)
+    for line in lines[::3]:
+        item = item_from_json({key: value for key, value in line.items() if key not in {"unit", "look"}})
+        line |= {"asked": item.digest(), **changes}
+    path.write_text("".join(rundir.sealed(line, rundir.ITEMS) for line in lines), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("apply", "named"),
     [
@@ -247,6 +257,11 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         (lambda run: edit_json(run / "shards" / "1of2.json", skipped={"nf4": [0]}), r"shards/1of2\.json: does not"),
         (lambda run: edit_json(run / "nf4" / "calibration.json") if False else
          (run / "nf4" / "calibration.json").write_text('{"items": ["a"]}'), r"nf4/calibration\.json: does not"),
+        (lambda run: placed_otherwise(run, look=2), r"items/\*\.jsonl: does not agree with manifest\.json"),
+        (lambda run: placed_otherwise(run, chance=0.0, cluster="one"), r"items/\*\.jsonl: does not agree"),
+        (lambda run: (run / "shards" / "1of2.json").write_bytes(b"\xff"), r"shards/1of2\.json: is not JSON"),
+        (lambda run: (run / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is not JSON"),
+        (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"timings-1of2\.jsonl: line 1 is not"),
         (lambda run: edit_json(run / "run.json", schema=3), r"later version of quantcliff \(schema 3\)"),
     ],
 )  # fmt: skip

@@ -238,11 +238,39 @@ def test_the_names_come_from_the_tests(tests, names):
         ("assert abs(f(2) - sqrt(2)) < 1e-6", "sqrt without"),
         ("assert max([1, 2]) == 2", "every answer would pass"),
         ("def check(candidate): assert candidate(1) == 2", "every answer would pass"),
+        ("def check():\n    assert f(1) == 2", "only define what nothing calls"),
+        ("if __name__ == '__main__':\n    assert f(1) == 2", "only define what nothing calls"),
+        ("async def test_f():\n    assert f(1) == 2", "only define what nothing calls"),
     ],
 )
 def test_tests_that_leave_it_open_are_refused(tests, said):
     """A helper that nothing defines, or tests of nothing, are refused before anything runs."""
     assert said in unclear("", (tests,))
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "class TestF:\n    def test_a(self):\n        assert f(2) == 4",
+        "def check():\n    assert f(2) == 4",
+        "def test_f(x):\n    assert f(x) == 4",
+        "def test_f(x=2):\n    assert f(x) == 4",
+        "async def test_f():\n    assert f(2) == 4",
+        "def test_f():\n    yield\n    assert f(2) == 4",
+        "if __name__ == '__main__':\n    assert f(2) == 4",
+    ],
+)
+def test_tests_that_ask_nothing_of_the_code_pass_nothing(test):
+    """Tests that are only defined are called as pytest would, or pass no answer: neither a wrong nor a missing one."""
+    assert not outcome("def f(x): return 0", test, limits=SOON).passes
+    assert not outcome("", test, limits=SOON).passes
+
+
+def test_tests_that_are_only_defined_pass_right_code():
+    """A class for pytest, and a test with defaults, run; a value of the code is asked of without a call."""
+    group = "class TestF:\n    def test_a(self):\n        assert f(2) == 4"
+    assert outcome("def f(x): return x * x", group, "def test_f(x=3):\n    assert f(x) == 9", limits=SOON).passes
+    assert outcome("N = 5", "assert N == 5", limits=SOON).passes
 
 
 # ----------------------------------------------------------------------------------------------------- JavaScript
@@ -277,6 +305,13 @@ def test_javascript_shadows_and_pollutes_nothing_of_the_tests(trick):
     code, test = JS[trick]
     code = code if "const f" in code else f"{code}\nfunction f(x) {{ return 0; }}"
     assert not outcome(code, test, language="javascript", limits=SOON).passes
+
+
+@NODE
+def test_javascript_tests_that_ask_nothing_of_the_code_pass_nothing():
+    """A function of the tests that nothing calls has tested nothing."""
+    test = "function test() { console.assert(f(2) === 4); }"
+    assert outcome("function f(x) { return 0; }", test, language="javascript", limits=SOON).reason == "untested"
 
 
 @NODE

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from harness.suite.toolkit.generated_code import Asked, program_of
+from harness.suite.toolkit.numerals import numbers
 from harness.suite.toolkit.scoring import matches_any
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value, schema_problem
 from harness.suite.toolkit.scoring_limits import noted
@@ -79,3 +81,13 @@ def test_schemas_that_recurse_and_names_like_keywords_are_good():
     assert fits_schema('{"left": 3}', tree) == 0.0
     assert schema_problem({"enum": [{"$ref": "http://example.org"}], "default": {"$dynamicRef": "x"}}) == ""
     assert schema_problem({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}}) == ""
+
+
+@pytest.mark.parametrize("text", ["=*", "1,", "\n", '"\\"', " ", "7 "])
+@pytest.mark.timeout(30)
+def test_a_loop_of_any_text_is_read_in_time_that_grows_with_its_length(text):
+    """A model that loops writes one thing thousands of times: code, numbers and JSON are still read within seconds."""
+    answer = text * (40_000 // len(text))
+    program_of(answer, Asked("javascript", "f"))
+    numbers(answer)
+    json_of('"' + answer)

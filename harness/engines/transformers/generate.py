@@ -62,7 +62,35 @@ class TextGeneration:
             yield self._record(answer, stops[answer.request.item_id])
         if observer is not None:
             again = [one for one in answers if not at_once or self._alone(one.request)]
-            HiddenStateReplay(self.context, observer, references, self._loop(observer, references)).read(again)
+            self._replay_hidden_states(again, observer, references)
+
+    def _replay_hidden_states(
+        self, answers: Sequence[Answer], observer: HiddenStateObserver, references: References
+    ) -> None:
+        """Read the first answer to each item, or its reference, again for an observer; adds own answers to references.
+
+        They are read with their prompts in the pass in which another variant would have them checked as drafts, so a
+        model compared with itself sums in the same order, and its divergence is 0.
+        """
+        context, loop = self.context, self._loop(observer, references)
+
+        def run(rows: list[PackedRequests[Request]]) -> list[None]:
+            loop.prefill_only(rows)
+            return []
+
+        wanted: list[Request] = []
+        for answer in answers:
+            request = answer.request
+            if request.sample == 0 and observer.uses_own_answers:
+                own = reference(context, answer.ids, answer.finish, observer.max_tokens)
+                references.setdefault(request.item_id, own)
+            if request.sample == 0 and request.item_id in references:
+                draft = as_draft(context, references[request.item_id], request.max_tokens)
+                wanted.append(replace(request, draft=draft))
+        retry = OomRetry(run, PackedRequests.halves, _first_id, context.usage.notes)
+        for schedule in schedules(context, wanted, context.budget):
+            for batch in schedule.batches:
+                list(retry(batch))
 
     def _request(self, item: Item) -> Request:
         prompt = tuple(self.context.texts.prompt(item.prompt))
@@ -162,49 +190,6 @@ def as_draft(context: EngineContext, tokens: Sequence[int], most: int) -> tuple[
     """Return at most so many tokens of a reference, without the end token."""
     ended = bool(tokens) and tokens[-1] in context.texts.end_ids
     return tuple(tokens[: len(tokens) - ended][:most])
-
-
-@dataclass(slots=True)
-class HiddenStateReplay:
-    """Reads answers again for an observer of hidden states: those that were given, or another variant's.
-
-    They are read with their prompts in the pass in which another variant would have them checked as drafts, so a model
-    compared with itself sums in the same order, and its divergence is 0.
-    """
-
-    context: EngineContext
-    """The model and its budgets."""
-    observer: HiddenStateObserver
-    """What is shown the states."""
-    known: References
-    """By item id, the tokens to be predicted; an answer's own are added as it ends, if the observer wants those."""
-    loop: Continuous
-    """What reads, and shows the observer what it read."""
-
-    def read(self, answers: Sequence[Answer]) -> None:
-        """Read the first answer to each item, or its reference, with its prompt."""
-
-        def run(rows: list[PackedRequests[Request]]) -> list[None]:
-            self.loop.prefill_only(rows)
-            return []
-
-        first = [answer for answer in answers if answer.request.sample == 0]
-        for answer in first if self.observer.uses_own_answers else ():
-            own = reference(self.context, answer.ids, answer.finish, self.observer.max_tokens)
-            self.known.setdefault(answer.request.item_id, own)
-        wanted = self._wanted([answer.request for answer in first])
-        retry = OomRetry(run, PackedRequests.halves, _first_id, self.context.usage.notes)
-        for schedule in schedules(self.context, wanted, self.context.budget):
-            for batch in schedule.batches:
-                list(retry(batch))
-
-    def _wanted(self, requests: Sequence[Request]) -> list[Request]:
-        """Return those requests that have a reference, with it as their draft."""
-        return [
-            replace(one, draft=as_draft(self.context, self.known[one.item_id], one.max_tokens))
-            for one in requests
-            if one.item_id in self.known
-        ]
 
 
 def _first_id(row: PackedRequests[Request]) -> str:

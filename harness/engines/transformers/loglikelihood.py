@@ -81,15 +81,17 @@ class ChoiceScoring:
                 Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
             ]
         found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
-        for scored in self.score_choices(list(asked.values()), keep=observer is not None):
+        for scored in self.score_choices(
+            [one for choices in asked.values() for one in choices], keep=observer is not None
+        ):
             mine = found[scored.item_id]
             mine[scored.choice] = scored
             if len(mine) == len(asked[scored.item_id]):
                 yield _record(asked[scored.item_id], found.pop(scored.item_id), observer)
 
-    def score_choices(self, asked: Sequence[Sequence[Continuation]], *, keep: bool = False) -> Iterator[ScoredChoice]:
-        """Score the choices of some items, in any order; keep says whether with the hidden states behind them."""
-        rows = self.context.pack([one for choices in asked for one in choices])
+    def score_choices(self, asked: Sequence[Continuation], *, keep: bool = False) -> Iterator[ScoredChoice]:
+        """Score choices, in any order; keep says whether with the hidden states behind them."""
+        rows = self.context.pack(asked)
 
         def run(rows: list[Row]) -> list[ScoredChoice]:
             answers = _score_rows(self.context.model, rows, self.context.texts.pad_id, keep=keep)

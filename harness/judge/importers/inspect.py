@@ -116,7 +116,7 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
 
 
 def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
-    """Give the log's arguments that differ from those of other logs of its task, as levels."""
+    """Return the log's arguments that differ from those of other logs of its task, as levels."""
     same = [one.arguments for one in logs if one.task == log.task]
     names = sorted({name for arguments in same for name in arguments})
     return {
@@ -224,7 +224,7 @@ def _asked(sample: Mapping[str, Any]) -> list[Any]:
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
-    """Give the log's own way from epochs to a score, by name. Raises UsageError if it is not known here."""
+    """Return the log's own way from epochs to a score, by name. Raises UsageError if it is not known here."""
     results = (log.header.get("results") or {}).get("scores") or []
     named = log.config.get("epochs_reducer") or [one.get("reducer") for one in results if one.get("reducer")]
     name = str(([named] if isinstance(named, str) else named or ["mean"])[0])

@@ -94,7 +94,7 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
 
 
 def first_object(path: Path) -> dict[str, Any]:
-    """Give the first object of JSON lines or of an array of objects; an empty one if the file begins otherwise."""
+    """Return the first object of JSON lines or of an array of objects; an empty one if the file begins otherwise."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         line = next((line for line in stream if line.strip()), "{}")
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects
+from harness.judge.importers.json_text import json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
@@ -24,7 +24,20 @@ __all__ = ["is_sample", "load_lm_eval", "sample_files"]
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
 LOWER_IS_BETTER = frozenset(
-    {"bits_per_byte", "brier_score", "byte_perplexity", "perplexity", "ter", "wer", "word_perplexity"}
+    {
+        "bits_per_byte",
+        "brier_score",
+        "byte_perplexity",
+        "cer",
+        "likelihood_diff",
+        "pct_male_preferred",
+        "pct_stereotype",
+        "perplexity",
+        "perspective_api_toxicity_score",
+        "ter",
+        "wer",
+        "word_perplexity",
+    }
 )
 """Metrics that are no score in [0, 1] of which more is better."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
@@ -72,7 +85,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
-    """Give each task's file; the newest if a task was run several times, with a note."""
+    """Return each task's file; the newest if a task was run several times, with a note."""
     files = sample_files(path)
     folders = sorted({str(file.parent) for file in files})
     if len(folders) > 1:
@@ -102,16 +115,17 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 def _metrics(
     first: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], options: ImportOptions, rows: Rows
 ) -> dict[str, str]:
-    """Give the metric that is each task's score. first: a sample per task."""
+    """Return the metric that is each task's score. first: a sample per task."""
     known = {
         task: [str(one) for one in line.get("metrics") or sorted(line.keys() - _OWN)] for task, line in first.items()
     }
     found = per_task(options.metric, known, "metric", rows.source)
+    lower = {task: LOWER_IS_BETTER | _lower(task, file) for task, file in files.items()}
     for task, name in found.items():
-        if name in LOWER_IS_BETTER:
+        if name in lower[task]:
             raise UsageError(f"{files[task]}: {name} is not a score: less of it is better")
     for task, names in known.items():
-        usable = [one for one in names if one not in LOWER_IS_BETTER]
+        usable = [one for one in names if one not in lower[task]]
         preferred = [one for one in PREFERRED if one in usable] or (usable if len(usable) == 1 else [])
         if task not in found and not preferred:
             listed = ", ".join(names) or "none"
@@ -119,6 +133,17 @@ def _metrics(
         if task not in found and options.metric:
             rows.notes.append(f"{task}: has no such --metric, and is judged by {preferred[0]}")
         found.setdefault(task, preferred[0] if preferred else "")
+    return found
+
+
+def _lower(task: str, file: Path) -> set[str]:
+    """Return the metrics of which the summaries next to a task's samples say that less is better."""
+    found: set[str] = set()
+    for averages in sorted(file.parent.glob("results_*.json")):
+        data = parsed(averages.read_bytes(), str(averages))
+        known = data.get("higher_is_better") if isinstance(data, Mapping) else None
+        own = known.get(task) if isinstance(known, Mapping) else None
+        found |= {str(name) for name, higher in own.items() if higher is False} if isinstance(own, Mapping) else set()
     return found
 
 
@@ -155,7 +180,7 @@ def _requests(line: Mapping[str, Any]) -> list[Any]:
 
 
 def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Give the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if they are not there."""
+    """Return the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if missing."""
     first = (_requests(line) or [""])[0]
     prompt = first[0] if isinstance(first, list) and first else first
     texts: dict[str, Callable[[], str]] = {
@@ -171,7 +196,7 @@ def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _chance(line: Mapping[str, Any], metric: str) -> float:
-    """Give the share of choices that are right, if several were weighed: one, or as many as the targets name."""
+    """Return the share of choices that are right, if several were weighed: one, or as many as the targets name."""
     choices = len(_requests(line))
     if "acc_mutual_info" in (line.get("metrics") or ()):
         choices //= 2  # each choice was weighed with and without its question

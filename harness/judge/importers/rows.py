@@ -147,7 +147,7 @@ class Rows:
         self.chances.append(chance if options.chance is None else options.chance)
 
     def outcomes(self, name: str) -> Outcomes:
-        """Give one score per item.
+        """Return one score per item.
 
         Raises NotComparable if an item has several scores and nothing says to average them, and if `build` does.
         """

@@ -118,7 +118,7 @@ def _check_known(path: Path, wanted: Sequence[str], known: Sequence[str]) -> Non
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Give each row, the header first, with the line it ends on, read strictly. Raises UsageError."""
+    """Return each row, the header first, with the line it ends on, read strictly. Raises UsageError."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter=_delimiter(path), strict=True)

@@ -138,6 +138,8 @@ class _Tests:
     def __init__(self, inbox: int, outbox: int, verdict: int) -> None:
         self.inbox, self.outbox, self.verdict = inbox, outbox, verdict
         self.gone = False
+        self.asked = False
+        """Whether anything was asked of the code at all."""
         self.calls = 0
         """Calls that may have changed an object; until the next one its content is asked for once."""
 
@@ -157,6 +159,7 @@ class _Tests:
 
     def _run(self, program: dict[str, Any], offered: dict[str, Any]) -> None:
         names = {name: self._named(name, offered[name]) for name in program["names"] if name in offered}
+        taken = list(names.values())
         names["__name__"] = "tests"
         try:
             for number, code in enumerate([program["setup"], *program["tests"]]):
@@ -167,7 +170,9 @@ class _Tests:
         except BaseException as error:  # noqa: BLE001 - whatever ends a test is a failed test
             send(self.verdict, {"failed": "ended" if self.gone else type(error).__name__})
         else:  # a test may have swallowed the end of the code with a bare `except:`
-            send(self.verdict, {"failed": "ended"} if self.gone else {"passes": True})
+            tested = self.asked or any(not isinstance(one, _Kept) for one in taken)
+            failed = "ended" if self.gone else "" if tested else "untested"
+            send(self.verdict, {"failed": failed} if failed else {"passes": True})
 
     def _named(self, name: str, offered: Any) -> Any:
         made = decoded(offered, self._stand_in)
@@ -196,6 +201,7 @@ class _Tests:
         return decoded(reply["value"], self._stand_in)
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked = True
         try:
             send(self.outbox, request)
             reply = receive(self.inbox)
@@ -208,13 +214,23 @@ class _Tests:
 def _collected(names: dict[str, Any]) -> None:
     """Call what pytest or unittest would call: a test that is only defined has tested nothing."""
     for name, one in list(names.items()):
-        if isinstance(one, types.FunctionType) and name.startswith("test") and not one.__code__.co_argcount:
-            one()
+        if isinstance(one, types.FunctionType) and name.startswith("test"):
+            if one.__code__.co_argcount == len(one.__defaults__ or ()):
+                _run_through(one)
         elif isinstance(one, type) and (unittest := sys.modules.get("unittest")) and issubclass(one, unittest.TestCase):
             found = unittest.TestResult()
             unittest.defaultTestLoader.loadTestsFromTestCase(one).run(found)
             if not found.wasSuccessful():
                 raise AssertionError(name)
+        elif isinstance(one, type) and name.startswith("Test"):
+            for method in [method for method in vars(one) if method.startswith("test")]:
+                _run_through(getattr(one(), method))
+
+
+def _run_through(test: Any) -> None:
+    """Call a test. Raises TypeError for one that has not run when it returns: a coroutine or a generator."""
+    if isinstance(test(), types.CoroutineType | types.GeneratorType | types.AsyncGeneratorType):
+        raise TypeError("a test that is a coroutine or a generator is not run")
 
 
 def _raised(name: str) -> type[Exception]:

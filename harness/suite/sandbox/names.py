@@ -45,7 +45,22 @@ def unclear(setup: str, tests: Sequence[str]) -> str:
             f"the tests use {', '.join(own)} without defining it: import it in `setup`, "
             "or, if it is part of the answer, list all that the answer must define in `functions`"
         )
-    return "" if free else "the tests use nothing that an answer could define, so every answer would pass"
+    if not free:
+        return "the tests use nothing that an answer could define, so every answer would pass"
+    body = ast.parse("\n".join(tests)).body
+    return "" if any(map(_runs, body)) else "the tests only define what nothing calls, so nothing would be tested"
+
+
+def _runs(one: ast.stmt) -> bool:
+    """Whether a statement of the tests does something, or defines what is called as pytest and unittest would."""
+    if isinstance(one, ast.FunctionDef):
+        return one.name.startswith("test")
+    if isinstance(one, ast.ClassDef):
+        return one.name.startswith("Test") or bool(one.bases)
+    if isinstance(one, ast.If):
+        return "__name__" not in ast.unparse(one.test)
+    said = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+    return not (said or isinstance(one, ast.AsyncFunctionDef | ast.Import | ast.ImportFrom))
 
 
 def _free(source: str) -> tuple[list[str], set[str]]:

@@ -21,7 +21,7 @@ __all__ = ["Asked", "program_of"]
 
 _CLOSED = re.compile(r"\s*```[ \t]*(?:\n|\Z)")
 _FENCE_LINE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
-_FENCE_AFTER_TEXT = re.compile(r"^([^\n`]*[^\s`>][^\n`]*?)(`{3,}[ \t]*[\w+#.{}-]*[ \t]*)$", re.MULTILINE)
+_FENCE_AFTER_TEXT = re.compile(r"^(?=[^\n`]*[^\s`>])([^\n`]*+)(`{3,}[ \t]*[\w+#.{}-]*[ \t]*)$", re.MULTILINE)
 _DEFINES = {
     "python": r"^(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^=\n]+)?="
     r"|^(?:from|import)\b.*\b{name}\b",

@@ -42,7 +42,7 @@ _PLAINER: tuple[tuple[str, str], ...] = (
     (r"-[^\S\n]+(?=\d+/\d+ )", "-"),
     (r"\b0[xX][0-9a-fA-F]+\b|\.{2,}", " "),
     (r"-?[\d.,]{0,30}\s?\u221a\s?[({]?[\d.,]{0,30}|-?[\d.,]{1,30}\s?[*\u00d7]?\s?\u03c0|\u03c0\s?/\s?\d+", " "),
-    (rf"\bnegative\s+(?={_CURRENCY}?[\d.])|(?:(?<=[:=])|^)\s*minus\s+(?={_CURRENCY}?[\d.])", " -"),
+    (rf"\bnegative\s+(?={_CURRENCY}?[\d.])|(?:(?<=[:=])|^)[^\S\n]*minus\s+(?={_CURRENCY}?[\d.])", " -"),
     (rf"([=:(][*_\s]*?)-[^\S\n]+(?={_CURRENCY}?[\d.])", r"\1-"),
     (rf"(?<![\w.])-[^\S\n]?[a-z]{{0,3}}{_CURRENCY}[^\S\n]?(?=[\d.])", " -"),
 )
@@ -183,7 +183,7 @@ def _scaled(value: Decimal | None, ten: str | None, power: str | None) -> Decima
     """A number times a power of ten, or raised to a power; None if it is too large to be meant."""
     if value is None or not (ten or power):
         return value
-    exponent = int((ten or power or "0")[:9])
+    exponent = int(re.sub(r"^([+-]?)0+(?=\d)", r"\1", ten or power or "0")[:9])
     _, digits, place = value.as_tuple()
     if abs(exponent) > _LARGEST or (power and abs(exponent) * (len(digits) + abs(int(place))) > _LARGEST):
         return None

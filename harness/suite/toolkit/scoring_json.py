@@ -48,7 +48,7 @@ def json_of(text: str) -> Any:
 
 def _depth(text: str) -> int:
     deepest = depth = 0
-    for mark in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{\]}]', text):
+    for mark in re.findall(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', text):
         depth += (mark in "[{") - (mark in "]}")
         deepest = max(deepest, depth)
     return deepest

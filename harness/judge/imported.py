@@ -17,13 +17,13 @@ from harness.judge.importers import ImportOptions
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
-__all__ = ["judge"]
+__all__ = ["judge_imported"]
 
 _FLAGS = {"strata": "stratum"}
 """Options whose flag has another name than their field."""
 
 
-def judge(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
+def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Read both sides, compare and gate them.
 
     candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given. Raises
@@ -58,7 +58,7 @@ def _refuse_same(baseline: Path, candidate: Path, name: str) -> None:
 
 
 def _contents(path: Path) -> frozenset[str]:
-    """Give the digests of a file, or of the files of results in a directory; the names, which hold times, do not count.
+    """Return the digests of a file, or of a directory's files of results, without their names, which hold times.
 
     Summaries (``results_*.json`` of lm_eval) hold times too, and are left out if there is anything else.
     """
