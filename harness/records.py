@@ -27,6 +27,7 @@ __all__ = [
     "canonical_json",
     "digest",
     "item_from_json",
+    "proof_from_json",
     "scored_from_json",
     "stratum_name",
     "to_json",
@@ -180,8 +181,8 @@ class Unanswered:
 
     item_id: str
     """Which item."""
-    reason: Literal["over_context"]
-    """Prompt and longest answer do not fit the model's context."""
+    reason: Literal["over_context", "rejected"]
+    """Prompt and longest answer do not fit the model's context, or a server refused the request."""
     prompt_tokens: int
     """Tokens of the prompt."""
     sample: int = 0
@@ -266,6 +267,9 @@ class Proof:
     in runs that did not record it."""
     end_tokens: tuple[int, ...] = ()
     """The tokens that end an answer, in ascending order; empty in runs that did not record them."""
+    served: Mapping[str, Any] | None = None
+    """If another program or library answers: whether it is ``proven`` or ``declared`` (``kind``), which one
+    (``engine``, ``version``, ``dtype``, ``flags``), how it is asked, what it says of itself."""
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -275,6 +279,11 @@ def to_json(record: Any) -> dict[str, Any]:
 
 def _tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:
     return {**data, **{name: tuple(data[name]) for name in names if name in data}}
+
+
+def proof_from_json(data: Mapping[str, Any]) -> Proof:
+    """Read a proof back. Raises KeyError or TypeError if it is not one."""
+    return Proof(**{**_tuples(dict(data), "end_tokens"), "notes": tuple(data["notes"])})
 
 
 def item_from_json(data: Mapping[str, Any]) -> Item:

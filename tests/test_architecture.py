@@ -55,6 +55,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "run.worker",
     ),
     "transformers": (
+        "engines.registry",
         "engines.transformers.*",
         "models.completeness",
         "models.digests",
@@ -67,7 +68,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "suite.templates",
         "suite.toolkit.haystack",
     ),
-    "lm_eval": ("engines.lm_eval", "run.lm_eval_model", "suite.scorer", "suite.tasks"),
+    "lm_eval": ("engines.lm_eval", "engines.registry", "run.lm_eval_model", "suite.scorer", "suite.tasks"),
     "datasets": ("suite.tasks",),
 }
 """Which modules import what is heavy. All others judge, plan and report on a laptop without these packages."""

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.config.engines import EngineSpec, inherited_engine
 from harness.config.methods import METHODS
 from harness.config.schema import (
     RENAMED,
@@ -126,7 +127,7 @@ def parse(data: dict[str, Any], source: str = "config") -> Experiment:
 
 
 def _inherit(data: dict[str, Any]) -> dict[str, Any]:
-    """Give candidates the baseline's model, revision and trust where they say nothing."""
+    """Give candidates the baseline's model, revision, trust and engine where they say nothing."""
     baseline = data.get("baseline")
     if isinstance(baseline, str):
         baseline = {"model": baseline}
@@ -141,9 +142,11 @@ def _inherit(data: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(candidate, dict):
             return candidate
         own_model = "model" in candidate
+        engine = inherited_engine(baseline.get("engine"), candidate.get("engine"))
         return {
             **({"trust_remote_code": shared.get("trust_remote_code", False)} if own_model else shared),
             **candidate,
+            **({} if engine is None else {"engine": engine}),
         }
 
     return {**data, "baseline": baseline, "candidates": [filled(candidate) for candidate in candidates]}
@@ -163,10 +166,20 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Give the keys that may stand where an unknown one was found."""
     model: Any = Experiment
     steps = {"baseline": Variant, "candidates": Variant, "slices": SliceSpec, "policy": Policy, "sampling": Sampling,
-             "execution": Execution, "quantization": Quantization}  # fmt: skip
+             "execution": Execution, "quantization": Quantization, "engine": EngineSpec}  # fmt: skip
     for part in location[:-1]:
         model = steps.get(str(part), model)
     return list(model.model_fields)
+
+
+def _unknown_key(location: tuple[int | str, ...]) -> str:
+    """Give the sentence for a key that does not exist."""
+    if location[-1] == "allow_code_execution":
+        text = "a config, which may come from elsewhere, cannot allow this: give `quantcliff run` the flag"
+        return f"{text} --allow-code-execution"
+    if location[-1] in {"api_key", "key", "token"} and "engine" in location:
+        return "a key does not belong in a file: export it, and name the variable in api_key_env"
+    return f"is not a key here.{suggestion(str(location[-1]), _known_keys(location))}"
 
 
 def _problem(details: dict[str, Any]) -> Problem:
@@ -174,10 +187,7 @@ def _problem(details: dict[str, Any]) -> Problem:
     location = tuple(details["loc"])
     path, kind, value = _path(location), details["type"], details.get("input")
     if kind == "extra_forbidden":
-        if location[-1] == "allow_code_execution":
-            text = "a config, which may come from elsewhere, cannot allow this: give `quantcliff run` the flag"
-            return Problem(path, f"{text} --allow-code-execution")
-        return Problem(path, f"is not a key here.{suggestion(str(location[-1]), _known_keys(location))}")
+        return Problem(path, _unknown_key(location))
     if kind == "missing":
         return Problem(path, "is missing" + (": give the model to compare against" if path == "baseline" else ""))
     if kind == "value_error":
@@ -223,6 +233,7 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
     ]
     if not experiment.baseline.model:
         problems.append(Problem("baseline.model", "is missing: give a directory or a hub id"))
+    problems += _engine_problems(experiment, experiment.baseline, "baseline")
     for index, candidate in enumerate(experiment.candidates):
         problems += _candidate_problems(experiment, candidate, f"candidates[{index}]")
     seen: dict[str, int] = {}
@@ -254,8 +265,10 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
         text = f"{candidate.name!r} is the baseline itself: give it a quantization or another model"
         problems.append(Problem(place, text))
     method = candidate.quantization.method
+    problems += _engine_problems(experiment, candidate, place)
     if (
-        METHODS[method].from_checkpoint
+        candidate.engine.here
+        and METHODS[method].from_checkpoint
         and candidate.model == experiment.baseline.model
         and not candidate.quantization.gguf_file
     ):
@@ -267,6 +280,19 @@ def _candidate_problems(experiment: Experiment, candidate: Variant, place: str) 
             f"{dtype} differs from the baseline's compute dtype: the comparison would measure the dtype; leave it out"
         )
         problems.append(Problem(f"{place}.dtype", text))
+    return problems
+
+
+def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> list[Problem]:
+    """Find what an engine cannot do; called for each candidate, and for the baseline with the place ``baseline``."""
+    engine, method = variant.engine, variant.quantization.method
+    problems = []
+    if engine.here and engine.served and method != "none" and not METHODS[method].from_checkpoint:
+        text = f"quantcliff applies {method} in its own engine only; give {engine.name} a quantized checkpoint, or args"
+        problems.append(Problem(f"{place}.quantization", text))
+    if engine.api == "chat" and experiment.sampling.chat_template is not False:
+        text = "sends each prompt as a message, to which the server applies its template: set chat_template: false"
+        problems.append(Problem("sampling.chat_template", f"{place}.engine.api: chat {text}"))
     return problems
 
 

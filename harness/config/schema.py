@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
 
+from harness.config.engines import EngineSpec, named_engine
 from harness.config.fields import Margin, Name, TailTolerances, method_name, range_field, share_field, suggestion
 from harness.config.methods import METHODS
 from harness.records import digest
@@ -100,10 +101,18 @@ class Variant(_Strict):
     """Compute dtype; `execution.dtype` unless said, and then only for a variant that is not quantized."""
     quantization: Annotated[Quantization, BeforeValidator(_quantization)] = Quantization()
     """A method's name alone, or the method with its options."""
+    engine: Annotated[EngineSpec, BeforeValidator(named_engine)] = EngineSpec()
+    """What answers: an engine's name alone, or the engine with its options."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     allow_partial: bool = False
     """Judge a candidate of whose weights less than half are quantized, instead of refusing it."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_engine(self, handler: Any) -> dict[str, Any]:
+        """Leave the default engine out, so that a config from before there were others keeps its digest."""
+        data: dict[str, Any] = handler(self)
+        return data if self.engine.served else {key: value for key, value in data.items() if key != "engine"}
 
 
 class SliceSpec(_Strict):
@@ -290,6 +299,14 @@ class Execution(_Strict):
     """Most disk for the baseline's traces until the run ends; a plan that needs more is refused."""
     rehearsal: Rehearsal | None = None
     """Where given, no model is loaded and answers are made up."""
+    cross_engine: bool = False
+    """Compare variants that different engines, versions, dtypes or flags serve: what the report then measures is the
+    change of engine as well."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_cross_engine(self, handler: Any) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.cross_engine else {key: value for key, value in data.items() if key != "cross_engine"}
 
     @model_validator(mode="before")
     @classmethod

@@ -23,6 +23,7 @@ from harness.judge.sides import check_sides
 from harness.judge.signals import Signal, signals
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
+from harness.models.served import cross_engine_note
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
@@ -216,6 +217,8 @@ def _warnings(run: RunRecord) -> tuple[str, ...]:
     found = []
     if run.experiment.execution.rehearsal is not None:
         found.append("This is a rehearsal: the answers were made up and no model was measured.")
+    if run.experiment.execution.cross_engine:
+        found.append(cross_engine_note(run.experiment))
     for candidate in run.experiment.candidates:
         seen = run.calibrated.get(candidate.name)
         if seen:

@@ -9,7 +9,7 @@ from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import Incomplete, NotComparable, StoreError
 from harness.models.compatibility import check_candidate
-from harness.records import Generation, Proof, Response, Scored
+from harness.records import Generation, Proof, Response, Scored, proof_from_json
 from harness.store.record import CONTROL, RunRecord
 
 __all__ = ["check_sides"]
@@ -33,7 +33,8 @@ def check_sides(run: RunRecord, *, allow_identical: bool) -> None:
     for variant in variants:
         proof, path = _proof(run, variant.name), run.directory.path / variant.name / "variant.json"
         try:
-            check_candidate(base, proof, variant, writes=any(item.kind == "generate" for item in run.items))
+            writes, cross = any(item.kind == "generate" for item in run.items), run.experiment.execution.cross_engine
+            check_candidate(base, proof, variant, writes=writes, cross_engine=cross)
         except NotComparable as error:
             raise NotComparable(f"{path}: {error}") from error
         same = _same_model(run, variant)
@@ -47,7 +48,7 @@ def check_sides(run: RunRecord, *, allow_identical: bool) -> None:
 def _proof(run: RunRecord, name: str) -> Proof:
     record = run.identities[name]
     try:
-        return Proof(**{**record["proof"], "notes": tuple(record["proof"]["notes"])})
+        return proof_from_json(record["proof"])
     except (KeyError, TypeError) as error:
         path = run.directory.path / name / "variant.json"
         raise StoreError(f"{path}: holds no proof of what was loaded: {error}") from error
@@ -62,7 +63,8 @@ def _same_model(run: RunRecord, variant: Variant) -> str:
     if (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype):
         return ""
     weights = [run.identities[name].get("weights") for name in (baseline.name, variant.name)]
-    if weights[0] == weights[1] and baseline.quantization == variant.quantization:
+    asked_alike = (baseline.quantization, baseline.engine.asked()) == (variant.quantization, variant.engine.asked())
+    if weights[0] == weights[1] and asked_alike:
         return "the same weights, method and dtype"
     before, after = (_said(run.of(name)) for name in (baseline.name, variant.name))
     # The baseline may have been asked more, see `harness.judge.asked`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import NotComparable
+from harness.models.served import served_reasons
 from harness.records import Proof
 
 __all__ = ["check_candidate", "partly_quantized"]
@@ -25,13 +26,20 @@ def partly_quantized(share: float | None) -> str:
     return f"only {share:.0%} of the weights in its matrices are quantized"
 
 
-def check_candidate(baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool = True) -> None:
+def check_candidate(
+    baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool = True, cross_engine: bool = False
+) -> None:
     """Raise `NotComparable` where the candidate is not what its config says, or cannot be paired with the baseline.
 
     All reasons are given at once: nothing or less than half quantized though a method is named, another method,
     another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype),
-    other end tokens (allowed unless it writes answers in free text).
+    other end tokens (allowed unless it writes answers in free text). If another program serves one of them, its layers
+    cannot be counted, and `harness.models.served.served_reasons` says what must be equal; cross_engine: nothing must.
     """
+    if baseline.served is not None or candidate.served is not None:
+        if reasons := served_reasons(baseline, candidate, variant, cross_engine=cross_engine):
+            raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
+        return
     reasons = [
         *_method_reasons(candidate, variant),
         *_share_reasons(candidate, variant),

@@ -118,7 +118,7 @@ def _circumstances(run: RunRecord) -> dict[str, Any]:
         "devices": {name: one["device"] for name, one in identities.items()},
         "engines": {name: one["engine"] for name, one in identities.items()},
         "versions": _versions([one["versions"] for one in identities.values()]),
-        "dtype": {one.name: experiment.compute_dtype(one) for one in experiment.variants},
+        "dtype": {one.name: experiment.compute_dtype(one) for one in experiment.variants if one.engine.here},
         "quantization": {one.name: one.quantization.method for one in experiment.candidates},
         "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},
         "sampling": experiment.sampling.model_dump(mode="json", exclude_none=True),

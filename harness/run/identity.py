@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from harness.errors import StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
 from harness.models.compatibility import check_candidate
-from harness.records import Proof, to_json
+from harness.records import proof_from_json, to_json
 from harness.run.messages import Closed, Ready
 from harness.run.plan import Plan
 from harness.store.record import CONTROL
@@ -32,18 +33,21 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     baseline = plan.experiment.baseline.name
     against = directory.recorded(baseline, "variant.json")
     if variant.name != baseline and against is not None and plan.experiment.execution.rehearsal is None:
-        before = Proof(**{**against["proof"], "notes": tuple(against["proof"]["notes"])})
+        before = proof_from_json(against["proof"])
         writes = any(item.kind == "generate" for item in plan.items)
-        check_candidate(before, ready.proof, variant, writes=writes)
+        check_candidate(
+            before, ready.proof, variant, writes=writes, cross_engine=plan.experiment.execution.cross_engine
+        )
     path = Path(plan.paths[baseline if variant.name == CONTROL else variant.name])
-    _record_calibration(plan, directory, variant.name, path, note)
+    if variant.engine.here:
+        _record_calibration(plan, directory, variant.name, path, note)
     identity = {
-        "weights": models.weights_digest(path),
+        "weights": _weights(variant, path),
         "engine": ready.engine_version,
         "versions": dict(ready.versions),
         "device": ready.device_name,
         **({} if ready.threads is None else {"threads": ready.threads}),
-        "proof": to_json(ready.proof),
+        "proof": {key: value for key, value in to_json(ready.proof).items() if key != "served" or value is not None},
     }
     known = directory.recorded(variant.name, "variant.json")
     if known is None:
@@ -56,6 +60,16 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
             f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from those of the"
             " earlier answers. Give another --output, or remove that directory to start again"
         )
+
+
+def _weights(variant: Variant, path: Path) -> str:
+    """Identify a variant's weights; those of a model that runs elsewhere are only as known as its name."""
+    if not variant.engine.here:
+        return f"not seen: {variant.engine.url or variant.engine.name} {variant.engine.model}"
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return models.weights_digest(path)
 
 
 def _record_calibration(

@@ -7,7 +7,7 @@ every response, `Working` now and then, perhaps `Diverged`, and `Finished`. It e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.config.schema import Rehearsal, Variant
 from harness.engines.protocol import Usage
@@ -40,7 +40,7 @@ class Model:
     dtype: str
     """Compute dtype."""
     max_batch: int
-    """Largest batch, in rows."""
+    """Largest batch, in rows; requests in flight, if a server answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,14 @@ class Job:
     """Where given, answers are made up and no model is loaded."""
     traces: Traces | None = None
     """Where given, divergence is measured."""
+    prompts: str = ""
+    """The folder of the baseline's tokenizer, for an engine that is not quantcliff's own."""
+    choices: bool = False
+    """Whether choices are asked."""
+    requests: str = ""
+    """The file for what each request to a server took."""
+    key: str = field(default="", repr=False)
+    """The key of a server, from the environment of the parent: it is never written to a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from harness.config.schema import Experiment, Variant
 from harness.errors import RunError
 from harness.models import resolve as models
 from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
+from harness.models.served import tokenizer_place
 from harness.records import Item, digest
 from harness.run.planning import Power, check_power, power_table
 from harness.run.planning_events import check_events
+from harness.run.served_plan import check_choices, check_engines, files_of, served_notes
 from harness.run.tracing import plan_tracing
 from harness.store import privacy
 from harness.store.divergence import TracePlan
@@ -85,6 +87,7 @@ def make_plan(
     Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
     """
     privacy.check(experiment.store_text, source)
+    check_engines(experiment, source)
     device = resolve_device(experiment.execution.device)
     experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
@@ -94,6 +97,7 @@ def make_plan(
         update={"notes": (*experiment.notes, *template_notes(tokenizer, experiment.sampling))}
     )
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
+    check_choices(experiment, items, source)
     power = tuple(power_table(experiment, items))
     if check:
         check_power(experiment, power, source)
@@ -101,6 +105,8 @@ def make_plan(
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
     text = config.get_text_config()
     tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
+    here = any(variant.engine.here for variant in experiment.variants)
+    notes = (*served_notes(experiment), *(notes if here else ()))
     return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code, notes)
 
 
@@ -140,6 +146,8 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code}
+    path, gguf = tokenizer_place(path)
+    more |= gguf
     if baseline.quantization.gguf_file:
         more["gguf_file"] = baseline.quantization.gguf_file
     try:
@@ -152,10 +160,12 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
 
 def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
     """Find every variant's model; only the baseline's absence is an error here."""
-    paths, missing = {}, {}
+    paths: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for variant in experiment.variants:
         try:
-            paths[variant.name] = str(models.resolve(variant.model, variant.revision))
+            base = paths.get(experiment.baseline.name)
+            paths[variant.name] = str(files_of(variant, Path(base) if base else None))
         except RunError as error:
             if variant is experiment.baseline:
                 raise

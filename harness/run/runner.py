@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -276,6 +277,10 @@ class _Run:
             log=str(log),
             rehearsal=execution.rehearsal,
             traces=self._traces(variant.name),
+            prompts=plan.paths[plan.experiment.baseline.name],
+            choices=any(item.kind == "choice" for item in plan.items),
+            requests=str(self.directory.path / variant.name / f"requests-{self.shard}.log"),
+            key=os.environ.get(variant.engine.api_key_env or "", ""),
         )
 
     def _threads(self, variant: Variant) -> int | None:
@@ -284,14 +289,16 @@ class _Run:
         return self.plan.experiment.execution.threads or (recorded and min(recorded, usable_cpus()))
 
     def _model(self, variant: Variant) -> Model:
-        """Say what to load for a variant; the control is the baseline in smaller batches."""
+        """Say what to load for a variant; the control is the baseline in other batches."""
         execution, paths = self.plan.experiment.execution, self.plan.paths
         smaller = variant.name == CONTROL
+        largest = variant.engine.concurrency if variant.engine.served else execution.max_batch
+        fewer = 2 if variant.engine.served and largest == 1 else max(1, largest // 2 - 1)
         return Model(
             variant=variant,
             path=paths[self.plan.experiment.baseline.name if smaller else variant.name],
             dtype=self.plan.experiment.compute_dtype(variant),
-            max_batch=max(1, execution.max_batch // 2 - 1) if smaller else execution.max_batch,
+            max_batch=fewer if smaller else largest,
         )
 
     def _traces(self, name: str) -> Traces | None:

@@ -21,7 +21,8 @@ def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, voca
     Raises ConfigError if they need more than `execution.divergence_gib`.
     """
     execution = experiment.execution
-    if not execution.divergence or execution.rehearsal is not None:
+    served = any(variant.engine.served for variant in experiment.variants)
+    if not execution.divergence or execution.rehearsal is not None or served:
         return TracePlan(0, 0)
     number = 4 if experiment.compute_dtype(experiment.baseline) == "float32" else 2
     longest = [_longest(item) for item in items]

@@ -50,23 +50,25 @@ def serve(connection: Connection, job: Job) -> None:
 def converse(connection: Connection, job: Job) -> None:
     """Load the variant and answer until the parent sends None or goes away."""
     try:
-        started = time.perf_counter()
-        engine, meter, device_name, threads = _load(job)
-        connection.send(
-            Ready(
-                engine.proof(),
-                engine.version,
-                engine.context_limit,
-                time.perf_counter() - started,
-                device_name,
-                threads,
-                _versions(() if job.rehearsal else PACKAGES),
+        with contextlib.ExitStack() as stack:
+            started = time.perf_counter()
+            engine, meter, device_name, threads = _load(job, stack)
+            connection.send(
+                Ready(
+                    engine.proof(),
+                    engine.version,
+                    engine.context_limit,
+                    time.perf_counter() - started,
+                    device_name,
+                    threads,
+                    _versions(() if job.rehearsal else PACKAGES),
+                )
             )
-        )
-        with _Pulse(connection, engine) as pulse:
-            while (ask := connection.recv()) is not None:
-                _answer(pulse, engine, meter, ask)
-        connection.send(Closed(engine.usage()))
+            with _Pulse(connection, engine) as pulse:
+                while (ask := connection.recv()) is not None:
+                    _answer(pulse, engine, meter, ask)
+            usage = engine.usage()
+        connection.send(Closed(usage))
     except QuantcliffError as error:
         connection.send(Refused(type(error).__name__, str(error)))
     except (EOFError, ConnectionError):
@@ -145,10 +147,16 @@ class _Pulse:
                         self._connection.send(Working(self._unit, self._tokens() - self._before))
 
 
-def _load(job: Job) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
-    """Load the model and put the engine round it. Raises the errors of `harness.models`."""
+def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
+    """Load the model and put the engine round it. Raises the errors of `harness.models`.
+
+    stack: ends what the engine started.
+    """
     if job.rehearsal is not None:
         return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal", None
+    if job.model.variant.engine.served:
+        served = stack.enter_context(_served(job))
+        return served, None, getattr(served, "device", job.model.variant.engine.name), None
     if job.device != "cpu":
         engine = _engine(job.model, job)
         return engine, _meter(engine, job), _device_name(job.device), None
@@ -160,6 +168,27 @@ def _load(job: Job) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
     meter = _meter(engine, job)
     keep_freed_memory()
     return engine, meter, _device_name(job.device), torch.get_num_threads()
+
+
+def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
+    """Give the engine that another program or library is."""
+    from harness.engines.registry import ENGINES, EngineRequest
+
+    model = job.model
+    return ENGINES[model.variant.engine.name](
+        EngineRequest(
+            variant=model.variant,
+            path=model.path,
+            prompts=job.prompts,
+            dtype=model.dtype,
+            device=job.device,
+            concurrency=model.max_batch,
+            choices=job.choices,
+            log=Path(job.log),
+            requests=Path(job.requests) if job.requests else None,
+            key=job.key,
+        )
+    )
 
 
 def _engine(model: Model, job: Job) -> HFEngine:

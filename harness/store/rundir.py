@@ -8,6 +8,7 @@
         <variant>/variant.json            which weights, which method, what the loaded model proved
         <variant>/<slice>-<i>of<n>.jsonl  one line per response, appended and flushed as it comes
         <variant>/timings-<i>of<n>.jsonl  what each work unit cost; kept apart so that answers compare byte by byte
+        <variant>/requests-<i>of<n>.log   what each request to a server took and reported; no text
         <variant>/failure-<i>of<n>.json   why the variant could not be judged, if so
         erased.json                       the items whose texts were taken out by `quantcliff erase`
         shards/<i>of<n>.json              written when a shard has all its answers

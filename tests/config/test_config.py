@@ -228,3 +228,88 @@ policy: {floor_alpha: 0.01}
     path.write_text(text.replace("floor_alpha: 0.01", "floor_alpha: 0.01, chance_alpha: 0.05"))
     with pytest.raises(ConfigError, match=r"policy\.floor_alpha"):
         load(path)
+
+
+ADDRESS = {"name": "openai", "url": "https://models.example/v1", "model": "m", "api_key_env": "KEY"}
+
+
+def engine_problem(engine: object, **changes: Any) -> str:
+    """What is wrong with a config whose baseline has an engine."""
+    return "\n".join(problems(**{"baseline": {"name": "b", "model": "m", "engine": engine}, **changes}))
+
+
+def test_a_candidate_inherits_the_engine_and_merges_its_arguments() -> None:
+    """Arguments are merged one by one; another engine is taken as it is; a key never goes to another address."""
+    engine = {"name": "vllm", "python": "/v/bin/python", "args": {"max_model_len": 2048}}
+    others = [
+        {"name": "kv8", "engine": {"args": {"kv-cache-dtype": "fp8"}}},
+        {"name": "awq", "model": "other", "engine": "vllm"},
+        {"name": "q4", "model": "a.gguf", "engine": "llama-cpp"},
+    ]
+    data = {**GOOD, "baseline": {"name": "b", "model": "m", "engine": engine}, "candidates": others}
+    kv8, awq, q4 = parse(data).candidates
+    assert kv8.engine.args == {"max_model_len": 2048, "kv_cache_dtype": "fp8"}
+    assert (kv8.engine.python, awq.engine.python, q4.engine.python) == ("/v/bin/python", "/v/bin/python", None)
+    data |= {
+        "baseline": {"name": "b", "model": "m", "engine": ADDRESS},
+        "candidates": [
+            {"name": "c", "engine": {"model": "n"}},
+            {"name": "d", "engine": {"url": "https://b.example/v1"}},
+        ],
+    }
+    same, elsewhere = parse(data).candidates
+    assert (same.engine.api_key_env, elsewhere.engine.api_key_env) == ("KEY", None)
+    assert parse(parse(data).model_dump(mode="json")) == parse(data)
+
+
+def test_an_engine_that_is_the_default_leaves_the_digest_as_it_was() -> None:
+    """A run from before there were engines can be continued."""
+    dumped = parse(GOOD).model_dump(mode="json")
+    assert "engine" not in dumped["baseline"]
+    assert "cross_engine" not in dumped["execution"]
+    assert parse({**GOOD, "baseline": {**GOOD["baseline"], "engine": "transformers"}}).digest() == parse(GOOD).digest()
+
+
+def test_keys_in_a_config_and_addresses_without_tls_are_refused() -> None:
+    """No message repeats a secret."""
+    secret = "sk-5f2a91"
+    for engine, said in (
+        ({**ADDRESS, "api_key": secret}, "a key does not belong in a file: export it"),
+        ({**ADDRESS, "api_key_env": secret}, "is not the name of an environment variable"),
+        ({**ADDRESS, "url": f"https://user:{secret}@models.example/v1"}, "a key does not belong in a file"),
+        ({**ADDRESS, "url": f"https://models.example/v1?key={secret}"}, "a key does not belong in a file"),
+        ({"name": "vllm", "args": {"api-key": secret}}, "a key does not belong in a file"),
+        ({**ADDRESS, "url": "http://models.example/v1"}, "without TLS to another machine"),
+        ({**ADDRESS, "url": "ftp://models.example"}, "is not a URL"),
+    ):
+        text = engine_problem(engine)
+        assert said in text
+        assert secret not in text
+    for url in ("http://localhost:8000/v1", "http://127.0.0.1/v1", "http://[::1]:8000/v1"):
+        assert parse({**GOOD, "baseline": {"name": "b", "model": "m", "engine": {**ADDRESS, "url": url}}})
+    inside = {**ADDRESS, "url": "http://vllm.internal:8000/v1", "allow_http": True}
+    assert parse({**GOOD, "baseline": {"name": "b", "model": "m", "engine": inside}})
+
+
+def test_an_engine_takes_only_what_it_can_use() -> None:
+    """Each mistake has its sentence."""
+    assert "Did you mean 'vllm'" in engine_problem("vlm")
+    assert "vllm does not take url" in engine_problem({"name": "vllm", "url": "http://localhost/v1"})
+    assert "needs the server's url" in engine_problem("openai")
+    assert "needs the name of a model class" in engine_problem("lm_eval")
+    assert "args: port, seed: set by quantcliff itself" in engine_problem(
+        {"name": "vllm", "args": {"port": 1, "seed": 2}}
+    )
+    assert "is not a key here. Did you mean 'concurrency'" in engine_problem({"name": "vllm", "concurency": 2})
+    assert "applies bnb-nf4 in its own engine only" in engine_problem("vllm")
+    chat = engine_problem({**ADDRESS, "api": "chat"})
+    assert "sampling.chat_template: baseline.engine.api: chat sends each prompt as a message" in chat
+
+
+def test_the_configs_in_the_docs_of_engines_are_valid(repository: Path) -> None:
+    """What docs/engines.md shows can be copied."""
+    blocks = (repository / "docs" / "engines.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
+    whole = [yaml.safe_load(block.partition("```")[0]) for block in blocks]
+    configs = [parse(data) for data in whole if "baseline" in data]
+    assert [one.candidates[-1].engine.name for one in configs] == ["vllm", "openai"]
+    assert configs[0].candidates[0].engine.args == {"max_model_len": 8192}

@@ -1,0 +1,197 @@
+"""What a config may say of the engine that answers for a variant: its name, its server and how it is asked.
+
+Knows names, options and what is unsafe in a file. Does not start or ask a server, and does not read the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+__all__ = ["MANAGED", "NO_LOGPROBS", "UNDER_TEST", "EngineSpec", "inherited_engine", "named_engine"]
+
+MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})
+"""Engines whose server quantcliff starts and stops."""
+
+NO_LOGPROBS = frozenset({"llama-cpp", "transformers-serve"})
+"""Engines whose server gives no log-probabilities of a prompt, so that choices cannot be weighed."""
+
+UNDER_TEST = frozenset(
+    {
+        "cache_type_k",
+        "cache_type_v",
+        "calculate_kv_scales",
+        "kv_cache_dtype",
+        "load_format",
+        "quantization",
+        "quantization_param_path",
+        "torchao_config",
+    }
+)
+"""Arguments of servers that quantize something: a candidate may differ from its baseline in these."""
+
+_TAKES = {
+    "transformers": frozenset[str](),
+    "openai": frozenset(
+        {"url", "model", "api", "api_key_env", "allow_http", "concurrency", "timeout", "retry_seconds"}
+    ),
+    "lm_eval": frozenset({"model", "args"}),
+    **dict.fromkeys(
+        MANAGED, frozenset({"args", "python", "command", "concurrency", "timeout", "retry_seconds", "start_seconds"})
+    ),
+}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
+_OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_model_name", "seed", "device"})
+
+
+def _command(value: object) -> object:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+class EngineSpec(BaseModel):
+    """The engine of a variant: its name alone, or the name with its options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
+        "transformers"
+    )
+    """``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
+    that runs already, ``lm_eval`` any model class of lm_eval."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Further flags of the server, such as ``kv_cache_dtype: fp8``, or the arguments of the lm_eval model."""
+    python: str | None = None
+    """The Python interpreter of the environment in which the server is installed."""
+    command: Annotated[tuple[str, ...], BeforeValidator(_command)] | None = None
+    """What starts the server, in place of the program that is found in PATH; the flags follow it."""
+    url: str | None = None
+    """The base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``."""
+    model: str | None = None
+    """What the server calls the model (``openai``), or the name of the model class (``lm_eval``)."""
+    api: Literal["completions", "chat"] = "completions"
+    """``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
+    message of the user, in which the server's own template is used: set ``sampling.chat_template: false``."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key."""
+    allow_http: bool = False
+    """Allow a URL without TLS to another machine: prompts, answers and the key then travel unprotected."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Requests in flight at most. The A/A control runs at another number."""
+    timeout: float = Field(default=600, gt=0)
+    """Seconds to wait for one answer."""
+    retry_seconds: float = Field(default=300, ge=0)
+    """Seconds in which one request is repeated, at most, if the server is busy or cannot be reached."""
+    start_seconds: float = Field(default=1800, gt=0)
+    """Seconds that a server may take to start."""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variable(cls, value: str | None) -> str | None:
+        if value is not None and not _VARIABLE.fullmatch(value):
+            msg = "is not the name of an environment variable: export the key, and write the variable's name here"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.username or parts.password or parts.query or parts.fragment:
+            msg = "holds a user name, a password or a query: a key does not belong in a file, use api_key_env"
+            raise ValueError(msg)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            msg = f"{value!r} is not a URL: write one such as https://models.example/v1"
+            raise ValueError(msg)
+        return value.rstrip("/")
+
+    @field_validator("args")
+    @classmethod
+    def _hold_no_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if secret := [name for name in value if _SECRET.search(name)]:
+            msg = f"{secret[0]}: a key does not belong in a file, which is copied into the run; use api_key_env"
+            raise ValueError(msg)
+        return {name.lstrip("-").replace("-", "_"): one for name, one in value.items()}
+
+    @model_validator(mode="after")
+    def _options_fit_engine(self) -> EngineSpec:
+        fields, free = type(self).model_fields, {"name"} | _TAKES[self.name]
+        # A recorded config names every option; those that say nothing new are not extra.
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+        extra = sorted(name for name in defaults if name not in free and getattr(self, name) != defaults[name])
+        if extra:
+            takes = ", ".join(sorted(_TAKES[self.name])) or "no options"
+            raise ValueError(f"{self.name} does not take {', '.join(extra)} (it takes {takes})")
+        if self.name == "openai":
+            self._check_endpoint()
+        if self.name == "lm_eval" and not self.model:
+            raise ValueError("lm_eval needs the name of a model class: model: hf")
+        if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):
+            raise ValueError(f"args: {', '.join(own)}: set by quantcliff itself; leave it out")
+        return self
+
+    def _check_endpoint(self) -> None:
+        if not self.url or not self.model:
+            raise ValueError("openai needs the server's url and the name that it gives to the model")
+        if self.url.startswith("http:") and not _local(str(urlsplit(self.url).hostname)) and not self.allow_http:
+            raise ValueError(
+                f"{self.url} sends prompts and the key without TLS to another machine: use https or a tunnel to"
+                " localhost, or set allow_http: true if the network is trusted"
+            )
+
+    @property
+    def served(self) -> bool:
+        """Whether another program or library than quantcliff's own engine answers."""
+        return self.name != "transformers"
+
+    @property
+    def here(self) -> bool:
+        """Whether quantcliff loads or starts the model itself, from files that it can check."""
+        return self.name == "transformers" or self.name in MANAGED
+
+    def asked(self) -> dict[str, Any]:
+        """Give what decides the answers: not how many requests are in flight, nor how long one may take."""
+        return self.model_dump(
+            mode="json", exclude={"concurrency", "timeout", "retry_seconds", "start_seconds", "allow_http"}
+        )
+
+
+def _local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def named_engine(value: object) -> object:
+    """Give the mapping that an engine's name alone stands for."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def inherited_engine(baseline: object, own: object) -> object:
+    """Give a candidate's engine with what it does not say from the baseline's, if both name the same engine.
+
+    Arguments are merged one by one. A key is never sent to another URL than the one that it was given for.
+    """
+    baseline, own = named_engine(baseline), named_engine(own)
+    if own is None:
+        return baseline
+    if not isinstance(baseline, Mapping) or not isinstance(own, Mapping):
+        return own
+    if own.get("name", baseline.get("name")) != baseline.get("name"):
+        return own
+    kept = dict(baseline)
+    if own.get("url", kept.get("url")) != kept.get("url"):
+        kept.pop("api_key_env", None)
+    merged = {**kept, **own}
+    if isinstance(kept.get("args"), Mapping) and isinstance(own.get("args"), Mapping):
+        merged["args"] = {**kept["args"], **own["args"]}
+    return merged

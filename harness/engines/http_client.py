@@ -1,0 +1,199 @@
+"""Requests to a server of models: JSON over one connection pool, repeated when that may help, never without an end.
+
+Only a failed connection, 429 and 5xx are repeated, after the time that the server names or a growing one; all else is
+given to the caller, who knows what it means. Does not know what is asked. The key is in no error and no log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2
+
+from harness.errors import Incomplete, ModelError
+
+__all__ = ["Client", "Reply"]
+
+OK = 200
+TOO_MANY_REQUESTS = 429
+SERVER_ERROR = 500
+FIRST_PAUSE = 0.25
+"""Seconds before a request is repeated for the first time."""
+LONGEST_PAUSE = 30.0
+"""Most seconds between two tries, unless the server names more."""
+CONNECT_SECONDS = 20.0
+NO_ENTRY = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405})
+"""Answers that say that the address, the key or the model's name is wrong: no other item would fare better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered in the end."""
+
+    status: int
+    """HTTP status: 200, or one that says that the request is at fault."""
+    data: Mapping[str, Any]
+    """The JSON object; empty if the body is none."""
+    message: str
+    """What the server says of an error."""
+    tries: int
+    """Requests that it took."""
+    seconds: float
+    """From the first try to the answer."""
+
+
+class _AgainError(Exception):
+    """What went wrong with one request, and how many seconds the server asks to wait."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        self.wait = wait
+        super().__init__(problem)
+
+
+class Client:
+    """A bounded number of requests in flight to one server.
+
+    gone: says why the server can never answer again, empty while it may; a managed server's process is known to have
+    ended before any request times out.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str = "",
+        concurrency: int = 8,
+        timeout: float = 600,
+        retry_seconds: float = 300,
+        gone: Callable[[], str] = lambda: "",
+        proxies: bool = True,
+    ) -> None:
+        self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
+        self._slots = asyncio.Semaphore(concurrency)
+        self._http = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency),
+            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
+            follow_redirects=False,
+            trust_env=proxies,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def get(self, path: str, *, root: bool = False) -> Reply:
+        """Read what a server says of itself; a status other than 200 is an answer too.
+
+        root: read next to the base URL's ``/v1`` instead of below it, as servers answer /version and /health there.
+        """
+        started = time.monotonic()
+        try:
+            response = await self._http.get((self.url.removesuffix("/v1") if root else self.url) + path)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return Reply(0, {}, self._clean(_named(error)), 1, time.monotonic() - started)
+        return self._reply(response, 1, started)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
+        """Ask, again if need be.
+
+        Raises Incomplete if the server cannot be reached or is busy for too long, ModelError if it refuses every
+        request: wrong key, path or model.
+        """
+        content = json.dumps(body, allow_nan=False).encode()
+        async with self._slots:
+            reply = await self._answered(path, content)
+        if reply.status in NO_ENTRY:
+            said = f": {reply.message}" if reply.message else ""
+            raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {_remedy(reply.status)}")
+        return reply
+
+    async def _answered(self, path: str, content: bytes) -> Reply:
+        """Ask until there is an answer. Raises Incomplete."""
+        started = time.monotonic()
+        for number in itertools.count(1):
+            try:
+                return await self._try(path, content, number, started)
+            except _AgainError as error:
+                problem, wait = str(error), error.wait
+            if why := self._gone():
+                raise Incomplete(f"{why}; finished work is kept, give the same command again to continue")
+            pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
+            if time.monotonic() + pause - started > self._retry_seconds:
+                raise self._given_up(problem, number, time.monotonic() - started)
+            await asyncio.sleep(pause)
+        raise AssertionError  # itertools.count has no end
+
+    async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
+        """Ask once. Raises _AgainError if asking again may help."""
+        headers = {"Content-Type": "application/json"}
+        try:
+            response = await self._http.post(self.url + path, content=content, headers=headers)
+        except httpx2.TransportError as error:
+            raise _AgainError(self._clean(_named(error))) from error
+        reply = self._reply(response, number, started)
+        if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
+            raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
+        if reply.status == OK and not reply.data:
+            raise _AgainError("HTTP 200 with a body that is not a JSON object")
+        return reply
+
+    def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
+        try:
+            data = response.json()
+        except ValueError:
+            data = None
+        data = data if isinstance(data, dict) else {}
+        return Reply(response.status_code, data, self._clean(_message(data)), number, time.monotonic() - started)
+
+    def _given_up(self, problem: str, tries: int, seconds: float) -> Incomplete:
+        count = "1 try" if tries == 1 else f"{tries} tries"
+        return Incomplete(
+            f"{self.url} gave no answer in {count} and {seconds:.0f} s ({problem}); finished work is kept, give the"
+            " same command again to continue (engine.retry_seconds bounds the time)"
+        )
+
+    def _clean(self, text: str) -> str:
+        """Take the key out of what a server says, and shorten it."""
+        return (text.replace(self._key, "[key]") if self._key else text)[:400]
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _message(data: Mapping[str, Any]) -> str:
+    """Give the sentence of an error, of the shapes that servers use: a string, or an object with a message."""
+    found: Any = data.get("error", data.get("detail", data.get("message", "")))
+    if isinstance(found, dict):
+        found = " ".join(str(found[name]) for name in ("type", "code", "message") if found.get(name))
+    return " ".join(str(found or "").split())
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Give the seconds that a server asks to wait, as a number or a date; 0 if it does not say."""
+    said = headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (TypeError, ValueError, IndexError):
+        return 0.0
+
+
+def _remedy(status: int) -> str:
+    if status in {401, 403}:
+        return "Look at the key: api_key_env names the variable that holds it"
+    if status in {404, 405}:
+        return "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions"
+    return "Give the address that it redirects to as engine.url"

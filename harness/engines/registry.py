@@ -1,0 +1,166 @@
+"""Every engine that is not quantcliff's own, by its name: what a worker asks to get one.
+
+``transformers`` is not among them: `harness.run.worker` puts it together with what measures divergence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.config.engines import MANAGED
+from harness.config.schema import Variant
+from harness.engines.http_client import Client
+from harness.engines.managed import RECIPES, SERVED_NAME, command_of, hardware, package_version, started_server
+from harness.engines.protocol import Engine
+from harness.engines.served import PromptEncoder, ServedEngine, Target
+from harness.errors import ModelError
+from harness.models.formats import read_json, stored, weight_files
+from harness.models.resolve import context_limit
+from harness.models.served import tokenizer_place
+from harness.records import Proof
+
+__all__ = ["ENGINES", "EngineRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What a worker needs an engine for."""
+
+    variant: Variant
+    """Which variant."""
+    path: str
+    """The model's folder or GGUF file; for an endpoint the folder of the baseline's tokenizer."""
+    prompts: str
+    """The folder of the baseline's tokenizer."""
+    dtype: str
+    """Compute dtype."""
+    device: str
+    """``cpu``, ``cuda`` or ``cuda:N``."""
+    concurrency: int
+    """Requests in flight."""
+    choices: bool
+    """Whether choices will be asked."""
+    log: Path
+    """The worker's log, which a managed server writes to as well."""
+    requests: Path | None = None
+    """The file for what each request took."""
+    key: str = field(default="", repr=False)
+    """The key of an endpoint."""
+
+
+def _tokenizer(request: EngineRequest) -> Any:
+    from transformers import AutoTokenizer
+
+    folder, more = tokenizer_place(Path(request.prompts))
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=request.variant.trust_remote_code, **more)
+
+
+def _proof(request: EngineRequest, kind: str, *, method: str, disk_bytes: int = 0, **facts: Any) -> Proof:
+    """Give what is known of a model that another program serves: nothing of it is counted layer by layer."""
+    spec = request.variant.engine
+    served = {"kind": kind, "engine": spec.name, "version": "", "flags": dict(spec.args), **facts}
+    served["concurrency"] = request.concurrency
+    return Proof(
+        method=method,
+        kernel=spec.name,
+        quantized_modules=0,
+        linear_modules=0,
+        bits_per_weight=0.0,
+        weight_bytes=0,
+        disk_bytes=disk_bytes,
+        compute_dtype=str(facts.get("dtype") or ""),
+        vocabulary=0,
+        tokenizer_digest="",
+        notes=(_kind_note(request, kind, facts),),
+        served=served,
+    )
+
+
+def _kind_note(request: EngineRequest, kind: str, facts: Mapping[str, Any]) -> str:
+    spec = request.variant.engine
+    if kind == "proven":
+        return f"proven: quantcliff started {spec.name} on this checkpoint ({' '.join(facts['command'])})"
+    return f"declared: what {spec.url or spec.name} serves as {spec.model} was not seen, only its answers were"
+
+
+def _asked(request: EngineRequest, client: Client, proof: Proof, **target: Any) -> AbstractContextManager[ServedEngine]:
+    """Give the engine of a server that runs."""
+    chat = request.variant.engine.api == "chat"
+    aim = Target(chat=chat, choices=request.choices, requests=request.requests, **target)
+    return contextlib.closing(ServedEngine(client, PromptEncoder(_tokenizer(request)), proof, aim))
+
+
+def _patience(request: EngineRequest) -> dict[str, Any]:
+    spec = request.variant.engine
+    return {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
+
+
+@contextlib.contextmanager
+def _endpoint(request: EngineRequest) -> Iterator[Engine]:
+    """Give the engine of a server that somebody else runs."""
+    spec = request.variant.engine
+    url = str(spec.url)
+    client = Client(url, key=request.key, **_patience(request))
+    proof = _proof(request, "declared", method=request.variant.quantization.method, url=url, model=spec.model)
+    with _asked(request, client, proof, model=str(spec.model), device=f"server at {urlsplit(url).hostname}") as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def _managed(request: EngineRequest) -> Iterator[Engine]:
+    """Give the engine of a server that is started for it, and ends with it."""
+    spec, path = request.variant.engine, Path(request.path)
+    command = command_of(spec, request.path, request.dtype, request.device)
+    method, size = _on_disk(path)
+    facts = {
+        "dtype": request.dtype if RECIPES[spec.name].dtype else "",
+        "command": command,
+        "version": package_version(spec),
+        "hardware": hardware(request.device),
+    }
+    method = str(spec.args.get("quantization", method))
+    proof = _proof(request, "proven", method=method, disk_bytes=size, **facts)
+    limit = None if path.is_file() else context_limit(read_json(path / "config.json"))
+    with started_server(command, request.log, spec.start_seconds) as server:
+        client = Client(server.url, gone=server.gone, proxies=False, **_patience(request))
+        model = SERVED_NAME if RECIPES[spec.name].named else request.path
+        with _asked(request, client, proof, model=model, device=facts["hardware"], limit=limit) as engine:
+            yield engine
+
+
+def _on_disk(path: Path) -> tuple[str, int]:
+    """Give the method of a checkpoint and the bytes of its weights."""
+    if path.is_file():
+        return "gguf", path.stat().st_size
+    found = stored(path)
+    return found.method, sum(file.stat().st_size for file in weight_files(path, found))
+
+
+@contextlib.contextmanager
+def _lm_eval(request: EngineRequest) -> Iterator[Engine]:
+    """Give the engine round a model class of lm_eval. Raises ModelError if there is none of that name."""
+    from lm_eval.api.registry import get_model
+
+    from harness.engines.lm_eval import LmEvalEngine
+
+    spec = request.variant.engine
+    try:
+        made = get_model(spec.model).create_from_arg_obj(dict(spec.args))
+    except (ValueError, TypeError, ImportError, KeyError, OSError) as error:
+        raise ModelError(f"{request.variant.name}: lm_eval cannot make its model {spec.model!r}: {error}") from error
+    proof = _proof(request, "declared", method=request.variant.quantization.method, model=spec.model)
+    yield LmEvalEngine(made, proof, name=str(spec.model))
+
+
+ENGINES: Mapping[str, Callable[[EngineRequest], AbstractContextManager[Engine]]] = {
+    **dict.fromkeys(MANAGED, _managed),
+    "openai": _endpoint,
+    "lm_eval": _lm_eval,
+}
+"""Engine names of a config to what gives the engine for an order, and ends what it started."""

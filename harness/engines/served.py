@@ -1,0 +1,287 @@
+"""A server that speaks the OpenAI API as an engine: every answer is checked against what was sent.
+
+Prompts go as token ids of the baseline's tokenizer if the server takes them. Each answer must count the prompt's tokens
+as they were sent, stay within its length and come from the same build, so that a truncated prompt, another template or
+a server that was replaced ends the run instead of changing a score. Does not know who started the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.engines.http_client import Client, Reply
+from harness.engines.prompt_logprobs import logprob_request, sum_logprobs
+from harness.engines.protocol import Usage
+from harness.engines.server_probe import PROBE, ServerInfo, describe, find_logprob_method, probe
+from harness.engines.transformers.text import TextCodec
+from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
+from harness.errors import NotComparable
+from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
+from harness.stops import cut_at_stops
+from harness.store.files import Appender
+
+__all__ = ["PromptEncoder", "ServedEngine", "Target"]
+
+OK = 200
+
+
+class PromptEncoder:
+    """The baseline's tokenizer as it reads prompts for a server."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.texts = TextCodec(tokenizer)
+
+    def prompt(self, text: str, form: str) -> tuple[Any, int]:
+        """Give what is sent for a prompt, and how many tokens the server should count."""
+        if form == "messages":
+            message = [{"role": "user", "content": text}]
+            whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return message, len(self.encode(whole))
+        ids = self.texts.prompt(text)
+        return (ids if form == "token ids" else text), len(ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Give the tokens of a text without special ones around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the probe found."""
+
+    info: ServerInfo
+    """What the server says of itself."""
+    form: RequestForm
+    """How it is asked."""
+    offset: int | None
+    """Tokens that it counts beyond those that were sent; None if it does not count."""
+    fingerprint: str
+    """Its `system_fingerprint`."""
+    logprob_method: str
+    """How choices are scored; empty if none are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked for at a server."""
+
+    model: str
+    """What the server calls it."""
+    device: str
+    """Where it runs, for the record."""
+    chat: bool = False
+    """Whether prompts go as messages."""
+    choices: bool = False
+    """Whether choices will be scored: that is tried at once."""
+    limit: int | None = None
+    """The model's own context limit."""
+    requests: Path | None = None
+    """The file for what each request took and reported."""
+
+
+class ServedEngine:
+    """A server, ready to answer. proof: what is known of the model; what the probe finds is added to it."""
+
+    def __init__(self, client: Client, encoder: PromptEncoder, proof: Proof, target: Target) -> None:
+        self._client, self._encoder, self.device = client, encoder, target.device
+        self._loop = asyncio.new_event_loop()
+        self._prompt_tokens = self._output_tokens = 0
+        self._notes: dict[str, None] = {}
+        self._requests = None if target.requests is None else Appender(target.requests)
+        try:
+            self._found = self._run(self._look(target))
+        except BaseException:
+            self.close()
+            raise
+        known = [one for one in (self._found.info.limit, target.limit) if one]
+        self._limit = min(known, default=2**31 - 1)
+        self._proof = self._proven(proof)
+
+    @property
+    def version(self) -> str:
+        """Part of every cache key: the program and what it says of its configuration."""
+        served = self._proof.served or {}
+        parts = [served.get("engine"), served.get("version") or "?", self._found.fingerprint, self._found.form.prompts]
+        return "served/1-" + "-".join(str(one) for one in parts if one)
+
+    @property
+    def context_limit(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        return self._limit
+
+    def proof(self) -> Proof:
+        """Say what is served, and how far that is known."""
+        return self._proof
+
+    def usage(self) -> Usage:
+        """Say what has been spent; the memory of a server is not known."""
+        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
+
+    def close(self) -> None:
+        """Close the connections and the file of requests."""
+        self._run(self._client.close())
+        self._loop.close()
+        if self._requests is not None:
+            self._requests.close()
+
+    def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to one work unit once all are there.
+
+        Raises Incomplete if the server is gone, NotComparable if an answer is not from what was probed, NonFinite.
+        """
+        asked: list[Coroutine[Any, Any, Response]] = []
+        for item in items:
+            if item.kind == "choice":
+                asked.append(self._choice(item))
+            else:
+                asked += [self._text(item, settings, sample) for sample in range(settings.samples)]
+        yield from self._run(_together(asked))
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    async def _look(self, target: Target) -> ProbeResult:
+        info = await describe(self._client, target.model)
+        ids = self._encoder.texts.prompt(PROBE)
+        _, count = self._encoder.prompt(PROBE, "messages" if target.chat else "token ids")
+        form, answer = await probe(self._client, target.model, ids, chat=target.chat, count=count)
+        offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
+        logprob_method = (
+            await find_logprob_method(self._client, form, ids, self._encoder.encode) if target.choices else ""
+        )
+        return ProbeResult(info, form, offset, answer.fingerprint, logprob_method)
+
+    def _proven(self, proof: Proof) -> Proof:
+        """Add to a proof what was found, and say in a sentence how far it goes."""
+        found, served = self._found, dict(proof.served or {})
+        served["version"] = found.info.version or served.get("version", "")
+        served |= {"prompts": found.form.prompts, "prompt_offset": found.offset, "logprob_method": found.logprob_method}
+        served |= {"fingerprint": found.fingerprint, "context_limit": found.info.limit, "reported": found.info.reported}
+        notes = [*proof.notes, f"its prompts are sent as {found.form.prompts}"]
+        if found.offset:
+            notes.append(f"its server counts {found.offset:+d} tokens in every prompt: a template of its own, perhaps")
+        if found.offset is None:
+            notes.append("its server does not count tokens, so a truncated prompt or another template is not seen")
+        return replace(proof, served=served, notes=tuple(notes))
+
+    async def _text(self, item: Item, settings: Settings, sample: int) -> Response:
+        content, count = self._encoder.prompt(item.prompt, self._found.form.prompts)
+        if count + item.max_tokens > self._limit:
+            return Unanswered(item.id, "over_context", count, sample)
+        stops = [one for one in item.stop if one][:MOST_STOPS]
+        firm = [one for one in stops if one.strip()]
+        answer = await self._ask(item, sample, settings, (content, count), stops)
+        if isinstance(answer, Answer) and not answer.text.strip() and answer.finish != "length" and firm != stops:
+            # White space at the beginning never ends an answer: asked again without white space that stops.
+            answer = await self._ask(item, sample, settings, (content, count), firm)
+        return answer if isinstance(answer, Unanswered) else self._generation(item, sample, answer, count)
+
+    async def _ask(
+        self, item: Item, sample: int, settings: Settings, prompt: tuple[Any, int], stops: Sequence[str]
+    ) -> Answer | Unanswered:
+        """Ask for one answer and check it."""
+        form, (content, count) = self._found.form, prompt
+        seed = seed_of(settings, item.id, sample)
+        body = form.body(content, item.max_tokens, settings, seed, stops)
+        reply = await self._client.post(form.path, body)
+        if reply.status != OK:
+            return self._refused(item, sample, reply, count)
+        answer = self._checked(item, sample, reply, count)
+        if answer.output_tokens is not None and answer.output_tokens > item.max_tokens:
+            raise NotComparable(
+                f"{item.id}: the server wrote {answer.output_tokens} tokens where {item.max_tokens} were allowed: it"
+                f" ignores {form.limit_name}, so its answers are not those that were asked for"
+            )
+        return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
+
+    def _generation(self, item: Item, sample: int, answer: Answer, count: int) -> Generation:
+        text = cut_at_stops(answer.text, item.stop)
+        ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(answer.text)
+        while ids and ids[-1] in self._encoder.texts.end_ids:
+            ids.pop()
+        stopped = bool(answer.stop) or text != answer.text
+        finish = "stop" if stopped else "length" if answer.finish == "length" else "eos"
+        return Generation(item.id, text, tuple(ids), finish, count, sample)  # type: ignore[arg-type]
+
+    async def _choice(self, item: Item) -> Response:
+        pairs = self._encoder.texts.pairs(item.prompt, item.choices, item.id)
+        context = len(pairs[0][0])
+        if max(len(begin) + len(rest) for begin, rest in pairs) >= self._limit:  # one answer token is written
+            return Unanswered(item.id, "over_context", context)
+        scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
+        refused = next((one for one in scored if isinstance(one, Unanswered)), None)
+        if refused is not None:
+            return refused
+        logprobs, greedy = zip(*scored, strict=True)
+        return ChoiceLogprobs(item.id, logprobs, tuple(len(rest) for _, rest in pairs), greedy, context)
+
+    async def _choice_logprob(
+        self, item: Item, begin: Sequence[int], rest: Sequence[int]
+    ) -> tuple[float, bool] | Unanswered:
+        tokens, way = [*begin, *rest], self._found.logprob_method
+        reply = await self._client.post(self._found.form.path, logprob_request(way, self._found.form.model, tokens))
+        if reply.status != OK:
+            return self._refused(item, 0, reply, len(begin))
+        self._checked(item, 0, reply, len(tokens))
+        return sum_logprobs(way, reply.data, tokens, len(begin), item.id)
+
+    def _checked(self, item: Item, sample: int, reply: Reply, count: int) -> Answer:
+        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
+        try:
+            answer = parse_answer(reply.data)
+        except ValueError as error:
+            raise NotComparable(f"{item.id}: the server gave {error}") from error
+        self._prompt_tokens += count
+        self._output_tokens += answer.output_tokens or 0
+        self._log(item, sample, reply, answer)
+        if answer.prompt_tokens is not None and answer.prompt_tokens != count + (self._found.offset or 0):
+            raise NotComparable(
+                f"{item.id}: the server counts {answer.prompt_tokens} tokens in a prompt of {count}: it truncates"
+                " prompts, or reads them with another template or tokenizer than the baseline's"
+            )
+        before, now = self._found.fingerprint, answer.fingerprint
+        if before != now:
+            raise NotComparable(
+                f"{item.id}: the server's fingerprint changed from {before!r} to {now!r} during the run: its model or"
+                " program was replaced; run against one that stays, with another --output"
+            )
+        return answer
+
+    def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
+        """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
+        over = is_over_context(reply.message)
+        self._log(item, sample, reply, None)
+        if not over:
+            # The sentence may quote the prompt, so that it goes to the log, which is kept as texts are.
+            sys.stdout.write(f"{item.id}: HTTP {reply.status} {reply.message}\n")
+            self._notes[f"its server refused {item.id} with HTTP {reply.status}: see the worker's log"] = None
+        return Unanswered(item.id, "over_context" if over else "rejected", count, sample)
+
+    def _log(self, item: Item, sample: int, reply: Reply, answer: Answer | None) -> None:
+        """Keep what a request took and reported, and no text."""
+        if self._requests is None:
+            return
+        record: dict[str, Any] = {"item": item.id, "sample": sample, "status": reply.status, "tries": reply.tries}
+        record["seconds"] = round(reply.seconds, 3)
+        if answer is not None:
+            record |= {"finish": answer.finish, "null": answer.null, "fingerprint": answer.fingerprint}
+            record |= {"prompt_tokens": answer.prompt_tokens, "output_tokens": answer.output_tokens}
+        self._requests.append(record)
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Do all at once; if one fails, end the others and raise what it raised."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,154 @@
+"""What a server is and does, found out before the first item: a server that says yes may still not do it.
+
+Asks for its version and limits, sends one short prompt in each form until one works, and checks what comes back against
+what was sent. Choices may only be weighed if the log-probabilities of a prompt are those of its own answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.config.fields import suggestion
+from harness.engines.http_client import Client, Reply
+from harness.engines.prompt_logprobs import METHODS, logprob_request, sum_logprobs
+from harness.engines.wire import Answer, RequestForm, parse_answer
+from harness.errors import ModelError, NonFinite, NotComparable
+from harness.records import Settings
+
+__all__ = ["PROBE", "ServerInfo", "describe", "find_logprob_method", "probe"]
+
+PROBE = "One, two, three, four, five, six, seven,"
+"""The prompt that is sent first."""
+ANSWER_TOKENS = 4
+"""Tokens that the answer to it may have."""
+TOLERANCE = 0.1
+"""Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
+OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server says of itself."""
+
+    version: str = ""
+    """Of the server's program."""
+    limit: int | None = None
+    """Longest prompt plus answer, in tokens."""
+    reported: dict[str, Any] = field(default_factory=dict)
+    """What else it says, for the record."""
+
+
+async def describe(client: Client, model: str) -> ServerInfo:
+    """Ask a server for its version, models and limits. Raises ModelError if it has no such model."""
+    models = await client.get("/models")
+    if models.status in {401, 403}:
+        raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
+    listed = [one for one in models.data.get("data") or () if isinstance(one, dict)]
+    names = [str(one.get("id")) for one in listed]
+    if names and model not in names:
+        raise ModelError(f"{client.url} has no model {model!r}.{suggestion(model, names)}")
+    own = next((one for one in listed if str(one.get("id")) == model), {})
+    version = str((await client.get("/version", root=True)).data.get("version") or "")
+    props = (await client.get("/props", root=True)).data if not version else {}
+    limit = own.get("max_model_len") or (own.get("meta") or {}).get("n_ctx")
+    limit = limit or (props.get("default_generation_settings") or {}).get("n_ctx")
+    kept = {key: props[key] for key in ("model_alias", "model_ftype", "total_slots") if key in props}
+    kept |= {key: own[key] for key in ("owned_by", "root", "max_model_len") if own.get(key) is not None}
+    return ServerInfo(version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept)
+
+
+async def probe(
+    client: Client, model: str, ids: Sequence[int], *, chat: bool, count: int
+) -> tuple[RequestForm, Answer]:
+    """Find out how a server is asked, and give its first answer with it.
+
+    count: tokens of the probe as it is sent, the template included. Raises ModelError if it takes no form of prompt,
+    NotComparable if it ignores the longest length of an answer.
+    """
+    if chat:
+        forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
+    else:
+        forms = [
+            RequestForm(model, "token ids", gives_ids=True),
+            RequestForm(model, "token ids"),
+            RequestForm(model, "text"),
+        ]
+    prompts: dict[str, Any] = {
+        "token ids": list(ids),
+        "text": PROBE,
+        "messages": [{"role": "user", "content": PROBE}],
+    }
+    refused = ""
+    for form in forms:
+        reply = await client.post(form.path, form.body(prompts[form.prompts], ANSWER_TOKENS, Settings()))
+        if reply.status != OK:
+            refused = f"HTTP {reply.status} {reply.message}".strip()
+            continue
+        answer = _read(client, reply)
+        if form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
+            refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
+            continue
+        if (answer.output_tokens or 0) <= ANSWER_TOKENS:
+            return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer
+        refused = f"it wrote {answer.output_tokens} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
+    kind = NotComparable if "were allowed" in refused else ModelError
+    raise kind(f"{client.url} cannot be asked: {refused}")
+
+
+def _read(client: Client, reply: Reply) -> Answer:
+    try:
+        return parse_answer(reply.data)
+    except ValueError as error:
+        raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
+
+
+async def find_logprob_method(
+    client: Client, form: RequestForm, ids: Sequence[int], encode: Callable[[str], Sequence[int]]
+) -> str:
+    """Find the way in which a server gives the log-probabilities of a prompt.
+
+    encode: gives the tokens of an answer, if the server does not.
+    Raises NotComparable if it has none, or if the numbers are not those of its own greedy answer.
+    """
+    why = "it takes no token ids"
+    if form.prompts == "token ids":
+        body = {**form.body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
+        reply = await client.post(form.path, body)
+        answer, own = _own_logprobs(reply, encode)
+        why = "it does not give the log-probability of each token of its own answer"
+        for way in METHODS if answer else ():
+            why = await _tried(client, form, way, [*ids, *answer], len(ids), own)
+            if not why:
+                return way
+    raise NotComparable(
+        f"{client.url} cannot weigh choices: {why}. Leave out the slices with choices, or serve the model with an"
+        " engine that gives log-probabilities of the prompt (vllm, sglang)"
+    )
+
+
+def _own_logprobs(reply: Reply, encode: Callable[[str], Sequence[int]]) -> tuple[Sequence[int], list[float]]:
+    """Give the tokens of an answer with their log-probabilities; nothing if the server gives none."""
+    try:
+        answer, weights = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return (), []
+    ids = encode(answer.text) if answer.ids is None else answer.ids
+    return (ids, [float(one) for one in weights]) if len(ids) == len(weights) else ((), [])
+
+
+async def _tried(
+    client: Client, form: RequestForm, way: str, tokens: Sequence[int], begin: int, own: Sequence[float]
+) -> str:
+    """Say why a way does not work; empty if it does."""
+    reply = await client.post(form.path, logprob_request(way, form.model, tokens))
+    if reply.status != OK:
+        return f"{way}: HTTP {reply.status} {reply.message}"
+    try:
+        found, _ = sum_logprobs(way, reply.data, tokens, begin, way)
+    except (NotComparable, NonFinite) as error:
+        return str(error)
+    if abs(found - sum(own)) > TOLERANCE * len(own):
+        return f"{way}: it gives {found:.3f} for its own answer, which had {sum(own):.3f} when it was written"
+    return ""

@@ -1,0 +1,130 @@
+"""The OpenAI API as quantcliff uses it: how a prompt is sent, and what is read from an answer.
+
+Knows JSON. Sends nothing, and does not judge whether an answer can be trusted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.records import Settings, digest
+
+__all__ = ["MOST_STOPS", "Answer", "RequestForm", "is_over_context", "parse_answer", "seed_of"]
+
+MOST_STOPS = 4
+"""Stop texts that the API takes; the others are looked for in the answer."""
+
+_OVER_CONTEXT = re.compile(
+    r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",
+    re.IGNORECASE,
+)
+
+
+def is_over_context(message: str) -> bool:
+    """Whether an error says that the prompt, or the prompt and its longest answer, do not fit."""
+    return bool(_OVER_CONTEXT.search(message))
+
+
+def seed_of(settings: Settings, item_id: str, sample: int) -> int:
+    """Give the seed of a sample: the same for the same item and sample on every variant."""
+    return int(digest([settings.seed, item_id, sample])[:8], 16) >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestForm:
+    """How a server is asked: what the probe at the start found to work."""
+
+    model: str
+    """What the server calls the model."""
+    prompts: Literal["token ids", "text", "messages"] = "token ids"
+    """What is sent."""
+    gives_ids: bool = False
+    """Whether the answer's token ids come back (`return_token_ids`)."""
+    limit_name: str = "max_tokens"
+    """The field that bounds an answer."""
+
+    @property
+    def path(self) -> str:
+        """Where questions go."""
+        return "/chat/completions" if self.prompts == "messages" else "/completions"
+
+    def body(
+        self, prompt: Any, most: int, settings: Settings, seed: int = 0, stop: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Give the request for one answer of at most so many tokens."""
+        name = "messages" if self.prompts == "messages" else "prompt"
+        body = {
+            "model": self.model,
+            name: prompt,
+            self.limit_name: most,
+            "temperature": settings.temperature,
+            "seed": seed,
+            "stream": False,
+        }
+        if settings.temperature > 0:
+            body["top_p"] = settings.top_p
+        if stop:
+            body["stop"] = list(stop)[:MOST_STOPS]
+        if self.gives_ids:
+            body["return_token_ids"] = True
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer says, before anything is made of it."""
+
+    text: str
+    """The answer; reasoning that came in its own field stands before it between think marks."""
+    ids: tuple[int, ...] | None
+    """Its tokens, if they came back."""
+    finish: str
+    """The server's word for why it ended."""
+    stop: str
+    """The stop text that ended it, if the server says so."""
+    prompt_tokens: int | None
+    """`usage.prompt_tokens`."""
+    output_tokens: int | None
+    """`usage.completion_tokens`."""
+    fingerprint: str
+    """`system_fingerprint`, empty if there is none."""
+    null: bool
+    """Whether the content was null: there is no text, which is not the same as an empty one."""
+    truncated: bool
+    """Whether the server says that it cut the prompt or ran out of context."""
+
+
+def parse_answer(data: Mapping[str, Any]) -> Answer:
+    """Read an answer of either path. Raises ValueError if it has not the shape of one."""
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ValueError(f"an answer without choices: {str(dict(data))[:200]}")
+    choice = choices[0]
+    message = choice.get("message")
+    holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
+    content = holder.get(name)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"an answer whose {name} is a {type(content).__name__}")
+    thought = holder.get("reasoning") or holder.get("reasoning_content")
+    text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
+    usage = data.get("usage") or {}
+    ids, stop = choice.get("token_ids"), choice.get("stop_reason")
+    return Answer(
+        text=text,
+        ids=None if ids is None else tuple(map(int, ids)),
+        finish=str(choice.get("finish_reason") or ""),
+        stop=stop if isinstance(stop, str) else "",
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
+        fingerprint=str(data.get("system_fingerprint") or ""),
+        null=content is None,
+        truncated=bool(data.get("truncated") or choice.get("truncated")),
+    )
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) else None

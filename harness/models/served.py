@@ -1,0 +1,79 @@
+"""Whether two served models may be compared: what their servers must have in common.
+
+Needs the two proofs and the candidate's config. Changing the engine, its version, its dtype or its flags alone changes
+as many answers as int8 does, so they must be equal unless the change of engine is the question.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.config.engines import UNDER_TEST
+from harness.config.methods import same_method
+from harness.config.schema import Experiment, Variant
+from harness.records import Proof
+
+__all__ = ["cross_engine_note", "served_reasons", "tokenizer_place"]
+
+_EQUAL = {
+    "engine": "its engine is {} and the baseline's {}",
+    "version": "its server's version is {} and the baseline's {}",
+    "dtype": "its server computes in {} and the baseline's in {}",
+    "prompts": "its prompts are sent as {} and the baseline's as {}",
+    "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
+    "logprob_method": "its choices are scored by {} and the baseline's by {}",
+    "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
+}
+"""What of two servers must be equal, and the sentence if it is not."""
+
+
+def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
+    """Give the folder of a model's tokenizer and config, and how transformers is told to read them.
+
+    Those of a GGUF file are in the file, unless both are next to it.
+    """
+    if not path.is_file():
+        return path, {}
+    beside = all((path.parent / name).is_file() for name in ("tokenizer.json", "config.json"))
+    return path.parent, {} if beside else {"gguf_file": path.name}
+
+
+def served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
+    """Give the reasons why a served candidate cannot be compared with its baseline; empty if it can."""
+    wanted = variant.quantization.method
+    reasons = []
+    if wanted != "none" and not same_method(candidate.method, wanted):
+        reasons.append(f"the config says {wanted} and what is served is {candidate.method}")
+    if cross_engine:
+        return reasons
+    one, other = (dict(proof.served or {"engine": "transformers"}) for proof in (candidate, baseline))
+    if one["engine"] != other["engine"]:
+        found = [_EQUAL["engine"].format(one["engine"], other["engine"])]
+    else:
+        found = [text.format(one.get(key), other.get(key)) for key, text in _EQUAL.items() if _differ(one, other, key)]
+        if one["engine"] != "lm_eval":  # its arguments name the model
+            found += _flag_reasons(one.get("flags") or {}, other.get("flags") or {})
+    remedy = ["give both the same, or set execution.cross_engine: true if that difference is the question"]
+    return [*reasons, *found, *(remedy if found else [])]
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:
+    """Whether two servers say different things; what one of them does not say is not a difference."""
+    said = (one.get(key), other.get(key))
+    return said[0] != said[1] and not any(value in {None, ""} for value in said)
+
+
+def _flag_reasons(own: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """Compare flags; those that quantize something are what the candidate is about."""
+    differ = sorted(name for name in {*own, *base} - UNDER_TEST if own.get(name) != base.get(name))
+    return [f"its flag {name} is {own.get(name)} and the baseline's {base.get(name)}" for name in differ]
+
+
+def cross_engine_note(experiment: Experiment) -> str:
+    """Say what a comparison across engines measures."""
+    names = ", ".join(f"{one.name} on {one.engine.name}" for one in experiment.variants)
+    return (
+        f"This run compares engines ({names}): a difference may come from the engine, its version, its dtype or its"
+        " flags, and not from the weights."
+    )

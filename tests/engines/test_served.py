@@ -1,0 +1,264 @@
+"""A server as an engine: what is sent, what is made of its answers, and every way in which servers fail."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import engine_models as tiny
+import pytest
+from stub_server import Answers, Stub, logprob, served
+
+from harness.engines.http_client import Client, _retry_after
+from harness.engines.served import PromptEncoder, ServedEngine, Target
+from harness.engines.server_probe import PROBE
+from harness.errors import Incomplete, ModelError, NotComparable
+from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings, Unanswered
+
+pytestmark = pytest.mark.model
+
+GREEDY = Settings()
+PROOF = Proof("none", "openai", 0, 0, 0.0, 0, 0, "", 0, "", served={"kind": "declared", "engine": "openai"})
+
+
+def encoder() -> PromptEncoder:
+    """The tokenizer of the tiny models."""
+    return PromptEncoder(tiny.tokenizer())
+
+
+def texts(count: int = 6, **rest: Any) -> list[Item]:
+    """Questions with different answers."""
+    return [tiny.item(f"q{n}", f"Question: what is {n} plus 30? Answer:", max_tokens=8, **rest) for n in range(count)]
+
+
+def answers(items: list[Item], text: str = " the answer is {n}") -> Answers:
+    """What a stub should say to items, and to the probe."""
+    known, talk = Answers(), encoder()
+    known.add(talk.texts.prompt(PROBE), PROBE, " eight, nine, ten", talk.encode(" eight, nine, ten"))
+    for n, item in enumerate(items):
+        said = text.format(n=n)
+        ids = talk.texts.prompt(item.prompt)
+        known.add(ids, item.prompt, said, talk.encode(said)[: item.max_tokens])
+    return known
+
+
+@contextlib.contextmanager
+def engine(stub: Stub, *, model: str = "stub", key: str = "", **how: Any) -> Iterator[ServedEngine]:
+    """The engine round a stub."""
+    patience = {name: how.pop(name) for name in ("concurrency", "retry_seconds", "timeout") if name in how}
+    client = Client(stub.url, key=key, **({"retry_seconds": 5} | patience))
+    with contextlib.closing(ServedEngine(client, encoder(), PROOF, Target(model, "here", **how))) as made:
+        yield made
+
+
+def asked(items: list[Item], *faults: str, known: Answers | None = None, **how: Any) -> list[Any]:
+    """What an engine makes of a stub with these faults."""
+    with served(known or answers(items), *faults) as stub, engine(stub, **how) as made:
+        return list(made.answer(items, GREEDY))
+
+
+def test_prompts_go_as_token_ids_and_answers_come_back() -> None:
+    """The tokens sent are the baseline's; the text, its tokens and the prompt's length are recorded."""
+    items = texts()
+    with served(answers(items)) as stub, engine(stub) as made:
+        found = list(made.answer(items, GREEDY))
+        proof, version, usage = made.proof(), made.version, made.usage()
+    talk = encoder()
+    assert [one.text for one in found] == [f" the answer is {n}"[: len(one.text)] for n, one in enumerate(found)]
+    assert all(isinstance(one, Generation) and one.token_ids for one in found)
+    assert [one.prompt_tokens for one in found] == [len(talk.texts.prompt(item.prompt)) for item in items]
+    assert stub.asked[-1]["prompt"] in [talk.texts.prompt(item.prompt) for item in items]
+    assert {one["max_tokens"] for one in stub.asked[1:]} == {8}
+    assert {one["temperature"] for one in stub.asked} == {0.0}
+    assert len({one["seed"] for one in stub.asked[1:]}) == len(items)
+    assert proof.served is not None
+    assert (proof.served["version"], proof.served["prompts"], proof.served["fingerprint"]) == (
+        "1.2.3",
+        "token ids",
+        "stub-1",
+    )
+    assert (proof.served["context_limit"], proof.served["prompt_offset"]) == (2048, 0)
+    assert "1.2.3" in version
+    assert usage.prompt_tokens == sum(one.prompt_tokens for one in found)
+
+
+def test_requests_in_flight_are_bounded() -> None:
+    """No more than `concurrency` at a time, and as many as that."""
+    items = texts(40)
+    with served(answers(items), "slow") as stub, engine(stub, concurrency=16) as made:
+        assert len(list(made.answer(items, GREEDY))) == 40
+    assert 8 <= stub.busiest <= 16
+
+
+def test_samples_have_their_own_seeds_the_same_on_every_variant() -> None:
+    """A sample's seed depends on the run's seed, the item and the sample alone."""
+    items, settings = texts(2), Settings(temperature=0.8, top_p=0.9, samples=3, seed=5)
+    seeds = []
+    for _ in range(2):
+        with served(answers(items)) as stub, engine(stub) as made:
+            found = list(made.answer(items, settings))
+        seeds.append(sorted(one["seed"] for one in stub.asked[1:]))
+        assert [one.sample for one in found] == [0, 1, 2, 0, 1, 2]
+        assert stub.asked[-1]["top_p"] == 0.9
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds[0])) == 6
+
+
+def test_stop_texts_end_answers_wherever_they_are_looked_for() -> None:
+    """Four go to the server and the fifth is found here; white space at the beginning ends nothing."""
+    items = texts(1, stop=("a1", "b2", "c3", "d4", "is"))
+    (one,) = asked(items)
+    assert (one.text, one.finish) == (" the answer ", "stop")
+    blank = texts(1, stop=("\n",))
+    with served(answers(blank, "\n")) as stub, engine(stub) as made:
+        list(made.answer(blank, GREEDY))
+    assert [body.get("stop") for body in stub.asked[1:]] == [["\n"], None]
+
+
+def test_a_server_without_token_ids_gets_the_text() -> None:
+    """The proof says so; so does it if unknown fields are refused."""
+    items = texts(2)
+    with served(answers(items), "text_only") as stub, engine(stub) as made:
+        assert [one.text for one in made.answer(items, GREEDY)] == [" the answer is 0", " the answer is 1"]
+        assert "sent as text" in " ".join(made.proof().notes)
+    assert {one["prompt"] for one in stub.asked[3:]} == {item.prompt for item in items}
+    with served(answers(items), "unknown_fields") as stub, engine(stub) as made:
+        (one, _) = made.answer(items, GREEDY)
+    assert one.token_ids == tuple(encoder().encode(one.text))
+    assert "return_token_ids" not in stub.asked[-1]
+
+
+def test_chat_sends_messages_and_keeps_reasoning() -> None:
+    """The server applies its template, whose tokens are counted with the baseline's; thoughts stand between marks."""
+    items, talk = texts(2), encoder()
+    known = Answers()
+    for prompt in (PROBE, *(item.prompt for item in items)):
+        message, count = talk.prompt(prompt, "messages")
+        known.by_ids[message[0]["content"]] = {"text": "forty", "ids": [5, 6], "count": count}
+    with served(known, "thinks") as stub, engine(stub, chat=True) as made:
+        (one, _) = made.answer(items, GREEDY)
+        assert made.proof().served["prompt_offset"] == 0
+    assert one.text == "<think>\nlet me see\n</think>\n\nforty"
+    assert stub.asked[-1]["max_completion_tokens"] == 8
+
+
+def test_a_truncated_prompt_and_another_template_are_seen() -> None:
+    """What the server counts is compared with what was sent, for every answer."""
+    with pytest.raises(NotComparable, match=r"t/q\d: the server counts \d+ tokens in a prompt of \d+: it truncates"):
+        asked(texts(), "truncates")
+    with pytest.raises(NotComparable, match="another template"):
+        asked(texts(), "other_template")
+    with served(answers([]), "no_usage") as stub, engine(stub) as made:
+        assert "does not count tokens" in " ".join(made.proof().notes)
+
+
+def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
+    """At the probe already."""
+    with pytest.raises(NotComparable, match=r"wrote \d+ tokens where 4 were allowed"):
+        asked(texts(), "ignores_max_tokens")
+
+
+def test_a_fingerprint_that_changes_stops_the_run() -> None:
+    """The model behind the address was replaced."""
+    with pytest.raises(NotComparable, match="fingerprint changed from 'stub-1' to 'stub-2'"):
+        asked(texts(), "new_fingerprint")
+
+
+def test_busy_servers_and_reset_connections_are_asked_again(tmp_path: Path) -> None:
+    """429 with Retry-After, and a 500 with a reset after it, change no answer; the tries are kept."""
+    items = texts()
+    plain = asked(items)
+    assert asked(items, "busy") == plain
+    log = tmp_path / "requests.log"
+    assert asked(items, "resets", requests=log) == plain
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {one["tries"] for one in lines} == {3}
+    assert {one["fingerprint"] for one in lines} == {"stub-1"}
+    assert not any("text" in one for one in lines)
+
+
+def test_the_time_to_wait_is_a_number_or_a_date() -> None:
+    """Whatever else a server says there is no time; one that asks for more than the bound is given up at once."""
+    soon = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert _retry_after({"retry-after": "1.5"}) == 1.5
+    assert 25 < _retry_after({"retry-after": soon}) <= 30
+    assert [_retry_after({"retry-after": one}) for one in ("", "later", "-3")] == [0, 0, 0]
+    started = time.monotonic()
+    with pytest.raises(Incomplete, match=r"in 1 try and 0 s \(HTTP 429"):
+        asked(texts(1), "busy", retry_seconds=0.01)
+    assert time.monotonic() - started < 2
+
+
+def test_null_content_is_an_empty_answer_that_is_recorded_as_null(tmp_path: Path) -> None:
+    """It is an answer, not an error."""
+    log = tmp_path / "requests.log"
+    found = asked(texts(2), "null", requests=log)
+    assert [one.text for one in found] == ["", ""]
+    assert [json.loads(line)["null"] for line in log.read_text().splitlines()] == [True, True]
+
+
+def test_what_a_server_refuses_is_that_items_status() -> None:
+    """Too long is said as such, by the server or from its limit; any other 4xx is a rejection."""
+    items = texts(2)
+    assert {(type(one), one.reason) for one in asked(items, "picky")} == {(Unanswered, "rejected")}
+    long = [tiny.item("long", "fox 12 " * 40, max_tokens=8)]
+    (one,) = asked(long, "short")
+    assert (one.reason, one.item_id) == ("over_context", "t/long")
+    with served(answers(long)) as stub, engine(stub, limit=40) as made:
+        (one,) = made.answer(long, GREEDY)
+        assert one.reason == "over_context"
+    assert len(stub.asked) == 1  # the probe
+
+
+def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
+    """64 requests in flight, and nobody listens: not one answer is made up, and it does not wait for ever."""
+    items = texts(64)
+    with served(answers(items), "slow") as stub, engine(stub, concurrency=64, retry_seconds=0.3) as made:
+        stub.shutdown()
+        stub.server_close()
+        started = time.monotonic()
+        with pytest.raises(Incomplete, match=r"gave no answer in .*finished work is kept"):
+            list(made.answer(items, GREEDY))
+        assert time.monotonic() - started < 5
+
+
+def test_wrong_keys_models_and_paths_are_messages_without_the_key() -> None:
+    """The sentence names what to look at."""
+    with pytest.raises(ModelError, match=r"HTTP 401.*api_key_env") as caught:
+        asked([], "wants_key", key="open-it")
+    assert "open-it" not in str(caught.value)
+    assert asked(texts(1), "wants_key", key="sesame")[0].text
+    with pytest.raises(ModelError, match=r"has no model 'stab'\. Did you mean 'stub'"):
+        asked([], model="stab")
+    with pytest.raises(ModelError, match=r"HTTP 404.*engine.url"):
+        asked([], "no_completions")
+
+
+CHOICES = [tiny.item(f"c{n}", f"How many apples are {n}?", choices=(" Paris", " Berlin is", " 7381")) for n in range(3)]
+
+
+@pytest.mark.parametrize("faults", [(), ("no_prompt_logprobs",)], ids=["prompt_logprobs", "echo"])
+def test_choices_are_weighed_by_the_log_probabilities_of_the_prompt(faults: tuple[str, ...]) -> None:
+    """The sums are the stub's own numbers over each choice's tokens, whichever way it gives them."""
+    found = asked(CHOICES, *faults, choices=True)
+    for item, one in zip(CHOICES, found, strict=True):
+        assert isinstance(one, ChoiceLogprobs)
+        for found_sum, (begin, rest) in zip(
+            one.logprobs, encoder().texts.pairs(item.prompt, item.choices, item.id), strict=True
+        ):
+            whole = [*begin, *rest]
+            expected = sum(logprob(whole[:at], whole[at]) for at in range(len(begin), len(whole)))
+            assert found_sum == pytest.approx(expected)
+        assert one.greedy == (True, True, True)
+
+
+@pytest.mark.parametrize("fault", ["ignores_echo", "wrong_logprobs", "text_only"])
+def test_choices_are_refused_if_the_numbers_cannot_be_trusted(fault: str) -> None:
+    """A server that ignores the request would score every choice alike: it is found before the first item."""
+    with pytest.raises(NotComparable, match=r"cannot weigh choices: .*Leave out the slices with choices"):
+        asked(CHOICES, fault, choices=True)

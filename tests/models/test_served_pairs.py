@@ -1,0 +1,70 @@
+"""Which served models may be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.config.schema import Variant
+from harness.errors import NotComparable
+from harness.models.compatibility import check_candidate
+from harness.records import Proof, proof_from_json, to_json
+
+SERVED = {
+    "kind": "proven",
+    "engine": "vllm",
+    "version": "0.32.0",
+    "dtype": "bfloat16",
+    "flags": {"max_model_len": 2048},
+    "prompts": "token ids",
+    "prompt_offset": 0,
+    "hardware": "a GPU",
+}
+
+
+def proof(method: str = "none", **changes: Any) -> Proof:
+    """The proof of a served model."""
+    return Proof(method, "vllm", 0, 0, 0.0, 0, 0, "bfloat16", 0, "", served={**SERVED, **changes})
+
+
+def check(candidate: Proof, *, cross_engine: bool = False, **said: Any) -> None:
+    """Compare with a plain baseline on the same server."""
+    check_candidate(proof(), candidate, Variant(name="small", **said), cross_engine=cross_engine)
+
+
+def test_a_served_checkpoint_is_compared_without_counting_its_layers() -> None:
+    """Flags that quantize may differ; what a server does not say is not a difference."""
+    check(proof("awq"))
+    check(proof("awq"), quantization="awq")
+    check(proof(flags={"max_model_len": 2048, "kv_cache_dtype": "fp8"}))
+    check(proof(version=""))
+    assert proof_from_json(to_json(proof("awq"))) == proof("awq")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"engine": "sglang"}, "its engine is sglang and the baseline's vllm"),
+        ({"version": "0.33.0"}, "its server's version is 0.33.0"),
+        ({"dtype": "float16"}, "its server computes in float16"),
+        ({"flags": {"max_model_len": 4096}}, "its flag max_model_len is 4096 and the baseline's 2048"),
+        ({"flags": {}}, "its flag max_model_len is None"),
+        ({"prompts": "text"}, "its prompts are sent as text"),
+        ({"prompt_offset": 9}, "counts 9 tokens more than are sent in a prompt, and the baseline's 0"),
+        ({"hardware": "a CPU"}, "it runs on a CPU and the baseline on a GPU"),
+    ],
+)
+def test_what_changes_answers_must_be_equal_or_the_question(changes: dict[str, Any], said: str) -> None:
+    """Each difference has its sentence, and the way out."""
+    with pytest.raises(NotComparable, match="small: ") as caught:
+        check(proof(**changes))
+    assert said in str(caught.value)
+    assert "execution.cross_engine: true" in str(caught.value)
+    check(proof(**changes), cross_engine=True)
+
+
+def test_a_checkpoint_must_be_what_the_config_says() -> None:
+    """Across engines too."""
+    with pytest.raises(NotComparable, match="the config says awq and what is served is none"):
+        check(proof(), cross_engine=True, quantization="awq")

@@ -1,0 +1,241 @@
+"""Whole runs against servers: judged, killed, resumed, refused. The server is a stub, all else is real."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+import yaml
+from commands import call
+from paths import ROOT
+from stub_server import Answers, Stub, served, settings_file
+
+from harness.config.loading import parse
+from harness.engines.server_probe import PROBE
+from harness.errors import ConfigError, NotComparable
+from harness.run import plan as run_plan
+from harness.store.rundir import RunDir, Shard
+
+pytestmark = pytest.mark.model
+
+STUB = [sys.executable, str(ROOT / "tests" / "stub_server.py")]
+
+
+def config(model: Path, engine: Any, other: Any, **changes: Any) -> dict[str, Any]:
+    """A run over one slice, the baseline on one engine and the candidate on the other."""
+    return {
+        "name": "trial",
+        "baseline": {"name": "full", "model": str(model), "engine": engine},
+        "candidates": [{"name": "small", "engine": other}],
+        "slices": [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": 0.1}],
+        "execution": {"device": "cpu", "unit_items": 10, **changes.pop("execution", {})},
+        "sampling": {"chat_template": False},
+        **changes,
+    }
+
+
+def endpoint(stub: Stub, **more: Any) -> dict[str, Any]:
+    """An engine that asks a stub."""
+    return {"name": "openai", "url": stub.url, "model": stub.model, "retry_seconds": 3, **more}
+
+
+def written(data: dict[str, Any], folder: Path) -> Path:
+    """The config as a file."""
+    path = folder / "trial.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def known(tiny_llama: Path) -> dict[str, Answers]:
+    """What a stub knows that answers right, and one that loses every third item."""
+    from transformers import AutoTokenizer
+
+    from harness.engines.served import PromptEncoder
+
+    address = {"name": "openai", "url": "http://localhost:1/v1", "model": "stub"}
+    plan = run_plan.make_plan(parse(config(tiny_llama, address, {**address, "model": "small"})), "trial.yaml")
+    talk = PromptEncoder(AutoTokenizer.from_pretrained(tiny_llama))
+    sound, lossy = Answers(), Answers()
+    for made in (sound, lossy):
+        made.add(talk.texts.prompt(PROBE), PROBE, " eight", talk.encode(" eight"))
+    for number, item in enumerate(plan.items):
+        ids = talk.texts.prompt(item.prompt)
+        for made, text in ((sound, item.target), (lossy, item.target if number % 3 else "-1")):
+            made.add(ids, item.prompt, f" The answer is {text}", talk.encode(f" The answer is {text}"))
+    return {"sound": sound, "lossy": lossy}
+
+
+@contextlib.contextmanager
+def two(known: dict[str, Answers], *faults: str) -> Iterator[tuple[Stub, Stub]]:
+    """The baseline's server and the candidate's; the faults are the candidate's."""
+    with served(known["sound"], model="full") as one, served(known["lossy"], *faults, model="small") as other:
+        yield one, other
+
+
+def answers(directory: Path) -> dict[str, bytes]:
+    """The files of answers."""
+    found = sorted(directory.glob("*/multi_hop_math-*of*.jsonl"))
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
+
+
+def test_a_served_candidate_is_gated_like_any_other(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It fails as it should; the record says what was declared, and the key is in no file."""
+    monkeypatch.setenv("STUB_KEY", "sesame-9f3a")
+    with two(known) as (one, other):
+        data = config(tiny_llama, endpoint(one, api_key_env="STUB_KEY", concurrency=7), endpoint(other, concurrency=7))
+        assert call("run", written(data, tmp_path), "--output", tmp_path) == 1
+        assert one.headers[0]["Authorization"] == "Bearer sesame-9f3a"
+        assert "Authorization" not in other.headers[0]  # another address does not get the baseline's key
+        assert one.busiest <= 7
+    said = capsys.readouterr()
+    directory = tmp_path / "trial"
+    identity = json.loads((directory / "small" / "variant.json").read_text())
+    proof = identity["proof"]
+    assert (proof["served"]["kind"], proof["served"]["engine"], proof["served"]["version"]) == (
+        "declared",
+        "openai",
+        "1.2.3",
+    )
+    assert identity["weights"] == f"not seen: {other.url} small"
+    report = (directory / "report.md").read_text() if (directory / "report.md").is_file() else ""
+    assert "declared" in report + said.out + json.dumps(proof["notes"])
+    assert len((directory / "small" / "requests-1of1.log").read_text().splitlines()) == 60
+    assert [path for path in directory.rglob("*") if path.is_file() and b"sesame-9f3a" in path.read_bytes()] == []
+    assert "sesame-9f3a" not in said.out + said.err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_same_answers(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """SIGKILL in the middle, and the same command again: not a byte of any answer differs."""
+    with two(known, "slow") as (one, other):
+        data = config(tiny_llama, endpoint(one), endpoint(other))
+        path = written(data, tmp_path)
+        assert call("run", path, "--output", tmp_path / "whole", "--quiet") == 1
+        process = processes.start(["run", path, "--output", tmp_path, "--quiet"], tmp_path / "said")
+        small = tmp_path / "trial" / "small" / "multi_hop_math-1of1.jsonl"
+        while process.exitcode is None and not (small.is_file() and small.read_bytes().count(b"\n") >= 20):
+            time.sleep(0.01)
+        assert process.exitcode is None, (tmp_path / "said").read_text()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        before = len(other.asked)
+        assert call("run", path, "--output", tmp_path, "--quiet") == 1
+        assert len(other.asked) - before < 60  # what was there was not asked again
+    assert answers(tmp_path / "trial") == answers(tmp_path / "whole" / "trial")
+
+
+def test_a_server_that_goes_away_leaves_a_run_that_can_be_continued(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A managed server dies: exit code 4, and no answer of the broken unit; then the same command finishes."""
+    settings = settings_file(tmp_path / "settings.json", known["sound"], "dies")
+    engine = {"name": "vllm", "command": [*STUB, "--settings", str(settings)], "concurrency": 4, "retry_seconds": 5}
+    data = config(tiny_llama, engine, {"args": {"kv_cache_dtype": "fp8"}})
+    path = written(data, tmp_path)
+    assert call("run", path, "--output", tmp_path, "--quiet") == 4
+    said = capsys.readouterr()
+    assert "the server ended with exit code 7" in said.err
+    assert "give the same command again to continue" in said.err
+    assert answers(tmp_path / "trial")["full/multi_hop_math-1of1.jsonl"].count(b"\n") == 10
+    settings_file(settings, known["sound"])
+    # The stub answers alike in both variants: the run is whole, and what is judged is that they are the same.
+    assert call("run", path, "--output", tmp_path, "--quiet", "--allow-identical") in {0, 3}
+    identity = json.loads((tmp_path / "trial" / "small" / "variant.json").read_text())
+    served_by = identity["proof"]["served"]
+    assert (served_by["kind"], served_by["flags"]) == ("proven", {"kv_cache_dtype": "fp8"})
+    assert served_by["command"][-2:] == ["--kv-cache-dtype", "fp8"]
+    log = (tmp_path / "trial" / "small" / "worker-1of1.log").read_text()
+    assert "flags: --dtype" in log
+    for line in log.splitlines():
+        if line.startswith("processes:"):
+            assert not any(Path(f"/proc/{number}").exists() for number in line.split()[1:])
+
+
+def test_flags_that_are_not_under_test_must_be_equal(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """Unless the change of engine is the question, which the report then begins with."""
+    settings = settings_file(tmp_path / "settings.json", known["sound"])
+    engine = {"name": "vllm", "command": [*STUB, "--settings", str(settings)]}
+    data = config(tiny_llama, engine, {"args": {"enforce_eager": True}}, execution={"control": False})
+    assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    failure = json.loads((tmp_path / "trial" / "small" / "failure-1of1.json").read_text())
+    assert "its flag enforce_eager is True and the baseline's None" in failure["message"]
+    assert "execution.cross_engine: true" in failure["message"]
+    shutil.rmtree(tmp_path / "trial")
+    data["execution"]["cross_engine"] = True
+    path = written(data, tmp_path)
+    assert call("run", path, "--output", tmp_path, "--quiet", "--allow-identical") in {0, 3}
+    verdict = json.loads((tmp_path / "trial" / "comparisons.json").read_text())
+    assert any("compares engines" in one for one in verdict["warnings"])
+
+
+def test_a_server_is_compared_with_the_own_engine_if_that_is_the_question(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """One side is loaded here, the other answers over the network: the verdict comes with a warning."""
+    with two(known) as (_, other):
+        data = config(tiny_llama, "transformers", endpoint(other), execution={"control": False, "cross_engine": True})
+        data["execution"]["divergence"] = True
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 3
+    verdict = json.loads((tmp_path / "trial" / "comparisons.json").read_text())
+    assert "full on transformers, small on openai" in verdict["warnings"][0]
+
+
+def test_a_changed_fingerprint_stops_the_run(tiny_llama: Path, known: dict[str, Answers], tmp_path: Path) -> None:
+    """The candidate is not judged, with the reason."""
+    with two(known, "new_fingerprint") as (one, other):
+        data = config(tiny_llama, endpoint(one), endpoint(other), execution={"control": 0.25})
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    failure = json.loads((tmp_path / "trial" / "small" / "failure-1of1.json").read_text())
+    assert "fingerprint changed" in failure["message"]
+
+
+def test_what_cannot_work_is_said_before_anything_runs(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that is not there, choices for a server without log-probabilities, and two engines."""
+    monkeypatch.delenv("NO_KEY", raising=False)
+    address = {"name": "openai", "url": "https://models.example/v1", "model": "m", "api_key_env": "NO_KEY"}
+    with pytest.raises(ConfigError, match="the environment has no NO_KEY"):
+        run_plan.make_plan(parse(config(tiny_llama, address, {"model": "n"})), "trial.yaml")
+    slices = [{"name": "typical", "items": 60, "margin": 0.1}]
+    light = config(tiny_llama, "transformers-serve", {"args": {"quantization": "bnb-4bit"}}, slices=slices)
+    with pytest.raises(ConfigError, match=r"'typical' weighs choices, and the server of full .* gives no log-prob"):
+        run_plan.make_plan(parse(light), "trial.yaml")
+    mixed = config(tiny_llama, "transformers", "vllm")
+    with pytest.raises(NotComparable, match="full on transformers, small on vllm: another engine changes answers"):
+        run_plan.make_plan(parse(mixed), "trial.yaml")
+    mixed["execution"] |= {"cross_engine": True, "divergence": True}
+    notes = " ".join(run_plan.make_plan(parse(mixed), "trial.yaml").notes)
+    assert "compares engines" in notes
+    assert "divergence is not measured" in notes
+    assert call("plan", written(mixed, tmp_path)) == 0
+    assert "small: answers come from vllm, 8 at a time" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_lm_eval_model_is_an_engine(tiny_llama: Path, tmp_path: Path) -> None:
+    """Any of lm_eval's model classes, in this process: here its `hf` on the CPU, against itself."""
+    engine = {"name": "lm_eval", "model": "hf", "args": {"pretrained": str(tiny_llama), "device": "cpu"}}
+    data = config(tiny_llama, engine, {"args": {"dtype": "float32"}}, execution={"control": False, "unit_items": 4})
+    data["slices"][0] |= {"items": 4}
+    data["policy"] = {"refuse_hopeless": False}
+    assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet", "--allow-identical") in {0, 1, 3}
+    directory = RunDir(tmp_path / "trial")
+    assert len(list(directory.results("small", "multi_hop_math", Shard()))) == 4

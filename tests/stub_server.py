@@ -1,0 +1,285 @@
+"""A server that speaks the OpenAI API without a model, with a switch for each way in which real servers fail.
+
+It knows answers by the token ids or the text of their prompts (`Answers`), and gives every token a log-probability that
+depends on what precedes it alone. `served` runs one in this process. As a program it takes the flags of a managed
+server, and ``--settings FILE`` with its answers and faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+FAULTS = (
+    "no_start",
+    "truncates",  # counts and reads fewer prompt tokens than were sent
+    "other_template",  # counts 9 more tokens in every prompt but the first
+    "ignores_max_tokens",
+    "ignores_echo",  # and prompt_logprobs: gives the answer's log-probabilities alone
+    "no_prompt_logprobs",  # rejects them, so that echo is left
+    "wrong_logprobs",
+    "busy",  # 429 with Retry-After to each first try
+    "resets",  # a 500, and then the connection is reset, once for each prompt
+    "null",  # the content of every answer but the first is null
+    "new_fingerprint",  # from the third request on
+    "no_usage",
+    "text_only",  # no token ids
+    "unknown_fields",  # rejects return_token_ids
+    "no_completions",  # chat alone
+    "thinks",  # puts half of an answer into a reasoning field
+    "picky",  # rejects every prompt but the first with 400
+    "short",  # rejects prompts of more than 60 tokens for their length
+    "wants_key",
+    "dies",  # the process ends at the 20th request
+    "slow",  # 0.05 s for each answer
+)
+
+
+@dataclass
+class Answers:
+    """What a stub knows: text and token ids of the answer to a prompt, by its token ids and by its text."""
+
+    by_ids: dict[str, dict[str, Any]] = field(default_factory=dict)
+    default: dict[str, Any] = field(default_factory=lambda: {"text": " ok", "ids": [11, 12]})
+
+    def add(self, ids: list[int], prompt: str, text: str, answer: list[int]) -> None:
+        """Learn an answer."""
+        self.by_ids[_key(ids)] = self.by_ids[prompt] = {"text": text, "ids": answer, "count": len(ids)}
+
+    def find(self, prompt: Any) -> dict[str, Any]:
+        """Give what is known of a prompt."""
+        return self.by_ids.get(prompt if isinstance(prompt, str) else _key(prompt), self.default)
+
+
+def _key(ids: list[int]) -> str:
+    return ",".join(map(str, ids))
+
+
+def logprob(before: list[int], token: int) -> float:
+    """The log-probability of a token after others."""
+    text = f"{before[-3:]} {token}".encode()
+    return -0.05 - hashlib.sha256(text).digest()[0] / 64
+
+
+class Stub(ThreadingHTTPServer):
+    """The server with what it has seen."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, answers: Answers, faults: set[str], *, model: str = "stub", port: int = 0) -> None:
+        assert faults <= set(FAULTS), faults
+        self.answers, self.faults, self.model = answers, faults, model
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.failed: set[str] = set()
+        self.busiest = self.busy = 0
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), Handler)
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of a client that is gone."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: Stub
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """What the server says of itself."""
+        found: dict[str, Any] | None = {
+            "/health": {},
+            "/version": {"version": "1.2.3"},
+            "/v1/models": {"data": [{"id": self.server.model, "max_model_len": 2048, "owned_by": "stub"}]},
+        }.get(self.path)
+        self._send(404 if found is None else 200, found or {})
+
+    def do_POST(self) -> None:
+        """Answer a prompt, or fail in the way that was asked for."""
+        stub = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with stub.lock:
+            stub.asked.append(body)
+            stub.headers.append(dict(self.headers))
+            number = len(stub.asked)
+            stub.busy += 1
+            stub.busiest = max(stub.busiest, stub.busy)
+        try:
+            if "dies" in stub.faults and number == 20:
+                os._exit(7)
+            time.sleep(0.05 if "slow" in stub.faults else 0.002)
+            refusal = self._refusal(body, number)
+            if refusal is None:
+                self._answer(body, number)
+            elif refusal[0]:
+                self._send(*refusal)
+        finally:
+            with stub.lock:
+                stub.busy -= 1
+
+    def _refusal(self, body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]] | None:
+        faults, prompt = self.server.faults, body.get("prompt")
+        name = json.dumps(body.get("prompt", body.get("messages")))
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        long = isinstance(prompt, list) and len(prompt) > 60
+        wrong_place = self.path == "/v1/completions" and "no_completions" in faults
+        refusals = {
+            (401, f"Incorrect API key provided: {given}"): "wants_key" in faults and given != "sesame",
+            (404, "no such thing"): body.get("model") != self.server.model or wrong_place,
+            (400, "prompt must be a string"): "text_only" in faults and isinstance(prompt, list),
+            (422, "return_token_ids: not permitted"): "unknown_fields" in faults and "return_token_ids" in body,
+            (400, "prompt_logprobs is not supported"): "no_prompt_logprobs" in faults and "prompt_logprobs" in body,
+            (400, "the content is not allowed"): "picky" in faults and number > 1,
+            (400, "maximum context length is 60 tokens"): "short" in faults and long,
+        }
+        for (status, message), holds in refusals.items():
+            if holds:
+                return status, error(message)
+        if "busy" in faults and name not in self.server.failed:
+            self.server.failed.add(name)
+            return 429, error("slow down")
+        if "resets" in faults and (name, "reset") not in self.server.failed:
+            return self._reset(name)
+        return None
+
+    def _reset(self, name: Any) -> tuple[int, dict[str, Any]]:
+        """Fail with 500 at the first try, and by a reset connection at the second."""
+        if name not in self.server.failed:
+            self.server.failed.add(name)
+            return 500, error("out of luck")
+        self.server.failed.add((name, "reset"))  # type: ignore[arg-type]
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+        return 0, {}
+
+    def _answer(self, body: dict[str, Any], number: int) -> None:
+        stub, chat = self.server, "messages" in body
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        known = stub.answers.find(prompt)
+        most = int(body.get("max_tokens", body.get("max_completion_tokens", 16)))
+        ids = list(known["ids"])
+        cut = ids if "ignores_max_tokens" in stub.faults else ids[:most]
+        text = known["text"] if len(cut) == len(ids) else known["text"][: max(1, len(known["text"]) * most // len(ids))]
+        count = known.get("count", 3) if isinstance(prompt, str) else len(prompt)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if len(cut) < len(ids) else "stop"}
+        self._say(choice, text, chat=chat, number=number)
+        if not chat:
+            choice |= self._logprobs(body, prompt, cut)
+        if body.get("return_token_ids"):
+            choice["token_ids"] = cut
+        if number > 1:
+            count += ("other_template" in stub.faults) * 9 - ("truncates" in stub.faults) * (count // 2)
+        changed = "new_fingerprint" in stub.faults and number >= 3
+        reply = {"choices": [choice], "system_fingerprint": "stub-2" if changed else "stub-1"}
+        if "no_usage" not in stub.faults:
+            reply["usage"] = {"prompt_tokens": count, "completion_tokens": len(cut)}
+        self._send(200, reply)
+
+    def _say(self, choice: dict[str, Any], text: str, *, chat: bool, number: int) -> None:
+        said: Any = None if "null" in self.server.faults and number > 1 else text
+        if not chat:
+            choice["text"] = said
+        elif "thinks" in self.server.faults:
+            choice["message"] = {"role": "assistant", "content": said, "reasoning": "let me see"}
+        else:
+            choice["message"] = {"role": "assistant", "content": said}
+
+    def _logprobs(self, body: dict[str, Any], prompt: Any, answer: list[int]) -> dict[str, Any]:
+        deaf, shift = "ignores_echo" in self.server.faults, 1.5 * ("wrong_logprobs" in self.server.faults)
+        found: dict[str, Any] = {}
+        if isinstance(prompt, str):
+            return found
+        whole = [*prompt, *answer]
+        weights = [None, *(logprob(whole[:at], token) for at, token in enumerate(whole) if at)]
+        if "prompt_logprobs" in body and not deaf:
+            found["prompt_logprobs"] = [None] + [
+                {str(token): {"logprob": weights[at] - shift, "rank": 1}} for at, token in enumerate(prompt) if at
+            ]
+        if "logprobs" in body:
+            shown = weights if body.get("echo") and not deaf else weights[len(prompt) :]
+            shown = [one if one is None or not body.get("echo") else one - shift for one in shown]
+            found["logprobs"] = {"token_logprobs": shown, "top_logprobs": [one and {"x": one} for one in shown]}
+        return found
+
+    def _send(self, status: int, data: dict[str, Any]) -> None:
+        text = json.dumps(data).encode()
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "0.05")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(text)
+
+
+def error(message: str) -> dict[str, Any]:
+    """An error as OpenAI's API words it."""
+    return {"error": {"message": message, "type": "invalid_request_error"}}
+
+
+@contextlib.contextmanager
+def served(answers: Answers | None = None, *faults: str, model: str = "stub") -> Iterator[Stub]:
+    """Run a stub in a thread of this process."""
+    stub = Stub(answers or Answers(), set(faults), model=model)
+    thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        stub.shutdown()
+        stub.server_close()
+        thread.join()
+
+
+def settings_file(path: Path, answers: Answers, *faults: str) -> Path:
+    """Write what the program is to know and how it is to fail."""
+    path.write_text(json.dumps({"answers": vars(answers), "faults": faults}), encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    """Run as a managed server would: ``stub_server.py MODEL --port N ...``; it starts a child, as vLLM does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--settings", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--served-model-name", default="stub")
+    known, others = parser.parse_known_args()
+    print("flags:", *others, flush=True)
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+    print(f"processes: {os.getpid()} {child.pid}", flush=True)
+    settings = json.loads(known.settings.read_text(encoding="utf-8")) if known.settings else {}
+    answers, faults = Answers(**settings.get("answers", {})), set(settings.get("faults", ()))
+    if "no_start" in faults:
+        sys.exit("Error: there is no such model")
+    Stub(answers, faults, model=known.served_model_name, port=known.port).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
