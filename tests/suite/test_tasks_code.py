@@ -277,7 +277,7 @@ def test_the_plan_says_that_answers_will_be_run(tmp_path, tiny_llama, shared_dat
     path = write(tmp_path, tiny_llama, slices=[code(shared_data, "quantcliff_mbpp", margin=0.2)])
     call("plan", path)
     shown = capsys.readouterr().out
-    assert "the answers to 90 items will be run: give `quantcliff run --allow-code-execution`" in shown
+    assert "the answers to 90 items will be executed, which needs `quantcliff run --allow-code-execution`" in shown
     assert "seccomp" in shown
     call("plan", path, "--json")
     assert "seccomp" in json.loads(capsys.readouterr().out)["generated_code"]["python"]["layers"]
