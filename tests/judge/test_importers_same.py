@@ -114,6 +114,16 @@ def test_options_take_plain_numbers_only(tmp_path, option, value):
     assert _compare(path, path, option, value) == 2
 
 
+@pytest.mark.parametrize("command", ["compare", "gate"])
+def test_help_shows_a_range_only_where_there_is_one(capsys, command):
+    """--margin and --alpha are checked by the policy; their help must not show a bound that does not exist."""
+    assert cli._run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--margin NUMBER" in shown
+    assert "None" not in shown
+    assert command == "gate" or "0<=x<=1" in shown
+
+
 # One text, one reading.
 
 
