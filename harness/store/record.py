@@ -78,7 +78,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     plan = directory.plan()
     source = str(directory.path / "run.json")
     try:
-        experiment = parse(upgrade(plan, directory.path), source)
+        experiment = parse(upgrade(plan, directory.path), source, recorded=True)
     except ConfigError as error:
         raise StoreError(f"{source}: its config was changed, or was made by another version: {error}") from error
     names, parts = variant_names(experiment), [Shard(index + 1, plan["shards"]) for index in range(plan["shards"])]
