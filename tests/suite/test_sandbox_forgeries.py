@@ -294,6 +294,17 @@ JS = {
     "an assertion on a timer": ("", "setTimeout(() => console.assert(f(2) === 4), 5);"),
     "a rejection": ("", "(async () => { if (f(2) !== 4) throw new Error('wrong'); })();"),
     "leaving while a promise waits": ("const f = () => process.exit(0);", "(async () => { try { f(2); } catch (e) {} })();"),
+    "an instance is no function": ("class A {} const f = () => new A();", "console.assert(f([]).length === 0);"),
+    "an instance in a list": ("class A {} const f = () => [new A()];", "console.assert(f(2).length === 1 && f(2)[0].length === 0);"),
+    "an instance put into the argument": ("class A {} const f = (a) => a.push(new A());", "const a = []; f(a); console.assert(a.length === 1);"),
+    "an instance that is true": ("class A {} const f = () => new A();", "console.assert(f(2)); console.assert(f(2) !== 5);"),
+    "an instance that is not looked at": ("class A {} const f = () => new A();", "try { f(2).x; } catch (e) {} console.assert(typeof f(2) !== 'string');"),
+    "an instance in a name": ("class A {} const f = new A();", "console.assert(f.length !== 5 || f);"),
+    "a promise": ("const f = async () => 0;", "(async () => { console.assert((await f(2)) !== 5); })();"),
+    "a symbol": ("const f = () => Symbol();", "console.assert(f(2) !== 5);"),
+    "a function as a list": ("const f = () => f;", "console.assert(f([]).length === 0);"),
+    "a class as a list": ("class A {} const f = () => A;", "console.assert(f([]).length === 0);"),
+    "a name that the tests define": ("const test = 5; const f = () => 0;", "function test() { console.assert(f(2) === 4); }"),
     "__proto__": ("const f = () => JSON.parse('{\"__proto__\": {\"x\": 4}}');", "console.assert(f(2).x === 4 && {}.x === 4);"),
 }  # fmt: skip
 
@@ -318,11 +329,13 @@ def test_javascript_tests_that_ask_nothing_of_the_code_pass_nothing():
 def test_javascript_tests_of_the_same_shapes_pass_right_code():
     """Late assertions, modules, shared words and errors by class pass where the code is right."""
     code = "function f(x) { if (x < 0) throw new RangeError('x'); return x * x; }\nmodule.exports.g = (x) => [x];"
+    code += "\nclass Unused {} const h = 1, value = new Unused(), N = 5, table = {of: (x) => [x]};"
     tests = (
         "Promise.resolve(f(2)).then((v) => console.assert(v === 4));",
         "setTimeout(() => console.assert(f(2) === 4), 5);",
         "const assert = require('assert'); assert.deepStrictEqual(g(2), [2]);",
         "assert.throws(() => f(-1), RangeError);",
         "for (const x of [1, 2]) { let value = f(x); console.assert(value === x * x, `wrong for ${x}`); }",
+        "h = f; console.assert(h(3) === 9 && N === 5 && table.of.length === undefined && table.of(2)[0] === 2);",
     )
     assert outcome(code, *tests, language="javascript", limits=SOON).reason == ""
