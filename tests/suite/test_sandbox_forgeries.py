@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sandboxes import NEEDS_LINUX, NODE, outcome
 
 from harness.suite.sandbox import Limits
-from harness.suite.sandbox.names import taken, unclear
+from harness.suite.sandbox.names import taken, toothless, unclear
 
 pytestmark = NEEDS_LINUX
 SOON = Limits(wall_s=5, cpu_s=4)
@@ -246,6 +246,46 @@ def test_the_names_come_from_the_tests(tests, names):
 def test_tests_that_leave_it_open_are_refused(tests, said):
     """A helper that nothing defines, or tests of nothing, are refused before anything runs."""
     assert said in unclear("", (tests,))
+
+
+@pytest.mark.parametrize(
+    ("test", "language"),
+    [
+        ("f(2) == 4", "python"),
+        ("print(f(2) == 4)", "python"),
+        ("assert (f(2) == 4, 'x')", "python"),
+        ("assert True\nf(2)", "python"),
+        ("def check():\n    assert f(2) == 4\nf(2) == 4", "python"),
+        ("def test_f():\n    f(2) == 4", "python"),
+        ("f(2) === 4;", "javascript"),
+        ("console.log(f(2) === 4)", "javascript"),
+    ],
+)
+def test_tests_that_assert_nothing_are_refused(test, language):
+    """They would pass every answer that runs."""
+    assert "the tests assert nothing" in toothless("", (test,), language)
+
+
+@pytest.mark.parametrize(
+    ("setup", "test"),
+    [
+        ("", "assert f(2) == 4, 'x'"),
+        ("", "assert not f(2)"),
+        ("", "if f(2) != 4:\n    raise ValueError"),
+        ("import pytest", "with pytest.raises(ValueError):\n    f(-1)"),
+        ("import numpy as np", "np.testing.assert_allclose(f(2), 4)"),
+        ("from numpy.testing import assert_equal", "assert_equal(f(2), 4)"),
+        ("import unittest", "class F(unittest.TestCase):\n    def test_f(self):\n        self.assertEqual(f(2), 4)"),
+        ("def close(a, b):\n    assert abs(a - b) < 1", "close(f(2), 4)"),
+        ("def close(a, b):\n    assert abs(a - b) < 1\ndef two(g):\n    close(g(2), 4)", "two(f)"),
+        ("", "def check(g):\n    assert g(2) == 4\ncheck(f)"),
+        ("class Same:\n    def ensure(self, a, b):\n        assert a == b", "Same().ensure(f(2), 4)"),
+        ("import sys", "sys.exit(f(2) != 4)"),
+    ],
+)
+def test_tests_that_fail_by_other_means_are_accepted(setup, test):
+    """Asserts of unittest, pytest and numpy, a raise, and helpers that assert, also through another helper."""
+    assert toothless(setup, (test,), "python") == ""
 
 
 @pytest.mark.parametrize(
