@@ -298,7 +298,7 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: placed_otherwise(run, chance=0.0, cluster="one"), r"items/\*\.jsonl: does not agree"),
         (lambda run: (run / "shards" / "1of2.json").write_bytes(b"\xff"), r"shards/1of2\.json: is not JSON"),
         (lambda run: (run / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is not JSON"),
-        (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"timings-1of2\.jsonl: line 1: unit: field"),
+        (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"1of2\.jsonl: line 1: unit: field"),
         (lambda run: edit_json(run / "run.json", schema=3), r"later version of quantcliff \(schema 3\)"),
     ],
 )  # fmt: skip
