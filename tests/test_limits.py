@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from paths import ROOT
@@ -147,6 +148,17 @@ def test_a_closed_pipe_keeps_the_verdicts_own_code(tmp_path, extra):
         assert b"Traceback" not in done.stderr
         codes.append(done.returncode)
     assert codes == [0, 0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", ["--help", "slices", "compare results/demo-cpu --margin 0.05 --json"])
+def test_an_output_that_cannot_be_written_is_no_verdict(words):
+    """A full disk ends in 4 with one sentence: the verdict was not delivered, so its code is not either."""
+    command = f"{sys.executable} -m harness {words} > /dev/full"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.NOT_COMPARABLE
+    assert done.stderr.startswith("quantcliff: the output cannot be written: No space left on device")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -28,17 +28,27 @@ __all__ = ["commands", "main"]
 def main() -> None:
     """Run the command line and leave with the exit code that the result means."""
     sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    sys.stdout.flush()
+    if failure := getattr(getattr(sys.stdout.buffer, "raw", None), "failure", ""):
+        click.echo(f"quantcliff: the output cannot be written: {failure}; give the command again", err=True)
+        code = ExitCode.NOT_COMPARABLE
+    sys.exit(code)
 
 
 class _Pipe(io.FileIO):
     """An output whose reader may close it: the rest is dropped, and the command goes on."""
 
+    failure = ""
+    """Why the output could not be written, other than by a closed pipe."""
+
     def write(self, data: Any) -> int:
-        """Write bytes; to nowhere from the first broken pipe on."""
+        """Write bytes; to nowhere from the first failure on."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error.strerror or str(error)
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             return len(data)
 

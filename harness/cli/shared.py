@@ -37,11 +37,17 @@ Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
 class Number(click.FloatRange):
     """A finite number in a range, in digits: ``nan``, ``inf`` and ``0_1``, which float() accepts, are refused."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the number. Raises click.BadParameter."""
         if isinstance(value, str) and not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value, re.ASCII):
             self.fail(f"{value!r} is not a number such as 0.02", param, ctx)
         return float(super().convert(value, param, ctx))
+
+    def _describe_range(self) -> str:
+        """Return the range that click's help shows; nothing if there is none."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 class RunPath(click.Path):

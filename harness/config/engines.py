@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from harness.config.fields import Real, Whole
+
 __all__ = ["MANAGED", "NO_LOGPROBS", "UNDER_TEST", "EngineSpec", "inherited_engine", "named_engine"]
 
 MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})
@@ -82,13 +84,13 @@ class EngineSpec(BaseModel):
     """The environment variable that holds the key."""
     allow_http: bool = False
     """Allow a URL without TLS to another machine: prompts, answers and the key then travel unprotected."""
-    concurrency: int = Field(default=8, ge=1, le=256)
+    concurrency: Whole = Field(default=8, ge=1, le=256)
     """Requests in flight at most. The A/A control runs at another number."""
-    timeout: float = Field(default=600, gt=0)
+    timeout: Real = Field(default=600, gt=0)
     """Seconds to wait for one answer."""
-    retry_seconds: float = Field(default=300, ge=0)
+    retry_seconds: Real = Field(default=300, ge=0)
     """Seconds in which one request is repeated, at most, if the server is busy or cannot be reached."""
-    start_seconds: float = Field(default=1800, gt=0)
+    start_seconds: Real = Field(default=1800, gt=0)
     """Seconds that a server may take to start."""
 
     @field_validator("api_key_env")

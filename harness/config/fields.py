@@ -11,7 +11,17 @@ from pydantic import BeforeValidator
 from harness.config.methods import METHODS
 from harness.records import TAIL_KINDS
 
-__all__ = ["Margin", "Name", "TailTolerances", "method_name", "range_field", "share_field", "suggestion"]
+__all__ = [
+    "Margin",
+    "Name",
+    "Real",
+    "TailTolerances",
+    "Whole",
+    "method_name",
+    "range_field",
+    "share_field",
+    "suggestion",
+]
 
 NAMED = 12
 """At most so many known names in a suggestion."""
@@ -27,6 +37,13 @@ def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | 
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
     return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, str) and re.match(r"[+-]?0_*\d", value)):
+        msg = f"{value!r} is not a number: write it in decimal digits, without a leading zero"
+        raise ValueError(msg)  # pydantic would read true as 1 and 020 as 20
+    return value
 
 
 def _proportion(value: object) -> object:
@@ -83,6 +100,8 @@ def _name(value: object) -> object:
     return value
 
 
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number)]
 Margin = Annotated[float, BeforeValidator(_proportion)]
 Name = Annotated[str, BeforeValidator(_name)]
 TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]

@@ -109,8 +109,11 @@ def _mapping_in(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse(data: dict[str, Any], source: str = "config") -> Experiment:
-    """Validate a config given as plain data. Raises ConfigError with every problem."""
+def parse(data: dict[str, Any], source: str = "config", *, recorded: bool = False) -> Experiment:
+    """Validate a config given as plain data. Raises ConfigError with every problem.
+
+    recorded: the config of a run, perhaps of an earlier version or of a part (`--only`), whose names are not checked.
+    """
     inherited = _inherit(_with_new_names(data)[0])
     try:
         experiment = Experiment.model_validate(inherited)
@@ -121,6 +124,7 @@ def parse(data: dict[str, Any], source: str = "config") -> Experiment:
         problems = [_problem(details) for details in told]
         raise ConfigError(source, problems + _cross_checks_raw(inherited)) from error
     problems = _cross_checks_raw(inherited) + _cross_checks(experiment)
+    problems += [] if recorded else [*_same_folder(experiment), *_unknown_places(experiment)]
     if problems:
         raise ConfigError(source, problems)
     return experiment
@@ -251,6 +255,33 @@ def _cross_checks(experiment: Experiment) -> list[Problem]:
     if experiment.execution.skip_blind and experiment.execution.looks > 1:
         text = "cannot be combined with looks above 1: whether a stratum has signal is decided on all of its items"
         problems.append(Problem("execution.skip_blind", text))
+    return problems
+
+
+def _same_folder(experiment: Experiment) -> list[Problem]:
+    """Find names that differ by case alone: many file systems give them one folder or file."""
+    variants = [(f"{place}.name", variant.name) for place, variant in _places(experiment)]
+    slices = [(f"slices[{index}].label", spec.key) for index, spec in enumerate(experiment.slices)]
+    problems = []
+    for names, taken in ((variants, RESERVED), (slices, RESERVED_SLICES)):
+        seen = {name: name for name in taken}
+        for place, name in names:
+            first = seen.setdefault(name.lower(), name)
+            if first != name:
+                text = f"{name!r} and {first!r} differ by case alone, and share a folder on many file systems"
+                problems.append(Problem(place, f"{text}: choose another name"))
+    return problems
+
+
+def _unknown_places(experiment: Experiment) -> list[Problem]:
+    """Find losses of a rehearsal for a variant or a slice that is not in the config."""
+    rehearsal, problems = experiment.execution.rehearsal, []
+    known = ([one.name for one in experiment.variants], [spec.key for spec in experiment.slices])
+    for place in rehearsal.lost if rehearsal else ():
+        for name, names, what in zip(place.split("/"), known, ("variant", "slice"), strict=False):
+            if name not in names:
+                text = f"{place!r}: {name!r} is not a {what} of this config.{suggestion(name, names)}"
+                problems.append(Problem("execution.rehearsal.lost", text))
     return problems
 
 

@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from harness.config.engines import EngineSpec, named_engine
-from harness.config.fields import Margin, Name, TailTolerances, method_name, range_field, share_field, suggestion
+from harness.config.fields import (
+    Margin,
+    Name,
+    Real,
+    TailTolerances,
+    Whole,
+    method_name,
+    range_field,
+    share_field,
+    suggestion,
+)
 from harness.config.methods import METHODS
 from harness.records import digest
 
@@ -59,11 +69,11 @@ class Quantization(_Strict):
     """One of `harness.config.methods.METHODS`."""
     bits: Literal[1, 2, 3, 4, 8] | None = None
     """Bits per weight, where the method lets you choose."""
-    group_size: int | None = Field(default=None, ge=8)
+    group_size: Whole | None = Field(default=None, ge=8)
     """Weights that share one scale."""
     double_quant: bool | None = None
     """bitsandbytes 4-bit: quantize the scales too."""
-    threshold: float | None = Field(default=None, ge=0)
+    threshold: Real | None = Field(default=None, ge=0)
     """bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said."""
     skip_modules: tuple[str, ...] | None = None
     """Modules left alone, by name."""
@@ -128,7 +138,7 @@ class SliceSpec(_Strict):
     """Axis to the levels to make or keep."""
     split_by: tuple[str, ...] | None = None
     """The axes whose cells are strata; the slice's own choice unless said, ``[]`` for one stratum."""
-    items: int = Field(default=100, ge=1, le=MOST_ITEMS)
+    items: Whole = Field(default=100, ge=1, le=MOST_ITEMS)
     """Items per stratum."""
     margin: Margin | None = None
     """Largest tolerated drop; `policy.margin` unless said."""
@@ -154,7 +164,7 @@ class SliceSpec(_Strict):
 class Policy(_Strict):
     """What the gate demands."""
 
-    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05
     """The chance of a wrong pass, and of a wrong fail, per candidate."""
     margin: Margin = 0.02
     """Largest tolerated drop where neither the slice nor `margins` says otherwise."""
@@ -166,11 +176,11 @@ class Policy(_Strict):
     """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
     refuse_hopeless: bool = True
     """Refuse at plan time a gating stratum that is too small to ever pass."""
-    effective_score: Annotated[float, Field(gt=0, le=1)] | None = None
+    effective_score: Annotated[Real, Field(gt=0, le=1)] | None = None
     """Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said."""
-    chance_alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05
     """Level of the test that the baseline scores above chance plus the margin."""
-    discordance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
 
 
@@ -211,11 +221,11 @@ _TEMPLATE_TAKEN = frozenset(
 class Sampling(_Strict):
     """How answers are sampled: one for all variants."""
 
-    temperature: float = Field(default=0.0, ge=0, le=2)
+    temperature: Real = Field(default=0.0, ge=0, le=2)
     """0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: Real = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling."""
-    samples: int = Field(default=1, ge=1, le=64)
+    samples: Whole = Field(default=1, ge=1, le=64)
     """Answers per item; the score is their mean."""
     chat_template: bool | Literal["auto"] = "auto"
     """``auto``: used where the baseline's tokenizer has one."""
@@ -255,11 +265,11 @@ class Rehearsal(_Strict):
     Every report of such a run says that nothing was measured.
     """
 
-    accuracy: Annotated[float, Field(ge=0, le=1)] = 0.8
+    accuracy: Annotated[Real, Field(ge=0, le=1)] = 0.8
     """Share of the items that the baseline gets right."""
-    lost: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    lost: dict[str, Annotated[Real, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """``candidate``, ``candidate/slice`` or ``candidate/slice/stratum`` to the share of all items that it loses."""
-    seconds_per_item: float = Field(default=0.0, ge=0)
+    seconds_per_item: Real = Field(default=0.0, ge=0)
     """How long an answer takes."""
     wrong: str = "I do not know."
     """What a wrong free-text answer says: ``""`` and the lost items are empty answers, a tail event."""
@@ -273,15 +283,15 @@ class Execution(_Strict):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
-    batch_tokens: int = Field(default=16384, ge=16)
+    batch_tokens: Whole = Field(default=16384, ge=16)
     """Largest batch, in padded tokens of prompt and answer."""
-    max_batch: int = Field(default=64, ge=1)
+    max_batch: Whole = Field(default=64, ge=1)
     """Largest batch, in rows."""
-    unit_items: int = Field(default=32, ge=1)
+    unit_items: Whole = Field(default=32, ge=1)
     """Items in a work unit: what a kill can cost at most."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: Whole | None = Field(default=None, ge=1)
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
-    looks: int = Field(default=1, ge=1, le=20)
+    looks: Whole = Field(default=1, ge=1, le=20)
     """Interim looks: above 1, decided strata stop receiving items."""
     control: Annotated[bool | float, BeforeValidator(share_field)] = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
@@ -293,9 +303,9 @@ class Execution(_Strict):
     """Attention implementation."""
     divergence: bool = False
     """Measure exactly, token by token, how far each variant's probabilities are from the baseline's: it costs time."""
-    divergence_tokens: int = Field(default=256, ge=1)
+    divergence_tokens: Whole = Field(default=256, ge=1)
     """First tokens of each answer that it is measured on."""
-    divergence_gib: float = Field(default=8.0, gt=0)
+    divergence_gib: Real = Field(default=8.0, gt=0)
     """Most disk for the baseline's traces until the run ends; a plan that needs more is refused."""
     rehearsal: Rehearsal | None = None
     """Where given, no model is loaded and answers are made up."""
@@ -341,7 +351,7 @@ class Experiment(_Strict):
     """How answers are sampled."""
     execution: Execution = Execution()
     """Where and how the models run."""
-    seed: int = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0)
     """Root of every random choice."""
     output: str = "results"
     """Where run directories are made."""

@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
+from harness.judge.outcomes import Outcomes
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
@@ -39,21 +42,35 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     base = importers.load(baseline, reading, "baseline")
     sides = [importers.load(path, reading, name) for name, path in named]
     if not options.get("allow_identical"):
-        for name, path in named:
-            _refuse_same(baseline, path, name)
+        for side, (_, path) in zip(sides, named, strict=True):
+            _refuse_same(base, side, (baseline, path), reading)
     material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     return gate.judge(material, rules, order=[name for name, _ in named], provenance=provenance)
 
 
-def _refuse_same(baseline: Path, candidate: Path, name: str) -> None:
-    """Refuse a candidate whose results are the baseline's, byte for byte. Raises NotComparable."""
-    one, other = _contents(baseline), _contents(candidate)
-    if one and one == other:
-        text = (
-            f"{candidate}: the results of {name} are the baseline's ({baseline}), byte for byte, so there is nothing "
-        )
+def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], reading: ImportOptions) -> None:
+    """Refuse a candidate whose results are the baseline's: its files, or all scores and answers. Raises NotComparable.
+
+    Equal scores alone are no sign of it: two variants may agree on every item.
+    """
+    one, other = map(_contents, paths)
+    how = "byte for byte" if one and one == other else ""
+    if not how and _same_scores(base, side):
+        said, repeated = (importers.answers(path, reading) for path in paths)
+        how = "every score and every answer" if said and said == repeated else ""
+    if how:
+        text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
         raise NotComparable(f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison")
+
+
+def _same_scores(base: Outcomes, side: Outcomes) -> bool:
+    """Whether two sides have the same items with the same scores, in any order."""
+    if not np.array_equal(np.sort(base.score), np.sort(side.score), equal_nan=True):
+        return False
+    known = dict(zip(base.items, base.score.tolist(), strict=True))
+    own = [known.get(item) for item in side.items]
+    return None not in own and np.array_equal(np.array(own, float), side.score, equal_nan=True)
 
 
 def _contents(path: Path) -> frozenset[str]:

@@ -14,12 +14,68 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from harness.errors import StoreError
-from harness.records import canonical_json
+from harness.records import Proof, Timing, canonical_json
 
 __all__ = ["Appender", "atomic_write", "explained", "read_json", "read_lines", "sealed", "write_json"]
+
+
+class _Sandbox(TypedDict):
+    layers: list[str]
+    network: str
+    files: str
+
+
+_RECORDS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(TypedDict(name, keys))  # type: ignore[operator]
+    for name, keys in {
+        "run": {
+            "config": dict[str, Any],
+            "config_digest": str,
+            "device": str,
+            "items_digest": str,
+            "shards": Annotated[int, Field(ge=1)],
+            "slices": list[str],
+        },
+        "variant": {"proof": Proof, "engine": str, "device": str, "weights": str, "versions": dict[str, str]},
+        "cost": {"load_seconds": float, "peak_bytes": int, "device": str, "notes": NotRequired[list[str]]},
+        "failure": {"message": str},
+        "calibration": {"items": list[str]},
+        "erased": {"items": list[str]},
+        "shards": {
+            "command": NotRequired[str],
+            "generated_code": NotRequired[dict[str, _Sandbox]],
+            "skipped": NotRequired[dict[str, list[int]]],
+        },
+    }.items()
+}
+"""What must be in the records of a run, by the beginning of the file's name, or by its folder."""
+_RECORDS["timings"] = TypeAdapter(Timing)
+
+
+def _check_record(path: Path, data: Mapping[str, Any], place: str = "") -> None:
+    """Refuse a record of a run that lacks a key or has a value of another type. Raises StoreError."""
+    name = path.parent.name if path.parent.name == "shards" else path.stem.partition("-")[0]
+    try:
+        if name in _RECORDS:
+            _RECORDS[name].validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: {place}{key}: {first['msg'].lower()}: it was changed after the run") from error
+
+
+def _parsed(text: bytes) -> Any:
+    """Parse JSON in UTF-8. Raises ValueError, also for half of a surrogate pair, and RecursionError."""
+    data = json.loads(text.decode())
+    if b"\\u" in text:
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
 
 
 @contextlib.contextmanager
@@ -62,7 +118,7 @@ def read_json(path: Path) -> dict[str, Any]:
     with explained(path, "read"):
         text = path.read_bytes()
     try:
-        data = json.loads(text.decode())
+        data = _parsed(text)
     except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         msg = f"{path}: is not JSON{line}: it was changed by hand; remove the run and start again"
@@ -70,6 +126,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         msg = f"{path}: holds a {type(data).__name__}, not an object"
         raise StoreError(msg)
+    _check_record(path, data)
     return data
 
 
@@ -108,11 +165,13 @@ def read_lines(path: Path, folder: str = "", *, whole: bool = False, seals: bool
 def _read_line(line: bytes, path: Path, number: int, folder: str, *, seals: bool) -> dict[str, Any]:
     remedy = "remove it and give the `quantcliff run` command again to answer it again"
     try:
-        data = json.loads(line)
+        data = _parsed(line)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: line {number} is damaged: {remedy}") from error
     if not isinstance(data, dict):
         raise StoreError(f"{path}: line {number} is not a JSON object: {remedy}")
+    if path.stem.startswith("timings-"):
+        _check_record(path, data, f"line {number}: ")
     said = data.pop("check", None)
     if said is None and not (seals and folder):
         return data

@@ -78,7 +78,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     plan = directory.plan()
     source = str(directory.path / "run.json")
     try:
-        experiment = parse(upgrade(plan, directory.path), source)
+        experiment = parse(upgrade(plan, directory.path), source, recorded=True)
     except ConfigError as error:
         raise StoreError(f"{source}: its config was changed, or was made by another version: {error}") from error
     names, parts = variant_names(experiment), [Shard(index + 1, plan["shards"]) for index in range(plan["shards"])]
@@ -118,10 +118,6 @@ def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     schema = plan.get("schema", 0)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise StoreError(f"{path}: was made by a later version of quantcliff (schema {schema}): update this one")
-    kinds = {"config": dict, "shards": int, "slices": list}
-    wrong = [name for name, kind in kinds.items() if not isinstance(plan.get(name), kind)]
-    if wrong or plan["shards"] < 1:
-        raise StoreError(f"{path / 'run.json'}: has no {', '.join(wrong) or 'shards'}: it was changed by hand")
     config = {**plan["config"], "description": plan.get("description", "")}
     execution = config.get("execution")
     if isinstance(execution, dict):  # with what divergence was measured; its results are stored either way

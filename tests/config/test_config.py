@@ -95,6 +95,27 @@ def test_all_problems_are_reported_together() -> None:
         ({"execution": {"dtype": "bfloat"}}, "execution.dtype: 'bfloat' is not one of the known values. Did you mean"),
         ({"sampling": {"samples": 4}}, "sampling.samples: 4 samples at temperature 0 are all the same"),
         ({"policy": {"alpha": 0.5}}, "policy.alpha: 0.5: input should be less than or equal to 0.2"),
+        ({"slices": [{"name": "typical", "items": True}]}, "slices[0].items: True is not a number"),
+        ({"execution": {"threads": True}}, "execution.threads: True is not a number"),
+        ({"policy": {"alpha": False}}, "policy.alpha: False is not a number"),
+        ({"seed": "020"}, "seed: '020' is not a number"),
+        (
+            {"candidates": [{"name": "BF16", "quantization": "bnb-nf4"}]},
+            "candidates[0].name: 'BF16' and 'bf16' differ by case alone",
+        ),
+        ({"candidates": [{"name": "Items", "quantization": "bnb-nf4"}]}, "candidates[0].name: 'Items' and 'items'"),
+        (
+            {"slices": [{"name": "typical", "label": "a"}, {"name": "typical", "label": "A"}]},
+            "slices[1].label: 'A' and 'a' differ by case alone",
+        ),
+        (
+            {"execution": {"rehearsal": {"lost": {"bf61/typical": 0.1}}}},
+            "execution.rehearsal.lost: 'bf61/typical': 'bf61' is not a variant of this config. Did you mean 'bf16'?",
+        ),
+        (
+            {"execution": {"rehearsal": {"lost": {"bf16/typicl/x=1": 0.1}}}},
+            "execution.rehearsal.lost: 'bf16/typicl/x=1': 'typicl' is not a slice of this config. Did you",
+        ),
     ],
 )
 def test_bad_values_are_named_with_their_place(changes: dict[str, Any], expected: str) -> None:
@@ -126,6 +147,25 @@ def test_a_file_that_is_no_config_says_what_it_is(tmp_path: Path, text: str, exp
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=expected):
         load(path)
+
+
+@pytest.mark.parametrize("number", ["true", "on", "020", "-0_20", "1:20", "1:20.5", "0o20"])
+def test_numbers_that_yaml_reads_as_other_numbers_are_refused(tmp_path: Path, number: str) -> None:
+    """YAML 1.1 reads true as 1, 020 as 16 and 1:20 as 80: none of them is what was typed."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(GOOD) + f"seed: {number}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"1 problem\n  seed: "):
+        load(path)
+    path.write_text(yaml.safe_dump(GOOD) + f"seed: 20\nexecution: {{divergence_gib: 1e1}}\nnotes: [{number!r}]\n")
+    assert load(path).seed == 20
+
+
+def test_a_commit_of_digits_is_text(tmp_path: Path) -> None:
+    """A revision such as 0123456 is neither a number nor octal."""
+    path = tmp_path / "config.yaml"
+    baseline = {**GOOD["baseline"], "revision": "REV"}
+    path.write_text(yaml.safe_dump({**GOOD, "baseline": baseline}).replace("REV", "0123456"), encoding="utf-8")
+    assert load(path).baseline.revision == "0123456"
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from harness.cli import program as cli
 from harness.errors import NotComparable, UsageError
@@ -112,6 +114,16 @@ def test_options_take_plain_numbers_only(tmp_path, option, value):
     """nan, inf and 0_02, which float() takes, end in 2."""
     path = _csv(tmp_path / "a.csv", "item,score", ["a,1"])
     assert _compare(path, path, option, value) == 2
+
+
+@pytest.mark.parametrize("command", ["compare", "gate"])
+def test_help_shows_a_range_only_where_there_is_one(capsys, command):
+    """--margin and --alpha are checked by the policy; their help must not show a bound that does not exist."""
+    assert cli._run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--margin NUMBER" in shown
+    assert "None" not in shown
+    assert command == "gate" or "0<=x<=1" in shown
 
 
 # One text, one reading.
@@ -433,6 +445,56 @@ def test_other_json_next_to_logs_is_passed_over_and_half_a_log_is_not(tmp_path):
     (tmp_path / "cut.json").write_text((tmp_path / "log.json").read_text()[:50])
     with pytest.raises(NotComparable, match=r"cut\.json is not JSON"):
         load(tmp_path)
+
+
+# The baseline again, under another name.
+
+
+def _answered(kind: str, path: Path, texts: list[str], *, scores: list[int]) -> Path:
+    """The same questions as a log or table of a kind, with these answers; in the reverse order if the path says so."""
+    order = range(len(texts))[:: -1 if "copy" in path.name else 1]
+    if kind == "lm_eval":
+        return _task(path, "jars", [_sample(at, scores[at], resps=[[texts[at]]]) for at in order])
+    if kind == "inspect":
+        log = json.loads(_log(path.with_suffix(".json"), [["C" if one else "I"] for one in scores]).read_text())
+        for at, sample in enumerate(log["samples"]):
+            message = {"id": f"{path.name}{at}", "content": texts[at]}
+            sample |= {"uuid": f"{path.name}{at}", "output": {"choices": [{"message": message}]}}
+        log["samples"] = [log["samples"][at] for at in order]
+        path.with_suffix(".json").write_text(json.dumps(log))
+        return path.with_suffix(".json")
+    if kind == "jsonl":
+        rows = [{"item": at, "score": scores[at], "response": [texts[at]]} for at in order]
+        return _jsonl(path.with_suffix(".jsonl"), rows)
+    if kind == "parquet":
+        columns = {"item": list(order), "score": [scores[at] for at in order], "response": [texts[at] for at in order]}
+        parquet.write_table(pa.table(columns), path.with_suffix(".parquet"))
+        return path.with_suffix(".parquet")
+    return _csv(path.with_suffix(".csv"), "item,score,model_output", [f"{at},{scores[at]},{texts[at]}" for at in order])
+
+
+@pytest.mark.parametrize("kind", ["lm_eval", "inspect", "jsonl", "parquet", "csv"])
+def test_a_reordered_copy_of_the_baseline_is_refused(tmp_path, capsys, kind):
+    """All scores and answers are the baseline's: exit 4, unless asked for. One other answer or score is enough."""
+    texts, scores = [f"text {at}" for at in range(200)], [1] * 200
+    before = _answered(kind, tmp_path / "base", texts, scores=scores)
+    copy = _answered(kind, tmp_path / "copy", texts, scores=scores)
+    assert _compare(before, copy) == 4
+    assert "are the baseline's" in capsys.readouterr().err
+    assert _compare(before, copy, "--allow-identical") == 0
+    texts[7] = "another text"
+    assert _compare(before, _answered(kind, tmp_path / "copy2", texts, scores=scores)) == 0
+    texts[7], scores[7] = "text 7", 0
+    assert _compare(before, _answered(kind, tmp_path / "copy3", texts, scores=scores)) == 0
+
+
+@pytest.mark.parametrize("header", ["item,score", "item,score,question", "item,score,response"])
+def test_equal_scores_alone_are_no_copy(tmp_path, header):
+    """Two variants may agree on every item; questions and empty answers do not show who answered."""
+    more = {2: "", 3: ",why" if "question" in header else ","}[header.count(",") + 1]
+    rows = [f"{at},1{more}" for at in range(200)]
+    before, after = _csv(tmp_path / "a.csv", header, rows), _csv(tmp_path / "b.csv", header, rows[::-1])
+    assert _compare(before, after) == 0
 
 
 # Archives are read within limits.

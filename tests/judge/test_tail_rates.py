@@ -201,6 +201,15 @@ def test_scores_and_events_share_the_chance_of_a_wrong_fail() -> None:
     assert stratum(both, "s/b").verdict == "pass"
 
 
+@pytest.mark.parametrize(("count", "code"), [(0, 0), (90, 1), (6, 3)])
+def test_a_tolerance_alone_decides_where_no_score_gates(count: int, code: int) -> None:
+    """One gated rate and no gating stratum: pass, fail and inconclusive as for a stratum. Without either, 3."""
+    alone = Rules(Policy(), {"s": SliceRules(gating=False, tail_events={"empty": 0.02})})
+    scores = {"s/a": Counts(300, lost=150)}
+    assert judged(scores, alone, events={"int4": [cell(count, 300)]}).exit_code == code
+    assert judged(scores, Rules(Policy(), {"s": SliceRules(gating=False)})).exit_code == 3
+
+
 def item(number: int, stratum: str = "a") -> Item:
     """A free-text item."""
     name = f"t/{number}"

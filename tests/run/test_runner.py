@@ -181,6 +181,7 @@ def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -
 def test_a_candidate_that_cannot_be_loaded_is_not_judged_and_the_others_are(tiny_llama: Path, tmp_path: Path) -> None:
     """A model that is not there, for one candidate: exit code 4, with its reason; the sound one has its verdict."""
     data = config(tiny_llama)
+    data["execution"]["rehearsal"] = {}
     data["candidates"][1] = {"name": "gptq", "model": str(tmp_path / "absent"), "quantization": "gptq"}
     directory = run(data, tmp_path)
     judgement = judging.judge(load_run(directory))

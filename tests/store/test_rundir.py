@@ -30,7 +30,8 @@ ITEM = Item(
     doc={"question": "?", "nested": {"a": [1, 2]}},
 )
 UNITS = plan_units([ITEM], 1, 1)
-PLAN = {"config": {"name": "trial", "seed": 1}, "slices": ["s"]}
+DIGESTS = {"config_digest": "c", "items_digest": "i"}
+PLAN = {"config": {"name": "trial", "seed": 1}, "slices": ["s"], "device": "cpu", **DIGESTS}
 
 
 def scored(unit: int, item_id: str = "t/1") -> Scored:

@@ -192,6 +192,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another variant's answers": (another_variants_answers, r"nf4/"),
     "a proof edited": (
         lambda run: edit_json(run / "nf4" / "variant.json", proof={"method": "bnb-nf4"}),
+        r"nf4/variant\.json: proof\.kernel: field required",
+    ),
+    "weights edited": (
+        lambda run: edit_json(run / "nf4" / "variant.json", weights="0000000000000000"),
         r"nf4/variant\.json: does not agree with manifest\.json",
     ),
     "a proof missing": (lambda run: (run / "nf4" / "variant.json").unlink(), r"nf4/variant\.json"),
@@ -237,6 +241,39 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         assert "Traceback" not in told
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("nf4/cost-1of1.json", "{}", "cost-1of1.json: load_seconds: field required"),
+        ("nf4/cost-1of1.json", '{"load_seconds": "1", "peak_bytes": 1, "device": "x"}', "1of1.json: load_seconds: "),
+        ("nf4/cost-1of1.json", '{"load_seconds": 1, "peak_bytes": 1, "device": "x", "notes": [1]}', "notes.0: "),
+        ("nf4/variant.json", "{}", "nf4/variant.json: proof: field required"),
+        ("nf4/failure-1of1.json", "{}", "failure-1of1.json: message: field required"),
+        ("nf4/failure-1of1.json", '{"message": ["x"]}', "failure-1of1.json: message: "),
+        ("nf4/calibration.json", '{"items": 3}', "nf4/calibration.json: items: "),
+        ("nf4/timings-1of1.jsonl", '{"unit": 0, "seconds": "x"}\n', "timings-1of1.jsonl: line 1: seconds: "),
+        ("erased.json", '{"items": [{}]}', "erased.json: items.0: "),
+        ("shards/1of1.json", '{"command": "\\ud800"}', "shards/1of1.json: is not JSON"),
+        ("shards/1of1.json", '{"skipped": {"nf4": 5}}', "shards/1of1.json: skipped.nf4: "),
+        ("manifest.json", '{"variants": "\\udfff"}', "manifest.json: is not JSON"),
+        ("manifest.json", '{"variants": [], "shards": 1}', "does not agree with manifest.json"),
+        ("run.json", '{"config": {}, "shards": 0, "slices": []}', "run.json: "),
+        ("run.json", '{"config": {}, "shards": 1, "slices": [1]}', "run.json: "),
+    ],
+)
+def test_a_damaged_record_is_one_sentence(
+    file: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 4 and the file, for a key that is missing or of another type and for half of a surrogate pair."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    (run / file).write_text(text, encoding="utf-8")
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.startswith("quantcliff: ")
+    assert told.count("\n") == 1
+
+
 def placed_otherwise(run: Path, **changes: object) -> None:
     """Change a field of every third item, with its digest as it was, and seal the lines again."""
     path = run / "items" / "multi_hop_math.jsonl"
@@ -261,7 +298,7 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: placed_otherwise(run, chance=0.0, cluster="one"), r"items/\*\.jsonl: does not agree"),
         (lambda run: (run / "shards" / "1of2.json").write_bytes(b"\xff"), r"shards/1of2\.json: is not JSON"),
         (lambda run: (run / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is not JSON"),
-        (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"timings-1of2\.jsonl: line 1 is not"),
+        (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"1of2\.jsonl: line 1: unit: field"),
         (lambda run: edit_json(run / "run.json", schema=3), r"later version of quantcliff \(schema 3\)"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sandboxes import NEEDS_LINUX, NODE, outcome
 
 from harness.suite.sandbox import Limits
-from harness.suite.sandbox.names import taken, unclear
+from harness.suite.sandbox.names import taken, toothless, unclear
 
 pytestmark = NEEDS_LINUX
 SOON = Limits(wall_s=5, cpu_s=4)
@@ -249,6 +249,46 @@ def test_tests_that_leave_it_open_are_refused(tests, said):
 
 
 @pytest.mark.parametrize(
+    ("test", "language"),
+    [
+        ("f(2) == 4", "python"),
+        ("print(f(2) == 4)", "python"),
+        ("assert (f(2) == 4, 'x')", "python"),
+        ("assert True\nf(2)", "python"),
+        ("def check():\n    assert f(2) == 4\nf(2) == 4", "python"),
+        ("def test_f():\n    f(2) == 4", "python"),
+        ("f(2) === 4;", "javascript"),
+        ("console.log(f(2) === 4)", "javascript"),
+    ],
+)
+def test_tests_that_assert_nothing_are_refused(test, language):
+    """They would pass every answer that runs."""
+    assert "the tests assert nothing" in toothless("", (test,), language)
+
+
+@pytest.mark.parametrize(
+    ("setup", "test"),
+    [
+        ("", "assert f(2) == 4, 'x'"),
+        ("", "assert not f(2)"),
+        ("", "if f(2) != 4:\n    raise ValueError"),
+        ("import pytest", "with pytest.raises(ValueError):\n    f(-1)"),
+        ("import numpy as np", "np.testing.assert_allclose(f(2), 4)"),
+        ("from numpy.testing import assert_equal", "assert_equal(f(2), 4)"),
+        ("import unittest", "class F(unittest.TestCase):\n    def test_f(self):\n        self.assertEqual(f(2), 4)"),
+        ("def close(a, b):\n    assert abs(a - b) < 1", "close(f(2), 4)"),
+        ("def close(a, b):\n    assert abs(a - b) < 1\ndef two(g):\n    close(g(2), 4)", "two(f)"),
+        ("", "def check(g):\n    assert g(2) == 4\ncheck(f)"),
+        ("class Same:\n    def ensure(self, a, b):\n        assert a == b", "Same().ensure(f(2), 4)"),
+        ("import sys", "sys.exit(f(2) != 4)"),
+    ],
+)
+def test_tests_that_fail_by_other_means_are_accepted(setup, test):
+    """Asserts of unittest, pytest and numpy, a raise, and helpers that assert, also through another helper."""
+    assert toothless(setup, (test,), "python") == ""
+
+
+@pytest.mark.parametrize(
     "test",
     [
         "class TestF:\n    def test_a(self):\n        assert f(2) == 4",
@@ -294,6 +334,17 @@ JS = {
     "an assertion on a timer": ("", "setTimeout(() => console.assert(f(2) === 4), 5);"),
     "a rejection": ("", "(async () => { if (f(2) !== 4) throw new Error('wrong'); })();"),
     "leaving while a promise waits": ("const f = () => process.exit(0);", "(async () => { try { f(2); } catch (e) {} })();"),
+    "an instance is no function": ("class A {} const f = () => new A();", "console.assert(f([]).length === 0);"),
+    "an instance in a list": ("class A {} const f = () => [new A()];", "console.assert(f(2).length === 1 && f(2)[0].length === 0);"),
+    "an instance put into the argument": ("class A {} const f = (a) => a.push(new A());", "const a = []; f(a); console.assert(a.length === 1);"),
+    "an instance that is true": ("class A {} const f = () => new A();", "console.assert(f(2)); console.assert(f(2) !== 5);"),
+    "an instance that is not looked at": ("class A {} const f = () => new A();", "try { f(2).x; } catch (e) {} console.assert(typeof f(2) !== 'string');"),
+    "an instance in a name": ("class A {} const f = new A();", "console.assert(f.length !== 5 || f);"),
+    "a promise": ("const f = async () => 0;", "(async () => { console.assert((await f(2)) !== 5); })();"),
+    "a symbol": ("const f = () => Symbol();", "console.assert(f(2) !== 5);"),
+    "a function as a list": ("const f = () => f;", "console.assert(f([]).length === 0);"),
+    "a class as a list": ("class A {} const f = () => A;", "console.assert(f([]).length === 0);"),
+    "a name that the tests define": ("const test = 5; const f = () => 0;", "function test() { console.assert(f(2) === 4); }"),
     "__proto__": ("const f = () => JSON.parse('{\"__proto__\": {\"x\": 4}}');", "console.assert(f(2).x === 4 && {}.x === 4);"),
 }  # fmt: skip
 
@@ -318,11 +369,13 @@ def test_javascript_tests_that_ask_nothing_of_the_code_pass_nothing():
 def test_javascript_tests_of_the_same_shapes_pass_right_code():
     """Late assertions, modules, shared words and errors by class pass where the code is right."""
     code = "function f(x) { if (x < 0) throw new RangeError('x'); return x * x; }\nmodule.exports.g = (x) => [x];"
+    code += "\nclass Unused {} const h = 1, value = new Unused(), N = 5, table = {of: (x) => [x]};"
     tests = (
         "Promise.resolve(f(2)).then((v) => console.assert(v === 4));",
         "setTimeout(() => console.assert(f(2) === 4), 5);",
         "const assert = require('assert'); assert.deepStrictEqual(g(2), [2]);",
         "assert.throws(() => f(-1), RangeError);",
         "for (const x of [1, 2]) { let value = f(x); console.assert(value === x * x, `wrong for ${x}`); }",
+        "h = f; console.assert(h(3) === 9 && N === 5 && table.of.length === undefined && table.of(2)[0] === 2);",
     )
     assert outcome(code, *tests, language="javascript", limits=SOON).reason == ""

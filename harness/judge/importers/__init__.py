@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.inspect import is_log, load_inspect, log_files
+from harness.judge.importers.inspect import inspect_answers, is_log, load_inspect, log_files
 from harness.judge.importers.json_text import first_object, parsed
-from harness.judge.importers.lm_eval import is_sample, load_lm_eval, sample_files
+from harness.judge.importers.lm_eval import is_sample, lm_eval_answers, load_lm_eval, sample_files
 from harness.judge.importers.rows import ImportOptions
-from harness.judge.importers.tables import SUFFIXES, load_table
+from harness.judge.importers.tables import SUFFIXES, load_table, table_answers
 from harness.judge.outcomes import Outcomes
 
-__all__ = ["Format", "ImportOptions", "check_options", "format_of", "load"]
+__all__ = ["Format", "ImportOptions", "answers", "check_options", "format_of", "load"]
 
 Format = Literal["lm_eval", "inspect", "table"]
 
@@ -49,6 +49,14 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
         return readers[format_of(path, options)](path, options, name or path.stem or str(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def answers(path: Path, options: ImportOptions) -> Sequence[object]:
+    """Return each item with what was answered to it, in an order that is not the file's; empty if only scores are."""
+    form = format_of(path, options)
+    if form == "table":
+        return table_answers(path, options)
+    return lm_eval_answers(path) if form == "lm_eval" else inspect_answers(path)
 
 
 def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:

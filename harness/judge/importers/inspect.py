@@ -20,7 +20,7 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 
-__all__ = ["is_log", "load_inspect", "log_files"]
+__all__ = ["inspect_answers", "is_log", "load_inspect", "log_files"]
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Inspect's letters: correct, partial, incorrect, no answer; the values that its own metrics give them."""
@@ -89,6 +89,17 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
         _add(log, _varying(log, logs), chosen.get(log.task), rows)
     rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
     return rows.outcomes(name)
+
+
+def inspect_answers(path: Path) -> list[str]:
+    """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
+    found = [
+        (sample.get("id"), sample.get("epoch"), [(one.get("message") or {}).get("content") for one in choices])
+        for file in log_files(path)
+        for sample in _samples(file)
+        if (choices := (sample.get("output") or {}).get("choices"))
+    ]
+    return sorted(map(canonical_json, found))
 
 
 def _scorers(log: _Log) -> list[str]:

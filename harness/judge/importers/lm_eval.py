@@ -19,7 +19,7 @@ from harness.judge.importers.json_text import json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
-__all__ = ["is_sample", "load_lm_eval", "sample_files"]
+__all__ = ["is_sample", "lm_eval_answers", "load_lm_eval", "sample_files"]
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
@@ -82,6 +82,13 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         rows.measure[task] = metrics[task] if chosen in (None, "none") else f"{metrics[task]},{chosen}"
         _add_task(task, lines, metrics[task], str(files[task]), rows)
     return rows.outcomes(name)
+
+
+def lm_eval_answers(path: Path) -> list[str]:
+    """Return every document with its answers, texts or log-probabilities of choices, sorted; none if none is logged."""
+    lines = [line for file in sample_files(path) for line in json_objects(file)]
+    found = [[line["doc_id"], line.get("resps"), line["filtered_resps"]] for line in lines]
+    return sorted(map(json.dumps, found)) if any(one[1] or one[2] for one in found) else []
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:

@@ -7,6 +7,7 @@ quotes it would misread.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects, not_utf8
+from harness.judge.importers.json_text import first_object, json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
 from harness.judge.outcomes import Labels, Outcomes, fingerprint
 
-__all__ = ["SUFFIXES", "load_table"]
+__all__ = ["SUFFIXES", "load_table", "table_answers"]
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
+_ANSWER = re.compile(r"resp|output|complet|predict|generat|log_?prob|log_?lik|model_answer", re.IGNORECASE)
+"""Names of columns that hold what a model answered; a plain ``answer`` is often the right one."""
 _BLOCK = 1 << 23
 """Bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole."""
 
@@ -79,6 +82,21 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         weights=numbers(options.weight) if options.weight else None,
         chances=[] if options.chance is None else [options.chance] * len(items),
     ).outcomes(name)
+
+
+def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
+    """Return each item with its cells in the columns of answers, sorted; none if a table holds no answers."""
+    suffix = path.suffix.lower()
+    if suffix in JSON_LINES:
+        known = list(first_object(path))
+    else:
+        known = _known(path) if suffix in PARQUET else next(_csv_rows(path))[1]
+    used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
+    wanted = [one for one in known if _ANSWER.search(one) and one not in used]
+    items, *answers = _columns(path, [options.item or "item", *wanted])
+    cells = [[labels.names[code] for code in labels.codes] for labels in (one.labels() for one in answers)]
+    given = any(cell != "none" for column in cells for cell in column)
+    return sorted(zip(_items(items, path), *cells, strict=True)) if given else []
 
 
 def _items(column: _Column, path: Path) -> list[str]:
@@ -207,6 +225,13 @@ def _from_arrow(column: Any, *, coded: bool) -> _Column:
     found = column.combine_chunks().dictionary_encode("encode")
     codes = np.frombuffer(found.indices.buffers()[1], np.int32, len(found), found.indices.offset * 4)
     return _Column(found.dictionary.to_pylist(), codes)
+
+
+def _known(path: Path) -> list[str]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return list(_flat(file.schema_arrow.empty_table()).column_names)
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> Any:

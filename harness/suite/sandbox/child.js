@@ -96,7 +96,7 @@ function nameOf(error) {
 function solve(program) {
   const [inbox, outbox] = [told.inbox, told.outbox];
   const kept = [];
-  const keep = (value) => ({ kept: kept.push(value) - 1 });
+  const keep = (value) => (typeof value === 'function' ? { kept: kept.push(value) - 1 } : { foreign: 0 });
   send(outbox, { layers: told.layers });
   let script;
   try {
@@ -113,7 +113,7 @@ function solve(program) {
     script.runInThisContext();
     for (const name of program.names) {
       const found = OURS.has(name) ? undefined : defined(name);
-      if (found !== undefined) names[name] = typeof found === 'function' ? keep(found) : encoded(found, keep);
+      if (found !== undefined) names[name] = encoded(found, keep);
     }
   } catch (error) {
     return send(outbox, { runs: false, why: nameOf(error) });
@@ -164,9 +164,11 @@ function hold(program) {
     if (key !== 'layers' && said[key] !== true) return send(verdict, { failed: /^\w{1,80}$/.test(said.why) ? said.why : 'Error' });
   }
   let gone = null;
+  let foreign = false; // an object that is no plain value, such as an instance of a class of the code, came to the tests
   const standIn = (value) => {
     const number = value.kept;
-    return (...given) => {
+    if (number === undefined) foreign = true;
+    const made = (...given) => {
       if (gone) throw gone;
       try {
         return call(number, given);
@@ -175,6 +177,7 @@ function hold(program) {
         throw error;
       }
     };
+    return number === undefined ? undefined : Object.defineProperty(made, 'length', { value: undefined });
   };
   let asked = false;
   const call = (number, given) => {
@@ -195,7 +198,18 @@ function hold(program) {
     if (!good) failed += 1;
   };
   const names = program.names.filter((name) => Object.hasOwn(said.names, name) && !OURS.has(name));
-  const values = names.map((name) => decoded(said.names[name], standIn));
+  const scope = Object.create(null); // a name is read from the code only if the tests do not define it
+  for (const name of names) {
+    let [read, value] = [false];
+    Object.defineProperty(scope, name, {
+      get() {
+        if (!read) [read, value] = [true, decoded(said.names[name], standIn)];
+        asked ||= typeof value !== 'function';
+        return value;
+      },
+      set: (given) => ([read, value] = [true, given]),
+    });
+  }
   const lost = (error) => {
     send(verdict, { failed: gone ? 'ended' : nameOf(error).replace(/\W.*/s, '') || 'Error' });
     process.exit(0);
@@ -204,15 +218,14 @@ function hold(program) {
   process.on('uncaughtException', lost);
   process.on('unhandledRejection', lost);
   process.on('beforeExit', () => {
-    const tested = asked || values.some((one) => typeof one !== 'function'); // else the tests only define functions
-    const why = gone ? 'ended' : failed ? 'AssertionError' : tested ? '' : 'untested';
+    const why = gone ? 'ended' : foreign ? 'TypeError' : failed ? 'AssertionError' : asked ? '' : 'untested';
     send(verdict, why ? { failed: why } : { passes: true });
     process.exit(0);
   });
   try {
     // A scope of its own for each layer, so that what the tests define stands before what the code does.
     const body = `{\n${program.setup}\n${program.tests.join('\n')}\n}`;
-    vm.compileFunction(body, [...names, 'require'])(...values, require);
+    vm.compileFunction(body, ['require'], { contextExtensions: [scope] })(require);
   } catch (error) {
     lost(error);
   }

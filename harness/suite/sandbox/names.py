@@ -14,10 +14,11 @@ import symtable
 import sys
 from collections.abc import Iterator, Sequence
 
-__all__ = ["taken", "unclear"]
+__all__ = ["taken", "toothless", "unclear"]
 
 _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
+_FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
 
 
@@ -49,6 +50,36 @@ def unclear(setup: str, tests: Sequence[str]) -> str:
         return "the tests use nothing that an answer could define, so every answer would pass"
     body = ast.parse("\n".join(tests)).body
     return "" if any(map(_runs, body)) else "the tests only define what nothing calls, so nothing would be tested"
+
+
+def toothless(setup: str, tests: Sequence[str], language: str) -> str:
+    """A sentence on tests that no wrong answer fails, as none of them asserts anything; empty if one does."""
+    if language == "python":
+        nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
+        defined = [one for node in nodes for one in ast.walk(node) if isinstance(one, _DEFINITIONS)]
+        helpers: set[str] = set()
+        while more := {one.name for one in defined if _can_fail(one, helpers)} - helpers:
+            helpers |= more
+        good = any(_can_fail(one, helpers) for one in nodes if _runs(one))
+    else:
+        good = bool(_FAILING.search("\n".join((setup, *tests))))
+    write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
+    write = write if language == "python" else "`console.assert(f(2) === 4)`"
+    return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _can_fail(node: ast.AST, helpers: set[str]) -> bool:
+    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts."""
+    for one in ast.walk(node):
+        if isinstance(one, ast.Assert) and not isinstance(one.test, ast.Tuple | ast.Constant):
+            return True
+        name = one.id if isinstance(one, ast.Name) else one.attr if isinstance(one, ast.Attribute) else ""
+        if isinstance(one, ast.Raise) or name in helpers or _FAILING.search(name):
+            return True
+    return False
 
 
 def _runs(one: ast.stmt) -> bool:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.records import digest
-from harness.suite.sandbox.names import unclear
+from harness.suite.sandbox.names import toothless, unclear
 from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.numerals import only_value
 from harness.suite.toolkit.scoring_json import schema_problem
@@ -162,8 +162,9 @@ def _code_problem(row: Row) -> str:
             except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
                 place = f"test {number}" if number else "setup"
                 return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
-        return "" if row.functions else unclear(row.setup, row.tests)
-    return ""
+    vague = "" if row.functions or row.code_language != "python" else unclear(row.setup, row.tests)
+    said = vague or toothless(row.setup, row.tests, row.code_language)
+    return f"item {row.id}: {said}" if said and row.id else said
 
 
 _CHECKS = {
