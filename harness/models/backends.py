@@ -35,8 +35,8 @@ class MethodStatus:
 def batch_invariant(method: str) -> bool:
     """Whether an answer is the same whatever else is in its batch, up to rounding.
 
-    Where it is not (LLM.int8: 1.2196 to 1.2429 bits per byte over batch sizes 1 to 8), batches have to be fixed. A model
-    of an unknown method is taken to be so.
+    Where it is not (LLM.int8: 1.2196 to 1.2429 bits per byte over batch sizes 1 to 8), batches have to be fixed. An
+    unknown method is taken to be invariant.
     """
     return method not in METHODS or METHODS[method].batch_invariant
 
