@@ -19,7 +19,6 @@ from harness.config.engines import EngineSpec
 from harness.engines.protocol import Engine
 from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import ExitCode, NotComparable, UsageError
-from harness.models.served import tokenizer_place
 from harness.records import Response, Settings
 from harness.run.served_plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
@@ -151,7 +150,7 @@ def _engine(
         EngineRequest(
             variant=asked,
             path=str(folder),
-            prompts=str(tokenizer_place(folder)[0]),
+            prompts=str(folder),
             dtype="",
             device="",
             concurrency=spec.concurrency,
