@@ -91,4 +91,6 @@ def _print(found: Verification) -> None:
     if found.parts:
         calls = "1 call" if found.calls == 1 else f"{found.calls} calls"
         click.echo(f"  evidence of {calls}: {found.evidence:.3g}, an alarm at {found.threshold:.0f}")
-        click.echo(f"  chance of a false alarm over all calls: at most {found.false_alarm_rate:.0%}")
+        click.echo(
+            f"  chance of a false alarm over all calls, on the run's engine: at most {found.false_alarm_rate:.0%}"
+        )

@@ -25,7 +25,7 @@ from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_r
 from harness.store.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
 from harness.store.record import RunRecord
 
-__all__ = ["ALPHA", "Verification", "choose_variant", "count", "judge_calls", "verify"]
+__all__ = ["ALPHA", "Verification", "choose_variant", "count", "judge_calls", "recorded", "verify"]
 
 ALPHA = 0.01
 """Chance of a false alarm over all calls: half for the limits of noise, half for the evidence."""
@@ -208,8 +208,30 @@ def judge_calls(
         verdict, reasons = "inconclusive", ["more than noise explains, but no alarm yet after so many calls: ask again"]
     elif all(one.limit >= one.asked for one in results):
         verdict, reasons = "inconclusive", ["the control is too small or too noisy for any alarm"]
-    like = _looks_like(certificate, results, given) if verdict in {"other", "drifted"} else ""
+    limits, like = {one.kind: one.limit for one in results}, ""
+    others = sorted({name for part in certificate.parts for one in part.questions for name in one.answers})
+    others.remove(certificate.variant)
+    if verdict == "same":
+        unseen = [name for name in others if _fits(certificate, limits, recorded(certificate, name))]
+        reasons += [f"these questions do not tell it from {name}" for name in unseen]
+    elif verdict != "inconclusive":
+        fitting = [name for name in others if _fits(certificate, limits, given, name)]
+        like = min(fitting, key=lambda name: sum(count(certificate, given, name).values()), default="")
     return Verification(certificate.variant, endpoint, verdict, tuple(reasons), like, results, len(calls), total)
+
+
+def recorded(certificate: Certificate, variant: str) -> dict[str, Response]:
+    """Return what a variant of the run answered to the questions."""
+    asked = [one for part in certificate.parts for one in part.questions if variant in one.answers]
+    return {one.item.id: one.answers[variant] for one in asked}
+
+
+def _fits(
+    certificate: Certificate, limits: Mapping[str, int], given: Mapping[str, Response], variant: str | None = None
+) -> bool:
+    """Whether noise explains what differs between answers and a variant's, in each kind that was asked."""
+    differ = count(certificate, given, variant)
+    return all(kind in differ and differ[kind] <= limit for kind, limit in limits.items())
 
 
 def _judge_part(part: Part, calls: Sequence[Mapping[str, Any]], kinds: int) -> PartResult:
@@ -219,15 +241,3 @@ def _judge_part(part: Part, calls: Sequence[Mapping[str, Any]], kinds: int) -> P
     alarm = limit + 1 if len(counts) == 1 else alarm_count(counts[:-1], asked, rate, kinds * THRESHOLD)
     found = float(evidence(counts, asked, rate)[-1])
     return PartResult(part.kind, asked, counts[-1], counts[0], limit, alarm, found)
-
-
-def _looks_like(certificate: Certificate, results: Sequence[PartResult], given: Mapping[str, Response]) -> str:
-    """Return the variant of the run with the fewest other answers, if noise explains those; empty if none is so."""
-    limits = {one.kind: one.limit for one in results}
-    found: dict[str, int] = {}
-    names = {name for part in certificate.parts for question in part.questions for name in question.answers}
-    for name in sorted(names - {certificate.variant}):
-        differ = count(certificate, given, name)
-        if all(differ[kind] <= limit for kind, limit in limits.items()):
-            found[name] = sum(differ.values())
-    return min(found, key=lambda name: found[name], default="")

@@ -120,10 +120,11 @@ def _texts(
     spent = 0
     for item in _in_turn([[one for one in known if name in places[one.id]] for name in others], known):
         if item.id not in chosen and spent < TOKENS:
-            cut = min(item.max_tokens, 1 + max(places[item.id].values(), default=LONGEST - 1))
+            length = len(own[item.id].token_ids)  # type: ignore[union-attr]
+            cut = min(item.max_tokens, LONGEST, 1 + max(places[item.id].values(), default=length))
             given = {name: texts[item.id] for name, texts in answers.items() if item.id in texts}
             chosen[item.id] = Question(replace(item, max_tokens=cut), given)
-            spent += min(cut, len(own[item.id].token_ids))  # type: ignore[union-attr]
+            spent += min(cut, length)
     asked = tuple(chosen.values())
     flips = sum(not agrees(one, answers[baseline][one.item.id], control[one.item.id]) for one in asked)
     return Part("generate", asked, flips, len(asked)) if asked else None
