@@ -1,3 +1,3 @@
 """quantcliff: does the quantized build still answer the long tail as the baseline does?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

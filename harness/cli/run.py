@@ -45,8 +45,9 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
 def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
     """Run a shard; judge if it was the whole run."""
-    from harness.run import runner
+    from harness.run import runner, worker_process
 
+    worker_process.start_early(experiment)
     made = _plan(experiment, source, directory, options)
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
     runner.run(made, directory, part, _progress(options), command=command)

@@ -120,13 +120,16 @@ def _bnb_4bit(request: Request) -> Any:
         bnb_4bit_compute_dtype=request.dtype,
         llm_int8_skip_modules=_skipped(options),
     )
-    if request.stored.method != "none":
-        model = _from_pretrained(request)
-        for module in model.modules():  # a stored config may name another compute dtype than the run's
-            if type(module).__name__ == "Linear4bit":
+    stored = request.stored.method != "none"
+    model = _from_pretrained(request) if stored else _from_pretrained(request, quantization_config=config)
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            # bitsandbytes' kernel for AVX512-BF16 rounds the scales to bf16, which no GPU does, and reads prompts five
+            # times as slowly as unpacking the weights for each pass, which is what GPUs do with more than one row.
+            module.support_avx512bf16_for_cpu = False
+            if stored:  # its config may name another compute dtype than the run's
                 module.compute_dtype, module.compute_type_is_set = request.dtype, True
-        return model
-    return _from_pretrained(request, quantization_config=config)
+    return model
 
 
 @_loads(*(name for name in METHODS if name.startswith("torchao-")))

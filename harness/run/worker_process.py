@@ -9,17 +9,20 @@ import contextlib
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
 from harness import errors
+from harness.config.schema import Experiment
 from harness.errors import Incomplete, QuantcliffError, RunError
+from harness.models.devices import resolve_device
 from harness.run.messages import Ask, Closed, Job, Refused
 from harness.run.worker import converse, serve
 
-__all__ = ["Asker", "started"]
+__all__ = ["Asker", "start_early", "started"]
 
 
 class Asker:
@@ -118,14 +121,30 @@ def _context(job: Job) -> SpawnContext | ForkServerContext:
     """Return how the worker's process starts.
 
     On a CPU it is forked from a server that has the libraries loaded (`harness.run.preload`). Importing them may
-    initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing, as a rehearsal
-    does, which needs none of them.
+    initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing; so do those
+    that load no model.
     """
-    if job.device != "cpu" or job.rehearsal is not None:
+    if job.device != "cpu" or job.rehearsal is not None or job.model.variant.engine.name != "transformers":
         return multiprocessing.get_context("spawn")
+    return _fork_server()
+
+
+def _fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.run.preload"])
     return context
+
+
+def start_early(experiment: Experiment) -> None:
+    """Begin to load the libraries while the run is planned, if its workers are forked from a process that has them.
+
+    Raises UsageError if the device is not there.
+    """
+    execution = experiment.execution
+    models = any(variant.engine.name == "transformers" for variant in experiment.variants)
+    if models and execution.rehearsal is None and resolve_device(execution.device) == "cpu":
+        _fork_server()
+        forkserver.ensure_running()
 
 
 @contextlib.contextmanager

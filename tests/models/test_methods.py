@@ -12,6 +12,7 @@ from harness.errors import BackendMissing
 torch = lazy("torch")
 doctor_models = lazy("harness.models.doctor_models")
 loading = lazy("harness.models.loading")
+bitsandbytes = lazy("bitsandbytes.functional")
 
 STORED = ("gptq", "awq", "compressed-tensors", "gguf")
 AT_LOAD = [name for name in METHODS if name not in {*STORED, "auto-gptq", "none"}]
@@ -92,6 +93,22 @@ def test_a_stored_format_answers_exactly_what_it_stores(plain, rounded, tmp_path
     assert (loaded.proof.method, loaded.proof.quantized_modules) == (method, 14)
     assert 4 < loaded.proof.bits_per_weight < 5
     assert loaded.proof.disk_bytes == (tmp_path / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("method", ["bnb-nf4", "bnb-fp4"])
+def test_four_bit_weights_are_unpacked_and_nothing_else(plain, method):
+    """In bf16, bit for bit the plain model with the weights that are stored, whichever kernels the processor has."""
+    four = load_as(method, plain)
+    exact = load_as("none", plain)
+    modules = dict(exact.model.named_modules())
+    unpacked = 0
+    for name, module in four.model.named_modules():
+        if type(module).__name__ == "Linear4bit":
+            stored = bitsandbytes.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            modules[name].weight.data.copy_(stored)
+            unpacked += 1
+    assert unpacked == 14
+    assert torch.equal(logits(four, rows=3), logits(exact, rows=3))
 
 
 def test_gguf_answers_what_it_stores(plain, tmp_path):
