@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from harness.config.engines import EngineSpec
 from harness.engines.protocol import Engine
 from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import ExitCode, NotComparable, UsageError
-from harness.records import Response, Settings
+from harness.records import Response, Settings, Unanswered
 from harness.run.served_plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
 from harness.store.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
@@ -113,9 +114,8 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     if template:
         return Verification(variant, endpoint, "other", (template, *notes))
     if not given:
-        return Verification(
-            variant, endpoint, "inconclusive", ("it cannot weigh choices, and there is no text", *notes)
-        )
+        why = "it answers none of the questions: it refuses them, or they have choices and it cannot weigh choices"
+        return Verification(variant, endpoint, "inconclusive", (why, *notes))
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     keep_call(path, certificate, endpoint, call)
     judged = judge_calls(certificate, calls_of(path, certificate, endpoint), given, endpoint)
@@ -128,6 +128,7 @@ def _ask(
     """Return the answers by item and what the server says of itself; choices are left out if it cannot weigh them."""
     items = [question.item for part in certificate.parts for question in part.questions]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # where an engine says what a server refused
         try:
             choices = any(item.kind == "choice" for item in items)
             engine = stack.enter_context(_engine(run, certificate.variant, spec, key, choices=choices))
@@ -136,8 +137,9 @@ def _ask(
                 raise
             items = [item for item in items if item.kind != "choice"]
             engine = stack.enter_context(_engine(run, certificate.variant, spec, key, choices=False))
-        answers = {one.item_id: one for one in engine.answer(items, Settings(seed=run.experiment.seed))}
-        return answers, engine.proof().served or {}
+        answers = engine.answer(items, Settings(seed=run.experiment.seed))
+        given: dict[str, Response] = {one.item_id: one for one in answers if not isinstance(one, Unanswered)}
+        return given, engine.proof().served or {}
 
 
 def _engine(

@@ -196,6 +196,17 @@ def test_a_server_that_is_gone_exits_with_4(run: Path, capsys: pytest.CaptureFix
     assert not (run / "verify-small.json").exists()
 
 
+def test_a_server_that_refuses_every_question_is_no_other_model(
+    run: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was compared: exit code 3, and no call in the file."""
+    with served(known(tiny_llama, LOSSY), "picky") as stub:
+        found = verified(run, stub.url, capsys)
+    assert (found["verdict"], found["exit_code"]) == ("inconclusive", 3)
+    assert "answers none of the questions" in found["reasons"][0]
+    assert not (run / "verify-small.json").exists()
+
+
 def test_another_template_is_named(run: Path, tiny_llama: Path) -> None:
     """The server counts other tokens in every prompt than the gated one did: no question of noise."""
     record = read_run(RunDir(run))
