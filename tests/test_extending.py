@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import re
+import sys
+import types
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import conftest
 import pytest
+import report_data
+import yaml
 from lazily import lazy
+from rich.console import Console
 
 from harness.config import methods
 from harness.config import resources as config_resources
+from harness.config.engines import EngineSpec
 from harness.config.loading import parse
-from harness.engines import fake as fake_engine
+from harness.config.schema import Quantization, Variant
+from harness.errors import UsageError
+from harness.models.compatibility import check_candidate
 from harness.records import Generation, Item, Settings
+from harness.report import sections
+from harness.report.terminal_table import Pen
 from harness.suite import catalogue as suite_catalogue
 from harness.suite import tasks as suite_tasks
 from harness.suite.scorer import Scorer, load_items
@@ -39,7 +51,10 @@ def blocks(page: str, section: str, language: str) -> list[str]:
 
 def test_every_file_that_the_page_names_exists(page: str, repository: Path) -> None:
     """Paths in backticks are files or folders of the repository, but for the example's own."""
-    paths = set(re.findall(r"`((?:harness|tests|tasks|docs)/[\w./-]*)`", page)) - {"tasks/metres/"}
+    paths = set(re.findall(r"`((?:harness|tests|tasks|docs)/[\w./-]*)`", page)) - {
+        "tasks/metres/",
+        "harness/engines/fixed.py",
+    }
     assert len(paths) > 8
     assert [path for path in sorted(paths) if not (repository / path).exists()] == []
 
@@ -61,7 +76,7 @@ def own_slice(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     folder = tmp_path / "tasks" / "metres"
     folder.mkdir(parents=True)
     (code,) = blocks(page, "A slice", "python")
-    task, description = blocks(page, "A slice", "yaml")
+    task, description, _config = blocks(page, "A slice", "yaml")
     (folder / "conversions.py").write_text(code, encoding="utf-8")
     (folder / "metres.yaml").write_text(task, encoding="utf-8")
     (folder / "slice.yml").write_text(description, encoding="utf-8")
@@ -75,21 +90,34 @@ def own_slice(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.usefixtures("own_slice")
-def test_the_slice_of_the_page_makes_items_and_scores_them() -> None:
-    """Two strata of the asked size, each target right by the question's own number, and a right answer scores 1."""
-    config = {
-        "name": "test",
-        "baseline": {"model": "m"},
-        "candidates": [{"name": "c", "quantization": "bnb-nf4"}],
-        "slices": [{"name": "metres", "items": 5}],
-    }
+def test_the_slice_of_the_page_makes_items_and_scores_them(page: str) -> None:
+    """Two strata of the size in the page's config, each target right by the question's number; a right answer scores 1.
+
+    The example of the description is the first item.
+    """
+    _task, description, config = (yaml.load(one, suite_catalogue._Loader) for one in blocks(page, "A slice", "yaml"))  # noqa: S506
     items = load_items(parse(config), conftest.make_tokenizer(100_000))
-    assert Counter(item.stratum for item in items) == {"decimals=none": 5, "decimals=two": 5}
+    assert Counter(item.stratum for item in items) == {"decimals=none": 8, "decimals=two": 8}
     for item in items:
         kilometres = re.search(r"are ([\d.]+) kilometres", item.prompt)
         assert kilometres is not None
         assert float(item.target) == round(float(kilometres[1]) * 1000)
     assert [score(items[0], text) for text in (f"It is {items[0].target} m.", "12")] == [1.0, 0.0]
+    example = description["examples"]["quantcliff_metres"]
+    assert example["prompt"] in items[0].prompt
+    assert example["answer"] == items[0].target
+
+
+@pytest.mark.usefixtures("own_slice")
+@pytest.mark.parametrize(
+    ("old", "new", "said"), [("why:", "because:", "'why'"), ("[quantcliff_metres]", "[quantcliff_meters]", "meters'")]
+)
+def test_a_description_that_lacks_something_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    """A field that is missing, or a task without a file, is bad usage that names the file, not a bug."""
+    file = tmp_path / "tasks" / "metres" / "slice.yml"
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"slice\.yml: .*{said} is missing"):
+        suite_catalogue.catalogue(file.parent.parent)
 
 
 def score(item: Item, text: str) -> float | None:
@@ -98,43 +126,100 @@ def score(item: Item, text: str) -> float | None:
     return Scorer([item]).score(item, response)[0]
 
 
-def test_the_method_of_the_page_quantizes(
-    page: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [("intx2", ("int2 numerics, no int2 size: each weight is stored in a byte",)), ("round6", ())],
+)
+def test_a_method_of_the_page_quantizes(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, notes: tuple[str, ...]
 ) -> None:
-    """With the record and the loader of the page a config takes the method, and its proof names a quantized model."""
+    """With the record and the loader of the page a config takes the method; its proof names a quantized model.
+
+    Its answers are as near the plain model's as its record allows.
+    """
+    from harness.models import doctor
     from harness.models import methods as model_methods
 
-    record, loader = blocks(page, "A quantization method", "python")
-    method = eval(record, vars(methods))  # noqa: S307 - text of this repository
-    assert method.name == "intx2"
-    monkeypatch.setitem(methods.METHODS, method.name, method)
+    record, *loaders = blocks(page, "A quantization method", "python")
+    (inline,) = re.findall(r"`(Method\(.*?\))`", page)
+    for text in (record, inline):
+        method = eval(text, vars(methods))  # noqa: S307 - text of this repository
+        monkeypatch.setitem(methods.METHODS, method.name, method)
     monkeypatch.setattr(model_methods, "LOADERS", dict(model_methods.LOADERS))
-    exec(loader, vars(model_methods))  # noqa: S102 - text of this repository
-    plain = doctor_models.plain_model(tmp_path_factory.mktemp("plain"))
-    status = {one.method: one for one in loading.method_status("cpu")}["intx2"]
+    exec("\n".join(loaders), dict(vars(model_methods)))  # noqa: S102 - text of this repository
+    status = {one.method: one for one in loading.method_status("cpu")}[name]
     if not status.works:
         pytest.skip(status.reason)
-    variant = loading.Variant(name="x", model=str(plain), quantization="intx2")
+    plain = doctor_models.plain_model(tmp_path)
+    variant = loading.Variant(name="x", model=str(plain), quantization=name)
     proof = loading.load(variant, plain, device="cpu", dtype="bfloat16").proof
-    assert (proof.method, proof.quantized_modules) == ("intx2", 14)
-    assert proof.notes == ("int2 numerics, no int2 size: each weight is stored in a byte",)
+    assert (proof.method, proof.quantized_modules, proof.notes) == (name, 14, notes)
+    own, reference = (doctor._logits(plain, one, "cpu")[0] for one in (name, "none"))
+    assert 0 < float((own - reference).norm() / reference.norm()) < methods.METHODS[name].rounding
 
 
-def test_the_engine_of_the_page_answers(page: str) -> None:
-    """It has the members that the protocol asks for, and a response per item and sample."""
+def test_the_engine_of_the_page_answers(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the members that the protocol asks for, and a response per item and sample.
+
+    The registry's function makes it; two of them may be compared.
+    """
+    from harness.engines import registry
     from harness.engines.protocol import Engine
 
-    (code,) = blocks(page, "An engine", "python")
-    names = dict(vars(fake_engine))
-    exec(code, names)  # noqa: S102 - text of this repository
-    engine = names["FixedEngine"]("Paris")
+    written, maker = blocks(page, "An engine", "python")
+    module = types.ModuleType("harness.engines.fixed")
+    exec(written, vars(module))  # noqa: S102 - text of this repository
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names = dict(vars(registry))
+    exec(maker, names)  # noqa: S102 - text of this repository
+    (config,) = (yaml.safe_load(one) for one in blocks(page, "An engine", "yaml"))
+    spec = config["baseline"]["engine"], {**config["baseline"]["engine"], **config["candidates"][0]["engine"]}
+    variants = [
+        Variant.model_construct(name="v", quantization=Quantization(), engine=EngineSpec.model_construct(**one))
+        for one in spec
+    ]
     members = {name for name in vars(Engine) if not name.startswith("_")}
-    assert members == {"version", "context_limit", "proof", "answer", "usage"}
-    assert all(hasattr(engine, name) for name in members)
-    item = Item("t/1", "s", "t", "generate", "Where?", {}, "all", "t/1")
-    responses = list(engine.answer([item], Settings(samples=2)))
-    assert [(one.text, one.sample) for one in responses] == [("Paris", 0), ("Paris", 1)]
-    assert engine.usage().output_tokens == 1
+    item = Item("t/1", "s", "t", "generate", "Where?", {}, "all", "t/1", prompt_tokens=3)
+    proofs = []
+    for variant, text in zip(variants, ("130", "1300"), strict=True):
+        request = registry.EngineRequest(variant, "", "", "float32", "cpu", 1, choices=False, log=tmp_path / "log")
+        with names["_fixed"](request) as engine:
+            assert members == {"version", "context_limit", "proof", "answer", "usage"}
+            assert all(hasattr(engine, name) for name in members)
+            responses = list(engine.answer([item], Settings(samples=2)))
+            assert [(one.text, one.sample) for one in responses] == [(text, 0), (text, 1)]
+            assert engine.usage().output_tokens == 1
+            proofs.append(engine.proof())
+    check_candidate(proofs[0], proofs[1], variants[1])
+
+
+def test_every_engine_of_a_config_can_be_made() -> None:
+    """What a config may name is what the registry makes, but for quantcliff's own engine."""
+    from harness.engines.registry import ENGINES
+
+    assert set(get_args(EngineSpec.model_fields["name"].annotation)) == {"transformers", *ENGINES}
+
+
+def test_the_section_of_the_page_is_in_every_format(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its function gives a row per judged candidate, and the functions that its lines go into exist."""
+    (code,) = blocks(page, "A report section", "python")
+    names = dict(vars(sections))
+    exec(code, names)  # noqa: S102 - text of this repository
+    monkeypatch.setattr(sections, "lost_and_gained", names["lost_and_gained"], raising=False)
+    judgement = report_data.judgement()
+    console = Console(file=io.StringIO(), width=80)
+    modules = [importlib.import_module(f"harness.report.{name}") for name in ("terminal", "markdown", "html")]
+    markdown = modules[1]._Page(10_000)
+    rows = re.findall(r"^\| `(\S+)` \| .*`(\w+)` \| `(.*)` \|$", page, flags=re.MULTILINE)
+    assert [file for file, *_ in rows] == [f"{one.__name__.replace('.', '/')}.py" for one in modules]
+    known = {"pen": Pen(console, rest=""), "page": markdown, "judgement": judgement}
+    shown = []
+    for (_file, function, line), module in zip(rows, modules, strict=True):
+        assert callable(getattr(module, function))
+        shown.append(eval(line.rstrip(","), {**vars(module), **known}))  # noqa: S307 - text of this repository
+    assert "Lost and gained" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Lost and gained" in str(markdown)
+    assert [part.section.rows for part in shown[2].parts] == [names["lost_and_gained"](judgement).rows]
 
 
 def test_the_statistic_of_the_page_is_an_interval(page: str) -> None:

@@ -123,12 +123,12 @@ class EngineSpec(BaseModel):
 
     @model_validator(mode="after")
     def _options_fit_engine(self) -> EngineSpec:
-        fields, free = type(self).model_fields, {"name"} | _TAKES[self.name]
+        fields, free = type(self).model_fields, {"name"} | _TAKES.get(self.name, frozenset())
         # A recorded config names every option; those that say nothing new are not extra.
         defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
         extra = sorted(name for name in defaults if name not in free and getattr(self, name) != defaults[name])
         if extra:
-            takes = ", ".join(sorted(_TAKES[self.name])) or "no options"
+            takes = ", ".join(sorted(free - {"name"})) or "no options"
             raise ValueError(f"{self.name} does not take {', '.join(extra)} (it takes {takes})")
         if self.name == "openai":
             self._check_endpoint()

@@ -1,6 +1,6 @@
 """What an engine is: something that takes items and yields responses.
 
-The protocol only. `hf_engine`, `lm_eval_engine` and `fake_engine` follow it; the runner uses nothing else of them.
+The protocol only. `transformers`, `served`, `lm_eval` and `fake` follow it; the runner uses nothing else of them.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def _kind_note(request: EngineRequest, kind: str, facts: Mapping[str, Any]) -> s
     spec = request.variant.engine
     if kind == "proven":
         return f"proven: quantcliff started {spec.name} on this checkpoint ({' '.join(facts['command'])})"
-    return f"declared: what {spec.url or spec.name} serves as {spec.model} was not seen, only its answers were"
+    name = f" as {spec.model}" if spec.model else ""
+    return f"declared: what {spec.url or spec.name} serves{name} was not seen, only its answers were"
 
 
 def _asked(request: EngineRequest, client: Client, proof: Proof, **target: Any) -> AbstractContextManager[ServedEngine]:

@@ -43,7 +43,9 @@ LOADERS: dict[str, Callable[[Request], Any]] = {}
 def load_model(request: Request) -> Any:
     """Load the model of `request`, quantized. Whatever the library raises passes through."""
     if request.method not in LOADERS:
-        raise ModelError(f"{request.method} has a record in harness/config/methods.py and no loader here: add one")
+        raise ModelError(
+            f"{request.method} has a record in harness/config/methods.py and no loader in harness/models/methods.py"
+        )
     return LOADERS[request.method](request)
 
 

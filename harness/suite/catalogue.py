@@ -16,6 +16,7 @@ from typing import Any, cast
 import yaml
 
 from harness.config.resources import tasks_dir
+from harness.errors import UsageError
 from harness.suite.toolkit.strata import level_text
 
 __all__ = ["AxisInfo", "SliceInfo", "TaskInfo", "catalogue"]
@@ -117,7 +118,15 @@ def catalogue(folder: Path | None = None) -> list[SliceInfo]:
 
 @cache
 def _catalogue(folder: Path) -> tuple[SliceInfo, ...]:
-    return tuple(_slice(path) for path in sorted(folder.glob(f"*/{DESCRIPTION}")))
+    return tuple(map(_slice_of, sorted(folder.glob(f"*/{DESCRIPTION}"))))
+
+
+def _slice_of(path: Path) -> SliceInfo:
+    """Describe the slice of a description. Raises UsageError with the file and what it or a task beside it lacks."""
+    try:
+        return _slice(path)
+    except KeyError as error:
+        raise UsageError(f"{path}: {error} is missing in it or in a task file beside it (docs/extending.md)") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
