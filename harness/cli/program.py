@@ -19,6 +19,7 @@ from harness import __version__
 from harness.cli import judge as cli_judge
 from harness.cli import models as cli_models
 from harness.cli import run as cli_run
+from harness.cli import verify as cli_verify
 from harness.cli.shared import EPILOG
 from harness.errors import ExitCode, QuantcliffError
 
@@ -119,6 +120,7 @@ for _command in (
     cli_run.slices,
     cli_judge.show,
     cli_judge.erase,
+    cli_verify.verify,
     cli_models.doctor,
     cli_run.demo,
     cli_models.quantize,

@@ -1,0 +1,245 @@
+"""Is what an endpoint serves still what was gated: asks it a certificate's questions and judges this and earlier calls.
+
+Three statements of limited error. In the first call more items differ than noise explains: `other`. The evidence of
+all calls crosses its bound: `other` if this call shows it by itself, else `drifted`. The chance that weights that are
+the same ever get one of them, over any number of calls, is at most `ALPHA`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.config.engines import EngineSpec
+from harness.engines.protocol import Engine
+from harness.engines.registry import ENGINES, EngineRequest
+from harness.errors import ExitCode, NotComparable, UsageError
+from harness.records import Response, Settings, Unanswered
+from harness.run.served_plan import files_of
+from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
+from harness.store.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
+from harness.store.record import RunRecord
+
+__all__ = ["ALPHA", "Verification", "choose_variant", "count", "judge_calls", "recorded", "verify"]
+
+ALPHA = 0.01
+"""Chance of a false alarm over all calls: half for the limits of noise, half for the evidence."""
+THRESHOLD = 2 / ALPHA
+"""Evidence at which there is an alarm."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """What came of the questions of one kind."""
+
+    kind: str
+    """``generate`` or ``choice``."""
+    asked: int
+    """Items asked in this call."""
+    differ: int
+    """Items with another answer."""
+    first: int
+    """Those in the first call."""
+    limit: int
+    """Most that noise explains."""
+    alarm_at: int
+    """Items that had to differ for an alarm in this call; beyond `asked` if none would do."""
+    evidence: float
+    """E-value of all calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What is said of an endpoint."""
+
+    variant: str
+    """What should be served."""
+    endpoint: str
+    """What was asked."""
+    verdict: Literal["same", "other", "drifted", "inconclusive"]
+    """The answer."""
+    reasons: tuple[str, ...] = ()
+    """Why, and what a reader must know of it."""
+    looks_like: str = ""
+    """On an alarm the variant of the run whose answers it gives; empty if none."""
+    parts: tuple[PartResult, ...] = ()
+    """By kind of question."""
+    calls: int = 0
+    """Calls so far, this one included."""
+    evidence: float = 1.0
+    """E-value of all calls and kinds."""
+    threshold: float = THRESHOLD
+    """Evidence at which there is an alarm."""
+    false_alarm_rate: float = ALPHA
+    """Over all calls."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return what the process ends with."""
+        return {"same": ExitCode.PASS, "inconclusive": ExitCode.INCONCLUSIVE}.get(self.verdict, ExitCode.FAIL)
+
+
+def choose_variant(run: RunRecord, name: str | None) -> str:
+    """Return the variant to look for: the one that is named, or the only candidate. Raises UsageError, NotComparable.
+
+    The baseline may be named too.
+    """
+    if run.experiment.execution.rehearsal is not None:
+        raise NotComparable(f"{run.directory.path}: a rehearsal, whose answers are made up: no server gives them")
+    names = [one.name for one in run.experiment.candidates]
+    if name is None and len(names) == 1:
+        return names[0]
+    if name not in (known := [run.experiment.baseline.name, *names]):
+        raise UsageError(f"give --candidate with one of {', '.join(known)}" + (f", not {name!r}" if name else ""))
+    if name in run.failures or not run.of(str(name)):
+        raise NotComparable(f"{name} has no answers in this run")
+    return str(name)
+
+
+def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Verification:
+    """Ask an endpoint, keep the counts and judge them. Raises Incomplete if it is gone, ModelError, NotComparable."""
+    certificate, endpoint = certify(run, variant), f"{spec.url} {spec.model}"
+    if not certificate.parts:
+        return Verification(variant, endpoint, "inconclusive", (certificate.missing,))
+    path = run.directory.path / f"verify-{variant}.json"
+    calls_of(path, certificate, endpoint)  # refuses a file of other questions before anything is asked
+    given, served = _ask(run, certificate, spec, key)
+    notes, template = _differences(run, variant, served)
+    if template:
+        return Verification(variant, endpoint, "other", (template, *notes))
+    if not given:
+        why = "it answers none of the questions: it refuses them, or they have choices and it cannot weigh choices"
+        return Verification(variant, endpoint, "inconclusive", (why, *notes))
+    call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
+    keep_call(path, certificate, endpoint, call)
+    judged = judge_calls(certificate, calls_of(path, certificate, endpoint), given, endpoint)
+    return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
+
+
+def _ask(
+    run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str
+) -> tuple[dict[str, Response], Mapping[str, Any]]:
+    """Return the answers by item and what the server says of itself; choices are left out if it cannot weigh them."""
+    items = [question.item for part in certificate.parts for question in part.questions]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # where an engine says what a server refused
+        try:
+            choices = any(item.kind == "choice" for item in items)
+            engine = stack.enter_context(_engine(run, certificate.variant, spec, key, choices=choices))
+        except NotComparable as error:
+            if "cannot weigh choices" not in str(error):
+                raise
+            items = [item for item in items if item.kind != "choice"]
+            engine = stack.enter_context(_engine(run, certificate.variant, spec, key, choices=False))
+        answers = engine.answer(items, Settings(seed=run.experiment.seed))
+        given: dict[str, Response] = {one.item_id: one for one in answers if not isinstance(one, Unanswered)}
+        return given, engine.proof().served or {}
+
+
+def _engine(
+    run: RunRecord, variant: str, spec: EngineSpec, key: str, *, choices: bool
+) -> contextlib.AbstractContextManager[Engine]:
+    experiment = run.experiment
+    asked = next(one for one in experiment.variants if one.name == variant).model_copy(update={"engine": spec})
+    folder = files_of(experiment.baseline, None)
+    return ENGINES["openai"](
+        EngineRequest(
+            variant=asked,
+            path=str(folder),
+            prompts=str(folder),
+            dtype="",
+            device="",
+            concurrency=spec.concurrency,
+            choices=choices,
+            log=Path(),
+            key=key,
+        )
+    )
+
+
+def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Return notes on what differs between the server of the run and this one, and what is wrong with its template."""
+    recorded = run.identities.get(variant, {}).get("proof", {}).get("served")
+    if not recorded:
+        note = "the run's answers come from quantcliff's own engine, and a server computes other numbers: a difference"
+        return [note + " may be the engine's, so that the false-alarm rate is not known"], ""
+    said = {"version": "its server's version", "prompts": "the form of its prompts", "fingerprint": "its fingerprint"}
+    notes = [
+        f"{text} was {recorded[name]} and is {served[name]}"
+        for name, text in said.items()
+        if recorded.get(name) and served.get(name) and recorded[name] != served[name]
+    ]
+    before, now = recorded.get("prompt_offset"), served.get("prompt_offset")
+    known = before is not None and now is not None and recorded.get("prompts") == served.get("prompts")
+    if known and before != now:
+        return notes, f"it counts {now:+d} tokens in every prompt, and {before:+d} when it was gated: another template"
+    return notes, ""
+
+
+def count(certificate: Certificate, given: Mapping[str, Response], variant: str | None = None) -> dict[str, int]:
+    """Return by kind how many items differ from a variant's; a kind of which nothing was answered is absent."""
+    name = variant or certificate.variant
+    return {
+        part.kind: sum(
+            not agrees(one, one.answers.get(name), given.get(one.item.id), part.tolerance) for one in part.questions
+        )
+        for part in certificate.parts
+        if any(one.item.id in given for one in part.questions)
+    }
+
+
+def judge_calls(
+    certificate: Certificate, calls: Sequence[Mapping[str, Any]], given: Mapping[str, Response], endpoint: str = ""
+) -> Verification:
+    """Judge the counts of all calls; given: the answers of the last one, for what they look like."""
+    kinds = len(certificate.parts)
+    results = tuple(_judge_part(part, calls, kinds) for part in certificate.parts if part.kind in calls[-1])
+    total = (sum(one.evidence for one in results) + kinds - len(results)) / kinds
+    reasons: list[str] = []
+    verdict: Literal["same", "other", "drifted", "inconclusive"] = "drifted" if total >= THRESHOLD else "same"
+    beyond = [one for one in results if one.differ > one.limit]
+    if beyond and (total >= THRESHOLD or any(one.first > one.limit for one in beyond)):
+        verdict = "other"
+    elif verdict == "same" and beyond:
+        verdict, reasons = "inconclusive", ["more than noise explains, but no alarm yet after so many calls: ask again"]
+    elif all(one.limit >= one.asked for one in results):
+        verdict, reasons = "inconclusive", ["the control is too small or too noisy for any alarm"]
+    limits, like = {one.kind: one.limit for one in results}, ""
+    others = sorted({name for part in certificate.parts for one in part.questions for name in one.answers})
+    others.remove(certificate.variant)
+    if verdict == "same":
+        unseen = [name for name in others if _fits(certificate, limits, recorded(certificate, name))]
+        reasons += [f"these questions do not tell it from {name}" for name in unseen]
+    elif verdict != "inconclusive":
+        fitting = [name for name in others if _fits(certificate, limits, given, name)]
+        like = min(fitting, key=lambda name: sum(count(certificate, given, name).values()), default="")
+    return Verification(certificate.variant, endpoint, verdict, tuple(reasons), like, results, len(calls), total)
+
+
+def recorded(certificate: Certificate, variant: str) -> dict[str, Response]:
+    """Return what a variant of the run answered to the questions."""
+    asked = [one for part in certificate.parts for one in part.questions if variant in one.answers]
+    return {one.item.id: one.answers[variant] for one in asked}
+
+
+def _fits(
+    certificate: Certificate, limits: Mapping[str, int], given: Mapping[str, Response], variant: str | None = None
+) -> bool:
+    """Whether noise explains what differs between answers and a variant's, in each kind that was asked."""
+    differ = count(certificate, given, variant)
+    return all(kind in differ and differ[kind] <= limit for kind, limit in limits.items())
+
+
+def _judge_part(part: Part, calls: Sequence[Mapping[str, Any]], kinds: int) -> PartResult:
+    asked, level, counts = len(part.questions), ALPHA / 2 / kinds, [one[part.kind] for one in calls if part.kind in one]
+    limit = noise_limit(part.flips, part.control, asked, level)
+    rate = noise_rate(part.flips, part.control, asked, level)
+    alarm = limit + 1 if len(counts) == 1 else alarm_count(counts[:-1], asked, rate, kinds * THRESHOLD)
+    found = float(evidence(counts, asked, rate)[-1])
+    return PartResult(part.kind, asked, counts[-1], counts[0], limit, alarm, found)

@@ -1,0 +1,210 @@
+"""What a finished run knows of a variant that a server can be asked again: a few questions and their answers.
+
+A certificate is read out of the run and not stored: texts near ties (those whose answers differ between variants, up to
+the token where they do), choices with their log-probabilities, and how much of that the A/A control changed. Which
+questions were chosen depends on the variants' answers and never on the control's, whose changes are the noise.
+The counts of each call are kept in ``verify-<variant>.json``; they hold no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import StoreError
+from harness.records import ChoiceLogprobs, Generation, Item, Response, digest, to_json
+from harness.store.files import read_json, write_json
+from harness.store.record import CONTROL, RunRecord
+
+__all__ = ["Certificate", "Part", "Question", "agrees", "calls_of", "certify", "keep_call"]
+
+TOKENS = 300
+"""Tokens of answers in text that are asked for, about."""
+LONGEST = 16
+"""Most tokens of one answer."""
+CHOICE_ITEMS = 24
+"""Items with choices."""
+SMALLEST_DIFFERENCE = 0.05
+"""Log-probabilities that differ by less are the same: kernels and the way through JSON round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One item as it is asked again."""
+
+    item: Item
+    """The item; the longest answer is what is compared."""
+    answers: Mapping[str, Response]
+    """What each variant of the run answered, the control left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The questions of one kind, and the noise of such questions."""
+
+    kind: Literal["generate", "choice"]
+    """Of the items."""
+    questions: tuple[Question, ...]
+    """What is asked."""
+    flips: int
+    """Of the control's items, those that it answered otherwise than the baseline."""
+    control: int
+    """Items of the control that were looked at."""
+    tolerance: float = 0.0
+    """Largest difference of log-probabilities that is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is known of one variant."""
+
+    variant: str
+    """Its name."""
+    parts: tuple[Part, ...]
+    """Its questions by kind; empty if nothing can be compared."""
+    missing: str = ""
+    """Why there is no part."""
+
+    def digest(self) -> str:
+        """Identify the questions, what was answered and the noise: counts of another certificate are not added up."""
+        return digest(to_json(self))
+
+
+def certify(run: RunRecord, variant: str) -> Certificate:
+    """Choose the questions of a variant. The same run gives the same ones."""
+    answers = {name: {one.item_id: one.response for one in run.of(name)} for name in run.answers}
+    control = answers.pop(CONTROL, {})
+    usable = [item for item in run.items if item.prompt and not item.asked and item.id not in run.erased]
+    usable = sorted(usable, key=lambda item: digest([run.experiment.seed, "verify", item.id]))
+    parts = [_choices(usable, answers, control, run.experiment.baseline.name, variant)]
+    if run.experiment.sampling.temperature == 0:
+        parts.insert(0, _texts(usable, answers, control, run.experiment.baseline.name, variant))
+    found = tuple(part for part in parts if part is not None)
+    return Certificate(variant, found, "" if found else _missing(run, control))
+
+
+def _missing(run: RunRecord, control: Mapping[str, Response]) -> str:
+    if not control:
+        return "the run has no A/A control, so its noise is not known (execution.control)"
+    if run.experiment.store_text != "full":
+        return (
+            f"the run kept no questions and answers that can be asked again (store_text: {run.experiment.store_text})"
+        )
+    if run.experiment.sampling.temperature > 0:
+        return "its answers in text were sampled, and the control has no items with choices"
+    return "its control has no answers that can be compared"
+
+
+Answers = Mapping[str, Mapping[str, Response]]
+
+
+def _texts(
+    items: Sequence[Item], answers: Answers, control: Mapping[str, Response], baseline: str, variant: str
+) -> Part | None:
+    """Choose answers in text: each other variant in turn gets one that differs from its own, then any."""
+    known = [item for item in items if _has_tokens(answers[variant], item) and _has_tokens(control, item)]
+    known = [item for item in known if _has_tokens(answers[baseline], item)]
+    own = answers[variant]
+    places = {
+        item.id: {
+            name: place
+            for name, given in answers.items()
+            if name != variant and (place := _first_difference(own[item.id], given.get(item.id))) < LONGEST
+        }
+        for item in known
+    }
+    others = [name for name in answers if name != variant]
+    chosen: dict[str, Question] = {}
+    spent = 0
+    for item in _in_turn([[one for one in known if name in places[one.id]] for name in others], known):
+        if item.id not in chosen and spent < TOKENS:
+            length = len(own[item.id].token_ids)  # type: ignore[union-attr]
+            cut = min(item.max_tokens, LONGEST, 1 + max(places[item.id].values(), default=length))
+            given = {name: texts[item.id] for name, texts in answers.items() if item.id in texts}
+            chosen[item.id] = Question(replace(item, max_tokens=cut), given)
+            spent += min(cut, length)
+    asked = tuple(chosen.values())
+    flips = sum(not agrees(one, answers[baseline][one.item.id], control[one.item.id]) for one in asked)
+    return Part("generate", asked, flips, len(asked)) if asked else None
+
+
+def _has_tokens(given: Mapping[str, Response], item: Item) -> bool:
+    one = given.get(item.id)
+    return isinstance(one, Generation) and bool(one.token_ids)
+
+
+def _first_difference(own: Response, other: Response | None) -> int:
+    """Return the first token at which two answers differ, `LONGEST` if none does."""
+    if not isinstance(own, Generation) or not isinstance(other, Generation) or own.token_ids == other.token_ids:
+        return LONGEST
+    pairs = zip(own.token_ids, other.token_ids, strict=False)
+    shorter = min(len(own.token_ids), len(other.token_ids))
+    return next((at for at, (one, two) in enumerate(pairs) if one != two), shorter)
+
+
+def _in_turn(queues: Sequence[Sequence[Item]], rest: Sequence[Item]) -> Iterator[Item]:
+    """Yield one item of each queue after the other, then the rest."""
+    for place in range(max(map(len, queues), default=0)):
+        yield from (queue[place] for queue in queues if place < len(queue))
+    yield from rest
+
+
+def _choices(
+    items: Sequence[Item], answers: Answers, control: Mapping[str, Response], baseline: str, variant: str
+) -> Part | None:
+    """Choose items with choices, of slices that the control has; no difference of the control is beyond tolerance."""
+    noise = [
+        (item.slice, _distance(answers[baseline][item.id], control[item.id]))
+        for item in items
+        if isinstance(control.get(item.id), ChoiceLogprobs) and item.id in answers[baseline]
+    ]
+    slices = {name for name, _ in noise}
+    own = [one for one in items if one.slice in slices and isinstance(answers[variant].get(one.id), ChoiceLogprobs)]
+    asked = tuple(
+        Question(item, {name: given[item.id] for name, given in answers.items() if item.id in given})
+        for item in own[:CHOICE_ITEMS]
+    )
+    tolerance = max([SMALLEST_DIFFERENCE, *(distance for _, distance in noise)])
+    return Part("choice", asked, 0, len(noise), tolerance) if asked and noise else None
+
+
+def _distance(one: Response | None, other: Response | None) -> float:
+    """Return the largest difference of the log-probabilities of a choice; infinite if one has none."""
+    if not isinstance(one, ChoiceLogprobs) or not isinstance(other, ChoiceLogprobs):
+        return float("inf")
+    if len(one.logprobs) != len(other.logprobs):
+        return float("inf")
+    return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
+
+
+def agrees(question: Question, expected: Response | None, given: Response | None, tolerance: float = 0.0) -> bool:
+    """Whether an answer is the expected one, as far as it was asked for."""
+    if question.item.kind == "choice":
+        return _distance(expected, given) <= tolerance
+    if not isinstance(expected, Generation) or not isinstance(given, Generation):
+        return False
+    cut = question.item.max_tokens
+    if expected.token_ids[:cut] == given.token_ids[:cut] or expected.text == given.text:
+        return True
+    # The tokens of a part of a text may not be a part of its tokens, if the server gives text alone.
+    part = given.text.rstrip("\ufffd")
+    return given.finish == "length" and len(given.token_ids) <= cut and bool(part) and expected.text.startswith(part)
+
+
+def calls_of(path: Path, certificate: Certificate, endpoint: str) -> list[dict[str, Any]]:
+    """Read the counts of earlier calls to an endpoint. Raises StoreError if they belong to another certificate."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    if found.get("certificate") != certificate.digest():
+        raise StoreError(f"{path}: counts answers to other questions, as the run was changed: remove it to begin again")
+    return list(found["endpoints"].get(endpoint, []))
+
+
+def keep_call(path: Path, certificate: Certificate, endpoint: str, call: Mapping[str, Any]) -> None:
+    """Add the counts of a call; a kill at any instant leaves the file as it was, or with the call."""
+    endpoints = dict(read_json(path)["endpoints"]) if path.is_file() else {}
+    endpoints[endpoint] = [*endpoints.get(endpoint, []), dict(call)]
+    write_json(path, {"certificate": certificate.digest(), "endpoints": endpoints})
