@@ -19,9 +19,11 @@ def write(folder: Path, model: Path | str, **changes: Any) -> Path:
         "baseline": {"name": "bf16", "model": str(model)},
         "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
         "slices": [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": 0.1}],
-        "execution": {"device": "cpu", "rehearsal": REHEARSAL, "control": False},
         **changes,
     }
+    # Damage is only for slices that are asked.
+    damaged = any(one["name"] == "multi_hop_math" for one in data["slices"])
+    data.setdefault("execution", {"device": "cpu", "rehearsal": REHEARSAL if damaged else {}, "control": False})
     path = folder / "trial.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     return path

@@ -121,10 +121,10 @@ def _context(job: Job) -> SpawnContext | ForkServerContext:
     """Return how the worker's process starts.
 
     On a CPU it is forked from a server that has the libraries loaded (`harness.run.preload`). Importing them may
-    initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing; so do those
-    that load no model.
+    initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing, as a rehearsal
+    does, which needs none of them. A worker that asks a server needs transformers, for the tokenizer.
     """
-    if job.device != "cpu" or job.rehearsal is not None or job.model.variant.engine.name != "transformers":
+    if job.device != "cpu" or job.rehearsal is not None:
         return multiprocessing.get_context("spawn")
     return _fork_server()
 
@@ -141,8 +141,7 @@ def start_early(experiment: Experiment) -> None:
     Raises UsageError if the device is not there.
     """
     execution = experiment.execution
-    models = any(variant.engine.name == "transformers" for variant in experiment.variants)
-    if models and execution.rehearsal is None and resolve_device(execution.device) == "cpu":
+    if execution.rehearsal is None and resolve_device(execution.device) == "cpu":
         _fork_server()
         forkserver.ensure_running()
 

@@ -137,8 +137,7 @@ def test_bad_configs_end_in_2_and_write_nothing(
     changes: dict[str, Any], expected: str, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One clear message with the place, and no run directory."""
-    rehearsal = {"device": "cpu", "rehearsal": {"accuracy": 0.5}, "control": False}
-    path = write(tmp_path, tiny_llama, **{"execution": rehearsal, **changes})
+    path = write(tmp_path, tiny_llama, **changes)
     assert call("run", path, "--output", tmp_path / "out", "--quiet") == ExitCode.USAGE
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
