@@ -11,6 +11,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -178,13 +179,19 @@ def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Se
             process.wait()
 
 
+def _ending(code: int) -> str:
+    """Return an exit code in words, with the signal that a shell's convention says it stands for."""
+    names = {int(one): one.name for one in signal.Signals}
+    return f"exit code {code}" + (f", {names[code - 128]}" if code - 128 in names else "")
+
+
 def _wait(server: Server, log: Path, seconds: float) -> None:
     """Wait for a server's health check. Raises ModelError."""
     limit = time.monotonic() + seconds
     with httpx2.Client(trust_env=False, timeout=5) as http:
         while time.monotonic() < limit:
-            if server.process.poll() is not None:
-                raise ModelError(f"the server does not start: {_last_error(log)} (log: {log})")
+            if (code := server.process.poll()) is not None:
+                raise ModelError(f"the server does not start ({_ending(code)}): {_last_error(log)} (log: {log})")
             with contextlib.suppress(httpx2.HTTPError):
                 if http.get(server.url.removesuffix("/v1") + "/health").status_code == 200:  # noqa: PLR2004 - OK
                     return

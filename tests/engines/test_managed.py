@@ -107,6 +107,9 @@ def test_a_server_that_does_not_start_is_a_message_with_its_last_error(
     broken = [*STUB, "--settings", str(settings_file(tmp_path / "settings.json", Answers(), "no_start"))]
     with pytest.raises(ModelError, match="Error: there is no such model"), started_server(broken, tmp_path / "l", 30):
         pass
+    illegal = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)"]
+    with pytest.raises(ModelError, match="exit code 132, SIGILL"), started_server(illegal, tmp_path / "k", 30):
+        pass
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(ModelError, match="not ready after 1 s"), started_server(sleeper, tmp_path / "m", 1):
         pass
