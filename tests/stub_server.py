@@ -41,12 +41,18 @@ FAULTS = (
     "unknown_fields",  # rejects return_token_ids
     "no_completions",  # chat alone
     "thinks",  # puts half of an answer into a reasoning field
+    "abort",  # says so as the reason why every answer but the first ended
+    "content_filter",  # the same
     "picky",  # rejects every prompt but the first with 400
     "short",  # rejects prompts of more than 60 tokens for their length
     "wants_key",
     "dies",  # the process ends at the 20th request
     "slow",  # 0.05 s for each answer
 )
+
+
+FINISHES = {"abort", "content_filter"}
+"""Faults that are a reason to finish."""
 
 
 @dataclass
@@ -187,6 +193,8 @@ class Handler(BaseHTTPRequestHandler):
         text = known["text"] if len(cut) == len(ids) else known["text"][: max(1, len(known["text"]) * most // len(ids))]
         count = known.get("count", 3) if isinstance(prompt, str) else len(prompt)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if len(cut) < len(ids) else "stop"}
+        if number > 1 and (word := next(iter(FINISHES.intersection(stub.faults)), "")):
+            choice["finish_reason"] = word
         self._say(choice, text, chat=chat, number=number)
         if not chat:
             choice |= self._logprobs(body, prompt, cut)

@@ -20,7 +20,7 @@ from harness.engines.protocol import Usage
 from harness.engines.server_probe import PROBE, ServerInfo, describe, find_logprob_method, probe
 from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
-from harness.errors import NotComparable
+from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
@@ -28,6 +28,8 @@ from harness.store.files import Appender
 __all__ = ["PromptEncoder", "ServedEngine", "Target"]
 
 OK = 200
+BROKEN_OFF = frozenset({"abort", "cancelled", "error"})
+"""Reasons to finish that are the server's, as when it is stopped: what was written is no answer."""
 
 
 class PromptEncoder:
@@ -198,6 +200,13 @@ class ServedEngine:
                 f"{item.id}: the server wrote {answer.output_tokens} tokens where {item.max_tokens} were allowed: it"
                 f" ignores {form.limit_name}, so its answers are not those that were asked for"
             )
+        if answer.finish in BROKEN_OFF:
+            raise Incomplete(
+                f"{item.id}: the server broke its answer off (finish_reason {answer.finish!r}); finished work is kept,"
+                " give the same command again to continue"
+            )
+        if answer.finish == "content_filter":
+            return Unanswered(item.id, "rejected", count, sample)
         return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
 
     def _generation(self, item: Item, sample: int, answer: Answer, count: int) -> Generation:

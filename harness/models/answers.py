@@ -28,18 +28,22 @@ _MARGIN = 4
 def compare_answers(model: Any, recorded: Path) -> str:
     """Say which module of `model` answers differently from the record, and by how much; empty if none does.
 
-    A module is given the input that it received before saving, so an error in one is not seen in the next ones. The
-    logits also depend on what is in no linear module: embeddings and norms.
+    A recorded module that the model does not have is a difference too. A module is given the input that it received
+    before saving, so an error in one is not seen in the next ones. The logits also depend on what is in no linear
+    module: embeddings and norms.
     """
     from safetensors.torch import load_file
 
     tensors = load_file(recorded)
+    modules = dict(linear_modules(model))
+    names = [key.removesuffix(":in") for key in tensors if key.endswith(":in")]
+    if absent := [name for name in names if name not in modules]:
+        return f"{absent[0]} is not there any more"
     with torch.no_grad():
-        for name, module in linear_modules(model):
-            if f"{name}:in" in tensors:
-                output = module(tensors[f"{name}:in"].to(model.device, model.dtype))
-                if found := _difference(name, output, tensors[f"{name}:out"], _MODULE_ROUNDINGS):
-                    return found
+        for name in names:
+            output = modules[name](tensors[f"{name}:in"].to(model.device, model.dtype))
+            if found := _difference(name, output, tensors[f"{name}:out"], _MODULE_ROUNDINGS):
+                return found
         logits = model(tensors["tokens"].to(model.device), use_cache=False).logits
     layers = model.config.get_text_config().num_hidden_layers
     return _difference("the model's logits", logits, tensors["logits"], _LAYER_ROUNDINGS * layers)

@@ -51,7 +51,11 @@ def served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross
     if one["engine"] != other["engine"]:
         found = [_EQUAL["engine"].format(one["engine"], other["engine"])]
     else:
-        found = [text.format(one.get(key), other.get(key)) for key, text in _EQUAL.items() if _differ(one, other, key)]
+        found = [
+            text.format(*("unknown" if said.get(key) in {None, ""} else said[key] for said in (one, other)))
+            for key, text in _EQUAL.items()
+            if _differ(one, other, key)
+        ]
         if one["engine"] != "lm_eval":  # its arguments name the model
             found += _flag_reasons(one.get("flags") or {}, other.get("flags") or {})
     remedy = ["give both the same, or set execution.cross_engine: true if that difference is the question"]
@@ -59,9 +63,9 @@ def served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:
-    """Whether two servers say different things; what one of them does not say is not a difference."""
-    said = (one.get(key), other.get(key))
-    return said[0] != said[1] and not any(value in {None, ""} for value in said)
+    """Whether two servers say different things; what only one of them says is not shown to be equal."""
+    own, base = (None if said.get(key) == "" else said.get(key) for said in (one, other))
+    return bool(own != base)
 
 
 def _flag_reasons(own: dict[str, Any], base: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from harness.run.identity import accept, record_cost
 from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, Traces, Working
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
-from harness.run.worker_process import Asker, started
+from harness.run.worker_process import WorkerHandle, started
 from harness.store.divergence import RunTraces, traces_folder
 from harness.store.files import atomic_write
 from harness.store.privacy import TextPolicy
@@ -308,7 +308,9 @@ class _Run:
         writes = not traces.compared(name)
         return Traces(str(traces.folder), traces.tracing.tokens, writes, self.text_policy.erased)
 
-    def _answer(self, variant: Variant, units: Sequence[Unit], known: set[int], ask: Asker, files: AnswerFiles) -> None:
+    def _answer(
+        self, variant: Variant, units: Sequence[Unit], known: set[int], ask: WorkerHandle, files: AnswerFiles
+    ) -> None:
         """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
         settings = self._settings()
         waiting = (Ask(unit.index, unit.items, settings, unit.index in known) for unit in units)

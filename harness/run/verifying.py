@@ -21,9 +21,9 @@ from harness.engines.protocol import Engine
 from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import ExitCode, NotComparable, UsageError
 from harness.records import Response, Settings, Unanswered
+from harness.run.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
 from harness.run.served_plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
-from harness.store.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
 from harness.store.record import RunRecord
 
 __all__ = ["ALPHA", "Verification", "choose_variant", "count", "judge_calls", "recorded", "verify"]

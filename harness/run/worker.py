@@ -15,12 +15,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from harness.config.methods import PACKAGES, Package
+from harness.config.methods import METHODS, RUNTIME
 from harness.config.schema import Rehearsal
 from harness.engines.protocol import Engine
 from harness.errors import NonFinite, QuantcliffError, one_line
@@ -61,7 +60,7 @@ def converse(connection: Connection, job: Job) -> None:
                     time.perf_counter() - started,
                     device_name,
                     threads,
-                    _versions(() if job.rehearsal else PACKAGES),
+                    _versions(None if job.rehearsal else engine.proof().method),
                 )
             )
             with _Pulse(connection, engine) as pulse:
@@ -279,7 +278,13 @@ def _answer(pulse: _Pulse, engine: Engine, meter: DivergenceMeter | None, ask: A
     )
 
 
-def _versions(packages: Sequence[Package]) -> dict[str, str]:
-    """Return the versions of Python and of those of the packages that are loaded."""
+def _versions(method: str | None) -> dict[str, str]:
+    """Return the versions of Python and of what computes: what every model needs, and what the method does.
+
+    A package that is loaded and not needed is not the variant's: the fork server loads several. method: None if no
+    model is loaded.
+    """
+    own = METHODS[method].packages if method in METHODS else ()
+    packages = () if method is None else (*RUNTIME, *own)
     versions = {package.name: installed_version(package.name) for package in packages if package.module in sys.modules}
     return {"python": platform.python_version(), **{name: version for name, version in versions.items() if version}}

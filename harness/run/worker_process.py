@@ -22,10 +22,10 @@ from harness.models.devices import resolve_device
 from harness.run.messages import Ask, Closed, Job, Refused
 from harness.run.worker import converse, serve
 
-__all__ = ["Asker", "start_early", "started"]
+__all__ = ["WorkerHandle", "start_early", "started"]
 
 
-class Asker:
+class WorkerHandle:
     """The parent's end of the connection to a worker."""
 
     def __init__(self, connection: Connection, job: Job, exit_code: Callable[[], int | None]) -> None:
@@ -90,7 +90,7 @@ def _refusal(message: Refused) -> QuantcliffError:
 
 
 @contextlib.contextmanager
-def started(job: Job) -> Iterator[Asker]:
+def started(job: Job) -> Iterator[WorkerHandle]:
     """Start a worker and make sure that it is gone afterwards, whatever happens.
 
     A rehearsal has no model to keep apart and to free, so it answers in a thread of this process, over the same
@@ -101,7 +101,7 @@ def started(job: Job) -> Iterator[Asker]:
 
 
 @contextlib.contextmanager
-def _thread(job: Job) -> Iterator[Asker]:
+def _thread(job: Job) -> Iterator[WorkerHandle]:
     here, there = multiprocessing.Pipe()
 
     def answer() -> None:
@@ -111,7 +111,7 @@ def _thread(job: Job) -> Iterator[Asker]:
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     try:
-        yield Asker(here, job, lambda: None)
+        yield WorkerHandle(here, job, lambda: None)
     finally:
         here.close()
         thread.join()
@@ -147,7 +147,7 @@ def start_early(experiment: Experiment) -> None:
 
 
 @contextlib.contextmanager
-def _process(job: Job) -> Iterator[Asker]:
+def _process(job: Job) -> Iterator[WorkerHandle]:
     context = _context(job)
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, job), daemon=True)
@@ -159,7 +159,7 @@ def _process(job: Job) -> Iterator[Asker]:
         return process.exitcode
 
     try:
-        yield Asker(here, job, exit_code)
+        yield WorkerHandle(here, job, exit_code)
         process.join(timeout=30)
     finally:
         here.close()

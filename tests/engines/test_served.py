@@ -215,6 +215,14 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     assert len(stub.asked) == 1  # the probe
 
 
+def test_an_answer_that_the_server_broke_off_is_none() -> None:
+    """A server that is stopped says `abort`: the unit is incomplete. What a filter ended is a rejection."""
+    items = texts(2)
+    with pytest.raises(Incomplete, match=r"broke its answer off \(finish_reason 'abort'\)"):
+        asked(items, "abort")
+    assert {one.reason for one in asked(items, "content_filter")} == {"rejected"}
+
+
 def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
     """64 requests in flight, and nobody listens: not one answer is made up, and it does not wait for ever."""
     items = texts(64)

@@ -96,6 +96,17 @@ def test_a_checkpoint_altered_while_it_was_saved_is_refused(plain, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recorded_module_that_is_not_loaded_is_a_difference(tmp_path):
+    """Names that do not fit would leave nothing to compare, which is no agreement."""
+    from safetensors.torch import save_file
+    from torch import nn, ones
+
+    from harness.models.answers import compare_answers
+
+    save_file({"q_proj:in": ones(1, 2), "q_proj:out": ones(1, 2)}, tmp_path / "answers")
+    assert compare_answers(nn.Sequential(nn.Linear(2, 2)), tmp_path / "answers") == "q_proj is not there any more"
+
+
 def test_an_interrupted_quantization_leaves_nothing(plain, tmp_path):
     """Ctrl-C while the worker is at work ends it, removes its files, and says so."""
 

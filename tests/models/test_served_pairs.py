@@ -34,11 +34,11 @@ def check(candidate: Proof, *, cross_engine: bool = False, **said: Any) -> None:
 
 
 def test_a_served_checkpoint_is_compared_without_counting_its_layers() -> None:
-    """Flags that quantize may differ; what a server does not say is not a difference."""
+    """Flags that quantize may differ; what neither server says is not a difference."""
     check(proof("awq"))
     check(proof("awq"), quantization="awq")
     check(proof(flags={"max_model_len": 2048, "kv_cache_dtype": "fp8"}))
-    check(proof(version=""))
+    check_candidate(proof(hardware=""), proof("awq", hardware=""), Variant(name="small"))
     assert proof_from_json(to_json(proof("awq"))) == proof("awq")
 
 
@@ -47,6 +47,8 @@ def test_a_served_checkpoint_is_compared_without_counting_its_layers() -> None:
     [
         ({"engine": "sglang"}, "its engine is sglang and the baseline's vllm"),
         ({"version": "0.33.0"}, "its server's version is 0.33.0"),
+        ({"version": ""}, "its server's version is unknown and the baseline's 0.32.0"),
+        ({"prompt_offset": None}, "counts unknown tokens more"),
         ({"dtype": "float16"}, "its server computes in float16"),
         ({"flags": {"max_model_len": 4096}}, "its flag max_model_len is 4096 and the baseline's 2048"),
         ({"flags": {}}, "its flag max_model_len is None"),

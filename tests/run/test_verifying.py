@@ -23,8 +23,8 @@ from harness.config.loading import parse
 from harness.engines.server_probe import PROBE
 from harness.records import Response
 from harness.run import plan as run_plan
+from harness.run.certificate import certify
 from harness.run.verifying import THRESHOLD, Verification, count, judge_calls, verify
-from harness.store.certificate import certify
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import RunDir
 
