@@ -27,7 +27,6 @@ from harness.config.schema import (
     Experiment,
     Policy,
     Quantization,
-    Rehearsal,
     Sampling,
     SliceSpec,
     Variant,
@@ -36,21 +35,7 @@ from harness.config.schema import (
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
-__all__ = [
-    "Execution",
-    "Experiment",
-    "Policy",
-    "Quantization",
-    "Rehearsal",
-    "Sampling",
-    "SliceSpec",
-    "Variant",
-    "load",
-    "parse",
-    "policy_overrides",
-    "suggestion",
-    "with_overrides",
-]
+__all__ = ["load", "parse", "policy_overrides", "with_overrides"]
 
 
 def load(path: Path) -> Experiment:
