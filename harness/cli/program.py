@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import click
 
 from harness import __version__
+from harness.cli import damage as cli_damage
 from harness.cli import judge as cli_judge
 from harness.cli import models as cli_models
 from harness.cli import run as cli_run
@@ -121,6 +122,8 @@ for _command in (
     cli_judge.show,
     cli_judge.erase,
     cli_verify.verify,
+    cli_damage.localize,
+    cli_damage.repair,
     cli_models.doctor,
     cli_run.demo,
     cli_models.quantize,
