@@ -6,6 +6,7 @@ to, ``damage-<candidate>.html`` the page.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,23 +110,15 @@ def localize(
     weights = {one: run.identities[one]["weights"] for one in (run.experiment.baseline.name, name)}
     items = [run.digests[one.id] for one in (*chosen.lost, *chosen.kept)]
     key = digest([items, weights, variant.quantization.model_dump(mode="json"), ENGINE_VERSION, slow, hybrid.sizes])
-    journal = Journal(damage_path(run, name, ".jsonl"), key)
 
     def ask(modules: frozenset[str], base: frozenset[str]) -> Any:
         return hybrid.ask(modules, base=base)
 
     right = {name: score for name, score in chosen.right.items() if hybrid.baseline_scores.get(name, 0.0) >= score}
-    found = search(
-        journal,
-        ask,
-        right,
-        hybrid.sizes,
-        kept={one.id for one in chosen.kept},
-        most=most,
-        seconds=60 * minutes,
-        say=say,
-    )
-    summary = _summary(run, name, places, chosen, hybrid.sizes, found, whole, most)
+    kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
+    with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
+        found = search(journal, ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
+    summary = _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share}
     write_json(damage_path(run, name), summary)
     write_page(damage_path(run, name, ".html"), summary)
     return summary

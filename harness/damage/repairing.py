@@ -61,7 +61,8 @@ def repair(
             f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here; "
             f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
         )
-    variants = [variant, *(_skipping(variant, how, modules) for how, modules in sets.items())]
+    same = "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""
+    variants = [variant, *(_skipping(variant, how, modules) for how, modules in sets.items() if how != same)]
     plan, shared = held_out(run, summary, variants)
     directory = RunDir(run.directory.path / f"repair-{name}")
     runner.run(plan, directory, Shard(), progress, command=command)
