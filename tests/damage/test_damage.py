@@ -169,16 +169,16 @@ def test_held_out_items_were_never_seen(demo, smollm2):
     run, _ = demo
     summary = {"candidate": "nf4", "strata": ["long_context/task=lookup,keys=12,answer=present"]}
     nf4 = run.experiment.candidates[1]
-    repaired = repairing._skipping(nf4, "repaired", [RUINED])
+    repaired = repairing.skipping(nf4, "repaired", [RUINED])
     plan, shared = repairing.held_out(run, summary, (nf4, repaired))
     assert (len(plan.items), shared) == (60, 0)
     assert {one.stratum for one in plan.items} == {"task=lookup,keys=12,answer=present"}
     assert not {one.prompt for one in plan.items} & {one.prompt for one in run.items}
     assert [one.name for one in plan.experiment.candidates] == ["nf4", "nf4-repaired"]
     assert plan.experiment.candidates[1].quantization.skip_modules == (RUINED,)
-    everything = dataclasses.replace(run, items=(*run.items, *plan.items))
+    assert repairing.unseen(plan.items, plan.items[:58]) == plan.items[58:]
     with pytest.raises(NotComparable, match="none that the search never saw"):
-        repairing.held_out(everything, summary, (nf4, repaired))
+        repairing.unseen(plan.items, plan.items)
 
 
 def test_a_method_without_skip_modules_says_what_to_do(demo):
