@@ -17,14 +17,19 @@ __all__ = [
     "Real",
     "TailTolerances",
     "Whole",
+    "looks_field",
     "method_name",
     "range_field",
     "share_field",
+    "spending_field",
     "suggestion",
 ]
 
 NAMED = 12
 """At most so many known names in a suggestion."""
+
+MANY_LOOKS = 10
+"""Looks where they are on and no number is given: more save hardly any items."""
 
 LARGEST_MARGIN = 0.5
 """A drop of more than half is not a tolerance."""
@@ -65,6 +70,20 @@ def share_field(value: object) -> object:
         msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
         raise ValueError(msg)
     return True if value == 1 else float(value)
+
+
+def looks_field(value: object) -> object:
+    """Accept a number of looks, or true for ten and false for one."""
+    return {True: MANY_LOOKS, False: 1}[value] if isinstance(value, bool) else _number(value)
+
+
+def spending_field(value: object) -> object:
+    """Accept the name of a spending function, with its parameter."""
+    known = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
+    if not isinstance(value, str) or not re.fullmatch(known, value, re.ASCII):
+        msg = f"{value!r} is not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
+        raise ValueError(msg)
+    return value
 
 
 def range_field(value: object) -> object:

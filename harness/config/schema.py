@@ -18,9 +18,11 @@ from harness.config.fields import (
     Real,
     TailTolerances,
     Whole,
+    looks_field,
     method_name,
     range_field,
     share_field,
+    spending_field,
     suggestion,
 )
 from harness.config.methods import METHODS
@@ -182,6 +184,19 @@ class Policy(_Strict):
     """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
+    pooled_margin: Margin | None = None
+    """Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one."""
+    spending: Annotated[str, BeforeValidator(spending_field)] = "obrien-fleming"
+    """With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``."""
+    advisory: tuple[str, ...] = ()
+    """Globs over ``slice/stratum`` that are shown but do not decide."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_routes(self, handler: Any) -> dict[str, Any]:
+        """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
+        data: dict[str, Any] = handler(self)
+        plain = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
+        return {key: value for key, value in data.items() if key not in plain or getattr(self, key) != plain[key]}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]
@@ -291,8 +306,8 @@ class Execution(_Strict):
     """Items in a work unit: what a kill can cost at most."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
-    looks: Whole = Field(default=1, ge=1, le=20)
-    """Interim looks: above 1, decided strata stop receiving items."""
+    looks: Annotated[int, BeforeValidator(looks_field)] = Field(default=1, ge=1, le=20)
+    """Interim looks: above 1, decided strata stop receiving items; ``true`` means ten."""
     control: Annotated[bool | float, BeforeValidator(share_field)] = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
     each stratum's items."""

@@ -22,10 +22,11 @@ from harness.judge.comparison import Comparison, Comparisons, Look, StratumNumbe
 from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
 from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
+from harness.judge.pooled import with_pooled
 from harness.judge.rules import Rules
 from harness.judge.summaries import Cliff
 from harness.stats.chance_level import above_chance_p
-from harness.stats.sequential import nominal_alpha
+from harness.stats.sequential import Spending, nominal_alpha
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 
@@ -59,7 +60,7 @@ def compare(
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
     base = baseline_index(baseline, rules)
-    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind) for one in candidates)
+    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind, pooled=True) for one in candidates)
     same = control_baseline or baseline
     own = base if control_baseline is None else baseline_index(same, rules)
     against = _compare_one(own, control, rules, allow_unmatched) if control else None
@@ -87,12 +88,14 @@ def undecided_strata(
     says why.
     """
     base = baseline_index(baseline, rules)
-    compared = _compare_one(base, candidate, rules, allow_unmatched, until=look)
-    decisions = decide(compared.strata, rules.policy.alpha, rules.families)
-    open_strata = [
-        one for one, found in zip(compared.strata, decisions, strict=True) if found.verdict not in ("pass", "fail")
-    ]
-    needs = {(one.slice, one.stratum) for one in open_strata}
+    compared = _compare_one(base, candidate, rules, allow_unmatched, until=look, pooled=True)
+    strata = compared.judged
+    verdicts = [found.verdict for found in decide(strata, rules.policy.alpha, rules.families)]
+    unsettled = [one for one, word in zip(strata, verdicts, strict=True) if word not in ("pass", "fail")]
+    needs = {(one.slice, one.stratum) for one in unsettled if not one.pooled}
+    failed = any(one.gating and word == "fail" for one, word in zip(strata, verdicts, strict=True))
+    if any(one.pooled for one in unsettled) and not failed:
+        needs |= {(one.slice, one.stratum) for one in compared.strata if one.gating}
     if not compared.refused:
         needs |= {place for place in rules.plan if place not in base.places}
     return needs if any(rules.gating(*place) for place in needs) else set()
@@ -169,6 +172,7 @@ def _compare_one(
     *,
     until: int | None = None,
     blind: frozenset[StratumKey] = frozenset(),
+    pooled: bool = False,
 ) -> Comparison:
     try:
         pairs = pair(base.baseline, candidate, allow_unmatched)
@@ -182,7 +186,7 @@ def _compare_one(
     )
     worse, better = averages.triage(strata)
     shown = averages.averages(strata, columns.place, columns.before, columns.after, columns.weight)
-    return Comparison(
+    found = Comparison(
         name=candidate.name,
         strata=strata,
         averages=shown,
@@ -193,6 +197,7 @@ def _compare_one(
         hidden=averages.hidden(shown, worse, better, sum(bool(one.looks) for one in strata), rules.policy.margin),
         warnings=pairs.notes,
     )
+    return with_pooled(found, rules, columns.spread) if pooled else found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +212,14 @@ class _Columns:
     look: NDArray[np.int32]
     weight: Floats
     cluster: NDArray[np.int32] | None
+
+    def spread(self, until: int) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return the differences, strata and sources of the answered items up to a look; None without sources."""
+        if self.cluster is None:
+            return None
+        diffs = self.after - self.before
+        taken = ~np.isnan(diffs) & (self.look <= until)
+        return diffs[taken], self.place[taken].astype(np.int64), self.cluster[taken].astype(np.int64)
 
     def of(self, at: int) -> _Columns:
         """One stratum's rows."""
@@ -322,7 +335,9 @@ def _looks(
         if not taken.any():
             continue
         fractions = tuple(shares.values())[: at + 1]
-        level, above_chance_level = (nominal_alpha(fractions, one) for one in (policy.alpha, policy.chance_alpha))
+        spending = Spending.of(policy.spending)
+        levels = (policy.alpha, policy.chance_alpha)
+        level, above_chance_level = (nominal_alpha(fractions, one, spending) for one in levels)
         before, after = rows.before[taken], rows.after[taken]
         cluster = None if rows.cluster is None else rows.cluster[taken]
         found.append(
@@ -335,6 +350,7 @@ def _looks(
                 baseline_mean=float(before.mean()),
                 candidate_mean=float(after.mean()),
                 above_chance_p=above_chance_p(before, cluster, chance + margin),
+                spending=spending,
             )
         )
     return tuple(found)

@@ -78,7 +78,7 @@ class _Deciding:
             if at not in self.done and looks:
                 self.seen[at] = looks[0]
                 # One p-value for all looks so far, see `harness.stats.sequential`.
-                own = look_p(looks[0].result.p_fail, looks[0].fractions)
+                own = look_p(looks[0].result.p_fail, looks[0].fractions, looks[0].spending)
                 self.p_fail[at] = min(self.p_fail[at], own)
 
     def _adjusted(self) -> list[float | None]:
@@ -99,6 +99,15 @@ class _Deciding:
                 self.done[at] = Decision("fail", look, None, "fail")
             elif _passes(look, one.margin, _missing(one)):
                 self.done[at] = Decision("pass", look, None)
+        self._close_pooled()
+
+    def _close_pooled(self) -> None:
+        """Leave the pooled difference open for good once a gating stratum has failed: it decides nothing any more."""
+        if any(one.verdict == "fail" and self.strata[at].gating for at, one in self.done.items()):
+            for at, one in enumerate(self.strata):
+                if one.pooled and at not in self.done:
+                    look = self.seen.get(at)
+                    self.done[at] = Decision("inconclusive", look, None, "undecided" if look else None)
 
 
 def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
