@@ -308,6 +308,8 @@ class Execution(_Strict):
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
     looks: Annotated[int, BeforeValidator(looks_field)] = Field(default=1, ge=1, le=20)
     """Interim looks: above 1, decided strata stop receiving items; ``true`` means ten."""
+    stop_on_fail: bool = False
+    """With looks, ask a candidate nothing more once a gating stratum, or the pooled difference, has failed."""
     control: Annotated[bool | float, BeforeValidator(share_field)] = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
     each stratum's items."""
@@ -329,9 +331,10 @@ class Execution(_Strict):
     change of engine as well."""
 
     @model_serializer(mode="wrap")
-    def _without_default_cross_engine(self, handler: Any) -> dict[str, Any]:
+    def _without_defaults(self, handler: Any) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        return data if self.cross_engine else {key: value for key, value in data.items() if key != "cross_engine"}
+        unused = {name for name in ("cross_engine", "stop_on_fail") if not getattr(self, name)}
+        return {key: value for key, value in data.items() if key not in unused}
 
     @model_validator(mode="before")
     @classmethod

@@ -94,6 +94,8 @@ def undecided_strata(
     unsettled = [one for one, word in zip(strata, verdicts, strict=True) if word not in ("pass", "fail")]
     needs = {(one.slice, one.stratum) for one in unsettled if not one.pooled}
     failed = any(one.gating and word == "fail" for one, word in zip(strata, verdicts, strict=True))
+    if failed and rules.stop_on_fail:
+        return set()
     if any(one.pooled for one in unsettled) and not failed:
         needs |= {(one.slice, one.stratum) for one in compared.strata if one.gating}
     if not compared.refused:

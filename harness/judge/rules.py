@@ -49,6 +49,8 @@ class Rules:
     """Globs over ``slice/stratum`` that do not decide, in addition to those of the slices."""
     looks: int = 1
     """Interim looks planned; 1 if all items are looked at once."""
+    stop_on_fail: bool = False
+    """Whether a candidate is asked nothing more once it has failed."""
     plan: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(slice, stratum) to the items of the fixed plan, see `with_plan`; needed for looks of unequal size only."""
     traffic: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -67,7 +69,8 @@ class Rules:
             )
             for spec in experiment.slices
         }
-        return Rules(experiment.policy, slices, looks=experiment.execution.looks)
+        execution = experiment.execution
+        return Rules(experiment.policy, slices, looks=execution.looks, stop_on_fail=execution.stop_on_fail)
 
     @staticmethod
     def from_flags(

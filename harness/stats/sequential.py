@@ -64,6 +64,10 @@ class Spending:
             return Spending("power", float(number))
         raise StatisticsError(f"{text!r} is no spending function. Did you mean 'hwang-shih-decani:-1'?")
 
+    def __str__(self) -> str:
+        """Return it as a config writes it."""
+        return self.family if self.family == "obrien-fleming" else f"{self.family}:{self.parameter:g}"
+
     def spent(self, fraction: float, alpha: float) -> float:
         """Of a one-sided alpha, what may be spent by this share of the items, in (0, 1].
 
@@ -262,6 +266,8 @@ class LooksPlan:
     """Chance to cross at some look; a single look at the same items has a little more."""
     expected: float
     """Expected share of the items, with a stop at the first crossing."""
+    crossed: tuple[float, ...]
+    """Chance to have crossed by each look."""
 
 
 def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRIEN_FLEMING) -> LooksPlan:
@@ -271,7 +277,7 @@ def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRI
     StatisticsError.
     """
     if power <= 0.0:
-        return LooksPlan(0.0, 1.0)
+        return LooksPlan(0.0, 1.0, (0.0,) * looks)
     drift = float(special.ndtri(min(power, 1.0 - 1e-12)) - special.ndtri(alpha))
     shares = tuple(look / looks for look in range(1, looks + 1))
     paths, first = _Paths(np.zeros(1), np.ones(1), 0.0, drift), list[float]()
@@ -279,5 +285,5 @@ def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRI
         limit = z * math.sqrt(share)
         first.append(paths.crossing(limit, share))
         paths = paths.continued(share, limit)
-    crossed = math.fsum(first)
-    return LooksPlan(crossed, math.fsum(map(float.__mul__, first, shares)) + (1.0 - crossed))
+    crossed = tuple(math.fsum(first[:at]) for at in range(1, looks + 1))
+    return LooksPlan(crossed[-1], math.fsum(map(float.__mul__, first, shares)) + (1.0 - crossed[-1]), crossed)
