@@ -2,9 +2,9 @@
 
     python scripts/compare_gates.py [--out results/gates] [--rollouts 2000] [--nel DIRECTORY] [--python python3.12]
 
-One stratum of independent right-or-wrong items: a baseline that gets 90 % right, 10 % of the items flipping, and true
-losses of 0 to 10 points. What is tolerated is a loss below 5 points, so a pass at 5 or more is wrong, and a fail below
-5 is. Gates without such a margin are asked the question that they are used for: may this be shipped? The real
+One stratum of independent right-or-wrong items: a baseline that gets 90 % right, 10 or 2 % of the items flipping, and
+true losses of 0 to 10 points. A loss below 5 points is tolerated, so a pass at 5 or more is wrong, and a fail below 5
+is. Gates without such a margin are asked the question that they are used for: may this be shipped? The real
 `nel gate` needs an environment of its own (see nel_gate.py); where none can be made its column is left out.
 """
 
@@ -22,8 +22,9 @@ from scipy import stats as scipy_stats
 
 from harness.stats import paired_counts_test
 
-MARGIN, ALPHA, BASELINE, DISCORDANCE = 0.05, 0.05, 0.9, 0.1
-ITEMS = (50, 200, 500, 1000)
+MARGIN, ALPHA, BASELINE = 0.05, 0.05, 0.9
+SIZES = ((50, 0.1), (200, 0.1), (500, 0.1), (1000, 0.1), (20, 0.02), (50, 0.02))
+"""Items, and the share of them that flips (at least the true loss)."""
 LOSSES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1)
 
 Gate = Callable[[int, int, int], str]
@@ -68,12 +69,12 @@ GATES: dict[str, Gate] = {
 }
 
 
-def draws(n: int, loss: float, rollouts: int) -> np.ndarray:
+def draws(n: int, flips: float, loss: float, rollouts: int) -> np.ndarray:
     """Draw lost and gained items. Shape [rollouts, 2]."""
-    discordance = max(DISCORDANCE, loss)
+    discordance = max(flips, loss)
     lost, gained = (discordance + loss) / 2.0, (discordance - loss) / 2.0
     wrong = n - right(n)
-    rng = np.random.default_rng([n, round(loss * 1000)])
+    rng = np.random.default_rng([n, round(flips * 1000), round(loss * 1000)])
     # Only items that the baseline gets right can be lost, and only the others gained.
     return np.stack(
         [
@@ -87,8 +88,8 @@ def draws(n: int, loss: float, rollouts: int) -> np.ndarray:
 def rows_of(rollouts: int, python: Path | None, own: int) -> list[dict[str, object]]:
     """Judge every cell by every gate. own: rollouts of the gate that runs in another environment."""
     rows = []
-    for n in ITEMS:
-        tables = {loss: draws(n, loss, rollouts) for loss in LOSSES}
+    for n, flips in SIZES:
+        tables = {loss: draws(n, flips, loss, rollouts) for loss in LOSSES}
         gates = dict(GATES)
         if python is not None:
             unique = np.unique(np.concatenate([one[:own] for one in tables.values()]), axis=0).tolist()
@@ -101,24 +102,27 @@ def rows_of(rollouts: int, python: Path | None, own: int) -> list[dict[str, obje
                 words = [gate(int(lost), int(gained), n) for lost, gained in few]
                 rate = {word: words.count(word) / len(words) for word in ("pass", "fail", "undecided")}
                 wrong = rate["pass"] if loss >= MARGIN else rate["fail"]
-                rows.append({"gate": name, "n": n, "loss": loss, "rollouts": len(words), **rate, "wrong": wrong})
+                rows.append(
+                    {"gate": name, "n": n, "flips": flips, "loss": loss, "rollouts": len(words), **rate, "wrong": wrong}
+                )
     return rows
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:
     """Return the table as Markdown: pass / fail / undecided in per cent, wrong ones in bold."""
     names = list(dict.fromkeys(str(row["gate"]) for row in rows))
-    lines = [f"| items | true loss | {' | '.join(names)} |", "|---:|---:|" + "---|" * len(names)]
-    for n in ITEMS:
+    lines = [f"| items | flips | true loss | {' | '.join(names)} |", "|---:|---:|---:|" + "---|" * len(names)]
+    for n, flips in SIZES:
         for loss in LOSSES:
             cells = []
             for name in names:
-                (row,) = [one for one in rows if (one["gate"], one["n"], one["loss"]) == (name, n, loss)]
+                wanted = name, n, flips, loss
+                (row,) = [one for one in rows if (one["gate"], one["n"], one["flips"], one["loss"]) == wanted]
                 bad = "pass" if loss >= MARGIN else "fail"
                 shown = {word: f"{float(str(row[word])) * 100:.0f}" for word in ("pass", "fail", "undecided")}
                 shown[bad] = f"**{shown[bad]}**" if float(str(row[bad])) > ALPHA else shown[bad]
                 cells.append(" / ".join(shown.values()))
-            lines.append(f"| {n} | {loss * 100:g} | {' | '.join(cells)} |")
+            lines.append(f"| {n} | {flips * 100:g} % | {loss * 100:g} | {' | '.join(cells)} |")
     return lines
 
 
@@ -129,15 +133,15 @@ def plot(rows: list[dict[str, object]], picture: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(ITEMS), figsize=(15, 4), sharey=True, constrained_layout=True)
-    for place, n in zip(axes, ITEMS, strict=True):
+    figure, axes = plt.subplots(1, len(SIZES), figsize=(19, 4), sharey=True, constrained_layout=True)
+    for place, (n, flips) in zip(axes, SIZES, strict=True):
         for name in dict.fromkeys(str(row["gate"]) for row in rows):
-            own = [one for one in rows if (one["gate"], one["n"]) == (name, n)]
+            own = [one for one in rows if (one["gate"], one["n"], one["flips"]) == (name, n, flips)]
             line = "-" if name == "quantcliff" else "--"
             place.plot([one["loss"] for one in own], [one["pass"] for one in own], line, marker="o", ms=3, label=name)
         place.axvspan(MARGIN, max(LOSSES), color="0.93")
         place.axhline(ALPHA, color="0.6", lw=0.7)
-        place.set(title=f"{n} items", xlabel="true loss")
+        place.set(title=f"{n} items, {flips:.0%} flip", xlabel="true loss")
     axes[0].set(ylabel="share that passes (grey: a pass is wrong)")
     axes[-1].legend(fontsize=8)
     figure.savefig(picture, dpi=100)

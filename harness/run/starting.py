@@ -35,10 +35,13 @@ candidates:
 {candidates}
 # {strata} strata of {items} items each.
 {promise}
-# At most {largest:,} items in {passes:g} passes; an unchanged candidate is expected to take {expected:,} and passes with
-# {power:.0%}, if {discordance:.0%} of the answers flip.
+# At most {largest:,} items in {passes:g} passes; an unchanged candidate is expected to take {expected:,}
+# and passes with {power:.0%}, if {discordance:.0%} of the answers flip.
 slices:
-  - {{name: long_context, tasks: [quantcliff_lookup], axes: {{keys: [3, 12], answer: [present]}}, items: {items}}}
+  - name: long_context
+    tasks: [quantcliff_lookup]
+    axes: {{keys: [3, 12], answer: [present]}}
+    items: {items}
   - {{name: multi_hop_math, axes: {{hops: [2, 4, 8]}}, items: {items}}}
   - name: typical
     tasks: [quantcliff_additions]

@@ -66,13 +66,20 @@ def stratified_p(
     """Corrected score p-value of 'the weighted difference is on the other side of `null`'.
 
     lost, gained, n: shape [..., strata], counts, which may be effective. weights: shape [strata], fixed beforehand, sum
-    1. The restricted variance takes `null` for each stratum: Nam 2006, Statistics in Medicine 25:1521-1531; Klingenberg
-    2014, Statistics in Medicine 33:2968-2983. With one stratum it is `harness.stats.binary.score_p`.
+    1. The variance is restricted in two ways, and the larger p-value counts: with `null` in each stratum (Nam 2006,
+    Statistics in Medicine 25:1521-1531; Klingenberg 2014, Statistics in Medicine 33:2968-2983), and with the strata
+    where they were seen, moved onto the null by their part in the variance, without which damage in one heavy stratum
+    passes in up to 14 %. With one stratum it is `harness.stats.binary.score_p`.
     """
     before, after, items, shares = (np.asarray(one, float) for one in (lost, gained, n, weights))
     if alternative == "less":
         before, after, null = after, before, -null
-    z = _z(before, after, items, shares, null, np.full(items.shape, null))
+    even = np.full(items.shape, null)
+    part = shares * _variance(before, after, items, even)[0] / items
+    seen = (after - before) / items
+    reach = (null - (shares * seen).sum(-1)) / np.maximum((shares * part).sum(-1), 1e-15)
+    moved = np.clip(seen + part * reach[..., None], -_EDGE, _EDGE)
+    z = np.minimum(*(_z(before, after, items, shares, null, deltas) for deltas in (even, moved)))
     return np.asarray(special.stdtr(df, -z) if np.any(np.isfinite(df)) else special.ndtr(-z))
 
 
