@@ -27,6 +27,7 @@ from harness.judge.rules import Rules
 from harness.stats import paired_test, smallest_fail_p, tarone_can_reject
 from harness.stats.binary import score_p
 from harness.stats.pooled import layered_p, pooled_test, stratified_p
+from harness.stats.relative import relative_test
 from harness.stats.sequential import Spending, look_sizes, nominal_alpha
 from harness.stats.units import shared_sources
 
@@ -36,6 +37,8 @@ RESAMPLED = 2_000
 CHECKED = 5
 """Rollouts of each cell that are also judged from their items."""
 HSD = "hwang-shih-decani:-1"
+RIGHT = 0.7
+"""The baseline's score, where it matters."""
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -46,7 +49,7 @@ class RouteCell:
     """One question to a route."""
 
     route: str
-    """looks, pooled, pooled sources, or layered."""
+    """looks, pooled, pooled sources, layered or relative."""
     case: str
     """Where the damage is."""
     n: str
@@ -114,7 +117,7 @@ class RouteRow:
 
 def route_cells(*, quick: bool = False) -> Iterator[RouteCell]:
     """Give the cells of the table."""
-    made = [*_looks(), *_pooled(), *_sources(), *_layered(), *_power()]
+    made = [*_looks(), *_pooled(), *_sources(), *_layered(), *_relative(), *_power()]
     if quick:
         made = [*made[:2], *(one for one in made if one.route != "looks")][::6]
         made = [dataclasses.replace(one, rollouts=400 if one.route != "pooled sources" else 60) for one in made]
@@ -174,6 +177,26 @@ def _layered() -> Iterator[RouteCell]:
         )
         mixed = " ".join(f"{-margin * 0.5 / one / shares.size * 2:.6g}x1" for one in shares)
         yield RouteCell("layered", f"{case}, shared out", n, mixed, 0.1, margin, margin, weights, wrong="pass")
+
+
+def _relative() -> Iterator[RouteCell]:
+    """A candidate that keeps exactly 90 or 95 % of the baseline's score of .7: margins of 10 % and 5 % of it."""
+    for n, share in itertools.product((200, 2500), (0.05, 0.1)):
+        deltas = f"{-share * RIGHT:.6g}x1"
+        yield RouteCell("relative", "on the margin", f"{n}", deltas, 0.1, share, 0.0, rollouts=RESAMPLED)
+
+
+def _relative_passed(cell: RouteCell, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Judge candidates against a share of the baseline's score: which pass, and fail."""
+    n, loss, found = int(cell.sizes[0]), -float(cell.differences[0]), np.empty((cell.rollouts, 2), bool)
+    lost, gained = (cell.discordance + loss) / 2.0, (cell.discordance - loss) / 2.0
+    kinds = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    shares = [lost, gained, RIGHT - lost, 1.0 - RIGHT - gained]
+    for at in range(cell.rollouts):
+        before, after = kinds[rng.choice(4, p=shares, size=n)].T
+        one = relative_test(before, after, share=cell.margin, alpha=ALPHA)
+        found[at] = one.p_pass < ALPHA, one.p_fail < ALPHA
+    return found[:, 0], found[:, 1]
 
 
 def _power() -> Iterator[RouteCell]:
@@ -316,6 +339,8 @@ def simulate(cell: RouteCell, seed: int) -> RouteRow:
     start, rng, items = time.process_time(), cell.rng(seed), 1.0
     if cell.route == "pooled sources":
         passed, failed = _sources_passed(cell, rng)
+    elif cell.route == "relative":
+        passed, failed = _relative_passed(cell, rng)
     elif cell.route == "layered":
         tables = tables_of(cell, rng, cell.rollouts)[:, :, -1]
         sizes = np.broadcast_to(cell.sizes, tables.shape[:2])

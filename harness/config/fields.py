@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
 from harness.config.methods import METHODS
 from harness.records import TAIL_KINDS
@@ -15,14 +15,18 @@ __all__ = [
     "Margin",
     "Name",
     "Real",
+    "RelativeMargin",
+    "Share",
     "TailTolerances",
     "Whole",
+    "allowed",
     "looks_field",
     "method_name",
     "range_field",
     "share_field",
     "spending_field",
     "suggestion",
+    "written",
 ]
 
 NAMED = 12
@@ -60,6 +64,30 @@ def _proportion(value: object) -> object:
         msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
         raise ValueError(msg)
     return value
+
+
+class RelativeMargin(float):
+    """A margin that is a share of the baseline's score, ``5%`` in a config."""
+
+    def __str__(self) -> str:
+        """Return it as a config writes it."""
+        return f"{100.0 * self:g}%"
+
+
+def allowed(margin: float, score: float) -> float:
+    """Return the largest tolerated drop from a baseline's mean score."""
+    return float(margin) * score if isinstance(margin, RelativeMargin) else margin
+
+
+def written(margin: float | None) -> float | str | None:
+    """Return a margin as JSON and YAML hold it."""
+    return str(margin) if isinstance(margin, RelativeMargin) else margin
+
+
+def _margin(value: object) -> object:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,2}(\.\d+)?) ?%", value, re.ASCII)):
+        return RelativeMargin(float(str(_proportion(float(found[1]) / 100.0))))
+    return value if isinstance(value, RelativeMargin) else _proportion(value)
 
 
 def share_field(value: object) -> object:
@@ -121,7 +149,9 @@ def _name(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
-Margin = Annotated[float, BeforeValidator(_proportion)]
+Share = Annotated[float, BeforeValidator(_proportion)]
+Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
+"""A drop in proportions, or a share of the baseline's score: ``5%``."""
 Name = Annotated[str, BeforeValidator(_name)]
-TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]
+TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""

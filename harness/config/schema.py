@@ -16,6 +16,7 @@ from harness.config.fields import (
     Margin,
     Name,
     Real,
+    Share,
     TailTolerances,
     Whole,
     looks_field,
@@ -184,7 +185,7 @@ class Policy(_Strict):
     """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
-    pooled_margin: Margin | None = None
+    pooled_margin: Share | None = None
     """Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one."""
     spending: Annotated[str, BeforeValidator(spending_field)] = "obrien-fleming"
     """With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``."""

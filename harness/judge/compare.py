@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
+from harness.config.fields import RelativeMargin, allowed
 from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
@@ -26,6 +27,7 @@ from harness.judge.pooled import with_pooled
 from harness.judge.rules import Rules
 from harness.judge.summaries import Cliff
 from harness.stats.chance_level import above_chance_p
+from harness.stats.relative import relative_test
 from harness.stats.sequential import Spending, nominal_alpha
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
@@ -272,10 +274,11 @@ def _stratum(
     answered = ~(missing_before | missing_after)
     one_sided = 0 if blind else unmatched + int(np.count_nonzero(missing_before != missing_after))
     plan = _Plan(max(rules.looks, base.looks), None if blind else rules.planned(slice_name, stratum, asked))
+    scores = rows.before[answered] if answered.any() else rows.before[~missing_before]
     return StratumNumbers(
         slice=slice_name,
         stratum=stratum,
-        margin=margin,
+        margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
         gating=rules.gating(slice_name, stratum),
         looks=_looks(rows, answered, margin, chance, plan, rules.policy) if answered.any() and not blind else (),
         planned=asked if plan.planned is None else plan.planned,
@@ -342,16 +345,21 @@ def _looks(
         level, above_chance_level = (nominal_alpha(fractions, one, spending) for one in levels)
         before, after = rows.before[taken], rows.after[taken]
         cluster = None if rows.cluster is None else rows.cluster[taken]
+        alpha, drop = max(level, _LEAST_LEVEL), allowed(margin, float(before.mean()))
+        if isinstance(margin, RelativeMargin):
+            result = relative_test(before, after, cluster, share=float(margin), alpha=alpha)
+        else:
+            result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
         found.append(
             Look(
                 number=number,
                 fractions=fractions,
                 level=level,
                 above_chance_level=above_chance_level,
-                result=stats.paired_test(after - before, cluster, margin=margin, alpha=max(level, _LEAST_LEVEL)),
+                result=result,
                 baseline_mean=float(before.mean()),
                 candidate_mean=float(after.mean()),
-                above_chance_p=above_chance_p(before, cluster, chance + margin),
+                above_chance_p=above_chance_p(before, cluster, chance + drop),
                 spending=spending,
             )
         )

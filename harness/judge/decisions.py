@@ -69,7 +69,7 @@ class _Deciding:
         adjusted = self._adjusted()
         for at, one in enumerate(self.strata):
             if at not in self.done:
-                self.done[at] = _open(one, self.seen[at], self.alpha / self.families / max(len(self.family), 1))
+                self.done[at] = _open(self.seen[at], self.alpha / self.families / max(len(self.family), 1))
         return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
 
     def _take(self, number: int) -> None:
@@ -97,7 +97,7 @@ class _Deciding:
             own = adjusted[at]
             if (self.p_fail[at] if own is None else own) < self.alpha:
                 self.done[at] = Decision("fail", look, None, "fail")
-            elif _passes(look, one.margin, _missing(one)):
+            elif _passes(look, _missing(one)):
                 self.done[at] = Decision("pass", look, None)
         self._close_pooled()
 
@@ -132,13 +132,13 @@ def _missing(one: StratumNumbers) -> float:
     return one.one_sided / max(one.asked + one.unmatched, 1)
 
 
-def _passes(look: Look, margin: float, missing: float) -> bool:
+def _passes(look: Look, missing: float) -> bool:
     """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose.
 
     Even if every item with an answer on one side only were lost: with a share m of them, the difference over all items
     is at least (1 - m) times that of the others, less m.
     """
-    shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -margin
+    shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -look.result.margin
     return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
@@ -150,12 +150,12 @@ def _unjudged(one: StratumNumbers) -> Decision:
     return Decision("not_judged", None, None, "unanswered")
 
 
-def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
+def _open(look: Look, strictest: float) -> Decision:
     """Return why a stratum neither passed nor failed, and what would decide it."""
     if look.above_chance_p is not None and not look.above_chance_p < look.above_chance_level:
         return Decision("no_signal", look, None, "no_signal")
     if look.above_chance_p is None:
         return Decision("inconclusive", look, None, "one_cluster")
-    if _passes(look, one.margin, 0.0):
+    if _passes(look, 0.0):
         return Decision("inconclusive", look, None, "worst_case")
     return Decision("inconclusive", look, None, "undecided", _more_items(look, strictest))

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.config.fields import written
 from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
@@ -99,7 +100,10 @@ class Rules:
         return replace(self, slices={name: replace(one, tail_events=None) for name, one in self.slices.items()})
 
     def margin(self, slice_name: str, stratum: str) -> float:
-        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""
+        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's.
+
+        It may be relative, see `harness.config.fields.allowed`.
+        """
         place = f"{slice_name}/{stratum}"
         fitting = [margin for glob, margin in self.policy.margins.items() if fnmatchcase(place, glob)]
         own = self.slices.get(slice_name, SliceRules()).margin
@@ -166,7 +170,7 @@ class Rules:
         """Return what a judgement prints as its policy."""
         slices = {
             name: {
-                "margin": one.margin,
+                "margin": written(one.margin),
                 "gating": one.gating,
                 "informative": list(one.advisory),
                 "tail_events": None if one.tail_events is None else dict(one.tail_events),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
+from harness.config.fields import allowed
 from harness.config.schema import Experiment
 from harness.errors import ConfigError, Problem
 from harness.judge.rules import Rules
@@ -21,6 +22,10 @@ from harness.stats.routes import Design
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
 
 __all__ = ["Power", "check_power", "design_of", "power_table"]
+
+
+_ASSUMED_SCORE = 0.8
+"""The baseline's, to plan with a relative margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
 def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members: Sequence[Item], gating: int) -> Power:
     """Give one stratum's power at its last look; a fail at Holm's strictest level, among so many gating strata."""
     discordance = experiment.policy.discordance
-    margin, n = rules.margin(*place), len(members)
+    margin, n = allowed(rules.margin(*place), _ASSUMED_SCORE), len(members)
     samples = experiment.sampling.samples
     alpha = _last_level(experiment, n)
     strictest = _last_level(experiment, n, parts=rules.families * gating) if rules.gating(*place) else alpha
