@@ -67,7 +67,7 @@ class _Deciding:
             self._take(number)
             self._decide()
         adjusted = self._adjusted()
-        for at, one in enumerate(self.strata):
+        for at in range(len(self.strata)):
             if at not in self.done:
                 self.done[at] = _open(self.seen[at], self.alpha / self.families / max(len(self.family), 1))
         return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
