@@ -1,0 +1,107 @@
+"""The engine on a pretend GPU: the CPU's answers, no mixing of devices, few copies, few shapes of attention."""
+
+from __future__ import annotations
+
+import collections
+import copy
+
+import engine_models as tiny
+import pytest
+from lazily import lazy
+
+from harness.records import Settings
+
+torch = lazy("torch")
+pretend = lazy("pretend_cuda")
+continuous = lazy("harness.engines.transformers.continuous")
+divergence = lazy("harness.engines.transformers.divergence")
+hf_engine = lazy("harness.engines.transformers.engine")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WAYS = {"greedy": Settings(), "sampled": Settings(temperature=0.8, top_p=0.9, seed=3)}
+SHAPES_A_UNIT = 8
+"""Attention shapes that a unit's steps may have: a GPU prepares plans or graphs for each."""
+
+
+def louder(model):
+    """The same model with other answers."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.02)
+    return model
+
+
+def asked(model, other, device, settings):
+    """A baseline's and a candidate's answers to items of every kind, and the divergence between them."""
+    items, options = [*tiny.choice_items(), *tiny.text_items()], {"batch_tokens": 2048, "max_batch": 4}
+    engine, candidate = (
+        hf_engine.HFEngine(one, tiny.tokenizer(), tiny.proof(), device=device, **options) for one in (model, other)
+    )
+    recorder = divergence.Recorder()
+    first = {one.item_id: one for one in engine.answer(items, settings, observer=recorder)}
+    comparer = divergence.Comparer(recorder.traces, engine.head, candidate.head)
+    second = {one.item_id: one for one in candidate.answer(items, settings, observer=comparer)}
+    return first, second, comparer.found, engine
+
+
+def copies(family="llama"):
+    """A model and one with other answers."""
+    return copy.deepcopy(tiny.model(family)), louder(copy.deepcopy(tiny.model(family)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_whole_engine_answers_as_on_the_cpu(way):
+    """Choices, shared texts, slots, drafts, sampling and divergence of two models: no device is mixed with another."""
+    wanted = asked(*copies(), "cpu", WAYS[way])
+    with pretend.pretend_cuda():
+        found = asked(*(pretend.place(one, {"": "cuda:0"}) for one in copies()), "cuda:0", WAYS[way])
+        assert found[3].context.continuous
+    assert found[:2] == wanted[:2]
+    assert found[2].keys() == wanted[2].keys()
+    for name, one in wanted[2].items():
+        assert found[2][name].kl == pytest.approx(one.kl, abs=1e-6)
+        assert found[2][name].same_top == one.same_top
+    assert wanted[0] != wanted[1]
+
+
+def steps_counted(items, settings, monkeypatch):
+    """Answer items on a pretend GPU: what each step copied, and the shapes of attention in all steps."""
+    steps, shapes = [], set()
+
+    def watched(step):
+        def run(*given):
+            devices.counts.clear()
+            devices.attention.clear()
+            ended = list(step(*given))
+            steps.append(collections.Counter({name: n for name, n in devices.counts.items() if n}))
+            shapes.update(devices.attention)
+            yield from ended
+
+        return run
+
+    for name in ("_decode_step", "_decode_step_on_prefixes"):
+        monkeypatch.setattr(continuous.Continuous, name, watched(getattr(continuous.Continuous, name)))
+    with pretend.pretend_cuda() as devices:
+        model = pretend.place(copies()[0], {"": "cuda:0"})
+        engine = hf_engine.HFEngine(model, tiny.tokenizer(), tiny.proof(), device="cuda:0", max_batch=8)
+        assert len(list(engine.answer(items, settings))) == len(items)
+    return steps, shapes
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["slots", "branches"])
+def test_a_step_copies_once_to_the_device_and_once_back(kind, way, monkeypatch):
+    """Its integers go down together, its tokens come back together, and nothing else is waited for."""
+    if kind == "slots":
+        items = [tiny.item(f"g{n}", "The special number " * (1 + n), max_tokens=6 + 7 * n) for n in range(12)]
+    else:
+        text = (tiny.STORY * 9)[:180]
+        items = [tiny.item(f"q{n}", f"{text} What is {n}?", max_tokens=4 + n) for n in range(5)]
+        monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 32)
+    steps, shapes = steps_counted(items, WAYS[way], monkeypatch)
+    worst = {name: max(step[name] for step in steps) for name in ("h2d", "d2h", "d2d", "sync")}
+    print(kind, way, worst, sorted(shapes), len(steps))
+    assert len(steps) > 8
+    assert worst == {"h2d": 1, "d2h": 1, "d2d": 0, "sync": 0}
+    assert len(shapes) <= SHAPES_A_UNIT
