@@ -28,7 +28,7 @@ from harness.records import Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine"]
 
-ENGINE_VERSION = "hf/7"
+ENGINE_VERSION = "hf/8"
 """Raised whenever the same items could get other answers."""
 
 
@@ -88,7 +88,9 @@ class HFEngine:
     def usage(self) -> Usage:
         """Return what has been spent so far."""
         account = self._context.usage
-        notes = tuple(dict.fromkeys(account.notes))
+        why = self._context.model.no_graphs
+        eager = [f"the kernels of decode steps were launched one by one: {why}"] if why else []
+        notes = tuple(dict.fromkeys([*account.notes, *eager]))
         return Usage(account.prompt_tokens, account.output_tokens, self._peak_bytes(), notes)
 
     def answer(

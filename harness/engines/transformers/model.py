@@ -102,6 +102,8 @@ class LanguageModel:
     `path` says which ways of asking it are sound; `probe.probed` sets it. `longest_together` is the longest
     sequence, in tokens, whose numbers depend on nothing but its own tokens: some rotary embeddings change for all
     tokens of a pass as soon as one is behind that position, so longer sequences are read and answered alone.
+    `few_shapes` says whether decode steps of other sizes cost preparation (kernels chosen, plans made, graphs),
+    `graphs` whether decode steps are replayed as CUDA graphs, `no_graphs` why they no longer are.
     """
 
     def __init__(self, model: Any, device: str) -> None:
@@ -121,6 +123,13 @@ class LanguageModel:
             self.head = Head(None, None, self._vocabulary)
         self.longest_together = min(length_switch(model), NO_LIMIT)
         self.path = Path(trees=False, padded=False, batched=False, state="none")
+        self.few_shapes = self.device.type != "cpu"
+        self.graphs = self.device.type == "cuda" and len(set(getattr(model, "hf_device_map", {}).values())) <= 1
+        self.no_graphs = ""
+
+    def give_up_graphs(self, why: str) -> None:
+        """Launch the kernels of all further decode steps one by one."""
+        self.graphs, self.no_graphs = False, why
 
     @property
     def no_trees(self) -> str:
