@@ -48,6 +48,14 @@ class PretendTensor(torch.Tensor):
         _active().counts["d2h"] += 1
         return self.inner.tolist()
 
+    def copy_(self, source: torch.Tensor, non_blocking: bool = False) -> PretendTensor:
+        """Copy values from the host or a device."""
+        inner = source.inner if isinstance(source, PretendTensor) else source
+        if source.device != self.device:
+            _active().counts["d2d" if isinstance(source, PretendTensor) else "h2d"] += 1
+        self.inner.copy_(inner)
+        return self
+
     def item(self) -> Any:
         """Wait for a number."""
         _active().counts["sync"] += 1

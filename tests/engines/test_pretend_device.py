@@ -97,7 +97,7 @@ def test_a_step_copies_once_to_the_device_and_once_back(kind, way, monkeypatch):
         items = [tiny.item(f"g{n}", "The special number " * (1 + n), max_tokens=6 + 7 * n) for n in range(12)]
     else:
         text = (tiny.STORY * 9)[:180]
-        items = [tiny.item(f"q{n}", f"{text} What is {n}?", max_tokens=4 + n) for n in range(5)]
+        items = [tiny.item(f"q{n}", f"{text} What is {n}?", max_tokens=12 + 3 * n) for n in range(5)]
         monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 32)
     steps, shapes = steps_counted(items, WAYS[way], monkeypatch)
     worst = {name: max(step[name] for step in steps) for name in ("h2d", "d2h", "d2d", "sync")}
