@@ -250,7 +250,7 @@ def _device_name(device: str) -> str:
     import torch
 
     if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(torch.device(device)))
+        return " + ".join(str(torch.cuda.get_device_name(torch.device(one))) for one in device.split(","))
     return f"CPU, {torch.get_num_threads()} threads"
 
 

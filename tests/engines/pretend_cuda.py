@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import torch
@@ -28,7 +28,7 @@ class PretendTensor(torch.Tensor):
     inner: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor, device: torch.device) -> PretendTensor:
+    def __new__(cls, inner: torch.Tensor, device: torch.device) -> Self:
         """Wrap a tensor on the CPU."""
         made = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(),

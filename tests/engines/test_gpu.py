@@ -50,7 +50,7 @@ def assert_same(found, wanted, gap):
             assert found[name].token_ids == one.token_ids, name
 
 
-@pytest.mark.parametrize(("family", "way"), itertools.product(FAMILIES, WAYS))
+@pytest.mark.parametrize(("family", "way"), list(itertools.product(FAMILIES, WAYS)))
 def test_answers_are_the_cpus(gpu_device, family, way):
     """In float32, for models with shared rows, with windows and with a state of their own; greedy and sampled."""
     assert_same(answers(engine(gpu_device, family), WAYS[way]), answers(engine("cpu", family), WAYS[way]), 1e-3)

@@ -37,7 +37,7 @@ class Head:
         weight = getattr(module, "weight", None)
         self._weight: Tensor | None = None
         # Quantized heads are used as they are: their layer is another class, or their weight is.
-        if type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter:
+        if type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter and not weight.is_meta:
             self._weight = weight
 
     @classmethod
