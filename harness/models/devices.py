@@ -64,9 +64,7 @@ def resolve_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(
-            f"execution.device: {name!r} is no device: write auto, cpu, cuda, cuda:1 or cuda:all"
-        ) from error
+        raise UsageError(f"execution.device: {name!r} is not a device: write auto, cpu, cuda:1 or cuda:all") from error
     if device.type != "cuda":
         return str(device)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

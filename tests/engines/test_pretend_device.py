@@ -9,13 +9,16 @@ import engine_models as tiny
 import pytest
 from lazily import lazy
 
+from harness.errors import ModelError
 from harness.records import Settings
 
 torch = lazy("torch")
 pretend = lazy("pretend_cuda")
 continuous = lazy("harness.engines.transformers.continuous")
 divergence = lazy("harness.engines.transformers.divergence")
+head = lazy("harness.engines.transformers.head")
 hf_engine = lazy("harness.engines.transformers.engine")
+hf_model = lazy("harness.engines.transformers.model")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,3 +151,34 @@ def test_a_model_whose_layers_are_elsewhere_answers_as_whole():
     assert found[0] == wanted[0]
     assert found[1] == wanted[1]
     assert not found[3].head.linear  # its weights are not there to be read
+
+
+def test_a_gpu_gets_larger_tiles_and_a_bound_on_what_it_reads_at_once(monkeypatch):
+    """Tiles change no logit; a pass of more than 32k tokens gains nothing and takes memory."""
+    with pretend.pretend_cuda():
+        model = pretend.place(copies()[0], {"": "cuda:0"})
+        engine = hf_engine.HFEngine(model, tiny.tokenizer(), tiny.proof(), device="cuda:0", batch_tokens=1 << 17)
+        assert engine.context.prefill_budget().tokens == 1 << 15
+        assert engine.context.budget.tokens == 1 << 17
+    assert head.tile_elements(torch.device("cuda:0")) == 8 * head.tile_elements(torch.device("cpu"))
+    own = tiny.engine().head
+    hidden = torch.randn(40, 48, generator=torch.Generator().manual_seed(0))
+    whole = torch.cat([logits for _, logits in own.tiles(hidden, precise=True)])
+    monkeypatch.setattr(head.tile_elements, "__defaults__", (3 * own.vocabulary,))
+    parts = [logits for _, logits in own.tiles(hidden, precise=True)]
+    assert len(parts) == 14
+    assert torch.allclose(torch.cat(parts), whole, atol=1e-5)
+
+
+def test_a_device_that_fails_in_the_trial_is_an_error(monkeypatch):
+    """Not a model that takes no masks: all answers of the run would come the slowest way, for no reason."""
+    forward = hf_model.LanguageModel.forward
+
+    def failing(self, ids, **more):
+        if more.get("mask") is not None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return forward(self, ids, **more)
+
+    monkeypatch.setattr(hf_model.LanguageModel, "forward", failing)
+    with pytest.raises(ModelError, match=r"the device failed with a few tokens.*illegal memory access"):
+        tiny.engine()
