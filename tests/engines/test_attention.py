@@ -95,6 +95,18 @@ def test_parts_of_the_keys_merge_to_the_whole(group, tokens, dtype, mask, monkey
     assert float((split - exact).abs().max()) <= float((plain - exact).abs().max()) + bound
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_parts_of_the_keys_merge_on_a_gpu(dtype, monkeypatch):
+    """The kernel that returns sums there gives the numbers of a whole attention."""
+    query, key, value, seen = (one.cuda() for one in inputs(dtype, 4, 8, 512, "truth values"))
+    module = SimpleNamespace(num_key_value_groups=4, is_causal=True)
+    plain, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 64)
+    split, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    assert float((split - plain).abs().max()) <= 8 * torch.finfo(query.dtype).eps * float(value.abs().max())
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
     """Token for token, on shared texts and in slots, with and without windows (softcapped models are left alone)."""
