@@ -85,7 +85,7 @@ def test_parts_of_the_keys_merge_to_the_whole(group, tokens, dtype, mask, monkey
     product = torch.nn.functional.scaled_dot_product_attention
     exact = product(query.double(), *wide, attn_mask=mine, scale=0.2).transpose(1, 2)
     plain, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
-    monkeypatch.setattr(attention, "KEYS_PER_SPLIT", 32)
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 32)
     split, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
     assert not torch.equal(split, plain)
     scores = 0.2 * query.double() @ wide[0].transpose(-1, -2)
@@ -93,6 +93,18 @@ def test_parts_of_the_keys_merge_to_the_whole(group, tokens, dtype, mask, monkey
     own, wide_eps = torch.finfo(query.dtype).eps, torch.finfo(torch.float32).eps
     bound = float(value.abs().max()) * (own + 2 * (sums + 1) * wide_eps)
     assert float((split - exact).abs().max()) <= float((plain - exact).abs().max()) + bound
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_parts_of_the_keys_merge_on_a_gpu(dtype, monkeypatch):
+    """The kernel that returns sums there gives the numbers of a whole attention."""
+    query, key, value, seen = (one.cuda() for one in inputs(dtype, 4, 8, 512, "truth values"))
+    module = SimpleNamespace(num_key_value_groups=4, is_causal=True)
+    plain, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 64)
+    split, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    assert float((split - plain).abs().max()) <= 8 * torch.finfo(query.dtype).eps * float(value.abs().max())
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -103,9 +115,12 @@ def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
     items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 7 + f"{n}?", max_tokens=5) for n in range(4)]
     plain = {one.item_id: one for one in tiny.engine(family).answer(items, Settings())}
     used = []
-    merged = attention._split_over_keys
-    monkeypatch.setattr(attention, "_split_over_keys", lambda *args: used.append(args[-1]) or merged(*args))
-    monkeypatch.setattr(attention, "KEYS_PER_SPLIT", 16)
+    merged = attention.split_over_keys
+    monkeypatch.setattr(
+        "harness.engines.transformers.attention.split_over_keys",
+        lambda *args: used.append(args[-1]) or merged(*args),
+    )
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 16)
     assert {one.item_id: one for one in tiny.engine(family).answer(items, Settings())} == plain
     assert bool(used) is (family == "llama")
 

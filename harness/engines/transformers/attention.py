@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["SHORT_QUERY", "grouped_sdpa", "grouped_sdpa_in_use"]
+__all__ = ["SHORT_QUERY", "grouped_sdpa", "grouped_sdpa_in_use", "split_over_keys"]
 
 SHORT_QUERY = 64
 """Tokens: with more of them per row, repeating the mask would cost as much as repeating keys and values."""
@@ -66,7 +66,7 @@ def grouped_sdpa(
     if splits == 1:
         out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
     else:
-        out = _split_over_keys(folded, key, value, mask.expand(-1, -1, group * tokens, -1), scaling, splits)
+        out = split_over_keys(folded, key, value, mask.expand(-1, -1, group * tokens, -1), scaling, splits)
     return out.reshape(rows, heads, tokens, out.shape[-1]).transpose(1, 2).contiguous(), None
 
 
@@ -74,7 +74,7 @@ def _splits(keys: int) -> int:
     return keys // KEYS_PER_SPLIT if KEYS_PER_SPLIT and keys % KEYS_PER_SPLIT == 0 else 1
 
 
-def _split_over_keys(
+def split_over_keys(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, splits: int
 ) -> Tensor:
     """Attend to each part of the keys apart, and merge: views of keys and values, no copies."""

@@ -73,8 +73,8 @@ def _zeros(like: Tensor, rows: int, capacity: int) -> Tensor:
 class KVCachePool:
     """Rows of up to `capacity` tokens, of which the first `used` are taken.
 
-    A step computes the rows in use; or, if shapes are to be few, the next power of two of them: rows that are not in
-    use read a token of their own at position 0, which the next prompt overwrites.
+    A step computes the rows in use; or, if shapes are to be few, the next power of two of them, and a sixteenth of all
+    at least: rows that are not in use read a token of their own at position 0, which the next prompt overwrites.
     """
 
     def __init__(self, model: LanguageModel, rows: int, capacity: int, finish: Finish | None = None) -> None:
@@ -143,7 +143,9 @@ class KVCachePool:
 
     def padded_rows(self, rows: int) -> int:
         """Return the number of rows that a step computes for so many in use."""
-        return min(self.rows, 1 << (rows - 1).bit_length()) if self.model.few_shapes else rows
+        if not self.model.few_shapes:
+            return rows
+        return min(self.rows, 1 << (max(rows, self.rows // 16) - 1).bit_length())
 
 
 def _filled(values: ArrayLike, rows: int) -> NDArray[np.int64]:

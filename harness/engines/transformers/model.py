@@ -137,8 +137,10 @@ class LanguageModel:
         self.longest_together = min(length_switch(model), NO_LIMIT)
         self.path = Path(trees=False, padded=False, batched=False, state="none")
         self.few_shapes = self.device.type != "cpu"
-        self.graphs = self.device.type == "cuda" and len(set(getattr(model, "hf_device_map", {}).values())) <= 1
         self.no_graphs = ""
+        self.graphs = self.device.type == "cuda"
+        if self.graphs and len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+            self.give_up_graphs("the model is on several devices")
 
     def give_up_graphs(self, why: str) -> None:
         """Launch the kernels of all further decode steps one by one."""

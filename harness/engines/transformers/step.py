@@ -32,8 +32,13 @@ class Graph:
 
     def __init__(self, run: Callable[[], Tensor], device: torch.device, pool: Any = None) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
-            self._out = run()
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
+                    self._out = run()
+            finally:
+                torch.cuda.set_stream(stream)  # which a capture that fails does not
         self.pool = self._graph.pool()
 
     def replay(self) -> Tensor:
@@ -46,10 +51,9 @@ class Graph:
 class _Buffers:
     """The inputs of the steps of one key, and how these are run."""
 
-    host: Tensor
-    device: Tensor
+    packed: Tensor
     inputs: list[Tensor]
-    """Views of `device`, one for each input."""
+    """Views of `packed`."""
     steps: int = 0
     graph: Graph | None = None
     checked: bool = False
@@ -73,18 +77,15 @@ class StaticStep:
         if key not in self._buffers:
             self._buffers[key] = self._allocated(shapes)
         mine = self._buffers[key]
-        mine.host.copy_(torch.from_numpy(np.concatenate([one.ravel() for one in values])))
-        if mine.device is not mine.host:
-            mine.device.copy_(mine.host, non_blocking=True)
+        mine.packed.copy_(torch.from_numpy(np.concatenate([one.ravel() for one in values])))
         with torch.inference_mode():
             return self._run(mine, lambda: compute(width, *mine.inputs))
 
     def _allocated(self, shapes: Sequence[tuple[int, ...]]) -> _Buffers:
         sizes = [int(np.prod(shape)) for shape in shapes]
-        host = torch.empty(sum(sizes), dtype=torch.long, pin_memory=torch.cuda.is_available())
-        device = host if self._model.device.type == "cpu" else torch.empty_like(host, device=self._model.device)
-        parts = torch.split(device, sizes)
-        return _Buffers(host, device, [part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
+        packed = torch.empty(sum(sizes), dtype=torch.long, device=self._model.device)
+        parts = torch.split(packed, sizes)
+        return _Buffers(packed, [part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
 
     def _run(self, mine: _Buffers, run: Callable[[], Tensor]) -> Tensor:
         mine.steps += 1
