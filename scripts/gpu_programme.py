@@ -1,7 +1,7 @@
 """What to run first wherever a GPU is to be had: from a bare node with torch and transformers, without a network.
 
     python scripts/gpu_programme.py smoke    (a) the engine on CUDA against the CPU, out-of-memory, every method
-    python scripts/gpu_programme.py shape    (b) an 8B model of random weights, with each remedy and without
+    python scripts/gpu_programme.py shape    (b) an 8B model of random weights; --ways all: before and after each remedy
     python scripts/gpu_programme.py tests    (c) pytest -m gpu
     python scripts/gpu_programme.py hflm     (d) lm_eval's `hf` model side by side, on a made model of 1B weights
     python scripts/gpu_programme.py demo     (e) the shipped demo through the whole runner
@@ -53,7 +53,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--shared", type=pairs, default=pairs("8x32768,8x131072"), help="questions x tokens of the text"
     )
     parser.add_argument("--steps", type=int, default=24, help="tokens of each answer of shape (default: 24)")
-    parser.add_argument("--without", default="", help="remedies to take away, one at a time: all, or names with commas")
+    parser.add_argument("--ways", default="default", help="of shape: all, or names with commas (scripts/gpu/shape.py)")
     return parser.parse_args(argv)
 
 
@@ -75,7 +75,7 @@ def run_part(args: argparse.Namespace) -> int:
         if args.part == "smoke":
             smoke.smoke(log, device, tiny=args.tiny)
         elif args.part == "shape":
-            names = list(shape.REMEDIES) if args.without == "all" else ["none", *filter(None, args.without.split(","))]
+            names = list(shape.WAYS) if args.ways == "all" else args.ways.split(",")
             decode, shared = (pairs("4x96,1x96"), pairs("3x400")) if args.tiny else (args.decode, args.shared)
             shape.shape(log, device, size, decode, shared, names, 6 if args.tiny else args.steps)
         elif args.part == "tests":

@@ -1,4 +1,4 @@
-"""Part (b): an 8B model of random weights: prompts, steps, shared texts and divergence, with each remedy and without.
+"""Part (b): an 8B model of random weights: prompts, steps, shared texts and divergence, in every way.
 
 Every case goes through the engine as a unit of items does; a step is timed from its first integer to the tokens on the
 host. The floor of a step is the time in which this device reads the weights and the cache once, or multiplies once.
@@ -19,13 +19,13 @@ import torch
 
 from gpu.log import Log
 from gpu.made import NO_PROOF, body_of, item, made_model, made_tokenizer, text_of
-from harness.engines.transformers import attention, cache, head
+from harness.engines.transformers import attention, head
 from harness.engines.transformers.continuous import Continuous
 from harness.engines.transformers.divergence import Trace, divergence
 from harness.engines.transformers.engine import HFEngine
 from harness.records import Settings
 
-__all__ = ["REMEDIES", "shape"]
+__all__ = ["WAYS", "shape"]
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -40,15 +40,16 @@ def cudnn_again() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(enabled=False)
 
 
-REMEDIES: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
-    "none": contextlib.nullcontext,
-    "cudnn-off": cudnn_again,
-    "grouped": lambda: mock.patch.object(attention, "SHORT_QUERY", 0),
-    "few-widths": lambda: mock.patch.object(cache, "ROUNDED_ELSEWHERE", 32),
-    "graphs": lambda: mock.patch.object(Shape, "graphs", new=False),
-    "large-tiles": lambda: mock.patch.object(head, "CUDA_TILES", 1),
+WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "default": contextlib.nullcontext,
+    "cudnn": cudnn_again,
+    "repeated-keys": lambda: mock.patch.object(attention, "SHORT_QUERY", 0),
+    "eager": lambda: mock.patch.object(Shape, "graphs", new=False),
+    "every-shape": lambda: mock.patch.multiple(Shape, graphs=False, few_shapes=False),
+    "small-tiles": lambda: mock.patch.object(head, "CUDA_TILES", 1),
+    "keys-in-parts": lambda: mock.patch.object(attention, "KEYS_PER_SPLIT", 1024),
 }
-"""By name, what takes a remedy away again: the figures before it. `none` takes nothing away."""
+"""By name, each way to be measured: as the engine does it by default, without one of its remedies, or with another."""
 
 
 @contextlib.contextmanager
@@ -92,6 +93,8 @@ class Shape:
 
     graphs = True
     """Whether steps may be replayed as graphs."""
+    few_shapes = True
+    """Whether they may compute more than is in use, so that few shapes occur."""
 
     def __init__(self, size: str, device: str) -> None:
         self.device, cuda = device, device.startswith("cuda")
@@ -123,7 +126,8 @@ class Shape:
         """Answer prompts of equal length together."""
         rows, tokens = len(prompts), len(prompts[0])
         engine, noted = self.engine(rows, tokens + steps + 64), []
-        engine.context.model.graphs = engine.context.model.graphs and self.graphs
+        asked = engine.context.model
+        asked.graphs, asked.few_shapes = asked.graphs and self.graphs, asked.few_shapes and self.few_shapes
         items = [item(f"i{number}", prompt, max_tokens=steps) for number, prompt in enumerate(prompts)]
         synchronize(self.device)
         began = time.perf_counter()
@@ -165,23 +169,21 @@ class Shape:
         return {"us_per_token": round(1e3 * took / tokens, 1), "head_us_per_token": round(1e3 * weighed / tokens, 1)}
 
 
-def shape(log: Log, device: str, size: str, decode: Pairs, shared: Pairs, without: Sequence[str], steps: int) -> None:
-    """Run the part: every case with all remedies first, then without each named one."""
+def shape(log: Log, device: str, size: str, decode: Pairs, shared: Pairs, ways: Sequence[str], steps: int) -> None:
+    """Run the part: every case in the first way, then in the next."""
     made = Shape(size, device)
     ceilings = {"tflops": round(made.flops / 1e12, 2), "gb_per_s": round(made.bandwidth / 1e9), "weights": made.body}
     log.measure("ceilings", lambda: ceilings)
-    for name in without:
-        say = "" if name == "none" else f" without {name}"
-        with REMEDIES[name]():
+    for name in ways:
+        with WAYS[name]():
             for rows, tokens in decode:
-                log.measure(
-                    f"decode {rows}x{tokens}{say}", functools.partial(made.decode, rows, tokens, steps, Settings())
-                )
+                run = functools.partial(made.decode, rows, tokens, steps, Settings())
+                log.measure(f"decode {rows}x{tokens} {name}", run)
                 gc.collect()
             for rows, tokens in shared:
-                log.measure(f"shared {rows} on {tokens}{say}", functools.partial(made.shared, rows, tokens, steps))
+                log.measure(f"shared {rows} on {tokens} {name}", functools.partial(made.shared, rows, tokens, steps))
                 gc.collect()
-            log.measure(f"divergence{say}", functools.partial(made.diverged, 1024 if device != "cpu" else 32))
+            log.measure(f"divergence {name}", functools.partial(made.diverged, 1024 if device != "cpu" else 32))
     rows, tokens = decode[0]
     sampled = Settings(temperature=0.8, seed=1)
     log.measure(f"decode {rows}x{tokens} sampled", functools.partial(made.decode, rows, tokens, steps, sampled))

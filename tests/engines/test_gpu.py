@@ -110,11 +110,11 @@ def test_steps_as_graphs_give_the_answers_of_eager_steps(gpu_device):
 
 def test_a_run_of_two_variants_is_judged(gpu_device, tmp_path):
     """The whole runner: workers on the device, the control, divergence, and what is recorded of the device."""
-    model = conftest.make_tiny_llama(tmp_path / "model")
+    model, copied = (conftest.make_tiny_llama(tmp_path / name) for name in ("model", "copied"))
     config = {
         "name": "gpu",
         "baseline": {"name": "base", "model": str(model)},
-        "candidates": [{"name": "same", "model": str(model)}],
+        "candidates": [{"name": "same", "model": str(copied)}],
         "slices": [{"name": "typical", "tasks": ["quantcliff_facts"], "items": 4, "gating": False}],
         "execution": {"divergence": True, "unit_items": 4, "dtype": "float32"},
     }
