@@ -295,7 +295,7 @@ class Execution(_Strict):
     """Where and how the models run: one for all variants."""
 
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
