@@ -20,6 +20,7 @@ from harness.report.costs import bytes_text
 from harness.report.sanitize import one_line, visible
 from harness.report.words import axes_and_levels, percent, points, score, short_name
 from harness.run.planning_events import event_power
+from harness.store.units import idle_share
 from harness.suite import code as slices_code
 from harness.suite.catalogue import SliceInfo, catalogue
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "blind_gating", "plan_json", "print_plan", "print_signals", "print_slices", "signals_json", "slices_json",
 ]  # fmt: skip
+
+MOST_IDLE = 0.1
+"""From which share of idle GPU time on the plan names a remedy."""
+REMEDY = "smaller work units (execution.unit_items, unit_tokens) or fewer looks make it less"
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
@@ -49,6 +54,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "output_tokens_per_variant_at_most": output,
         "tokens_at_most": (prompt + output) * len(variants),
         "looks": plan.experiment.execution.looks,
+        "idle_share": {str(count): share for count, share in _idle(plan).items()},
         "notes": list(plan.notes),
         "traces": dataclasses.asdict(plan.tracing),
         "power": [dataclasses.asdict(row) for row in plan.power],
@@ -86,6 +92,10 @@ def print_plan(plan: Plan, console: Console) -> None:
         _print(console, line)
     if plan.tracing.tokens:
         _print(console, _divergence(plan))
+    idle = _idle(plan)
+    shares = ", ".join(f"{share:.0%} of {count}" for count, share in idle.items())
+    remedy = f": {REMEDY}" if max(idle.values()) > MOST_IDLE else ""
+    _print(console, f"GPUs that share the work (--shard), expected idle time: {shares}{remedy}")
     for name, reason in plan.missing.items():
         _print(console, f"{name} will not be judged: {reason}")
     policy = plan.experiment.policy
@@ -93,6 +103,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     _print(console, f"power at {flips}, alpha {policy.alpha:g}, 80 % power:")
     console.print(_power(plan))
     _print_events(plan, console)
+
+
+def _idle(plan: Plan) -> dict[int, float]:
+    """Return the share of GPU time that is expected to be idle, for some numbers of shards."""
+    samples = plan.experiment.sampling.samples
+    return {count: round(idle_share(plan.units, count, samples), 3) for count in (2, 4, 8, 16, 32)}
 
 
 def _divergence(plan: Plan) -> str:
