@@ -108,7 +108,7 @@ def test_a_shard_that_runs_out_of_time_goes_on_(cluster, home, tiny_llama, capsy
     slurm.until(lambda: timings.exists() and timings.stat().st_size, "the first unit", 120)
     subprocess.run(["scancel", "--signal=INT", "--batch", array], env=cluster, check=True)
     slurm.until(lambda: slurm.job(cluster, array)["JobState"] == "PENDING", "the queue", 60)
-    subprocess.run(["scontrol", "update", f"JobId={array}", "StartTime=now"], env=cluster, check=True)
+    subprocess.run(["scontrol", "update", f"JobId={array}", "StartTime=now+3"], env=cluster, check=True)
     assert ended(cluster, judge) == ExitCode.FAIL
     log = (home / "out" / "trial" / "shards" / "1of1.log").read_text()
     assert "stopped; finished work is kept" in log
@@ -124,5 +124,5 @@ def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
     assert submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append) == ExitCode.INCONCLUSIVE
     assert [line.partition(":")[0] for line in said] == ["shards", "judge", "watch", "retry", "cancel"]
     (home / "judge").write_text("#!/bin/sh\n#SBATCH --partition=none\n")
-    with pytest.raises(UsageError, match="did not take .*judge"):
+    with pytest.raises(UsageError, match=r"did not take .*judge"):
         submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append)

@@ -33,7 +33,7 @@ _ARRAY = """\
 #SBATCH --signal=B:INT@120
 {options}
 # The shards of {run}, written by `quantcliff submit`.
-# Submit it with --array=3 to run shard 3 again; then submit judge.sbatch.
+# Submit it with --array=I to run shard I again; then submit judge.sbatch.
 {check}
 set -m  # so that the shard hears an interrupt
 folder={run}/shards shard=${{SLURM_ARRAY_TASK_ID}}of{shards}
@@ -43,8 +43,8 @@ trap 'stopped=1; kill -INT "$child" 2>/dev/null' INT
 {command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" &
 child=$!
 wait "$child"; code=$?
-while [ -n "$stopped" ] && kill -0 "$child" 2>/dev/null; do wait "$child"; done
-[ -z "$stopped" ] || [ -e "$folder/$shard.json" ] || code=4
+while [ -n "$stopped" ] && kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
+[ -z "$stopped" ] || [ "$code" = 0 ] || code=4
 if [ "$code" = 4 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
   if [ -e "$folder/$shard.waiting" ] || {{ [ -n "$stopped" ] && [ "$(answered)" -gt "$before" ]; }}; then
     echo "quantcliff: shard $shard goes back into the queue, to continue"
