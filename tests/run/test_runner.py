@@ -189,7 +189,7 @@ def test_a_candidate_that_is_not_there_stays_so_at_every_look(tiny_llama: Path, 
     data = config(tiny_llama, execution={"looks": 3})
     data["candidates"].append({"name": "absent", "model": str(tmp_path / "nowhere"), "quantization": "gptq"})
     judgement = judging.judge(load_run(run(data, tmp_path)))
-    assert next(one for one in judgement.candidates if one.name == "absent").verdict == "not judged"
+    assert next(one for one in judgement.candidates if one.name == "absent").verdict == "not_judged"
 
 
 def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -> None:
