@@ -13,6 +13,7 @@ import commands
 import pytest
 import slurm
 import yaml
+from paths import SCRIPTS
 
 from harness.errors import ExitCode, UsageError
 from harness.run import submitting
@@ -126,3 +127,60 @@ def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
     (home / "judge").write_text("#!/bin/sh\n#SBATCH --partition=none\n")
     with pytest.raises(UsageError, match=r"did not take .*judge"):
         submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append)
+
+
+def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):
+    """`sbatch` runs a copy of gpu_job.sh; from a folder without an environment it still finds its own."""
+    log = home / "log"
+    words = ("--output=log", str(SCRIPTS / "gpu_job.sh"), "none.yaml")
+    env = {**cluster, "PATH": "/usr/bin:/bin"}
+    job = subprocess.run(["sbatch", "--parsable", *words], env=env, cwd=home, check=True, capture_output=True)
+    assert ended(cluster, job.stdout.decode().strip()) == ExitCode.USAGE
+    assert f"{SCRIPTS.parent}/.venv/bin/quantcliff run none.yaml" in log.read_text()
+
+
+def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_llama, capsys):
+    """What the shards would refuse is refused at once, with the number to give; and so is a cluster without a name."""
+    config = commands.write(home, tiny_llama)
+    assert commands.call("run", config, "--output", home, "--shard", "1/3", "--quiet") == ExitCode.NOT_COMPARABLE
+    assert submit(config, home, "--shards", 2) == ExitCode.USAGE
+    assert "split into 3 shard(s): give --shards 3" in capsys.readouterr().err
+    assert commands.call("submit", config) == ExitCode.USAGE
+    assert "--slurm or --kubernetes" in capsys.readouterr().err
+    assert commands.call("status", home / "trial") == ExitCode.NOT_COMPARABLE
+    shown = capsys.readouterr()
+    assert "1/3    complete" in shown.out
+    assert "2/3    not started" in shown.out
+    assert "2 of 3 shard(s) incomplete (2/3, 3/3)" in shown.err
+
+
+def manifest(home: Path, model: Path, capsys) -> list[dict]:
+    """The objects that `submit --kubernetes` prints."""
+    words = ("--shards", 4, "--image", "registry/quantcliff:1", "--claim", "scratch", "--limit", 20)
+    assert commands.call("submit", commands.write(home, model), "--kubernetes", *words) == ExitCode.PASS
+    return list(yaml.safe_load_all(capsys.readouterr().out))
+
+
+def test_a_kubernetes_manifest_is_what_the_published_schema_allows(home, capsys):
+    """The config, an Indexed Job and a judge, each valid without a key that Kubernetes does not know."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for one in manifest(home, Path("m"), capsys):
+        kubernetes_validate.validate(one, "1.33", strict=True)
+        one.get("spec", one)["unknown"] = True
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(one, "1.33", strict=True)
+
+
+def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, capsys):
+    """The commands, as each pod's shell runs them, with the pod's index counted from 0."""
+    config, shards, judge = manifest(home, Path("m"), capsys)
+    assert yaml.safe_load(config["data"]["run.yaml"])["name"] == "trial"
+    assert (shards["spec"]["completionMode"], shards["spec"]["completions"]) == ("Indexed", 4)
+    (home / "quantcliff").write_text('#!/bin/sh\necho "$*"\n')
+    (home / "quantcliff").chmod(0o755)
+    env = {"PATH": f"{home}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "2"}
+    shells = [job["spec"]["template"]["spec"]["containers"][0]["command"] for job in (shards, judge)]
+    said = [subprocess.run(one, check=True, env=env, capture_output=True, text=True) for one in shells]
+    run = "run /etc/quantcliff/run.yaml --limit 20 --output /results --shard 3/4\n"
+    place = "/results/trial-limit-20"
+    assert [one.stdout for one in said] == [run, f"status {place} --wait\ncompare {place}\n"]
