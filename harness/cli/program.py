@@ -17,6 +17,7 @@ import click
 
 from harness import __version__
 from harness.cli import cluster as cli_cluster
+from harness.cli import damage as cli_damage
 from harness.cli import init as cli_init
 from harness.cli import judge as cli_judge
 from harness.cli import models as cli_models
@@ -126,6 +127,8 @@ for _command in (
     cli_judge.show,
     cli_judge.erase,
     cli_verify.verify,
+    cli_damage.localize,
+    cli_damage.repair,
     cli_models.doctor,
     cli_run.demo,
     cli_models.quantize,
