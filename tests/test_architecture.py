@@ -48,6 +48,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "models.backends",
         "models.checkpoints_worker",
         "models.completeness",
+        "models.cuda",
         "models.devices",
         "models.doctor",
         "models.doctor_models",
