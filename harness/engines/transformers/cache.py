@@ -56,8 +56,9 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the tokens of each active row, and return what the step attends to."""
         step, active = self._step, len(self._step.rows)
-        self.keys[step.rows[:, None], :, step.columns] = key_states.transpose(1, 2)
-        self.values[step.rows[:, None], :, step.columns] = value_states.transpose(1, 2)
+        rows, columns = step.rows.to(self.device)[:, None], step.columns.to(self.device)
+        self.keys[rows, :, columns] = key_states.transpose(1, 2)
+        self.values[rows, :, columns] = value_states.transpose(1, 2)
         return self.keys[:active, :, : step.width], self.values[:active, :, : step.width]
 
     def get_seq_length(self, *_: Any) -> int:
@@ -102,8 +103,9 @@ class KVCachePool:
             if self._cache is None:
                 layers = [_Layer(layer, self.rows, self.capacity, self._step) for layer in cache.layers]
                 self._cache = Cache(layers=layers)
-            columns = self.model.tensor(path)
+            known = self.model.tensor(path)
             for own, other in zip(self._cache.layers, cache.layers, strict=True):
+                columns = known.to(own.device)
                 own.keys[mine, :, : len(path)] = other.keys[row].index_select(1, columns)
                 own.values[mine, :, : len(path)] = other.values[row].index_select(1, columns)
         self.used += 1
