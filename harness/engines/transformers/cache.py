@@ -26,7 +26,7 @@ __all__ = ["KVCachePool", "PrefixTreeCache", "SlotCache"]
 
 ROUNDED_TO = 32
 """Tokens: the width that a step attends to grows by this many at a time."""
-FEW_WIDTHS = 256
+ROUNDED_ELSEWHERE = 256
 """The same if widths are to be few: at least so many, and at least a sixteenth of the width."""
 
 Finish = Callable[[Tensor, Tensor], Tensor]
@@ -138,7 +138,7 @@ class KVCachePool:
         return min(self.capacity, self._rounded_up(width))
 
     def _rounded_up(self, width: int) -> int:
-        to = max(FEW_WIDTHS, (1 << width.bit_length()) // 32) if self.model.few_shapes else ROUNDED_TO
+        to = max(ROUNDED_ELSEWHERE, (1 << width.bit_length()) // 32) if self.model.few_shapes else ROUNDED_TO
         return -(-width // to) * to
 
     def padded_rows(self, rows: int) -> int:
