@@ -157,7 +157,9 @@ def _torchao(request: Request) -> Any:
 
     if request.stored.method != "none":
         return _from_pretrained(request)
-    return _from_pretrained(request, quantization_config=TorchAoConfig(_torchao_config(request)))
+    return _from_pretrained(
+        request, quantization_config=TorchAoConfig(_torchao_config(request), _skipped(request.options))
+    )
 
 
 def _torchao_config(request: Request) -> Any:
@@ -183,7 +185,8 @@ def _quanto(request: Request) -> Any:
     from transformers import QuantoConfig
 
     weights = request.method.removeprefix("quanto-")
-    model = _from_pretrained(request, quantization_config=QuantoConfig(weights=weights))
+    config = QuantoConfig(weights=weights, modules_to_not_convert=_skipped(request.options))
+    model = _from_pretrained(request, quantization_config=config)
     for module in model.modules():
         if type(module).__name__ == "QLinear":
             module.forward = _outside_inference_mode(module.forward)
@@ -220,7 +223,8 @@ def _fp8(request: Request) -> Any:
 
     if request.stored.method != "none":
         return _from_pretrained(request)
-    return _from_pretrained(request, quantization_config=FineGrainedFP8Config())
+    config = FineGrainedFP8Config(modules_to_not_convert=_skipped(request.options))
+    return _from_pretrained(request, quantization_config=config)
 
 
 @_loads("gptq", "auto-gptq")
