@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import shared
-from harness.cli.shared import ConfigChanges, OutputOptions
+from harness.cli.shared import ConfigChanges, Number, OutputOptions
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -104,12 +104,14 @@ def _shard(text: str | None) -> Any:
 @click.command()
 @click.argument("config")
 @shared.config_options
+@click.option("--rate", type=Number(0, min_open=True), help="Items an hour and pass; gives the hours of each route.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
+def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
-    Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 if a gating
-    stratum can never pass.
+    Per stratum: the items, how many are expected with looks, how likely an unchanged candidate passes, the smallest
+    drop that is detected, and the items that a pass needs; then what each route to a verdict takes. Exit code 2 if a
+    gating stratum can never pass.
     """
     from harness.report.listings import plan_json, print_plan
     from harness.run import plan as run_plan
@@ -118,9 +120,9 @@ def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
     experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
-        click.echo(json.dumps(plan_json(made), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(plan_json(made, rate), indent=1, ensure_ascii=False))
     else:
-        print_plan(made, shared.make_console(no_color=False))
+        print_plan(made, shared.make_console(no_color=False), rate)
     planning.check_power(experiment, made.power, str(path))
     planning_events.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
