@@ -195,9 +195,8 @@ class Policy(_Strict):
     @model_serializer(mode="wrap")
     def _without_default_routes(self, handler: Any) -> dict[str, Any]:
         """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
-        data: dict[str, Any] = handler(self)
-        plain = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
-        return {key: value for key, value in data.items() if key not in plain or getattr(self, key) != plain[key]}
+        new = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
+        return {key: one for key, one in handler(self).items() if key not in new or getattr(self, key) != new[key]}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]
@@ -336,9 +335,8 @@ class Execution(_Strict):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         """Leave out keys that came later while they have no effect, so that the digests of older configs hold."""
-        data: dict[str, Any] = handler(self)
         later = ("cross_engine", "stop_on_fail", "unit_tokens")
-        return {key: value for key, value in data.items() if value or key not in later}
+        return {key: value for key, value in handler(self).items() if value or key not in later}
 
     @model_validator(mode="before")
     @classmethod
