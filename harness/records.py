@@ -270,6 +270,10 @@ class Proof:
     served: Mapping[str, Any] | None = None
     """If another program or library answers: whether it is ``proven`` or ``declared`` (``kind``), which one
     (``engine``, ``version``, ``dtype``, ``flags``), how it is asked, what it says of itself."""
+    kv_cache: Mapping[str, Any] | None = None
+    """Of a quantized KV cache: its class, its settings, bytes per token next to the model's own, measured."""
+    decoding: Mapping[str, Any] | None = None
+    """Of another decode path: what proposes tokens, the attention implementation, the largest batch."""
 
 
 def to_json(record: Any) -> dict[str, Any]:

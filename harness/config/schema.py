@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
 
+from harness.config.decoding import Decoding, KVCache
 from harness.config.engines import EngineSpec, named_engine
 from harness.config.fields import (
     Margin,
@@ -113,16 +114,28 @@ class Variant(_Strict):
     """A method's name alone, or the method with its options."""
     engine: Annotated[EngineSpec, BeforeValidator(named_engine)] = EngineSpec()
     """What answers: an engine's name alone, or the engine with its options."""
+    kv_cache: KVCache | None = None
+    """A quantized cache of keys and values while answers grow; the model's own by default."""
+    decoding: Decoding | None = None
+    """Another path to the tokens: drafts, batch size, attention."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     allow_partial: bool = False
     """Judge a candidate of whose weights less than half are quantized, instead of refusing it."""
 
     @model_serializer(mode="wrap")
-    def _without_default_engine(self, handler: Any) -> dict[str, Any]:
-        """Leave the default engine out, so that a config from before there were others keeps its digest."""
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        """Leave out defaults of keys that came later, so that a config from before them keeps its digest."""
         data: dict[str, Any] = handler(self)
-        return data if self.engine.served else {key: value for key, value in data.items() if key != "engine"}
+        given = {"engine": self.engine.served, "kv_cache": self.kv_cache, "decoding": self.decoding}
+        return {key: value for key, value in data.items() if given.get(key, True)}
+
+    def differs_only_in(self, other: Variant, *fields: str) -> bool:
+        """Whether two variants differ in these fields, their names aside, and in no other."""
+        skipped = {"name", *fields}
+        return self.model_dump(exclude=skipped) == other.model_dump(exclude=skipped) and any(
+            getattr(self, field) != getattr(other, field) for field in fields
+        )
 
 
 class SliceSpec(_Strict):

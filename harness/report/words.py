@@ -256,6 +256,8 @@ def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:
     skipped = "; the candidate was not asked (execution.skip_blind)" if stratum.decision.look is None else ""
     if numbers.unusable:
         return f"{place(stratum)}: {numbers.unusable}{skipped}."
+    if stratum.decision.reason == "cache_blind":
+        return f"{place(stratum)}: {stratum.reason}."
     return (
         f"{place(stratum)}: {baseline} scores {percent(stratum.baseline_mean)}, which is not significantly above "
         f"chance ({percent(stratum.chance)}) plus the margin ({points(stratum.margin, sign=False)} points): "
