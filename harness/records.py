@@ -47,6 +47,17 @@ TAIL_KINDS: dict[str, str] = {
     "empty": "says nothing",
     "blow_up": "four times as long as the baseline's, or more",
     "refusal": "declines a benign request",
+    "tool_no_call": "a tool call is missing",
+    "tool_unknown_name": "calls a tool that was not offered",
+    "tool_wrong_name": "calls another tool than the right one",
+    "tool_invalid_json": "a tool call that cannot be read",
+    "tool_schema": "arguments that the tool's schema forbids",
+    "tool_wrong_value": "a tool call with a wrong value",
+    "tool_uncalled_for": "calls a tool where none fits",
+    "thought_left": "thought of the right answer and gave another",
+    "thought_loop": "the thought runs in a loop",
+    "thought_cut": "the thought was cut at the token limit",
+    "thought_only": "no answer after the thought",
 }
 """Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
 

@@ -17,6 +17,7 @@ from harness.suite.tail.refusals import refusal
 from harness.suite.tail.text import empty, repetition
 from harness.suite.tail.values import from_metrics, magnitude, number_of
 from harness.suite.toolkit.scoring_json import NOT_JSON, json_of
+from harness.suite.toolkit.tool_calls import FAILURES
 
 __all__ = ["Seen", "examine", "possible"]
 
@@ -78,6 +79,9 @@ def possible(item: Item) -> frozenset[str]:
         return frozenset()
     kinds = {"empty", "truncated", "repetition", "refusal", "blow_up"}
     kinds |= set(_JSON) if item.doc.get("schema") else set()  # a line of one's own traffic may have an empty one
+    if item.doc.get("tools"):
+        no_tool_fits = item.target == "[]"
+        kinds |= {kind for kind in FAILURES if (kind == "tool_uncalled_for") == no_tool_fits}
     kinds |= set(_CODE) if item.doc.get("tests") else set()
     kinds |= {"wrong_script", "wrong_language"} if knows_script(item.language) else set()
     kinds |= {"magnitude"} if number_of(item.target, _read_in(item)) is not None else set()
