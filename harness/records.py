@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "QUANTITIES",
     "TAIL_KINDS",
     "ChoiceLogprobs",
     "Generation",
@@ -60,6 +61,12 @@ TAIL_KINDS: dict[str, str] = {
     "thought_only": "no answer after the thought",
 }
 """Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
+
+QUANTITIES: dict[str, str] = {
+    "thought_length": "characters thought per answer",
+    "tokens_per_solved": "tokens written per solved item",
+}
+"""Every quantity of free text that is compared with the baseline's as a ratio."""
 
 
 def canonical_json(value: object) -> str:

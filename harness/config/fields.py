@@ -6,10 +6,10 @@ import difflib
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from harness.config.methods import METHODS
-from harness.records import TAIL_KINDS
+from harness.records import QUANTITIES, TAIL_KINDS
 
 __all__ = [
     "Margin",
@@ -93,6 +93,12 @@ def _kind(value: object) -> object:
     return value
 
 
+def _quantity(value: object) -> object:
+    if value not in QUANTITIES:
+        raise ValueError(f"{value!r} is not a quantity.{suggestion(str(value), QUANTITIES)}")
+    return value
+
+
 def _name(value: object) -> object:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
@@ -106,3 +112,5 @@ Margin = Annotated[float, BeforeValidator(_proportion)]
 Name = Annotated[str, BeforeValidator(_name)]
 TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
+RatioTolerances = dict[Annotated[str, BeforeValidator(_quantity)], Annotated[Real, Field(gt=1)]]
+"""Quantity to the largest tolerated ratio of the candidate's to the baseline's: 1.5 is half as much again."""

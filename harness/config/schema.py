@@ -16,6 +16,7 @@ from harness.config.engines import EngineSpec, named_engine
 from harness.config.fields import (
     Margin,
     Name,
+    RatioTolerances,
     Real,
     TailTolerances,
     Whole,
@@ -185,6 +186,8 @@ class Policy(_Strict):
     """Glob over ``slice/stratum`` to a margin; the last match wins."""
     tail_events: TailTolerances = Field(default_factory=dict)
     """Tolerances of tail events in gating strata; events of other kinds are shown and decide nothing."""
+    quantities: RatioTolerances = Field(default_factory=dict)
+    """Tolerances of thought length and tokens per solved item in gating strata, as ratios to the baseline's."""
     inconclusive: Literal["hold", "fail"] = "hold"
     """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
     refuse_hopeless: bool = True
@@ -195,6 +198,11 @@ class Policy(_Strict):
     """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.quantities else {key: value for key, value in data.items() if key != "quantities"}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]

@@ -20,9 +20,11 @@ from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
 from harness.judge.comparison import Comparison, Comparisons
 from harness.judge.outcomes import Outcomes, build, fingerprint
+from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
 from harness.judge.sides import check_sides
 from harness.judge.signals import Signal, signals
+from harness.judge.summaries import Quantity
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
 from harness.models.served import cross_engine_note
@@ -185,6 +187,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         not_judged=failed,
         order=names,
         events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
+        quantities=_quantities(run, sides, blind, rules),
         proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
         warnings=_warnings(run),
         provenance=_provenance(run),
@@ -226,6 +229,19 @@ def _events(run: RunRecord, names: Sequence[str], blind: frozenset[Place]) -> di
         asked = _asked(run, name, blind)
         items = [item for item in run.items if item.id in asked]
         found[name] = cells(items, baseline, run.of(name))
+    return found
+
+
+def _quantities(
+    run: RunRecord, names: Iterable[str], blind: frozenset[Place], rules: Rules
+) -> dict[str, tuple[Quantity, ...]]:
+    """Compare how much each candidate thinks and writes with the baseline, in the items that it was asked."""
+    baseline = run.of(run.experiment.baseline.name)
+    found = {}
+    for name in names:
+        asked = _asked(run, name, blind)
+        items = [item for item in run.items if item.id in asked]
+        found[name] = judged_quantities(items, baseline, run.of(name), rules)
     return found
 
 
