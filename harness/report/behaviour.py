@@ -76,7 +76,7 @@ def _caches(evidence: Evidence) -> Section:
 
 
 def _quantities(judgement: Judgement) -> Section:
-    rows = tuple(
+    rows: tuple[Row, ...] = tuple(
         (
             candidate.name,
             place(one),
