@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from harness.config.fields import Whole
+from harness.config.fields import Strict, Whole
 
 __all__ = ["Decoding", "KVCache"]
 
 _BITS = {"quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class KVCache(_Strict):
+class KVCache(Strict):
     """A quantized cache of keys and values (`transformers.QuantizedCache`)."""
 
     backend: Literal["quanto", "hqq"] = "quanto"
@@ -40,7 +36,7 @@ class KVCache(_Strict):
         return self
 
 
-class Decoding(_Strict):
+class Decoding(Strict):
     """The path to the tokens. In exact arithmetic every path gives the same greedy answers."""
 
     draft: str | None = None

@@ -67,7 +67,7 @@ def test_thoughts_twice_as_long_fail_and_equal_ones_pass():
     assert (longer[1].baseline, longer[1].candidate) == (120.0, 600.0)
     same = judged_quantities(ITEMS, before, before, rules(thought_length=1.5, tokens_per_solved=1.5))
     assert {one.verdict for one in same} == {"pass"}
-    (wide, _) = judged_quantities(ITEMS, before, answers(260, 100, 40, spread=1.0), rules(thought_length=1.5))
+    (wide, _) = judged_quantities(ITEMS, before, answers(310, 100, 40, spread=0.6), rules(thought_length=1.5))
     assert wide.verdict == "inconclusive"
 
 
