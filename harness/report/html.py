@@ -22,6 +22,7 @@ from markupsafe import Markup
 from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement
 from harness.report import charts, costs, flips, page, sections, tail, words
+from harness.report.behaviour import behaviour
 from harness.report.diff import split_at_difference
 from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, visible
@@ -120,6 +121,7 @@ def _blocks(judgement: Judgement, evidence: Evidence) -> list[Block]:
     spent = sections.answers_spent(judgement, evidence)
     asked = f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for." if spent else ""
     scoring = _present(Part(sections.scoring_notes(evidence), titled=False))
+    behaves = _present(*map(Part, behaviour(judgement, evidence)))
     power = _present(Part(sections.power(evidence), titled=False))
     noise = _present(Part(sections.control_noise(judgement), titled=False))
     facts = _present(Part(sections.provenance(judgement, evidence, policy=True), titled=False))
@@ -129,6 +131,7 @@ def _blocks(judgement: Judgement, evidence: Evidence) -> list[Block]:
         Block("tail", "Tail", "Tail events", _tail(judgement), "", "No answer was checked for tail events."),
         drawn["divergence"],
         Block("flips", "Flips", "Flips: what changed, answer by answer"),
+        *([Block("behaviour", "Behaviour", "How it behaves", behaves)] if behaves else []),
         *([Block("scoring", "Scoring", "Thinking and limits of scoring", scoring)] if scoring else []),
         drawn["cost"],
         Block("power", "Power", "Power and items asked", power, asked, "No power table came with this comparison."),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import costs, sections, tail, words
+from harness.report.behaviour import behaviour
 from harness.report.diff import around_difference
 from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, markdown, markdown_code
@@ -116,6 +117,8 @@ def markdown_report(judgement: Judgement, evidence: Evidence, limit: int = LIMIT
     _tail_events(page, judgement)
     _flips(page, evidence)
     page.section(costs.cost_section(judgement, evidence))
+    for section in behaviour(judgement, evidence):
+        page.section(section)
     page.section(sections.scoring_notes(evidence), folded=True)
     page.section(sections.power(evidence), folded=True)
     page.section(sections.provenance(judgement, evidence), folded=True)

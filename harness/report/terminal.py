@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.judge.verdicts import Judgement
 from harness.report import costs, sections, tail, words
+from harness.report.behaviour import behaviour
 from harness.report.evidence import Evidence
 from harness.report.section import Section
 from harness.report.terminal_strata import print_strata
@@ -37,6 +38,8 @@ def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None
     if judged:
         noise = sections.control_sentence(judgement) or "Not measured: a difference may be noise of batching."
         pen.section(Section.listed("A/A noise", [noise]))
+    for section in behaviour(judgement, evidence):
+        pen.section(section)
     pen.section(sections.scoring_notes(evidence))
     pen.section(costs.cost_section(judgement, evidence))
     _end(pen, judgement, evidence)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.judge.reasons import NO_NUMBER, points
-from harness.judge.summaries import TailRate, Verdict
+from harness.judge.summaries import Quantity, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 from harness.report.evidence import Evidence
@@ -130,7 +130,7 @@ def short_name(stratum: str) -> str:
     return label + slash + ", ".join(axes_and_levels(name)[1])
 
 
-def place(stratum: StratumVerdict | TailRate) -> str:
+def place(stratum: StratumVerdict | TailRate | Quantity) -> str:
     """Name a stratum with its slice, as in ``code`` or ``long_context, depth=0.5``."""
     return stratum.slice if stratum.stratum == "all" else f"{stratum.slice}, {stratum.stratum}"
 
@@ -275,6 +275,8 @@ def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:
     skipped = "; the candidate was not asked (execution.skip_blind)" if stratum.decision.look is None else ""
     if numbers.unusable:
         return f"{place(stratum)}: {numbers.unusable}{skipped}."
+    if stratum.decision.reason == "cache_blind":
+        return f"{place(stratum)}: {stratum.reason}."
     return (
         f"{place(stratum)}: {baseline} scores {percent(stratum.baseline_mean)}, which is not significantly above "
         f"chance ({percent(stratum.chance)}) plus the margin ({points(stratum.margin, sign=False)} points): "
