@@ -106,12 +106,18 @@ def _chart(chart: Chart, scale: _Scale, key: str, base: str) -> str:
     first = bool(chart.lines) and chart.lines[0].name == base
     for at, line in enumerate(chart.lines):
         parts += _line(line, place, scale, _style(at, base=first), joined=not chart.scatter)
-    parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">{_label(chart.x, 40)}</text>')
+    parts.append(
+        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">{_label(chart.x, 40)}</text>'
+    )
     said = f"{len(chart.lines)} variants by {one_line(clip(chart.x, 80))}. The table holds the same figures."
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{key}-t {key}-d"><title id="{key}-t">'
         f'{_label(chart.title, 200)}</title><desc id="{key}-d">{escape(said)}</desc>{"".join(parts)}</svg>'
     )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits are enough
 
 
 class _Places:
@@ -138,7 +144,7 @@ class _Places:
         y = _HEIGHT - _BOTTOM + 13
         return [
             f'<text x="{self.x(one):.1f}" y="{y}" text-anchor="middle">'
-            f"{_label(f'{one:.3g}' if isinstance(one, float) else one, 9)}</text>"
+            f"{_label(_figure(one) if isinstance(one, float) else one, 9)}</text>"
             for one in shown[::every]
         ]
 
@@ -161,7 +167,8 @@ def legend(section: Section, *, base: str) -> list[tuple[str, str]]:
     for at, name in enumerate(order):
         tint, dashes, mark = _style(at, base=order[0] == base)
         path = f'<path d="M0 6H28" stroke="{tint}" stroke-width="1.6" stroke-dasharray="{dashes}"/>'
-        made.append((name, f'<svg class="sample" viewBox="0 0 28 12" aria-hidden="true">{path}{_mark(mark, 14, 6, tint)}</svg>'))
+        drawn = f"{path}{_mark(mark, 14, 6, tint)}"
+        made.append((name, f'<svg class="sample" viewBox="0 0 28 12" aria-hidden="true">{drawn}</svg>'))
     return made
 
 

@@ -170,7 +170,7 @@ def readable(stratum: str) -> str:
     text = "" if axes else stratum
     for axis, level in zip(axes, levels, strict=False):
         phrase = _TASKS.get(level, level.replace("_", " ")) if axis == "task" else _phrase(axis, level)
-        text += phrase if not text else f" {phrase}" if axis == "keys" else f", {phrase}"
+        text += phrase if not text else f" {phrase}" if axis == "keys" and axes[0] == "task" else f", {phrase}"
     return text
 
 

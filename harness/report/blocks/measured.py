@@ -154,7 +154,9 @@ _NO_POWER = "No power table came with this comparison."
 _NO_FACTS = "The comparison came without provenance."
 
 BLOCKS = (
-    Block("scoring", "Thinking and limits of scoring", _scoring, {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"),
+    Block(
+        "scoring", "Thinking and limits of scoring", _scoring, {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"
+    ),
     Block("power", "Power and items asked", _power, {"markdown": 90, "page": 110}, "Power", _NO_POWER),
     Block("noise", "A/A noise", _noise, _NOISE, "", _NO_NOISE),  # type: ignore[arg-type]
     Block("provenance", "How it was measured", _provenance, {"markdown": 100, "page": 130}, "Provenance", _NO_FACTS),

@@ -163,7 +163,10 @@ def averages(judgement: Judgement) -> Section:
             worst = one.worst_stratum.removeprefix(f"{one.slice}/")
             scores = str(one.n), score(one.baseline_mean), score(one.candidate_mean)
             drawn = None if one.delta is None else Interval(one.worst_delta, one.delta, None, None)
-            changes = Cell(points(one.delta), value=one.delta, interval=drawn), Cell(points(one.worst_delta), strong=True)
+            changes = (
+                Cell(points(one.delta), value=one.delta, interval=drawn),
+                Cell(points(one.worst_delta), strong=True),
+            )
             row: Row = (candidate.name, one.slice, *scores, *changes, worst)
             (said if one.delta or one.worst_delta else quiet).append(row)
     columns = names("candidate", "average of") + numbers("n", judgement.baseline, "score", "change", "worst")
