@@ -60,14 +60,14 @@ class _Scale:
         values = [y for chart in charts for line in chart.lines for _, y in line.points if math.isfinite(y)]
         values += [chart.rule for chart in charts if chart.rule is not None]
         above = [one for one in values if one > 0]
-        self.log = bool(above) and min(values) >= 0 and max(above) / min(above) > _WIDE_RANGE and 0 < max(above) < 10
+        self.log = bool(above) and min(values) >= 0 and max(above) / min(above) > _WIDE_RANGE and max(above) <= 1
         if self.log:
             low, high = math.floor(math.log10(min(above))), math.ceil(math.log10(max(above)))
             self.ticks = [10.0**power for power in range(low, high + 1)]
         else:
-            low, high = min(values, default=0.0), max(values, default=1.0)
-            step = _step((high - low) or 1.0)
-            self.ticks = [step * at for at in range(math.floor(low / step), math.ceil(high / step) + 1)]
+            least, most = min(values, default=0.0), max(values, default=1.0)
+            step = _step((most - least) or 1.0)
+            self.ticks = [step * at for at in range(math.floor(least / step), math.ceil(most / step) + 1)]
         self._ends = self._on(self.ticks[0]), self._on(self.ticks[-1])
 
     def _on(self, value: float) -> float:
@@ -99,8 +99,8 @@ def _chart(chart: Chart, scale: _Scale, key: str, base: str) -> str:
         for tick in scale.ticks
     ]
     if chart.rule is not None:
-        at = f"{scale.y(chart.rule):.1f}"
-        parts.append(f'<path d="M{_LEFT} {at}H{_WIDTH - _RIGHT}" stroke="var(--muted)" stroke-dasharray="2 3"/>')
+        y = f"{scale.y(chart.rule):.1f}"
+        parts.append(f'<path d="M{_LEFT} {y}H{_WIDTH - _RIGHT}" stroke="var(--muted)" stroke-dasharray="2 3"/>')
     place = _Places(chart)
     parts += place.labels()
     first = bool(chart.lines) and chart.lines[0].name == base

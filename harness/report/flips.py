@@ -1,8 +1,8 @@
 """The answers on the page: made harmless, cut to size, shared out fairly among candidates and kinds of tail events.
 
 One budget in bytes for examples and pairs to browse, so that the page opens quickly whatever script the answers are in.
-Pairs that do not fit go into a side file of the same form, which the page can open from disk. Every text is made visible
-here, before it becomes JSON, and the page shows it as text alone.
+Pairs that do not fit go into a side file of the same form, which the page can open from disk. Every text is made
+visible here, before it becomes JSON, and the page shows it as text alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A section of a report as data: filled once from a judgement, rendered by the terminal, Markdown and the page.
 
-Cells hold text as it came; whoever writes it out sanitizes it. A block is a heading with its sections, and says in which
-formats it is shown and where: see `harness.report.blocks`.
+Cells hold text as it came; whoever writes it out sanitizes it. A block is a heading with its sections, and says in
+which formats it is shown and where: see `harness.report.blocks`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from harness.judge.verdicts import Judgement
 from harness.report.evidence import Evidence
 
 __all__ = [
-    "FORMATS", "Block", "Cell", "Chart", "Column", "Format", "Interval", "Items", "Line", "Row", "Section", "as_cell",
-    "names", "numbers", "strata", "texts",
+    "FORMATS", "Block", "Cell", "Chart", "Column", "Format", "Interval", "Items", "Line", "Places", "Row", "Section",
+    "as_cell", "names", "numbers", "strata", "texts",
 ]  # fmt: skip
 
 Format = Literal["terminal", "markdown", "page"]
+Places = Mapping[Format, int]
 FORMATS: tuple[Format, ...] = ("terminal", "markdown", "page")
 
 
@@ -183,7 +184,7 @@ class Block:
     """Its heading on the page."""
     fill: Callable[[Judgement, Evidence], Iterable[Section]]
     """Gives its sections."""
-    places: Mapping[Format, int]
+    places: Places
     """Formats that show it, each with its rank there, the lowest first."""
     link: str = ""
     """Its name in the page's contents; the heading if empty."""

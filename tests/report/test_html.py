@@ -234,7 +234,7 @@ def test_twenty_thousand_items_stay_under_six_megabytes():
     assert 4_000_000 < len(page.html.encode()) < 6_000_000
     beside = json.loads(page.side_file)
     inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
-    assert len(inside) + len(beside) == 4_000
+    assert len(inside) + len(beside) == 4_000 + 4
     assert {one["candidate"] for one in inside} == {"int8", "nf4"}
     assert inside[0].keys() == beside[0].keys()
 
@@ -298,11 +298,11 @@ def test_gated_tail_events_stand_on_the_card():
     text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", read).split()))
     breaks, _, open_ = text.partition("What breaks")[2].partition("Undecided")
     assert re.match(
-        r" wrong_script in low_resource_languages, language=am,script=Ethi,resources=low ?\(written in another script "
+        r" wrong_script in language am, script Ethi, resources low \(low_resource_languages\) ?\(written in another script "
         r"than the language's\): 36 of 250 items \(14 %, limits 11 % to 18 %\), tolerated 2 %; the baseline itself: 0",
         breaks,
     )
-    assert "wrong_script in low_resource_languages, language=he" in open_
+    assert "wrong_script in language he" in open_
     assert "About 1,000 more items would decide it." in open_
     assert "empty in" not in text
 
@@ -311,9 +311,9 @@ def test_without_evidence_each_section_says_so():
     """A bare judgement still gives a page; what is not there is said, not left blank."""
     read = Tree(report_html.html_report(report_data.passing(), Evidence()).html)
     absent = sum(attributes.get("class") == "absent" for _, attributes in read.elements)
-    assert absent == 11
+    assert absent == 8
     empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()).html)
-    assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 14 - 1
+    assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 11
 
 
 def test_examples_come_from_what_fails():
@@ -566,7 +566,7 @@ def test_charts_of_a_section_share_their_scale():
     page = report_html.html_report(judged, report_data.evidence(judged)).html
     section = page[page.index('id="divergence"') : page.index('id="flips"')]
     ticks = [re.findall(r'text-anchor="end">([^<]+)<', one) for one in section.split("<figure")[1:]]
-    assert len(ticks) == 4
+    assert len(ticks) == 3
     assert all(one == ticks[0] for one in ticks)
     assert ticks[0] == ["0.001", "0.01", "0.1", "1"]
 

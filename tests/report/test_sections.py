@@ -110,7 +110,8 @@ def test_a_block_is_a_file(judged, evidence, monkeypatch):
     from harness.report.section import Block, Section
 
     one = Block("mine", "Mine", lambda *_: [Section.listed("Mine", ["said"])], {"page": 1, "terminal": 99})
-    monkeypatch.setattr(blocks, "_blocks", lambda known=blocks._blocks(): (*known, one))
+    known = blocks._blocks()
+    monkeypatch.setattr(blocks, "_blocks", lambda: (*known, one))
     keys = {
         name: [block.key for block, _ in filled(name, judged, evidence)] for name in ("terminal", "markdown", "page")
     }

@@ -74,7 +74,7 @@ def test_a_reader_finds_everything():
     judged = report_data.judgement()
     text = " ".join(printed(judged, report_data.evidence(judged)).split())
     for expected in (
-        "✘ nf4 FAIL fails 16 of 27 gating strata, worst 16384 tokens of context, depth 0.5 (long_context): -43.8 points",
+        "✘ nf4 FAIL fails 16 of 27 gating strata, worst 16384 tokens of context, depth 0.5 (long_context): -43.8",
         "⊘ gptq-int4 NOT JUDGED gptqmodel is not installed: pip install 'quantcliff[gptq]'",
         "of 400 items 177 lost, 2 gained.",
         "and 4 more, listed in report.md",
@@ -135,7 +135,7 @@ def test_names_break_between_their_words():
 
 
 def test_an_axis_that_never_changes_names_no_stratum():
-    """On a narrow terminal strata are named by what tells them apart, under a heading with just those axes."""
+    """On a narrow terminal strata are named by their levels, under a heading with the axes that tell them apart."""
     made = tuple(
         report_data.stratum("math", {"task": "chains", "hops": str(hops)}, n=100, base=0.6, drop=0.3, margin=0.05)
         for hops in (1, 12)
@@ -143,7 +143,7 @@ def test_an_axis_that_never_changes_names_no_stratum():
     judged = Judgement("fail", 1, {"alpha": 0.05}, (dataclasses.replace(_one(), strata=made),), "bf16")
     text = printed(judged)
     assert "\nmath by hops, margin 5.0" in text
-    assert re.search(r"^12 +100 ", text, re.MULTILINE)
+    assert re.search(r"^chains, 12 +100 ", text, re.MULTILINE)
     assert "task=chains,hops=12" in printed(judged, width=120)
     one = dataclasses.replace(judged, candidates=(dataclasses.replace(_one(), strata=made[:1]),))
     assert "\nmath by task, hops, margin 5.0" in printed(one)

@@ -9,7 +9,7 @@ from harness.judge.verdicts import Judgement
 from harness.report import words
 from harness.report.costs import bytes_text, cost_of, cost_points, number_text, positive, variants
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Chart, Line, Row, Section, names, numbers, texts
+from harness.report.section import Block, Chart, Line, Places, Row, Section, names, numbers, texts
 
 __all__ = ["BLOCKS", "cost_section", "proof_section"]
 
@@ -72,6 +72,6 @@ def _cost(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     yield proof_section(evidence)
 
 
-_PLACES = {"terminal": 70, "markdown": 70, "page": 100}
+_PLACES: Places = {"terminal": 70, "markdown": 70, "page": 100}
 
-BLOCKS = (Block("cost", "Quality against cost", _cost, _PLACES, "Cost", "No cost was measured."),)  # type: ignore[arg-type]
+BLOCKS = (Block("cost", "Quality against cost", _cost, _PLACES, "Cost", "No cost was measured."),)

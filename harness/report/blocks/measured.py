@@ -8,7 +8,7 @@ from typing import Any
 from harness.judge.verdicts import Judgement, StratumVerdict
 from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Row, Section, names, numbers, strata
+from harness.report.section import Block, Places, Row, Section, names, numbers, strata
 from harness.report.traffic import measured
 from harness.report.words import points, score
 
@@ -148,7 +148,8 @@ def _provenance(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     yield provenance(judgement, evidence)
 
 
-_NOISE = {"terminal": 50, "markdown": 20, "page": 120}
+_SCORING: Places = {"terminal": 60, "markdown": 80, "page": 90}
+_NOISE: Places = {"terminal": 50, "markdown": 20, "page": 120}
 _NO_NOISE = "Not measured: a difference may be noise of batching."
 _NO_POWER = "No power table came with this comparison."
 _NO_FACTS = "The comparison came without provenance."
@@ -158,6 +159,6 @@ BLOCKS = (
         "scoring", "Thinking and limits of scoring", _scoring, {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"
     ),
     Block("power", "Power and items asked", _power, {"markdown": 90, "page": 110}, "Power", _NO_POWER),
-    Block("noise", "A/A noise", _noise, _NOISE, "", _NO_NOISE),  # type: ignore[arg-type]
+    Block("noise", "A/A noise", _noise, _NOISE, "", _NO_NOISE),
     Block("provenance", "How it was measured", _provenance, {"markdown": 100, "page": 130}, "Provenance", _NO_FACTS),
 )

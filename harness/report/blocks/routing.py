@@ -66,8 +66,8 @@ def routes(made: Sequence[Plan], baseline: str) -> Section:
         else "No traffic weights were given: every stratum counts the same."
     )
     note = (
-        "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none did, "
-        f"{baseline} keeps it. {weights} Each routed stratum passed on its own at the policy's level, so the plan "
+        "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none "
+        f"did, {baseline} keeps it. {weights} Each routed stratum passed on its own at the policy's level, so the plan "
         "carries that chance once per stratum."
     )
     said = tuple(_blended(plan, baseline) for plan in made)

@@ -59,7 +59,7 @@ def matrix(judgement: Judgement) -> Section:
         "Every stratum",
         columns + numbers(*judged),
         tuple(said),
-        note=f"Change in points with its {words.limits_label(judgement)}; in the drawing the dashed line is the margin. "
+        note=f"Change in points with its {words.limits_label(judgement)}; the dashed line is the margin. "
         "Lost and gained items lead to the answers.",
         quiet=tuple(quiet),
         quiet_note=_quiet_note(len(quiet)),

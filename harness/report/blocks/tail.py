@@ -8,7 +8,7 @@ from harness.judge.verdicts import CandidateVerdict, Judgement
 from harness.records import TAIL_KINDS
 from harness.report import tail
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
+from harness.report.section import Block, Cell, Items, Places, Row, Section, names, numbers, texts
 
 __all__ = ["BLOCKS", "kinds_section", "rates_section"]
 
@@ -90,7 +90,7 @@ def _tail(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     yield from (rates_section(judgement, passed=passed) for passed in (False, True))
 
 
-_PLACES = {"terminal": 40, "markdown": 50, "page": 60}
+_PLACES: Places = {"terminal": 40, "markdown": 50, "page": 60}
 _ABSENT = "No answer was checked for tail events."
 
-BLOCKS = (Block("tail", "Tail events", _tail, _PLACES, "Tail events", _ABSENT),)  # type: ignore[arg-type]
+BLOCKS = (Block("tail", "Tail events", _tail, _PLACES, "Tail events", _ABSENT),)
