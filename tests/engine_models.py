@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from typing import Any
@@ -56,6 +57,13 @@ def model(family: str, seed: int = 0, dtype: str = "float32") -> Any:
         torch.manual_seed(seed)
         made = transformers.AutoModelForCausalLM.from_config(config)
     return made.to(getattr(torch, dtype)).eval()
+
+
+def random_like(family: str, attention: str) -> Any:
+    """A copy of a family's model with another attention implementation."""
+    made = copy.deepcopy(model(family))
+    made.set_attn_implementation(attention)
+    return made
 
 
 def proof() -> Proof:

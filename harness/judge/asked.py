@@ -19,7 +19,7 @@ from harness.records import Item
 from harness.stats.chance_level import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
-__all__ = ["Place", "blind_strata", "control_items"]
+__all__ = ["Place", "blind_strata", "blind_to_cache", "control_items"]
 
 Place = tuple[str, str]
 """Slice and stratum."""
@@ -69,3 +69,12 @@ def blind_strata(items: Sequence[Item], scores: Mapping[str, float], rules: Rule
         if p is not None and p >= rules.policy.chance_alpha:
             found.add(place)
     return frozenset(found)
+
+
+def blind_to_cache(items: Iterable[Item]) -> frozenset[Place]:
+    """The strata whose scores come from reading the prompt once: choices, and answers of a single token.
+
+    A KV cache is used from the second token of an answer on, so however it is damaged, they show nothing.
+    """
+    strata = _by_stratum(items).items()
+    return frozenset(place for place, own in strata if all(one.kind == "choice" or one.max_tokens <= 1 for one in own))

@@ -75,6 +75,8 @@ class StratumNumbers:
     """Axis to level, where all its items have the same."""
     not_asked: float | None = None
     """The baseline's mean score, if only the baseline was asked because it shows no signal here; else None."""
+    cache_blind: bool = False
+    """Whether the candidate changes the KV cache alone, and no score here passes through it."""
     unusable: str = ""
     """Why the baseline's answers say nothing of what it can do, see `harness.judge.unusable`."""
     pooled: bool = False

@@ -18,7 +18,9 @@ from harness.stats.sequential import look_p
 
 __all__ = ["Decision", "Reason", "decide"]
 
-Reason = Literal["fail", "undecided", "no_signal", "one_sided", "worst_case", "unanswered", "one_cluster"]
+Reason = Literal[
+    "fail", "undecided", "no_signal", "one_sided", "worst_case", "unanswered", "one_cluster", "cache_blind"
+]
 """Why a stratum has its verdict; `harness.judge.reasons` has the sentences."""
 
 
@@ -70,7 +72,8 @@ class _Deciding:
         for at in range(len(self.strata)):
             if at not in self.done:
                 self.done[at] = _open(self.seen[at], self.alpha / self.families / max(len(self.family), 1))
-        return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
+        found = [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
+        return [_unless_blind(one, decision) for one, decision in zip(self.strata, found, strict=True)]
 
     def _take(self, number: int) -> None:
         for at, one in enumerate(self.strata):
@@ -140,6 +143,13 @@ def _passes(look: Look, missing: float) -> bool:
     """
     shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -look.result.margin
     return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
+
+
+def _unless_blind(one: StratumNumbers, decision: Decision) -> Decision:
+    """Withdraw a pass of a stratum whose scores the candidate's change cannot reach."""
+    if not one.cache_blind or decision.verdict not in {"pass", "inconclusive"}:
+        return decision
+    return replace(decision, verdict="no_signal", reason="cache_blind", items_to_decide=None)
 
 
 def _unjudged(one: StratumNumbers) -> Decision:

@@ -140,8 +140,9 @@ class Rules:
 
     @property
     def families(self) -> int:
-        """Between how many families of tests the chance of a wrong fail is split: scores, and tail events if gated."""
-        return 1 + bool(self.policy.tail_events or any(one.tail_events for one in self.slices.values()))
+        """Between how many families of tests the chance of a wrong fail is split: scores, and those that are gated."""
+        events = bool(self.policy.tail_events or any(one.tail_events for one in self.slices.values()))
+        return 1 + events + bool(self.policy.quantities)
 
     def with_plan(self, items: Iterable[Item]) -> Rules:
         """Note how many items, of how much traffic, each stratum would get if nothing were decided early."""

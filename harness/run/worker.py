@@ -15,17 +15,19 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from harness.config.decoding import Decoding
 from harness.config.methods import METHODS, RUNTIME
-from harness.config.schema import Rehearsal
+from harness.config.schema import Rehearsal, Variant
 from harness.engines.protocol import Engine
-from harness.errors import NonFinite, QuantcliffError, one_line
+from harness.errors import ModelError, NonFinite, QuantcliffError, one_line
 from harness.models.backends import installed_version
 from harness.models.devices import keep_freed_memory, settle_threads
-from harness.records import Timing
+from harness.records import Proof, Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
 
 if TYPE_CHECKING:
@@ -198,22 +200,47 @@ def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
 
 def _engine(model: Model, job: Job, hardware: dict[str, str | int]) -> HFEngine:
     """Load a model and put the engine round it."""
+    from harness.engines.transformers.assisted import Assisted
     from harness.engines.transformers.engine import HFEngine
     from harness.models import loading as quantize
     from harness.models.cuda import forget_load_peak
 
-    place = Path(model.path)
-    loaded = quantize.load(model.variant, place, device=job.device, dtype=model.dtype, attention=job.attention)
+    variant, decoding = model.variant, model.variant.decoding or Decoding(max_batch=model.max_batch)
+    attention, rows = decoding.attention or job.attention, decoding.max_batch or model.max_batch
+    loaded = quantize.load(variant, Path(model.path), device=job.device, dtype=model.dtype, attention=attention)
     if peak := forget_load_peak(job.device):
         hardware["load_peak_bytes"] = peak
+    proof, assisted = loaded.proof, None
+    if variant.decoding is not None:
+        used = loaded.model.config.get_text_config()._attn_implementation  # noqa: SLF001 - has no other name
+        facts = {**decoding.model_dump(exclude_none=True), "attention": used, "max_batch": rows}
+        proof = replace(proof, decoding=facts)
+    if decoding.assisted:
+        draft = _draft(decoding, proof, job) if decoding.draft else None
+        assisted = Assisted(draft, decoding.prompt_lookup)
     return HFEngine(
         loaded.model,
         loaded.tokenizer,
-        loaded.proof,
+        proof,
         device=job.device,
         batch_tokens=job.batch_tokens,
-        max_batch=model.max_batch,
+        max_batch=rows,
+        decoding=assisted or variant.kv_cache,
     )
+
+
+def _draft(decoding: Decoding, proof: Proof, job: Job) -> object:
+    """Load the model that proposes tokens. Raises ModelError if its tokens are others."""
+    from harness.models import loading as quantize
+    from harness.models.resolve import resolve
+
+    name = str(decoding.draft)
+    draft = quantize.load(
+        Variant(name="draft", model=name), resolve(name), device=job.device, dtype=job.model.dtype, attention="auto"
+    )
+    if draft.proof.tokenizer_digest != proof.tokenizer_digest:
+        raise ModelError(f"decoding.draft: {name} has another tokenizer than {job.model.variant.name}: give one alike")
+    return draft.model
 
 
 def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:

@@ -7,6 +7,7 @@ takes is found out by `probe`. Does not know items, texts, batches or sampling.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,6 +137,7 @@ class LanguageModel:
             self.head = Head(None, None, self._vocabulary)
         self.longest_together = min(length_switch(model), NO_LIMIT)
         self.path = Path(trees=False, padded=False, batched=False, state="none")
+        self.quantized_cache: Callable[[], Any] | None = None
         self.few_shapes = self.device.type != "cpu"
         self.no_graphs = ""
         self.graphs = self.device.type == "cuda"
@@ -157,8 +159,13 @@ class LanguageModel:
             return f"attention {self._attention!r} takes no mask of its own; sdpa and eager do"
         return ""
 
-    def new_cache(self, length: int = 0) -> Any:
-        """Return an empty state for sequences of at most so many tokens; one of keys and values forgets nothing."""
+    def new_cache(self, length: int = 0, *, decoding: bool = False) -> Any:
+        """Return an empty state for sequences of at most so many tokens; one of keys and values forgets nothing.
+
+        decoding: whether answers grow on it, which is what a variant's quantized cache is for.
+        """
+        if decoding and self.quantized_cache is not None:
+            return self.quantized_cache()
         if self.path.state == "none":
             return NoState()
         if self.path.state == "own" or length > self.longest_together:

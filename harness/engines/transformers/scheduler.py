@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.engines.transformers.assisted import Assisted
 from harness.engines.transformers.batches import Budget, plan_rows
 from harness.engines.transformers.continuous import tokens_on_prefix
 from harness.engines.transformers.decode import Request
@@ -56,6 +57,8 @@ class EngineContext:
     """Whether the place of a finished answer goes to the next one at once, and drafts are checked in one pass."""
     usage: UsageCounter
     """What has been spent."""
+    assisted: Assisted | None = None
+    """What answers with a draft model or prompt lookup, if the variant does."""
 
     def pack(self, requests: Sequence[R]) -> list[PackedRequests[R]]:
         """Return requests in rows: those that begin alike share one if this model can take it."""
