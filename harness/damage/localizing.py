@@ -49,6 +49,8 @@ def lost_variant(run: RunRecord, judgement: Judgement, name: str) -> tuple[Varia
         raise UsageError(f"{run.directory.path}: has no judged candidate {name!r}: give one of {names}")
     if not (variant.engine.here and run.experiment.baseline.engine.here) or run.experiment.execution.rehearsal:
         raise NotComparable(f"{name}: its modules are not at hand: another program answered, or nothing did")
+    if variant.kv_cache or variant.decoding:
+        raise NotComparable(f"{name}: its cache or its decoding differs too, and restoring modules does not undo that")
     places = frozenset((one.slice, one.stratum) for one in judged.strata if one.verdict == "fail" and one.gating)
     if not places:
         raise NotComparable(f"{name}: fails in no gating stratum of this run, so there is no damage to look for")

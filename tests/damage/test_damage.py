@@ -12,7 +12,7 @@ import random_models
 from lazily import lazy
 from paths import RESULTS
 
-from harness.config.schema import Variant
+from harness.config.schema import KVCache, Variant
 from harness.damage.groups import random_set
 from harness.damage.search import Journal, search
 from harness.errors import NotComparable, UsageError
@@ -151,6 +151,10 @@ def test_items_of_a_search_are_those_lost_in_failing_strata(demo):
     assert {one.stratum for one in chosen.lost} == {"task=lookup,keys=12,answer=present"}
     with pytest.raises(NotComparable, match="fails in no gating stratum"):
         localizing.lost_variant(run, judgement, "int8")
+    cached = run.experiment.candidates[1].model_copy(update={"kv_cache": KVCache(bits=4)})
+    other = dataclasses.replace(run, experiment=run.experiment.model_copy(update={"candidates": (cached,)}))
+    with pytest.raises(NotComparable, match="its cache or its decoding differs too"):
+        localizing.lost_variant(other, judgement, "nf4")
     with pytest.raises(UsageError, match="give one of int8, nf4"):
         localizing.lost_variant(run, judgement, "int4")
 
