@@ -18,8 +18,8 @@ from harness.report.evidence import Evidence
 __all__ = [
     "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "answer", "axes_and_levels", "change", "exit_meaning", "headline",
     "interval", "limits_label", "nats", "no_signal_sentence", "percent", "place", "places", "points", "promises",
-    "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note", "to_decide",
-    "undecided_sentence", "word",
+    "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note",
+    "to_decide", "undecided_sentence", "word",
 ]  # fmt: skip
 
 NOT_STORED = "The texts of this item are not stored; its scores are."
