@@ -173,15 +173,10 @@ class Policy(Strict):
     """Globs over ``slice/stratum`` that are shown but do not decide."""
 
     @model_serializer(mode="wrap")
-    def _without_default_routes(self, handler: Any) -> dict[str, Any]:
-        """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
-        new = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
-        return {key: one for key, one in handler(self).items() if key not in new or getattr(self, key) != new[key]}
-
-    @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        return data if self.quantities else {key: value for key, value in data.items() if key != "quantities"}
+        """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
+        later = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
+        return {key: one for key, one in handler(self).items() if key not in later or getattr(self, key) != later[key]}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]
