@@ -176,7 +176,7 @@ class Policy(Strict):
     def _without_default_routes(self, handler: Any) -> dict[str, Any]:
         """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
         data: dict[str, Any] = handler(self)
-        plain = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
+        plain: dict[str, Any] = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
         return {key: value for key, value in data.items() if key not in plain or getattr(self, key) != plain[key]}
 
 
