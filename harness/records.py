@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "QUANTITIES",
     "TAIL_KINDS",
     "ChoiceLogprobs",
     "Generation",
@@ -47,8 +48,25 @@ TAIL_KINDS: dict[str, str] = {
     "empty": "says nothing",
     "blow_up": "four times as long as the baseline's, or more",
     "refusal": "declines a benign request",
+    "tool_no_call": "a tool call is missing",
+    "tool_unknown_name": "calls a tool that was not offered",
+    "tool_wrong_name": "calls another tool than the right one",
+    "tool_invalid_json": "a tool call that cannot be read",
+    "tool_schema": "arguments that the tool's schema forbids",
+    "tool_wrong_value": "a tool call with a wrong value",
+    "tool_uncalled_for": "calls a tool where none fits",
+    "thought_left": "thought of the right answer and gave another",
+    "thought_loop": "the thought runs in a loop",
+    "thought_cut": "the thought was cut at the token limit",
+    "thought_only": "no answer after the thought",
 }
 """Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
+
+QUANTITIES: dict[str, str] = {
+    "thought_length": "characters thought per answer",
+    "tokens_per_solved": "tokens written per solved item",
+}
+"""Every quantity of free text that is compared with the baseline's as a ratio."""
 
 
 def canonical_json(value: object) -> str:
@@ -270,6 +288,10 @@ class Proof:
     served: Mapping[str, Any] | None = None
     """If another program or library answers: whether it is ``proven`` or ``declared`` (``kind``), which one
     (``engine``, ``version``, ``dtype``, ``flags``), how it is asked, what it says of itself."""
+    kv_cache: Mapping[str, Any] | None = None
+    """Of a quantized KV cache: its class, its settings, bytes per token next to the model's own, measured."""
+    decoding: Mapping[str, Any] | None = None
+    """Of another decode path: what proposes tokens, the attention implementation, the largest batch."""
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ ORDER = (
     "judge",
     "run",
     "report",
+    "damage",
     "cli",
     "__main__",
 )
@@ -38,6 +39,8 @@ ORDER = (
 
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
+        "damage.hybrid",
+        "damage.states",
         "engines.lm_eval",
         "engines.transformers.*",
         "models.answers",
@@ -45,6 +48,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "models.backends",
         "models.checkpoints_worker",
         "models.completeness",
+        "models.cuda",
         "models.devices",
         "models.doctor",
         "models.doctor_models",
@@ -175,7 +179,15 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
     assert idle == []
 
 
-HEAVY_BELOW = {"__main__", "models.checkpoints", "run.lm_eval_model", "run.preload"}  # import what imports torch
+HEAVY_BELOW = {
+    "__main__",
+    "damage.localizing",
+    "damage.repairing",
+    "models.checkpoints",
+    "run.lm_eval_model",
+    "run.preload",
+}
+"""Modules that import what imports torch."""
 LIGHT = [m for m in MODULES if m not in HEAVY_BELOW and not named("torch", m)]
 
 ALONE = """

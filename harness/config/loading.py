@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.config.decoding import Decoding, KVCache
 from harness.config.engines import EngineSpec, inherited_engine
 from harness.config.methods import METHODS
 from harness.config.schema import (
@@ -155,7 +156,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Give the keys that may stand where an unknown one was found."""
     model: Any = Experiment
     steps = {"baseline": Variant, "candidates": Variant, "slices": SliceSpec, "policy": Policy, "sampling": Sampling,
-             "execution": Execution, "quantization": Quantization, "engine": EngineSpec}  # fmt: skip
+             "execution": Execution, "quantization": Quantization, "engine": EngineSpec,
+             "kv_cache": KVCache, "decoding": Decoding}  # fmt: skip
     for part in location[:-1]:
         model = steps.get(str(part), model)
     return list(model.model_fields)
@@ -306,9 +308,26 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> li
     if engine.here and engine.served and method != "none" and not METHODS[method].from_checkpoint:
         text = f"quantcliff applies {method} in its own engine only; give {engine.name} a quantized checkpoint, or args"
         problems.append(Problem(f"{place}.quantization", text))
+    problems += _decoding_problems(experiment, variant, place)
     if engine.api == "chat" and experiment.sampling.chat_template is not False:
         text = "sends each prompt as a message, to which the server applies its template: set chat_template: false"
         problems.append(Problem("sampling.chat_template", f"{place}.engine.api: chat {text}"))
+    return problems
+
+
+def _decoding_problems(experiment: Experiment, variant: Variant, place: str) -> list[Problem]:
+    """Find what a KV cache or a decode path cannot be combined with."""
+    decoding, problems = variant.decoding, []
+    given = [key for key in ("kv_cache", "decoding") if getattr(variant, key) is not None]
+    if variant.engine.served and given:
+        text = f"is for quantcliff's own engine; {variant.engine.name} takes such options in engine.args"
+        problems += [Problem(f"{place}.{key}", text) for key in given]
+    if variant.kv_cache and experiment.execution.divergence:
+        text = "execution.divergence reads whole answers at once, which a KV cache takes no part in: switch it off"
+        problems.append(Problem(f"{place}.kv_cache", text))
+    if decoding and decoding.assisted and (experiment.sampling.temperature or variant.kv_cache):
+        text = "draft and prompt_lookup take greedy answers and the model's own KV cache"
+        problems.append(Problem(f"{place}.decoding", f"{text}: set temperature 0 and leave kv_cache out"))
     return problems
 
 

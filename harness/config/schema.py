@@ -9,21 +9,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
 
+from harness.config.decoding import Decoding, KVCache
 from harness.config.engines import EngineSpec, named_engine
 from harness.config.fields import (
     Margin,
     Name,
+    RatioTolerances,
     Real,
+    Share,
+    Strict,
     TailTolerances,
     Whole,
-    method_name,
+    looks_field,
     range_field,
     share_field,
+    spending_field,
     suggestion,
 )
-from harness.config.methods import METHODS
+from harness.config.quantization import Quantization
 from harness.records import digest
 
 __all__ = [
@@ -58,47 +63,11 @@ RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "cha
 """Section to old key to new key: old keys are read, with a notice."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Quantization(_Strict):
-    """How a variant's weights are quantized, or what its checkpoint is."""
-
-    method: Annotated[str, BeforeValidator(method_name)] = "none"
-    """One of `harness.config.methods.METHODS`."""
-    bits: Literal[1, 2, 3, 4, 8] | None = None
-    """Bits per weight, where the method lets you choose."""
-    group_size: Whole | None = Field(default=None, ge=8)
-    """Weights that share one scale."""
-    double_quant: bool | None = None
-    """bitsandbytes 4-bit: quantize the scales too."""
-    threshold: Real | None = Field(default=None, ge=0)
-    """bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said."""
-    skip_modules: tuple[str, ...] | None = None
-    """Modules left alone, by name."""
-    backend: str | None = None
-    """The kernel family that loads a GPTQ or AWQ checkpoint; chosen for the device unless said."""
-    gguf_file: str | None = None
-    """The file inside the model directory; found unless there are several."""
-
-    @model_validator(mode="after")
-    def _options_fit_method(self) -> Quantization:
-        given = {name for name, value in self.model_dump(exclude={"method"}).items() if value is not None}
-        options = METHODS[self.method].options
-        extra = sorted(given - options)
-        if extra:
-            takes = ", ".join(sorted(options)) or "no options"
-            msg = f"{self.method} does not take {', '.join(extra)} (it takes {takes})"
-            raise ValueError(msg)
-        return self
-
-
 def _quantization(value: object) -> object:
     return {"method": value} if isinstance(value, str) else value
 
 
-class Variant(_Strict):
+class Variant(Strict):
     """A model at a precision. A candidate inherits what it does not say from the baseline."""
 
     name: Name
@@ -113,19 +82,31 @@ class Variant(_Strict):
     """A method's name alone, or the method with its options."""
     engine: Annotated[EngineSpec, BeforeValidator(named_engine)] = EngineSpec()
     """What answers: an engine's name alone, or the engine with its options."""
+    kv_cache: KVCache | None = None
+    """A quantized cache of keys and values while answers grow; the model's own by default."""
+    decoding: Decoding | None = None
+    """Another path to the tokens: drafts, batch size, attention."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     allow_partial: bool = False
     """Judge a candidate of whose weights less than half are quantized, instead of refusing it."""
 
     @model_serializer(mode="wrap")
-    def _without_default_engine(self, handler: Any) -> dict[str, Any]:
-        """Leave the default engine out, so that a config from before there were others keeps its digest."""
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        """Leave out defaults of keys that came later, so that a config from before them keeps its digest."""
         data: dict[str, Any] = handler(self)
-        return data if self.engine.served else {key: value for key, value in data.items() if key != "engine"}
+        given = {"engine": self.engine.served, "kv_cache": self.kv_cache, "decoding": self.decoding}
+        return {key: value for key, value in data.items() if given.get(key, True)}
+
+    def differs_only_in(self, other: Variant, *fields: str) -> bool:
+        """Whether two variants differ in these fields, their names aside, and in no other."""
+        skipped = {"name", *fields}
+        return self.model_dump(exclude=skipped) == other.model_dump(exclude=skipped) and any(
+            getattr(self, field) != getattr(other, field) for field in fields
+        )
 
 
-class SliceSpec(_Strict):
+class SliceSpec(Strict):
     """One slice of the suite: which tasks, how they are split, how many items, what drop is tolerated."""
 
     name: str
@@ -161,7 +142,7 @@ class SliceSpec(_Strict):
         return self.label or self.name
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """What the gate demands."""
 
     alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05
@@ -172,6 +153,8 @@ class Policy(_Strict):
     """Glob over ``slice/stratum`` to a margin; the last match wins."""
     tail_events: TailTolerances = Field(default_factory=dict)
     """Tolerances of tail events in gating strata; events of other kinds are shown and decide nothing."""
+    quantities: RatioTolerances = Field(default_factory=dict)
+    """Tolerances of thought length and tokens per solved item in gating strata, as ratios to the baseline's."""
     inconclusive: Literal["hold", "fail"] = "hold"
     """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
     refuse_hopeless: bool = True
@@ -182,13 +165,30 @@ class Policy(_Strict):
     """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
+    pooled_margin: Share | None = None
+    """Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one."""
+    spending: Annotated[str, BeforeValidator(spending_field)] = "obrien-fleming"
+    """With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``."""
+    advisory: tuple[str, ...] = ()
+    """Globs over ``slice/stratum`` that are shown but do not decide."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_routes(self, handler: Any) -> dict[str, Any]:
+        """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
+        new = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
+        return {key: one for key, one in handler(self).items() if key not in new or getattr(self, key) != new[key]}
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.quantities else {key: value for key, value in data.items() if key != "quantities"}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]
 """How thinking is told from the answer: by known marks, not at all, or by what opens and closes it."""
 
 
-class ThinkingMarks(_Strict):
+class ThinkingMarks(Strict):
     """What opens and closes a block of thinking."""
 
     start: str = Field(min_length=1)
@@ -218,7 +218,7 @@ _TEMPLATE_TAKEN = frozenset(
 )
 
 
-class Sampling(_Strict):
+class Sampling(Strict):
     """How answers are sampled: one for all variants."""
 
     temperature: Real = Field(default=0.0, ge=0, le=2)
@@ -259,7 +259,7 @@ class Sampling(_Strict):
         return value
 
 
-class Rehearsal(_Strict):
+class Rehearsal(Strict):
     """Answers made up without a model, to try a config, a cluster and a gate out before any GPU time.
 
     Every report of such a run says that nothing was measured.
@@ -275,11 +275,11 @@ class Rehearsal(_Strict):
     """What a wrong free-text answer says: ``""`` and the lost items are empty answers, a tail event."""
 
 
-class Execution(_Strict):
+class Execution(Strict):
     """Where and how the models run: one for all variants."""
 
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
@@ -289,10 +289,14 @@ class Execution(_Strict):
     """Largest batch, in rows."""
     unit_items: Whole = Field(default=32, ge=1)
     """Items in a work unit: what a kill can cost at most."""
+    unit_tokens: Whole | None = Field(default=None, ge=1)
+    """Most tokens in a work unit, of prompts and longest answers, so that long prompts can be shared out evenly."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
-    looks: Whole = Field(default=1, ge=1, le=20)
-    """Interim looks: above 1, decided strata stop receiving items."""
+    looks: Annotated[int, BeforeValidator(looks_field)] = Field(default=1, ge=1, le=20)
+    """Interim looks: above 1, decided strata stop receiving items; ``true`` means ten."""
+    stop_on_fail: bool = False
+    """With looks, ask a candidate nothing more once a gating stratum, or the pooled difference, has failed."""
     control: Annotated[bool | float, BeforeValidator(share_field)] = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
     each stratum's items."""
@@ -314,9 +318,10 @@ class Execution(_Strict):
     change of engine as well."""
 
     @model_serializer(mode="wrap")
-    def _without_default_cross_engine(self, handler: Any) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        return data if self.cross_engine else {key: value for key, value in data.items() if key != "cross_engine"}
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        """Leave out keys that came later while they have no effect, so that the digests of older configs hold."""
+        later = ("cross_engine", "stop_on_fail", "unit_tokens")
+        return {key: value for key, value in handler(self).items() if value or key not in later}
 
     @model_validator(mode="before")
     @classmethod
@@ -332,7 +337,7 @@ class Execution(_Strict):
         return {key: value for key, value in data.items() if key != "divergence_with"}
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """A whole config file."""
 
     name: Name

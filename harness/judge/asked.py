@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from harness.config.fields import allowed
 from harness.judge.rules import Rules
 from harness.records import Item
 from harness.stats.chance_level import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
-__all__ = ["Place", "blind_strata", "control_items"]
+__all__ = ["Place", "blind_strata", "blind_to_cache", "control_items"]
 
 Place = tuple[str, str]
 """Slice and stratum."""
@@ -64,7 +65,16 @@ def blind_strata(items: Sequence[Item], scores: Mapping[str, float], rules: Rule
         own = np.array([scores[item.id] for item in answered])
         clusters = np.unique([item.cluster for item in answered], return_inverse=True)[1].astype(np.int32)
         chance = float(np.mean([item.chance for item in members]))
-        p = above_chance_p(own, clusters, chance + rules.margin(*place))
+        p = above_chance_p(own, clusters, chance + allowed(rules.margin(*place), float(own.mean())))
         if p is not None and p >= rules.policy.chance_alpha:
             found.add(place)
     return frozenset(found)
+
+
+def blind_to_cache(items: Iterable[Item]) -> frozenset[Place]:
+    """The strata whose scores come from reading the prompt once: choices, and answers of a single token.
+
+    A KV cache is used from the second token of an answer on, so however it is damaged, they show nothing.
+    """
+    strata = _by_stratum(items).items()
+    return frozenset(place for place, own in strata if all(one.kind == "choice" or one.max_tokens <= 1 for one in own))

@@ -17,7 +17,7 @@ from harness.judge import averages
 from harness.judge.comparison import Comparison, Comparisons
 from harness.judge.decisions import decide
 from harness.judge.rules import Rules
-from harness.judge.summaries import TailRate, Verdict
+from harness.judge.summaries import Quantity, TailRate, Verdict
 from harness.judge.tail_counts import Cell
 from harness.judge.tail_rates import judge_rates, unmatched_tolerances
 from harness.judge.verdicts import CandidateVerdict, ControlNoise, Judgement, StratumVerdict
@@ -26,13 +26,14 @@ from harness.models.compatibility import partly_quantized
 __all__ = ["judge"]
 
 
-def judge(
+def judge(  # noqa: PLR0913 - what reports show passes through
     comparisons: Comparisons,
     rules: Rules,
     *,
     not_judged: Mapping[str, str] | None = None,
     order: Sequence[str] = (),
     events: Mapping[str, Sequence[Cell]] | None = None,
+    quantities: Mapping[str, tuple[Quantity, ...]] | None = None,
     proofs: Mapping[str, Mapping[str, Any]] | None = None,
     warnings: tuple[str, ...] = (),
     provenance: Mapping[str, Any] | None = None,
@@ -41,16 +42,19 @@ def judge(
 
     not_judged: candidates that could not be run, and why. order: candidates' names as the config has them; names that
     are not in it come last. events: variant to its tail events, the control's too; a variant that is absent was not
-    checked. proofs, warnings, provenance: what the reports show next to the verdict. The verdict of the whole is the
-    gravest of the candidates': a fail stands though another candidate was not judged; a candidate not judged is graver
-    than one undecided. A control that fails overrides everything, for then no difference can be trusted; a baseline
-    gone wrong overrides everything but a fail, which it cannot explain.
+    checked. quantities: candidate to its ratios. proofs, warnings, provenance: what the reports show next to the
+    verdict. The verdict of the whole is the gravest of the candidates': a fail stands though another candidate was not
+    judged; a candidate not judged is graver than one undecided. A control that fails overrides everything, for then no
+    difference can be trusted; a baseline gone wrong overrides everything but a fail, which it cannot explain.
     """
     events = events or {}
     rates = {one.name: judge_rates(events.get(one.name, ()), rules) for one in comparisons.candidates}
     control = None if comparisons.control is None else _control(comparisons.control, rules, events)
     noise = {} if comparisons.control is None else _noise(comparisons.control)
-    found = [_candidate(one, rules, noise, rates[one.name]) for one in comparisons.candidates]
+    amounts = quantities or {}
+    found = [
+        _candidate(one, rules, noise, rates[one.name], amounts.get(one.name, ())) for one in comparisons.candidates
+    ]
     found += [CandidateVerdict(name, "not_judged", (reason,), ()) for name, reason in (not_judged or {}).items()]
     position = {name: at for at, name in enumerate(order)}
     found.sort(key=lambda one: position.get(one.name, len(position)))
@@ -106,17 +110,20 @@ def _candidate(
     rules: Rules,
     noise: Mapping[tuple[str, str], ControlNoise],
     rates: tuple[TailRate, ...],
+    amounts: tuple[Quantity, ...] = (),
     directions: int = 1,
 ) -> CandidateVerdict:
     if compared.refused:
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
-    decisions = decide(compared.strata, rules.policy.alpha, directions * rules.families)
-    strata = [
+    decisions = decide(compared.judged, rules.policy.alpha, directions * rules.families)
+    judged = [
         StratumVerdict(one, decision, noise.get((one.slice, one.stratum)))
-        for one, decision in zip(compared.strata, decisions, strict=True)
+        for one, decision in zip(compared.judged, decisions, strict=True)
     ]
-    gating = [one for one in strata if one.gating]
-    gated = [(one.verdict, one) for one in rates if one.verdict is not None]
+    strata = [one for one in judged if not one.numbers.pooled]
+    gating = [one for one in judged if one.gating]
+    measured: tuple[TailRate | Quantity, ...] = (*rates, *amounts)
+    gated = [(one.verdict, one) for one in measured if one.verdict is not None]
     reasons = [_sentence(one) for word in _GRAVITY for one in gating if one.verdict == word]
     reasons += [_event_sentence(one) for word in _GRAVITY for verdict, one in gated if verdict == word]
     if not gating and not gated:
@@ -127,16 +134,18 @@ def _candidate(
         verdict=_gravest(decisive) if decisive else "inconclusive",
         reasons=tuple(reasons),
         strata=tuple(strata),
+        pooled=next((one for one in judged if one.numbers.pooled), None),
         averages=compared.averages,
         cliffs=compared.cliffs,
         worse=compared.worse,
         better=compared.better,
         hidden=compared.hidden,
         tail_events=rates,
+        quantities=amounts,
     )
 
 
-def _event_sentence(one: TailRate) -> str:
+def _event_sentence(one: TailRate | Quantity) -> str:
     words = {"fail": "fails", "no_signal": "has no signal", "not_judged": "was not judged"}
     return f"{one.slice}/{one.stratum} {words.get(str(one.verdict), 'is inconclusive')} by {one.kind}: {one.reason}"
 

@@ -10,17 +10,21 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.schema import Experiment, Policy
 from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate, unusable
-from harness.judge.asked import Place, blind_strata, control_items
+from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
+from harness.judge.comparison import Comparison, Comparisons
 from harness.judge.outcomes import Outcomes, build, fingerprint
+from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
 from harness.judge.sides import check_sides
 from harness.judge.signals import Signal, signals
+from harness.judge.summaries import Quantity
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
 from harness.models.served import cross_engine_note
@@ -82,7 +86,7 @@ def _outcomes(
 def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
     """Give, for every candidate, the strata that need more items after a look.
 
-    A candidate that has answered nothing (it could not be loaded) needs none.
+    A candidate that could not be loaded needs none.
     """
     experiment = run.experiment
     rules = Rules.from_experiment(experiment).with_plan(run.items)
@@ -91,7 +95,7 @@ def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
     for candidate in experiment.candidates:
         side = _outcomes(run, candidate.name, until=look)
         needs[candidate.name] = set()
-        if baseline is not None and side is not None:
+        if baseline is not None and side is not None and candidate.name not in run.failures:
             # Tail events are judged once, on all items that were planned: scores must not choose which are seen.
             needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) | _held(run, rules)
     return needs
@@ -176,17 +180,33 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         blind=blind,
     )
     material = unusable.noted(material, unusable.unusable_strata(run.items, run.of(run.experiment.baseline.name)))
+    material = _cache_noted(run, material)
     judgement = gate.judge(
         material,
         rules,
         not_judged=failed,
         order=names,
         events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
+        quantities=_quantities(run, sides, blind, rules),
         proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
         warnings=_warnings(run),
         provenance=_provenance(run),
     )
     return choice_probability.shown(judgement, _choice_probabilities(run, sides, rules.policy.alpha))
+
+
+def _cache_noted(run: RunRecord, material: Comparisons) -> Comparisons:
+    """Mark the strata that a candidate which changes the KV cache alone cannot be judged by."""
+    variants = {one.name: one for one in run.experiment.candidates}
+    blind = blind_to_cache(run.items)
+
+    def own(side: Comparison) -> Comparison:
+        if not blind or not variants[side.name].differs_only_in(run.experiment.baseline, "kv_cache"):
+            return side
+        strata = (replace(one, cache_blind=(one.slice, one.stratum) in blind) for one in side.strata)
+        return replace(side, strata=tuple(strata))
+
+    return replace(material, candidates=tuple(map(own, material.candidates)))
 
 
 def _choice_probabilities(run: RunRecord, names: Iterable[str], alpha: float) -> dict[str, choice_probability.Places]:
@@ -212,6 +232,19 @@ def _events(run: RunRecord, names: Sequence[str], blind: frozenset[Place]) -> di
     return found
 
 
+def _quantities(
+    run: RunRecord, names: Iterable[str], blind: frozenset[Place], rules: Rules
+) -> dict[str, tuple[Quantity, ...]]:
+    """Compare how much each candidate thinks and writes with the baseline, in the items that it was asked."""
+    baseline = run.of(run.experiment.baseline.name)
+    found = {}
+    for name in names:
+        asked = _asked(run, name, blind)
+        items = [item for item in run.items if item.id in asked]
+        found[name] = judged_quantities(items, baseline, run.of(name), rules)
+    return found
+
+
 def _warnings(run: RunRecord) -> tuple[str, ...]:
     """Return what a reader must know before believing anything."""
     found = []
@@ -220,6 +253,10 @@ def _warnings(run: RunRecord) -> tuple[str, ...]:
     if run.experiment.execution.cross_engine:
         found.append(cross_engine_note(run.experiment))
     for candidate in run.experiment.candidates:
+        blind = blind_to_cache(run.items) if candidate.kv_cache != run.experiment.baseline.kv_cache else frozenset()
+        if blind:
+            places = ", ".join(f"{slice_name}/{stratum}" for slice_name, stratum in sorted(blind))
+            found.append(f"{candidate.name} has another KV cache, to which these strata are blind: {places}.")
         seen = run.calibrated.get(candidate.name)
         if seen:
             found.append(

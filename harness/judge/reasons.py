@@ -49,6 +49,9 @@ def _undecided(numbers: StratumNumbers, decision: Decision) -> str:
     return f"{limits} {100.0 * numbers.margin:.3g}; " + (NO_NUMBER if more is None else MORE_ITEMS.format(more))
 
 
+BLIND_TO_CACHE = (
+    "blind to the KV cache: its scores come from reading the prompt, in which no cache is used; ask for free text"
+)
 NO_NUMBER = "no number of items is sure to decide it"
 MORE_ITEMS = "about {} more items would decide it"
 
@@ -84,5 +87,6 @@ _WORDS: Mapping[Reason, Callable[[StratumNumbers, Decision], str]] = {
     "one_sided": _one_sided,
     "worst_case": _worst_case,
     "unanswered": lambda *_: "none of its items was answered by both sides",
+    "cache_blind": lambda *_: BLIND_TO_CACHE,
     "one_cluster": lambda *_: "all its items share one source: more sources are needed",
 }

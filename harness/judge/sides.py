@@ -60,6 +60,8 @@ def _same_model(run: RunRecord, variant: Variant) -> str:
     one, other = _proof(run, baseline.name), _proof(run, variant.name)
     if not same_method(one.method, other.method):
         return ""
+    if (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding):
+        return ""  # "is it really the same answer?" is what such a run asks
     if (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype):
         return ""
     weights = [run.identities[name].get("weights") for name in (baseline.name, variant.name)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Average", "ChoiceProbability", "Cliff", "TailRate", "Verdict"]
+__all__ = ["Average", "ChoiceProbability", "Cliff", "Quantity", "TailRate", "Verdict"]
 
 Verdict = Literal["pass", "fail", "inconclusive", "no_signal", "not_judged"]
 
@@ -61,6 +61,36 @@ class TailRate:
     """p-value of 'the rate is at most the tolerance' after Holm over the candidate's gated rates."""
     items_to_decide: int | None = None
     """How many more items would decide it if the rate stays; None if none are needed or none would do."""
+    reason: str = ""
+    """A sentence where the verdict needs one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """How much a candidate thinks or writes in one stratum, as a ratio to the baseline."""
+
+    slice: str
+    """The slice's label."""
+    stratum: str
+    """The cell of its axes."""
+    kind: str
+    """One of `harness.records.QUANTITIES`."""
+    n: int
+    """Items that both answered in free text."""
+    baseline: float | None
+    """The baseline's, per item or per solved item; None if it solved none."""
+    candidate: float | None
+    """The candidate's."""
+    ratio: float | None
+    """Candidate over baseline; None if a total is 0."""
+    low: float | None
+    """Lower one-sided limit of the ratio at level 1 - alpha."""
+    high: float | None
+    """Upper one-sided limit of the ratio at level 1 - alpha."""
+    tolerance: float | None
+    """Largest tolerated ratio; None if it does not gate here."""
+    verdict: Verdict | None = None
+    """What it comes to; None if it does not gate."""
     reason: str = ""
     """A sentence where the verdict needs one."""
 

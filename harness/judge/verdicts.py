@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, overload
 from harness.judge.comparison import StratumNumbers
 from harness.judge.decisions import Decision
 from harness.judge.reasons import reason_text
-from harness.judge.summaries import Average, ChoiceProbability, Cliff, TailRate, Verdict
+from harness.judge.summaries import Average, ChoiceProbability, Cliff, Quantity, TailRate, Verdict
 from harness.stats import PairedResult
 
 __all__ = ["FIGURES", "CandidateVerdict", "ControlNoise", "Figure", "Judgement", "StratumVerdict"]
@@ -167,6 +167,8 @@ class CandidateVerdict:
     """A sentence per failing, undecided or signal-less stratum, or why it was not judged."""
     strata: tuple[StratumVerdict, ...]
     """Every stratum, in the config's order."""
+    pooled: StratumVerdict | None = None
+    """The weighted difference over all gating strata, if the policy has a margin for it."""
     averages: tuple[Average, ...] = ()
     """The plain averages: all first, then by slice."""
     cliffs: tuple[Cliff, ...] = ()
@@ -183,10 +185,17 @@ class CandidateVerdict:
     """What the loaded variant was measured to be."""
     tail_events: tuple[TailRate, ...] = ()
     """Every kind in every stratum of free text; empty if answers were not checked for them."""
+    quantities: tuple[Quantity, ...] = ()
+    """Length of thought and price of a solved item; empty if no answer holds a thought and no tolerance is set."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        plain = dataclasses.asdict(dataclasses.replace(self, strata=()))
+        plain = dataclasses.asdict(dataclasses.replace(self, strata=(), pooled=None))
+        del plain["pooled"]
+        if not self.quantities:
+            del plain["quantities"]
+        if self.pooled is not None:
+            plain["pooled"] = self.pooled.to_json()
         return plain | {"strata": [one.to_json() for one in self.strata]}
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
-__all__ = ["DivergenceRow", "Evidence", "FlipPair", "ScoringRow", "TailEvent"]
+__all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "ScoringRow", "TailEvent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,22 @@ class ScoringRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChurnRow:
+    """How many of a candidate's free texts are the baseline's, in one slice."""
+
+    candidate: str
+    """The candidate's name."""
+    slice: str
+    """The slice's label."""
+    compared: int
+    """Texts that both sides gave."""
+    same: int
+    """Of these, texts that are the same to the token."""
+    flips: int
+    """Of these, texts with another score."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything besides the verdict that a reader may ask for. Every field may be left out."""
 
@@ -116,6 +132,8 @@ class Evidence:
     """Flips that the cap left out."""
     tail_events: tuple[TailEvent, ...] = ()
     """Catastrophic answers with their pairs."""
+    churn: tuple[ChurnRow, ...] = ()
+    """Texts that are the same or not, by candidate and slice."""
     divergence: tuple[DivergenceRow, ...] = ()
     """By stratum and position."""
     power: tuple[Power, ...] = ()

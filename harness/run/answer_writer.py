@@ -41,7 +41,8 @@ class AnswerWriter:
         self._pending.clear()
 
     def _write(self, unit: Unit, item: Item, response: Response, score: Score) -> None:
-        seen = examine(item, self._scorer.answered(item, response)[0], score.value, score.metrics)
+        answer, thought = self._scorer.answered(item, response)
+        seen = examine(item, answer, score.value, score.metrics, thought)
         scored = Scored(
             item_id=item.id,
             item_digest=self._digests[item.id],

@@ -23,6 +23,9 @@ __all__ = ["accept", "record_cost"]
 _MAY_CHANGE = frozenset({"device", "threads"})
 """What of a variant's identity may change when a run is continued."""
 
+_LATER = frozenset({"served", "kv_cache", "decoding"})
+"""Facts of a proof that are left out if there are none, as in runs from before them."""
+
 
 def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: Callable[[str], None]) -> None:
     """Check a loaded variant, and record its identity the first time.
@@ -47,7 +50,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         "versions": dict(ready.versions),
         "device": ready.device_name,
         **({} if ready.threads is None else {"threads": ready.threads}),
-        "proof": {key: value for key, value in to_json(ready.proof).items() if key != "served" or value is not None},
+        "proof": {key: value for key, value in to_json(ready.proof).items() if key not in _LATER or value is not None},
     }
     known = directory.recorded(variant.name, "variant.json")
     if known is None:
@@ -91,5 +94,6 @@ def record_cost(directory: RunDir, name: str, shard: Shard, ready: Ready, closed
         "peak_bytes": max(closed.usage.peak_bytes, before["peak_bytes"]),
         "notes": list(closed.usage.notes),
         "device": ready.device_name,
+        **closed.hardware,
     }
     directory.record(name, f"cost-{shard}.json", cost)

@@ -21,6 +21,12 @@ __all__ = ["METRIC_KEY", "Prompting", "counted", "doc_level", "make_item", "prom
 METRIC_KEY = "_metric"
 """The key of a document that names the metric which is its score, where the config says."""
 
+_TOOLS = (
+    "You may call one or more of these tools:\n<tools>\n{}\n</tools>\nFor each call reply with a JSON object within "
+    'tags: <tool_call>\n{{"name": ..., "arguments": {{...}}}}\n</tool_call>\nIf no tool fits, call none and say so.'
+)
+"""What a model is told of its tools if its chat template does not: the form of Hermes and Qwen."""
+
 _BATCH = 1_000_000  # characters that go to the tokenizer at once
 _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py
 
@@ -41,6 +47,11 @@ class Prompting:
     def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
         """Write a conversation by the template, as `HFLM.apply_chat_template` does; see `ChatTemplate.write`."""
         return self.chat_template.write(history, answer_next=add_generation_prompt)
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template tells the model of its tools."""
+        return self.template and self.chat_template.takes_tools
 
     def lengths(self, texts: Sequence[str], *, with_choice: bool = False) -> list[int]:
         """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already.
@@ -141,7 +152,7 @@ def make_item(
 def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
     """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
     chat: Callable[..., str] | None = how.chat if how.template else None
-    if doc.get("turns") or doc.get("system"):
+    if doc.get("turns") or doc.get("system") or doc.get("tools"):
         return _conversation(task, doc_id, doc, how)
     context = task.fewshot_context(
         doc,
@@ -169,10 +180,13 @@ def _conversation(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting
 
     Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
     """
-    system = "\n\n".join(one for one in (how.system, doc.get("system")) if one)
+    tools = json.loads(doc["tools"]) if doc.get("tools") else []
+    spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if tools and not how.takes_tools else None
+    system = "\n\n".join(one for one in (how.system, doc.get("system"), spoken) if one)
     if how.template:
         turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
-        context = how.chat([*([{"role": "system", "content": system}] if system else []), *turns])
+        messages = [*([{"role": "system", "content": system}] if system else []), *turns]
+        context = how.chat_template.write(messages, tools=[] if spoken else tools)
     else:
         context = f"{system}\n\n{doc['prompt']}" if system else doc["prompt"]
     made = task.construct_requests(

@@ -50,13 +50,26 @@ class ChatTemplate:
     clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as transformers takes it
     """What the template is told that the time is."""
 
-    def write(self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True) -> str:
+    def write(
+        self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True, tools: Sequence[Any] = ()
+    ) -> str:
         """Write a conversation; without a system role, the system message goes into the first turn of the user.
+
+        tools: what may be called, as in OpenAI's API, for a template that takes tools.
 
         Raises UsageError if the template fails, takes too long or writes too much, or leaves a system message out.
         """
         keep = all(one["role"] != "system" for one in messages) or self.takes_system
-        return self._render(messages if keep else _merged(messages), answer_next=answer_next)
+        return self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the template writes the tools that it is given."""
+        parameters = {"type": "object", "properties": {}, "required": []}
+        function = {"name": _PROBE, "description": "probe", "parameters": parameters}
+        with contextlib.suppress(UsageError):
+            return _PROBE in self._render([_ASKED], tools=[{"type": "function", "function": function}])
+        return False
 
     @cached_property
     def takes_system(self) -> bool:
@@ -94,7 +107,9 @@ class ChatTemplate:
         environment = chat_template_utils._compile_jinja_template(text).environment  # noqa: SLF001 - its extensions
         return set(meta.find_undeclared_variables(environment.parse(text)))
 
-    def _render(self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True) -> str:
+    def _render(
+        self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True, tools: Sequence[Any] = ()
+    ) -> str:
         from jinja2.exceptions import TemplateError
 
         try:
@@ -104,6 +119,7 @@ class ChatTemplate:
                     tokenize=False,
                     add_generation_prompt=answer_next,
                     continue_final_message=not answer_next,
+                    tools=list(tools) or None,
                     **self.arguments,
                 )
         except (TemplateError, *_ERRORS) as error:

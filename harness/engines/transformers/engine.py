@@ -6,30 +6,33 @@ quantized, and does not know scores.
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
+from harness.config.decoding import KVCache
 from harness.engines.protocol import Usage
+from harness.engines.transformers.assisted import Assisted
 from harness.engines.transformers.batches import Budget
 from harness.engines.transformers.divergence import HiddenStateObserver
 from harness.engines.transformers.generate import TextGeneration
 from harness.engines.transformers.head import Head
+from harness.engines.transformers.kv_cache import NOTE, quantized_cache
 from harness.engines.transformers.loglikelihood import ChoiceScoring
 from harness.engines.transformers.model import context_limit
 from harness.engines.transformers.probe import probed
 from harness.engines.transformers.scheduler import EngineContext, UsageCounter
 from harness.engines.transformers.text import TextCodec
 from harness.models.backends import batch_invariant
+from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine"]
 
-ENGINE_VERSION = "hf/7"
+ENGINE_VERSION = "hf/8"
 """Raised whenever the same items could get other answers."""
 
 
@@ -39,7 +42,8 @@ class HFEngine:
     `batch_tokens` and `max_batch` bound a batch in padded tokens, room for the answers included, and in rows.
     `optimizations` are what makes the engine fast and changes no answer beyond the noise of sums: switch them off for
     tests and bug reports. Which of them a model takes is probed on the model itself, and `usage` says so. Methods whose
-    answers depend on their batch mates (LLM.int8) get batches that depend on a unit's items alone.
+    answers depend on their batch mates (LLM.int8) get batches that depend on a unit's items alone. `decoding`
+    quantizes what answers grow on, or lets another model or the prompt propose tokens; both take the plain path.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class HFEngine:
         batch_tokens: int = 16384,
         max_batch: int = 64,
         optimizations: bool = True,
+        decoding: KVCache | Assisted | None = None,
     ) -> None:
         invariant = batch_invariant(proof.method)
         language_model = probed(model, device, by_pass=not invariant, slots=optimizations and invariant)
@@ -61,6 +66,11 @@ class HFEngine:
         if together < limit:
             notes.append(f"positions change from token {together} on: longer items are answered one by one")
         rows = max_batch if path.batched else 1
+        if isinstance(decoding, KVCache):
+            language_model.quantized_cache, facts = quantized_cache(language_model, decoding)
+            proof = dataclasses.replace(proof, kv_cache=facts)
+            notes.append(NOTE)
+        slots = optimizations and invariant and path.trees and decoding is None
         self._proof = proof
         self._context = EngineContext(
             model=language_model,
@@ -68,8 +78,9 @@ class HFEngine:
             limit=limit,
             budget=Budget(batch_tokens, rows, equal=not path.padded, together=together),
             share_prefixes=optimizations and path.trees,
-            continuous=optimizations and invariant and path.trees,
+            continuous=slots,
             usage=UsageCounter(notes=notes),
+            assisted=decoding if isinstance(decoding, Assisted) else None,
         )
 
     @property
@@ -89,7 +100,10 @@ class HFEngine:
     def usage(self) -> Usage:
         """Return what has been spent so far."""
         account = self._context.usage
-        notes = tuple(dict.fromkeys(account.notes))
+        why, assisted = self._context.model.no_graphs, self._context.assisted
+        eager = [f"the kernels of decode steps were launched one by one: {why}"] if why else []
+        drafts = [assisted.note()] if assisted and assisted.note() else []
+        notes = tuple(dict.fromkeys([*account.notes, *eager, *drafts]))
         return Usage(account.prompt_tokens, account.output_tokens, self._peak_bytes(), notes)
 
     def answer(
@@ -123,8 +137,8 @@ class HFEngine:
         return self._context.model.head
 
     def _peak_bytes(self) -> int:
-        """Return the largest memory seen: the GPU allocator's high water, else the resident set."""
+        """Return the largest memory seen: what tensors took on all GPUs, else the resident set."""
         if self._context.model.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self._context.model.device))
+            return device_memory()[0]
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return kilobytes if sys.platform == "darwin" else kilobytes * 1024

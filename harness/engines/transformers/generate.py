@@ -157,8 +157,11 @@ class TextGeneration:
         """Answer batch after batch, each until its last answer ends."""
 
         def run(batch: list[Request]) -> list[Answer]:
-            texts = self.context.texts
-            answers = decode_batch(self.context.model, batch, self.settings, ends=texts.end_ids, pad=texts.pad_id)
+            texts, model, assisted = self.context.texts, self.context.model, self.context.assisted
+            if assisted is None:
+                answers = decode_batch(model, batch, self.settings, ends=texts.end_ids, pad=texts.pad_id)
+            else:
+                answers = [assisted.answer(model, one, texts.end_ids, texts.pad_id) for one in batch]
             self.context.usage.read(sum(len(one.prompt) for one in batch))
             return answers
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.engines.transformers.assisted import Assisted
 from harness.engines.transformers.batches import Budget, plan_rows
 from harness.engines.transformers.continuous import tokens_on_prefix
 from harness.engines.transformers.decode import Request
@@ -18,8 +19,8 @@ from harness.engines.transformers.text import TextCodec
 
 __all__ = ["EngineContext", "Schedule", "UsageCounter", "schedules"]
 
-CPU_PREFILL_TOKENS = 4096
-"""Tokens read at once on a CPU: more do not make it faster, and take memory."""
+PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
+"""Tokens read at once, by kind of device: more do not make it faster, and take memory."""
 
 
 @dataclass(slots=True)
@@ -56,6 +57,8 @@ class EngineContext:
     """Whether the place of a finished answer goes to the next one at once, and drafts are checked in one pass."""
     usage: UsageCounter
     """What has been spent."""
+    assisted: Assisted | None = None
+    """What answers with a draft model or prompt lookup, if the variant does."""
 
     def pack(self, requests: Sequence[R]) -> list[PackedRequests[R]]:
         """Return requests in rows: those that begin alike share one if this model can take it."""
@@ -65,8 +68,8 @@ class EngineContext:
     def prefill_budget(self, budget: Budget | None = None) -> Budget:
         """Return how much may be read in one pass."""
         budget = budget or self.budget
-        tokens = min(budget.tokens, CPU_PREFILL_TOKENS) if self.model.device.type == "cpu" else budget.tokens
-        return replace(budget, tokens=tokens)
+        most = PREFILL_TOKENS.get(self.model.device.type, budget.tokens)
+        return replace(budget, tokens=min(budget.tokens, most))
 
 
 SHARED_PREFIX_AT_LEAST = 256

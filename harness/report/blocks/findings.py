@@ -42,6 +42,7 @@ def findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     silent = [
         f"{name} in {words.place(one)}: {one.reason or 'no figures to judge'}" for name, one in found("not_judged")
     ]
+    yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
     yield Section.listed("Failing strata", failing(gating=True))
     yield Section.listed("Tail events beyond their tolerance", tail.sentences(everyone, "fail"))
     yield Section.listed("Below the margin, advisory", failing(gating=False))

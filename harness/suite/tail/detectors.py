@@ -15,8 +15,10 @@ from harness.records import Generation, Item, Response
 from harness.suite.tail.language import knows_script, wrong_language, wrong_script
 from harness.suite.tail.refusals import refusal
 from harness.suite.tail.text import empty, repetition
+from harness.suite.tail.thought import thought_signs
 from harness.suite.tail.values import from_metrics, magnitude, number_of
 from harness.suite.toolkit.scoring_json import NOT_JSON, json_of
+from harness.suite.toolkit.tool_calls import FAILURES
 
 __all__ = ["Seen", "examine", "possible"]
 
@@ -34,9 +36,12 @@ class Seen:
     """Tokens of the answer; None where it is no free text."""
 
 
-def examine(item: Item, response: Response, score: float | None, metrics: Mapping[str, float]) -> Seen:
+def examine(
+    item: Item, response: Response, score: float | None, metrics: Mapping[str, float], thought: str = ""
+) -> Seen:
     """Look at one answer for every kind of event that its item can have.
 
+    thought: what came before the answer and was taken out of the response's text.
     score: in [0, 1], None where unanswered. metrics: what the task's scorer said. Choices and items that could not be
     asked show nothing and count in no rate.
     """
@@ -57,6 +62,9 @@ def examine(item: Item, response: Response, score: float | None, metrics: Mappin
     target = number_of(item.target, language)
     if target is not None:
         signs["magnitude"] = score is not None and score < 1.0 and magnitude(text, target, language)
+    if thought:
+        wrong, cut = score is not None and score < 1.0, response.finish == "length"
+        signs |= thought_signs(thought, text, cut=cut, wrong=wrong, target=item.target, number=target)
     return Seen(signs, len(response.token_ids))
 
 
@@ -78,6 +86,9 @@ def possible(item: Item) -> frozenset[str]:
         return frozenset()
     kinds = {"empty", "truncated", "repetition", "refusal", "blow_up"}
     kinds |= set(_JSON) if item.doc.get("schema") else set()  # a line of one's own traffic may have an empty one
+    if item.doc.get("tools"):
+        no_tool_fits = item.target == "[]"
+        kinds |= {kind for kind in FAILURES if (kind == "tool_uncalled_for") == no_tool_fits}
     kinds |= set(_CODE) if item.doc.get("tests") else set()
     kinds |= {"wrong_script", "wrong_language"} if knows_script(item.language) else set()
     kinds |= {"magnitude"} if number_of(item.target, _read_in(item)) is not None else set()

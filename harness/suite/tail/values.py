@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from harness.suite.toolkit.numerals import only_value
 from harness.suite.toolkit.scoring import stated_number
+from harness.suite.toolkit.tool_calls import FAILURES
 
 __all__ = ["from_metrics", "magnitude", "number_of", "unparsed"]
 
@@ -50,19 +51,21 @@ def unparsed(text: str) -> bool:
 
 
 def from_metrics(metrics: Mapping[str, float]) -> dict[str, bool]:
-    """Read the signs of code and of JSON out of what the task's scorer measured; only those that it measured.
+    """Read the signs of code, JSON and tool calls out of what the task's scorer measured; only those that it measured.
 
     Definitions: ``code_syntax``: the code does not parse (`parses` is 0, beside `runs`). ``code_error``: it parses, and
     running it raises or ends otherwise than it should (`runs` is 0). ``invalid_json``: the answer is no JSON (`parses`
     is 0, beside `valid`). ``invalid_schema``: it is JSON that the given schema forbids (`valid` is 0). Source: the
     parsers of each language; JSON Schema draft 2020-12 by the package jsonschema.
 
+    Each class of a failed tool call is a sign: `harness.suite.toolkit.tool_calls.failure` defines them.
+
     Limits: code is run only under ``--allow-code-execution``; what was not run is not looked at, and counts in no rate.
     """
+    found = {kind: metrics[kind] > 0 for kind in FAILURES if kind in metrics}
     parses = metrics.get("parses")
     if parses is None:
-        return {}
-    found: dict[str, bool] = {}
+        return found
     if "runs" in metrics:
         found |= {"code_syntax": parses <= 0, "code_error": parses > 0 and metrics["runs"] <= 0}
     elif "valid" in metrics:

@@ -1,0 +1,56 @@
+"""Ratios of totals over the same items, such as tokens written, with limits that heed shared sources.
+
+The logarithm of the ratio is linearized (the delta method; Cochran 1977, Sampling Techniques, section 6.4, with units
+that are whole sources), and Student's t has one degree of freedom fewer than there are sources. It knows no quantity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+__all__ = ["Ratio", "ratio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A ratio of totals."""
+
+    value: float
+    """The ratio."""
+    error: float
+    """Standard error of its logarithm."""
+    sources: int
+    """Independent sources."""
+
+    def limit(self, alpha: float) -> float:
+        """Return the lower one-sided limit at level 1 - alpha; the upper one for 1 - alpha in place of alpha."""
+        return self.value * math.exp(float(special.stdtrit(self.sources - 1, alpha)) * self.error)
+
+    def p_high(self, tolerance: float) -> float:
+        """Return the p-value of 'the ratio is at most the tolerance': small if it is shown to be higher."""
+        above = math.log(self.value / tolerance)
+        if self.error == 0:
+            return 0.0 if above > 0 else 1.0
+        return float(special.stdtr(self.sources - 1, -above / self.error))
+
+
+def ratio(above: Sequence[ArrayLike], below: Sequence[ArrayLike], clusters: Sequence[str]) -> Ratio | None:
+    """Return the product of the totals of `above` over the product of those of `below`, column by column.
+
+    Each array has a value per item, at least 0. None if a total is 0 or there is a single source.
+    """
+    signed = [(np.asarray(one, float), 1.0) for one in above] + [(np.asarray(one, float), -1.0) for one in below]
+    sources = np.unique(list(clusters), return_inverse=True)[1]
+    count = int(sources.max(initial=-1)) + 1
+    if count < 2 or any(values.sum() <= 0 for values, _ in signed):  # noqa: PLR2004 - one source has no variance
+        return None
+    logarithm = math.fsum(sign * math.log(values.sum()) for values, sign in signed)
+    influence = np.bincount(sources, sum(sign * values / values.sum() for values, sign in signed))
+    error = math.sqrt(count / (count - 1) * float(np.square(influence).sum()))
+    return Ratio(math.exp(logarithm), error, count)

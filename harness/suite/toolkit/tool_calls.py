@@ -1,0 +1,197 @@
+"""Tool calls: read from an answer in the formats of the model families, and each failure put in exactly one class.
+
+Pure functions on text. Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3
+(``{"name", "parameters"}``, with or without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``),
+Kimi K2 (``functions.name:0``), and the JSON of OpenAI's API. Marks that a tokenizer drops when it decodes are not
+needed where the rest of the format says enough.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
+
+__all__ = ["FAILURES", "ToolCall", "failure", "tool_calls"]
+
+FAILURES = (
+    "tool_no_call",
+    "tool_unknown_name",
+    "tool_wrong_name",
+    "tool_invalid_json",
+    "tool_schema",
+    "tool_wrong_value",
+    "tool_uncalled_for",
+)
+"""Every class of failure; an answer is in one of them at most. Each is a kind of tail event."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call as an answer makes it."""
+
+    name: str
+    """The tool's name; empty if it could not be read."""
+    arguments: Any
+    """What it is called with; `NOT_JSON` if that could not be read."""
+
+
+_UNREAD = ToolCall("", NOT_JSON)
+_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
+_XML = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\s]+)>\s*(.*?)\s*(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+_KIMI = re.compile(
+    r"(?:<\|tool_call_begin\|>)?\s*functions\.([\w.-]+):\d+\s*(?:<\|tool_call_argument_begin\|>)?\s*"
+    r"(.*?)\s*(?:<\|tool_call_end\|>|(?=functions\.[\w.-]+:\d)|<\|tool_calls_section_end\|>|\Z)",
+    re.DOTALL,
+)
+_MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*", re.DOTALL)
+_NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*([\[{].*)", re.DOTALL)
+_NAME_FIRST = re.compile(r"[\w.-]+(?:\[CALL_ID\]\w+)?(?:\[ARGS\]|\s*\{)")
+_PYTHON_TAG = "<|python_tag|>"
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
+_KEYS = re.compile(r'"(?:name|function|tool_calls)"\s*:')
+
+
+def tool_calls(text: str) -> list[ToolCall]:
+    """Return the calls that an answer makes, in order; a call that cannot be read is among them."""
+    if "<tool_call>" in text:
+        return [call for body in _TAGGED.findall(text) for call in _tagged(body)]
+    if "<function=" in text:
+        return list(_tagged(text))
+    if found := _KIMI.findall(text):
+        return [ToolCall(name, json_of(body)) for name, body in found]
+    if "[TOOL_CALLS]" in text:
+        return [call for body in _MISTRAL.split(text)[1:] for call in _mistral(body)]
+    if _NAME_FIRST.match(text.strip()):
+        return list(_mistral(text))
+    return list(_plain(text))
+
+
+def _tagged(body: str) -> Iterator[ToolCall]:
+    if functions := _XML.findall(body):
+        for name, inner in functions:
+            yield ToolCall(name, {key: _typed(value) for key, value in _PARAMETER.findall(inner)})
+    else:
+        yield from _from_json(body)
+
+
+def _typed(text: str) -> Any:
+    """Return what stands in an XML parameter: JSON if it is some, else its text."""
+    value = json_of(text)
+    return text if value is NOT_JSON else value
+
+
+def _mistral(body: str) -> Iterator[ToolCall]:
+    """Read a list of calls, or names that are followed by their arguments."""
+    if body.lstrip()[:1] in {"[", "{"}:
+        yield from _from_json(body)
+        return
+    named = _NAMED.match(body)
+    if named is None:
+        yield _UNREAD
+    while named is not None:
+        arguments = _braced(named[2])
+        yield ToolCall(named[1], json_of(arguments))
+        named = _NAMED.match(named[2][len(arguments) :])
+
+
+def _braced(text: str) -> str:
+    """Return the first JSON object of a text that starts with one, or the text if it has no end."""
+    try:
+        return text[: json.JSONDecoder().raw_decode(text)[1]]
+    except (ValueError, RecursionError):
+        return text
+
+
+def _plain(text: str) -> Iterator[ToolCall]:
+    """Read calls that are JSON with no mark around them: one object, a list, or several in a row."""
+    bare = text.replace(_PYTHON_TAG, "").strip()
+    fenced = _FENCED.search(bare)
+    bare = fenced[1].strip() if fenced else bare
+    if bare[:1] in {"{", "["} and _KEYS.search(bare):
+        yield from _from_json(bare)
+
+
+def _from_json(text: str) -> Iterator[ToolCall]:
+    rest = text.strip().removeprefix("```json").removesuffix("```").strip()
+    value = json_of(rest)
+    if value is not NOT_JSON:
+        yield from _calls_of(value)
+        return
+    while rest:  # Llama writes several calls one after another, with ; or a line break between them
+        piece = _braced(rest)
+        value = json_of(piece)
+        yield from _calls_of(value)
+        if value is NOT_JSON:
+            return
+        rest = rest[len(piece) :].lstrip(" ;,\n\r\t")
+        if rest[:1] not in {"{", "["}:
+            return
+
+
+def _calls_of(value: Any) -> Iterator[ToolCall]:
+    """Return the calls in a JSON value of any of the forms; one that cannot be read if it has none."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _calls_of(one)
+        return
+    if isinstance(value, Mapping) and isinstance(value.get("tool_calls"), list):
+        yield from _calls_of(value["tool_calls"])
+        return
+    inner = value.get("function") if isinstance(value, Mapping) else None
+    call = inner if isinstance(inner, Mapping) else value
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        yield _UNREAD
+        return
+    arguments = call.get("arguments", call.get("parameters", {}))
+    yield ToolCall(call["name"], json_of(arguments) if isinstance(arguments, str) else arguments)
+
+
+def failure(  # noqa: PLR0911 - one return per class
+    text: str, tools: Sequence[Mapping[str, Any]], target: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return the class of an answer's failure, one of `FAILURES`; empty if it makes exactly the right calls.
+
+    tools: the offered ones, as in OpenAI's API. target: the right calls, each ``name`` and ``arguments``, in any order;
+    none if no tool fits. Definitions, the first that holds: ``tool_uncalled_for``: a call where none was right.
+    ``tool_no_call``: no call, or fewer than were asked for. ``tool_invalid_json``: a call or its arguments cannot be
+    read. ``tool_unknown_name``: the name was not offered. ``tool_wrong_name``: it was, and is not the right one, or one
+    too many. ``tool_schema``: the arguments do not fit the tool's schema. ``tool_wrong_value``: they fit and differ.
+    """
+    calls = tool_calls(text)
+    if not target:
+        return "tool_uncalled_for" if calls else ""
+    if any(call.arguments is NOT_JSON for call in calls):
+        return "tool_invalid_json"
+    schemas = {one["function"]["name"]: one["function"]["parameters"] for one in tools}
+    made, wanted = Counter(call.name for call in calls), Counter(one["name"] for one in target)
+    if any(name not in schemas for name in made):
+        return "tool_unknown_name"
+    if made - wanted:
+        return "tool_wrong_name"
+    if wanted - made:
+        return "tool_no_call"
+    written = [(call.name, json.dumps(call.arguments)) for call in calls]
+    if not all(fits_schema(arguments, schemas[name]) for name, arguments in written):
+        return "tool_schema"
+    return "" if _same(written, target) else "tool_wrong_value"
+
+
+def _same(written: Sequence[tuple[str, str]], target: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the calls are the right ones in some order; there are as many."""
+    left = list(target)
+    for name, arguments in written:
+        found = next(
+            (one for one in left if one["name"] == name and same_value(arguments, one["arguments"])),
+            None,
+        )
+        if found is None:
+            return False
+        left.remove(found)
+    return True

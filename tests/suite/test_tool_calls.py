@@ -1,0 +1,175 @@
+"""Tool calls: read in each family's format, each failure in one class, and a slice whose twin offers no right tool."""
+
+from __future__ import annotations
+
+import json
+
+import conftest
+import pytest
+from test_tasks_generated import docs, fingerprint, module
+
+from harness.config.loading import parse
+from harness.records import Generation, Item
+from harness.suite.scorer import load_items
+from harness.suite.tail import examine, possible
+from harness.suite.toolkit.scoring_json import NOT_JSON
+from harness.suite.toolkit.tool_calls import FAILURES, ToolCall, failure, tool_calls
+
+ALARM = ("set_alarm", {"hour": 7, "label": "tea"})
+TIMER = ("start_timer", {"minute": 5})
+A = json.dumps(ALARM[1])
+T = json.dumps(TIMER[1])
+
+FORMATS = {
+    "hermes": f'<tool_call>\n{{"name": "set_alarm", "arguments": {A}}}\n</tool_call>\n'
+    f'<tool_call>\n{{"name": "start_timer", "arguments": {T}}}\n</tool_call>',
+    "qwen, with a word before": f'I will.\n<tool_call>{{"name": "set_alarm", "arguments": {A}}}</tool_call>'
+    f'<tool_call>{{"name": "start_timer", "arguments": {T}}}',
+    "qwen3-coder": "<tool_call>\n<function=set_alarm>\n<parameter=hour>\n7\n</parameter>\n<parameter=label>\ntea\n"
+    "</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=start_timer>\n<parameter=minute>\n5\n</parameter>\n"
+    "</function>\n</tool_call>",
+    "llama": f'<|python_tag|>{{"name": "set_alarm", "parameters": {A}}}; {{"name": "start_timer", "parameters": {T}}}',
+    "llama, bare": f'{{"name": "set_alarm", "parameters": {A}}}\n{{"name": "start_timer", "parameters": {T}}}',
+    "mistral": f'[TOOL_CALLS] [{{"name": "set_alarm", "arguments": {A}}}, {{"name": "start_timer", "arguments": {T}}}]',
+    "mistral, new": f"[TOOL_CALLS]set_alarm[ARGS]{A}[TOOL_CALLS]start_timer[CALL_ID]a1b2c3d4e[ARGS]{T}",
+    "mistral, new, marks dropped": f"set_alarm{A}start_timer{T}",
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.set_alarm:0<|tool_call_argument_begin|>"
+    f"{A}<|tool_call_end|><|tool_call_begin|>functions.start_timer:1<|tool_call_argument_begin|>{T}<|tool_call_end|>"
+    "<|tool_calls_section_end|>",
+    "kimi, marks dropped": f"functions.set_alarm:0{A}functions.start_timer:1{T}",
+    "openai": json.dumps(
+        {
+            "tool_calls": [
+                {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+                for name, arguments in (ALARM, TIMER)
+            ]
+        }
+    ),
+    "list in a fence": f'```json\n[{{"name": "set_alarm", "arguments": {A}}}, '
+    f'{{"name": "start_timer", "arguments": {T}}}]\n```',
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_both_calls_are_read_in_each_familys_format(name):
+    """Two calls with their arguments, and neither more nor fewer."""
+    assert tool_calls(FORMATS[name]) == [ToolCall(*ALARM), ToolCall(*TIMER)]
+
+
+@pytest.mark.parametrize("text", ["", "None of the tools fits.", '{"answer": 7}', "The [list] of tools: {alarm}", "7"])
+def test_prose_is_no_call(text):
+    """Neither prose nor JSON of something else is a call."""
+    assert tool_calls(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "set_alarm", "arguments": {"hour": 7,}}</tool_call>',
+        '[TOOL_CALLS][{"name": "set_alarm", "arguments": {"hour": 7',
+        "[TOOL_CALLS] the alarm",
+        '<|tool_call_begin|>functions.set_alarm:0<|tool_call_argument_begin|>{"hour": }<|tool_call_end|>',
+        '{"name": "set_alarm", "arguments": "{hour: 7}"}',
+    ],
+)
+def test_a_call_that_cannot_be_read_is_said(text):
+    """It counts as a call, and not as none."""
+    assert any(call.arguments is NOT_JSON for call in tool_calls(text))
+
+
+def tool(name: str, **kinds: str) -> dict:
+    """An offered tool."""
+    properties = {key: {"type": kind} for key, kind in kinds.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(kinds), "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [
+    tool("set_alarm", hour="integer", label="string"),
+    tool("set_alarms", hour="integer", label="string"),
+    tool("start_timer", minute="integer"),
+]
+
+
+def hermes(*calls: tuple[str, object]) -> str:
+    """Calls as Hermes writes them."""
+    written = (json.dumps({"name": name, "arguments": arguments}) for name, arguments in calls)
+    return "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in written)
+
+
+WRONG = {
+    "tool_no_call": ["I set it.", hermes(ALARM)],
+    "tool_unknown_name": [hermes(("set_the_alarm", ALARM[1]), TIMER)],
+    "tool_wrong_name": [hermes(("set_alarms", ALARM[1]), TIMER), hermes(ALARM, TIMER, TIMER)],
+    "tool_invalid_json": [hermes(ALARM) + '<tool_call>{"name": "start_timer", "arguments": {"minute": 5</tool_call>'],
+    "tool_schema": [hermes(("set_alarm", {"hour": "7", "label": "tea"}), TIMER), hermes(("set_alarm", {}), TIMER)],
+    "tool_wrong_value": [hermes(("set_alarm", {"hour": 8, "label": "tea"}), TIMER)],
+}
+
+
+def test_each_failure_is_in_exactly_one_class():
+    """Real examples of each class; the right calls in either order are in none; a call where none fits is the last."""
+    target = [{"name": name, "arguments": arguments} for name, arguments in (ALARM, TIMER)]
+    for kind, texts in WRONG.items():
+        assert [failure(text, TOOLS, target) for text in texts] == [kind] * len(texts)
+    for text in (*FORMATS.values(), hermes(TIMER, ALARM)):
+        assert failure(text, TOOLS, target) == ""
+    assert failure(hermes(ALARM), TOOLS, []) == "tool_uncalled_for"
+    assert failure("<tool_call>{</tool_call>", TOOLS, []) == "tool_uncalled_for"
+    assert failure("No tool fits.", TOOLS, []) == ""
+    assert set(WRONG) | {"tool_uncalled_for"} == set(FAILURES)
+
+
+def test_the_ledger_is_what_it_says():
+    """As many tools as the axis says; the right ones among them, or in the twin the same request without; seed 0."""
+    made = {doc["id"]: doc for doc in docs("structured_output", "tool_ledger", items=3)}
+    assert len(made) == 4 * 4 * 3
+    for doc in made.values():
+        tools, target = json.loads(doc["tools"]), json.loads(doc["target"])
+        names = [one["function"]["name"] for one in tools]
+        assert len(names) == len(set(names)) == int(doc["offered"])
+        assert {one["name"] for one in target} <= set(names)
+        assert len(target) == {"none": 0, "parallel": 2}.get(doc["calls"], 1)
+        assert failure(hermes(*((one["name"], one["arguments"]) for one in target)), tools, target) == ""
+        if doc["calls"] == "none":
+            twin = made[doc["id"].replace("calls=none", "calls=one")]
+            assert (doc["prompt"], doc["cluster"]) == (twin["prompt"], twin["cluster"])
+            assert json.loads(twin["target"])[0]["name"] not in names
+    assert fingerprint(docs("structured_output", "tool_ledger", items=8)) == "7ecbd2805bf18893"
+
+
+TEMPLATE = (
+    "{% if tools %}<|tools|>{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
+)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_tools_are_told_by_the_models_own_template(own):
+    """A template with `tools` writes them itself; one without is told of them in words, in the form of Hermes."""
+    tokenizer = conftest.make_tokenizer(8192)
+    if own:
+        tokenizer.chat_template = TEMPLATE
+    tasks = ["quantcliff_tool_ledger"]
+    axes = {"offered": [2], "calls": ["one", "none"]}
+    slices = [{"name": "structured_output", "tasks": tasks, "axes": axes, "items": 2, "margin": 0.5}]
+    data = {"name": "t", "baseline": {"name": "b", "model": "m"}, "slices": slices}
+    items = load_items(parse({**data, "candidates": [{"name": "c", "quantization": "bnb-nf4"}]}), tokenizer)
+    assert len(items) == 4
+    for item in items:
+        assert item.prompt.startswith("<|tools|>") == own
+        assert ("<tools>" in item.prompt) != own
+        assert json.loads(item.doc["tools"])[0]["function"]["name"] in item.prompt
+
+
+def test_a_class_is_a_tail_event_of_the_items_that_can_show_it():
+    """The score's metrics become signs; only the twin can be called for nothing."""
+    doc = next(one for one in docs("structured_output", "tool_ledger", items=1) if one["calls"] == "one")
+    metrics = module("structured_output", "tools").score(doc, ["I did it."])
+    assert metrics == {"exact_match": 0.0, "tool_no_call": 1.0} | dict.fromkeys(FAILURES[1:-1], 0.0)
+    item = Item("t/1", "s", "t", "generate", "?", {}, "a", "c", target=doc["target"], doc=doc)
+    signs = examine(item, Generation("t/1", "I did it.", (1, 2), "eos", 3), 0.0, metrics).signs
+    assert {kind for kind in FAILURES if signs.get(kind)} == {"tool_no_call"}
+    assert set(signs) <= possible(item) >= set(FAILURES[:-1])
+    twin = Item("t/2", "s", "t", "generate", "?", {}, "a", "c", target="[]", doc=doc)
+    assert possible(twin) & set(FAILURES) == {"tool_uncalled_for"}
