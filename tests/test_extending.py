@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import sys
@@ -27,8 +26,7 @@ from harness.config.schema import Quantization, Variant
 from harness.errors import UsageError
 from harness.models.compatibility import check_candidate
 from harness.records import Generation, Item, Settings
-from harness.report import sections
-from harness.report.terminal_table import Pen
+from harness.report.evidence import Evidence
 from harness.suite import catalogue as suite_catalogue
 from harness.suite import tasks as suite_tasks
 from harness.suite.scorer import Scorer, load_items
@@ -219,25 +217,23 @@ def test_every_engine_of_a_config_can_be_made() -> None:
 
 
 def test_the_section_of_the_page_is_in_every_format(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its function gives a row per judged candidate, and the functions that its lines go into exist."""
+    """Its block is shown by the terminal, by Markdown and on the page."""
+    from harness.report import blocks as report_blocks
+    from harness.report.html import html_report
+    from harness.report.markdown import markdown_report
+    from harness.report.terminal import terminal
+
     (code,) = blocks(page, "A report section", "python")
-    names = dict(vars(sections))
-    exec(code, names)  # noqa: S102 - text of this repository
-    monkeypatch.setattr(sections, "lost_and_gained", names["lost_and_gained"], raising=False)
-    judgement = report_data.judgement()
+    made: dict[str, Any] = {}
+    exec(code, made)  # noqa: S102 - text of this repository
+    known = report_blocks._blocks()
+    monkeypatch.setattr(report_blocks, "_blocks", lambda: (*known, *made["BLOCKS"]))
+    judgement, evidence = report_data.judgement(), Evidence()
     console = Console(file=io.StringIO(), width=80)
-    modules = [importlib.import_module(f"harness.report.{name}") for name in ("terminal", "markdown", "html")]
-    markdown = modules[1]._Page(10_000)
-    rows = re.findall(r"^\| `(\S+)` \| .*`(\w+)` \| `(.*)` \|$", page, flags=re.MULTILINE)
-    assert [file for file, *_ in rows] == [f"{one.__name__.replace('.', '/')}.py" for one in modules]
-    known = {"pen": Pen(console, rest=""), "page": markdown, "judgement": judgement}
-    shown = []
-    for (_file, function, line), module in zip(rows, modules, strict=True):
-        assert callable(getattr(module, function))
-        shown.append(eval(line.rstrip(","), {**vars(module), **known}))  # noqa: S307 - text of this repository
-    assert "Lost and gained" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Lost and gained" in str(markdown)
-    assert [part.section.rows for part in shown[2].parts] == [names["lost_and_gained"](judgement).rows]
+    terminal(judgement, console, evidence)
+    written = markdown_report(judgement, evidence), html_report(judgement, evidence).html
+    for text in (console.file.getvalue(), *written):  # type: ignore[attr-defined]
+        assert "Lost and gained" in text
 
 
 def test_the_statistic_of_the_page_is_an_interval(page: str) -> None:

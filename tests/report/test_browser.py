@@ -149,7 +149,7 @@ def test_filtering_the_matrix(visit):
     """Words, verdict, slice and gating filter together, and the count is told."""
     page = visit()
     count = page.locator("#matrix-count")
-    assert count.inner_text() == "28 of 28"
+    assert count.inner_text() == "27 of 28"
     page.select_option("#matrix-verdict", "fail")
     assert count.inner_text() == "16 of 28"
     page.select_option("#matrix-first", "multi_hop_math")
