@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "LATENCY_KINDS",
     "TAIL_KINDS",
     "ChoiceLogprobs",
     "Generation",
@@ -49,6 +50,12 @@ TAIL_KINDS: dict[str, str] = {
     "refusal": "declines a benign request",
 }
 """Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
+
+LATENCY_KINDS: dict[str, str] = {
+    "slow_first_token": "its first token came too late",
+    "slow_tokens": "its tokens came too slowly",
+}
+"""What may be late of a streamed answer; `policy.latency` says how late, and a tolerance of tail events how often."""
 
 
 def canonical_json(value: object) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from harness.config.engines import EngineSpec, named_engine
 from harness.config.fields import (
+    LatencyKind,
     Margin,
     Name,
     Real,
@@ -172,6 +173,9 @@ class Policy(_Strict):
     """Glob over ``slice/stratum`` to a margin; the last match wins."""
     tail_events: TailTolerances = Field(default_factory=dict)
     """Tolerances of tail events in gating strata; events of other kinds are shown and decide nothing."""
+    latency: dict[LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
+    """Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be
+    late is a tolerance in `tail_events`."""
     inconclusive: Literal["hold", "fail"] = "hold"
     """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
     refuse_hopeless: bool = True
@@ -182,6 +186,11 @@ class Policy(_Strict):
     """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_latency(self, handler: Any) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.latency else {key: value for key, value in data.items() if key != "latency"}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.report.section import Section
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
@@ -126,6 +127,8 @@ class Evidence:
     """Answers that the fixed plan would have asked for."""
     scoring: tuple[ScoringRow, ...] = ()
     """Variants with a thinking part or a limit of scoring in any answer."""
+    latency: tuple[Section, ...] = ()
+    """Times and lengths of streamed answers: of the whole run, and by stratum."""
     store_text: Literal["full", "redacted", "none"] = "full"
     """What the run stores of its texts."""
     erased: int = 0

@@ -123,6 +123,7 @@ def _blocks(judgement: Judgement, evidence: Evidence) -> list[Block]:
     power = _present(Part(sections.power(evidence), titled=False))
     noise = _present(Part(sections.control_noise(judgement), titled=False))
     facts = _present(Part(sections.provenance(judgement, evidence, policy=True), titled=False))
+    times = _present(*map(Part, evidence.latency))
     how = "; ".join(measured(judgement, evidence))
     return [
         *(drawn[key] for key in ("forest", "heat", "cliffs", "averages")),
@@ -131,6 +132,7 @@ def _blocks(judgement: Judgement, evidence: Evidence) -> list[Block]:
         Block("flips", "Flips", "Flips: what changed, answer by answer"),
         *([Block("scoring", "Scoring", "Thinking and limits of scoring", scoring)] if scoring else []),
         drawn["cost"],
+        *([Block("times", "Times", "Times and lengths", times)] if times else []),
         Block("power", "Power", "Power and items asked", power, asked, "No power table came with this comparison."),
         Block("noise", "A/A noise", "A/A noise", noise, "", "Not measured: a difference may be noise of batching."),
         Block("provenance", "Provenance", "How it was measured", facts, how, "The comparison came without provenance."),

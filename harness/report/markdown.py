@@ -116,6 +116,8 @@ def markdown_report(judgement: Judgement, evidence: Evidence, limit: int = LIMIT
     _tail_events(page, judgement)
     _flips(page, evidence)
     page.section(costs.cost_section(judgement, evidence))
+    for section in evidence.latency:
+        page.section(section, folded=bool(section.folded))
     page.section(sections.scoring_notes(evidence), folded=True)
     page.section(sections.power(evidence), folded=True)
     page.section(sections.provenance(judgement, evidence), folded=True)

@@ -18,6 +18,7 @@ from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answer_pairs, divergence_evidence
 from harness.report.evidence import Evidence, ScoringRow
+from harness.report.latency import latency_sections
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
 from harness.store.files import read_json
@@ -58,6 +59,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
             run.items, {name: found for name, (found, _) in diverged.items() if found}, control=CONTROL
         ),
         scoring=scoring_rows(run, names),
+        latency=latency_sections(run, names),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
         power=tuple(power_table(run.experiment, run.items)),

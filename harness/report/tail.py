@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.records import TAIL_KINDS
+from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report.section import Cell, Row, Section, names, numbers, texts
 from harness.report.words import place
 
@@ -32,7 +32,7 @@ _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
 def meaning(kind: str) -> str:
     """Return what a kind of event is."""
-    return TAIL_KINDS.get(kind, kind)
+    return (TAIL_KINDS | LATENCY_KINDS).get(kind, kind)
 
 
 Count = tuple[int, int]
@@ -58,7 +58,7 @@ def kinds_section(judgement: Judgement, *, all_kinds: bool) -> tuple[Section, li
     gating = {one.kind for candidate in judgement.candidates for one in candidate.tail_events if one.verdict}
     rows: list[Row] = []
     absent = []
-    for kind in TAIL_KINDS:
+    for kind in TAIL_KINDS | LATENCY_KINDS:
         found = [_counts(one, kind) for one in judgement.candidates]
         widest = max(judgement.candidates, key=lambda one: _counts(one, kind)[1], default=None)
         if widest is None or not _counts(widest, kind)[1]:

@@ -39,6 +39,8 @@ def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None
         pen.section(Section.listed("A/A noise", [noise]))
     pen.section(sections.scoring_notes(evidence))
     pen.section(costs.cost_section(judgement, evidence))
+    for section in evidence.latency[:1]:
+        pen.section(section)
     _end(pen, judgement, evidence)
 
 
