@@ -52,7 +52,7 @@ FAULTS = (
     "cuts",  # breaks every stream but the first off after a few pieces
     "cuts_once",  # the same, once for each prompt
     "quiet_cut",  # ends every stream but the first without a finish reason
-    "late",  # 0.05 s before the first text of a stream, after its role
+    "late",  # 0.3 s before the first text of a stream, after its role
     "no_stream",  # answers in one piece
 )
 
@@ -116,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Stub
 
     def log_message(self, *_: Any) -> None:
@@ -235,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
         events += [] if "quiet_cut" in faults and not first else [end]
         for at, event in enumerate(events[:2] if cut else events):
             if "late" in faults and at == 1:
-                time.sleep(0.05)
+                time.sleep(0.3)
             self._chunk({"choices": [{"index": 0, **event}], **build})
         if cut:
             self.close_connection = True
