@@ -10,11 +10,12 @@
 #   qsub -l select=1:ngpus=1 -- "$PWD/scripts/gpu_job.sh" CONFIG             PBS
 #   bsub -gpu num=1 bash scripts/gpu_job.sh CONFIG                         LSF
 #
-# Everything after CONFIG goes to `quantcliff run` as it is, such as --limit 20 or --shard 2/8.
+# Everything after CONFIG goes to `quantcliff run` as it is, such as --limit 20 or --shard 2/8. Several GPUs of a Slurm or
+# Kubernetes cluster share the work with `quantcliff submit`: see docs/clusters.md.
 #
 # Settings, all optional, as environment variables:
-#   QUANTCLIFF   the command to run (default: .venv/bin/quantcliff of the checkout that the job was submitted from,
-#                which `make install` makes; else `quantcliff` on PATH)
+#   QUANTCLIFF   the command to run (default: .venv/bin/quantcliff, which `make install` makes, of the folder that the
+#                job was submitted from or of this file's checkout; else `quantcliff` on PATH)
 #   DEVICE       cuda (default), cuda:1, cpu ...
 #   OUTPUT       where run folders are made (default: what the config says)
 #   OFFLINE      1: never look for a model hub; all models are local folders or already in the hub's cache
@@ -33,7 +34,11 @@ shift
 
 # Schedulers start a job in the submitter's folder or elsewhere, and may run a copy of this file from a spool folder.
 cd "${SLURM_SUBMIT_DIR:-${PBS_O_WORKDIR:-$PWD}}"
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+script=${BASH_SOURCE[0]}
+if [ -n "${SLURM_JOB_ID:-}" ] && [ "$(basename "$script")" = slurm_script ]; then # a copy: Slurm knows the original
+  script=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\(.*gpu_job\.sh\).*/\1/p')
+fi
+here=$(cd "$(dirname "${script:-$0}")/.." && pwd)
 for quantcliff in "${QUANTCLIFF:-}" "$PWD/.venv/bin/quantcliff" "$here/.venv/bin/quantcliff" quantcliff; do
   [ -n "$quantcliff" ] && command -v "$quantcliff" >/dev/null && break
 done

@@ -1,6 +1,6 @@
 """Simulates the whole judge: how often it passes or fails a candidate that sits exactly on its margin, and its power.
 
-    python scripts/simulate_gate.py [--out results/simulation] [--quick] [--only TEXT] [--jobs N]
+    python scripts/simulate_gate.py [--out results/simulation] [--quick] [--only TEXT] [--jobs N] [--routes]
 
 Every rollout draws the items of every stratum, and goes through `harness.judge.compare` and the stopping rule that the
 gate uses. Right-or-wrong strata of independent items are summed up by their counts, so each table of counts is compared
@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import simulation_routes
 from numpy.typing import NDArray
 from simulation_cells import LAWS, Cell, cells
 
@@ -277,7 +278,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cells whose name contains this text")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--jobs", type=int, default=1, help="cells simulated at a time; the rows do not depend on it")
+    parser.add_argument("--routes", action="store_true", help="looks, pooled margins and layers, into routes.csv")
     options = parser.parse_args()
+    if options.routes:
+        return simulation_routes.run(options.out / "routes.csv", options.seed, options.only, quick=options.quick)
     tasks = [(cell, options.seed) for cell in cells(quick=options.quick) if options.only in cell.name()]
     rows = []
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:

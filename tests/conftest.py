@@ -51,6 +51,19 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+GPU_DEVICE = os.environ.get("QUANTCLIFF_GPU_TESTS", "cuda:0")
+
+
+@pytest.fixture
+def gpu_device() -> str:
+    """The device of tests that are marked gpu, set up as a worker does."""
+    if GPU_DEVICE.startswith("cuda"):
+        from harness.models.cuda import prepare_cuda
+
+        prepare_cuda(GPU_DEVICE)
+    return GPU_DEVICE
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""
@@ -183,9 +196,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test that needs a CUDA device where there is none."""
+    """Skips a test that needs a CUDA device where there is none; $QUANTCLIFF_GPU_TESTS names another device instead."""
     item.stash[torch_was_there] = "torch" in sys.modules
-    if item.get_closest_marker("gpu") is None:
+    if item.get_closest_marker("gpu") is None or ("gpu_device" in item.fixturenames and GPU_DEVICE != "cuda:0"):
         return
     import torch
 

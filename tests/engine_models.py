@@ -63,11 +63,13 @@ def proof() -> Proof:
     return Proof("none", "Linear", 0, 1, 32.0, 1, 0, "float32", len(tokenizer()), "tiny")
 
 
-def engine(model_or_family: Any = "llama", tokens: Any = None, *, method: str = "none", **options: Any) -> Any:
+def engine(
+    model_or_family: Any = "llama", tokens: Any = None, *, method: str = "none", device: str = "cpu", **options: Any
+) -> Any:
     """An `HFEngine` round a model, or round a family's; `method` is what the proof says it was quantized with."""
     round_ = model(model_or_family) if isinstance(model_or_family, str) else model_or_family
     measured = dataclasses.replace(proof(), method=method)
-    return hf_engine.HFEngine(round_, tokens or tokenizer(), measured, device="cpu", **options)
+    return hf_engine.HFEngine(round_, tokens or tokenizer(), measured, device=device, **options)
 
 
 def item(name: str, prompt: str, **rest: Any) -> Item:

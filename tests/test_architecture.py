@@ -31,6 +31,7 @@ ORDER = (
     "judge",
     "run",
     "report",
+    "damage",
     "cli",
     "__main__",
 )
@@ -38,6 +39,8 @@ ORDER = (
 
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
+        "damage.hybrid",
+        "damage.states",
         "engines.lm_eval",
         "engines.transformers.*",
         "models.answers",
@@ -45,6 +48,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "models.backends",
         "models.checkpoints_worker",
         "models.completeness",
+        "models.cuda",
         "models.devices",
         "models.doctor",
         "models.doctor_models",

@@ -120,6 +120,24 @@ def test_a_description_that_lacks_something_is_named(tmp_path: Path, old: str, n
         suite_catalogue.catalogue(file.parent.parent)
 
 
+@pytest.mark.usefixtures("own_slice")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("want = wanted(metadata)", "its code raised KeyError"), ('return {"exact_match"', "cannot be scored: its code")],
+    ids=["generator", "scorer"],
+)
+def test_an_exception_of_a_slices_own_code_is_named_with_its_line(
+    page: str, tmp_path: Path, line: str, said: str
+) -> None:
+    """A generator or scorer of the user's that raises is bad usage with file and line, not a bug of quantcliff's."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(line, "raise KeyError('depth')\n    " + line), encoding="utf-8")
+    _task, _description, config = (yaml.load(one, suite_catalogue._Loader) for one in blocks(page, "A slice", "yaml"))  # noqa: S506
+    with pytest.raises(UsageError, match=rf"{said}.*conversions\.py, line \d+"):
+        score(load_items(parse(config), conftest.make_tokenizer(100_000))[0], "12")
+
+
 def score(item: Item, text: str) -> float | None:
     """The score of a written answer."""
     response = Generation(item_id=item.id, sample=0, text=text, token_ids=(1,), finish="stop", prompt_tokens=1)

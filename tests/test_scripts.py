@@ -29,31 +29,6 @@ printf '%s\\n' "$(pwd)|$*|${HF_HUB_OFFLINE:-unset}" >>"$RECORD"
 exit "${CODE:-0}"
 """
 
-# Does what Slurm's sbatch does to a script: runs a copy from a spool folder, in the submitter's folder, once per
-# task, and answers with the job's id. Jobs run at once and one after the other, so every dependency is met.
-SBATCH = """#!/usr/bin/env python3
-import json, os, pathlib, shutil, subprocess, sys
-options = [a for a in sys.argv[1:] if a.startswith("--")]
-script, *arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
-spool = pathlib.Path(os.environ["SPOOL"])
-job = 100 + len(list(spool.glob("*.json")))
-copy = shutil.copy(script, spool / f"slurm_script_{job}")
-array = next((o.split("=")[1] for o in options if o.startswith("--array=")), None)
-first, _, last = (array or "").partition("-")
-tasks = range(int(first), int(last or first) + 1) if array else [None]
-codes = []
-for task in tasks:
-    env = {**os.environ, "SLURM_JOB_ID": str(job), "SLURM_SUBMIT_DIR": os.getcwd()}
-    if task is not None:
-        env |= {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": str(len(tasks))}
-    with open(spool / f"{job}-{task}.log", "wb") as log:
-        done = subprocess.run(["bash", copy, *arguments], env=env, stdout=log, stderr=log)
-    codes.append(done.returncode)
-(spool / f"{job}.json").write_text(json.dumps({"options": options, "arguments": arguments, "codes": codes}))
-print(job)
-sys.exit(codes[-1] if "--wait" in options else 0)
-"""
-
 
 def program(path: Path, text: str) -> Path:
     """Write an executable file."""
@@ -138,88 +113,6 @@ def test_gpu_job_says_what_to_do_without_quantcliff(tmp_path):
     assert "make install" in done.stderr
 
 
-@pytest.fixture
-def slurm(recorder, tmp_path):
-    """An environment with `sbatch` on PATH and a recorder for quantcliff."""
-    tools, spool = tmp_path / "tools", tmp_path / "spool"
-    tools.mkdir()
-    spool.mkdir()
-    program(tools / "sbatch", SBATCH)
-    (tmp_path / "my.yaml").write_text("# a comment\nname: nightly-8b  # the folder\nbaseline: x\n")
-    return {**recorder, "PATH": f"{tools}:{recorder['PATH']}", "SPOOL": str(spool)}
-
-
-def jobs(env: dict[str, str]) -> list[dict]:
-    """What sbatch was asked to do, oldest first."""
-    return [json.loads(path.read_text()) for path in sorted(Path(env["SPOOL"]).glob("*.json"))]
-
-
-def test_slurm_array_submits_shards_and_a_judge(slurm, tmp_path):
-    """Three shards of three run, then one job judges the folder that they filled; both ids are printed."""
-    done = bash("slurm_array.sbatch", "my.yaml", "out", "3", env=slurm, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:2] == ["shards: job 100, 3 tasks", "judge: job 101"]
-    runs = [line[1] for line in recorded(slurm)]
-    shard = "run my.yaml --device cuda --output out --shard"
-    assert runs == [f"{shard} 1/3", f"{shard} 2/3", f"{shard} 3/3", "compare out/nightly-8b"]
-    shards, judge = jobs(slurm)
-    assert {"--array=0-2", "--gres=gpu:1"} <= set(shards["options"])
-    assert "--dependency=afterany:100" in judge["options"]
-    assert not any("gpu" in option for option in judge["options"])
-
-
-def test_slurm_array_needs_only_a_config(slurm, tmp_path):
-    """Four shards fill the folder results/ unless something else is said."""
-    assert bash("slurm_array.sbatch", "my.yaml", env=slurm, cwd=tmp_path).returncode == 0
-    runs = [line[1] for line in recorded(slurm)]
-    assert runs[3:] == ["run my.yaml --device cuda --output results --shard 4/4", "compare results/nightly-8b"]
-
-
-@pytest.mark.parametrize("code", [0, 1, 3, 4])
-def test_slurm_judge_carries_the_verdict(slurm, tmp_path, code):
-    """The judging job ends with the exit code of `compare`, and with WAIT=1 the submission does too."""
-    env = {**slurm, "CODE": str(code), "WAIT": "1"}
-    done = bash("slurm_array.sbatch", "my.yaml", "out", "1", env=env, cwd=tmp_path)
-    assert jobs(env)[-1]["codes"] == [code]
-    assert done.returncode == code
-    assert "judge: job 101" in done.stdout
-
-
-def test_slurm_shard_alone_keeps_its_place(slurm, tmp_path):
-    """One shard of eight submitted again is still that shard of eight, whatever the new array's size."""
-    call = ["sbatch", "--array=3", str(SCRIPTS / "slurm_array.sbatch"), "my.yaml", "out", "8"]
-    subprocess.run(call, env={**slurm, "ROOT": str(SCRIPTS.parent)}, cwd=tmp_path, check=True)
-    assert recorded(slurm)[0][1].endswith("--shard 4/8")
-
-
-def test_a_refused_submission_is_no_verdict(slurm, tmp_path):
-    """Where sbatch itself fails the code is 2: its own 1 would read as a failed candidate."""
-    program(tmp_path / "tools" / "sbatch", "#!/bin/sh\necho 'invalid partition' >&2; exit 1\n")
-    done = bash("slurm_array.sbatch", "my.yaml", "out", "2", env=slurm, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "invalid partition" in done.stderr
-    assert "sbatch did not take the shards" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "usage:"),
-        (["none.yaml", "out", "3"], "no config none.yaml"),
-        (["my.yaml", "out", "0"], "SHARDS is a number"),
-        (["my.yaml", "out", "many"], "SHARDS is a number"),
-        (["nameless.yaml", "out", "2"], "says no name"),
-    ],
-)
-def test_slurm_array_refuses_before_submitting(slurm, tmp_path, arguments, said):
-    """Bad usage ends with 2 and a sentence before any job is in the queue."""
-    (tmp_path / "nameless.yaml").write_text("baseline: x\n")
-    done = bash("slurm_array.sbatch", *arguments, env=slurm, cwd=tmp_path)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert jobs(slurm) == []
-
-
 def rehearsal(model: Path) -> dict:
     """A config whose engine is made up and loses a third of the int4 candidate's answers; the rest is real."""
     return {
@@ -234,23 +127,6 @@ def rehearsal(model: Path) -> dict:
             "rehearsal": {"lost": {"nf4/multi_hop_math": 0.33}},
         },
     }
-
-
-@pytest.mark.slow
-def test_slurm_shards_give_one_verdict(slurm, tiny_llama, tmp_path):
-    """quantcliff itself, as an array of two shards and a judge: the damaged candidate fails, and the job ends with 1.
-
-    That the joined shards are byte for byte one plain run is tested in run/test_runner.py.
-    """
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump(rehearsal(tiny_llama), sort_keys=False))
-    quantcliff = str(Path(sys.executable).with_name("quantcliff"))
-    env = {**slurm, "QUANTCLIFF": quantcliff, "DEVICE": "cpu", "WAIT": "1", "RUN_OPTIONS": "--rehearsal-ok"}
-    done = bash("slurm_array.sbatch", "my.yaml", "out", "2", env=env, cwd=tmp_path)
-    assert [job["codes"] for job in jobs(env)] == [[0, 0], [1]], done.stderr
-    assert done.returncode == 1
-    judged = json.loads((tmp_path / "out" / "trial" / "comparisons.json").read_text())
-    assert (judged["verdict"], judged["exit_code"]) == ("fail", 1)
-    assert [stratum["n"] for stratum in judged["candidates"][0]["strata"]] == [60, 60]
 
 
 # --- the offline bundle ---------------------------------------------------------------------------------------

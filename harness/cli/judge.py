@@ -23,7 +23,7 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="Results of the baseline: lm_eval or Inspect logs, CSV, JSON lines, Parquet.",
+    help="Results of the baseline: of lm_eval, Inspect, nel or lighteval, or CSV, JSON lines, Parquet.",
 )
 @click.option(
     "--candidate",

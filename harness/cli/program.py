@@ -16,6 +16,9 @@ from typing import Any, TextIO
 import click
 
 from harness import __version__
+from harness.cli import cluster as cli_cluster
+from harness.cli import damage as cli_damage
+from harness.cli import init as cli_init
 from harness.cli import judge as cli_judge
 from harness.cli import models as cli_models
 from harness.cli import run as cli_run
@@ -114,6 +117,9 @@ def commands() -> None:
 for _command in (
     cli_run.run,
     cli_run.plan,
+    cli_init.init,
+    cli_cluster.submit,
+    cli_cluster.status,
     cli_judge.compare,
     cli_judge.gate,
     cli_judge.report,
@@ -121,6 +127,8 @@ for _command in (
     cli_judge.show,
     cli_judge.erase,
     cli_verify.verify,
+    cli_damage.localize,
+    cli_damage.repair,
     cli_models.doctor,
     cli_run.demo,
     cli_models.quantize,

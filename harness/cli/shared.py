@@ -102,12 +102,15 @@ _CODE = {
 }
 
 
-def output_options(*, trust: bool = False, code: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def output_options(
+    *, trust: bool = False, code: bool = False, printed: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the flags of a command that prints a result; it gets them as one `options`.
 
-    trust: whether it judges a run. code: whether it may execute model-generated code.
+    trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it
+    prints a result itself.
     """
-    flags = (_CODE if code else {}) | (_TRUST if trust else {}) | _OUTPUT
+    flags = (_CODE if code else {}) | (_TRUST if trust else {}) | (_OUTPUT if printed else {})
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

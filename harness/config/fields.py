@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
 from harness.config.methods import METHODS
 from harness.records import LATENCY_KINDS, TAIL_KINDS
@@ -16,16 +16,25 @@ __all__ = [
     "Margin",
     "Name",
     "Real",
+    "RelativeMargin",
+    "Share",
     "TailTolerances",
     "Whole",
+    "allowed",
+    "looks_field",
     "method_name",
     "range_field",
     "share_field",
+    "spending_field",
     "suggestion",
+    "written",
 ]
 
 NAMED = 12
 """At most so many known names in a suggestion."""
+
+MANY_LOOKS = 10
+"""Looks where they are on and no number is given: more save hardly any items."""
 
 LARGEST_MARGIN = 0.5
 """A drop of more than half is not a tolerance."""
@@ -58,6 +67,30 @@ def _proportion(value: object) -> object:
     return value
 
 
+class RelativeMargin(float):
+    """A margin that is a share of the baseline's score, ``5%`` in a config."""
+
+    def __str__(self) -> str:
+        """Return it as a config writes it."""
+        return f"{100.0 * self:g}%"
+
+
+def allowed(margin: float, score: float) -> float:
+    """Return the largest tolerated drop from a baseline's mean score."""
+    return float(margin) * score if isinstance(margin, RelativeMargin) else margin
+
+
+def written(margin: float | None) -> float | str | None:
+    """Return a margin as JSON and YAML hold it."""
+    return str(margin) if isinstance(margin, RelativeMargin) else margin
+
+
+def _margin(value: object) -> object:
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d{1,2}(\.\d+)?) ?%", value, re.ASCII)):
+        return RelativeMargin(float(str(_proportion(float(found[1]) / 100.0))))
+    return value if isinstance(value, RelativeMargin) else _proportion(value)
+
+
 def share_field(value: object) -> object:
     """Accept true, false or a share of the items."""
     if isinstance(value, bool):
@@ -66,6 +99,20 @@ def share_field(value: object) -> object:
         msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
         raise ValueError(msg)
     return True if value == 1 else float(value)
+
+
+def looks_field(value: object) -> object:
+    """Accept a number of looks, or true for ten and false for one."""
+    return {True: MANY_LOOKS, False: 1}[value] if isinstance(value, bool) else _number(value)
+
+
+def spending_field(value: object) -> object:
+    """Accept the name of a spending function, with its parameter."""
+    known = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
+    if not isinstance(value, str) or not re.fullmatch(known, value, re.ASCII):
+        msg = f"{value!r} is not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
+        raise ValueError(msg)
+    return value
 
 
 def range_field(value: object) -> object:
@@ -110,7 +157,9 @@ def _latency_kind(value: object) -> object:
 LatencyKind = Annotated[str, BeforeValidator(_latency_kind)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
-Margin = Annotated[float, BeforeValidator(_proportion)]
+Share = Annotated[float, BeforeValidator(_proportion)]
+Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
+"""A drop in proportions, or a share of the baseline's score: ``5%``."""
 Name = Annotated[str, BeforeValidator(_name)]
-TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Margin]
+TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""

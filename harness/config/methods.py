@@ -66,6 +66,7 @@ _QUANTO = (Package("optimum-quanto", "optimum.quanto", "0.2.7"),)
 _GPTQ = (Package("gptqmodel", "gptqmodel", "7.6"), Package("optimum", "optimum", "2.0"))
 _SIZE_ONLY = "decompressed while loading: the answers are the method's, memory and speed are not"
 _COMPILES = "compiles its unpacking once, with a C++ compiler (up to a minute)"
+_SKIP = frozenset({"skip_modules"})
 
 
 def _bnb_4bit(kind: str) -> Method:
@@ -86,18 +87,19 @@ _ALL = (
     ),
     _bnb_4bit("nf4"),
     _bnb_4bit("fp4"),
-    Method("torchao-int8", 0.1, packages=_TORCHAO, extra="torchao", stored_as=("int8weightonly",)),
+    Method("torchao-int8", 0.1, _SKIP, _TORCHAO, "torchao", stored_as=("int8weightonly",)),
     Method(
         "torchao-int8-dynamic",
         0.1,
-        packages=_TORCHAO,
-        extra="torchao",
+        _SKIP,
+        _TORCHAO,
+        "torchao",
         stored_as=("int8dynamicactivationint8weight",),
     ),
     Method(
         "torchao-int4",
         0.6,
-        frozenset({"group_size"}),
+        _SKIP | {"group_size"},
         _TORCHAO,
         "torchao",
         capability=(8, 0),
@@ -106,32 +108,34 @@ _ALL = (
     Method(
         "torchao-intx4",
         0.6,
-        frozenset({"group_size"}),
+        _SKIP | {"group_size"},
         _TORCHAO,
         "torchao",
         stored_as=("intxweightonly",),
         note="int4 numerics, no int4 size: each weight is stored in a byte",
     ),
-    Method("torchao-float8", 0.25, packages=_TORCHAO, extra="torchao", stored_as=("float8weightonly",)),
+    Method("torchao-float8", 0.25, _SKIP, _TORCHAO, "torchao", stored_as=("float8weightonly",)),
     Method(
         "torchao-float8-dynamic",
         0.25,
-        packages=_TORCHAO,
-        extra="torchao",
+        _SKIP,
+        _TORCHAO,
+        "torchao",
         capability=(8, 9),
         batch_invariant=False,  # one scale per tensor, taken over the whole batch
         stored_as=("float8dynamicactivationfloat8weight",),
         note="one activation scale per batch: answers depend on the batch, its batches are fixed",
     ),
-    Method("quanto-int8", 0.1, packages=_QUANTO, extra="quanto"),
-    Method("quanto-int4", 0.6, packages=_QUANTO, extra="quanto", remark=_COMPILES),
-    Method("quanto-int2", 1.6, packages=_QUANTO, extra="quanto", remark=_COMPILES),
-    Method("quanto-float8", 0.25, packages=_QUANTO, extra="quanto"),
+    Method("quanto-int8", 0.1, _SKIP, _QUANTO, "quanto"),
+    Method("quanto-int4", 0.6, _SKIP, _QUANTO, "quanto", remark=_COMPILES),
+    Method("quanto-int2", 1.6, _SKIP, _QUANTO, "quanto", remark=_COMPILES),
+    Method("quanto-float8", 0.25, _SKIP, _QUANTO, "quanto"),
     Method("hqq", 0.6, frozenset({"bits", "group_size"}), (Package("hqq", "hqq", "0.2.8"),), "hqq"),
     Method(
         "fp8",
         0.25,
-        packages=(Package("kernels", "kernels", "0.11"),),
+        _SKIP,
+        (Package("kernels", "kernels", "0.11"),),
         extra="transformers[kernels]",  # transformers itself names the versions that it takes
         capability=(8, 9),
         stored_as=("fp8",),

@@ -17,11 +17,14 @@ from harness.config.fields import (
     Margin,
     Name,
     Real,
+    Share,
     TailTolerances,
     Whole,
+    looks_field,
     method_name,
     range_field,
     share_field,
+    spending_field,
     suggestion,
 )
 from harness.config.methods import METHODS
@@ -186,6 +189,19 @@ class Policy(_Strict):
     """Level of the test that the baseline scores above chance plus the margin."""
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     """Share of items expected to flip either way: for planning only."""
+    pooled_margin: Share | None = None
+    """Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one."""
+    spending: Annotated[str, BeforeValidator(spending_field)] = "obrien-fleming"
+    """With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``."""
+    advisory: tuple[str, ...] = ()
+    """Globs over ``slice/stratum`` that are shown but do not decide."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_routes(self, handler: Any) -> dict[str, Any]:
+        """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
+        data: dict[str, Any] = handler(self)
+        plain = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
+        return {key: value for key, value in data.items() if key not in plain or getattr(self, key) != plain[key]}
 
     @model_serializer(mode="wrap")
     def _without_default_latency(self, handler: Any) -> dict[str, Any]:
@@ -288,7 +304,7 @@ class Execution(_Strict):
     """Where and how the models run: one for all variants."""
 
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
@@ -298,10 +314,14 @@ class Execution(_Strict):
     """Largest batch, in rows."""
     unit_items: Whole = Field(default=32, ge=1)
     """Items in a work unit: what a kill can cost at most."""
+    unit_tokens: Whole | None = Field(default=None, ge=1)
+    """Most tokens in a work unit, of prompts and longest answers, so that long prompts can be shared out evenly."""
     threads: Whole | None = Field(default=None, ge=1)
     """CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads."""
-    looks: Whole = Field(default=1, ge=1, le=20)
-    """Interim looks: above 1, decided strata stop receiving items."""
+    looks: Annotated[int, BeforeValidator(looks_field)] = Field(default=1, ge=1, le=20)
+    """Interim looks: above 1, decided strata stop receiving items; ``true`` means ten."""
+    stop_on_fail: bool = False
+    """With looks, ask a candidate nothing more once a gating stratum, or the pooled difference, has failed."""
     control: Annotated[bool | float, BeforeValidator(share_field)] = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
     each stratum's items."""
@@ -323,9 +343,11 @@ class Execution(_Strict):
     change of engine as well."""
 
     @model_serializer(mode="wrap")
-    def _without_default_cross_engine(self, handler: Any) -> dict[str, Any]:
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        """Leave out keys that came later while they have no effect, so that the digests of older configs hold."""
         data: dict[str, Any] = handler(self)
-        return data if self.cross_engine else {key: value for key, value in data.items() if key != "cross_engine"}
+        later = ("cross_engine", "stop_on_fail", "unit_tokens")
+        return {key: value for key, value in data.items() if value or key not in later}
 
     @model_validator(mode="before")
     @classmethod

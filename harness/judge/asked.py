@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from harness.config.fields import allowed
 from harness.judge.rules import Rules
 from harness.records import Item
 from harness.stats.chance_level import above_chance_p
@@ -64,7 +65,7 @@ def blind_strata(items: Sequence[Item], scores: Mapping[str, float], rules: Rule
         own = np.array([scores[item.id] for item in answered])
         clusters = np.unique([item.cluster for item in answered], return_inverse=True)[1].astype(np.int32)
         chance = float(np.mean([item.chance for item in members]))
-        p = above_chance_p(own, clusters, chance + rules.margin(*place))
+        p = above_chance_p(own, clusters, chance + allowed(rules.margin(*place), float(own.mean())))
         if p is not None and p >= rules.policy.chance_alpha:
             found.add(place)
     return frozenset(found)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
+from harness.config.fields import RelativeMargin, allowed
 from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
@@ -22,10 +23,12 @@ from harness.judge.comparison import Comparison, Comparisons, Look, StratumNumbe
 from harness.judge.decisions import decide
 from harness.judge.outcomes import Labels, Outcomes, natural_key
 from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
+from harness.judge.pooled import with_pooled
 from harness.judge.rules import Rules
 from harness.judge.summaries import Cliff
 from harness.stats.chance_level import above_chance_p
-from harness.stats.sequential import nominal_alpha
+from harness.stats.relative import relative_test
+from harness.stats.sequential import Spending, nominal_alpha
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 
@@ -59,7 +62,7 @@ def compare(
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
     base = baseline_index(baseline, rules)
-    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind) for one in candidates)
+    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind, pooled=True) for one in candidates)
     same = control_baseline or baseline
     own = base if control_baseline is None else baseline_index(same, rules)
     against = _compare_one(own, control, rules, allow_unmatched) if control else None
@@ -87,12 +90,16 @@ def undecided_strata(
     says why.
     """
     base = baseline_index(baseline, rules)
-    compared = _compare_one(base, candidate, rules, allow_unmatched, until=look)
-    decisions = decide(compared.strata, rules.policy.alpha, rules.families)
-    open_strata = [
-        one for one, found in zip(compared.strata, decisions, strict=True) if found.verdict not in ("pass", "fail")
-    ]
-    needs = {(one.slice, one.stratum) for one in open_strata}
+    compared = _compare_one(base, candidate, rules, allow_unmatched, until=look, pooled=True)
+    strata = compared.judged
+    verdicts = [found.verdict for found in decide(strata, rules.policy.alpha, rules.families)]
+    unsettled = [one for one, word in zip(strata, verdicts, strict=True) if word not in ("pass", "fail")]
+    needs = {(one.slice, one.stratum) for one in unsettled if not one.pooled}
+    failed = any(one.gating and word == "fail" for one, word in zip(strata, verdicts, strict=True))
+    if failed and rules.stop_on_fail:
+        return set()
+    if any(one.pooled for one in unsettled) and not failed:
+        needs |= {(one.slice, one.stratum) for one in compared.strata if one.gating}
     if not compared.refused:
         needs |= {place for place in rules.plan if place not in base.places}
     return needs if any(rules.gating(*place) for place in needs) else set()
@@ -169,6 +176,7 @@ def _compare_one(
     *,
     until: int | None = None,
     blind: frozenset[StratumKey] = frozenset(),
+    pooled: bool = False,
 ) -> Comparison:
     try:
         pairs = pair(base.baseline, candidate, allow_unmatched)
@@ -182,7 +190,7 @@ def _compare_one(
     )
     worse, better = averages.triage(strata)
     shown = averages.averages(strata, columns.place, columns.before, columns.after, columns.weight)
-    return Comparison(
+    found = Comparison(
         name=candidate.name,
         strata=strata,
         averages=shown,
@@ -193,6 +201,7 @@ def _compare_one(
         hidden=averages.hidden(shown, worse, better, sum(bool(one.looks) for one in strata), rules.policy.margin),
         warnings=pairs.notes,
     )
+    return with_pooled(found, rules, columns.spread) if pooled else found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +216,14 @@ class _Columns:
     look: NDArray[np.int32]
     weight: Floats
     cluster: NDArray[np.int32] | None
+
+    def spread(self, until: int) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return the differences, strata and sources of the answered items up to a look; None without sources."""
+        if self.cluster is None:
+            return None
+        diffs = self.after - self.before
+        taken = ~np.isnan(diffs) & (self.look <= until)
+        return diffs[taken], self.place[taken].astype(np.int64), self.cluster[taken].astype(np.int64)
 
     def of(self, at: int) -> _Columns:
         """One stratum's rows."""
@@ -257,10 +274,11 @@ def _stratum(
     answered = ~(missing_before | missing_after)
     one_sided = 0 if blind else unmatched + int(np.count_nonzero(missing_before != missing_after))
     plan = _Plan(max(rules.looks, base.looks), None if blind else rules.planned(slice_name, stratum, asked))
+    scores = rows.before[answered] if answered.any() else rows.before[~missing_before]
     return StratumNumbers(
         slice=slice_name,
         stratum=stratum,
-        margin=margin,
+        margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
         gating=rules.gating(slice_name, stratum),
         looks=_looks(rows, answered, margin, chance, plan, rules.policy) if answered.any() and not blind else (),
         planned=asked if plan.planned is None else plan.planned,
@@ -322,19 +340,27 @@ def _looks(
         if not taken.any():
             continue
         fractions = tuple(shares.values())[: at + 1]
-        level, above_chance_level = (nominal_alpha(fractions, one) for one in (policy.alpha, policy.chance_alpha))
+        spending = Spending.of(policy.spending)
+        levels = (policy.alpha, policy.chance_alpha)
+        level, above_chance_level = (nominal_alpha(fractions, one, spending) for one in levels)
         before, after = rows.before[taken], rows.after[taken]
         cluster = None if rows.cluster is None else rows.cluster[taken]
+        alpha, drop = max(level, _LEAST_LEVEL), allowed(margin, float(before.mean()))
+        if isinstance(margin, RelativeMargin):
+            result = relative_test(before, after, cluster, share=float(margin), alpha=alpha)
+        else:
+            result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
         found.append(
             Look(
                 number=number,
                 fractions=fractions,
                 level=level,
                 above_chance_level=above_chance_level,
-                result=stats.paired_test(after - before, cluster, margin=margin, alpha=max(level, _LEAST_LEVEL)),
+                result=result,
                 baseline_mean=float(before.mean()),
                 candidate_mean=float(after.mean()),
-                above_chance_p=above_chance_p(before, cluster, chance + margin),
+                above_chance_p=above_chance_p(before, cluster, chance + drop),
+                spending=spending,
             )
         )
     return tuple(found)

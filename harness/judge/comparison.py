@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from harness.judge.summaries import Average, Cliff
 from harness.stats import PairedResult
+from harness.stats.sequential import OBRIEN_FLEMING, Spending
 
 __all__ = ["Comparison", "Comparisons", "Look", "Scope", "StratumNumbers"]
 
@@ -34,6 +35,8 @@ class Look:
     """Mean score of the candidate."""
     above_chance_p: float | None
     """p-value of 'the baseline is at most the margin above guessing'; None if one source alone cannot say."""
+    spending: Spending = OBRIEN_FLEMING
+    """What a look may spend of alpha."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class StratumNumbers:
     """The baseline's mean score, if only the baseline was asked because it shows no signal here; else None."""
     unusable: str = ""
     """Why the baseline's answers say nothing of what it can do, see `harness.judge.unusable`."""
+    pooled: bool = False
+    """Whether this is no stratum but the weighted difference over all gating ones, see `harness.judge.pooled`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ class Comparison:
     """Why the two cannot be compared; empty if they can."""
     strata: tuple[StratumNumbers, ...] = ()
     """In the order in which a report shows them."""
+    pooled: StratumNumbers | None = None
+    """The gating strata as one, if there is a pooled margin."""
     averages: tuple[Average, ...] = ()
     """All first, then by slice."""
     cliffs: tuple[Cliff, ...] = ()
@@ -116,6 +123,11 @@ class Comparison:
     """What the average hides, in one line."""
     warnings: tuple[str, ...] = ()
     """What a reader must know of this pair: unmatched items."""
+
+    @property
+    def judged(self) -> tuple[StratumNumbers, ...]:
+        """What is decided together: the strata, and their pooled difference last, if there is one."""
+        return self.strata if self.pooled is None else (*self.strata, self.pooled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,9 @@ class _Deciding:
             self._take(number)
             self._decide()
         adjusted = self._adjusted()
-        for at, one in enumerate(self.strata):
+        for at in range(len(self.strata)):
             if at not in self.done:
-                self.done[at] = _open(one, self.seen[at], self.alpha / self.families / max(len(self.family), 1))
+                self.done[at] = _open(self.seen[at], self.alpha / self.families / max(len(self.family), 1))
         return [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
 
     def _take(self, number: int) -> None:
@@ -78,7 +78,7 @@ class _Deciding:
             if at not in self.done and looks:
                 self.seen[at] = looks[0]
                 # One p-value for all looks so far, see `harness.stats.sequential`.
-                own = look_p(looks[0].result.p_fail, looks[0].fractions)
+                own = look_p(looks[0].result.p_fail, looks[0].fractions, looks[0].spending)
                 self.p_fail[at] = min(self.p_fail[at], own)
 
     def _adjusted(self) -> list[float | None]:
@@ -97,8 +97,17 @@ class _Deciding:
             own = adjusted[at]
             if (self.p_fail[at] if own is None else own) < self.alpha:
                 self.done[at] = Decision("fail", look, None, "fail")
-            elif _passes(look, one.margin, _missing(one)):
+            elif _passes(look, _missing(one)):
                 self.done[at] = Decision("pass", look, None)
+        self._close_pooled()
+
+    def _close_pooled(self) -> None:
+        """Leave the pooled difference open for good once a gating stratum has failed: it decides nothing any more."""
+        if any(one.verdict == "fail" and self.strata[at].gating for at, one in self.done.items()):
+            for at, one in enumerate(self.strata):
+                if one.pooled and at not in self.done:
+                    look = self.seen.get(at)
+                    self.done[at] = Decision("inconclusive", look, None, "undecided" if look else None)
 
 
 def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
@@ -123,13 +132,13 @@ def _missing(one: StratumNumbers) -> float:
     return one.one_sided / max(one.asked + one.unmatched, 1)
 
 
-def _passes(look: Look, margin: float, missing: float) -> bool:
+def _passes(look: Look, missing: float) -> bool:
     """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose.
 
     Even if every item with an answer on one side only were lost: with a share m of them, the difference over all items
     is at least (1 - m) times that of the others, less m.
     """
-    shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -margin
+    shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -look.result.margin
     return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
@@ -141,12 +150,12 @@ def _unjudged(one: StratumNumbers) -> Decision:
     return Decision("not_judged", None, None, "unanswered")
 
 
-def _open(one: StratumNumbers, look: Look, strictest: float) -> Decision:
+def _open(look: Look, strictest: float) -> Decision:
     """Return why a stratum neither passed nor failed, and what would decide it."""
     if look.above_chance_p is not None and not look.above_chance_p < look.above_chance_level:
         return Decision("no_signal", look, None, "no_signal")
     if look.above_chance_p is None:
         return Decision("inconclusive", look, None, "one_cluster")
-    if _passes(look, one.margin, 0.0):
+    if _passes(look, 0.0):
         return Decision("inconclusive", look, None, "worst_case")
     return Decision("inconclusive", look, None, "undecided", _more_items(look, strictest))

@@ -110,12 +110,13 @@ def _candidate(
 ) -> CandidateVerdict:
     if compared.refused:
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
-    decisions = decide(compared.strata, rules.policy.alpha, directions * rules.families)
-    strata = [
+    decisions = decide(compared.judged, rules.policy.alpha, directions * rules.families)
+    judged = [
         StratumVerdict(one, decision, noise.get((one.slice, one.stratum)))
-        for one, decision in zip(compared.strata, decisions, strict=True)
+        for one, decision in zip(compared.judged, decisions, strict=True)
     ]
-    gating = [one for one in strata if one.gating]
+    strata = [one for one in judged if not one.numbers.pooled]
+    gating = [one for one in judged if one.gating]
     gated = [(one.verdict, one) for one in rates if one.verdict is not None]
     reasons = [_sentence(one) for word in _GRAVITY for one in gating if one.verdict == word]
     reasons += [_event_sentence(one) for word in _GRAVITY for verdict, one in gated if verdict == word]
@@ -127,6 +128,7 @@ def _candidate(
         verdict=_gravest(decisive) if decisive else "inconclusive",
         reasons=tuple(reasons),
         strata=tuple(strata),
+        pooled=next((one for one in judged if one.numbers.pooled), None),
         averages=compared.averages,
         cliffs=compared.cliffs,
         worse=compared.worse,

@@ -84,7 +84,7 @@ def _outcomes(
 def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
     """Give, for every candidate, the strata that need more items after a look.
 
-    A candidate that has answered nothing (it could not be loaded) needs none.
+    A candidate that could not be loaded needs none.
     """
     experiment = run.experiment
     rules = Rules.from_experiment(experiment).with_plan(run.items)
@@ -93,7 +93,7 @@ def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
     for candidate in experiment.candidates:
         side = _outcomes(run, candidate.name, until=look)
         needs[candidate.name] = set()
-        if baseline is not None and side is not None:
+        if baseline is not None and side is not None and candidate.name not in run.failures:
             # Tail events are judged once, on all items that were planned: scores must not choose which are seen.
             needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) | _held(run, rules)
     return needs

@@ -6,7 +6,7 @@ know names of slices and strata, not items or scores.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.config.fields import written
 from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
@@ -49,8 +50,12 @@ class Rules:
     """Globs over ``slice/stratum`` that do not decide, in addition to those of the slices."""
     looks: int = 1
     """Interim looks planned; 1 if all items are looked at once."""
+    stop_on_fail: bool = False
+    """Whether a candidate is asked nothing more once it has failed."""
     plan: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(slice, stratum) to the items of the fixed plan, see `with_plan`; needed for looks of unequal size only."""
+    traffic: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(slice, stratum) to the summed traffic of those items, see `with_plan`."""
 
     @staticmethod
     def from_experiment(experiment: Experiment) -> Rules:
@@ -65,7 +70,8 @@ class Rules:
             )
             for spec in experiment.slices
         }
-        return Rules(experiment.policy, slices, looks=experiment.execution.looks)
+        execution = experiment.execution
+        return Rules(experiment.policy, slices, looks=execution.looks, stop_on_fail=execution.stop_on_fail)
 
     @staticmethod
     def from_flags(
@@ -94,7 +100,10 @@ class Rules:
         return replace(self, slices={name: replace(one, tail_events=None) for name, one in self.slices.items()})
 
     def margin(self, slice_name: str, stratum: str) -> float:
-        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""
+        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's.
+
+        It may be relative, see `harness.config.fields.allowed`.
+        """
         place = f"{slice_name}/{stratum}"
         fitting = [margin for glob, margin in self.policy.margins.items() if fnmatchcase(place, glob)]
         own = self.slices.get(slice_name, SliceRules()).margin
@@ -112,7 +121,7 @@ class Rules:
         own = self.slices.get(slice_name, SliceRules())
         place = f"{slice_name}/{stratum}"
         by_slice = any(fnmatchcase(stratum, glob) for glob in own.advisory)
-        return by_slice or any(fnmatchcase(place, glob) for glob in self.advisory)
+        return by_slice or any(fnmatchcase(place, glob) for glob in (*self.advisory, *self.policy.advisory))
 
     def tolerances(self, slice_name: str, stratum: str) -> Mapping[str, float]:
         """The tolerances of tail events in a stratum, by kind, ``*`` for every other kind; empty if none gates.
@@ -135,8 +144,16 @@ class Rules:
         return 1 + bool(self.policy.tail_events or any(one.tail_events for one in self.slices.values()))
 
     def with_plan(self, items: Iterable[Item]) -> Rules:
-        """Note how many items each stratum would get if nothing were decided early."""
-        return replace(self, plan=Counter((item.slice, item.stratum) for item in items))
+        """Note how many items, of how much traffic, each stratum would get if nothing were decided early."""
+        plan, traffic = Counter[tuple[str, str]](), defaultdict[tuple[str, str], float](float)
+        for item in items:
+            plan[item.slice, item.stratum] += 1
+            traffic[item.slice, item.stratum] += item.weight
+        return replace(self, plan=plan, traffic=traffic)
+
+    def weight(self, slice_name: str, stratum: str, found: float) -> float:
+        """Summed traffic of a stratum's planned items; what was found if no plan is known."""
+        return self.traffic.get((slice_name, stratum), found)
 
     def planned(self, slice_name: str, stratum: str, found: int) -> int | None:
         """Items of a stratum's fixed plan, not fewer than were found; None if no plan is known."""
@@ -146,14 +163,14 @@ class Rules:
     def unmatched_globs(self, places: Iterable[tuple[str, str]]) -> list[str]:
         """Return the globs that match no stratum at all, which is probably a mistake."""
         names = [f"{slice_name}/{stratum}" for slice_name, stratum in places]
-        globs = (*self.policy.margins, *self.advisory)
+        globs = (*self.policy.margins, *self.advisory, *self.policy.advisory)
         return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a judgement prints as its policy."""
         slices = {
             name: {
-                "margin": one.margin,
+                "margin": written(one.margin),
                 "gating": one.gating,
                 "informative": list(one.advisory),
                 "tail_events": None if one.tail_events is None else dict(one.tail_events),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
+from harness.config.fields import allowed
 from harness.judge.rules import Rules
 from harness.records import Item
 from harness.stats.chance_level import above_chance_p
@@ -91,7 +92,7 @@ def _signal(
     sources = np.unique([item.cluster for item in answered], return_inverse=True)[1]
     weighed = np.array([probabilities[item.id] for item in answered if item.id in probabilities])
     chance = float(np.mean([item.chance for item in members]))
-    margin = rules.margin(*place)
+    margin = allowed(rules.margin(*place), float(own.mean()) if own.size else 0.0)
     blind, notes = _findings(own, sources, weighed, chance, margin, rules)
     return Signal(
         slice=place[0],

@@ -167,6 +167,8 @@ class CandidateVerdict:
     """A sentence per failing, undecided or signal-less stratum, or why it was not judged."""
     strata: tuple[StratumVerdict, ...]
     """Every stratum, in the config's order."""
+    pooled: StratumVerdict | None = None
+    """The weighted difference over all gating strata, if the policy has a margin for it."""
     averages: tuple[Average, ...] = ()
     """The plain averages: all first, then by slice."""
     cliffs: tuple[Cliff, ...] = ()
@@ -186,7 +188,10 @@ class CandidateVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        plain = dataclasses.asdict(dataclasses.replace(self, strata=()))
+        plain = dataclasses.asdict(dataclasses.replace(self, strata=(), pooled=None))
+        del plain["pooled"]
+        if self.pooled is not None:
+            plain["pooled"] = self.pooled.to_json()
         return plain | {"strata": [one.to_json() for one in self.strata]}
 
 

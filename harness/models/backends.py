@@ -124,7 +124,7 @@ def _device_lacks(device: str, capability: tuple[int, int] | None) -> str:
 
         if not torch.cuda.is_available():
             return f"{device} was asked for and torch {torch.__version__} finds no CUDA device"
-        have = torch.cuda.get_device_capability(device)
+        have = torch.cuda.get_device_capability(device.partition(",")[0])
         if capability and have < capability:
             return f"it needs CUDA compute capability {_dotted(capability)}, and {device} has {_dotted(have)}"
         return ""

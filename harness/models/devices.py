@@ -24,6 +24,7 @@ __all__ = [
     "bfloat16_speedup",
     "keep_freed_memory",
     "limit_threads",
+    "main_device",
     "memory_bytes",
     "native_dtype",
     "resolve_device",
@@ -46,16 +47,24 @@ THREADS_GAIN = 1.1
 def resolve_device(name: str) -> str:
     """Give ``cpu``, ``cuda:N`` or what else torch was asked for; ``auto`` is the first CUDA device, else the CPU.
 
-    Raises UsageError where torch cannot see that device.
+    Several CUDA devices for one model are ``cuda:0,cuda:1``; ``cuda:all`` is all of them. Raises UsageError where torch
+    cannot see a device.
     """
     import torch
 
+    if name == "cuda:all" and torch.cuda.device_count() > 0:
+        name = ",".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    if "," in name:
+        several = dict.fromkeys(resolve_device(one.strip()) for one in name.split(","))
+        if not all(one.startswith("cuda") for one in several):
+            raise UsageError(f"execution.device: {name!r}: only CUDA devices hold one model together")
+        return ",".join(several)
     if name == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"execution.device: {name!r} is not a device: write auto, cpu, cuda or cuda:1") from error
+        raise UsageError(f"execution.device: {name!r} is not a device: write auto, cpu, cuda:1 or cuda:all") from error
     if device.type != "cuda":
         return str(device)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -66,10 +75,15 @@ def resolve_device(name: str) -> str:
     return f"cuda:{index}"
 
 
+def main_device(device: str) -> str:
+    """Return the first of the devices that hold a model."""
+    return device.partition(",")[0]
+
+
 def memory_bytes(device: str) -> int:
     """The total memory of a resolved device in bytes, used or free; 0 if it cannot be found out."""
     if device.startswith("cuda"):
-        return int(_cuda_properties(device)[0])
+        return sum(int(_cuda_properties(one)[0]) for one in device.split(","))
     import psutil
 
     return int(psutil.virtual_memory().total)
@@ -98,7 +112,7 @@ def native_dtype(device: str) -> tuple[str, str]:
     and environment variables decide together.
     """
     if device.startswith("cuda"):
-        capability = _cuda_properties(device)[1:]
+        capability = min(_cuda_properties(one)[1:] for one in device.split(","))
         fast = capability >= BFLOAT16_CAPABILITY
         compared = "at least" if fast else "below"
         reason = f"compute capability {capability[0]}.{capability[1]} is {compared} 8.0"
@@ -110,23 +124,35 @@ def native_dtype(device: str) -> tuple[str, str]:
 
 @functools.cache
 def bfloat16_speedup() -> float:
-    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU, measured."""
+    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU, measured.
+
+    Measured on one thread in that thread's processor time, so that other processes do not decide it.
+    """
     import torch
+
+    threads = torch.get_num_threads()
 
     def product(dtype: torch.dtype) -> Callable[[], Any]:
         left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
         return lambda: left @ right
 
-    return _fastest(product(torch.float32), 0.03) / _fastest(product(torch.bfloat16), 0.03)
+    torch.set_num_threads(1)
+    try:
+        return _fastest(product(torch.float32), 0.03) / _fastest(product(torch.bfloat16), 0.03)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fastest(work: Callable[[], Any], seconds: float) -> float:
-    """The shortest time in seconds of a call, over calls that take `seconds` together: at least three, or one slow."""
+    """The shortest processor time in seconds of a call on this thread, over calls that take `seconds` together.
+
+    At least three calls, or one that is slow.
+    """
     found: list[float] = []
     while len(found) < 3 or math.fsum(found) < seconds:  # noqa: PLR2004 - as the docstring says
-        started = time.perf_counter()
+        started = time.thread_time()
         work()
-        found.append(time.perf_counter() - started)
+        found.append(time.thread_time() - started)
         if found[-1] > SLOW_CALL:
             break
     return min(found)

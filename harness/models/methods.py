@@ -62,13 +62,29 @@ def _loads(*names: str) -> Callable[[Callable[[Request], Any]], Callable[[Reques
 def _arguments(request: Request, **more: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "dtype": request.dtype,
-        "device_map": {"": request.device},
+        **_placed(request),
         "trust_remote_code": request.trust_remote_code,
         **more,
     }
     if request.attention != "auto":
         arguments["attn_implementation"] = request.attention
     return arguments
+
+
+def _placed(request: Request) -> dict[str, Any]:
+    """Return on which devices a model goes: on one, or spread evenly over several GPUs."""
+    devices = request.device.split(",")
+    if len(devices) == 1:
+        return {"device_map": {"": request.device}}
+    free = {torch.device(one).index: torch.cuda.mem_get_info(one)[0] for one in devices}
+    return {"device_map": "balanced", "max_memory": free}
+
+
+def _check_placed(model: Any, request: Request) -> None:
+    """Refuse a model of which a part is on no device of the run: it would be copied there at every pass."""
+    outside = sorted({str(one) for one in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk", "meta"})
+    if outside and request.device != "cpu":
+        raise ModelError(f"{request.folder}: does not fit into the memory of {request.device}: give it more devices")
 
 
 def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) -> Any:
@@ -82,6 +98,7 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
             **_arguments(request, **more),
         )
     check_complete(found, request, model)
+    _check_placed(model, request)
     return model
 
 
@@ -140,7 +157,9 @@ def _torchao(request: Request) -> Any:
 
     if request.stored.method != "none":
         return _from_pretrained(request)
-    return _from_pretrained(request, quantization_config=TorchAoConfig(_torchao_config(request)))
+    return _from_pretrained(
+        request, quantization_config=TorchAoConfig(_torchao_config(request), _skipped(request.options))
+    )
 
 
 def _torchao_config(request: Request) -> Any:
@@ -166,7 +185,8 @@ def _quanto(request: Request) -> Any:
     from transformers import QuantoConfig
 
     weights = request.method.removeprefix("quanto-")
-    model = _from_pretrained(request, quantization_config=QuantoConfig(weights=weights))
+    config = QuantoConfig(weights=weights, modules_to_not_convert=_skipped(request.options))
+    model = _from_pretrained(request, quantization_config=config)
     for module in model.modules():
         if type(module).__name__ == "QLinear":
             module.forward = _outside_inference_mode(module.forward)
@@ -186,6 +206,8 @@ def _outside_inference_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
 @_loads("hqq")
 def _hqq(request: Request) -> Any:
     """By its own library: transformers says that HQQ "is not available yet"."""
+    if "," in request.device:
+        raise ModelError("hqq quantizes a model on one device: give execution.device one, or leave the variant out")
     from hqq.core.quantize import BaseQuantizeConfig
     from hqq.models.hf.base import AutoHQQHFModel
 
@@ -201,7 +223,8 @@ def _fp8(request: Request) -> Any:
 
     if request.stored.method != "none":
         return _from_pretrained(request)
-    return _from_pretrained(request, quantization_config=FineGrainedFP8Config())
+    config = FineGrainedFP8Config(modules_to_not_convert=_skipped(request.options))
+    return _from_pretrained(request, quantization_config=config)
 
 
 @_loads("gptq", "auto-gptq")

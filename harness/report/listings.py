@@ -19,7 +19,10 @@ from harness.judge.signals import Signal
 from harness.report.costs import bytes_text
 from harness.report.sanitize import one_line, visible
 from harness.report.words import axes_and_levels, percent, points, score, short_name
+from harness.run.planning import design_of
 from harness.run.planning_events import event_power
+from harness.stats.routes import Route, routes
+from harness.store.units import idle_share
 from harness.suite import code as slices_code
 from harness.suite.catalogue import SliceInfo, catalogue
 
@@ -31,13 +34,17 @@ __all__ = [
     "blind_gating", "plan_json", "print_plan", "print_signals", "print_slices", "signals_json", "slices_json",
 ]  # fmt: skip
 
+MOST_IDLE = 0.1
+"""From which share of idle GPU time on the plan names a remedy."""
+REMEDY = "smaller work units (execution.unit_items, unit_tokens) or fewer looks make it less"
+
 
 def _print(console: Console, text: str, style: str = "") -> None:
     console.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as one JSON object."""
+def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
+    """Return the plan as one JSON object. rate: items an hour and pass, if known."""
     variants = _passes(plan)
     prompt, output = _tokens(plan)
     return {
@@ -49,9 +56,11 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "output_tokens_per_variant_at_most": output,
         "tokens_at_most": (prompt + output) * len(variants),
         "looks": plan.experiment.execution.looks,
+        "idle_share": {str(count): share for count, share in _idle(plan).items()},
         "notes": list(plan.notes),
         "traces": dataclasses.asdict(plan.tracing),
         "power": [dataclasses.asdict(row) for row in plan.power],
+        "routes": [dataclasses.asdict(one) | {"hours": _hours(plan, one.expected, rate)} for one in _routes(plan)],
         "tail_events": [dataclasses.asdict(row) for row in event_power(plan.experiment, plan.items)],
     }
 
@@ -66,8 +75,8 @@ def _tokens(plan: Plan) -> tuple[int, int]:
     return sum(row.prompt_tokens for row in plan.power), sum(row.output_tokens for row in plan.power)
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print the plan."""
+def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
+    """Print the plan. rate: items an hour and pass, if known."""
     prompt, output = _tokens(plan)
     passes = _passes(plan)
     share = plan.experiment.execution.control
@@ -86,6 +95,10 @@ def print_plan(plan: Plan, console: Console) -> None:
         _print(console, line)
     if plan.tracing.tokens:
         _print(console, _divergence(plan))
+    idle = _idle(plan)
+    shares = ", ".join(f"{share:.0%} of {count}" for count, share in idle.items())
+    remedy = f": {REMEDY}" if max(idle.values()) > MOST_IDLE else ""
+    _print(console, f"GPUs that share the work (--shard), expected idle time: {shares}{remedy}")
     for name, reason in plan.missing.items():
         _print(console, f"{name} will not be judged: {reason}")
     policy = plan.experiment.policy
@@ -93,6 +106,76 @@ def print_plan(plan: Plan, console: Console) -> None:
     _print(console, f"power at {flips}, alpha {policy.alpha:g}, 80 % power:")
     console.print(_power(plan))
     _print_events(plan, console)
+    _print_routes(plan, console, rate)
+
+
+def _routes(plan: Plan) -> list[Route]:
+    design = design_of(plan.experiment, plan.power)
+    return [] if design is None else routes(design)
+
+
+def _hours(plan: Plan, items: int, rate: float | None) -> float | None:
+    """Return the hours that so many items take in all passes."""
+    share = float(plan.experiment.execution.control)
+    return None if rate is None else items * (len(plan.experiment.variants) + share) / rate
+
+
+def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
+    """Print what each route to a verdict takes, and which takes least."""
+    found, policy = _routes(plan), plan.experiment.policy
+    if not found:
+        return
+    strata = len(found[0].design.margins)
+    _print(console, f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:")
+    table = Table("route", "a pass promises", box=None, pad_edge=False)
+    for heading in ("items at most", "expected", *(("hours at most", "expected") if rate else ())):
+        table.add_column(heading, justify="right")
+    for one in found:
+        hours = [f"{_hours(plan, items, rate):.1f}" for items in (one.largest, one.expected)] if rate else []
+        table.add_row(_route_name(one), _promise(one), f"{one.largest:,}", f"{one.expected:,}", *hours)
+    console.print(table)
+    if not rate:
+        _print(console, "--rate N gives hours: items an hour and pass, as an earlier run's report shows them")
+    _print(console, _recommended(found, policy.pooled_margin))
+
+
+def _recommended(found: Sequence[Route], pooled: float | None) -> str:
+    """Return which route takes least for the promise that the config makes, and how to set it."""
+    fitting = [one for one in found if (one.design.pooled is None) is (pooled is None)] or found
+    least = min(fitting, key=lambda one: one.expected)
+    share = least.expected / found[0].largest
+    text = f"recommended: {_route_name(least)}, expected to take {share:.0%} of {found[0].largest:,} items"
+    best = min(found, key=lambda one: one.expected)
+    more = f"; {best.expected / found[0].largest:.0%} with {_settings(best)}" if best is not least else ""
+    return f"{text}, by {_settings(least)}{more}"
+
+
+def _route_name(one: Route) -> str:
+    name = "each stratum" if one.design.pooled is None else "pooled"
+    return f"{name}, {one.design.looks} looks" if one.design.looks > 1 else name
+
+
+def _promise(one: Route) -> str:
+    low, high = (points(end(one.design.margins), sign=False) for end in (min, max))
+    own = f"no stratum drops by {low if low == high else f'{low} to {high}'}"
+    return own if one.design.pooled is None else f"{own}, the mean not by {points(one.design.pooled, sign=False)}"
+
+
+def _settings(one: Route) -> str:
+    """Return the settings of a route, as a config says them."""
+    pooled, looks = one.design.pooled, one.design.looks
+    own = f"margins: {{'*': {max(one.design.margins):g}}}"
+    parts = [f"pooled_margin: {pooled:g}, {own}"] if pooled is not None else []
+    if looks > 1:
+        parts.append(f"spending: {one.design.spending}")
+    settings = f"policy: {{{', '.join(parts)}}}"
+    return f"{settings} and execution: {{looks: {looks}}}" if looks > 1 else settings
+
+
+def _idle(plan: Plan) -> dict[int, float]:
+    """Return the share of GPU time that is expected to be idle, for some numbers of shards."""
+    samples = plan.experiment.sampling.samples
+    return {count: round(idle_share(plan.units, count, samples), 3) for count in (2, 4, 8, 16, 32)}
 
 
 def _divergence(plan: Plan) -> str:
@@ -133,7 +216,7 @@ def _power(plan: Plan) -> Table:
     """One row per stratum, under a line per slice."""
     table = Table(box=None, pad_edge=False)
     table.add_column("stratum", overflow="fold")
-    for heading in ("items", "finds a drop of", "items to pass"):
+    for heading in ("items", "expected", "passes", "finds a drop of", "items to pass"):
         table.add_column(heading, justify="right")
     table.add_column("decides")
     before = None
@@ -147,6 +230,8 @@ def _power(plan: Plan) -> Table:
         table.add_row(
             one_line(f"  {', '.join(levels) or row.stratum}"),
             _items(row),
+            f"{row.expected_items:,}",
+            percent(row.pass_power),
             points(row.detectable_drop, sign=False),
             "-" if row.items_for_pass is None else f"{row.items_for_pass:,}",
             _decides(row),

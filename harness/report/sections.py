@@ -48,6 +48,7 @@ def findings(judgement: Judgement) -> list[Section]:
     ]
     everyone = judgement.candidates
     return [
+        Section.listed("Two promises", (line for one in judged for line in words.promises(one))),
         Section.listed("Failing strata", (words.stratum_sentence(one, name, base) for name, one in found("fail"))),
         Section.listed("Tail events beyond their tolerance", tail.sentences(everyone, "fail")),
         Section.listed(

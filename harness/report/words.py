@@ -17,9 +17,9 @@ from harness.report.evidence import Evidence
 
 __all__ = [
     "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "answer", "axes_and_levels", "change", "exit_meaning", "headline",
-    "interval", "limits_label", "nats", "no_signal_sentence", "percent", "place", "points", "reasons", "score",
-    "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note", "to_decide", "undecided_sentence",
-    "word",
+    "interval", "limits_label", "nats", "no_signal_sentence", "percent", "place", "points", "promises", "reasons",
+    "score", "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note", "to_decide",
+    "undecided_sentence", "word",
 ]  # fmt: skip
 
 NOT_STORED = "The texts of this item are not stored; its scores are."
@@ -189,7 +189,26 @@ def _events_headline(candidate: CandidateVerdict) -> str:
     return f"all {len(gated)} tail-event rates within their tolerance" if gated else ""
 
 
+def promises(candidate: CandidateVerdict) -> list[str]:
+    """Return what a pooled margin and the strata's own margins promise, and what a stratum may still hide."""
+    pooled, gating = candidate.pooled, [one for one in candidate.strata if one.gating]
+    if pooled is None:
+        return []
+    figures = f"{change(pooled)} points, margin {points(pooled.margin, sign=False)}: {word(pooled.verdict)}"
+    found = [f"{candidate.name} over {_strata(len(gating))} together, by traffic: {figures}."]
+    passed = [one for one in gating if one.verdict == "pass" and one.low is not None]
+    if passed:
+        worst = min(passed, key=lambda one: one.low or 0.0)
+        text = f"{len(passed)} of {_strata(len(gating))} pass their own margin; one of them may still hide a drop of "
+        hidden = points(max(-(worst.low or 0.0), 0.0), sign=False, apart_from=worst.margin)
+        found.append(f"{candidate.name}: {text}{hidden} points at most ({place(worst)}).")
+    return found
+
+
 def _scores_headline(candidate: CandidateVerdict, gating: list[StratumVerdict]) -> str:
+    pooled, word_ = candidate.pooled, candidate.verdict
+    if pooled is not None and pooled.verdict == word_ != "pass" and not strata_with(candidate, word_):
+        return reasons(candidate)
     if all(one.verdict == "pass" for one in gating):
         return _pass_headline(gating)
     if candidate.verdict == "fail" and (failing := strata_with(candidate, "fail")):

@@ -91,5 +91,6 @@ def record_cost(directory: RunDir, name: str, shard: Shard, ready: Ready, closed
         "peak_bytes": max(closed.usage.peak_bytes, before["peak_bytes"]),
         "notes": list(closed.usage.notes),
         "device": ready.device_name,
+        **closed.hardware,
     }
     directory.record(name, f"cost-{shard}.json", cost)

@@ -177,3 +177,5 @@ class Closed:
 
     usage: Usage
     """What was spent."""
+    hardware: Mapping[str, str | int] = field(default_factory=dict)
+    """Of a GPU: the driver, the clocks under load, and the memory that loading and reserving took."""

@@ -18,6 +18,7 @@ from harness.models import resolve as models
 from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
 from harness.models.served import tokenizer_place
 from harness.records import Item, digest
+from harness.run.fitting import check_fit
 from harness.run.planning import Power, check_power, power_table
 from harness.run.planning_events import check_events
 from harness.run.served_plan import check_choices, check_engines, files_of, served_notes
@@ -102,12 +103,14 @@ def make_plan(
     if check:
         check_power(experiment, power, source)
         check_events(experiment, items, source)
-    units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
+    execution, samples = experiment.execution, experiment.sampling.samples
+    units = plan_units(items, execution.unit_items, execution.looks, unit_tokens=execution.unit_tokens, samples=samples)
     text = config.get_text_config()
     tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
+    check_fit(experiment, paths, device, text, items, source)
     here = any(variant.engine.here for variant in experiment.variants)
     notes = (*served_notes(experiment), *(notes if here else ()))
-    return Plan(experiment, items, units, power, paths, missing, device, tracing, allow_code, notes)
+    return Plan(experiment, items, tuple(units), power, paths, missing, device, tracing, allow_code, notes)
 
 
 def recorded_dtype(directory: RunDir) -> str | None:

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
+from harness.config.fields import allowed
 from harness.config.schema import Experiment
 from harness.errors import ConfigError, Problem
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.stats.sequential import look_sizes, nominal_alpha
+from harness.stats.routes import Design
+from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
 
-__all__ = ["Power", "check_power", "power_table"]
+__all__ = ["Power", "check_power", "design_of", "power_table"]
+
+
+_ASSUMED_SCORE = 0.8
+"""The baseline's, to plan with a relative margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,10 @@ class Power:
     """Tokens to read, per variant, shared prefixes not yet taken off."""
     output_tokens: int
     """Tokens to write at most, per variant."""
+    pass_power: float = 0.0
+    """Chance that an unchanged candidate passes here with these items and looks, at the expected discordance."""
+    expected_items: int = 0
+    """Items until it does, on average over such candidates; all of them with one look."""
 
 
 def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
@@ -66,11 +76,14 @@ def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
 def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members: Sequence[Item], gating: int) -> Power:
     """Give one stratum's power at its last look; a fail at Holm's strictest level, among so many gating strata."""
     discordance = experiment.policy.discordance
-    margin, n = rules.margin(*place), len(members)
+    margin, n = allowed(rules.margin(*place), _ASSUMED_SCORE), len(members)
     samples = experiment.sampling.samples
     alpha = _last_level(experiment, n)
     strictest = _last_level(experiment, n, parts=rules.families * gating) if rules.gating(*place) else alpha
     sources = np.unique([item.cluster for item in members], return_inverse=True)[1]
+    policy, looks = experiment.policy, len(look_sizes(n, experiment.execution.looks))
+    fixed = stats.pass_power(n, margin, discordance, policy.alpha)
+    passing = looks_plan(fixed, policy.alpha, looks, Spending.of(policy.spending))
     return Power(
         slice=place[0],
         stratum=place[1],
@@ -83,13 +96,25 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
         items_for_pass=stats.items_for_pass(margin, discordance, power=0.8, alpha=alpha),
         prompt_tokens=sum(item.prompt_tokens for item in members),
         output_tokens=samples * sum(item.max_tokens for item in members),
+        pass_power=passing.power if looks > 1 else fixed,
+        expected_items=round(n * passing.expected),
     )
+
+
+def design_of(experiment: Experiment, table: Sequence[Power]) -> Design | None:
+    """Return what the gating strata of a plan demand; None if there are none."""
+    policy = experiment.policy
+    margins = tuple(row.margin for row in table if row.gating)
+    spending = Spending.of(policy.spending)
+    demands = (margins, policy.pooled_margin, experiment.execution.looks, spending, policy.discordance, policy.alpha)
+    return Design(*demands) if margins else None
 
 
 def _last_level(experiment: Experiment, n: int, parts: int = 1) -> float:
     """What the last look at n items has left of alpha, or of one of its parts: looking before has spent some."""
     sizes = look_sizes(n, experiment.execution.looks)
-    return nominal_alpha([size / n for size in sizes], experiment.policy.alpha / parts)
+    policy = experiment.policy
+    return nominal_alpha([size / n for size in sizes], policy.alpha / parts, Spending.of(policy.spending))
 
 
 def check_power(experiment: Experiment, table: Sequence[Power], source: str) -> None:
@@ -102,6 +127,10 @@ def check_power(experiment: Experiment, table: Sequence[Power], source: str) -> 
         if row.gating and not row.can_pass:
             hopeless[row.slice].append(row)
     problems = [_hopeless(experiment, index[name], rows) for name, rows in hopeless.items()]
+    pooled, items = experiment.policy.pooled_margin, sum(row.items for row in table if row.gating)
+    if pooled is not None and items and not stats.can_ever_pass(items, pooled, _last_level(experiment, items)):
+        text = f"{items} items in all gating strata can never pass a pooled margin of {pooled:g}"
+        problems.append(Problem("policy.pooled_margin", f"{text}, even if none is lost. Raise items or the margin"))
     if problems:
         raise ConfigError(source, problems)
 

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["LogProgress", "QuietProgress", "Reporter", "TerminalProgress", "reporter"]
+__all__ = ["LogProgress", "QuietProgress", "Reporter", "TerminalProgress", "clock", "reporter"]
 
 
 class Reporter(Protocol):
@@ -95,7 +95,7 @@ class QuietProgress:
         if not self._done or spent <= 0:
             return "ETA unknown"
         left = max(0, self._total - self._skipped - self._done)
-        return f"ETA {_clock(spent * left / self._done)}  {self._items / spent:.2g} items/s"
+        return f"ETA {clock(spent * left / self._done)}  {self._items / spent:.2g} items/s"
 
 
 class TerminalProgress(QuietProgress):
@@ -178,10 +178,11 @@ class LogProgress(QuietProgress):
 
     def _say(self) -> None:
         self._last = time.monotonic()
-        self.note(f"{self._share():4.0%}  {self._now}  elapsed {_clock(self._last - self._started)}  {self._pace()}")
+        self.note(f"{self._share():4.0%}  {self._now}  elapsed {clock(self._last - self._started)}  {self._pace()}")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as in ``2:05:00``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

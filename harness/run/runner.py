@@ -29,13 +29,14 @@ from harness.run.identity import accept, record_cost
 from harness.run.messages import Answered, Ask, Diverged, Finished, Job, Model, Traces, Working
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
+from harness.run.stages import Stages
 from harness.run.worker_process import WorkerHandle, started
 from harness.store.divergence import RunTraces, traces_folder
 from harness.store.files import atomic_write
 from harness.store.privacy import TextPolicy
 from harness.store.record import CONTROL, read_run
 from harness.store.rundir import AnswerFiles, RunDir, Shard
-from harness.store.units import Unit
+from harness.store.units import Unit, split_units
 from harness.store.whole import missing_shards, write_manifest
 from harness.suite import code as slices_code
 from harness.suite.scorer import Scorer
@@ -50,12 +51,6 @@ def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, *, comm
     Raises StoreError, Incomplete (a worker died), Interrupted (Ctrl-C). Variants that cannot be loaded leave a failure
     file, and the others still run.
     """
-    if shard.count > 1 and plan.experiment.execution.looks > 1:
-        msg = "execution.looks above 1 needs every score at each look: run without --shard, or set looks: 1"
-        raise errors.UsageError(msg)
-    if shard.count > 1 and plan.experiment.execution.skip_blind:
-        msg = "execution.skip_blind needs all of the baseline's answers: run without --shard, or leave it out"
-        raise errors.UsageError(msg)
     with _opened(plan, directory, shard, progress) as work:
         with _stoppable(directory), progress, work.scorer:
             work.all()
@@ -74,9 +69,12 @@ def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
 @contextlib.contextmanager
 def _opened(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> Iterator[_Run]:
     """Hold a shard of the run directory, with the plan written, and the traces' folder while it is needed."""
-    with directory.locked(shard):
+    with directory.locked(shard) as note:
+        if note:
+            progress.note(note)
         text_policy = TextPolicy(plan.experiment.store_text, directory.erased())
-        directory.begin(plan.record(), map(text_policy.item, plan.items), shard, plan.units)
+        split = {} if shard.count == 1 else {"shard_of": _shard_of(plan, shard)}
+        directory.begin(plan.record() | split, map(text_policy.item, plan.items), shard, plan.units)
         baseline = plan.experiment.baseline.name
         with text_policy.traces(traces_folder(directory, baseline, shard)) as folder:
             traces = RunTraces(directory, baseline, shard, plan.tracing, folder)
@@ -109,7 +107,9 @@ class _Run:
         self.text_policy, self.traces = text_policy, traces
         thinking = plan.experiment.sampling.marks
         self.scorer = Scorer(plan.items, allow_code=plan.allow_code, thinking=thinking)
-        self.units = [unit for unit in plan.units if shard.has(unit.index)]
+        shard_of = _shard_of(plan, shard)
+        self.units = [unit for unit in plan.units if shard_of[unit.index] == shard.index]
+        self.stages = Stages(directory, shard, progress)
         self.skipped: dict[str, list[int]] = defaultdict(list)
         execution = plan.experiment.execution
         self.control = execution.control
@@ -122,6 +122,7 @@ class _Run:
         self.progress.expect(sum(self._cost_of(self._asked(one, self.units)) for one in (baseline, *others)))
         for note in self.plan.notes:
             self.progress.note(note)
+        self._begin_again()
         for look in range(1, self.plan.experiment.execution.looks + 1):
             undecided = self._undecided(look)
             units = [unit for unit in self.units if unit.look == look]
@@ -131,17 +132,27 @@ class _Run:
             self._variant(baseline, needed, self._untraced(waiting))
             if look == 1:
                 self._say_unusable(baseline.name)
-            skips = self.plan.experiment.execution.skip_blind
+            if skips := self.plan.experiment.execution.skip_blind:
+                self.stages.done("baseline")
+                self.stages.wait("baseline")
             blind = judging.not_asked(read_run(self.directory)) if skips else frozenset()
             for variant, wanted in waiting:
                 asked = _without(wanted, lambda item, blind=blind: (item.slice, item.stratum) not in blind)  # type: ignore[misc]
                 self.progress.skip(self._cost_of(wanted) - self._cost_of(asked))
                 self._spare(variant, self._asked(variant, units), wanted)
                 self._variant(variant, asked, set())
+            self.stages.done(f"look-{look}")
+
+    def _begin_again(self) -> None:
+        """Forget which stages were done and what failed when this shard was run before."""
+        self.stages.restart()
+        for path in self.directory.path.glob(f"*/failure-{self.shard}.json"):
+            path.unlink()
 
     def baseline(self) -> None:
         """Answer all items with the baseline."""
         self.progress.expect(self._cost_of(self.units))
+        self._begin_again()
         self._variant(self.plan.experiment.baseline, self.units, set())
 
     def _say_unusable(self, name: str) -> None:
@@ -180,6 +191,7 @@ class _Run:
         """Give the strata that each candidate still needs; None at the first look, where that is all of them."""
         if look == 1:
             return None
+        self.stages.wait(f"look-{look - 1}")
         return judging.undecided(read_run(self.directory), look - 1)
 
     def _needed(
@@ -203,8 +215,6 @@ class _Run:
 
     def _variant(self, variant: Variant, units: Sequence[Unit], again: set[int]) -> None:
         """Answer a variant's units that are not answered yet; those in `again` for their traces alone."""
-        failure = f"failure-{self.shard}.json"
-        (self.directory.path / variant.name / failure).unlink(missing_ok=True)
         self.progress.doing(variant.name, "looking at what is done")
         done = self._done(variant.name, units)
         self.progress.skip(self._cost_of([unit for unit in units if unit.index in done]))
@@ -220,7 +230,8 @@ class _Run:
         except RunError as error:
             if variant.name == self.plan.experiment.baseline.name:
                 raise
-            self.directory.record(variant.name, failure, {"kind": type(error).__name__, "message": str(error)})
+            failure = {"kind": type(error).__name__, "message": str(error)}
+            self.directory.record(variant.name, f"failure-{self.shard}.json", failure)
             self.progress.note(f"{variant.name} is not judged: {error}")
             self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
 
@@ -364,6 +375,10 @@ class _Run:
         self.traces.finish()
         if not missing_shards(self.directory):
             write_manifest(self.directory)
+
+
+def _shard_of(plan: Plan, shard: Shard) -> list[int]:
+    return split_units(plan.units, shard.count, plan.experiment.sampling.samples)
 
 
 def _without(units: Sequence[Unit], keep: Callable[[Item], bool]) -> list[Unit]:

@@ -51,7 +51,8 @@ def converse(connection: Connection, job: Job) -> None:
     try:
         with contextlib.ExitStack() as stack:
             started = time.perf_counter()
-            engine, meter, device_name, threads = _load(job, stack)
+            hardware: dict[str, str | int] = {}
+            engine, meter, device_name, threads = _load(job, stack, hardware)
             connection.send(
                 Ready(
                     engine.proof(),
@@ -60,14 +61,14 @@ def converse(connection: Connection, job: Job) -> None:
                     time.perf_counter() - started,
                     device_name,
                     threads,
-                    _versions(None if job.rehearsal else engine.proof().method),
+                    _versions(None if job.rehearsal else engine.proof().method, job.device),
                 )
             )
             with _Pulse(connection, engine) as pulse:
                 while (ask := connection.recv()) is not None:
                     _answer(pulse, engine, meter, ask)
             usage = engine.usage()
-        connection.send(Closed(usage))
+        connection.send(Closed(usage, hardware | _hardware(job)))
     except QuantcliffError as error:
         connection.send(Refused(type(error).__name__, str(error)))
     except (EOFError, ConnectionError):
@@ -146,10 +147,12 @@ class _Pulse:
                         self._connection.send(Working(self._unit, self._tokens() - self._before))
 
 
-def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
+def _load(
+    job: Job, stack: contextlib.ExitStack, hardware: dict[str, str | int]
+) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
     """Load the model and put the engine round it. Raises the errors of `harness.models`.
 
-    stack: ends what the engine started.
+    stack: ends what the engine started. hardware: gets the peak memory of loading on a GPU.
     """
     if job.rehearsal is not None:
         return _rehearsal(job.model.variant.name, job.rehearsal), None, "no device: a rehearsal", None
@@ -157,12 +160,15 @@ def _load(job: Job, stack: contextlib.ExitStack) -> tuple[Engine, DivergenceMete
         served = stack.enter_context(_served(job))
         return served, None, getattr(served, "device", job.model.variant.engine.name), None
     if job.device != "cpu":
-        engine = _engine(job.model, job)
+        from harness.models.cuda import prepare_cuda
+
+        prepare_cuda(job.device)
+        engine = _engine(job.model, job, hardware)
         return engine, _meter(engine, job), _device_name(job.device), None
     import torch
 
     note = settle_threads(job.model.dtype, job.threads)
-    engine = _engine(job.model, job)
+    engine = _engine(job.model, job, hardware)
     engine.context.usage.notes.extend([note] if note else [])
     meter = _meter(engine, job)
     keep_freed_memory()
@@ -190,13 +196,16 @@ def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
     )
 
 
-def _engine(model: Model, job: Job) -> HFEngine:
+def _engine(model: Model, job: Job, hardware: dict[str, str | int]) -> HFEngine:
     """Load a model and put the engine round it."""
     from harness.engines.transformers.engine import HFEngine
     from harness.models import loading as quantize
+    from harness.models.cuda import forget_load_peak
 
     place = Path(model.path)
     loaded = quantize.load(model.variant, place, device=job.device, dtype=model.dtype, attention=job.attention)
+    if peak := forget_load_peak(job.device):
+        hardware["load_peak_bytes"] = peak
     return HFEngine(
         loaded.model,
         loaded.tokenizer,
@@ -241,8 +250,17 @@ def _device_name(device: str) -> str:
     import torch
 
     if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(torch.device(device)))
+        return " + ".join(str(torch.cuda.get_device_name(torch.device(one))) for one in device.split(","))
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _hardware(job: Job) -> dict[str, str | int]:
+    """Return what is recorded of a GPU at the end of the work: the clocks are those under load."""
+    if job.rehearsal is not None or not job.device.startswith("cuda") or job.model.variant.engine.served:
+        return {}
+    from harness.models.cuda import cuda_state, device_memory
+
+    return {"reserved_peak_bytes": device_memory()[1], **cuda_state(job.device)}
 
 
 def _answer(pulse: _Pulse, engine: Engine, meter: DivergenceMeter | None, ask: Ask) -> None:
@@ -278,13 +296,17 @@ def _answer(pulse: _Pulse, engine: Engine, meter: DivergenceMeter | None, ask: A
     )
 
 
-def _versions(method: str | None) -> dict[str, str]:
-    """Return the versions of Python and of what computes: what every model needs, and what the method does.
+def _versions(method: str | None, device: str) -> dict[str, str]:
+    """Return the versions of Python and of what computes: what every model, the method and a GPU need.
 
     A package that is loaded and not needed is not the variant's: the fork server loads several. method: None if no
     model is loaded.
     """
     own = METHODS[method].packages if method in METHODS else ()
     packages = () if method is None else (*RUNTIME, *own)
-    versions = {package.name: installed_version(package.name) for package in packages if package.module in sys.modules}
-    return {"python": platform.python_version(), **{name: version for name, version in versions.items() if version}}
+    found = {package.name: installed_version(package.name) for package in packages if package.module in sys.modules}
+    if packages and device.startswith("cuda"):
+        from harness.models.cuda import cuda_versions
+
+        found |= cuda_versions()
+    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}

@@ -16,6 +16,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,10 @@ from scipy import optimize, special
 
 from harness.errors import StatisticsError
 
-__all__ = ["Boundaries", "boundaries", "look_p", "look_sizes", "nominal_alpha", "spent"]
+__all__ = [
+    "OBRIEN_FLEMING", "Boundaries", "LooksPlan", "Spending", "boundaries", "look_p", "look_sizes", "looks_plan",
+    "nominal_alpha", "spent",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +46,57 @@ _NODES = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Spending:
+    """How much of an error rate may be spent by a share of the items: early looks cost power and save items."""
+
+    family: Literal["obrien-fleming", "hwang-shih-decani", "power"] = "obrien-fleming"
+    parameter: float = 0.0
+
+    @staticmethod
+    def of(text: str) -> Spending:
+        """Read ``obrien-fleming``, ``hwang-shih-decani:-1`` or ``power:2``. Raises StatisticsError."""
+        family, _, number = text.partition(":")
+        if family == "obrien-fleming" and not number:
+            return OBRIEN_FLEMING
+        if family == "hwang-shih-decani" and number:
+            return Spending("hwang-shih-decani", float(number))
+        if family == "power" and float(number or 0) > 0.0:
+            return Spending("power", float(number))
+        raise StatisticsError(f"{text!r} is no spending function. Did you mean 'hwang-shih-decani:-1'?")
+
+    def __str__(self) -> str:
+        """Return it as a config writes it."""
+        return self.family if self.family == "obrien-fleming" else f"{self.family}:{self.parameter:g}"
+
+    def spent(self, fraction: float, alpha: float) -> float:
+        """Of a one-sided alpha, what may be spent by this share of the items, in (0, 1].
+
+        Lan and DeMets 1983, Biometrika 70:659-663: 2 - 2 Phi(z_{alpha/2} / sqrt(t)), near O'Brien and Fleming's plan.
+        Hwang, Shih and DeCani 1990, Statistics in Medicine 9:1439-1445: alpha (1 - e^(-gamma t)) / (1 - e^(-gamma)).
+        Power: alpha t^rho (Kim and DeMets 1987, Biometrika 74:149-154).
+        """
+        if self.family == "obrien-fleming":
+            return 2.0 * float(special.ndtr(special.ndtri(alpha / 2.0) / math.sqrt(fraction)))
+        return alpha * self._share(fraction)
+
+    def least_alpha(self, p_value: float, fraction: float) -> float:
+        """The alpha of which `p_value` is spent by this share: no smaller one lets a look reject at `p_value`."""
+        if self.family == "obrien-fleming":
+            return 2.0 * float(special.ndtr(math.sqrt(fraction) * special.ndtri(p_value / 2.0)))
+        return p_value / self._share(fraction)
+
+    def _share(self, fraction: float) -> float:
+        if self.family == "power":
+            return float(fraction**self.parameter)
+        gamma = self.parameter
+        return math.expm1(-gamma * fraction) / math.expm1(-gamma) if gamma else fraction
+
+
+OBRIEN_FLEMING = Spending()
+"""Very little early, nearly all at the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Boundaries:
     """One-sided boundaries at every look, with what they were made from."""
 
@@ -57,12 +112,9 @@ class Boundaries:
     """The p-value to stay below at each look: P(Z >= z)."""
 
 
-def spent(fraction: float, alpha: float) -> float:
-    """Of a one-sided alpha, what may be spent by this share of the items: 2 - 2 Phi(z_{alpha/2} / sqrt(t)).
-
-    The O'Brien-Fleming-type spending function of Lan and DeMets 1983, Biometrika 70:659-663. fraction: in (0, 1].
-    """
-    return 2.0 * float(special.ndtr(special.ndtri(alpha / 2.0) / math.sqrt(fraction)))
+def spent(fraction: float, alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
+    """Of a one-sided alpha, what may be spent by this share of the items, in (0, 1]: see `Spending.spent`."""
+    return spending.spent(fraction, alpha)
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
@@ -76,7 +128,7 @@ def look_sizes(n: int, looks: int) -> tuple[int, ...]:
     return tuple(-(-n * look // looks) for look in range(1, looks + 1))
 
 
-def boundaries(fractions: Sequence[float], alpha: float) -> Boundaries:
+def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> Boundaries:
     """Boundaries that a standard normal process crosses with chance alpha, its share by each look as `spent` says.
 
     fractions: share of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in
@@ -91,15 +143,15 @@ def boundaries(fractions: Sequence[float], alpha: float) -> Boundaries:
         )
     if not 0.0 < alpha < 1.0:
         raise StatisticsError(f"alpha={alpha} is not an error rate in (0, 1). Did you mean 0.05?")
-    return _boundaries(shares, float(alpha))
+    return _boundaries(shares, float(alpha), spending)
 
 
 @functools.lru_cache(maxsize=4096)
-def _boundaries(shares: tuple[float, ...], alpha: float) -> Boundaries:
+def _boundaries(shares: tuple[float, ...], alpha: float, spending: Spending) -> Boundaries:
     limits: list[float] = []
     paths = _Paths(np.zeros(1), np.ones(1), 0.0)
     already = 0.0
-    totals = tuple(spent(share, alpha) for share in shares)
+    totals = tuple(spending.spent(share, alpha) for share in shares)
     for share, total in zip(shares, totals, strict=True):
         limit = paths.boundary(share, total - already)
         limits.append(limit / math.sqrt(share))
@@ -116,10 +168,13 @@ class _Paths:
     at: Floats
     mass: Floats
     time: float
+    drift: float = 0.0
+    """Mean of the motion at time 1."""
 
     def crossing(self, limit: float, time: float) -> float:
         """Chance to be at or above `limit` at `time`."""
-        return float(self.mass @ special.ndtr((self.at - limit) / math.sqrt(time - self.time)))
+        step = time - self.time
+        return float(self.mass @ special.ndtr((self.at + self.drift * step - limit) / math.sqrt(step)))
 
     def boundary(self, time: float, chance: float) -> float:
         """The value that is reached at `time` with the given chance."""
@@ -134,10 +189,11 @@ class _Paths:
     def continued(self, time: float, limit: float) -> _Paths:
         """The paths that are still below `limit` at `time`."""
         spread = math.sqrt(time - self.time)
-        bottom = -_DEEPEST * math.sqrt(time)
-        at, weights = _nodes(bottom, min(limit, -bottom), spread)
-        density = np.exp(-0.5 * np.square((at[:, None] - self.at) / spread)) @ self.mass
-        return _Paths(at, weights * density / (spread * math.sqrt(2.0 * math.pi)), time)
+        reach, mean = _DEEPEST * math.sqrt(time), self.drift * time
+        at, weights = _nodes(min(mean, 0.0) - reach, min(limit, max(mean, 0.0) + reach), spread)
+        moved = self.at + self.drift * (time - self.time)
+        density = np.exp(-0.5 * np.square((at[:, None] - moved) / spread)) @ self.mass
+        return _Paths(at, weights * density / (spread * math.sqrt(2.0 * math.pi)), time, self.drift)
 
 
 def _nodes(low: float, high: float, spread: float) -> tuple[Floats, Floats]:
@@ -155,15 +211,15 @@ def _legendre() -> tuple[Floats, Floats]:
     return nodes, weights
 
 
-def nominal_alpha(fractions_so_far: Sequence[float], alpha: float) -> float:
+def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
     """The p-value to stay below at the latest of the looks taken so far; 0 if nothing can be decided yet.
 
     fractions_so_far: as in `boundaries`. Raises StatisticsError.
     """
-    return boundaries(fractions_so_far, alpha).nominal_p[-1]
+    return boundaries(fractions_so_far, alpha, spending).nominal_p[-1]
 
 
-def look_p(p_value: float, fractions_so_far: Sequence[float]) -> float:
+def look_p(p_value: float, fractions_so_far: Sequence[float], spending: Spending = OBRIEN_FLEMING) -> float:
     """The smallest alpha over all looks at which the latest look alone rejects; 1 if one half would not do.
 
     p_value: one-sided, of the items so far. fractions_so_far: as in `boundaries`; where a stratum has ended, its last
@@ -171,16 +227,16 @@ def look_p(p_value: float, fractions_so_far: Sequence[float]) -> float:
     """
     if not 0.0 <= p_value <= 1.0:
         raise StatisticsError(f"{p_value} is not a p-value in [0, 1].")
-    return _look_p(float(p_value), tuple(map(float, fractions_so_far)))
+    return _look_p(float(p_value), tuple(map(float, fractions_so_far)), spending)
 
 
 @functools.lru_cache(maxsize=65536)
-def _look_p(p_value: float, shares: tuple[float, ...]) -> float:
+def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> float:
     boundaries(shares, _LARGEST_ALPHA)  # for its checks
     if shares == (1.0,):
         return p_value
     # No more than `spent` is spent by a look, so no alpha below spent's inverse will do: the search begins there.
-    least = 2.0 * float(special.ndtr(math.sqrt(shares[-1]) * special.ndtri(p_value / 2.0)))
+    least = spending.least_alpha(p_value, shares[-1])
     if least >= _LARGEST_ALPHA:
         return 1.0
     least = max(least, _SMALLEST_ALPHA)
@@ -188,7 +244,9 @@ def _look_p(p_value: float, shares: tuple[float, ...]) -> float:
         return least
 
     def short(alpha: float) -> float:
-        return math.log(max(p_value, 1e-300)) - math.log(max(_boundaries(shares, alpha).nominal_p[-1], 1e-300))
+        return math.log(max(p_value, 1e-300)) - math.log(
+            max(_boundaries(shares, alpha, spending).nominal_p[-1], 1e-300)
+        )
 
     if short(least) <= 0.0:
         return least
@@ -198,3 +256,34 @@ def _look_p(p_value: float, shares: tuple[float, ...]) -> float:
             return 1.0
         low, high = high, min(2.0 * high, _LARGEST_ALPHA)
     return float(optimize.brentq(short, low, high, xtol=1e-14, rtol=1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class LooksPlan:
+    """What looking early does to a plan, for one one-sided test."""
+
+    power: float
+    """Chance to cross at some look; a single look at the same items has a little more."""
+    expected: float
+    """Expected share of the items, with a stop at the first crossing."""
+    crossed: tuple[float, ...]
+    """Chance to have crossed by each look."""
+
+
+def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRIEN_FLEMING) -> LooksPlan:
+    """Return what equally spaced looks make of a test that has `power` at all items without them.
+
+    Jennison and Turnbull 2000, Group Sequential Methods, chapter 19, with the drift z_alpha + z_power. Raises
+    StatisticsError.
+    """
+    if power <= 0.0:
+        return LooksPlan(0.0, 1.0, (0.0,) * looks)
+    drift = float(special.ndtri(min(power, 1.0 - 1e-12)) - special.ndtri(alpha))
+    shares = tuple(look / looks for look in range(1, looks + 1))
+    paths, first = _Paths(np.zeros(1), np.ones(1), 0.0, drift), list[float]()
+    for share, z in zip(shares, boundaries(shares, alpha, spending).z, strict=True):
+        limit = z * math.sqrt(share)
+        first.append(paths.crossing(limit, share))
+        paths = paths.continued(share, limit)
+    crossed = tuple(math.fsum(first[:at]) for at in range(1, looks + 1))
+    return LooksPlan(crossed[-1], math.fsum(map(float.__mul__, first, shares)) + (1.0 - crossed[-1]), crossed)

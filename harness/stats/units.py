@@ -29,6 +29,7 @@ __all__ = [
     "effective_counts",
     "make_units",
     "mirrored",
+    "shared_sources",
     "sign_flip_p",
     "sign_flips",
     "studentised",
@@ -193,6 +194,26 @@ def effective_counts(units: Units) -> EffectiveCounts:
         sources=units.sources,
         design_effect=max(seen / own, 1.0) if own > 0.0 else largest,
     )
+
+
+def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[np.int64]) -> tuple[float, int] | None:
+    """Return by what sources in several strata raise the variance of a weighted mean, and the number of all sources.
+
+    influence: shape [items], each item's part in the mean less its stratum's. place, source: its stratum and source.
+    Drawn towards WORST_ICC as in `effective_counts`. None if no source is in two strata.
+    """
+    _, codes = np.unique(source, return_inverse=True)
+    pairs, within = np.unique(codes.astype(np.int64) * (int(place.max(initial=0)) + 1) + place, return_inverse=True)
+    count = int(codes.max(initial=-1)) + 1
+    if pairs.size == count:
+        return None
+    across = np.square(np.bincount(codes, influence))
+    apart = float(np.square(np.bincount(within, influence)).sum())
+    spread, largest = float(across.sum()), 1.0 + (pairs.size / count - 1.0) * WORST_ICC
+    if apart <= 1e-30 or spread <= 1e-30:  # noqa: PLR2004 - nothing moved
+        return largest, count
+    weight = spread * spread / float(np.square(across).sum())
+    return max((_PRIOR_UNITS * largest + weight * spread / apart) / (_PRIOR_UNITS + weight), 1.0), count
 
 
 @dataclass(frozen=True, slots=True)

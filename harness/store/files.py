@@ -40,16 +40,27 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
             "device": str,
             "items_digest": str,
             "shards": Annotated[int, Field(ge=1)],
+            "shard_of": NotRequired[list[Annotated[int, Field(ge=1)]]],
             "slices": list[str],
         },
         "variant": {"proof": Proof, "engine": str, "device": str, "weights": str, "versions": dict[str, str]},
-        "cost": {"load_seconds": float, "peak_bytes": int, "device": str, "notes": NotRequired[list[str]]},
+        "cost": {
+            "load_seconds": float,
+            "peak_bytes": int,
+            "device": str,
+            "notes": NotRequired[list[str]],
+            "load_peak_bytes": NotRequired[int],
+            "reserved_peak_bytes": NotRequired[int],
+            "driver": NotRequired[str],
+            "clocks": NotRequired[str],
+        },
         "failure": {"message": str},
         "calibration": {"items": list[str]},
         "erased": {"items": list[str]},
         "shards": {
             "command": NotRequired[str],
             "generated_code": NotRequired[dict[str, _Sandbox]],
+            "units": NotRequired[list[int]],
             "skipped": NotRequired[dict[str, list[int]]],
         },
     }.items()
@@ -96,10 +107,41 @@ def explained(path: Path, doing: str) -> Iterator[None]:
         raise StoreError(msg) from error
 
 
+def _sync_folder(folder: Path) -> None:
+    """Have the disk hold the names in a folder: without it a power cut may take back a rename."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that cannot do it for a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it; the disk holds the name of each before the next."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read a file; again if another machine replaced it between opening and reading, which NFS calls stale."""
+    for _ in range(3):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_bytes()
+
+
 def atomic_write(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
     with explained(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -108,6 +150,7 @@ def atomic_write(path: Path, text: str) -> None:
                 os.fsync(stream.fileno())
             Path(name).chmod(0o644)
             Path(name).replace(path)
+            _sync_folder(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -116,7 +159,7 @@ def atomic_write(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises StoreError if it is missing or not one."""
     with explained(path, "read"):
-        text = path.read_bytes()
+        text = _read_bytes(path)
     try:
         data = _parsed(text)
     except (ValueError, RecursionError) as error:
@@ -155,7 +198,7 @@ def read_lines(path: Path, folder: str = "", *, whole: bool = False, seals: bool
     refuse lines without a check. Raises StoreError, naming the line.
     """
     with explained(path, "read"):
-        text = path.read_bytes()
+        text = _read_bytes(path)
     *lines, rest = text.split(b"\n")
     if whole and rest:
         raise StoreError(f"{path}: line {len(lines) + 1} is cut short: give `quantcliff run` again to complete it")
@@ -186,8 +229,9 @@ class Appender:
     def __init__(self, path: Path, folder: str = "") -> None:
         self.path, self._folder = path, folder
         with explained(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             self._stream = path.open("ab", buffering=0)
+            _sync_folder(path.parent)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line whole. Raises StoreError, after taking back a part of a line."""
@@ -209,5 +253,6 @@ class Appender:
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file. Raises StoreError: some file systems report only now that a quota is used up."""
+        with explained(self.path, "written"):
+            self._stream.close()

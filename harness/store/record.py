@@ -19,7 +19,7 @@ from harness.store.files import read_json
 from harness.store.rundir import SCHEMA, RunDir, Shard
 from harness.store.units import plan_units
 
-__all__ = ["CONTROL", "RunRecord", "read_run", "upgrade", "upgrade_lines", "variant_names"]
+__all__ = ["CONTROL", "RunRecord", "read_run", "recorded_experiment", "upgrade", "upgrade_lines", "variant_names"]
 
 CONTROL = "control"
 """The A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free."""
@@ -76,11 +76,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     the file and, if there is one, the line.
     """
     plan = directory.plan()
-    source = str(directory.path / "run.json")
-    try:
-        experiment = parse(upgrade(plan, directory.path), source, recorded=True)
-    except ConfigError as error:
-        raise StoreError(f"{source}: its config was changed, or was made by another version: {error}") from error
+    experiment = recorded_experiment(directory, plan)
     names, parts = variant_names(experiment), [Shard(index + 1, plan["shards"]) for index in range(plan["shards"])]
     paths = {str(shard): directory.path / "shards" / f"{shard}.json" for shard in parts}
     shards = {name: read_json(path) for name, path in paths.items() if path.is_file()}
@@ -106,6 +102,15 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
         shards=shards,
         erased=directory.erased(),
     )
+
+
+def recorded_experiment(directory: RunDir, plan: Mapping[str, Any]) -> Experiment:
+    """Return the config that run.json holds. Raises StoreError."""
+    source = str(directory.path / "run.json")
+    try:
+        return parse(upgrade(plan, directory.path), source, recorded=True)
+    except ConfigError as error:
+        raise StoreError(f"{source}: its config was changed, or was made by another version: {error}") from error
 
 
 def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:

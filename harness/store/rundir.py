@@ -12,6 +12,8 @@
         <variant>/failure-<i>of<n>.json   why the variant could not be judged, if so
         erased.json                       the items whose texts were taken out by `quantcliff erase`
         shards/<i>of<n>.json              written when a shard has all its answers
+        shards/<i>of<n>.lock, .lease      held by the process that works on the shard; the lease has a sign of its life
+        shards/<i>of<n>.<stage>           the shard has done a stage for which the others wait
         manifest.json                     written last: the run is complete
 
 A line belongs to a work unit. A unit counts only when all its responses are there; what a kill left of an unfinished
@@ -23,14 +25,14 @@ knows nothing of models or statistics.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
 from harness.records import Item, Scored, Timing, canonical_json, item_from_json, scored_from_json, to_json
 from harness.store.files import Appender, atomic_write, explained, read_json, read_lines, sealed, write_json
+from harness.store.locks import held
 from harness.store.units import Unit
 
 __all__ = [
@@ -66,9 +68,11 @@ class Shard:
         """Return the form used in file names."""
         return f"{self.index}of{self.count}"
 
-    def has(self, unit: int) -> bool:
-        """Whether a work unit is this shard's."""
-        return unit % self.count == self.index - 1
+    @classmethod
+    def of(cls, unit: int, plan: Mapping[str, Any]) -> Shard:
+        """Return a work unit's shard, as run.json records it; a run that does not record it dealt units out in turn."""
+        count = int(plan["shards"])
+        return cls(plan["shard_of"][unit] if "shard_of" in plan else unit % count + 1, count)
 
 
 class RunDir:
@@ -86,13 +90,13 @@ class RunDir:
 
         items: as they are to be stored. units: the work that they are part of. Raises StoreError if the directory holds
         the results of another config, or other files.
+
+        The other shards may begin at the same time: each writes the same files whole, and run.json last.
         """
         recorded = {**plan, "schema": SCHEMA, "shards": shard.count}
-        known = self.exists()
+        known = self._is_begun()
         if known:
             self._same_plan(recorded)
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            self._only_locks()
         place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
         by_slice: dict[str, list[str]] = {}
         for item in items:
@@ -104,14 +108,21 @@ class RunDir:
                 atomic_write(path, text)
         if not known:
             write_json(self.path / "run.json", recorded)
+            self._same_plan(recorded)
 
-    def _only_locks(self) -> None:
-        strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {"shards", "items"})
+    def _is_begun(self) -> bool:
+        """Whether there is a run.json, of one listing. Raises StoreError if there are files that no shard has begun."""
+        with explained(self.path, "read"):
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if "run.json" in names:
+            return True
+        strangers = sorted(name for name in names if name not in {"shards", "items"} and not name.startswith(".run."))
         if strangers:
             msg = (
                 f"{self.path}: holds {', '.join(strangers[:3])} but no run.json: it is not a run; give another --output"
             )
             raise StoreError(msg)
+        return False
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
         there = read_json(self.path / "run.json")
@@ -225,23 +236,9 @@ class RunDir:
         """Read why a variant could not be judged; empty if it could."""
         return [str(read_json(path)["message"]) for path in sorted((self.path / variant).glob("failure-*.json"))]
 
-    @contextlib.contextmanager
-    def locked(self, shard: Shard) -> Iterator[None]:
+    def locked(self, shard: Shard) -> contextlib.AbstractContextManager[str]:
         """Hold a shard of the run for this process. Raises StoreError if another process holds it."""
-        path = self.path / "shards" / f"{shard}.lock"
-        with explained(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a+")
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                msg = (
-                    f"{self.path}: another process is working on shard {shard} of this run: wait for it, "
-                    "or give another --output"
-                )
-                raise StoreError(msg) from error
-            yield
+        return held(self.path / "shards" / f"{shard}.lock", f"shard {shard} of this run")
 
 
 class AnswerFiles:
@@ -266,9 +263,10 @@ class AnswerFiles:
         self._timings.append(to_json(timing))
 
     def close(self) -> None:
-        """Close them all."""
-        for appender in (*self._answers.values(), self._timings):
-            appender.close()
+        """Close them all. Raises StoreError."""
+        with contextlib.ExitStack() as stack:
+            for appender in (*self._answers.values(), self._timings):
+                stack.callback(appender.close)
 
 
 def place_of(line: dict[str, Any]) -> dict[str, int]:

@@ -5,13 +5,14 @@ A pure function of the items, so every process that reads the same config makes 
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.records import Item
 
-__all__ = ["Unit", "plan_units"]
+__all__ = ["Unit", "idle_share", "plan_units", "planned_tokens", "split_units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Unit:
     """Items that are answered in one call of the engine: finished whole or not at all."""
 
     index: int
-    """Position in the run; shard i of n does the units whose index is i - 1 modulo n."""
+    """Position in the run."""
     slice: str
     """The slice's label."""
     look: int
@@ -28,7 +29,48 @@ class Unit:
     """What is asked."""
 
 
-def plan_units(items: Sequence[Item], unit_items: int, looks: int) -> list[Unit]:
+def planned_tokens(items: Iterable[Item], samples: int) -> int:
+    """Return what items cost at most, in tokens of prompts and answers; a prompt's shared beginning counts once."""
+    groups: dict[str, int] = defaultdict(int)
+    answers = 0
+    for item in items:
+        name = item.prefix_group or item.id
+        groups[name] = max(groups[name], item.prompt_tokens)
+        answers += item.max_tokens * samples
+    return sum(groups.values()) + answers
+
+
+def split_units(units: Sequence[Unit], count: int, samples: int) -> list[int]:
+    """Return each unit's shard, from 1: the heaviest units first, each to the shard with the least work.
+
+    Shards wait for each other between looks, so each look is balanced by itself.
+    """
+    shard_of, whole = [0] * len(units), [0] * count
+    for look in sorted({unit.look for unit in units}):
+        load = [0] * count
+        costs = {unit.index: planned_tokens(unit.items, samples) for unit in units if unit.look == look}
+        for index in sorted(costs, key=lambda index: (-costs[index], index)):
+            shard = min(range(count), key=lambda shard: (load[shard], whole[shard], shard))
+            shard_of[index] = shard + 1
+            load[shard] += costs[index]
+            whole[shard] += costs[index]
+    return shard_of
+
+
+def idle_share(units: Sequence[Unit], count: int, samples: int) -> float:
+    """Return the share of time that so many shards are expected to wait for the slowest of them."""
+    loads: dict[tuple[int, int], int] = defaultdict(int)
+    for unit, shard in zip(units, split_units(units, count, samples), strict=True):
+        loads[unit.look, shard] += planned_tokens(unit.items, samples)
+    slowest: dict[int, int] = defaultdict(int)
+    for (look, _), load in loads.items():
+        slowest[look] = max(slowest[look], load)
+    return 1 - sum(loads.values()) / (count * sum(slowest.values()))
+
+
+def plan_units(
+    items: Sequence[Item], unit_items: int, looks: int, *, unit_tokens: int | None = None, samples: int = 1
+) -> list[Unit]:
     """Cut items into work units: by look, then slice, then strata that share prompts.
 
     The items of one stratum stay together, so that a stratum that is decided early takes whole units with it and the
@@ -43,7 +85,7 @@ def plan_units(items: Sequence[Item], unit_items: int, looks: int) -> list[Unit]
                 by_place[look, position, number].append(item)
     units: list[Unit] = []
     for place in sorted(by_place):
-        for chunk in _chunks(by_place[place], unit_items):
+        for chunk in _chunks(by_place[place], unit_items, unit_tokens or sys.maxsize, samples):
             units.append(Unit(len(units), chunk[0].slice, place[0], tuple(chunk)))
     return units
 
@@ -83,16 +125,18 @@ def _looks(items: Sequence[Item], looks: int) -> list[int]:
     return [look[item.cluster] for item in items]
 
 
-def _chunks(items: Sequence[Item], size: int) -> Iterable[list[Item]]:
-    """Cut into runs of at most `size` items, never inside a prefix group unless it alone is larger."""
+def _chunks(items: Sequence[Item], size: int, tokens: int, samples: int) -> Iterable[list[Item]]:
+    """Cut into runs of at most `size` items and so many planned tokens, never inside a prefix group."""
     groups: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         groups[item.prefix_group or item.id].append(item)
     chunk: list[Item] = []
+    spent = 0
     for group in groups.values():
-        if chunk and len(chunk) + len(group) > size:
+        cost = planned_tokens(group, samples)
+        if chunk and (len(chunk) + len(group) > size or spent + cost > tokens):
             yield chunk
-            chunk = []
-        chunk = [*chunk, *group]
+            chunk, spent = [], 0
+        chunk, spent = [*chunk, *group], spent + cost
     if chunk:
         yield chunk

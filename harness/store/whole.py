@@ -44,8 +44,9 @@ def load_run(directory: RunDir) -> RunRecord:
 def missing_shards(directory: RunDir) -> list[str]:
     """Name the shards that are not complete, as ``2/4``."""
     count = int(directory.plan()["shards"])
-    shards = [Shard(index + 1, count) for index in range(count)]
-    return [f"{shard.index}/{count}" for shard in shards if not (directory.path / "shards" / f"{shard}.json").is_file()]
+    # A listing is fresh, while NFS remembers for a time that a file was not there.
+    there = {path.name for path in (directory.path / "shards").iterdir()}
+    return [f"{index}/{count}" for index in range(1, count + 1) if f"{Shard(index, count)}.json" not in there]
 
 
 def write_manifest(directory: RunDir) -> None:
@@ -112,7 +113,9 @@ def _check_plan(run: RunRecord) -> None:
     plan, config = run.plan, run.plan["config"]
     whole = {key: value for key, value in config.items() if key != "store_text"}
     replaced = config.get("store_text", "full") != "full" and (config.get("sampling") or {}).get("system")
+    split = plan.get("shard_of", [1] * plan["units"])
     wrong = {
+        "shard_of": len(split) != plan["units"] or not set(split) <= set(range(1, plan["shards"] + 1)),
         "config": not replaced and digest(whole) != plan.get("config_digest"),
         "slices": plan["slices"] != [spec.key for spec in run.experiment.slices],
     }
@@ -192,8 +195,8 @@ def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | 
     if one.item_digest != run.digests[item.id]:
         place = run.directory.items_path(item.slice)
         return f"it answers another version of item {item.id} than {place} holds"
-    count, unit = run.plan["shards"], run.unit_of[item.id]
-    right = run.directory.results_path(name, item.slice, Shard(unit % count + 1, count))
+    unit = run.unit_of[item.id]
+    right = run.directory.results_path(name, item.slice, Shard.of(unit, run.plan))
     if one.unit != unit or path != right:
         return f"the answer to {item.id} belongs to unit {unit} in {right.name}"
     return ""

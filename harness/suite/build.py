@@ -109,6 +109,10 @@ class SliceBuilder:
                 problems.say_once(f"{place}.options.file", line)
         except (ValueError, OSError) as error:
             problems.say_once(place, f"{note.name}: {error}")
+        except Exception as error:
+            if (text := slices_tasks.describe_task_error(error)) is None:
+                raise
+            problems.say_once(place, f"{note.name}: {text}")
         return None
 
     def _check_counts(

@@ -160,6 +160,10 @@ class Scorer:
             except BEYOND:
                 name = _metric(item, task, metrics) or "score"
                 return Score(0.0, metrics | own | {name: 0.0, "scoring_limit": 1.0}, name)
+            except Exception as error:
+                if (text := slices_tasks.describe_task_error(error)) is None:
+                    raise
+                raise UsageError(f"{item.task}: the answer to {item.id} cannot be scored: {text}") from error
         name = _metric(item, task, metrics)
         _check_score(item, name, metrics)
         return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.config.resources import tasks_dir
-from harness.errors import UsageError
+from harness.errors import UsageError, one_line
 
 __all__ = [
     "FEWSHOT_SEED",
+    "describe_task_error",
     "from_docs",
     "lm_eval_names",
     "own_tasks",
@@ -54,6 +56,18 @@ def own_tasks(names: Sequence[str], metadata: Mapping[str, Any]) -> dict[str, An
         manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=dict(metadata))
         built: dict[str, Any] = manager.load(list(names))["tasks"]
     return {name: _ready(task) for name, task in built.items()}
+
+
+def describe_task_error(error: BaseException) -> str | None:
+    """Return what a task's own Python raised, with its file and line; None if the error came from elsewhere."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_task_file(frame.filename)]
+    if not frames:
+        return None
+    return f"its code raised {one_line(error)} ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
+def _is_task_file(name: str) -> bool:
+    return Path(name).resolve().is_relative_to(tasks_dir())
 
 
 def lm_eval_names() -> list[str]:

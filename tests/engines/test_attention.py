@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,6 +63,66 @@ def test_keys_and_values_are_read_once_a_group(tokens, monkeypatch):
     query, key, value, seen = inputs("float32", 4, tokens, 90, "truth values")
     attention.grouped_sdpa(SimpleNamespace(num_key_value_groups=4), query, key, value, seen)
     assert shapes == [((3, 2, 4 * tokens, 32), (3, 2, 90, 32))]
+
+
+@pytest.mark.parametrize("mask", ["truth values", "numbers"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("group", "tokens"), [(1, 1), (4, 1), (2, 8)])
+def test_parts_of_the_keys_merge_to_the_whole(group, tokens, dtype, mask, monkeypatch):
+    """Attending to parts and weighing them by their sums, one part being masked out, adds a few roundings at most.
+
+    Each part's share is the exponential of a difference of sums, so it is off by at most the roundings of the two sums,
+    and a result by that times the largest value; and each part's result is rounded to the dtype once.
+    """
+    query, key, value, seen = inputs(dtype, group, tokens, 96, mask)
+    hidden = False if mask == "truth values" else torch.finfo(query.dtype).min
+    seen[..., 32:64] = hidden
+    seen[1, ..., :64] = hidden  # and two in another row
+    seen[1, ..., 64] = True if mask == "truth values" else 0.0
+    module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
+    wide = [one.double().repeat_interleave(group, dim=1) for one in (key, value)]
+    mine = seen if mask == "truth values" else seen.double()
+    product = torch.nn.functional.scaled_dot_product_attention
+    exact = product(query.double(), *wide, attn_mask=mine, scale=0.2).transpose(1, 2)
+    plain, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 32)
+    split, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    assert not torch.equal(split, plain)
+    scores = 0.2 * query.double() @ wide[0].transpose(-1, -2)
+    sums = float(scores.abs().max()) + math.log(96)
+    own, wide_eps = torch.finfo(query.dtype).eps, torch.finfo(torch.float32).eps
+    bound = float(value.abs().max()) * (own + 2 * (sums + 1) * wide_eps)
+    assert float((split - exact).abs().max()) <= float((plain - exact).abs().max()) + bound
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_parts_of_the_keys_merge_on_a_gpu(dtype, monkeypatch):
+    """The kernel that returns sums there gives the numbers of a whole attention."""
+    query, key, value, seen = (one.cuda() for one in inputs(dtype, 4, 8, 512, "truth values"))
+    module = SimpleNamespace(num_key_value_groups=4, is_causal=True)
+    plain, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 64)
+    split, _ = attention.grouped_sdpa(module, query, key, value, seen, scaling=0.2)
+    assert float((split - plain).abs().max()) <= 8 * torch.finfo(query.dtype).eps * float(value.abs().max())
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
+    """Token for token, on shared texts and in slots, with and without windows (softcapped models are left alone)."""
+    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    items = tiny.text_items()
+    items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 7 + f"{n}?", max_tokens=5) for n in range(4)]
+    plain = {one.item_id: one for one in tiny.engine(family).answer(items, Settings())}
+    used = []
+    merged = attention.split_over_keys
+    monkeypatch.setattr(
+        "harness.engines.transformers.attention.split_over_keys",
+        lambda *args: used.append(args[-1]) or merged(*args),
+    )
+    monkeypatch.setattr("harness.engines.transformers.attention.KEYS_PER_SPLIT", 16)
+    assert {one.item_id: one for one in tiny.engine(family).answer(items, Settings())} == plain
+    assert bool(used) is (family == "llama")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -50,7 +50,7 @@ def sizes(monkeypatch):
     monkeypatch.setattr(
         hf_branches.PrefixTreeCache,
         "step",
-        lambda self, *args: seen.append((hidden := step(self, *args)).shape[:2]) or hidden,
+        lambda self, *args: seen.append((self.used, self._branches)) or step(self, *args),
     )
     return seen
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
+from paths import TASKS
 
 DOCUMENTS = [
     {"question": f"{tiny.STORY}What is {n} plus 3?", "choices": [" 4", " Paris is", " 7381"], "answer": n % 3}
@@ -116,17 +117,11 @@ def test_what_the_engine_does_not_know_goes_lm_evals_way():
 
 
 @pytest.mark.slow
-def test_the_command_line_knows_the_model(tasks, tiny_llama, tmp_path):
-    """`python -m harness.run.lm_eval_model` is lm_eval's command line with `--model quantcliff`."""
+def test_the_command_line_knows_the_model(tiny_llama, tmp_path):
+    """`python -m harness.run.lm_eval_model` is lm_eval's command line with `--model quantcliff`; it takes our tasks."""
     arguments = ["--model", "quantcliff", "--model_args", f"pretrained={tiny_llama},dtype=float32", "--device", "cpu"]
-    arguments += [
-        "--tasks",
-        "tiny_choice,tiny_text",
-        "--include_path",
-        str(tasks),
-        "--output_path",
-        str(tmp_path / "out"),
-    ]
+    arguments += ["--include_path", str(TASKS), "--tasks", "quantcliff_cldr_choice", "--metadata", '{"items": 2}']
+    arguments += ["--apply_chat_template", "--output_path", str(tmp_path / "out")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "harness.run.lm_eval_model", *arguments],
@@ -136,4 +131,4 @@ def test_the_command_line_knows_the_model(tasks, tiny_llama, tmp_path):
     (written,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(written.read_text())
     assert results["config"]["model"] == "quantcliff"
-    assert set(results["results"]) == {"tiny_choice", "tiny_text"}
+    assert results["results"]["quantcliff_cldr_choice"]["sample_len"] == 12

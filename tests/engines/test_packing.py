@@ -137,7 +137,10 @@ def test_an_item_that_does_not_fit_alone_is_named():
 def test_other_errors_are_not_taken_for_lack_of_memory():
     """A plain RuntimeError is not one; a library without room for its workspace is."""
     assert hf_batches.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert hf_batches.out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"))
     assert not hf_batches.out_of_memory(RuntimeError("shape mismatch"))
+    assert hf_batches.device_failed(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not hf_batches.device_failed(RuntimeError("Expected all tensors to be on cuda:0"))
     assert not hf_batches.out_of_memory(ValueError("out of memory"))
     retry: hf_batches.OomRetry[int, int] = hf_batches.OomRetry(
         lambda _: (_ for _ in ()).throw(RuntimeError("shape")), lambda one: [one], str

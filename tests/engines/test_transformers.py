@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from typing import Any
 
 import engine_models as tiny
@@ -291,6 +292,48 @@ def test_samples_are_the_items_own():
     assert other != everything
 
 
+def keys(*items: str, sample: int = 0, position: int = 0) -> Any:
+    """Which random numbers the answers to these items are drawn with."""
+    return torch.tensor([[*sampling.noise_key(0, name, sample), position] for name in items])
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_random_words_are_the_published_ones(counter, key, words):
+    """The known answers of philox4x32-10 in Random123's kat_vectors (D. E. Shaw Research, 2011)."""
+    counters, keys_ = ([torch.tensor([3, word]) for word in given] for given in (counter, key))
+    assert tuple(int(word[1]) for word in sampling.philox(counters, keys_)) == words
+
+
+def test_noise_is_standard_gumbel_and_a_function_of_its_key_alone():
+    """Mean and variance are right; other items, samples and positions get other numbers, other batches the same."""
+    noise = sampling.gumbel(keys("a", "b"), 40_001)
+    assert noise.shape == (2, 40_001)
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.02)
+    assert float(noise.var()) == pytest.approx(math.pi**2 / 6, abs=0.05)
+    assert torch.equal(sampling.gumbel(keys("b"), 40_001), noise[1:])
+    assert torch.equal(sampling.gumbel(keys("b"), 100), noise[1:, :100])
+    others = [keys("b", sample=1), keys("b", position=1), keys("c")]
+    assert not any((sampling.gumbel(one, 100) == noise[1, :100]).any() for one in others)
+
+
+@pytest.mark.gpu
+def test_noise_is_the_same_on_a_gpu():
+    """Every number, to the bit."""
+    here = sampling.gumbel(keys("a", "b"), 128_256)
+    assert torch.equal(sampling.gumbel(keys("a", "b").cuda(), 128_256).cpu(), here)
+
+
 def test_draws_follow_the_softmax():
     """Among 4,000 draws, each token's share is its probability, with and without a nucleus."""
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
@@ -298,7 +341,7 @@ def test_draws_follow_the_softmax():
     for top_p, seen in counts.items():
         settings = Settings(temperature=1.0, top_p=top_p)
         for sample in range(4000):
-            seen[int(sampling.choose(logits, settings, [sampling.Noise(0, "t/1", sample)], [0]))] += 1
+            seen[int(sampling.choose(logits, settings, keys("t/1", sample=sample)))] += 1
     assert counts[1.0].div(4000).tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
     assert counts[0.75].div(4000).tolist() == pytest.approx([0.625, 0.375, 0.0, 0.0], abs=0.03)
 
@@ -309,8 +352,8 @@ def test_variants_that_agree_draw_the_same():
     logits = torch.randn(300, 50, generator=draw)
     other = logits + 0.02 * torch.randn(300, 50, generator=draw)
     settings = Settings(temperature=1.0)
-    noises = [sampling.Noise(0, f"t/{n}", 0) for n in range(300)]
-    one, two = (sampling.choose(each, settings, noises, [0] * 300) for each in (logits, other))
+    common = keys(*(f"t/{n}" for n in range(300)))
+    one, two = (sampling.choose(each, settings, common) for each in (logits, other))
     assert (one == two).float().mean() > 0.97
     assert len(set(one.tolist())) > 30
 

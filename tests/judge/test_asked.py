@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.config.loading import parse
-from harness.errors import ConfigError, Incomplete, UsageError
+from harness.errors import ConfigError, Incomplete
 from harness.judge import judging
 from harness.judge.asked import blind_strata, control_items
 from harness.judge.rules import Rules
@@ -121,12 +121,10 @@ def test_a_tolerance_of_tail_events_keeps_a_stratum_asked(tiny_llama: Path, tmp_
     assert {name: sum(answered(directory, name).values()) for name in ("bf16", "nf4")} == {"bf16": 180, "nf4": 120}
 
 
-def test_shards_and_looks_are_refused_together_with_it(tiny_llama: Path, tmp_path: Path) -> None:
-    """Both see a part of the baseline's answers only."""
+def test_looks_are_refused_together_with_it(tiny_llama: Path) -> None:
+    """A look sees a part of the baseline's answers only."""
     with pytest.raises(ConfigError, match=r"execution\.skip_blind: cannot be combined with looks"):
         parse(config(tiny_llama, skip_blind=True, looks=2))
-    with pytest.raises(UsageError, match="without --shard"):
-        run(config(tiny_llama, skip_blind=True), tmp_path, Shard(1, 2))
 
 
 @pytest.mark.parametrize("share", [0, 1.5, -0.2, "half"])

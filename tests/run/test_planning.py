@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import ROOT
 
-from harness.config.loading import parse
+from harness.config.loading import load, parse
 from harness.config.schema import Experiment
 from harness.errors import ConfigError
 from harness.records import Item
 from harness.run.planning import check_power, power_table
-from harness.store.units import plan_units
+from harness.store.units import idle_share, plan_units, planned_tokens, split_units
 
 
 def item(number: int, stratum: str = "all", **changes: Any) -> Item:
@@ -76,6 +78,48 @@ def test_questions_on_one_haystack_stay_together_across_strata() -> None:
     for group in {one.prefix_group for one in items}:
         holding = [unit for unit in units if any(one.prefix_group == group for one in unit.items)]
         assert len(holding) == 1
+
+
+def test_a_unit_is_capped_by_tokens_and_a_shared_beginning_counts_once() -> None:
+    """Questions on one text of 64k tokens cost one reading of it, and two such texts do not share a unit of 65,536."""
+    items = [item(number, prefix_group=f"h{number // 4}", prompt_tokens=65000) for number in range(12)]
+    units = plan_units(items, 64, 1, unit_tokens=65536, samples=2)
+    assert [len(unit.items) for unit in units] == [4, 4, 4]
+    assert planned_tokens(units[0].items, 2) == 65000 + 4 * 2 * items[0].max_tokens
+    assert len(plan_units(items, 64, 1)) == 1
+
+
+def like_shipped(name: str) -> list[Item]:
+    """Items in the numbers and of the lengths that a shipped config makes; six questions on each text."""
+    found = []
+    for spec in load(ROOT / "configs" / f"{name}.yaml").slices:
+        lengths = spec.axes.get("context_tokens", (60, 400))
+        for length, number in itertools.product(lengths, range(spec.items * (2 if len(lengths) > 2 else 6))):
+            group = f"{spec.key} {length} {number // 6}" if int(length) > 500 else ""
+            place = f"{length}, {number % 2 if group else number // spec.items}"
+            one = item(len(found), place, prefix_group=group, prompt_tokens=int(length), max_tokens=24)
+            found.append(dataclasses.replace(one, slice=spec.key, cluster=group or one.id))
+    return found
+
+
+@pytest.mark.parametrize("name", ["llama-8b", "rollout-gate", "ten kinds"])
+def test_shards_share_the_work_evenly(name: str) -> None:
+    """The slowest of 2 to 32 shards takes at most 1.1 times the ideal, waiting at each look included."""
+    if name == "ten kinds":  # of two lengths each, in turn
+        items = [
+            dataclasses.replace(item(number, f"{kind} {length}", prompt_tokens=length), id=f"{kind}/{length}/{number}")
+            for kind in range(10)
+            for length in (4096, 65536)
+            for number in range(32)
+        ]
+        units = plan_units(items, 32, 1, unit_tokens=65536)
+    else:
+        ours = load(ROOT / "configs" / f"{name}.yaml").execution
+        units = plan_units(like_shipped(name), ours.unit_items, ours.looks, unit_tokens=ours.unit_tokens)
+    for count in (2, 4, 8, 16, 32):
+        split = split_units(units, count, 1)
+        assert set(split) == set(range(1, count + 1))
+        assert 1 / (1 - idle_share(units, count, 1)) <= 1.1
 
 
 def test_looks_split_every_stratum_evenly_and_no_cluster() -> None:

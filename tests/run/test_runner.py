@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ import pytest
 import yaml
 
 from harness.config.loading import parse
-from harness.errors import Incomplete, Interrupted, StoreError, UsageError
+from harness.errors import Incomplete, Interrupted, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
-from harness.run import runner
+from harness.run import runner, stages
 from harness.run.progress import QuietProgress
 from harness.store import rundir
 from harness.store.rundir import RunDir, Shard
+from harness.store.shards import shard_status
 from harness.store.whole import load_run
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
@@ -155,10 +157,39 @@ def test_answers_to_another_version_of_an_item_are_refused(whole: RunDir, tiny_l
         run(config(tiny_llama), tmp_path)
 
 
-def test_looks_and_shards_are_not_combined(tiny_llama: Path, tmp_path: Path) -> None:
-    """A look needs every score, and a shard has a part of them."""
-    with pytest.raises(UsageError, match="looks above 1 needs every score"):
-        run(config(tiny_llama, execution={"looks": 3}), tmp_path, Shard(1, 2))
+@pytest.mark.parametrize("execution", [{"looks": 3}, {"skip_blind": True}], ids=lambda one: next(iter(one)))
+def test_shards_wait_for_each_other_and_join_to_the_same_verdict(
+    execution: dict[str, Any], tiny_llama: Path, tmp_path: Path
+) -> None:
+    """What is decided on all answers is decided alike: the same items asked, the same bytes as of one process."""
+    data = config(tiny_llama, execution=execution)
+    with ThreadPoolExecutor() as pool:
+        shards = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
+        (directory, _) = [one.result(timeout=120) for one in shards]
+    assert judge(directory) == judge(run(data, tmp_path / "whole"))
+    assert not list((directory.path / "shards").glob("*.waiting"))
+
+
+def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a process that works on the others it gives its GPU back, and the mark tells the scheduler why."""
+    monkeypatch.setattr(stages, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(stages, "POLL_SECONDS", 0.01)
+    data = config(tiny_llama, execution={"looks": 3})
+    with pytest.raises(Incomplete, match=r"no process works on shard\(s\) 2/2, which have not done look-1"):
+        run(data, tmp_path, Shard(1, 2))
+    found = {one.shard: one for one in shard_status(RunDir(tmp_path / "trial"))}
+    assert (tmp_path / "trial" / "shards" / "1of2.waiting").exists()
+    assert (found["1/2"].state, found["2/2"].state) == ("stopped", "not started")
+    assert 0.3 < found["1/2"].done < 0.4
+    assert found["1/2"].eta_seconds is not None
+
+
+def test_a_candidate_that_is_not_there_stays_so_at_every_look(tiny_llama: Path, tmp_path: Path) -> None:
+    """Its failure of the first look is still known when the run is judged."""
+    data = config(tiny_llama, execution={"looks": 3})
+    data["candidates"].append({"name": "absent", "model": str(tmp_path / "nowhere"), "quantization": "gptq"})
+    judgement = judging.judge(load_run(run(data, tmp_path)))
+    assert next(one for one in judgement.candidates if one.name == "absent").verdict == "not_judged"
 
 
 def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lazily import lazy
 
 from harness.errors import StatisticsError
-from harness.stats.sequential import boundaries, look_p, look_sizes, nominal_alpha, spent
+from harness.stats.sequential import Spending, boundaries, look_p, look_sizes, looks_plan, nominal_alpha, spent
 
 scipy_stats = lazy("scipy.stats")
 
@@ -166,3 +166,49 @@ def test_looks_that_cannot_be_are_refused(call):
     """Looks out of order, beyond all items or without p-values are errors with a message."""
     with pytest.raises(StatisticsError):
         call()
+
+
+FAMILIES = ("hwang-shih-decani:-4", "hwang-shih-decani:0", "hwang-shih-decani:1", "power:1", "power:3")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_spends_alpha_and_no_more(family: str):
+    """Drawn Brownian motions cross with chance alpha; a look's p-value is the alpha that just rejects."""
+    spending = Spending.of(family)
+    assert str(spending) == family
+    found = boundaries(FIVE, 0.05, spending)
+    assert found.spent == pytest.approx([spent(share, 0.05, spending) for share in FIVE])
+    assert found.spent[-1] == pytest.approx(0.05, rel=1e-12)
+    paths = np.random.default_rng(8).normal(size=(200_000, 5)).cumsum(axis=1) / np.sqrt(np.arange(1, 6))
+    assert (paths >= np.array(found.z)).any(axis=1).mean() == pytest.approx(0.05, abs=4.5 * math.sqrt(0.05 / 200_000))
+    for look in range(1, 6):
+        level = nominal_alpha(FIVE[:look], 0.05, spending)
+        assert look_p(level, FIVE[:look], spending) == pytest.approx(0.05, rel=1e-6)
+        assert look_p(level * 0.9, FIVE[:look], spending) < 0.05
+
+
+def test_two_families_meet_where_they_should():
+    """Gamma of 0 and rho of 1 are the straight line; gamma of 1 is near Pocock's boundaries, equal at every look."""
+    straight, line = Spending.of("hwang-shih-decani:0"), Spending.of("power:1")
+    assert boundaries(FIVE, 0.05, straight).z == pytest.approx(boundaries(FIVE, 0.05, line).z)
+    assert boundaries(FIVE, 0.05, Spending.of("hwang-shih-decani:1")).z == pytest.approx([2.12] * 5, abs=0.07)
+    for text in ("pocock", "power", "power:0", "obrien-fleming:2"):
+        with pytest.raises(StatisticsError, match="no spending function"):
+            Spending.of(text)
+
+
+@pytest.mark.parametrize(
+    ("family", "power", "expected"),
+    [("obrien-fleming", 0.783, 0.751), ("hwang-shih-decani:1", 0.709, 0.666)],
+)
+def test_what_ten_looks_cost_and_save(family: str, power: float, expected: float):
+    """Ten looks at a test of 80 % power: the power kept and the items expected, as drawn paths have them."""
+    spending, shares = Spending.of(family), np.arange(1, 11) / 10
+    found = looks_plan(0.8, 0.05, 10, spending)
+    assert (found.power, found.expected) == (pytest.approx(power, abs=0.001), pytest.approx(expected, abs=0.001))
+    drift = scipy_stats.norm.ppf(0.95) + scipy_stats.norm.ppf(0.8)
+    paths = np.random.default_rng(2).normal(size=(100_000, 10)).cumsum(axis=1) * math.sqrt(0.1) + drift * shares
+    crossed = paths / np.sqrt(shares) >= np.array(boundaries(tuple(shares), 0.05, spending).z)
+    stop = np.where(crossed.any(1), shares[crossed.argmax(1)], 1.0)
+    assert crossed.any(1).mean() == pytest.approx(found.power, abs=0.006)
+    assert stop.mean() == pytest.approx(found.expected, abs=0.005)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import simulate_gate
 import simulation_cells
+import simulation_routes
 
 from harness.stats.stratum import FEW_CLUSTERS
 
@@ -80,3 +81,29 @@ def test_what_the_page_says_of_the_table_is_in_it(repository: Path):
     assert f"{len(at_margin)} cells" in text
     for share in ("passed", "failed"):
         assert f"{100 * max(float(record[share]) for record in at_margin):.2f} %" in text
+
+
+@pytest.mark.parametrize("route", ["looks", "pooled", "pooled sources", "layered"])
+def test_few_rollouts_of_every_route_hold_their_level(route: str):
+    """A cell of each route: verdicts from arrays of counts are the gate's, and 5 % holds within three errors."""
+    cell = next(one for one in simulation_routes.route_cells() if one.route == route and one.wrong)
+    few = dataclasses.replace(cell, rollouts=20 if route == "pooled sources" else 500)
+    row = simulation_routes.simulate(few, 7)
+    assert row.holds() is True
+    assert 0.0 < row.items <= 1.0
+
+
+def test_the_committed_table_of_routes_is_of_these_cells_and_holds(repository: Path):
+    """results/simulation/routes.csv has a row for every cell, and each holds its level within three errors."""
+    with (repository / "results" / "simulation" / "routes.csv").open(newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    cells = list(simulation_routes.route_cells())
+    wanted = [{key: str(value) for key, value in dataclasses.asdict(cell).items()} for cell in cells]
+    assert [{key: record[key] for key in wanted[0]} for record in records] == wanted
+    for record in records:
+        limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / int(record["rollouts"]))
+        judged = {"pass": ["passed"], "fail": ["failed"], "both": ["passed", "failed"], "": []}[record["wrong"]]
+        assert all(float(record[one]) <= limit for one in judged), record
+        assert record["holds"] == ("yes" if record["wrong"] else "")
+    text = (repository / "results" / "simulation" / "README.md").read_text(encoding="utf-8")
+    assert f"{sum(bool(one['wrong']) for one in records)} cells of routes" in text

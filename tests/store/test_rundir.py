@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import ExitCode, StoreError
 from harness.records import Generation, Item, Scored, canonical_json, item_from_json, scored_from_json, to_json
+from harness.store import rundir
 from harness.store.files import Appender, atomic_write, read_lines
 from harness.store.rundir import RunDir, Shard
 from harness.store.units import plan_units
@@ -180,7 +183,100 @@ def test_a_shard_that_does_not_exist_is_refused(index: int, count: int) -> None:
         Shard(index, count)
 
 
-def test_every_unit_is_in_exactly_one_shard() -> None:
-    """Splitting loses nothing and does nothing twice."""
-    shards = [Shard(index, 3) for index in (1, 2, 3)]
-    assert [sum(shard.has(unit) for shard in shards) for unit in range(10)] == [1] * 10
+def test_a_run_that_did_not_record_its_split_dealt_units_out_in_turn() -> None:
+    """Runs of earlier versions are judged with the shards that they had."""
+    assert [Shard.of(unit, {"shards": 3}).index for unit in range(6)] == [1, 2, 3, 1, 2, 3]
+    assert Shard.of(1, {"shards": 3, "shard_of": [1, 3]}).index == 3
+
+
+BEGIN = """
+import os, random, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from harness.errors import StoreError
+from harness.store.rundir import RunDir, Shard
+from test_rundir import ITEM, PLAN, UNITS
+fsync = os.fsync
+def slow(handle):
+    time.sleep(random.uniform(0, 0.1))
+    fsync(handle)
+os.fsync = slow
+lost = 0
+for number in range(7):
+    children = []
+    for index in range(16):
+        if (child := os.fork()) == 0:
+            directory, shard = RunDir(Path(sys.argv[1]) / str(number)), Shard(index + 1, 16)
+            try:
+                with directory.locked(shard):
+                    directory.begin(PLAN, [ITEM], shard, UNITS)
+                os._exit(0 if directory.plan()["shards"] == 16 else 2)
+            except StoreError as error:
+                print(error, flush=True)
+                os._exit(1)
+        children.append(child)
+    lost += sum(os.waitpid(child, 0)[1] != 0 for child in children)
+print(lost, "lost")
+"""
+
+
+def test_no_shard_is_lost_at_the_start_on_a_slow_disk(tmp_path: Path) -> None:
+    """112 starts, 16 at a time on one directory, with up to 0.1 s for each fsync: every one begins the same run."""
+    words = [sys.executable, "-c", BEGIN, str(tmp_path), str(Path(__file__).parent)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 lost\n", done.stdout
+
+
+def test_two_splits_that_begin_at_once_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another process writes its run.json in between, the difference is found before anything is answered."""
+    write = rundir.write_json
+
+    def other_first(path: Path, plan: dict[str, Any]) -> None:
+        write(path, {**plan, "shards": 3})
+
+    monkeypatch.setattr(rundir, "write_json", other_first)
+    with pytest.raises(StoreError, match=r"split into 3 shard\(s\), not 2"):
+        begun(tmp_path, Shard(1, 2))
+
+
+def test_a_quota_that_shows_when_a_file_is_closed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems may report it that late: a sentence, no traceback."""
+
+    class Late:
+        def close(self) -> None:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    file = Appender(tmp_path / "answers.jsonl")
+    file._stream.close()
+    monkeypatch.setattr(file, "_stream", Late())
+    with pytest.raises(StoreError, match="your quota is used up"):
+        file.close()
+
+
+def test_a_file_replaced_by_another_machine_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS answers ESTALE for a file that was replaced between opening and reading."""
+    (tmp_path / "a.jsonl").write_text('{"a":1}\n')
+    found, read = [OSError(errno.ESTALE, "Stale file handle")], Path.read_bytes
+
+    def stale(path: Path) -> bytes:
+        if found:
+            raise found.pop()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    assert read_lines(tmp_path / "a.jsonl") == [{"a": 1}]
+
+
+def test_a_rename_is_on_the_disk_before_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a renamed file, and that of each new folder, is synchronized: a power cut loses no run.json."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    atomic_write(tmp_path / "results" / "run" / "run.json", "x")
+    assert synced[:2] == [str(tmp_path), str(tmp_path / "results")]
+    assert synced[-1] == str(tmp_path / "results" / "run")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import subprocess
-import sys
 
 import conftest
 import pytest
@@ -252,31 +250,3 @@ def test_scores_of_public_data_are_lm_evals(task, chat, shared_data):
         scores.append(score)
     assert set(scores) == {0.0, 1.0}
     assert sum(scores) / len(scores) == pytest.approx(found["results"][task][f"{metric},none"], abs=1e-12)
-
-
-@pytest.mark.slow
-def test_the_command_line_of_lm_eval_prints_the_same_score(tiny_llama, tmp_path, lm):
-    """`lm_eval --include_path tasks --tasks quantcliff_cldr_choice` prints the mean of our scores of the same model."""
-    from lm_eval.api.instance import Instance
-
-    command = [
-        *(sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--include_path", str(TASKS), "--device", "cpu"),
-        *("--model_args", f"pretrained={tiny_llama},dtype=float32,softmax_dtype=float32", "--batch_size", "1"),
-        *("--tasks", "quantcliff_cldr_choice", "--metadata", json.dumps({"items": 2}), "--apply_chat_template"),
-        *("--output_path", str(tmp_path)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())["results"]["quantcliff_cldr_choice"]
-    choosing = [{"name": "low_resource_languages", "tasks": ["quantcliff_cldr_choice"], "items": 2}]
-    items = load_items(experiment(choosing, chat_template=True), lm.tokenizer)
-    assert len(items) == results["sample_len"] == 12
-    scorer, scores = Scorer(items), []
-    for item in items:
-        requests = [
-            Instance("loglikelihood", item.doc, (item.prompt, choice), 0, metadata=(item.task, 0, 1))
-            for choice in item.choices
-        ]
-        logprobs, greedy = zip(*lm.loglikelihood(requests, disable_tqdm=True), strict=True)
-        scores.append(scorer.score(item, ChoiceLogprobs(item.id, logprobs, (1,) * 4, greedy, 1))[0])
-    assert sum(scores) / len(scores) == pytest.approx(results["acc_bytes,none"], abs=1e-12)

@@ -8,6 +8,10 @@ and before 5.20 also for one. Here the heads of a group become further rows of t
 
 so the keys and values are read once per group. The same products are summed; matrix products of another height may
 differ in the last bit (on CPUs they do for some numbers of tokens, such as 2, 11 and 33, and not for 4, 8 and 64).
+
+The kernels that take a mask have one block of threads for each head and row, so a long context of few rows leaves most
+of a GPU idle. `KEYS_PER_SPLIT` cuts the keys into parts, which are attended to as if they were heads, and weighs the
+results by the sums of their exponentials.
 """
 
 from __future__ import annotations
@@ -22,10 +26,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["SHORT_QUERY", "grouped_sdpa", "grouped_sdpa_in_use"]
+__all__ = ["SHORT_QUERY", "grouped_sdpa", "grouped_sdpa_in_use", "split_over_keys"]
 
 SHORT_QUERY = 64
 """Tokens: with more of them per row, repeating the mask would cost as much as repeating keys and values."""
+
+KEYS_PER_SPLIT: int | None = None
+"""Keys in one part, if their number is a multiple of this; None: keys are not split, which is no slower on CPUs."""
+
+MASKED = -3e4
+"""Added to the scores of masked keys: finite in all dtypes, and their share is 0 in float32."""
 
 NAME = "quantcliff_grouped_sdpa"
 
@@ -45,15 +55,44 @@ def grouped_sdpa(
     rows, heads, tokens, size = query.shape
     masked = attention_mask is not None and attention_mask.ndim == 4 and attention_mask.shape[1] == 1  # noqa: PLR2004
     unknown = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
-    if attention_mask is None or not masked or group == 1 or tokens > SHORT_QUERY or dropout or unknown:
+    splits = _splits(key.shape[2])
+    if attention_mask is None or not masked or group == splits == 1 or tokens > SHORT_QUERY or dropout or unknown:
         whole: tuple[Tensor, Any] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
         return whole
     folded = query.reshape(rows, heads // group, group * tokens, size)
     mask = attention_mask if tokens == 1 else attention_mask.repeat(1, 1, group, 1)
-    out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    if splits == 1:
+        out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+    else:
+        out = split_over_keys(folded, key, value, mask.expand(-1, -1, group * tokens, -1), scaling, splits)
     return out.reshape(rows, heads, tokens, out.shape[-1]).transpose(1, 2).contiguous(), None
+
+
+def _splits(keys: int) -> int:
+    return keys // KEYS_PER_SPLIT if KEYS_PER_SPLIT and keys % KEYS_PER_SPLIT == 0 else 1
+
+
+def split_over_keys(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, splits: int
+) -> Tensor:
+    """Attend to each part of the keys apart, and merge: views of keys and values, no copies."""
+    rows, heads, tokens, size = query.shape
+    parts = [one.reshape(rows * heads, splits, -1, one.shape[-1]) for one in (key, value)]
+    added = mask if mask.is_floating_point() else query.new_zeros(()).where(mask, MASKED)
+    added = added.clamp(min=MASKED).reshape(rows, 1, tokens, splits, -1).transpose(2, 3)
+    added = added.expand(-1, heads, -1, -1, -1).flatten(0, 1)
+    asked = query.reshape(rows * heads, 1, tokens, size).expand(-1, splits, -1, -1)
+    if query.device.type == "cpu":
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001  # returns the sums
+        out, sums = attend(asked, *parts, attn_mask=added, scale=scaling)[:2]
+    else:
+        attend = torch.ops.aten._scaled_dot_product_efficient_attention  # noqa: SLF001
+        out, sums = attend(asked, *parts, added, compute_log_sumexp=True, scale=scaling)[:2]
+    share = sums[..., :tokens].softmax(dim=1)
+    merged: Tensor = (out.float() * share[..., None]).sum(dim=1)
+    return merged.to(query.dtype).reshape(rows, heads, tokens, -1)
 
 
 AttentionInterface.register(NAME, grouped_sdpa)

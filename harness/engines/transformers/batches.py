@@ -17,7 +17,7 @@ from harness.engines.transformers.packing import PackedTree
 from harness.engines.transformers.prefill import reads_prefix_first
 from harness.errors import RunError
 
-__all__ = ["Budget", "OomRetry", "out_of_memory", "plan", "plan_rows", "release_memory", "too_large"]
+__all__ = ["Budget", "OomRetry", "device_failed", "out_of_memory", "plan", "plan_rows", "release_memory", "too_large"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +29,8 @@ OUT_OF_MEMORY = (
     "cublas_status_alloc_failed",
     "cublas_status_not_initialized",
     "cudnn_status_alloc_failed",
+    "device_allocation_failed",
+    "cudaerrormemoryallocation",
 )
 """Parts of the messages of allocators, and of libraries that cannot get their workspace on a full device."""
 
@@ -88,6 +90,13 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY)
+
+
+def device_failed(error: BaseException) -> bool:
+    """Return whether an error is CUDA's or one of its libraries', and not a model's that cannot take its arguments."""
+    return isinstance(error, RuntimeError) and any(
+        name in str(error).lower() for name in ("cuda error", "cublas", "cudnn")
+    )
 
 
 def too_large(name: str) -> RunError:

@@ -8,23 +8,29 @@ answer; a table says which of them each answer may attend to. Does not know requ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import PackedTree
+from harness.engines.transformers.step import StaticStep
 
 __all__ = ["KVCachePool", "PrefixTreeCache", "SlotCache"]
 
 ROUNDED_TO = 32
 """Tokens: the width that a step attends to grows by this many at a time."""
+FEW_WIDTHS = 256
+"""The same if widths are to be few: at least so many, and at least a sixteenth of the width."""
+
+Finish = Callable[[Tensor, Tensor], Tensor]
+"""What a step returns, of the last hidden states [n, width] and the integers [n, any] that came with them."""
 
 
 class _Step:
@@ -50,8 +56,9 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the tokens of each active row, and return what the step attends to."""
         step, active = self._step, len(self._step.rows)
-        self.keys[step.rows[:, None], :, step.columns] = key_states.transpose(1, 2)
-        self.values[step.rows[:, None], :, step.columns] = value_states.transpose(1, 2)
+        rows, columns = step.rows.to(self.device)[:, None], step.columns.to(self.device)
+        self.keys[rows, :, columns] = key_states.transpose(1, 2)
+        self.values[rows, :, columns] = value_states.transpose(1, 2)
         return self.keys[:active, :, : step.width], self.values[:active, :, : step.width]
 
     def get_seq_length(self, *_: Any) -> int:
@@ -64,15 +71,25 @@ def _zeros(like: Tensor, rows: int, capacity: int) -> Tensor:
 
 
 class KVCachePool:
-    """Rows of up to `capacity` tokens, of which the first `used` are taken."""
+    """Rows of up to `capacity` tokens, of which the first `used` are taken.
 
-    def __init__(self, model: LanguageModel, rows: int, capacity: int) -> None:
+    A step computes the rows in use; or, if shapes are to be few, the next power of two of them, and a sixteenth of all
+    at least: rows that are not in use read a token of their own at position 0, which the next prompt overwrites.
+    """
+
+    def __init__(self, model: LanguageModel, rows: int, capacity: int, finish: Finish | None = None) -> None:
         self.model = model
         self.rows = rows
-        self.capacity = capacity
+        self.capacity = self._rounded_up(capacity)
+        self.finish: Finish = finish or (lambda hidden, _: hidden)
         self.used = 0
         self._step = _Step()
+        self._static = StaticStep(model)
         self._cache: Cache | None = None
+
+    def _compute(self, width: int, *inputs: Tensor) -> Tensor:
+        """Compute a step on the first `width` columns of as many rows as the inputs have."""
+        raise NotImplementedError
 
     @property
     def free(self) -> int:
@@ -86,8 +103,9 @@ class KVCachePool:
             if self._cache is None:
                 layers = [_Layer(layer, self.rows, self.capacity, self._step) for layer in cache.layers]
                 self._cache = Cache(layers=layers)
-            columns = self.model.tensor(path)
+            known = self.model.tensor(path)
             for own, other in zip(self._cache.layers, cache.layers, strict=True):
+                columns = known.to(own.device)
                 own.keys[mine, :, : len(path)] = other.keys[row].index_select(1, columns)
                 own.values[mine, :, : len(path)] = other.values[row].index_select(1, columns)
         self.used += 1
@@ -117,7 +135,25 @@ class KVCachePool:
 
     def padded_width(self, width: int) -> int:
         """Return the width that a step attends to for this many tokens."""
-        return min(self.capacity, -(-width // ROUNDED_TO) * ROUNDED_TO)
+        return min(self.capacity, self._rounded_up(width))
+
+    def _rounded_up(self, width: int) -> int:
+        to = max(FEW_WIDTHS, (1 << width.bit_length()) // 32) if self.model.few_shapes else ROUNDED_TO
+        return -(-width // to) * to
+
+    def padded_rows(self, rows: int) -> int:
+        """Return the number of rows that a step computes for so many in use."""
+        if not self.model.few_shapes:
+            return rows
+        return min(self.rows, 1 << (max(rows, self.rows // 16) - 1).bit_length())
+
+
+def _filled(values: ArrayLike, rows: int) -> NDArray[np.int64]:
+    """Return integers as [rows, ...], with zeros for the rows that are missing."""
+    given = np.asarray(values, dtype=np.int64)
+    out = np.zeros((rows, *given.shape[1:]), dtype=np.int64)
+    out[: len(given)] = given
+    return out
 
 
 class SlotCache(KVCachePool):
@@ -127,12 +163,21 @@ class SlotCache(KVCachePool):
         """Copy a prompt that a prefill read, the columns `path` of one of its rows, into the next slot."""
         self.copy_prompt(cache, row, path)
 
-    def step(self, tokens: list[int], lengths: list[int]) -> Tensor:
-        """Read one token of each row, on top of the row's first `lengths` tokens: final hidden states [rows, width]."""
-        columns = self.model.tensor(lengths)[:, None]
-        keys = torch.arange(self.padded_width(max(lengths) + 1), device=self.model.device)[None]
-        ids = self.model.tensor(tokens)[:, None]
-        return self.forward(ids, (keys <= columns)[:, None], columns, keys, columns)[:, -1]
+    def step(self, tokens: list[int], lengths: list[int], keys: ArrayLike | None = None) -> Tensor:
+        """Read one token of each row, on top of the row's first `lengths` tokens: what `finish` makes of the states.
+
+        keys [rows, any] go to `finish`.
+        """
+        used, rows = len(tokens), self.padded_rows(len(tokens))
+        given = (tokens, lengths, np.empty((used, 0)) if keys is None else keys)
+        width = self.padded_width(max(lengths) + 1)
+        return self._static(self._compute, width, *(_filled(values, rows) for values in given))[:used]
+
+    def _compute(self, width: int, *inputs: Tensor) -> Tensor:
+        ids, lengths, keys = inputs
+        columns, places = lengths[:, None], torch.arange(width, device=self.model.device)[None]
+        hidden = self.forward(ids[:, None], (places <= columns)[:, None], columns, places, columns)
+        return self.finish(hidden[:, -1], keys)
 
 
 @dataclass(slots=True, eq=False)
@@ -150,11 +195,13 @@ class _Tree:
 class PrefixTreeCache(KVCachePool):
     """A cache for texts of up to `capacity` tokens, all answers included, each with up to `branches` answers."""
 
-    def __init__(self, model: LanguageModel, rows: int, branches: int, capacity: int) -> None:
-        super().__init__(model, rows, capacity)
+    def __init__(
+        self, model: LanguageModel, rows: int, branches: int, capacity: int, finish: Finish | None = None
+    ) -> None:
+        super().__init__(model, rows, capacity, finish)
         self._branches = branches
-        self._visible = torch.zeros((rows, branches, capacity), dtype=torch.bool, device=model.device)
-        self._positions = torch.zeros((rows, capacity), dtype=torch.long, device=model.device)
+        self._visible = torch.zeros((rows, branches, self.capacity), dtype=torch.bool, device=model.device)
+        self._positions = torch.zeros((rows, self.capacity), dtype=torch.long, device=model.device)
         self._trees: list[_Tree] = []
 
     def insert(self, cache: Any, row: int, packed: PackedTree) -> None:
@@ -174,30 +221,44 @@ class PrefixTreeCache(KVCachePool):
         self._trees[row] = self._trees[-1]
         self._trees.pop()
 
-    def step(self, tokens: Sequence[Sequence[int | None]], lengths: Sequence[Sequence[int]], pad: int) -> Tensor:
-        """Read one token of each branch, on top of its first `lengths` tokens: hidden states [rows, branches, width].
+    def step(
+        self, tokens: Sequence[Sequence[int | None]], lengths: Sequence[Sequence[int]], keys: ArrayLike, pad: int
+    ) -> list[int]:
+        """Read one token of each branch, on top of its first `lengths` tokens: what `finish` makes of the states.
 
-        tokens [rows, branches of the row], None if a branch has ended: its output means nothing.
+        tokens [rows, branches of the row], None if a branch has ended: it has no keys [growing branches, any], and
+        nothing in the result.
         """
-        ids = torch.full((self.used, self._branches), pad, dtype=torch.long)
-        positions = torch.zeros((self.used, self._branches), dtype=torch.long)
+        rows, growing = self.padded_rows(self.used), []
+        ids = np.full((rows, self._branches), pad, dtype=np.int64)
+        positions = np.zeros_like(ids)
         for row, (mine, reach) in enumerate(zip(tokens, lengths, strict=True)):
             for branch, (token, length) in enumerate(zip(mine, reach, strict=True)):
                 if token is not None:
                     ids[row, branch], positions[row, branch] = token, length
                     self._extend_mask(row, branch, length)
-        filled = self.model.tensor([tree.filled for tree in self._trees])
-        columns = filled[:, None] + torch.arange(self._branches, device=self.model.device)
-        rows = torch.arange(self.used, device=self.model.device)[:, None]
-        branches = torch.arange(self._branches, device=self.model.device)[None]
-        here = self.model.tensor(positions)
-        self._visible[rows, branches, columns] = True
-        self._positions[rows, columns] = here
+                    growing.append(row * self._branches + branch)
+        filled = _filled([tree.filled for tree in self._trees], rows)
         for tree in self._trees:
             tree.filled += self._branches
         width = self.padded_width(max(tree.filled for tree in self._trees))
-        visible, keys = self._visible[: self.used, :, :width], self._positions[: self.used, :width]
-        return self.forward(self.model.tensor(ids), visible, here, keys, columns)
+        if not self.model.few_shapes:
+            given = np.asarray(keys, dtype=np.int64)
+            return self._static(self._compute, width, ids, positions, filled, np.asarray(growing), given).tolist()
+        given = _filled(np.empty((0, *np.shape(keys)[1:])), ids.size)
+        given[growing] = keys
+        found = self._static(self._compute, width, ids, positions, filled, np.arange(ids.size), given).tolist()
+        return [found[at] for at in growing]
+
+    def _compute(self, width: int, *inputs: Tensor) -> Tensor:
+        ids, here, filled, growing, keys = inputs
+        rows = len(ids)
+        columns = filled[:, None] + torch.arange(self._branches, device=self.model.device)
+        self._visible[:rows].scatter_(2, columns[:, :, None], True)  # noqa: FBT003  # a branch sees its own token
+        self._positions[:rows].scatter_(1, columns, here)
+        visible, places = self._visible[:rows, :, :width], self._positions[:rows, :width]
+        hidden = self.forward(ids, visible, here, places, columns)
+        return self.finish(hidden.flatten(0, 1)[growing], keys)
 
     def _extend_mask(self, row: int, branch: int, length: int) -> None:
         """Let a branch attend to those of its first `length` tokens that came with the prompt (or draft)."""

@@ -24,11 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.engines.transformers.cache import PrefixTreeCache, SlotCache
-from harness.engines.transformers.decode import Answer, Request, check_finite, most_likely, next_tokens
+from harness.engines.transformers.decode import (
+    Answer,
+    Request,
+    check_finite,
+    check_tokens,
+    most_likely,
+    next_tokens,
+    noise_keys,
+)
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import PackedRequests, PackedTree
 from harness.engines.transformers.prefill import PrefillResult, prefill
-from harness.engines.transformers.sampling import Noise, choose
+from harness.engines.transformers.sampling import choose
 from harness.records import Settings
 
 __all__ = ["Continuous", "tokens_on_prefix"]
@@ -115,7 +123,7 @@ class Continuous:
         Raises NonFinite with the item's id.
         """
         requests = [request for batch in batches for row in batch for request in row.requests]
-        cache = SlotCache(self.model, slots, max(request.tokens for request in requests))
+        cache = SlotCache(self.model, slots, max(request.tokens for request in requests), self._finish)
         ready: deque[_ActiveSequence] = deque()
         growing: list[_ActiveSequence] = []
         waiting = deque(batches)
@@ -141,7 +149,8 @@ class Continuous:
         """
         rows = [row for batch in batches for row in batch]
         branches = max(len(row.requests) for row in rows)
-        cache = PrefixTreeCache(self.model, prefixes, branches, max(tokens_on_prefix(row, branches) for row in rows))
+        longest = max(tokens_on_prefix(row, branches) for row in rows)
+        cache = PrefixTreeCache(self.model, prefixes, branches, longest, self._finish)
         ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()
         growing: list[list[_ActiveSequence]] = []
         waiting = deque(batches)
@@ -169,10 +178,9 @@ class Continuous:
     ) -> Iterator[Answer]:
         """Let every answer grow by a token; groups whose answers have all ended leave `growing` and the cache."""
         tokens = [[one.pending if one.answer.finish is None else None for one in group] for group in growing]
-        hidden = cache.step(tokens, [[one.length for one in group] for group in growing], self.pad)
-        alive = [(row, at) for row, group in enumerate(tokens) for at, token in enumerate(group) if token is not None]
-        states = hidden[[row for row, _ in alive], [at for _, at in alive]]
-        yield from self._choose([growing[row][at] for row, at in alive], states)
+        alive = [one for group in growing for one in group if one.answer.finish is None]
+        lengths = [[one.length for one in group] for group in growing]
+        yield from self._append(alive, cache.step(tokens, lengths, self._keys(alive), self.pad))
         for row in reversed(range(len(growing))):
             if all(one.answer.finish is not None for one in growing[row]):
                 cache.drop(row)
@@ -181,17 +189,23 @@ class Continuous:
 
     def _decode_step(self, cache: SlotCache, growing: list[_ActiveSequence]) -> Iterator[Answer]:
         """Let every answer grow by a token; those that end leave `growing` and the cache."""
-        hidden = cache.step([one.pending for one in growing], [one.length for one in growing])
-        yield from self._choose(growing, hidden)
+        tokens = cache.step([one.pending for one in growing], [one.length for one in growing], self._keys(growing))
+        yield from self._append(growing, tokens.tolist())
         for slot in reversed(range(len(growing))):
             if growing[slot].answer.finish is not None:
                 cache.drop(slot)
                 growing[slot] = growing[-1]
                 growing.pop()
 
-    def _choose(self, sequences: Sequence[_ActiveSequence], hidden: Tensor) -> list[Answer]:
-        """Give each sequence its next token by its last hidden state, [sequences, width]; return those that end."""
-        tokens = next_tokens(self.model, hidden, [one.answer for one in sequences], self.settings).tolist()
+    def _finish(self, hidden: Tensor, keys: Tensor) -> Tensor:
+        return next_tokens(self.model.head, hidden, self.settings, keys)
+
+    def _keys(self, sequences: Sequence[_ActiveSequence]) -> NDArray[np.int64]:
+        return noise_keys(self.settings, [one.answer for one in sequences])
+
+    def _append(self, sequences: Sequence[_ActiveSequence], tokens: list[int]) -> list[Answer]:
+        """Give each sequence its next token; return those that end."""
+        check_tokens(tokens, [one.answer for one in sequences])
         for one, token in zip(sequences, tokens, strict=True):
             one.append(token, self.ends)
             one.accept_draft(self.ends)
@@ -237,8 +251,8 @@ class Continuous:
             likely, lead = most_likely(logits)
             best, ahead = likely.tolist(), (lead > noise).tolist()
         else:
-            noises = [Noise(self.settings.seed, request.item_id, request.sample) for request in names]
-            best = choose(logits, self.settings, noises, [0] * len(names)).tolist()
+            keys = self.model.tensor(noise_keys(self.settings, [row.answer for row in owners]))
+            best = choose(logits, self.settings, keys).tolist()
             ahead = [True] * len(names)
         for row, token, confident in zip(owners, best, ahead, strict=True):
             row.best.append(token)

@@ -10,16 +10,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.engines.transformers.head import Head
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.sampling import Noise, choose
+from harness.engines.transformers.sampling import NOISE_KEY, choose, noise_key
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import Settings
 
-__all__ = ["Answer", "Batch", "Request", "check_finite", "decode_batch", "most_likely", "next_tokens"]
+__all__ = [
+    "Answer",
+    "Batch",
+    "Request",
+    "check_finite",
+    "check_tokens",
+    "decode_batch",
+    "most_likely",
+    "next_tokens",
+    "noise_keys",
+]
+
+NOT_FINITE = -1
+"""In place of a token: its row's logits are NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +97,8 @@ def decode_batch(
     hidden = batch.read()
     answers = [Answer(request) for request in requests]
     while True:
-        tokens = next_tokens(model, hidden, answers, settings)
-        for answer, token in zip(answers, tokens.tolist(), strict=True):
+        tokens = next_tokens(model.head, hidden, settings, model.tensor(noise_keys(settings, answers)))
+        for answer, token in zip(answers, check_tokens(tokens.tolist(), answers), strict=True):
             if answer.finish is None:
                 answer.append(token, ends)
         if all(answer.finish for answer in answers):
@@ -120,15 +136,30 @@ class Batch:
         return self._model.forward(ids, mask=mask, positions=self._positions, cache=self._cache)[:, -1]
 
 
-def next_tokens(model: LanguageModel, hidden: Tensor, rows: Sequence[Answer], settings: Settings) -> Tensor:
-    """Return the next token of each row by its last hidden state, [rows, width]. Raises NonFinite."""
-    tokens: list[Tensor] = []
-    noises = [Noise(settings.seed, one.request.item_id, one.request.sample) for one in rows]
-    steps = [len(one.ids) for one in rows]
-    for part, logits in model.head.tiles(hidden):
-        check_finite(logits, [one.request.item_id for one in rows[part]])
-        tokens.append(choose(logits, settings, noises[part], steps[part]))
+def noise_keys(settings: Settings, answers: Sequence[Answer]) -> NDArray[np.int64]:
+    """Return which random numbers each next token is drawn with, [answers, 5]; [answers, 0] at temperature 0."""
+    if settings.temperature == 0:
+        return np.empty((len(answers), 0), dtype=np.int64)
+    rows = [(*noise_key(settings.seed, one.request.item_id, one.request.sample), len(one.ids)) for one in answers]
+    return np.array(rows, dtype=np.int64).reshape(-1, NOISE_KEY)
+
+
+def next_tokens(head: Head, hidden: Tensor, settings: Settings, keys: Tensor) -> Tensor:
+    """Return the next token of each row by its last hidden state, [rows, width], or NOT_FINITE.
+
+    Everything stays on the device: `check_tokens` looks at what was copied to the host.
+    """
+    tokens = []
+    for part, logits in head.tiles(hidden):
+        tokens.append(torch.where(_finite(logits), choose(logits, settings, keys[part]), NOT_FINITE))
     return torch.cat(tokens)
+
+
+def check_tokens(tokens: list[int], answers: Sequence[Answer]) -> list[int]:
+    """Return the tokens of these answers. Raises NonFinite if one is NOT_FINITE."""
+    if NOT_FINITE in tokens:
+        raise _non_finite(answers[tokens.index(NOT_FINITE)].request.item_id)
+    return tokens
 
 
 def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,11 +173,19 @@ def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_finite(logits: Tensor, item_ids: Sequence[str]) -> None:
-    """Raise NonFinite for the first row [rows, vocabulary] whose softmax is not a number.
+    """Raise NonFinite for the first row [rows, vocabulary] whose softmax is not a number."""
+    sound = _finite(logits).tolist()
+    if not all(sound):
+        raise _non_finite(item_ids[sound.index(False)])
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """Return which rows have a softmax, [rows].
 
     A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
     """
-    sound = torch.isfinite(logits.amax(dim=-1)).tolist()
-    if not all(sound):
-        name = item_ids[sound.index(False)]
-        raise NonFinite(f"{name}: the model's logits are NaN or infinite", name)
+    return torch.isfinite(logits.amax(dim=-1))
+
+
+def _non_finite(item_id: str) -> NonFinite:
+    return NonFinite(f"{item_id}: the model's logits are NaN or infinite", item_id)

@@ -19,14 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.engines.transformers.head import Head
+from harness.engines.transformers.head import Head, tile_elements
 from harness.errors import NonFinite, StoreError
 from harness.stats.divergence import Divergence
 
 __all__ = ["Comparer", "HiddenStateObserver", "Recorder", "Trace", "divergence", "load_traces", "save_traces"]
 
 TILE_ELEMENTS = 1 << 23
-"""Logits of each side in memory at once: 32 MiB of float32."""
+"""Logits of each side in memory at once on a CPU: 32 MiB of float32."""
 
 CPU_CHUNK = 1 << 18
 """Logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`."""
@@ -140,7 +140,7 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     """
     targets = torch.tensor(trace.tokens, dtype=torch.long, device=hidden.device)
     parts: list[Tensor] = []
-    step = max(1, TILE_ELEMENTS // baseline.vocabulary)
+    step = max(1, tile_elements(hidden.device, TILE_ELEMENTS) // baseline.vocabulary)
     for start in range(0, len(trace.tokens), step):
         rows = slice(start, start + step)
         a, difference = _logits(trace.hidden[rows].to(hidden.device), hidden[rows], baseline, candidate)

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from harness.engines.protocol import Usage
 from harness.engines.transformers.batches import Budget
 from harness.engines.transformers.divergence import HiddenStateObserver
@@ -24,12 +22,13 @@ from harness.engines.transformers.probe import probed
 from harness.engines.transformers.scheduler import EngineContext, UsageCounter
 from harness.engines.transformers.text import TextCodec
 from harness.models.backends import batch_invariant
+from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
 __all__ = ["ENGINE_VERSION", "HFEngine"]
 
-ENGINE_VERSION = "hf/7"
+ENGINE_VERSION = "hf/8"
 """Raised whenever the same items could get other answers."""
 
 
@@ -89,7 +88,9 @@ class HFEngine:
     def usage(self) -> Usage:
         """Return what has been spent so far."""
         account = self._context.usage
-        notes = tuple(dict.fromkeys(account.notes))
+        why = self._context.model.no_graphs
+        eager = [f"the kernels of decode steps were launched one by one: {why}"] if why else []
+        notes = tuple(dict.fromkeys([*account.notes, *eager]))
         return Usage(account.prompt_tokens, account.output_tokens, self._peak_bytes(), notes)
 
     def answer(
@@ -123,8 +124,8 @@ class HFEngine:
         return self._context.model.head
 
     def _peak_bytes(self) -> int:
-        """Return the largest memory seen: the GPU allocator's high water, else the resident set."""
+        """Return the largest memory seen: what tensors took on all GPUs, else the resident set."""
         if self._context.model.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self._context.model.device))
+            return device_memory()[0]
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return kilobytes if sys.platform == "darwin" else kilobytes * 1024

@@ -13,10 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Head"]
+__all__ = ["Head", "tile_elements"]
 
 TILE_ELEMENTS = 1 << 24
 """Logits in memory at once: 64 MiB of float32."""
+
+CUDA_TILES = 8
+"""How many times larger a tile is on a GPU: its weights are converted to the wider type once for each tile."""
+
+
+def tile_elements(device: torch.device, elements: int = TILE_ELEMENTS) -> int:
+    """Return the numbers that a tile on this device may hold, if it may hold so many on a CPU."""
+    return elements * (CUDA_TILES if device.type == "cuda" else 1)
 
 
 class Head:
@@ -29,7 +37,7 @@ class Head:
         weight = getattr(module, "weight", None)
         self._weight: Tensor | None = None
         # Quantized heads are used as they are: their layer is another class, or their weight is.
-        if type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter:
+        if type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter and not weight.is_meta:
             self._weight = weight
 
     @classmethod
@@ -96,7 +104,7 @@ class Head:
 
     def tiles(self, hidden: Tensor, *, precise: bool = False) -> Iterator[tuple[slice, Tensor]]:
         """Return the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
-        step = max(1, TILE_ELEMENTS // self.vocabulary)
+        step = max(1, tile_elements(hidden.device) // self.vocabulary)
         for start in range(0, hidden.shape[0], step):
             rows = slice(start, min(start + step, hidden.shape[0]))
             yield rows, self.precise(hidden[rows]) if precise else self.rounded(hidden[rows])
@@ -108,7 +116,7 @@ class Head:
             raise TypeError("only a head whose weights can be read is applied in another type")
         with torch.inference_mode():
             logits = torch.empty((hidden.shape[0], weight.shape[0]), dtype=dtype, device=hidden.device)
-            step = max(1, TILE_ELEMENTS // weight.shape[1])
+            step = max(1, tile_elements(weight.device) // weight.shape[1])
             for start in range(0, weight.shape[0], step):
                 part = slice(start, start + step)
                 own = None if offset is None else offset[part].to(dtype)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from transformers import DynamicCache
 
 from harness.engines.transformers.attention import grouped_sdpa_in_use
@@ -60,6 +61,15 @@ def _body(model: Any) -> Any:
     return getattr(model, model.base_model_prefix, model)
 
 
+def _place(module: Any, default: torch.device) -> torch.device:
+    """Return where a module computes: where its weights are, or where a hook of accelerate takes its inputs to."""
+    hook = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if hook is not None:
+        return torch.device(hook)
+    weight = getattr(module, "weight", None)
+    return weight.device if isinstance(weight, Tensor) else default
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """How a model is asked: the fastest way whose answers are those of reading everything again at every step."""
@@ -102,11 +112,16 @@ class LanguageModel:
     `path` says which ways of asking it are sound; `probe.probed` sets it. `longest_together` is the longest
     sequence, in tokens, whose numbers depend on nothing but its own tokens: some rotary embeddings change for all
     tokens of a pass as soon as one is behind that position, so longer sequences are read and answered alone.
+    `few_shapes` says whether decode steps of other sizes cost preparation (kernels chosen, plans made, graphs),
+    `graphs` whether decode steps are replayed as CUDA graphs, `no_graphs` why they no longer are. Of a model on several
+    devices, tokens go in at the embedding's, and states come out at the head's, which is `device`.
     """
 
     def __init__(self, model: Any, device: str) -> None:
         self.model = model.eval()
-        self.device = torch.device(device)
+        main = torch.device(device.partition(",")[0])
+        self._entry = _place(model.get_input_embeddings(), main)
+        self.device = _place(model.get_output_embeddings(), main)
         self._body = _body(model)
         self._takes = frozenset(inspect.signature(self._body.forward).parameters)
         config = self._config = _text_config(model)
@@ -121,6 +136,15 @@ class LanguageModel:
             self.head = Head(None, None, self._vocabulary)
         self.longest_together = min(length_switch(model), NO_LIMIT)
         self.path = Path(trees=False, padded=False, batched=False, state="none")
+        self.few_shapes = self.device.type != "cpu"
+        self.no_graphs = ""
+        self.graphs = self.device.type == "cuda"
+        if self.graphs and len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+            self.give_up_graphs("the model is on several devices")
+
+    def give_up_graphs(self, why: str) -> None:
+        """Launch the kernels of all further decode steps one by one."""
+        self.graphs, self.no_graphs = False, why
 
     @property
     def no_trees(self) -> str:
@@ -163,9 +187,13 @@ class LanguageModel:
         return self._call(ids, more)[0]
 
     def _call(self, ids: Tensor, more: dict[str, Any]) -> tuple[Tensor, Any]:
+        for name in ("attention_mask", "position_ids"):
+            if name in more:
+                more[name] = tree_map(lambda one: one.to(self._entry), more[name])
+        ids = ids.to(self._entry)
         with torch.inference_mode(), grouped_sdpa_in_use(self._config, more.get("attention_mask")):
             out = self._body(input_ids=ids, **more) if self.split_head else self.model(input_ids=ids, **more)
-        return (out.last_hidden_state if self.split_head else out.logits), out
+        return (out.last_hidden_state if self.split_head else out.logits).to(self.device), out
 
     def _with_own_state(self, ids: Tensor, more: dict[str, Any], state: OwnState) -> Tensor:
         """Read tokens on top of what the model keeps in its own way: what it gives out is handed back to it."""
@@ -227,14 +255,14 @@ class LanguageModel:
         """
         if self.model.get_output_embeddings() is None or self._body is self.model:
             return False
-        ids = self._trial(6)
+        ids = self._trial(6).to(self._entry)
         with torch.inference_mode():
             whole = self.model(input_ids=ids, use_cache=False).logits[0].float()
             out = self._body(input_ids=ids, use_cache=False)
         if not hasattr(out, "last_hidden_state"):
             return False
         with torch.inference_mode():
-            apart = self.head.rounded(out.last_hidden_state[0])
+            apart = self.head.rounded(out.last_hidden_state[0].to(self.device)).to(whole.device)
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
         return _close(apart, whole)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engines.transformers.batches import out_of_memory
+from harness.engines.transformers.batches import device_failed, out_of_memory
 from harness.engines.transformers.cache import SlotCache
 from harness.engines.transformers.decode import Batch
 from harness.engines.transformers.model import LanguageModel, Path
 from harness.engines.transformers.packing import pack
 from harness.engines.transformers.prefill import prefill
-from harness.errors import ModelError
+from harness.errors import ModelError, one_line
 
 __all__ = ["FOREIGN", "probed"]
 
@@ -133,7 +133,7 @@ class _Trial:
             )
 
     def agrees(self, *, slots: bool) -> bool:
-        """Whether the path gives what reading alone gives, at every step. Raises ModelError for lack of memory."""
+        """Whether the path gives what reading alone gives, at every step. Raises ModelError if the device fails."""
         try:
             return all(_apart(got, wanted) <= self.tolerance for got, wanted in self._compared(slots=slots))
         except FOREIGN as error:  # what models raise that cannot take such a mask or cache differs
@@ -142,6 +142,9 @@ class _Trial:
                     "out of memory with a few tokens: the model fills its device; free some memory, or use a device "
                     "with more"
                 ) from error
+            if device_failed(error):
+                said = f"the device failed with a few tokens: {one_line(error)}"
+                raise ModelError(f"{said}; `quantcliff doctor --prove` tries it") from error
             return False
 
     def _compared(self, *, slots: bool = True) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,8 +18,8 @@ from harness.engines.transformers.text import TextCodec
 
 __all__ = ["EngineContext", "Schedule", "UsageCounter", "schedules"]
 
-CPU_PREFILL_TOKENS = 4096
-"""Tokens read at once on a CPU: more do not make it faster, and take memory."""
+PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
+"""Tokens read at once, by kind of device: more do not make it faster, and take memory."""
 
 
 @dataclass(slots=True)
@@ -65,8 +65,8 @@ class EngineContext:
     def prefill_budget(self, budget: Budget | None = None) -> Budget:
         """Return how much may be read in one pass."""
         budget = budget or self.budget
-        tokens = min(budget.tokens, CPU_PREFILL_TOKENS) if self.model.device.type == "cpu" else budget.tokens
-        return replace(budget, tokens=tokens)
+        most = PREFILL_TOKENS.get(self.model.device.type, budget.tokens)
+        return replace(budget, tokens=min(budget.tokens, most))
 
 
 SHARED_PREFIX_AT_LEAST = 256

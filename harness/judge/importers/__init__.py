@@ -1,4 +1,4 @@
-"""Reads what other tools ran: lm_eval samples, Inspect logs, plain tables. Each becomes `Outcomes`.
+"""Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`.
 
 The format is found from the path and the first bytes. Reading needs no torch, and none of the tools that wrote the
 files.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import NotComparable, UsageError
+from harness.judge.importers.details import detail_files, details_answers, load_lighteval, load_nel, nel_folders
 from harness.judge.importers.inspect import inspect_answers, is_log, load_inspect, log_files
 from harness.judge.importers.json_text import first_object, parsed
 from harness.judge.importers.lm_eval import is_sample, lm_eval_answers, load_lm_eval, sample_files
@@ -20,17 +21,26 @@ from harness.judge.outcomes import Outcomes
 
 __all__ = ["Format", "ImportOptions", "answers", "check_options", "format_of", "load"]
 
-Format = Literal["lm_eval", "inspect", "table"]
+Format = Literal["lm_eval", "inspect", "nel", "lighteval", "table"]
 
 _TAKES: dict[Format, tuple[str, ...]] = {
     "lm_eval": ("stratum", "cluster", "chance", "metric", "filter", "repeats"),
     "inspect": ("stratum", "cluster", "chance", "metric"),
+    "nel": ("stratum", "cluster", "chance"),
+    "lighteval": ("stratum", "cluster", "chance", "metric"),
     "table": ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats"),
 }
 """Which options of `compare` say how a format is read."""
-_NAMES = {"lm_eval": "lm_eval samples", "inspect": "Inspect logs", "table": "plain tables"}
+_NAMES = {
+    "lm_eval": "lm_eval samples",
+    "inspect": "Inspect logs",
+    "nel": "results of NeMo Evaluator",
+    "lighteval": "details of lighteval",
+    "table": "plain tables",
+}
 _KNOWN = (
-    "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), or a table (.csv, .tsv, "
+    "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), results of NeMo "
+    "Evaluator (eval-*.json with results.jsonl), details of lighteval (details_*.parquet), or a table (.csv, .tsv, "
     ".jsonl, .parquet)"
 )
 
@@ -44,7 +54,13 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")
-    readers = {"lm_eval": load_lm_eval, "inspect": load_inspect, "table": load_table}
+    readers = {
+        "lm_eval": load_lm_eval,
+        "inspect": load_inspect,
+        "nel": load_nel,
+        "lighteval": load_lighteval,
+        "table": load_table,
+    }
     try:
         return readers[format_of(path, options)](path, options, name or path.stem or str(path))
     except OSError as error:
@@ -56,6 +72,8 @@ def answers(path: Path, options: ImportOptions) -> Sequence[object]:
     form = format_of(path, options)
     if form == "table":
         return table_answers(path, options)
+    if form in ("nel", "lighteval"):
+        return details_answers(path)
     return lm_eval_answers(path) if form == "lm_eval" else inspect_answers(path)
 
 
@@ -83,7 +101,8 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
         named = options is not None and (options.item is not None or options.score is not None)
         return "table" if named or not is_sample(first_object(path)) else "lm_eval"
     if suffix in SUFFIXES:
-        return "table"
+        named = options is not None and (options.item is not None or options.score is not None)
+        return "lighteval" if not named and detail_files(path) else "table"
     raise UsageError(f"{path}: cannot be read. What can: {_KNOWN}")
 
 
@@ -94,6 +113,10 @@ def _of_directory(path: Path) -> Format:
         )
     if sample_files(path):
         return "lm_eval"
+    if detail_files(path):
+        return "lighteval"
+    if nel_folders(path):
+        return "nel"
     if any(path.rglob("results_*.json")):
         raise UsageError(f"{path}: holds lm_eval's averages alone: run it again with --log_samples")
     if log_files(path):

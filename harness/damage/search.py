@@ -1,0 +1,275 @@
+"""Which sets of modules are asked, in what order, within how many minutes; and what that comes to.
+
+Everything measured is a line of a journal in the run directory. A search that was killed is the same search again: it
+reads what it had measured, and the seconds that it took, and goes on. Knows groups, bytes and scores, and no model.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.damage.groups import Group, children, coarse, fitted, random_set, total_bytes
+from harness.errors import StoreError
+from harness.records import canonical_json, digest
+from harness.stats.binary import score_limit
+from harness.store.files import Appender, atomic_write, read_lines
+
+__all__ = ["Answers", "Counts", "Found", "Journal", "Step", "search"]
+
+SCREENING, GREEDY = 0.55, 0.85
+"""Shares of the time after which no further group is screened, and no further one is added."""
+NULL_SETS = 10
+"""Random sets that the chosen set is compared with; at least `LEAST_NULL_SETS` if time is out."""
+LEAST_NULL_SETS = 4
+ALPHA = 0.1
+"""Of each limit of an interval; its lower one, per byte, ranks the groups."""
+
+Modules = frozenset[str]
+
+
+class Answers(Protocol):
+    """What came of asking the items."""
+
+    scores: dict[str, float]
+    kl: float
+
+
+Ask = Callable[[Modules, Modules], Answers]
+"""Asks the items with the first modules restored; the second ones are those of most calls to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A line of the journal."""
+
+    scores: dict[str, float]
+    """Item id to score."""
+    kl: float
+    """Mean divergence per token from the baseline."""
+
+
+class Journal:
+    """Everything that was measured, by the modules that were restored; `key` identifies items, models and modules.
+
+    Raises StoreError if the file is of another search.
+    """
+
+    def __init__(self, path: Path, key: str, clock: Callable[[], float] = time.perf_counter) -> None:
+        lines = read_lines(path) if path.is_file() else []
+        if lines and lines[0].get("key") != key:
+            raise StoreError(f"{path}: belongs to other items, models or versions: remove it to search again")
+        if not lines or not path.read_bytes().endswith(b"\n"):  # new, or a kill in the middle of a line
+            lines = lines or [{"key": key}]
+            atomic_write(path, "".join(canonical_json(line) + "\n" for line in lines))
+        self._clock, self._appender = clock, Appender(path)
+        self._known = {digest(line["modules"]): line for line in lines[1:]}
+        self.seconds = 0.0
+        """What the measurements so far took, those of earlier processes included."""
+        self.fresh = 0
+        """Measurements of this process."""
+
+    def measure(self, ask: Ask, modules: Iterable[str], base: Modules = frozenset()) -> Measured:
+        """Return what is known of these modules, or ask and keep it."""
+        names = sorted(modules)
+        line = self._known.get(digest(names))
+        if line is None:
+            began = self._clock()
+            answers = ask(frozenset(names), base)
+            line = {"modules": names, "scores": answers.scores, "kl": answers.kl, "seconds": self._clock() - began}
+            self._appender.append(line)
+            self._appender.sync()
+            self._known[digest(names)] = line
+            self.fresh += 1
+        if not line.get("counted"):
+            self.seconds += line["seconds"]
+            line["counted"] = True
+        return Measured(line["scores"], line["kl"])
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Items against a reference: those won back and those newly lost, of how many."""
+
+    won: int
+    newly_lost: int
+    asked: int
+
+    @property
+    def net(self) -> int:
+        """Return the items won back, less those newly lost."""
+        return self.won - self.newly_lost
+
+    def limit(self, side: Any) -> float:
+        """Return one limit of the net number of items, at level 1 - `ALPHA`."""
+        return self.asked * score_limit(self.newly_lost, self.won, self.asked, ALPHA, side)
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON, with its interval."""
+        low, high = self.limit("low"), self.limit("high")
+        return {"won": self.won, "newly_lost": self.newly_lost, "low": round(low, 2), "high": round(high, 2)}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A group that was added to those before it."""
+
+    name: str
+    modules: tuple[str, ...]
+    """All that is restored now."""
+    bytes: int
+    counts: Counts
+    """Against nothing restored."""
+    alone: Counts
+    """Of the group alone."""
+    gain: Counts
+    """Of the group on top of those before it."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search came to."""
+
+    groups: list[tuple[Group, Counts, float]] = field(default_factory=list)
+    """Every group that was screened, with its counts and the divergence with it restored."""
+    everything: Counts = Counts(0, 0, 1)
+    """With all modules restored."""
+    lost: tuple[str, ...] = ()
+    """The items that are lost with nothing restored, as asked again."""
+    kept: tuple[str, ...] = ()
+    """The items that are kept with nothing restored, as asked again."""
+    kl: float = 0.0
+    """The divergence with nothing restored."""
+    steps: list[Step] = field(default_factory=list)
+    """The frontier: each step restores more."""
+    null: list[Counts] = field(default_factory=list)
+    """Of random sets of the bytes of the chosen step."""
+    seconds: float = 0.0
+    """Time of all measurements."""
+    unasked: int = 0
+    """Groups for which there was no time."""
+
+    def chosen(self, most: int) -> Step | None:
+        """Return the smallest step of those that win back most within so many bytes."""
+        inside = [one for one in self.steps if one.bytes <= most]
+        return max(inside, key=lambda one: (one.counts.net, -one.bytes), default=None)
+
+    def by_divergence(self, sizes: Mapping[str, int], most: int) -> tuple[str, ...]:
+        """Return the modules that the divergence alone would choose: the groups that lower it most per byte."""
+        ranked = sorted(self.groups, key=lambda one: (one[2] - self.kl) / one[0].bytes)
+        return fitted([group.modules for group, _, kl in ranked if kl < self.kl], sizes, most)
+
+
+class _Search:
+    def __init__(
+        self, journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Mapping[str, int], seconds: float,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.journal, self.ask, self.right, self.sizes, self.limit = journal, ask, right, sizes, seconds
+        self.say, self.found = say, Found()
+        self.base = self.journal.measure(ask, ())
+
+    def measured(self, what: str, modules: Iterable[str], base: Modules = frozenset()) -> Measured:
+        """Ask the items, and say what came of it."""
+        fresh = self.journal.fresh
+        after = self.journal.measure(self.ask, modules, base)
+        if self.journal.fresh > fresh:
+            counts = self.counts(after, self.base)
+            spent = f"{self.journal.seconds / 60:.1f} of {self.limit / 60:g} min"
+            self.say(f"{what}: {counts.won} won back, {counts.newly_lost} newly lost ({spent})")
+        return after
+
+    def counts(self, after: Measured, before: Measured) -> Counts:
+        """Count the items that are right after and were not before, and the other way round."""
+        was, now = ({name: one.scores[name] >= score for name, score in self.right.items()} for one in (before, after))
+        won = sum(now[name] and not was[name] for name in now)
+        return Counts(won, sum(was[name] and not now[name] for name in now), len(now))
+
+    def late(self, share: float) -> bool:
+        return self.journal.seconds >= share * self.limit
+
+    def screen(self) -> None:
+        """Ask the groups one by one: coarse ones first, then the parts of those that won back most per byte."""
+        number = itertools.count()
+        waiting: list[tuple[float, int, Group]] = [(-1e9, next(number), one) for one in coarse(self.sizes)]
+        seen: set[Modules] = set()
+        while waiting and not self.late(SCREENING):
+            _, _, group = heapq.heappop(waiting)
+            if (modules := frozenset(group.modules)) not in seen:
+                seen.add(modules)
+                after = self.measured(group.name, modules)
+                counts = self.counts(after, self.base)
+                self.found.groups.append((group, counts, after.kl))
+            for part in children(group, self.sizes):
+                heapq.heappush(waiting, (-counts.limit("low") / group.bytes, next(number), part))
+        self.found.unasked = len({frozenset(group.modules) for _, _, group in waiting} - seen)
+
+    def add(self, most: int) -> None:
+        """Add groups one at a time, each time the one that surely wins back most per byte on top of those before.
+
+        A group's gain is measured again whenever another was added: only the first in line is, as gains rarely grow.
+        """
+        current, now = frozenset[str](), self.base
+        line = [(-counts.limit("low") / group.bytes, at, group, counts, 0)
+                for at, (group, counts, _) in enumerate(self.found.groups) if counts.net > 0]  # fmt: skip
+        alone = {group.name: counts for group, counts, _ in self.found.groups}
+        heapq.heapify(line)
+        while line and not self.late(GREEDY):
+            _, at, group, gain, rounds = heapq.heappop(line)
+            wanted = current | set(group.modules)
+            size, new = total_bytes(wanted, self.sizes), total_bytes(wanted - current, self.sizes)
+            if size > most or not new:
+                continue
+            after = self.measured(f"with {group.name}", wanted, current)
+            if rounds != len(self.found.steps):
+                gain = self.counts(after, now)
+                if gain.net > 0:
+                    heapq.heappush(line, (-gain.limit("low") / new, at, group, gain, len(self.found.steps)))
+                continue
+            current, now = wanted, after
+            total = self.counts(now, self.base)
+            self.found.steps.append(Step(group.name, tuple(sorted(wanted)), size, total, alone[group.name], gain))
+
+    def null(self, size: int) -> None:
+        """Ask random sets of so many bytes."""
+        for seed in range(NULL_SETS):
+            if seed >= LEAST_NULL_SETS and self.late(1.0):
+                break
+            after = self.measured("a random set", random_set(self.sizes, size, seed))
+            self.found.null.append(self.counts(after, self.base))
+
+
+def search(
+    journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Mapping[str, int], *, kept: Collection[str],
+    most: int, seconds: float, say: Callable[[str], None] = lambda _: None,
+) -> Found:  # fmt: skip
+    """Screen groups, add the best ones to at most `most` bytes, and ask random sets of the bytes of the chosen step.
+
+    right: item id to the baseline's score, of the items that the baseline got right; kept: those that the candidate got
+    right too. Items that are on the other side when asked again are left out. sizes: module to bytes.
+    """
+    work = _Search(journal, ask, right, sizes, seconds, say)
+    found = work.found
+    still = {name: (work.base.scores[name] >= score) for name, score in right.items()}
+    work.right = {name: score for name, score in right.items() if still[name] == (name in kept)}
+    found.lost, found.kept = (
+        tuple(sorted(one for one in work.right if (one in kept) == side)) for side in (False, True)
+    )
+    found.kl = work.base.kl
+    found.everything = work.counts(work.measured("everything", sizes), work.base)
+    work.screen()
+    work.add(most)
+    if (step := found.chosen(most)) is not None:
+        work.null(step.bytes)
+    found.seconds = journal.seconds
+    return found
+
+
+def null_share(counts: Counts, null: Sequence[Counts]) -> float:
+    """Return the p-value of a chosen set among random ones: the share of all that win back as much or more."""
+    return (1 + sum(one.net >= counts.net for one in null)) / (1 + len(null))

@@ -1,0 +1,77 @@
+"""What quantcliff sets on a GPU, and what it records of one: kernels, driver, clocks, memory. Knows no models."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness.models.devices import main_device
+
+__all__ = ["cuda_state", "cuda_versions", "device_memory", "forget_load_peak", "prepare_cuda"]
+
+
+def prepare_cuda(device: str) -> None:
+    """Set what a process needs on a GPU, before it loads a model: everything that is quantcliff's own choice there.
+
+    Memory in segments that grow, because batches change their shape at every step (unless the environment says
+    otherwise). The device as the current one: some kernels launch there. No attention by cuDNN, which builds a plan of
+    tenths of a second for each new shape of a masked pass. Sums of products in float32 also where a product is split.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.cuda.set_device(torch.device(main_device(device)))
+
+
+def cuda_versions() -> dict[str, str]:
+    """Return what decides, besides torch, which kernels run: CUDA, cuDNN, and the kernels that attention may take."""
+    cuda: Any = torch.backends.cuda  # torch's own types leave these out
+    cudnn: Any = torch.backends.cudnn
+    allowed = {
+        "flash": cuda.flash_sdp_enabled(),
+        "efficient": cuda.mem_efficient_sdp_enabled(),
+        "cudnn": cuda.cudnn_sdp_enabled(),
+        "math": cuda.math_sdp_enabled(),
+    }
+    return {
+        "cuda": torch.version.cuda or "",
+        "cudnn": str(cudnn.version() or ""),
+        "attention": " ".join(name for name, may in allowed.items() if may),
+    }
+
+
+def cuda_state(device: str) -> dict[str, str]:
+    """Return the driver's version and the clocks of a GPU now, as nvidia-smi reports them; nothing without it."""
+    uuid = getattr(torch.cuda.get_device_properties(main_device(device)), "uuid", "")
+    query = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem"
+    command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-gpu={query}", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        driver, sm, most, memory, most_memory = (word.strip() for word in asked.stdout.strip().split(","))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
+    return {"driver": driver, "clocks": f"SM {sm} of {most}, memory {memory} of {most_memory}"}
+
+
+def forget_load_peak(device: str) -> int:
+    """Return the most GPU memory that loading took, and measure anew from here on; 0 on a CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    peak = _of_all_gpus(torch.cuda.max_memory_allocated)
+    _of_all_gpus(torch.cuda.reset_peak_memory_stats)
+    return peak
+
+
+def device_memory() -> tuple[int, int]:
+    """Return the most GPU memory of this process's tensors, and of what it reserved for them, over all GPUs."""
+    return _of_all_gpus(torch.cuda.max_memory_allocated), _of_all_gpus(torch.cuda.max_memory_reserved)
+
+
+def _of_all_gpus(measure: Callable[[int], int | None]) -> int:
+    return sum(measure(index) or 0 for index in range(torch.cuda.device_count()))

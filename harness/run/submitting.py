@@ -1,0 +1,216 @@
+"""Writes the jobs that run an experiment on a cluster: batch scripts for Slurm, a manifest for Kubernetes.
+
+A job is `quantcliff run --shard` or `quantcliff compare`, with all that it needs written down: it depends on no folder
+that it is submitted from and on no variable. Slurm's scripts also put a shard back into the queue that was stopped by
+its time limit and has made progress, or that waits for shards which have no GPU yet.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UsageError
+from harness.store.files import atomic_write
+
+__all__ = ["Cluster", "kubernetes_manifest", "submit_slurm", "write_slurm"]
+
+_ARRAY = """\
+#!/usr/bin/env bash
+#SBATCH --job-name={job}
+#SBATCH --array=1-{shards}
+#SBATCH --output={log}
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:INT@120
+{options}
+# The shards of {run}, written by `quantcliff submit`.
+# Submit it with --array=I to run shard I again; then submit judge.sbatch.
+{check}
+set -m  # so that the shard hears an interrupt
+folder={run}/shards shard=${{SLURM_ARRAY_TASK_ID}}of{shards}
+answered() {{ cat {run}/*/timings-"$shard".jsonl 2>/dev/null | wc -l; }}
+before=$(answered) stopped=
+trap 'stopped=1; kill -INT "$child" 2>/dev/null' INT
+{command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" &
+child=$!
+wait "$child"; code=$?
+while [ -n "$stopped" ] && kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
+[ -z "$stopped" ] || [ "$code" = 0 ] || code=4
+if [ "$code" = 4 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+  if [ -e "$folder/$shard.waiting" ] || {{ [ -n "$stopped" ] && [ "$(answered)" -gt "$before" ]; }}; then
+    echo "quantcliff: shard $shard goes back into the queue, to continue"
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+  fi
+fi
+exit "$code"
+"""
+_JUDGE = """\
+#!/usr/bin/env bash
+#SBATCH --job-name={job}-judge
+#SBATCH --output={log}
+#SBATCH --open-mode=append
+{options}
+# Judges {run}, written by `quantcliff submit`. Its exit code is the verdict's.
+{check}
+{command}
+code=$?
+[ "$code" != 4 ] || {status}
+exit "$code"
+"""
+_CHECK = """\
+{python} -c 'import harness.cli' || {{
+  echo "quantcliff: $(uname -n) does not have the environment of {python}: put it on a shared disk" >&2
+  exit 2
+}}"""
+RESTARTS = 50
+"""So often a shard puts itself back into the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An experiment as a cluster is to run it."""
+
+    name: str
+    """The run's name."""
+    shards: int
+    """Jobs with a GPU that share the work."""
+    run: tuple[str, ...]
+    """Arguments of the shards' command, `run` first."""
+    judge: tuple[str, ...] = ()
+    """Options of the judge's command."""
+
+
+def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> tuple[Path, Path]:
+    """Write the batch scripts of the shards and of the judge into the run directory, and return their paths.
+
+    options: words for sbatch, of a shard and of the judge. Raises StoreError.
+    """
+    directory = directory.absolute()
+    folder, python = directory / "shards", shlex.quote(sys.executable)
+    quoted = shlex.quote(str(directory))
+    common = {"job": f"quantcliff-{cluster.name}", "run": quoted, "check": _CHECK.format(python=python)}
+    array = _ARRAY.format(
+        **common,
+        shards=cluster.shards,
+        log=_log(folder / f"%aof{cluster.shards}.log", folder),
+        options=_options(options[0]),
+        command=_command(*cluster.run),
+        restarts=RESTARTS,
+    )
+    judge = _JUDGE.format(
+        **common,
+        log=_log(folder / "judge.log", folder),
+        options=_options(options[1]),
+        command=_command("compare", str(directory), *cluster.judge),
+        status=_command("status", str(directory)),
+    )
+    paths = folder / "array.sbatch", folder / "judge.sbatch"
+    for path, text in zip(paths, (array, judge), strict=True):
+        atomic_write(path, text)
+    atomic_write(folder / "submitted", f"{cluster.shards}\n")
+    return paths
+
+
+def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], None]) -> int:
+    """Submit both scripts, the judge after the shards; return an exit code, with `wait` the judge's.
+
+    The judge starts whether the shards ended well or not, and names those that are missing. say: called with each line
+    for the person who submits. Raises UsageError.
+    """
+    with _sbatch(str(array)) as process:
+        shards = _job(process, array)
+    with _sbatch(f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)) as process:
+        job = _job(process, judge)
+        folder = array.parent
+        quoted = shlex.quote(str(folder))
+        say(f"shards: job {shards}, logs {folder}/*.log")
+        say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
+        say(f"watch:  quantcliff status {shlex.quote(str(folder.parent))}")
+        say(f"retry:  sbatch --array=2 {quoted}/array.sbatch; sbatch {quoted}/judge.sbatch    (shard 2, and a verdict)")
+        say(f"cancel: scancel {shards} {job}")
+    return process.returncode
+
+
+def _sbatch(*words: str) -> subprocess.Popen[str]:
+    if (sbatch := shutil.which("sbatch")) is None:
+        raise UsageError("this machine has no sbatch: submit from a login node of a Slurm cluster")
+    return subprocess.Popen([sbatch, "--parsable", *words], stdout=subprocess.PIPE, text=True)
+
+
+def _job(process: subprocess.Popen[str], script: Path) -> str:
+    """Return the job that sbatch prints, which with --wait it does long before it ends."""
+    job = process.stdout.readline().strip().partition(";")[0] if process.stdout else ""  # on a federation: "id;cluster"
+    if not job:
+        raise UsageError(f"sbatch did not take {script}, see above: change --shard-options or --judge-options")
+    return job
+
+
+def _options(words: str) -> str:
+    """Return words of sbatch as lines of a script, with the folder in which a config's paths are found."""
+    return "\n".join(f"#SBATCH {one}" for one in [f'--chdir="{Path.cwd()}"', *shlex.split(words)])
+
+
+def _log(path: Path, folder: Path) -> str:
+    """Return a log's path for sbatch, in which a per cent sign begins a pattern."""
+    return f'"{str(folder).replace("%", "%%")}/{path.name}"'
+
+
+def _command(*words: str) -> str:
+    return shlex.join([sys.executable, "-m", "harness", *words])
+
+
+def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str, mount: str) -> str:
+    """Return an Indexed Job of the shards, the Job that judges when all are complete, and the config, as YAML.
+
+    claim: the volume claim of the disk that they share, at `mount`.
+    """
+    name = f"quantcliff-{cluster.name}".lower().replace("_", "-").replace(".", "-")[:50].strip("-")
+    run = shlex.join([*cluster.run, "--output", mount])
+    place = shlex.quote(f"{mount}/{cluster.name}")
+    shard = f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"
+    verdict = f"quantcliff status {place} --wait && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
+    pod = {"image": image, "claim": claim, "mount": mount, "config": f"{name}-config"}
+    indexed = {
+        "completionMode": "Indexed",
+        "completions": cluster.shards,
+        "parallelism": cluster.shards,
+        "backoffLimitPerIndex": 3,
+        "template": _pod(shard, **pod, gpus=1),
+    }
+    judge = {"backoffLimit": 0, "template": _pod(verdict.strip(), **pod, gpus=0)}
+    parts: Sequence[dict[str, Any]] = (
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-config"}, "data": {"run.yaml": config}},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": indexed},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{name}-judge"}, "spec": judge},
+    )
+    return str(yaml.safe_dump_all(parts, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def _pod(command: str, *, image: str, claim: str, mount: str, config: str, gpus: int) -> dict[str, Any]:
+    """Return a pod that runs a command next to the shared disk, in which the hub's cache is."""
+    container = {
+        "name": "quantcliff",
+        "image": image,
+        "command": ["sh", "-c", command],
+        "env": [{"name": "HF_HOME", "value": f"{mount}/hub"}],
+        "volumeMounts": [{"name": "shared", "mountPath": mount}, {"name": "config", "mountPath": CONFIG_FOLDER}],
+        **({"resources": {"limits": {"nvidia.com/gpu": gpus}}} if gpus else {}),
+    }
+    volumes = [
+        {"name": "shared", "persistentVolumeClaim": {"claimName": claim}},
+        {"name": "config", "configMap": {"name": config}},
+    ]
+    return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
+
+
+CONFIG_FOLDER = "/etc/quantcliff"
+"""Where a pod finds the config, as `run.yaml`."""

@@ -1,0 +1,186 @@
+"""Runs on a cluster: a real Slurm, what its shards leave, and a manifest for Kubernetes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import commands
+import pytest
+import slurm
+import yaml
+from paths import SCRIPTS
+
+from harness.errors import ExitCode, UsageError
+from harness.run import submitting
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The environment of a Slurm with two nodes."""
+    if why := slurm.missing():
+        pytest.skip(why)
+    with slurm.slurm(tmp_path_factory.mktemp("slurm")) as env:
+        yield env
+
+
+def real(model: Path) -> dict:
+    """A config of a tiny model and a candidate that really run, in seconds."""
+    return {
+        "name": "tiny",
+        "baseline": {"name": "bf16", "model": str(model)},
+        "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
+        "slices": [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, "items": 6, "gating": False}],
+        "execution": {"device": "cpu", "control": False, "unit_items": 2, "threads": 1, "dtype": "float32"},
+        "policy": {"refuse_hopeless": False},
+    }
+
+
+def submit(config: Path, folder: Path, *words: object) -> int:
+    """Submit a config with what the pretended nodes have."""
+    few = ("--shard-options", "--cpus-per-task=1 --mem=1G --gres=gpu:1", "--judge-options", "--mem=1G")
+    return commands.call("submit", config, "--slurm", "--output", folder, *few, *words)
+
+
+def started(env, *words: str) -> str:
+    """Submit a script from another folder, and give its job."""
+    done = subprocess.run([words[0], "--parsable", *words[1:]], env=env, cwd="/", check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+def ended(env, job: str) -> int:
+    """Wait for the end of a job, and give its exit code."""
+    over = ("COMPLETED", "FAILED")
+    slurm.until(lambda: slurm.job(env, job)["JobState"] in over, f"the end of job {job}", 150)
+    return int(slurm.job(env, job)["ExitCode"].partition(":")[0])
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, request):
+    """The folder, with a name that needs quotes, that jobs are submitted from."""
+    folder = tmp_path / "my home, 100%"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    if "cluster" in request.fixturenames:
+        monkeypatch.setenv("SLURM_CONF", request.getfixturevalue("cluster")["SLURM_CONF"])
+    return folder
+
+
+@pytest.mark.slow
+def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_llama, capsys):
+    """The judge names what is missing and ends with 4; after the printed retry the bytes are those of a plain run."""
+    config = home / "tiny.yaml"
+    config.write_text(yaml.safe_dump(real(tiny_llama)))
+    assert submit(Path("tiny.yaml"), home / "out", "--shards", 2) == ExitCode.PASS
+    said = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    array, judge = (re.search(r"job (\d+)", said[name])[1] for name in ("shards", "judge"))
+    subprocess.run(["scancel", f"{array}_1"], env=cluster, check=True)
+    folder = home / "out" / "tiny" / "shards"
+    lease = folder / "2of2.lease"
+    slurm.until(lambda: lease.exists() and len(lease.read_text().split()) > 1, "shard 2", 120)
+    os.kill(int(lease.read_text().split()[1]), signal.SIGKILL)
+    assert ended(cluster, judge) == ExitCode.NOT_COMPARABLE
+    assert "2 of 2 shard(s) incomplete (1/2, 2/2)" in (folder / "judge.log").read_text()
+
+    again = shlex.split(said["retry"].partition("    ")[0].replace("--array=2", "--array=1-2").replace(";", ""))
+    place = again.index("sbatch", 1)
+    array = started(cluster, *again[:place])
+    judge = started(cluster, "sbatch", f"--dependency=afterany:{array}", *again[place + 1 :])
+    assert ended(cluster, judge) == ExitCode.INCONCLUSIVE
+    assert commands.call("status", folder.parent) == ExitCode.PASS, (folder / "1of2.log").read_text()
+    assert commands.call("run", config, "--output", home / "plain", "--quiet") == ExitCode.INCONCLUSIVE
+    both = [(home / place / "tiny" / "comparisons.json").read_bytes() for place in ("out", "plain")]
+    assert both[0] == both[1]
+
+
+@pytest.mark.slow
+def test_a_shard_that_runs_out_of_time_goes_on_(cluster, home, tiny_llama, capsys):
+    """Slurm's signal before the time limit puts a shard back into the queue, where it continues."""
+    lost = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.1}
+    execution = {"device": "cpu", "control": False, "unit_items": 10, "rehearsal": lost}
+    config = commands.write(home, tiny_llama, execution=execution)
+    assert submit(config, home / "out", "--shards", 1, "--rehearsal-ok") == ExitCode.PASS
+    array, judge = re.findall(r"job (\d+)", capsys.readouterr().out)
+    timings = home / "out" / "trial" / "bf16" / "timings-1of1.jsonl"
+    slurm.until(lambda: timings.exists() and timings.stat().st_size, "the first unit", 120)
+    subprocess.run(["scancel", "--signal=INT", "--batch", array], env=cluster, check=True)
+    slurm.until(lambda: slurm.job(cluster, array)["JobState"] == "PENDING", "the queue", 60)
+    subprocess.run(["scontrol", "update", f"JobId={array}", "StartTime=now+3"], env=cluster, check=True)
+    assert ended(cluster, judge) == ExitCode.FAIL
+    log = (home / "out" / "trial" / "shards" / "1of1.log").read_text()
+    assert "stopped; finished work is kept" in log
+    assert "shard 1of1 goes back into the queue" in log
+    assert "shard 1of1 is complete" in log
+
+
+def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
+    """The judge's jobs are printed before it starts; a refused submission ends with 2, never with sbatch's own 1."""
+    for name, text in (("array", "exit 4"), ("judge", "exit 3")):
+        (home / name).write_text(f"#!/bin/sh\n#SBATCH --output=/dev/null\n{text}\n")
+    said: list[str] = []
+    assert submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append) == ExitCode.INCONCLUSIVE
+    assert [line.partition(":")[0] for line in said] == ["shards", "judge", "watch", "retry", "cancel"]
+    (home / "judge").write_text("#!/bin/sh\n#SBATCH --partition=none\n")
+    with pytest.raises(UsageError, match=r"did not take .*judge"):
+        submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append)
+
+
+def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):
+    """`sbatch` runs a copy of gpu_job.sh; from a folder without an environment it still finds its own."""
+    log = home / "log"
+    words = ("--output=log", str(SCRIPTS / "gpu_job.sh"), "none.yaml")
+    env = {**cluster, "PATH": "/usr/bin:/bin"}
+    job = subprocess.run(["sbatch", "--parsable", *words], env=env, cwd=home, check=True, capture_output=True)
+    assert ended(cluster, job.stdout.decode().strip()) == ExitCode.USAGE
+    assert f"{SCRIPTS.parent}/.venv/bin/quantcliff run none.yaml" in log.read_text()
+
+
+def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_llama, capsys):
+    """What the shards would refuse is refused at once, with the number to give; and so is a cluster without a name."""
+    config = commands.write(home, tiny_llama)
+    assert commands.call("run", config, "--output", home, "--shard", "1/3", "--quiet") == ExitCode.NOT_COMPARABLE
+    assert submit(config, home, "--shards", 2) == ExitCode.USAGE
+    assert "split into 3 shard(s): give --shards 3" in capsys.readouterr().err
+    assert commands.call("submit", config) == ExitCode.USAGE
+    assert "--slurm or --kubernetes" in capsys.readouterr().err
+    assert commands.call("status", home / "trial") == ExitCode.NOT_COMPARABLE
+    shown = capsys.readouterr()
+    assert "1/3    complete" in shown.out
+    assert "2/3    not started" in shown.out
+    assert "2 of 3 shard(s) incomplete (2/3, 3/3)" in shown.err
+
+
+def manifest(home: Path, model: Path, capsys) -> list[dict]:
+    """The objects that `submit --kubernetes` prints."""
+    words = ("--shards", 4, "--image", "registry/quantcliff:1", "--claim", "scratch", "--limit", 20)
+    assert commands.call("submit", commands.write(home, model), "--kubernetes", *words) == ExitCode.PASS
+    return list(yaml.safe_load_all(capsys.readouterr().out))
+
+
+def test_a_kubernetes_manifest_is_what_the_published_schema_allows(home, capsys):
+    """The config, an Indexed Job and a judge, each valid without a key that Kubernetes does not know."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for one in manifest(home, Path("m"), capsys):
+        kubernetes_validate.validate(one, "1.33", strict=True)
+        one.get("spec", one)["unknown"] = True
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(one, "1.33", strict=True)
+
+
+def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, capsys):
+    """The commands, as each pod's shell runs them, with the pod's index counted from 0."""
+    config, shards, judge = manifest(home, Path("m"), capsys)
+    assert yaml.safe_load(config["data"]["run.yaml"])["name"] == "trial"
+    assert (shards["spec"]["completionMode"], shards["spec"]["completions"]) == ("Indexed", 4)
+    (home / "quantcliff").write_text('#!/bin/sh\necho "$*"\n')
+    (home / "quantcliff").chmod(0o755)
+    env = {"PATH": f"{home}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "2"}
+    shells = [job["spec"]["template"]["spec"]["containers"][0]["command"] for job in (shards, judge)]
+    said = [subprocess.run(one, check=True, env=env, capture_output=True, text=True) for one in shells]
+    run = "run /etc/quantcliff/run.yaml --limit 20 --output /results --shard 3/4\n"
+    place = "/results/trial-limit-20"
+    assert [one.stdout for one in said] == [run, f"status {place} --wait\ncompare {place}\n"]
