@@ -76,7 +76,7 @@ def test_what_is_checked_of_an_answer_is_checked_of_a_stream() -> None:
     with pytest.raises(NotComparable, match="fingerprint changed"):
         asked(texts(), "new_fingerprint")
     with pytest.raises(NotComparable, match="where 4 were allowed"):
-        asked([], "ignores_max_tokens", "no_usage", known=Answers(default={"text": " a b c d", "ids": [1, 2, 3, 4, 5]}))
+        asked([], "ignores_max_tokens", known=Answers(default={"text": " a b c d", "ids": [1, 2, 3, 4, 5]}))
     with pytest.raises(ModelError, match="does not stream its answers"):
         asked(texts(), "no_stream")
 
