@@ -200,13 +200,8 @@ class Policy(_Strict):
     def _without_default_routes(self, handler: Any) -> dict[str, Any]:
         """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
         data: dict[str, Any] = handler(self)
-        plain = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": ()}
+        plain = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "latency": {}}
         return {key: value for key, value in data.items() if key not in plain or getattr(self, key) != plain[key]}
-
-    @model_serializer(mode="wrap")
-    def _without_default_latency(self, handler: Any) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        return data if self.latency else {key: value for key, value in data.items() if key != "latency"}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]
