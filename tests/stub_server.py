@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -48,6 +49,11 @@ FAULTS = (
     "wants_key",
     "dies",  # the process ends at the 20th request
     "slow",  # 0.05 s for each answer
+    "cuts",  # breaks every stream but the first off after a few pieces
+    "cuts_once",  # the same, once for each prompt
+    "quiet_cut",  # ends every stream but the first without a finish reason
+    "late",  # 0.3 s before the first text of a stream, after its role
+    "no_stream",  # answers in one piece
 )
 
 
@@ -110,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Stub
 
     def log_message(self, *_: Any) -> None:
@@ -206,7 +213,45 @@ class Handler(BaseHTTPRequestHandler):
         reply = {"choices": [choice], "system_fingerprint": "stub-2" if changed else "stub-1"}
         if "no_usage" not in stub.faults:
             reply["usage"] = {"prompt_tokens": count, "completion_tokens": len(cut)}
-        self._send(200, reply)
+        if body.get("stream") and "no_stream" not in stub.faults:
+            self._stream(reply, json.dumps(prompt), first=number == 1)
+        else:
+            self._send(200, reply)
+
+    def _stream(self, reply: dict[str, Any], name: str, *, first: bool) -> None:
+        """Send an answer as vLLM streams it: a role, pieces of text with their tokens, the end, the usage."""
+        faults, choice = self.server.faults, dict(reply["choices"][0])
+        usage, build = reply.pop("usage", None), {"system_fingerprint": reply["system_fingerprint"]}
+        once = "cuts_once" in faults and (name, "cut") not in self.server.failed
+        cut = not first and ("cuts" in faults or once)
+        self.server.failed.add((name, "cut"))  # type: ignore[arg-type]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        events = list(_pieces(choice))
+        end = {"delta": {}, "finish_reason": choice["finish_reason"]}
+        if "message" not in choice:
+            end = {"text": "", "finish_reason": choice["finish_reason"]}
+        events += [] if "quiet_cut" in faults and not first else [end]
+        for at, event in enumerate(events[:2] if cut else events):
+            if "late" in faults and at == ("message" in choice):
+                time.sleep(0.3)
+            self._chunk({"choices": [{"index": 0, **event}], **build})
+        if cut:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if usage is not None:
+            self._chunk({"choices": [], "usage": usage, **build})
+        self._chunk("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, event: Any) -> None:
+        text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+        data = f"data: {text}\n\n".encode()
+        with contextlib.suppress(OSError):
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def _say(self, choice: dict[str, Any], text: str, *, chat: bool, number: int) -> None:
         said: Any = None if "null" in self.server.faults and number > 1 else text
@@ -244,6 +289,28 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(text)
+
+
+def _pieces(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events of a choice: of a message its role first, then a few characters each; tokens with the text."""
+    message, ids = choice.get("message"), choice.get("token_ids")
+    if message is not None:
+        yield (
+            {"delta": {"role": "assistant", "content": ""}}
+            if message["content"] is not None
+            else {"delta": {"role": "assistant"}}
+        )
+        yield from ({"delta": {"reasoning": one}} for one in re.findall(r"^\S+|.+", message.get("reasoning", "")))
+    text = (choice.get("text") if message is None else message["content"]) or ""
+    parts = [text[at : at + 3] for at in range(0, len(text), 3)] or [""]
+    for at, part in enumerate(parts):
+        piece: dict[str, Any] = {"text": part} if message is None else {"delta": {"content": part}}
+        if message is None and choice.get("text") is None:
+            piece = {"text": None}
+        if ids is not None:
+            piece["token_ids"] = ids[len(ids) * at // len(parts) : len(ids) * (at + 1) // len(parts)]
+        if message is None or message["content"] is not None:
+            yield piece
 
 
 def error(message: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from harness.config.fields import Real, Whole
 
@@ -38,15 +38,12 @@ UNDER_TEST = frozenset(
 )
 """Arguments of servers that quantize something: a candidate may differ from its baseline in these."""
 
+_ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
 _TAKES = {
     "transformers": frozenset[str](),
-    "openai": frozenset(
-        {"url", "model", "api", "api_key_env", "allow_http", "concurrency", "timeout", "retry_seconds"}
-    ),
+    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http"},
     "lm_eval": frozenset({"model", "args"}),
-    **dict.fromkeys(
-        MANAGED, frozenset({"args", "python", "command", "concurrency", "timeout", "retry_seconds", "start_seconds"})
-    ),
+    **dict.fromkeys(MANAGED, _ASKED | {"args", "python", "command", "start_seconds"}),
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
@@ -92,6 +89,17 @@ class EngineSpec(BaseModel):
     """Seconds in which one request is repeated, at most, if the server is busy or cannot be reached."""
     start_seconds: Real = Field(default=1800, gt=0)
     """Seconds that a server may take to start."""
+    stream: bool = False
+    """Stream answers in text and keep their times: to the first token, between tokens, with a prompt that the server
+    does not know."""
+    cached_pass: bool = False
+    """Ask for each streamed answer once more, for the times of a prompt that the server knows."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_stream(self, handler: Any) -> dict[str, Any]:
+        """Leave out what is off, so that a config from before there were streams keeps its digest."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if value or name not in {"stream", "cached_pass"}}
 
     @field_validator("api_key_env")
     @classmethod
@@ -136,6 +144,8 @@ class EngineSpec(BaseModel):
             self._check_endpoint()
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
+        if self.cached_pass and not self.stream:
+            raise ValueError("cached_pass takes times, which only streamed answers have: set stream: true")
         if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):
             raise ValueError(f"args: {', '.join(own)}: set by quantcliff itself; leave it out")
         return self
@@ -160,10 +170,8 @@ class EngineSpec(BaseModel):
         return self.name == "transformers" or self.name in MANAGED
 
     def asked(self) -> dict[str, Any]:
-        """Give what decides the answers: not how many requests are in flight, nor how long one may take."""
-        return self.model_dump(
-            mode="json", exclude={"concurrency", "timeout", "retry_seconds", "start_seconds", "allow_http"}
-        )
+        """Give what decides the answers: not how many requests are in flight, nor how long one takes or may take."""
+        return self.model_dump(mode="json", exclude={*_ASKED, "start_seconds", "allow_http"})
 
 
 def _local(host: str) -> bool:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from harness.config.methods import METHODS
-from harness.records import QUANTITIES, TAIL_KINDS
+from harness.records import LATENCY_KINDS, QUANTITIES, TAIL_KINDS
 
 __all__ = [
+    "LatencyKind",
     "Margin",
     "Name",
     "Real",
@@ -133,8 +134,8 @@ def method_name(value: object) -> object:
 
 
 def _kind(value: object) -> object:
-    if value != "*" and value not in TAIL_KINDS:
-        near = suggestion(str(value), TAIL_KINDS)
+    if value != "*" and value not in (known := TAIL_KINDS | LATENCY_KINDS):
+        near = suggestion(str(value), known)
         msg = f"{value!r} is not a kind of tail event, nor '*' for every kind.{near}"
         raise ValueError(msg)
     return value
@@ -153,6 +154,13 @@ def _name(value: object) -> object:
     return value
 
 
+def _latency_kind(value: object) -> object:
+    if value not in LATENCY_KINDS:
+        raise ValueError(f"{value!r} is nothing that can be late.{suggestion(str(value), LATENCY_KINDS)}")
+    return value
+
+
+LatencyKind = Annotated[str, BeforeValidator(_latency_kind)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number)]
 Share = Annotated[float, BeforeValidator(_proportion)]

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_serializer, 
 from harness.config.decoding import Decoding, KVCache
 from harness.config.engines import EngineSpec, named_engine
 from harness.config.fields import (
+    LatencyKind,
     Margin,
     Name,
     RatioTolerances,
@@ -155,6 +156,9 @@ class Policy(Strict):
     """Tolerances of tail events in gating strata; events of other kinds are shown and decide nothing."""
     quantities: RatioTolerances = Field(default_factory=dict)
     """Tolerances of thought length and tokens per solved item in gating strata, as ratios to the baseline's."""
+    latency: dict[LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
+    """Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be
+    late is a tolerance in `tail_events`."""
     inconclusive: Literal["hold", "fail"] = "hold"
     """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
     refuse_hopeless: bool = True
@@ -175,7 +179,13 @@ class Policy(Strict):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
-        later: dict[str, Any] = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
+        later: dict[str, Any] = {
+            "pooled_margin": None,
+            "spending": "obrien-fleming",
+            "advisory": (),
+            "quantities": {},
+            "latency": {},
+        }
         return {key: one for key, one in handler(self).items() if key not in later or getattr(self, key) != later[key]}
 
 

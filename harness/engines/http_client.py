@@ -1,7 +1,8 @@
 """Requests to a server of models: JSON over one connection pool, repeated when that may help, never without an end.
 
 Only a failed connection, 429 and 5xx are repeated, after the time that the server names or a growing one; all else is
-given to the caller, who knows what it means. Does not know what is asked. The key is in no error and no log.
+given to the caller, who knows what it means. A stream is read to its end, joined, and asked again if it breaks off.
+Does not know what is asked. The key is in no error and no log.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 
+from harness.engines.wire import Piece, join_stream
 from harness.errors import Incomplete, ModelError
 
 __all__ = ["Client", "Reply"]
@@ -48,6 +50,10 @@ class Reply:
     """Requests that it took."""
     seconds: float
     """From the first try to the answer."""
+    sent: float = 0.0
+    """When the last try was sent, on the monotonic clock."""
+    pieces: tuple[Piece, ...] = ()
+    """Of a streamed answer: when its text came, in seconds after `sent`."""
 
 
 class _AgainError(Exception):
@@ -134,9 +140,12 @@ class Client:
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
-        headers = {"Content-Type": "application/json"}
+        headers, sent = {"Content-Type": "application/json"}, time.monotonic()
         try:
-            response = await self._http.post(self.url + path, content=content, headers=headers)
+            async with self._http.stream("POST", self.url + path, content=content, headers=headers) as response:
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    return await self._streamed(response, number, started, sent)
+                await response.aread()
         except httpx2.TransportError as error:
             raise _AgainError(self._clean(_named(error))) from error
         reply = self._reply(response, number, started)
@@ -145,6 +154,22 @@ class Client:
         if reply.status == OK and not reply.data:
             raise _AgainError("HTTP 200 with a body that is not a JSON object")
         return reply
+
+    async def _streamed(self, response: httpx2.Response, number: int, started: float, sent: float) -> Reply:
+        """Read a stream to its end. Raises _AgainError if it breaks off or reports an error of the server."""
+        events: list[tuple[float, Mapping[str, Any]]] = []
+        async for when, text in _events(response):
+            try:
+                event = json.loads(text)
+            except ValueError as error:
+                raise _AgainError("a stream with an event that is not JSON") from error
+            if event.get("error") is not None:
+                raise _AgainError(self._clean(_message(event)))
+            events.append((when - sent, event))
+        data, pieces = join_stream(events)
+        if not data["choices"][0].get("finish_reason"):
+            raise _AgainError("the stream broke off in the middle of the answer")
+        return Reply(response.status_code, data, "", number, time.monotonic() - started, sent, pieces)
 
     def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
         try:
@@ -164,6 +189,18 @@ class Client:
     def _clean(self, text: str) -> str:
         """Take the key out of what a server says, and shorten it."""
         return (text.replace(self._key, "[key]") if self._key else text)[:400]
+
+
+async def _events(response: httpx2.Response) -> AsyncIterator[tuple[float, bytes]]:
+    """Yield the events of a stream and when each came. Lines end at a line feed alone: JSON may hold U+2028."""
+    rest = b""
+    async for part in response.aiter_bytes():
+        now = time.monotonic()
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            name, _, value = line.partition(b":")
+            if name == b"data" and value.strip() != b"[DONE]":
+                yield now, value
 
 
 def _named(error: Exception) -> str:

@@ -92,8 +92,9 @@ def _kind_note(request: EngineRequest, kind: str, facts: Mapping[str, Any]) -> s
 
 def _asked(request: EngineRequest, client: Client, proof: Proof, **target: Any) -> AbstractContextManager[ServedEngine]:
     """Give the engine of a server that runs."""
-    chat = request.variant.engine.api == "chat"
-    aim = Target(chat=chat, choices=request.choices, requests=request.requests, **target)
+    spec = request.variant.engine
+    target |= {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass}
+    aim = Target(choices=request.choices, requests=request.requests, **target)
     return contextlib.closing(ServedEngine(client, PromptEncoder(_tokenizer(request)), proof, aim))
 
 

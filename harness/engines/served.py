@@ -18,6 +18,7 @@ from harness.engines.http_client import Client, Reply
 from harness.engines.prompt_logprobs import logprob_request, sum_logprobs
 from harness.engines.protocol import Usage
 from harness.engines.server_probe import PROBE, ServerInfo, describe, find_logprob_method, probe
+from harness.engines.streaming import StreamTimer, salted_prompt
 from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
 from harness.errors import Incomplete, NotComparable
@@ -85,6 +86,10 @@ class Target:
     """The model's own context limit."""
     requests: Path | None = None
     """The file for what each request took and reported."""
+    stream: bool = False
+    """Whether answers are streamed, for their times."""
+    cached_pass: bool = False
+    """Whether each is asked for once more, for the times of a prompt that the server knows."""
 
 
 class ServedEngine:
@@ -96,6 +101,9 @@ class ServedEngine:
         self._prompt_tokens = self._output_tokens = 0
         self._notes: dict[str, None] = {}
         self._requests = None if target.requests is None else Appender(target.requests)
+        self._timer: StreamTimer | None = None
+        self._cached_pass = target.cached_pass
+        self._server = str((proof.served or {}).get("engine", ""))
         try:
             self._found = self._run(self._look(target))
         except BaseException:
@@ -152,7 +160,13 @@ class ServedEngine:
         info = await describe(self._client, target.model)
         ids = self._encoder.texts.prompt(PROBE)
         _, count = self._encoder.prompt(PROBE, "messages" if target.chat else "token ids")
-        form, answer = await probe(self._client, target.model, ids, chat=target.chat, count=count)
+        form, answer, reply = await probe(
+            self._client, target.model, ids, chat=target.chat, count=count, stream=target.stream
+        )
+        if target.stream:
+            owner = str(info.reported.get("owned_by", "")) if self._server == "openai" else self._server
+            self._timer = StreamTimer(owner, self._encoder.encode)
+            self._log(Item("probe", "", "", "generate", PROBE, {}, "", ""), 0, reply, answer)
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
         logprob_method = (
             await find_logprob_method(self._client, form, ids, self._encoder.encode) if target.choices else ""
@@ -191,10 +205,13 @@ class ServedEngine:
         form, (content, count) = self._found.form, prompt
         seed = seed_of(settings, item.id, sample)
         body = form.body(content, item.max_tokens, settings, seed, stops)
-        reply = await self._client.post(form.path, body)
+        salt = self._timer.salt() if self._timer else {}
+        reply = await self._client.post(form.path, body | salt)
         if reply.status != OK:
             return self._refused(item, sample, reply, count)
-        answer = self._checked(item, sample, reply, count)
+        answer = self._checked(item, sample, reply, count, "salted" if salt else "")
+        if self._timer is not None:
+            await self._time_again(item, sample, body, salt)
         if answer.output_tokens is not None and answer.output_tokens > item.max_tokens:
             raise NotComparable(
                 f"{item.id}: the server wrote {answer.output_tokens} tokens where {item.max_tokens} were allowed: it"
@@ -208,6 +225,16 @@ class ServedEngine:
         if answer.finish == "content_filter":
             return Unanswered(item.id, "rejected", count, sample)
         return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
+
+    async def _time_again(self, item: Item, sample: int, body: dict[str, Any], salt: dict[str, Any]) -> None:
+        """Ask for the times of what the first answer does not show: an unknown prompt, and on request a known one."""
+        passes = [] if salt else [("salted", salted_prompt(body, self._encoder.encode))]
+        if self._cached_pass:
+            passes.append(("repeated", {**body, **salt, **({"cache_prompt": True} if "cache_prompt" in salt else {})}))
+        for kind, request in passes:
+            reply = await self._client.post(self._found.form.path, request)
+            if reply.status == OK:
+                self._log(item, sample, reply, parse_answer(reply.data), kind, again=True)
 
     def _generation(self, item: Item, sample: int, answer: Answer, count: int) -> Generation:
         text = cut_at_stops(answer.text, item.stop)
@@ -240,7 +267,7 @@ class ServedEngine:
         self._checked(item, 0, reply, len(tokens))
         return sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
-    def _checked(self, item: Item, sample: int, reply: Reply, count: int) -> Answer:
+    def _checked(self, item: Item, sample: int, reply: Reply, count: int, cache: str = "") -> Answer:
         """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
         try:
             answer = parse_answer(reply.data)
@@ -248,11 +275,11 @@ class ServedEngine:
             raise NotComparable(f"{item.id}: the server gave {error}") from error
         self._prompt_tokens += count
         self._output_tokens += answer.output_tokens or 0
-        self._log(item, sample, reply, answer)
-        if answer.prompt_tokens is not None and answer.prompt_tokens != count + (self._found.offset or 0):
+        self._log(item, sample, reply, answer, cache)
+        if self._found.offset is not None and answer.prompt_tokens != count + self._found.offset:
             raise NotComparable(
-                f"{item.id}: the server counts {answer.prompt_tokens} tokens in a prompt of {count}: it truncates"
-                " prompts, or reads them with another template or tokenizer than the baseline's"
+                f"{item.id}: the server counts {answer.prompt_tokens or 'no'} tokens in a prompt of {count}: it"
+                " truncates prompts, or reads them with another template or tokenizer than the baseline's"
             )
         before, now = self._found.fingerprint, answer.fingerprint
         if before != now:
@@ -272,8 +299,10 @@ class ServedEngine:
             self._notes[f"its server refused {item.id} with HTTP {reply.status}: see the worker's log"] = None
         return Unanswered(item.id, "over_context" if over else "rejected", count, sample)
 
-    def _log(self, item: Item, sample: int, reply: Reply, answer: Answer | None) -> None:
-        """Keep what a request took and reported, and no text."""
+    def _log(
+        self, item: Item, sample: int, reply: Reply, answer: Answer | None, cache: str = "", *, again: bool = False
+    ) -> None:
+        """Keep what a request took and reported, and no text. again: whether it was asked for its times alone."""
         if self._requests is None:
             return
         record: dict[str, Any] = {"item": item.id, "sample": sample, "status": reply.status, "tries": reply.tries}
@@ -281,6 +310,8 @@ class ServedEngine:
         if answer is not None:
             record |= {"finish": answer.finish, "null": answer.null, "fingerprint": answer.fingerprint}
             record |= {"prompt_tokens": answer.prompt_tokens, "output_tokens": answer.output_tokens}
+            if self._timer is not None and reply.sent:
+                record |= {"pass": cache if again else "answer", **self._timer.times(item, reply, answer, cache)}
         self._requests.append(record)
 
 

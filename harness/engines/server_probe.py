@@ -60,8 +60,8 @@ async def describe(client: Client, model: str) -> ServerInfo:
 
 
 async def probe(
-    client: Client, model: str, ids: Sequence[int], *, chat: bool, count: int
-) -> tuple[RequestForm, Answer]:
+    client: Client, model: str, ids: Sequence[int], *, chat: bool, count: int, stream: bool = False
+) -> tuple[RequestForm, Answer, Reply]:
     """Find out how a server is asked, and give its first answer with it.
 
     count: tokens of the probe as it is sent, the template included. Raises ModelError if it takes no form of prompt,
@@ -81,17 +81,20 @@ async def probe(
         "messages": [{"role": "user", "content": PROBE}],
     }
     refused = ""
-    for form in forms:
+    for form in (replace(one, stream=stream) for one in forms):
         reply = await client.post(form.path, form.body(prompts[form.prompts], ANSWER_TOKENS, Settings()))
         if reply.status != OK:
             refused = f"HTTP {reply.status} {reply.message}".strip()
             continue
         answer = _read(client, reply)
+        if stream and not reply.sent:
+            refused = "it does not stream its answers: leave engine.stream out"
+            continue
         if form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
             continue
         if (answer.output_tokens or 0) <= ANSWER_TOKENS:
-            return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer
+            return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer, reply
         refused = f"it wrote {answer.output_tokens} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
     kind = NotComparable if "were allowed" in refused else ModelError
     raise kind(f"{client.url} cannot be asked: {refused}")
@@ -114,7 +117,7 @@ async def find_logprob_method(
     """
     why = "it takes no token ids"
     if form.prompts == "token ids":
-        body = {**form.body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
+        body = {**replace(form, stream=False).body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
         reply = await client.post(form.path, body)
         answer, own = _own_logprobs(reply, encode)
         why = "it does not give the log-probability of each token of its own answer"

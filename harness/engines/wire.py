@@ -12,7 +12,19 @@ from typing import Any, Literal
 
 from harness.records import Settings, digest
 
-__all__ = ["MOST_STOPS", "Answer", "RequestForm", "is_over_context", "parse_answer", "seed_of"]
+__all__ = [
+    "MOST_STOPS",
+    "Answer",
+    "Piece",
+    "RequestForm",
+    "is_over_context",
+    "join_stream",
+    "parse_answer",
+    "seed_of",
+]
+
+Piece = tuple[float, int]
+"""When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 
 MOST_STOPS = 4
 """Stop texts that the API takes; the others are looked for in the answer."""
@@ -45,6 +57,8 @@ class RequestForm:
     """Whether the answer's token ids come back (`return_token_ids`)."""
     limit_name: str = "max_tokens"
     """The field that bounds an answer."""
+    stream: bool = False
+    """Whether answers are streamed."""
 
     @property
     def path(self) -> str:
@@ -62,8 +76,10 @@ class RequestForm:
             self.limit_name: most,
             "temperature": settings.temperature,
             "seed": seed,
-            "stream": False,
+            "stream": self.stream,
         }
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
         if settings.temperature > 0:
             body["top_p"] = settings.top_p
         if stop:
@@ -95,6 +111,10 @@ class Answer:
     """Whether the content was null: there is no text, which is not the same as an empty one."""
     truncated: bool
     """Whether the server says that it cut the prompt or ran out of context."""
+    cached_tokens: int | None = None
+    """Tokens of the prompt that the server remembered, if it says so."""
+    reasoning_tokens: int | None = None
+    """Tokens of reasoning, if it says so."""
 
 
 def parse_answer(data: Mapping[str, Any]) -> Answer:
@@ -112,17 +132,46 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
     usage = data.get("usage") or {}
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
+    output_tokens = _count(usage, "completion_tokens")
     return Answer(
         text=text,
         ids=None if ids is None else tuple(map(int, ids)),
         finish=str(choice.get("finish_reason") or ""),
         stop=stop if isinstance(stop, str) else "",
         prompt_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
+        output_tokens=len(ids) if output_tokens is None and ids is not None else output_tokens,
         fingerprint=str(data.get("system_fingerprint") or ""),
         null=content is None,
         truncated=bool(data.get("truncated") or choice.get("truncated")),
+        cached_tokens=_count(usage.get("prompt_tokens_details") or {}, "cached_tokens"),
+        reasoning_tokens=_count(usage.get("completion_tokens_details") or {}, "reasoning_tokens"),
     )
+
+
+def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict[str, Any], tuple[Piece, ...]]:
+    """Put the events of a stream together to what an unstreamed answer is, and return when its pieces of text came."""
+    data: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    said: dict[str, str] = {}
+    pieces: list[Piece] = []
+    chat = False
+    for when, event in events:
+        data |= {name: value for name, value in event.items() if value is not None}
+        for one in event.get("choices") or ():
+            chat = chat or isinstance(one.get("delta"), dict)
+            part = one.get("delta") or one
+            new = {name: part[name] for name in _TEXTS if isinstance(part.get(name), str)}
+            said |= {name: said.get(name, "") + text for name, text in new.items()}
+            if any(new.values()):
+                pieces.append((when, len(said.get("content", said.get("text", "")))))
+            if one.get("token_ids") is not None:
+                choice["token_ids"] = [*choice.get("token_ids", ()), *one["token_ids"]]
+            choice |= {name: one[name] for name in ("finish_reason", "stop_reason") if one.get(name) is not None}
+    choice |= {"message": said} if chat else said
+    return {**data, "choices": [choice]}, tuple(pieces)
+
+
+_TEXTS = ("text", "content", "reasoning", "reasoning_content")
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:

@@ -19,6 +19,7 @@ from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
 from harness.judge.comparison import Comparison, Comparisons
+from harness.judge.latency import with_late
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
@@ -28,6 +29,7 @@ from harness.judge.summaries import Quantity
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
 from harness.models.served import cross_engine_note
+from harness.records import TAIL_KINDS
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
@@ -186,7 +188,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         rules,
         not_judged=failed,
         order=names,
-        events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind),
+        events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind, rules.policy.latency),
         quantities=_quantities(run, sides, blind, rules),
         proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
         warnings=_warnings(run),
@@ -221,14 +223,23 @@ def _right(run: RunRecord, variant: str) -> dict[str, float]:
     return {item_id: value for item_id, value in known if value is not None}
 
 
-def _events(run: RunRecord, names: Sequence[str], blind: frozenset[Place]) -> dict[str, list[Cell]]:
-    """Count the tail events of each variant against the baseline, in the items that it was asked."""
-    baseline = run.of(run.experiment.baseline.name)
+def _events(
+    run: RunRecord, names: Sequence[str], blind: frozenset[Place], latency: Mapping[str, float]
+) -> dict[str, list[Cell]]:
+    """Count the tail events of each variant against the baseline, in the items that it was asked.
+
+    latency: kinds of late answers to what is late; not of the control, which is asked at another concurrency.
+    """
+    base = run.experiment.baseline.name
     found = {}
     for name in names:
         asked = _asked(run, name, blind)
         items = [item for item in run.items if item.id in asked]
-        found[name] = cells(items, baseline, run.of(name))
+        before, after = run.of(base), run.of(name)
+        if latency and name != CONTROL:
+            times = [run.directory.request_times(one) for one in (base, name)]
+            before, after = with_late([before, after], times, latency)
+        found[name] = cells(items, before, after, [*TAIL_KINDS, *latency])
     return found
 
 

@@ -87,7 +87,9 @@ def _long(baseline: int, candidate: int) -> bool:
     return candidate >= TIMES_LONGER * baseline and candidate >= baseline + TOKENS_LONGER
 
 
-def cells(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored]) -> list[Cell]:
+def cells(
+    items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], kinds: Iterable[str] = TAIL_KINDS
+) -> list[Cell]:
     """Count the events of a candidate in every stratum, in the order of the items and of the kinds.
 
     Strata without free text have none. A stratum whose answers nobody looked at has its cells without items, so that
@@ -98,13 +100,17 @@ def cells(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable
     for item in items:
         if item.kind == "generate":
             strata[item.slice, item.stratum].append(item)
-    return [cell for place, own in strata.items() for cell in _stratum(place, own, one_side, other_side)]
+    return [cell for place, own in strata.items() for cell in _stratum(place, own, one_side, other_side, kinds)]
 
 
 def _stratum(
-    place: tuple[str, str], items: Sequence[Item], baseline: Mapping[str, _Side], candidate: Mapping[str, _Side]
+    place: tuple[str, str],
+    items: Sequence[Item],
+    baseline: Mapping[str, _Side],
+    candidate: Mapping[str, _Side],
+    kinds: Iterable[str],
 ) -> list[Cell]:
-    found = {kind: Cell(*place, kind) for kind in TAIL_KINDS}
+    found = {kind: Cell(*place, kind) for kind in kinds}
     unseen = one_sided = unasked = 0
     for item in items:
         before, after = baseline.get(item.id), candidate.get(item.id)

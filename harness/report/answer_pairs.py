@@ -37,7 +37,7 @@ def events(
     before, after = _by_item(baseline), _by_item(candidate)
     known = {item.id: item for item in items}
     found: dict[str, list[str]] = {kind: [] for kind in TAIL_KINDS}
-    for cell in cells(items, *(_flat(side) for side in (before, after))):
+    for cell in cells(items, _flat(before), _flat(after)):
         found[cell.kind] += [item for item, happened in zip(cell.items, cell.events, strict=True) if happened]
     for at in range(EACH):
         for kind, ids in found.items():

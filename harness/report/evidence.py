@@ -13,7 +13,25 @@ from typing import Any, Literal
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
-__all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "ScoringRow", "TailEvent"]
+__all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "LatencyRow", "ScoringRow", "TailEvent"]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRow:
+    """Times or lengths of streamed answers."""
+
+    variant: str
+    """The variant's name."""
+    stratum: str
+    """Slice and stratum; empty for the whole run."""
+    figure: str
+    """What was measured, and under which condition."""
+    n: int
+    """Answers."""
+    median: str
+    """With its limits."""
+    p95: str
+    """The 95th percentile, with its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +162,8 @@ class Evidence:
     """Answers that the fixed plan would have asked for."""
     scoring: tuple[ScoringRow, ...] = ()
     """Variants with a thinking part or a limit of scoring in any answer."""
+    latency: tuple[LatencyRow, ...] = ()
+    """Times and lengths of streamed answers: of the whole run, and by stratum."""
     store_text: Literal["full", "redacted", "none"] = "full"
     """What the run stores of its texts."""
     erased: int = 0

@@ -18,6 +18,7 @@ from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answer_pairs, divergence_evidence
 from harness.report.blocks.behaviour import churn
+from harness.report.blocks.latency import latency_rows
 from harness.report.evidence import Evidence, ScoringRow
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
@@ -60,6 +61,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
             run.items, {name: found for name, (found, _) in diverged.items() if found}, control=CONTROL
         ),
         scoring=scoring_rows(run, names),
+        latency=latency_rows(run, names),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
         power=tuple(power_table(run.experiment, run.items)),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, StratumVerdict
-from harness.records import TAIL_KINDS
+from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report.words import place
 
 __all__ = [
@@ -20,7 +20,7 @@ OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
 def meaning(kind: str) -> str:
     """Return what a kind of event is."""
-    return TAIL_KINDS.get(kind, kind)
+    return (TAIL_KINDS | LATENCY_KINDS).get(kind, kind)
 
 
 def gated(candidates: Iterable[CandidateVerdict], *verdicts: Verdict) -> list[tuple[CandidateVerdict, TailRate]]:

@@ -47,7 +47,7 @@ def event_power(experiment: Experiment, items: Sequence[Item]) -> list[EventPowe
     rules = Rules.from_experiment(experiment)
     members: dict[tuple[str, str, float], dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        for kind in sorted(possible(item)):
+        for kind in sorted(possible(item).union(experiment.policy.latency if item.kind == "generate" else ())):
             tolerance = rules.tolerance(item.slice, item.stratum, kind)
             if tolerance is not None:
                 members[item.slice, item.stratum, tolerance][kind].append(item)

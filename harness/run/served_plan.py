@@ -24,7 +24,8 @@ _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "voc
 def check_engines(experiment: Experiment, source: str) -> None:
     """Refuse a config whose servers cannot be asked, or whose engines cannot be compared.
 
-    Raises ConfigError if a key is not in the environment, NotComparable if engines differ without `cross_engine`.
+    Raises ConfigError if a key is not in the environment or times cannot be held to `policy.latency`, NotComparable if
+    engines differ without `cross_engine`.
     """
     if experiment.execution.rehearsal is not None:
         return
@@ -36,6 +37,8 @@ def check_engines(experiment: Experiment, source: str) -> None:
         for variant in experiment.variants
         if variant.engine.api_key_env and not os.environ.get(variant.engine.api_key_env)
     ]
+    if experiment.policy.latency:
+        problems += _untimed(experiment)
     if problems:
         raise ConfigError(source, problems)
     names = {variant.name: variant.engine.name for variant in experiment.variants}
@@ -45,6 +48,17 @@ def check_engines(experiment: Experiment, source: str) -> None:
             f"{source}: {said}: another engine changes answers as much as int8 does, so the comparison would measure"
             " the engine. Give all variants one engine, or set execution.cross_engine: true if that is the question"
         )
+
+
+def _untimed(experiment: Experiment) -> list[Problem]:
+    """Name the variants whose times cannot be compared with the baseline's."""
+    base = experiment.baseline.engine.concurrency
+    text = "policy.latency needs stream: true, and the same concurrency for all variants"
+    return [
+        Problem(f"{one.name}.engine", text)
+        for one in experiment.variants
+        if not one.engine.stream or one.engine.concurrency != base
+    ]
 
 
 def check_choices(experiment: Experiment, items: Sequence[Item], source: str) -> None:
@@ -91,7 +105,9 @@ def served_notes(experiment: Experiment) -> list[str]:
     notes = [cross_engine_note(experiment)] if experiment.execution.cross_engine else []
     for one in served:
         where = f" at {one.engine.url}" if one.engine.url else ""
-        notes.append(f"{one.name}: answers come from {one.engine.name}{where}, {one.engine.concurrency} at a time")
+        timed = ", streamed and timed" if one.engine.stream else ""
+        many = one.engine.concurrency
+        notes.append(f"{one.name}: answers come from {one.engine.name}{where}, {many} at a time{timed}")
     if experiment.execution.divergence:
         notes.append("divergence is not measured: a server does not show the probabilities of every token")
     return notes

@@ -214,6 +214,15 @@ class RunDir:
                 latest[one.unit] = one
         return [latest[unit] for unit in sorted(latest)]
 
+    def request_times(self, variant: str) -> list[dict[str, Any]]:
+        """Read the times of a variant's streamed answers, of an item that was asked again the last ones."""
+        latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for path in sorted((self.path / variant).glob("requests-*.log")):
+            for line in read_lines(path):
+                if "first" in line:
+                    latest[line["item"], line["sample"], line["pass"]] = line
+        return list(latest.values())
+
     def record(self, variant: str, name: str, data: Mapping[str, Any]) -> None:
         """Write one of a variant's small JSON files."""
         write_json(self.path / variant / name, data)

@@ -239,3 +239,22 @@ def test_an_lm_eval_model_is_an_engine(tiny_llama: Path, tmp_path: Path) -> None
     assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet", "--allow-identical") in {0, 1, 3}
     directory = RunDir(tmp_path / "trial")
     assert len(list(directory.results("small", "multi_hop_math", Shard()))) == 4
+
+
+def test_late_answers_are_gated_by_a_tolerance(tiny_llama: Path, known: dict[str, Answers], tmp_path: Path) -> None:
+    """A candidate whose first tokens come late fails; without a tolerance its times are in the report alone."""
+    policy = {"latency": {"slow_first_token": 0.25}, "tail_events": {"slow_first_token": 0.2}}
+    with served(known["sound"], model="full") as one, served(known["sound"], "late", model="small") as other:
+        engines = (endpoint(stub, stream=True, concurrency=16) for stub in (one, other))
+        data = config(tiny_llama, *engines, execution={"control": False}, policy=policy)
+        path = written(data, tmp_path)
+        assert call("run", path, "--output", tmp_path, "--allow-identical") == 1
+    assert "s to the first token, new prompt" in (tmp_path / "trial" / "report.md").read_text()
+    found = json.loads((tmp_path / "trial" / "comparisons.json").read_text())["candidates"][0]["tail_events"]
+    late = [one for one in found if one["kind"] == "slow_first_token"]
+    assert [(one["verdict"], one["n"]) for one in late] == [("fail", 60)]
+    plain = parse({**data, "policy": {}})
+    assert "latency" not in plain.policy.model_dump()
+    data["candidates"][0]["engine"]["stream"] = False
+    with pytest.raises(ConfigError, match=r"policy\.latency needs stream: true"):
+        run_plan.make_plan(parse(data), "trial.yaml")

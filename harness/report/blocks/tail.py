@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.judge.verdicts import CandidateVerdict, Judgement
-from harness.records import TAIL_KINDS
+from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report import tail
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Items, Places, Row, Section, names, numbers, texts
@@ -32,7 +32,7 @@ def kinds_section(judgement: Judgement) -> Section:
     gating = {one.kind for candidate in judgement.candidates for one in candidate.tail_events if one.verdict}
     said: list[Row] = []
     quiet: dict[str, Row] = {}
-    for kind in TAIL_KINDS:
+    for kind in TAIL_KINDS | LATENCY_KINDS:
         found = [_counts(one, kind) for one in judgement.candidates]
         widest = max(judgement.candidates, key=lambda one: _counts(one, kind)[1], default=None)
         if widest is None or not _counts(widest, kind)[1]:

@@ -1,0 +1,96 @@
+"""What a streamed answer shows of time: its first token, the gaps, what comes before the answer, cold or warm, cached.
+
+A server that remembers prompts answers a known one sooner, so each request carries a salt that keeps it from what is
+remembered. If the server has no field for one, the item is asked again with a salted beginning, for its times alone.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from harness.engines.http_client import Reply
+from harness.engines.wire import Answer
+from harness.records import Item
+from harness.suite.toolkit.thinking import split
+
+__all__ = ["IDLE_SECONDS", "StreamTimer", "salted_prompt"]
+
+IDLE_SECONDS = 60.0
+"""A server without a request for so long is idle."""
+
+_SALT_FIELDS = {
+    "vllm": "cache_salt",
+    "sglang": "cache_salt",
+    "llama-cpp": "cache_prompt",
+    "llamacpp": "cache_prompt",
+}
+"""The field that keeps a request from remembered prompts, by the engine's name or the owner in the model list."""
+
+
+class StreamTimer:
+    """The times of one server's streamed answers. server: its engine, or what it calls itself."""
+
+    def __init__(self, server: str, encode: Callable[[str], list[int]]) -> None:
+        self._field, self._encode = _SALT_FIELDS.get(server, ""), encode
+        self._ends: list[float] = []
+
+    def salt(self) -> dict[str, Any]:
+        """Return the fields that keep a request from remembered prompts; empty if the server has none."""
+        return {self._field: False if self._field == "cache_prompt" else secrets.token_hex(8)} if self._field else {}
+
+    def times(self, item: Item, reply: Reply, answer: Answer, cache: str) -> dict[str, Any]:
+        """Return what is recorded of a streamed answer, and no text.
+
+        cache: what is known of the prompt: ``salted``, ``repeated``, or empty.
+        """
+        when = [seconds for seconds, _ in reply.pieces]
+        gaps = [round(later - sooner, 4) for sooner, later in pairwise(when)]
+        text, thought = split(answer.text, prompt=item.prompt)
+        tokens, reasoning = answer.output_tokens or len(when), answer.reasoning_tokens
+        return {
+            "state": self._state(reply),
+            "cache": _cache(cache, answer.cached_tokens),
+            "first": next((round(seconds, 4) for seconds, length in reply.pieces if length), None),
+            "per_token": round((when[-1] - when[0]) / (tokens - 1), 5) if gaps and tokens > 1 else None,
+            "longest_gap": max(gaps, default=None),
+            "gaps": gaps,
+            "preamble": self._preamble(text, item.target),
+            "reasoning": len(self._encode(thought)) if reasoning is None and thought else reasoning or 0,
+        }
+
+    def _state(self, reply: Reply) -> str:
+        """Say whether the server was cold: no answer before this request since its start, or for a while."""
+        before = bisect.bisect_right(self._ends, reply.sent)
+        last = self._ends[before - 1] if before else None
+        bisect.insort(self._ends, reply.sent + (reply.pieces[-1][0] if reply.pieces else 0.0))
+        if last is None:
+            return "start" if len(self._ends) == 1 else "warm"
+        return "idle" if reply.sent - last > IDLE_SECONDS else "warm"
+
+    def _preamble(self, text: str, target: str) -> int | None:
+        """Count the tokens before the right answer; None if it is not in the text."""
+        found = re.search(rf"(?<!\w){re.escape(target)}(?!\w)", text) if target else None
+        return len(self._encode(text[: found.start()])) if found else None
+
+
+def _cache(kind: str, cached_tokens: int | None) -> str:
+    """Say whether the server had the prompt already, by what it counts if it does."""
+    if cached_tokens is None:
+        return {"salted": "uncached", "repeated": "cached"}.get(kind, "unknown")
+    return "uncached" if not cached_tokens else "cached" if kind == "repeated" else "unknown"
+
+
+def salted_prompt(body: Mapping[str, Any], encode: Callable[[str], list[int]]) -> dict[str, Any]:
+    """Return a request for the same prompt with a beginning that no server has seen."""
+    salt = f"[{secrets.token_hex(8)}] "
+    if "messages" in body:
+        first, *rest = body["messages"]
+        return {**body, "messages": [{**first, "content": salt + first["content"]}, *rest]}
+    prompt = body["prompt"]
+    # A token that begins every text remains the first one.
+    return {**body, "prompt": salt + prompt if isinstance(prompt, str) else [*prompt[:1], *encode(salt), *prompt[1:]]}

@@ -1,0 +1,39 @@
+"""Answers that came too late, counted as tail events: later than `policy.latency`, where the baseline's was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.errors import NotComparable
+from harness.records import Scored
+
+__all__ = ["with_late"]
+
+_FIGURES = {"slow_first_token": "first", "slow_tokens": "per_token"}
+
+
+def with_late(
+    sides: Sequence[Iterable[Scored]], times: Sequence[Sequence[Mapping[str, Any]]], latency: Mapping[str, float]
+) -> list[list[Scored]]:
+    """Add to both sides' answers whether they were late, if both were timed by a warm server to which they were new.
+
+    times: of each side's requests. An answer without text is not late. Raises NotComparable if a side has no times.
+    """
+    if not all(times):
+        raise NotComparable("policy.latency needs the times of all variants: run them with engine.stream: true")
+    timed = [
+        {(line["item"], line["sample"]): line for line in own if (line["state"], line["cache"]) == ("warm", "uncached")}
+        for own in times
+    ]
+    both = set(timed[0]) & set(timed[1])
+
+    def late(line: Mapping[str, Any]) -> dict[str, bool]:
+        return {kind: (line[_FIGURES[kind]] or 0.0) > seconds for kind, seconds in latency.items()}
+
+    def marked(one: Scored, own: Mapping[tuple[str, int], Mapping[str, Any]]) -> Scored:
+        key = one.item_id, one.response.sample
+        return replace(one, signs={**one.signs, **late(own[key])}) if one.signs is not None and key in both else one
+
+    return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]

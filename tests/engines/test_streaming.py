@@ -1,0 +1,172 @@
+"""Streamed answers: the same as unstreamed ones, complete or none, and timed without a server's memory of prompts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import engine_models as tiny
+import pytest
+from stub_server import Answers, Stub, served
+from test_served import PROOF, answers, encoder, engine, texts
+
+from harness.engines import streaming
+from harness.engines.http_client import Client
+from harness.engines.served import ServedEngine, Target
+from harness.engines.server_probe import PROBE
+from harness.engines.wire import join_stream, parse_answer
+from harness.errors import Incomplete, ModelError, NotComparable
+from harness.records import Settings
+
+pytestmark = pytest.mark.model
+
+
+def asked(items: list[Any], *faults: str, known: Answers | None = None, **how: Any) -> list[Any]:
+    """What an engine makes of a stub's answers, streamed unless said otherwise."""
+    with served(known or answers(items), *faults) as stub, engine(stub, **({"stream": True} | how)) as made:
+        return list(made.answer(items, Settings()))
+
+
+def times(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log of requests."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("faults", [(), ("text_only",), ("null", "unknown_fields"), ("busy",)])
+def test_streamed_answers_are_the_unstreamed_ones(faults: tuple[str, ...]) -> None:
+    """Texts, tokens, finish and counts, whatever the server takes; a line separator in a text ends no event."""
+    items = texts()
+    known = answers(items, " the answer\u2028 is\x85 {n}")
+    assert asked(items, *faults, known=known) == asked(items, *faults, known=known, stream=False)
+    assert asked(items, *faults, known=known)[0].text == ("" if "null" in faults else " the answer\u2028 is\x85 0"[:19])
+
+
+def test_a_streamed_chat_keeps_its_reasoning_and_the_role_is_no_token(tmp_path: Path) -> None:
+    """The first token is the first text of the answer: neither the role, which comes early, nor the reasoning."""
+    items, talk, known = texts(2), encoder(), Answers()
+    for prompt in (PROBE, *(item.prompt for item in items)):
+        message, count = talk.prompt(prompt, "messages")
+        known.by_ids[message[0]["content"]] = {"text": "forty", "ids": [5, 6], "count": count}
+    log = tmp_path / "log"
+    streamed = asked(items, "thinks", "late", known=known, chat=True, requests=log)
+    assert streamed == asked(items, "thinks", known=known, chat=True, stream=False)
+    assert streamed[0].text == "<think>\nlet me see\n</think>\n\nforty"
+    lines = [one for one in times(log) if one["pass"] == "answer" and one["item"] != "probe"]
+    assert all(one["first"] >= 0.3 and one["reasoning"] >= len(talk.encode("let me see")) for one in lines)
+    assert all(len(one["gaps"]) == 3 and one["longest_gap"] < 0.3 for one in lines)
+
+
+def test_a_stream_that_is_cut_is_no_answer() -> None:
+    """Asked again, it is the same answer; cut each time, the unit is incomplete, also if the end looks orderly."""
+    items = texts(3)
+    assert asked(items, "cuts_once") == asked(items)
+    for fault in ("cuts", "quiet_cut"):
+        with pytest.raises(Incomplete, match=r"gave no answer in .*(broke off in the middle|Error)"):
+            asked(items, fault, retry_seconds=0.3)
+
+
+def test_what_is_checked_of_an_answer_is_checked_of_a_stream() -> None:
+    """The usage comes in the last event, the fingerprint in each."""
+    with pytest.raises(NotComparable, match="it truncates prompts"):
+        asked(texts(), "truncates")
+    with pytest.raises(NotComparable, match="fingerprint changed"):
+        asked(texts(), "new_fingerprint")
+    with pytest.raises(NotComparable, match="where 4 were allowed"):
+        asked([], "ignores_max_tokens", known=Answers(default={"text": " a b c d", "ids": [1, 2, 3, 4, 5]}))
+    with pytest.raises(ModelError, match="does not stream its answers"):
+        asked(texts(), "no_stream")
+
+
+@contextlib.contextmanager
+def named(stub: Stub, server: str, log: Path, **how: Any) -> Any:
+    """The engine of a stub that is started as another server."""
+    proof = dataclasses.replace(PROOF, served={"kind": "proven", "engine": server})
+    target = Target("stub", "here", requests=log, stream=True, **how)
+    with contextlib.closing(ServedEngine(Client(stub.url), encoder(), proof, target)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("server", ["vllm", "llama-cpp"])
+def test_a_server_with_a_field_for_it_is_asked_once_with_a_salt(server: str, tmp_path: Path) -> None:
+    """Each request has another salt; the cached pass on purpose repeats it, and its times are kept apart."""
+    items = texts(4)
+    with served(answers(items)) as stub, named(stub, server, tmp_path / "once") as made:
+        list(made.answer(items, Settings()))
+    field = "cache_salt" if server == "vllm" else "cache_prompt"
+    salts = [one.get(field) for one in stub.asked[1:]]
+    assert len(salts) == 4
+    assert len(set(salts)) == 4 if server == "vllm" else set(salts) == {False}
+    with served(answers(items)) as stub, named(stub, server, tmp_path / "twice", cached_pass=True) as made:
+        list(made.answer(items, Settings()))
+    assert len(stub.asked) == 1 + 2 * 4
+    assert len({one.get(field) for one in stub.asked[1:]}) == (4 if server == "vllm" else 2)
+    found = [(one["pass"], one["cache"]) for one in times(tmp_path / "twice")[1:]]
+    assert sorted(found) == [("answer", "uncached")] * 4 + [("repeated", "cached")] * 4
+
+
+@pytest.mark.parametrize("faults", [(), ("text_only",)], ids=["ids", "text"])
+def test_without_such_a_field_times_come_from_a_salted_prompt(faults: tuple[str, ...], tmp_path: Path) -> None:
+    """The answer is to the prompt as it is; the request for the times begins otherwise, each in another way."""
+    items, log = texts(3), tmp_path / "log"
+    known = answers(items)
+    assert asked(items, *faults, known=known, requests=log) == asked(items, known=known, stream=False)
+    found = sorted((one["item"], one["pass"], one["cache"]) for one in times(log) if one["item"] != "probe")
+    assert found == [(f"t/q{n}", *rest) for n in range(3) for rest in (("answer", "unknown"), ("salted", "uncached"))]
+    with served(known, *faults) as stub, engine(stub, stream=True) as made:
+        list(made.answer(items, Settings()))
+    whole = encoder().texts.prompt(items[0].prompt)
+    common = whole[:4] if not faults else items[0].prompt[:4]
+    beginnings = [one["prompt"][:4] for one in stub.asked if PROBE[:4] not in str(one["prompt"])]
+    assert beginnings.count(common) == 3
+    assert len({str(one) for one in beginnings if one != common} - {str(encoder().texts.prompt(PROBE)[:4])}) == 3
+
+
+def test_cold_and_warm_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first request after the start and the first after idle time are not among the others; no text is kept."""
+    monkeypatch.setattr(streaming, "IDLE_SECONDS", 0.2)
+    items, log = texts(3), tmp_path / "log"
+    with served(answers(items)) as stub, engine(stub, stream=True, concurrency=1, requests=log) as made:
+        list(made.answer(items, Settings()))
+        time.sleep(0.25)
+        list(made.answer(items[:1], Settings()))
+    lines = times(log)
+    states = [(one["item"], one["state"]) for one in lines if one["pass"] == "answer"]
+    assert states == [("probe", "start"), ("t/q0", "warm"), ("t/q1", "warm"), ("t/q2", "warm"), ("t/q0", "idle")]
+    assert "answer is" not in log.read_text()
+    assert all(one["pass"] == "salted" or one["per_token"] is not None for one in lines)
+    assert all(one["first"] <= one["seconds"] + 0.001 for one in lines)
+
+
+def test_preamble_is_what_precedes_the_right_answer(tmp_path: Path) -> None:
+    """In tokens; none if the answer is not there, and a number within a number is not it."""
+    items = [dataclasses.replace(item, target=target) for item, target in zip(texts(3), ("0", "1", "7"), strict=True)]
+    items[1] = dataclasses.replace(items[1], target="nswer")
+    log = tmp_path / "log"
+    asked(items, requests=log)
+    found = {one["item"]: one["preamble"] for one in times(log) if one["pass"] == "answer"}
+    assert found["t/q0"] == len(encoder().encode(" the answer is "))
+    assert (found["t/q1"], found["t/q2"]) == (None, None)
+
+
+def test_what_the_server_counts_as_cached_is_believed() -> None:
+    """A salt that did not work, or a repetition that met no memory, is not what it was meant to be."""
+    found = {
+        (kind, count): streaming._cache(kind, count) for kind in ("salted", "repeated", "") for count in (None, 0, 9)
+    }
+    assert found == {
+        ("salted", None): "uncached", ("salted", 0): "uncached", ("salted", 9): "unknown",
+        ("repeated", None): "cached", ("repeated", 0): "uncached", ("repeated", 9): "cached",
+        ("", None): "unknown", ("", 0): "uncached", ("", 9): "unknown",
+    }  # fmt: skip
+
+
+def test_an_empty_answer_has_no_first_token() -> None:
+    """A stream of a role and an end is an answer without text."""
+    end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    data, pieces = join_stream([(0.1, {"choices": [{"delta": {"role": "assistant", "content": ""}}]}), (0.2, end)])
+    assert (parse_answer(data).text, parse_answer(data).null, pieces) == ("", False, ())
+    assert tiny.item("x", "y").id == "t/x"
