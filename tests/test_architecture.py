@@ -179,7 +179,15 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
     assert idle == []
 
 
-HEAVY_BELOW = {"__main__", "models.checkpoints", "run.lm_eval_model", "run.preload"}  # import what imports torch
+HEAVY_BELOW = {
+    "__main__",
+    "damage.localizing",
+    "damage.repairing",
+    "models.checkpoints",
+    "run.lm_eval_model",
+    "run.preload",
+}
+"""Modules that import what imports torch."""
 LIGHT = [m for m in MODULES if m not in HEAVY_BELOW and not named("torch", m)]
 
 ALONE = """

@@ -57,11 +57,12 @@ def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _localized(
-    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions
+    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, *, again: bool
 ) -> tuple[RunRecord, Judgement, dict[str, Any]]:
-    """Search, or go on with a search that was stopped."""
+    """Search, or go on with a search that was stopped. again: also if one of this share was done."""
     from harness.damage import localizing
     from harness.judge import judging
+    from harness.store.files import read_json
     from harness.store.whole import load_run
 
     console = shared.make_console(no_color=options.no_color, stderr=True)
@@ -73,6 +74,9 @@ def _localized(
 
     record = load_run(run)
     judgement = judging.judge(record)
+    done = localizing.damage_path(record, candidate)
+    if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
+        return record, judgement, summary
     summary = localizing.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
     return record, judgement, summary
 
@@ -92,7 +96,7 @@ def localize(run: RunDir, candidate: str, share: float, minutes: float, options:
     baseline's weights: the page damage-CANDIDATE.html in the run ranks them by items won back per byte. Give the same
     command again to continue a search that was stopped, or to search longer.
     """
-    _, _, summary = _localized(run, candidate, share, minutes, options)
+    _, _, summary = _localized(run, candidate, share, minutes, options, again=True)
     _print(summary, options)
     return ExitCode.PASS
 
@@ -109,7 +113,7 @@ def repair(run: RunDir, candidate: str, share: float, minutes: float, options: O
     from harness.damage import repairing
     from harness.run.progress import reporter
 
-    record, judgement, summary = _localized(run, candidate, share, minutes, options)
+    record, judgement, summary = _localized(run, candidate, share, minutes, options, again=False)
     progress = reporter(
         shared.make_console(no_color=options.no_color, stderr=True), quiet=options.quiet or options.as_json
     )

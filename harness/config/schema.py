@@ -173,11 +173,10 @@ class Policy(Strict):
     """Globs over ``slice/stratum`` that are shown but do not decide."""
 
     @model_serializer(mode="wrap")
-    def _without_default_routes(self, handler: Any) -> dict[str, Any]:
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
-        data: dict[str, Any] = handler(self)
-        plain: dict[str, Any] = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
-        return {key: value for key, value in data.items() if key not in plain or getattr(self, key) != plain[key]}
+        later = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
+        return {key: one for key, one in handler(self).items() if key not in later or getattr(self, key) != later[key]}
 
 
 Thinking = Literal["auto", "off"] | tuple[str, str]
@@ -316,9 +315,8 @@ class Execution(Strict):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         """Leave out keys that came later while they have no effect, so that the digests of older configs hold."""
-        data: dict[str, Any] = handler(self)
         later = ("cross_engine", "stop_on_fail", "unit_tokens")
-        return {key: value for key, value in data.items() if value or key not in later}
+        return {key: value for key, value in handler(self).items() if value or key not in later}
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ to, ``damage-<candidate>.html`` the page.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ def lost_variant(run: RunRecord, judgement: Judgement, name: str) -> tuple[Varia
         raise UsageError(f"{run.directory.path}: has no judged candidate {name!r}: give one of {names}")
     if not (variant.engine.here and run.experiment.baseline.engine.here) or run.experiment.execution.rehearsal:
         raise NotComparable(f"{name}: its modules are not at hand: another program answered, or nothing did")
+    if variant.kv_cache or variant.decoding:
+        raise NotComparable(f"{name}: its cache or its decoding differs too, and restoring modules does not undo that")
     places = frozenset((one.slice, one.stratum) for one in judged.strata if one.verdict == "fail" and one.gating)
     if not places:
         raise NotComparable(f"{name}: fails in no gating stratum of this run, so there is no damage to look for")
@@ -109,23 +112,15 @@ def localize(
     weights = {one: run.identities[one]["weights"] for one in (run.experiment.baseline.name, name)}
     items = [run.digests[one.id] for one in (*chosen.lost, *chosen.kept)]
     key = digest([items, weights, variant.quantization.model_dump(mode="json"), ENGINE_VERSION, slow, hybrid.sizes])
-    journal = Journal(damage_path(run, name, ".jsonl"), key)
 
     def ask(modules: frozenset[str], base: frozenset[str]) -> Any:
         return hybrid.ask(modules, base=base)
 
     right = {name: score for name, score in chosen.right.items() if hybrid.baseline_scores.get(name, 0.0) >= score}
-    found = search(
-        journal,
-        ask,
-        right,
-        hybrid.sizes,
-        kept={one.id for one in chosen.kept},
-        most=most,
-        seconds=60 * minutes,
-        say=say,
-    )
-    summary = _summary(run, name, places, chosen, hybrid.sizes, found, whole, most)
+    kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
+    with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
+        found = search(journal, ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
+    summary = _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share}
     write_json(damage_path(run, name), summary)
     write_page(damage_path(run, name, ".html"), summary)
     return summary

@@ -35,7 +35,7 @@ from harness.store.units import plan_units
 from harness.store.whole import load_run
 from harness.suite.toolkit.strata import level_text
 
-__all__ = ["held_out", "repair"]
+__all__ = ["held_out", "repair", "skipping", "unseen"]
 
 SEED = 1_000_003
 """Added to the run's seed to draw the held-out items."""
@@ -61,7 +61,8 @@ def repair(
             f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here; "
             f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
         )
-    variants = [variant, *(_skipping(variant, how, modules) for how, modules in sets.items())]
+    same = "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""
+    variants = [variant, *(skipping(variant, how, modules) for how, modules in sets.items() if how != same)]
     plan, shared = held_out(run, summary, variants)
     directory = RunDir(run.directory.path / f"repair-{name}")
     runner.run(plan, directory, Shard(), progress, command=command)
@@ -72,14 +73,16 @@ def repair(
     summary |= {"held_out": _held_out(proof, judged, name, shared)}
     write_json(damage_path(run, name), summary)
     write_page(damage_path(run, name, ".html"), summary)
-    entry = variants[1].model_dump(mode="json", exclude_defaults=True, exclude={"model"})
+    entry = skipping(variant, "repaired", sets["repaired"]).model_dump(
+        mode="json", exclude_defaults=True, exclude={"model"}
+    )
     entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
     atomic_write(run.directory.path / f"repair-{name}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
     verdict = next(one.verdict for one in judged.candidates if one.name == f"{name}-repaired")
     return summary, _EXIT_CODES.get(verdict, ExitCode.INCONCLUSIVE)
 
 
-def _skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:
+def skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:
     """Return the variant that leaves these modules alone, besides those that it left alone before."""
     skipped = (*(variant.quantization.skip_modules or ()), *modules)
     changed = variant.quantization.model_copy(update={"skip_modules": skipped})
@@ -105,13 +108,19 @@ def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Vari
     )
     experiment = Experiment.model_validate(experiment.model_dump(mode="json"))
     made = run_plan.make_plan(experiment, str(run.directory.path / "run.json"), check=False)
-    seen = {(item.prompt, item.choices) for item in run.items}
     drawn = [item for item in made.items if f"{item.slice}/{item.stratum}" in summary["strata"]]
+    items = unseen(drawn, run.items)
+    units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
+    return dataclasses.replace(made, items=items, units=units), len(drawn) - len(items)
+
+
+def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the items whose question was not asked. Raises NotComparable if there is none."""
+    seen = {(item.prompt, item.choices) for item in asked}
     items = tuple(item for item in drawn if (item.prompt, item.choices) not in seen)
     if not items:
         raise NotComparable("all items of the failing strata were in the run: there are none that the search never saw")
-    units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
-    return dataclasses.replace(made, items=items, units=units), len(drawn) - len(items)
+    return items
 
 
 def _items_of(spec: SliceSpec, items: Sequence[Item]) -> list[Item]:

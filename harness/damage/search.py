@@ -74,6 +74,10 @@ class Journal:
         self.fresh = 0
         """Measurements of this process."""
 
+    def close(self) -> None:
+        """Close the file."""
+        self._appender.close()
+
     def measure(self, ask: Ask, modules: Iterable[str], base: Modules = frozenset()) -> Measured:
         """Return what is known of these modules, or ask and keep it."""
         names = sorted(modules)

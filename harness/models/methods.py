@@ -157,9 +157,10 @@ def _torchao(request: Request) -> Any:
 
     if request.stored.method != "none":
         return _from_pretrained(request)
-    return _from_pretrained(
-        request, quantization_config=TorchAoConfig(_torchao_config(request), _skipped(request.options))
-    )
+    skipped = _skipped(request.options)
+    if skipped:  # compared with the names of weights, of which a module's name is a beginning and never an end
+        skipped += [f"{name}.weight" for name in skipped]
+    return _from_pretrained(request, quantization_config=TorchAoConfig(_torchao_config(request), skipped))
 
 
 def _torchao_config(request: Request) -> Any:

@@ -1,334 +1,193 @@
-"""The pictures of the page: forest plots, heat maps, cliff curves, averages, cost against quality, divergence.
+"""The page's pictures: small line charts that share their scale, and the change of a stratum against its margin.
 
-Each function turns figures that the gate computed into one SVG and computes none itself. No picture says by colour
-alone what it says: verdicts have their own markers, lines their own dashes, cells their numbers. Everything shown
-here is also in a table on the page.
+Each turns figures that were computed before into SVG whose colours are the page's variables, so that one picture
+follows the page from light to dark to print. No picture says by colour alone what it says: lines have their own marks
+and dashes. Equal figures give equal bytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from xml.sax.saxutils import escape
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from harness.report.sanitize import clip, one_line
+from harness.report.section import Chart, Interval, Line, Section
 
-from harness.judge.summaries import Cliff, Verdict
-from harness.judge.verdicts import CandidateVerdict, StratumVerdict
-from harness.report import words
-from harness.report.svg import chart, colour, label, svg
+__all__ = ["draw", "legend", "strip"]
 
-__all__ = ["MOST_ROWS", "averages", "cliff", "divergence", "forest", "frontier", "heat"]
-
-MOST_ROWS = 120
-"""Rows that a forest plot shows at most."""
-
-_MARKERS: Mapping[Verdict, str] = {
-    "pass": "o",
-    "fail": "X",
-    "inconclusive": "s",
-    "no_signal": "D",
-    "not_judged": "P",
-}
-_SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
-_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1)), (0, (1, 2)))
-_WIDTH = 7.6
-_CURVES_WIDTH = 4.4
-"""Inches; with the shrinking that `harness.report.svg` allows, such a picture fits a phone."""
+_WIDTH, _HEIGHT = 250, 150
+_LEFT, _RIGHT, _TOP, _BOTTOM = 36, 10, 8, 32
+_DASHES = ("", "5 3", "2 2", "7 2 2 2", "1 3", "9 3")
+_LEVELS_SHOWN = 6
+_WIDE_RANGE = 20
+"""Largest to smallest value above which an axis is logarithmic: int8 and int4 in one picture."""
 
 
-def forest(candidate: CandidateVerdict, strata: Sequence[StratumVerdict], key: str, *, narrow: bool = False) -> str:
-    """Draw delta with its limits per stratum against the line of its margin. strata: at most `MOST_ROWS`.
-
-    narrow: for a phone, each stratum's name above its line.
-    """
-    rows = [one for one in strata if one.delta is not None]
-    with _rows_chart([_row_label(one) for one in rows], 0.19, narrow=narrow) as (figure, axes):
-        axes.axvline(0.0, color=colour("muted"), linewidth=0.8)
-        _forest_marks(axes, rows, reach=(0.2, 0.3) if narrow else (0.5, 0.5))
-        _verdict_legend(axes, rows, columns=3 if narrow else 6)
-        axes.set_xlabel("change in points; the dashed line is the margin")
-        return svg(
-            figure,
-            key=key,
-            title=f"Change of {candidate.name} in each stratum",
-            description=f"A forest plot of {len(rows)} strata: the change with its limits against the margin. "
-            f"{sum(one.verdict == 'fail' for one in rows)} are below the margin. The matrix holds the same figures.",
-        )
+def _label(text: str, longest: int) -> str:
+    safe = one_line(clip(text, 4 * longest))
+    return escape(safe if len(safe) <= longest else f"{safe[: longest - 1]}…")
 
 
-@contextmanager
-def _rows_chart(names: Sequence[str], height: float, *, narrow: bool) -> Iterator[tuple[Figure, Axes]]:
-    """Return a chart with a row of `height` inches per name, the first on top, and a grid of changes."""
-    count = max(len(names), 3)
-    width, each = (_CURVES_WIDTH, 2 * height) if narrow else (_WIDTH, height)
-    with chart(width, (1.2 if narrow else 0.9) + each * count) as (figure, axes):
-        axes.set_ylim(len(names) - 0.5, -0.8 if narrow else -0.5)
-        if narrow:
-            axes.set_yticks([])
-            axes.spines["left"].set_visible(False)
-            place = axes.get_yaxis_transform()
-            for y, name in enumerate(names):
-                axes.text(0.0, y - 0.45, label(name, 60), transform=place, fontsize=9.5, va="center", zorder=4)
+def _style(at: int, *, base: bool) -> tuple[str, str, str]:
+    """Return a line's colour, dashes and mark: the baseline's if it is the first and `base` holds."""
+    if base and at == 0:
+        return "var(--ink)", "", "circle"
+    number = at - base
+    marks = ("square", "triangle", "diamond", "circle", "cross", "square")
+    return f"var(--series-{number % 6})", _DASHES[(number + 1) % 6], marks[number % 6]
+
+
+def _mark(kind: str, x: float, y: float, tint: str, *, hollow: bool = False) -> str:
+    fill = f'fill="{"var(--bg)" if hollow else tint}" stroke="{tint}" stroke-width="1.5"'
+    if kind == "circle":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" {fill}/>'
+    if kind == "cross":
+        paths = f"M{x - 3:.1f} {y - 3:.1f}l6 6m0-6l-6 6"
+    elif kind == "square":
+        paths = f"M{x - 2.4:.1f} {y - 2.4:.1f}h4.8v4.8h-4.8z"
+    elif kind == "triangle":
+        paths = f"M{x:.1f} {y - 3.2:.1f}l3.2 5.6h-6.4z"
+    else:
+        paths = f"M{x:.1f} {y - 3.4:.1f}l3.4 3.4l-3.4 3.4l-3.4-3.4z"
+    return f'<path d="{paths}" {fill}/>'
+
+
+class _Scale:
+    """The y axis that the charts of a section share."""
+
+    def __init__(self, charts: Sequence[Chart]) -> None:
+        values = [y for chart in charts for line in chart.lines for _, y in line.points if math.isfinite(y)]
+        values += [chart.rule for chart in charts if chart.rule is not None]
+        above = [one for one in values if one > 0]
+        self.log = bool(above) and min(values) >= 0 and max(above) / min(above) > _WIDE_RANGE and max(above) <= 1
+        if self.log:
+            low, high = math.floor(math.log10(min(above))), math.ceil(math.log10(max(above)))
+            self.ticks = [10.0**power for power in range(low, high + 1)]
         else:
-            axes.set_yticks(range(len(names)), [label(name, 40) for name in names])
-        axes.grid(visible=True, axis="x")
-        yield figure, axes
+            least, most = min(values, default=0.0), max(values, default=1.0)
+            step = _step((most - least) or 1.0)
+            self.ticks = [step * at for at in range(math.floor(least / step), math.ceil(most / step) + 1)]
+        self._ends = self._on(self.ticks[0]), self._on(self.ticks[-1])
+
+    def _on(self, value: float) -> float:
+        return math.log10(max(value, self.ticks[0])) if self.log else value
+
+    def y(self, value: float) -> float:
+        """Return where a value is drawn; what a logarithmic axis has no place for is at its lower end."""
+        low, high = self._ends
+        share = (self._on(value) - low) / ((high - low) or 1.0)
+        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _row_label(one: StratumVerdict) -> str:
-    name = words.short_name(one.stratum)
-    return one.slice if name == "all" else f"{one.slice}: {name}"
+def _step(span: float) -> float:
+    """Return a round step that cuts a span into about four."""
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    return next(power * one for one in (1, 2, 5, 10) if span / (power * one) <= 5)  # noqa: PLR2004 - ticks at most
 
 
-def _forest_marks(axes: Axes, rows: Sequence[StratumVerdict], reach: tuple[float, float]) -> None:
-    """Draw margins, limits and marks, verdict by verdict: few large artists, where one per row would be slow.
+def draw(section: Section, key: str, *, base: str) -> list[tuple[str, str]]:
+    """Return title and SVG of each chart of a section. base: the baseline's name. key: unique on the page."""
+    scale = _Scale(section.charts)
+    return [(one.title, _chart(one, scale, f"{key}-{at}", base)) for at, one in enumerate(section.charts)]
 
-    reach: how far up and down a margin's line goes, in rows; names may be between.
-    """
-    places = np.arange(len(rows))
-    margins = np.array([-100 * one.margin for one in rows])
-    axes.vlines(
-        margins,
-        places - reach[0],
-        places + reach[1],
-        colors=colour("fail"),
-        linewidth=1.0,
-        linestyles=(0, (3, 2)),
-        zorder=1,
+
+def _chart(chart: Chart, scale: _Scale, key: str, base: str) -> str:
+    parts = [
+        f'<path d="M{_LEFT} {scale.y(tick):.1f}H{_WIDTH - _RIGHT}" stroke="var(--line)"/>'
+        f'<text x="{_LEFT - 4}" y="{scale.y(tick) + 3:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in scale.ticks
+    ]
+    if chart.rule is not None:
+        y = f"{scale.y(chart.rule):.1f}"
+        parts.append(f'<path d="M{_LEFT} {y}H{_WIDTH - _RIGHT}" stroke="var(--muted)" stroke-dasharray="2 3"/>')
+    place = _Places(chart)
+    parts += place.labels()
+    first = bool(chart.lines) and chart.lines[0].name == base
+    for at, line in enumerate(chart.lines):
+        parts += _line(line, place, scale, _style(at, base=first), joined=not chart.scatter)
+    parts.append(
+        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">{_label(chart.x, 40)}</text>'
     )
-    for verdict, marker in _MARKERS.items():
-        tint = colour(verdict)
-        own = [(y, one) for y, one in enumerate(rows) if one.verdict == verdict]
-        limited = [(y, 100 * one.low, 100 * one.high) for y, one in own if one.low is not None and one.high is not None]
-        if limited:
-            at, low, high = zip(*limited, strict=True)
-            axes.hlines(at, low, high, colors=tint, linewidth=1.6, zorder=2)
-        for gating, face in ((True, tint), (False, colour("panel"))):
-            marks = [(100 * one.delta, y) for y, one in own if one.gating is gating and one.delta is not None]
-            if marks:
-                x, y = zip(*marks, strict=True)
-                axes.plot(x, y, linestyle="", marker=marker, color=tint, markerfacecolor=face, markersize=5, zorder=3)
-
-
-def _verdict_legend(axes: Axes, rows: Sequence[StratumVerdict], columns: int) -> None:
-    seen = [verdict for verdict in _MARKERS if any(one.verdict == verdict for one in rows)]
-    for verdict in seen:
-        axes.plot(
-            [],
-            [],
-            marker=_MARKERS[verdict],
-            color=colour(verdict),
-            label=words.word(verdict),
-            linewidth=1.6,
-            markersize=5,
-        )
-    if any(not one.gating for one in rows):
-        axes.plot([], [], marker="o", color=colour("muted"), markerfacecolor=colour("panel"), label="hollow: advisory")
-    if seen:
-        axes.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.4, 1.0),
-            ncols=min(len(seen) + 1, columns),
-            handlelength=1.2,
-            columnspacing=1.0,
-        )
-
-
-_HEAT_STEPS = ((-0.2, "heat-n4"), (-0.1, "heat-n3"), (-0.05, "heat-n2"), (-0.02, "heat-n1"))
-
-
-def _heat_colour(delta: float) -> str:
-    """Return the tint of a delta: four steps of loss, none within two points, two of gain."""
-    for line, name in _HEAT_STEPS:
-        if delta <= line:
-            return name
-    if delta < 0.02:  # noqa: PLR2004 - two points, the mirror of the first step of loss
-        return "heat-0"
-    return "heat-p1" if delta < 0.1 else "heat-p2"  # noqa: PLR2004 - ten points
-
-
-def heat(
-    cells: Mapping[tuple[str, str], tuple[float | None, Verdict | None]],
-    axes_names: tuple[str, str],
-    *,
-    key: str,
-    title: str,
-) -> str:
-    """Draw delta over two axes. cells: (column level, row level) to delta and verdict, in the order to draw."""
-    columns = list(dict.fromkeys(column for column, _ in cells))
-    rows = list(dict.fromkeys(row for _, row in cells))
-    with chart(min(_WIDTH, 1.9 + 0.65 * len(columns)), 0.9 + 0.36 * len(rows)) as (figure, axes):
-        for (column, row), (delta, verdict) in cells.items():
-            _heat_cell(axes, columns.index(column), rows.index(row), delta, verdict)
-        axes.set_xlim(-0.5, len(columns) - 0.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xticks(range(len(columns)), [label(column, 14) for column in columns])
-        axes.set_yticks(range(len(rows)), [label(row, 24) for row in rows])
-        axes.set_xlabel(label(axes_names[0]))
-        axes.set_ylabel(label(axes_names[1]))
-        axes.tick_params(length=0)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_visible(False)
-        return svg(
-            figure,
-            key=key,
-            title=title,
-            description=f"A heat map of the change in points over {axes_names[0]} and {axes_names[1]}; "
-            "each cell holds its number. The table below it holds the same figures.",
-        )
-
-
-def _heat_cell(axes: Axes, x: int, y: int, delta: float | None, verdict: Verdict | None) -> None:
-    tint = "panel" if delta is None else _heat_colour(delta)
-    ink = "heat-ink-strong" if tint in {"heat-n4", "heat-n3", "heat-p2"} else "heat-ink"
-    axes.add_patch(
-        Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, facecolor=colour(tint), edgecolor=colour("line"), linewidth=0.6)
+    said = f"{len(chart.lines)} variants by {one_line(clip(chart.x, 80))}. The table holds the same figures."
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{key}-t {key}-d"><title id="{key}-t">'
+        f'{_label(chart.title, 200)}</title><desc id="{key}-d">{escape(said)}</desc>{"".join(parts)}</svg>'
     )
-    sign = "" if verdict is None else f" {words.SYMBOLS[verdict]}"
-    text = "no data" if delta is None else f"{words.points(delta)}{sign}"
-    shade = colour("muted" if delta is None else ink)
-    axes.text(x, y, text, ha="center", va="center", fontsize=8, color=shade)
 
 
-def cliff(curves: Sequence[tuple[str, Cliff]], baseline: str, *, key: str, title: str) -> str:
-    """Draw the mean score along an ordered axis. curves: candidate's name and its cliff, all of one axis and group."""
-    first = curves[0][1]
-    with chart(_CURVES_WIDTH, 3.3) as (figure, axes):
-        _cliff_scale(axes, first.levels)
-        axes.plot(
-            first.levels,
-            [100 * one for one in first.baseline],
-            color=colour("ink"),
-            marker="o",
-            label=label(baseline, 24),
-        )
-        for index, (name, one) in enumerate(curves):
-            tint = colour(f"series-{index % 6}")
-            marker, dash = _SERIES_MARKERS[(index + 1) % 6], _DASHES[(index + 1) % 6]
-            scores = [100 * value for value in one.candidate]
-            axes.plot(one.levels, scores, color=tint, marker=marker, linestyle=dash, label=label(name, 24))
-            if one.at is not None and one.at in one.levels:
-                at = scores[one.levels.index(one.at)]
-                inward = one.at == min(one.levels)  # left of the first level are the axis' figures
-                axes.annotate(
-                    f"cliff at {one.at:g}",
-                    (one.at, at),
-                    (6 if inward else -6, -12),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=tint,
-                    ha="left" if inward else "right",
-                )
-        axes.axhline(100 * first.score, color=colour("muted"), linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.set_xlabel(label(first.axis))
-        axes.set_ylabel(f"score, dotted: {words.score(first.score)}")
-        axes.grid(visible=True, axis="y")
-        axes.legend(loc="best")
-        return svg(
-            figure,
-            key=key,
-            title=title,
-            description=f"Curves of the mean score along {first.axis} for {baseline} and {len(curves)} candidates. "
-            "The table below it holds the same figures.",
-        )
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits are enough
 
 
-def _cliff_scale(axes: Axes, levels: Sequence[float]) -> None:
-    """Scale the axis by powers of two where the levels span more than a factor of eight."""
-    ordered = sorted(levels)
-    if ordered[0] > 0 and ordered[-1] / ordered[0] > 8:  # noqa: PLR2004 - contexts double, hops do not
-        axes.set_xscale("log", base=2)
-    axes.set_xticks(ordered, [f"{one:g}" for one in ordered])
-    axes.minorticks_off()
+class _Places:
+    """The x axis of one chart: levels at equal distances in order, or numbers if nothing is joined."""
+
+    def __init__(self, chart: Chart) -> None:
+        self._levels = list(dict.fromkeys(x for line in chart.lines for x, _ in line.points))
+        self._scatter = chart.scatter
+        numbers = [x for x in self._levels if isinstance(x, float)] if chart.scatter else []
+        self._low, self._high = min(numbers, default=0.0), max(numbers, default=1.0)
+
+    def x(self, level: str | float) -> float:
+        """Return where a level is drawn."""
+        if self._scatter and isinstance(level, float):
+            share = (level - self._low) / ((self._high - self._low) or 1.0)
+        else:
+            share = self._levels.index(level) / max(len(self._levels) - 1, 1)
+        return _LEFT + 8 + share * (_WIDTH - _LEFT - _RIGHT - 16)
+
+    def labels(self) -> list[str]:
+        """Return the levels' names, not more than fit."""
+        shown = [self._low, self._high] if self._scatter else self._levels
+        every = -(-len(shown) // _LEVELS_SHOWN)
+        y = _HEIGHT - _BOTTOM + 13
+        return [
+            f'<text x="{self.x(one):.1f}" y="{y}" text-anchor="middle">'
+            f"{_label(_figure(one) if isinstance(one, float) else one, 9)}</text>"
+            for one in shown[::every]
+        ]
 
 
-def averages(candidates: Sequence[CandidateVerdict], *, key: str, narrow: bool = False) -> str:
-    """Draw each slice's average change next to its worst stratum, which shows a mean that hides a tail.
-
-    narrow: for a phone, each row's name above its line.
-    """
-    rows = [(candidate.name, one) for candidate in candidates for one in candidate.averages]
-    shown = [(name, one) for name, one in rows if one.delta is not None and one.worst_delta is not None]
-    with _rows_chart([f"{name}: {one.slice}" for name, one in shown], 0.21, narrow=narrow) as (figure, axes):
-        axes.axvline(0.0, color=colour("muted"), linewidth=0.8)
-        for y, (_, one) in enumerate(shown):
-            ends = [100 * (one.worst_delta or 0.0), 100 * (one.delta or 0.0)]
-            axes.plot(ends, [y, y], color=colour("line"), linewidth=2.4, zorder=1)
-            axes.plot(
-                ends[:1], [y], marker="X", color=colour("fail"), linestyle="", label="worst stratum" if not y else None
-            )
-            axes.plot(
-                ends[1:], [y], marker="o", color=colour("series-0"), linestyle="", label="average" if not y else None
-            )
-        axes.set_xlabel("change in points")
-        if shown:
-            axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-        return svg(
-            figure,
-            key=key,
-            title="The average and the worst stratum",
-            description=f"{len(shown)} averages, each joined by a line to its worst stratum. "
-            "The table below it holds the same figures.",
-        )
+def _line(line: Line, place: _Places, scale: _Scale, style: tuple[str, str, str], *, joined: bool) -> list[str]:
+    tint, dashes, mark = style
+    points = [(place.x(x), scale.y(y)) for x, y in line.points if math.isfinite(y)]
+    marks = [_mark(mark, x, y, tint, hollow=line.hollow) for x, y in points]
+    if not joined or len(points) < 2:  # noqa: PLR2004 - a line has two ends
+        return marks
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return [f'<path d="M{path}" fill="none" stroke="{tint}" stroke-width="1.6" stroke-dasharray="{dashes}"/>', *marks]
 
 
-def frontier(points: Sequence[tuple[str, float, float, bool]], *, key: str, axis: str, title: str) -> str:
-    """Draw quality against cost. points: name, cost, change as a proportion, and whether on the frontier."""
-    with chart(_WIDTH / 2, 3.0) as (figure, axes):
-        for index, (name, cost, change, best) in enumerate(points):
-            tint = colour("ink" if index == 0 else f"series-{(index - 1) % 6}")
-            face = tint if best else colour("panel")
-            axes.plot([cost], [100 * change], marker=_SERIES_MARKERS[index % 6], color=tint, markerfacecolor=face)
-            axes.annotate(label(name, 20), (cost, 100 * change), (5, 5), textcoords="offset points", fontsize=8)
-        edge = sorted((cost, 100 * change) for _, cost, change, best in points if best)
-        axes.plot(
-            [x for x, _ in edge], [y for _, y in edge], color=colour("muted"), linewidth=0.9, linestyle=(0, (4, 2))
-        )
-        axes.set_xlabel(axis)
-        axes.set_ylabel("average change in points")
-        axes.grid(visible=True)
-        axes.margins(0.18)
-        return svg(
-            figure,
-            key=key,
-            title=title,
-            description=f"{len(points)} variants by cost and average change; filled markers are on the frontier: "
-            "no other variant is both cheaper and better. The table holds the same figures.",
-        )
+def legend(section: Section, *, base: str) -> list[tuple[str, str]]:
+    """Return name and sample of each line that the charts of a section share."""
+    lines = {line.name: None for chart in section.charts for line in chart.lines}
+    order = sorted(lines, key=lambda name: name != base)
+    made = []
+    for at, name in enumerate(order):
+        tint, dashes, mark = _style(at, base=order[0] == base)
+        path = f'<path d="M0 6H28" stroke="{tint}" stroke-width="1.6" stroke-dasharray="{dashes}"/>'
+        drawn = f"{path}{_mark(mark, 14, 6, tint)}"
+        made.append((name, f'<svg class="sample" viewBox="0 0 28 12" aria-hidden="true">{drawn}</svg>'))
+    return made
 
 
-def divergence(series: Mapping[str, Sequence[tuple[str, float]]], *, key: str, title: str) -> str:
-    """Draw mean KL by position. series: candidate to (bucket of positions, nats per token), buckets in order."""
-    buckets = list(dict.fromkeys(bucket for found in series.values() for bucket, _ in found))
-    with chart(_CURVES_WIDTH, 2.8) as (figure, axes):
-        for index, (name, found) in enumerate(series.items()):
-            places = [buckets.index(bucket) for bucket, _ in found]
-            values = [max(value, 0.0) for _, value in found]
-            tint, marker = colour(f"series-{index % 6}"), _SERIES_MARKERS[(index + 1) % 6]
-            dash = _DASHES[(index + 1) % 6]
-            # A zero has no place on a log scale.
-            legend = label(name, 24) if any(values) else f"{label(name, 24)} (0)"
-            axes.plot(places, values, color=tint, marker=marker, linestyle=dash, label=legend)
-        values = [value for found in series.values() for _, value in found if value > 0 and math.isfinite(value)]
-        if values and max(values) / min(values) > 20:  # noqa: PLR2004 - int8 and int4 on one picture
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks(range(len(buckets)), [label(bucket, 14) for bucket in buckets])
-        axes.set_xlabel("token position")
-        axes.set_ylabel("mean KL, nats per token")
-        axes.grid(visible=True, axis="y")
-        if series:
-            axes.legend(loc="best")
-        return svg(
-            figure,
-            key=key,
-            title=title,
-            description=f"Mean divergence by token position for {len(series)} candidates. "
-            "The table below it holds the same figures.",
-        )
+_STRIP_WIDTH, _STRIP_HEIGHT = 96, 14
+
+
+def strip(interval: Interval, reach: float, tone: str) -> str:
+    """Return a change with its limits against the line of its margin; `reach` is where the drawing ends."""
+
+    def x(value: float) -> float:
+        return _STRIP_WIDTH / 2 * (1 + max(-1.0, min(1.0, value / reach)))
+
+    low, high = (interval.delta if one is None else one for one in (interval.low, interval.high))
+    margin = ""
+    if interval.margin is not None:
+        margin = f'<path d="M{x(-interval.margin):.1f} 0V{_STRIP_HEIGHT}" stroke="var(--fail)" stroke-dasharray="2 2"/>'
+    return (
+        f'<svg class="strip" viewBox="0 0 {_STRIP_WIDTH} {_STRIP_HEIGHT}" aria-hidden="true">'
+        f'<path d="M{_STRIP_WIDTH / 2} 0V{_STRIP_HEIGHT}" stroke="var(--muted)"/>{margin}'
+        f'<path d="M{x(low):.1f} 7H{x(high):.1f}" stroke="var(--{tone})" stroke-width="2"/>'
+        f"{_mark('circle', x(interval.delta), 7, f'var(--{tone})')}</svg>"
+    )

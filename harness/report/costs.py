@@ -16,19 +16,10 @@ from typing import Any
 from harness.judge.verdicts import Judgement, StratumVerdict
 from harness.report import tail, words
 from harness.report.evidence import Evidence
-from harness.report.section import Row, Section, names, numbers, texts
 
 __all__ = [
-    "CostPoint",
-    "Plan",
-    "Route",
-    "bytes_text",
-    "cost_of",
-    "cost_points",
-    "cost_section",
-    "plans",
-    "proof_section",
-    "relative_cost",
+    "CostPoint", "Plan", "Route", "bytes_text", "cost_of", "cost_points", "number_text", "plans", "positive",
+    "relative_cost", "variants",
 ]  # fmt: skip
 
 _COMPARED = (("weight_bytes", "weights"), ("tokens_per_second", "tokens per second"), ("peak_bytes", "peak memory"))
@@ -37,7 +28,7 @@ _PAID = (("weight bytes", "weight_bytes", False), ("time per token", "tokens_per
 _STEP = 1024
 
 
-def _positive(value: object) -> float | None:
+def positive(value: object) -> float | None:
     """Return a figure as it is if it is a finite number above zero, else None: what a ratio can be made of."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
@@ -46,7 +37,7 @@ def _positive(value: object) -> float | None:
 
 def bytes_text(value: object) -> str:
     """Return a number of bytes for reading, as in ``4.5 GiB``; ``-`` if there is none."""
-    size = _positive(value)
+    size = positive(value)
     if size is None:
         return "-"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -56,13 +47,15 @@ def bytes_text(value: object) -> str:
     return f"{size:.1f} TiB"
 
 
-def _number(value: object, digits: int = 1) -> str:
+def number_text(value: object, digits: int = 1) -> str:
+    """Return a figure with so many digits; ``-`` if there is none."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         return "-"
     return f"{value:,.{digits}f}"
 
 
-def _variants(judgement: Judgement) -> tuple[str, ...]:
+def variants(judgement: Judgement) -> tuple[str, ...]:
+    """Return the names of the baseline and of the candidates."""
     return judgement.baseline, *(candidate.name for candidate in judgement.candidates)
 
 
@@ -81,48 +74,8 @@ def cost_of(judgement: Judgement, evidence: Evidence, variant: str) -> dict[str,
 def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
     """Return a variant's cost as shares of the baseline's, as far as both were measured: ``60.8 % of its weights``."""
     own, base = (cost_of(judgement, evidence, name) for name in (variant, judgement.baseline))
-    shares = [(label, _positive(own.get(key)), _positive(base.get(key))) for key, label in _COMPARED]
+    shares = [(label, positive(own.get(key)), positive(base.get(key))) for key, label in _COMPARED]
     return ", ".join(f"{words.percent(one / other)} of its {label}" for label, one, other in shares if one and other)
-
-
-def cost_section(judgement: Judgement, evidence: Evidence) -> Section:
-    """Return a row per variant, the baseline first; empty if nothing was measured."""
-    known = {name: cost_of(judgement, evidence, name) for name in _variants(judgement)}
-    base = _positive(known[judgement.baseline].get("weight_bytes"))
-    rows: list[Row] = []
-    for name, cost in known.items():
-        weight = _positive(cost.get("weight_bytes"))
-        share = words.percent(weight / base) if weight is not None and base is not None else "-"
-        figures = _number(cost.get("bits_per_weight"), 2), _number(cost.get("tokens_per_second"))
-        peak = bytes_text(cost.get("peak_bytes"))
-        rows.append((name, _number(cost.get("load_seconds")), bytes_text(weight), share, *figures, peak))
-    return Section(
-        "Cost",
-        names("variant") + numbers("load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory"),
-        tuple(rows) if any(known.values()) else (),
-        note="Tokens per second: prompt and answer tokens over the time spent answering.",
-    )
-
-
-def proof_section(evidence: Evidence) -> Section:
-    """Return what each loaded variant was measured to be."""
-
-    def known(proof: Mapping[str, Any], key: str) -> str:
-        return str(proof.get(key, "-"))
-
-    rows = tuple(
-        (
-            name,
-            *(known(proof, key) for key in ("method", "kernel")),
-            f"{known(proof, 'quantized_modules')} of {known(proof, 'linear_modules')}",
-            *(known(proof, key) for key in ("bits_per_weight", "compute_dtype")),
-        )
-        for name, proof in evidence.proofs.items()
-    )
-    columns = texts("method", "kernel") + numbers("quantized modules", "bits/weight") + texts("compute dtype")
-    return Section(
-        "Loaded models", names("variant") + columns, rows, folded="what each loaded model was measured to be"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +124,7 @@ def plans(judgement: Judgement, evidence: Evidence) -> list[Plan]:
 
 def _prices(judgement: Judgement, evidence: Evidence, key: str, *, more_is_cheaper: bool) -> dict[str, float]:
     """Return each variant's cost with the baseline as 1; variants without a figure are left out."""
-    known = {name: _positive(cost_of(judgement, evidence, name).get(key)) for name in _variants(judgement)}
+    known = {name: positive(cost_of(judgement, evidence, name).get(key)) for name in variants(judgement)}
     base = known[judgement.baseline]
     if base is None:
         return {}
@@ -218,7 +171,7 @@ def cost_points(judgement: Judgement, evidence: Evidence) -> list[CostPoint]:
             changes[candidate.name] = candidate.averages[0].delta
     made = []
     for measure, key, convert in _AXES:
-        values = {name: _positive(cost_of(judgement, evidence, name).get(key)) for name in changes}
+        values = {name: positive(cost_of(judgement, evidence, name).get(key)) for name in changes}
         known = {name: convert(value) for name, value in values.items() if value is not None}
         if judgement.baseline in known and len(known) > 1:
             made.append(CostPoint(measure, tuple(_frontier(known, changes))))

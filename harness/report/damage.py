@@ -103,7 +103,10 @@ def _proof(summary: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
     )
     said = [found]
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
-        other = rows[f"{summary['candidate']}-{how}"]
+        other = rows.get(f"{summary['candidate']}-{how}")
+        if other is None:
+            said.append(f"{words} is the very same set.")
+            continue
         said.append(
             f"{words}, of the same bytes: {other['won']} won back{_limits(other)}; that the repaired one is no better "
             f"has p = {other['p_repaired_better']:.2g}."

@@ -1,7 +1,7 @@
-"""The answers on the page: made harmless, cut to size, shared out fairly among candidates.
+"""The answers on the page: made harmless, cut to size, shared out fairly among candidates and kinds of tail events.
 
-One budget in bytes for tail events, examples and flips, so that the page opens quickly whatever script the answers are
-in. Flips that do not fit go into a side file of the same form, which the page can open from disk. Every text is made
+One budget in bytes for examples and pairs to browse, so that the page opens quickly whatever script the answers are in.
+Pairs that do not fit go into a side file of the same form, which the page can open from disk. Every text is made
 visible here, before it becomes JSON, and the page shows it as text alone.
 """
 
@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, TypeVar
 
 from markupsafe import escape
 
-from harness.report import tail
 from harness.report.diff import around_difference, first_difference
-from harness.report.evidence import Evidence, FlipPair, TailEvent
+from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, one_line, visible
 
-__all__ = ["PAGE_BYTES", "Texts", "browsable", "examples", "page_json", "page_texts", "share_out"]
+__all__ = ["PAGE_BYTES", "Texts", "browsable", "examples", "page_json", "page_texts", "pairs"]
 
 _T = TypeVar("_T")
 
 PAGE_BYTES = 4_000_000
 """Bytes of all these texts inside the page; the page as a whole stays under 6 MB."""
 
-_MOST_TAIL_EVENTS = 60
 _MARKUP = 1500
 """Bytes of elements and words around one pair, more than any has."""
 _REPEATED = 4
@@ -46,8 +44,11 @@ def _both_ends(text: str) -> str:
     return f"{text[:_PROMPT_END]}\n[… {left_out:,} characters left out …]\n{text[-_PROMPT_END:]}"
 
 
-def browsable(pair: FlipPair) -> dict[str, Any]:
-    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None."""
+def browsable(pair: FlipPair, kinds: Iterable[str] = ()) -> dict[str, Any]:
+    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None.
+
+    kinds: of the tail events that the candidate's answer shows.
+    """
     # A carriage return before a new line is not shown, so it is no difference either.
     one, other = (text.replace("\r\n", "\n") for text in (pair.baseline_text, pair.candidate_text))
     baseline, candidate = map(visible, around_difference(one, other, _ANSWER))
@@ -65,6 +66,7 @@ def browsable(pair: FlipPair) -> dict[str, Any]:
         "before": pair.baseline_score,
         "after": pair.candidate_score,
         "language": _language(pair.language),
+        "kinds": [*kinds],
     }
 
 
@@ -81,9 +83,16 @@ def in_turns(things: Iterable[_T], key: Callable[[_T], Hashable]) -> Iterator[_T
     return (one for turn in zip_longest(*shared.values()) for one in turn if one is not None)
 
 
-def share_out(pairs: Iterable[FlipPair], limit: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what the page holds, at most `limit` bytes as JSON, and what goes into the side file."""
-    return cut([browsable(pair) for pair in in_turns(pairs, lambda pair: pair.candidate)], limit)
+def pairs(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Yield every pair once, flips and tail events, in turns over candidates and kinds, as `browsable` writes them."""
+    kinds: dict[tuple[str, str], dict[str, None]] = {}
+    found = {(one.candidate, one.item_id): one for one in evidence.flips}
+    for event in evidence.tail_events:
+        key = event.candidate, event.pair.item_id
+        kinds.setdefault(key, {})[event.kind] = None
+        found.setdefault(key, replace(event.pair, candidate=event.candidate))
+    made = ((pair, [*kinds.get(key, ())]) for key, pair in found.items())
+    return (browsable(*one) for one in in_turns(made, lambda one: (one[0].candidate, *one[1][:1])))
 
 
 def cut(made: Sequence[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -126,36 +135,23 @@ def examples(
 class Texts:
     """What the page shows of answers, all of it as `browsable` writes it."""
 
-    tail_events: list[dict[str, Any]]
-    """With their ``kind``; some of every candidate and kind if not all fit."""
     examples: list[dict[str, Any]]
-    """A few flips that the page shows without scripts."""
+    """A few flips that the page shows without scripts and on paper."""
     inside: list[dict[str, Any]]
-    """Flips to browse."""
+    """Pairs to browse."""
     left_over: list[dict[str, Any]]
-    """Flips of the side file."""
+    """Pairs of the side file."""
 
 
 def page_texts(evidence: Evidence, failing: Container[tuple[str, str, str]], limit: int = PAGE_BYTES) -> Texts:
-    """Return what fits in `limit` bytes: tail events and examples get a quarter each at most, flips what is left.
+    """Return what fits in `limit` bytes: examples get a quarter at most, pairs to browse what is left.
 
     failing: candidate, slice and stratum, as `browsable` writes them.
     """
-    events = in_turns(evidence.tail_events, lambda one: (one.candidate, one.kind))
-    shown, left = _fitting(map(_tail_event, events), _MOST_TAIL_EVENTS, limit // 4)
-    left += limit - limit // 4
-    inside, beside = share_out(evidence.flips, left)
+    inside, left_over = cut([*pairs(evidence)], limit)
     chosen, kept = _fitting(examples(inside, failing), len(inside), limit // 4)
-    inside, moved = cut(inside, left - (limit // 4 - kept))
-    return Texts(shown, chosen, inside, moved + beside)
-
-
-def _tail_event(event: TailEvent) -> dict[str, Any]:
-    return {
-        **browsable(event.pair),
-        "candidate": event.candidate,
-        "kind": f"{event.kind}, {tail.meaning(event.kind)}",
-    }
+    inside, moved = cut(inside, limit - (limit // 4 - kept))
+    return Texts(chosen, inside, moved + left_over)
 
 
 def _fitting(made: Iterable[dict[str, Any]], most: int, limit: int) -> tuple[list[dict[str, Any]], int]:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
-from harness.report import costs, sections, tail, words
-from harness.report.behaviour import behaviour
+from harness.report import words
+from harness.report.blocks import filled
+from harness.report.blocks.findings import hidden_by_averages, verdicts
 from harness.report.diff import around_difference
 from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, markdown, markdown_code
@@ -55,15 +56,18 @@ class _Page:
                 self._parts.append(f"\nand {len(lines) - index:,} more")
                 return
 
-    def section(self, section: Section, *, folded: bool = False) -> None:
-        """Append a section, behind a click if `folded`; nothing if it is empty."""
+    def section(self, section: Section) -> None:
+        """Append a section, behind a click if it is folded; nothing if it is empty."""
         title = _sentence(section.title)
+        folded = bool(section.folded)
         if not section or not (self.details(title) if folded else self.add(f"\n### {title}\n")):
             return
+        if folded and section.note:
+            self.add(f"\n{_sentence(section.note)}\n")
         if section.rows:
-            if folded and section.note:
-                self.add(f"\n{_sentence(section.note)}\n")
             self.table(section)
+        if section.quiet_note:
+            self.add(f"\n{_sentence(section.quiet_note)}")
         self.listed([f"- {_sentence(one)}" for one in section.sentences], _MOST_SENTENCES)
         if folded:
             self.close()
@@ -105,23 +109,11 @@ def markdown_report(judgement: Judgement, evidence: Evidence, limit: int = LIMIT
     """Return the report as GitHub Markdown of at most `limit` bytes."""
     page = _Page(limit)
     _head(page, judgement, evidence)
-    for section in sections.findings(judgement):
-        page.section(section)
-    if any(candidate.strata for candidate in judgement.candidates):
-        noise = sections.control_sentence(judgement) or "Not measured."
-        page.add(f"\n**A/A noise:** {_sentence(noise)}")
-    page.section(sections.averages(judgement))
-    page.section(sections.choice_probabilities(judgement), folded=True)
-    for candidate in judgement.candidates:
-        page.section(sections.strata_table(judgement, candidate), folded=True)
-    _tail_events(page, judgement)
-    _flips(page, evidence)
-    page.section(costs.cost_section(judgement, evidence))
-    for section in behaviour(judgement, evidence):
-        page.section(section)
-    page.section(sections.scoring_notes(evidence), folded=True)
-    page.section(sections.power(evidence), folded=True)
-    page.section(sections.provenance(judgement, evidence), folded=True)
+    for block, sections in filled("markdown", judgement, evidence):
+        for section in sections:
+            page.section(section)
+        if block.key == "flips":
+            _flips(page, evidence)
     return str(page)
 
 
@@ -146,24 +138,13 @@ def _head(page: _Page, judgement: Judgement, evidence: Evidence) -> None:
     page.add(f"Exit code {judgement.exit_code}, {meaning}. Baseline: {_name(judgement.baseline)}.\n")
     for warning in judgement.warnings[:_MOST_SENTENCES]:
         page.add(f"> **Warning:** {_sentence(warning)}\n")
-    page.table(sections.verdicts(judgement))
-    hidden = sections.hidden_by_averages(judgement)
+    page.table(verdicts(judgement))
+    hidden = hidden_by_averages(judgement)
     if hidden:
         page.add(f"\n**{hidden.title}**\n")
         page.listed([f"- {_sentence(one)}" for one in hidden.sentences], _MOST_SENTENCES)
     for note in evidence.notes[:_MOST_SENTENCES]:
         page.add(f"\n> {_sentence(note)}")
-
-
-def _tail_events(page: _Page, judgement: Judgement) -> None:
-    """Append which tail events were found, and which were not."""
-    section, absent = tail.kinds_section(judgement, all_kinds=False)
-    if section or absent:
-        page.add(f"\n### {section.title}\n")
-    if section:
-        page.table(section)
-    if absent:
-        page.add(f"\nChecked for and not found: {', '.join(absent)}.")
 
 
 def _flips(page: _Page, evidence: Evidence) -> None:

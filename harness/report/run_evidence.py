@@ -16,7 +16,8 @@ from harness.errors import UsageError
 from harness.judge.asked import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
-from harness.report import answer_pairs, behaviour, divergence_evidence
+from harness.report import answer_pairs, divergence_evidence
+from harness.report.blocks.behaviour import churn
 from harness.report.evidence import Evidence, ScoringRow
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
@@ -54,7 +55,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         tail_events=tuple(
             event for name, pair in sides.items() for event in answer_pairs.events(run.items, *pair, name)
         ),
-        churn=tuple(row for name, pair in sides.items() for row in behaviour.churn(run.items, *pair, name)),
+        churn=tuple(row for name, pair in sides.items() for row in churn(run.items, *pair, name)),
         divergence=divergence_evidence.rows(
             run.items, {name: found for name, (found, _) in diverged.items() if found}, control=CONTROL
         ),

@@ -10,11 +10,11 @@ from __future__ import annotations
 from rich.console import Console
 
 from harness.judge.verdicts import Judgement
-from harness.report import costs, sections, tail, words
-from harness.report.behaviour import behaviour
+from harness.report import words
+from harness.report.blocks import filled
+from harness.report.blocks.measured import answers_spent
 from harness.report.evidence import Evidence
 from harness.report.section import Section
-from harness.report.terminal_strata import print_strata
 from harness.report.terminal_table import STYLES, Pen
 
 __all__ = ["terminal"]
@@ -24,24 +24,9 @@ def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None
     """Print the whole judgement, the verdicts first and the exit code last."""
     pen = Pen(console, rest="listed in report.md" if evidence.path else "which --json holds")
     _head(pen, judgement, evidence)
-    judged = any(candidate.strata for candidate in judgement.candidates)
-    if judged:
-        print_strata(pen, judgement)
-        pen.section(sections.averages(judgement))
-        pen.section(sections.hidden_by_averages(judgement))
-        pen.section(sections.choice_probabilities(judgement))
-    for section in sections.findings(judgement):
-        pen.section(section)
-    kinds, absent = tail.kinds_section(judgement, all_kinds=False)
-    pen.section(kinds)
-    pen.section(Section.listed("Tail events checked for and not found", [", ".join(absent)] if absent else ()))
-    if judged:
-        noise = sections.control_sentence(judgement) or "Not measured: a difference may be noise of batching."
-        pen.section(Section.listed("A/A noise", [noise]))
-    for section in behaviour(judgement, evidence):
-        pen.section(section)
-    pen.section(sections.scoring_notes(evidence))
-    pen.section(costs.cost_section(judgement, evidence))
+    for _, sections in filled("terminal", judgement, evidence):
+        for section in sections:
+            pen.section(section)
     _end(pen, judgement, evidence)
 
 
@@ -63,7 +48,7 @@ def _end(pen: Pen, judgement: Judgement, evidence: Evidence) -> None:
     proof_notes = [f"{name}: {note}" for name, proof in evidence.proofs.items() for note in proof.get("notes", ())]
     pen.section(Section.listed("Notes", dict.fromkeys((*evidence.notes, *proof_notes))))
     pen.console.print()
-    if (spent := sections.answers_spent(judgement, evidence)) is not None:
+    if (spent := answers_spent(judgement, evidence)) is not None:
         pen.console.print(pen.text(f"Answers: {spent[0]:,} of {spent[1]:,} planned."))
     if evidence.path:
         # Soft-wrapped, so that a path can be copied from the terminal in one piece.

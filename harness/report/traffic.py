@@ -14,12 +14,8 @@ from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import tail, words
 from harness.report.evidence import Evidence
-from harness.report.section import Cell, Section, names
 
-__all__ = ["Share", "measured", "shares", "shares_section"]
-
-_MOST_OPEN = 4
-"""Strata named that are held back."""
+__all__ = ["Share", "measured", "shares"]
 
 _SAMPLED = ("temperature", "top_p", "samples")
 
@@ -58,25 +54,6 @@ def shares(judgement: Judgement) -> list[tuple[str, list[Share | None]]]:
     judged = [one for one in judgement.candidates if one.strata]
     labels = list(dict.fromkeys(stratum.slice for one in judged for stratum in one.strata))
     return [(label, [_share(one, label) for one in judged]) for label in labels]
-
-
-def shares_section(judgement: Judgement) -> Section:
-    """Return the strata passed by slice and candidate, with those that are held back."""
-    judged = [one.name for one in judgement.candidates if one.strata]
-    rows = tuple((label, *("-" if one is None else _cell(one) for one in found)) for label, found in shares(judgement))
-    note = (
-        "Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all strata of "
-        "the slice. All traffic of a slice may move only if all its strata passed."
-    )
-    return Section("Strata passed by slice and candidate", names("slice", *judged), rows, note=note)
-
-
-def _cell(share: Share) -> Cell:
-    text = "" if share.verdict == "no_signal" else f"{share.passed} of {share.strata}"
-    if not (0 < share.passed < share.strata or share.by_events):
-        return Cell(text, verdict=share.verdict)
-    more = f" and {len(share.open) - _MOST_OPEN} more" if len(share.open) > _MOST_OPEN else ""
-    return Cell(text, f"not: {'; '.join(share.open[:_MOST_OPEN])}{more}", share.verdict)
 
 
 def _share(candidate: CandidateVerdict, label: str) -> Share | None:

@@ -17,9 +17,9 @@ from harness.report.evidence import Evidence
 
 __all__ = [
     "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "answer", "axes_and_levels", "change", "exit_meaning", "headline",
-    "interval", "limits_label", "nats", "no_signal_sentence", "percent", "place", "points", "promises", "reasons",
-    "score", "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note", "to_decide",
-    "undecided_sentence", "word",
+    "interval", "limits_label", "nats", "no_signal_sentence", "percent", "place", "places", "points", "promises",
+    "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note",
+    "to_decide", "undecided_sentence", "word",
 ]  # fmt: skip
 
 NOT_STORED = "The texts of this item are not stored; its scores are."
@@ -130,9 +130,65 @@ def short_name(stratum: str) -> str:
     return label + slash + ", ".join(axes_and_levels(name)[1])
 
 
+_TASKS = {
+    "lookup": "retrieval",
+    "chain": "chained retrieval",
+    "several": "several at once",
+    "babi": "bAbI",
+    "chains": "sums in words",
+    "choice": "facts by choice",
+    "write": "facts in writing",
+    "tool_calls": "tool calls",
+    "words": "common words",
+    "frequent": "frequent words",
+    "pairs": "key-value pairs",
+}
+"""Levels of the axis ``task`` whose names say little."""
+
+_AXES = {
+    "keys": "among {} keys",
+    "answer": "answer {}",
+    "context_tokens": "{} tokens of context",
+    "hops": "{} hops",
+    "steps": "{} steps",
+    "facts": "{} facts",
+    "pairs": "{} pairs",
+    "ask": "asked for {}",
+    "shape": "{}",
+    "size": "{}",
+    "fields": "{} fields",
+    "tools": "{} tools",
+    "arguments": "{} arguments",
+    "resource": "resource level {}",
+    "solution_lines": "{} lines of solution",
+}
+
+
+def readable(stratum: str) -> str:
+    """Name a stratum as people read it: ``retrieval among 12 keys, answer present``; one without axes as it is."""
+    axes, levels = axes_and_levels(stratum)
+    text = "" if axes else stratum
+    for axis, level in zip(axes, levels, strict=False):
+        phrase = _TASKS.get(level, level.replace("_", " ")) if axis == "task" else _phrase(axis, level)
+        text += phrase if not text else f" {phrase}" if axis == "keys" and axes[0] == "task" else f", {phrase}"
+    return text
+
+
+def _phrase(axis: str, level: str) -> str:
+    if axis == "context_tokens" and level == "none":
+        return "no other context"
+    text = _AXES.get(axis, f"{axis.replace('_', ' ')} {{}}").format(level)
+    return text[:-1] if level == "1" and axis in _AXES and text.endswith("s") else text
+
+
 def place(stratum: StratumVerdict | TailRate | Quantity) -> str:
-    """Name a stratum with its slice, as in ``code`` or ``long_context, depth=0.5``."""
-    return stratum.slice if stratum.stratum == "all" else f"{stratum.slice}, {stratum.stratum}"
+    """Name a stratum with its slice, as in ``code`` or ``depth 0.5 (long_context)``."""
+    return stratum.slice if stratum.stratum == "all" else f"{readable(stratum.stratum)} ({stratum.slice})"
+
+
+def places(strata: Iterable[StratumVerdict]) -> str:
+    """Name several strata."""
+    return "; ".join(map(place, strata))
 
 
 def strata_with(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool = True) -> list[StratumVerdict]:

@@ -61,10 +61,11 @@ class Log:
     def _read(self) -> list[Row]:
         """Read the rows back; a last line that was cut off by a kill is dropped."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        whole = [line for line in lines if line.endswith("}")]
-        if len(whole) < len(lines):
-            self.path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-        return [json.loads(line) for line in whole]
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError:
+            self.path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
+            return [json.loads(line) for line in lines[:-1]]
 
     @property
     def seconds_left(self) -> float:

@@ -163,11 +163,12 @@ def test_one_compute_dtype_is_forced_on_every_method(plain, tmp_path, method, dt
 
 def test_modules_can_be_left_alone(plain):
     """skip_modules leaves what it names, and still the head; the rest is quantized."""
-    for method in ("bnb-int8", "bnb-nf4"):
+    for method in ("bnb-int8", "bnb-nf4", "torchao-int8", "quanto-int8"):
         loaded = load_as(method, plain, skip_modules=("down_proj",))
         assert loaded.proof.quantized_modules == 12
-        assert type(loaded.model.lm_head) is torch.nn.Linear
-        assert type(loaded.model.model.layers[0].mlp.down_proj) is torch.nn.Linear
+        for module in (loaded.model.lm_head, loaded.model.model.layers[0].mlp.down_proj):
+            assert type(module) is torch.nn.Linear
+            assert type(module.weight) is torch.nn.Parameter
 
 
 def test_options_reach_the_libraries(plain):

@@ -13,7 +13,8 @@ import report_data
 from lazily import lazy
 from rich.console import Console
 
-from harness.report import costs, run_evidence, sections, tail
+from harness.report import costs, run_evidence
+from harness.report.blocks import cost, divergence, filled, measured, routing, strata, tail
 from harness.report.evidence import ScoringRow
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
@@ -49,10 +50,10 @@ def formats(judged, evidence):
 
 def made(judged, evidence):
     """The sections that all formats show."""
-    kinds, _ = tail.kinds_section(judged, all_kinds=False)
-    filled = [sections.averages(judged), kinds, costs.cost_section(judged, evidence), sections.scoring_notes(evidence)]
-    assert all(filled)
-    return filled
+    sections = [strata.averages(judged), tail.kinds_section(judged), cost.cost_section(judged, evidence)]
+    sections.append(measured.scoring_notes(evidence))
+    assert all(sections)
+    return sections
 
 
 def test_every_figure_is_in_every_format(judged, evidence, formats):
@@ -72,18 +73,18 @@ def test_every_figure_is_in_every_format(judged, evidence, formats):
 def test_rows_have_a_cell_per_column(judged, evidence):
     """No format would show a row of another length."""
     plans = costs.plans(judged, evidence)
-    more = [sections.routes(plans), sections.power(evidence), sections.control_noise(judged)]
-    more += [sections.strata_table(judged, one) for one in judged.candidates if one.strata]
-    more += [sections.divergence("long_context", evidence.divergence, "bf16"), costs.proof_section(evidence)]
+    more = [routing.routes(plans, "bf16"), measured.power(evidence), measured.control_noise(judged)]
+    more += [strata.by_candidate(judged, one) for one in judged.candidates if one.strata]
+    more += [divergence.divergence(evidence.divergence, "bf16"), cost.proof_section(evidence), strata.matrix(judged)]
     for section in (*made(judged, evidence), *more):
         assert section.rows
-        assert {len(row) for row in section.rows} == {len(section.columns)}
+        assert {len(row) for row in (*section.rows, *section.quiet)} == {len(section.columns)}
 
 
 def test_an_empty_section_is_left_out(judged):
     """A run without a thinking model and without limits has no section about them, in any format."""
     plain = report_data.evidence(judged)
-    assert not sections.scoring_notes(plain)
+    assert not measured.scoring_notes(plain)
     assert "thinking" not in markdown_report(judged, plain)
     assert 'id="scoring"' not in report_html.html_report(judged, plain).html
 
@@ -101,3 +102,34 @@ def test_scoring_notes_are_gathered_from_the_answers(repository: Path):
     run = dataclasses.replace(run, answers={**run.answers, "nf4": {Path("nf4"): tuple(changed)}})
     found = run_evidence.scoring_rows(run, ["bf16", "nf4"])
     assert found == (ScoringRow("nf4", len(changed), thinking=2, thinking_characters=20.0, limited=1),)
+
+
+def test_a_block_is_a_file(judged, evidence, monkeypatch):
+    """A module with BLOCKS is shown by the formats that it names, in the order of its ranks."""
+    from harness.report import blocks
+    from harness.report.section import Block, Section
+
+    one = Block("mine", "Mine", lambda *_: [Section.listed("Mine", ["said"])], {"page": 1, "terminal": 99})
+    known = blocks._blocks()
+    monkeypatch.setattr(blocks, "_blocks", lambda: (*known, one))
+    keys = {
+        name: [block.key for block, _ in filled(name, judged, evidence)] for name in ("terminal", "markdown", "page")
+    }
+    assert (keys["page"][0], keys["terminal"][-1]) == ("mine", "mine")
+    assert "mine" not in keys["markdown"]
+    assert 'id="mine"' in report_html.html_report(judged, evidence).html
+
+
+def test_what_says_nothing_is_a_line():
+    """A stratum without signal in which nothing flipped is counted by all formats; one that flipped is shown."""
+
+    def made(number, lost):
+        one = report_data.stratum("s", {"i": str(number)}, n=9, base=0.0, drop=0.0, margin=0.1, verdict="no_signal")
+        look = dataclasses.replace(one.decision.look, result=dataclasses.replace(one.result, lost=lost, gained=0))
+        return report_data.decided(one, look=look)
+
+    one = dataclasses.replace(report_data.passing().candidates[0], strata=(made(1, 0), made(2, 0), made(3, 1)))
+    judgement = dataclasses.replace(report_data.passing(), candidates=(one,))
+    for section in (strata.matrix(judgement), strata.on_terminal(judgement), strata.by_candidate(judgement, one)):
+        assert [as_cell(row[1]).text for row in section.rows] == ["i=3"]
+        assert section.quiet_note == "2 strata say nothing: no signal, and nothing flipped."

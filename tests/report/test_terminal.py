@@ -15,7 +15,8 @@ from harness import report
 from harness.judge import reasons
 from harness.judge.verdicts import Judgement
 from harness.records import ChoiceLogprobs, Generation, Item, Scored, Unanswered
-from harness.report import sections, words
+from harness.report import words
+from harness.report.blocks import strata
 from harness.report.evidence import Evidence
 
 WIDTHS = (50, 60, 80, 100, 120, 200)
@@ -73,12 +74,12 @@ def test_a_reader_finds_everything():
     judged = report_data.judgement()
     text = " ".join(printed(judged, report_data.evidence(judged)).split())
     for expected in (
-        "✘ nf4 FAIL fails 16 of 27 gating strata, worst long_context, context_tokens=16384,depth=0.5: -43.8 points",
+        "✘ nf4 FAIL fails 16 of 27 gating strata, worst 16384 tokens of context, depth 0.5 (long_context): -43.8",
         "⊘ gptq-int4 NOT JUDGED gptqmodel is not installed: pip install 'quantcliff[gptq]'",
         "of 400 items 177 lost, 2 gained.",
         "and 4 more, listed in report.md",
         "about 14,518 more items would decide it if the rates stay.",
-        "multi_hop_math, hops=12: bf16 scores 1.0 %, which is not significantly above chance (0.0 %)",
+        "12 hops (multi_hop_math): bf16 scores 1.0 %, which is not significantly above chance (0.0 %)",
         "The baseline against itself at another batch size flipped",
         "mean -13.1 points with 24 strata significantly worse and 0 better",
         "nf4 5.0 106.8 MiB 41.6 % 4.13 522.0 829.7 MiB",
@@ -134,7 +135,7 @@ def test_names_break_between_their_words():
 
 
 def test_an_axis_that_never_changes_names_no_stratum():
-    """On a narrow terminal strata are named by what tells them apart, under a heading with just those axes."""
+    """On a narrow terminal strata are named by their levels, under a heading with the axes that tell them apart."""
     made = tuple(
         report_data.stratum("math", {"task": "chains", "hops": str(hops)}, n=100, base=0.6, drop=0.3, margin=0.05)
         for hops in (1, 12)
@@ -142,7 +143,7 @@ def test_an_axis_that_never_changes_names_no_stratum():
     judged = Judgement("fail", 1, {"alpha": 0.05}, (dataclasses.replace(_one(), strata=made),), "bf16")
     text = printed(judged)
     assert "\nmath by hops, margin 5.0" in text
-    assert re.search(r"^12 +100 ", text, re.MULTILINE)
+    assert re.search(r"^chains, 12 +100 ", text, re.MULTILINE)
     assert "task=chains,hops=12" in printed(judged, width=120)
     one = dataclasses.replace(judged, candidates=(dataclasses.replace(_one(), strata=made[:1]),))
     assert "\nmath by task, hops, margin 5.0" in printed(one)
@@ -181,7 +182,7 @@ def test_one_slice_called_all_has_one_average():
     average = _one().averages[0]
     whole = dataclasses.replace(average, slice="all")
     twice = dataclasses.replace(judged.candidates[0], averages=(whole, whole, dataclasses.replace(whole, n=7)))
-    assert sections.average_rows(twice) == (whole, dataclasses.replace(whole, n=7))
+    assert strata.average_rows(twice) == (whole, dataclasses.replace(whole, n=7))
     once = dataclasses.replace(judged, candidates=(dataclasses.replace(twice, averages=(whole, whole)),))
     assert len(re.findall(r"^int8 +all ", printed(once, width=80), re.MULTILINE)) == 1
 

@@ -26,7 +26,7 @@ __all__ = ["KVCachePool", "PrefixTreeCache", "SlotCache"]
 
 ROUNDED_TO = 32
 """Tokens: the width that a step attends to grows by this many at a time."""
-FEW_WIDTHS = 256
+ROUNDED_ELSEWHERE = 256
 """The same if widths are to be few: at least so many, and at least a sixteenth of the width."""
 
 Finish = Callable[[Tensor, Tensor], Tensor]
@@ -138,7 +138,7 @@ class KVCachePool:
         return min(self.capacity, self._rounded_up(width))
 
     def _rounded_up(self, width: int) -> int:
-        to = max(FEW_WIDTHS, (1 << width.bit_length()) // 32) if self.model.few_shapes else ROUNDED_TO
+        to = max(ROUNDED_ELSEWHERE, (1 << width.bit_length()) // 32) if self.model.few_shapes else ROUNDED_TO
         return -(-width // to) * to
 
     def padded_rows(self, rows: int) -> int:
@@ -242,23 +242,21 @@ class PrefixTreeCache(KVCachePool):
         for tree in self._trees:
             tree.filled += self._branches
         width = self.padded_width(max(tree.filled for tree in self._trees))
-        if not self.model.few_shapes:
-            given = np.asarray(keys, dtype=np.int64)
-            return self._static(self._compute, width, ids, positions, filled, np.asarray(growing), given).tolist()
-        given = _filled(np.empty((0, *np.shape(keys)[1:])), ids.size)
+        given = np.zeros((ids.size, *np.shape(keys)[1:]), dtype=np.int64)
         given[growing] = keys
-        found = self._static(self._compute, width, ids, positions, filled, np.arange(ids.size), given).tolist()
-        return [found[at] for at in growing]
+        chosen = np.arange(ids.size) if self.model.few_shapes else np.asarray(growing)
+        found = self._static(self._compute, width, ids, positions, filled, chosen, given[chosen]).tolist()
+        return [found[at] for at in growing] if self.model.few_shapes else found
 
     def _compute(self, width: int, *inputs: Tensor) -> Tensor:
-        ids, here, filled, growing, keys = inputs
+        ids, here, filled, chosen, keys = inputs
         rows = len(ids)
         columns = filled[:, None] + torch.arange(self._branches, device=self.model.device)
         self._visible[:rows].scatter_(2, columns[:, :, None], True)  # noqa: FBT003  # a branch sees its own token
         self._positions[:rows].scatter_(1, columns, here)
         visible, places = self._visible[:rows, :, :width], self._positions[:rows, :width]
         hidden = self.forward(ids, visible, here, places, columns)
-        return self.finish(hidden.flatten(0, 1)[growing], keys)
+        return self.finish(hidden.flatten(0, 1)[chosen], keys)
 
     def _extend_mask(self, row: int, branch: int, length: int) -> None:
         """Let a branch attend to those of its first `length` tokens that came with the prompt (or draft)."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from harness.judge.verdicts import Judgement
 from harness.records import QUANTITIES, Generation, Item, Scored
 from harness.report.evidence import ChurnRow, Evidence
-from harness.report.section import Cell, Row, Section, names, numbers, strata, texts
+from harness.report.section import Block, Cell, Row, Section, names, numbers, strata, texts
 from harness.report.words import place
 
-__all__ = ["behaviour", "churn"]
+__all__ = ["BLOCKS", "behaviour", "churn"]
 
 
 @dataclass(slots=True)
@@ -92,3 +92,6 @@ def _quantities(judgement: Judgement) -> Section:
     columns = names("candidate") + strata("stratum") + texts("quantity")
     figures = numbers(judgement.baseline, "candidate's", "ratio [limits]", "tolerated")
     return Section("How it behaves: thinking and writing", columns + figures + texts("verdict"), rows)
+
+
+BLOCKS = (Block("behaviour", "How it behaves", behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),)

@@ -1,0 +1,164 @@
+"""How sure the figures are and how they were made: A/A noise, limits of scoring, power, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.judge.verdicts import Judgement, StratumVerdict
+from harness.report import words
+from harness.report.evidence import Evidence
+from harness.report.section import Block, Places, Row, Section, names, numbers, strata
+from harness.report.traffic import measured
+from harness.report.words import points, score
+
+__all__ = [
+    "BLOCKS", "answers_spent", "control_noise", "control_sentence", "power", "provenance", "scoring_notes"
+]  # fmt: skip
+
+
+def control_noise(judgement: Judgement) -> Section:
+    """Return what the A/A control flipped in each stratum, each stratum once."""
+    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
+    rows: tuple[Row, ...] = tuple(
+        (*key, str(_asked(judgement, one)), str(one.control.flips), points(one.control.delta))
+        for key, one in found.items()
+        if one.control is not None
+    )
+    columns = names("slice") + strata("stratum") + numbers("n", "flips", "change")
+    sentence = control_sentence(judgement)
+    if sentence:
+        sentence = f"{sentence} Differences no larger than this A/A noise should not be read as regressions."
+    return Section("A/A noise", columns, rows, note=sentence, folded="the A/A noise per stratum", formats=("page",))
+
+
+def _asked(judgement: Judgement, stratum: StratumVerdict) -> int:
+    """Return the items on which the control was compared in a stratum."""
+    own = judgement.control.strata if judgement.control is not None else ()
+    key = stratum.slice, stratum.stratum
+    return next((one.n for one in own if (one.slice, one.stratum) == key), stratum.n)
+
+
+def control_sentence(judgement: Judgement) -> str:
+    """Return what differs if nothing but the batching does; empty if it was not measured."""
+    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
+    known = [(one, one.control) for one in found.values() if one.control is not None]
+    if not known:
+        return ""
+    items, flips = sum(_asked(judgement, one) for one, _ in known), sum(noise.flips for _, noise in known)
+    text = f"The baseline against itself at another batch size flipped {flips} of {items:,} items"
+    worst, noise = max(known, key=lambda pair: abs(pair[1].delta))
+    if noise.delta:
+        text += f"; the largest difference is {points(noise.delta)} points in {words.place(worst)}"
+    if judgement.control is not None and judgement.control.verdict == "fail":
+        text += "; it FAILS the gate itself, so nothing here can be compared"
+    return f"{text}."
+
+
+def _noise(judgement: Judgement, _: Evidence) -> Iterator[Section]:
+    yield control_noise(judgement)
+    if any(candidate.strata for candidate in judgement.candidates):
+        sentence = control_sentence(judgement) or "Not measured: a difference may be noise of batching."
+        yield Section.listed("A/A noise", [sentence], ("terminal", "markdown"))
+
+
+def scoring_notes(evidence: Evidence) -> Section:
+    """Return which answers hold a thinking part, and which reached a limit of scoring."""
+    rows = tuple(
+        (
+            one.variant,
+            f"{one.answers:,}",
+            f"{one.thinking:,}",
+            "-" if one.thinking_characters is None else f"{one.thinking_characters:,.0f}",
+            f"{one.limited:,}",
+        )
+        for one in evidence.scoring
+    )
+    headings = "answers", "with thinking", "mean thinking characters", "at a scoring limit"
+    note = (
+        "The thinking part of an answer is not scored. An answer at a scoring limit was too long or too slow to score: "
+        "it scores 0, or by the metrics that were in time."
+    )
+    return Section("Scoring", names("variant") + numbers(*headings), rows, note=note)
+
+
+def _scoring(_: Judgement, evidence: Evidence) -> Iterator[Section]:
+    yield scoring_notes(evidence)
+
+
+def power(evidence: Evidence) -> Section:
+    """Return what the plan could detect, per stratum."""
+    rows = tuple(
+        (
+            one.slice,
+            one.stratum,
+            f"{one.items:,}",
+            score(one.detectable_drop),
+            "-" if one.items_for_pass is None else f"{one.items_for_pass:,}",
+        )
+        for one in evidence.power
+    )
+    columns = names("slice") + strata("stratum") + numbers("items", "smallest drop detected", "items for a pass")
+    return Section("Power of the plan (points, 80 % power)", columns, rows, folded="what the plan could detect")
+
+
+def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
+    """Return answers asked and answers that the fixed plan asks for; None if no plan is known.
+
+    What the run counted, else the sum over all candidates and strata.
+    """
+    if evidence.items_spent is not None and evidence.items_planned is not None:
+        return evidence.items_spent, evidence.items_planned
+    known = [one for candidate in judgement.candidates for one in candidate.strata if one.items_planned]
+    return (sum(one.n for one in known), sum(max(one.items_planned, one.n) for one in known)) if known else None
+
+
+def _power(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
+    if (spent := answers_spent(judgement, evidence)) is not None:
+        text = f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for."
+        yield Section.listed("", [text], ("page",))
+    yield power(evidence)
+
+
+def provenance(judgement: Judgement, evidence: Evidence) -> Section:
+    """Return every fact about how the figures were made."""
+    facts = {"results": evidence.path, **_flat({**judgement.provenance, **evidence.provenance})}
+    known = facts | _flat({"policy": judgement.policy}) if any(facts.values()) else {}
+    rows = tuple((name, value) for name, value in known.items() if value)
+    return Section("How it was measured", names("what", "value"), rows, folded="every digest, version, device, setting")
+
+
+def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """Return nested facts as ``path.to.key`` and text, in the order they came; empty values are left out."""
+    facts: dict[str, str] = {}
+    for key, one in value.items():
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(one, Mapping):
+            facts |= _flat(one, name)
+        elif isinstance(one, (list, tuple)):
+            facts |= {name: " ".join(str(part) for part in one)} if one else {}
+        elif one is not None and one != "":
+            facts[name] = str(one)
+    return facts
+
+
+def _provenance(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
+    if how := "; ".join(measured(judgement, evidence)):
+        yield Section.listed("", [how], ("page",))
+    yield provenance(judgement, evidence)
+
+
+_SCORING: Places = {"terminal": 60, "markdown": 80, "page": 90}
+_NOISE: Places = {"terminal": 50, "markdown": 20, "page": 120}
+_NO_NOISE = "Not measured: a difference may be noise of batching."
+_NO_POWER = "No power table came with this comparison."
+_NO_FACTS = "The comparison came without provenance."
+
+BLOCKS = (
+    Block(
+        "scoring", "Thinking and limits of scoring", _scoring, {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"
+    ),
+    Block("power", "Power and items asked", _power, {"markdown": 90, "page": 110}, "Power", _NO_POWER),
+    Block("noise", "A/A noise", _noise, _NOISE, "", _NO_NOISE),
+    Block("provenance", "How it was measured", _provenance, {"markdown": 100, "page": 130}, "Provenance", _NO_FACTS),
+)
