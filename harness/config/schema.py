@@ -175,7 +175,7 @@ class Policy(Strict):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
         """Leave out what earlier versions did not have, unless it is used, so that configs keep their digests."""
-        later = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
+        later: dict[str, Any] = {"pooled_margin": None, "spending": "obrien-fleming", "advisory": (), "quantities": {}}
         return {key: one for key, one in handler(self).items() if key not in later or getattr(self, key) != later[key]}
 
 
