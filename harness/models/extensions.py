@@ -1,4 +1,4 @@
-"""Extensions that torch compiles at first use: a lock that a killed process left behind would be waited for without end."""
+"""Extensions that torch compiles at first use: the lock of a killed process would be waited for without end."""
 
 from __future__ import annotations
 
