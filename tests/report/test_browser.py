@@ -265,9 +265,9 @@ def test_the_whole_tail_is_at_most_twelve_screens(browser, repository):
     assert asked == [path.as_uri()]
     assert page.locator("#matrix-table tbody tr").count() == 101
     quiet = page.locator("#matrix-table tr.quiet").count()
-    assert page.get_by_label(f"{quiet} strata say nothing").count() == 1
+    assert page.get_by_label(f"{quiet} more strata have no signal").count() == 1
     assert page.locator("#matrix-table tbody tr:visible").count() == 101 - quiet
-    page.get_by_label(f"{quiet} strata say nothing").check()
+    page.get_by_label(f"{quiet} more strata have no signal").check()
     assert page.locator("#matrix-table tbody tr:visible").count() == 101
     page.evaluate("window.scrollTo(0, 6000)")
     assert page.locator("nav a[href='#matrix'] .sign.fail").bounding_box()["y"] < SCREEN

@@ -132,4 +132,4 @@ def test_what_says_nothing_is_a_line():
     judgement = dataclasses.replace(report_data.passing(), candidates=(one,))
     for section in (strata.matrix(judgement), strata.on_terminal(judgement), strata.by_candidate(judgement, one)):
         assert [as_cell(row[1]).text for row in section.rows] == ["i=3"]
-        assert section.quiet_note == "2 strata say nothing: no signal, and nothing flipped."
+        assert section.quiet_note == "2 more strata have no signal and no flips."
