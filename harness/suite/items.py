@@ -152,7 +152,7 @@ def make_item(
 def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
     """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
     chat: Callable[..., str] | None = how.chat if how.template else None
-    if doc.get("turns") or doc.get("system") or doc.get("tools"):
+    if doc.get("turns") or doc.get("system") or doc.get("tool_schemas"):
         return _conversation(task, doc_id, doc, how)
     context = task.fewshot_context(
         doc,
@@ -180,7 +180,7 @@ def _conversation(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting
 
     Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
     """
-    tools = json.loads(doc["tools"]) if doc.get("tools") else []
+    tools = json.loads(doc["tool_schemas"]) if doc.get("tool_schemas") else []
     spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if tools and not how.takes_tools else None
     system = "\n\n".join(one for one in (how.system, doc.get("system"), spoken) if one)
     if how.template:

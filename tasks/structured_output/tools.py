@@ -60,7 +60,7 @@ def tool_ledger(**metadata: Any) -> dict[str, datasets.Dataset]:
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for exactly the right calls; beside it, for each class of failure that can be, whether it is the one."""
     target = json.loads(doc["target"])
-    found = failure(results[0], json.loads(doc["tools"]), target)
+    found = failure(results[0], json.loads(doc["tool_schemas"]), target)
     possible = [one for one in FAILURES if (one == "tool_uncalled_for") == (not target)]
     return {"exact_match": float(not found), **{one: float(one == found) for one in possible}}
 
@@ -80,7 +80,7 @@ def _document(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
         "cluster": f"offered={cell['offered']},calls={'one' if kind == 'none' else kind}/{number}",
         **cell,
         "prompt": " Also: ".join(_request(call) for call in calls),
-        "tools": json.dumps(tools),
+        "tool_schemas": json.dumps(tools),
         "target": json.dumps([] if kind == "none" else calls),
         "chance": 0.0,
     }

@@ -206,7 +206,7 @@ def test_every_report_shows_them(whole: RunDir) -> None:
     report.write(whole.path, judgement, run_evidence.evidence(load_run(whole), judgement))
     text = (whole.path / "report.md").read_text(encoding="utf-8")
     assert "Tail events" in text
-    assert "nf4: empty in multi_hop_math, task=chains,hops=1" in text.replace("&#95;", "_")
+    assert "nf4: empty in sums in words, 1 hop (multi_hop_math)" in text.replace("&#95;", "_")
     page = (whole.path / "report.html").read_text(encoding="utf-8")
     assert "says nothing" in page
     junit = (whole.path / "junit.xml").read_text(encoding="utf-8")

@@ -125,7 +125,7 @@ def test_the_ledger_is_what_it_says():
     made = {doc["id"]: doc for doc in docs("structured_output", "tool_ledger", items=3)}
     assert len(made) == 4 * 4 * 3
     for doc in made.values():
-        tools, target = json.loads(doc["tools"]), json.loads(doc["target"])
+        tools, target = json.loads(doc["tool_schemas"]), json.loads(doc["target"])
         names = [one["function"]["name"] for one in tools]
         assert len(names) == len(set(names)) == int(doc["offered"])
         assert {one["name"] for one in target} <= set(names)
@@ -135,7 +135,7 @@ def test_the_ledger_is_what_it_says():
             twin = made[doc["id"].replace("calls=none", "calls=one")]
             assert (doc["prompt"], doc["cluster"]) == (twin["prompt"], twin["cluster"])
             assert json.loads(twin["target"])[0]["name"] not in names
-    assert fingerprint(docs("structured_output", "tool_ledger", items=8)) == "7ecbd2805bf18893"
+    assert fingerprint(docs("structured_output", "tool_ledger", items=8)) == "307af6f9c0654569"
 
 
 TEMPLATE = (
@@ -159,7 +159,7 @@ def test_tools_are_told_by_the_models_own_template(own):
     for item in items:
         assert item.prompt.startswith("<|tools|>") == own
         assert ("<tools>" in item.prompt) != own
-        assert json.loads(item.doc["tools"])[0]["function"]["name"] in item.prompt
+        assert json.loads(item.doc["tool_schemas"])[0]["function"]["name"] in item.prompt
 
 
 def test_a_class_is_a_tail_event_of_the_items_that_can_show_it():

@@ -86,7 +86,7 @@ def possible(item: Item) -> frozenset[str]:
         return frozenset()
     kinds = {"empty", "truncated", "repetition", "refusal", "blow_up"}
     kinds |= set(_JSON) if item.doc.get("schema") else set()  # a line of one's own traffic may have an empty one
-    if item.doc.get("tools"):
+    if item.doc.get("tool_schemas"):
         no_tool_fits = item.target == "[]"
         kinds |= {kind for kind in FAILURES if (kind == "tool_uncalled_for") == no_tool_fits}
     kinds |= set(_CODE) if item.doc.get("tests") else set()
