@@ -31,6 +31,7 @@ ORDER = (
     "judge",
     "run",
     "report",
+    "history",
     "damage",
     "cli",
     "__main__",

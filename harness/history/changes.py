@@ -1,0 +1,135 @@
+"""What differs between two runs of a history: settings, items, verdicts, and scores item by item.
+
+A variant is compared with itself: the scores of both runs on the same items, by the test that judges candidates against
+their baseline (`harness.stats.paired_test`) and under the newer run's margins and alpha, with Holm's correction over
+the variant's gating strata. A stratum whose items differ is compared with nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from harness import stats
+from harness.history.database import History
+from harness.judge.summaries import Verdict
+
+__all__ = ["Move", "changed_facts", "changed_items", "moves"]
+
+
+def changed_facts(history: History, before: int, after: int) -> list[tuple[str, str, str]]:
+    """Return the key of each setting that differs, and its two values; empty for one that is not set."""
+    query = """SELECT key, max(CASE run WHEN ?1 THEN value ELSE '' END) AS before,
+      max(CASE run WHEN ?2 THEN value ELSE '' END) AS after
+      FROM facts WHERE run IN (?1, ?2) GROUP BY key HAVING before != after ORDER BY key"""
+    return [(row["key"], row["before"], row["after"]) for row in history.rows(query, before, after)]
+
+
+def changed_items(history: History, before: int, after: int) -> list[tuple[str, int, int, int]]:
+    """Return the slices whose items differ, with the counts of shared, removed and added items."""
+    query = """WITH asked AS (SELECT DISTINCT run, item FROM answers WHERE run IN (?1, ?2)),
+      places AS (SELECT item, min(run = ?1) AS old, count(*) AS runs FROM asked GROUP BY item)
+      SELECT slice, sum(runs = 2) AS shared, sum(runs = 1 AND old) AS removed, sum(runs = 1 AND NOT old) AS added
+      FROM places JOIN items USING (item) GROUP BY slice HAVING removed + added > 0 ORDER BY slice"""
+    return [tuple(row) for row in history.rows(query, before, after)]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A variant in a stratum of the same items, then and now."""
+
+    variant: str
+    """Its name in both runs."""
+    slice: str
+    """The slice's label."""
+    stratum: str
+    """The levels of its axes."""
+    kind: str
+    """``score``, or the kind of a gated tail event."""
+    gating: bool
+    """Whether it decides in the newer run."""
+    gate: tuple[str, str]
+    """The gate's verdicts in the two runs; empty texts for the baseline."""
+    margin: float | None = None
+    """Largest tolerated drop of the newer run."""
+    result: stats.PairedResult | None = None
+    """The newer run's scores against the older one's; None of a tail event, or without shared answers."""
+    means: tuple[float, float] | None = None
+    """The mean scores on the items that both answered."""
+    verdict: Verdict = "inconclusive"
+    """Of the comparison: fail if the drop is larger than the margin, pass if it is smaller."""
+
+    @property
+    def regressed(self) -> bool:
+        """Whether it is worse than it was, or passed the gate and fails it now."""
+        return self.verdict == "fail" or self.gate == ("pass", "fail")
+
+
+_PAIRS = """SELECT n.candidate, n.slice, n.stratum, n.gating, n.margin, o.verdict AS before, n.verdict AS after
+  FROM strata o JOIN strata n USING (candidate, slice, stratum, items) WHERE o.run = ? AND n.run = ?"""
+_RATES = """SELECT n.candidate, n.slice, n.stratum, n.kind, o.verdict AS before, n.verdict AS after
+  FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
+  JOIN strata p ON (p.run, p.candidate, p.slice, p.stratum) = (o.run, candidate, slice, stratum)
+  JOIN strata q ON (q.run, q.candidate, q.slice, q.stratum, q.items) = (n.run, candidate, slice, stratum, p.items)
+  WHERE o.run = ? AND n.run = ? AND n.verdict IS NOT NULL AND o.verdict IS NOT NULL"""
+_SCORES = """SELECT o.score AS before, n.score AS after, cluster FROM answers o JOIN answers n USING (variant, item)
+  JOIN items USING (item) WHERE o.run = ? AND n.run = ? AND variant = ? AND slice = ? AND stratum = ?
+  AND o.score IS NOT NULL AND n.score IS NOT NULL ORDER BY item"""
+
+
+def moves(history: History, before: int, after: int) -> list[Move]:
+    """Compare each variant, the baseline too, with itself in an earlier run, the worst first."""
+    (old,), (new,) = (history.rows("SELECT * FROM runs WHERE run = ?", run) for run in (before, after))
+    pairs = history.rows(_PAIRS, before, after)
+    found: dict[str, list[Move]] = {}
+    places = {}
+    for row in pairs:
+        gate = row["before"], row["after"]
+        found.setdefault(row["candidate"], []).append(_move(history, row, row["candidate"], gate, (old, new)))
+        places[row["slice"], row["stratum"]] = row
+    if old["baseline"] == new["baseline"]:
+        found[new["baseline"]] = [_move(history, one, new["baseline"], ("", ""), (old, new)) for one in places.values()]
+    scores = [one for own in found.values() for one in _decided(own, new["alpha"])]
+    rates = [
+        Move(
+            row["candidate"], row["slice"], row["stratum"], row["kind"], gating=True, gate=(row["before"], row["after"])
+        )
+        for row in history.rows(_RATES, before, after)
+    ]
+    return sorted(
+        [*scores, *rates], key=lambda one: (not one.regressed, one.result.delta if one.result else 0.0, one.variant)
+    )
+
+
+def _move(
+    history: History, row: sqlite3.Row, variant: str, gate: tuple[str, str], runs: tuple[sqlite3.Row, sqlite3.Row]
+) -> Move:
+    old, new = runs
+    place = variant, row["slice"], row["stratum"]
+    scores = history.rows(_SCORES, old["run"], new["run"], *place)
+    if not scores:
+        return Move(*place, "score", bool(row["gating"]), gate, row["margin"], verdict="not_judged")
+    before, after = [one["before"] for one in scores], [one["after"] for one in scores]
+    diffs = [y - x for x, y in zip(before, after, strict=True)]
+    clusters = [one["cluster"] for one in scores]
+    result = stats.paired_test(diffs, clusters, margin=row["margin"], alpha=new["alpha"])
+    means = math.fsum(before) / len(before), math.fsum(after) / len(after)
+    return Move(*place, "score", bool(row["gating"]), gate, row["margin"], result, means)
+
+
+def _decided(own: list[Move], alpha: float) -> Iterator[Move]:
+    """Give the verdicts of one variant's strata, the gating ones corrected for their number."""
+    p_fail = [1.0 if one.result is None else one.result.p_fail for one in own]
+    family = [at for at, one in enumerate(own) if one.gating and one.result is not None]
+    adjusted = dict(zip(family, stats.holm([p_fail[at] for at in family]), strict=True))
+    for at, one in enumerate(own):
+        if one.result is None:
+            yield one
+        elif adjusted.get(at, p_fail[at]) < alpha:
+            yield replace(one, verdict="fail")
+        elif one.result.p_pass < alpha:
+            yield replace(one, verdict="pass")
+        else:
+            yield one
