@@ -187,7 +187,7 @@ def judge_run(
     overrides: dict[str, Any] | None = None,
     *,
     write: bool = True,
-    track: Mapping[str, str] | None = None,
+    track: Mapping[Any, str] | None = None,
 ) -> int:
     """Compare and gate a finished run, report it, and return its exit code.
 

@@ -50,8 +50,8 @@ class Move:
     """``score``, or the kind of a gated tail event."""
     gating: bool
     """Whether it decides in the newer run."""
-    gate: tuple[str, str]
-    """The gate's verdicts in the two runs; empty texts for the baseline."""
+    gate: tuple[Verdict, Verdict] | None
+    """The gate's verdicts in the two runs; None of the baseline."""
     margin: float | None = None
     """Largest tolerated drop of the newer run."""
     result: stats.PairedResult | None = None
@@ -71,8 +71,9 @@ _PAIRS = """SELECT n.candidate, n.slice, n.stratum, n.gating, n.margin, o.verdic
   FROM strata o JOIN strata n USING (candidate, slice, stratum, items) WHERE o.run = ? AND n.run = ?"""
 _RATES = """SELECT n.candidate, n.slice, n.stratum, n.kind, o.verdict AS before, n.verdict AS after
   FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
-  JOIN strata p ON (p.run, p.candidate, p.slice, p.stratum) = (o.run, candidate, slice, stratum)
-  JOIN strata q ON (q.run, q.candidate, q.slice, q.stratum, q.items) = (n.run, candidate, slice, stratum, p.items)
+  JOIN strata p ON (p.run, p.candidate, p.slice, p.stratum) = (o.run, n.candidate, n.slice, n.stratum)
+  JOIN strata q ON (q.run, q.candidate, q.slice, q.stratum, q.items) =
+    (n.run, n.candidate, n.slice, n.stratum, p.items)
   WHERE o.run = ? AND n.run = ? AND n.verdict IS NOT NULL AND o.verdict IS NOT NULL"""
 _SCORES = """SELECT o.score AS before, n.score AS after, cluster FROM answers o JOIN answers n USING (variant, item)
   JOIN items USING (item) WHERE o.run = ? AND n.run = ? AND variant = ? AND slice = ? AND stratum = ?
@@ -90,7 +91,7 @@ def moves(history: History, before: int, after: int) -> list[Move]:
         found.setdefault(row["candidate"], []).append(_move(history, row, row["candidate"], gate, (old, new)))
         places[row["slice"], row["stratum"]] = row
     if old["baseline"] == new["baseline"]:
-        found[new["baseline"]] = [_move(history, one, new["baseline"], ("", ""), (old, new)) for one in places.values()]
+        found[new["baseline"]] = [_move(history, one, new["baseline"], None, (old, new)) for one in places.values()]
     scores = [one for own in found.values() for one in _decided(own, new["alpha"])]
     rates = [
         Move(
@@ -104,7 +105,11 @@ def moves(history: History, before: int, after: int) -> list[Move]:
 
 
 def _move(
-    history: History, row: sqlite3.Row, variant: str, gate: tuple[str, str], runs: tuple[sqlite3.Row, sqlite3.Row]
+    history: History,
+    row: sqlite3.Row,
+    variant: str,
+    gate: tuple[Verdict, Verdict] | None,
+    runs: tuple[sqlite3.Row, sqlite3.Row],
 ) -> Move:
     old, new = runs
     place = variant, row["slice"], row["stratum"]

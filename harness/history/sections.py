@@ -18,6 +18,7 @@ from harness.report.words import SYMBOLS, points, readable, score
 
 __all__ = ["blocks", "headline", "regressions"]
 
+_OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20
 """So many steps from run to run are described; the database holds all."""
 
@@ -51,7 +52,7 @@ def changes(history: History) -> Section:
     steps = [*pairwise(known)][: -_NEWEST - 1 : -1]
     rows: list[Row] = []
     for old, new in steps:
-        found = [*changed_facts(history, old["run"], new["run"])]
+        found = _merged(changed_facts(history, old["run"], new["run"]))
         for label, shared, removed, added in changed_items(history, old["run"], new["run"]):
             found.append((f"items.{label}", f"{shared} kept, {removed} removed", f"{added} added"))
         rows += [(new["name"], *one) for one in found or [("nothing", "", "")]]
@@ -59,6 +60,19 @@ def changes(history: History) -> Section:
     left = max(len(known) - 1 - len(steps), 0)
     note = f"Against the run before it, the newest first{f'; {left} earlier steps are left out' if left else ''}."
     return Section("What changed from run to run", columns, tuple(rows), note=note)
+
+
+def _merged(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Join what changed alike in several variants: ``engines.int8`` and ``engines.nf4`` as ``engines (int8, nf4)``."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for key, before, after in found:
+        head, _, rest = key.partition(".")
+        own, _, rest = rest.partition(".") if head in _OF_VARIANTS else ("", "", rest)
+        alike.setdefault((head, rest, before, after), []).append(own)
+    return [
+        (".".join(filter(None, (head, rest))) + (f" ({', '.join(own)})" if own[0] else ""), before, after)
+        for (head, rest, before, after), own in alike.items()
+    ]
 
 
 def regressions(found: list[Move], since: str) -> Section:
@@ -78,9 +92,19 @@ def regressions(found: list[Move], since: str) -> Section:
 
 def _move_row(one: Move) -> Row:
     place = one.stratum if one.stratum != "all" else one.slice
-    gate = " to ".join(SYMBOLS[each] for each in one.gate if each in SYMBOLS)
+    gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
     if one.result is None or one.means is None:
-        return one.variant, Cell(place, one.kind), Cell("", verdict=one.gate[1]), gate, "-", "-", "-", "-", "-"
+        return (
+            one.variant,
+            Cell(place, one.kind),
+            Cell("", verdict=one.gate[1] if one.gate else None),
+            gate,
+            "-",
+            "-",
+            "-",
+            "-",
+            "-",
+        )
     result, shown = one.result, None if one.gating else "advisory"
     drawn = Interval(result.low, result.delta, result.high, one.margin)
     return (
@@ -122,12 +146,13 @@ def trend(history: History) -> Section:
             charts.append(Chart(title, "run", tuple(_line(name, found) for name, found in own.items())))
         if ", items 2 of" in title:
             said.append(title.partition(", items ")[0])
-    columns = names("stratum", "candidate", "runs") + numbers("first", "last", "limits", "margin")
+    columns = names("stratum", "candidate") + names("runs", minor=2) + numbers("first", "last", "limits")
+    columns += (*numbers("margin", minor=1), *_texts("verdicts", "now"))
     text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
     count = len({str(row[0]) for row in quiet})
     return Section(
         "Change of each stratum against its baseline, run by run",
-        (*columns, *_texts("verdicts")),
+        columns,
         tuple(rows),
         (text,) if said else (),
         note="In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order.",
@@ -152,7 +177,7 @@ def _trend_row(title: str, name: str, rows: list[sqlite3.Row]) -> Row:
     span = ", ".join(numbers_) if len(numbers_) < 8 else f"{numbers_[0]} ... {numbers_[-1]} ({len(numbers_)})"  # noqa: PLR2004
     change = Cell(points(last["delta"]), value=last["delta"])
     margin = points(last["margin"], sign=False)
-    return title, name, span, points(first["delta"]), change, limits, margin, Cell(trail, verdict=last["verdict"])
+    return title, name, span, points(first["delta"]), change, limits, margin, trail, Cell("", verdict=last["verdict"])
 
 
 def headline(history: History, found: list[Move], since: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UsageError
 from harness.judge.verdicts import Judgement
@@ -74,14 +75,14 @@ TRACKERS: dict[str, Callable[[str, _Sent], None]] = {
 """Tracker to what logs a run to a place: a folder or URI of MLflow, else a project."""
 
 
-def check(track: Mapping[str, str]) -> None:
+def check(track: Mapping[Any, str]) -> None:
     """Refuse a tracker whose package is not installed. Raises UsageError."""
     for name in track:
         if find_spec(name) is None:
             raise UsageError(f"track: the package {name} is not installed: pip install {name}, or leave it out")
 
 
-def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[str, str]) -> Iterator[str]:
+def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[Any, str]) -> Iterator[str]:
     """Send a run whose reports are in `folder` to each tracker, and say of each what came of it.
 
     A tracker that cannot be reached changes no verdict.
