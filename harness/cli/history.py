@@ -12,7 +12,7 @@ from harness.cli import shared
 from harness.errors import ExitCode, Incomplete, UsageError
 
 if TYPE_CHECKING:
-    from harness.history.changes import Move
+    from harness.history.changes import Since
     from harness.history.database import History
 
 __all__ = ["history"]
@@ -25,7 +25,7 @@ __all__ = ["history"]
 @click.option(
     "--fail-on-regression",
     is_flag=True,
-    help="Exit with 1 if a gating stratum regressed, and with 4 if none has the same items in both runs.",
+    help="Exit with 1 if a gating stratum regressed, and with 4 if one cannot be compared.",
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
 @click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
@@ -48,39 +48,30 @@ def history(
     found = History(db)
     for name, path in _named(runs):
         _add(found, name, path)
-    known = {row["name"]: row["run"] for row in found.rows("SELECT name, run FROM runs ORDER BY run")}
-    if not known:
+    if not found.rows("SELECT 1 FROM runs"):
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
-    *earlier, newest = known
-    if since is not None and since not in earlier:
-        raise UsageError(f"--since {since}: is not an earlier run; there are {', '.join(earlier) or 'none'}")
-    since = since or (earlier[-1] if earlier else "")
-    moves = changes.moves(found, known[since], known[newest]) if since else []
-    _print(found, moves, since, no_color=no_color)
-    for path in files.write(output, found, moves, since) if output is not None else ():
+    compared = changes.since(found, since)
+    _print(found, compared, no_color=no_color)
+    for path in files.write(output, found, compared) if output is not None else ():
         click.echo(path)
-    found.close()
-    return _exit_code(moves) if fail_on_regression and since else ExitCode.PASS
-
-
-def _exit_code(moves: list[Move]) -> ExitCode:
-    gating = [one for one in moves if one.gating]
-    if any(one.regressed for one in gating):
+    if not fail_on_regression or compared is None:
+        return ExitCode.PASS
+    if compared.regressed:
         return ExitCode.FAIL
-    return ExitCode.PASS if gating else ExitCode.NOT_COMPARABLE
+    return ExitCode.NOT_COMPARABLE if compared.left_out else ExitCode.PASS
 
 
-def _print(found: History, moves: list[Move], since: str, *, no_color: bool) -> None:
+def _print(found: History, since: Since | None, *, no_color: bool) -> None:
     """Print the sections, the most important last, where a terminal ends."""
     from harness.history import sections
     from harness.report.terminal_table import Pen
 
     pen = Pen(shared.make_console(no_color=no_color), rest="listed in history.md")
-    for _, shown in reversed(sections.blocks(found, moves, since)):
+    for _, shown in reversed(sections.blocks(found, since)):
         for section in shown:
             pen.section(section)
     pen.console.print()
-    for sentence in sections.headline(found, moves, since):
+    for sentence in sections.headline(found, since):
         pen.console.print(pen.text(sentence))
 
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from harness import stats
+from harness.errors import UsageError
 from harness.history.database import History
 from harness.judge.summaries import Verdict
 
-__all__ = ["Move", "changed_facts", "changed_items", "moves"]
+__all__ = ["Move", "Since", "changed_facts", "changed_items", "since"]
 
 
 def changed_facts(history: History, before: int, after: int) -> list[tuple[str, str, str]]:
@@ -80,8 +81,44 @@ _SCORES = """SELECT o.score AS before, n.score AS after, cluster FROM answers o 
   AND o.score IS NOT NULL AND n.score IS NOT NULL ORDER BY item"""
 
 
-def moves(history: History, before: int, after: int) -> list[Move]:
-    """Compare each variant, the baseline too, with itself in an earlier run, the worst first."""
+@dataclass(frozen=True, slots=True)
+class Since:
+    """The newest run against an earlier one."""
+
+    name: str
+    """The earlier run's."""
+    moves: tuple[Move, ...]
+    """Each variant in each stratum that can be compared, the worst first."""
+    left_out: tuple[tuple[str, str], ...]
+    """Slice and stratum of the earlier run's gating strata that the newest did not ask, or with other items."""
+
+    @property
+    def regressed(self) -> list[Move]:
+        """What regressed in a gating stratum."""
+        return [one for one in self.moves if one.regressed and one.gating]
+
+
+_LEFT_OUT = """SELECT DISTINCT slice, stratum FROM strata o WHERE run = ? AND gating AND NOT EXISTS
+  (SELECT 1 FROM strata n WHERE n.run = ? AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)"""
+
+
+def since(history: History, name: str | None = None) -> Since | None:
+    """Compare the newest run with an earlier one, the one before it by default; None if there is one run.
+
+    Raises UsageError if no earlier run has this name.
+    """
+    *earlier, newest = [(row["name"], row["run"]) for row in history.rows("SELECT name, run FROM runs ORDER BY run")]
+    known = dict(earlier)
+    if name is not None and name not in known:
+        raise UsageError(f"--since {name}: is not an earlier run; there are {', '.join(known) or 'none'}")
+    if not earlier:
+        return None
+    before, after = known[name or earlier[-1][0]], newest[1]
+    left_out = tuple((row["slice"], row["stratum"]) for row in history.rows(_LEFT_OUT, before, after))
+    return Since(name or earlier[-1][0], tuple(_moves(history, before, after)), left_out)
+
+
+def _moves(history: History, before: int, after: int) -> list[Move]:
     (old,), (new,) = (history.rows("SELECT * FROM runs WHERE run = ?", run) for run in (before, after))
     pairs = history.rows(_PAIRS, before, after)
     found: dict[str, list[Move]] = {}

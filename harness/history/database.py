@@ -67,10 +67,6 @@ class History:
             elif version != _VERSION:
                 raise StoreError(f"{path}: holds other tables than this version's: name another file with --db")
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from harness.history.changes import Move
+from harness.history.changes import Since
 from harness.history.database import History
 from harness.history.sections import blocks, headline
 from harness.report.html import render
@@ -29,9 +29,9 @@ _BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" 
 """
 
 
-def write(folder: Path, history: History, found: list[Move], since: str) -> list[Path]:
+def write(folder: Path, history: History, since: Since | None) -> list[Path]:
     """Write the files, append to GitHub's step summary if there is one, and return the paths. Raises StoreError."""
-    shown, said = blocks(history, found, since), headline(history, found, since)
+    shown, said = blocks(history, since), headline(history, since)
     (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs ORDER BY run DESC LIMIT 1")
     text = MarkdownPage(LIMIT)
     text.add("## quantcliff: history\n")
@@ -39,7 +39,7 @@ def write(folder: Path, history: History, found: list[Move], since: str) -> list
     for _, sections in shown:
         for section in sections:
             text.section(section)
-    regressed = sum(one.regressed and one.gating for one in found)
+    regressed = 0 if since is None else len(since.regressed)
     message = newest["verdict"].replace("_", " ") + (f", {regressed} regressed" if regressed else "")
     colour = _COLOURS["fail"] if regressed else _COLOURS.get(newest["verdict"], _OTHER)
     badge = {"schemaVersion": 1, "label": "quantcliff", "message": message, "color": colour}

@@ -11,12 +11,13 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 
-from harness.history.changes import Move, changed_facts, changed_items
+from harness.history.changes import Move, Since, changed_facts, changed_items
 from harness.history.database import History
+from harness.judge.outcomes import natural_key
 from harness.report.section import Block, Cell, Chart, Column, Interval, Line, Row, Section, names, numbers, strata
 from harness.report.words import SYMBOLS, points, readable, score
 
-__all__ = ["blocks", "headline", "regressions"]
+__all__ = ["blocks", "headline", "regressions", "series", "trend"]
 
 _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20
@@ -43,7 +44,7 @@ def runs(history: History) -> Section:
         for one in history.rows("SELECT * FROM runs ORDER BY run")
     )
     columns = numbers("#") + names("run") + _texts("verdict") + names("candidates") + numbers("items")
-    return Section("Runs", (*columns, *names("set of items", minor=1)), rows)
+    return Section("Runs", (*columns, *names("set of items")), rows)
 
 
 def changes(history: History) -> Section:
@@ -75,84 +76,92 @@ def _merged(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     ]
 
 
-def regressions(found: list[Move], since: str) -> Section:
-    """Return the strata of the newest run against a named run, the regressed ones first."""
-    rows = tuple(_move_row(one) for one in found if one.regressed or one.verdict != "pass")
-    quiet = tuple(_move_row(one) for one in found if not (one.regressed or one.verdict != "pass"))
-    columns = names("variant") + strata("stratum") + _texts("since then", "at the gate")
-    columns += numbers("change", "limits", "-/+", "before", "after")
+def regressions(since: Since) -> Section:
+    """Return the strata of the newest run against an earlier one, without those that are as they were."""
+    shown = [one for one in since.moves if one.regressed or one.verdict != "pass"]
+    quiet = [one for one in since.moves if one not in shown]
+    columns = names("slice", minor=3) + strata("stratum") + names("variant") + _texts("since then", "at the gate")
+    columns += numbers("change") + numbers("limits", minor=2) + numbers("-/+") + numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
-    absent = () if found else ("No stratum has the same items in both runs, so nothing can be compared.",)
+    absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
     note = (
         "Each variant, the baseline too, against itself on the same items; change and limits in points. It regressed "
         "if it lost more than its margin, or passed the gate then and fails it now."
     )
-    return Section(f"The newest run since {since}", columns, rows, absent, note, quiet=quiet, quiet_note=count)
-
-
-def _move_row(one: Move) -> Row:
-    place = one.stratum if one.stratum != "all" else one.slice
-    gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
-    if one.result is None or one.means is None:
-        return (
-            one.variant,
-            Cell(place, one.kind),
-            Cell("", verdict=one.gate[1] if one.gate else None),
-            gate,
-            "-",
-            "-",
-            "-",
-            "-",
-            "-",
-        )
-    result, shown = one.result, None if one.gating else "advisory"
-    drawn = Interval(result.low, result.delta, result.high, one.margin)
-    return (
-        one.variant,
-        Cell(place, one.slice if place != one.slice else ""),
-        Cell("regressed" if one.regressed and one.verdict != "fail" else "", shown or "", one.verdict),
-        gate,
-        Cell(points(result.delta), value=result.delta, interval=drawn),
-        f"[{points(result.low)}, {points(result.high)}]",
-        f"{result.lost}/{result.gained}",
-        score(one.means[0]),
-        score(one.means[1]),
+    return Section(
+        f"The newest run since {since.name}",
+        columns,
+        tuple(map(_move_row, shown)),
+        absent,
+        note,
+        quiet=tuple(map(_move_row, quiet)),
+        quiet_note=count,
     )
 
 
-def _series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
-    """Return each series with its rows, under a name that tells two sets of items of one stratum apart."""
-    rows = history.rows("SELECT * FROM trend")
-    for (label, stratum), place in groupby(rows, lambda one: (one["slice"], one["stratum"])):
+def _move_row(one: Move) -> Row:
+    place = one.slice, one.stratum, one.variant
+    gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
+    if one.result is None or one.means is None:
+        shown = one.verdict if one.kind == "score" or one.gate is None else one.gate[1]
+        return (*place, Cell("", "" if one.kind == "score" else one.kind, shown), gate, "-", "-", "-", "-", "-")
+    result = one.result
+    return (
+        *place,
+        Cell("regressed" if one.regressed and one.verdict != "fail" else "", _advisory(one), one.verdict),
+        gate,
+        Cell(
+            points(result.delta),
+            value=result.delta,
+            interval=Interval(result.low, result.delta, result.high, one.margin),
+        ),
+        f"[{points(result.low)}, {points(result.high)}]",
+        f"{result.lost}/{result.gained}",
+        *map(score, one.means),
+    )
+
+
+def _advisory(one: Move) -> str:
+    return "" if one.gating else " (advisory)"
+
+
+def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
+    """Return the rows of each series, with which set of the stratum's items it is; empty if there is one set."""
+    rows = sorted(history.rows("SELECT * FROM trend"), key=lambda one: natural_key(f"{one['slice']}/{one['stratum']}"))
+    for _, place in groupby(rows, lambda one: (one["slice"], one["stratum"])):
         found: dict[str, list[sqlite3.Row]] = {}
         for row in sorted(place, key=lambda one: one["run"]):
             found.setdefault(row["items"], []).append(row)
-        title = label if stratum == "all" else f"{readable(stratum)} ({label})"
-        for number, series in enumerate(found.values(), 1):
-            yield f"{title}, items {number} of {len(found)}" if len(found) > 1 else title, series
+        for number, own in enumerate(found.values(), 1):
+            yield f"items {number} of {len(found)}" if len(found) > 1 else "", own
+
+
+def _place(row: sqlite3.Row) -> str:
+    return row["slice"] if row["stratum"] == "all" else f"{readable(row['stratum'])} ({row['slice']})"
 
 
 def trend(history: History) -> Section:
     """Return the change of each candidate in each series over the runs."""
     rows: list[Row] = []
     quiet: list[Row] = []
-    charts, said = [], []
-    for title, series in _series(history):
-        moved = len({row["run"] for row in series}) > 1 and len({(row["candidate"], row["delta"]) for row in series})
-        candidates = [*dict.fromkeys(row["candidate"] for row in series)]
-        own = {name: [row for row in series if row["candidate"] == name] for name in candidates}
-        (rows if moved > len(own) else quiet).extend(_trend_row(title, name, found) for name, found in own.items())
-        if moved > len(own):
-            charts.append(Chart(title, "run", tuple(_line(name, found) for name, found in own.items())))
-        if ", items 2 of" in title:
-            said.append(title.partition(", items ")[0])
-    columns = names("stratum", "candidate") + names("runs", minor=2) + numbers("first", "last", "limits")
-    columns += (*numbers("margin", minor=1), *_texts("verdicts", "now"))
+    charts, said, count = [], [], 0
+    for which, found in series(history):
+        own = {
+            name: [row for row in found if row["candidate"] == name]
+            for name in dict.fromkeys(row["candidate"] for row in found)
+        }
+        moved = any(len({(row["delta"], row["verdict"]) for row in each}) > 1 for each in own.values())
+        (rows if moved else quiet).extend(_trend_row(which, each) for each in own.values())
+        title = f"{_place(found[0])}{f', {which}' if which else ''}"
+        if moved:
+            charts.append(Chart(title, "run", tuple(_line(name, each) for name, each in own.items())))
+        said += [_place(found[0])] if which.startswith("items 2 ") else []
+        count += not moved
+    columns = names("slice", minor=2) + strata("stratum") + names("candidate", "runs") + numbers("first", "last")
     text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
-    count = len({str(row[0]) for row in quiet})
     return Section(
         "Change of each stratum against its baseline, run by run",
-        columns,
+        (*columns, *numbers("limits"), *numbers("margin", minor=1), *_texts("verdicts", "now")),
         tuple(rows),
         (text,) if said else (),
         note="In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order.",
@@ -169,37 +178,43 @@ def _line(name: str, rows: list[sqlite3.Row]) -> Line:
     return Line(name, tuple((f"#{row['run']}", 100 * row["delta"]) for row in known), limits=limits)
 
 
-def _trend_row(title: str, name: str, rows: list[sqlite3.Row]) -> Row:
+def _trend_row(which: str, rows: list[sqlite3.Row]) -> Row:
     first, last = rows[0], rows[-1]
     numbers_ = [str(row["run"]) for row in rows]
-    limits = "-" if last["low"] is None else f"[{points(last['low'])}, {points(last['high'])}]"
-    trail = "".join(SYMBOLS[row["verdict"]] for row in rows)
     span = ", ".join(numbers_) if len(numbers_) < 8 else f"{numbers_[0]} ... {numbers_[-1]} ({len(numbers_)})"  # noqa: PLR2004
-    change = Cell(points(last["delta"]), value=last["delta"])
-    margin = points(last["margin"], sign=False)
-    return title, name, span, points(first["delta"]), change, limits, margin, trail, Cell("", verdict=last["verdict"])
+    return (
+        *(last["slice"], last["stratum"], last["candidate"], Cell(span, which)),
+        points(first["delta"]),
+        Cell(points(last["delta"]), value=last["delta"]),
+        "-" if last["low"] is None else f"[{points(last['low'])}, {points(last['high'])}]",
+        points(last["margin"], sign=False),
+        "".join(SYMBOLS[row["verdict"]] for row in rows),
+        Cell("", verdict=last["verdict"]),
+    )
 
 
-def headline(history: History, found: list[Move], since: str) -> list[str]:
-    """Return in sentences what the newest run came to, and what regressed since a run."""
+def headline(history: History, since: Since | None) -> list[str]:
+    """Return in sentences what the newest run came to, what regressed since a run, and what cannot be compared."""
     newest = history.rows("SELECT * FROM runs ORDER BY run DESC LIMIT 1")[0]
     said = [f"{newest['name']}: {newest['verdict'].replace('_', ' ')}."]
     for one in history.rows("SELECT * FROM candidates WHERE run = ?", newest["run"]):
         reasons = json.loads(one["reasons"])
         said += [f"{one['candidate']}: {reasons[0]}."] if reasons else []
-    if not since:
+    if since is None:
         return said
-    regressed = [one for one in found if one.regressed]
-    places = [f"{one.variant} in {one.slice}/{one.stratum}{'' if one.gating else ' (advisory)'}" for one in regressed]
-    open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in found)
-    text = f"regressed in {len(places)}: {'; '.join(places)}" if places else "nothing is shown to have regressed"
-    return [*said, f"Since {since}, of {len(found)} comparable strata and rates {text}; {open_} undecided."]
+    if since.left_out:
+        places = "; ".join(map("/".join, since.left_out))
+        said.append(f"Not compared, as they were not asked, or with other items: {places}.")
+    found = [f"{one.variant} in {one.slice}/{one.stratum}{_advisory(one)}" for one in since.moves if one.regressed]
+    open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
+    text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
+    return [*said, f"Since {since.name}, of {len(since.moves)} comparable strata and rates {text}; {open_} undecided."]
 
 
-def blocks(history: History, found: list[Move], since: str) -> list[tuple[Block, list[Section]]]:
-    """Return the blocks of the page, which Markdown and the terminal show in the same order."""
+def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Section]]]:
+    """Return the blocks of the page, which Markdown and the terminal show too."""
     sections = {
-        "since": ("Regressions", [regressions(found, since)] if since else []),
+        "since": ("Regressions", [] if since is None else [regressions(since)]),
         "trend": ("Trends", [trend(history)]),
         "changes": ("What changed", [changes(history)]),
         "runs": ("Runs", [runs(history)]),

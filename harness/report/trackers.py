@@ -5,8 +5,10 @@ A tracker is a function in `TRACKERS`; its package is imported when a run is sen
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -96,7 +98,8 @@ def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[
     )
     for name, place in track.items():
         try:
-            TRACKERS[name](place, sent)
+            with contextlib.redirect_stdout(sys.stderr):  # so that what they print is no part of --json
+                TRACKERS[name](place, sent)
         except Exception as error:  # noqa: BLE001 - whatever another package raises, the run is judged
             yield f"{name}: the run was not sent to {place}: {type(error).__name__}: {error}"
         else:

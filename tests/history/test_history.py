@@ -96,15 +96,11 @@ def test_runs_are_read_in_natural_order_with_the_judges_own_figures(database: Pa
 
 
 def test_runs_of_other_items_are_another_series(database: Path) -> None:
-    """The reworded stratum has two series, each with its runs only, the other strata have one; and it is said."""
+    """The reworded stratum has two series, each with its runs only, the others have one; and it is said."""
     history = History(database)
-    series = {title: sorted({row["run"] for row in rows}) for title, rows in sections._series(history)}
-    long = {title: found for title, found in series.items() if title.endswith("(long_context)") or "items" in title}
-    assert [(title[-14:], found) for title, found in long.items() if "12 keys" in title] == [
-        (", items 1 of 2", [1, 2]),
-        (", items 2 of 2", [3, 4]),
-    ]
-    assert [found for title, found in long.items() if "3 keys" in title] == [[1, 2, 3, 4]]
+    found = [(rows[0]["stratum"], which, {row["run"] for row in rows}) for which, rows in sections.series(history)]
+    assert [one[1:] for one in found if one[0] == OTHER] == [("items 1 of 2", {1, 2}), ("items 2 of 2", {3, 4})]
+    assert [one[1:] for one in found if one[0] == SAME] == [("", {1, 2, 3, 4})]
     shown = sections.trend(history)
     (chart,) = [one for one in shown.charts if "3 keys" in one.title]
     (line,) = [one for one in chart.lines if one.name == "int8"]
@@ -117,18 +113,18 @@ def test_runs_of_other_items_are_another_series(database: Path) -> None:
 
 def test_a_regression_is_found_item_by_item(database: Path) -> None:
     """The planted losses are counted by the judge's own test; other items are compared with nothing."""
-    found = changes.moves(History(database), 1, 4)
-    (worst,) = [one for one in found if one.regressed]
+    compared = changes.since(History(database), "build-9")
+    assert compared is not None
+    (worst,) = compared.regressed
     assert (worst.variant, worst.stratum, worst.gating) == ("int8", SAME, True)
     assert worst.result is not None
     assert (worst.result.lost, worst.result.gained) == (LOST, 0)
     expected = stats.paired_counts_test(LOST, 0, worst.result.n, 0.15, 0.05)
     assert (worst.result.low, worst.result.high, worst.result.p_fail) == (expected.low, expected.high, expected.p_fail)
-    assert OTHER not in {one.stratum for one in found}
-    assert {one.variant for one in found} >= {"bf16", "nf4"}
-    again = changes.moves(History(database), 1, 2)
-    assert {one.verdict for one in again if one.gating and one.kind == "score"} == {"pass"}
-    assert not any(one.regressed for one in again)
+    assert OTHER not in {one.stratum for one in compared.moves}
+    assert compared.left_out == (("long_context", OTHER),)
+    assert {one.variant for one in compared.moves} == {"bf16", "int8", "nf4"}
+    assert {one.verdict for one in compared.moves if one.variant == "bf16" and one.gating} == {"pass"}
 
 
 def test_what_changed_names_versions_and_items(database: Path) -> None:
@@ -140,14 +136,19 @@ def test_what_changed_names_versions_and_items(database: Path) -> None:
 
 
 def test_exit_codes_are_for_those_who_ask(database: Path, runs: Path, tmp_path: Path) -> None:
-    """A regression ends in 1 only with --fail-on-regression; nothing to compare is no pass either."""
+    """A regression ends in 1 only if that is asked for; what cannot be compared is no pass either."""
+    flags = "--db", database, "--fail-on-regression"
     assert call("history", "--db", database, "--since", "build-9") == ExitCode.PASS
-    assert call("history", "--db", database, "--since", "build-9", "--fail-on-regression") == ExitCode.FAIL
-    same = [runs / "build-9", runs / "build-10"]
-    assert call("history", *same, "--fail-on-regression") == ExitCode.PASS
-    assert call("history", *same, "--since", "build-8") == ExitCode.USAGE
-    assert call("history", tmp_path) == ExitCode.USAGE
+    assert call("history", *flags, "--since", "build-9") == ExitCode.FAIL
+    assert call("history", "--db", database, "--since", "build-8") == ExitCode.USAGE
     assert call("history", f"build-10={runs / 'build-12'}", "--db", database) == ExitCode.USAGE
+    assert call("history", tmp_path) == ExitCode.USAGE
+    again = f"again={runs / 'build-12'}"
+    copy = shutil.copy(database, tmp_path / "copy.sqlite")
+    assert call("history", again, "--db", copy, "--fail-on-regression") == ExitCode.PASS
+    assert call("history", again, "--db", copy, "--since", "build-11", "--fail-on-regression") == ExitCode.FAIL
+    later = f"later={runs / 'build-11'}"
+    assert call("history", later, "--db", copy, "--since", "build-9", "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
 def test_the_files_of_a_history(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +156,7 @@ def test_the_files_of_a_history(database: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     assert call("history", "--db", database, "--since", "build-9", "--output", tmp_path) == ExitCode.PASS
     page = (tmp_path / "history.html").read_text(encoding="utf-8")
-    assert "regressed in 1: int8 in long_context/task=lookup,keys=3,answer=present" in page
+    assert "1 regressed: int8 in long_context/task=lookup,keys=3,answer=present" in page
     assert "default-src 'none'" in page
     assert "http://" not in page
     assert "https://" not in page
