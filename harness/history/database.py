@@ -1,7 +1,7 @@
 """Finished runs in one SQLite database, which users query with SQL: docs/history.md describes the tables.
 
 A run is judged from its answers as `quantcliff compare` judges it, so all figures come from one version of the judge.
-What is written holds scores, settings and digests, and no text of a question or an answer.
+What is written holds scores, settings, digests and the items' ids, and no question or answer.
 """
 
 from __future__ import annotations

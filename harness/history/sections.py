@@ -55,7 +55,7 @@ def changes(history: History) -> Section:
     for old, new in steps:
         found = _merged(changed_facts(history, old["run"], new["run"]))
         for label, shared, removed, added in changed_items(history, old["run"], new["run"]):
-            found.append((f"items.{label}", f"{shared} kept, {removed} removed", f"{added} added"))
+            found.append((f"items.{label}", f"{shared + removed}", f"{shared + added}, {shared} of them the same"))
         rows += [(new["name"], *one) for one in found or [("nothing", "", "")]]
     columns = names("run", "what changed", "before", "after")
     left = max(len(known) - 1 - len(steps), 0)
