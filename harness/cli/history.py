@@ -21,7 +21,7 @@ __all__ = ["history"]
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[NAME=]DIR...")
 @click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
-@click.option("--since", metavar="RUN", help="Run to compare the newest with; the one before it by default.")
+@click.option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
 @click.option(
     "--fail-on-regression",
     is_flag=True,

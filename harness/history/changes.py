@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.history.database import History
 from harness.judge.summaries import Verdict
 
-__all__ = ["Move", "Since", "changed_facts", "changed_items", "since"]
+__all__ = ["Move", "Since", "changed_facts", "changed_items", "since", "steps"]
 
 
 def changed_facts(history: History, before: int, after: int) -> list[tuple[str, str, str]]:
@@ -102,20 +102,27 @@ _LEFT_OUT = """SELECT DISTINCT slice, stratum FROM strata o WHERE run = ? AND ga
   (SELECT 1 FROM strata n WHERE n.run = ? AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)"""
 
 
+def steps(history: History) -> list[sqlite3.Row]:
+    """Return each run with the run of the same config before it, the newest first."""
+    query = "SELECT run, name, lag(run) OVER (PARTITION BY experiment ORDER BY run) AS before FROM runs"
+    return history.rows(f"{query} ORDER BY run DESC")
+
+
 def since(history: History, name: str | None = None) -> Since | None:
-    """Compare the newest run with an earlier one, the one before it by default; None if there is one run.
+    """Compare the newest run with an earlier one, by default the one before it of the same config; None without one.
 
     Raises UsageError if no earlier run has this name.
     """
-    *earlier, newest = [(row["name"], row["run"]) for row in history.rows("SELECT name, run FROM runs ORDER BY run")]
-    known = dict(earlier)
+    newest, *earlier = steps(history)
+    known = {row["name"]: row["run"] for row in reversed(earlier)}
     if name is not None and name not in known:
         raise UsageError(f"--since {name}: is not an earlier run; there are {', '.join(known) or 'none'}")
-    if not earlier:
+    before, after = newest["before"] if name is None else known[name], newest["run"]
+    if before is None:
         return None
-    before, after = known[name or earlier[-1][0]], newest[1]
+    name = next(row["name"] for row in earlier if row["run"] == before)
     left_out = tuple((row["slice"], row["stratum"]) for row in history.rows(_LEFT_OUT, before, after))
-    return Since(name or earlier[-1][0], tuple(_moves(history, before, after)), left_out)
+    return Since(name, tuple(_moves(history, before, after)), left_out)
 
 
 def _moves(history: History, before: int, after: int) -> list[Move]:

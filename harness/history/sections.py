@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from itertools import groupby, pairwise
+from itertools import groupby
 
-from harness.history.changes import Move, Since, changed_facts, changed_items
+from harness.history.changes import Move, Since, changed_facts, changed_items, steps
 from harness.history.database import History
 from harness.judge.outcomes import natural_key
 from harness.report.section import Block, Cell, Chart, Column, Interval, Line, Row, Section, names, numbers, strata
@@ -49,17 +49,17 @@ def runs(history: History) -> Section:
 
 def changes(history: History) -> Section:
     """Return what differs from each run to the next, the newest first."""
-    known = history.rows("SELECT run, name FROM runs ORDER BY run")
-    steps = [*pairwise(known)][: -_NEWEST - 1 : -1]
+    known = [one for one in steps(history) if one["before"] is not None]
     rows: list[Row] = []
-    for old, new in steps:
-        found = _merged(changed_facts(history, old["run"], new["run"]))
-        for label, shared, removed, added in changed_items(history, old["run"], new["run"]):
+    for one in known[:_NEWEST]:
+        found = _merged(changed_facts(history, one["before"], one["run"]))
+        for label, shared, removed, added in changed_items(history, one["before"], one["run"]):
             found.append((f"items.{label}", f"{shared + removed}", f"{shared + added}, {shared} of them the same"))
-        rows += [(new["name"], *one) for one in found or [("nothing", "", "")]]
+        rows += [(one["name"], *each) for each in found or [("nothing", "", "")]]
     columns = names("run", "what changed", "before", "after")
-    left = max(len(known) - 1 - len(steps), 0)
-    note = f"Against the run before it, the newest first{f'; {left} earlier steps are left out' if left else ''}."
+    left = len(known[_NEWEST:])
+    more = f"; {left} earlier steps are left out" if left else ""
+    note = f"Against the run of the same config before it, the newest first{more}."
     return Section("What changed from run to run", columns, tuple(rows), note=note)
 
 
@@ -202,6 +202,8 @@ def headline(history: History, since: Since | None) -> list[str]:
         said += [f"{one['candidate']}: {reasons[0]}."] if reasons else []
     if since is None:
         return said
+    if not since.moves:
+        return [*said, f"Nothing can be compared with {since.name}: no stratum has the same items in both."]
     if since.left_out:
         places = "; ".join(map("/".join, since.left_out))
         said.append(f"Not compared, as they were not asked, or with other items: {places}.")
@@ -220,6 +222,9 @@ def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Sect
         "runs": ("Runs", [runs(history)]),
     }
     return [
-        (Block(key, title, lambda *_: (), {}, absent="There is one run, so nothing to compare."), [*filter(None, own)])
+        (
+            Block(key, title, lambda *_: (), {}, absent="There is no earlier run of this config to compare with."),
+            [*filter(None, own)],
+        )
         for key, (title, own) in sections.items()
     ]
