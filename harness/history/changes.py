@@ -60,7 +60,7 @@ class Move:
     means: tuple[float, float] | None = None
     """The mean scores on the items that both answered."""
     verdict: Verdict = "inconclusive"
-    """Of the comparison: fail if the drop is larger than the margin, pass if it is smaller."""
+    """Fail if the drop is larger than the margin (of a tail event: if the gate fails it now), pass if it is smaller."""
 
     @property
     def regressed(self) -> bool:
@@ -89,8 +89,8 @@ class Since:
     """The earlier run's."""
     moves: tuple[Move, ...]
     """Each variant in each stratum that can be compared, the worst first."""
-    left_out: tuple[tuple[str, str], ...]
-    """Slice and stratum of the earlier run's gating strata that the newest did not ask, or with other items."""
+    left_out: tuple[str, ...]
+    """Gating strata that were not asked now, or with other items, and candidates that were not judged."""
 
     @property
     def regressed(self) -> list[Move]:
@@ -98,8 +98,10 @@ class Since:
         return [one for one in self.moves if one.regressed and one.gating]
 
 
-_LEFT_OUT = """SELECT DISTINCT slice, stratum FROM strata o WHERE run = ? AND gating AND NOT EXISTS
-  (SELECT 1 FROM strata n WHERE n.run = ? AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)"""
+_LEFT_OUT = """SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run = ?1 AND gating AND NOT EXISTS
+  (SELECT 1 FROM strata n WHERE n.run = ?2 AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)
+  UNION ALL SELECT candidate FROM candidates WHERE run = ?1 AND candidate NOT IN
+  (SELECT candidate FROM strata WHERE run = ?2)"""
 
 
 def steps(history: History) -> list[sqlite3.Row]:
@@ -121,8 +123,11 @@ def since(history: History, name: str | None = None) -> Since | None:
     if before is None:
         return None
     name = next(row["name"] for row in earlier if row["run"] == before)
-    left_out = tuple((row["slice"], row["stratum"]) for row in history.rows(_LEFT_OUT, before, after))
-    return Since(name, tuple(_moves(history, before, after)), left_out)
+    found = _moves(history, before, after)
+    left_out = [row[0] for row in history.rows(_LEFT_OUT, before, after)]
+    lost = [one for one in found if one.verdict == "not_judged"]
+    left_out += [f"{one.variant} in {one.slice}/{one.stratum}" for one in lost if one.gating]
+    return Since(name, tuple(found), tuple(left_out))
 
 
 def _moves(history: History, before: int, after: int) -> list[Move]:
@@ -136,13 +141,8 @@ def _moves(history: History, before: int, after: int) -> list[Move]:
         places[row["slice"], row["stratum"]] = row
     if old["baseline"] == new["baseline"]:
         found[new["baseline"]] = [_move(history, one, new["baseline"], None, (old, new)) for one in places.values()]
-    scores = [one for own in found.values() for one in _decided(own, new["alpha"])]
-    rates = [
-        Move(
-            row["candidate"], row["slice"], row["stratum"], row["kind"], gating=True, gate=(row["before"], row["after"])
-        )
-        for row in history.rows(_RATES, before, after)
-    ]
+    scores = [one for own in found.values() for one in _decided(own, new["alpha"]) if not _never_asked(one)]
+    rates = [_rate(row) for row in history.rows(_RATES, before, after)]
     return sorted(
         [*scores, *rates], key=lambda one: (not one.regressed, one.result.delta if one.result else 0.0, one.variant)
     )
@@ -166,6 +166,18 @@ def _move(
     result = stats.paired_test(diffs, clusters, margin=row["margin"], alpha=new["alpha"])
     means = math.fsum(before) / len(before), math.fsum(after) / len(after)
     return Move(*place, "score", bool(row["gating"]), gate, row["margin"], result, means)
+
+
+def _never_asked(one: Move) -> bool:
+    """Whether there are no scores because no damage could be seen in the earlier run either."""
+    return one.result is None and one.gate is not None and one.gate[0] in ("no_signal", "not_judged")
+
+
+def _rate(row: sqlite3.Row) -> Move:
+    gate = row["before"], row["after"]
+    verdict: Verdict = "fail" if gate == ("pass", "fail") else "pass"
+    place = row["candidate"], row["slice"], row["stratum"], row["kind"]
+    return Move(*place, gating=True, gate=gate, verdict=verdict)
 
 
 def _decided(own: list[Move], alpha: float) -> Iterator[Move]:

@@ -103,8 +103,7 @@ def _move_row(one: Move) -> Row:
     place = one.slice, one.stratum, one.variant
     gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
     if one.result is None or one.means is None:
-        shown = one.verdict if one.kind == "score" or one.gate is None else one.gate[1]
-        return (*place, Cell("", "" if one.kind == "score" else one.kind, shown), gate, "-", "-", "-", "-", "-")
+        return (*place, Cell(_kind(one), _advisory(one), one.verdict), gate, "-", "-", "-", "-", "-")
     result = one.result
     return (
         *place,
@@ -119,6 +118,10 @@ def _move_row(one: Move) -> Row:
         f"{result.lost}/{result.gained}",
         *map(score, one.means),
     )
+
+
+def _kind(one: Move) -> str:
+    return "" if one.kind == "score" else f" {one.kind}"
 
 
 def _advisory(one: Move) -> str:
@@ -205,9 +208,12 @@ def headline(history: History, since: Since | None) -> list[str]:
     if not since.moves:
         return [*said, f"Nothing can be compared with {since.name}: no stratum has the same items in both."]
     if since.left_out:
-        places = "; ".join(map("/".join, since.left_out))
-        said.append(f"Not compared, as they were not asked, or with other items: {places}.")
-    found = [f"{one.variant} in {one.slice}/{one.stratum}{_advisory(one)}" for one in since.moves if one.regressed]
+        said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
+    found = [
+        f"{one.variant} in {one.slice}/{one.stratum}{_kind(one)}{_advisory(one)}"
+        for one in since.moves
+        if one.regressed
+    ]
     open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
     text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
     return [*said, f"Since {since.name}, of {len(since.moves)} comparable strata and rates {text}; {open_} undecided."]

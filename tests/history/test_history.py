@@ -122,9 +122,26 @@ def test_a_regression_is_found_item_by_item(database: Path) -> None:
     expected = stats.paired_counts_test(LOST, 0, worst.result.n, 0.15, 0.05)
     assert (worst.result.low, worst.result.high, worst.result.p_fail) == (expected.low, expected.high, expected.p_fail)
     assert OTHER not in {one.stratum for one in compared.moves}
-    assert compared.left_out == (("long_context", OTHER),)
+    assert compared.left_out == (f"long_context/{OTHER}",)
     assert {one.variant for one in compared.moves} == {"bf16", "int8", "nf4"}
+    assert all(one.result for one in compared.moves), "strata in which no candidate was asked are not listed"
     assert {one.verdict for one in compared.moves if one.variant == "bf16" and one.gating} == {"pass"}
+
+
+def test_a_gated_rate_and_a_candidate_that_is_gone_are_found(database: Path, tmp_path: Path) -> None:
+    """A rate of tail events that passed and fails has regressed; a candidate without a verdict is not passed over."""
+    copy = shutil.copy(database, tmp_path / "copy.sqlite")
+    with sqlite3.connect(copy) as file:
+        change = (
+            "UPDATE tail_rates SET verdict = iif(run = 4, 'fail', 'pass') WHERE (candidate, kind, stratum) = (?, ?, ?)"
+        )
+        file.execute(change, ("nf4", "repetition", SAME))
+        file.execute("DELETE FROM strata WHERE run = 4 AND candidate = 'int8'")
+    compared = changes.since(History(copy))
+    assert compared is not None
+    assert [(one.variant, one.kind, one.stratum) for one in compared.regressed] == [("nf4", "repetition", SAME)]
+    assert compared.left_out == ("int8",)
+    assert sections.headline(History(copy), compared)[-1].startswith("Since build-11")
 
 
 def test_what_changed_names_versions_and_items(database: Path) -> None:
@@ -143,6 +160,7 @@ def test_exit_codes_are_for_those_who_ask(database: Path, runs: Path, tmp_path: 
     assert call("history", "--db", database, "--since", "build-8") == ExitCode.USAGE
     assert call("history", f"build-10={runs / 'build-12'}", "--db", database) == ExitCode.USAGE
     assert call("history", tmp_path) == ExitCode.USAGE
+    assert call("history", "--db", tmp_path / "new.sqlite", runs / "build-9", "--fail-on-regression") == ExitCode.PASS
     again = f"again={runs / 'build-12'}"
     copy = shutil.copy(database, tmp_path / "copy.sqlite")
     assert call("history", again, "--db", copy, "--fail-on-regression") == ExitCode.PASS
@@ -158,6 +176,7 @@ def test_the_files_of_a_history(database: Path, tmp_path: Path, monkeypatch: pyt
     page = (tmp_path / "history.html").read_text(encoding="utf-8")
     assert "1 regressed: int8 in long_context/task=lookup,keys=3,answer=present" in page
     assert "default-src 'none'" in page
+    assert page.count('opacity=".5"') == 2 * 4, "limits of each point of both lines in the one chart"
     assert "http://" not in page
     assert "https://" not in page
     text = (tmp_path / "history.md").read_text(encoding="utf-8")
