@@ -14,7 +14,20 @@ from itertools import groupby
 from harness.history.changes import Move, Since, changed_facts, changed_items, steps
 from harness.history.database import History
 from harness.judge.outcomes import natural_key
-from harness.report.section import Block, Cell, Chart, Column, Interval, Line, Row, Section, names, numbers, strata
+from harness.report.section import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Interval,
+    Line,
+    Row,
+    Section,
+    names,
+    numbers,
+    strata,
+    texts,
+)
 from harness.report.words import SYMBOLS, points, readable, score
 
 __all__ = ["blocks", "headline", "regressions", "series", "trend"]
@@ -22,10 +35,6 @@ __all__ = ["blocks", "headline", "regressions", "series", "trend"]
 _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20
 """So many steps from run to run are described; the database holds all."""
-
-
-def _texts(*headings: str) -> tuple[Column, ...]:
-    return tuple(Column(one, "text") for one in headings)
 
 
 def runs(history: History) -> Section:
@@ -43,7 +52,7 @@ def runs(history: History) -> Section:
         )
         for one in history.rows("SELECT * FROM runs ORDER BY run")
     )
-    columns = numbers("#") + names("run") + _texts("verdict") + names("candidates") + numbers("items")
+    columns = numbers("#") + names("run") + texts("verdict") + names("candidates") + numbers("items")
     return Section("Runs", (*columns, *names("set of items")), rows)
 
 
@@ -80,8 +89,9 @@ def regressions(since: Since) -> Section:
     """Return the strata of the newest run against an earlier one, without those that are as they were."""
     shown = [one for one in since.moves if one.regressed or one.verdict != "pass"]
     quiet = [one for one in since.moves if one not in shown]
-    columns = names("slice", minor=3) + strata("stratum") + names("variant") + _texts("since then", "at the gate")
-    columns += numbers("change") + numbers("limits", minor=2) + numbers("-/+") + numbers("before", "after", minor=1)
+    columns = names("slice", minor=3) + strata("stratum") + names("variant") + texts("since then")
+    columns += (Column("at the gate", "text", 1), *numbers("change"), *numbers("limits", minor=2), *numbers("-/+"))
+    columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
     absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
     note = (
@@ -160,11 +170,12 @@ def trend(history: History) -> Section:
             charts.append(Chart(title, "run", tuple(_line(name, each) for name, each in own.items())))
         said += [_place(found[0])] if which.startswith("items 2 ") else []
         count += not moved
-    columns = names("slice", minor=2) + strata("stratum") + names("candidate", "runs") + numbers("first", "last")
+    columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
+    columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")
     text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
     return Section(
         "Change of each stratum against its baseline, run by run",
-        (*columns, *numbers("limits"), *numbers("margin", minor=1), *_texts("verdicts", "now")),
+        columns,
         tuple(rows),
         (text,) if said else (),
         note="In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order.",
