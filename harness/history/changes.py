@@ -131,11 +131,10 @@ def since(history: History, name: str | None = None) -> Since | None:
 
 
 def _moves(history: History, before: int, after: int) -> list[Move]:
-    (old,), (new,) = (history.rows("SELECT * FROM runs WHERE run = ?", run) for run in (before, after))
-    pairs = history.rows(_PAIRS, before, after)
+    old, new = sorted(history.rows("SELECT * FROM runs WHERE run IN (?, ?)", before, after), key=lambda one: one["run"])
     found: dict[str, list[Move]] = {}
     places = {}
-    for row in pairs:
+    for row in history.rows(_PAIRS, before, after):
         gate = row["before"], row["after"]
         found.setdefault(row["candidate"], []).append(_move(history, row, row["candidate"], gate, (old, new)))
         places[row["slice"], row["stratum"]] = row
@@ -160,9 +159,8 @@ def _move(
     scores = history.rows(_SCORES, old["run"], new["run"], *place)
     if not scores:
         return Move(*place, "score", bool(row["gating"]), gate, row["margin"], verdict="not_judged")
-    before, after = [one["before"] for one in scores], [one["after"] for one in scores]
+    before, after, clusters = zip(*scores, strict=True)
     diffs = [y - x for x, y in zip(before, after, strict=True)]
-    clusters = [one["cluster"] for one in scores]
     result = stats.paired_test(diffs, clusters, margin=row["margin"], alpha=new["alpha"])
     means = math.fsum(before) / len(before), math.fsum(after) / len(after)
     return Move(*place, "score", bool(row["gating"]), gate, row["margin"], result, means)
@@ -188,9 +186,6 @@ def _decided(own: list[Move], alpha: float) -> Iterator[Move]:
     for at, one in enumerate(own):
         if one.result is None:
             yield one
-        elif adjusted.get(at, p_fail[at]) < alpha:
-            yield replace(one, verdict="fail")
-        elif one.result.p_pass < alpha:
-            yield replace(one, verdict="pass")
         else:
-            yield one
+            worse = adjusted.get(at, p_fail[at]) < alpha
+            yield replace(one, verdict="fail" if worse else "pass" if one.result.p_pass < alpha else "inconclusive")

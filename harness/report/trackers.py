@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,52 +28,47 @@ _LONGEST = 500
 _BATCH = 100
 """So many figures and settings MLflow takes at once."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    name: str
-    metrics: Mapping[str, float]
-    settings: Mapping[str, str]
-    files: Sequence[Path]
+_Tracker = Callable[[str, str, Mapping[str, float], Mapping[str, str], Sequence[str]], None]
+"""Logs metrics, settings and files of a run, under its name, to a place."""
 
 
-def _mlflow(place: str, sent: _Sent) -> None:
+def _mlflow(
+    place: str, name: str, metrics: Mapping[str, float], settings: Mapping[str, str], files: Sequence[str]
+) -> None:
     if not re.match(r"\w+://|databricks", place):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 refuses folders otherwise
         place = Path(place).resolve().as_uri()
     entities, client = import_module("mlflow.entities"), import_module("mlflow").MlflowClient(tracking_uri=place)
-    known = client.get_experiment_by_name(sent.name)
-    experiment = client.create_experiment(sent.name) if known is None else known.experiment_id
-    run = client.create_run(experiment, run_name=sent.name).info.run_id
-    metrics = [entities.Metric(name, value, 0, 0) for name, value in sent.metrics.items()]
-    settings = [entities.Param(*one) for one in sent.settings.items()]
-    for at in range(0, max(len(metrics), len(settings)), _BATCH):
-        client.log_batch(run, metrics=metrics[at : at + _BATCH], params=settings[at : at + _BATCH])
-    for path in sent.files:
-        client.log_artifact(run, str(path))
+    known = client.get_experiment_by_name(name)
+    experiment = client.create_experiment(name) if known is None else known.experiment_id
+    run = client.create_run(experiment, run_name=name).info.run_id
+    figures = [entities.Metric(key, value, 0, 0) for key, value in metrics.items()]
+    params = [entities.Param(*one) for one in settings.items()]
+    for at in range(0, max(len(figures), len(params)), _BATCH):
+        client.log_batch(run, metrics=figures[at : at + _BATCH], params=params[at : at + _BATCH])
+    for path in files:
+        client.log_artifact(run, path)
     client.set_terminated(run)
 
 
-def _like_wandb(module: str) -> Callable[[str, _Sent], None]:
-    def log(place: str, sent: _Sent) -> None:
+def _like_wandb(module: str) -> _Tracker:
+    def log(
+        place: str, name: str, metrics: Mapping[str, float], settings: Mapping[str, str], files: Sequence[str]
+    ) -> None:
         tracker = import_module(module)
-        run = tracker.init(project=place, name=sent.name, config=dict(sent.settings))
-        run.log(dict(sent.metrics))
-        files = tracker.Artifact(f"{sent.name}-report", type="report")
-        for path in sent.files:
-            files.add_file(str(path))
-        run.log_artifact(files)
+        run = tracker.init(project=place, name=name, config=dict(settings))
+        run.log(dict(metrics))
+        artifact = tracker.Artifact(f"{name}-report", type="report")
+        for path in files:
+            artifact.add_file(path)
+        run.log_artifact(artifact)
         run.finish()
 
     return log
 
 
-TRACKERS: dict[str, Callable[[str, _Sent], None]] = {
-    "mlflow": _mlflow,
-    "trackio": _like_wandb("trackio"),
-    "wandb": _like_wandb("wandb"),
-}
-"""Tracker to what logs a run to a place: a folder or URI of MLflow, else a project."""
+TRACKERS = {"mlflow": _mlflow, "trackio": _like_wandb("trackio"), "wandb": _like_wandb("wandb")}
+"""Tracker, which is its package's name, to what logs a run."""
 
 
 def check(track: Mapping[Any, str]) -> None:
@@ -89,21 +83,21 @@ def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[
 
     A tracker that cannot be reached changes no verdict.
     """
-    settings = flat({**judgement.provenance, **evidence.provenance, "verdict": judgement.verdict})
-    sent = _Sent(
-        evidence.name,
-        dict(_metrics(judgement)),
-        {_named(key): value[:_LONGEST] for key, value in settings.items()},
-        [folder / name for name in _FILES if (folder / name).is_file()],
-    )
+    facts = flat({**judgement.provenance, **evidence.provenance, "verdict": judgement.verdict})
+    settings = {_named(key): value[:_LONGEST] for key, value in facts.items()}
+    files = [str(folder / name) for name in _FILES if (folder / name).is_file()]
     for name, place in track.items():
         try:
             with contextlib.redirect_stdout(sys.stderr):  # so that what they print is no part of --json
-                TRACKERS[name](place, sent)
+                TRACKERS[name](place, evidence.name, dict(_metrics(judgement)), settings, files)
         except Exception as error:  # noqa: BLE001 - whatever another package raises, the run is judged
-            yield f"{name}: the run was not sent to {place}: {type(error).__name__}: {error}"
+            yield _without_password(f"{name}: the run was not sent to {place}: {type(error).__name__}: {error}")
         else:
-            yield f"{name}: sent to {place}"
+            yield _without_password(f"{name}: sent to {place}")
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def _metrics(judgement: Judgement) -> Iterator[tuple[str, float]]:

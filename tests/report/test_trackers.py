@@ -38,9 +38,11 @@ def test_a_tracker_that_fails_changes_no_verdict(demo: Path, capsys: pytest.Capt
     from harness.cli.shared import OutputOptions, judge_run
     from harness.store.rundir import RunDir
 
-    code = judge_run(RunDir(demo), OutputOptions(quiet=True), track={"mlflow": "nowhere://x"})
+    code = judge_run(RunDir(demo), OutputOptions(quiet=True), track={"mlflow": "nowhere://me:secret@x"})
     assert code == ExitCode.FAIL
-    assert "mlflow: the run was not sent to nowhere://x" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "mlflow: the run was not sent to nowhere://***@x" in said
+    assert "secret" not in said
 
 
 def test_track_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:
