@@ -31,6 +31,7 @@ ORDER = (
     "judge",
     "run",
     "report",
+    "history",
     "damage",
     "cli",
     "__main__",
@@ -77,7 +78,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
 }
 """Which modules import what is heavy. All others judge, plan and report on a laptop without these packages."""
 
-JUDGES = ("--help", "compare --help", "gate --help", "report --help", "plan --help", "demo --help")
+JUDGES = ("--help", "compare --help", "history --help", "gate --help", "report --help", "plan --help", "demo --help")
 
 
 def module_names() -> list[str]:

@@ -154,10 +154,17 @@ def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any)
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
+@click.option("--track", multiple=True, metavar="NAME=PLACE", help="Send it to mlflow, trackio or wandb; see docs.")
 @shared.output_options(trust=True)
-def report(run: RunDir, options: OutputOptions) -> int:
+def report(run: RunDir, track: tuple[str, ...], options: OutputOptions) -> int:
     """Judge a finished run by its own policy and write its reports again."""
-    return shared.judge_run(run, options)
+    from harness.report import trackers
+
+    places = dict(one.split("=", 1) for one in track if one.partition("=")[0] in trackers.TRACKERS and "=" in one)
+    if len(places) < len(track):
+        raise UsageError(f"--track: give NAME=PLACE, each NAME once: {', '.join(trackers.TRACKERS)}")
+    trackers.check(places)
+    return shared.judge_run(run, options, track=places)
 
 
 @click.command()

@@ -18,6 +18,7 @@ import click
 from harness import __version__
 from harness.cli import cluster as cli_cluster
 from harness.cli import damage as cli_damage
+from harness.cli import history as cli_history
 from harness.cli import init as cli_init
 from harness.cli import judge as cli_judge
 from harness.cli import models as cli_models
@@ -124,6 +125,7 @@ for _command in (
     cli_judge.gate,
     cli_judge.report,
     cli_run.slices,
+    cli_history.history,
     cli_judge.show,
     cli_judge.erase,
     cli_verify.verify,

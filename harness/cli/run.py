@@ -46,15 +46,17 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
 def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
     """Run a shard, or the whole run and judge it. part: the shard, None for the whole."""
+    from harness.report import trackers
     from harness.run import runner, worker_process
     from harness.store.rundir import Shard
 
+    trackers.check(experiment.track)
     worker_process.start_early(experiment)
     made = _plan(experiment, source, directory, options)
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
     runner.run(made, directory, part or Shard(), _progress(options), command=command)
     if part is None:
-        return shared.judge_run(directory, options)
+        return shared.judge_run(directory, options, track=experiment.track)
     _print_missing_shards(directory, part, options)
     return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -182,11 +182,16 @@ def find_config(config: str) -> Path:
 
 
 def judge_run(
-    directory: Any, options: OutputOptions, overrides: dict[str, Any] | None = None, *, write: bool = True
+    directory: Any,
+    options: OutputOptions,
+    overrides: dict[str, Any] | None = None,
+    *,
+    write: bool = True,
+    track: Mapping[Any, str] | None = None,
 ) -> int:
     """Compare and gate a finished run, report it, and return its exit code.
 
-    Only the run's own verdict is written: one under another policy is printed.
+    Only the run's own verdict is written: one under another policy is printed. track: see `harness.report.trackers`.
     """
     from harness import report
     from harness.judge import judging
@@ -200,6 +205,11 @@ def judge_run(
         judging.write(directory, judgement)
         report.write(directory.path, judgement, evidence)
     print_judgement(judgement, evidence, options)
+    if track:
+        from harness.report import trackers
+
+        for line in trackers.send(directory.path, judgement, evidence, track):
+            click.echo(f"quantcliff: {line}", err=True)
     return options.exit_code(judgement.exit_code, rehearsal=run.experiment.execution.rehearsal is not None)
 
 

@@ -369,6 +369,8 @@ class Experiment(Strict):
     """Sentences that the report must show, such as what the reference really is."""
     store_text: Literal["full", "redacted", "none"] = "full"
     """What of prompts and answers is kept on disk: all, all but personal data, or scores alone."""
+    track: dict[Literal["mlflow", "trackio", "wandb"], str] = Field(default_factory=dict)
+    """Experiment tracker to the place that a judged run is sent to, see `harness.report.trackers`; none by default."""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -387,4 +389,4 @@ class Experiment(Strict):
 
     def digest(self) -> str:
         """Identify everything that decides a result; where results are put and what texts are kept does not."""
-        return digest(self.model_dump(mode="json", exclude={"output", "description", "store_text"}))
+        return digest(self.model_dump(mode="json", exclude={"output", "description", "store_text", "track"}))

@@ -36,6 +36,7 @@ from harness.store.rundir import RunDir
 
 __all__ = [
     "baseline_signals",
+    "item_scores",
     "judge",
     "not_asked",
     "undecided",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 
-def _scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[str, float]:
+def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[str, float]:
     """Return item id to mean score over its samples, NaN where unanswered; only items that have an answer."""
     found: dict[str, list[float]] = defaultdict(list)
     for one in run.of(variant):
@@ -65,7 +66,7 @@ def _outcomes(
     only: the ids of the items to take; all by default. blind: strata that it was not asked, NaN in its scores.
     """
     not_asked = {item.id: math.nan for item in run.items if (item.slice, item.stratum) in blind}
-    scores = {**not_asked, **_scores(run, variant, until=until)}
+    scores = {**not_asked, **item_scores(run, variant, until=until)}
     items = [item for item in run.items if item.id in scores and (only is None or item.id in only)]
     if not items:
         return None
@@ -113,7 +114,9 @@ def not_asked(run: RunRecord) -> frozenset[Place]:
     """Return the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
     if not run.experiment.execution.skip_blind:
         return frozenset()
-    return blind_strata(run.items, _scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment))
+    return blind_strata(
+        run.items, item_scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment)
+    )
 
 
 def _control_items(run: RunRecord) -> frozenset[str] | None:
@@ -312,7 +315,7 @@ def baseline_signals(run: RunRecord) -> list[Signal]:
     name = run.experiment.baseline.name
     rules = Rules.from_experiment(run.experiment)
     found = unusable.unusable_strata(run.items, run.of(name))
-    return signals(run.items, _scores(run, name), _right(run, name), rules, found)
+    return signals(run.items, item_scores(run, name), _right(run, name), rules, found)
 
 
 def write(directory: RunDir, judgement: Judgement) -> list[Path]:

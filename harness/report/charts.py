@@ -58,6 +58,7 @@ class _Scale:
 
     def __init__(self, charts: Sequence[Chart]) -> None:
         values = [y for chart in charts for line in chart.lines for _, y in line.points if math.isfinite(y)]
+        values += [end for chart in charts for line in chart.lines for pair in line.limits for end in pair]
         values += [chart.rule for chart in charts if chart.rule is not None]
         above = [one for one in values if one > 0]
         self.log = bool(above) and min(values) >= 0 and max(above) / min(above) > _WIDE_RANGE and max(above) <= 1
@@ -153,6 +154,10 @@ def _line(line: Line, place: _Places, scale: _Scale, style: tuple[str, str, str]
     tint, dashes, mark = style
     points = [(place.x(x), scale.y(y)) for x, y in line.points if math.isfinite(y)]
     marks = [_mark(mark, x, y, tint, hollow=line.hollow) for x, y in points]
+    marks += [
+        f'<path d="M{place.x(x):.1f} {scale.y(low):.1f}V{scale.y(high):.1f}" stroke="{tint}" opacity=".5"/>'
+        for (x, _), (low, high) in zip(line.points, line.limits, strict=False)
+    ]
     if not joined or len(points) < 2:  # noqa: PLR2004 - a line has two ends
         return marks
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)

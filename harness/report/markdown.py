@@ -18,7 +18,7 @@ from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, markdown, markdown_code
 from harness.report.section import Cell, Column, Section, as_cell
 
-__all__ = ["LIMIT", "markdown_report"]
+__all__ = ["LIMIT", "MarkdownPage", "markdown_report"]
 
 LIMIT = 60_000
 """Bytes; GitHub refuses a comment above 65,536 characters."""
@@ -33,7 +33,7 @@ _LONGEST_SENTENCE = 1500
 _LONGEST_ANSWER = 300
 
 
-class _Page:
+class MarkdownPage:
     """Markdown that counts its bytes and stops in time."""
 
     def __init__(self, limit: int) -> None:
@@ -107,7 +107,7 @@ def _cell(cell: Cell, column: Column) -> str:
 
 def markdown_report(judgement: Judgement, evidence: Evidence, limit: int = LIMIT) -> str:
     """Return the report as GitHub Markdown of at most `limit` bytes."""
-    page = _Page(limit)
+    page = MarkdownPage(limit)
     _head(page, judgement, evidence)
     for block, sections in filled("markdown", judgement, evidence):
         for section in sections:
@@ -129,7 +129,7 @@ def _verdict(verdict: Verdict) -> str:
     return f"{words.SYMBOLS[verdict]} {words.word(verdict)}"
 
 
-def _head(page: _Page, judgement: Judgement, evidence: Evidence) -> None:
+def _head(page: MarkdownPage, judgement: Judgement, evidence: Evidence) -> None:
     name = f" of {_name(evidence.name)}" if evidence.name else ""
     page.add(f"## {_verdict(judgement.verdict)}: quantcliff{name}\n")
     if evidence.description:
@@ -147,7 +147,7 @@ def _head(page: _Page, judgement: Judgement, evidence: Evidence) -> None:
         page.add(f"\n> {_sentence(note)}")
 
 
-def _flips(page: _Page, evidence: Evidence) -> None:
+def _flips(page: MarkdownPage, evidence: Evidence) -> None:
     if not evidence.flips:
         return
     lost = [one for one in evidence.flips if one.candidate_score < one.baseline_score] or [*evidence.flips]

@@ -26,7 +26,7 @@ from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
 from harness.store.rundir import RunDir
 
-__all__ = ["Sides", "both_answers", "evidence", "scoring_rows"]
+__all__ = ["Sides", "both_answers", "circumstances", "evidence", "scoring_rows"]
 
 FLIPS_SHOWN = 2000
 """Pairs that a report carries at most, over all candidates."""
@@ -50,7 +50,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         ),
         costs={name: _cost(run, name) for name in names},
         proofs={name: one["proof"] for name, one in run.identities.items()},
-        provenance={**judgement.provenance, **_circumstances(run)},
+        provenance={**judgement.provenance, **circumstances(run)},
         flips=tuple(flips[:FLIPS_SHOWN]),
         flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
         tail_events=tuple(
@@ -111,7 +111,7 @@ def _versions(known: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: ", ".join(dict.fromkeys(one[name] for one in known if name in one)) for name in packages}
 
 
-def _circumstances(run: RunRecord) -> dict[str, Any]:
+def circumstances(run: RunRecord) -> dict[str, Any]:
     """Return how the figures came about: command, devices, settings. Not in the judgement, as these may differ."""
     experiment, identities = run.experiment, run.identities
     finished = [run.shards[name] for name in sorted(run.shards)]

@@ -115,6 +115,8 @@ class Line:
     """Where on the x axis (levels in order, or a number if the chart is a scatter) and the value."""
     hollow: bool = False
     """Whether its marks are hollow."""
+    limits: tuple[tuple[float, float], ...] = ()
+    """Of each point, its lower and upper limit; empty if none are drawn."""
 
 
 @dataclass(frozen=True, slots=True)

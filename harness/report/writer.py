@@ -12,7 +12,7 @@ from harness.report.evidence import Evidence
 from harness.report.junit import junit
 from harness.report.markdown import markdown_report
 
-__all__ = ["remove", "write"]
+__all__ = ["remove", "step_summary", "write"]
 
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -46,7 +46,7 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     paths = [_replace(run_dir / name, content) for name, content in files.items()]
     if page.side_file is None:
         _forget(run_dir / SIDE_FILE)
-    _step_summary(text)
+    step_summary(text)
     return paths
 
 
@@ -84,7 +84,8 @@ def _forget(path: Path) -> None:
         raise StoreError(f"{path}: cannot remove the earlier report's file: {error.strerror}") from error
 
 
-def _step_summary(text: str) -> None:
+def step_summary(text: str) -> None:
+    """Append to GitHub's step summary, if there is one. Raises StoreError."""
     named = os.environ.get(_STEP_SUMMARY)
     if not named:
         return

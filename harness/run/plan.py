@@ -60,7 +60,7 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """Give what run.json holds: the same plan gives the same record."""
-        config = self.experiment.model_dump(mode="json", exclude={"output", "description"})
+        config = self.experiment.model_dump(mode="json", exclude={"output", "description", "track"})
         return {
             "config": privacy.stored_config(config, self.experiment.store_text),
             "config_digest": self.experiment.digest(),

@@ -13,7 +13,7 @@ from harness.report.traffic import measured
 from harness.report.words import points, score
 
 __all__ = [
-    "BLOCKS", "answers_spent", "control_noise", "control_sentence", "power", "provenance", "scoring_notes"
+    "BLOCKS", "answers_spent", "control_noise", "control_sentence", "flat", "power", "provenance", "scoring_notes"
 ]  # fmt: skip
 
 
@@ -122,19 +122,19 @@ def _power(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
 
 def provenance(judgement: Judgement, evidence: Evidence) -> Section:
     """Return every fact about how the figures were made."""
-    facts = {"results": evidence.path, **_flat({**judgement.provenance, **evidence.provenance})}
-    known = facts | _flat({"policy": judgement.policy}) if any(facts.values()) else {}
+    facts = {"results": evidence.path, **flat({**judgement.provenance, **evidence.provenance})}
+    known = facts | flat({"policy": judgement.policy}) if any(facts.values()) else {}
     rows = tuple((name, value) for name, value in known.items() if value)
     return Section("How it was measured", names("what", "value"), rows, folded="every digest, version, device, setting")
 
 
-def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
+def flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """Return nested facts as ``path.to.key`` and text, in the order they came; empty values are left out."""
     facts: dict[str, str] = {}
     for key, one in value.items():
         name = f"{path}.{key}" if path else str(key)
         if isinstance(one, Mapping):
-            facts |= _flat(one, name)
+            facts |= flat(one, name)
         elif isinstance(one, (list, tuple)):
             facts |= {name: " ".join(str(part) for part in one)} if one else {}
         elif one is not None and one != "":

@@ -1,0 +1,156 @@
+"""Finished runs in one SQLite database, which users query with SQL: docs/history.md describes the tables.
+
+A run is judged from its answers as `quantcliff compare` judges it, so all figures come from one version of the judge.
+What is written holds scores, settings, digests and the items' ids, and no question or answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import sqlite3
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError, UsageError
+from harness.judge import judging
+from harness.judge.summaries import TailRate
+from harness.judge.verdicts import FIGURES, Judgement
+from harness.records import digest
+from harness.report.blocks.measured import flat
+from harness.report.run_evidence import circumstances
+from harness.store.files import read_json
+from harness.store.record import RunRecord
+from harness.store.rundir import RunDir
+from harness.store.whole import load_run
+
+__all__ = ["History"]
+
+_TYPES = {"string": "TEXT", "float64": "REAL", "int64": "INTEGER", "bool_": "INTEGER"}
+_FIGURES = ", ".join(f"{name} {_TYPES[one.kind]}" for name, one in FIGURES.items())
+_RATES = ", ".join(one.name for one in dataclasses.fields(TailRate))
+
+TABLES = f"""
+CREATE TABLE runs (run INTEGER PRIMARY KEY, name TEXT UNIQUE, digest TEXT, experiment TEXT, verdict TEXT,
+  exit_code INTEGER, baseline TEXT, alpha REAL, items INTEGER, items_digest TEXT, rehearsal INTEGER);
+CREATE TABLE facts (run INTEGER, key TEXT, value TEXT, PRIMARY KEY (run, key)) WITHOUT ROWID;
+CREATE TABLE candidates (run INTEGER, candidate TEXT, verdict TEXT, reasons TEXT);
+CREATE TABLE strata (run INTEGER, candidate TEXT, items TEXT, {_FIGURES});
+CREATE TABLE tail_rates (run INTEGER, candidate TEXT, {_RATES});
+CREATE TABLE items (item INTEGER PRIMARY KEY, digest TEXT UNIQUE, id TEXT, slice TEXT, stratum TEXT, cluster TEXT);
+CREATE TABLE answers (run INTEGER, variant TEXT, item INTEGER, score REAL, PRIMARY KEY (run, variant, item))
+  WITHOUT ROWID;
+CREATE VIEW trend AS SELECT slice, stratum, candidate, strata.items, run, name, n, delta, low, high, margin, gating,
+  strata.verdict FROM strata JOIN runs USING (run) ORDER BY slice, stratum, candidate, strata.items, run;
+"""  # noqa: S608 - names of our own fields
+_VERSION = zlib.crc32(TABLES.encode()) >> 1
+"""Identifies these tables: a database of other ones is refused."""
+
+
+class History:
+    """The database, in memory if it has no path."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open or create it. Raises StoreError if the file is no such database."""
+        self._path = path
+        with self._explained():
+            self._db = sqlite3.connect(":memory:" if path is None else path)
+            self._db.row_factory = sqlite3.Row
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0 and not self.rows("SELECT 1 FROM sqlite_master"):
+                self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+            elif version != _VERSION:
+                raise StoreError(f"{path}: holds other tables than this version's: name another file with --db")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            text = "name a file that can be written, and that no other program writes, with --db"
+            raise StoreError(f"{self._path}: {error}: {text}") from error
+
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """Return the rows of a query."""
+        return self._db.execute(query, values).fetchall()
+
+    def add(self, name: str, directory: RunDir) -> None:
+        """Read a finished run under a name; one that is there already is not read again.
+
+        Raises UsageError if another run has this name, and what loading and judging raise.
+        """
+        manifest = directory.path / "manifest.json"
+        known = self.rows("SELECT digest FROM runs WHERE name = ?", name)
+        if known and manifest.is_file() and known[0]["digest"] == digest(read_json(manifest)):
+            return
+        if known:
+            raise UsageError(f"{directory.path}: another run is called {name!r}: name this one with NAME=DIR")
+        run = load_run(directory)
+        judgement = judging.judge(run, allow_identical=True)
+        with self._explained(), self._db:
+            self._insert(name, digest(read_json(manifest)), run, judgement)
+
+    def _fill(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        found = list(rows)
+        if found:
+            self._db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(found[0]))})", found)  # noqa: S608
+
+    def _insert(self, name: str, mark: str, run: RunRecord, judgement: Judgement) -> None:
+        experiment = run.experiment
+        rehearsal = experiment.execution.rehearsal is not None
+        verdict = (experiment.name, judgement.verdict, judgement.exit_code, judgement.baseline)
+        asked = (judgement.policy["alpha"], len(run.items), run.plan["items_digest"], rehearsal)
+        self._fill("runs", [(None, name, mark, *verdict, *asked)])
+        ((number,),) = self.rows("SELECT max(run) FROM runs")
+        self._fill("facts", ((number, *fact) for fact in facts(run).items()))
+        places = defaultdict(list)
+        for item in run.items:
+            places[item.slice, item.stratum].append(run.digests[item.id])
+        for one in judgement.candidates:
+            self._fill("candidates", [(number, one.name, one.verdict, json.dumps(one.reasons))])
+            self._fill(
+                "strata",
+                (
+                    (number, one.name, digest(sorted(places[each.slice, each.stratum])), *_figures(each.to_json()))
+                    for each in one.strata
+                ),
+            )
+            self._fill("tail_rates", ((number, one.name, *dataclasses.astuple(rate)) for rate in one.tail_events))
+        self._answers(number, run)
+
+    def _answers(self, number: int, run: RunRecord) -> None:
+        """Insert the items that are new, and each variant's score of each item: NULL if it has none."""
+        self._db.executemany(
+            "INSERT OR IGNORE INTO items VALUES (NULL, ?, ?, ?, ?, ?)",
+            ((run.digests[one.id], one.id, one.slice, one.stratum, one.cluster) for one in run.items),
+        )
+        key_of = {row["digest"]: row["item"] for row in self.rows("SELECT digest, item FROM items")}
+        for variant in run.answers:
+            scores = judging.item_scores(run, variant)
+            known = ((key_of[run.digests[one.id]], scores.get(one.id, math.nan)) for one in run.items)
+            self._fill("answers", ((number, variant, key, score) for key, score in known))  # SQLite stores NaN as NULL
+
+
+def _figures(stratum: dict[str, Any]) -> Iterator[Any]:
+    return (json.dumps(stratum[name]) if name == "levels" else stratum[name] for name in FIGURES)
+
+
+def facts(run: RunRecord) -> dict[str, str]:
+    """Return all that may differ between two runs of one suite, by dotted key: config, versions, devices, weights."""
+    config = run.experiment.model_dump(mode="json", exclude={"name", "description", "output", "notes", "track"})
+    config["candidates"] = {one["name"]: one for one in config["candidates"]}
+    config["slices"] = {one["label"] or one["name"]: one for one in config["slices"]}
+    how = circumstances(run)
+    return flat(
+        {
+            "config": config,
+            **{name: how[name] for name in ("versions", "engines", "devices")},
+            "weights": {name: one["weights"] for name, one in run.identities.items()},
+            "loaded": {name: {**one["proof"], "notes": ()} for name, one in run.identities.items()},
+        }
+    )

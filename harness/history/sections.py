@@ -1,0 +1,247 @@
+"""The history as sections of `harness.report.section`: runs, what changed, regressions, and the trend of each stratum.
+
+A series is a stratum of a slice on one set of items. Runs that asked a stratum's other items are another series, in a
+chart of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from itertools import groupby
+
+from harness.history.changes import Move, Since, changed_facts, changed_items, steps
+from harness.history.database import History
+from harness.judge.outcomes import natural_key
+from harness.report.section import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Interval,
+    Line,
+    Row,
+    Section,
+    names,
+    numbers,
+    strata,
+    texts,
+)
+from harness.report.words import SYMBOLS, points, readable, score
+
+__all__ = ["blocks", "headline", "regressions", "series", "trend"]
+
+_OF_VARIANTS = ("engines", "devices", "weights", "loaded")
+_NEWEST = 20
+"""So many steps from run to run are described; the database holds all."""
+
+
+def runs(history: History) -> Section:
+    """Return the runs in their order, with what each came to."""
+    verdicts = history.rows("SELECT * FROM candidates ORDER BY run, rowid")
+    own = {run: [*found] for run, found in groupby(verdicts, lambda one: one["run"])}
+    rows = tuple(
+        (
+            str(one["run"]),
+            Cell(one["name"], "rehearsal, no model was measured" if one["rehearsal"] else ""),
+            Cell("", verdict=one["verdict"]),
+            ", ".join(f"{SYMBOLS[each['verdict']]} {each['candidate']}" for each in own.get(one["run"], ())),
+            f"{one['items']:,}",
+            one["items_digest"],
+        )
+        for one in history.rows("SELECT * FROM runs ORDER BY run")
+    )
+    columns = numbers("#") + names("run") + texts("verdict") + names("candidates") + numbers("items")
+    return Section("Runs", (*columns, *names("set of items")), rows)
+
+
+def changes(history: History) -> Section:
+    """Return what differs from each run to the next, the newest first."""
+    known = [one for one in steps(history) if one["before"] is not None]
+    rows: list[Row] = []
+    for one in known[:_NEWEST]:
+        found = _merged(changed_facts(history, one["before"], one["run"]))
+        for label, shared, removed, added in changed_items(history, one["before"], one["run"]):
+            found.append((f"items.{label}", f"{shared + removed}", f"{shared + added}, {shared} of them the same"))
+        rows += [(one["name"], *each) for each in found or [("nothing", "", "")]]
+    columns = names("run", "what changed", "before", "after")
+    left = len(known[_NEWEST:])
+    more = f"; {left} earlier steps are left out" if left else ""
+    note = f"Against the run of the same config before it, the newest first{more}."
+    return Section("What changed from run to run", columns, tuple(rows), note=note)
+
+
+def _merged(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Join what changed alike in several variants: ``engines.int8`` and ``engines.nf4`` as ``engines (int8, nf4)``."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for key, before, after in found:
+        head, _, rest = key.partition(".")
+        own, _, rest = rest.partition(".") if head in _OF_VARIANTS else ("", "", rest)
+        alike.setdefault((head, rest, before, after), []).append(own)
+    return [
+        (".".join(filter(None, (head, rest))) + (f" ({', '.join(own)})" if own[0] else ""), before, after)
+        for (head, rest, before, after), own in alike.items()
+    ]
+
+
+def regressions(since: Since) -> Section:
+    """Return the strata of the newest run against an earlier one, without those that are as they were."""
+    shown = [one for one in since.moves if one.regressed or one.verdict != "pass"]
+    quiet = [one for one in since.moves if one not in shown]
+    columns = names("slice", minor=3) + strata("stratum") + names("variant") + texts("since then")
+    columns += (Column("at the gate", "text", 1), *numbers("change"), *numbers("limits", minor=2), *numbers("-/+"))
+    columns += numbers("before", "after", minor=1)
+    count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
+    absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
+    note = (
+        "Each variant, the baseline too, against itself on the same items; change and limits in points. It regressed "
+        "if it lost more than its margin, or passed the gate then and fails it now."
+    )
+    return Section(
+        f"The newest run since {since.name}",
+        columns,
+        tuple(map(_move_row, shown)),
+        absent,
+        note,
+        quiet=tuple(map(_move_row, quiet)),
+        quiet_note=count,
+    )
+
+
+def _move_row(one: Move) -> Row:
+    place = one.slice, one.stratum, one.variant
+    gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
+    if one.result is None or one.means is None:
+        return (*place, Cell(_kind(one), _advisory(one), one.verdict), gate, "-", "-", "-", "-", "-")
+    result = one.result
+    return (
+        *place,
+        Cell("regressed" if one.regressed and one.verdict != "fail" else "", _advisory(one), one.verdict),
+        gate,
+        Cell(
+            points(result.delta),
+            value=result.delta,
+            interval=Interval(result.low, result.delta, result.high, one.margin),
+        ),
+        f"[{points(result.low)}, {points(result.high)}]",
+        f"{result.lost}/{result.gained}",
+        *map(score, one.means),
+    )
+
+
+def _kind(one: Move) -> str:
+    return "" if one.kind == "score" else f" {one.kind}"
+
+
+def _advisory(one: Move) -> str:
+    return "" if one.gating else " (advisory)"
+
+
+def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
+    """Return the rows of each series, with which set of the stratum's items it is; empty if there is one set."""
+    rows = sorted(history.rows("SELECT * FROM trend"), key=lambda one: natural_key(f"{one['slice']}/{one['stratum']}"))
+    for _, place in groupby(rows, lambda one: (one["slice"], one["stratum"])):
+        found: dict[str, list[sqlite3.Row]] = {}
+        for row in sorted(place, key=lambda one: one["run"]):
+            found.setdefault(row["items"], []).append(row)
+        for number, own in enumerate(found.values(), 1):
+            yield f"items {number} of {len(found)}" if len(found) > 1 else "", own
+
+
+def _place(row: sqlite3.Row) -> str:
+    return row["slice"] if row["stratum"] == "all" else f"{readable(row['stratum'])} ({row['slice']})"
+
+
+def trend(history: History) -> Section:
+    """Return the change of each candidate in each series over the runs."""
+    rows: list[Row] = []
+    quiet: list[Row] = []
+    charts, said, count = [], [], 0
+    for which, found in series(history):
+        own = {
+            name: [row for row in found if row["candidate"] == name]
+            for name in dict.fromkeys(row["candidate"] for row in found)
+        }
+        moved = any(len({(row["delta"], row["verdict"]) for row in each}) > 1 for each in own.values())
+        (rows if moved else quiet).extend(_trend_row(which, each) for each in own.values())
+        title = f"{_place(found[0])}{f', {which}' if which else ''}"
+        if moved:
+            charts.append(Chart(title, "run", tuple(_line(name, each) for name, each in own.items())))
+        said += [_place(found[0])] if which.startswith("items 2 ") else []
+        count += not moved
+    columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
+    columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")
+    text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
+    return Section(
+        "Change of each stratum against its baseline, run by run",
+        columns,
+        tuple(rows),
+        (text,) if said else (),
+        note="In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order.",
+        quiet=tuple(quiet),
+        quiet_note=f"{count} series have one run, or did not change." if count else "",
+        charts=tuple(charts),
+        y="change in points",
+    )
+
+
+def _line(name: str, rows: list[sqlite3.Row]) -> Line:
+    known = [row for row in rows if row["delta"] is not None]
+    limits = tuple((100 * row["low"], 100 * row["high"]) for row in known)
+    return Line(name, tuple((f"#{row['run']}", 100 * row["delta"]) for row in known), limits=limits)
+
+
+def _trend_row(which: str, rows: list[sqlite3.Row]) -> Row:
+    first, last = rows[0], rows[-1]
+    numbers_ = [str(row["run"]) for row in rows]
+    span = ", ".join(numbers_) if len(numbers_) < 8 else f"{numbers_[0]} ... {numbers_[-1]} ({len(numbers_)})"  # noqa: PLR2004
+    return (
+        *(last["slice"], last["stratum"], last["candidate"], Cell(span, which)),
+        points(first["delta"]),
+        Cell(points(last["delta"]), value=last["delta"]),
+        "-" if last["low"] is None else f"[{points(last['low'])}, {points(last['high'])}]",
+        points(last["margin"], sign=False),
+        "".join(SYMBOLS[row["verdict"]] for row in rows),
+        Cell("", verdict=last["verdict"]),
+    )
+
+
+def headline(history: History, since: Since | None) -> list[str]:
+    """Return in sentences what the newest run came to, what regressed since a run, and what cannot be compared."""
+    newest = history.rows("SELECT * FROM runs ORDER BY run DESC LIMIT 1")[0]
+    said = [f"{newest['name']}: {newest['verdict'].replace('_', ' ')}."]
+    for one in history.rows("SELECT * FROM candidates WHERE run = ?", newest["run"]):
+        reasons = json.loads(one["reasons"])
+        said += [f"{one['candidate']}: {reasons[0]}."] if reasons else []
+    if since is None:
+        return said
+    if not since.moves:
+        return [*said, f"Nothing can be compared with {since.name}: no stratum has the same items in both."]
+    if since.left_out:
+        said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
+    found = [
+        f"{one.variant} in {one.slice}/{one.stratum}{_kind(one)}{_advisory(one)}"
+        for one in since.moves
+        if one.regressed
+    ]
+    open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
+    text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
+    return [*said, f"Since {since.name}, of {len(since.moves)} comparable strata and rates {text}; {open_} undecided."]
+
+
+def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Section]]]:
+    """Return the blocks of the page, which Markdown and the terminal show too."""
+    sections = {
+        "since": ("Regressions", [] if since is None else [regressions(since)]),
+        "trend": ("Trends", [trend(history)]),
+        "changes": ("What changed", [changes(history)]),
+        "runs": ("Runs", [runs(history)]),
+    }
+    return [
+        (
+            Block(key, title, lambda *_: (), {}, absent="There is no earlier run of this config to compare with."),
+            [*filter(None, own)],
+        )
+        for key, (title, own) in sections.items()
+    ]
