@@ -171,8 +171,8 @@ async def find_logprob_method(
             if not why:
                 return way
     raise NotComparable(
-        f"{client.url} cannot weigh choices: {why}. Leave out the slices with choices, or serve the model with an"
-        " engine that gives log-probabilities of the prompt (vllm, sglang)"
+        f"{client.url} cannot weigh choices: {why}. Leave out the slices with choices, ask for their letter in"
+        " text (options: {as_text: true}), or use an engine that gives log-probabilities of the prompt (vllm, sglang)"
     )
 
 

@@ -114,8 +114,7 @@ def test_a_served_candidate_is_gated_like_any_other(
     assert identity["weights"] == f"not seen: {other.url} small"
     asked = {name: json.loads((directory / name / "variant.json").read_text()) for name in ("full", "control")}
     assert [one["proof"]["served"]["concurrency"] for one in asked.values()] == [7, 2]
-    report = (directory / "report.md").read_text() if (directory / "report.md").is_file() else ""
-    assert "declared" in report + said.out + json.dumps(proof["notes"])
+    assert "small: declared: what http" in (directory / "report.md").read_text()
     assert len((directory / "small" / "requests-1of1.log").read_text().splitlines()) == 60
     assert [path for path in directory.rglob("*") if path.is_file() and b"sesame-9f3a" in path.read_bytes()] == []
     assert "sesame-9f3a" not in said.out + said.err
@@ -244,6 +243,8 @@ def test_what_cannot_work_is_said_before_anything_runs(
     light = config(tiny_llama, "transformers-serve", {"args": {"quantization": "bnb-4bit"}}, slices=slices)
     with pytest.raises(ConfigError, match=r"'typical' weighs choices, and the server of full .* gives no log-prob"):
         run_plan.make_plan(parse(light), "trial.yaml")
+    slices[0] |= {"options": {"as_text": True}, "tasks": ["quantcliff_facts"]}
+    assert {item.kind for item in run_plan.make_plan(parse(light), "trial.yaml").items} == {"generate"}
     mixed = config(tiny_llama, "transformers", "vllm")
     with pytest.raises(NotComparable, match="full on transformers, small on vllm: another engine changes answers"):
         run_plan.make_plan(parse(mixed), "trial.yaml")
