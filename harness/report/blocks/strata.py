@@ -88,7 +88,7 @@ def on_terminal(judgement: Judgement) -> Section:
             rows.append(
                 (
                     _heading(label, own),
-                    stratum,
+                    Cell(stratum, words.level(stratum, words.splitting(own))),
                     "" if again else str(one.n),
                     "" if again else score(one.baseline_mean),
                     name,
