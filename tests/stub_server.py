@@ -108,6 +108,11 @@ class Stub(ThreadingHTTPServer):
         """The base URL."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """What was asked after the probe and the canary, which wants log-probabilities."""
+        return [body for body in self.asked if "logprobs" not in body][1:]
+
     def handle_error(self, *_: Any) -> None:
         """Say nothing of a client that is gone."""
 

@@ -69,7 +69,14 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
     allowed = options.allow_code_execution
     check_consent(experiment, source, allowed=allowed)
     recorded = run_plan.recorded_dtype(directory)
-    return run_plan.make_plan(experiment, source, check=check, allow_code=allowed, recorded_dtype=recorded)
+    return run_plan.make_plan(
+        experiment,
+        source,
+        check=check,
+        allow_code=allowed,
+        allow_identical=options.allow_identical,
+        recorded_dtype=recorded,
+    )
 
 
 def _progress(options: OutputOptions) -> Any:

@@ -108,21 +108,21 @@ class Client:
             return Reply(0, {}, self._clean(_named(error)), 1, time.monotonic() - started)
         return self._reply(response, 1, started)
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
-        """Ask, again if need be.
+    async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
+        """Ask, again if need be. retry_seconds: for how long, if not as long as the client does.
 
         Raises Incomplete if the server cannot be reached or is busy for too long, ModelError if it refuses every
         request: wrong key, path or model.
         """
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:
-            reply = await self._answered(path, content)
+            reply = await self._answered(path, content, self._retry_seconds if retry_seconds is None else retry_seconds)
         if reply.status in NO_ENTRY:
             said = f": {reply.message}" if reply.message else ""
             raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {_remedy(reply.status)}")
         return reply
 
-    async def _answered(self, path: str, content: bytes) -> Reply:
+    async def _answered(self, path: str, content: bytes, retry_seconds: float) -> Reply:
         """Ask until there is an answer. Raises Incomplete."""
         started = time.monotonic()
         for number in itertools.count(1):
@@ -133,7 +133,7 @@ class Client:
             if why := self._gone():
                 raise Incomplete(f"{why}; finished work is kept, give the same command again to continue")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
-            if time.monotonic() + pause - started > self._retry_seconds:
+            if time.monotonic() + pause - started > retry_seconds:
                 raise self._given_up(problem, number, time.monotonic() - started)
             await asyncio.sleep(pause)
         raise AssertionError  # itertools.count has no end

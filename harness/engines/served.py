@@ -17,7 +17,16 @@ from typing import Any
 from harness.engines.http_client import Client, Reply
 from harness.engines.prompt_logprobs import logprob_request, sum_logprobs
 from harness.engines.protocol import Usage
-from harness.engines.server_probe import PROBE, ServerInfo, describe, find_logprob_method, probe
+from harness.engines.server_probe import (
+    CANARY,
+    PROBE,
+    ServerInfo,
+    canary,
+    describe,
+    find_logprob_method,
+    overlong,
+    probe,
+)
 from harness.engines.streaming import StreamTimer, salted_prompt
 from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
@@ -68,6 +77,8 @@ class ProbeResult:
     """Its `system_fingerprint`."""
     logprob_method: str
     """How choices are scored; empty if none are asked."""
+    canary: list[float]
+    """Log-probabilities that show its weights; empty if it gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +172,13 @@ class ServedEngine:
         ids = self._encoder.texts.prompt(PROBE)
         _, count = self._encoder.prompt(PROBE, "messages" if target.chat else "token ids")
         form, answer, reply = await probe(
-            self._client, target.model, ids, chat=target.chat, count=count, stream=target.stream
+            self._client,
+            target.model,
+            ids,
+            self._encoder.encode,
+            chat=target.chat,
+            count=count,
+            stream=target.stream,
         )
         if target.stream:
             owner = str(info.reported.get("owned_by", "")) if self._server == "openai" else self._server
@@ -171,7 +188,8 @@ class ServedEngine:
         logprob_method = (
             await find_logprob_method(self._client, form, ids, self._encoder.encode) if target.choices else ""
         )
-        return ProbeResult(info, form, offset, answer.fingerprint, logprob_method)
+        shown = await canary(self._client, form, self._encoder.texts.prompt(CANARY))
+        return ProbeResult(info, form, offset, answer.fingerprint, logprob_method, shown)
 
     def _proven(self, proof: Proof) -> Proof:
         """Add to a proof what was found, and say in a sentence how far it goes."""
@@ -179,6 +197,7 @@ class ServedEngine:
         served["version"] = found.info.version or served.get("version", "")
         served |= {"prompts": found.form.prompts, "prompt_offset": found.offset, "logprob_method": found.logprob_method}
         served |= {"fingerprint": found.fingerprint, "context_limit": found.info.limit, "reported": found.info.reported}
+        served["canary"] = found.canary
         notes = [*proof.notes, f"its prompts are sent as {found.form.prompts}"]
         if found.offset:
             notes.append(f"its server counts {found.offset:+d} tokens in every prompt: a template of its own, perhaps")
@@ -212,9 +231,9 @@ class ServedEngine:
         answer = self._checked(item, sample, reply, count, "salted" if salt else "")
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
-        if answer.output_tokens is not None and answer.output_tokens > item.max_tokens:
+        if written := overlong(answer, item.max_tokens, self._encoder.encode):
             raise NotComparable(
-                f"{item.id}: the server wrote {answer.output_tokens} tokens where {item.max_tokens} were allowed: it"
+                f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed: it"
                 f" ignores {form.limit_name}, so its answers are not those that were asked for"
             )
         if answer.finish in BROKEN_OFF:

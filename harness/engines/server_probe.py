@@ -14,13 +14,19 @@ from harness.config.fields import suggestion
 from harness.engines.http_client import Client, Reply
 from harness.engines.prompt_logprobs import METHODS, logprob_request, sum_logprobs
 from harness.engines.wire import Answer, RequestForm, parse_answer
-from harness.errors import ModelError, NonFinite, NotComparable
+from harness.errors import Incomplete, ModelError, NonFinite, NotComparable
 from harness.records import Settings
 
-__all__ = ["PROBE", "ServerInfo", "describe", "find_logprob_method", "probe"]
+__all__ = ["CANARY", "PROBE", "ServerInfo", "canary", "describe", "find_logprob_method", "overlong", "probe"]
 
 PROBE = "One, two, three, four, five, six, seven,"
 """The prompt that is sent first."""
+CANARY = "The old lighthouse keeper opened the letter, and"
+"""A prompt with many likely continuations, whose log-probabilities show weights."""
+CANARY_TOKENS = 16
+"""Tokens of its continuation that are looked at."""
+CANARY_SECONDS = 5.0
+"""How long it is asked again, if the server has an error instead."""
 ANSWER_TOKENS = 4
 """Tokens that the answer to it may have."""
 TOLERANCE = 0.1
@@ -60,11 +66,19 @@ async def describe(client: Client, model: str) -> ServerInfo:
 
 
 async def probe(
-    client: Client, model: str, ids: Sequence[int], *, chat: bool, count: int, stream: bool = False
+    client: Client,
+    model: str,
+    ids: Sequence[int],
+    encode: Callable[[str], Sequence[int]],
+    *,
+    chat: bool,
+    count: int,
+    stream: bool = False,
 ) -> tuple[RequestForm, Answer, Reply]:
     """Find out how a server is asked, and give its first answer with it.
 
-    count: tokens of the probe as it is sent, the template included. Raises ModelError if it takes no form of prompt,
+    encode: gives the tokens of an answer, if the server does not count them. count: tokens of the probe as it is sent,
+    the template included. Raises ModelError if it takes no form of prompt,
     NotComparable if it ignores the longest length of an answer.
     """
     if chat:
@@ -93,9 +107,9 @@ async def probe(
         if form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
             continue
-        if (answer.output_tokens or 0) <= ANSWER_TOKENS:
+        if not (written := overlong(answer, ANSWER_TOKENS, encode)):
             return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer, reply
-        refused = f"it wrote {answer.output_tokens} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
+        refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
     kind = NotComparable if "were allowed" in refused else ModelError
     raise kind(f"{client.url} cannot be asked: {refused}")
 
@@ -105,6 +119,37 @@ def _read(client: Client, reply: Reply) -> Answer:
         return parse_answer(reply.data)
     except ValueError as error:
         raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
+
+
+def overlong(answer: Answer, most: int, encode: Callable[[str], Sequence[int]]) -> int:
+    """Return how many tokens an answer has if that is more than it may have, else 0.
+
+    If the server does not count them, those of its text are counted: they need not be the ones that were written, so
+    only twice as many are too many.
+    """
+    if answer.output_tokens is not None:
+        return answer.output_tokens if answer.output_tokens > most else 0
+    text = answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")
+    count = len(encode(text))
+    return count if count > 2 * most else 0
+
+
+async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[float]:
+    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none.
+
+    ids: the tokens of `CANARY`. Nothing else is asked at the time, so the same weights give the same numbers.
+    """
+    prompts = {"token ids": list(ids), "text": CANARY, "messages": [{"role": "user", "content": CANARY}]}
+    plain = replace(form, stream=False, gives_ids=False)
+    body = plain.body(prompts[form.prompts], CANARY_TOKENS, Settings())
+    body["logprobs"] = True if form.prompts == "messages" else 1
+    try:
+        reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
+        found = reply.data["choices"][0]["logprobs"]
+        weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
+        return [round(float(one), 6) for one in weights]
+    except (Incomplete, KeyError, TypeError, IndexError, ValueError, AttributeError):
+        return []  # the server gives none, in whichever way it says so
 
 
 async def find_logprob_method(
@@ -126,8 +171,8 @@ async def find_logprob_method(
             if not why:
                 return way
     raise NotComparable(
-        f"{client.url} cannot weigh choices: {why}. Leave out the slices with choices, or serve the model with an"
-        " engine that gives log-probabilities of the prompt (vllm, sglang)"
+        f"{client.url} cannot weigh choices: {why}. Leave out the slices with choices, ask for their letter in"
+        " text (options: {as_text: true}), or use an engine that gives log-probabilities of the prompt (vllm, sglang)"
     )
 
 

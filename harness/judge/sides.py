@@ -9,6 +9,7 @@ from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import Incomplete, NotComparable, StoreError
 from harness.models.compatibility import check_candidate
+from harness.models.served import same_server
 from harness.records import Generation, Proof, Response, Scored, proof_from_json
 from harness.store.record import CONTROL, RunRecord
 
@@ -58,6 +59,8 @@ def _same_model(run: RunRecord, variant: Variant) -> str:
     """Return in what respect a variant equals the baseline; empty if model, method, bits or dtype differ."""
     baseline = run.experiment.baseline
     one, other = _proof(run, baseline.name), _proof(run, variant.name)
+    if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
+        return shown
     if not same_method(one.method, other.method):
         return ""
     if (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding):

@@ -14,7 +14,7 @@ from harness.config.methods import same_method
 from harness.config.schema import Experiment, Variant
 from harness.records import Proof
 
-__all__ = ["cross_engine_note", "served_reasons", "tokenizer_place"]
+__all__ = ["cross_engine_note", "same_server", "served_reasons", "tokenizer_place"]
 
 _EQUAL = {
     "engine": "its engine is {} and the baseline's {}",
@@ -26,6 +26,14 @@ _EQUAL = {
     "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
 }
 """What of two servers must be equal, and the sentence if it is not."""
+
+
+SURE = -0.1
+"""Log-probability above which a token shows little of the weights."""
+UNCERTAIN_TOKENS = 4
+"""Tokens below it that show whether two models are the same."""
+SAME_LOGPROB = 1e-3
+"""Largest difference between log-probabilities of the same weights on the same engine, asked one at a time."""
 
 
 def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
@@ -60,6 +68,19 @@ def served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross
             found += _flag_reasons(one.get("flags") or {}, other.get("flags") or {})
     remedy = ["give both the same, or set execution.cross_engine: true if that difference is the question"]
     return [*reasons, *found, *(remedy if found else [])]
+
+
+def same_server(baseline: Proof, candidate: Proof) -> str:
+    """Say in what respect what two servers serve is the same model; empty if it is not, or if they do not show it.
+
+    Their log-probabilities of one text must agree as only the same weights do, int8 being the closest other ones, and
+    enough of its tokens must be uncertain.
+    """
+    one, other = ((proof.served or {}).get("canary") or [] for proof in (baseline, candidate))
+    if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
+        return ""
+    same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
+    return f"{len(one)} log-probabilities that its server gives are those of the baseline's server" if same else ""
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:

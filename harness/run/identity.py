@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.config.schema import Variant
-from harness.errors import StoreError
+from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
 from harness.models.compatibility import check_candidate
-from harness.records import proof_from_json, to_json
+from harness.models.served import same_server
+from harness.records import Proof, proof_from_json, to_json
 from harness.run.messages import Closed, Ready
 from harness.run.plan import Plan
 from harness.store.record import CONTROL
@@ -41,6 +43,8 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         check_candidate(
             before, ready.proof, variant, writes=writes, cross_engine=plan.experiment.execution.cross_engine
         )
+        if variant.name != CONTROL and not plan.allow_identical:
+            _refuse_identical(plan, variant, before, ready.proof)
     path = Path(plan.paths[baseline if variant.name == CONTROL else variant.name])
     if variant.engine.here:
         _record_calibration(plan, directory, variant.name, path, note)
@@ -56,13 +60,31 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     if known is None:
         directory.record(variant.name, "variant.json", identity)
         return
-    record = json.loads(json.dumps(identity))
-    changed = ", ".join(key for key in record if key not in _MAY_CHANGE and known.get(key) != record[key])
+    record, known = _lasting(json.loads(json.dumps(identity))), _lasting(known)
+    changed = ", ".join(key for key in record if known.get(key) != record[key])
     if changed:
         raise StoreError(
             f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from those of the"
             " earlier answers. Give another --output, or remove that directory to start again"
         )
+
+
+def _refuse_identical(plan: Plan, variant: Variant, baseline: Proof, candidate: Proof) -> None:
+    """Raise NotComparable if a candidate's server shows that it serves the baseline, before its items are asked."""
+    if not plan.experiment.execution.cross_engine and (shown := same_server(baseline, candidate)):
+        raise NotComparable(
+            f"{variant.name} is the baseline itself ({shown}): look at the address and the model, or give"
+            " --allow-identical for an A/A comparison"
+        )
+
+
+def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an identity may not change; a server's log-probabilities may, as other replicas round."""
+    kept = {key: value for key, value in identity.items() if key not in _MAY_CHANGE}
+    if served := kept["proof"].get("served"):
+        steady = {key: value for key, value in served.items() if key != "canary"}
+        kept["proof"] = {**kept["proof"], "served": steady}
+    return kept
 
 
 def _weights(variant: Variant, path: Path) -> str:

@@ -55,6 +55,8 @@ class Plan:
     """What is kept of the baseline to measure divergence."""
     allow_code: bool = False
     """Whether what models write may be run: never the config's to say, see `slices_code`."""
+    allow_identical: bool = False
+    """Whether a candidate may be the baseline itself, which a server may show before its items are asked."""
     notes: tuple[str, ...] = ()
     """What a person should know before the run starts: the compute dtype and the reason for it."""
 
@@ -79,12 +81,14 @@ def make_plan(
     *,
     check: bool = True,
     allow_code: bool = False,
+    allow_identical: bool = False,
     recorded_dtype: str | None = None,
 ) -> Plan:
     """Load the tokenizer, build the items and plan the work; loads no model.
 
     recorded_dtype: the compute dtype with which the run was begun, if it was: ``execution.dtype: auto`` then means it.
-    allow_code: whether what models write may be run, shut away, where a slice is scored so.
+    allow_code: whether what models write may be run, shut away, where a slice is scored so. allow_identical: whether a
+    candidate may be the baseline itself.
     Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
     """
     privacy.check(experiment.store_text, source)
@@ -110,7 +114,8 @@ def make_plan(
     check_fit(experiment, paths, device, text, items, source)
     here = any(variant.engine.here for variant in experiment.variants)
     notes = (*served_notes(experiment), *(notes if here else ()))
-    return Plan(experiment, items, tuple(units), power, paths, missing, device, tracing, allow_code, notes)
+    allowed = {"allow_code": allow_code, "allow_identical": allow_identical}
+    return Plan(experiment, items, tuple(units), power, paths, missing, device, tracing, notes=notes, **allowed)
 
 
 def recorded_dtype(directory: RunDir) -> str | None:

@@ -68,7 +68,10 @@ def check_choices(experiment: Experiment, items: Sequence[Item], source: str) ->
         return
     asked = {item.slice for item in items if item.kind == "choice"}
     what = f"the server of {unable[0].name} ({unable[0].engine.name}) gives no log-probabilities of a prompt"
-    remedy = "leave the slice out, keep its tasks that are answered in text, or serve the model with vllm or sglang"
+    remedy = (
+        "set options: {as_text: true}, which asks for the letter in text, leave the slice out, keep its tasks that are"
+        " answered in text, or serve the model with vllm or sglang"
+    )
     problems = [
         Problem(f"slices[{at}]", f"{spec.key!r} weighs choices, and {what}: {remedy}")
         for at, spec in enumerate(experiment.slices)

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.records import Item
 from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue
-from harness.suite.items import Prompting, counted, doc_level, make_item
+from harness.suite.items import OWN_OPTIONS, Prompting, counted, doc_level, make_item
 from harness.suite.problems import Problems, check_spec
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
@@ -77,7 +77,7 @@ class SliceBuilder:
             "system": self.how.system,
             "chat": self.how.chat,
             **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
-            **{name: value for name, value in spec.options.items() if name != "metric"},
+            **{name: value for name, value in spec.options.items() if name not in OWN_OPTIONS},
         }
         task = self._made(note, metadata, spec, place, problems)
         if task is None:
@@ -151,9 +151,7 @@ class SliceBuilder:
     def _item(
         self, task: Any, spec: SliceSpec, split_by: Sequence[str], levels: Mapping[str, str], number: int, doc: Any
     ) -> Item:
-        metric = spec.options.get("metric")
-        chosen = None if metric is None else str(metric)
-        return make_item(task, number, doc, levels, split_by, spec.key, self.how, chosen)
+        return make_item(task, number, doc, levels, split_by, spec.key, self.how, spec.options)
 
     # -------------------------------------------------------------------------- any task that lm_eval ships
 
@@ -167,7 +165,7 @@ class SliceBuilder:
         if slices_tasks.runs_code_unconfined(spec.name):
             problems.say(f"{place}.name", _unconfined(spec.name))
             return []
-        options = {name: value for name, value in spec.options.items() if name != "metric"}
+        options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
         try:
             tasks = slices_tasks.shipped_tasks(spec.name, options | {"tokenizer": self.how.tokenizer})
         except (OSError, ValueError) as error:  # datasets' errors are among them: no network, no such data set

@@ -8,15 +8,35 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_uppercase
 from typing import Any
 
 from harness.config.schema import Sampling
 from harness.errors import UsageError
-from harness.records import Item
+from harness.records import Item, digest
 from harness.suite.templates import ChatTemplate
 from harness.suite.toolkit.strata import level_text, stratum_of
 
-__all__ = ["METRIC_KEY", "Prompting", "counted", "doc_level", "make_item", "prompting", "template_notes"]
+__all__ = [
+    "LETTER_KEY",
+    "METRIC_KEY",
+    "OWN_OPTIONS",
+    "Prompting",
+    "counted",
+    "doc_level",
+    "make_item",
+    "prompting",
+    "template_notes",
+]
+
+OWN_OPTIONS = frozenset({"as_text", "metric"})
+"""Options that every slice takes; its generator does not see them."""
+
+LETTER_KEY = "_letter"
+"""The key of a document that names the letter of the right choice, where the letter is asked for in text."""
+
+_LETTER_TOKENS = 8
+"""The longest answer that names a letter."""
 
 METRIC_KEY = "_metric"
 """The key of a document that names the metric which is its score, where the config says."""
@@ -112,11 +132,11 @@ def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:
 
 def make_item(
     task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str], slice_key: str,
-    how: Prompting, metric: str | None,
+    how: Prompting, options: Mapping[str, Any],
 ) -> Item:  # fmt: skip
     """Ask lm_eval for the document's requests and write them down as an item, its tokens not counted yet.
 
-    Raises UsageError where lm_eval asks for something that is no item.
+    options: those in `OWN_OPTIONS` are used. Raises UsageError where lm_eval asks for something that is no item.
     """
     prompt, requests = _requests(task, doc_id, doc, how)
     name = task.task_name
@@ -124,10 +144,10 @@ def make_item(
     kind, choices, stop, max_tokens = _shape(task, requests)
     chance = 1 / len(choices) if len(choices) > 1 else 0.0
     stored = _plain_json(doc, task)
-    if metric:
-        stored[METRIC_KEY] = metric
+    if options.get("metric") is not None:
+        stored[METRIC_KEY] = str(options["metric"])
     identity = str(own_id) if isinstance(own_id, str | int) and own_id != "" else str(doc_id)
-    return Item(
+    item = Item(
         id=f"{name}/{identity}",
         slice=slice_key,
         task=name,
@@ -146,6 +166,32 @@ def make_item(
         weight=float(doc["weight"]) if isinstance(doc.get("weight"), int | float) else 1.0,
         language=str(doc.get("language") or ""),
         doc=stored,
+    )
+    return _lettered(item, str(task.doc_to_text(doc)), how) if kind == "choice" and options.get("as_text") else item
+
+
+def _lettered(item: Item, question: str, how: Prompting) -> Item:
+    """Ask for the letter of a choice in text; the order of the choices follows from the item's id.
+
+    Raises UsageError if there is not exactly one right choice.
+    """
+    if item.gold is None or len(item.choices) > len(ascii_uppercase):
+        raise UsageError(f"{item.id}: not exactly one right choice of at most 26, so as_text cannot ask for its letter")
+    order = sorted(range(len(item.choices)), key=lambda at: digest([item.id, at]))
+    lines = [f"{letter}. {item.choices[at].strip()}" for letter, at in zip(ascii_uppercase, order, strict=False)]
+    text = "\n".join([question, "", *lines, "", "Answer with the letter of the right choice."])
+    system = [{"role": "system", "content": how.system}] if how.system else []
+    letter = ascii_uppercase[order.index(item.gold)]
+    return replace(
+        item,
+        kind="generate",
+        prompt=how.chat([*system, {"role": "user", "content": text}]) if how.template else f"{text}\nAnswer:",
+        choices=(),
+        gold=None,
+        target=letter,
+        max_tokens=_LETTER_TOKENS,
+        language="",
+        doc={**item.doc, LETTER_KEY: letter},
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from harness.config.schema import MOST_ITEMS, Experiment, SliceSpec, suggestion
 from harness.errors import Problem, UsageError
 from harness.suite.catalogue import SliceInfo, TaskInfo
+from harness.suite.items import OWN_OPTIONS
 from harness.suite.toolkit.strata import level_text
 
 __all__ = ["Problems", "check_spec", "check_template", "select"]
@@ -77,7 +78,7 @@ def check_spec(spec: SliceSpec, info: SliceInfo, place: str, context_limit: int 
         _check_context(spec, tasks, place, context_limit, problems)
     if spec.data_dir is not None and not Path(spec.data_dir).is_dir():
         problems.say(f"{place}.data_dir", f"{spec.data_dir!r} is not a folder")
-    options = sorted({"metric", *(name for task in tasks for name in task.options)})
+    options = sorted({*OWN_OPTIONS, *(name for task in tasks for name in task.options)})
     for name in spec.options:
         if name not in options:
             problems.say(f"{place}.options.{name}", f"is no option of {info.name}.{suggestion(name, options)}")

@@ -7,6 +7,7 @@ here is the score that lm_eval prints. Knows nothing of engines, results on disk
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from harness.suite import tasks as slices_tasks
 from harness.suite.build import SliceBuilder
 from harness.suite.catalogue import AxisInfo, SliceInfo, TaskInfo, catalogue
 from harness.suite.code import AT_ONCE, refuse_code, runs_code
-from harness.suite.items import METRIC_KEY, prompting
+from harness.suite.items import LETTER_KEY, METRIC_KEY, prompting
 from harness.suite.problems import Problems, check_template, select
 from harness.suite.toolkit.scoring_limits import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
@@ -147,9 +148,13 @@ class Scorer:
         results = _results(response)
         if results is None:
             return Score(None, {})
-        task = self._task(item.task)
         metrics: dict[str, float] = {}
         own = {"thinking_characters": float(len(thought))} if thought else {}
+        if LETTER_KEY in item.doc:
+            found = _LETTER.match(results[0])
+            value = float(found is not None and found[1] == item.doc[LETTER_KEY])
+            return Score(value, own | {"letter": value}, "letter")
+        task = self._task(item.task)
         with noted() as limits:
             try:
                 with limited():
@@ -174,6 +179,10 @@ class Scorer:
             return response, ""
         answer, thought = split(response.text, self._thinking, item.prompt)
         return (response if answer == response.text else replace(response, text=answer)), thought
+
+
+_LETTER = re.compile(r"\W*(?i:(?:the )?(?:right |correct )?(?:answer|choice|letter)(?: is)?\b)?\W*([A-Z])\b")
+"""How a text that answers with a letter begins."""
 
 
 def _results(response: Response) -> list[Any] | None:

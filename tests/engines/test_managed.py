@@ -182,11 +182,13 @@ def test_a_real_server_gives_the_answers_of_the_own_engine(tmp_path: Path) -> No
     with ENGINES["transformers-serve"](request) as served:
         theirs = [one.text for one in served.answer(items, settings) if isinstance(one, Generation)]
         proof = served.proof().served or {}
+        address = {"name": "openai", "url": served._client.url, "model": str(folder)}
+        asked = variant.model_copy(update={"engine": EngineSpec(**address)})
+        with (
+            pytest.raises(NotComparable, match="cannot weigh choices"),
+            ENGINES["openai"](dataclasses.replace(request, variant=asked, choices=True)),
+        ):
+            pass
     mine = {one.item_id: one.text for one in tiny.engine().answer(items, settings) if isinstance(one, Generation)}
     assert theirs == [mine[item.id] for item in items]
     assert (proof["kind"], proof["prompts"], proof["prompt_offset"]) == ("proven", "text", 0)
-    with (
-        pytest.raises(NotComparable, match="cannot weigh choices"),
-        ENGINES["transformers-serve"](dataclasses.replace(request, choices=True)),
-    ):
-        pass

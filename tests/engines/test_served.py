@@ -16,7 +16,7 @@ from stub_server import Answers, Stub, logprob, served
 
 from harness.engines.http_client import Client, _retry_after
 from harness.engines.served import PromptEncoder, ServedEngine, Target
-from harness.engines.server_probe import PROBE
+from harness.engines.server_probe import CANARY, PROBE
 from harness.errors import Incomplete, ModelError, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings, Unanswered
 
@@ -73,9 +73,9 @@ def test_prompts_go_as_token_ids_and_answers_come_back() -> None:
     assert all(isinstance(one, Generation) and one.token_ids for one in found)
     assert [one.prompt_tokens for one in found] == [len(talk.texts.prompt(item.prompt)) for item in items]
     assert stub.asked[-1]["prompt"] in [talk.texts.prompt(item.prompt) for item in items]
-    assert {one["max_tokens"] for one in stub.asked[1:]} == {8}
+    assert {one["max_tokens"] for one in stub.questions} == {8}
     assert {one["temperature"] for one in stub.asked} == {0.0}
-    assert len({one["seed"] for one in stub.asked[1:]}) == len(items)
+    assert len({one["seed"] for one in stub.questions}) == len(items)
     assert proof.served is not None
     assert (proof.served["version"], proof.served["prompts"], proof.served["fingerprint"]) == (
         "1.2.3",
@@ -102,7 +102,7 @@ def test_samples_have_their_own_seeds_the_same_on_every_variant() -> None:
     for _ in range(2):
         with served(answers(items)) as stub, engine(stub) as made:
             found = list(made.answer(items, settings))
-        seeds.append(sorted(one["seed"] for one in stub.asked[1:]))
+        seeds.append(sorted(one["seed"] for one in stub.questions))
         assert [one.sample for one in found] == [0, 1, 2, 0, 1, 2]
         assert stub.asked[-1]["top_p"] == 0.9
     assert seeds[0] == seeds[1]
@@ -117,7 +117,7 @@ def test_stop_texts_end_answers_wherever_they_are_looked_for() -> None:
     blank = texts(1, stop=("\n",))
     with served(answers(blank, "\n")) as stub, engine(stub) as made:
         list(made.answer(blank, GREEDY))
-    assert [body.get("stop") for body in stub.asked[1:]] == [["\n"], None]
+    assert [body.get("stop") for body in stub.questions] == [["\n"], None]
 
 
 def test_a_server_without_token_ids_gets_the_text() -> None:
@@ -126,7 +126,7 @@ def test_a_server_without_token_ids_gets_the_text() -> None:
     with served(answers(items), "text_only") as stub, engine(stub) as made:
         assert [one.text for one in made.answer(items, GREEDY)] == [" the answer is 0", " the answer is 1"]
         assert "sent as text" in " ".join(made.proof().notes)
-    assert {one["prompt"] for one in stub.asked[3:]} == {item.prompt for item in items}
+    assert {one["prompt"] for one in stub.questions[2:]} == {item.prompt for item in items}
     with served(answers(items), "unknown_fields") as stub, engine(stub) as made:
         (one, _) = made.answer(items, GREEDY)
     assert one.token_ids == tuple(encoder().encode(one.text))
@@ -161,6 +161,24 @@ def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
     """At the probe already."""
     with pytest.raises(NotComparable, match=r"wrote \d+ tokens where 4 were allowed"):
         asked(texts(), "ignores_max_tokens")
+    # Also if it gives neither a count nor token ids: the tokens of the text are counted.
+    with pytest.raises(NotComparable, match=r"wrote \d+ tokens where 4 were allowed"):
+        asked(texts(), "ignores_max_tokens", "no_usage", "unknown_fields")
+    known = answers(texts(), " the answer is " * 6 + "{n}")
+    known.add(encoder().texts.prompt(PROBE), PROBE, " 8", encoder().encode(" 8"))
+    with pytest.raises(NotComparable, match=r"t/q\d: the server wrote \d+ tokens where 8 were allowed"):
+        asked(texts(), "ignores_max_tokens", "no_usage", "unknown_fields", known=known)
+    assert len(asked(texts(), "no_usage", "unknown_fields")) == len(texts())
+
+
+def test_a_canary_shows_weights_by_log_probabilities() -> None:
+    """The proof holds those of a text; a server that gives none, or refuses to, shows nothing."""
+    known, ids = answers([]), encoder().texts.prompt(CANARY)
+    known.add(ids, CANARY, " he read", list(range(20, 36)))
+    expected = [logprob([*ids, *range(20, at)], at) for at in range(20, 36)]
+    for faults, shown in (((), expected), (("text_only",), []), (("picky",), [])):
+        with served(known, *faults) as stub, engine(stub, stream=not shown) as made:
+            assert (made.proof().served or {})["canary"] == pytest.approx(shown, abs=1e-6)
 
 
 def test_a_fingerprint_that_changes_stops_the_run() -> None:
@@ -212,7 +230,7 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     with served(answers(long)) as stub, engine(stub, limit=40) as made:
         (one,) = made.answer(long, GREEDY)
         assert one.reason == "over_context"
-    assert len(stub.asked) == 1  # the probe
+    assert stub.questions == []
 
 
 def test_an_answer_that_the_server_broke_off_is_none() -> None:

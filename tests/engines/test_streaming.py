@@ -97,13 +97,13 @@ def test_a_server_with_a_field_for_it_is_asked_once_with_a_salt(server: str, tmp
     with served(answers(items)) as stub, named(stub, server, tmp_path / "once") as made:
         list(made.answer(items, Settings()))
     field = "cache_salt" if server == "vllm" else "cache_prompt"
-    salts = [one.get(field) for one in stub.asked[1:]]
+    salts = [one.get(field) for one in stub.questions]
     assert len(salts) == 4
     assert len(set(salts)) == 4 if server == "vllm" else set(salts) == {False}
     with served(answers(items)) as stub, named(stub, server, tmp_path / "twice", cached_pass=True) as made:
         list(made.answer(items, Settings()))
-    assert len(stub.asked) == 1 + 2 * 4
-    assert len({one.get(field) for one in stub.asked[1:]}) == (4 if server == "vllm" else 2)
+    assert len(stub.questions) == 2 * 4
+    assert len({one.get(field) for one in stub.questions}) == (4 if server == "vllm" else 2)
     found = [(one["pass"], one["cache"]) for one in times(tmp_path / "twice")[1:]]
     assert sorted(found) == [("answer", "uncached")] * 4 + [("repeated", "cached")] * 4
 
@@ -120,7 +120,7 @@ def test_without_such_a_field_times_come_from_a_salted_prompt(faults: tuple[str,
         list(made.answer(items, Settings()))
     whole = encoder().texts.prompt(items[0].prompt)
     common = whole[:4] if not faults else items[0].prompt[:4]
-    beginnings = [one["prompt"][:4] for one in stub.asked if PROBE[:4] not in str(one["prompt"])]
+    beginnings = [one["prompt"][:4] for one in stub.questions if PROBE[:4] not in str(one["prompt"])]
     assert beginnings.count(common) == 3
     assert len({str(one) for one in beginnings if one != common} - {str(encoder().texts.prompt(PROBE)[:4])}) == 3
 

@@ -9,6 +9,7 @@ import pytest
 from harness.config.schema import Variant
 from harness.errors import NotComparable
 from harness.models.compatibility import check_candidate
+from harness.models.served import same_server
 from harness.records import Proof, proof_from_json, to_json
 
 SERVED = {
@@ -64,6 +65,17 @@ def test_what_changes_answers_must_be_equal_or_the_question(changes: dict[str, A
     assert said in str(caught.value)
     assert "execution.cross_engine: true" in str(caught.value)
     check(proof(**changes), cross_engine=True)
+
+
+def test_the_same_weights_are_seen_by_log_probabilities() -> None:
+    """Rounding is no difference, what int8 changes is one; tokens that are certain, or no numbers, show nothing."""
+    shown = [-0.4, -2.1, -0.01, -1.3, -0.7]
+    base = proof(canary=shown)
+    assert "5 log-probabilities" in same_server(base, proof("awq", canary=[one + 5e-4 for one in shown]))
+    for other in ([*shown[:4], -0.72], shown[:4], [], None):
+        assert same_server(base, proof(canary=other)) == ""
+    certain = proof(canary=[-0.01] * 16)
+    assert same_server(certain, certain) == same_server(proof(), proof()) == ""
 
 
 def test_a_checkpoint_must_be_what_the_config_says() -> None:

@@ -21,9 +21,10 @@ from paths import ROOT
 from stub_server import Answers, Stub, served, settings_file
 
 from harness.config.loading import parse
-from harness.engines.server_probe import PROBE
+from harness.engines.server_probe import CANARY, PROBE
 from harness.errors import ConfigError, NotComparable
 from harness.run import plan as run_plan
+from harness.run.identity import _lasting
 from harness.store.rundir import RunDir, Shard
 
 pytestmark = pytest.mark.model
@@ -111,11 +112,34 @@ def test_a_served_candidate_is_gated_like_any_other(
         "1.2.3",
     )
     assert identity["weights"] == f"not seen: {other.url} small"
-    report = (directory / "report.md").read_text() if (directory / "report.md").is_file() else ""
-    assert "declared" in report + said.out + json.dumps(proof["notes"])
+    asked = {name: json.loads((directory / name / "variant.json").read_text()) for name in ("full", "control")}
+    assert [one["proof"]["served"]["concurrency"] for one in asked.values()] == [7, 2]
+    assert "small: declared: what http" in (directory / "report.md").read_text()
     assert len((directory / "small" / "requests-1of1.log").read_text().splitlines()) == 60
     assert [path for path in directory.rglob("*") if path.is_file() and b"sesame-9f3a" in path.read_bytes()] == []
     assert "sesame-9f3a" not in said.out + said.err
+
+
+def test_a_server_of_the_baseline_is_refused_before_its_items(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """Its log-probabilities show it, whatever batching does to answers; it may be the question."""
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(tiny_llama).encode(CANARY)
+    same = {name: Answers(dict(one.by_ids)) for name, one in known.items()}
+    for one in same.values():
+        one.add(ids, CANARY, " he read", list(range(20, 36)))
+    with two(same) as (one, other):
+        path = written(config(tiny_llama, endpoint(one), endpoint(other), execution={"control": False}), tmp_path)
+        assert call("run", path, "--output", tmp_path, "--quiet") == 4
+        failure = json.loads((tmp_path / "trial" / "small" / "failure-1of1.json").read_text())
+        assert "small is the baseline itself (16 log-probabilities" in failure["message"]
+        assert other.questions == []
+        assert call("run", path, "--output", tmp_path, "--quiet", "--allow-identical") == 1
+    assert call("compare", tmp_path / "trial", "--quiet") == 4
+    identity = json.loads((tmp_path / "trial" / "small" / "variant.json").read_text())
+    assert "canary" not in _lasting(identity)["proof"]["served"]  # a replica that rounds otherwise may go on
 
 
 @pytest.mark.slow
@@ -219,6 +243,8 @@ def test_what_cannot_work_is_said_before_anything_runs(
     light = config(tiny_llama, "transformers-serve", {"args": {"quantization": "bnb-4bit"}}, slices=slices)
     with pytest.raises(ConfigError, match=r"'typical' weighs choices, and the server of full .* gives no log-prob"):
         run_plan.make_plan(parse(light), "trial.yaml")
+    slices[0] |= {"options": {"as_text": True}, "tasks": ["quantcliff_facts"]}
+    assert {item.kind for item in run_plan.make_plan(parse(light), "trial.yaml").items} == {"generate"}
     mixed = config(tiny_llama, "transformers", "vllm")
     with pytest.raises(NotComparable, match="full on transformers, small on vllm: another engine changes answers"):
         run_plan.make_plan(parse(mixed), "trial.yaml")

@@ -11,20 +11,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import processes
 import pytest
 import yaml
 from commands import call
 from paths import RESULTS
+from scipy import stats
 from stub_server import Answers, served
 
 from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.engines.server_probe import PROBE
-from harness.records import Response
+from harness.records import Generation, Response
 from harness.run import plan as run_plan
-from harness.run.certificate import certify
-from harness.run.verifying import THRESHOLD, Verification, count, judge_calls, verify
+from harness.run.certificate import Question, agrees, certify
+from harness.run.verifying import ALPHA, THRESHOLD, Verification, count, judge_calls, verify
+from harness.stats.monitoring import evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import RunDir
 
@@ -265,3 +268,36 @@ def test_wrong_usage_exits_with_2(run: Path, capsys: pytest.CaptureFixture[str])
     assert "TLS" in capsys.readouterr().err
     assert call("verify", RESULTS / "demo-cpu", "--url", url, "--candidate", "nf4") == 2
     assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("frozen", [0.0, 1.0], ids=["fresh", "frozen"])
+def test_a_thousand_days_of_recorded_noise_raise_no_more_alarms_than_stated(frozen: float) -> None:
+    """What real batching changed, at random among a certificate's questions and its control, for 400 endpoints.
+
+    Frozen: the same items differ every day, as on another machine; fresh: each of them every other day.
+    """
+    run, rng, endpoints = read_run(RunDir(RESULTS / "tail-cpu")), np.random.default_rng(11), 400
+    texts = certify(run, "bf16").parts[0]
+    answers = {name: {one.item_id: one.response for one in run.of(name)} for name in run.answers}
+    control = answers.pop("control")
+    pool = [
+        Question(item, {name: given[item.id] for name, given in answers.items()})
+        for item in run.items
+        if isinstance(control[item.id], Generation)
+        and len({given[item.id].token_ids for given in answers.values()}) > 1
+    ]
+    differs = np.array([not agrees(one, one.answers["bf16"], control[one.item.id]) for one in pool])
+    asked, level = len(texts.questions), ALPHA / 2 / 2
+    assert differs.sum() > 50
+    assert 2 * asked < len(pool)
+    drawn = np.array([differs[rng.permutation(len(pool))[: 2 * asked]] for _ in range(endpoints)])
+    flips, changed = drawn[:, :asked].sum(axis=1), drawn[:, asked:].sum(axis=1)
+    still = np.rint(frozen * changed).astype(int)[:, None]
+    days = still + rng.binomial(changed[:, None] - still, 0.5, (endpoints, 1000))
+    alarms = 0
+    for own in np.unique(flips):
+        found = evidence(days[flips == own], asked, noise_rate(int(own), asked, asked, level)).max(axis=1)
+        beyond = days[flips == own][:, 0] > noise_limit(int(own), asked, asked, level)
+        alarms += int((beyond | (found >= 2 * THRESHOLD - 1)).sum())
+    print(f"\n{frozen=}: {alarms} of {endpoints} endpoints, {differs.mean():.0%} of {len(pool)} questions noisy")
+    assert alarms <= stats.binom.ppf(0.999, endpoints, ALPHA)

@@ -14,6 +14,7 @@ import pytest
 from harness.config.loading import load, parse
 from harness.config.resources import configs_dir
 from harness.errors import ConfigError, UsageError
+from harness.records import Generation
 from harness.suite.catalogue import DESCRIPTION, catalogue
 from harness.suite.scorer import Scorer, load_items
 
@@ -255,3 +256,23 @@ def test_shipped_configs_ask_for_what_is_there(config, tokenizer, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     items = load_items(experiment, tokenizer, limit=1)
     assert {item.slice for item in items} == {spec.key for spec in experiment.slices}
+
+
+def test_choices_are_asked_as_letters_in_text(tokenizer):
+    """For servers that cannot weigh choices: the letter is where the right choice is, and is what is scored."""
+    spec = {"name": "typical", "tasks": ["quantcliff_facts"], "items": 12}
+    weighed = {item.id: item for item in load_items(experiment(spec), tokenizer)}
+    items = load_items(experiment({**spec, "options": {"as_text": True}}), tokenizer)
+    assert [item.id for item in items] == list(weighed)
+    assert len({item.target for item in items}) > 2
+    scorer = Scorer(items)
+    for item in items:
+        before = weighed[item.id]
+        assert (item.kind, item.choices, item.chance, item.stratum) == ("generate", (), before.chance, before.stratum)
+        assert f"\n{item.target}. {before.choices[before.gold].strip()}\n" in item.prompt
+        wrong = "ABCD"[("ABCD".index(item.target) + 1) % 4]
+        said = {f" {item.target}.": 1, f"The answer is {item.target}": 1, f"**{item.target}**": 1, f"{wrong}. So": 0}
+        for text, score in (said | {"": 0, "I know": 0, f"{item.target}bc": 0}).items():
+            assert scorer.score(item, Generation(item.id, text, (1,), "eos", 9)).value == score, text
+    found = problems(tokenizer, {"name": "multi_hop_math", "items": 2, "options": {"as_txt": True}})
+    assert "Did you mean 'as_text'" in str(found)
