@@ -98,15 +98,15 @@ def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
         side = _outcomes(run, candidate.name, until=look)
         needs[candidate.name] = set()
         if baseline is not None and side is not None and candidate.name not in run.failures:
-            # Tail events are judged once, on all items that were planned: scores must not choose which are seen.
+            # Tail events and quantities are judged once, on all items planned: scores must not choose which are seen.
             needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) | _held(run, rules)
     return needs
 
 
 def _held(run: RunRecord, rules: Rules) -> set[tuple[str, str]]:
-    """Return the strata whose tail events are gated."""
+    """Return the strata whose tail events or quantities are gated."""
     places = {(item.slice, item.stratum) for item in run.items if item.kind == "generate"}
-    return {place for place in places if rules.tolerances(*place)}
+    return {place for place in places if rules.tolerances(*place) or (rules.policy.quantities and rules.gating(*place))}
 
 
 def not_asked(run: RunRecord) -> frozenset[Place]:
@@ -239,7 +239,7 @@ def _events(
         if latency and name != CONTROL:
             times = [run.directory.request_times(one) for one in (base, name)]
             before, after = with_late([before, after], times, latency)
-        found[name] = cells(items, before, after, [*TAIL_KINDS, *latency])
+        found[name] = cells(items, before, after, [*TAIL_KINDS, *(latency if name != CONTROL else ())])
     return found
 
 

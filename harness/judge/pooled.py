@@ -49,6 +49,10 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
         name: sum(getattr(one, name) for one in strata)
         for name in ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
     }
+    # As large a share of it may be missing as of its strata together, each at its weight.
+    asked = max(total["asked"] + total["unmatched"], 1)
+    missing = math.fsum(shares * [one.one_sided / max(one.asked + one.unmatched, 1) for one in strata])
+    total["one_sided"] = max(total["one_sided"], math.ceil(missing * asked - 1e-9))
     numbers = replace(
         last,
         slice=POOLED[0],

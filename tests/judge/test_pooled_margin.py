@@ -106,3 +106,15 @@ def test_the_runner_feeds_all_strata_until_the_pooled_difference_is_decided():
     assert needs == {("s", "a"), ("s", "b")}
     without = dataclasses.replace(rules, policy=Policy(margin=0.1))
     assert compare.undecided_strata(*sides, without, 2) == set()
+
+
+def test_items_missing_in_a_heavy_stratum_count_by_its_weight():
+    """One of a hundred missing is a hundredth of nine tenths of the traffic, not one of ten thousand items."""
+    cells = {"s/heavy": Cell(100, 0, 0), "s/light": Cell(9_900, 0, 0)}
+    rules = dataclasses.replace(_rules(margin=0.2), traffic={("s", "heavy"): 9.0, ("s", "light"): 1.0})
+    before, after = side("bf16", cells, 0), side("int4", cells, 1)
+    scores = after.score.copy()
+    scores[:1] = np.nan
+    lost = dataclasses.replace(after, score=scores)
+    pooled = compare.compare(before, [lost], rules).candidates[0].pooled
+    assert pooled.one_sided / pooled.asked == pytest.approx(0.009, abs=1e-4)

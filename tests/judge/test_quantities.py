@@ -80,6 +80,22 @@ def test_what_cannot_be_a_ratio_is_not_judged_and_what_nobody_asked_for_is_left_
     assert judged_quantities(ITEMS, answers(0, 9, 30), answers(0, 9, 30), rules()) == ()
 
 
+def test_a_tolerance_for_which_nothing_was_measured_does_not_pass():
+    """No thought was recognized, no answer has a length, or all is advisory: a missing figure is never a good one."""
+    thoughtless = answers(0, 9, 30)
+    (found,) = judged_quantities(ITEMS, thoughtless, thoughtless, rules(thought_length=1.5))
+    assert (found.verdict, found.n) == ("not_judged", 0)
+    unknown = [dataclasses.replace(one, length=None) for one in thoughtless]
+    both = rules(thought_length=1.5, tokens_per_solved=1.5)
+    assert {one.verdict for one in judged_quantities(ITEMS, unknown, unknown, both)} == {"not_judged"}
+    cells = {"s/t": Cell(300, wrong=100)}
+    compared = compare.compare(side("bf16", cells, 0), [side("int4", cells, 1)], both)
+    judgement = gate.judge(compared, both, quantities={"int4": (found,)})
+    assert (judgement.verdict, judgement.exit_code) == ("not_judged", 4)
+    advisory = Rules(Policy(quantities={"thought_length": 1.5}, advisory=("*",)))
+    assert judged_quantities(ITEMS, thoughtless, thoughtless, advisory) == ()
+
+
 def test_a_quantity_beyond_its_tolerance_fails_the_candidate():
     """Though every score is the same."""
     cells = {"s/a": Cell(300, wrong=100)}
