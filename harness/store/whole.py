@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Incomplete, NotComparable
-from harness.records import ChoiceLogprobs, Item, Scored, digest
+from harness.records import ChoiceLogprobs, Item, Scored, canonical_json, digest
 from harness.store.files import read_json, write_json
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import ITEMS, RunDir, Shard
@@ -79,6 +79,8 @@ def _variant(run: RunRecord, name: str) -> dict[str, Any]:
         "answers_digest": digest(sorted(map(_FIGURES[run.schema], answers), key=lambda row: row[:2])),
         "failures": list(run.failures.get(name, ())),
     }
+    if run.experiment.policy.latency:
+        record["times"] = digest(sorted(map(canonical_json, run.directory.request_times(name))))
     return record | ({"calibration": run.calibrated.get(name)} if run.schema else {})
 
 
@@ -236,6 +238,7 @@ FILES = {
     "identity": "variant.json",
     "answers": "*.jsonl",
     "answers_digest": "*.jsonl",
+    "times": "requests-*.log",
     "failures": "failure-*.json",
     "calibration": "calibration.json",
 }
