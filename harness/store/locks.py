@@ -148,7 +148,7 @@ def _beat(lease: Path, mine: str, over: threading.Event) -> None:
 
 
 def _read(lease: Path) -> str:
-    return lease.read_text(encoding="utf-8") if lease.exists() else ""
+    return lease.read_text(encoding="utf-8", errors="replace") if lease.exists() else ""
 
 
 def _write(lease: Path, text: str) -> None:

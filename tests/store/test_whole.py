@@ -241,6 +241,11 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         assert "Traceback" not in told
 
 
+def _plan_with(**changes: object) -> str:
+    """The demo's run.json with other numbers."""
+    return json.dumps(json.loads((RESULTS / "demo-cpu" / "run.json").read_text(encoding="utf-8")) | changes)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
@@ -258,6 +263,9 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         ("manifest.json", '{"variants": "\\udfff"}', "manifest.json: is not JSON"),
         ("manifest.json", '{"variants": [], "shards": 1}', "does not agree with manifest.json"),
         ("run.json", '{"config": {}, "shards": 0, "slices": []}', "run.json: "),
+        ("run.json", _plan_with(units=None), "run.json: units: "),
+        ("run.json", _plan_with(units=10**12), "run.json: units: "),
+        ("run.json", _plan_with(shards=10**9), "run.json: shards: "),
         ("run.json", '{"config": {}, "shards": 1, "slices": [1]}', "run.json: "),
     ],
 )
