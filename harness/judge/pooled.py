@@ -39,9 +39,10 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
     margin = rules.policy.pooled_margin
     if margin is None or not strata or not all(one.looks for one in strata):
         return compared
-    weights = np.array([rules.weight(one.slice, one.stratum, one.weight) for one in strata])
-    if not (weights > 0.0).all():
-        return compared
+    traffic = [rules.weight(one.slice, one.stratum, one.weight) for one in strata]
+    kept = [at for at, weight in enumerate(traffic) if weight > 0.0] or range(len(strata))
+    gating, strata = [gating[at] for at in kept], [strata[at] for at in kept]
+    weights = np.array([traffic[at] or 1.0 for at in kept])
     shares = weights / weights.sum()
     looks = _looks(strata, shares, margin, rules, lambda number: _shared(spread(number), gating, shares))
     last = strata[0]
