@@ -178,7 +178,9 @@ def test_a_lease_that_is_no_text_is_a_sign_of_life_all_the_same(tmp_path):
     """Bytes of another writer, or of a broken disk."""
     lease = tmp_path / "1of1.lease"
     lease.write_bytes(b"\xff\xfe node")
-    assert alive(lease, lease.stat().st_mtime)
+    now = lease.stat().st_mtime
+    assert alive(lease, now)
+    assert not alive(lease, now - 86_400)  # from tomorrow: nobody would ever take it for dead
 
 
 def manifest(home: Path, model: Path, capsys) -> list[dict]:
