@@ -282,6 +282,17 @@ def test_a_damaged_record_is_one_sentence(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("metrics", [[1], 5, "x", None])
+def test_metrics_that_are_no_object_are_one_sentence(
+    metrics: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the line has a check that fits."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    making.rewrite(run / "nf4" / "long_context-1of1.jsonl", lambda at, line: line.update(metrics=metrics) if at else 0)
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert re.match(r"quantcliff: .*nf4/long_context-1of1\.jsonl: line 2 ", capsys.readouterr().err)
+
+
 def placed_otherwise(run: Path, **changes: object) -> None:
     """Change a field of every third item, with its digest as it was, and seal the lines again."""
     path = run / "items" / "multi_hop_math.jsonl"
