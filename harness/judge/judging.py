@@ -19,7 +19,7 @@ from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
 from harness.judge.comparison import Comparison, Comparisons
-from harness.judge.latency import with_late
+from harness.judge.latency import undefined, with_late
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
@@ -288,9 +288,12 @@ def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
     if "tail_events" in overrides:
         rules = rules.without_own_tolerances()
     try:
-        return rules.under(Policy.model_validate({**kept, **overrides}))
+        rules = rules.under(Policy.model_validate({**kept, **overrides}))
     except ValueError as error:
         raise UsageError(f"the policy is not valid: {error}") from error
+    if kinds := undefined(rules):
+        raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
+    return rules
 
 
 def _provenance(run: RunRecord) -> dict[str, Any]:

@@ -7,11 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from harness.errors import NotComparable
+from harness.judge.rules import Rules
 from harness.records import Scored
 
-__all__ = ["with_late"]
+__all__ = ["undefined", "with_late"]
 
 _FIGURES = {"slow_first_token": "first", "slow_tokens": "per_token"}
+
+
+def undefined(rules: Rules) -> list[str]:
+    """Return the kinds of late answers that have a tolerance while `policy.latency` does not say what is late."""
+    tolerances = [rules.policy.tail_events, *(one.tail_events or {} for one in rules.slices.values())]
+    return sorted(set().union(*tolerances) & set(_FIGURES) - set(rules.policy.latency))
 
 
 def with_late(
