@@ -20,6 +20,7 @@ from harness.config.methods import METHODS, weights_format
 from harness.config.schema import Quantization
 from harness.errors import ModelError
 from harness.models.completeness import check_complete, conversions_named
+from harness.models.extensions import release_quanto_lock
 from harness.models.formats import Header, view
 from harness.models.request import Request
 
@@ -185,6 +186,7 @@ def _torchao_config(request: Request) -> Any:
 def _quanto(request: Request) -> Any:
     from transformers import QuantoConfig
 
+    release_quanto_lock()
     weights = request.method.removeprefix("quanto-")
     config = QuantoConfig(weights=weights, modules_to_not_convert=_skipped(request.options))
     model = _from_pretrained(request, quantization_config=config)

@@ -145,7 +145,8 @@ class Pen:
             shown = self.verdict(cell.verdict)
             return shown.append_text(self.name(f" {text}")) if text else shown
         if kind == "stratum":
-            text = (text if section.grouped else text.replace(",", ", ")) if self.wide else words.short_name(text)
+            narrow = cell.note or words.short_name(text)
+            text = (text if section.grouped else text.replace(",", ", ")) if self.wide else narrow
         return self.name(text, "bold" if cell.strong and kind == "number" else "")
 
     def _widths(self, section: Section, cells: list[list[int]]) -> dict[int, int]:

@@ -17,9 +17,9 @@ from harness.report.evidence import Evidence
 
 __all__ = [
     "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "answer", "axes_and_levels", "change", "exit_meaning", "headline",
-    "interval", "limits_label", "nats", "no_signal_sentence", "percent", "place", "places", "points", "promises",
-    "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence", "texts_note",
-    "to_decide", "undecided_sentence", "word",
+    "interval", "level", "limits_label", "nats", "no_signal_sentence", "percent", "place", "places", "points",
+    "promises", "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence",
+    "texts_note", "to_decide", "undecided_sentence", "word",
 ]  # fmt: skip
 
 NOT_STORED = "The texts of this item are not stored; its scores are."
@@ -122,6 +122,12 @@ def splitting(strata: Sequence[StratumVerdict]) -> tuple[str, ...]:
     if any(one[0] != axes for one in named):
         return tuple(dict.fromkeys(axis for one in named for axis in one[0]))
     return tuple(a for i, a in enumerate(axes) if len({levels[i] for _, levels in named}) > 1) or axes
+
+
+def level(stratum: str, axes: Sequence[str]) -> str:
+    """Name a stratum by its levels on some of its axes; in full if it has none of them."""
+    own = zip(*axes_and_levels(stratum), strict=False)
+    return ", ".join(level for axis, level in own if axis in axes) or stratum
 
 
 def short_name(stratum: str) -> str:

@@ -17,6 +17,7 @@ from transformers import DynamicCache, QuantizedCache
 from harness.config.decoding import KVCache
 from harness.engines.transformers.model import LanguageModel
 from harness.errors import BackendMissing, ModelError
+from harness.models.extensions import release_quanto_lock
 
 __all__ = ["NOTE", "quantized_cache"]
 
@@ -55,6 +56,8 @@ def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], A
             residual_length=spec.residual,
         )
 
+    if spec.backend == "quanto":
+        release_quanto_lock()
     try:
         cache = new()
         got = _step(model, ids, cache)

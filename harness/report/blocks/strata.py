@@ -29,13 +29,13 @@ def _found(judgement: Judgement) -> _Found:
 
 
 def _quiet(cells: Sequence[StratumVerdict]) -> bool:
-    """Return whether a stratum says nothing: no signal, and nothing flipped on either side."""
+    """Return whether a stratum has no signal and nothing flipped on either side."""
     return all(one.verdict == "no_signal" and not one.lost and not one.gained for one in cells)
 
 
 def _quiet_note(count: int) -> str:
-    strata_ = "1 stratum says" if count == 1 else f"{count} strata say"
-    return f"{strata_} nothing: no signal, and nothing flipped." if count else ""
+    counted = "1 more stratum has" if count == 1 else f"{count} more strata have"
+    return f"{counted} no signal and no flips." if count else ""
 
 
 def matrix(judgement: Judgement) -> Section:
@@ -88,7 +88,7 @@ def on_terminal(judgement: Judgement) -> Section:
             rows.append(
                 (
                     _heading(label, own),
-                    stratum,
+                    Cell(stratum, words.level(stratum, words.splitting(own))),
                     "" if again else str(one.n),
                     "" if again else score(one.baseline_mean),
                     name,
