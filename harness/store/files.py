@@ -43,7 +43,7 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
             "device": str,
             "items_digest": str,
             "shards": Annotated[int, Field(ge=1, le=MOST_SHARDS)],
-            "units": Annotated[int, Field(ge=0, le=10_000_000)],
+            "units": NotRequired[Annotated[int, Field(ge=0, le=10_000_000)]],
             "shard_of": NotRequired[list[Annotated[int, Field(ge=1)]]],
             "slices": list[str],
         },

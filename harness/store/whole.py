@@ -115,9 +115,10 @@ def _check_plan(run: RunRecord) -> None:
     plan, config = run.plan, run.plan["config"]
     whole = {key: value for key, value in config.items() if key != "store_text"}
     replaced = config.get("store_text", "full") != "full" and (config.get("sampling") or {}).get("system")
-    split = plan.get("shard_of", [1] * plan["units"])
+    units = plan.get("units", 0)  # its absence is found where the items are checked
+    split = plan.get("shard_of", [1] * units)
     wrong = {
-        "shard_of": len(split) != plan["units"] or not set(split) <= set(range(1, plan["shards"] + 1)),
+        "shard_of": len(split) != units or not set(split) <= set(range(1, plan["shards"] + 1)),
         "config": not replaced and digest(whole) != plan.get("config_digest"),
         "slices": plan["slices"] != [spec.key for spec in run.experiment.slices],
     }
