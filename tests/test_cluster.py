@@ -17,6 +17,7 @@ from paths import SCRIPTS
 
 from harness.errors import ExitCode, UsageError
 from harness.run import submitting
+from harness.store.locks import alive
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,34 @@ def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_llama, 
     assert "1/3    complete" in shown.out
     assert "2/3    not started" in shown.out
     assert "2 of 3 shard(s) incomplete (2/3, 3/3)" in shown.err
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\ntouch x\nb"])
+def test_a_folder_that_sbatch_cannot_read_is_refused(tmp_path, name):
+    """A line break in a name would end the comment that it stands in, and the rest would run."""
+    words = submitting.Cluster("trial", 2, ("run", "x.yaml"))
+    with pytest.raises(UsageError, match="sbatch reads no quote"):
+        submitting.write_slurm(words, tmp_path / name, ("--mem=1G", "--mem=1G"))
+    with pytest.raises(UsageError, match="sbatch reads no quote"):
+        submitting.write_slurm(words, tmp_path / "run", ("--mem=1G\ntouch x", "--mem=1G"))
+
+
+@pytest.mark.parametrize("text", ["", "four", "0", "-3", "1e3", "\u0663", "99999999999"])
+def test_the_number_of_shards_that_were_submitted_is_a_number(tmp_path, text, capsys):
+    """A damaged file is said, and is not a run of which every shard is complete."""
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "submitted").write_text(text, encoding="utf-8")
+    assert commands.call("status", tmp_path) == ExitCode.NOT_COMPARABLE
+    assert "is no number of shards" in capsys.readouterr().err
+
+
+def test_a_lease_that_is_no_text_is_a_sign_of_life_all_the_same(tmp_path):
+    """Bytes of another writer, or of a broken disk."""
+    lease = tmp_path / "1of1.lease"
+    lease.write_bytes(b"\xff\xfe node")
+    now = lease.stat().st_mtime
+    assert alive(lease, now)
+    assert not alive(lease, now - 86_400)  # from tomorrow: nobody would ever take it for dead
 
 
 def manifest(home: Path, model: Path, capsys) -> list[dict]:

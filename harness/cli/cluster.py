@@ -32,7 +32,9 @@ POLL_SECONDS = 5.0
 @click.argument("config")
 @click.option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
 @click.option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
-@click.option("--shards", default=4, show_default=True, type=click.IntRange(min=1), help="GPUs that share the work.")
+@click.option(
+    "--shards", default=4, show_default=True, type=click.IntRange(1, 10_000), help="GPUs that share the work."
+)
 @click.option("--shard-options", default=SHARD, show_default=True, help="What sbatch is told for each shard.")
 @click.option("--judge-options", default=JUDGE, show_default=True, help="What sbatch is told for the judge.")
 @click.option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")

@@ -162,7 +162,7 @@ def _latency_kind(value: object) -> object:
 
 LatencyKind = Annotated[str, BeforeValidator(_latency_kind)]
 Whole = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[float, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_proportion)]
 Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 """A drop in proportions, or a share of the baseline's score: ``5%``."""

@@ -201,6 +201,12 @@ class ThinkingMarks(Strict):
     end: str = Field(min_length=1)
     """After the last one."""
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> ThinkingMarks:
+        if self.start == self.end or not (self.start.strip() and self.end.strip()):
+            raise ValueError("start and end must be two different marks, with more than white space")
+        return self
+
 
 _TEMPLATE_TAKEN = frozenset(
     [

@@ -52,6 +52,8 @@ def lost_variant(run: RunRecord, judgement: Judgement, name: str) -> tuple[Varia
     if variant.kv_cache or variant.decoding:
         raise NotComparable(f"{name}: its cache or its decoding differs too, and restoring modules does not undo that")
     places = frozenset((one.slice, one.stratum) for one in judged.strata if one.verdict == "fail" and one.gating)
+    if places and judged.verdict != "fail":
+        raise NotComparable(f"{name}: its verdict is not a fail, so its losses cannot be trusted: {judged.reasons[0]}")
     if not places:
         raise NotComparable(f"{name}: fails in no gating stratum of this run, so there is no damage to look for")
     return variant, places

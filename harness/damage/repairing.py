@@ -39,7 +39,7 @@ __all__ = ["held_out", "repair", "skipping", "unseen"]
 
 SEED = 1_000_003
 """Added to the run's seed to draw the held-out items."""
-_EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL}
+_EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
 ALPHA = 0.05
 """Of each limit of a share of items won back."""
 

@@ -163,6 +163,8 @@ class Client:
                 event = json.loads(text)
             except ValueError as error:
                 raise _AgainError("a stream with an event that is not JSON") from error
+            if not isinstance(event, dict):
+                raise _AgainError("a stream with an event that is not a JSON object")
             if event.get("error") is not None:
                 raise _AgainError(self._clean(_message(event)))
             events.append((when - sent, event))

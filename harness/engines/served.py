@@ -8,6 +8,7 @@ a server that was replaced ends the run instead of changing a score. Does not kn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -252,8 +253,9 @@ class ServedEngine:
             passes.append(("repeated", {**body, **salt, **({"cache_prompt": True} if "cache_prompt" in salt else {})}))
         for kind, request in passes:
             reply = await self._client.post(self._found.form.path, request)
-            if reply.status == OK:
-                self._log(item, sample, reply, parse_answer(reply.data), kind, again=True)
+            with contextlib.suppress(ValueError):  # of no shape that has times
+                if reply.status == OK:
+                    self._log(item, sample, reply, parse_answer(reply.data), kind, again=True)
 
     def _generation(self, item: Item, sample: int, answer: Answer, count: int) -> Generation:
         text = cut_at_stops(answer.text, item.stop)

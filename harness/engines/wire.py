@@ -130,12 +130,16 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         raise ValueError(f"an answer whose {name} is a {type(content).__name__}")
     thought = holder.get("reasoning") or holder.get("reasoning_content")
     text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
-    usage = data.get("usage") or {}
+    if thought is not None and not isinstance(thought, str):
+        raise ValueError(f"an answer whose reasoning is a {type(thought).__name__}")
+    usage = _mapping(data, "usage")
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
+    if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
+        raise ValueError(f"an answer whose tokens are no token ids: {ids!r:.80}")
     output_tokens = _count(usage, "completion_tokens")
     return Answer(
         text=text,
-        ids=None if ids is None else tuple(map(int, ids)),
+        ids=None if ids is None else tuple(ids),
         finish=str(choice.get("finish_reason") or ""),
         stop=stop if isinstance(stop, str) else "",
         prompt_tokens=_count(usage, "prompt_tokens"),
@@ -143,8 +147,8 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         fingerprint=str(data.get("system_fingerprint") or ""),
         null=content is None,
         truncated=bool(data.get("truncated") or choice.get("truncated")),
-        cached_tokens=_count(usage.get("prompt_tokens_details") or {}, "cached_tokens"),
-        reasoning_tokens=_count(usage.get("completion_tokens_details") or {}, "reasoning_tokens"),
+        cached_tokens=_count(_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=_count(_mapping(usage, "completion_tokens_details"), "reasoning_tokens"),
     )
 
 
@@ -157,18 +161,30 @@ def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict
     chat = False
     for when, event in events:
         data |= {name: value for name, value in event.items() if value is not None}
-        for one in event.get("choices") or ():
+        for one in _first_choices(event):
             chat = chat or isinstance(one.get("delta"), dict)
-            part = one.get("delta") or one
+            part = one["delta"] if isinstance(one.get("delta"), dict) and one["delta"] else one
             new = {name: part[name] for name in _TEXTS if isinstance(part.get(name), str)}
             said |= {name: said.get(name, "") + text for name, text in new.items()}
             if any(new.values()):
                 pieces.append((when, len(said.get("content", said.get("text", "")))))
-            if one.get("token_ids") is not None:
+            if isinstance(one.get("token_ids"), list):
                 choice["token_ids"] = [*choice.get("token_ids", ()), *one["token_ids"]]
             choice |= {name: one[name] for name in ("finish_reason", "stop_reason") if one.get(name) is not None}
     choice |= {"message": said} if chat else said
     return {**data, "choices": [choice]}, tuple(pieces)
+
+
+def _first_choices(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of an event that belong to the first answer; one was asked for."""
+    choices = event.get("choices")
+    found = choices if isinstance(choices, list) else []
+    return [one for one in found if isinstance(one, dict) and not one.get("index")]
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 _TEXTS = ("text", "content", "reasoning", "reasoning_content")
@@ -176,4 +192,4 @@ _TEXTS = ("text", "content", "reasoning", "reasoning_content")
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
     value = usage.get(name)
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and value >= 0 else None

@@ -19,7 +19,7 @@ from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
 from harness.judge.comparison import Comparison, Comparisons
-from harness.judge.latency import with_late
+from harness.judge.latency import undefined, with_late
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
@@ -99,15 +99,15 @@ def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
         side = _outcomes(run, candidate.name, until=look)
         needs[candidate.name] = set()
         if baseline is not None and side is not None and candidate.name not in run.failures:
-            # Tail events are judged once, on all items that were planned: scores must not choose which are seen.
+            # Tail events and quantities are judged once, on all items planned: scores must not choose which are seen.
             needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) | _held(run, rules)
     return needs
 
 
 def _held(run: RunRecord, rules: Rules) -> set[tuple[str, str]]:
-    """Return the strata whose tail events are gated."""
+    """Return the strata whose tail events or quantities are gated."""
     places = {(item.slice, item.stratum) for item in run.items if item.kind == "generate"}
-    return {place for place in places if rules.tolerances(*place)}
+    return {place for place in places if rules.tolerances(*place) or (rules.policy.quantities and rules.gating(*place))}
 
 
 def not_asked(run: RunRecord) -> frozenset[Place]:
@@ -242,7 +242,7 @@ def _events(
         if latency and name != CONTROL:
             times = [run.directory.request_times(one) for one in (base, name)]
             before, after = with_late([before, after], times, latency)
-        found[name] = cells(items, before, after, [*TAIL_KINDS, *latency])
+        found[name] = cells(items, before, after, [*TAIL_KINDS, *(latency if name != CONTROL else ())])
     return found
 
 
@@ -291,9 +291,12 @@ def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
     if "tail_events" in overrides:
         rules = rules.without_own_tolerances()
     try:
-        return rules.under(Policy.model_validate({**kept, **overrides}))
+        rules = rules.under(Policy.model_validate({**kept, **overrides}))
     except ValueError as error:
         raise UsageError(f"the policy is not valid: {error}") from error
+    if kinds := undefined(rules):
+        raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
+    return rules
 
 
 def _provenance(run: RunRecord) -> dict[str, Any]:

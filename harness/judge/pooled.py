@@ -39,9 +39,10 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
     margin = rules.policy.pooled_margin
     if margin is None or not strata or not all(one.looks for one in strata):
         return compared
-    weights = np.array([rules.weight(one.slice, one.stratum, one.weight) for one in strata])
-    if not (weights > 0.0).all():
-        return compared
+    traffic = [rules.weight(one.slice, one.stratum, one.weight) for one in strata]
+    kept = [at for at, weight in enumerate(traffic) if weight > 0.0] or range(len(strata))
+    gating, strata = [gating[at] for at in kept], [strata[at] for at in kept]
+    weights = np.array([traffic[at] or 1.0 for at in kept])
     shares = weights / weights.sum()
     looks = _looks(strata, shares, margin, rules, lambda number: _shared(spread(number), gating, shares))
     last = strata[0]
@@ -49,6 +50,10 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
         name: sum(getattr(one, name) for one in strata)
         for name in ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
     }
+    # As large a share of it may be missing as of its strata together, each at its weight.
+    asked = max(total["asked"] + total["unmatched"], 1)
+    missing = math.fsum(shares * [one.one_sided / max(one.asked + one.unmatched, 1) for one in strata])
+    total["one_sided"] = max(total["one_sided"], math.ceil(missing * asked - 1e-9))
     numbers = replace(
         last,
         slice=POOLED[0],

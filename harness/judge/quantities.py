@@ -2,7 +2,8 @@
 
 Pass: the upper limit is below the tolerance, at level alpha. Fail: the ratio is shown to be above it, after Holm over
 the candidate's gated quantities at this family's part of alpha. A quantity without a tolerance has limits and no
-verdict. It knows answers and rules, not what becomes of a verdict.
+verdict, and a tolerance for which nothing was measured is not judged. It knows answers and rules, not what becomes of a
+verdict.
 """
 
 from __future__ import annotations
@@ -38,10 +39,21 @@ def judged_quantities(
     gated = [at for at, (one, _) in enumerate(found) if one.tolerance is not None]
     raw = [_p_high(*found[at]) for at in gated]
     adjusted = dict(zip(gated, stats.holm(raw), strict=True))
-    return tuple(
+    judged = [
         _with_verdict(one, known, min(float(adjusted[at]) * rules.families, 1.0), rules) if at in adjusted else one
         for at, (one, known) in enumerate(found)
-    )
+    ]
+    return (*judged, *_never_measured(items, judged, rules))
+
+
+def _never_measured(items: Sequence[Item], judged: Sequence[Quantity], rules: Rules) -> Iterable[Quantity]:
+    """Return a quantity that is not judged for each tolerance that no answer of a gating stratum was held to."""
+    held = {one.kind for one in judged if one.tolerance is not None}
+    gates = any(rules.gating(item.slice, item.stratum) for item in items)
+    for kind, tolerance in rules.policy.quantities.items() if gates else ():
+        if kind not in held:
+            why = "a tolerance was declared, and no answer in a gating stratum was measured for it"
+            yield Quantity("all", "all", kind, 0, None, None, None, None, None, tolerance, "not_judged", why)
 
 
 def _answers(scored: Iterable[Scored]) -> Mapping[str, Answer]:

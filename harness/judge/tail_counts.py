@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.records import TAIL_KINDS, Generation, Item, Scored
+from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
 
 __all__ = ["BLOW_UP", "Cell", "cells", "showing"]
 
@@ -123,7 +123,7 @@ def _stratum(
         else:
             _add(found, item, before, after)
     # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
-    kept = [cell for cell in found.values() if cell.items or unseen or one_sided]
+    kept = [cell for cell in found.values() if cell.items or unseen or one_sided or cell.kind in LATENCY_KINDS]
     for cell in kept:
         cell.unseen, cell.one_sided, cell.unasked = unseen, one_sided, unasked
     return kept

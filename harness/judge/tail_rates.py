@@ -16,6 +16,7 @@ from harness import stats
 from harness.judge.rules import Rules
 from harness.judge.summaries import TailRate
 from harness.judge.tail_counts import BLOW_UP, Cell
+from harness.records import LATENCY_KINDS
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
 
 __all__ = ["ALLOW_ONE_SIDED", "judge_rates", "unmatched_tolerances"]
@@ -74,7 +75,11 @@ def _unjudged(cell: Cell) -> str:
     asked = len(cell.items) + cell.one_sided
     if cell.one_sided > math.ceil(ALLOW_ONE_SIDED * asked):
         return f"{cell.one_sided} of {asked} items have an answer on one side only"
-    return "" if cell.items else "none of its items was answered by both sides"
+    if cell.items:
+        return ""
+    if cell.kind in LATENCY_KINDS:
+        return "none of its answers was timed on both sides, by a warm server to which the prompt was new"
+    return "none of its items was answered by both sides"
 
 
 def _judged(  # noqa: PLR0911 - one return per verdict

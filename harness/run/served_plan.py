@@ -12,6 +12,8 @@ from pathlib import Path
 from harness.config.engines import NO_LOGPROBS
 from harness.config.schema import Experiment, Variant
 from harness.errors import ConfigError, NoSuchModel, NotComparable, Problem
+from harness.judge.latency import undefined
+from harness.judge.rules import Rules
 from harness.models import resolve as models
 from harness.models.served import cross_engine_note
 from harness.records import Item
@@ -37,6 +39,9 @@ def check_engines(experiment: Experiment, source: str) -> None:
         for variant in experiment.variants
         if variant.engine.api_key_env and not os.environ.get(variant.engine.api_key_env)
     ]
+    for kind in undefined(Rules.from_experiment(experiment)):
+        text = f"tail_events has a tolerance for {kind}, and latency does not say what is late: add {kind}, in seconds"
+        problems.append(Problem("policy.latency", text))
     if experiment.policy.latency:
         problems += _untimed(experiment)
     if problems:

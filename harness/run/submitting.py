@@ -92,9 +92,13 @@ class Cluster:
 def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> tuple[Path, Path]:
     """Write the batch scripts of the shards and of the judge into the run directory, and return their paths.
 
-    options: words for sbatch, of a shard and of the judge. Raises StoreError.
+    options: words for sbatch, of a shard and of the judge. Raises StoreError, and UsageError for paths and words that
+    sbatch cannot read.
     """
     directory = directory.absolute()
+    paths_and_words = [(str(directory), '"\\\r\n'), (str(Path.cwd()), '"\\\r\n'), *((one, "\r\n") for one in options)]
+    if bad := [text for text, refused in paths_and_words if set(text) & set(refused)]:
+        raise UsageError(f"{bad[0]!r}: sbatch reads no quote, backslash or line break here: use another folder")
     folder, python = directory / "shards", shlex.quote(sys.executable)
     quoted = shlex.quote(str(directory))
     common = {"job": f"quantcliff-{cluster.name}", "run": quoted, "check": _CHECK.format(python=python)}

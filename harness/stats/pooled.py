@@ -118,7 +118,7 @@ def pooled_test(
     shares = np.asarray(weights, float) / math.fsum(weights) if results else np.zeros(0)
     if not results or not (shares > 0.0).all():
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
-    test = _Pooled(results, shares, inflation, sources)
+    test = _Pooled(results, shares, margin, inflation, sources)
     lost, gained = sum(one.lost for one in results), sum(one.gained for one in results)
     n, effective = sum(one.n for one in results), float(test.n.sum())
     worse, better = mcnemar_midp(lost, gained)
@@ -148,7 +148,9 @@ def pooled_test(
 class _Pooled:
     """The strata's effective counts, and the tests of their weighted difference."""
 
-    def __init__(self, results: Sequence[PairedResult], shares: Floats, inflation: float, sources: int | None) -> None:
+    def __init__(
+        self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float, sources: int | None
+    ) -> None:
         counts = [one.counts for one in results]
         self.lost, self.gained, self.n = (
             np.array([getattr(one, name) / inflation for one in counts]) for name in ("lost", "gained", "n")
@@ -159,7 +161,7 @@ class _Pooled:
         self.parts = np.array([math.sqrt(WORST_ICC) if one.design_effect is not None else 1.0 for one in results])
         self.sources = np.array([one.sources for one in counts])
         own = np.array([math.inf if one.design_effect is None else max(one.clusters - 1, 0.5) for one in results])
-        variance = shares**2 * _variance(self.lost, self.gained, self.n, np.full(self.n.shape, -results[0].margin))[0]
+        variance = shares**2 * _variance(self.lost, self.gained, self.n, np.full(self.n.shape, -margin))[0]
         spread = variance / self.n
         with np.errstate(divide="ignore"):  # Satterthwaite 1946, Biometrics Bulletin 2:110-114
             self.df = float(spread.sum() ** 2 / (spread**2 / own).sum())

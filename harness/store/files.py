@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from harness.errors import StoreError
 from harness.records import Proof, Timing, canonical_json
 
-__all__ = ["Appender", "atomic_write", "explained", "read_json", "read_lines", "sealed", "write_json"]
+__all__ = ["MOST_SHARDS", "Appender", "atomic_write", "explained", "read_json", "read_lines", "sealed", "write_json"]
 
 
 class _Sandbox(TypedDict):
@@ -30,6 +30,9 @@ class _Sandbox(TypedDict):
     network: str
     files: str
 
+
+MOST_SHARDS = 10_000
+"""More is a damaged file or a slip of the pen."""
 
 _RECORDS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(TypedDict(name, keys))  # type: ignore[operator]
@@ -39,7 +42,8 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
             "config_digest": str,
             "device": str,
             "items_digest": str,
-            "shards": Annotated[int, Field(ge=1)],
+            "shards": Annotated[int, Field(ge=1, le=MOST_SHARDS)],
+            "units": NotRequired[Annotated[int, Field(ge=0, le=10_000_000)]],
             "shard_of": NotRequired[list[Annotated[int, Field(ge=1)]]],
             "slices": list[str],
         },

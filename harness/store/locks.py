@@ -29,6 +29,8 @@ BEAT_SECONDS = 5.0
 """How often a lease is rewritten."""
 LOST = 6
 """A lease that is not rewritten for so many times that long is nobody's."""
+SKEW_SECONDS = 600.0
+"""A lease that is written further ahead of the clock was copied, or its clock is wrong: it is no sign of life."""
 _UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system says that has no locks, such as Lustre or NFS mounted without them."""
 
@@ -69,7 +71,7 @@ def held(path: Path, what: str) -> Iterator[str]:
 def alive(lease: Path, now: float) -> str:
     """Return the machine that works with a lease; empty if none shows signs of life. now: see `file_clock`."""
     with contextlib.suppress(OSError):
-        if now - lease.stat().st_mtime < LOST * BEAT_SECONDS:
+        if -SKEW_SECONDS < now - lease.stat().st_mtime < LOST * BEAT_SECONDS:
             return _read(lease).partition(" ")[0]
     return ""
 
@@ -148,7 +150,7 @@ def _beat(lease: Path, mine: str, over: threading.Event) -> None:
 
 
 def _read(lease: Path) -> str:
-    return lease.read_text(encoding="utf-8") if lease.exists() else ""
+    return lease.read_text(encoding="utf-8", errors="replace") if lease.exists() else ""
 
 
 def _write(lease: Path, text: str) -> None:

@@ -292,7 +292,7 @@ def _parsed(reader: Callable[[Mapping[str, Any]], Any], lines: list[dict[str, An
     for number, line in enumerate(lines, start=1):
         try:
             found.append(reader(line))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             kind = "item" if ITEMS in path.parts else "result"
             raise StoreError(f"{path}: line {number} is not a {kind} of quantcliff: {error}") from error
     return found

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness.errors import StoreError
 from harness.records import Timing
-from harness.store.files import read_lines
+from harness.store.files import MOST_SHARDS, read_lines
 from harness.store.locks import alive, file_clock
 from harness.store.record import recorded_experiment, variant_names
 from harness.store.rundir import RunDir, Shard
@@ -44,7 +44,7 @@ def shard_status(directory: RunDir) -> list[ShardStatus]:
     """Look at every shard of a run, also of one that was submitted and has not begun. Raises StoreError."""
     submitted = directory.path / "shards" / "submitted"
     if not directory.exists() and submitted.is_file():
-        count, planned, names = int(submitted.read_text(encoding="utf-8")), {}, []
+        count, planned, names = _submitted(submitted), {}, []
     else:
         plan = directory.plan()
         count, planned = int(plan["shards"]), _planned(directory, plan)
@@ -52,6 +52,14 @@ def shard_status(directory: RunDir) -> list[ShardStatus]:
     now = file_clock(directory.path / "shards")
     shards = [Shard(index + 1, count) for index in range(count)]
     return [_status(directory, shard, planned.get(str(shard), {}), names, now) for shard in shards]
+
+
+def _submitted(path: Path) -> int:
+    """Read how many shards were submitted. Raises StoreError."""
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
+        raise StoreError(f"{path}: {text!r:.40} is no number of shards: give the `quantcliff submit` command again")
+    return int(text)
 
 
 def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Incomplete, NotComparable
-from harness.records import ChoiceLogprobs, Item, Scored, digest
+from harness.records import ChoiceLogprobs, Item, Scored, canonical_json, digest
 from harness.store.files import read_json, write_json
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import ITEMS, RunDir, Shard
@@ -79,6 +79,8 @@ def _variant(run: RunRecord, name: str) -> dict[str, Any]:
         "answers_digest": digest(sorted(map(_FIGURES[run.schema], answers), key=lambda row: row[:2])),
         "failures": list(run.failures.get(name, ())),
     }
+    if run.experiment.policy.latency:
+        record["times"] = digest(sorted(map(canonical_json, run.directory.request_times(name))))
     return record | ({"calibration": run.calibrated.get(name)} if run.schema else {})
 
 
@@ -113,9 +115,10 @@ def _check_plan(run: RunRecord) -> None:
     plan, config = run.plan, run.plan["config"]
     whole = {key: value for key, value in config.items() if key != "store_text"}
     replaced = config.get("store_text", "full") != "full" and (config.get("sampling") or {}).get("system")
-    split = plan.get("shard_of", [1] * plan["units"])
+    units = plan.get("units", 0)  # its absence is found where the items are checked
+    split = plan.get("shard_of", [1] * units)
     wrong = {
-        "shard_of": len(split) != plan["units"] or not set(split) <= set(range(1, plan["shards"] + 1)),
+        "shard_of": len(split) != units or not set(split) <= set(range(1, plan["shards"] + 1)),
         "config": not replaced and digest(whole) != plan.get("config_digest"),
         "slices": plan["slices"] != [spec.key for spec in run.experiment.slices],
     }
@@ -236,6 +239,7 @@ FILES = {
     "identity": "variant.json",
     "answers": "*.jsonl",
     "answers_digest": "*.jsonl",
+    "times": "requests-*.log",
     "failures": "failure-*.json",
     "calibration": "calibration.json",
 }

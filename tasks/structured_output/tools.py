@@ -58,11 +58,15 @@ def tool_ledger(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 for exactly the right calls; beside it, for each class of failure that can be, whether it is the one."""
+    """Score 1 for exactly the right calls; beside it, for each class of failure that can be, whether it is the one.
+
+    An empty answer is wrong where no tool fits, too: it says nothing, and is a tail event of its own.
+    """
     target = json.loads(doc["target"])
     found = failure(results[0], json.loads(doc["tool_schemas"]), target)
     possible = [one for one in FAILURES if (one == "tool_uncalled_for") == (not target)]
-    return {"exact_match": float(not found), **{one: float(one == found) for one in possible}}
+    right = not found and bool(results[0].strip())
+    return {"exact_match": float(right), **{one: float(one == found) for one in possible}}
 
 
 def _document(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:

@@ -170,3 +170,31 @@ def test_an_empty_answer_has_no_first_token() -> None:
     data, pieces = join_stream([(0.1, {"choices": [{"delta": {"role": "assistant", "content": ""}}]}), (0.2, end)])
     assert (parse_answer(data).text, parse_answer(data).null, pieces) == ("", False, ())
     assert tiny.item("x", "y").id == "t/x"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": 5}, {"choices": [None]}, {"choices": [{"text": 7}]}, {"choices": [{"text": "a", "token_ids": 5}]},
+        {"choices": [{"text": "a", "token_ids": [1, "x"]}]}, {"choices": [{"text": "a", "token_ids": [True, -1]}]},
+        {"choices": [{"message": {"content": "a", "reasoning": ["b"]}}]}, {"choices": []}, {},
+    ],
+)  # fmt: skip
+def test_an_answer_of_another_shape_is_refused(odd: dict[str, Any]) -> None:
+    """By the one error that is read as such, and never by another."""
+    with pytest.raises(ValueError, match="an answer"):
+        parse_answer(odd)
+
+
+def test_counts_of_another_shape_are_unknown_and_other_answers_are_not_joined() -> None:
+    """What is no count is none; of a stream with two answers only the first is read."""
+    for usage in ("x", [1], {"completion_tokens": True, "prompt_tokens_details": 3}, {"completion_tokens": -4}):
+        read = parse_answer({"choices": [{"text": "a"}], "usage": usage})
+        assert (read.output_tokens, read.cached_tokens) == (None, None)
+    events = [(0.1, {"choices": one}) for one in (
+        [{"index": 0, "delta": {"content": "4"}}, {"index": 1, "delta": {"content": "9"}}], 7, [None], [{"delta": 3}],
+        [{"index": 1, "delta": {"content": "9"}}], [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+    )]  # fmt: skip
+    data, pieces = join_stream(events)
+    assert parse_answer(data).text == "4"
+    assert len(pieces) == 1

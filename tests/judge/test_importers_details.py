@@ -85,3 +85,89 @@ def test_a_metric_that_no_one_knows_is_asked_for(tmp_path):
     with pytest.raises(UsageError, match=r"which metric is the score\? .* one of length, my_score"):
         load(base)
     assert load(base, ImportOptions(metric="my_score")).score.tolist() == [1.0] * 4
+
+
+def _relined(folder, change):
+    """Rewrite each line of `nel` results: None drops it, a list gives several."""
+    (file,) = folder.rglob("results.jsonl")
+    found = [change(at, json.loads(line)) for at, line in enumerate(file.read_text().splitlines())]
+    lines = [one for part in found for one in (part if isinstance(part, list) else [part]) if one is not None]
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return folder
+
+
+def test_what_a_baseline_of_nel_failed_to_answer_is_no_wrong_answer(tmp_path):
+    """Rewards of 0 that stand for a broken sandbox, endpoint or judge would hide as much damage of the candidate."""
+    broken = [{"error_category": "infra_error"}, {"error_category": "system"}, {"judge": {"error": "timeout"}}]
+    base = _relined(
+        _nel(tmp_path / "base", [1.0] * 400),
+        lambda at, one: one | {"reward": 0.0, "scoring_details": broken[at % 3]} if at < 60 else one,
+    )
+    worse = _nel(tmp_path / "worse", [0.0 if 60 <= at < 120 else 1.0 for at in range(400)])
+    judged = judge_imported(base, [f"int4={worse}"], NOTHING | {"margin": 0.02})
+    assert judged.exit_code == 4
+    late = _relined(
+        _nel(tmp_path / "late", [1.0] * 4), lambda _, one: one | {"scoring_details": {"error_category": "graceful"}}
+    )
+    assert load(late).score.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda at, one: one if at else None, "holds 7 of 8 results"),
+        (lambda at, one: one if at < 7 else one | {"repeat": 0, "problem_idx": 0, "reward": 0.5}, "twice, and differ"),
+        (lambda at, one: one | {"prompt": f"{at}"}, "asked differently"),
+        (lambda at, one: one | {"metadata": "ab"}, "metadata is no object"),
+    ],
+)
+def test_results_of_nel_that_are_not_whole_are_refused(tmp_path, change, message):
+    """Cut, given twice, or repeats of different questions."""
+    folder = _nel(tmp_path, [1.0] * 4, repeats=2)
+    (bundle,) = folder.rglob("eval-*.json")
+    bundle.write_text(json.dumps(json.loads(bundle.read_text()) | {"n_results": 8}))
+    with pytest.raises(NotComparable, match=message):
+        load(_relined(folder, change))
+
+
+def test_results_of_nel_are_of_the_newest_summary(tmp_path):
+    """A folder that was written twice holds the results of the second run; a line twice counts once."""
+    folder = _relined(_nel(tmp_path, [1.0, 0.0]), lambda at, one: [one, one] if at else one)
+    old = {"timestamp": "2025", "benchmark": {"name": "mmlu"}}
+    (folder / "gsm8k" / "eval-zzz-mmlu.json").write_text(json.dumps(old))
+    (folder / "gsm8k" / "eval-null.json").write_text(json.dumps({"benchmark": None}))
+    (bundle,) = folder.rglob("eval-2026*.json")
+    bundle.write_text(json.dumps(json.loads(bundle.read_text()) | {"timestamp": "2026"}))
+    found = load(folder)
+    assert found.items == ("gsm8k/0", "gsm8k/1")
+    assert found.score.tolist() == [1.0, 0.0]
+    assert "counted once" in found.notes[0]
+
+
+def test_letters_are_guessed(tmp_path):
+    """A baseline of `nel` or lighteval that guesses among four letters has nothing to lose, whatever the metric."""
+    guess = [float(at % 4 == 0) for at in range(400)]
+    lettered = lambda at, one: one | {"expected_answer": "ABCD"[at % 4]}  # noqa: E731
+    base, same = (_relined(_nel(tmp_path / name, guess), lettered) for name in ("one", "two"))
+    judged = judge_imported(base, [f"int4={same}"], NOTHING | {"margin": 0.05, "allow_identical": True})
+    assert judged.candidates[0].verdict == "no_signal"
+
+    for choices, gold, chance in (
+        (["A", "B", "C", "D"], [2], 0.25), (["A", "B"], 1, 0.5), (["4", "four"], [0, 1], 0.0), (["4"], 0, 0.0),
+        (["A", "B", "C", "D"], [0, 3], 0.5), (None, None, 0.0),
+    ):  # fmt: skip
+        file = tmp_path / "details_gpqa_2026-11-26T12-00-00.parquet"
+        doc = {"query": "?", "choices": choices, "gold_index": gold}
+        parquet.write_table(pa.Table.from_pylist([{"doc": doc, "metric": {"extractive_match": 1.0}}]), file)
+        assert load(file).chance.tolist() == [chance]
+
+
+def test_details_of_several_models_are_not_one_side(tmp_path):
+    """The directory above two models' details is neither of them."""
+    base = _lighteval(tmp_path / "a", [1.0] * 4)
+    (base / "details" / "m").rename(base / "details" / "bf16")
+    other = _lighteval(tmp_path / "b", [0.0] * 4)
+    (other / "details" / "m").rename(base / "details" / "int4")
+    with pytest.raises(UsageError, match=r"several models \(.*bf16, .*int4\)"):
+        load(base)
+    assert load(base / "details" / "int4").score.tolist() == [0.0] * 4

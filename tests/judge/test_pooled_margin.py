@@ -106,3 +106,32 @@ def test_the_runner_feeds_all_strata_until_the_pooled_difference_is_decided():
     assert needs == {("s", "a"), ("s", "b")}
     without = dataclasses.replace(rules, policy=Policy(margin=0.1))
     assert compare.undecided_strata(*sides, without, 2) == set()
+
+
+@pytest.mark.parametrize("weights", [(0.0, 1.0), (0.0, 0.0)])
+def test_a_stratum_without_traffic_does_not_switch_the_pooled_margin_off(weights):
+    """The others are pooled; if none has traffic, all are, alike."""
+    cells = {"s/a": Cell(2000, 85, 15), "s/b": Cell(2000, 85, 15)}
+    rules = dataclasses.replace(_rules(), traffic=dict(zip([("s", "a"), ("s", "b")], weights, strict=True)))
+    (one,) = judged(cells, rules).candidates
+    assert {each.verdict for each in one.strata} == {"pass"}
+    assert (one.pooled.verdict, one.verdict) == ("fail", "fail")
+
+
+def test_a_relative_margin_of_a_baseline_without_a_right_answer_can_be_pooled():
+    """Its margin is 0: the pooled limits are numbers all the same, and nothing passes."""
+    found = judged({"s/a": Cell(60, wrong=60), "s/b": Cell(60, wrong=60)}, _rules(margin="5%"))
+    assert -1.0 <= found.candidates[0].pooled.low <= found.candidates[0].pooled.high <= 1.0
+    assert found.exit_code == 3
+
+
+def test_items_missing_in_a_heavy_stratum_count_by_its_weight():
+    """One of a hundred missing is a hundredth of nine tenths of the traffic, not one of ten thousand items."""
+    cells = {"s/heavy": Cell(100, 0, 0), "s/light": Cell(9_900, 0, 0)}
+    rules = dataclasses.replace(_rules(margin=0.2), traffic={("s", "heavy"): 9.0, ("s", "light"): 1.0})
+    before, after = side("bf16", cells, 0), side("int4", cells, 1)
+    scores = after.score.copy()
+    scores[:1] = np.nan
+    lost = dataclasses.replace(after, score=scores)
+    pooled = compare.compare(before, [lost], rules).candidates[0].pooled
+    assert pooled.one_sided / pooled.asked == pytest.approx(0.009, abs=1e-4)

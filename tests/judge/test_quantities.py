@@ -7,16 +7,20 @@ import dataclasses
 import numpy as np
 import pytest
 from making import Cell, side
+from paths import RESULTS
 
 from harness.config.loading import parse
 from harness.config.schema import Policy
-from harness.errors import ConfigError
-from harness.judge import compare, gate
+from harness.errors import ConfigError, UsageError
+from harness.judge import compare, gate, judging
 from harness.judge.asked import blind_to_cache
 from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
 from harness.records import Generation, Item, Scored
+from harness.run.served_plan import check_engines
 from harness.stats.ratio import ratio
+from harness.store.rundir import RunDir
+from harness.store.whole import load_run
 
 ITEMS = [Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"c{at}", max_tokens=9) for at in range(60)]
 
@@ -78,6 +82,48 @@ def test_what_cannot_be_a_ratio_is_not_judged_and_what_nobody_asked_for_is_left_
     (price,) = judged_quantities(ITEMS, answers(0, 9, 0), answers(0, 9, 9), rules(tokens_per_solved=2.0))
     assert price.verdict == "not_judged"
     assert judged_quantities(ITEMS, answers(0, 9, 30), answers(0, 9, 30), rules()) == ()
+
+
+def test_a_tolerance_for_which_nothing_was_measured_does_not_pass():
+    """No thought was recognized, no answer has a length, or all is advisory: a missing figure is never a good one."""
+    thoughtless = answers(0, 9, 30)
+    (found,) = judged_quantities(ITEMS, thoughtless, thoughtless, rules(thought_length=1.5))
+    assert (found.verdict, found.n) == ("not_judged", 0)
+    unknown = [dataclasses.replace(one, length=None) for one in thoughtless]
+    both = rules(thought_length=1.5, tokens_per_solved=1.5)
+    assert {one.verdict for one in judged_quantities(ITEMS, unknown, unknown, both)} == {"not_judged"}
+    cells = {"s/t": Cell(300, wrong=100)}
+    compared = compare.compare(side("bf16", cells, 0), [side("int4", cells, 1)], both)
+    judgement = gate.judge(compared, both, quantities={"int4": (found,)})
+    assert (judgement.verdict, judgement.exit_code) == ("not_judged", 4)
+    advisory = Rules(Policy(quantities={"thought_length": 1.5}, advisory=("*",)))
+    assert judged_quantities(ITEMS, thoughtless, thoughtless, advisory) == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("policy", {"quantities": {"thought_length": float("inf")}}, "finite"),
+        ("policy", {"latency": {"slow_tokens": float("inf")}}, "finite"),
+        ("sampling", {"thinking": {"start": "<t>", "end": "<t>"}}, "two different marks"),
+        ("sampling", {"thinking": {"start": " ", "end": "</t>"}}, "two different marks"),
+    ],
+)
+def test_tolerances_are_finite_and_marks_differ(section, value, said):
+    """An infinite tolerance passes everything, and equal marks never close a thought."""
+    with pytest.raises(ConfigError, match=said):
+        parse(config() | {section: value, "candidates": [{"name": "c", "quantization": "bnb-nf4"}]})
+
+
+def test_a_tolerance_of_lateness_without_a_limit_is_refused(tmp_path):
+    """At planning, and under another policy: it would have no effect."""
+    late = config() | {"policy": {"tail_events": {"slow_tokens": 0.05}}}
+    late["candidates"] = [{"name": "c", "quantization": "bnb-nf4"}]
+    with pytest.raises(ConfigError, match="latency does not say what is late"):
+        check_engines(parse(late), "trial.yaml")
+    run = load_run(RunDir(RESULTS / "demo-cpu"))
+    with pytest.raises(UsageError, match="slow_tokens, and latency does not say"):
+        judging.judge(run, {"tail_events": {"slow_tokens": 0.05}})
 
 
 def test_a_quantity_beyond_its_tolerance_fails_the_candidate():

@@ -12,6 +12,7 @@ from making import judged, stratum
 
 from harness.config.schema import Policy
 from harness.errors import StatisticsError
+from harness.judge.latency import with_late
 from harness.judge.rules import Rules, SliceRules
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.tail_rates import judge_rates, unmatched_tolerances
@@ -276,3 +277,34 @@ def test_a_candidate_at_its_tolerances_seldom_fails_and_seldom_passes(strata: in
         passes += set(verdicts) == {"pass"}
     assert fails / rollouts < 0.025 + 3 * (0.025 * 0.975 / rollouts) ** 0.5
     assert passes / rollouts < 0.05 + 3 * (0.05 * 0.95 / rollouts) ** 0.5
+
+
+def _timed(items: list[Item], state: str = "warm", cache: str = "uncached", **figures: float | None) -> list[dict]:
+    figures = {"first": 0.1, "per_token": 0.01} | figures
+    return [{"item": one.id, "sample": 0, "state": state, "cache": cache, **figures} for one in items]
+
+
+@pytest.mark.parametrize(
+    ("figures", "kind", "verdict"),
+    [
+        ({}, "slow_first_token", "pass"),
+        ({}, "slow_tokens", "pass"),
+        ({"cache": "cached"}, "slow_first_token", "not_judged"),
+        ({"cache": "unknown"}, "slow_tokens", "not_judged"),
+        ({"state": "idle"}, "slow_tokens", "not_judged"),
+        ({"per_token": None, "first": 0.1}, "slow_tokens", "not_judged"),
+        ({"first": 9.0}, "slow_first_token", "fail"),
+    ],
+)
+def test_a_tolerance_of_lateness_needs_times(figures: dict[str, Any], kind: str, verdict: str) -> None:
+    """Prompts that the server had cached, and answers that came in one piece, show nothing of it, and never pass."""
+    items = [Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"t/{at}") for at in range(300)]
+    said = [
+        Scored(one.id, "d", 0, 1.0, {}, Generation(one.id, "yes", (1,), "eos", 3), signs={"empty": False}, length=1)
+        for one in items
+    ]
+    limits = {"slow_first_token": 0.5, "slow_tokens": 0.1}
+    before, after = with_late([said, said], [_timed(items), _timed(items, **figures)], limits)
+    rules = Rules(Policy(latency=limits, tail_events={kind: 0.05}))
+    found = [one for one in judge_rates(cells(items, before, after, [*limits, "empty"]), rules) if one.tolerance]
+    assert [one.verdict for one in found] == [verdict]

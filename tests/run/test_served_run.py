@@ -26,6 +26,7 @@ from harness.errors import ConfigError, NotComparable
 from harness.run import plan as run_plan
 from harness.run.identity import _lasting
 from harness.store.rundir import RunDir, Shard
+from harness.store.whole import load_run
 
 pytestmark = pytest.mark.model
 
@@ -279,6 +280,11 @@ def test_late_answers_are_gated_by_a_tolerance(tiny_llama: Path, known: dict[str
     found = json.loads((tmp_path / "trial" / "comparisons.json").read_text())["candidates"][0]["tail_events"]
     late = [one for one in found if one["kind"] == "slow_first_token"]
     assert [(one["verdict"], one["n"]) for one in late] == [("fail", 60)]
+    (times,) = (tmp_path / "trial" / "small").glob("requests-*.log")
+    lines = [json.loads(line) for line in times.read_text().splitlines()]
+    times.write_text("".join(json.dumps(one | {"first": 0.01}) + "\n" for one in lines))
+    with pytest.raises(NotComparable, match=r"small/requests-\*\.log: does not agree with manifest\.json"):
+        load_run(RunDir(tmp_path / "trial"))
     plain = parse({**data, "policy": {}})
     assert "latency" not in plain.policy.model_dump()
     data["candidates"][0]["engine"]["stream"] = False

@@ -241,6 +241,11 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         assert "Traceback" not in told
 
 
+def _plan_with(**changes: object) -> str:
+    """The demo's run.json with other numbers."""
+    return json.dumps(json.loads((RESULTS / "demo-cpu" / "run.json").read_text(encoding="utf-8")) | changes)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
@@ -258,6 +263,9 @@ def test_a_run_that_is_not_itself_is_not_judged(run: Path, damage: str, capsys: 
         ("manifest.json", '{"variants": "\\udfff"}', "manifest.json: is not JSON"),
         ("manifest.json", '{"variants": [], "shards": 1}', "does not agree with manifest.json"),
         ("run.json", '{"config": {}, "shards": 0, "slices": []}', "run.json: "),
+        ("run.json", _plan_with(units=None), "run.json: units: "),
+        ("run.json", _plan_with(units=10**12), "run.json: units: "),
+        ("run.json", _plan_with(shards=10**9), "run.json: shards: "),
         ("run.json", '{"config": {}, "shards": 1, "slices": [1]}', "run.json: "),
     ],
 )
@@ -272,6 +280,17 @@ def test_a_damaged_record_is_one_sentence(
     assert said in told
     assert told.startswith("quantcliff: ")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("metrics", [[1], 5, "x", None])
+def test_metrics_that_are_no_object_are_one_sentence(
+    metrics: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the line has a check that fits."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    making.rewrite(run / "nf4" / "long_context-1of1.jsonl", lambda at, line: line.update(metrics=metrics) if at else 0)
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert re.match(r"quantcliff: .*nf4/long_context-1of1\.jsonl: line 2 ", capsys.readouterr().err)
 
 
 def placed_otherwise(run: Path, **changes: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import conftest
 import pytest
@@ -118,6 +119,63 @@ def test_each_failure_is_in_exactly_one_class():
     assert failure("<tool_call>{</tool_call>", TOOLS, []) == "tool_uncalled_for"
     assert failure("No tool fits.", TOOLS, []) == ""
     assert set(WRONG) | {"tool_uncalled_for"} == set(FAILURES)
+
+
+A_CALL, T_CALL = (json.dumps({"name": name, "arguments": arguments}) for name, arguments in (ALARM, TIMER))
+FORGED = {
+    "a second call after a word": f"{A_CALL}\n\nand then\n{T_CALL}",
+    "a second call in a sentence": f"{A_CALL} and [this], {{}} or {T_CALL}.",
+    "a second fence": f"```json\n{A_CALL}\n```\n```json\n{T_CALL}\n```",
+    "a fence after a bare call": f"{T_CALL}\n```json\n{A_CALL}\n```",
+    "more in one tag": f"<tool_call>{A_CALL} or {T_CALL}</tool_call>",
+    "a second call that is cut": f'{A_CALL}; {{"name": "start_timer", "argum',
+    "a parameter twice": "<function=set_alarm><parameter=hour>9</parameter><parameter=hour>7</parameter>"
+    "<parameter=label>tea</parameter></function>",
+    "arguments twice": f'{{"name": "set_alarm", "arguments": {A}, "parameters": {T}}}',
+    "a name twice": f'{{"name": "start_timer", "name": "set_alarm", "arguments": {A}}}',
+    "a name outside": f'{{"name": "start_timer", "function": {A_CALL}}}',
+    "a call around the calls": f'{{"name": "start_timer", "arguments": {T}, "tool_calls": [{A_CALL}]}}',
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_the_right_call_next_to_another_is_wrong(name):
+    """What a server would run, or might, is not exactly the right call."""
+    assert failure(FORGED[name], TOOLS, [{"name": ALARM[0], "arguments": ALARM[1]}]) != ""
+
+
+@pytest.mark.parametrize("junk", ['x{"', '["', "[[", "a_", "a(", '{"name": "', "w", '[["a",'])
+def test_a_long_answer_is_read_in_no_time(junk):
+    """Neither many brackets nor long words make reading quadratic."""
+    text, began = f"{A_CALL} {junk * 20_000}", time.process_time()
+    failure(text, TOOLS, [])
+    failure(junk * 20_000, TOOLS, [])
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("None of the tools fits; set_alarm sets alarms, and `start_timer` timers (in minutes).", 1.0),
+        ('There is no tool for {"hour": 7}.', 1.0),
+        ("", 0.0),
+        (" \n", 0.0),
+        (f"Sure: {A_CALL}", 0.0),
+        ('[set_alarm(hour=7, label="tea")]', 0.0),
+        (
+            f"<\uff5ctool\u2581calls\u2581begin\uff5c>function<\uff5ctool\u2581sep\uff5c>set_alarm\n```json\n{A}\n```",
+            0.0,
+        ),
+        (f"function set_alarm\n```json\n{A}\n```", 0.0),
+        (f'<|tool_call|>[{{"name": "set_alarm", "arguments": {A}}}]', 0.0),
+        (f"Action: set_alarm\nAction Input: {A}", 0.0),
+        (f'Action: ```json\n[{{"tool_name": "set_alarm", "parameters": {A}}}]\n```', 0.0),
+    ],
+)
+def test_where_no_tool_fits_a_call_in_any_format_is_wrong_and_so_is_silence(text, right):
+    """A model that says nothing, or calls in a format that is not read, has not seen that no tool fits."""
+    doc = {"tools": json.dumps(TOOLS), "target": "[]"}
+    assert module("structured_output", "tools").score(doc, [text])["exact_match"] == right
 
 
 def test_the_ledger_is_what_it_says():

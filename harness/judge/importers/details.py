@@ -1,7 +1,8 @@
 """What NeMo Evaluator (`nel eval`) and lighteval (``--save-details``) stored of each item.
 
-nel: ``eval-*.json`` with ``results.jsonl`` next to it; the reward is the score and repeats are averaged. lighteval:
-``details_<task>_<date>.parquet``. A benchmark or task is a slice. It reads the files alone.
+nel: ``eval-*.json`` with ``results.jsonl`` next to it; the reward is the score, repeats are averaged, and an answer
+that the infrastructure failed to give is none. lighteval: ``details_<task>_<date>.parquet``. A benchmark or task is a
+slice. It reads the files alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
-from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_score, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
 __all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel_folders"]
@@ -25,46 +26,98 @@ __all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)
 """Which of lighteval's metrics is the score if none is named."""
+_NOT_THE_MODEL = ("infra_error", "system")
+"""What `nel` calls errors of sandboxes, endpoints and graders; it gives them the reward 0."""
 
 
 def nel_folders(path: Path) -> dict[str, Path]:
     """Return each benchmark's folder of `nel` results below a path. Raises UsageError if one is there twice."""
-    found: dict[str, Path] = {}
+    return {name: folder for name, (folder, _) in _bundles(path).items()}
+
+
+def _bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
+    """Return each benchmark's folder and summary; a folder's newest summary is that of its results."""
+    found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
-        for bundle in sorted(results.parent.glob("eval-*.json")):
-            data = parsed(bundle.read_bytes(), str(bundle))
-            name = data.get("benchmark", {}).get("name") if isinstance(data, Mapping) else None
-            if not isinstance(name, str):
-                continue
-            if name in found:
-                raise UsageError(f"{path}: holds {name} twice ({found[name]}, {results.parent}): give one of them")
-            found[name] = results.parent
+        known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
+        known = [one for one in known if isinstance(one, Mapping) and isinstance(one.get("benchmark"), Mapping)]
+        newest = max(known, key=lambda one: str(one.get("timestamp") or ""), default=None)
+        name = newest["benchmark"].get("name") if newest else None
+        if newest is None or not isinstance(name, str):
+            continue
+        if name in found:
+            raise UsageError(f"{path}: holds {name} twice ({found[name][0]}, {results.parent}): give one of them")
+        found[name] = results.parent, newest
     return found
 
 
 def detail_files(path: Path) -> dict[str, Path]:
-    """Return each task's newest file of lighteval's details: the path itself, or those below it."""
+    """Return each task's newest file of lighteval's details: the path itself, or those below it.
+
+    Raises UsageError if they are of several models.
+    """
     files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
+    if len(models := sorted({str(file.parent.parent) for _, _, file in named})) > 1:
+        raise UsageError(f"{path}: holds details of several models ({', '.join(models)}): give one of them")
     return {task: file for _, task, file in named}
 
 
 def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
-    """Read `nel` results. Strata and clusters are fields of an item's metadata, such as ``category``."""
+    """Read `nel` results. Strata and clusters are fields of an item's metadata, such as ``category``.
+
+    Raises NotComparable if results are cut, or an item's repeats disagree about what was asked.
+    """
     rows = Rows(str(path), options)
-    for task, folder in nel_folders(path).items():
-        repeats: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for line in json_objects(folder / "results.jsonl"):
-            repeats[as_item(line.get("problem_idx"), f"{folder / 'results.jsonl'}: a line")].append(line)
-        for item, lines in repeats.items():
-            where, first = f"{folder / 'results.jsonl'}: problem {item}", lines[0]
-            scores = [as_score(line.get("reward"), where) for line in lines]
+    for task, (folder, bundle) in _bundles(path).items():
+        file = folder / "results.jsonl"
+        lines = json_objects(file)
+        if bundle.get("n_results", len(lines)) != len(lines):
+            raise NotComparable(f"{file}: holds {len(lines)} of {bundle['n_results']} results: copy the whole file")
+        chance = _chance_of([one.get("expected_answer") for one in lines])
+        for item, repeats in _repeats(lines, file, rows.notes).items():
+            where, first = f"{file}: problem {item}", repeats[0]
+            asked = {_asked(one) for one in repeats}
+            if len(asked) > 1 or not isinstance(first.get("metadata") or {}, Mapping):
+                raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
+            scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
+            mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= len(repeats) else math.nan
             document = first.get("metadata") or {}
-            asked = fingerprint(str(first.get("prompt") or ""), str(first.get("expected_answer") or ""))
-            mean = math.fsum(scores) / len(scores)
-            rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked, chance=0.0)
+            rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task] = "reward"
     return rows.outcomes(name)
+
+
+def _repeats(lines: list[dict[str, Any]], file: Path, notes: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the answers to each item, each repeat once. Raises NotComparable if one was given two rewards."""
+    found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for line in lines:
+        item, repeat = as_item(line.get("problem_idx"), f"{file}: a line"), as_level(line.get("repeat") or 0)
+        before = found[item].setdefault(repeat, line)
+        if before is not line:
+            if (_asked(before), str(before.get("reward"))) != (_asked(line), str(line.get("reward"))):
+                raise NotComparable(f"{file}: problem {item}, repeat {repeat} is given twice, and differently")
+            notes.append(f"{file}: problem {item}, repeat {repeat} is given more than once, and counted once")
+    return {item: list(repeats.values()) for item, repeats in found.items()}
+
+
+def _asked(line: Mapping[str, Any]) -> int:
+    return fingerprint(str(line.get("prompt") or ""), str(line.get("expected_answer") or ""))
+
+
+def _reward(line: Mapping[str, Any], where: str) -> float:
+    """Return the reward of an answer; NaN if there is none because something else than the model failed."""
+    details = line.get("scoring_details")
+    failed = isinstance(details, Mapping) and details.get("error_category") in _NOT_THE_MODEL
+    judge = details.get("judge") if isinstance(details, Mapping) else None
+    unjudged = isinstance(judge, Mapping) and bool(judge.get("error"))
+    return math.nan if failed or unjudged else as_score(line.get("reward"), where)
+
+
+def _chance_of(targets: list[Any]) -> float:
+    """Return the score of guessing: 1/4 if every target is a letter from A to D, 0 if they are no letters."""
+    letters = [one for one in targets if isinstance(one, str) and len(one) == 1 and "A" <= one <= "Z"]
+    return 1.0 / max(ord(max(letters)) - ord("A") + 1, 2) if letters and len(letters) == len(targets) else 0.0
 
 
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -83,11 +136,21 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             if metric not in one["metric"]:
                 raise NotComparable(f"{where}: has no {metric}, other items of its task do")
-            asked = fingerprint(str(doc.get("query") or doc.get("full_prompt") or ""))
-            chance = 1.0 / len(doc["choices"]) if "acc" in metric and len(doc.get("choices") or ()) > 1 else 0.0
-            item, score = as_item(doc.get("id") or at, where), as_score(one["metric"][metric], where)
-            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=chance)
+            given = (doc.get("query") or doc.get("full_prompt"), doc.get("choices"), doc.get("gold_index"))
+            asked = fingerprint(*("" if part is None else str(part) for part in given))
+            item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
+            score = as_score(one["metric"][metric], where)
+            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=_guessed(doc))
     return rows.outcomes(name)
+
+
+def _guessed(doc: Mapping[str, Any]) -> float:
+    """Return the share of an item's choices that are right; 0 if all are, which are then ways to write one answer."""
+    choices, gold = doc.get("choices"), doc.get("gold_index", 0)
+    if not isinstance(choices, list) or not choices:
+        return 0.0
+    right = len(gold) if isinstance(gold, list) else 1
+    return right / len(choices) if right < len(choices) else 0.0
 
 
 def _details(file: Path) -> Iterator[dict[str, Any]]:
@@ -95,8 +158,8 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
     from pyarrow import lib, parquet
 
     try:
-        lines = parquet.read_table(file).to_pylist()
-    except lib.ArrowException as error:
+        lines = parquet.read_table(file, partitioning=None).to_pylist()
+    except (lib.ArrowException, ValueError) as error:
         raise NotComparable(f"{file}: is not a Parquet file: {error}") from error
     for line in lines:
         metric, doc = line.get("metric", line.get("metrics")), line.get("doc")

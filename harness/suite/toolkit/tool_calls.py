@@ -54,8 +54,18 @@ _MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*([\[{].*)", re.DOTALL)
 _NAME_FIRST = re.compile(r"[\w.-]+(?:\[CALL_ID\]\w+)?(?:\[ARGS\]|\s*\{)")
 _PYTHON_TAG = "<|python_tag|>"
+_MOST_VALUES = 100
+"""So many JSON values in an answer are looked at; more are a call that cannot be read."""
+_BEGUN = re.compile(r'[\[\s]*\{\s*"(?:name|function|tool_calls)"\s*:')
+_OPEN = re.compile(r'[{\[]\s*["{\[]')
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _KEYS = re.compile(r'"(?:name|function|tool_calls)"\s*:')
+_ATTEMPTS = re.compile(
+    r"<\|tool_call|<\uff5ctool|\bAction Input:|\w\(\s{0,9}\w{1,64}\s{0,9}=\s{0,9}[\"'\w\[{-]|"
+    r"\w_\w{1,64}\s{0,9}(?:```(?:json)?\s{0,9})?\{|"
+    r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"'
+)
+"""What a call begins with in formats that are not read, or anywhere in a sentence."""
 
 
 def tool_calls(text: str) -> list[ToolCall]:
@@ -76,7 +86,9 @@ def tool_calls(text: str) -> list[ToolCall]:
 def _tagged(body: str) -> Iterator[ToolCall]:
     if functions := _XML.findall(body):
         for name, inner in functions:
-            yield ToolCall(name, {key: _typed(value) for key, value in _PARAMETER.findall(inner)})
+            given = _PARAMETER.findall(inner)
+            once = {key: _typed(value) for key, value in given}
+            yield ToolCall(name, once if len(once) == len(given) else NOT_JSON)
     else:
         yield from _from_json(body)
 
@@ -96,26 +108,26 @@ def _mistral(body: str) -> Iterator[ToolCall]:
     if named is None:
         yield _UNREAD
     while named is not None:
-        arguments = _braced(named[2])
+        arguments = _first_value(named[2]) or named[2]
         yield ToolCall(named[1], json_of(arguments))
         named = _NAMED.match(named[2][len(arguments) :])
 
 
-def _braced(text: str) -> str:
-    """Return the first JSON object of a text that starts with one, or the text if it has no end."""
+def _first_value(text: str, at: int = 0) -> str:
+    """Return the JSON value that begins at a place, as it is written; empty if it has no end."""
     try:
-        return text[: json.JSONDecoder().raw_decode(text)[1]]
+        return text[at : json.JSONDecoder().raw_decode(text, at)[1]]
     except (ValueError, RecursionError):
-        return text
+        return ""
 
 
 def _plain(text: str) -> Iterator[ToolCall]:
-    """Read calls that are JSON with no mark around them: one object, a list, or several in a row."""
+    """Read calls that are JSON with no mark around them: one object, a list, or several with words between them."""
     bare = text.replace(_PYTHON_TAG, "").strip()
-    fenced = _FENCED.search(bare)
-    bare = fenced[1].strip() if fenced else bare
-    if bare[:1] in {"{", "["} and _KEYS.search(bare):
-        yield from _from_json(bare)
+    pieces = [bare] if bare[:1] in {"{", "["} else [one.strip() for one in _FENCED.findall(bare)] or [bare]
+    for piece in pieces:
+        if piece[:1] in {"{", "["} and _KEYS.search(piece):
+            yield from _from_json(piece)
 
 
 def _from_json(text: str) -> Iterator[ToolCall]:
@@ -124,15 +136,20 @@ def _from_json(text: str) -> Iterator[ToolCall]:
     if value is not NOT_JSON:
         yield from _calls_of(value)
         return
-    while rest:  # Llama writes several calls one after another, with ; or a line break between them
-        piece = _braced(rest)
-        value = json_of(piece)
-        yield from _calls_of(value)
-        if value is NOT_JSON:
+    first = _first_value(rest)
+    yield from _calls_of(json_of(first))
+    end, looked = len(first), 0
+    for begin in _OPEN.finditer(rest, end) if first else ():  # several calls, with ; or a line break or words between
+        at = begin.start()
+        if at < end:
+            continue
+        if looked == _MOST_VALUES:
+            yield _UNREAD
             return
-        rest = rest[len(piece) :].lstrip(" ;,\n\r\t")
-        if rest[:1] not in {"{", "["}:
-            return
+        piece, looked = _first_value(rest, at), looked + 1
+        end = at + len(piece)
+        if _KEYS.search(piece) or (not piece and _BEGUN.match(rest, at)):
+            yield from _calls_of(json_of(piece))
 
 
 def _calls_of(value: Any) -> Iterator[ToolCall]:
@@ -141,12 +158,13 @@ def _calls_of(value: Any) -> Iterator[ToolCall]:
         for one in value:
             yield from _calls_of(one)
         return
-    if isinstance(value, Mapping) and isinstance(value.get("tool_calls"), list):
+    if isinstance(value, Mapping) and isinstance(value.get("tool_calls"), list) and "name" not in value:
         yield from _calls_of(value["tool_calls"])
         return
     inner = value.get("function") if isinstance(value, Mapping) else None
     call = inner if isinstance(inner, Mapping) else value
-    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+    told = value.get("name", call.get("name")) if isinstance(value, Mapping) and isinstance(call, Mapping) else None
+    if not isinstance(told, str) or call.get("name") != told or {"arguments", "parameters"} <= set(call):
         yield _UNREAD
         return
     arguments = call.get("arguments", call.get("parameters", {}))
@@ -159,14 +177,15 @@ def failure(  # noqa: PLR0911 - one return per class
     """Return the class of an answer's failure, one of `FAILURES`; empty if it makes exactly the right calls.
 
     tools: the offered ones, as in OpenAI's API. target: the right calls, each ``name`` and ``arguments``, in any order;
-    none if no tool fits. Definitions, the first that holds: ``tool_uncalled_for``: a call where none was right.
+    none if no tool fits. Definitions, the first that holds: ``tool_uncalled_for``: a call where none was right, also
+    in a format that is not read.
     ``tool_no_call``: no call, or fewer than were asked for. ``tool_invalid_json``: a call or its arguments cannot be
     read. ``tool_unknown_name``: the name was not offered. ``tool_wrong_name``: it was, and is not the right one, or one
     too many. ``tool_schema``: the arguments do not fit the tool's schema. ``tool_wrong_value``: they fit and differ.
     """
     calls = tool_calls(text)
     if not target:
-        return "tool_uncalled_for" if calls else ""
+        return "tool_uncalled_for" if calls or _ATTEMPTS.search(text) else ""
     if any(call.arguments is NOT_JSON for call in calls):
         return "tool_invalid_json"
     schemas = {one["function"]["name"]: one["function"]["parameters"] for one in tools}
