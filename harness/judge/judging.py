@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import Experiment, Policy
+from harness.config.schema import Experiment
 from harness.errors import Incomplete, UsageError
 from harness.judge import choice_probability, compare, gate, unusable
 from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
@@ -22,7 +22,7 @@ from harness.judge.comparison import Comparison, Comparisons
 from harness.judge.latency import undefined, with_late
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.quantities import judged_quantities
-from harness.judge.rules import Rules
+from harness.judge.rules import Rules, read_policy
 from harness.judge.sides import check_sides
 from harness.judge.signals import Signal, signals
 from harness.judge.summaries import Quantity
@@ -290,10 +290,7 @@ def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
         kept["margins"] = {"*": overrides["margin"]}
     if "tail_events" in overrides:
         rules = rules.without_own_tolerances()
-    try:
-        rules = rules.under(Policy.model_validate({**kept, **overrides}))
-    except ValueError as error:
-        raise UsageError(f"the policy is not valid: {error}") from error
+    rules = rules.under(read_policy({**kept, **overrides}))
     if kinds := undefined(rules):
         raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
     return rules

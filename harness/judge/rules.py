@@ -19,7 +19,7 @@ from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
 
-__all__ = ["Rules", "SliceRules"]
+__all__ = ["Rules", "SliceRules", "read_policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Rules:
             "margins": dict(margins or {}),
             "inconclusive": inconclusive,
         }
-        return Rules(_policy(given), advisory=advisory)
+        return Rules(read_policy(given), advisory=advisory)
 
     def under(self, policy: Policy) -> Rules:
         """Return the same slices and looks under another policy."""
@@ -191,13 +191,13 @@ _PUBLISHED = {"chance_alpha": "floor_alpha"}
 """Keys of the policy that comparisons.json calls by an older name."""
 
 
-def _policy(given: Mapping[str, Any]) -> Policy:
+def read_policy(given: Mapping[str, Any]) -> Policy:
+    """Return the policy that options of a command give. Raises UsageError with every value that is wrong, once."""
     try:
         return Policy.model_validate(given)
     except ValidationError as error:
-        problems = []
+        problems: dict[str, str] = {}
         for details in error.errors():
-            flag = "--" + ".".join(str(part) for part in details["loc"])
             text = str(details.get("ctx", {}).get("error", f"{details.get('input')!r}: {details['msg']}"))
-            problems.append(f"{flag}: {text}")
-        raise UsageError("\n".join(problems)) from error
+            problems.setdefault(text, ".".join(str(part) for part in details["loc"]))
+        raise UsageError("\n".join(f"--{flag}: {text}" for text, flag in problems.items())) from error
