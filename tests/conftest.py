@@ -162,17 +162,28 @@ def smollm2() -> Path:
 
 # Files that take longest, in processor time: they start first, so that no worker ends with one of them alone.
 LONGEST = (
+    "test_cluster.py",
     "models/test_checkpoints.py",
+    "run/test_runner.py",
     "suite/test_tasks_code.py",
     "engines/test_exactness.py",
-    "run/test_runner_divergence.py",
+    "test_architecture.py",
     "test_scripts.py",
-    "models/test_doctor.py",
-    "run/test_runner.py",
+    "test_bench.py",
     "suite/test_scores.py",
+    "run/test_runner_divergence.py",
+    "models/test_doctor.py",
     "test_packaging.py",
-    "suite/test_tasks_families.py",
+    "run/test_served_run.py",
+    "models/test_dtype.py",
+    "engines/test_lm_eval_model.py",
     "cli/test_commands.py",
+    "suite/test_tasks_families.py",
+    "stats/test_many.py",
+    "engines/test_managed.py",
+    "test_gpu_programme.py",
+    "suite/test_sandbox_forgeries.py",
+    "engines/test_pretend_device.py",
     "report/test_html.py",
 )
 # Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.

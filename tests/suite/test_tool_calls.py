@@ -174,7 +174,7 @@ def test_a_long_answer_is_read_in_no_time(junk):
 )
 def test_where_no_tool_fits_a_call_in_any_format_is_wrong_and_so_is_silence(text, right):
     """A model that says nothing, or calls in a format that is not read, has not seen that no tool fits."""
-    doc = {"tools": json.dumps(TOOLS), "target": "[]"}
+    doc = {"tool_schemas": json.dumps(TOOLS), "target": "[]"}
     assert module("structured_output", "tools").score(doc, [text])["exact_match"] == right
 
 

@@ -80,15 +80,19 @@ def on_terminal(judgement: Judgement) -> Section:
     found = _found(judgement)
     rows: list[Row] = []
     said = {place: cells for place, cells in found.items() if not _quiet([*cells.values()])}
+    slices: dict[str, list[StratumVerdict]] = {}
+    for (label, _), cells in said.items():
+        slices.setdefault(label, []).extend(cells.values())
+    headings = {label: (_heading(label, own), words.splitting(own)) for label, own in slices.items()}
     for (label, stratum), cells in said.items():
-        own = [one for (other, _), some in said.items() if other == label for one in some.values()]
+        heading, axes = headings[label]
         first = next(iter(cells.values()))
         for name, one in cells.items():
             again = one is not first and one.n == first.n
             rows.append(
                 (
-                    _heading(label, own),
-                    Cell(stratum, words.level(stratum, words.splitting(own))),
+                    heading,
+                    Cell(stratum, words.level(stratum, axes)),
                     "" if again else str(one.n),
                     "" if again else score(one.baseline_mean),
                     name,
@@ -132,7 +136,7 @@ def by_candidate(judgement: Judgement, candidate: CandidateVerdict) -> Section:
             f"{one.lost}/{one.gained}",
         )
         for one in order
-        if one not in quiet
+        if not _quiet([one])
     )
     figures = numbers("n", judgement.baseline, "candidate", "change", "margin", "lost/gained")
     title = f"All {len(order)} strata of {candidate.name}, {words.limits_label(judgement)}"
