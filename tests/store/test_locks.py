@@ -51,8 +51,9 @@ def test_the_lease_of_a_killed_process_is_taken_over(no_locks: None, tmp_path: P
 def test_a_process_whose_lease_was_taken_stops(no_locks: None, tmp_path: Path) -> None:
     """It was stopped for so long that another one has begun: both would write the same files."""
     with pytest.raises(KeyboardInterrupt), held(tmp_path / "shards" / "1of2.lock", "shard 1of2"):  # noqa: PT012
-        (tmp_path / "shards" / "1of2.lease").write_text("node7 4711 abcd 0\n")
-        time.sleep(2)
+        for count in range(200):  # the other one shows signs of life, too
+            (tmp_path / "shards" / "1of2.lease").write_text(f"node7 4711 abcd {count}\n")
+            time.sleep(0.02)
 
 
 def test_another_error_of_a_lock_is_not_taken_for_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
