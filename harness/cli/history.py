@@ -25,7 +25,7 @@ __all__ = ["history"]
 @click.option(
     "--fail-on-regression",
     is_flag=True,
-    help="Exit with 1 if a gating stratum regressed, and with 4 if one cannot be compared.",
+    help="Exit with 1 if a gating stratum regressed, and with 4 if one, or a whole run, cannot be compared.",
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
 @click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
@@ -46,19 +46,23 @@ def history(
     from harness.history.database import History
 
     found = History(db)
-    for name, path in _named(runs):
-        _add(found, name, path)
+    left_out = [path for name, path in _named(runs) if not _add(found, name, path)]
     if not found.rows("SELECT 1 FROM runs"):
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
     compared = changes.since(found, since)
     _print(found, compared, no_color=no_color)
     for path in files.write(output, found, compared) if output is not None else ():
         click.echo(path)
-    if not fail_on_regression or compared is None:
+    if not fail_on_regression:
         return ExitCode.PASS
+    if compared is None:
+        click.echo(
+            "quantcliff: there is no earlier run of this config to compare with: name one with --since", err=True
+        )
+        return ExitCode.NOT_COMPARABLE
     if compared.regressed:
         return ExitCode.FAIL
-    return ExitCode.NOT_COMPARABLE if compared.left_out else ExitCode.PASS
+    return ExitCode.NOT_COMPARABLE if compared.left_out or left_out else ExitCode.PASS
 
 
 def _print(found: History, since: Since | None, *, no_color: bool) -> None:
@@ -93,11 +97,13 @@ def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
             yield f"{label}/{name}" if label else name, path
 
 
-def _add(found: History, name: str, path: Path) -> None:
-    """Add a run; one that is not finished is left out, and named."""
+def _add(found: History, name: str, path: Path) -> bool:
+    """Add a run, and return whether it was added; one that is not finished is left out, and named."""
     from harness.store.rundir import RunDir
 
     try:
         found.add(name, RunDir(path))
     except Incomplete as error:
         click.echo(f"quantcliff: left out: {error}", err=True)
+        return False
+    return True

@@ -160,13 +160,26 @@ def test_exit_codes_are_for_those_who_ask(database: Path, runs: Path, tmp_path: 
     assert call("history", "--db", database, "--since", "build-8") == ExitCode.USAGE
     assert call("history", f"build-10={runs / 'build-12'}", "--db", database) == ExitCode.USAGE
     assert call("history", tmp_path) == ExitCode.USAGE
-    assert call("history", "--db", tmp_path / "new.sqlite", runs / "build-9", "--fail-on-regression") == ExitCode.PASS
+    alone = "history", "--db", tmp_path / "new.sqlite", runs / "build-9"
+    assert (call(*alone), call(*alone[:3], "--fail-on-regression")) == (ExitCode.PASS, ExitCode.NOT_COMPARABLE)
     again = f"again={runs / 'build-12'}"
     copy = shutil.copy(database, tmp_path / "copy.sqlite")
     assert call("history", again, "--db", copy, "--fail-on-regression") == ExitCode.PASS
     assert call("history", again, "--db", copy, "--since", "build-11", "--fail-on-regression") == ExitCode.FAIL
     later = f"later={runs / 'build-11'}"
     assert call("history", later, "--db", copy, "--since", "build-9", "--fail-on-regression") == ExitCode.NOT_COMPARABLE
+
+
+def test_a_newest_run_that_is_not_finished_is_no_pass(runs: Path, tmp_path: Path) -> None:
+    """It is left out with a message, and the runs before it are not compared in its place."""
+    for number in (9, 10):
+        shutil.copytree(runs / f"build-{number}", tmp_path / f"build-{number}")
+    assert call("history", tmp_path, "--fail-on-regression") == ExitCode.PASS
+    cut = Path(shutil.copytree(runs / "build-10", tmp_path / "build-11"))
+    (cut / "manifest.json").unlink()
+    (cut / "shards" / "1of1.json").unlink()
+    assert call("history", tmp_path) == ExitCode.PASS
+    assert call("history", tmp_path, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
 def test_the_files_of_a_history(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
