@@ -118,7 +118,14 @@ def test_what_the_engine_does_not_know_goes_lm_evals_way():
 
 @pytest.mark.slow
 def test_the_command_line_knows_the_model(tiny_llama, tmp_path):
-    """`python -m harness.run.lm_eval_model` is lm_eval's command line with `--model quantcliff`; it takes our tasks."""
+    """`python -m harness.run.lm_eval_model` is lm_eval's command line with `--model quantcliff`.
+
+    Given a task of ours with `--include_path`, it prints the score of lm_eval's own `hf` model.
+    """
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
     arguments = ["--model", "quantcliff", "--model_args", f"pretrained={tiny_llama},dtype=float32", "--device", "cpu"]
     arguments += ["--include_path", str(TASKS), "--tasks", "quantcliff_cldr_choice", "--metadata", '{"items": 2}']
     arguments += ["--apply_chat_template", "--output_path", str(tmp_path / "out")]
@@ -131,4 +138,13 @@ def test_the_command_line_knows_the_model(tiny_llama, tmp_path):
     (written,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(written.read_text())
     assert results["config"]["model"] == "quantcliff"
-    assert results["results"]["quantcliff_cldr_choice"]["sample_len"] == 12
+    expected = lm_eval.simple_evaluate(
+        HFLM(pretrained=str(tiny_llama), batch_size=1, device="cpu", dtype="float32", softmax_dtype="float32"),
+        tasks=["quantcliff_cldr_choice"],
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"items": 2}),
+        apply_chat_template=True,
+        bootstrap_iters=0,
+    )["results"]["quantcliff_cldr_choice"]
+    printed = results["results"]["quantcliff_cldr_choice"]
+    assert printed["sample_len"] == 12
+    assert printed["acc_bytes,none"] == pytest.approx(expected["acc_bytes,none"], abs=1e-12)
