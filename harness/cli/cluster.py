@@ -35,8 +35,8 @@ POLL_SECONDS = 5.0
 @click.option(
     "--shards", default=4, show_default=True, type=click.IntRange(1, 10_000), help="GPUs that share the work."
 )
-@click.option("--shard-options", default=SHARD, show_default=True, help="What sbatch is told for each shard.")
-@click.option("--judge-options", default=JUDGE, show_default=True, help="What sbatch is told for the judge.")
+@click.option("--shard-options", default=SHARD, show_default=True, help="Options of sbatch for each shard.")
+@click.option("--judge-options", default=JUDGE, show_default=True, help="Options of sbatch for the judge.")
 @click.option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
 @click.option("--image", help="Kubernetes: a container image that has quantcliff.")
 @click.option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")

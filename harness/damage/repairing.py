@@ -1,4 +1,4 @@
-"""The cheapest set that a search found, proved on items that the search never saw: a run of its own beside the search.
+"""The cheapest set that a search found, proved on items that the search never saw, in a separate run.
 
 Three candidates join the damaged one: what the search chose, what the divergence alone would have chosen, and random
 modules, all of the same bytes. The run is an ordinary one, in ``repair-<candidate>`` in the run directory: it survives

@@ -60,7 +60,7 @@ def cuda_state(device: str) -> dict[str, str]:
 
 
 def forget_load_peak(device: str) -> int:
-    """Return the most GPU memory that loading took, and measure anew from here on; 0 on a CPU."""
+    """Return the most GPU memory that loading took, and start a new measurement; 0 on a CPU."""
     if not device.startswith("cuda"):
         return 0
     peak = _of_all_gpus(torch.cuda.max_memory_allocated)

@@ -154,7 +154,7 @@ class Section:
     quiet: tuple[Row, ...] = ()
     """Rows that say nothing: the page shows them on demand, other formats only count them."""
     quiet_note: str = ""
-    """The line that stands for the quiet rows, with their count."""
+    """The line shown in place of the quiet rows, with their count."""
     charts: tuple[Chart, ...] = ()
     """Drawn by the page."""
     y: str = ""

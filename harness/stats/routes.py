@@ -16,7 +16,7 @@ from harness.stats.sequential import OBRIEN_FLEMING, LooksPlan, Spending, looks_
 __all__ = ["GUARD", "RECOMMENDED", "Design", "Route", "route", "routes"]
 
 GUARD = 2.5
-"""A stratum's own margin beside a pooled one, in pooled margins, where a config has none."""
+"""A stratum's own margin next to a pooled one, in pooled margins, where a config has none."""
 
 
 @dataclass(frozen=True, slots=True)

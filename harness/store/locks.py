@@ -28,7 +28,7 @@ __all__ = ["BEAT_SECONDS", "alive", "file_clock", "held"]
 BEAT_SECONDS = 5.0
 """How often a lease is rewritten."""
 LOST = 6
-"""A lease that is not rewritten for so many times that long is nobody's."""
+"""A lease that is not rewritten for so many times that long is free."""
 SKEW_SECONDS = 600.0
 """A lease that is written further ahead of the clock was copied, or its clock is wrong: it is no sign of life."""
 _UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)

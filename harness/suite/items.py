@@ -45,7 +45,7 @@ _TOOLS = (
     "You may call one or more of these tools:\n<tools>\n{}\n</tools>\nFor each call reply with a JSON object within "
     'tags: <tool_call>\n{{"name": ..., "arguments": {{...}}}}\n</tool_call>\nIf no tool fits, call none and say so.'
 )
-"""What a model is told of its tools if its chat template does not: the form of Hermes and Qwen."""
+"""How a model is given its tools if its chat template does not write them: the form of Hermes and Qwen."""
 
 _BATCH = 1_000_000  # characters that go to the tokenizer at once
 _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py

@@ -94,7 +94,7 @@ def _tagged(body: str) -> Iterator[ToolCall]:
 
 
 def _typed(text: str) -> Any:
-    """Return what stands in an XML parameter: JSON if it is some, else its text."""
+    """Return the value of an XML parameter: JSON if it is valid, else its text."""
     value = json_of(text)
     return text if value is NOT_JSON else value
 
