@@ -1,17 +1,18 @@
 """The page of a damage search: a map of layers and modules, bytes against lost items, and the proof on held-out items.
 
-Reads the JSON that `harness.damage` writes and computes no figure. Asks the network for nothing and runs no script.
+Reads the JSON that `harness.damage` writes and computes no figure.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.report.html import render
 from harness.report.sanitize import one_line
+from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
 from harness.store.files import atomic_write
 
 __all__ = ["sentences", "write_page"]
@@ -20,46 +21,18 @@ MIB = 1 << 20
 MOST_ROWS = 25
 """Groups that the ranking shows."""
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --muted: #667; --line: #ccd; --fail: #b3261e; --series-0: #1a66b8;
-  --panel: #fff; --heat: 26, 102, 184 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --muted: #99a; --line: #445; --fail: #ff8a80;
-  --series-0: #7db7ff; --panel: #16181c; --heat: 125, 183, 255 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--panel); max-width: 62rem;
-  margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .15rem .6rem; border-bottom: 1px solid var(--line); text-align: right }
-th:first-child, td:first-child { text-align: left } .wide { overflow-x: auto }
-caption { text-align: left; color: var(--muted) } svg { width: 100%; height: auto }
-"""
-
 
 def write_page(path: Path, summary: Mapping[str, Any]) -> None:
     """Write the page of a search, with the proof on held-out items if there is one. Raises StoreError."""
-    title = f"Damage of {_text(summary['candidate'])}, run {_text(summary['run'])}"
-    parts = [f"<h1>{title}</h1>", *(f"<p>{_text(one)}</p>" for one in sentences(summary))]
-    if "held_out" in summary:
-        parts += ["<h2>Held-out items</h2>", _held_out(summary)]
-    parts += ["<h2>Damage map</h2>", _map(summary), "<h2>Bytes against lost items</h2>", _frontier(summary)]
-    parts += ["<h2>Groups by items surely won back per byte</h2>", _ranking(summary)]
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title>'
-    style = f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-    atomic_write(path, f'<!doctype html>\n<html lang="en"><head>{head}{style}</head><body>\n' + "\n".join(parts) + "\n")
-
-
-def _text(value: object) -> str:
-    return escape(one_line(str(value)))
-
-
-def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; its cells are HTML."""
-    head = "".join(f'<th scope="col">{_text(one)}</th>' for one in headings)
-    body = "".join(
-        f"<tr>{''.join(one if one.startswith('<td') else f'<td>{one}</td>' for one in row)}</tr>\n" for row in rows
-    )
-    caption = f"<caption>{_text(caption)}</caption>"
-    return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    shown = [
+        ("held-out", "Held-out items", _held_out(summary)),
+        ("map", "Damage map", _map(summary)),
+        ("frontier", "Bytes against lost items", _frontier(summary)),
+        ("ranking", "Groups by items surely won back per byte", _ranking(summary)),
+    ]
+    blocks = [(Block(key, title, lambda *_: (), {}), [one]) for key, title, one in shown if one]
+    said, title = sentences(summary), f"Damage of {summary['candidate']}, run {summary['run']}"
+    atomic_write(path, render("damage.html.j2", blocks, summary["baseline"], said=said, heading=one_line(title)))
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -122,17 +95,20 @@ def _share(size: int, summary: Mapping[str, Any]) -> str:
     return f"{100 * size / summary['bytes']['candidate']:.1f} %"
 
 
-def _held_out(summary: Mapping[str, Any]) -> str:
-    held = summary["held_out"]
-    first = [summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", ""]
-    rows = [
-        [_text(one["name"]), f"{one['bytes'] / MIB:.1f}", f"{100 * one['more']:+.1f} %", f"{100 * one['score']:.1f}",
+def _held_out(summary: Mapping[str, Any]) -> Section:
+    """Return the table of the held-out items; empty before `repair`."""
+    if (held := summary.get("held_out")) is None:
+        return Section("")
+    first: Row = (summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")
+    rows: list[Row] = [
+        (one["name"], f"{one['bytes'] / MIB:.1f}", f"{100 * one['more']:+.1f} %", f"{100 * one['score']:.1f}",
          f"{one['won']} of {held['lost']}", "" if one["low"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
-         str(one["newly_lost"]), _text(one["verdict"])]
+         str(one["newly_lost"]), Cell("", verdict=one["verdict"]))
         for one in held["variants"]
     ]  # fmt: skip
-    headings = ("variant", "MiB", "bytes", "score", "won back", "one-sided 95 % limits", "newly lost", "verdict")
-    return _table("Drawn for the proof; the search never saw them.", headings, [first, *rows])
+    figures = numbers("MiB", "bytes", "score", "won back", "one-sided 95 % limits", "newly lost")
+    note = "Drawn for the proof; the search never saw them."
+    return Section("", names("variant") + figures + texts("verdict"), (first, *rows), note=note)
 
 
 def _column(group: Mapping[str, Any]) -> str:
@@ -144,97 +120,72 @@ def _column(group: Mapping[str, Any]) -> str:
     return re.sub(r"^.*?\b\d+\.", "", str(group["name"]))
 
 
-def _map(summary: Mapping[str, Any]) -> str:
+def _map(summary: Mapping[str, Any]) -> Section:
+    """Return a row per layer and a column per kind of group."""
     groups = [one for one in summary["groups"] if one["level"] != "other"]
     columns = sorted({_column(one) for one in groups}, key=lambda one: (one != "layer", "." in one, one))
     cells = {(one["layer"], _column(one)): one for one in groups}
     layers = sorted({one["layer"] for one in groups if one["layer"] is not None})
     lost = max(1, summary["asked"]["lost_again"])
-    rows = [
-        ["all" if layer is None else str(layer), *(_cell(cells.get((layer, one)), lost) for one in columns)]
+    rows: tuple[Row, ...] = tuple(
+        ("all" if layer is None else str(layer), *(_cell(cells.get((layer, one)), lost) for one in columns))
         for layer in (None, *layers)
-    ]
-    others = ", ".join(f"{_text(one['name'])} {_net(one):+d}" for one in summary["groups"] if one["level"] == "other")
-    caption = "Items won back, less those newly lost, with only these modules restored; an empty cell was not asked."
-    return _table(caption, ("layer", *columns), rows) + (f"<p>In no layer: {others}.</p>" if others else "")
+    )
+    others = ", ".join(f"{one['name']} {_net(one):+d}" for one in summary["groups"] if one["level"] == "other")
+    note = "Items won back, less those newly lost, with only these modules restored; an empty cell was not asked."
+    return Section(
+        "",
+        names("layer") + numbers(*("whole layer" if one == "layer" else one for one in columns)),
+        rows,
+        (f"In no layer: {others}.",) if others else (),
+        note,
+    )
 
 
 def _net(group: Mapping[str, Any]) -> int:
     return int(group["won"]) - int(group["newly_lost"])
 
 
-def _cell(group: Mapping[str, Any] | None, lost: int) -> str:
-    if group is None:
-        return "<td></td>"
-    shade = max(0.0, min(1.0, 2 * _net(group) / lost))
-    return f'<td style="background: rgba(var(--heat), {0.8 * shade:.2f})">{_net(group):+d}</td>'
+def _cell(group: Mapping[str, Any] | None, lost: int) -> Cell:
+    return Cell("") if group is None else Cell(f"{_net(group):+d}", value=_net(group), tint=_net(group) / lost)
 
 
-def _frontier(summary: Mapping[str, Any]) -> str:
+def _frontier(summary: Mapping[str, Any]) -> Section:
+    """Return what each added group wins, drawn with the random sets of equal bytes."""
     lost, steps = summary["asked"]["lost_again"], summary["frontier"]
-    rows = [
-        [_text(f"{'▸ ' if at == summary['chosen'] else ''}{one['added']}"), str(len(one["modules"])),
-         _share(one["bytes"], summary), str(lost - one["won"] + one["newly_lost"]), str(one["won"]),
-         str(one["newly_lost"]), f"{one['low']:.1f} to {one['high']:.1f}", f"{one['alone']:+d}", f"{one['on_top']:+d}"]
+    left = [lost - one["won"] + one["newly_lost"] for one in steps]
+    rows: list[Row] = [
+        (f"{'▸ ' if at == summary['chosen'] else ''}{one['added']}", str(len(one["modules"])),
+         _share(one["bytes"], summary), str(left[at]), str(one["won"]),
+         str(one["newly_lost"]), f"{one['low']:.1f} to {one['high']:.1f}", f"{one['alone']:+d}", f"{one['on_top']:+d}")
         for at, one in enumerate(steps)
     ]  # fmt: skip
-    headings = (
-        "added",
-        "modules",
-        "bytes",
-        "still lost",
-        "won back",
-        "newly lost",
-        "net, 80 % interval",
-        "alone",
-        "on top",
-    )
-    caption = "Each row restores what the rows above it restore, and one group more; ▸ is the chosen set."
-    return _picture(summary, lost) + _table(caption, headings, rows)
+    headings = ("modules", "bytes", "still lost", "won back", "newly lost", "net, 80 % interval", "alone", "on top")
+    note = "Each row restores what the rows above it restore, and one group more; ▸ is the chosen set."
+    points = [(0.0, float(lost)), *((one["bytes"] / MIB, float(own)) for one, own in zip(steps, left, strict=True))]
+    lines = [Line("restored groups", tuple(points))]
+    if summary["chosen"] is not None and summary["null"]["net"]:
+        size = steps[summary["chosen"]]["bytes"] / MIB
+        random = tuple((size, float(lost - one)) for one in summary["null"]["net"])
+        lines.append(Line("random sets of equal bytes", random, hollow=True))
+    chart = Chart("Items still lost", "MiB restored", tuple(lines), scatter=True)
+    return Section("", names("added") + numbers(*headings), tuple(rows), note=note, charts=(chart,), y="items")
 
 
-def _picture(summary: Mapping[str, Any], lost: int) -> str:
-    """Draw lost items against bytes: the frontier as a line, random sets as crosses."""
-    steps = summary["frontier"]
-    widest = max([summary["bytes"]["limit"], *(one["bytes"] for one in steps)])
-    most = max(1, lost)
-
-    def place(size: float, left: float) -> tuple[float, float]:
-        return 60 + 620 * size / widest, 20 + 200 * (1 - left / most)
-
-    points = [place(0, lost), *(place(one["bytes"], lost - one["won"] + one["newly_lost"]) for one in steps)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    marks = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="var(--series-0)"/>' for x, y in points)
-    size = steps[summary["chosen"]]["bytes"] if steps and summary["chosen"] is not None else 0
-    crosses = "".join(
-        f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="var(--fail)">&times;</text>'
-        for x, y in (place(size, min(lost, lost - one)) for one in summary["null"]["net"])
-    )
-    labels = "".join(
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="var(--muted)" font-size="12">{text}</text>'
-        for x, y, anchor, text in (
-            (55, 24, "end", lost), (55, 224, "end", 0), (680, 240, "end", f"{_share(widest, summary)} of the bytes"),
-            (60, 240, "start", "nothing restored"), (60, 14, "start", "still lost; &times; random sets of equal bytes"),
-        )
-    )  # fmt: skip
-    axes = '<path d="M60 20V220H680" fill="none" stroke="var(--line)"/>'
-    drawn = f'<polyline points="{line}" fill="none" stroke="var(--series-0)" stroke-width="2"/>'
-    title = "<title>Items still lost against restored bytes; the table holds the same figures</title>"
-    return f'<svg viewBox="0 0 700 250" role="img">{title}{axes}{drawn}{marks}{crosses}{labels}</svg>'
-
-
-def _ranking(summary: Mapping[str, Any]) -> str:
+def _ranking(summary: Mapping[str, Any]) -> Section:
+    """Return the groups in the order of the search, next to their rank by divergence."""
     by_divergence = sorted(
         summary["groups"], key=lambda one: (one["divergence"] - summary["divergence"]) / one["bytes"]
     )
     place = {one["name"]: at for at, one in enumerate(by_divergence, start=1)}
-    rows = [
-        [_text(one["name"]), f"{one['bytes'] / MIB:.2f}", str(one["won"]), str(one["newly_lost"]),
-         f"{one['low']:.1f} to {one['high']:.1f}", f"{one['divergence']:.4f}", str(place[one["name"]])]
+    rows: tuple[Row, ...] = tuple(
+        (one["name"], f"{one['bytes'] / MIB:.2f}", str(one["won"]), str(one["newly_lost"]),
+         f"{one['low']:.1f} to {one['high']:.1f}", f"{one['divergence']:.4f}", str(place[one["name"]]))
         for one in summary["groups"][:MOST_ROWS]
-    ]  # fmt: skip
-    headings = ("group", "MiB", "won back", "newly lost", "net, 80 % interval", "divergence", "rank by divergence")
-    caption = (
-        f"{len(summary['groups'])} groups were asked, {summary['unasked']} were not for lack of time; nothing restored:"
+    )  # fmt: skip
+    headings = ("MiB", "won back", "newly lost", "net, 80 % interval", "divergence", "rank by divergence")
+    note = (
+        f"{len(summary['groups'])} groups were asked, {summary['unasked']} were not for lack of time; "
+        f"nothing restored: divergence {summary['divergence']:.4f}."
     )
-    return _table(f"{caption} divergence {summary['divergence']:.4f}.", headings, rows)
+    return Section("", names("group") + numbers(*headings), rows, note=note)
