@@ -164,7 +164,7 @@ def summary(**changes):
 
 
 def test_the_page_shows_map_frontier_and_proof(tmp_path):
-    """The page holds the figures, runs nothing, and escapes what comes from a model."""
+    """The page holds the figures, runs no script but its own, and escapes what comes from a model."""
     row = {"bytes": 2100, "more": 0.05, "score": 0.7, "won": 9, "low": 0.5, "high": 0.9, "newly_lost": 1}
     names = ("nf4", "nf4-repaired", "nf4-by-divergence", "nf4-random")
     rows = [{"name": name, **row, "verdict": "pass", "p_repaired_better": 0.01} for name in names]
