@@ -41,7 +41,7 @@ UNDER_TEST = frozenset(
 _ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
 _TAKES = {
     "transformers": frozenset[str](),
-    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http"},
+    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http", "tools"},
     "lm_eval": frozenset({"model", "args"}),
     **dict.fromkeys(MANAGED, _ASKED | {"args", "python", "command", "start_seconds"}),
 }
@@ -77,6 +77,8 @@ class EngineSpec(BaseModel):
     api: Literal["completions", "chat"] = "completions"
     """``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
     message of the user, in which the server's own template is used: set ``sampling.chat_template: false``."""
+    tools: bool = False
+    """Offer the tools of a question as ``tools`` of the chat API, and score the calls in its ``tool_calls``."""
     api_key_env: str | None = None
     """The environment variable that holds the key."""
     allow_http: bool = False
@@ -99,7 +101,7 @@ class EngineSpec(BaseModel):
     def _without_default_stream(self, handler: Any) -> dict[str, Any]:
         """Leave out what is off, so that a config from before there were streams keeps its digest."""
         data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if value or name not in {"stream", "cached_pass"}}
+        return {name: value for name, value in data.items() if value or name not in {"stream", "cached_pass", "tools"}}
 
     @field_validator("api_key_env")
     @classmethod
@@ -144,6 +146,8 @@ class EngineSpec(BaseModel):
             self._check_endpoint()
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
+        if self.tools and self.api != "chat":
+            raise ValueError("tools are offered by the chat API alone: set api: chat")
         if self.cached_pass and not self.stream:
             raise ValueError("cached_pass takes times, which only streamed answers have: set stream: true")
         if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):

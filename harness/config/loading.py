@@ -309,6 +309,9 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> li
         text = f"quantcliff applies {method} in its own engine only; give {engine.name} a quantized checkpoint, or args"
         problems.append(Problem(f"{place}.quantization", text))
     problems += _decoding_problems(experiment, variant, place)
+    if engine.tools != experiment.baseline.engine.tools:
+        text = "tools stand in the prompts of all variants or of none: give all engines the same"
+        problems.append(Problem(f"{place}.engine.tools", text))
     if engine.api == "chat" and experiment.sampling.chat_template is not False:
         text = "sends each prompt as a message, to which the server applies its template: set chat_template: false"
         problems.append(Problem("sampling.chat_template", f"{place}.engine.api: chat {text}"))

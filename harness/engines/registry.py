@@ -94,6 +94,7 @@ def _asked(request: EngineRequest, client: Client, proof: Proof, **target: Any) 
     """Give the engine of a server that runs."""
     spec = request.variant.engine
     target |= {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass}
+    target["tools"] = spec.tools
     aim = Target(choices=request.choices, requests=request.requests, **target)
     return contextlib.closing(ServedEngine(client, PromptEncoder(_tokenizer(request)), proof, aim))
 

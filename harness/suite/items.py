@@ -63,6 +63,8 @@ class Prompting:
     """The system message."""
     chat_template: ChatTemplate
     """What writes conversations, if `template`."""
+    tools_apart: bool = False
+    """Whether tools are offered beside the prompt, so that it does not tell of them."""
 
     def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
         """Write a conversation by the template, as `HFLM.apply_chat_template` does; see `ChatTemplate.write`."""
@@ -106,12 +108,12 @@ def _batches(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]
         yield batch
 
 
-def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
+def prompting(tokenizer: Any, sampling: Sampling, *, tools_apart: bool = False) -> Prompting:
     """Settle ``auto``: the template is applied where the tokenizer has one ; asking in vain is found elsewhere."""
     has = bool(getattr(tokenizer, "chat_template", None))
     template = has and sampling.chat_template is not False
     chat = ChatTemplate(tokenizer, sampling.chat_template_kwargs, sampling.clock)
-    return Prompting(tokenizer, template, sampling.system, chat)
+    return Prompting(tokenizer, template, sampling.system, chat, tools_apart)
 
 
 def template_notes(tokenizer: Any, sampling: Sampling) -> list[str]:
@@ -227,12 +229,13 @@ def _conversation(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting
     Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
     """
     tools = json.loads(doc["tool_schemas"]) if doc.get("tool_schemas") else []
-    spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if tools and not how.takes_tools else None
+    told = how.takes_tools or how.tools_apart
+    spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if tools and not told else None
     system = "\n\n".join(one for one in (how.system, doc.get("system"), spoken) if one)
     if how.template:
         turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
         messages = [*([{"role": "system", "content": system}] if system else []), *turns]
-        context = how.chat_template.write(messages, tools=[] if spoken else tools)
+        context = how.chat_template.write(messages, tools=[] if spoken or how.tools_apart else tools)
     else:
         context = f"{system}\n\n{doc['prompt']}" if system else doc["prompt"]
     made = task.construct_requests(

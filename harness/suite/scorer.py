@@ -55,7 +55,7 @@ def load_items(
     per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem of every slice.
     """
     problems = Problems()
-    how = prompting(tokenizer, experiment.sampling)
+    how = prompting(tokenizer, experiment.sampling, tools_apart=experiment.baseline.engine.tools)
     check_template(experiment, tokenizer, problems, used=how.template)
     chosen = select(experiment, only)
     builder = SliceBuilder(experiment.seed, how, limit, context_limit)
