@@ -69,6 +69,7 @@ def test_calls_that_a_server_parses_are_gated(tiny_llama: Path, tmp_path: Path) 
     report = (tmp_path / "trial" / "report.md").read_text()
     assert "tool_wrong_name" in rows
     assert "-50.0 points" in report
-    answers = [json.loads(line) for line in next((tmp_path / "trial" / "small").glob("structured*.jsonl")).open()]
+    (file,) = (tmp_path / "trial" / "small").glob("structured*.jsonl")
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
     classes = [name for one in answers for name, shown in one["signs"].items() if shown]
     assert {name: classes.count(name) for name in set(classes)} == {"tool_wrong_name": 20}
