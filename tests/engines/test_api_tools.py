@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import engine_models as tiny
@@ -145,6 +146,20 @@ def test_whole_calls_without_an_index_are_two_calls() -> None:
     assert parse_answer(data).calls == tuple({"name": "set_alarm", "arguments": f'{{"hour": {n}}}'} for n in (7, 8))
     assert [length for _, length in when] == [20, 40]
     assert not parse_answer(data).null
+
+
+def test_a_call_that_llama_cpp_streamed_is_the_one_that_it_gave_in_one_piece() -> None:
+    """Recorded from a real server: the name with the first bracket, then a token of the arguments in each event."""
+    folder = Path(__file__).parents[1] / "data" / "llama_cpp"
+    whole = parse_answer(json.loads((folder / "tool_calls.json").read_text(encoding="utf-8")))
+    lines = (folder / "tool_calls.sse").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    data, pieces = join_stream(list(enumerate(events)))
+    streamed = parse_answer(data)
+    assert streamed.calls == whole.calls == ({"name": "set_alarm", "arguments": '{"hour": 7, "label": "tea"}'},)
+    assert (streamed.text, streamed.finish) == (whole.text, whole.finish) == ("", "tool_calls")
+    assert (streamed.prompt_tokens, streamed.output_tokens) == (whole.prompt_tokens, whole.output_tokens) == (323, 39)
+    assert (len(events), len(pieces), pieces[-1][1]) == (17, 14, 36)
 
 
 def config(**engines: Any) -> dict[str, Any]:
