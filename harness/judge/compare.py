@@ -27,8 +27,8 @@ from harness.judge.pooled import with_pooled
 from harness.judge.rules import Rules
 from harness.judge.summaries import Cliff
 from harness.stats.chance_level import above_chance_p
-from harness.stats.relative import relative_test
 from harness.stats.sequential import Spending, nominal_alpha
+from harness.stats.stratum import relative_test
 
 __all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
 

@@ -6,13 +6,11 @@ more than is tolerated; so a pass would mean nothing. At a chance of 0 the line 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["above_chance_p"]
+from harness.stats.ratio import ratio_error
 
 
 def above_chance_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | None, line: float) -> float | None:
@@ -21,28 +19,21 @@ def above_chance_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | No
     scores: shape [items], in [0, 1]. clusters: shape [items], the source of each; None if every item is its own.
     line: a proportion. Right-or-wrong scores of independent items: exact binomial (where items differ in their chances
     it is conservative: Hoeffding 1956, Annals of Mathematical Statistics 27:713-721). Otherwise Student's t on cluster
-    sums, the variance of a ratio (Cochran 1977, Sampling Techniques, chapter 6). None if one source cannot say.
+    sums. None if one source cannot say.
     """
     if line >= 1.0:
         return 1.0
-    grouped = clusters is not None and np.unique(clusters).size < clusters.size
-    right_or_wrong = bool(((scores == 0.0) | (scores == 1.0)).all())
-    if right_or_wrong and not grouped:
-        right = int(scores.sum())
-        # The chance of this many right answers, or more, on the line.
-        return float(special.bdtrc(right - 1, scores.size, line)) if right else 1.0
-    return _t_p(scores - line, clusters)
-
-
-def _t_p(above: NDArray[np.float64], clusters: NDArray[np.int32] | None) -> float | None:
-    codes = np.arange(above.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    codes = np.arange(scores.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(codes)
     count = sizes.size
+    if count == scores.size and ((scores == 0.0) | (scores == 1.0)).all():
+        right = int(scores.sum())
+        return float(special.bdtrc(right - 1, scores.size, line)) if right else 1.0
     if count < 2:  # noqa: PLR2004 - one source has no spread
         return None
+    above = scores - line
     mean = float(above.mean())
-    residual = np.bincount(codes, above) - mean * sizes
-    error = math.sqrt(count / (count - 1) * float(np.square(residual).sum())) / above.size
+    error = ratio_error(np.bincount(codes, above), sizes, mean)
     if error <= 1e-12:  # noqa: PLR2004 - rounding noise of equal scores is no spread
         return 0.0 if mean > 0.0 else 1.0
     return float(special.stdtr(count - 1, -mean / error))

@@ -1,8 +1,7 @@
 """Planning and stopping short: how many items a verdict needs, and what the items at hand can show.
 
-Normal approximations of the corrected score tests in `harness.stats.binary`, and those tests themselves where no
-approximation is needed. Margins, drops and discordance are proportions; discordance is the share of items whose
-outcome differs between the two sides, whichever way.
+Normal approximations of the corrected score tests in `harness.stats.binary`, or those tests themselves. Margins, drops
+and discordance are proportions; discordance is the share of items whose outcome differs, whichever way.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from scipy import special
 
 from harness.errors import StatisticsError
 from harness.stats.binary import check_alpha, check_counts, check_margin, score_p, score_share
-
-__all__ = ["first_number", "items_for_pass", "items_to_decide", "pass_power", "smallest_detectable_drop"]
 
 MOST_ITEMS = 10_000_000
 """Beyond this a number of items is no plan."""
@@ -98,6 +95,7 @@ def smallest_detectable_drop(
     return high
 
 
+@functools.lru_cache(maxsize=65536)  # strata of a judge's many rollouts meet the same counts again and again
 def items_to_decide(
     lost: float, gained: float, n: float, margin: float, alpha: float = 0.05, *, unit: float = 1.0
 ) -> int | None:
@@ -109,20 +107,13 @@ def items_to_decide(
     check_counts(lost, gained, n)
     check_margin(margin)
     check_alpha(alpha)
-    return _items_to_decide(lost, gained, n, margin, alpha, unit)
-
-
-@functools.lru_cache(maxsize=65536)
-def _items_to_decide(lost: float, gained: float, n: float, margin: float, alpha: float, unit: float) -> int | None:
-    """Remembered, because strata of a judge's many rollouts meet the same counts again and again."""
     distance = (gained - lost) / n + margin
     if abs(distance) <= 1e-12:  # noqa: PLR2004 - rounding of the division, not a difference
         return None
 
     def decided(items: float) -> bool:
         more = items / unit / n
-        p = score_p(lost * more, gained * more, n * more, -margin, "greater" if distance > 0.0 else "less")
-        return p < alpha
+        return score_p(lost * more, gained * more, n * more, -margin, "greater" if distance > 0.0 else "less") < alpha
 
     now = n * unit
     if decided(now):

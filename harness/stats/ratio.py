@@ -1,7 +1,6 @@
-"""Ratios of totals over the same items, such as tokens written, with limits that heed shared sources.
+"""Ratios of totals over the same items, such as tokens written, with errors that heed shared sources.
 
-The logarithm of the ratio is linearized (the delta method; Cochran 1977, Sampling Techniques, section 6.4, with units
-that are whole sources), and Student's t has one degree of freedom fewer than there are sources. It knows no quantity.
+A source is what may be called independent: an item, or all items of one text, problem or translation.
 """
 
 from __future__ import annotations
@@ -9,24 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-__all__ = ["Ratio", "ratio"]
+
+def ratio_error(sums: NDArray[Any], sizes: NDArray[Any], ratio: float) -> float:
+    """Standard error of a ratio of totals over at least two sources (Cochran 1977, Sampling Techniques, chapter 6).
+
+    sums, sizes: shape [sources]. ratio: of their totals.
+    """
+    count = sums.size
+    return math.sqrt(count / (count - 1) * float(np.square(sums - ratio * sizes).sum())) / float(sizes.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of totals."""
+    """A ratio of totals, with Student's t of one degree of freedom fewer than there are sources."""
 
     value: float
-    """The ratio."""
-    error: float
-    """Standard error of its logarithm."""
+    error: float  # standard error of its logarithm
     sources: int
-    """Independent sources."""
 
     def limit(self, alpha: float) -> float:
         """Return the lower one-sided limit at level 1 - alpha; the upper one for 1 - alpha in place of alpha."""
@@ -43,7 +47,8 @@ class Ratio:
 def ratio(above: Sequence[ArrayLike], below: Sequence[ArrayLike], clusters: Sequence[str]) -> Ratio | None:
     """Return the product of the totals of `above` over the product of those of `below`, column by column.
 
-    Each array has a value per item, at least 0. None if a total is 0 or there is a single source.
+    Each array has a value per item, at least 0. None if a total is 0 or there is a single source. The logarithm is
+    linearized (the delta method; Cochran 1977, Sampling Techniques, section 6.4, with units that are whole sources).
     """
     signed = [(np.asarray(one, float), 1.0) for one in above] + [(np.asarray(one, float), -1.0) for one in below]
     sources = np.unique(list(clusters), return_inverse=True)[1]

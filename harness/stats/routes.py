@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from harness.stats.plan import first_number, pass_power
 from harness.stats.sequential import OBRIEN_FLEMING, LooksPlan, Spending, looks_plan
 
-__all__ = ["GUARD", "RECOMMENDED", "Design", "Route", "route", "routes"]
-
 GUARD = 2.5
 """A stratum's own margin next to a pooled one, in pooled margins, where a config has none."""
 
@@ -23,10 +21,8 @@ GUARD = 2.5
 class Design:
     """What is asked of a candidate."""
 
-    margins: tuple[float, ...]
-    """Largest tolerated drop of each gating stratum."""
-    pooled: float | None = None
-    """Largest tolerated drop over all of them, equally weighted."""
+    margins: tuple[float, ...]  # largest tolerated drop of each gating stratum
+    pooled: float | None = None  # largest tolerated drop over all of them, equally weighted
     looks: int = 1
     spending: Spending = OBRIEN_FLEMING
     discordance: float = 0.1
@@ -38,16 +34,12 @@ class Route:
     """What a design takes."""
 
     design: Design
-    largest: int
-    """Items over all strata, at most."""
-    expected: int
-    """Items over all strata, expected if the candidate is unchanged."""
-    power: float
-    """Chance that an unchanged candidate passes."""
+    largest: int  # items over all strata, at most
+    expected: int  # items over all strata, expected if the candidate is unchanged
+    power: float  # chance that an unchanged candidate passes
 
 
-def _plan(design: Design, n: float, margin: float) -> LooksPlan:
-    """Return what a stratum of n items, or all of them, comes to under a margin."""
+def _plan(design: Design, n: float, margin: float) -> LooksPlan:  # a stratum of n items, or all of them
     fixed = pass_power(n, margin, design.discordance, design.alpha)
     return looks_plan(fixed, design.alpha, design.looks, design.spending)
 

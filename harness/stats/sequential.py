@@ -1,7 +1,7 @@
 """Looking at the data more than once: what each look may spend of an error rate, and the boundaries that follow.
 
 One side of the margin at a time: passing and failing each spend their own alpha. Boundaries are computed by recursive
-numerical integration for any spacing of looks. This module sees p-values and shares of the planned items, never items.
+numerical integration for any spacing of looks.
 
 How strata and looks meet. The smallest `look_p` of a stratum's looks so far is one p-value that holds however early the
 stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and Turnbull 1984, Controlled
@@ -16,18 +16,13 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
 from harness.errors import StatisticsError
-
-__all__ = [
-    "OBRIEN_FLEMING", "Boundaries", "LooksPlan", "Spending", "boundaries", "look_p", "look_sizes", "looks_plan",
-    "nominal_alpha", "spent",
-]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -41,8 +36,8 @@ _SMALLEST_ALPHA = 1e-13
 """No sequential p-value is smaller."""
 _LARGEST_ALPHA = 0.5
 """Larger ones are of no use and are given as 1."""
-_NODES = 16
-"""Gauss-Legendre nodes per panel."""
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+"""Gauss-Legendre nodes and weights of a panel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +91,12 @@ OBRIEN_FLEMING = Spending()
 """Very little early, nearly all at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Boundaries:
-    """One-sided boundaries at every look, with what they were made from."""
+class Boundaries(NamedTuple):
+    """One-sided boundaries at every look."""
 
-    fractions: tuple[float, ...]
-    """Share of the planned items at each look, rising, at most 1."""
-    alpha: float
-    """One-sided error rate over all looks."""
-    spent: tuple[float, ...]
-    """Of alpha, spent up to and with each look."""
-    z: tuple[float, ...]
-    """Standard normal value to reach at each look; infinite where nothing can be spent yet."""
-    nominal_p: tuple[float, ...]
-    """The p-value to stay below at each look: P(Z >= z)."""
-
-
-def spent(fraction: float, alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
-    """Of a one-sided alpha, what may be spent by this share of the items, in (0, 1]: see `Spending.spent`."""
-    return spending.spent(fraction, alpha)
+    spent: tuple[float, ...]  # of alpha, spent up to and with each look
+    z: tuple[float, ...]  # standard normal value to reach at each look; infinite where nothing can be spent yet
+    nominal_p: tuple[float, ...]  # the p-value to stay below at each look: P(Z >= z)
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
@@ -129,7 +111,7 @@ def look_sizes(n: int, looks: int) -> tuple[int, ...]:
 
 
 def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> Boundaries:
-    """Boundaries that a standard normal process crosses with chance alpha, its share by each look as `spent` says.
+    """Boundaries that a standard normal process crosses with chance alpha, spent over the looks as `spending` says.
 
     fractions: share of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in
     (0, 1). Raises StatisticsError. Source: recursive integration of Armitage, McPherson and Rowe 1969, Journal of the
@@ -150,15 +132,13 @@ def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OB
 def _boundaries(shares: tuple[float, ...], alpha: float, spending: Spending) -> Boundaries:
     limits: list[float] = []
     paths = _Paths(np.zeros(1), np.ones(1), 0.0)
-    already = 0.0
     totals = tuple(spending.spent(share, alpha) for share in shares)
-    for share, total in zip(shares, totals, strict=True):
+    for share, total, already in zip(shares, totals, (0.0, *totals), strict=False):
         limit = paths.boundary(share, total - already)
         limits.append(limit / math.sqrt(share))
-        already = total
         if share < shares[-1]:
             paths = paths.continued(share, limit)
-    return Boundaries(shares, alpha, totals, tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
+    return Boundaries(totals, tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +148,7 @@ class _Paths:
     at: Floats
     mass: Floats
     time: float
-    drift: float = 0.0
-    """Mean of the motion at time 1."""
+    drift: float = 0.0  # mean of the motion at time 1
 
     def crossing(self, limit: float, time: float) -> float:
         """Chance to be at or above `limit` at `time`."""
@@ -199,16 +178,9 @@ class _Paths:
 def _nodes(low: float, high: float, spread: float) -> tuple[Floats, Floats]:
     """Composite Gauss-Legendre nodes and weights, no panel wider than three standard deviations of a step."""
     panels = max(math.ceil((high - low) / (3.0 * spread)), 4)
-    nodes, weights = _legendre()
     half = (high - low) / (2.0 * panels)
     centres = low + half * (2.0 * np.arange(panels) + 1.0)
-    return (centres[:, None] + half * nodes).ravel(), np.tile(half * weights, panels)
-
-
-@functools.cache
-def _legendre() -> tuple[Floats, Floats]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return nodes, weights
+    return (centres[:, None] + half * _NODES).ravel(), np.tile(half * _WEIGHTS, panels)
 
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
@@ -244,9 +216,8 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
         return least
 
     def short(alpha: float) -> float:
-        return math.log(max(p_value, 1e-300)) - math.log(
-            max(_boundaries(shares, alpha, spending).nominal_p[-1], 1e-300)
-        )
+        nominal = _boundaries(shares, alpha, spending).nominal_p[-1]
+        return math.log(max(p_value, 1e-300)) - math.log(max(nominal, 1e-300))
 
     if short(least) <= 0.0:
         return least
@@ -262,12 +233,9 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
 class LooksPlan:
     """What looking early does to a plan, for one one-sided test."""
 
-    power: float
-    """Chance to cross at some look; a single look at the same items has a little more."""
-    expected: float
-    """Expected share of the items, with a stop at the first crossing."""
-    crossed: tuple[float, ...]
-    """Chance to have crossed by each look."""
+    power: float  # chance to cross at some look; a single look at the same items has a little more
+    expected: float  # expected share of the items, with a stop at the first crossing
+    crossed: tuple[float, ...]  # chance to have crossed by each look
 
 
 def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRIEN_FLEMING) -> LooksPlan:

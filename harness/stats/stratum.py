@@ -2,22 +2,29 @@
 
 `paired_test` picks the method by what the data are (right or wrong, graded, clustered) and returns limits and
 p-values that say the same thing: low > -margin exactly where p_pass < alpha, high < -margin exactly where
-p_fail < alpha. The methods' parts live in `binary` and `units`, many strata in `many`, planning in
-`plan`; the package exports their public names. It does not know slices, strata, looks or verdicts.
+p_fail < alpha. The methods' parts live in `binary` and `units`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import StatisticsError
-from harness.stats.binary import check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
+from harness.stats.binary import (
+    Side,
+    Tail,
+    check_alpha,
+    check_counts,
+    check_margin,
+    mcnemar_midp,
+    score_limit,
+    score_p,
+)
 from harness.stats.plan import first_number, items_to_decide
 from harness.stats.units import (
     WORST_ICC,
@@ -33,11 +40,6 @@ from harness.stats.units import (
     studentised,
 )
 
-if TYPE_CHECKING:
-    from harness.stats.binary import Tail
-
-__all__ = ["PairedResult", "can_ever_pass", "paired_counts_test", "paired_test", "smallest_that_can_pass"]
-
 FEW_CLUSTERS = 30
 """Below this many clusters whole-cluster sign-flips join the judgement."""
 MANY_UNITS = 2_000
@@ -49,37 +51,22 @@ class PairedResult:
     """One stratum's answer, with what it was made from. Deltas are proportions, negative is worse."""
 
     n: int
-    """Items."""
-    clusters: int
-    """Independent sources; n where every item is its own."""
-    delta: float
-    """Candidate minus baseline, mean over items."""
-    low: float
-    """Lower one-sided limit of delta at level 1 - alpha."""
-    high: float
-    """Upper one-sided limit of delta at level 1 - alpha."""
-    lost: int
-    """Items on which the candidate scored less."""
-    gained: int
-    """Items on which the candidate scored more."""
-    p_pass: float
-    """p-value of 'the drop is at least the margin'."""
-    p_fail: float
-    """p-value of 'the drop is at most the margin'."""
-    mid_p: float
-    """One-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered."""
-    mid_p_better: float
-    """The same against better."""
+    clusters: int  # independent sources; n where every item is its own
+    delta: float  # candidate minus baseline, mean over items
+    low: float  # lower one-sided limit of delta at level 1 - alpha
+    high: float  # upper one-sided limit of delta at level 1 - alpha
+    lost: int  # items on which the candidate scored less
+    gained: int  # items on which the candidate scored more
+    p_pass: float  # p-value of 'the drop is at least the margin'
+    p_fail: float  # p-value of 'the drop is at most the margin'
+    mid_p: float  # one-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered
+    mid_p_better: float  # the same against better
+    # Variance of delta with its clusters over the variance without; None if no items share a source
     design_effect: float | None
-    """Variance of delta with its clusters over the variance without; None if no items share a source."""
-    method: str
-    """Name of the interval and tests."""
-    margin: float
-    """Largest tolerated drop."""
-    alpha: float
-    """Error rate of each side."""
-    counts: EffectiveCounts
-    """As many independent right-or-wrong items as carry the same information."""
+    method: str  # name of the interval and tests
+    margin: float  # largest tolerated drop
+    alpha: float  # error rate of each side
+    counts: EffectiveCounts  # as many independent right-or-wrong items as carry the same information
 
     @property
     def items_to_decide(self) -> int | None:
@@ -135,27 +122,43 @@ def paired_test(
     margin: float,
     alpha: float = 0.05,
     binary: bool | None = None,
-    rng: np.random.Generator | None = None,
 ) -> PairedResult:
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
     codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each
-    side. binary: whether scores are right or wrong; found out where None. rng: for resampling; where None, seeded by
-    the values alone, so that neither the order of items nor the names of clusters nor the time of day matter.
+    side. binary: whether scores are right or wrong; found out where None. Resampling is seeded by the values alone, so
+    that neither the order of items nor the names of clusters nor the time of day matter.
     Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
     """
     check_margin(margin)
     check_alpha(alpha)
     values = _checked(diffs)
-    whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all()) if binary is None else binary
-    if whole and binary and not np.isin(values, (-1.0, 0.0, 1.0)).all():
+    whole = binary is not False and bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
+    if binary and not whole:
         raise StatisticsError("Differences of right-or-wrong scores must be -1, 0 or 1. Judge these as graded.")
     lost, gained = int(np.count_nonzero(values < 0)), int(np.count_nonzero(values > 0))
     units = make_units(values, None if clusters is None else np.asarray(clusters))
     if whole and not units.clustered:
         return paired_counts_test(lost, gained, values.size, margin, alpha)
-    return _judge_units(units, lost, gained, margin, alpha, whole=whole, rng=rng)
+    return _judge_units(units, lost, gained, margin, alpha, whole=whole)
+
+
+def relative_test(
+    before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None, *, share: float, alpha: float = 0.05
+) -> PairedResult:
+    """Judge one stratum: does the candidate keep more than 1 - `share` of the baseline's mean score?
+
+    The tests are those of the mean of ``after - (1 - share) * before`` against 0, so that the baseline's uncertainty
+    counts (Fieller 1954, Journal of the Royal Statistical Society B 16:175-185). Limits and the margin are given as
+    differences, at the baseline's mean as it was seen. Raises StatisticsError.
+    """
+    base, other = np.asarray(before, float), np.asarray(after, float)
+    allowed = share * float(base.mean())
+    plain = paired_test(other - base, clusters, margin=allowed, alpha=alpha)
+    kept = paired_test(other - (1.0 - share) * base, clusters, margin=0.0, alpha=alpha, binary=False)
+    low, high, method = kept.low - allowed, kept.high - allowed, f"{kept.method}, of the share kept"
+    return replace(plain, low=low, high=high, p_pass=kept.p_pass, p_fail=kept.p_fail, method=method)
 
 
 def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int | ArrayLike | None = None) -> bool:
@@ -213,28 +216,25 @@ class _CombinedTest:
     """The methods that must all agree; a p-value is the largest of theirs, a limit the farthest."""
 
     counts: EffectiveCounts
-    df: float
     delta: float
-    graded: bool
     clustered: bool
+    df: float
     law: Studentised | SignFlips | None
 
     def p_value(self, null: float, alternative: Tail) -> float:
         counts = self.counts
-        found = [score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)]
-        if self.law is not None:
-            found.append(self.law.p_value(null, alternative))
-        if self.graded or self.clustered:
-            found.append(self._unseen_p(null, alternative))
-        return max(found)
+        score = score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)
+        resampled = self.law.p_value(null, alternative) if self.law is not None else 0.0
+        return max(score, resampled, self._unseen_p(null, alternative))
 
-    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+    def limit(self, alpha: float, side: Side) -> float:
         counts = self.counts
         found = [score_limit(counts.lost, counts.gained, counts.n, alpha, side, df=self.df)]
-        if self.law is not None:
-            found.append(self.law.limit(alpha, side))
-        if self.graded or self.clustered:
-            found.append(self._unseen_limit(alpha, side))
+        found += [self.law.limit(alpha, side)] if self.law is not None else []
+        sign = 1.0 if side == "low" else -1.0
+        delta = sign * self.delta
+        share = 1.0 - math.pow(alpha, 1.0 / counts.sources)  # the inverse of `_unseen_p`
+        found.append(sign * (delta - share * self._broken_part * (1.0 + delta)))
         return min(found) if side == "low" else max(found)
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:
@@ -252,63 +252,45 @@ class _CombinedTest:
         share = (delta - null) / (self._broken_part * (1.0 + delta))
         return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
 
-    def _unseen_limit(self, alpha: float, side: Literal["low", "high"]) -> float:
-        sign = 1.0 if side == "low" else -1.0
-        delta = sign * self.delta
-        share = 1.0 - math.pow(alpha, 1.0 / self.counts.sources)
-        return sign * (delta - share * self._broken_part * (1.0 + delta))
-
     @property
     def _broken_part(self) -> float:
         return math.sqrt(WORST_ICC) if self.clustered else 1.0
 
-    def name(self) -> str:
-        """Return which methods judged."""
-        parts = ["effective Tango score, corrected" if self.clustered or self.graded else "Tango score, corrected"]
-        if isinstance(self.law, Studentised):
-            parts.append("studentised cluster bootstrap" if self.clustered else "studentised bootstrap")
-        if isinstance(self.law, SignFlips):
-            parts.append("whole-cluster sign-flips")
-        return " and ".join(parts)
 
-
-def _judge_units(
-    units: Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool, rng: np.random.Generator | None
-) -> PairedResult:
+def _judge_units(units: Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool) -> PairedResult:
     """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
     units, swap = mirrored(units)
-    rng = units.generator() if rng is None else rng
-    tests = _combined_test(units, rng, whole=whole)
-    ahead: Tail = "less" if swap else "greater"
-    behind: Tail = "greater" if swap else "less"
-    sign = -1.0 if swap else 1.0
+    rng, count, counts = units.generator(), units.sums.size, effective_counts(units)
+    law: Studentised | SignFlips | None = None
+    method = "effective Tango score, corrected"
+    if units.clustered and count < FEW_CLUSTERS:
+        law = sign_flips(units, rng)
+        method += " and whole-cluster sign-flips"
+    elif not whole and count <= MANY_UNITS and (law := studentised(units, rng)) is not None:
+        method += f" and studentised {'cluster ' if units.clustered else ''}bootstrap"
+    df = float(count - 1) if units.clustered else math.inf
+    tests = _CombinedTest(counts, units.delta, units.clustered, df, law)
     low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
     worse, better = sign_flip_p(units, rng)
-    return PairedResult(
+    found = PairedResult(
         n=round(units.items),
-        clusters=units.sums.size,
-        delta=sign * units.delta,
-        low=-high if swap else low,
-        high=-low if swap else high,
+        clusters=count,
+        delta=units.delta,
+        low=low,
+        high=high,
         lost=lost,
         gained=gained,
-        p_pass=tests.p_value(-sign * margin, ahead),
-        p_fail=tests.p_value(-sign * margin, behind),
-        mid_p=better if swap else worse,
-        mid_p_better=worse if swap else better,
-        design_effect=tests.counts.design_effect if units.clustered else None,
-        method=tests.name(),
+        p_pass=tests.p_value(margin if swap else -margin, "less" if swap else "greater"),
+        p_fail=tests.p_value(margin if swap else -margin, "greater" if swap else "less"),
+        mid_p=worse,
+        mid_p_better=better,
+        design_effect=counts.design_effect if units.clustered else None,
+        method=method,
         margin=margin,
         alpha=alpha,
-        counts=tests.counts if not swap else tests.counts.mirrored(),
+        counts=counts,
     )
-
-
-def _combined_test(units: Units, rng: np.random.Generator, *, whole: bool) -> _CombinedTest:
-    law: Studentised | SignFlips | None = None
-    if units.clustered and units.sums.size < FEW_CLUSTERS:
-        law = sign_flips(units, rng)
-    elif not whole and units.sums.size <= MANY_UNITS:
-        law = studentised(units, rng)
-    df = float(units.sums.size - 1) if units.clustered else math.inf
-    return _CombinedTest(effective_counts(units), df, units.delta, not whole, units.clustered, law)
+    if not swap:
+        return found
+    turned = replace(counts, lost=counts.gained, gained=counts.lost)
+    return replace(found, delta=-units.delta, low=-high, high=-low, mid_p=better, mid_p_better=worse, counts=turned)
