@@ -11,22 +11,16 @@ from pydantic import Field, model_validator
 
 from harness.config.fields import Strict, Whole
 
-__all__ = ["Decoding", "KVCache"]
-
 _BITS = {"quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
 
 
 class KVCache(Strict):
     """A quantized cache of keys and values (`transformers.QuantizedCache`)."""
 
-    backend: Literal["quanto", "hqq"] = "quanto"
-    """What quantizes: optimum-quanto, or hqq."""
-    bits: Literal[1, 2, 3, 4, 8] = 4
-    """Bits per number: 2 or 4 with quanto, 1, 2, 3, 4 or 8 with hqq."""
-    group_size: Whole = Field(default=64, ge=8)
-    """Numbers that share one scale; at most the size of an attention head."""
-    residual: Whole = Field(default=128, ge=1)
-    """Newest tokens of an answer that are kept whole; the prompt never is."""
+    backend: Literal["quanto", "hqq"] = "quanto"  # what quantizes: optimum-quanto, or hqq
+    bits: Literal[1, 2, 3, 4, 8] = 4  # bits per number: 2 or 4 with quanto, 1, 2, 3, 4 or 8 with hqq
+    group_size: Whole = Field(default=64, ge=8)  # numbers that share one scale; at most the size of an attention head
+    residual: Whole = Field(default=128, ge=1)  # newest tokens of an answer that are kept whole; the prompt never is
 
     @model_validator(mode="after")
     def _bits_fit_backend(self) -> KVCache:
@@ -39,14 +33,13 @@ class KVCache(Strict):
 class Decoding(Strict):
     """The path to the tokens. In exact arithmetic every path gives the same greedy answers."""
 
+    # A smaller model that proposes tokens: a directory, a hub id or ``smollm2`` (assisted generation)
     draft: str | None = None
-    """A smaller model that proposes tokens: a directory, a hub id or ``smollm2`` (assisted generation)."""
+    # Propose so many tokens that followed the same words in the prompt (prompt lookup decoding)
     prompt_lookup: Whole | None = Field(default=None, ge=1)
-    """Propose so many tokens that followed the same words in the prompt (prompt lookup decoding)."""
-    max_batch: Whole | None = Field(default=None, ge=1)
-    """Largest batch, in rows; `execution.max_batch` by default."""
+    max_batch: Whole | None = Field(default=None, ge=1)  # largest batch, in rows; `execution.max_batch` by default
+    # Attention implementation; `execution.attention` by default
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """Attention implementation; `execution.attention` by default."""
 
     @model_validator(mode="after")
     def _something_said(self) -> Decoding:

@@ -7,8 +7,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["LARGEST", "read_mapping"]
-
 LARGEST = 1 << 18
 """Bytes of a file."""
 DEEPEST = 32

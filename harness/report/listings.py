@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.config.schema import suggestion
+from harness.config.fields import suggestion
 from harness.errors import UsageError
 from harness.judge.signals import Signal
 from harness.report.costs import bytes_text
