@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,11 +15,8 @@ from harness.cli.shared import ConfigChanges, OutputOptions, RunPath
 from harness.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from harness.run.submitting import Cluster
     from harness.store.rundir import RunDir
     from harness.store.shards import ShardStatus
-
-__all__ = ["status", "submit"]
 
 SHARD = "--gres=gpu:1 --cpus-per-task=8 --mem=64G --time=4:00:00"
 JUDGE = "--cpus-per-task=2 --mem=8G --time=0:30:00"
@@ -45,13 +40,9 @@ POLL_SECONDS = 5.0
 @shared.output_dir_option
 @shared.output_options(trust=True, code=True, printed=False)
 def submit(
-    config: str,
-    system: str | None,
-    changes: ConfigChanges,
-    output: str | None,
-    options: OutputOptions,
-    **settings: Any,
-) -> int:
+    config: str, *, system: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions, shards: int,
+    shard_options: str, judge_options: str, wait: bool, image: str | None, claim: str | None, mount: str,
+) -> int:  # fmt: skip
     """Run a config on a cluster, its work shared by several GPUs.
 
     For Slurm the batch scripts are written into the run directory, which all nodes must see, and submitted. For
@@ -60,25 +51,28 @@ def submit(
     from harness.run import submitting
     from harness.store.rundir import RunDir
 
-    experiment, path = shared.load_experiment(config, changes)
-    shards = int(settings["shards"] or 1)
-    flags, judge = _flags(changes, options)
-    if system == "kubernetes":
-        words = ("run", f"{submitting.CONFIG_FOLDER}/run.yaml", *flags)
-        cluster = submitting.Cluster(experiment.name, shards, words, judge)
-        place = {name: str(settings[name] or "") for name in ("image", "claim", "mount")}
-        if not all(place.values()):
-            raise UsageError("--kubernetes needs --image and --claim")
-        click.echo(submitting.kubernetes_manifest(cluster, path.read_text(encoding="utf-8"), **place), nl=False)
-        return ExitCode.PASS
     if system is None:
         raise UsageError(
             "name the cluster, --slurm or --kubernetes; without one, give `run --shard I/N` to each machine"
         )
+    experiment, path = shared.load_experiment(config, changes)
+    flags, judge = _flags(changes, options)
+    if system == "kubernetes":
+        if not (image and claim and mount):
+            raise UsageError("--kubernetes needs --image and --claim")
+        words = ("run", f"{submitting.CONFIG_FOLDER}/run.yaml", *flags)
+        cluster = submitting.Cluster(experiment.name, shards, words, judge)
+        text = path.read_text(encoding="utf-8")
+        click.echo(submitting.kubernetes_manifest(cluster, text, image=image, claim=claim, mount=mount), nl=False)
+        return ExitCode.PASS
     folder = Path(output or experiment.output).absolute()
+    directory = RunDir(folder / experiment.name)
+    if directory.exists() and (there := directory.plan()["shards"]) != shards:
+        raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
     words = ("run", str(path.absolute()), "--output", str(folder), *flags)
     cluster = submitting.Cluster(experiment.name, shards, words, judge)
-    return _slurm(cluster, RunDir(folder / experiment.name), settings)
+    scripts = submitting.write_slurm(cluster, directory.path, (shard_options, judge_options))
+    return submitting.submit_slurm(*scripts, wait=wait, say=click.echo)
 
 
 def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], tuple[str, ...]]:
@@ -89,18 +83,6 @@ def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], t
     run += ["--allow-code-execution"] if options.allow_code_execution else []
     rehearsal = ["--rehearsal-ok"] if options.rehearsal_ok else []
     return run + rehearsal, (*rehearsal, *(["--allow-identical"] if options.allow_identical else []))
-
-
-def _slurm(cluster: Cluster, directory: RunDir, settings: Mapping[str, Any]) -> int:
-    """Write the scripts, submit them, and print what a person may do next."""
-    from harness.run import submitting
-
-    if directory.exists() and (there := directory.plan()["shards"]) != cluster.shards:
-        raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
-    array, judge = submitting.write_slurm(
-        cluster, directory.path, (settings["shard_options"], settings["judge_options"])
-    )
-    return submitting.submit_slurm(array, judge, wait=settings["wait"], say=click.echo)
 
 
 @click.command()
@@ -115,7 +97,7 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
     found = _statuses(run, wait=wait)
     missing = [one for one in found if one.state != "complete"]
     if options.as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1, ensure_ascii=False))
+        shared.print_json([dataclasses.asdict(one) for one in found])
     elif not options.quiet:
         _print_status(run, found, options)
     if missing:
@@ -144,10 +126,8 @@ def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOp
 
     console = shared.make_console(no_color=options.no_color)
     table = Table(box=None, pad_edge=False)
-    for heading, side in (("shard", "left"), ("state", "left"), ("done", "right"), ("items/s", "right")):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    table.add_column("ETA", justify="right")
-    table.add_column("node")
+    for heading in ("shard", "state", "done", "items/s", "ETA", "node"):
+        table.add_column(heading, justify="right" if heading in {"done", "items/s", "ETA"} else "left")
     for one in found:
         rate = "-" if one.items_per_second is None else f"{one.items_per_second:.2g}"
         eta = "-" if one.eta_seconds is None else clock(one.eta_seconds)

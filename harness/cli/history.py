@@ -15,18 +15,15 @@ if TYPE_CHECKING:
     from harness.history.changes import Since
     from harness.history.database import History
 
-__all__ = ["history"]
-
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[NAME=]DIR...")
 @click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
 @click.option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
 @click.option(
-    "--fail-on-regression",
-    is_flag=True,
+    "--fail-on-regression", is_flag=True,
     help="Exit with 1 if a gating stratum regressed, and with 4 if one, or a whole run, cannot be compared.",
-)
+)  # fmt: skip
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
 @click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
 def history(
@@ -42,7 +39,7 @@ def history(
     DIR is a finished run, or a folder in which all finished runs are taken, in the order of their paths. The order of
     runs is that in which they are given; with --db it goes on from those that the file holds. See docs/history.md.
     """
-    from harness.history import changes, files
+    from harness.history import changes, sections
     from harness.history.database import History
 
     found = History(db)
@@ -51,14 +48,13 @@ def history(
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
     compared = changes.since(found, since)
     _print(found, compared, no_color=no_color)
-    for path in files.write(output, found, compared) if output is not None else ():
+    for path in sections.write(output, found, compared) if output is not None else ():
         click.echo(path)
     if not fail_on_regression:
         return ExitCode.PASS
     if compared is None:
-        click.echo(
-            "quantcliff: there is no earlier run of this config to compare with: name one with --since", err=True
-        )
+        text = "there is no earlier run of this config to compare with: name one with --since"
+        click.echo(f"quantcliff: {text}", err=True)
         return ExitCode.NOT_COMPARABLE
     if compared.regressed:
         return ExitCode.FAIL

@@ -15,31 +15,23 @@ from harness.errors import ExitCode, QuantcliffError, UsageError
 if TYPE_CHECKING:
     from harness.store.rundir import RunDir
 
-__all__ = ["compare", "erase", "gate", "report", "show"]
-
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", required=False, type=RunPath())
 @click.option(
-    "--baseline",
-    type=click.Path(path_type=Path),
+    "--baseline", type=click.Path(path_type=Path),
     help="Results of the baseline: of lm_eval, Inspect, nel or lighteval, or CSV, JSON lines, Parquet.",
-)
+)  # fmt: skip
 @click.option(
-    "--candidate",
-    "candidates",
-    multiple=True,
-    metavar="[NAME=]PATH",
+    "--candidate", "candidates", multiple=True, metavar="[NAME=]PATH",
     help="Results of a candidate; may be repeated.",
-)
+)  # fmt: skip
 @click.option("--item", help="Column of item ids (plain tables).")
 @click.option("--score", help="Column of the score, in [0, 1] (plain tables).")
 @click.option(
-    "--stratum",
-    "strata",
-    multiple=True,
+    "--stratum", "strata", multiple=True,
     help="Column, or field of lm_eval's doc or Inspect's metadata, that splits items into strata; may be repeated.",
-)
+)  # fmt: skip
 @click.option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
 @click.option("--slice", help="Column of slices (plain tables).")
 @click.option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
@@ -48,54 +40,38 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     "--chance", type=Number(0, 1, max_open=True), help="Score of random guessing; by default from the choices, or 0."
 )
 @click.option(
-    "--filter",
-    multiple=True,
-    metavar="[TASK=]NAME",
+    "--filter", multiple=True, metavar="[TASK=]NAME",
     help="Filter of lm_eval logs, for all tasks or for one; a task's first by default. May be repeated.",
-)
+)  # fmt: skip
 @click.option(
-    "--repeats",
-    type=click.Choice(["refuse", "mean"]),
+    "--repeats", type=click.Choice(["refuse", "mean"]),
     help="What to do with an item that has several scores (tables, lm_eval); refuse by default.",
-)
+)  # fmt: skip
 @click.option(
-    "--metric",
-    multiple=True,
-    metavar="[TASK=]NAME",
+    "--metric", multiple=True, metavar="[TASK=]NAME",
     help="Metric of lm_eval logs or scorer of Inspect logs, for all tasks or for one. May be repeated.",
-)
+)  # fmt: skip
 @click.option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
 @click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
 @click.option(
-    "--allow-unmatched",
-    type=Number(0, 1),
-    default=0.01,
-    show_default=True,
+    "--allow-unmatched", type=Number(0, 1), default=0.01, show_default=True,
     help="Largest tolerated share of items that only one side has.",
-)
+)  # fmt: skip
 @click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
+    "--output", "-o", type=click.Path(path_type=Path),
     help="Directory for the reports on files of other tools; none are written by default.",
-)
+)  # fmt: skip
 @shared.output_options(trust=True)
 def compare(
-    run: RunDir | None,
-    baseline: Path | None,
-    candidates: tuple[str, ...],
-    output: Path | None,
-    options: OutputOptions,
-    **flags: Any,
-) -> int:
+    run: RunDir | None, baseline: Path | None, candidates: tuple[str, ...], output: Path | None,
+    options: OutputOptions, **flags: Any,
+) -> int:  # fmt: skip
     """Judge a finished run again, or compare results of other tools.
 
     `quantcliff compare results/demo` recomputes everything from the run's files; with --margin or --alpha the result
     is only printed, and the run's own verdict stays. With --baseline and --candidate it reads lm_eval `samples_*.jsonl`
     directories, Inspect logs and plain tables, joins them by item, and gives the same verdict.
     """
-    from harness.store.rundir import RunDir
-
     if run is not None and baseline is None and not candidates:
         _refuse_table_flags(run)
         changed = {key: flags[key] for key in ("margin", "alpha") if flags[key] is not None}
@@ -106,6 +82,7 @@ def compare(
     from harness.judge import judging
     from harness.judge.imported import judge_imported
     from harness.report.evidence import Evidence
+    from harness.store.rundir import RunDir
 
     if output is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: already contains a quantcliff run; give another directory")
@@ -125,13 +102,9 @@ OF_A_RUN = frozenset({"run", "margin", "alpha", "allow_identical", "rehearsal_ok
 def _refuse_table_flags(run: RunDir) -> None:
     """Refuse a flag that has no effect on a run directory. Raises UsageError."""
     context = click.get_current_context()
-    given = ParameterSource.COMMANDLINE
-    names = [
-        one.opts[0]
-        for one in context.command.params
-        if context.get_parameter_source(str(one.name)) is given and one.name not in OF_A_RUN
-    ]
-    if names:
+    others = [one for one in context.command.params if one.name not in OF_A_RUN]
+    given = [one for one in others if context.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE]
+    if names := [one.opts[0] for one in given]:
         text = f"{', '.join(names)}: for files of other tools (--baseline, --candidate)"
         raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run.path}")
 

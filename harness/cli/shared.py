@@ -1,13 +1,11 @@
-"""What the commands share: options, a console, finding a config, printing a judgement.
-
-Nothing heavy is imported before a command needs it.
-"""
+"""What the commands share: options, a console, finding a config, printing a judgement."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
 
     from harness.config.schema import Experiment
     from harness.judge.verdicts import Judgement
-
-__all__ = [
-    "EPILOG", "ConfigChanges", "Number", "OutputOptions", "RunPath", "config_options", "find_config", "judge_run",
-    "load_experiment", "make_console", "output_dir_option", "output_options", "print_judgement",
-]  # fmt: skip
 
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
@@ -95,11 +88,10 @@ _TRUST = {
 }
 _CODE = {
     "allow_code_execution": click.option(
-        "--allow-code-execution",
-        is_flag=True,
+        "--allow-code-execution", is_flag=True,
         help="Allow slices such as `code` to execute model-generated code in the sandbox (see docs/sandbox.md).",
     )
-}
+}  # fmt: skip
 
 
 def output_options(
@@ -107,8 +99,7 @@ def output_options(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the flags of a command that prints a result; it gets them as one `options`.
 
-    trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it
-    prints a result itself.
+    trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it prints.
     """
     flags = (_CODE if code else {}) | (_TRUST if trust else {}) | (_OUTPUT if printed else {})
 
@@ -146,17 +137,34 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return packed
 
 
-def output_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that says where the run directory is made."""
-    text = "Directory in which the run directory is made; the config's `output` by default."
-    return click.option("--output", "-o", help=text)(function)
+output_dir_option = click.option(
+    "--output", "-o", help="Directory in which the run directory is made; the config's `output` by default."
+)
 
 
-def make_console(*, no_color: bool, stderr: bool = False) -> Console:
+def make_console(*, no_color: bool = False, stderr: bool = False) -> Console:
     """Return a console for standard output or error."""
     from rich.console import Console
 
     return Console(no_color=no_color or None, stderr=stderr, highlight=False)
+
+
+def progress(options: OutputOptions) -> Any:
+    """Return what shows the progress of a run on standard error."""
+    from harness.run.progress import reporter
+
+    console = make_console(no_color=options.no_color, stderr=True)
+    return reporter(console, quiet=options.quiet or options.as_json)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def command_line() -> str:
+    """Return the command as it was given, to be given again."""
+    return shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
 
 
 def load_experiment(config: str, changes: ConfigChanges) -> tuple[Experiment, Path]:
@@ -182,13 +190,9 @@ def find_config(config: str) -> Path:
 
 
 def judge_run(
-    directory: Any,
-    options: OutputOptions,
-    overrides: dict[str, Any] | None = None,
-    *,
-    write: bool = True,
-    track: Mapping[Any, str] | None = None,
-) -> int:
+    directory: Any, options: OutputOptions, overrides: dict[str, Any] | None = None,
+    *, write: bool = True, track: Mapping[Any, str] | None = None,
+) -> int:  # fmt: skip
     """Compare and gate a finished run, report it, and return its exit code.
 
     Only the run's own verdict is written: one under another policy is printed. track: see `harness.report.trackers`.
@@ -218,7 +222,7 @@ def print_judgement(judgement: Judgement, evidence: Any, options: OutputOptions)
     from harness import report
 
     if options.as_json:
-        click.echo(json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
+        print_json(judgement.to_json())
     elif options.quiet:
         for one in judgement.candidates:
             click.echo(f"{one.name}: {one.verdict}")

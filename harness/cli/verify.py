@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.shared import Number, RunPath
+from harness.cli.shared import Number, RunPath, print_json
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.config.engines import EngineSpec
     from harness.run.verifying import Verification
     from harness.store.rundir import RunDir
-
-__all__ = ["verify"]
 
 _EPILOG = """\b
 Exit codes: 0 same, 1 other or drifted, 2 bad usage, 3 inconclusive,
@@ -50,7 +47,7 @@ def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -
     spec = _engine_spec(recorded, endpoint)
     found = verifying.verify(record, variant, spec, os.environ.get(spec.api_key_env or "", ""))
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(found), "exit_code": int(found.exit_code)}, indent=1))
+        print_json({**dataclasses.asdict(found), "exit_code": int(found.exit_code)})
     else:
         _print(found)
     return found.exit_code
@@ -75,9 +72,6 @@ def _engine_spec(recorded: EngineSpec, endpoint: dict[str, Any]) -> EngineSpec:
     return spec
 
 
-_WORDS = {"generate": "answers in text", "choice": "items with choices"}
-
-
 def _print(found: Verification) -> None:
     like = f"; its answers are those of {found.looks_like}" if found.looks_like else ""
     if found.verdict in {"other", "drifted"} and found.parts and not like:
@@ -87,10 +81,10 @@ def _print(found: Verification) -> None:
         click.echo(f"  {reason}")
     for part in found.parts:
         least = f"from {part.alarm_at} on" if part.alarm_at <= part.asked else "after further calls"
-        click.echo(f"  {_WORDS[part.kind]}: {part.differ} of {part.asked} differ; noise {part.limit}; alarm {least}")
+        kind = {"generate": "answers in text", "choice": "items with choices"}[part.kind]
+        click.echo(f"  {kind}: {part.differ} of {part.asked} differ; noise {part.limit}; alarm {least}")
     if found.parts:
         calls = "1 call" if found.calls == 1 else f"{found.calls} calls"
         click.echo(f"  evidence of {calls}: {found.evidence:.3g}, an alarm at {found.threshold:.0f}")
-        click.echo(
-            f"  chance of a false alarm over all calls, on the run's engine: at most {found.false_alarm_rate:.0%}"
-        )
+        alarm = f"{found.false_alarm_rate:.0%}"
+        click.echo(f"  chance of a false alarm over all calls, on the run's engine: at most {alarm}")
