@@ -24,25 +24,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = [
-    "BackendMissing",
-    "ConfigError",
-    "ExitCode",
-    "Incomplete",
-    "Interrupted",
-    "ModelError",
-    "NoSuchModel",
-    "NonFinite",
-    "NotComparable",
-    "Problem",
-    "QuantcliffError",
-    "RunError",
-    "StatisticsError",
-    "StoreError",
-    "UsageError",
-    "one_line",
-]
-
 
 def one_line(error: BaseException) -> str:
     """Return the class of an exception of a library, and the first line of its message."""
@@ -81,10 +62,8 @@ class UsageError(QuantcliffError):
 class Problem:
     """One thing wrong in a config."""
 
-    path: str
-    """Where, as a person would write it: ``candidates[1].quantization.method``."""
-    message: str
-    """The value, the rule it breaks, and what to write instead."""
+    path: str  # where, as a person would write it: ``candidates[1].quantization.method``
+    message: str  # the value, the rule it breaks, and what to write instead
 
     def __str__(self) -> str:
         """Give the line that a person reads."""

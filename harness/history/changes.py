@@ -17,8 +17,6 @@ from harness.errors import UsageError
 from harness.history.database import History
 from harness.judge.summaries import Verdict
 
-__all__ = ["Move", "Since", "changed_facts", "changed_items", "since", "steps"]
-
 
 def changed_facts(history: History, before: int, after: int) -> list[tuple[str, str, str]]:
     """Return the key of each setting that differs, and its two values; empty for one that is not set."""
@@ -41,26 +39,28 @@ def changed_items(history: History, before: int, after: int) -> list[tuple[str, 
 class Move:
     """A variant in a stratum of the same items, then and now."""
 
-    variant: str
-    """Its name in both runs."""
-    slice: str
-    """The slice's label."""
-    stratum: str
-    """The levels of its axes."""
-    kind: str
-    """``score``, or the kind of a gated tail event."""
-    gating: bool
-    """Whether it decides in the newer run."""
-    gate: tuple[Verdict, Verdict] | None
-    """The gate's verdicts in the two runs; None of the baseline."""
-    margin: float | None = None
-    """Largest tolerated drop of the newer run."""
+    variant: str  # its name in both runs
+    slice: str  # the slice's label
+    stratum: str  # the levels of its axes
+    kind: str  # ``score``, or the kind of a gated tail event
+    gating: bool  # whether it decides in the newer run
+    gate: tuple[Verdict, Verdict] | None  # the gate's verdicts in the two runs; None of the baseline
+    margin: float | None = None  # largest tolerated drop of the newer run
+    # The newer run's scores against the older one's; None of a tail event, or without shared answers
     result: stats.PairedResult | None = None
-    """The newer run's scores against the older one's; None of a tail event, or without shared answers."""
-    means: tuple[float, float] | None = None
-    """The mean scores on the items that both answered."""
+    means: tuple[float, float] | None = None  # the mean scores on the items that both answered
+    # Fail if the drop is larger than the margin (of a tail event: if the gate fails it now), pass if it is smaller
     verdict: Verdict = "inconclusive"
-    """Fail if the drop is larger than the margin (of a tail event: if the gate fails it now), pass if it is smaller."""
+
+    @property
+    def of_kind(self) -> str:
+        """Return the kind of tail event, to be appended to a place; empty for a score."""
+        return "" if self.kind == "score" else f" {self.kind}"
+
+    @property
+    def advisory(self) -> str:
+        """Return what is appended to the place of a stratum that decides nothing."""
+        return "" if self.gating else " (advisory)"
 
     @property
     def regressed(self) -> bool:
@@ -85,12 +85,10 @@ _SCORES = """SELECT o.score AS before, n.score AS after, cluster FROM answers o 
 class Since:
     """The newest run against an earlier one."""
 
-    name: str
-    """The earlier run's."""
-    moves: tuple[Move, ...]
-    """Each variant in each stratum that can be compared, the worst first."""
+    name: str  # the earlier run's
+    moves: tuple[Move, ...]  # each variant in each stratum that can be compared, the worst first
+    # Gating strata that were not asked now, or with other items, and candidates that were not judged
     left_out: tuple[str, ...]
-    """Gating strata that were not asked now, or with other items, and candidates that were not judged."""
 
     @property
     def regressed(self) -> list[Move]:

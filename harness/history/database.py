@@ -29,8 +29,6 @@ from harness.store.record import RunRecord
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run
 
-__all__ = ["History"]
-
 _TYPES = {"string": "TEXT", "float64": "REAL", "int64": "INTEGER", "bool_": "INTEGER"}
 _FIGURES = ", ".join(f"{name} {_TYPES[one.kind]}" for name, one in FIGURES.items())
 _RATES = ", ".join(one.name for one in dataclasses.fields(TailRate))

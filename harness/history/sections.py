@@ -1,4 +1,4 @@
-"""The history as sections of `harness.report.section`: runs, what changed, regressions, and the trend of each stratum.
+"""The history as sections: runs, what changed, regressions, trends; and its files: page, Markdown and badge.
 
 A series is a stratum of a slice on one set of items. Runs that asked a stratum's other items are another series, in a
 chart of its own.
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from html import escape
 from itertools import groupby
+from pathlib import Path
 
 from harness.history.changes import Move, Since, changed_facts, changed_items, steps
 from harness.history.database import History
 from harness.judge.outcomes import natural_key
+from harness.report.html import render
+from harness.report.markdown import LIMIT, MarkdownPage
+from harness.report.sanitize import markdown
 from harness.report.section import (
     Block,
     Cell,
@@ -29,12 +34,21 @@ from harness.report.section import (
     texts,
 )
 from harness.report.words import SYMBOLS, points, readable, score
-
-__all__ = ["blocks", "headline", "regressions", "series", "trend"]
+from harness.report.writer import step_summary
+from harness.store.files import atomic_write
 
 _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20
 """So many steps from run to run are described; the database holds all."""
+_COLOURS = {"pass": "#3a7d34", "fail": "#b3261e"}
+_OTHER = "#8a6100"
+
+_BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{label}: {text}">
+<title>{label}: {text}</title><rect width="{width}" height="20" rx="3" fill="#555"/>
+<path d="M{left} 0h{rest}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{rest}z" fill="{colour}"/>
+<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">
+<text x="{middle}" y="14">{label}</text><text x="{second}" y="14">{text}</text></g></svg>
+"""
 
 
 def runs(history: History) -> Section:
@@ -65,11 +79,11 @@ def changes(history: History) -> Section:
         for label, shared, removed, added in changed_items(history, one["before"], one["run"]):
             found.append((f"items.{label}", f"{shared + removed}", f"{shared + added}, {shared} of them the same"))
         rows += [(one["name"], *each) for each in found or [("nothing", "", "")]]
-    columns = names("run", "what changed", "before", "after")
-    left = len(known[_NEWEST:])
-    more = f"; {left} earlier steps are left out" if left else ""
+    more = f"; {left} earlier steps are left out" if (left := len(known[_NEWEST:])) else ""
     note = f"Against the run of the same config before it, the newest first{more}."
-    return Section("What changed from run to run", columns, tuple(rows), note=note)
+    return Section(
+        "What changed from run to run", names("run", "what changed", "before", "after"), tuple(rows), note=note
+    )
 
 
 def _merged(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -113,11 +127,11 @@ def _move_row(one: Move) -> Row:
     place = one.slice, one.stratum, one.variant
     gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
     if one.result is None or one.means is None:
-        return (*place, Cell(_kind(one), _advisory(one), one.verdict), gate, "-", "-", "-", "-", "-")
+        return (*place, Cell(one.of_kind, one.advisory, one.verdict), gate, "-", "-", "-", "-", "-")
     result = one.result
     return (
         *place,
-        Cell("regressed" if one.regressed and one.verdict != "fail" else "", _advisory(one), one.verdict),
+        Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.advisory, one.verdict),
         gate,
         Cell(
             points(result.delta),
@@ -128,14 +142,6 @@ def _move_row(one: Move) -> Row:
         f"{result.lost}/{result.gained}",
         *map(score, one.means),
     )
-
-
-def _kind(one: Move) -> str:
-    return "" if one.kind == "score" else f" {one.kind}"
-
-
-def _advisory(one: Move) -> str:
-    return "" if one.gating else " (advisory)"
 
 
 def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
@@ -221,9 +227,7 @@ def headline(history: History, since: Since | None) -> list[str]:
     if since.left_out:
         said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
     found = [
-        f"{one.variant} in {one.slice}/{one.stratum}{_kind(one)}{_advisory(one)}"
-        for one in since.moves
-        if one.regressed
+        f"{one.variant} in {one.slice}/{one.stratum}{one.of_kind}{one.advisory}" for one in since.moves if one.regressed
     ]
     open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
     text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
@@ -245,3 +249,35 @@ def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Sect
         )
         for key, (title, own) in sections.items()
     ]
+
+
+def write(folder: Path, history: History, since: Since | None) -> list[Path]:
+    """Write the files, append to GitHub's step summary if there is one, and return the paths. Raises StoreError."""
+    shown, said = blocks(history, since), headline(history, since)
+    (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs ORDER BY run DESC LIMIT 1")
+    text = MarkdownPage(LIMIT)
+    text.add("## quantcliff: history\n")
+    text.listed([f"- {markdown(one)}" for one in said], len(said))
+    for section in (section for _, sections in shown for section in sections):
+        text.section(section)
+    regressed = 0 if since is None else len(since.regressed)
+    message = newest["verdict"].replace("_", " ") + (f", {regressed} regressed" if regressed else "")
+    colour = _COLOURS["fail"] if regressed else _COLOURS.get(newest["verdict"], _OTHER)
+    badge = {"schemaVersion": 1, "label": "quantcliff", "message": message, "color": colour}
+    files = {
+        "history.html": render("history.html.j2", shown, "", said=said, count=newest["count"]),
+        "history.md": str(text),
+        "badge.json": json.dumps(badge) + "\n",
+        "badge.svg": _svg(badge),
+    }
+    for name, content in files.items():
+        atomic_write(folder / name, content)
+    step_summary(str(text))
+    return [folder / name for name in files]
+
+
+def _svg(badge: Mapping[str, object]) -> str:
+    label, text = str(badge["label"]), str(badge["message"])
+    left, right = (10 + 6.5 * len(one) for one in (label, text))
+    places = {"width": left + right, "left": left, "rest": right - 3, "middle": left / 2, "second": left + right / 2}
+    return _BADGE.format(**places, label=escape(label), text=escape(text), colour=badge["color"])
