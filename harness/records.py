@@ -89,8 +89,7 @@ class Item:
     weight: float = 1.0  # the share of traffic that the item stands for, relative to the other items
     language: str = ""  # the expected language of the answer (BCP 47), empty if it does not matter
     prompt_tokens: int = 0  # the length of the prompt (for choices: with the longest choice), in the baseline's tokens
-    # The lm_eval document, which its task needs to score an answer; plain JSON
-    doc: Mapping[str, Any] = field(default_factory=dict)
+    doc: Mapping[str, Any] = field(default_factory=dict)  # the lm_eval document, which scores an answer; JSON
     asked: str = ""  # the digest of the item as it was asked, where its texts were not kept whole; else empty
 
     def digest(self) -> str:
@@ -144,8 +143,7 @@ class Unanswered:
     """An item that could not be asked: said, never truncated silently."""
 
     item_id: str  # which item
-    # Prompt and longest answer do not fit the model's context, or a server refused the request
-    reason: Literal["over_context", "rejected"]
+    reason: Literal["over_context", "rejected"]  # prompt and longest answer do not fit, or a server refused
     prompt_tokens: int  # tokens of the prompt
     sample: int = 0  # which of several answers to the item
     type: Literal["unanswered"] = "unanswered"  # the tag that tells the records apart on disk
@@ -166,8 +164,7 @@ class Scored:
     response: Response  # the answer
     # Kind of tail event to whether the answer shows it, for the kinds that were looked for; None if none was
     signs: Mapping[str, bool] | None = None
-    # Tokens of a free-text answer, also where its text is not kept; None if there is none or it was not counted
-    length: int | None = None
+    length: int | None = None  # tokens of a free-text answer, also where its text is not kept; None if not counted
     choice_probability: float | None = None  # of choices: the probability of the right one among them; else None
     metric: str = ""  # the name of the metric that is the score, a key of `metrics`; empty if the item went unanswered
 
@@ -201,15 +198,12 @@ class Proof:
     # Share of the weights in linear and expert matrices that is quantized; embeddings and head are not counted. None in
     # runs that did not record it.
     quantized_share: float | None = None
-    # The tokens that end an answer, in ascending order; empty in runs that did not record them
-    end_tokens: tuple[int, ...] = ()
+    end_tokens: tuple[int, ...] = ()  # tokens that end an answer, ascending; empty in runs that did not record them
     # If another program or library answers: whether it is ``proven`` or ``declared`` (``kind``), which one (``engine``,
     # ``version``, ``dtype``, ``flags``), how it is asked, what it says of itself
     served: Mapping[str, Any] | None = None
-    # Of a quantized KV cache: its class, its settings, bytes per token next to the model's own, measured
-    kv_cache: Mapping[str, Any] | None = None
-    # Of another decode path: what proposes tokens, the attention implementation, the largest batch
-    decoding: Mapping[str, Any] | None = None
+    kv_cache: Mapping[str, Any] | None = None  # its class, its settings, bytes per token next to the model's own
+    decoding: Mapping[str, Any] | None = None  # what proposes tokens, the attention implementation, the largest batch
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -94,8 +94,15 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
 
     Reads the run directory and asks no scheduler. Exit code 4 while a shard is not complete.
     """
-    found = _statuses(run, wait=wait)
-    missing = [one for one in found if one.state != "complete"]
+    from harness.store.shards import shard_status
+
+    while True:
+        with contextlib.suppress(StoreError) if wait else contextlib.nullcontext():  # waits also if none has begun
+            found = shard_status(run)
+            missing = [one for one in found if one.state != "complete"]
+            if not (wait and missing):
+                break
+        time.sleep(POLL_SECONDS)
     if options.as_json:
         shared.print_json([dataclasses.asdict(one) for one in found])
     elif not options.quiet:
@@ -104,18 +111,6 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
         names = ", ".join(one.shard for one in missing)
         click.echo(f"quantcliff: {len(missing)} of {len(found)} shard(s) incomplete ({names})", err=True)
     return ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
-
-
-def _statuses(directory: RunDir, *, wait: bool) -> list[ShardStatus]:
-    """Look at the shards; wait: until all are complete, also if none has begun."""
-    from harness.store.shards import shard_status
-
-    while True:
-        with contextlib.suppress(StoreError) if wait else contextlib.nullcontext():
-            found = shard_status(directory)
-            if not wait or all(one.state == "complete" for one in found):
-                return found
-        time.sleep(POLL_SECONDS)
 
 
 def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOptions) -> None:

@@ -169,30 +169,25 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 
     Scores stay, so the verdict can still be recomputed, byte for byte.
     """
-    from harness.store import erasing
-
-    if not items and not clusters:
-        raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
-    done = erasing.erase(run, erasing.select_items(run, items, clusters))
-    for line in erasing.describe_erasure(done):
-        click.echo(line)
-    if (run.path / "comparisons.json").is_file():
-        click.echo(_report_without(run))
-    return ExitCode.PASS
-
-
-def _report_without(directory: RunDir) -> str:
-    """Write the reports again after an erasure, or remove them if the run cannot be judged, and return which."""
     from harness import report as reports
     from harness.judge import judging
     from harness.report import run_evidence
+    from harness.store import erasing
     from harness.store.whole import load_run
 
+    if not items and not clusters:
+        raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
+    for line in erasing.describe_erasure(erasing.erase(run, erasing.select_items(run, items, clusters))):
+        click.echo(line)
+    if not (run.path / "comparisons.json").is_file():
+        return ExitCode.PASS
     try:
-        record = load_run(directory)
+        record = load_run(run)
         judgement = judging.judge(record, allow_identical=True)
     except QuantcliffError as error:
-        gone = reports.remove(directory.path)
-        return f"deleted, as the run cannot be judged again: {', '.join(path.name for path in gone)} ({error})"
-    written = reports.write(directory.path, judgement, run_evidence.evidence(record, judgement))
-    return f"written again without them: {', '.join(path.name for path in written)}"
+        gone = ", ".join(path.name for path in reports.remove(run.path))
+        click.echo(f"deleted, as the run cannot be judged again: {gone} ({error})")
+        return ExitCode.PASS
+    written = reports.write(run.path, judgement, run_evidence.evidence(record, judgement))
+    click.echo(f"written again without them: {', '.join(path.name for path in written)}")
+    return ExitCode.PASS

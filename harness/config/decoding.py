@@ -33,10 +33,8 @@ class KVCache(Strict):
 class Decoding(Strict):
     """The path to the tokens. In exact arithmetic every path gives the same greedy answers."""
 
-    # A smaller model that proposes tokens: a directory, a hub id or ``smollm2`` (assisted generation)
-    draft: str | None = None
-    # Propose so many tokens that followed the same words in the prompt (prompt lookup decoding)
-    prompt_lookup: Whole | None = Field(default=None, ge=1)
+    draft: str | None = None  # a smaller model that proposes tokens: a directory, a hub id or ``smollm2``
+    prompt_lookup: Whole | None = Field(default=None, ge=1)  # propose so many tokens that followed the same words
     max_batch: Whole | None = Field(default=None, ge=1)  # largest batch, in rows; `execution.max_batch` by default
     # Attention implementation; `execution.attention` by default
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None

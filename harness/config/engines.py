@@ -40,10 +40,6 @@ _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
 _OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_model_name", "seed", "device"})
 
 
-def _command(value: object) -> object:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
 class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
@@ -54,29 +50,25 @@ class EngineSpec(Strict):
     name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
         "transformers"
     )
-    # Further flags of the server, such as ``kv_cache_dtype: fp8``, or the arguments of the lm_eval model
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: dict[str, Any] = Field(default_factory=dict)  # flags of the server, or arguments of the lm_eval model
     python: str | None = None  # the Python interpreter of the environment in which the server is installed
-    # What starts the server, in place of the program that is found in PATH; the flags follow it
-    command: Annotated[tuple[str, ...], BeforeValidator(_command)] | None = None
+    command: (
+        Annotated[tuple[str, ...], BeforeValidator(lambda one: shlex.split(one) if isinstance(one, str) else one)]
+        | None
+    ) = None
     url: str | None = None  # the base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``
-    # What the server calls the model (``openai``), or the name of the model class (``lm_eval``)
-    model: str | None = None
+    model: str | None = None  # what the server calls the model, or lm_eval the model's class
     # ``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
     # message of the user, in which the server's own template is used: set ``sampling.chat_template: false``.
     api: Literal["completions", "chat"] = "completions"
     api_key_env: str | None = None  # the environment variable that holds the key
-    # Allow a URL without TLS to another machine: prompts, answers and the key then travel unprotected
-    allow_http: bool = False
+    allow_http: bool = False  # to another machine: prompts, answers and the key then travel unprotected
     # Requests in flight at most. The A/A control runs at another number.
     concurrency: Whole = Field(default=8, ge=1, le=256)
     timeout: Real = Field(default=600, gt=0)  # seconds to wait for one answer
-    # Seconds in which one request is repeated, at most, if the server is busy or cannot be reached
-    retry_seconds: Real = Field(default=300, ge=0)
+    retry_seconds: Real = Field(default=300, ge=0)  # in which one request is repeated, if the server is busy or away
     start_seconds: Real = Field(default=1800, gt=0)  # seconds that a server may take to start
-    # Stream answers in text and keep their times: to the first token, between tokens, with a prompt that the server
-    # does not know
-    stream: bool = False
+    stream: bool = False  # stream answers and keep their times, with a prompt that the server does not know
     cached_pass: bool = False  # ask for each streamed answer once more, for the times of a prompt that the server knows
 
     @field_validator("api_key_env")
@@ -119,8 +111,13 @@ class EngineSpec(Strict):
         if extra:
             takes = ", ".join(sorted(free - {"name"})) or "no options"
             raise ValueError(f"{self.name} does not take {', '.join(extra)} (it takes {takes})")
-        if self.name == "openai":
-            self._check_endpoint()
+        if self.name == "openai" and (not self.url or not self.model):
+            raise ValueError("openai needs the server's url and the name that it gives to the model")
+        if self.url and self.url.startswith("http:") and not _local(self.url) and not self.allow_http:
+            raise ValueError(
+                f"{self.url} sends prompts and the key without TLS to another machine: use https or a tunnel to"
+                " localhost, or set allow_http: true if the network is trusted"
+            )
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
         if self.cached_pass and not self.stream:
@@ -128,15 +125,6 @@ class EngineSpec(Strict):
         if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):
             raise ValueError(f"args: {', '.join(own)}: set by quantcliff itself; leave it out")
         return self
-
-    def _check_endpoint(self) -> None:
-        if not self.url or not self.model:
-            raise ValueError("openai needs the server's url and the name that it gives to the model")
-        if self.url.startswith("http:") and not _local(str(urlsplit(self.url).hostname)) and not self.allow_http:
-            raise ValueError(
-                f"{self.url} sends prompts and the key without TLS to another machine: use https or a tunnel to"
-                " localhost, or set allow_http: true if the network is trusted"
-            )
 
     @property
     def served(self) -> bool:
@@ -153,7 +141,8 @@ class EngineSpec(Strict):
         return self.model_dump(mode="json", exclude={*_ASKED, "start_seconds", "allow_http"})
 
 
-def _local(host: str) -> bool:
+def _local(url: str) -> bool:
+    host = str(urlsplit(url).hostname)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

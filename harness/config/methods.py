@@ -23,18 +23,14 @@ class Method:
     """One quantization method."""
 
     name: str  # what a config calls it
-    # How far the answers of a tiny random model may be from the plain one's: norm of the difference over the norm
-    rounding: float
+    rounding: float  # largest norm of the difference from a tiny random model's plain answers over their norm
     options: frozenset[str] = frozenset()  # fields of `harness.config.schema.Quantization` that it takes
     packages: tuple[Package, ...] = ()  # what has to be installed, apart from `RUNTIME`
-    # The extra of quantcliff that installs the packages, or a whole requirement such as ``transformers[kernels]``
-    extra: str = "run"
+    extra: str = "run"  # the extra that installs the packages, or a requirement such as ``transformers[kernels]``
     capability: tuple[int, int] | None = None  # lowest CUDA compute capability; None if a CPU will do
-    # Whether the weights are quantized on disk already: the variant needs its own `model`
-    from_checkpoint: bool = False
+    from_checkpoint: bool = False  # whether weights are quantized on disk: the variant needs its own `model`
     batch_invariant: bool = True  # whether an answer is the same with any others in its batch, up to rounding
-    # What a model's own config calls it: quant_method, a torchao config class in lower case, a bitsandbytes type
-    stored_as: tuple[str, ...] = ()
+    stored_as: tuple[str, ...] = ()  # in a model's config: quant_method, torchao class in lower case, bitsandbytes type
     alias_of: str = ""  # the method whose checkpoints these are, under another name
     remark: str = ""  # what `quantcliff doctor` says of it if it works
     note: str = ""  # what the report says of every variant with it

@@ -57,8 +57,7 @@ class Quantization(Strict):
     # bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said.
     threshold: Real | None = Field(default=None, ge=0)
     skip_modules: tuple[str, ...] | None = None  # modules left alone, by name
-    # The kernel family that loads a GPTQ or AWQ checkpoint; chosen for the device unless said
-    backend: str | None = None
+    backend: str | None = None  # kernels of a GPTQ or AWQ checkpoint; chosen for the device unless said
     gguf_file: str | None = None  # the file inside the model directory; found unless there are several
 
     @model_validator(mode="after")
@@ -68,10 +67,6 @@ class Quantization(Strict):
             takes = ", ".join(sorted(METHODS[self.method].options)) or "no options"
             raise ValueError(f"{self.method} does not take {', '.join(extra)} (it takes {takes})")
         return self
-
-
-def _quantization(value: object) -> object:
-    return {"method": value} if isinstance(value, str) else value
 
 
 class Variant(Strict):
@@ -84,16 +79,14 @@ class Variant(Strict):
     revision: str | None = None  # the commit of a hub model
     # Compute dtype; `execution.dtype` unless said, and then only for a variant that is not quantized
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    # A method's name alone, or the method with its options
-    quantization: Annotated[Quantization, BeforeValidator(_quantization)] = Quantization()
-    # What answers: an engine's name alone, or the engine with its options
+    quantization: Annotated[
+        Quantization, BeforeValidator(lambda one: {"method": one} if isinstance(one, str) else one)
+    ] = Quantization()
     engine: Annotated[EngineSpec, BeforeValidator(named_engine)] = EngineSpec()
-    # A quantized cache of keys and values while answers grow; the model's own by default
-    kv_cache: KVCache | None = None
+    kv_cache: KVCache | None = None  # a quantized cache of keys and values; the model's own by default
     decoding: Decoding | None = None  # another path to the tokens: drafts, batch size, attention
     trust_remote_code: bool = False  # run Python code that comes with the model
-    # Judge a candidate of whose weights less than half are quantized, instead of refusing it
-    allow_partial: bool = False
+    allow_partial: bool = False  # judge it, not refuse it, if less than half of its weights are quantized
 
     def differs_only_in(self, other: Variant, *fields: str) -> bool:
         """Whether two variants differ in these fields, their names aside, and in no other."""
@@ -107,21 +100,16 @@ class SliceSpec(Strict):
     name: str  # a folder under tasks/, or an lm_eval task's own name
     label: Name | None = None  # what the report calls it; the name unless the same slice is used twice
     tasks: tuple[str, ...] = ()  # only these of the slice's tasks; all unless said
-    # Axis to the levels to make or keep
-    axes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
-    # The axes whose cells are strata; the slice's own choice unless said, ``[]`` for one stratum
-    split_by: tuple[str, ...] | None = None
+    axes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)  # levels to make or keep
+    split_by: tuple[str, ...] | None = None  # axes whose cells are strata; the slice's own unless said, ``[]`` for one
     items: Whole = Field(default=100, ge=1, le=MOST_ITEMS)  # items per stratum
     margin: Margin | None = None  # largest tolerated drop; `policy.margin` unless said
     gating: bool = True  # whether its strata decide the gate
     advisory: tuple[str, ...] = ()  # strata (glob patterns over their names) that are shown but do not decide
-    # Lowest and highest mean score that others report for the baseline; one below it is called out, not passed
-    public_range: Range | None = None
-    # Tolerances that replace the policy's here; they gate, also if the slice's scores do not
-    tail_events: TailTolerances | None = None
+    public_range: Range | None = None  # mean scores that others report; a baseline below them is called out
+    tail_events: TailTolerances | None = None  # in place of the policy's; they gate even if scores do not
     data_dir: str | None = None  # local files to read instead of the hub
-    # Further parameters of the slice's generator
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)  # for the generator
 
     @property
     def key(self) -> str:
@@ -136,12 +124,9 @@ class Policy(Strict):
 
     alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # the chance of a wrong pass, and of a wrong fail, per candidate
     margin: Margin = 0.02  # largest tolerated drop where neither the slice nor `margins` says otherwise
-    # Glob over ``slice/stratum`` to a margin; the last match wins
-    margins: dict[str, Margin] = Field(default_factory=dict)
-    # Tolerances of tail events in gating strata; events of other kinds are shown and decide nothing
-    tail_events: TailTolerances = Field(default_factory=dict)
-    # Tolerances of thought length and tokens per solved item in gating strata, as ratios to the baseline's
-    quantities: RatioTolerances = Field(default_factory=dict)
+    margins: dict[str, Margin] = Field(default_factory=dict)  # glob over ``slice/stratum``; the last match wins
+    tail_events: TailTolerances = Field(default_factory=dict)  # in gating strata; other kinds are only shown
+    quantities: RatioTolerances = Field(default_factory=dict)  # in gating strata, as ratios to the baseline's
     # Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be late
     # is a tolerance in `tail_events`
     latency: dict[LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
@@ -149,10 +134,8 @@ class Policy(Strict):
     refuse_hopeless: bool = True  # refuse at plan time a gating stratum that is too small to ever pass
     # Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said
     effective_score: Annotated[Real, Field(gt=0, le=1)] | None = None
-    # Level of the test that the baseline scores above chance plus the margin
-    chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05
-    # Share of items expected to flip either way: for planning only
-    discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
+    chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # that the baseline is above chance plus margin
+    discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1  # share of items that flip; for planning only
     # Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one
     pooled_margin: Share | None = None
     # With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``
@@ -194,8 +177,7 @@ class Sampling(Strict):
     system: str | None = None  # system message, with a chat template only
     # Blocks of thinking that are not scored: by the marks of the known model families, none, or by your own
     thinking: Literal["auto", "off"] | ThinkingMarks = "auto"
-    # Arguments of the chat template for all variants, such as ``enable_thinking: false``
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)  # such as ``enable_thinking: false``
     # The time that chat templates read: one for all prompts, so that a run can be continued on another day
     clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as templates read it
 
@@ -228,8 +210,7 @@ class Rehearsal(Strict):
     # ``candidate``, ``candidate/slice`` or ``candidate/slice/stratum`` to the share of all items that it loses
     lost: dict[str, Annotated[Real, Field(ge=0, le=1)]] = Field(default_factory=dict)
     seconds_per_item: Real = Field(default=0.0, ge=0)  # how long an answer takes
-    # What a wrong free-text answer says: ``""`` and the lost items are empty answers, a tail event
-    wrong: str = "I do not know."
+    wrong: str = "I do not know."  # a wrong free-text answer; ``""`` is an empty answer, a tail event
 
 
 class Execution(Strict):
@@ -237,20 +218,16 @@ class Execution(Strict):
 
     later: ClassVar = ("cross_engine", "stop_on_fail", "unit_tokens")
 
-    # ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several
-    device: str = "auto"
+    device: str = "auto"  # ``cpu``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several
     # Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     # computes it natively, else float32; settled when the run is planned, and kept when it is continued.
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     batch_tokens: Whole = Field(default=16384, ge=16)  # largest batch, in padded tokens of prompt and answer
     max_batch: Whole = Field(default=64, ge=1)  # largest batch, in rows
     unit_items: Whole = Field(default=32, ge=1)  # items in a work unit: what a kill can cost at most
-    # Most tokens in a work unit, of prompts and longest answers, so that long prompts can be shared out evenly
-    unit_tokens: Whole | None = Field(default=None, ge=1)
-    # CPU threads. By default all that affinity and CPU quota allow, or one if that is faster when a variant loads.
-    threads: Whole | None = Field(default=None, ge=1)
-    # Interim looks: above 1, decided strata stop receiving items; ``true`` means ten
-    looks: Looks = Field(default=1, ge=1, le=20)
+    unit_tokens: Whole | None = Field(default=None, ge=1)  # most tokens in a unit, longest answers included
+    threads: Whole | None = Field(default=None, ge=1)  # unless said, all that are allowed, or one if that is faster
+    looks: Looks = Field(default=1, ge=1, le=20)  # above 1, decided strata stop receiving items
     # With looks, ask a candidate nothing more once a gating stratum, or the pooled difference, has failed
     stop_on_fail: bool = False
     # Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of each
@@ -260,11 +237,9 @@ class Execution(Strict):
     # ``no_signal`` in any case. Strata with a tolerance of tail events are always asked.
     skip_blind: bool = False
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"  # attention implementation
-    # Measure exactly, token by token, how far each variant's probabilities are from the baseline's: it costs time
-    divergence: bool = False
+    divergence: bool = False  # measure token by token how far probabilities are from the baseline's; it costs time
     divergence_tokens: Whole = Field(default=256, ge=1)  # first tokens of each answer that it is measured on
-    # Most disk for the baseline's traces until the run ends; a plan that needs more is refused
-    divergence_gib: Real = Field(default=8.0, gt=0)
+    divergence_gib: Real = Field(default=8.0, gt=0)  # most disk for the baseline's traces until the run ends
     rehearsal: Rehearsal | None = None  # where given, no model is loaded and answers are made up
     # Compare variants that different engines, versions, dtypes or flags serve: what the report then measures is the
     # change of engine as well
@@ -298,8 +273,7 @@ class Experiment(Strict):
     seed: Whole = Field(default=0, ge=0)  # root of every random choice
     output: str = "results"  # where run directories are made
     notes: tuple[str, ...] = ()  # sentences that the report must show, such as what the reference really is
-    # What of prompts and answers is kept on disk: all, all but personal data, or scores alone
-    store_text: Literal["full", "redacted", "none"] = "full"
+    store_text: Literal["full", "redacted", "none"] = "full"  # what of texts is kept: all, all but personal data, none
     # Experiment tracker to the place that a judged run is sent to, see `harness.report.trackers`; none by default
     track: dict[Literal["mlflow", "trackio", "wandb"], str] = Field(default_factory=dict)
 

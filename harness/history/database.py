@@ -106,6 +106,10 @@ class History:
         self._fill("runs", [(None, name, mark, *verdict, *asked)])
         ((number,),) = self.rows("SELECT max(run) FROM runs")
         self._fill("facts", ((number, *fact) for fact in facts(run).items()))
+
+        def figures(stratum: dict[str, Any]) -> Iterator[Any]:
+            return (json.dumps(stratum[name]) if name == "levels" else stratum[name] for name in FIGURES)
+
         places = defaultdict(list)
         for item in run.items:
             places[item.slice, item.stratum].append(run.digests[item.id])
@@ -114,7 +118,7 @@ class History:
             self._fill(
                 "strata",
                 (
-                    (number, one.name, digest(sorted(places[each.slice, each.stratum])), *_figures(each.to_json()))
+                    (number, one.name, digest(sorted(places[each.slice, each.stratum])), *figures(each.to_json()))
                     for each in one.strata
                 ),
             )
@@ -132,10 +136,6 @@ class History:
             scores = judging.item_scores(run, variant)
             known = ((key_of[run.digests[one.id]], scores.get(one.id, math.nan)) for one in run.items)
             self._fill("answers", ((number, variant, key, score) for key, score in known))  # SQLite stores NaN as NULL
-
-
-def _figures(stratum: dict[str, Any]) -> Iterator[Any]:
-    return (json.dumps(stratum[name]) if name == "levels" else stratum[name] for name in FIGURES)
 
 
 def facts(run: RunRecord) -> dict[str, str]:

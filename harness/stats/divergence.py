@@ -76,14 +76,9 @@ def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | N
     mean = {name: float(one.sum() / tokens.sum()) for name, one in sums.items()}
     alone = tokens.size < 2  # noqa: PLR2004 - one cluster says nothing of how clusters differ
     error = {name: float("inf") if alone else ratio_error(one, tokens, mean[name]) for name, one in sums.items()}
+    worst = divergences[int(np.argmax(totals["kl"] / lengths))].item_id
     return Summary(
-        sequences=len(divergences),
-        tokens=int(tokens.sum()),
-        kl=mean["kl"],
-        kl_error=error["kl"],
-        reverse_kl=mean["reverse"],
-        same_top=mean["same"],
-        same_top_error=error["same"],
-        probability_change=mean["change"],
-        worst=divergences[int(np.argmax(totals["kl"] / lengths))].item_id,
-    )
+        sequences=len(divergences), tokens=int(tokens.sum()), kl=mean["kl"], kl_error=error["kl"],
+        reverse_kl=mean["reverse"], same_top=mean["same"], same_top_error=error["same"],
+        probability_change=mean["change"], worst=worst,
+    )  # fmt: skip

@@ -33,23 +33,17 @@ def noise_limit(flips: int, control: int, asked: int, alpha: float) -> int:
     """
     if not (0 <= flips <= control and asked > 0 and 0.0 < alpha < 1.0):
         raise StatisticsError(f"flips={flips} of control={control}, asked={asked}, alpha={alpha} cannot be.")
+
+    def log_choose(n: int, k: int) -> float:
+        return float(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
+
     for limit in range(asked):
-        if _few_chance(flips, control, asked, flips + limit + 1) <= alpha:
+        differ = flips + limit + 1
+        whole, counts = log_choose(control + asked, differ), range(max(0, differ - asked), min(flips, differ) + 1)
+        logs = (log_choose(control, count) + log_choose(asked, differ - count) - whole for count in counts)
+        if math.fsum(map(math.exp, logs)) <= alpha:
             return limit
     return asked
-
-
-def _few_chance(flips: int, control: int, asked: int, marked: int) -> float:
-    """Return the chance that at most `flips` of the `marked` items are in the control."""
-    whole = _log_choose(control + asked, marked)
-    return math.fsum(
-        math.exp(_log_choose(control, count) + _log_choose(asked, marked - count) - whole)
-        for count in range(max(0, marked - asked), min(flips, control, marked) + 1)
-    )
-
-
-def _log_choose(n: int, k: int) -> float:
-    return float(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
 
 
 def noise_rate(flips: int, control: int, asked: int, alpha: float) -> float:

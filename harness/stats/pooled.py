@@ -71,14 +71,9 @@ def stratified_p(
 
 
 def pooled_test(
-    results: Sequence[PairedResult],
-    weights: Sequence[float],
-    margin: float,
-    alpha: float,
-    *,
-    inflation: float = 1.0,
-    sources: int | None = None,
-) -> PairedResult:
+    results: Sequence[PairedResult], weights: Sequence[float], margin: float, alpha: float,
+    *, inflation: float = 1.0, sources: int | None = None,
+) -> PairedResult:  # fmt: skip
     """Judge the weighted mean difference of strata against a margin.
 
     results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. inflation: of the
@@ -90,30 +85,18 @@ def pooled_test(
     if not results or not (shares > 0.0).all():
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
     test = _Pooled(results, shares, margin, inflation, sources)
-    lost, gained = sum(one.lost for one in results), sum(one.gained for one in results)
-    n, effective = sum(one.n for one in results), float(test.n.sum())
-    worse, better = mcnemar_midp(lost, gained)
-    low, high = test.limit(alpha, "greater"), test.limit(alpha, "less")
-    return PairedResult(
-        n=n,
-        clusters=sum(one.clusters for one in results) if sources is None else sources,
-        delta=test.delta,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
-        p_pass=test.p_value(-margin, "greater"),
-        p_fail=test.p_value(-margin, "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=None,
-        method="stratified Tango score, corrected",
-        margin=margin,
-        alpha=alpha,
-        counts=EffectiveCounts(
-            float(test.lost.sum()), float(test.gained.sum()), effective, n / effective, float(n), inflation
-        ),
+    n, lost, gained, clusters = (
+        sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained", "clusters")
     )
+    effective = [float(each.sum()) for each in (test.lost, test.gained, test.n)]
+    worse, better = mcnemar_midp(lost, gained)
+    return PairedResult(
+        n=n, clusters=clusters if sources is None else sources, delta=test.delta,
+        low=test.limit(alpha, "greater"), high=test.limit(alpha, "less"), lost=lost, gained=gained,
+        p_pass=test.p_value(-margin, "greater"), p_fail=test.p_value(-margin, "less"),
+        mid_p=worse, mid_p_better=better, design_effect=None, method="stratified Tango score, corrected",
+        margin=margin, alpha=alpha, counts=EffectiveCounts(*effective, n / effective[2], float(n), inflation),
+    )  # fmt: skip
 
 
 class _Pooled:

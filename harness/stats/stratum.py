@@ -95,34 +95,20 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
     check_margin(margin)
     check_alpha(alpha)
     worse, better = mcnemar_midp(lost, gained)
+    low, high = score_limit(lost, gained, n, alpha, "low"), score_limit(lost, gained, n, alpha, "high")
     return PairedResult(
-        n=n,
-        clusters=n,
-        delta=(gained - lost) / n,
-        low=score_limit(lost, gained, n, alpha, "low"),
-        high=score_limit(lost, gained, n, alpha, "high"),
-        lost=lost,
-        gained=gained,
-        p_pass=score_p(lost, gained, n, -margin, "greater"),
-        p_fail=score_p(lost, gained, n, -margin, "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=None,
-        method="Tango score, corrected",
-        margin=margin,
-        alpha=alpha,
+        n=n, clusters=n, delta=(gained - lost) / n, low=low, high=high, lost=lost, gained=gained,
+        p_pass=score_p(lost, gained, n, -margin, "greater"), p_fail=score_p(lost, gained, n, -margin, "less"),
+        mid_p=worse, mid_p_better=better, design_effect=None, method="Tango score, corrected",
+        margin=margin, alpha=alpha,
         counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0),
-    )
+    )  # fmt: skip
 
 
 def paired_test(
-    diffs: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    margin: float,
-    alpha: float = 0.05,
-    binary: bool | None = None,
-) -> PairedResult:
+    diffs: ArrayLike, clusters: ArrayLike | None = None,
+    *, margin: float, alpha: float = 0.05, binary: bool | None = None,
+) -> PairedResult:  # fmt: skip
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
@@ -189,10 +175,7 @@ def smallest_that_can_pass(margin: float, alpha: float = 0.05, *, per_source: in
     if margin == 0.0:
         raise StatisticsError("No number of items shows a drop smaller than a margin of 0. Give a margin above 0.")
 
-    def passes(sources: int) -> bool:
-        return can_ever_pass(sources * per_source, margin, alpha, clusters=sources)
-
-    found = first_number(passes)
+    found = first_number(lambda sources: can_ever_pass(sources * per_source, margin, alpha, clusters=sources))
     if found is None:
         raise StatisticsError(f"No number of items that a run could ask passes a margin of {margin}. Raise the margin.")
     return found
@@ -273,23 +256,12 @@ def _judge_units(units: Units, lost: int, gained: int, margin: float, alpha: flo
     low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
     worse, better = sign_flip_p(units, rng)
     found = PairedResult(
-        n=round(units.items),
-        clusters=count,
-        delta=units.delta,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
+        n=round(units.items), clusters=count, delta=units.delta, low=low, high=high, lost=lost, gained=gained,
         p_pass=tests.p_value(margin if swap else -margin, "less" if swap else "greater"),
         p_fail=tests.p_value(margin if swap else -margin, "greater" if swap else "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=counts.design_effect if units.clustered else None,
-        method=method,
-        margin=margin,
-        alpha=alpha,
-        counts=counts,
-    )
+        mid_p=worse, mid_p_better=better, design_effect=counts.design_effect if units.clustered else None,
+        method=method, margin=margin, alpha=alpha, counts=counts,
+    )  # fmt: skip
     if not swap:
         return found
     turned = replace(counts, lost=counts.gained, gained=counts.lost)
