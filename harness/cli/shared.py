@@ -38,8 +38,7 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} is not a number such as 0.02", param, ctx)
         return float(super().convert(value, param, ctx))
 
-    def _describe_range(self) -> str:
-        """Return the range that click's help shows; nothing if there is none."""
+    def _describe_range(self) -> str:  # what click's help shows
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
@@ -73,25 +72,17 @@ class OutputOptions:
         return ExitCode.NOT_COMPARABLE
 
 
-_OUTPUT = {
-    "as_json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."),
-    "quiet": click.option("--quiet", "-q", is_flag=True, help="Print the verdict lines only; no progress."),
-    "no_color": click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same)."),
-}
-_TRUST = {
-    "allow_identical": click.option(
-        "--allow-identical", is_flag=True, help="Accept a candidate that is the baseline itself (an A/A comparison)."
-    ),
-    "rehearsal_ok": click.option(
-        "--rehearsal-ok", is_flag=True, help="Exit with 0 if a rehearsal, which runs no model, passes."
+_FLAGS = {
+    "as_json": (("--json", "as_json"), "Print one JSON object and nothing else."),
+    "quiet": (("--quiet", "-q"), "Print the verdict lines only; no progress."),
+    "no_color": (("--no-color",), "No colour (NO_COLOR does the same)."),
+    "allow_identical": (("--allow-identical",), "Accept a candidate that is the baseline itself (an A/A comparison)."),
+    "rehearsal_ok": (("--rehearsal-ok",), "Exit with 0 if a rehearsal, which runs no model, passes."),
+    "allow_code_execution": (
+        ("--allow-code-execution",),
+        "Allow slices such as `code` to execute model-generated code in the sandbox (see docs/sandbox.md).",
     ),
 }
-_CODE = {
-    "allow_code_execution": click.option(
-        "--allow-code-execution", is_flag=True,
-        help="Allow slices such as `code` to execute model-generated code in the sandbox (see docs/sandbox.md).",
-    )
-}  # fmt: skip
 
 
 def output_options(
@@ -101,16 +92,18 @@ def output_options(
 
     trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it prints.
     """
-    flags = (_CODE if code else {}) | (_TRUST if trust else {}) | (_OUTPUT if printed else {})
+    names = ["allow_code_execution"] * code + ["allow_identical", "rehearsal_ok"] * trust
+    names += ["as_json", "quiet", "no_color"] * printed
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def packed(*args: Any, **given: Any) -> Any:
-            options = OutputOptions(**{name: given.pop(name) for name in flags})
+            options = OutputOptions(**{name: given.pop(name) for name in names})
             return function(*args, **given, options=options)
 
-        for option in reversed(flags.values()):
-            packed = option(packed)
+        for name in reversed(names):
+            flags, text = _FLAGS[name]
+            packed = click.option(*flags, is_flag=True, help=text)(packed)
         return packed
 
     return add

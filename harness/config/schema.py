@@ -245,19 +245,6 @@ class Execution(Strict):
     # change of engine as well
     cross_engine: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_divergence_with(cls, data: Any) -> Any:
-        """Accept a key of earlier versions if it asks for what is done now; refuse what is gone."""
-        if not isinstance(data, dict) or "divergence_with" not in data:
-            return data
-        if data["divergence_with"] not in ("auto", "traces"):
-            raise ValueError(
-                "divergence_with was removed: candidates are always compared with the baseline's traces on disk "
-                "(see divergence_gib); leave the key out"
-            )
-        return {key: value for key, value in data.items() if key != "divergence_with"}
-
 
 class Experiment(Strict):
     """A whole config file."""

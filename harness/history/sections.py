@@ -112,15 +112,9 @@ def regressions(since: Since) -> Section:
         "Each variant, the baseline too, against itself on the same items; change and limits in points. It regressed "
         "if it lost more than its margin, or passed the gate then and fails it now."
     )
-    return Section(
-        f"The newest run since {since.name}",
-        columns,
-        tuple(map(_move_row, shown)),
-        absent,
-        note,
-        quiet=tuple(map(_move_row, quiet)),
-        quiet_note=count,
-    )
+    rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
+    title = f"The newest run since {since.name}"
+    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count)
 
 
 def _move_row(one: Move) -> Row:
@@ -128,18 +122,14 @@ def _move_row(one: Move) -> Row:
     gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
     if one.result is None or one.means is None:
         return (*place, Cell(one.of_kind, one.advisory, one.verdict), gate, "-", "-", "-", "-", "-")
-    result = one.result
+    low, delta, high = one.result.low, one.result.delta, one.result.high
     return (
         *place,
         Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.advisory, one.verdict),
         gate,
-        Cell(
-            points(result.delta),
-            value=result.delta,
-            interval=Interval(result.low, result.delta, result.high, one.margin),
-        ),
-        f"[{points(result.low)}, {points(result.high)}]",
-        f"{result.lost}/{result.gained}",
+        Cell(points(delta), value=delta, interval=Interval(low, delta, high, one.margin)),
+        f"[{points(low)}, {points(high)}]",
+        f"{one.result.lost}/{one.result.gained}",
         *map(score, one.means),
     )
 
@@ -155,26 +145,23 @@ def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
             yield f"items {number} of {len(found)}" if len(found) > 1 else "", own
 
 
-def _place(row: sqlite3.Row) -> str:
-    return row["slice"] if row["stratum"] == "all" else f"{readable(row['stratum'])} ({row['slice']})"
-
-
 def trend(history: History) -> Section:
     """Return the change of each candidate in each series over the runs."""
     rows: list[Row] = []
     quiet: list[Row] = []
     charts, said, count = [], [], 0
     for which, found in series(history):
-        own = {
-            name: [row for row in found if row["candidate"] == name]
-            for name in dict.fromkeys(row["candidate"] for row in found)
-        }
+        own: dict[str, list[sqlite3.Row]] = {}
+        for row in found:
+            own.setdefault(row["candidate"], []).append(row)
         moved = any(len({(row["delta"], row["verdict"]) for row in each}) > 1 for each in own.values())
         (rows if moved else quiet).extend(_trend_row(which, each) for each in own.values())
-        title = f"{_place(found[0])}{f', {which}' if which else ''}"
+        stratum, label = found[0]["stratum"], found[0]["slice"]
+        place = label if stratum == "all" else f"{readable(stratum)} ({label})"
         if moved:
+            title = f"{place}, {which}" if which else place
             charts.append(Chart(title, "run", tuple(_line(name, each) for name, each in own.items())))
-        said += [_place(found[0])] if which.startswith("items 2 ") else []
+        said += [place] if which.startswith("items 2 ") else []
         count += not moved
     columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
     columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")

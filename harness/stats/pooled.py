@@ -88,14 +88,14 @@ def pooled_test(
     n, lost, gained, clusters = (
         sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained", "clusters")
     )
-    effective = [float(each.sum()) for each in (test.lost, test.gained, test.n)]
+    before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
     worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
         n=n, clusters=clusters if sources is None else sources, delta=test.delta,
         low=test.limit(alpha, "greater"), high=test.limit(alpha, "less"), lost=lost, gained=gained,
         p_pass=test.p_value(-margin, "greater"), p_fail=test.p_value(-margin, "less"),
         mid_p=worse, mid_p_better=better, design_effect=None, method="stratified Tango score, corrected",
-        margin=margin, alpha=alpha, counts=EffectiveCounts(*effective, n / effective[2], float(n), inflation),
+        margin=margin, alpha=alpha, counts=EffectiveCounts(before, after, items, n / items, float(n), inflation),
     )  # fmt: skip
 
 
