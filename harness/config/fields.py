@@ -12,12 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from harness.config.methods import METHODS
 from harness.records import LATENCY_KINDS, QUANTITIES, TAIL_KINDS
 
-NAMED = 12
-"""At most so many known names in a suggestion."""
-MANY_LOOKS = 10
-"""Looks where they are on and no number is given: more save hardly any items."""
-LARGEST_MARGIN = 0.5
-"""A drop of more than half is not a tolerance."""
+NAMED = 12  # at most so many known names in a suggestion
+MANY_LOOKS = 10  # looks where they are on and no number is given: more save hardly any items
+LARGEST_MARGIN = 0.5  # a drop of more than half is not a tolerance
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SPENDING = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
@@ -125,8 +122,7 @@ Share = Annotated[float, BeforeValidator(_proportion)]
 Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 """A drop in proportions, or a share of the baseline's score: ``5%``."""
 ShareOfItems = Annotated[bool | float, BeforeValidator(_share_of_items)]
-Looks = Annotated[int, BeforeValidator(_looks)]
-"""A number of looks, or true for ten and false for one."""
+Looks = Annotated[int, BeforeValidator(_looks)]  # a number of looks, or true for ten and false for one
 SpendingName = Annotated[str, BeforeValidator(_spending)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
 Name = Annotated[str, BeforeValidator(_name)]

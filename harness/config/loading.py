@@ -11,29 +11,16 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.config.decoding import Decoding, KVCache
-from harness.config.engines import EngineSpec, inherited_engine
+from harness.config.engines import inherited_engine
 from harness.config.fields import suggestion
 from harness.config.methods import METHODS
-from harness.config.schema import (
-    RENAMED,
-    RESERVED,
-    RESERVED_ENDINGS,
-    RESERVED_SLICES,
-    Execution,
-    Experiment,
-    Policy,
-    Quantization,
-    Sampling,
-    SliceSpec,
-    Variant,
-)
+from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
@@ -131,13 +118,6 @@ def _inherit(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "baseline": baseline, "candidates": [filled(candidate) for candidate in candidates]}
 
 
-_INNER: dict[str, Any] = {
-    "baseline": Variant, "candidates": Variant, "slices": SliceSpec, "policy": Policy, "sampling": Sampling,
-    "execution": Execution, "quantization": Quantization, "engine": EngineSpec, "kv_cache": KVCache,
-    "decoding": Decoding,
-}  # fmt: skip
-
-
 def _problem(details: ErrorDetails, *above: str) -> Problem:
     """Turn one of pydantic's errors into the sentence that a person needs. above: the place of what was validated."""
     location, path, value = (*above, *details["loc"]), "", details["input"]
@@ -164,8 +144,12 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
         return f"{text} --allow-code-execution"
     if key in {"api_key", "key", "token"} and "engine" in location:
         return "a key does not belong in a file: export it, and name the variable in api_key_env"
-    within = [_INNER[str(part)] for part in location[:-1] if str(part) in _INNER]
-    return f"is not a key here.{suggestion(key, [*(within[-1] if within else Experiment).model_fields])}"
+    model: Any = Experiment
+    for part in location[:-1]:
+        kind = getattr(model.model_fields.get(part), "annotation", None)
+        models = (one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
+        model = next(models, model)
+    return f"is not a key here.{suggestion(key, model.model_fields)}"
 
 
 def _names_given_twice(data: dict[str, Any]) -> Iterator[Problem]:
@@ -274,13 +258,9 @@ def _unknown_places(experiment: Experiment) -> Found:
 
 
 def with_overrides(
-    experiment: Experiment,
-    *,
-    only: tuple[str, ...] = (),
-    limit: int | None = None,
-    device: str | None = None,
+    experiment: Experiment, *, only: tuple[str, ...] = (), limit: int | None = None, device: str | None = None,
     source: str = "config",
-) -> Experiment:
+) -> Experiment:  # fmt: skip
     """Give the part of an experiment that the flags ask for, under a name of its own. Raises ConfigError."""
     names = {one.name for one in experiment.candidates}, {spec.key for spec in experiment.slices}
     for name in only:

@@ -88,8 +88,7 @@ _ALL = (
            remark=_SIZE_ONLY),
 )  # fmt: skip
 
-METHODS = {method.name: method for method in _ALL}
-"""Every method by its name, in the order in which they are listed."""
+METHODS = {method.name: method for method in _ALL}  # every method by its name, in the order in which they are listed
 
 PACKAGES = tuple(dict.fromkeys([*RUNTIME, *(package for method in _ALL for package in method.packages)]))
 """Everything that a method may compute with."""

@@ -10,24 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from harness.config import fields
 from harness.config.decoding import Decoding, KVCache
 from harness.config.engines import EngineSpec, named_engine
-from harness.config.fields import (
-    LatencyKind,
-    Looks,
-    Margin,
-    MethodName,
-    Name,
-    Range,
-    RatioTolerances,
-    Real,
-    Share,
-    ShareOfItems,
-    SpendingName,
-    Strict,
-    TailTolerances,
-    Whole,
-)
+from harness.config.fields import Margin, Name, Real, Strict, TailTolerances, Whole
 from harness.config.methods import METHODS
 from harness.records import digest
 
@@ -40,8 +26,7 @@ RESERVED_ENDINGS = (".json", ".html", ".md", ".csv", ".parquet", ".xml", ".yaml"
 RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
 """Names that a slice must not have: averages over all slices have them, or a file beside its answers."""
 
-MOST_ITEMS = 1_000_000
-"""At most so many items, strata or combinations of levels in a slice: more is a slip of the pen."""
+MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of levels in a slice: more is a slip of the pen
 
 RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "chance_alpha"}}
 """Section to old key to new key: old keys are read, with a notice."""
@@ -50,7 +35,7 @@ RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "cha
 class Quantization(Strict):
     """How a variant's weights are quantized, or what its checkpoint is."""
 
-    method: MethodName = "none"  # one of `harness.config.methods.METHODS`
+    method: fields.MethodName = "none"  # one of `harness.config.methods.METHODS`
     bits: Literal[1, 2, 3, 4, 8] | None = None  # bits per weight, where the method lets you choose
     group_size: Whole | None = Field(default=None, ge=8)  # weights that share one scale
     double_quant: bool | None = None  # bitsandbytes 4-bit: quantize the scales too
@@ -106,7 +91,7 @@ class SliceSpec(Strict):
     margin: Margin | None = None  # largest tolerated drop; `policy.margin` unless said
     gating: bool = True  # whether its strata decide the gate
     advisory: tuple[str, ...] = ()  # strata (glob patterns over their names) that are shown but do not decide
-    public_range: Range | None = None  # mean scores that others report; a baseline below them is called out
+    public_range: fields.Range | None = None  # mean scores that others report; a baseline below them is called out
     tail_events: TailTolerances | None = None  # in place of the policy's; they gate even if scores do not
     data_dir: str | None = None  # local files to read instead of the hub
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)  # for the generator
@@ -126,10 +111,10 @@ class Policy(Strict):
     margin: Margin = 0.02  # largest tolerated drop where neither the slice nor `margins` says otherwise
     margins: dict[str, Margin] = Field(default_factory=dict)  # glob over ``slice/stratum``; the last match wins
     tail_events: TailTolerances = Field(default_factory=dict)  # in gating strata; other kinds are only shown
-    quantities: RatioTolerances = Field(default_factory=dict)  # in gating strata, as ratios to the baseline's
+    quantities: fields.RatioTolerances = Field(default_factory=dict)  # in gating strata, as ratios to the baseline's
     # Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be late
     # is a tolerance in `tail_events`
-    latency: dict[LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
+    latency: dict[fields.LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
     inconclusive: Literal["hold", "fail"] = "hold"  # ``hold`` ends in exit code 3, ``fail`` in 1. Neither passes.
     refuse_hopeless: bool = True  # refuse at plan time a gating stratum that is too small to ever pass
     # Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said
@@ -137,9 +122,9 @@ class Policy(Strict):
     chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # that the baseline is above chance plus margin
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1  # share of items that flip; for planning only
     # Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one
-    pooled_margin: Share | None = None
+    pooled_margin: fields.Share | None = None
     # With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``
-    spending: SpendingName = "obrien-fleming"
+    spending: fields.SpendingName = "obrien-fleming"
     advisory: tuple[str, ...] = ()  # globs over ``slice/stratum`` that are shown but do not decide
 
 
@@ -227,12 +212,12 @@ class Execution(Strict):
     unit_items: Whole = Field(default=32, ge=1)  # items in a work unit: what a kill can cost at most
     unit_tokens: Whole | None = Field(default=None, ge=1)  # most tokens in a unit, longest answers included
     threads: Whole | None = Field(default=None, ge=1)  # unless said, all that are allowed, or one if that is faster
-    looks: Looks = Field(default=1, ge=1, le=20)  # above 1, decided strata stop receiving items
+    looks: fields.Looks = Field(default=1, ge=1, le=20)  # above 1, decided strata stop receiving items
     # With looks, ask a candidate nothing more once a gating stratum, or the pooled difference, has failed
     stop_on_fail: bool = False
     # Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of each
     # stratum's items.
-    control: ShareOfItems = True
+    control: fields.ShareOfItems = True
     # Do not ask control and candidates the items of strata in which the baseline shows no signal: these strata end as
     # ``no_signal`` in any case. Strata with a tolerance of tail events are always asked.
     skip_blind: bool = False

@@ -46,8 +46,7 @@ CREATE TABLE answers (run INTEGER, variant TEXT, item INTEGER, score REAL, PRIMA
 CREATE VIEW trend AS SELECT slice, stratum, candidate, strata.items, run, name, n, delta, low, high, margin, gating,
   strata.verdict FROM strata JOIN runs USING (run) ORDER BY slice, stratum, candidate, strata.items, run;
 """  # noqa: S608 - names of our own fields
-_VERSION = zlib.crc32(TABLES.encode()) >> 1
-"""Identifies these tables: a database of other ones is refused."""
+_VERSION = zlib.crc32(TABLES.encode()) >> 1  # identifies these tables: a database of other ones is refused
 
 
 class History:

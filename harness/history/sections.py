@@ -38,8 +38,7 @@ from harness.report.writer import step_summary
 from harness.store.files import atomic_write
 
 _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
-_NEWEST = 20
-"""So many steps from run to run are described; the database holds all."""
+_NEWEST = 20  # so many steps from run to run are described; the database holds all
 _COLOURS = {"pass": "#3a7d34", "fail": "#b3261e"}
 _OTHER = "#8a6100"
 

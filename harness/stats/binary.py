@@ -22,8 +22,7 @@ from harness.errors import StatisticsError
 Side = Literal["low", "high"]
 Tail = Literal["less", "greater"]
 
-EDGE = 1.0 - 1e-9
-"""Deltas of -1 and 1 have no variance; limits are sought strictly inside."""
+EDGE = 1.0 - 1e-9  # deltas of -1 and 1 have no variance; limits are sought strictly inside
 
 
 def check_counts(lost: float, gained: float, n: float) -> None:

@@ -19,8 +19,7 @@ from scipy import special
 
 from harness.errors import StatisticsError
 
-_GRID = 32
-"""Rates that are bet on."""
+_GRID = 32  # rates that are bet on
 
 
 def noise_limit(flips: int, control: int, asked: int, alpha: float) -> int:

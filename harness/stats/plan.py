@@ -15,8 +15,7 @@ from scipy import special
 from harness.errors import StatisticsError
 from harness.stats.binary import check_alpha, check_counts, check_margin, score_p, score_share
 
-MOST_ITEMS = 10_000_000
-"""Beyond this a number of items is no plan."""
+MOST_ITEMS = 10_000_000  # beyond this a number of items is no plan
 
 
 def _check_plan(discordance: float, power: float, alpha: float) -> None:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from harness.stats.plan import first_number, pass_power
 from harness.stats.sequential import OBRIEN_FLEMING, LooksPlan, Spending, looks_plan
 
-GUARD = 2.5
-"""A stratum's own margin next to a pooled one, in pooled margins, where a config has none."""
+GUARD = 2.5  # a stratum's own margin next to a pooled one, in pooled margins, where a config has none
 
 
 @dataclass(frozen=True, slots=True)

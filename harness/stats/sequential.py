@@ -26,18 +26,12 @@ from harness.errors import StatisticsError
 
 Floats = NDArray[np.float64]
 
-_DEEPEST = 8.5
-"""Standard deviations below zero at which the integration begins; the mass beyond is 1e-17."""
-_HIGHEST = 8.2
-"""A boundary beyond this z is never crossed: its chance, 1e-16, is below rounding."""
-_SMALLEST_STEP = 1e-4
-"""Looks closer than this share of the items are one look."""
-_SMALLEST_ALPHA = 1e-13
-"""No sequential p-value is smaller."""
-_LARGEST_ALPHA = 0.5
-"""Larger ones are of no use and are given as 1."""
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
-"""Gauss-Legendre nodes and weights of a panel."""
+_DEEPEST = 8.5  # standard deviations below zero at which the integration begins; the mass beyond is 1e-17
+_HIGHEST = 8.2  # a boundary beyond this z is never crossed: its chance, 1e-16, is below rounding
+_SMALLEST_STEP = 1e-4  # looks closer than this share of the items are one look
+_SMALLEST_ALPHA = 1e-13  # no sequential p-value is smaller
+_LARGEST_ALPHA = 0.5  # larger ones are of no use and are given as 1
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # Gauss-Legendre nodes and weights of a panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +81,7 @@ class Spending:
         return math.expm1(-gamma * fraction) / math.expm1(-gamma) if gamma else fraction
 
 
-OBRIEN_FLEMING = Spending()
-"""Very little early, nearly all at the end."""
+OBRIEN_FLEMING = Spending()  # very little early, nearly all at the end
 
 
 class Boundaries(NamedTuple):

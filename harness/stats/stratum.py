@@ -40,10 +40,8 @@ from harness.stats.units import (
     studentised,
 )
 
-FEW_CLUSTERS = 30
-"""Below this many clusters whole-cluster sign-flips join the judgement."""
-MANY_UNITS = 2_000
-"""Above this many units the bootstrap has nothing to add to the score limits."""
+FEW_CLUSTERS = 30  # below this many clusters whole-cluster sign-flips join the judgement
+MANY_UNITS = 2_000  # above this many units the bootstrap has nothing to add to the score limits
 
 
 @dataclass(frozen=True, slots=True)
