@@ -1,7 +1,10 @@
-"""Commands that work on stored results: compare, gate, report, show, erase. None of them needs torch."""
+"""Commands on stored results: compare, gate, report, show, erase, history, verify. None of them needs torch."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +13,13 @@ from click.core import ParameterSource
 
 from harness.cli import shared
 from harness.cli.shared import Number, OutputOptions, RunPath
-from harness.errors import ExitCode, QuantcliffError, UsageError
+from harness.errors import ExitCode, Incomplete, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
+    from harness.config.engines import EngineSpec
+    from harness.history.changes import Since
+    from harness.history.database import History
+    from harness.run.verifying import Verification
     from harness.store.rundir import RunDir
 
 
@@ -191,3 +198,156 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
     written = reports.write(run.path, judgement, run_evidence.evidence(record, judgement))
     click.echo(f"written again without them: {', '.join(path.name for path in written)}")
     return ExitCode.PASS
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[NAME=]DIR...")
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
+@click.option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
+@click.option(
+    "--fail-on-regression", is_flag=True,
+    help="Exit with 1 if a gating stratum regressed, and with 4 if one, or a whole run, cannot be compared.",
+)  # fmt: skip
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
+@click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
+def history(
+    runs: tuple[str, ...], db: Path | None, since: str | None, fail_on_regression: bool, output: Path | None,
+    no_color: bool,
+) -> int:  # fmt: skip
+    """Show runs over time: trends, what changed, and what regressed since a run.
+
+    DIR is a finished run, or a folder in which all finished runs are taken, in the order of their paths. The order of
+    runs is that in which they are given; with --db it goes on from those that the file holds. See docs/history.md.
+    """
+    from harness.history import changes, sections
+    from harness.history.database import History
+    from harness.store.rundir import RunDir
+
+    found, left_out = History(db), list[Path]()
+    for name, path in _named(runs):
+        try:
+            found.add(name, RunDir(path))
+        except Incomplete as error:
+            click.echo(f"quantcliff: left out: {error}", err=True)
+            left_out.append(path)
+    if not found.rows("SELECT 1 FROM runs"):
+        raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
+    compared = changes.since(found, since)
+    _print_history(found, compared, no_color=no_color)
+    for written in sections.write(output, found, compared) if output is not None else ():
+        click.echo(written)
+    if not fail_on_regression:
+        return ExitCode.PASS
+    if compared is None:
+        text = "there is no earlier run of this config to compare with: name one with --since"
+        click.echo(f"quantcliff: {text}", err=True)
+        return ExitCode.NOT_COMPARABLE
+    if compared.regressed:
+        return ExitCode.FAIL
+    return ExitCode.NOT_COMPARABLE if compared.left_out or left_out else ExitCode.PASS
+
+
+def _print_history(found: History, since: Since | None, *, no_color: bool) -> None:
+    """Print the sections, the most important last, where a terminal ends."""
+    from harness.history import sections
+    from harness.report.terminal_table import Pen
+
+    pen = Pen(shared.make_console(no_color=no_color), rest="listed in history.md")
+    for _, shown in reversed(sections.blocks(found, since)):
+        for section in shown:
+            pen.section(section)
+    pen.console.print()
+    for sentence in sections.headline(found, since):
+        pen.console.print(pen.text(sentence))
+
+
+def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Return name and path of each run: what was given, or the path below a folder of runs."""
+    from harness.judge.outcomes import natural_key
+
+    for text in given:
+        label, _, rest = text.rpartition("=") if not Path(text).exists() else ("", "", text)
+        folder = Path(rest)
+        if (folder / "run.json").is_file():
+            yield label or folder.resolve().name, folder
+            continue
+        inside = sorted((path.parent for path in folder.rglob("run.json")), key=lambda one: natural_key(str(one)))
+        if not inside:
+            raise UsageError(f"{rest}: holds no run; give a directory that `quantcliff run` made, or one above it")
+        for path in inside:
+            name = path.relative_to(folder).as_posix()
+            yield f"{label}/{name}" if label else name, path
+
+
+_VERIFY_CODES = """\b
+Exit codes: 0 same, 1 other or drifted, 2 bad usage, 3 inconclusive,
+4 the endpoint gives no answer."""
+
+
+@click.command(epilog=_VERIFY_CODES)
+@click.argument("run", type=RunPath())
+@click.option("--url", required=True, help="Base URL of the endpoint, such as https://models.example/v1.")
+@click.option("--candidate", help="What should be served: a candidate or the baseline; the only candidate by default.")
+@click.option("--model", help="What the endpoint calls the model; as in the run by default.")
+@click.option("--api", type=click.Choice(["completions", "chat"]), help="As in the run by default.")
+@click.option("--api-key-env", metavar="VARIABLE", help="The environment variable that holds the key.")
+@click.option("--allow-http", is_flag=True, help="Allow a URL without TLS to another machine.")
+@click.option("--retry-seconds", type=Number(0), default=30, show_default=True, help="Time in which to ask again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -> int:
+    """Ask an endpoint whether it serves what a finished run gated.
+
+    Some 300 tokens of the run's own questions are asked again. The counts of all calls are kept in
+    verify-<candidate>.json in the run, so that daily calls have one false-alarm rate together; remove it after a new
+    deployment.
+    """
+    from harness.run import verifying
+    from harness.store.whole import load_run
+
+    record = load_run(run)
+    variant = verifying.choose_variant(record, candidate)
+    recorded = next(one.engine for one in record.experiment.variants if one.name == variant)
+    spec = _engine_spec(recorded, endpoint)
+    found = verifying.verify(record, variant, spec, os.environ.get(spec.api_key_env or "", ""))
+    if as_json:
+        shared.print_json({**dataclasses.asdict(found), "exit_code": int(found.exit_code)})
+    else:
+        _print_verification(found)
+    return found.exit_code
+
+
+def _engine_spec(recorded: EngineSpec, endpoint: dict[str, Any]) -> EngineSpec:
+    """Return how the endpoint is asked: as flags say, and else as in the run. Raises UsageError."""
+    from pydantic import ValidationError
+
+    from harness.config.engines import EngineSpec
+
+    own = recorded.model_dump(include={"model", "api"}) if recorded.name == "openai" else {"model": None}
+    given = {name: value for name, value in endpoint.items() if value is not None}
+    if not (given.get("model") or own["model"]):
+        raise UsageError("give --model NAME: the run does not know what the endpoint calls the model")
+    try:
+        spec = EngineSpec.model_validate({**own, **given, "name": "openai"})
+    except ValidationError as error:
+        raise UsageError("; ".join(str(one["msg"]) for one in error.errors())) from error
+    if spec.api_key_env and not os.environ.get(spec.api_key_env):
+        raise UsageError(f"--api-key-env: the environment has no {spec.api_key_env}")
+    return spec
+
+
+def _print_verification(found: Verification) -> None:
+    like = f"; its answers are those of {found.looks_like}" if found.looks_like else ""
+    if found.verdict in {"other", "drifted"} and found.parts and not like:
+        like = "; its answers are those of no other variant of this run"
+    click.echo(f"{found.variant} at {found.endpoint}: {found.verdict}{like}")
+    for reason in found.reasons:
+        click.echo(f"  {reason}")
+    for part in found.parts:
+        least = f"from {part.alarm_at} on" if part.alarm_at <= part.asked else "after further calls"
+        kind = {"generate": "answers in text", "choice": "items with choices"}[part.kind]
+        click.echo(f"  {kind}: {part.differ} of {part.asked} differ; noise {part.limit}; alarm {least}")
+    if found.parts:
+        calls = "1 call" if found.calls == 1 else f"{found.calls} calls"
+        click.echo(f"  evidence of {calls}: {found.evidence:.3g}, an alarm at {found.threshold:.0f}")
+        alarm = f"{found.false_alarm_rate:.0%}"
+        click.echo(f"  chance of a false alarm over all calls, on the run's engine: at most {alarm}")

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from harness import __version__
-from harness.cli import cluster, history, judge, models, run, verify
+from harness.cli import judge, models, run
 from harness.cli.shared import EPILOG
 from harness.errors import ExitCode, QuantcliffError
 
@@ -105,8 +105,8 @@ def commands() -> None:
 
 
 for _command in (
-    run.run, run.plan, run.slices, run.demo, run.init, cluster.submit, cluster.status, judge.compare, judge.gate,
-    judge.report, judge.show, judge.erase, history.history, verify.verify, models.doctor, models.quantize,
+    run.run, run.plan, run.slices, run.demo, run.init, run.submit, run.status, judge.compare, judge.gate,
+    judge.report, judge.show, judge.erase, judge.history, judge.verify, models.doctor, models.quantize,
     models.localize, models.repair,
 ):  # fmt: skip
     commands.add_command(_command)

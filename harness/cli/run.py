@@ -1,22 +1,31 @@
-"""Commands that run models, or prepare a run: run, plan, slices, demo, init.
+"""Commands that run models, prepare a run, or share it out: run, plan, slices, demo, init, submit, status.
 
 They need torch, lm_eval and a device only once they begin to work.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli import shared
-from harness.cli.shared import ConfigChanges, Number, OutputOptions
-from harness.errors import ExitCode, UsageError
+from harness.cli.shared import ConfigChanges, Number, OutputOptions, RunPath
+from harness.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
     from harness.config.schema import Experiment
     from harness.run.plan import Plan
+    from harness.store.rundir import RunDir
+    from harness.store.shards import ShardStatus
+
+SHARD = "--gres=gpu:1 --cpus-per-task=8 --mem=64G --time=4:00:00"
+JUDGE = "--cpus-per-task=2 --mem=8G --time=0:30:00"
+POLL_SECONDS = 5.0
 
 
 @click.command(epilog=shared.EPILOG)
@@ -212,3 +221,116 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
         raise UsageError(f"{path}: cannot be written: {error.strerror}; give another --output") from error
     click.echo(f"{path}: read it, then `quantcliff plan {path}` and `quantcliff run {path}`")
     return ExitCode.PASS
+
+
+@click.command(epilog=shared.EPILOG)
+@click.argument("config")
+@click.option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
+@click.option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
+@click.option(
+    "--shards", default=4, show_default=True, type=click.IntRange(1, 10_000), help="GPUs that share the work."
+)
+@click.option("--shard-options", default=SHARD, show_default=True, help="Options of sbatch for each shard.")
+@click.option("--judge-options", default=JUDGE, show_default=True, help="Options of sbatch for the judge.")
+@click.option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
+@click.option("--image", help="Kubernetes: a container image that has quantcliff.")
+@click.option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")
+@click.option("--mount", default="/results", show_default=True, help="Kubernetes: where the pods see that disk.")
+@shared.config_options
+@shared.output_dir_option
+@shared.output_options(trust=True, code=True, printed=False)
+def submit(
+    config: str, *, system: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions, shards: int,
+    shard_options: str, judge_options: str, wait: bool, image: str | None, claim: str | None, mount: str,
+) -> int:  # fmt: skip
+    """Run a config on a cluster, its work shared by several GPUs.
+
+    For Slurm the batch scripts are written into the run directory, which all nodes must see, and submitted. For
+    Kubernetes a manifest is printed, for `kubectl apply -f -`.
+    """
+    from harness.run import submitting
+    from harness.store.rundir import RunDir
+
+    if system is None:
+        raise UsageError(
+            "name the cluster, --slurm or --kubernetes; without one, give `run --shard I/N` to each machine"
+        )
+    experiment, path = shared.load_experiment(config, changes)
+    flags, judge = _flags(changes, options)
+    if system == "kubernetes":
+        if not (image and claim and mount):
+            raise UsageError("--kubernetes needs --image and --claim")
+        words = ("run", f"{submitting.CONFIG_FOLDER}/run.yaml", *flags)
+        cluster = submitting.Cluster(experiment.name, shards, words, judge)
+        text = path.read_text(encoding="utf-8")
+        click.echo(submitting.kubernetes_manifest(cluster, text, image=image, claim=claim, mount=mount), nl=False)
+        return ExitCode.PASS
+    folder = Path(output or experiment.output).absolute()
+    directory = RunDir(folder / experiment.name)
+    if directory.exists() and (there := directory.plan()["shards"]) != shards:
+        raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
+    words = ("run", str(path.absolute()), "--output", str(folder), *flags)
+    cluster = submitting.Cluster(experiment.name, shards, words, judge)
+    scripts = submitting.write_slurm(cluster, directory.path, (shard_options, judge_options))
+    return submitting.submit_slurm(*scripts, wait=wait, say=click.echo)
+
+
+def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], tuple[str, ...]]:
+    """Return what a shard's command is given, and the judge's."""
+    run = [word for name in changes.only for word in ("--only", name)]
+    run += ["--limit", str(changes.limit)] if changes.limit else []
+    run += ["--device", changes.device] if changes.device else []
+    run += ["--allow-code-execution"] if options.allow_code_execution else []
+    rehearsal = ["--rehearsal-ok"] if options.rehearsal_ok else []
+    return run + rehearsal, (*rehearsal, *(["--allow-identical"] if options.allow_identical else []))
+
+
+@click.command()
+@click.argument("run", type=RunPath())
+@click.option("--wait", is_flag=True, help="Wait until every shard is complete.")
+@shared.output_options()
+def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
+    """Show the shards of a run: how far each is, at what rate, where, and the log of one that stopped.
+
+    Reads the run directory and asks no scheduler. Exit code 4 while a shard is not complete.
+    """
+    from harness.store.shards import shard_status
+
+    while True:
+        with contextlib.suppress(StoreError) if wait else contextlib.nullcontext():  # waits also if none has begun
+            found = shard_status(run)
+            missing = [one for one in found if one.state != "complete"]
+            if not (wait and missing):
+                break
+        time.sleep(POLL_SECONDS)
+    if options.as_json:
+        shared.print_json([dataclasses.asdict(one) for one in found])
+    elif not options.quiet:
+        _print_status(run, found, options)
+    if missing:
+        names = ", ".join(one.shard for one in missing)
+        click.echo(f"quantcliff: {len(missing)} of {len(found)} shard(s) incomplete ({names})", err=True)
+    return ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
+
+
+def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOptions) -> None:
+    from rich.table import Table
+
+    from harness.report.sanitize import one_line
+    from harness.run.progress import clock
+
+    console = shared.make_console(no_color=options.no_color)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("shard", "state", "done", "items/s", "ETA", "node"):
+        table.add_column(heading, justify="right" if heading in {"done", "items/s", "ETA"} else "left")
+    for one in found:
+        rate = "-" if one.items_per_second is None else f"{one.items_per_second:.2g}"
+        eta = "-" if one.eta_seconds is None else clock(one.eta_seconds)
+        table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
+    console.print(table)
+    for one in found:
+        if one.state == "stopped":
+            text = f"{one.shard} stopped: {one.last_line or 'it wrote no log'}"
+            console.print(one_line(f"{text} (log: {one.log})" if one.log else text), markup=False, soft_wrap=True)
+    for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
+        console.print(one_line(f"{name} is not judged: {directory.failures(name)[0]}"), markup=False, soft_wrap=True)

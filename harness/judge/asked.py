@@ -16,7 +16,7 @@ import numpy as np
 from harness.config.fields import allowed
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
 __all__ = ["Place", "blind_strata", "blind_to_cache", "control_items"]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from harness import stats
 from harness.judge.outcomes import Labels
 from harness.judge.summaries import Cliff
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 
 __all__ = ["Axis", "Rows", "cliffs", "ordered_axes"]
 

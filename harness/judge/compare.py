@@ -26,7 +26,7 @@ from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Rules
 from harness.judge.summaries import Cliff
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 from harness.stats.sequential import Spending, nominal_alpha
 from harness.stats.stratum import relative_test
 

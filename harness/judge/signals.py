@@ -19,7 +19,7 @@ from harness import stats
 from harness.config.fields import allowed
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 
 __all__ = ["CERTAIN", "Signal", "signals"]
 
