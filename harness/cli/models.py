@@ -85,7 +85,6 @@ class Share(click.ParamType[float]):
 
 
 def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what both commands take."""
     for option in (
         shared.output_options(),
         click.option("--minutes", type=click.FloatRange(min=0), default=15, show_default=True, help="For the search."),

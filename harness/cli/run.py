@@ -47,7 +47,6 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
 
 
 def _shard(text: str) -> Any:
-    """Read I/N. Raises UsageError."""
     from harness.store.rundir import Shard
 
     index, _, count = text.partition("/")
@@ -252,9 +251,8 @@ def submit(
     from harness.store.rundir import RunDir
 
     if system is None:
-        raise UsageError(
-            "name the cluster, --slurm or --kubernetes; without one, give `run --shard I/N` to each machine"
-        )
+        text = "without one, give `run --shard I/N` to each machine"
+        raise UsageError(f"name the cluster, --slurm or --kubernetes; {text}")
     experiment, path = shared.load_experiment(config, changes)
     flags, judge = _flags(changes, options)
     if system == "kubernetes":

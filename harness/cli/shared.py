@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     from harness.config.schema import Experiment
     from harness.judge.verdicts import Judgement
+
+Command = Callable[..., Any]
 
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
@@ -52,8 +53,7 @@ class RunPath(click.Path):
         return RunDir(Path(str(super().convert(value, param, ctx))))
 
 
-@dataclass(frozen=True, slots=True)
-class OutputOptions:
+class OutputOptions(NamedTuple):
     """How a result is printed, and what the caller accepts on the way to it."""
 
     as_json: bool = False
@@ -85,9 +85,7 @@ _FLAGS = {
 }
 
 
-def output_options(
-    *, trust: bool = False, code: bool = False, printed: bool = True
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Callable[[Command], Command]:
     """Add the flags of a command that prints a result; it gets them as one `options`.
 
     trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it prints.
@@ -95,7 +93,7 @@ def output_options(
     names = ["allow_code_execution"] * code + ["allow_identical", "rehearsal_ok"] * trust
     names += ["as_json", "quiet", "no_color"] * printed
 
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+    def add(function: Command) -> Command:
         @functools.wraps(function)
         def packed(*args: Any, **given: Any) -> Any:
             options = OutputOptions(**{name: given.pop(name) for name in names})
@@ -117,7 +115,7 @@ class ConfigChanges(NamedTuple):
     device: str | None = None
 
 
-def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def config_options(function: Command) -> Command:
     """Add the flags of a command that reads a config; it gets them as one `changes`."""
 
     @click.option("--only", multiple=True, metavar="NAME", help="Only this slice or candidate; may be repeated.")
@@ -172,14 +170,13 @@ def find_config(config: str) -> Path:
     """Find a config by its path, or by the name of one that ships. Raises ConfigError if there is none."""
     from harness.config.resources import configs_dir
 
-    path = Path(config)
-    shipped = configs_dir() / f"{config}.yaml"
-    if not path.exists() and "/" not in config and shipped.is_file():
+    path, shipped = Path(config), configs_dir() / f"{config}.yaml"
+    if path.exists():
+        return path
+    if "/" not in config and shipped.is_file():
         return shipped
-    if not path.exists():
-        names = ", ".join(sorted(one.stem for one in configs_dir().glob("*.yaml")))
-        raise ConfigError(config, [Problem("", f"there is no such file. Shipped configs: {names}")])
-    return path
+    names = ", ".join(sorted(one.stem for one in configs_dir().glob("*.yaml")))
+    raise ConfigError(config, [Problem("", f"there is no such file. Shipped configs: {names}")])
 
 
 def judge_run(

@@ -25,9 +25,8 @@ class Divergence:
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, name)) for name in ("kl", "reverse_kl", "same_top", "baseline_logprob")}
         if lengths != {len(self.candidate_logprob)} or not self.kl:
-            raise StatisticsError(
-                f"{self.item_id}: a divergence needs the same number of tokens, at least one, in each"
-            )
+            text = "a divergence needs the same number of tokens, at least one, in each"
+            raise StatisticsError(f"{self.item_id}: {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | N
         "reverse": np.array([sum(one.reverse_kl) for one in divergences]),
         "same": np.array([sum(one.same_top) for one in divergences], dtype=float),
         "change": np.array(
-            [float(np.sum(np.exp(one.candidate_logprob) - np.exp(one.baseline_logprob))) for one in divergences]
+            [np.sum(np.exp(one.candidate_logprob) - np.exp(one.baseline_logprob)) for one in divergences]
         ),
     }
     for name, values in totals.items():

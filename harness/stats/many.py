@@ -36,9 +36,8 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Benjamini and Hochberg's adjusted p-values, in the order given: the triage list, not a verdict.
+    """Benjamini and Hochberg's adjusted p-values, for triage: as `holm` takes and gives them.
 
-    p_values: shape [tests], in [0, 1]; may be empty. Raises StatisticsError.
     Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289-300.
     """
     p = _checked(p_values)
@@ -65,10 +64,7 @@ def tarone_can_reject(smallest_p: ArrayLike, alpha: float) -> NDArray[np.bool_]:
 
 
 def smallest_fail_p(n: float, margin: float) -> float:
-    """The fail test's p-value were every one of `n` (effective) items lost: the smallest it could be.
-
-    Raises StatisticsError.
-    """
+    """The fail test's p-value were all `n` (effective) items lost: the smallest it can be. Raises StatisticsError."""
     check_margin(margin)
     if n <= 0:
         return 1.0

@@ -49,10 +49,7 @@ def _power(n: float, null: float, delta: float, discordance: float, alpha: float
 
 
 def pass_power(n: float, margin: float, discordance: float, alpha: float = 0.05, true_delta: float = 0.0) -> float:
-    """Chance that a stratum of `n` independent items passes when the candidate's true difference is `true_delta`.
-
-    Raises StatisticsError.
-    """
+    """Chance that `n` independent items pass when the true difference is `true_delta`. Raises StatisticsError."""
     _check_plan(discordance, 0.5, alpha)
     check_margin(margin)
     if abs(true_delta) > discordance:

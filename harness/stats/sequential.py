@@ -93,10 +93,7 @@ class Boundaries(NamedTuple):
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
-    """Cumulative items at each of `looks` equally spaced looks at `n` items; fewer looks where items are fewer.
-
-    Raises StatisticsError.
-    """
+    """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks. Raises StatisticsError."""
     if n < 1 or looks < 1:
         raise StatisticsError(f"n={n} items in looks={looks} looks: both must be at least 1.")
     looks = min(looks, n)
@@ -113,9 +110,8 @@ def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OB
     shares = tuple(float(share) for share in fractions)
     steps = np.diff((0.0, *shares))
     if not shares or not np.isfinite(steps).all() or steps.min() < _SMALLEST_STEP or shares[-1] > 1.0:
-        raise StatisticsError(
-            f"Looks at shares {shares} of the items cannot be: they must rise by {_SMALLEST_STEP:g} or more, up to 1."
-        )
+        text = f"they must rise by {_SMALLEST_STEP:g} or more, up to 1."
+        raise StatisticsError(f"Looks at shares {shares} of the items cannot be: {text}")
     if not 0.0 < alpha < 1.0:
         raise StatisticsError(f"alpha={alpha} is not an error rate in (0, 1). Did you mean 0.05?")
     return _boundaries(shares, float(alpha), spending)

@@ -24,15 +24,12 @@ Floats = NDArray[np.float64]
 DRAWS = 3_999  # bootstrap resamples
 FLIPS = 9_999  # sampled sign patterns
 _EXHAUSTIVE = 12  # up to this many units all sign patterns are enumerated
-_SAMPLED = 200
-"""Up to this many units sign patterns are sampled; beyond, their sum is taken as normal (it is symmetric)."""
+_SAMPLED = 200  # up to this many units sign patterns are sampled; beyond, their sum is taken as normal
 _EXACT_SUM = 3_000  # up to this sum of whole numbers the law of their random signs is computed exactly
 _RESOLVED = 20  # a resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there
 _CHUNK = 2_000_000  # array elements held at a time while resampling
-WORST_ICC = 0.5
-"""The largest intra-cluster correlation of differences that is guarded against where data are too few to show it."""
-_PRIOR_UNITS = 2.0
-"""Weight of the design effect at WORST_ICC, in units that moved; found by simulation, see results/simulation."""
+WORST_ICC = 0.5  # the largest intra-cluster correlation that is guarded against where data are too few to show it
+_PRIOR_UNITS = 2.0  # weight of the design effect at WORST_ICC, in units that moved; see results/simulation
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, QuantizedCache
 
-from harness.config.decoding import KVCache
+from harness.config.schema import KVCache
 from harness.engines.transformers.model import LanguageModel
 from harness.errors import BackendMissing, ModelError
 from harness.models.extensions import release_quanto_lock
