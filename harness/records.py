@@ -225,18 +225,8 @@ def item_from_json(data: Mapping[str, Any]) -> Item:
     return Item(**_tuples(dict(data), "choices", "stop"))
 
 
-def response_from_json(data: Mapping[str, Any]) -> Response:
-    """Read a response back by its tag. Raises KeyError or TypeError on anything else."""
-    kinds: dict[str, Any] = {
-        "generation": Generation,
-        "choice_logprobs": ChoiceLogprobs,
-        "unanswered": Unanswered,
-    }
-    known = _tuples(dict(data), "token_ids", "logprobs", "token_counts", "greedy")
-    response: Response = kinds[known["type"]](**known)
-    return response
-
-
 def scored_from_json(data: Mapping[str, Any]) -> Scored:
-    """Read a results line back. Raises KeyError or TypeError where it is not one."""
-    return Scored(**{**data, "response": response_from_json(data["response"])})
+    """Read a results line back, its response by the tag. Raises KeyError or TypeError where it is not one."""
+    kinds: dict[str, Any] = {"generation": Generation, "choice_logprobs": ChoiceLogprobs, "unanswered": Unanswered}
+    known = _tuples(dict(data["response"]), "token_ids", "logprobs", "token_counts", "greedy")
+    return Scored(**{**data, "response": kinds[known["type"]](**known)})

@@ -16,23 +16,11 @@ from pathlib import Path
 from harness.history.changes import Move, Since, changed_facts, changed_items, steps
 from harness.history.database import History
 from harness.judge.outcomes import natural_key
+from harness.report import section
 from harness.report.html import render
 from harness.report.markdown import LIMIT, MarkdownPage
 from harness.report.sanitize import markdown
-from harness.report.section import (
-    Block,
-    Cell,
-    Chart,
-    Column,
-    Interval,
-    Line,
-    Row,
-    Section,
-    names,
-    numbers,
-    strata,
-    texts,
-)
+from harness.report.section import Block, Cell, Chart, Interval, Line, Row, Section, names, numbers, strata, texts
 from harness.report.words import SYMBOLS, points, readable, score
 from harness.report.writer import step_summary
 from harness.store.files import atomic_write
@@ -103,7 +91,12 @@ def regressions(since: Since) -> Section:
     shown = [one for one in since.moves if one.regressed or one.verdict != "pass"]
     quiet = [one for one in since.moves if one not in shown]
     columns = names("slice", minor=3) + strata("stratum") + names("variant") + texts("since then")
-    columns += (Column("at the gate", "text", 1), *numbers("change"), *numbers("limits", minor=2), *numbers("-/+"))
+    columns += (
+        section.Column("at the gate", "text", 1),
+        *numbers("change"),
+        *numbers("limits", minor=2),
+        *numbers("-/+"),
+    )
     columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
     absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
@@ -222,19 +215,14 @@ def headline(history: History, since: Since | None) -> list[str]:
 
 def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Section]]]:
     """Return the blocks of the page, which Markdown and the terminal show too."""
-    sections = {
-        "since": ("Regressions", [] if since is None else [regressions(since)]),
-        "trend": ("Trends", [trend(history)]),
-        "changes": ("What changed", [changes(history)]),
-        "runs": ("Runs", [runs(history)]),
-    }
-    return [
-        (
-            Block(key, title, lambda *_: (), {}, absent="There is no earlier run of this config to compare with."),
-            [*filter(None, own)],
-        )
-        for key, (title, own) in sections.items()
+    shown = [
+        ("since", "Regressions", None if since is None else regressions(since)),
+        ("trend", "Trends", trend(history)),
+        ("changes", "What changed", changes(history)),
+        ("runs", "Runs", runs(history)),
     ]
+    absent = "There is no earlier run of this config to compare with."
+    return [(Block(key, title, lambda *_: (), {}, absent=absent), [one] if one else []) for key, title, one in shown]
 
 
 def write(folder: Path, history: History, since: Since | None) -> list[Path]:
@@ -244,8 +232,8 @@ def write(folder: Path, history: History, since: Since | None) -> list[Path]:
     text = MarkdownPage(LIMIT)
     text.add("## quantcliff: history\n")
     text.listed([f"- {markdown(one)}" for one in said], len(said))
-    for section in (section for _, sections in shown for section in sections):
-        text.section(section)
+    for one in (one for _, sections in shown for one in sections):
+        text.section(one)
     regressed = 0 if since is None else len(since.regressed)
     message = newest["verdict"].replace("_", " ") + (f", {regressed} regressed" if regressed else "")
     colour = _COLOURS["fail"] if regressed else _COLOURS.get(newest["verdict"], _OTHER)

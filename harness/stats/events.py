@@ -35,22 +35,18 @@ class EventRate:
         """Share of the items."""
         return self.events / self.n
 
-    def p_low(self, tolerance: float) -> float:
-        """p-value of 'the rate is at least the tolerance': small where it is shown to be lower."""
-        return _p_low(self.events / self.unit, self.n / self.unit, tolerance)
-
     def p_high(self, tolerance: float) -> float:
         """p-value of 'the rate is at most the tolerance': small where it is shown to be higher."""
         return _p_high(self.events / self.unit, self.n / self.unit, tolerance)
 
 
 def _p_low(k: float, n: float, rate: float) -> float:
-    """P(X <= k) of a binomial(n, rate), for k and n that need not be whole: dual to the upper limit."""
+    """P(X <= k) of a binomial(n, rate), for k and n that need not be whole: small where the rate is lower."""
     return float(special.betaincc(k + 1.0, n - k, rate)) if k < n else 1.0
 
 
 def _p_high(k: float, n: float, rate: float) -> float:
-    """P(X >= k) likewise: dual to the lower limit."""
+    """P(X >= k) likewise: small where the rate is higher."""
     return float(special.betainc(k, n - k + 1.0, rate)) if k > 0 else 1.0
 
 

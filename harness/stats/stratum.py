@@ -15,30 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import StatisticsError
-from harness.stats.binary import (
-    Side,
-    Tail,
-    check_alpha,
-    check_counts,
-    check_margin,
-    mcnemar_midp,
-    score_limit,
-    score_p,
-)
+from harness.stats import units
+from harness.stats.binary import Side, Tail, check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
 from harness.stats.plan import first_number, items_to_decide
-from harness.stats.units import (
-    WORST_ICC,
-    EffectiveCounts,
-    SignFlips,
-    Studentised,
-    Units,
-    effective_counts,
-    make_units,
-    mirrored,
-    sign_flip_p,
-    sign_flips,
-    studentised,
-)
+from harness.stats.units import WORST_ICC, EffectiveCounts
 
 FEW_CLUSTERS = 30  # below this many clusters whole-cluster sign-flips join the judgement
 MANY_UNITS = 2_000  # above this many units the bootstrap has nothing to add to the score limits
@@ -122,10 +102,10 @@ def paired_test(
     if binary and not whole:
         raise StatisticsError("Differences of right-or-wrong scores must be -1, 0 or 1. Judge these as graded.")
     lost, gained = int(np.count_nonzero(values < 0)), int(np.count_nonzero(values > 0))
-    units = make_units(values, None if clusters is None else np.asarray(clusters))
-    if whole and not units.clustered:
+    data = units.make_units(values, None if clusters is None else np.asarray(clusters))
+    if whole and not data.clustered:
         return paired_counts_test(lost, gained, values.size, margin, alpha)
-    return _judge_units(units, lost, gained, margin, alpha, whole=whole)
+    return _judge_units(data, lost, gained, margin, alpha, whole=whole)
 
 
 def relative_test(
@@ -200,7 +180,7 @@ class _CombinedTest:
     delta: float
     clustered: bool
     df: float
-    law: Studentised | SignFlips | None
+    law: units.Studentised | units.SignFlips | None
 
     def p_value(self, null: float, alternative: Tail) -> float:
         counts = self.counts
@@ -238,29 +218,31 @@ class _CombinedTest:
         return math.sqrt(WORST_ICC) if self.clustered else 1.0
 
 
-def _judge_units(units: Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool) -> PairedResult:
+def _judge_units(
+    data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool
+) -> PairedResult:
     """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
-    units, swap = mirrored(units)
-    rng, count, counts = units.generator(), units.sums.size, effective_counts(units)
-    law: Studentised | SignFlips | None = None
+    data, swap = units.mirrored(data)
+    rng, count, counts = data.generator(), data.sums.size, units.effective_counts(data)
+    law: units.Studentised | units.SignFlips | None = None
     method = "effective Tango score, corrected"
-    if units.clustered and count < FEW_CLUSTERS:
-        law = sign_flips(units, rng)
+    if data.clustered and count < FEW_CLUSTERS:
+        law = units.sign_flips(data, rng)
         method += " and whole-cluster sign-flips"
-    elif not whole and count <= MANY_UNITS and (law := studentised(units, rng)) is not None:
-        method += f" and studentised {'cluster ' if units.clustered else ''}bootstrap"
-    df = float(count - 1) if units.clustered else math.inf
-    tests = _CombinedTest(counts, units.delta, units.clustered, df, law)
+    elif not whole and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
+        method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
+    df = float(count - 1) if data.clustered else math.inf
+    tests = _CombinedTest(counts, data.delta, data.clustered, df, law)
     low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
-    worse, better = sign_flip_p(units, rng)
+    worse, better = units.sign_flip_p(data, rng)
     found = PairedResult(
-        n=round(units.items), clusters=count, delta=units.delta, low=low, high=high, lost=lost, gained=gained,
+        n=round(data.items), clusters=count, delta=data.delta, low=low, high=high, lost=lost, gained=gained,
         p_pass=tests.p_value(margin if swap else -margin, "less" if swap else "greater"),
         p_fail=tests.p_value(margin if swap else -margin, "greater" if swap else "less"),
-        mid_p=worse, mid_p_better=better, design_effect=counts.design_effect if units.clustered else None,
+        mid_p=worse, mid_p_better=better, design_effect=counts.design_effect if data.clustered else None,
         method=method, margin=margin, alpha=alpha, counts=counts,
     )  # fmt: skip
     if not swap:
         return found
     turned = replace(counts, lost=counts.gained, gained=counts.lost)
-    return replace(found, delta=-units.delta, low=-high, high=-low, mid_p=better, mid_p_better=worse, counts=turned)
+    return replace(found, delta=-data.delta, low=-high, high=-low, mid_p=better, mid_p_better=worse, counts=turned)
