@@ -163,6 +163,7 @@ class Route:
     power: float  # chance that an unchanged candidate passes
 
 
+@functools.lru_cache(maxsize=65536)
 def _plan(design: Design, n: float, margin: float) -> LooksPlan:  # a stratum of n items, or all of them
     fixed = pass_power(n, margin, design.discordance, design.alpha)
     return looks_plan(fixed, design.alpha, design.looks, design.spending)
@@ -170,8 +171,7 @@ def _plan(design: Design, n: float, margin: float) -> LooksPlan:  # a stratum of
 
 def _joint(design: Design, sizes: Sequence[int]) -> tuple[float, float]:
     """Chance that an unchanged candidate passes with so many items in its strata, and how many are expected."""
-    known = {key: _plan(design, *key) for key in set(zip(sizes, design.margins, strict=True))}
-    own = [known[key] for key in zip(sizes, design.margins, strict=True)]
+    own = [_plan(design, n, margin) for n, margin in zip(sizes, design.margins, strict=True)]
     if design.pooled is None:
         expected = math.fsum(n * one.expected for n, one in zip(sizes, own, strict=True))
         return math.prod(one.power for one in own), expected
@@ -189,16 +189,15 @@ def route(design: Design, power: float = 0.8) -> Route | None:
 
     Without a pooled margin each stratum gets the items that its margin needs; with one, all get as many.
     """
-    each = power ** (1.0 / len(design.margins))
+    count = len(design.margins)
+
+    def items(margin: float) -> int:  # 0 if no number would do
+        return first_number(lambda n: _plan(design, n, margin).power >= power ** (1.0 / count)) or 0
+
     if design.pooled is None:
-        needed = {
-            margin: first_number(lambda n, margin=margin: _plan(design, n, margin).power >= each)  # type: ignore[misc]
-            for margin in set(design.margins)
-        }
-        sizes = [needed[margin] or 0 for margin in design.margins]
+        sizes = [items(margin) for margin in design.margins]
     else:
-        found = first_number(lambda n: _joint(design, [n] * len(design.margins))[0] >= power)
-        sizes = [found or 0] * len(design.margins)
+        sizes = [first_number(lambda n: _joint(design, [n] * count)[0] >= power) or 0] * count
     if not all(sizes):
         return None
     chance, expected = _joint(design, sizes)

@@ -158,18 +158,14 @@ class _Paths:
         """The paths that are still below `limit` at `time`."""
         spread = math.sqrt(time - self.time)
         reach, mean = _DEEPEST * math.sqrt(time), self.drift * time
-        at, weights = _nodes(min(mean, 0.0) - reach, min(limit, max(mean, 0.0) + reach), spread)
+        low, high = min(mean, 0.0) - reach, min(limit, max(mean, 0.0) + reach)
+        panels = max(math.ceil((high - low) / (3.0 * spread)), 4)  # none wider than three standard deviations of a step
+        half = (high - low) / (2.0 * panels)
+        centres = low + half * (2.0 * np.arange(panels) + 1.0)
+        at, weights = (centres[:, None] + half * _NODES).ravel(), np.tile(half * _WEIGHTS, panels)
         moved = self.at + self.drift * (time - self.time)
         density = np.exp(-0.5 * np.square((at[:, None] - moved) / spread)) @ self.mass
         return _Paths(at, weights * density / (spread * math.sqrt(2.0 * math.pi)), time, self.drift)
-
-
-def _nodes(low: float, high: float, spread: float) -> tuple[Floats, Floats]:
-    """Composite Gauss-Legendre nodes and weights, no panel wider than three standard deviations of a step."""
-    panels = max(math.ceil((high - low) / (3.0 * spread)), 4)
-    half = (high - low) / (2.0 * panels)
-    centres = low + half * (2.0 * np.arange(panels) + 1.0)
-    return (centres[:, None] + half * _NODES).ravel(), np.tile(half * _WEIGHTS, panels)
 
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
