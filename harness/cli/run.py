@@ -162,7 +162,7 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
     runner.ask_baseline(made, directory, shared.progress(options))
     found = judging.baseline_signals(read_run(directory))
     if options.as_json:
-        shared.print_json(signals_json(found))
+        shared.print_json(signals_json(found), allow_nan=False)
     elif not options.quiet:
         console = shared.make_console(no_color=options.no_color)
         print_signals(found, console, name=experiment.name, baseline=experiment.baseline.name)

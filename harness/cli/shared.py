@@ -148,9 +148,9 @@ def progress(options: OutputOptions) -> Any:
     return reporter(console, quiet=options.quiet or options.as_json)
 
 
-def print_json(value: object) -> None:
+def print_json(value: object, *, allow_nan: bool = True) -> None:
     """Print one JSON object."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=allow_nan))
 
 
 def command_line() -> str:
@@ -212,7 +212,7 @@ def print_judgement(judgement: Judgement, evidence: Any, options: OutputOptions)
     from harness import report
 
     if options.as_json:
-        print_json(judgement.to_json())
+        print_json(judgement.to_json(), allow_nan=False)
     elif options.quiet:
         for one in judgement.candidates:
             click.echo(f"{one.name}: {one.verdict}")
