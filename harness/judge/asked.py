@@ -14,22 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from harness.config.fields import allowed
-from harness.judge.rules import Rules
+from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import Item
 from harness.stats.chance_level import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
-__all__ = ["Place", "blind_strata", "blind_to_cache", "control_items"]
-
-Place = tuple[str, str]
-"""Slice and stratum."""
-
-
-def _by_stratum(items: Iterable[Item]) -> dict[Place, list[Item]]:
-    strata: dict[Place, list[Item]] = defaultdict(list)
-    for item in items:
-        strata[item.slice, item.stratum].append(item)
-    return strata
+__all__ = ["blind_strata", "blind_to_cache", "control_items"]
 
 
 def control_items(items: Sequence[Item], share: float) -> frozenset[str]:
@@ -39,7 +29,7 @@ def control_items(items: Sequence[Item], share: float) -> frozenset[str]:
     alone, so that a text is read for all of its questions and adding items keeps the choice.
     """
     chosen: set[str] = set()
-    for members in _by_stratum(items).values():
+    for members in by_stratum(items).values():
         groups: dict[str, list[str]] = defaultdict(list)
         for item in members:
             groups[item.prefix_group or item.cluster].append(item.id)
@@ -58,7 +48,7 @@ def blind_strata(items: Sequence[Item], scores: Mapping[str, float], rules: Rule
     events are never among them, and neither are those about which the test says nothing: no answer, a single source.
     """
     found = set()
-    for place, members in _by_stratum(items).items():
+    for place, members in by_stratum(items).items():
         answered = [item for item in members if math.isfinite(scores.get(item.id, math.nan))]
         if not answered or (rules.tolerances(*place) and any(item.kind == "generate" for item in members)):
             continue
@@ -76,5 +66,5 @@ def blind_to_cache(items: Iterable[Item]) -> frozenset[Place]:
 
     A KV cache is used from the second token of an answer on, so however it is damaged, they show nothing.
     """
-    strata = _by_stratum(items).items()
+    strata = by_stratum(items).items()
     return frozenset(place for place, own in strata if all(one.kind == "choice" or one.max_tokens <= 1 for one in own))

@@ -1,12 +1,14 @@
 """What one variant scored, item by item, as columns: the input of every comparison.
 
 A run directory, an lm_eval log and a CSV file all become the same `Outcomes`. Columns of names are integer codes with
-their labels, so that a million items stay small. It knows neither files nor statistics nor the other side.
+their labels, so that a million items stay small.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,17 +24,8 @@ Floats = NDArray[np.float64]
 
 def natural_key(name: str) -> tuple[tuple[int, float, str], ...]:
     """Sort names as a person would: ``hops=3`` before ``hops=12``."""
-    parts: list[tuple[int, float, str]] = []
-    word, number = "", ""
-    for letter in f"{name}\0":
-        if letter.isascii() and letter.isdigit():
-            number += letter
-            continue
-        if number:
-            parts += [(0, 0.0, word), (1, float(number), number)]
-            word, number = "", ""
-        word += letter
-    return (*parts, (0, 0.0, word))
+    parts = enumerate(re.split("([0-9]+)", f"{name}\0"))  # words at even places, numbers at odd ones
+    return tuple((at % 2, float(part) if at % 2 else 0.0, part) for at, part in parts)
 
 
 def fingerprint(*asked: str) -> int:
@@ -47,10 +40,8 @@ def fingerprint(*asked: str) -> int:
 class Labels:
     """A column of names: a code per item and the names that the codes stand for."""
 
-    codes: NDArray[np.int32]
-    """Shape [items]: positions in `names`."""
-    names: tuple[str, ...]
-    """Each name once."""
+    codes: NDArray[np.int32]  # shape [items]: positions in `names`
+    names: tuple[str, ...]  # each once
 
     def __getitem__(self, item: int) -> str:
         """The name that stands at an item."""
@@ -73,32 +64,19 @@ class Labels:
 class Outcomes:
     """One variant's scores. Made by `build`, which checks them; every column has one entry per item."""
 
-    name: str
-    """The variant's name."""
-    items: tuple[str, ...]
-    """Item ids, each once."""
-    score: Floats
-    """In [0, 1]; NaN if the item went unanswered. Several samples of an item are its mean."""
-    fingerprint: NDArray[np.uint64]
-    """What was asked, see `fingerprint`; 0 if unknown."""
+    name: str  # the variant's
+    items: tuple[str, ...]  # ids, each once
+    score: Floats  # in [0, 1]; NaN if unanswered; several samples of an item are its mean
+    fingerprint: NDArray[np.uint64]  # of what was asked, see `fingerprint`; 0 if unknown
     slice: Labels
-    """The slice's label."""
     stratum: Labels
-    """The cell of its axes."""
-    cluster: Labels
-    """Items that share a source share a name here."""
-    chance: Floats
-    """The score that guessing would give."""
-    weight: Floats
-    """Share of traffic, relative to the other items."""
-    look: NDArray[np.int32]
-    """The interim look, from 1, by which the item was answered."""
-    levels: Mapping[str, Labels] = field(default_factory=dict)
-    """Axis to level, also of axes that do not split the slice; an empty name where an item has no such axis."""
-    measure: Mapping[str, str] = field(default_factory=dict)
-    """Slice to what the score is (``acc``, ``exact_match``), where the source says it."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the comparison must know of how these were read."""
+    cluster: Labels  # items that share a source share a name here
+    chance: Floats  # the score that guessing would give
+    weight: Floats  # share of traffic, relative to the other items
+    look: NDArray[np.int32]  # the interim look, from 1, by which the item was answered
+    levels: Mapping[str, Labels] = field(default_factory=dict)  # of all axes; an empty name if an item has no such axis
+    measure: Mapping[str, str] = field(default_factory=dict)  # slice to what the score is (``acc``), if the source says
+    notes: tuple[str, ...] = ()  # what a reader must know of how these were read
 
     def __len__(self) -> int:
         """The number of items, answered or not."""
@@ -133,45 +111,32 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     count = len(ids)
     if not count:
         raise NotComparable(f"{name}: there are no items")
-    if not unique:
-        _check_unique(name, ids)
-    columns = {
-        "slice": _labels(name, "slice", slices, count),
-        "stratum": _labels(name, "stratum", strata, count),
-        "cluster": Labels(np.arange(count, dtype=np.int32), ids)
-        if clusters is None
-        else _labels(name, "cluster", clusters, count),
-    }
-    score = _numbers(name, "score", scores, ids)
+    if not unique and len(set(ids)) < count:
+        twice = sorted(one for one, times in Counter(ids).items() if times > 1)
+        shown = ", ".join(map(repr, twice[:3])) + (", ..." if len(twice) > 3 else "")  # noqa: PLR2004
+        raise NotComparable(f"{name}: {len(twice)} item ids are duplicated ({shown}): each item must appear once")
     prints = np.zeros(count, np.uint64) if fingerprints is None else np.asarray(fingerprints, np.uint64)
     if prints.shape != (count,):
         raise NotComparable(f"{name}: {prints.size} fingerprints for {count} items: give one each")
     look = np.broadcast_to(np.asarray(looks, np.int32), (count,))
     if look.min() < 1:
         raise NotComparable(f"{name}: item {ids[int(look.argmin())]!r} has look {look.min()}: looks count from 1")
-    _check_range(name, "score", score, ids, 1.0, missing=True)
+    own = Labels(np.arange(count, dtype=np.int32), ids)
     return Outcomes(
         name=name,
         items=ids,
-        score=score,
+        score=_numbers(name, "score", scores, ids, 1.0),
         fingerprint=prints,
-        **columns,
-        chance=_check_range(name, "chance", _numbers(name, "chance", chance, ids), ids, 1.0),
-        weight=_check_range(name, "weight", _numbers(name, "weight", weight, ids), ids, np.inf),
+        slice=_labels(name, "slice", slices, count),
+        stratum=_labels(name, "stratum", strata, count),
+        cluster=own if clusters is None else _labels(name, "cluster", clusters, count),
+        chance=_numbers(name, "chance", chance, ids, 1.0),
+        weight=_numbers(name, "weight", weight, ids, np.inf),
         look=look,
         levels={axis: _labels(name, axis, values, count) for axis, values in (levels or {}).items()},
         measure=dict(measure or {}),
         notes=notes,
     )
-
-
-def _check_unique(name: str, ids: tuple[str, ...]) -> None:
-    if len(set(ids)) == len(ids):
-        return
-    seen: set[str] = set()
-    twice = sorted({one for one in ids if one in seen or seen.add(one)})  # type: ignore[func-returns-value]
-    shown = ", ".join(repr(one) for one in twice[:3]) + (", ..." if len(twice) > 3 else "")  # noqa: PLR2004
-    raise NotComparable(f"{name}: {len(twice)} item ids are duplicated ({shown}): each item must appear once")
 
 
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:
@@ -183,31 +148,21 @@ def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: i
     return labels
 
 
-def _numbers(name: str, what: str, values: ArrayLike, ids: tuple[str, ...]) -> Floats:
+def _numbers(name: str, what: str, values: ArrayLike, ids: tuple[str, ...], top: float) -> Floats:
+    """Return a column of numbers in [0, top]; a score may be NaN. Raises NotComparable."""
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise NotComparable(f"{name}: {what} is not all numbers: {error}") from error
-    if numbers.ndim == 0:
-        return np.broadcast_to(numbers, (len(ids),))
-    if numbers.shape != (len(ids),):
+    if numbers.ndim and numbers.shape != (len(ids),):
         raise NotComparable(f"{name}: {numbers.size} entries in {what!r} for {len(ids)} items: give one each")
-    return numbers
-
-
-def _check_range(
-    name: str, what: str, values: Floats, ids: tuple[str, ...], top: float, *, missing: bool = False
-) -> Floats:
-    good = (values >= 0.0) & (values <= top) & np.isfinite(values)
-    if missing:
-        good |= np.isnan(values)
-    if not good.all():
-        first = int(np.flatnonzero(~good)[0])
-        hint = "" if np.isinf(top) else "; percentages and other scales must be brought there first"
-        bounds = "0 or more" if np.isinf(top) else "in [0, 1]"
-        count = int(np.count_nonzero(~good))
+    numbers = np.broadcast_to(numbers, (len(ids),))
+    wrong = ~((numbers >= 0.0) & (numbers <= top) & np.isfinite(numbers))
+    if what == "score":
+        wrong &= ~np.isnan(numbers)
+    if wrong.any():
+        first, count = int(wrong.argmax()), int(np.count_nonzero(wrong))
         more = f" ({count} such items)" if count > 1 else ""
-        raise NotComparable(
-            f"{name}: item {ids[first]!r} has {what} {values[first]:g}{more}: it must be {bounds}{hint}"
-        )
-    return values
+        bounds = "0 or more" if np.isinf(top) else "in [0, 1]; percentages and other scales must be brought there first"
+        raise NotComparable(f"{name}: item {ids[first]!r} has {what} {numbers[first]:g}{more}: it must be {bounds}")
+    return numbers

@@ -12,10 +12,9 @@ from making import judged, stratum
 
 from harness.config.schema import Policy
 from harness.errors import StatisticsError
-from harness.judge.latency import with_late
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.tail_counts import Cell, cells
-from harness.judge.tail_rates import judge_rates, unmatched_tolerances
+from harness.judge.tail_counts import Cell, cells, with_late
+from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
 from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
 
