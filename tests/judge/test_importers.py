@@ -16,7 +16,7 @@ from paths import DATA
 
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate
-from harness.judge.importers import ImportOptions, archives, format_of, load
+from harness.judge.importers import ImportOptions, format_of, load
 from harness.judge.importers import inspect as importers_inspect
 from harness.judge.rules import Rules
 
@@ -242,7 +242,7 @@ def _as_json(path):
     """The log of an .eval as the .json that Inspect writes: the header with its samples."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        parts = {name: json.loads(archives.member(archive, name, path)) for name in names}
+        parts = {name: json.loads(importers_inspect._member(archive, name, path)) for name in names}
     return parts["header.json"] | {"samples": [part for name, part in parts.items() if name.startswith("samples/")]}
 
 

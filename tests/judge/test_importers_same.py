@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from harness.cli import program as cli
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers import ImportOptions, archives, load
+from harness.judge.importers import ImportOptions, inspect, load
 from harness.judge.importers.json_text import parsed
 
 DATE = "2026-03-01T10-00-00.123456"
@@ -511,7 +511,7 @@ def _eval(path: Path, members: dict[str, bytes]) -> Path:
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, limit, value):
     """Too many members, one too large, all together too large: refused with the limit, before anything is unpacked."""
     path = _eval(tmp_path / "a.eval", {"header.json": b" " * (3 << 20), "samples/1.json": b"{}"})
-    monkeypatch.setattr(archives, limit, value)
+    monkeypatch.setattr(inspect, limit, value)
     with pytest.raises(NotComparable, match="and at most 1 are read"):
         load(path)
 

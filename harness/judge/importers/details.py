@@ -21,7 +21,7 @@ from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
-__all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel_folders"]
+__all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel_bundles"]
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)
@@ -30,13 +30,11 @@ _NOT_THE_MODEL = ("infra_error", "system")
 """What `nel` calls errors of sandboxes, endpoints and graders; it gives them the reward 0."""
 
 
-def nel_folders(path: Path) -> dict[str, Path]:
-    """Return each benchmark's folder of `nel` results below a path. Raises UsageError if one is there twice."""
-    return {name: folder for name, (folder, _) in _bundles(path).items()}
+def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
+    """Return each benchmark's folder of `nel` results below a path, and its newest summary, which is that of them.
 
-
-def _bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's folder and summary; a folder's newest summary is that of its results."""
+    Raises UsageError if a benchmark is there twice.
+    """
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
@@ -69,7 +67,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
     Raises NotComparable if results are cut, or an item's repeats disagree about what was asked.
     """
     rows = Rows(str(path), options)
-    for task, (folder, bundle) in _bundles(path).items():
+    for task, (folder, bundle) in nel_bundles(path).items():
         file = folder / "results.jsonl"
         lines = json_objects(file)
         if bundle.get("n_results", len(lines)) != len(lines):
@@ -136,21 +134,16 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             if metric not in one["metric"]:
                 raise NotComparable(f"{where}: has no {metric}, other items of its task do")
-            given = (doc.get("query") or doc.get("full_prompt"), doc.get("choices"), doc.get("gold_index"))
+            choices, gold = doc.get("choices"), doc.get("gold_index")
+            given = (doc.get("query") or doc.get("full_prompt"), choices, gold)
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             score = as_score(one["metric"][metric], where)
-            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=_guessed(doc))
+            # By guessing, unless all choices are right: then they are ways to write one answer.
+            right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
+            chance = right / count if right < count else 0.0
+            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=chance)
     return rows.outcomes(name)
-
-
-def _guessed(doc: Mapping[str, Any]) -> float:
-    """Return the share of an item's choices that are right; 0 if all are, which are then ways to write one answer."""
-    choices, gold = doc.get("choices"), doc.get("gold_index", 0)
-    if not isinstance(choices, list) or not choices:
-        return 0.0
-    right = len(gold) if isinstance(gold, list) else 1
-    return right / len(choices) if right < len(choices) else 0.0
 
 
 def _details(file: Path) -> Iterator[dict[str, Any]]:
@@ -172,7 +165,7 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
 def details_answers(path: Path) -> list[str]:
     """Return each item with its answer, sorted; none if none is stored."""
     found = []
-    for task, folder in nel_folders(path).items() if path.is_dir() else ():
+    for task, (folder, _) in nel_bundles(path).items() if path.is_dir() else ():
         lines = json_objects(folder / "results.jsonl")
         found += [[task, line.get("problem_idx"), line.get("repeat"), line.get("model_response")] for line in lines]
     for task, file in detail_files(path).items():

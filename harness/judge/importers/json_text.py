@@ -13,12 +13,7 @@ from harness.errors import NotComparable, UsageError
 
 __all__ = ["first_object", "json_objects", "not_utf8", "parsed"]
 
-
 _SHOWN = 60
-
-
-class _RepeatedKeyError(ValueError):
-    """An object has a key twice."""
 
 
 def parsed(text: str | bytes, where: str) -> Any:
@@ -29,7 +24,7 @@ def parsed(text: str | bytes, where: str) -> Any:
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         return json.loads(text, object_pairs_hook=_once)
-    except _RepeatedKeyError as error:
+    except NotComparable as error:
         raise NotComparable(f"{where}: {error}") from error
     except RecursionError as error:
         raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
@@ -43,7 +38,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         begin = json.dumps(found, ensure_ascii=False)[:_SHOWN]
-        raise _RepeatedKeyError(f"the key {twice!r} is given twice in an object that begins {begin}")
+        raise NotComparable(f"the key {twice!r} is given twice in an object that begins {begin}")
     return found
 
 
