@@ -23,8 +23,7 @@ __all__ = ["averages", "by_slice", "gone_wrong", "hidden", "scopes", "triage"]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
 
-TRIAGE_RATE = 0.05
-"""Share of false entries in the triage list (Benjamini and Hochberg 1995)."""
+TRIAGE_RATE = 0.05  # share of false entries in the triage list (Benjamini and Hochberg 1995)
 GONE_WRONG_LEVEL = 0.001
 """Level at which each candidate must be above the baseline. Candidates share the baseline's luck, hence so small."""
 GONE_WRONG_SPREAD = 0.5
@@ -61,17 +60,10 @@ def averages(
             found.append(Average(name, 0, None, None, None, None, ""))
             continue
         worst = min(judged, key=lambda one: one.looks[-1].result.delta)
-        means = [float((np.where(own > 0.0, side[start:stop], 0.0) * own).sum()) / total for side in (before, after)]
-        average = Average(
-            slice=name,
-            n=int(np.count_nonzero(own)),
-            baseline_mean=means[0],
-            candidate_mean=means[1],
-            delta=means[1] - means[0],
-            worst_delta=worst.looks[-1].result.delta,
-            worst_stratum=f"{worst.slice}/{worst.stratum}",
-        )
-        found.append(average)
+        first, second = (float((np.where(own > 0.0, side[start:stop], 0.0) * own).sum()) for side in (before, after))
+        means = first / total, second / total
+        worst_of = worst.looks[-1].result.delta, f"{worst.slice}/{worst.stratum}"
+        found.append(Average(name, int(np.count_nonzero(own)), *means, means[1] - means[0], *worst_of))
     return tuple(found)
 
 

@@ -60,12 +60,6 @@ def compared(
         after = np.array([candidate[item.id] for item in members])
         clusters = np.unique([item.cluster for item in members], return_inverse=True)[1]
         result = stats.paired_test(after - before, clusters, margin=0.0, alpha=alpha, binary=False)
-        found[place] = ChoiceProbability(
-            n=len(members),
-            baseline_mean=float(before.mean()),
-            candidate_mean=float(after.mean()),
-            delta=result.delta,
-            low=result.low,
-            high=result.high,
-        )
+        means = float(before.mean()), float(after.mean())
+        found[place] = ChoiceProbability(len(members), *means, result.delta, result.low, result.high)
     return found

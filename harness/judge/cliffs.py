@@ -17,31 +17,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.judge.outcomes import Labels
+from harness.config.schema import Policy
+from harness.judge.outcomes import Floats, Labels
 from harness.judge.summaries import Cliff
 from harness.stats.chance_level import above_chance_p
 
 __all__ = ["Rows", "cliffs"]
 
-Floats = NDArray[np.float64]
-
 EFFECTIVE_SHARE = 0.85
 """Share of the baseline's score at the shortest level that a level must keep, where no score is stated."""
-MOST_LEVELS = 64
-"""An axis with more levels is a measurement, not a design."""
-MOST_GROUPS = 12
-"""With more combinations of the other axes than this, only the pooled axis is shown."""
+MOST_LEVELS = 64  # an axis with more levels is a measurement, not a design
+MOST_GROUPS = 12  # with more combinations of the other axes than this, only the pooled axis is shown
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class Rows(NamedTuple):
     """The items of one slice that both sides answered."""
 
     before: Floats  # the baseline's scores
@@ -52,19 +48,12 @@ class Rows:
 
 
 def cliffs(
-    slice_name: str,
-    rows: Rows,
-    levels: Mapping[str, Labels],
-    splitting: Sequence[str],
-    *,
-    alpha: float,
-    chance_alpha: float,
-    score: float | None = None,
+    slice_name: str, rows: Rows, levels: Mapping[str, Labels], splitting: Sequence[str], policy: Policy
 ) -> tuple[Cliff, ...]:
     """Find the cliff along every ordered axis: pooled, then at each combination of the other axes that split the slice.
 
-    levels: axis to a column of shape [items]. splitting: axes that define strata. score: what the effective level asks
-    for, in (0, 1]; None for EFFECTIVE_SHARE of the baseline's score at the shortest level.
+    levels: axis to a column of shape [items]. splitting: axes that define strata. The effective level asks for
+    `policy.effective_score`, or EFFECTIVE_SHARE of the baseline's score at the shortest level.
     """
     found = []
     for axis, (values, at) in _ordered_axes(levels).items():
@@ -73,9 +62,9 @@ def cliffs(
             positions = np.flatnonzero(members)
             order = positions[np.argsort(at[positions].astype(np.int16), kind="stable")]
             taken = zip(values, np.split(order, np.searchsorted(at[order], range(1, len(values)))), strict=True)
-            kept = {value: _level(rows, items, alpha, chance_alpha) for value, items in taken if items.size}
+            kept = {value: _level(rows, items, policy) for value, items in taken if items.size}
             if len(kept) > 1:  # one level has no order
-                found.append(_cliff(slice_name, axis, group, kept, alpha, score))
+                found.append(_cliff(slice_name, axis, group, kept, policy))
     return tuple(found)
 
 
@@ -124,8 +113,7 @@ def _groups(
     return [("", usable), *sorted(named, key=lambda pair: pair[0])]
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(NamedTuple):
     """Both sides at one level."""
 
     before: float
@@ -135,40 +123,32 @@ class _Level:
     beyond: bool  # whether the estimated drop is larger than the margin
 
 
-def _level(rows: Rows, taken: NDArray[np.int64], alpha: float, chance_alpha: float) -> _Level:
+def _level(rows: Rows, taken: NDArray[np.int64], policy: Policy) -> _Level:
     """Judge one level by the widest margin among its items."""
-    before, after = rows.before[taken], rows.after[taken]
+    before, after, margin = rows.before[taken], rows.after[taken], float(rows.margin[taken].max())
     cluster = None if rows.cluster is None else rows.cluster[taken]
-    margin = float(rows.margin[taken].max())
-    result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
+    result = stats.paired_test(after - before, cluster, margin=margin, alpha=policy.alpha)
     above = above_chance_p(before, cluster, float(rows.chance[taken].mean()) + margin)
-    return _Level(
-        before=float(before.mean()),
-        after=float(after.mean()),
-        p_fail=result.p_fail,
-        passes=result.p_pass <= alpha and result.low > -margin and above is not None and above <= chance_alpha,
-        beyond=result.delta < -margin,
-    )
+    passes = result.p_pass <= policy.alpha and result.low > -margin
+    passes = passes and above is not None and above <= policy.chance_alpha
+    return _Level(float(before.mean()), float(after.mean()), result.p_fail, passes, result.delta < -margin)
 
 
-def _cliff(
-    slice_name: str, axis: str, group: str, levels: Mapping[float, _Level], alpha: float, score: float | None
-) -> Cliff:
+def _cliff(slice_name: str, axis: str, group: str, levels: Mapping[float, _Level], policy: Policy) -> Cliff:
     values, found = list(levels), list(levels.values())
-    fails = np.asarray(stats.holm([one.p_fail for one in found])) <= alpha
+    before, after = tuple(one.before for one in found), tuple(one.after for one in found)
+    fails = np.asarray(stats.holm([one.p_fail for one in found])) <= policy.alpha
     high = int(np.argmax(fails)) if fails.any() else None
-    low = next((value for value, one in levels.items() if not one.passes), None)
-    stated = EFFECTIVE_SHARE * found[0].before if score is None else score
     estimate = high
     while estimate and found[estimate - 1].beyond:  # back while the estimated drop stays larger than the margin
         estimate -= 1
+    stated = EFFECTIVE_SHARE * found[0].before if policy.effective_score is None else policy.effective_score
 
     def effective(means: Sequence[float]) -> float | None:
         """Return the longest level up to which every mean keeps the score; None if the first does not."""
         kept = takewhile(lambda one: one[1] >= stated, zip(values, means, strict=True))
         return max((value for value, _ in kept), default=None)
 
-    before, after = tuple(one.before for one in found), tuple(one.after for one in found)
     return Cliff(
         slice=slice_name,
         axis=axis,
@@ -177,7 +157,7 @@ def _cliff(
         baseline=before,
         candidate=after,
         at=None if estimate is None else values[estimate],
-        at_low=low,
+        at_low=next((value for value, one in levels.items() if not one.passes), None),
         at_high=None if high is None else values[high],
         effective_baseline=effective(before),
         effective_candidate=effective(after),

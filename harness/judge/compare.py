@@ -7,8 +7,7 @@ depends on the order of items, of files or of candidates, nor on what anything i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
-from harness.judge.outcomes import Labels, Outcomes, natural_key
-from harness.judge.pairing import ALLOW_UNMATCHED, Pairs, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Outcomes, Pairs, natural_key, pair
 from harness.judge.pooled import LEAST_STEP, with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -28,12 +26,9 @@ from harness.stats.chance_level import above_chance_p
 from harness.stats.relative import relative_test
 from harness.stats.sequential import Spending, nominal_alpha
 
-__all__ = ["ALLOW_UNMATCHED", "compare", "undecided_strata"]
+__all__ = ["compare", "undecided_strata"]
 
-Floats = NDArray[np.float64]
-
-_LEAST_LEVEL = 1e-15
-"""Limits are drawn at this level where a look may decide nothing yet."""
+_LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
 
 
 def compare(
@@ -138,14 +133,12 @@ def _indexed(baseline: Outcomes, rules: Rules) -> _Index:
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:
     """Give, per place, the axes on which all its items agree."""
     found: list[dict[str, str]] = [{} for _ in range(count)]
+    first = np.unique(place, return_index=True)[1]
     for axis, labels in baseline.levels.items():
-        low = np.full(count, np.iinfo(np.int32).max, np.int32)
-        high = np.full(count, -1, np.int32)
-        np.minimum.at(low, place, labels.codes)
-        np.maximum.at(high, place, labels.codes)
-        for at in np.flatnonzero(low == high):
-            if labels.names[high[at]]:
-                found[at][axis] = labels.names[high[at]]
+        differing = np.bincount(place, labels.codes != labels.codes[first][place], count)
+        for at in np.flatnonzero(differing == 0):
+            if level := labels[int(first[at])]:
+                found[at][axis] = level
     return tuple(found)
 
 
@@ -182,39 +175,10 @@ def _compare_one(
         hidden=averages.hidden(shown, worse, better, sum(bool(one.looks) for one in strata), rules.policy.margin),
         warnings=pairs.notes,
     )
-    return with_pooled(found, rules, columns.spread) if pooled else found
+    return with_pooled(found, rules, columns) if pooled else found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """The joined items, sorted by stratum."""
-
-    item: NDArray[np.int64]  # position in the baseline
-    place: NDArray[np.int32]
-    before: Floats
-    after: Floats
-    look: NDArray[np.int32]
-    weight: Floats
-    cluster: NDArray[np.int32] | None
-
-    def spread(self, until: int) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]] | None:
-        """Return the differences, strata and sources of the answered items up to a look; None without sources."""
-        if self.cluster is None:
-            return None
-        diffs = self.after - self.before
-        taken = ~np.isnan(diffs) & (self.look <= until)
-        return diffs[taken], self.place[taken].astype(np.int64), self.cluster[taken].astype(np.int64)
-
-    def of(self, at: int) -> _Columns:
-        """One stratum's rows."""
-        # Needles of the same type: otherwise numpy converts the whole column at every call.
-        start, stop = map(int, np.searchsorted(self.place, np.array([at, at + 1], self.place.dtype)))
-        columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
-        cut: list[Any] = [None if column is None else column[start:stop] for column in columns]
-        return _Columns(*cut)
-
-
-def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None) -> _Columns:
+def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None) -> Columns:
     baseline, here, there = base.baseline, pairs.baseline, pairs.candidate
     small = len(base.places) < np.iinfo(np.int16).max  # then a stable sort is a radix sort
     order = np.argsort(base.place[here].astype(np.int16 if small else np.int32), kind="stable")
@@ -222,7 +186,7 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
     if until is not None:
         order = order[look[order] <= until]
     here, there = here[order], there[order]
-    return _Columns(
+    return Columns(
         item=here,
         place=base.place[here],
         before=baseline.score[here],
@@ -246,7 +210,7 @@ def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.in
 
 
 def _stratum(
-    base: _Index, rows: _Columns, at: int, rules: Rules, unmatched: int, allow_unmatched: float, *, blind: bool
+    base: _Index, rows: Columns, at: int, rules: Rules, unmatched: int, allow_unmatched: float, *, blind: bool
 ) -> StratumNumbers:
     """Return the numbers of one stratum. blind: only the baseline was asked, because it shows no signal there."""
     place = base.places[at]
@@ -298,7 +262,7 @@ def _shares(look: NDArray[np.int32], planned_looks: int, planned: int | None) ->
 
 
 def _looks(
-    rows: _Columns,
+    rows: Columns,
     answered: NDArray[np.bool_],
     margin: float,
     chance: float,
@@ -315,30 +279,21 @@ def _looks(
         level = nominal_alpha(fractions, policy.alpha, spending)
         before, after = rows.before[taken], rows.after[taken]
         cluster = None if rows.cluster is None else rows.cluster[taken]
-        alpha, drop = max(level, _LEAST_LEVEL), allowed(margin, float(before.mean()))
+        alpha, mean = max(level, _LEAST_LEVEL), float(before.mean())
         if isinstance(margin, RelativeMargin):
             result = relative_test(before, after, cluster, share=float(margin), alpha=alpha)
         else:
             result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
-        look = Look(
-            number=number,
-            fractions=fractions,
-            level=level,
-            above_chance_level=nominal_alpha(fractions, policy.chance_alpha, spending),
-            result=result,
-            baseline_mean=float(before.mean()),
-            candidate_mean=float(after.mean()),
-            above_chance_p=above_chance_p(before, cluster, chance + drop),
-            spending=spending,
-        )
-        found.append(look)
+        above = above_chance_p(before, cluster, chance + allowed(margin, mean))
+        above_level = nominal_alpha(fractions, policy.chance_alpha, spending)
+        found.append(Look(number, fractions, level, above_level, result, mean, float(after.mean()), above, spending))
     return tuple(found)
 
 
-def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: _Columns, rules: Rules) -> tuple[Cliff, ...]:
+def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns, rules: Rules) -> tuple[Cliff, ...]:
     """Look along every ordered axis of every slice."""
     answered = ~(np.isnan(columns.before) | np.isnan(columns.after))
-    margins = np.array([one.margin for one in strata])
+    margins, chance = np.array([one.margin for one in strata]), base.baseline.chance
     found: list[Cliff] = []
     for name, members in averages.by_slice(strata).items():
         start, stop = np.searchsorted(columns.place, np.array([members[0], members[-1] + 1], columns.place.dtype))
@@ -347,20 +302,9 @@ def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: _Columns, r
             continue
         items = columns.item[taken]
         levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in base.baseline.levels.items()}
-        rows = cliffs.Rows(
-            before=columns.before[taken],
-            after=columns.after[taken],
-            cluster=None if columns.cluster is None else columns.cluster[taken],
-            margin=margins[columns.place[taken]],
-            chance=base.baseline.chance[items],
-        )
-        found += cliffs.cliffs(
-            name,
-            rows,
-            levels,
-            [axis for axis in levels if all(axis in strata[at].levels for at in members)],
-            alpha=rules.policy.alpha,
-            chance_alpha=rules.policy.chance_alpha,
-            score=rules.policy.effective_score,
-        )
+        splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]
+        cluster = None if columns.cluster is None else columns.cluster[taken]
+        margin = margins[columns.place[taken]]
+        rows = cliffs.Rows(columns.before[taken], columns.after[taken], cluster, margin, chance[items])
+        found += cliffs.cliffs(name, rows, levels, splitting, rules.policy)
     return tuple(found)

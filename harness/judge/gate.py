@@ -25,8 +25,7 @@ from harness.models.compatibility import partly_quantized
 __all__ = ["judge"]
 
 _GRAVITY: tuple[Verdict, ...] = ("fail", "not_judged", "inconclusive", "no_signal")
-_BOTH_WAYS = 2
-"""The control may be worse than the baseline or better: both directions share alpha."""
+_BOTH_WAYS = 2  # the control may be worse than the baseline or better: both directions share alpha
 
 
 def judge(  # noqa: PLR0913 - what reports show passes through
@@ -71,11 +70,13 @@ def judge(  # noqa: PLR0913 - what reports show passes through
     wrong = gone_wrong(comparisons.candidates, rules)
     found = [_overruled(one, unstable, wrong, (proofs or {}).get(one.name, {})) for one in found]
     verdict = _gravest([one.verdict for one in found])
+    codes = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
+    undecided = ExitCode.FAIL if rules.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
     notes = [note for one in (*comparisons.candidates, *([base] if base else ())) for note in one.warnings]
     unheld = dict.fromkeys(note for one in rates.values() for note in unmatched_tolerances(one, rules))
     return Judgement(
         verdict=verdict,
-        exit_code=int(_exit_code(verdict, rules)),
+        exit_code=int(codes.get(verdict, undecided)),
         policy=rules.to_json(),
         candidates=tuple(found),
         baseline=comparisons.baseline,
@@ -88,12 +89,6 @@ def judge(  # noqa: PLR0913 - what reports show passes through
 def _gravest(words: Sequence[Verdict]) -> Verdict:
     """Return the gravest word, `pass` only if there is nothing else; nothing judged is `not_judged`."""
     return next((word for word in _GRAVITY if word in words), "pass") if words else "not_judged"
-
-
-def _exit_code(verdict: Verdict, rules: Rules) -> ExitCode:
-    undecided = ExitCode.FAIL if rules.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
-    known = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
-    return known.get(verdict, undecided)
 
 
 def _candidate(

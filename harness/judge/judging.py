@@ -1,4 +1,4 @@
-"""Judges a run that was read: compares and gates.
+"""Judges a run that was read: checks that its sides may be compared, compares and gates.
 
 Needs the files and no model, so a verdict can be recomputed years later on a laptop. Which tests are made is
 `harness.judge.compare`'s matter, which words they end in `harness.judge.gate`'s.
@@ -14,19 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Incomplete, UsageError
+from harness.config.methods import same_method
+from harness.config.schema import Variant
+from harness.errors import Incomplete, NotComparable, StoreError, UsageError
 from harness.judge import choice_probability, compare, gate
-from harness.judge.asked import blind_strata, blind_to_cache, control_items
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, read_policy
-from harness.judge.sides import check_sides
-from harness.judge.signals import Signal, signals, unusable_strata
+from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
 from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
-from harness.models.served import cross_engine_note
-from harness.records import TAIL_KINDS, Item
+from harness.models.compatibility import check_candidate
+from harness.models.served import cross_engine_note, same_server
+from harness.records import TAIL_KINDS, Generation, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
@@ -135,12 +136,84 @@ def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
             )
 
 
+def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
+    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline.
+
+    The proofs of a rehearsal are made up and are not compared. Raises Incomplete, NotComparable, StoreError.
+    """
+    baseline, execution = run.experiment.baseline, run.experiment.execution
+    control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
+    variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
+    paths = {one.name: run.directory.path / one.name / "variant.json" for one in variants}
+    for name, path in paths.items():
+        if name not in run.identities:
+            raise Incomplete(f"{path}: is missing, so nothing shows what answered: give `quantcliff run` again")
+    if execution.rehearsal is not None or baseline.name in run.failures:
+        return
+    base = _proof(run, baseline.name)
+    writes = any(item.kind == "generate" for item in run.items)
+    for variant in variants:
+        path, proof = paths[variant.name], _proof(run, variant.name)
+        try:
+            check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)
+        except NotComparable as error:
+            raise NotComparable(f"{path}: {error}") from error
+        same = _same_model(run, variant, base, proof)
+        if variant.name == CONTROL and not same:
+            raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")
+        if variant.name not in {CONTROL, baseline.name} and same and not allow_identical:
+            text = f"{variant.name} is the baseline itself ({same}), so there is nothing to compare"
+            raise NotComparable(f"{path}: {text}: give the quantized model, or --allow-identical for an A/A comparison")
+
+
+def _proof(run: RunRecord, name: str) -> Proof:
+    try:
+        return proof_from_json(run.identities[name]["proof"])
+    except (KeyError, TypeError) as error:
+        path = run.directory.path / name / "variant.json"
+        raise StoreError(f"{path}: holds no proof of what was loaded: {error}") from error
+
+
+def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> str:
+    """Return in what respect a variant equals the baseline; empty if model, method, bits or dtype differ.
+
+    one, other: the proofs of the two.
+    """
+    baseline = run.experiment.baseline
+    if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
+        return shown
+    if (
+        not same_method(one.method, other.method)
+        or (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype)
+        # "is it really the same answer?" is what such a run asks
+        or (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding)
+    ):
+        return ""
+    before, after = (run.identities[name].get("weights") for name in (baseline.name, variant.name))
+    asked_alike = (baseline.quantization, baseline.engine.asked()) == (variant.quantization, variant.engine.asked())
+    if before == after and asked_alike:
+        return "the same weights, method and dtype"
+    # Of what was stored with what shows a model: tokens of a text, or probabilities of choices.
+    said, repeated = (
+        {
+            (each.item_id, each.response.sample): each.response
+            for each in run.of(name)
+            if each.response.type == "choice_logprobs"
+            or (isinstance(each.response, Generation) and each.response.token_ids)
+        }
+        for name in (baseline.name, variant.name)
+    )
+    # The baseline may have been asked more, see `execution.control`.
+    alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
+    return "the same method and dtype, and every answer is the same" if alike else ""
+
+
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:
     """Compare and gate a finished run, under its own policy or under one with some of it changed.
 
     allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
     """
-    check_sides(run, allow_identical=allow_identical)
+    _check_sides(run, allow_identical=allow_identical)
     blind = not_asked(run)
     _check_complete(run, blind)
     rules = _rules(run, overrides or {}).with_plan(run.items)

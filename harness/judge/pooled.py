@@ -12,27 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison, Look, StratumNumbers
 from harness.stats.pooled import pooled_test
 from harness.stats.sequential import Spending, nominal_alpha
 from harness.stats.units import shared_sources
 
-__all__ = ["LEAST_STEP", "POOLED", "Spread", "with_pooled"]
+__all__ = ["LEAST_STEP", "POOLED", "with_pooled"]
 
-POOLED = ("all", "pooled")
-"""What sentences call it, as slice and stratum."""
+POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
 
-Spread = Callable[[int], tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None]
-"""Look to the differences, strata and sources of the items by then; None if every item is its own source."""
-
-LEAST_STEP = 1e-4
-"""Looks closer than this share of the items are one look."""
+LEAST_STEP = 1e-4  # looks closer than this share of the items are one look
 
 
-def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Comparison:
+def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Comparison:
     """Return a comparison with its pooled numbers, if a pooled margin is asked for and each gating stratum has some."""
     margin = rules.policy.pooled_margin
     gating = [at for at, one in enumerate(compared.strata) if one.gating]
@@ -56,7 +51,7 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
         slice=POOLED[0],
         stratum=POOLED[1],
         margin=margin,
-        looks=_looks(strata, shares, margin, rules, lambda number: _shared(spread(number), kept, shares)),
+        looks=_looks(strata, shares, margin, rules, lambda look: _shared(columns, look, kept, shares)),
         excessive=any(one.excessive for one in strata),
         chance=math.fsum(shares * [one.chance for one in strata]),
         weight=float(weights.sum()),
@@ -69,7 +64,7 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
 
 def _looks(
     strata: Sequence[StratumNumbers],
-    shares: NDArray[np.float64],
+    shares: Floats,
     margin: float,
     rules: Rules,
     shared: Callable[[int], tuple[float, int] | None],
@@ -93,31 +88,25 @@ def _looks(
         level = nominal_alpha(fractions, rules.policy.alpha, spending)
         inflation, sources = shared(number) or (1.0, None)
         results = [look.result for look in current]
-        found[time] = Look(
-            number=number,
-            fractions=fractions,
-            level=level,
-            above_chance_level=1.0,
-            result=pooled_test(results, list(shares), margin, max(level, 1e-15), inflation=inflation, sources=sources),
-            baseline_mean=math.fsum(shares * [look.baseline_mean for look in current]),
-            candidate_mean=math.fsum(shares * [look.candidate_mean for look in current]),
-            above_chance_p=0.0,  # each stratum is tested for signal on its own
-            spending=spending,
-        )
+        result = pooled_test(results, list(shares), margin, max(level, 1e-15), inflation=inflation, sources=sources)
+        before = math.fsum(shares * [look.baseline_mean for look in current])
+        after = math.fsum(shares * [look.candidate_mean for look in current])
+        # Not tested for signal: each stratum is, on its own.
+        found[time] = Look(number, fractions, level, 1.0, result, before, after, 0.0, spending)
     return tuple(found.values())
 
 
-def _shared(
-    rows: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None,
-    gating: Sequence[int],
-    shares: NDArray[np.float64],
-) -> tuple[float, int] | None:
-    """Return what sources that several gating strata share do to the variance, and how many sources there are."""
-    if rows is None:
+def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) -> tuple[float, int] | None:
+    """Return what sources in several gating strata do to the variance by a look, and how many sources there are.
+
+    None if every item is its own source.
+    """
+    if columns.cluster is None:
         return None
-    diffs, place, source = rows
-    kept = np.isin(place, gating)
-    diffs, place, source = diffs[kept], np.searchsorted(gating, place[kept]), source[kept]
+    diffs = columns.after - columns.before
+    kept = ~np.isnan(diffs) & (columns.look <= look) & np.isin(columns.place, gating)
+    diffs, place, source = diffs[kept], np.searchsorted(gating, columns.place[kept]), columns.cluster[kept]
     sizes = np.bincount(place, minlength=shares.size)
     means = np.bincount(place, diffs, shares.size) / np.maximum(sizes, 1)
-    return shared_sources((diffs - means[place]) * (shares / np.maximum(sizes, 1))[place], place, source)
+    influence = (diffs - means[place]) * (shares / np.maximum(sizes, 1))[place]
+    return shared_sources(influence, place, source.astype(np.int64))

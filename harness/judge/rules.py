@@ -20,8 +20,7 @@ from harness.records import Item
 
 __all__ = ["Place", "Rules", "SliceRules", "by_stratum", "read_policy"]
 
-Place = tuple[str, str]
-"""Slice and stratum."""
+Place = tuple[str, str]  # slice and stratum
 
 
 def by_stratum(items: Iterable[Item]) -> dict[Place, list[Item]]:

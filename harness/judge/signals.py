@@ -1,4 +1,4 @@
-"""What a baseline's own answers say of a stratum, before any candidate is asked: whether damage could be seen there.
+"""What a baseline's own answers say of a stratum before any candidate is asked, and who is asked what because of it.
 
 There are three reasons for no signal. Chance level: it does not score more than guessing plus the margin, so it has
 nothing to lose. Too few items that the baseline gets right: even if all of them were lost, the loss would not be shown.
@@ -7,10 +7,15 @@ Ceiling without margin: every choice is right and certain, so only gross damage 
 If nearly all answers are unusable (empty, cut at the token limit, of a form that cannot be read), that is reported
 instead. Such answers say how the model was asked, not what it can do: a base model in the form for chat models, a token
 limit that is too low.
+
+Strata without signal may be left out for all but the baseline (``execution.skip_blind``), and the control may be asked
+a share of the items (``execution.control: 0.25``). All of it are pure functions of the config, the items and the
+baseline's answers, so that the runner and the judge come to the same items, and a record can be checked by them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,15 +29,15 @@ from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import Generation, Item, Scored
 from harness.stats.chance_level import above_chance_p
 from harness.suite.tail.values import number_of, unparsed
+from harness.suite.toolkit.seeded import hash_order
 
-__all__ = ["CERTAIN", "Signal", "signals", "unusable_strata"]
+__all__ = [
+    "CERTAIN", "Signal", "blind_strata", "blind_to_cache", "control_items", "signals", "unusable_strata"
+]  # fmt: skip
 
-CERTAIN = 0.99
-"""Probability of the right choice from which on an answer is taken as certain."""
-NEARLY_ALL = 0.8
-"""Share of a stratum's answers from which on they are called unusable ..."""
-LEAST = 5
-"""... if it has that many answers."""
+CERTAIN = 0.99  # probability of the right choice from which on an answer is taken as certain
+NEARLY_ALL = 0.8  # share of a stratum's answers from which on they are called unusable ...
+LEAST = 5  # ... if it has that many answers
 
 _FORMS = {
     "empty": ("empty", "check sampling.chat_template and the stop texts"),
@@ -75,11 +80,8 @@ def signals(
     """
     found = []
     for place, members in by_stratum(items).items():
-        answered = [item for item in members if np.isfinite(scores.get(item.id, np.nan))]
-        own = np.array([scores[item.id] for item in answered])
-        sources = np.unique([item.cluster for item in answered], return_inverse=True)[1]
+        answered, own, sources, chance = _columns(members, scores)
         weighed = np.array([probabilities[item.id] for item in answered if item.id in probabilities])
-        chance = float(np.mean([item.chance for item in members]))
         mean = float(own.mean()) if own.size else None
         blind, notes = _findings(own, sources, weighed, chance, allowed(rules.margin(*place), mean or 0.0), rules)
         if blind and unusable and place in unusable:
@@ -100,9 +102,19 @@ def signals(
     return found
 
 
+def _columns(
+    members: Sequence[Item], scores: Mapping[str, float]
+) -> tuple[list[Item], NDArray[np.float64], NDArray[np.int32], float]:
+    """Return a stratum's answered items, with their scores and sources, and the score that guessing would give."""
+    answered = [item for item in members if math.isfinite(scores.get(item.id, math.nan))]
+    sources = np.unique([item.cluster for item in answered], return_inverse=True)[1].astype(np.int32)
+    chance = float(np.mean([item.chance for item in members]))
+    return answered, np.array([scores[item.id] for item in answered]), sources, chance
+
+
 def _findings(
     own: NDArray[np.float64],
-    sources: NDArray[np.int64],
+    sources: NDArray[np.int32],
     weighed: NDArray[np.float64],
     chance: float,
     margin: float,
@@ -112,7 +124,7 @@ def _findings(
     if not own.size:
         return ["nothing was answered"], []
     blind, notes, policy = [], [], rules.policy
-    above = above_chance_p(own, sources.astype(np.int32), chance + margin)
+    above = above_chance_p(own, sources, chance + margin)
     if above is None or above >= policy.chance_alpha:
         line = f"guessing ({chance:.1%}) plus the margin ({margin:.1%})"
         blind.append(f"chance level: {own.mean():.1%} is not shown to be above {line}")
@@ -154,3 +166,48 @@ def _form(one: Scored, item: Item) -> str:
     unread = bool(text) and number_of(item.target) is not None and unparsed(text)
     signs = {**one.signs, "unparsed": unread}
     return next((form for form in _FORMS if signs.get(form)), "")
+
+
+def control_items(items: Sequence[Item], share: float) -> frozenset[str]:
+    """The ids of the items that the control is asked: of each stratum the given share, rounded up.
+
+    share: in (0, 1]. Items with a common prefix or cluster are taken together, in an order that depends on their names
+    alone, so that a text is read for all of its questions and adding items keeps the choice.
+    """
+    chosen: set[str] = set()
+    for members in by_stratum(items).values():
+        groups: dict[str, list[str]] = defaultdict(list)
+        for item in members:
+            groups[item.prefix_group or item.cluster].append(item.id)
+        wanted, taken = math.ceil(share * len(members)), 0
+        for name in sorted(groups, key=lambda name: hash_order(name, "control")):
+            if taken < wanted:
+                chosen.update(groups[name])
+                taken += len(groups[name])
+    return frozenset(chosen)
+
+
+def blind_strata(items: Sequence[Item], scores: Mapping[str, float], rules: Rules) -> frozenset[Place]:
+    """The strata in which the baseline's own answers show no signal, by the test that the verdict uses.
+
+    scores: item id to the baseline's mean score in [0, 1], NaN for unanswered items. Strata with a tolerance of tail
+    events are never among them, and neither are those about which the test says nothing: no answer, a single source.
+    """
+    found = set()
+    for place, members in by_stratum(items).items():
+        _, own, sources, chance = _columns(members, scores)
+        if not own.size or (rules.tolerances(*place) and any(item.kind == "generate" for item in members)):
+            continue
+        p = above_chance_p(own, sources, chance + allowed(rules.margin(*place), float(own.mean())))
+        if p is not None and p >= rules.policy.chance_alpha:
+            found.add(place)
+    return frozenset(found)
+
+
+def blind_to_cache(items: Iterable[Item]) -> frozenset[Place]:
+    """The strata whose scores come from reading the prompt once: choices, and answers of a single token.
+
+    A KV cache is used from the second token of an answer on, so however it is damaged, they show nothing.
+    """
+    strata = by_stratum(items).items()
+    return frozenset(place for place, own in strata if all(one.kind == "choice" or one.max_tokens <= 1 for one in own))

@@ -17,12 +17,9 @@ from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
 
 __all__ = ["BLOW_UP", "Cell", "cells", "showing", "undefined", "with_late"]
 
-BLOW_UP = "blow_up"
-"""The one kind that only a pair shows."""
-TIMES_LONGER = 4
-"""A candidate's longest answer this many times as long as the baseline's has blown up ..."""
-TOKENS_LONGER = 64
-"""... if it is also this many tokens longer."""
+BLOW_UP = "blow_up"  # the one kind that only a pair shows
+TIMES_LONGER = 4  # a candidate's longest answer this many times as long as the baseline's has blown up ...
+TOKENS_LONGER = 64  # ... if it is also this many tokens longer
 
 
 @dataclass(slots=True)

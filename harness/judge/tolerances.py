@@ -23,8 +23,7 @@ from harness.stats.ratio import Ratio, ratio
 
 __all__ = ["ALLOW_ONE_SIDED", "judge_rates", "judged_quantities", "unmatched_tolerances"]
 
-ALLOW_ONE_SIDED = 0.01
-"""Share of a stratum's items that one side alone may have answered."""
+ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may have answered
 
 
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
@@ -44,35 +43,22 @@ def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
     strictest = alpha / rules.families / max(len(p_high), 1)
     rates = []
     for at, (cell, known, tolerance) in enumerate(zip(cells, found, tolerances, strict=True)):
-        plain = _rate(cell, known, tolerance)
+        n, events = len(cell.items), sum(cell.events)
+        share, low, high = (None, None, None) if known is None else (known.rate, known.low, known.high)
+        own = None if known is None or cell.kind == BLOW_UP else sum(cell.baseline) / n
+        plain = TailRate(cell.slice, cell.stratum, cell.kind, events, n, share, low, high, tolerance, None, own)
         if tolerance is not None:
             p = min(float(adjusted.get(at, 1.0)) * rules.families, 1.0)
             verdict, reason, more = _judged(cell, known, tolerance, p, alpha, strictest)
             plain = replace(plain, verdict=verdict, p_adjusted=p, reason=reason, items_to_decide=more)
         rates.append(plain)
-    for name, own in rules.slices.items():
-        for kind, tolerance in (own.tail_events or {}).items():
+    for name, slice_rules in rules.slices.items():
+        for kind, tolerance in (slice_rules.tail_events or {}).items():
             if not any(one.slice == name and kind in (one.kind, "*") for one in rates):
                 why = "a tolerance was declared, and no answer was looked at for it"
                 empty = TailRate(name, "all", kind, 0, 0, None, None, None, tolerance, "not_judged", None, 1.0)
                 rates.append(replace(empty, reason=why))
     return tuple(rates)
-
-
-def _rate(cell: Cell, rate: EventRate | None, tolerance: float | None) -> TailRate:
-    return TailRate(
-        slice=cell.slice,
-        stratum=cell.stratum,
-        kind=cell.kind,
-        events=sum(cell.events),
-        n=len(cell.items),
-        rate=None if rate is None else rate.rate,
-        low=None if rate is None else rate.low,
-        high=None if rate is None else rate.high,
-        tolerance=tolerance,
-        verdict=None,
-        baseline_rate=None if rate is None or cell.kind == BLOW_UP else sum(cell.baseline) / len(cell.items),
-    )
 
 
 def _unjudged(cell: Cell) -> str:
@@ -129,8 +115,7 @@ def unmatched_tolerances(rates: Sequence[TailRate], rules: Rules) -> list[str]:
     ]
 
 
-Answer = tuple[float, float, float]
-"""Characters thought, tokens written, and score of one item: means over its samples."""
+Answer = tuple[float, float, float]  # characters thought, tokens written, and score of one item: means over its samples
 
 
 def judged_quantities(

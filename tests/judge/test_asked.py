@@ -13,8 +13,8 @@ import pytest
 from harness.config.loading import parse
 from harness.errors import ConfigError, Incomplete
 from harness.judge import judging
-from harness.judge.asked import blind_strata, control_items
 from harness.judge.rules import Rules
+from harness.judge.signals import blind_strata, control_items
 from harness.records import Item
 from harness.run import plan as run_plan
 from harness.run import runner

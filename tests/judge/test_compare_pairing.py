@@ -10,8 +10,7 @@ from making import Cell, reordered, side
 
 from harness.errors import NotComparable
 from harness.judge import compare, gate
-from harness.judge.outcomes import Labels, build, fingerprint
-from harness.judge.pairing import pair
+from harness.judge.outcomes import Labels, build, fingerprint, pair
 from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.05)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import parsed
+from harness.judge.importers.json_text import inner, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
@@ -34,12 +34,9 @@ _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "t
 
 # A small archive must not fill the memory.
 MAX_MEMBERS = 500_000
-MAX_MEMBER = 256 << 20
-"""Unpacked bytes of one member."""
-MAX_TOTAL = 16 << 30
-"""Unpacked bytes of all members."""
-_ZSTANDARD = 93
-"""The zip method that recent versions of Inspect compress with (APPNOTE.TXT 4.4.5)."""
+MAX_MEMBER = 256 << 20  # unpacked bytes of one member
+MAX_TOTAL = 16 << 30  # unpacked bytes of all members
+_ZSTANDARD = 93  # the zip method that recent versions of Inspect compress with (APPNOTE.TXT 4.4.5)
 
 
 def is_log(data: object) -> bool:
@@ -95,10 +92,16 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
         if log.header.get("invalidated"):
             raise NotComparable(f"{log.file}: the log was marked as invalid")
-    known = {log.task: _scorers(log) for log in logs} if options.metric else {}
+    known: dict[str, list[str]] = {}
+    for log in logs if options.metric else ():  # the scorers of the first scored sample, and their keys
+        values = list(next(filter(None, map(_values, _samples(log.file))), {}))
+        known[log.task] = list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
     chosen = per_task(options.metric, known, "scorer", str(path)) if options.metric else {}
     for log in logs:
-        _add(log, _varying(log, logs), chosen.get(log.task), rows)
+        same = [one.arguments for one in logs if one.task == log.task]
+        levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
+        varying = {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
+        _add(log, varying, chosen.get(log.task), rows)
     rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
     return rows.outcomes(name)
 
@@ -106,18 +109,12 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
 def inspect_answers(path: Path) -> list[str]:
     """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
     found = [
-        (sample.get("id"), sample.get("epoch"), [(one.get("message") or {}).get("content") for one in choices])
+        (sample.get("id"), sample.get("epoch"), [inner(one, "message").get("content") for one in choices])
         for file in log_files(path)
         for sample in _samples(file)
-        if (choices := (sample.get("output") or {}).get("choices"))
+        if (choices := inner(sample, "output").get("choices"))
     ]
     return sorted(map(canonical_json, found))
-
-
-def _scorers(log: _Log) -> list[str]:
-    """Return what --metric may name: the scorers of the first scored sample, and their keys."""
-    values: Mapping[str, Any] = next(filter(None, map(_values, _samples(log.file))), {})
-    return list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
 
 
 def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
@@ -136,13 +133,6 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
         if len(same) > 1:
             rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
-
-
-def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
-    """Return the log's arguments that differ from those of other logs of its task, as levels."""
-    same = [one.arguments for one in logs if one.task == log.task]
-    levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
-    return {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
 
 
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
@@ -200,7 +190,7 @@ def _asked(sample: Mapping[str, Any]) -> list[Any]:
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
     """Return the log's own way from epochs to a score, by name. Raises UsageError if it is not known here."""
-    results = (log.header.get("results") or {}).get("scores") or []
+    results = inner(log.header, "results").get("scores") or []
     named = log.config.get("epochs_reducer") or [one.get("reducer") for one in results if one.get("reducer")]
     name = str(([named] if isinstance(named, str) else named or ["mean"])[0])
     kind, _, count = name.rpartition("_")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, per_task
+from harness.judge.importers.json_text import inner, json_objects, parsed
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, best_metric, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
 __all__ = ["is_sample", "lm_eval_answers", "load_lm_eval", "sample_files"]
@@ -108,8 +108,9 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = json_objects(file)
     for number, line in enumerate(lines, start=1):
         if not is_sample(line) or not isinstance(line["doc"], Mapping):
-            where = f"{file}: entry {number}"
-            raise NotComparable(f"{where} is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)")
+            raise NotComparable(
+                f"{file}: entry {number} is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)"
+            )
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
     return lines
@@ -124,41 +125,31 @@ def _metrics(
     }
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        lower = LOWER_IS_BETTER | _lower(task, files[task])
-        if task in found:
-            if found[task] in lower:
-                raise UsageError(f"{files[task]}: {found[task]} is not a score: less of it is better")
-            continue
-        usable = [one for one in names if one not in lower]
-        preferred = [one for one in PREFERRED if one in usable] or (usable if len(usable) == 1 else [])
-        if not preferred:
-            listed = ", ".join(names) or "none"
-            raise UsageError(f"{files[task]}: which metric is the score? Give --metric {task}=NAME, one of {listed}")
-        found[task] = preferred[0]
-        if options.metric:
-            rows.notes.append(f"{task}: has no such --metric, and is judged by {preferred[0]}")
+        lower, asked = LOWER_IS_BETTER | _lower(task, files[task]), found.get(task)
+        if asked in lower:
+            raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
+        if asked is None:
+            usable = [one for one in names if one not in lower]
+            found[task] = best_metric(task, usable, PREFERRED, files[task])
+            if options.metric:
+                rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
     return found
 
 
 def _lower(task: str, file: Path) -> set[str]:
     """Return the metrics of which the summaries next to a task's samples say that less is better."""
-    found: set[str] = set()
-    for averages in sorted(file.parent.glob("results_*.json")):
-        data = parsed(averages.read_bytes(), str(averages))
-        known = data.get("higher_is_better") if isinstance(data, Mapping) else None
-        own = known.get(task) if isinstance(known, Mapping) else None
-        found |= {str(name) for name, higher in own.items() if higher is False} if isinstance(own, Mapping) else set()
-    return found
+    summaries = [parsed(one.read_bytes(), str(one)) for one in sorted(file.parent.glob("results_*.json"))]
+    known = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
+    return {str(name) for name, higher in known if higher is False}
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
     """What the model was asked, one entry per choice; newer versions number the entries in an object."""
     asked = line.get("arguments") or []
-    found = [
-        list(one.values()) if isinstance(one, Mapping) else one
-        for one in (asked.values() if isinstance(asked, Mapping) else asked)
-    ]
-    return found if isinstance(asked, (Mapping, list)) else [asked]
+    if not isinstance(asked, (Mapping, list)):
+        return [asked]
+    entries = asked.values() if isinstance(asked, Mapping) else asked
+    return [list(one.values()) if isinstance(one, Mapping) else one for one in entries]
 
 
 def _hashes(line: Mapping[str, Any]) -> list[str]:
@@ -192,16 +183,13 @@ def _right(document: Mapping[str, Any], choices: int) -> list[int]:
     for key, value in document.items():
         if isinstance(value, Mapping):
             counts += _right(value, choices)
-        listed = _list(value)
+        # lm_eval wrote lists of numbers as text, too
+        text = isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII)
+        listed = json.loads(value) if text else value
+        if not isinstance(listed, list) or not all(isinstance(one, (int, float)) for one in listed):
+            listed = []
         if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
             counts.append(int(sum(listed)))
         elif key in _POSITIONS:
             counts.append(len(set(listed) & set(range(choices))))
     return counts
-
-
-def _list(value: object) -> list[float]:
-    """Read a list of numbers, also one that lm_eval wrote as text; an empty one if it is something else."""
-    if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
-        value = json.loads(value)
-    return value if isinstance(value, list) and all(isinstance(one, (int, float)) for one in value) else []

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -23,14 +24,13 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.outcomes import Labels, Outcomes, build
 from harness.records import stratum_name
 
-__all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "dig", "per_task"]
+__all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "best_metric", "dig", "per_task"]
 
 _SHOWN = 3
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
-_EXACT = 2.0**53
-"""Whole numbers from here on are not all floats: two ids may have become one."""
+_EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,18 @@ def per_task(
         for task in having:
             chosen[task] = name if equals else chosen.get(task, name)
     return chosen
+
+
+def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
+    """Return the score of a task for which none was chosen: the first preferred one, or the only one it has.
+
+    known: the task's metrics that can be a score. Raises UsageError if it could be several, or none.
+    """
+    found = [one for one in preferred if one in known] or known
+    if found is known and len(known) != 1:
+        listed = ", ".join(known) or "none"
+        raise UsageError(f"{source}: which metric is the score? Give --metric '{task}=NAME', one of {listed}")
+    return found[0]
 
 
 @dataclass(slots=True)

@@ -29,8 +29,7 @@ PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _ANSWER = re.compile(r"resp|output|complet|predict|generat|log_?prob|log_?lik|model_answer", re.IGNORECASE)
 """Names of columns that hold what a model answered; a plain ``answer`` is often the right one."""
-_BLOCK = 1 << 23
-"""Bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole."""
+_BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
     if suffix in JSON_LINES:
         known = list(first_object(path))
     else:
-        known = _known(path) if suffix in PARQUET else next(_csv_rows(path))[1]
+        known = _parquet(path).column_names if suffix in PARQUET else next(_csv_rows(path))[1]
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     wanted = [one for one in known if _ANSWER.search(one) and one not in used]
     items, *answers = _columns(path, [options.item or "item", *wanted])
@@ -227,19 +226,16 @@ def _from_arrow(column: Any, *, coded: bool) -> _Column:
     return _Column(found.dictionary.to_pylist(), codes)
 
 
-def _known(path: Path) -> list[str]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        return list(_flat(file.schema_arrow.empty_table()).column_names)
-
-
-def _parquet(path: Path, wanted: Sequence[str]) -> Any:
+def _parquet(path: Path, wanted: Sequence[str] | None = None) -> Any:
+    """Read columns of a Parquet file, or none of the rows if no columns are named. Raises UsageError."""
     from pyarrow import lib, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            _check_known(path, wanted, _flat(file.schema_arrow.empty_table()).column_names)
+            empty = _flat(file.schema_arrow.empty_table())
+            if wanted is None:
+                return empty
+            _check_known(path, wanted, empty.column_names)
             return _flat(file.read(columns=list(wanted)))
     except lib.ArrowException as error:
         raise UsageError(f"{path}: is not a Parquet file: {error}") from error
