@@ -262,12 +262,12 @@ def test_items_without_a_text_on_both_sides_are_counted_apart() -> None:
     assert {one.kind for one in old} == set(TAIL_KINDS)
 
 
-@pytest.mark.parametrize("strata", [1, 4, 12])
+@pytest.mark.parametrize("strata", [1, 8])
 def test_a_candidate_at_its_tolerances_seldom_fails_and_seldom_passes(strata: int) -> None:
-    """Every rate at its tolerance, 500 rollouts: half of alpha to fail, alpha to pass."""
+    """Every rate at its tolerance, 300 rollouts: half of alpha to fail, alpha to pass."""
     held = rules(tail_events={"empty": 0.05})
     rng = np.random.default_rng(strata)
-    rollouts = 500
+    rollouts = 300
     known = {count: cell(count, 150) for count in range(60)}
     fails = passes = 0
     for counts in rng.binomial(150, 0.05, (rollouts, strata)):
