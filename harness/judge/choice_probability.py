@@ -1,9 +1,8 @@
 """Answers to choices: which choice is preferred, and the probability of the right one.
 
 Tasks weigh choices by their summed log-probability (lm_eval's ``acc``), by that per character (``acc_norm``) or per
-byte (``acc_bytes``); the three may prefer different ones. The probability of the right choice is the softmax over the
-summed log-probabilities, whatever the metric. It moves long before the preferred choice changes, so it sees damage in
-strata in which no score has flipped yet. It is information only: it has no margin and is never part of a verdict.
+byte (``acc_bytes``); the three may prefer different ones. The probability is the softmax over the sums, whatever the
+metric. It moves long before the preferred choice changes, so it sees damage where no score has flipped yet.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from harness.judge import choice_probability, compare, gate
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
-from harness.judge.summaries import Comparison, Comparisons
+from harness.judge.summaries import Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
@@ -130,10 +130,8 @@ def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
             and answered[item.id] < (1 if item.kind == "choice" else samples)
         ]
         if lacking:
-            raise Incomplete(
-                f"{run.directory.path}: {name} lacks answers to {len(lacking)} items ({min(lacking)} ...): "
-                "run `quantcliff run` again to finish it"
-            )
+            shown = f"{name} lacks answers to {len(lacking)} items ({min(lacking)} ...)"
+            raise Incomplete(f"{run.directory.path}: {shown}: run `quantcliff run` again to finish it")
 
 
 def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
@@ -266,23 +264,17 @@ def _annotated(run: RunRecord, material: Comparisons, rules: Rules) -> Compariso
     """
     baseline, variants = run.experiment.baseline, {one.name: one for one in run.experiment.candidates}
     unusable, blind = unusable_strata(run.items, run.of(baseline.name)), blind_to_cache(run.items)
-    before = _right(run, baseline.name)
-
-    def own(side: Comparison) -> Comparison:
+    before, candidates = _right(run, baseline.name), []
+    for side in material.candidates:
         likely = choice_probability.compared(run.items, before, _right(run, side.name), rules.policy.alpha)
         unread = blind if variants[side.name].differs_only_in(baseline, "kv_cache") else ()
         strata = [
-            replace(
-                one,
-                unusable=unusable.get(one.place, ""),
-                cache_blind=one.place in unread,
-                choice_probability=likely.get(one.place),
-            )
+            replace(one, unusable=unusable.get(at, ""), cache_blind=at in unread, choice_probability=likely.get(at))
             for one in side.strata
+            for at in [one.place]
         ]
-        return replace(side, strata=tuple(strata))
-
-    return replace(material, candidates=tuple(map(own, material.candidates)))
+        candidates.append(replace(side, strata=tuple(strata)))
+    return replace(material, candidates=tuple(candidates))
 
 
 def _right(run: RunRecord, variant: str) -> dict[str, float]:

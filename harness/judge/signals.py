@@ -1,16 +1,12 @@
 """What a baseline's own answers say of a stratum before any candidate is asked, and who is asked what because of it.
 
-There are three reasons for no signal. Chance level: it does not score more than guessing plus the margin, so it has
-nothing to lose. Too few items that the baseline gets right: even if all of them were lost, the loss would not be shown.
-Ceiling without margin: every choice is right and certain, so only gross damage would flip one.
-
-If nearly all answers are unusable (empty, cut at the token limit, of a form that cannot be read), that is reported
-instead. Such answers say how the model was asked, not what it can do: a base model in the form for chat models, a token
-limit that is too low.
+Damage could not be seen at chance level (the baseline has nothing to lose), with too few items that it gets right (even
+if all were lost, no loss would be shown), and at a ceiling without margin (only gross damage would flip a choice). If
+nearly all answers are empty, cut or unreadable, they say how the model was asked, not what it can do.
 
 Strata without signal may be left out for all but the baseline (``execution.skip_blind``), and the control may be asked
-a share of the items (``execution.control: 0.25``). All of it are pure functions of the config, the items and the
-baseline's answers, so that the runner and the judge come to the same items, and a record can be checked by them.
+a share of the items (``execution.control: 0.25``): pure functions of the config, the items and the baseline's answers,
+so that the runner and the judge come to the same items.
 """
 
 from __future__ import annotations
@@ -25,6 +21,8 @@ from numpy.typing import NDArray
 
 from harness import stats
 from harness.config.fields import allowed
+from harness.config.schema import Policy
+from harness.judge.outcomes import Floats
 from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import Generation, Item, Scored
 from harness.stats.chance_level import above_chance_p
@@ -83,28 +81,21 @@ def signals(
         answered, own, sources, chance = _columns(members, scores)
         weighed = np.array([probabilities[item.id] for item in answered if item.id in probabilities])
         mean = float(own.mean()) if own.size else None
-        blind, notes = _findings(own, sources, weighed, chance, allowed(rules.margin(*place), mean or 0.0), rules)
+        blind, notes = _findings(
+            own, sources, weighed, chance, allowed(rules.margin(*place), mean or 0.0), rules.policy
+        )
         if blind and unusable and place in unusable:
             blind = [f"not measured: {unusable[place]}"]
-        signal = Signal(
-            *place,
-            items=own.size,
-            sources=int(sources.max()) + 1 if own.size else 0,
-            gating=rules.gating(*place),
-            baseline_mean=mean,
-            chance=chance,
-            right=int(np.count_nonzero(own > 0)),
-            choice_probability=float(weighed.mean()) if weighed.size else None,
-            blind=tuple(blind),
-            notes=tuple(notes),
-        )
-        found.append(signal)
+        count, right = int(sources.max()) + 1 if own.size else 0, int(np.count_nonzero(own > 0))
+        likely = float(weighed.mean()) if weighed.size else None
+        gating, said = rules.gating(*place), (tuple(blind), tuple(notes))
+        found.append(Signal(*place, own.size, count, gating, mean, chance, right, likely, *said))
     return found
 
 
 def _columns(
     members: Sequence[Item], scores: Mapping[str, float]
-) -> tuple[list[Item], NDArray[np.float64], NDArray[np.int32], float]:
+) -> tuple[list[Item], Floats, NDArray[np.int32], float]:
     """Return a stratum's answered items, with their scores and sources, and the score that guessing would give."""
     answered = [item for item in members if math.isfinite(scores.get(item.id, math.nan))]
     sources = np.unique([item.cluster for item in answered], return_inverse=True)[1].astype(np.int32)
@@ -113,17 +104,12 @@ def _columns(
 
 
 def _findings(
-    own: NDArray[np.float64],
-    sources: NDArray[np.int32],
-    weighed: NDArray[np.float64],
-    chance: float,
-    margin: float,
-    rules: Rules,
+    own: Floats, sources: NDArray[np.int32], weighed: Floats, chance: float, margin: float, policy: Policy
 ) -> tuple[list[str], list[str]]:
     """Return why damage could not be seen, and what else is to be known."""
     if not own.size:
         return ["nothing was answered"], []
-    blind, notes, policy = [], [], rules.policy
+    blind, notes = [], []
     above = above_chance_p(own, sources, chance + margin)
     if above is None or above >= policy.chance_alpha:
         line = f"guessing ({chance:.1%}) plus the margin ({margin:.1%})"
