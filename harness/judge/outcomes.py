@@ -20,20 +20,26 @@ from numpy.typing import ArrayLike, NDArray
 from harness.errors import NotComparable
 
 __all__ = [
-    "ALLOW_UNMATCHED", "Columns", "Floats", "Labels", "Outcomes", "Pairs", "build", "fingerprint", "natural_key", "pair"
+    "ALLOW_UNMATCHED", "Columns", "Floats", "Labels", "Outcomes", "Pairs", "build", "fingerprint", "listed",
+    "natural_key", "pair",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
 ALLOW_UNMATCHED = 0.01  # share of items that a join may lose unless more is allowed explicitly
 
 Positions = NDArray[np.int64]
-_SHOWN = 5
 
 
 def natural_key(name: str) -> tuple[tuple[int, float, str], ...]:
     """Sort names as a person would: ``hops=3`` before ``hops=12``."""
     parts = enumerate(re.split("([0-9]+)", f"{name}\0"))  # words at even places, numbers at odd ones
     return tuple((at % 2, float(part) if at % 2 else 0.0, part) for at, part in parts)
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Write the first names in their order, and whether there are more."""
+    found = sorted(names)
+    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
 
 
 def fingerprint(*asked: str) -> int:
@@ -56,8 +62,10 @@ class Labels:
         return self.names[int(self.codes[item])]
 
     @staticmethod
-    def of(values: Iterable[str]) -> Labels:
-        """Code a column of names, in order of appearance."""
+    def of(values: Iterable[str] | Labels) -> Labels:
+        """Code a column of names, in order of appearance, unless it is coded."""
+        if isinstance(values, Labels):
+            return values
         seen: dict[str, int] = {}
         codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32)
         return Labels(codes, tuple(seen))
@@ -120,9 +128,9 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     if not count:
         raise NotComparable(f"{name}: there are no items")
     if not unique and len(set(ids)) < count:
-        twice = sorted(one for one, times in Counter(ids).items() if times > 1)
-        shown = ", ".join(map(repr, twice[:3])) + (", ..." if len(twice) > 3 else "")  # noqa: PLR2004
-        raise NotComparable(f"{name}: {len(twice)} item ids are duplicated ({shown}): each item must appear once")
+        twice = [repr(one) for one, times in Counter(ids).items() if times > 1]
+        shown = f"{len(twice)} item ids are duplicated ({listed(twice)})"
+        raise NotComparable(f"{name}: {shown}: each item must appear once")
     prints = np.zeros(count, np.uint64) if fingerprints is None else np.asarray(fingerprints, np.uint64)
     if prints.shape != (count,):
         raise NotComparable(f"{name}: {prints.size} fingerprints for {count} items: give one each")
@@ -150,7 +158,7 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:
     if isinstance(values, str):
         return Labels.constant(values, count)
-    labels = values if isinstance(values, Labels) else Labels.of(values)
+    labels = Labels.of(values)
     if labels.codes.shape != (count,):
         raise NotComparable(f"{name}: {labels.codes.size} entries in {what!r} for {count} items: give one each")
     return labels
@@ -286,9 +294,7 @@ def _counted(baseline: Outcomes, candidate: Outcomes, pairs: Pairs, allow_unmatc
     ):
         lost += positions.size
         if positions.size:
-            names = sorted(side.items[int(one)] for one in positions)
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            parts.append(f"{positions.size} {where} ({shown})")
+            parts.append(f"{positions.size} {where} ({listed((side.items[int(one)] for one in positions), 5)})")
     if lost == 0:
         return pairs
     if not pairs.baseline.size:

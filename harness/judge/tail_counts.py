@@ -18,8 +18,13 @@ from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
 __all__ = ["BLOW_UP", "Cell", "cells", "showing", "undefined", "with_late"]
 
 BLOW_UP = "blow_up"  # the one kind that only a pair shows
-TIMES_LONGER = 4  # a candidate's longest answer this many times as long as the baseline's has blown up ...
-TOKENS_LONGER = 64  # ... if it is also this many tokens longer
+TIMES_LONGER = 4
+TOKENS_LONGER = 64
+"""An answer blew up if it is at least so many times as long as the baseline's and so many tokens longer, as written.
+
+Source: own. Limits: a candidate that reasons longer and is right is an event too; where the token limit is near the
+baseline's length nothing can blow up, and "truncated" says it.
+"""
 
 
 @dataclass(slots=True)
@@ -96,32 +101,20 @@ def _stratum(
         elif not (before.seen and after.seen):
             unseen += 1
         else:
-            _add(found, item, before, after)
+            longer = after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
+            for kind in {*before.signs, *after.signs, BLOW_UP} & found.keys():
+                was = kind != BLOW_UP and before.signs.get(kind, False)
+                now = longer if kind == BLOW_UP else after.signs.get(kind, False)
+                cell = found[kind]
+                cell.items.append(item.id)
+                cell.clusters.append(item.cluster)
+                cell.events.append(now and not was)
+                cell.baseline.append(was)
     # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
     kept = [cell for cell in found.values() if cell.items or unseen or one_sided or cell.kind in LATENCY_KINDS]
     for cell in kept:
         cell.unseen, cell.one_sided, cell.unasked = unseen, one_sided, unasked
     return kept
-
-
-def _add(found: Mapping[str, Cell], item: Item, before: _Side, after: _Side) -> None:
-    """Add an item to the cells of the kinds that it was looked at for.
-
-    An answer blew up if it is at least four times as long as the baseline's and at least 64 tokens longer, both counted
-    in tokens as they were written. Source: own. Limits: a candidate that reasons longer and is right is an event too;
-    where the token limit is near the baseline's length nothing can blow up, and "truncated" says it.
-    """
-    shown = {
-        kind: (before.signs.get(kind, False), after.signs.get(kind, False)) for kind in {**before.signs, **after.signs}
-    }
-    shown[BLOW_UP] = False, after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
-    for kind, (was, is_now) in shown.items():
-        if kind in found:
-            cell = found[kind]
-            cell.items.append(item.id)
-            cell.clusters.append(item.cluster)
-            cell.events.append(is_now and not was)
-            cell.baseline.append(was)
 
 
 def showing(answers: Iterable[Scored], kind: str) -> Scored | None:

@@ -126,10 +126,9 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
         first = same[0].settings
         differing = sorted({key for log in same for key, value in log.settings.items() if value != first[key]})
         if differing:
-            raise UsageError(
-                f"{rows.source}: {task} was run with different settings ({', '.join(differing)}): give the log of one "
-                f"({', '.join(log.file.name for log in same)})"
-            )
+            names = ", ".join(log.file.name for log in same)
+            differ = f"{task} was run with different settings ({', '.join(differing)})"
+            raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
         if len(same) > 1:
             rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
@@ -145,8 +144,11 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         if "id" not in sample or "input" not in sample:
             raise NotComparable(f"{where}: has no id or no input")
         item = f"{place}/{as_level(sample['id'])}"
-        asked, metadata = _asked(sample), {**varying, **(sample.get("metadata") or {})}
-        key = [*asked, *(as_level(dig(metadata, one, where)) for one in rows.options.fields)]
+        asked, metadata = sample["input"], {**varying, **(sample.get("metadata") or {})}
+        if isinstance(asked, list):  # without the ids of messages, which Inspect makes again in every run
+            asked = [[message.get("role"), message.get("content")] for message in asked]
+        fields = [as_level(dig(metadata, one, where)) for one in rows.options.fields]
+        key = [asked, sample.get("choices"), sample.get("target"), *fields]
         if first.setdefault(item, (key, metadata, where))[0] != key:
             raise NotComparable(f"{where}: names different items: ids must be unique")
         epoch = sample.get("epoch", len(epochs[item]) + 1)
@@ -178,14 +180,6 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
             f"{log.file}: {partial} items have no score in some of their {expected} epochs: an item counts by the "
             "others if they are at least half, and else is unanswered"
         )
-
-
-def _asked(sample: Mapping[str, Any]) -> list[Any]:
-    """What was asked, without the ids of messages, which Inspect makes again in every run."""
-    asked = sample["input"]
-    if isinstance(asked, list):
-        asked = [[message.get("role"), message.get("content")] for message in asked]
-    return [asked, sample.get("choices"), sample.get("target")]
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:

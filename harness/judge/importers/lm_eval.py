@@ -108,9 +108,8 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = json_objects(file)
     for number, line in enumerate(lines, start=1):
         if not is_sample(line) or not isinstance(line["doc"], Mapping):
-            raise NotComparable(
-                f"{file}: entry {number} is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)"
-            )
+            lacking = "(doc_id, doc, filtered_resps are missing)"
+            raise NotComparable(f"{file}: entry {number} is not a sample of lm_eval {lacking}")
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
     return lines

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.outcomes import Labels, Outcomes, build
+from harness.judge.outcomes import Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
 __all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "best_metric", "dig", "per_task"]
 
-_SHOWN = 3
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
@@ -155,9 +154,9 @@ class Rows:
         """
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
-        levels = {axis: _labels(values) for axis, values in self.levels.items()}
-        columns = [_labels(self.slices), _strata(levels, len(self.items), self.source)]
-        columns += [] if self.clusters is None else [_labels(self.clusters)]
+        levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
+        columns = [Labels.of(self.slices), _strata(levels, len(self.items), self.source)]
+        columns += [] if self.clusters is None else [Labels.of(self.clusters)]
         prints = np.array(self.prints, np.uint64) if len(self.prints) else np.zeros(len(self.items), np.uint64)
         scores = np.asarray(self.scores, np.float64)
         first, scores = self._collapsed(scores, [one.codes for one in columns] + [prints])
@@ -196,17 +195,13 @@ class Rows:
             mixed = [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]
             if mixed:
                 raise NotComparable(
-                    f"{self.source}: {len(mixed)} items have several scores ({_shown(mixed)}): an item has one score. "
+                    f"{self.source}: {len(mixed)} items have several scores ({listed(mixed)}): an item has one score. "
                     "If these are several answers to it, ask for their mean (--repeats mean)"
                 )
-            once = _shown(list(several))
+            once = listed(list(several))
             self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
-
-
-def _labels(values: Sequence[str] | Labels) -> Labels:
-    return values if isinstance(values, Labels) else Labels.of(values)
 
 
 def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
@@ -222,11 +217,6 @@ def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
     return Labels(key.astype(np.int32), tuple(names))
-
-
-def _shown(names: list[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
 
 
 def as_score(value: object, where: str = "") -> float:
