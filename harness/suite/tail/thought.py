@@ -1,6 +1,6 @@
 """Signs of the thought before an answer: `harness.suite.toolkit.thinking.split` told the two apart.
 
-Pure functions on text. Its length is a quantity, not a sign: see `harness.judge.quantities`.
+Pure functions on text. Its length is a quantity, not a sign: see `harness.judge.tolerances`.
 """
 
 from __future__ import annotations
