@@ -241,11 +241,10 @@ def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, sta
     def observe(request: Request, hidden: Tensor) -> None:
         states.observe(request.item_id, states.references[request.item_id], hidden)
 
-    texts, read = context.texts, context.usage.read
-    loop = Continuous(context.model, settings, texts.end_ids, texts.pad_id, read, observe)
+    loop = Continuous(context, settings, observe)
     for schedule in schedules(context, requests, context.budget):
         for batch in schedule.batches:
-            loop.prefill_only(batch)
+            loop.read(batch, keep=False)
 
 
 def unpacked(module: Any, like: Any) -> torch.nn.Linear | None:

@@ -84,8 +84,7 @@ def steps_counted(items, settings, monkeypatch):
 
         return run
 
-    for name in ("_decode_step", "_decode_step_on_prefixes"):
-        monkeypatch.setattr(continuous.Continuous, name, watched(getattr(continuous.Continuous, name)))
+    monkeypatch.setattr(continuous.Continuous, "_decode_step", watched(continuous.Continuous._decode_step))
     with pretend.pretend_cuda() as devices:
         model = pretend.place(copies()[0], {"": "cuda:0"})
         engine = hf_engine.HFEngine(model, tiny.tokenizer(), tiny.proof(), device="cuda:0", max_batch=8)

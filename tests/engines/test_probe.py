@@ -206,7 +206,7 @@ def test_a_model_that_cannot_read_is_refused_in_a_sentence():
 )
 def test_the_length_at_which_positions_change_is_found(more, switch):
     """Asked of the embedding: dynamic and longrope change for all tokens of a pass, yarn for none."""
-    from harness.engines.transformers.rotary import FARTHEST, length_switch
+    from harness.engines.transformers.model import FARTHEST, length_switch
 
     assert length_switch(make("llama", {**SIZES, **more})) == (switch or FARTHEST)
 

@@ -14,7 +14,7 @@ from lazily import lazy
 from harness.records import Settings
 
 torch = lazy("torch")
-step = lazy("harness.engines.transformers.step")
+step = lazy("harness.engines.transformers.cache")
 hf_model = lazy("harness.engines.transformers.model")
 dispatch = lazy("torch.utils._python_dispatch")
 
@@ -71,7 +71,7 @@ class RecordedGraph:
 @pytest.fixture
 def graphs(monkeypatch) -> Iterator[list[RecordedGraph]]:
     """Steps are captured as recordings; gives those made. A shared text counts as such from 64 tokens on."""
-    monkeypatch.setattr("harness.engines.transformers.step.Graph", RecordedGraph)
+    monkeypatch.setattr("harness.engines.transformers.cache.Graph", RecordedGraph)
     monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
     RecordedGraph.made.clear()
     yield RecordedGraph.made
@@ -160,7 +160,7 @@ def test_memory_that_does_not_suffice_for_a_capture_halves_the_rows(graphs, monk
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return RecordedGraph(*args)
 
-    monkeypatch.setattr("harness.engines.transformers.step.Graph", capture)
+    monkeypatch.setattr("harness.engines.transformers.cache.Graph", capture)
     mine = graphed(tiny.engine("llama"))
     assert by_key(mine.answer(items(), GREEDY)) == plain
     assert any("out of memory" in note for note in mine.usage().notes)

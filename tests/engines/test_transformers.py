@@ -17,7 +17,7 @@ from harness.records import ChoiceLogprobs, Generation, Settings, Unanswered
 torch = lazy("torch")
 hf_model = lazy("harness.engines.transformers.model")
 probe = lazy("harness.engines.transformers.probe")
-sampling = lazy("harness.engines.transformers.sampling")
+sampling = lazy("harness.engines.transformers.decode")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -162,7 +162,7 @@ def test_what_is_shared_is_read_once():
 
 def test_a_long_shared_beginning_is_read_before_its_branches(monkeypatch):
     """Prefixes beyond the threshold are read in a pass of their own, and the answers stay the same."""
-    monkeypatch.setattr("harness.engines.transformers.prefill.PREFIX_ALONE", 64)
+    monkeypatch.setattr("harness.engines.transformers.packing.PREFIX_ALONE", 64)
     for family in ("llama", "gemma2", "mistral"):
         items = [tiny.item(f"n{n}", prompt_of(150) + f" {n}?", max_tokens=12) for n in range(3)]
         items += [tiny.item(f"c{n}", prompt_of(140) + f" {n}?", choices=tiny.CHOICES) for n in range(3)]

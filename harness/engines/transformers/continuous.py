@@ -1,6 +1,6 @@
 """Continuous batching: prompts are read in packed rows, and answers grow a token a step in a cache of fixed size.
 
-One loop, for answers in slots of their own (`in_slots`) and on shared prefixes (`on_prefixes`)::
+One loop, for answers in slots of their own and on shared prefixes::
 
     1. prefill    while rows are free, read the next batch of prompts, with their drafts
     2. verify     accept the tokens of each draft that the model predicts itself, beyond noise
@@ -27,21 +27,18 @@ from harness.engines.transformers.cache import PrefixTreeCache, SlotCache
 from harness.engines.transformers.decode import (
     Answer,
     Request,
-    check_finite,
     check_tokens,
+    choose,
     most_likely,
     next_tokens,
     noise_keys,
 )
-from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.packing import PackedRequests, PackedTree
+from harness.engines.transformers.packing import PackedTree
 from harness.engines.transformers.prefill import PrefillResult, prefill
-from harness.engines.transformers.sampling import choose
+from harness.engines.transformers.scheduler import EngineContext, Row, Schedule, tokens_on_prefix
 from harness.records import Settings
 
-__all__ = ["Continuous", "tokens_on_prefix"]
-
-Row = PackedRequests[Request]
+__all__ = ["Continuous"]
 
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
@@ -49,17 +46,11 @@ COARSE_NOISE = 0.5
 """The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
 
 
-def tokens_on_prefix(row: Row, branches: int) -> int:
-    """Return the tokens that a row needs if its answers grow on one copy of its prefix, ended branches included."""
-    return len(row.tree.tokens) + branches * max(request.max_tokens for request in row.requests)
-
-
 @dataclass(slots=True, eq=False)
 class _ActiveSequence:
     """An answer in the making."""
 
     answer: Answer
-    """What has come so far."""
     prefilled: PrefillResult | None
     """The pass that read its prompt, until it has a slot."""
     row: int
@@ -100,137 +91,116 @@ class _ActiveSequence:
             self.append(self.best[done], ends)
 
 
-@dataclass(slots=True)
 class Continuous:
-    """The loop for one way of choosing tokens."""
+    """The loop for one way of choosing tokens.
 
-    model: LanguageModel
-    """What answers."""
-    settings: Settings
-    """How tokens are chosen."""
-    ends: frozenset[int]
-    """Tokens that end an answer."""
-    pad: int
-    """What fills rows."""
-    on_tokens_read: Callable[[int], None]
-    """Called with the number of tokens that a pass has read."""
-    observe: Callable[[Request, Tensor], None] | None = None
-    """Called with the hidden states [draft + 1, width] that predict a request's draft and what follows it."""
+    observe: called with the hidden states [draft + 1, width] that predict a request's draft and what follows it.
+    """
 
-    def in_slots(self, batches: Sequence[Sequence[Row]], slots: int) -> Iterator[Answer]:
-        """Answer requests, each in its own slot, the rows of one batch being read together; yield each as it ends.
+    def __init__(
+        self, context: EngineContext, settings: Settings, observe: Callable[[Request, Tensor], None] | None = None
+    ) -> None:
+        self.context, self.settings, self.observe = context, settings, observe
+        self.model, self.ends, self.pad = context.model, context.texts.end_ids, context.texts.pad_id
+
+    def answer(self, schedule: Schedule) -> Iterator[Answer]:
+        """Answer the requests of a schedule, the rows of one batch being read together; yield each answer as it ends.
 
         Raises NonFinite with the item's id.
         """
-        requests = [request for batch in batches for row in batch for request in row.requests]
-        cache = SlotCache(self.model, slots, max(request.tokens for request in requests), self._finish)
-        ready: deque[_ActiveSequence] = deque()
-        growing: list[_ActiveSequence] = []
-        waiting = deque(batches)
-        while waiting or ready or growing:
-            while cache.free and (ready or waiting):
-                if not ready:
-                    ready += self._prefill(waiting.popleft())  # 1, 2
-                sequence = ready.popleft()
-                if sequence.answer.finish is not None:
-                    yield sequence.answer
-                    continue
-                if sequence.prefilled is not None:
-                    cache.insert(sequence.prefilled.cache, sequence.row, sequence.path)  # 3
-                sequence.prefilled = None
-                growing.append(sequence)
-            if growing:
-                yield from self._decode_step(cache, growing)  # 4, 5
-
-    def on_prefixes(self, batches: Sequence[Sequence[Row]], prefixes: int) -> Iterator[Answer]:
-        """Answer requests on the shared prefix of their row, so many prefixes at a time; yield each as it ends.
-
-        Raises NonFinite with the item's id.
-        """
-        rows = [row for batch in batches for row in batch]
-        branches = max(len(row.requests) for row in rows)
-        longest = max(tokens_on_prefix(row, branches) for row in rows)
-        cache = PrefixTreeCache(self.model, prefixes, branches, longest, self._finish)
-        ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()
+        cache = self._cache(schedule)
+        waiting = deque(schedule.batches)
+        ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()  # what shares a cache row
         growing: list[list[_ActiveSequence]] = []
-        waiting = deque(batches)
         while waiting or ready or growing:
             while cache.free and (ready or waiting):
                 if not ready:
-                    ready += self._prefill_by_row(waiting.popleft())  # 1, 2
+                    ready += self._prefill(waiting.popleft(), together=schedule.on_prefixes)  # 1, 2
                 tree, group = ready.popleft()
                 yield from (one.answer for one in group if one.answer.finish is not None)
-                if group[0].prefilled is not None and any(one.answer.finish is None for one in group):
-                    cache.insert(group[0].prefilled.cache, group[0].row, tree)  # 3
+                first = group[0]
+                if first.prefilled is not None and any(one.answer.finish is None for one in group):
+                    if isinstance(cache, SlotCache):
+                        cache.copy_prompt(first.prefilled.cache, first.row, first.path)  # 3
+                    else:
+                        cache.insert(first.prefilled.cache, first.row, tree)  # 3
                     growing.append(group)
                 for one in group:
                     one.prefilled = None
             if growing:
-                yield from self._decode_step_on_prefixes(cache, growing)  # 4, 5
+                yield from self._decode_step(cache, growing)  # 4, 5
 
-    def _prefill_by_row(self, batch: Sequence[Row]) -> list[tuple[PackedTree, list[_ActiveSequence]]]:
-        """Read a batch; return each of its rows with its sequences."""
-        found = self._prefill(batch)
-        return [(row.tree, [one for one in found if one.row == index]) for index, row in enumerate(batch)]
+    def _cache(self, schedule: Schedule) -> SlotCache | PrefixTreeCache:
+        rows = [row for batch in schedule.batches for row in batch]
 
-    def _decode_step_on_prefixes(
-        self, cache: PrefixTreeCache, growing: list[list[_ActiveSequence]]
+        def finish(hidden: Tensor, keys: Tensor) -> Tensor:
+            return next_tokens(self.model.head, hidden, self.settings, keys)
+
+        if not schedule.on_prefixes:
+            longest = max(request.tokens for row in rows for request in row.requests)
+            return SlotCache(self.model, schedule.rows, longest, finish)
+        branches = max(len(row.requests) for row in rows)
+        longest = max(tokens_on_prefix(row, branches) for row in rows)
+        return PrefixTreeCache(self.model, schedule.rows, branches, longest, finish)
+
+    def _decode_step(
+        self, cache: SlotCache | PrefixTreeCache, growing: list[list[_ActiveSequence]]
     ) -> Iterator[Answer]:
         """Let every answer grow by a token; groups whose answers have all ended leave `growing` and the cache."""
-        tokens = [[one.pending if one.answer.finish is None else None for one in group] for group in growing]
         alive = [one for group in growing for one in group if one.answer.finish is None]
-        lengths = [[one.length for one in group] for group in growing]
-        yield from self._append(alive, cache.step(tokens, lengths, self._keys(alive), self.pad))
-        for row in reversed(range(len(growing))):
+        keys = noise_keys(self.settings, [one.answer for one in alive])
+        if isinstance(cache, SlotCache):
+            tokens = cache.step([one.pending for one in alive], [one.length for one in alive], keys).tolist()
+        else:
+            pending = [[one.pending if one.answer.finish is None else None for one in group] for group in growing]
+            lengths = [[one.length for one in group] for group in growing]
+            tokens = cache.step(pending, lengths, keys, self.pad)
+        check_tokens(tokens, [one.answer for one in alive])
+        for one, token in zip(alive, tokens, strict=True):
+            one.append(token, self.ends)
+            one.accept_draft(self.ends)
+        ended = [one.answer for one in alive if one.answer.finish is not None]
+        yield from ended
+        for row in reversed(range(len(growing))) if ended else ():
             if all(one.answer.finish is not None for one in growing[row]):
                 cache.drop(row)
                 growing[row] = growing[-1]
                 growing.pop()
 
-    def _decode_step(self, cache: SlotCache, growing: list[_ActiveSequence]) -> Iterator[Answer]:
-        """Let every answer grow by a token; those that end leave `growing` and the cache."""
-        tokens = cache.step([one.pending for one in growing], [one.length for one in growing], self._keys(growing))
-        yield from self._append(growing, tokens.tolist())
-        for slot in reversed(range(len(growing))):
-            if growing[slot].answer.finish is not None:
-                cache.drop(slot)
-                growing[slot] = growing[-1]
-                growing.pop()
+    def _prefill(self, batch: Sequence[Row], *, together: bool) -> list[tuple[PackedTree, list[_ActiveSequence]]]:
+        """Read prompts with their drafts, and accept as much of these as the model predicts. Raises NonFinite.
 
-    def _finish(self, hidden: Tensor, keys: Tensor) -> Tensor:
-        return next_tokens(self.model.head, hidden, self.settings, keys)
-
-    def _keys(self, sequences: Sequence[_ActiveSequence]) -> NDArray[np.int64]:
-        return noise_keys(self.settings, [one.answer for one in sequences])
-
-    def _append(self, sequences: Sequence[_ActiveSequence], tokens: list[int]) -> list[Answer]:
-        """Give each sequence its next token; return those that end."""
-        check_tokens(tokens, [one.answer for one in sequences])
-        for one, token in zip(sequences, tokens, strict=True):
-            one.append(token, self.ends)
-            one.accept_draft(self.ends)
-        return [one.answer for one in sequences if one.answer.finish is not None]
-
-    def _prefill(self, batch: Sequence[Row]) -> list[_ActiveSequence]:
-        """Read prompts with their drafts, and accept as much of these as the model predicts."""
-        rows, hidden = self._pass(batch, keep=True)
+        Gives each sequence by itself, or those of a row together.
+        """
+        rows, hidden = self.read(batch, keep=True)
         owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
         everything = torch.cat(hidden)
         noise = NOISE.get(everything.dtype, COARSE_NOISE)
         for part, logits in self.model.head.tiles(everything):
-            self._predict(owners[part], logits, noise)
+            answers = [row.answer for row in owners[part]]
+            if self.settings.temperature == 0:
+                likely, lead = most_likely(logits)
+                best, ahead = likely.tolist(), (lead > noise).tolist()
+            else:
+                best = choose(logits, self.settings, self.model.tensor(noise_keys(self.settings, answers))).tolist()
+                ahead = [True] * len(best)
+            check_tokens(best, answers)
+            for row, token, confident in zip(owners[part], best, ahead, strict=True):
+                row.best.append(token)
+                row.confident.append(confident or not row.answer.request.draft)
         for row in rows:
             row.accept_draft(self.ends)
-        return rows
+        if not together:
+            return [(batch[row.row].tree, [row]) for row in rows]
+        return [(one.tree, [row for row in rows if row.row == index]) for index, one in enumerate(batch)]
 
-    def prefill_only(self, batch: Sequence[Row]) -> None:
-        """Read prompts with their drafts only to show the hidden states."""
-        self._pass(batch, keep=False)
+    def read(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveSequence], list[Tensor]]:
+        """Read prompts with their drafts: a sequence for each request, and its states [draft + 1, width].
 
-    def _pass(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveSequence], list[Tensor]]:
-        """Read prompts with their drafts: a sequence for each request, and its states [draft + 1, width]."""
+        keep: whether answers are to grow on what was read.
+        """
         result = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
-        self.on_tokens_read(sum(len(row.tree.tokens) for row in batch))
+        self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in batch)
         rows = [
             _ActiveSequence(Answer(request), result, index, path)
             for index, row in enumerate(batch)
@@ -242,18 +212,3 @@ class Continuous:
             for row, states in zip(rows, hidden, strict=True):
                 self.observe(row.answer.request, states)
         return rows, hidden
-
-    def _predict(self, owners: Sequence[_ActiveSequence], logits: Tensor, noise: float) -> None:
-        """Store the token to come at one position of each owner, in order. Raises NonFinite."""
-        names = [row.answer.request for row in owners]
-        check_finite(logits, [request.item_id for request in names])
-        if self.settings.temperature == 0:
-            likely, lead = most_likely(logits)
-            best, ahead = likely.tolist(), (lead > noise).tolist()
-        else:
-            keys = self.model.tensor(noise_keys(self.settings, [row.answer for row in owners]))
-            best = choose(logits, self.settings, keys).tolist()
-            ahead = [True] * len(names)
-        for row, token, confident in zip(owners, best, ahead, strict=True):
-            row.best.append(token)
-            row.confident.append(confident or not row.answer.request.draft)

@@ -1,7 +1,8 @@
-"""A quantized cache of keys and values: made for a model, and measured on it before anything is asked.
+"""Ways to decode that a variant may be about: a quantized cache of keys and values, and assisted generation.
 
-Answers that grow on it take the plain path, padded batches: slots, drafts and shared beginnings need a cache whose rows
-can be copied. Choices are scored by reading, so no cache of a step takes part in their scores.
+Both take the plain path: slots, drafts and shared beginnings need a cache whose rows can be copied, and assisted
+generation is transformers' own code, because that is what is under test. Choices are scored by reading, so neither
+takes part in their scores.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, QuantizedCache
+from transformers import DynamicCache, GenerationConfig, QuantizedCache, StoppingCriteria
 
 from harness.config.decoding import KVCache
+from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.model import LanguageModel
 from harness.errors import BackendMissing, ModelError
 from harness.models.extensions import release_quanto_lock
 
-__all__ = ["NOTE", "quantized_cache"]
+__all__ = ["NOTE", "Assisted", "quantized_cache"]
 
 NOTE = (
     "answers grow on a quantized KV cache, in padded batches without slots, drafts or shared beginnings; choices are "
@@ -43,18 +45,11 @@ def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], A
     wanted = _step(model, ids, plain)
     sizes = {one.shape[-1] for layer in plain.layers for one in (layer.keys, layer.values)}
     group = math.gcd(spec.group_size, *sizes)
-    axis = _AXIS[spec.backend]
+    config, axis = model.model.config.get_text_config(), _AXIS[spec.backend]
+    options = {"nbits": spec.bits, "axis_key": axis, "axis_value": axis, "q_group_size": group}
 
     def new() -> Any:
-        return QuantizedCache(
-            backend=spec.backend,
-            config=model.model.config.get_text_config(),
-            nbits=spec.bits,
-            axis_key=axis,
-            axis_value=axis,
-            q_group_size=group,
-            residual_length=spec.residual,
-        )
+        return QuantizedCache(backend=spec.backend, config=config, residual_length=spec.residual, **options)
 
     if spec.backend == "quanto":
         release_quanto_lock()
@@ -95,3 +90,55 @@ def _bytes(held: Any) -> int:
     if isinstance(held, dict):
         return _bytes(held.values())
     return sum(map(_bytes, held)) if isinstance(held, Iterable) and not isinstance(held, (str, torch.Size)) else 0
+
+
+class _Stops(StoppingCriteria):  # type: ignore[misc]
+    """Ends an answer at its stop texts."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __call__(self, input_ids: Any, scores: Any, **_more: Any) -> Any:  # noqa: ARG002 - its signature
+        """Return for each row whether it has ended."""
+        answers = (row[len(self._request.prompt) :] for row in input_ids.tolist())
+        return torch.tensor([self._request.stops.stopped(ids) for ids in answers], device=input_ids.device)
+
+
+class Assisted:
+    """Answers one request after another with proposals of a draft model or the prompt, and counts what they saved."""
+
+    def __init__(self, draft: Any = None, prompt_lookup: int | None = None) -> None:
+        self._options = {"assistant_model": draft} if draft is not None else {"prompt_lookup_num_tokens": prompt_lookup}
+        self.tokens = self.passes = 0
+
+    def answer(self, model: LanguageModel, request: Request, ends: frozenset[int], pad: int) -> Answer:
+        """Return the greedy answer to a request."""
+        ids = model.tensor([request.prompt])
+        model.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad)
+        counting = model.model.register_forward_pre_hook(self._count)
+        try:
+            made = model.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=request.max_tokens,
+                stopping_criteria=[_Stops(request)],
+                **self._options,
+            )
+        finally:
+            counting.remove()
+        answer = Answer(request)
+        for token in made[0, len(request.prompt) :].tolist():
+            self.tokens += 1
+            answer.append(token, ends)
+            if answer.finish:
+                break
+        return answer
+
+    def _count(self, *_arguments: Any) -> None:
+        self.passes += 1
+
+    def note(self) -> str:
+        """Return how many passes of the model the tokens took; empty before any."""
+        what = "a draft model" if "assistant_model" in self._options else "the prompt"
+        return f"{what} proposed tokens: {self.tokens:,} tokens in {self.passes:,} passes" if self.tokens else ""
