@@ -11,27 +11,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.config.fields import suggestion
-from harness.engines.http_client import Client, Reply
-from harness.engines.prompt_logprobs import METHODS, logprob_request, sum_logprobs
-from harness.engines.wire import Answer, RequestForm, parse_answer
-from harness.errors import Incomplete, ModelError, NonFinite, NotComparable
+from harness.engines.http_client import OK, Client, Reply
+from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, parse_answer, sum_logprobs
+from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
 
 __all__ = ["CANARY", "PROBE", "ServerInfo", "canary", "describe", "find_logprob_method", "overlong", "probe"]
 
 PROBE = "One, two, three, four, five, six, seven,"
-"""The prompt that is sent first."""
+ANSWER_TOKENS = 4
+"""Tokens that the answer to it may have."""
 CANARY = "The old lighthouse keeper opened the letter, and"
 """A prompt with many likely continuations, whose log-probabilities show weights."""
 CANARY_TOKENS = 16
 """Tokens of its continuation that are looked at."""
 CANARY_SECONDS = 5.0
 """How long it is asked again, if the server has an error instead."""
-ANSWER_TOKENS = 4
-"""Tokens that the answer to it may have."""
 TOLERANCE = 0.1
 """Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
-OK = 200
+
+Encode = Callable[[str], Sequence[int]]
+"""Gives the tokens of an answer, if the server does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,6 @@ class ServerInfo:
     """What a server says of itself."""
 
     version: str = ""
-    """Of the server's program."""
     limit: int | None = None
     """Longest prompt plus answer, in tokens."""
     reported: dict[str, Any] = field(default_factory=dict)
@@ -51,11 +50,10 @@ async def describe(client: Client, model: str) -> ServerInfo:
     models = await client.get("/models")
     if models.status in {401, 403}:
         raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
-    listed = [one for one in models.data.get("data") or () if isinstance(one, dict)]
-    names = [str(one.get("id")) for one in listed]
-    if names and model not in names:
-        raise ModelError(f"{client.url} has no model {model!r}.{suggestion(model, names)}")
-    own = next((one for one in listed if str(one.get("id")) == model), {})
+    listed = [(str(one.get("id")), one) for one in models.data.get("data") or () if isinstance(one, dict)]
+    own = next((one for name, one in listed if name == model), {})
+    if listed and not own:
+        raise ModelError(f"{client.url} has no model {model!r}.{suggestion(model, [name for name, _ in listed])}")
     version = str((await client.get("/version", root=True)).data.get("version") or "")
     props = (await client.get("/props", root=True)).data if not version else {}
     limit = own.get("max_model_len") or (own.get("meta") or {}).get("n_ctx")
@@ -65,63 +63,47 @@ async def describe(client: Client, model: str) -> ServerInfo:
     return ServerInfo(version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept)
 
 
+def _content(form: RequestForm, text: str, ids: Sequence[int]) -> Any:
+    """Return a prompt as a form sends it."""
+    return {"token ids": list(ids), "text": text, "messages": [{"role": "user", "content": text}]}[form.prompts]
+
+
 async def probe(
-    client: Client,
-    model: str,
-    ids: Sequence[int],
-    encode: Callable[[str], Sequence[int]],
-    *,
-    chat: bool,
-    count: int,
-    stream: bool = False,
+    client: Client, model: str, ids: Sequence[int], encode: Encode, *, chat: bool, count: int, stream: bool = False
 ) -> tuple[RequestForm, Answer, Reply]:
     """Find out how a server is asked, and give its first answer with it.
 
-    encode: gives the tokens of an answer, if the server does not count them. count: tokens of the probe as it is sent,
-    the template included. Raises ModelError if it takes no form of prompt,
+    count: tokens of the probe as it is sent, the template included. Raises ModelError if it takes no form of prompt,
     NotComparable if it ignores the longest length of an answer.
     """
     if chat:
         forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
     else:
-        forms = [
-            RequestForm(model, "token ids", gives_ids=True),
-            RequestForm(model, "token ids"),
-            RequestForm(model, "text"),
-        ]
-    prompts: dict[str, Any] = {
-        "token ids": list(ids),
-        "text": PROBE,
-        "messages": [{"role": "user", "content": PROBE}],
-    }
+        forms = [RequestForm(model, gives_ids=True), RequestForm(model), RequestForm(model, "text")]
     refused = ""
     for form in (replace(one, stream=stream) for one in forms):
-        reply = await client.post(form.path, form.body(prompts[form.prompts], ANSWER_TOKENS, Settings()))
+        reply = await client.post(form.path, form.body(_content(form, PROBE, ids), ANSWER_TOKENS, Settings()))
+        kind: type[RunError] = ModelError
         if reply.status != OK:
             refused = f"HTTP {reply.status} {reply.message}".strip()
             continue
-        answer = _read(client, reply)
+        try:
+            answer = parse_answer(reply.data)
+        except ValueError as error:
+            raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
         if stream and not reply.sent:
             refused = "it does not stream its answers: leave engine.stream out"
-            continue
-        if form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
+        elif form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
-            continue
-        if not (written := overlong(answer, ANSWER_TOKENS, encode)):
+        elif written := overlong(answer, ANSWER_TOKENS, encode):
+            refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
+            kind = NotComparable
+        else:
             return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer, reply
-        refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
-    kind = NotComparable if "were allowed" in refused else ModelError
     raise kind(f"{client.url} cannot be asked: {refused}")
 
 
-def _read(client: Client, reply: Reply) -> Answer:
-    try:
-        return parse_answer(reply.data)
-    except ValueError as error:
-        raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
-
-
-def overlong(answer: Answer, most: int, encode: Callable[[str], Sequence[int]]) -> int:
+def overlong(answer: Answer, most: int, encode: Encode) -> int:
     """Return how many tokens an answer has if that is more than it may have, else 0.
 
     If the server does not count them, those of its text are counted: they need not be the ones that were written, so
@@ -129,19 +111,17 @@ def overlong(answer: Answer, most: int, encode: Callable[[str], Sequence[int]]) 
     """
     if answer.output_tokens is not None:
         return answer.output_tokens if answer.output_tokens > most else 0
-    text = answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")
-    count = len(encode(text))
+    count = len(encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
     return count if count > 2 * most else 0
 
 
 async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[float]:
-    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none.
+    """Return the log-probabilities of a continuation of `CANARY`, whose tokens are `ids`; empty if there are none.
 
-    ids: the tokens of `CANARY`. Nothing else is asked at the time, so the same weights give the same numbers.
+    Nothing else is asked at the time, so the same weights give the same numbers.
     """
-    prompts = {"token ids": list(ids), "text": CANARY, "messages": [{"role": "user", "content": CANARY}]}
     plain = replace(form, stream=False, gives_ids=False)
-    body = plain.body(prompts[form.prompts], CANARY_TOKENS, Settings())
+    body = plain.body(_content(form, CANARY, ids), CANARY_TOKENS, Settings())
     body["logprobs"] = True if form.prompts == "messages" else 1
     try:
         reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
@@ -152,12 +132,9 @@ async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[
         return []  # the server gives none, in whichever way it says so
 
 
-async def find_logprob_method(
-    client: Client, form: RequestForm, ids: Sequence[int], encode: Callable[[str], Sequence[int]]
-) -> str:
+async def find_logprob_method(client: Client, form: RequestForm, ids: Sequence[int], encode: Encode) -> str:
     """Find the way in which a server gives the log-probabilities of a prompt.
 
-    encode: gives the tokens of an answer, if the server does not.
     Raises NotComparable if it has none, or if the numbers are not those of its own greedy answer.
     """
     why = "it takes no token ids"
@@ -176,14 +153,15 @@ async def find_logprob_method(
     )
 
 
-def _own_logprobs(reply: Reply, encode: Callable[[str], Sequence[int]]) -> tuple[Sequence[int], list[float]]:
+def _own_logprobs(reply: Reply, encode: Encode) -> tuple[Sequence[int], list[float]]:
     """Give the tokens of an answer with their log-probabilities; nothing if the server gives none."""
     try:
-        answer, weights = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
+        answer, found = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
+        weights = [float(one) for one in found]
     except (ValueError, KeyError, TypeError, IndexError):
         return (), []
     ids = encode(answer.text) if answer.ids is None else answer.ids
-    return (ids, [float(one) for one in weights]) if len(ids) == len(weights) else ((), [])
+    return (ids, weights) if len(ids) == len(weights) else ((), [])
 
 
 async def _tried(
