@@ -5,7 +5,6 @@ Works on what is loaded, so a method that quantizes while loading and a checkpoi
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,8 @@ from harness.engines.transformers.continuous import Continuous
 from harness.engines.transformers.decode import Request
 from harness.engines.transformers.divergence import Trace, divergence
 from harness.engines.transformers.engine import HFEngine
-from harness.engines.transformers.generate import as_draft
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.loglikelihood import ChoiceScoring
+from harness.engines.transformers.items import ChoiceScoring, as_draft
 from harness.engines.transformers.scheduler import schedules
 from harness.engines.transformers.text import StopDetector
 from harness.models.audit import weight_bytes
@@ -86,8 +84,7 @@ class _States:
     """[tokens, width] by item id."""
     tokens: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """What they predict: an answer, or the choices one after the other."""
-    uses_own_answers: bool = False
-    max_tokens: int = sys.maxsize
+    own_tokens: int = 0
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the states of one item."""

@@ -98,10 +98,7 @@ class Client:
         await self._http.aclose()
 
     async def get(self, path: str, *, root: bool = False) -> Reply:
-        """Read what a server says of itself; a status other than 200 is an answer too.
-
-        root: read next to the base URL's ``/v1`` instead of below it, as servers answer /version and /health there.
-        """
+        """Read what a server says of itself, with `root` beside its ``/v1``; any status is an answer."""
         started = time.monotonic()
         try:
             response = await self._http.get((self.url.removesuffix("/v1") if root else self.url) + path)

@@ -133,10 +133,7 @@ class Server:
 
 @contextlib.contextmanager
 def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Server]:
-    """Start a server on a free port, wait until it is ready, and end it with all that it started.
-
-    Its output goes to `log`. Raises ModelError if it ends or is not ready in time.
-    """
+    """Start a server on a free port, its output in `log`, and end it with all that it started. Raises ModelError."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

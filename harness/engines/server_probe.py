@@ -116,10 +116,7 @@ def overlong(answer: Answer, most: int, encode: Encode) -> int:
 
 
 async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[float]:
-    """Return the log-probabilities of a continuation of `CANARY`, whose tokens are `ids`; empty if there are none.
-
-    Nothing else is asked at the time, so the same weights give the same numbers.
-    """
+    """Return the log-probabilities of a continuation of `CANARY`, whose tokens are `ids`; empty if there are none."""
     plain = replace(form, stream=False, gives_ids=False)
     body = plain.body(_content(form, CANARY, ids), CANARY_TOKENS, Settings())
     body["logprobs"] = True if form.prompts == "messages" else 1
@@ -133,10 +130,7 @@ async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[
 
 
 async def find_logprob_method(client: Client, form: RequestForm, ids: Sequence[int], encode: Encode) -> str:
-    """Find the way in which a server gives the log-probabilities of a prompt.
-
-    Raises NotComparable if it has none, or if the numbers are not those of its own greedy answer.
-    """
+    """Find how a server weighs a prompt's tokens. Raises NotComparable if it does not, or not as those it writes."""
     why = "it takes no token ids"
     if form.prompts == "token ids":
         body = {**replace(form, stream=False).body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}

@@ -40,10 +40,7 @@ class StreamTimer:
         return {self._field: False if self._field == "cache_prompt" else secrets.token_hex(8)} if self._field else {}
 
     def times(self, item: Item, reply: Reply, answer: Answer, cache: str) -> dict[str, Any]:
-        """Return what is recorded of a streamed answer, and no text.
-
-        cache: what is known of the prompt: ``salted``, ``repeated``, or empty.
-        """
+        """Return what is recorded of a streamed answer, and no text. cache: ``salted``, ``repeated``, or empty."""
         when = [seconds for seconds, _ in reply.pieces]
         gaps = [round(later - sooner, 4) for sooner, later in pairwise(when)]
         text, thought = split(answer.text, prompt=item.prompt)

@@ -143,10 +143,7 @@ def _count(usage: Mapping[str, Any], name: str) -> int | None:
 
 
 def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict[str, Any], tuple[Piece, ...]]:
-    """Put the events of a stream together to what an unstreamed answer is, and return when its pieces of text came.
-
-    Of each event only the first answer is read: one was asked for.
-    """
+    """Put the events of a stream together to an unstreamed answer (the first one), with its pieces of text."""
     data: dict[str, Any] = {}
     choice: dict[str, Any] = {}
     said: dict[str, str] = {}

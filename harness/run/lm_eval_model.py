@@ -19,8 +19,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 
 from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.engine import HFEngine
-from harness.engines.transformers.generate import TextGeneration
-from harness.engines.transformers.loglikelihood import ChoiceScoring, Continuation
+from harness.engines.transformers.items import ChoiceScoring, Continuation, TextGeneration
 from harness.engines.transformers.text import StopDetector
 from harness.records import Proof, Settings
 

@@ -252,7 +252,7 @@ def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:
         return None
     if traces.writes:
         return TraceWriter(engine, Path(traces.folder), traces.tokens, traces.excluded)
-    return TraceComparer(engine, Path(traces.folder), traces.tokens)
+    return TraceComparer(engine, Path(traces.folder))
 
 
 def _rehearsal(name: str, made_up: Rehearsal) -> Engine:

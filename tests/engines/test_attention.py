@@ -128,7 +128,7 @@ def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_a_model_answers_as_without_it(family, dtype, monkeypatch):
-    """TextCodec token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
+    """Token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
     monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
     items = tiny.text_items()
     items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 14 + f"{n}?", max_tokens=5) for n in range(4)]

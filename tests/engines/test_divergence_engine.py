@@ -259,7 +259,7 @@ def test_a_head_that_cannot_be_written_down_is_a_reason(family, tmp_path, monkey
     items = tiny.text_items()
     baseline, candidate = engine(tiny.model(family)), engine(worse(family, 0.05))
     list(measuring.TraceWriter(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY))
-    meter = measuring.TraceComparer(candidate, tmp_path, 64)
+    meter = measuring.TraceComparer(candidate, tmp_path)
     list(meter.answer(0, items, GREEDY))
     found, why = meter.measured()
     if family == "llama":
@@ -274,7 +274,7 @@ def test_other_vocabularies_are_a_reason(tmp_path):
     items, small = tiny.text_items()[:2], copy.deepcopy(tiny.model("llama"))
     list(measuring.TraceWriter(engine(), tmp_path, 64, frozenset()).answer(0, items, GREEDY))
     small.resize_token_embeddings(small.config.vocab_size + 8)
-    meter = measuring.TraceComparer(engine(small), tmp_path, 64)
+    meter = measuring.TraceComparer(engine(small), tmp_path)
     list(meter.answer(0, items, GREEDY))
     found, why = meter.measured()
     known = tiny.model("llama").config.vocab_size

@@ -37,8 +37,8 @@ def louder(model):
 
 def asked(model, other, device, settings):
     """A baseline's and a candidate's answers to items of every kind, and the divergence between them."""
-    items = [*tiny.choice_items()[2:7], *tiny.text_items()[1:7]]
-    options = {"batch_tokens": 2048, "max_batch": 4}
+    items = [*tiny.choice_items()[3:6], *tiny.text_items()[2:6]]
+    options = {"batch_tokens": 2048, "max_batch": 3}
     engine, candidate = (
         hf_engine.HFEngine(one, tiny.tokenizer(), tiny.proof(), device=device, **options) for one in (model, other)
     )

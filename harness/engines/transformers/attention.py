@@ -97,10 +97,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 @contextlib.contextmanager
 def grouped_sdpa_in_use(config: Any, mask: Any) -> Iterator[None]:
-    """Let a model with this text config use `grouped_sdpa` in a pass with a mask that names each token's keys.
-
-    Any other pass, and any other implementation than sdpa, stays as it is; so does the model after the pass.
-    """
+    """Let a model use `grouped_sdpa` in place of sdpa in a pass with a mask that names each token's keys."""
     one = next(iter(mask.values())) if isinstance(mask, dict) else mask
     if getattr(config, "_attn_implementation", None) != "sdpa" or one is None or one.ndim != 4:  # noqa: PLR2004
         yield

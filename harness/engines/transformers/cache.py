@@ -239,10 +239,7 @@ class SlotCache(KVCachePool):
     """A cache for answers of up to `capacity` tokens, prompt included, each in its own row."""
 
     def step(self, tokens: list[int], lengths: list[int], keys: ArrayLike | None = None) -> Tensor:
-        """Read one token of each row, on top of the row's first `lengths` tokens: what `finish` makes of the states.
-
-        keys [rows, any] go to `finish`.
-        """
+        """Read a token of each row on top of its first `lengths`; `finish` takes the states and keys [rows, any]."""
         used, rows = len(tokens), self.padded_rows(len(tokens))
         given = (tokens, lengths, np.empty((used, 0)) if keys is None else keys)
         width = self.padded_width(max(lengths) + 1)

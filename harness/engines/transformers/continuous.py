@@ -33,8 +33,8 @@ from harness.engines.transformers.decode import (
     next_tokens,
     noise_keys,
 )
+from harness.engines.transformers.model import PrefillResult, prefill
 from harness.engines.transformers.packing import PackedTree
-from harness.engines.transformers.prefill import PrefillResult, prefill
 from harness.engines.transformers.scheduler import EngineContext, Row, Schedule, tokens_on_prefix
 from harness.records import Settings
 
@@ -104,10 +104,7 @@ class Continuous:
         self.model, self.ends, self.pad = context.model, context.texts.end_ids, context.texts.pad_id
 
     def answer(self, schedule: Schedule) -> Iterator[Answer]:
-        """Answer the requests of a schedule, the rows of one batch being read together; yield each answer as it ends.
-
-        Raises NonFinite with the item's id.
-        """
+        """Answer the requests of a schedule; yield each answer as it ends. Raises NonFinite with the item's id."""
         cache = self._cache(schedule)
         waiting = deque(schedule.batches)
         ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()  # what shares a cache row
@@ -168,10 +165,7 @@ class Continuous:
                 growing.pop()
 
     def _prefill(self, batch: Sequence[Row], *, together: bool) -> list[tuple[PackedTree, list[_ActiveSequence]]]:
-        """Read prompts with their drafts, and accept as much of these as the model predicts. Raises NonFinite.
-
-        Gives each sequence by itself, or those of a row together.
-        """
+        """Read prompts, and accept of drafts what is predicted: each sequence by itself, or those of a row together."""
         rows, hidden = self.read(batch, keep=True)
         owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
         everything = torch.cat(hidden)
@@ -195,10 +189,7 @@ class Continuous:
         return [(one.tree, [row for row in rows if row.row == index]) for index, one in enumerate(batch)]
 
     def read(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveSequence], list[Tensor]]:
-        """Read prompts with their drafts: a sequence for each request, and its states [draft + 1, width].
-
-        keep: whether answers are to grow on what was read.
-        """
+        """Read prompts with their drafts: a sequence and its states [draft + 1, width] for each request."""
         result = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
         self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in batch)
         rows = [

@@ -144,10 +144,7 @@ class Batch:
 
 
 def next_tokens(head: Head, hidden: Tensor, settings: Settings, keys: Tensor) -> Tensor:
-    """Return the next token of each row by its last hidden state, [rows, width], or NOT_FINITE.
-
-    Everything stays on the device: `check_tokens` looks at what was copied to the host.
-    """
+    """Return the next token of each row by its last hidden state, [rows, width], or NOT_FINITE, all on the device."""
     return torch.cat([choose(logits, settings, keys[part]) for part, logits in head.tiles(hidden)])
 
 
@@ -200,10 +197,7 @@ def noise_key(seed: int, item_id: str, sample: int) -> tuple[int, ...]:
 
 
 def noise_keys(settings: Settings, answers: Sequence[Answer]) -> NDArray[np.int64]:
-    """Return which random numbers each next token is drawn with, [answers, 5]; [answers, 0] at temperature 0.
-
-    Those of `noise_key`, and the position.
-    """
+    """Return the keys of each next token's noise, `noise_key` and position, [answers, 5]; [answers, 0] if greedy."""
     if settings.temperature == 0:
         return np.empty((len(answers), 0), dtype=np.int64)
     rows = [(*noise_key(settings.seed, one.request.item_id, one.request.sample), len(one.ids)) for one in answers]

@@ -34,10 +34,7 @@ _AXIS = {"quanto": 0, "hqq": 1}
 
 
 def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """Return what makes an empty cache, and what a trial with it showed.
-
-    Raises ModelError if the model does not keep plain keys and values, BackendMissing without the backend's package.
-    """
+    """Return what makes an empty cache, and what a trial with it showed. Raises ModelError, BackendMissing."""
     if model.path.state != "keys":
         raise ModelError("kv_cache: this model does not keep plain keys and values; leave kv_cache out")
     ids = model.tensor([[(7919 * at + 1) % model.head.vocabulary for at in range(TRIAL + 1)]])

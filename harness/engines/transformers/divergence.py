@@ -59,19 +59,18 @@ class Trace:
 class Recorder:
     """Keeps a baseline's hidden states at each token of its answers."""
 
-    max_tokens: int = sys.maxsize
+    own_tokens: int = sys.maxsize
     """How many of an answer's first tokens are kept."""
     excluded: frozenset[str] = frozenset()
     """Items that leave no trace."""
     traces: dict[str, Trace] = field(default_factory=dict)
     references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Empty: a baseline's reference is its own answer."""
-    uses_own_answers: bool = True
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the hidden states, on the CPU; an answer without tokens leaves no trace."""
         if tokens and item_id not in self.excluded:
-            kept = tuple(tokens[: self.max_tokens])
+            kept = tuple(tokens[: self.own_tokens])
             self.traces[item_id] = Trace(item_id, kept, hidden[: len(kept)].cpu().clone())
 
 
@@ -84,19 +83,14 @@ class Comparer:
     baseline: Head
     """The baseline's head: the candidate's if their digests are equal, as for most quantized models."""
     candidate: Head
-    max_tokens: int = sys.maxsize
-    """How many of an answer's first tokens are compared: as many as were traced."""
     found: dict[str, Divergence] = field(default_factory=dict)
-    uses_own_answers: bool = False
+    references: Mapping[str, tuple[int, ...]] = field(init=False)
+    own_tokens: int = 0
 
     def __post_init__(self) -> None:
+        self.references = {name: trace.tokens for name, trace in self.traces.items()}
         if self.baseline is not self.candidate and self.baseline.digest() == self.candidate.digest():
             self.baseline = self.candidate
-
-    @property
-    def references(self) -> Mapping[str, tuple[int, ...]]:
-        """The baseline's answers."""
-        return {name: trace.tokens for name, trace in self.traces.items()}
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Compare with the trace if there is one for the same tokens or the first of them."""
@@ -157,10 +151,7 @@ def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
 
 
 def _kl(p: Tensor, difference: Tensor) -> Tensor:
-    """Return KL(p || q) per row, q's logits being p's minus `difference`: see `divergence`.
-
-    ``f`` comes from its Taylor series near 0.
-    """
+    """Return KL(p || q) per row, q's logits being p's minus `difference`: see `divergence`; f by its series near 0."""
     x = difference - (p * difference).sum(-1, keepdim=True)
     near = x.clamp(-SERIES_BELOW, SERIES_BELOW)
     series = near * near / 2 * (1 - near / 3 * (1 - near / 4 * (1 - near / 5 * (1 - near / 6))))
@@ -217,8 +208,8 @@ class TraceWriter:
 class TraceComparer:
     """Answers as a candidate, with the baseline's answers as drafts, and measures how far it is from its traces."""
 
-    def __init__(self, engine: HFEngine, folder: Path, tokens: int) -> None:
-        self._engine, self._folder, self._tokens = engine, folder, tokens
+    def __init__(self, engine: HFEngine, folder: Path) -> None:
+        self._engine, self._folder = engine, folder
         self._baseline, self._why = _load_head(folder / HEAD, engine)
         self._comparer: Comparer | None = None
 
@@ -227,7 +218,7 @@ class TraceComparer:
         self._comparer = None
         if self._baseline is not None:
             traces = load_traces(trace_path(self._folder, unit))
-            self._comparer = Comparer(traces, self._baseline, self._engine.head, self._tokens)
+            self._comparer = Comparer(traces, self._baseline, self._engine.head)
         yield from self._engine.answer(items, settings, observer=self._comparer)
 
     def measured(self) -> tuple[tuple[Divergence, ...], str]:

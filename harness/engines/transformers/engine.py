@@ -15,9 +15,8 @@ from typing import Any
 from harness.config.decoding import KVCache
 from harness.engines.protocol import Usage
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
-from harness.engines.transformers.generate import TextGeneration
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.loglikelihood import ChoiceScoring
+from harness.engines.transformers.items import ChoiceScoring, TextGeneration
 from harness.engines.transformers.packing import Budget
 from harness.engines.transformers.probe import probed
 from harness.engines.transformers.scheduler import EngineContext, HiddenStateObserver, UsageCounter
@@ -136,11 +135,7 @@ class HFEngine:
 
 
 def _context_limit(model: Any, tokenizer: Any) -> int:
-    """Return the longest sequence a model reads, in tokens: its config, else its tokenizer, else no limit.
-
-    The same attributes in the same order as lm_eval's `resolve_max_length` (lm_eval/models/utils.py), which
-    takes 2048 if neither does.
-    """
+    """Return the longest sequence, by config or tokenizer as in lm_eval's `resolve_max_length`, else no limit."""
     config = getattr(model.config, "text_config", None) or model.config
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if getattr(config, name, None) is not None:

@@ -1,14 +1,14 @@
-"""One forward pass: how a causal language model of transformers is asked, and how its head is applied.
+"""One forward pass: how a causal language model of transformers is asked, for tokens or for packed rows of prompts.
 
 Knows attention masks, positions, and what models keep of the tokens that they have read, in whatever form. Which of
-these a model takes is found out by `probe`. Does not know items, texts, batches or sampling.
+these a model takes is found out by `probe`. Does not know items, texts or sampling.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,9 +19,10 @@ from transformers import DynamicCache
 
 from harness.engines.transformers.attention import grouped_sdpa_in_use
 from harness.engines.transformers.head import Head
+from harness.engines.transformers.packing import PackedTree
 from harness.errors import ModelError
 
-__all__ = ["FARTHEST", "LanguageModel", "OwnState", "Path", "length_switch"]
+__all__ = ["FARTHEST", "LanguageModel", "Path", "PrefillResult", "length_switch", "prefill"]
 
 TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
@@ -110,10 +111,7 @@ class LanguageModel:
         return ""
 
     def new_cache(self, length: int = 0, *, decoding: bool = False) -> Any:
-        """Return an empty state for sequences of at most so many tokens; one of keys and values forgets nothing.
-
-        decoding: whether answers grow on it, which is what a variant's quantized cache is for.
-        """
+        """Return an empty state for at most so many tokens; decoding: for answers to grow on, maybe quantized."""
         if decoding and self.quantized_cache is not None:
             return self.quantized_cache()
         if self.path.state != "keys" or length > self.longest_together:
@@ -218,6 +216,58 @@ class LanguageModel:
         if not bool(torch.isfinite(whole).all()):
             return True  # NaN is reported with the item that meets it
         return float((apart - whole).abs().max()) <= TRIAL_TOLERANCE * float(whole.abs().max())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefillResult:
+    """What a pass over some rows gives."""
+
+    hidden: Tensor
+    """[rows, longest, width] Final hidden states, or logits if the head cannot be applied apart."""
+    cache: Any
+    """Keys and values in the order of the rows' tokens; None if they were not kept."""
+
+
+def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> PrefillResult:
+    """Read rows together, the shorter ones filled up on the right; keep says whether the cache is wanted."""
+    if len(rows) == 1 and rows[0].prefix_first:
+        return _prefix_first(model, rows[0])
+    longest = max(len(row.tokens) for row in rows)
+
+    def filled(name: str, fill: int) -> Tensor:
+        tensor = torch.full((len(rows), longest), fill, dtype=torch.long)
+        for index, row in enumerate(rows):
+            tensor[index, : len(row.tokens)] = torch.from_numpy(getattr(row, name))
+        return model.tensor(tensor)
+
+    ids, cache = filled("tokens", pad), model.new_cache() if keep else None
+    if all(row.single for row in rows):
+        return PrefillResult(model.forward(ids, cache=cache), cache)
+    positions = filled("positions", 0)
+    place = torch.arange(longest, device=model.device)
+    mask = model.attention(_visible(filled("ends", 0), place), positions, positions)
+    return PrefillResult(model.forward(ids, mask=mask, positions=positions, cache=cache), cache)
+
+
+def _prefix_first(model: LanguageModel, row: PackedTree) -> PrefillResult:
+    """Read what the row's sequences share first, causally, and then the branches on top of it."""
+    cache, prefix = model.new_cache(), row.shared_prefix
+    first = model.forward(model.tensor(row.tokens[None, :prefix]), cache=cache)
+    positions = model.tensor(row.positions[None])
+    place = torch.arange(prefix, len(row.tokens), device=model.device)
+    mask = model.attention(_visible(model.tensor(row.ends[None]), place), positions[:, prefix:], positions)
+    ids = model.tensor(row.tokens[None, prefix:])
+    rest = model.forward(ids, mask=mask, positions=positions[:, prefix:], cache=cache)
+    return PrefillResult(torch.cat([first, rest], dim=1), cache)
+
+
+def _visible(ends: Tensor, queries: Tensor) -> Tensor:
+    """Return which keys each query sees, [rows, 1, queries, keys]: see `packing`; what fills a row sees only itself."""
+    keys = torch.arange(ends.shape[1], device=ends.device)
+    behind = keys[None, None, :] <= queries[None, :, None]
+    on_path = queries[None, :, None] < ends[:, None, :]
+    itself = keys[None, None, :] == queries[None, :, None]
+    return ((behind & on_path) | itself)[:, None]
 
 
 def _layer_types(config: Any) -> set[str]:

@@ -16,6 +16,7 @@ for the errors that mean "out of memory".
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,14 +47,10 @@ PREFIX_ALONE = 1024
 """Tokens: a beginning of at least this length, shared by a whole row, is read before the branches, without a mask.
 Shorter ones go in the same pass as their branches."""
 
-OUT_OF_MEMORY = (
-    "out of memory",
-    "allocate memory",
-    "cublas_status_alloc_failed",
-    "cublas_status_not_initialized",
-    "cudnn_status_alloc_failed",
-    "device_allocation_failed",
-    "cudaerrormemoryallocation",
+OUT_OF_MEMORY = re.compile(
+    "out of memory|allocate memory|cublas_status_(alloc_failed|not_initialized)|cudnn_status_alloc_failed"
+    "|device_allocation_failed|cudaerrormemoryallocation",
+    re.IGNORECASE,
 )
 """Parts of the messages of allocators, and of libraries that cannot get their workspace on a full device."""
 
@@ -194,11 +191,7 @@ class Budget:
 
 
 def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
-    """Split rows into batches by their lengths, longest first, so that a batch holds rows of similar length.
-
-    Gives indices into `lengths`; depends on these numbers alone. A row that is over the budget by itself
-    still gets a batch, alone.
-    """
+    """Split rows into batches of similar length, longest first, as indices; a row over the budget is alone."""
     batches: list[list[int]] = []
     widest = 0
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
@@ -226,13 +219,12 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
 
 
 def device_failed(error: BaseException) -> bool:
     """Return whether an error is CUDA's or one of its libraries', and not a model's that cannot take its arguments."""
-    names = ("cuda error", "cublas", "cudnn")
-    return isinstance(error, RuntimeError) and any(name in str(error).lower() for name in names)
+    return isinstance(error, RuntimeError) and bool(re.search("cuda error|cublas|cudnn", str(error), re.IGNORECASE))
 
 
 def too_large(name: str) -> RunError:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from harness.engines.transformers.cache import SlotCache
 from harness.engines.transformers.decode import Batch
-from harness.engines.transformers.model import LanguageModel, Path
+from harness.engines.transformers.model import LanguageModel, Path, prefill
 from harness.engines.transformers.packing import device_failed, out_of_memory, pack
-from harness.engines.transformers.prefill import prefill
 from harness.errors import ModelError, one_line
 
 __all__ = ["probed"]
@@ -60,10 +59,9 @@ FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, Sto
 
 
 def probed(plain: Any, device: str, *, by_pass: bool = False, slots: bool = True) -> LanguageModel:
-    """Return a transformers model with `path` set to the fastest sound way.
+    """Return a model with `path` set to the fastest sound way. Raises ModelError if there is none.
 
     by_pass: whether its numbers depend on what else is in a pass; slots: whether answers may grow in slots.
-    Raises `ModelError` if the model cannot read a few tokens, or gives other numbers when it reads the same again.
     """
     try:
         model = LanguageModel(plain, device)

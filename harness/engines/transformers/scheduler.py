@@ -41,17 +41,10 @@ T = TypeVar("T")
 class HiddenStateObserver(Protocol):
     """What is shown the hidden states behind each answer."""
 
-    @property
-    def references(self) -> Mapping[str, tuple[int, ...]]:
-        """By item id, the answers whose tokens are to be predicted."""
-
-    @property
-    def uses_own_answers(self) -> bool:
-        """Whether an answer without a reference is its own; if not, it is not observed."""
-
-    @property
-    def max_tokens(self) -> int:
-        """How many of an answer's first tokens are observed."""
+    references: Mapping[str, tuple[int, ...]]
+    """By item id, the answers whose tokens are to be predicted."""
+    own_tokens: int
+    """How many of its own first tokens are to be predicted for an answer without a reference."""
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Take the hidden states [tokens or more, width] that predict an item's tokens."""

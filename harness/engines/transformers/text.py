@@ -35,10 +35,7 @@ class TextCodec:
         return list(self._tokenizer.encode(text, verbose=False, **begun))
 
     def prompt(self, text: str) -> list[int]:
-        """Encode a prompt to be answered in free text (`HFLM.tok_batch_encode`, one text at a time).
-
-        An empty prompt becomes the start token, because a model needs something to continue.
-        """
+        """Encode a prompt for free text as `HFLM.tok_batch_encode` does; an empty one becomes the start token."""
         ids = self._encode(text, self._bos_text)
         return [self._prefix_id] if not ids and self._prefix_id is not None else ids
 

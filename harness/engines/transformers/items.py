@@ -1,4 +1,4 @@
-"""Items to be answered in free text, from text to records: encoded, planned into schedules, decoded, and cut."""
+"""Items from text to records: choices are scored by their log-likelihood, free text is decoded and cut."""
 
 from __future__ import annotations
 
@@ -6,25 +6,133 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from harness.engines.transformers.continuous import Continuous
 from harness.engines.transformers.decode import Answer, Request, decode_batch
+from harness.engines.transformers.model import prefill
 from harness.engines.transformers.packing import (
     OomRetry,
     PackedRequests,
     out_of_memory,
     plan,
+    plan_rows,
     release_memory,
     too_large,
 )
 from harness.engines.transformers.scheduler import EngineContext, HiddenStateObserver, Row, schedules
 from harness.engines.transformers.text import StopDetector
-from harness.records import Generation, Item, Response, Settings, Unanswered
+from harness.errors import NonFinite
+from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
 
-__all__ = ["TextGeneration", "as_draft"]
+__all__ = ["ChoiceScoring", "Continuation", "ScoredChoice", "TextGeneration", "as_draft"]
 
 References = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One choice of one item, in tokens: at least one of the context before it, and at least one of its own."""
+
+    item_id: str
+    choice: int
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def sequence(self) -> tuple[int, ...]:
+        """What the model has to read: all but the last token, which is only predicted."""
+        return (self.context + self.tokens)[:-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredChoice:
+    """How likely a choice is."""
+
+    item_id: str
+    choice: int
+    logprob: float
+    """Natural logarithm, summed over the choice's tokens."""
+    greedy: bool
+    hidden: Tensor | None
+    """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScoring:
+    """Asks how likely each choice is."""
+
+    context: EngineContext
+
+    def answer(self, items: Sequence[Item], observer: HiddenStateObserver | None) -> Iterator[Response]:
+        """Yield a record for each item as soon as its last choice is scored."""
+        asked: dict[str, list[Continuation]] = {}
+        for item in items:
+            pairs = self.context.texts.pairs(item.prompt, item.choices, item.id)
+            # The last token is predicted and not read, so it may lie one beyond the limit.
+            if max(len(begin) + len(rest) for begin, rest in pairs) > self.context.limit + 1:
+                yield Unanswered(item.id, "over_context", len(pairs[0][0]))
+                continue
+            asked[item.id] = [
+                Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
+            ]
+        found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
+        everything = [one for choices in asked.values() for one in choices]
+        for scored in self.score_choices(everything, keep=observer is not None):
+            name, mine = scored.item_id, found[scored.item_id]
+            mine[scored.choice] = scored
+            if len(mine) < len(asked[name]):
+                continue
+            ordered = [mine[index] for index in range(len(mine))]
+            del found[name]
+            if observer is not None:
+                tokens = [token for one in asked[name] for token in one.tokens]
+                observer.observe(name, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
+            yield ChoiceLogprobs(
+                item_id=name,
+                logprobs=tuple(one.logprob for one in ordered),
+                token_counts=tuple(len(one.tokens) for one in asked[name]),
+                greedy=tuple(one.greedy for one in ordered),
+                prompt_tokens=len(asked[name][0].context),
+            )
+
+    def score_choices(self, asked: Sequence[Continuation], *, keep: bool = False) -> Iterator[ScoredChoice]:
+        """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
+
+        def run(rows: list[PackedRequests[Continuation]]) -> list[ScoredChoice]:
+            answers = self._score_rows(rows, keep=keep)
+            self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
+            return answers
+
+        retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, self.context.usage.notes)
+        for batch in plan_rows(self.context.pack(asked), self.context.prefill_budget()):
+            yield from retry(batch)
+
+    def _score_rows(self, rows: Sequence[PackedRequests[Continuation]], *, keep: bool) -> list[ScoredChoice]:
+        model = self.context.model
+        result = prefill(model, [row.tree for row in rows], pad=self.context.texts.pad_id, keep=False)
+        states, choices = [], [choice for row in rows for choice in row.requests]
+        for index, row in enumerate(rows):
+            for choice, path in zip(row.requests, row.tree.paths, strict=True):
+                states.append(result.hidden[index, model.tensor(path[-len(choice.tokens) :])])
+        hidden = torch.cat(states)  # [all tokens of all choices, width]
+        target = model.tensor([token for one in choices for token in one.tokens])
+        logprobs = torch.empty(len(target), dtype=torch.float64)
+        greedy = torch.empty(len(target), dtype=torch.bool)
+        for part, logits in model.head.tiles(hidden, precise=True):
+            picked = logits.gather(1, target[part, None])[:, 0]
+            logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
+            greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
+        answers, start = [], 0
+        for one in choices:
+            part = slice(start, start + len(one.tokens))
+            start += len(one.tokens)
+            if not bool(torch.isfinite(logprobs[part]).all()):
+                raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
+            total, best = float(logprobs[part].sum()), bool(greedy[part].all())
+            answers.append(ScoredChoice(one.item_id, one.choice, total, best, hidden[part] if keep else None))
+        return answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +202,9 @@ class TextGeneration:
             request = answer.request
             if request.sample > 0:
                 continue
-            if observer.uses_own_answers:
+            if observer.own_tokens:
                 ended = (end,) if answer.finish == "eos" and end is not None else ()
-                references.setdefault(request.item_id, (*answer.ids, *ended)[: observer.max_tokens])
+                references.setdefault(request.item_id, (*answer.ids, *ended)[: observer.own_tokens])
             if request.item_id in references:
                 draft = as_draft(context, references[request.item_id], request.max_tokens)
                 wanted.append(replace(request, draft=draft))
