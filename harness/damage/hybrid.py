@@ -16,13 +16,12 @@ from torch import Tensor
 from harness.config.schema import Thinking
 from harness.damage.groups import layer_of
 from harness.damage.states import LayerStates
-from harness.engines.transformers.continuous import Continuous
+from harness.engines.transformers.continuous import Continuous, schedules
 from harness.engines.transformers.decode import Request
 from harness.engines.transformers.divergence import Trace, divergence
 from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.items import ChoiceScoring, as_draft
-from harness.engines.transformers.scheduler import schedules
+from harness.engines.transformers.items import as_draft, score_items
 from harness.engines.transformers.text import StopDetector
 from harness.models.audit import weight_bytes
 from harness.models.devices import memory_bytes
@@ -192,7 +191,7 @@ class Hybrid:
         """Score all items, and return the states that predict the baseline's answers."""
         states = _States(self._references)
         choices = [item for item in self._items.values() if item.kind == "choice"]
-        scores = self._scored(ChoiceScoring(engine.context).answer(choices, states))
+        scores = self._scored(score_items(engine.context, choices, states))
         texts = [item for item in self._items.values() if item.kind == "generate"]
         _read_along(engine, texts, self._settings, states)
         if self._word_by_word:

@@ -58,8 +58,20 @@ class FakeEngine:
         for item in items:
             if self._seconds:
                 time.sleep(self._seconds)
+            words = item.prompt_tokens or len(item.prompt.split())
             for sample in range(settings.samples if item.kind == "generate" else 1):
-                yield self._respond(item, sample)
+                if words + item.max_tokens > self.context_limit:
+                    yield Unanswered(item.id, "over_context", words, sample)
+                    continue
+                self._prompt_tokens += words
+                right = self.right(item, sample)
+                if item.kind == "choice":
+                    yield _choices(item, right=right, words=words)
+                    continue
+                text = item.target if right else self._wrong
+                ids = tuple(int.from_bytes(hashlib.sha256(word.encode()).digest()[:2], "big") for word in text.split())
+                self._output_tokens += len(ids)
+                yield Generation(item.id, text, ids, "eos", words, sample)
 
     def right(self, item: Item, sample: int = 0) -> bool:
         """Return whether an item is answered right: the known truth that a test compares with."""
@@ -68,19 +80,6 @@ class FakeEngine:
         # A share of all items, drawn among the items that can still be lost.
         kept = lost <= 0 or _uniform(item, sample, "damage") * self._accuracy >= lost
         return kept and _uniform(item, sample, "accuracy") < self._accuracy
-
-    def _respond(self, item: Item, sample: int) -> Response:
-        words = item.prompt_tokens or len(item.prompt.split())
-        if words + item.max_tokens > self.context_limit:
-            return Unanswered(item.id, "over_context", words, sample)
-        self._prompt_tokens += words
-        right = self.right(item, sample)
-        if item.kind == "choice":
-            return _choices(item, right=right, words=words)
-        text = item.target if right else self._wrong
-        ids = tuple(int.from_bytes(hashlib.sha256(word.encode()).digest()[:2], "big") for word in text.split())
-        self._output_tokens += len(ids)
-        return Generation(item.id, text, ids, "eos", words, sample)
 
 
 def _uniform(item: Item, sample: int, purpose: str) -> float:

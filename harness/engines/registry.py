@@ -18,7 +18,8 @@ from harness.config.schema import Variant
 from harness.engines.http_client import Client
 from harness.engines.managed import RECIPES, SERVED_NAME, command_of, hardware, package_version, started_server
 from harness.engines.protocol import Engine
-from harness.engines.served import PromptEncoder, ServedEngine, Target
+from harness.engines.served import ServedEngine, Target
+from harness.engines.server_probe import PromptEncoder
 from harness.errors import ModelError
 from harness.models.formats import read_json, stored, weight_files
 from harness.models.resolve import context_limit

@@ -18,38 +18,17 @@ from typing import Any
 from harness.engines import server_probe, wire
 from harness.engines.http_client import OK, Client, Reply
 from harness.engines.protocol import Usage
+from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
-from harness.engines.transformers.text import TextCodec
 from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
 
-__all__ = ["PromptEncoder", "ServedEngine", "Target"]
+__all__ = ["ServedEngine", "Target"]
 
 BROKEN_OFF = frozenset({"abort", "cancelled", "error"})
 """Reasons to finish that are the server's, as when it is stopped: what was written is no answer."""
-
-
-class PromptEncoder:
-    """The baseline's tokenizer as it reads prompts for a server."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.texts = TextCodec(tokenizer)
-
-    def prompt(self, text: str, form: str) -> tuple[Any, int]:
-        """Return what is sent for a prompt, and how many tokens the server should count."""
-        if form == "messages":
-            message = [{"role": "user", "content": text}]
-            whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-            return message, len(self.encode(whole))
-        ids = self.texts.prompt(text)
-        return (ids if form == "token ids" else text), len(ids)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text without special ones around it."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +68,27 @@ class ServedEngine:
 
     async def _look(self, target: Target) -> None:
         """Find out how the server is asked, and add to the proof what was found and how far it goes."""
-        info = await server_probe.describe(self._client, target.model)
-        self._limit = min((one for one in (info.limit, target.limit) if one), default=2**31 - 1)
-        ids = self._encoder.texts.prompt(server_probe.PROBE)
-        _, count = self._encoder.prompt(server_probe.PROBE, "messages" if target.chat else "token ids")
-        encode, how = self._encoder.encode, {"chat": target.chat, "stream": target.stream}
-        form, answer, reply = await server_probe.probe(self._client, target.model, ids, encode, count=count, **how)
+        version, limit, reported = await server_probe.describe(self._client, target.model)
+        self._limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
+        form, answer, reply = await server_probe.probe(
+            self._client, target.model, self._encoder, chat=target.chat, stream=target.stream
+        )
+        _, count = self._encoder.prompt(server_probe.PROBE, form.prompts)
         served = dict(self._proof.served or {})
         if target.stream:
             server = str(served.get("engine", ""))
-            self._timer = StreamTimer(str(info.reported.get("owned_by", "")) if server == "openai" else server, encode)
+            owner = str(reported.get("owned_by", "")) if server == "openai" else server
+            self._timer = StreamTimer(owner, self._encoder.encode)
             self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
-        way = await server_probe.find_logprob_method(self._client, form, ids, encode) if target.choices else ""
+        way = ""
+        if target.choices:
+            way = await server_probe.find_logprob_method(self._client, form, self._encoder)
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
         self._form, self._offset, self._fingerprint, self._logprob_method = form, offset, answer.fingerprint, way
-        served |= {"version": info.version or served.get("version", ""), "prompts": form.prompts}
+        served |= {"version": version or served.get("version", ""), "prompts": form.prompts}
         served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
-        served |= {"context_limit": info.limit, "reported": info.reported}
-        canary = self._encoder.texts.prompt(server_probe.CANARY)
-        served["canary"] = await server_probe.canary(self._client, form, canary)
+        served |= {"context_limit": limit, "reported": reported}
+        served["canary"] = await server_probe.canary(self._client, form, self._encoder)
         notes = [*self._proof.notes, f"its prompts are sent as {form.prompts}"]
         if offset:
             notes.append(f"its server counts {offset:+d} tokens in every prompt: a template of its own, perhaps")
@@ -192,7 +173,7 @@ class ServedEngine:
         answer = self._checked(item, sample, reply, count, "salted" if salt else "")
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
-        if written := server_probe.overlong(answer, item.max_tokens, self._encoder.encode):
+        if written := server_probe.overlong(answer, item.max_tokens, self._encoder):
             raise NotComparable(
                 f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed: it"
                 f" ignores {form.limit_name}, so its answers are not those that were asked for"

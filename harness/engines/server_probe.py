@@ -6,17 +6,18 @@ what was sent. Choices may only be weighed if the log-probabilities of a prompt 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.config.fields import suggestion
 from harness.engines.http_client import OK, Client, Reply
+from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, parse_answer, sum_logprobs
 from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
 
-__all__ = ["CANARY", "PROBE", "ServerInfo", "canary", "describe", "find_logprob_method", "overlong", "probe"]
+__all__ = ["CANARY", "PROBE", "PromptEncoder", "canary", "describe", "find_logprob_method", "overlong", "probe"]
 
 PROBE = "One, two, three, four, five, six, seven,"
 ANSWER_TOKENS = 4
@@ -30,23 +31,33 @@ CANARY_SECONDS = 5.0
 TOLERANCE = 0.1
 """Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
 
-Encode = Callable[[str], Sequence[int]]
-"""Gives the tokens of an answer, if the server does not."""
+
+class PromptEncoder:
+    """The baseline's tokenizer as it reads prompts for a server."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.texts = TextCodec(tokenizer)
+
+    def prompt(self, text: str, form: str) -> tuple[Any, int]:
+        """Return what is sent for a prompt, and how many tokens the server should count."""
+        if form == "messages":
+            message = [{"role": "user", "content": text}]
+            whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return message, len(self.encode(whole))
+        ids = self.texts.prompt(text)
+        return (ids if form == "token ids" else text), len(ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text without special ones around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What a server says of itself."""
+async def describe(client: Client, model: str) -> tuple[str, int | None, dict[str, Any]]:
+    """Ask a server for its version, its limit of prompt plus answer in tokens, and what else is recorded of it.
 
-    version: str = ""
-    limit: int | None = None
-    """Longest prompt plus answer, in tokens."""
-    reported: dict[str, Any] = field(default_factory=dict)
-    """What else it says, for the record."""
-
-
-async def describe(client: Client, model: str) -> ServerInfo:
-    """Ask a server for its version, models and limits. Raises ModelError if it has no such model."""
+    Raises ModelError if it has no such model.
+    """
     models = await client.get("/models")
     if models.status in {401, 403}:
         raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
@@ -60,21 +71,15 @@ async def describe(client: Client, model: str) -> ServerInfo:
     limit = limit or (props.get("default_generation_settings") or {}).get("n_ctx")
     kept = {key: props[key] for key in ("model_alias", "model_ftype", "total_slots") if key in props}
     kept |= {key: own[key] for key in ("owned_by", "root", "max_model_len") if own.get(key) is not None}
-    return ServerInfo(version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept)
-
-
-def _content(form: RequestForm, text: str, ids: Sequence[int]) -> Any:
-    """Return a prompt as a form sends it."""
-    return {"token ids": list(ids), "text": text, "messages": [{"role": "user", "content": text}]}[form.prompts]
+    return version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept
 
 
 async def probe(
-    client: Client, model: str, ids: Sequence[int], encode: Encode, *, chat: bool, count: int, stream: bool = False
+    client: Client, model: str, encoder: PromptEncoder, *, chat: bool, stream: bool
 ) -> tuple[RequestForm, Answer, Reply]:
     """Find out how a server is asked, and give its first answer with it.
 
-    count: tokens of the probe as it is sent, the template included. Raises ModelError if it takes no form of prompt,
-    NotComparable if it ignores the longest length of an answer.
+    Raises ModelError if it takes no form of prompt, NotComparable if it ignores the longest length of an answer.
     """
     if chat:
         forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
@@ -82,7 +87,8 @@ async def probe(
         forms = [RequestForm(model, gives_ids=True), RequestForm(model), RequestForm(model, "text")]
     refused = ""
     for form in (replace(one, stream=stream) for one in forms):
-        reply = await client.post(form.path, form.body(_content(form, PROBE, ids), ANSWER_TOKENS, Settings()))
+        content, count = encoder.prompt(PROBE, form.prompts)
+        reply = await client.post(form.path, form.body(content, ANSWER_TOKENS, Settings()))
         kind: type[RunError] = ModelError
         if reply.status != OK:
             refused = f"HTTP {reply.status} {reply.message}".strip()
@@ -95,7 +101,7 @@ async def probe(
             refused = "it does not stream its answers: leave engine.stream out"
         elif form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
-        elif written := overlong(answer, ANSWER_TOKENS, encode):
+        elif written := overlong(answer, ANSWER_TOKENS, encoder):
             refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
             kind = NotComparable
         else:
@@ -103,7 +109,7 @@ async def probe(
     raise kind(f"{client.url} cannot be asked: {refused}")
 
 
-def overlong(answer: Answer, most: int, encode: Encode) -> int:
+def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
     """Return how many tokens an answer has if that is more than it may have, else 0.
 
     If the server does not count them, those of its text are counted: they need not be the ones that were written, so
@@ -111,14 +117,14 @@ def overlong(answer: Answer, most: int, encode: Encode) -> int:
     """
     if answer.output_tokens is not None:
         return answer.output_tokens if answer.output_tokens > most else 0
-    count = len(encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
+    count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
     return count if count > 2 * most else 0
 
 
-async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[float]:
-    """Return the log-probabilities of a continuation of `CANARY`, whose tokens are `ids`; empty if there are none."""
+async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:
+    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none."""
     plain = replace(form, stream=False, gives_ids=False)
-    body = plain.body(_content(form, CANARY, ids), CANARY_TOKENS, Settings())
+    body = plain.body(encoder.prompt(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
     body["logprobs"] = True if form.prompts == "messages" else 1
     try:
         reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
@@ -129,13 +135,14 @@ async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[
         return []  # the server gives none, in whichever way it says so
 
 
-async def find_logprob_method(client: Client, form: RequestForm, ids: Sequence[int], encode: Encode) -> str:
+async def find_logprob_method(client: Client, form: RequestForm, encoder: PromptEncoder) -> str:
     """Find how a server weighs a prompt's tokens. Raises NotComparable if it does not, or not as those it writes."""
     why = "it takes no token ids"
     if form.prompts == "token ids":
-        body = {**replace(form, stream=False).body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
+        ids = encoder.texts.prompt(PROBE)
+        body = {**replace(form, stream=False).body(ids, ANSWER_TOKENS, Settings()), "logprobs": 1}
         reply = await client.post(form.path, body)
-        answer, own = _own_logprobs(reply, encode)
+        answer, own = _own_logprobs(reply, encoder)
         why = "it does not give the log-probability of each token of its own answer"
         for way in METHODS if answer else ():
             why = await _tried(client, form, way, [*ids, *answer], len(ids), own)
@@ -147,14 +154,14 @@ async def find_logprob_method(client: Client, form: RequestForm, ids: Sequence[i
     )
 
 
-def _own_logprobs(reply: Reply, encode: Encode) -> tuple[Sequence[int], list[float]]:
+def _own_logprobs(reply: Reply, encoder: PromptEncoder) -> tuple[Sequence[int], list[float]]:
     """Give the tokens of an answer with their log-probabilities; nothing if the server gives none."""
     try:
         answer, found = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
         weights = [float(one) for one in found]
     except (ValueError, KeyError, TypeError, IndexError):
         return (), []
-    ids = encode(answer.text) if answer.ids is None else answer.ids
+    ids = encoder.encode(answer.text) if answer.ids is None else answer.ids
     return (ids, weights) if len(ids) == len(weights) else ((), [])
 
 

@@ -46,7 +46,7 @@ def sizes(monkeypatch):
     """Texts count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
     seen: list[tuple[int, ...]] = []
     step = hf_branches.PrefixTreeCache.step
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     monkeypatch.setattr(
         hf_branches.PrefixTreeCache,
         "step",

@@ -101,7 +101,7 @@ def test_a_step_copies_once_to_the_device_and_once_back(kind, way, monkeypatch):
     else:
         text = (tiny.STORY * 9)[:420]
         items = [tiny.item(f"q{n}", f"{text} What is {n}?", max_tokens=10) for n in range(3)]
-        monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 32)
+        monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 32)
     steps, shapes = steps_counted(items, WAYS[way], monkeypatch)
     worst = {name: max(step[name] for step in steps) for name in ("h2d", "d2h", "d2d", "sync")}
     assert len(steps) > 8

@@ -72,7 +72,7 @@ class RecordedGraph:
 def graphs(monkeypatch) -> Iterator[list[RecordedGraph]]:
     """Steps are captured as recordings; gives those made. A shared text counts as such from 64 tokens on."""
     monkeypatch.setattr("harness.engines.transformers.cache.Graph", RecordedGraph)
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     RecordedGraph.made.clear()
     yield RecordedGraph.made
     RecordedGraph.made.clear()
@@ -172,7 +172,7 @@ def test_memory_that_does_not_suffice_for_a_capture_halves_the_rows(graphs, monk
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_graphs_on_a_gpu_give_the_answers_of_eager_steps(family, settings, monkeypatch):
     """A/A: the same model, items and device, with CUDA graphs and without, in slots and on shared texts."""
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     model = copy.deepcopy(tiny.model(family)).cuda()
     found = {}
     for captured in (True, False):

@@ -8,11 +8,12 @@ takes part in their scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, GenerationConfig, QuantizedCache, StoppingCriteria
 
 from harness.config.decoding import KVCache
@@ -55,8 +56,8 @@ def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], A
         got = _step(model, ids, cache)
     except ImportError as error:
         raise BackendMissing(f"kv_cache: {error}") from error
-    held = _bytes((layer._quantized_keys, layer._quantized_values) for layer in cache.layers)  # noqa: SLF001
-    before = _bytes((layer.keys[..., :TRIAL, :], layer.values[..., :TRIAL, :]) for layer in plain.layers)
+    held = _bytes([(layer._quantized_keys, layer._quantized_values) for layer in cache.layers])  # noqa: SLF001
+    before = _bytes([(layer.keys[..., :TRIAL, :], layer.values[..., :TRIAL, :]) for layer in plain.layers])
     facts = {
         "class": type(cache).__name__,
         "layers": type(cache.layers[0]).__name__,
@@ -79,14 +80,13 @@ def _step(model: LanguageModel, ids: Tensor, cache: Any) -> Tensor:
 
 def _bytes(held: Any) -> int:
     """Count the bytes of all tensors in nested data; a quantized tensor counts as its codes, scales and shifts."""
-    if isinstance(held, Tensor):
-        inner = getattr(held, "__tensor_flatten__", None)
-        if type(held) is Tensor or inner is None:
-            return held.numel() * held.element_size()
-        return sum(_bytes(getattr(held, name)) for name in inner()[0])
-    if isinstance(held, dict):
-        return _bytes(held.values())
-    return sum(map(_bytes, held)) if isinstance(held, Iterable) and not isinstance(held, (str, torch.Size)) else 0
+    total = 0
+    for one in tree_leaves(held):
+        if isinstance(one, Tensor):
+            inner = None if type(one) is Tensor else getattr(one, "__tensor_flatten__", None)
+            parts = [getattr(one, name) for name in inner()[0]] if inner else []
+            total += _bytes(parts) if inner else one.numel() * one.element_size()
+    return total
 
 
 class _Stops(StoppingCriteria):  # type: ignore[misc]

@@ -14,12 +14,12 @@ from typing import Any
 
 from harness.config.decoding import KVCache
 from harness.engines.protocol import Usage
+from harness.engines.transformers.continuous import EngineContext, HiddenStateObserver, UsageCounter
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.items import ChoiceScoring, TextGeneration
+from harness.engines.transformers.items import TextGeneration, score_items
 from harness.engines.transformers.packing import Budget
 from harness.engines.transformers.probe import probed
-from harness.engines.transformers.scheduler import EngineContext, HiddenStateObserver, UsageCounter
 from harness.engines.transformers.text import TextCodec
 from harness.models.backends import batch_invariant
 from harness.models.cuda import device_memory
@@ -124,7 +124,7 @@ class HFEngine:
         memory.
         """
         choices = [item for item in items if item.kind == "choice"]
-        yield from ChoiceScoring(self.context).answer(choices, observer)
+        yield from score_items(self.context, choices, observer)
         texts = [item for item in items if item.kind == "generate"]
         yield from TextGeneration(self.context, settings).answer(texts, drafts or {}, observer)
 

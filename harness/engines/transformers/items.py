@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.engines.transformers.continuous import Continuous
+from harness.engines.transformers.continuous import Continuous, EngineContext, HiddenStateObserver, Row, schedules
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
 from harness.engines.transformers.packing import (
@@ -21,12 +21,11 @@ from harness.engines.transformers.packing import (
     release_memory,
     too_large,
 )
-from harness.engines.transformers.scheduler import EngineContext, HiddenStateObserver, Row, schedules
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
 
-__all__ = ["ChoiceScoring", "Continuation", "ScoredChoice", "TextGeneration", "as_draft"]
+__all__ = ["Continuation", "ScoredChoice", "TextGeneration", "as_draft", "score_choices", "score_items"]
 
 References = dict[str, tuple[int, ...]]
 
@@ -59,80 +58,82 @@ class ScoredChoice:
     """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceScoring:
-    """Asks how likely each choice is."""
+def score_items(
+    context: EngineContext, items: Sequence[Item], observer: HiddenStateObserver | None
+) -> Iterator[Response]:
+    """Yield a record for each item with choices as soon as the last of them is scored."""
+    asked: dict[str, list[Continuation]] = {}
+    for item in items:
+        pairs = context.texts.pairs(item.prompt, item.choices, item.id)
+        # The last token is predicted and not read, so it may lie one beyond the limit.
+        if max(len(begin) + len(rest) for begin, rest in pairs) > context.limit + 1:
+            yield Unanswered(item.id, "over_context", len(pairs[0][0]))
+            continue
+        asked[item.id] = [
+            Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
+        ]
+    found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
+    everything = [one for choices in asked.values() for one in choices]
+    for scored in score_choices(context, everything, keep=observer is not None):
+        name, mine = scored.item_id, found[scored.item_id]
+        mine[scored.choice] = scored
+        if len(mine) < len(asked[name]):
+            continue
+        ordered = [mine[index] for index in range(len(mine))]
+        del found[name]
+        if observer is not None:
+            tokens = [token for one in asked[name] for token in one.tokens]
+            observer.observe(name, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
+        yield ChoiceLogprobs(
+            item_id=name,
+            logprobs=tuple(one.logprob for one in ordered),
+            token_counts=tuple(len(one.tokens) for one in asked[name]),
+            greedy=tuple(one.greedy for one in ordered),
+            prompt_tokens=len(asked[name][0].context),
+        )
 
-    context: EngineContext
 
-    def answer(self, items: Sequence[Item], observer: HiddenStateObserver | None) -> Iterator[Response]:
-        """Yield a record for each item as soon as its last choice is scored."""
-        asked: dict[str, list[Continuation]] = {}
-        for item in items:
-            pairs = self.context.texts.pairs(item.prompt, item.choices, item.id)
-            # The last token is predicted and not read, so it may lie one beyond the limit.
-            if max(len(begin) + len(rest) for begin, rest in pairs) > self.context.limit + 1:
-                yield Unanswered(item.id, "over_context", len(pairs[0][0]))
-                continue
-            asked[item.id] = [
-                Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
-            ]
-        found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
-        everything = [one for choices in asked.values() for one in choices]
-        for scored in self.score_choices(everything, keep=observer is not None):
-            name, mine = scored.item_id, found[scored.item_id]
-            mine[scored.choice] = scored
-            if len(mine) < len(asked[name]):
-                continue
-            ordered = [mine[index] for index in range(len(mine))]
-            del found[name]
-            if observer is not None:
-                tokens = [token for one in asked[name] for token in one.tokens]
-                observer.observe(name, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
-            yield ChoiceLogprobs(
-                item_id=name,
-                logprobs=tuple(one.logprob for one in ordered),
-                token_counts=tuple(len(one.tokens) for one in asked[name]),
-                greedy=tuple(one.greedy for one in ordered),
-                prompt_tokens=len(asked[name][0].context),
-            )
+def score_choices(
+    context: EngineContext, asked: Sequence[Continuation], *, keep: bool = False
+) -> Iterator[ScoredChoice]:
+    """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
 
-    def score_choices(self, asked: Sequence[Continuation], *, keep: bool = False) -> Iterator[ScoredChoice]:
-        """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
-
-        def run(rows: list[PackedRequests[Continuation]]) -> list[ScoredChoice]:
-            answers = self._score_rows(rows, keep=keep)
-            self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
-            return answers
-
-        retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, self.context.usage.notes)
-        for batch in plan_rows(self.context.pack(asked), self.context.prefill_budget()):
-            yield from retry(batch)
-
-    def _score_rows(self, rows: Sequence[PackedRequests[Continuation]], *, keep: bool) -> list[ScoredChoice]:
-        model = self.context.model
-        result = prefill(model, [row.tree for row in rows], pad=self.context.texts.pad_id, keep=False)
-        states, choices = [], [choice for row in rows for choice in row.requests]
-        for index, row in enumerate(rows):
-            for choice, path in zip(row.requests, row.tree.paths, strict=True):
-                states.append(result.hidden[index, model.tensor(path[-len(choice.tokens) :])])
-        hidden = torch.cat(states)  # [all tokens of all choices, width]
-        target = model.tensor([token for one in choices for token in one.tokens])
-        logprobs = torch.empty(len(target), dtype=torch.float64)
-        greedy = torch.empty(len(target), dtype=torch.bool)
-        for part, logits in model.head.tiles(hidden, precise=True):
-            picked = logits.gather(1, target[part, None])[:, 0]
-            logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
-            greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
-        answers, start = [], 0
-        for one in choices:
-            part = slice(start, start + len(one.tokens))
-            start += len(one.tokens)
-            if not bool(torch.isfinite(logprobs[part]).all()):
-                raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
-            total, best = float(logprobs[part].sum()), bool(greedy[part].all())
-            answers.append(ScoredChoice(one.item_id, one.choice, total, best, hidden[part] if keep else None))
+    def run(rows: list[PackedRequests[Continuation]]) -> list[ScoredChoice]:
+        answers = _score_rows(context, rows, keep=keep)
+        context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
         return answers
+
+    retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
+    for batch in plan_rows(context.pack(asked), context.prefill_budget()):
+        yield from retry(batch)
+
+
+def _score_rows(
+    context: EngineContext, rows: Sequence[PackedRequests[Continuation]], *, keep: bool
+) -> list[ScoredChoice]:
+    model = context.model
+    result = prefill(model, [row.tree for row in rows], pad=context.texts.pad_id, keep=False)
+    states, choices = [], [choice for row in rows for choice in row.requests]
+    for index, row in enumerate(rows):
+        for choice, path in zip(row.requests, row.tree.paths, strict=True):
+            states.append(result.hidden[index, model.tensor(path[-len(choice.tokens) :])])
+    hidden = torch.cat(states)  # [all tokens of all choices, width]
+    target = model.tensor([token for one in choices for token in one.tokens])
+    logprobs = torch.empty(len(target), dtype=torch.float64)
+    greedy = torch.empty(len(target), dtype=torch.bool)
+    for part, logits in model.head.tiles(hidden, precise=True):
+        picked = logits.gather(1, target[part, None])[:, 0]
+        logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
+        greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
+    answers, start = [], 0
+    for one in choices:
+        part = slice(start, start + len(one.tokens))
+        start += len(one.tokens)
+        if not bool(torch.isfinite(logprobs[part]).all()):
+            raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
+        total, best = float(logprobs[part].sum()), bool(greedy[part].all())
+        answers.append(ScoredChoice(one.item_id, one.choice, total, best, hidden[part] if keep else None))
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
