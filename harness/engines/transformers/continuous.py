@@ -164,11 +164,10 @@ def _tokens_on_prefix(row: Row, branches: int) -> int:
     return len(row.tree.tokens) + branches * max(request.max_tokens for request in row.requests)
 
 
-@dataclass(slots=True, eq=False)
-class _ActiveSequence:
-    """An answer in the making."""
+@dataclass(slots=True, kw_only=True)
+class _ActiveAnswer(Answer):
+    """An answer in the making, whose draft is checked."""
 
-    answer: Answer
     prefilled: PrefillResult | None
     """The pass that read its prompt, until it has a slot."""
     row: int
@@ -185,28 +184,24 @@ class _ActiveSequence:
     @property
     def length(self) -> int:
         """How many tokens count as read."""
-        return len(self.answer.request.prompt) + len(self.answer.ids) - 1
+        return len(self.request.prompt) + len(self.ids) - 1
 
     @property
     def pending(self) -> int:
         """The token to be read next."""
-        return self.answer.ids[-1] if self.answer.ids else self.answer.request.prompt[-1]
+        return self.ids[-1] if self.ids else self.request.prompt[-1]
 
     def append(self, token: int, ends: frozenset[int]) -> None:
-        """Add a token, and see whether it is the draft's."""
-        answer, draft = self.answer, self.answer.request.draft
-        answer.append(token, ends)
-        done = len(answer.ids)
-        if self.accepted == done - 1 and draft[done - 1 : done] == (token,):
-            self.accepted = done
-
-    def accept_draft(self, ends: frozenset[int]) -> None:
-        """Add the predicted tokens for as long as the answer is the draft and each of them is certain."""
-        while self.answer.finish is None:
-            done = len(self.answer.ids)
-            if self.accepted < done or done >= len(self.best) or not self.confident[done]:
+        """Add a token, and then those of the draft for as long as each of them is predicted with certainty."""
+        draft = self.request.draft
+        while True:
+            Answer.append(self, token, ends)
+            done = len(self.ids)
+            if self.accepted == done - 1 and draft[done - 1 : done] == (token,):
+                self.accepted = done
+            if self.finish is not None or self.accepted < done or done >= len(self.best) or not self.confident[done]:
                 return
-            self.append(self.best[done], ends)
+            token = self.best[done]
 
 
 class Continuous:
@@ -225,16 +220,16 @@ class Continuous:
         """Answer the requests of a schedule; yield each answer as it ends. Raises NonFinite with the item's id."""
         cache = self._cache(schedule)
         waiting = deque(schedule.batches)
-        ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()  # what shares a cache row
-        growing: list[list[_ActiveSequence]] = []
+        ready: deque[tuple[PackedTree, list[_ActiveAnswer]]] = deque()  # what shares a cache row
+        growing: list[list[_ActiveAnswer]] = []
         while waiting or ready or growing:
             while cache.free and (ready or waiting):
                 if not ready:
                     ready += self._prefill(waiting.popleft(), together=schedule.on_prefixes)  # 1, 2
                 tree, group = ready.popleft()
-                yield from (one.answer for one in group if one.answer.finish is not None)
+                yield from (one for one in group if one.finish is not None)
                 first = group[0]
-                if first.prefilled is not None and any(one.answer.finish is None for one in group):
+                if first.prefilled is not None and any(one.finish is None for one in group):
                     if isinstance(cache, SlotCache):
                         cache.copy_prompt(first.prefilled.cache, first.row, first.path)  # 3
                     else:
@@ -258,38 +253,35 @@ class Continuous:
         longest = max(_tokens_on_prefix(row, branches) for row in rows)
         return PrefixTreeCache(self.model, schedule.rows, branches, longest, finish)
 
-    def _decode_step(
-        self, cache: SlotCache | PrefixTreeCache, growing: list[list[_ActiveSequence]]
-    ) -> Iterator[Answer]:
+    def _decode_step(self, cache: SlotCache | PrefixTreeCache, growing: list[list[_ActiveAnswer]]) -> Iterator[Answer]:
         """Let every answer grow by a token; groups whose answers have all ended leave `growing` and the cache."""
-        alive = [one for group in growing for one in group if one.answer.finish is None]
-        keys = noise_keys(self.settings, [one.answer for one in alive])
+        alive = [one for group in growing for one in group if one.finish is None]
+        keys = noise_keys(self.settings, alive)
         if isinstance(cache, SlotCache):
             tokens = cache.step([one.pending for one in alive], [one.length for one in alive], keys).tolist()
         else:
-            pending = [[one.pending if one.answer.finish is None else None for one in group] for group in growing]
+            pending = [[one.pending if one.finish is None else None for one in group] for group in growing]
             lengths = [[one.length for one in group] for group in growing]
             tokens = cache.step(pending, lengths, keys, self.pad)
-        check_tokens(tokens, [one.answer for one in alive])
+        check_tokens(tokens, alive)
         for one, token in zip(alive, tokens, strict=True):
             one.append(token, self.ends)
-            one.accept_draft(self.ends)
-        ended = [one.answer for one in alive if one.answer.finish is not None]
+        ended = [one for one in alive if one.finish is not None]
         yield from ended
         for row in reversed(range(len(growing))) if ended else ():
-            if all(one.answer.finish is not None for one in growing[row]):
+            if all(one.finish is not None for one in growing[row]):
                 cache.drop(row)
                 growing[row] = growing[-1]
                 growing.pop()
 
-    def _prefill(self, batch: Sequence[Row], *, together: bool) -> list[tuple[PackedTree, list[_ActiveSequence]]]:
+    def _prefill(self, batch: Sequence[Row], *, together: bool) -> list[tuple[PackedTree, list[_ActiveAnswer]]]:
         """Read prompts, and accept of drafts what is predicted: each sequence by itself, or those of a row together."""
         rows, hidden = self.read(batch, keep=True)
-        owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
+        owners = [row for row in rows for _ in range(len(row.request.draft) + 1)]
         everything = torch.cat(hidden)
         noise = NOISE.get(everything.dtype, COARSE_NOISE)
         for part, logits in self.model.head.tiles(everything):
-            answers = [row.answer for row in owners[part]]
+            answers = owners[part]
             if self.settings.temperature == 0:
                 likely, lead = most_likely(logits)
                 best, ahead = likely.tolist(), (lead > noise).tolist()
@@ -297,27 +289,28 @@ class Continuous:
                 best = choose(logits, self.settings, self.model.tensor(noise_keys(self.settings, answers))).tolist()
                 ahead = [True] * len(best)
             check_tokens(best, answers)
-            for row, token, confident in zip(owners[part], best, ahead, strict=True):
+            for row, token, confident in zip(answers, best, ahead, strict=True):
                 row.best.append(token)
-                row.confident.append(confident or not row.answer.request.draft)
+                row.confident.append(confident or not row.request.draft)
         for row in rows:
-            row.accept_draft(self.ends)
+            if row.confident[0]:
+                row.append(row.best[0], self.ends)
         if not together:
             return [(batch[row.row].tree, [row]) for row in rows]
         return [(one.tree, [row for row in rows if row.row == index]) for index, one in enumerate(batch)]
 
-    def read(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveSequence], list[Tensor]]:
+    def read(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveAnswer], list[Tensor]]:
         """Read prompts with their drafts: a sequence and its states [draft + 1, width] for each request."""
         result = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
         self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in batch)
         rows = [
-            _ActiveSequence(Answer(request), result, index, path)
+            _ActiveAnswer(request, prefilled=result, row=index, path=path)
             for index, row in enumerate(batch)
             for request, path in zip(row.requests, row.tree.paths, strict=True)
         ]
-        positions = [self.model.tensor(one.path[len(one.answer.request.prompt) - 1 :]) for one in rows]
+        positions = [self.model.tensor(one.path[len(one.request.prompt) - 1 :]) for one in rows]
         hidden = [result.hidden[one.row, at] for one, at in zip(rows, positions, strict=True)]
         if self.observe is not None:
             for row, states in zip(rows, hidden, strict=True):
-                self.observe(row.answer.request, states)
+                self.observe(row.request, states)
         return rows, hidden

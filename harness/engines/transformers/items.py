@@ -167,9 +167,8 @@ class TextGeneration:
             requests += [replace(request, sample=sample) for sample in range(samples)]
         at_once = observer is not None and speculative and bool(references)
         stops = {item.id: item.stop for item in items}
-        answers = []
-        for answer in self._decode(requests, self._loop(observer if at_once else None, references)):
-            answers.append(answer)
+        again = []  # what an observer has not seen yet
+        for answer in self.decode(requests, self._loop(observer if at_once else None, references)):
             request = answer.request
             yield Generation(
                 item_id=request.item_id,
@@ -179,8 +178,9 @@ class TextGeneration:
                 prompt_tokens=len(request.prompt),
                 sample=request.sample,
             )
+            if observer is not None and request.sample == 0 and (not at_once or self._alone(request)):
+                again.append(answer)
         if observer is not None:
-            again = [one for one in answers if not at_once or self._alone(one.request)]
             self._replay_hidden_states(again, observer, references)
 
     def _replay_hidden_states(
@@ -201,8 +201,6 @@ class TextGeneration:
         wanted: list[Request] = []
         for answer in answers:
             request = answer.request
-            if request.sample > 0:
-                continue
             if observer.own_tokens:
                 ended = (end,) if answer.finish == "eos" and end is not None else ()
                 references.setdefault(request.item_id, (*answer.ids, *ended)[: observer.own_tokens])
@@ -214,12 +212,9 @@ class TextGeneration:
             for batch in schedule.batches:
                 list(retry(batch))
 
-    def decode(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        """Answer requests, in any order."""
-        yield from self._decode(requests, self._loop(None, {}))
-
-    def _decode(self, requests: Sequence[Request], loop: Continuous) -> Iterator[Answer]:
-        slots = self.context.continuous
+    def decode(self, requests: Sequence[Request], loop: Continuous | None = None) -> Iterator[Answer]:
+        """Answer requests, in any order; loop: one that shows an observer what it reads."""
+        loop, slots = loop or self._loop(None, {}), self.context.continuous
         alone = [one for one in requests if self._alone(one) or not slots]
         rest = [one for one in requests if slots and not self._alone(one)]
         for answer in itertools.chain(self._in_slots(rest, loop), self._in_batches(alone)):
