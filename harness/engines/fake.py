@@ -38,12 +38,9 @@ class FakeEngine:
         self, accuracy: float, *, lost: Mapping[str, float] | None = None, seconds: float = 0.0, wrong: str = "No."
     ) -> None:
         self._accuracy, self._lost, self._seconds, self._wrong = accuracy, dict(lost or {}), seconds, wrong
+        # All that decides an answer.
+        self.version = f"fake/1-{digest([accuracy, {key: [share, 0.0] for key, share in self._lost.items()}, 0])}"
         self._prompt_tokens = self._output_tokens = 0
-
-    @property
-    def version(self) -> str:
-        """Part of every cache key: all that decides an answer."""
-        return f"fake/1-{digest([self._accuracy, {key: [lost, 0.0] for key, lost in self._lost.items()}, 0])}"
 
     def proof(self) -> Proof:
         """Return what is pretended to be loaded."""

@@ -29,7 +29,7 @@ class LmEvalEngine:
     """
 
     def __init__(self, lm: Any, proof: Proof, *, name: str) -> None:
-        self._lm, self._proof, self._name = lm, proof, name
+        self._lm, self._proof, self._name, self.version = lm, proof, name, f"lm_eval/{lm_eval_version}-{name}"
         said = getattr(lm, "max_length", None)
         self.context_limit = int(said) if isinstance(said, int) else 2**31 - 1
         """Longest prompt plus answer, in tokens: what the model says of itself, else no limit."""
@@ -39,11 +39,6 @@ class LmEvalEngine:
             import torch
 
             lm.softmax_dtype = torch.float32
-
-    @property
-    def version(self) -> str:
-        """Part of every cache key."""
-        return f"lm_eval/{lm_eval_version}-{self._name}"
 
     def proof(self) -> Proof:
         """Return what is loaded, as the caller knows it: a remote model cannot be looked into."""

@@ -69,7 +69,7 @@ class ServedEngine:
     async def _look(self, target: Target) -> None:
         """Find out how the server is asked, and add to the proof what was found and how far it goes."""
         version, limit, reported = await server_probe.describe(self._client, target.model)
-        self._limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
+        self.context_limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
         form, answer, reply = await server_probe.probe(
             self._client, target.model, self._encoder, chat=target.chat, stream=target.stream
         )
@@ -89,24 +89,14 @@ class ServedEngine:
         served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
         served |= {"context_limit": limit, "reported": reported}
         served["canary"] = await server_probe.canary(self._client, form, self._encoder)
+        parts = [served.get("engine"), served["version"] or "?", answer.fingerprint, form.prompts]
+        self.version = "served/1-" + "-".join(str(one) for one in parts if one)
         notes = [*self._proof.notes, f"its prompts are sent as {form.prompts}"]
         if offset:
             notes.append(f"its server counts {offset:+d} tokens in every prompt: a template of its own, perhaps")
         if offset is None:
             notes.append("its server does not count tokens, so a truncated prompt or another template is not seen")
         self._proof = replace(self._proof, served=served, notes=tuple(notes))
-
-    @property
-    def version(self) -> str:
-        """Part of every cache key: the program and what it says of its configuration."""
-        served = self._proof.served or {}
-        parts = [served.get("engine"), served.get("version") or "?", self._fingerprint, self._form.prompts]
-        return "served/1-" + "-".join(str(one) for one in parts if one)
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens."""
-        return self._limit
 
     def proof(self) -> Proof:
         """Return what is served, and how far that is known."""
@@ -141,7 +131,7 @@ class ServedEngine:
 
     async def _text(self, item: Item, settings: Settings, sample: int) -> Response:
         prompt = _, count = self._encoder.prompt(item.prompt, self._form.prompts)
-        if count + item.max_tokens > self._limit:
+        if count + item.max_tokens > self.context_limit:
             return Unanswered(item.id, "over_context", count, sample)
         stops = [one for one in item.stop if one][: wire.MOST_STOPS]
         firm = [one for one in stops if one.strip()]
@@ -201,7 +191,7 @@ class ServedEngine:
     async def _choice(self, item: Item) -> Response:
         pairs = self._encoder.texts.pairs(item.prompt, item.choices, item.id)
         context = len(pairs[0][0])
-        if max(len(begin) + len(rest) for begin, rest in pairs) >= self._limit:  # one answer token is written
+        if max(len(begin) + len(rest) for begin, rest in pairs) >= self.context_limit:  # one answer token is written
             return Unanswered(item.id, "over_context", context)
         scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
         refused = next((one for one in scored if isinstance(one, Unanswered)), None)

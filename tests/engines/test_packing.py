@@ -159,7 +159,7 @@ def test_an_answer_is_cut_as_lm_eval_cuts_it(text, stops, expected):
     """The same text as lm_eval's own function."""
     from lm_eval.models.utils import postprocess_generated_text
 
-    assert hf_text.cut_at_stops(text, stops) == expected
+    assert cut_at_stops(text, stops) == expected
     assert postprocess_generated_text(text, list(stops), None) == expected
 
 

@@ -170,11 +170,6 @@ class KVCachePool:
         self._static = StaticStep(model)
         self._cache: Cache | None = None
 
-    @property
-    def free(self) -> int:
-        """How many rows are not used."""
-        return self.rows - self.used
-
     def copy_prompt(self, cache: Any, row: int, path: Integers) -> int:
         """Copy what a prefill read, the columns `path` of one of its rows, into the next row, and return its index."""
         mine = self.used

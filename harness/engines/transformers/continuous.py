@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from harness.engines.transformers.decode import (
     noise_keys,
 )
 from harness.engines.transformers.decode_paths import Assisted
-from harness.engines.transformers.model import LanguageModel, PrefillResult, prefill
+from harness.engines.transformers.model import LanguageModel, prefill
 from harness.engines.transformers.packing import Budget, PackedRequests, PackedTree, R
 from harness.engines.transformers.text import TextCodec
 from harness.records import Settings
@@ -168,10 +168,10 @@ def _tokens_on_prefix(row: Row, branches: int) -> int:
 class _ActiveAnswer(Answer):
     """An answer in the making, whose draft is checked."""
 
-    prefilled: PrefillResult | None
-    """The pass that read its prompt, until it has a slot."""
+    prefilled: Any
+    """The cache of the pass that read its prompt, until it has a slot."""
     row: int
-    """The row of that pass that holds it."""
+    """The row of that cache that holds it."""
     path: NDArray[np.int64]
     """Where its tokens are in that row."""
     best: list[int] = field(default_factory=list)
@@ -223,7 +223,7 @@ class Continuous:
         ready: deque[tuple[PackedTree, list[_ActiveAnswer]]] = deque()  # what shares a cache row
         growing: list[list[_ActiveAnswer]] = []
         while waiting or ready or growing:
-            while cache.free and (ready or waiting):
+            while cache.used < cache.rows and (ready or waiting):
                 if not ready:
                     ready += self._prefill(waiting.popleft(), together=schedule.on_prefixes)  # 1, 2
                 tree, group = ready.popleft()
@@ -231,9 +231,9 @@ class Continuous:
                 first = group[0]
                 if first.prefilled is not None and any(one.finish is None for one in group):
                     if isinstance(cache, SlotCache):
-                        cache.copy_prompt(first.prefilled.cache, first.row, first.path)  # 3
+                        cache.copy_prompt(first.prefilled, first.row, first.path)  # 3
                     else:
-                        cache.insert(first.prefilled.cache, first.row, tree)  # 3
+                        cache.insert(first.prefilled, first.row, tree)  # 3
                     growing.append(group)
                 for one in group:
                     one.prefilled = None
@@ -301,16 +301,16 @@ class Continuous:
 
     def read(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveAnswer], list[Tensor]]:
         """Read prompts with their drafts: a sequence and its states [draft + 1, width] for each request."""
-        result = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
+        states, cache = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
         self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in batch)
         rows = [
-            _ActiveAnswer(request, prefilled=result, row=index, path=path)
+            _ActiveAnswer(request, prefilled=cache, row=index, path=path)
             for index, row in enumerate(batch)
             for request, path in zip(row.requests, row.tree.paths, strict=True)
         ]
         positions = [self.model.tensor(one.path[len(one.request.prompt) - 1 :]) for one in rows]
-        hidden = [result.hidden[one.row, at] for one, at in zip(rows, positions, strict=True)]
+        hidden = [states[one.row, at] for one, at in zip(rows, positions, strict=True)]
         if self.observe is not None:
-            for row, states in zip(rows, hidden, strict=True):
-                self.observe(row.request, states)
+            for row, mine in zip(rows, hidden, strict=True):
+                self.observe(row.request, mine)
         return rows, hidden

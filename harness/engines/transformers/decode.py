@@ -89,9 +89,6 @@ class Answer:
             self.finish = "length"
 
 
-# -- the plain way
-
-
 def decode_batch(
     model: LanguageModel, requests: Sequence[Request], settings: Settings, *, ends: frozenset[int], pad: int
 ) -> list[Answer]:
@@ -140,9 +137,6 @@ class Batch:
         return self._model.forward(ids, mask=mask, positions=self._positions, cache=self._cache)[:, -1]
 
 
-# -- the next token
-
-
 def next_tokens(head: Head, hidden: Tensor, settings: Settings, keys: Tensor) -> Tensor:
     """Return the next token of each row by its last hidden state, [rows, width], or NOT_FINITE, all on the device."""
     return torch.cat([choose(logits, settings, keys[part]) for part, logits in head.tiles(hidden)])
@@ -185,9 +179,6 @@ def choose(logits: Tensor, settings: Settings, keys: Tensor) -> Tensor:
         scaled = scaled + gumbel(keys, logits.shape[-1])
     # A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
     return torch.where(torch.isfinite(logits.amax(dim=-1)), scaled.argmax(dim=-1), NOT_FINITE)
-
-
-# -- noise
 
 
 @functools.lru_cache(maxsize=4096)

@@ -39,6 +39,7 @@ CPU_CHUNK = 1 << 18
 """Logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`."""
 
 HEAD = "head.safetensors"
+AGAIN = "give the same command again, or set execution.divergence: false"
 
 SERIES_BELOW = 0.25
 """Where the series of `_kl` is nearer to the truth than the difference that it replaces."""
@@ -164,24 +165,29 @@ def save_traces(path: Path, traces: Sequence[Trace]) -> None:
     tensors = {str(number): trace.hidden.contiguous() for number, trace in enumerate(traces)}
     names = [[trace.item_id, list(trace.tokens)] for trace in traces]
     part = path.with_suffix(".part")
-    try:
+    with _explained(path, "the traces cannot be written", "free some space or set execution.divergence: false"):
         save_file(tensors, part, metadata={"traces": json.dumps(names)})
         part.replace(path)
-    except OSError as error:
-        said = f"the traces cannot be written: {error}; free some space or switch them off"
-        raise StoreError(f"{path}: {said}") from error
 
 
 def load_traces(path: Path) -> dict[str, Trace]:
     """Read traces back, by item id. Raises StoreError if the file is missing or not one of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = json.loads((file.metadata() or {})["traces"])
-            # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
-            hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise StoreError(f"{path}: no traces can be read from it: {error}; run the baseline again") from error
+    with (
+        _explained(path, "no traces can be read from it", "run the baseline again"),
+        safe_open(path, framework="pt") as file,
+    ):
+        names = json.loads((file.metadata() or {})["traces"])
+        # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
+        hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
     return {name: Trace(name, tuple(tokens), states) for (name, tokens), states in zip(names, hidden, strict=True)}
+
+
+@contextlib.contextmanager
+def _explained(path: Path, problem: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise StoreError(f"{path}: {problem}: {error}; {remedy}") from error
 
 
 class TraceWriter:
@@ -189,7 +195,7 @@ class TraceWriter:
 
     def __init__(self, engine: HFEngine, folder: Path, tokens: int, excluded: frozenset[str]) -> None:
         self._engine, self._folder, self._tokens, self._excluded = engine, folder, tokens, excluded
-        with _explained(folder):
+        with _explained(folder, "cannot be written", AGAIN):
             folder.mkdir(parents=True, exist_ok=True)
             _save_head(folder / HEAD, engine.head)
 
@@ -197,9 +203,7 @@ class TraceWriter:
         """Yield the responses to a unit; its traces are on the disk after the last one."""
         recorder = Recorder(self._tokens, self._excluded)
         yield from self._engine.answer(items, settings, observer=recorder)
-        path = trace_path(self._folder, unit)
-        with _explained(path):
-            save_traces(path, list(recorder.traces.values()))
+        save_traces(trace_path(self._folder, unit), list(recorder.traces.values()))
 
     def measured(self) -> None:
         """Return None: a baseline is not compared with anything."""
@@ -245,7 +249,7 @@ def _save_head(path: Path, head: Head) -> None:
 def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
     """Return the baseline's head: the engine's own if they are the same; or why there is none."""
     own = engine.head
-    with _explained(path), safe_open(path, framework="pt") as file:
+    with _explained(path, "cannot be used", AGAIN), safe_open(path, framework="pt") as file:
         described = file.metadata() or {}
         known = int(described["vocabulary"])
         if not described["digest"]:
@@ -257,12 +261,3 @@ def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     softcap = None if described["softcap"] == "None" else float(described["softcap"])
     return Head.of(weights["weight"], weights.get("bias"), softcap, engine.context.model.device), ""
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        msg = f"{path}: cannot be used: {error}; give the same command again, or set execution.divergence: false"
-        raise StoreError(msg) from error

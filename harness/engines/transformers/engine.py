@@ -57,12 +57,12 @@ class HFEngine:
         optimizations: bool = True,
         decoding: KVCache | Assisted | None = None,
     ) -> None:
+        self.version, self.context_limit = ENGINE_VERSION, _context_limit(model, tokenizer)
         invariant = batch_invariant(proof.method)
         language_model = probed(model, device, by_pass=not invariant, slots=optimizations and invariant)
         path, together = language_model.path, language_model.longest_together
-        limit = _context_limit(model, tokenizer)
         notes = [f"no beginnings were shared: {path.note}"] if path.note else []
-        if together < limit:
+        if together < self.context_limit:
             notes.append(f"positions change from token {together} on: longer items are answered one by one")
         rows = max_batch if path.batched else 1
         if isinstance(decoding, KVCache):
@@ -73,23 +73,13 @@ class HFEngine:
         self.context = EngineContext(
             model=language_model,
             texts=TextCodec(tokenizer, end_token_ids(model)),
-            limit=limit,
+            limit=self.context_limit,
             budget=Budget(batch_tokens, rows, equal=not path.padded, together=together),
             share_prefixes=optimizations and path.trees,
             continuous=optimizations and invariant and path.trees and decoding is None,
             usage=UsageCounter(notes=notes),
             assisted=decoding if isinstance(decoding, Assisted) else None,
         )
-
-    @property
-    def version(self) -> str:
-        """Part of every cache key."""
-        return ENGINE_VERSION
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens."""
-        return self.context.limit
 
     def proof(self) -> Proof:
         """Return what is loaded."""

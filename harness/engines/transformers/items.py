@@ -24,6 +24,7 @@ from harness.engines.transformers.packing import (
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
+from harness.stops import cut_at_stops
 
 __all__ = ["Continuation", "ScoredChoice", "TextGeneration", "as_draft", "score_choices", "score_items"]
 
@@ -112,11 +113,11 @@ def _score_rows(
     context: EngineContext, rows: Sequence[PackedRequests[Continuation]], *, keep: bool
 ) -> list[ScoredChoice]:
     model = context.model
-    result = prefill(model, [row.tree for row in rows], pad=context.texts.pad_id, keep=False)
+    hidden, _ = prefill(model, [row.tree for row in rows], pad=context.texts.pad_id, keep=False)
     states, choices = [], [choice for row in rows for choice in row.requests]
     for index, row in enumerate(rows):
         for choice, path in zip(row.requests, row.tree.paths, strict=True):
-            states.append(result.hidden[index, model.tensor(path[-len(choice.tokens) :])])
+            states.append(hidden[index, model.tensor(path[-len(choice.tokens) :])])
     hidden = torch.cat(states)  # [all tokens of all choices, width]
     target = model.tensor([token for one in choices for token in one.tokens])
     logprobs = torch.empty(len(target), dtype=torch.float64)
@@ -172,7 +173,7 @@ class TextGeneration:
             request = answer.request
             yield Generation(
                 item_id=request.item_id,
-                text=texts.answer(answer.ids, stops[request.item_id]),
+                text=cut_at_stops(texts.decode(answer.ids), stops[request.item_id]),
                 token_ids=tuple(answer.ids),
                 finish=answer.finish or "length",
                 prompt_tokens=len(request.prompt),

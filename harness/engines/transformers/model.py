@@ -22,7 +22,7 @@ from harness.engines.transformers.head import Head
 from harness.engines.transformers.packing import PackedTree
 from harness.errors import ModelError
 
-__all__ = ["FARTHEST", "LanguageModel", "Path", "PrefillResult", "length_switch", "prefill"]
+__all__ = ["FARTHEST", "LanguageModel", "Path", "length_switch", "prefill"]
 
 TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
@@ -218,18 +218,11 @@ class LanguageModel:
         return float((apart - whole).abs().max()) <= TRIAL_TOLERANCE * float(whole.abs().max())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PrefillResult:
-    """What a pass over some rows gives."""
+def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> tuple[Tensor, Any]:
+    """Read rows together, the shorter ones filled up on the right.
 
-    hidden: Tensor
-    """[rows, longest, width] Final hidden states, or logits if the head cannot be applied apart."""
-    cache: Any
-    """Keys and values in the order of the rows' tokens; None if they were not kept."""
-
-
-def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> PrefillResult:
-    """Read rows together, the shorter ones filled up on the right; keep says whether the cache is wanted."""
+    Gives what `forward` gives, [rows, longest, width], and if it is to be kept the cache of the rows' tokens.
+    """
     if len(rows) == 1 and rows[0].prefix_first:
         return _prefix_first(model, rows[0])
     longest = max(len(row.tokens) for row in rows)
@@ -242,14 +235,14 @@ def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep:
 
     ids, cache = filled("tokens", pad), model.new_cache() if keep else None
     if all(row.single for row in rows):
-        return PrefillResult(model.forward(ids, cache=cache), cache)
+        return model.forward(ids, cache=cache), cache
     positions = filled("positions", 0)
     place = torch.arange(longest, device=model.device)
     mask = model.attention(_visible(filled("ends", 0), place), positions, positions)
-    return PrefillResult(model.forward(ids, mask=mask, positions=positions, cache=cache), cache)
+    return model.forward(ids, mask=mask, positions=positions, cache=cache), cache
 
 
-def _prefix_first(model: LanguageModel, row: PackedTree) -> PrefillResult:
+def _prefix_first(model: LanguageModel, row: PackedTree) -> tuple[Tensor, Any]:
     """Read what the row's sequences share first, causally, and then the branches on top of it."""
     cache, prefix = model.new_cache(), row.shared_prefix
     first = model.forward(model.tensor(row.tokens[None, :prefix]), cache=cache)
@@ -258,7 +251,7 @@ def _prefix_first(model: LanguageModel, row: PackedTree) -> PrefillResult:
     mask = model.attention(_visible(model.tensor(row.ends[None]), place), positions[:, prefix:], positions)
     ids = model.tensor(row.tokens[None, prefix:])
     rest = model.forward(ids, mask=mask, positions=positions[:, prefix:], cache=cache)
-    return PrefillResult(torch.cat([first, rest], dim=1), cache)
+    return torch.cat([first, rest], dim=1), cache
 
 
 def _visible(ends: Tensor, queries: Tensor) -> Tensor:

@@ -145,16 +145,16 @@ class _Trial:
         path = self.model.path
         lengths = [self.size, self.size - 2 if path.padded else self.size][: 2 if path.batched else 1]
         prompts = [row[:length] for row, length in zip(self.tokens, lengths, strict=False)]
-        hidden = prefill(self.model, [pack([prompt]) for prompt in prompts], pad=0, keep=False).hidden.float()
-        for got, wanted, length in zip(hidden, self.wanted, lengths, strict=False):
+        hidden, _ = prefill(self.model, [pack([prompt]) for prompt in prompts], pad=0, keep=False)
+        for got, wanted, length in zip(hidden.float(), self.wanted, lengths, strict=False):
             yield got[:length], wanted[:length]
         if path.trees:  # as one row with branches, growing in slots
             packed = pack(prompts)
-            reading = prefill(self.model, [packed], pad=0, keep=True)
+            hidden, read = prefill(self.model, [packed], pad=0, keep=True)
             cache = SlotCache(self.model, 2, self.size + STEPS)
             for row, wanted in zip(packed.paths, self.wanted, strict=True):
-                yield reading.hidden[0, self.model.tensor(row)].float(), wanted[: len(row)]
-                cache.copy_prompt(reading.cache, 0, row)
+                yield hidden[0, self.model.tensor(row)].float(), wanted[: len(row)]
+                cache.copy_prompt(read, 0, row)
             for filled, tokens in self._growing(lengths):
                 yield from self._grown(cache.step(tokens, filled), filled)
         if not path.trees or not slots:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.errors import ModelError
-from harness.stops import cut_at_stops, stop_begins
+from harness.stops import stop_begins
 
 __all__ = ["StopDetector", "TextCodec"]
 
@@ -67,10 +67,6 @@ class TextCodec:
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Return the text of tokens, special tokens left out unless asked for."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
-
-    def answer(self, ids: Sequence[int], stops: Sequence[str]) -> str:
-        """Return an answer's text, cut before the first stop text."""
-        return cut_at_stops(self.decode(ids), stops)
 
 
 class StopDetector:
