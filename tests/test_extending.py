@@ -79,12 +79,10 @@ def own_slice(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     (folder / "metres.yaml").write_text(task, encoding="utf-8")
     (folder / "slice.yml").write_text(description, encoding="utf-8")
     monkeypatch.setattr(config_resources, "_PACKAGE", tmp_path / "harness")
-    for cached in (suite_tasks._own_index, suite_tasks._index):
-        cached.cache_clear()
+    suite_tasks._index.cache_clear()
     suite_catalogue._catalogue.cache_clear()
     yield
-    for cached in (suite_tasks._own_index, suite_tasks._index):
-        cached.cache_clear()
+    suite_tasks._index.cache_clear()
 
 
 @pytest.mark.usefixtures("own_slice")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from harness.judge.comparison import Comparison, Comparisons
 from harness.records import Generation, Item, Scored
-from harness.suite.tail.values import number_of, unparsed
+from harness.suite.tail.detectors import number_of, unparsed
 
 __all__ = ["noted", "unusable_strata"]
 

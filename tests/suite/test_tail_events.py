@@ -18,11 +18,10 @@ from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Unansw
 from harness.run.planning_events import event_power
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.tail import examine, possible
-from harness.suite.tail.language import knows_script, scripts_of, wrong_language, wrong_script
-from harness.suite.tail.prose import prose
+from harness.suite.tail.detectors import from_metrics, magnitude, number_of
+from harness.suite.tail.language import prose, scripts_of, wrong_language, wrong_script
 from harness.suite.tail.refusals import LANGUAGES, refusal
 from harness.suite.tail.text import empty, repetition
-from harness.suite.tail.values import from_metrics, magnitude, number_of
 
 
 def item(**fields: Any) -> Item:
@@ -121,8 +120,7 @@ def test_scripts_are_those_of_cldr_and_a_script_in_the_tag_counts_alone() -> Non
     assert scripts_of("pa") == {"Guru"}
     assert scripts_of("pa-PK") == {"Arab"}
     assert scripts_of("amh_Ethi") == scripts_of("am") == {"Ethi"}
-    assert not knows_script("")
-    assert not knows_script("xx-unknown")
+    assert not scripts_of("xx-unknown")
 
 
 ENGLISH = "The president said on Monday that the new bridge over the river would be opened before the end of the year."

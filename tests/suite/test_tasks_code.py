@@ -19,7 +19,8 @@ from test_slices import experiment
 from harness.errors import ConfigError, ExitCode, UsageError
 from harness.records import Generation
 from harness.suite.code import check_consent
-from harness.suite.sandbox import execution, missing
+from harness.suite import sandbox
+from harness.suite.sandbox import missing
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.toolkit.generated_code import Asked, program_of
 
@@ -51,8 +52,8 @@ def failing(items, answer):
 
     Their 10 seconds are of processor time: one solution takes 3, which a busy machine makes more than 10 of the clock.
     """
-    patient = functools.partial(execution.Limits, wall_s=100)
-    patch = mock.patch.object(execution, "Limits", patient)
+    patient = functools.partial(sandbox.Limits, wall_s=100)
+    patch = mock.patch.object(sandbox, "Limits", patient)
     with patch, Scorer(items, allow_code=True) as scorer, ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda item: scorer.score(item, said(item, answer(item))), items)
         return {item.id: metrics for item, (score, metrics, _) in zip(items, found, strict=True) if score != 1.0}

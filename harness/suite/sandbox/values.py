@@ -14,12 +14,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["UNTRUSTED", "Gone", "decoded", "encoded", "receive", "send"]
-
 UNTRUSTED = "solution"
 """The module name of untrusted code: objects of its own classes stay with it, subclasses of list and int too."""
-LONGEST = 16_000_000
-"""Bytes of the longest frame."""
+LONGEST = 16_000_000  # bytes of the longest frame
 _EXACT = 2**53
 
 

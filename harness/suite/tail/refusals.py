@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LANGUAGES", "refusal"]
-
-REFUSED_WITHIN = 300
-"""Characters at the beginning of an answer in which a refusal is looked for."""
+REFUSED_WITHIN = 300  # characters at the beginning of an answer in which a refusal is looked for
 
 LANGUAGES: dict[str, str] = {
     "en": (

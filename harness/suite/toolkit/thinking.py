@@ -12,8 +12,6 @@ from itertools import pairwise
 
 from harness.config.schema import Thinking
 
-__all__ = ["split"]
-
 _FAMILIES: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, Nemotron
     ("<thinking>", "</thinking>"),
