@@ -1,21 +1,23 @@
 """One slice of a config to its items: which tasks, what to ask of their generators, what came, into which strata.
 
-Knows the config's slice, the catalogue and lm_eval tasks as objects. Whatever is wrong becomes a Problem with its path.
+Knows the config's slice, the catalogue and lm_eval tasks as objects. Whatever is wrong becomes a Problem with its path;
+what the slice's description alone tells is found before anything is generated.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.config.schema import SliceSpec, suggestion
-from harness.errors import UsageError
+from harness.config.schema import MOST_ITEMS, SliceSpec, suggestion
+from harness.errors import Problem, UsageError
 from harness.records import Item
 from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue, slice_named
 from harness.suite.items import OWN_OPTIONS, Prompting, counted, doc_level, make_item
-from harness.suite.problems import Problems, check_spec
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
@@ -36,26 +38,86 @@ class SliceBuilder:
     """Makes the items of one slice, and says what is wrong with it."""
 
     def __init__(
-        self, spec: SliceSpec, place: str, problems: Problems, how: Prompting, seed: int, limit: int | None
+        self, spec: SliceSpec, place: str, problems: list[Problem], how: Prompting, seed: int, limit: int | None
     ) -> None:
         self.spec, self.place, self.problems, self.how, self.seed = spec, place, problems, how, seed
         self.count = spec.items if limit is None else min(spec.items, limit)
         self.options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
 
     def say(self, where: str, message: str) -> None:
-        """Add a problem of this slice."""
-        self.problems.say(f"{self.place}{where}", message)
+        """Add a problem of this slice, unless it was said already: two tasks may read the same file."""
+        if (problem := Problem(f"{self.place}{where}", message)) not in self.problems:
+            self.problems.append(problem)
 
     def build(self, context_limit: int | None) -> list[Item]:
         """Give the items of the slice, or say what is wrong with it."""
         info = slice_named(self.spec.name)
         if info is None:
             return self._foreign()
-        before = len(self.problems.found)
-        check_spec(self.spec, info, self.place, context_limit, self.problems)
-        return [] if len(self.problems.found) > before else self._own(info)
+        before = len(self.problems)
+        self.check(info, context_limit)
+        return [] if len(self.problems) > before else self._own(info)
 
     # ------------------------------------------------------------------------------------- slices of ours
+
+    def check(self, info: SliceInfo, context_limit: int | None) -> None:
+        """Find what is wrong with a slice of ours, by its description alone."""
+        spec = self.spec
+        for name in spec.tasks:
+            if name not in info.tasks:
+                self.say(".tasks", f"{name!r} is no task of {info.name}.{suggestion(name, info.tasks)}")
+        tasks = [info.task_info(name) for name in spec.tasks if name in info.tasks] or list(info.task_infos)
+        asked = [
+            task
+            for task in tasks
+            if (task.name in spec.tasks if spec.tasks else not task.optional and spec.axes.keys() <= task.levels.keys())
+        ]
+        if many := next(filter(None, (_too_many(spec, task) for task in asked)), ""):
+            self.say(".axes" if spec.axes else ".items", many)
+            return
+        self._check_axes(info, tasks)
+        if context_limit is not None:
+            self._check_context(asked, context_limit)
+        if spec.data_dir is not None and not Path(spec.data_dir).is_dir():
+            self.say(".data_dir", f"{spec.data_dir!r} is not a folder")
+        options = sorted({*OWN_OPTIONS, *(name for task in tasks for name in task.options)})
+        for name in spec.options:
+            if name not in options:
+                self.say(f".options.{name}", f"is no option of {info.name}.{suggestion(name, options)}")
+
+    def _check_axes(self, info: SliceInfo, tasks: Sequence[TaskInfo]) -> None:
+        """Find axes that none of the tasks has, and levels that an axis does not have."""
+        free = any(task.free_axes for task in tasks)
+        axes = sorted({axis for task in tasks for axis in task.levels})
+        for axis, levels in self.spec.axes.items():
+            if axis not in axes:
+                if not free:
+                    self.say(f".axes.{axis}", f"{axis!r} is no axis of {info.name}.{suggestion(axis, axes)}")
+                continue
+            if not levels:
+                self.say(f".axes.{axis}", "is left without a level: give at least one, or leave the axis out")
+            known = list(dict.fromkeys(level for task in tasks for level in task.levels.get(axis, ())))
+            is_open = any(one.name == axis and one.open for one in info.axes)
+            also = " (other whole numbers above 0 are possible)" if is_open else ""
+            for level in map(level_text, levels):
+                if level not in known and not (is_open and level.isdecimal() and int(level) > 0):
+                    self.say(f".axes.{axis}", f"{level!r} is no level of {axis}.{suggestion(level, known)}{also}")
+        known = sorted({*axes, TASK})
+        for axis in self.spec.split_by or ():
+            if axis not in known and not free:
+                self.say(".split_by", f"{axis!r} is no axis of {info.name}.{suggestion(axis, known)}")
+
+    def _check_context(self, tasks: Sequence[TaskInfo], limit: int) -> None:
+        """Find lengths above the model's limit; the level counts prompt and answer: the limit itself is allowed."""
+        axis = "context_tokens"
+        asked = [level_text(level) for level in self.spec.axes.get(axis, ())]
+        own = [level for task in tasks for level in task.levels.get(axis, ())]
+        too_long = sorted({int(level) for level in (asked or own) if level.isdecimal() and int(level) > limit})
+        if too_long:
+            text = f"{', '.join(map(str, too_long))} tokens are above the model's limit of {limit}"
+            fitting = [level for level in dict.fromkeys(own) if not level.isdecimal() or int(level) <= limit]
+            more = "" if asked else f"; name the levels to make: {axis}: [{', '.join(fitting)}]"
+            self.say(f".axes.{axis}", text + more)
 
     def _own(self, info: SliceInfo) -> list[Item]:
         spec = self.spec
@@ -66,14 +128,14 @@ class SliceBuilder:
             self.say(".axes", f"{', '.join(lacking)} has not all of these axes together: {', '.join(spec.axes)}")
             return []
         items: list[Item] = []
-        before = len(self.problems.found)
+        before = len(self.problems)
         for note in having:
             if lacking := [axis for axis in spec.split_by or () if axis != TASK and not _has(note, axis)]:
                 text = f"{note.name} has no axis {lacking[0]!r}: choose the tasks that have it with tasks: [...]"
                 self.say(".split_by", text)
             else:
                 items += self._own_task(info, note)
-        if not items and len(self.problems.found) == before:
+        if not items and len(self.problems) == before:
             self.say(".axes" if spec.axes else "", f"{info.name} has nothing to ask on these levels")
         return items
 
@@ -107,10 +169,7 @@ class SliceBuilder:
         return self._items(task, placed, placed, (TASK, *split_by) if by_task else split_by)
 
     def _made(self, note: TaskInfo, metadata: Mapping[str, Any]) -> Any | None:
-        """Let the task make its documents; None where it cannot, and why is a problem.
-
-        That it has nothing to ask is a problem only where it was named, or where it is the slice's last task.
-        """
+        """Let the task make its documents; None where it cannot, which is a problem, unless an unnamed one has none."""
         try:
             return slices_tasks.build([note.name], metadata, ours=True)[note.name]
         except NoItems as error:
@@ -198,6 +257,19 @@ class SliceBuilder:
         except UsageError as error:
             self.say(".name", str(error))
             return []
+
+
+def _too_many(spec: SliceSpec, task: TaskInfo) -> str:
+    """Say that levels multiply to more than anyone can ask, before they are multiplied out; empty if they do not."""
+    counts = {axis: len(spec.axes.get(axis, own)) for axis, own in task.levels.items()}
+    split_by = task.split_by if spec.split_by is None else spec.split_by
+    strata, cells = math.prod(counts.get(axis, 1) for axis in split_by), math.prod(counts.values())
+    if max(cells, 0 if task.at_most else strata * spec.items) <= MOST_ITEMS:
+        return ""
+    return (
+        f"{task.name} would have {strata:,} strata of {spec.items:,} items from {cells:,} combinations of levels: "
+        f"at most {MOST_ITEMS:,} are made. Ask for fewer levels or items"
+    )
 
 
 def _has(note: TaskInfo, axis: str) -> bool:

@@ -75,29 +75,22 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(cast("yaml.ScalarNode", node)))
 
 
-def catalogue(folder: Path | None = None) -> list[SliceInfo]:
-    """Describe every slice that ships, or that lies under `folder`, by name.
-
-    Raises UsageError with the file and what it or a task beside it lacks.
-    """
-    return list(_catalogue(tasks_dir() if folder is None else folder))
-
-
-def slice_named(name: str) -> SliceInfo | None:
-    """Give the slice of that name, None if none ships."""
-    return next((info for info in catalogue() if info.name == name), None)
-
-
 @cache
-def _catalogue(folder: Path) -> tuple[SliceInfo, ...]:
+def catalogue() -> tuple[SliceInfo, ...]:
+    """Describe every slice that ships. Raises UsageError with the file and what it or a task beside it lacks."""
     found = []
-    for path in sorted(folder.glob(f"*/{DESCRIPTION}")):
+    for path in sorted(tasks_dir().glob(f"*/{DESCRIPTION}")):
         try:
             found.append(_slice(path))
         except KeyError as error:
             lacking = f"{path}: {error} is missing in it or in a task file beside it (docs/extending.md)"
             raise UsageError(lacking) from error
     return tuple(found)
+
+
+def slice_named(name: str) -> SliceInfo | None:
+    """Give the slice of that name, None if none ships."""
+    return next((info for info in catalogue() if info.name == name), None)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Whether what a model wrote may be run: asked of the person at the command line, never of a config.
 
 A config may come from anywhere, so that it can name slices that run code but not allow it; the flag
-``--allow-code-execution`` can. Knows configs, the catalogue and the sandbox; runs nothing itself but, once, the
-sandbox's own trivial program.
+``--allow-code-execution`` can.
 """
 
 from __future__ import annotations

@@ -52,10 +52,7 @@ class Prompting:
         return self.chat_template.write(history, answer_next=add_generation_prompt)
 
     def lengths(self, texts: Sequence[str], *, with_choice: bool = False) -> list[int]:
-        """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already.
-
-        Texts go to the tokenizer some at a time, so that it can use all cores and does not hold all tokens at once.
-        """
+        """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         known: Any = self.tokenizer.bos_token
         if with_choice:
@@ -66,6 +63,7 @@ class Prompting:
         for special in (True, False):
             places = [at for at, starts in enumerate(begun) if starts != special]
             ends = accumulate(len(texts[at]) for at in places)
+            # Some texts at a time: the tokenizer can use all cores and does not hold all tokens at once.
             for _, batch in groupby(zip(places, ends, strict=True), key=lambda one: one[1] // _BATCH):
                 some = [at for at, _ in batch]
                 made = self.tokenizer([texts[at] for at in some], add_special_tokens=special, verbose=False)
@@ -146,10 +144,7 @@ def make_item(
 
 
 def _lettered(item: Item, question: str, how: Prompting) -> Item:
-    """Ask for the letter of a choice in text; the order of the choices follows from the item's id.
-
-    Raises UsageError if there is not exactly one right choice.
-    """
+    """Ask for the letter of a choice in text; the order of the choices follows from the item's id."""
     if item.gold is None or len(item.choices) > len(ascii_uppercase):
         raise UsageError(f"{item.id}: not exactly one right choice of at most 26, so as_text cannot ask for its letter")
     order = sorted(range(len(item.choices)), key=lambda at: digest([item.id, at]))
@@ -188,20 +183,13 @@ def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) ->
     if not isinstance(context, str):
         raise UsageError(f"{task.task_name} puts its choices into the question: not a slice that quantcliff can ask")
     made = task.construct_requests(
-        doc=doc,
-        ctx=context,
-        metadata=(task.task_name, doc_id, 1),
-        apply_chat_template=how.template,
-        chat_template=chat,
+        doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1), apply_chat_template=how.template, chat_template=chat
     )
     return context, made if isinstance(made, list) else [made]
 
 
 def _conversation(doc: Mapping[str, Any], how: Prompting) -> str:
-    """Give the prompt of a conversation, or of a question with a system message of its own.
-
-    Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
-    """
+    """Give the prompt of a conversation, or of a question with a system message, which lm_eval has no way to say."""
     tools = json.loads(doc["tool_schemas"]) if doc.get("tool_schemas") else []
     in_words = bool(tools) and not (how.template and how.chat_template.takes_tools)
     spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if in_words else None

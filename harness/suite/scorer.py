@@ -1,8 +1,7 @@
 """Slices: from a config to the items to ask, and from an answer back to its score.
 
-The way into lm_eval's task side. `catalogue` reads descriptions only; `load_items` builds the tasks and their prompts
-exactly as lm_eval would; `Scorer` runs each task's own filters and `process_results` on what was answered, so a score
-here is the score that lm_eval prints. Knows nothing of engines, results on disk or statistics.
+`load_items` builds the tasks and their prompts exactly as lm_eval would; `Scorer` runs each task's own filters and
+`process_results` on what was answered, so a score here is the score that lm_eval prints.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
-from harness.config.schema import Experiment, Thinking
-from harness.errors import ConfigError, UsageError
+from harness.config.schema import Experiment, Sampling, Thinking, suggestion
+from harness.errors import ConfigError, Problem, UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Response
 from harness.suite import tasks as slices_tasks
 from harness.suite.build import SliceBuilder
 from harness.suite.code import refuse_code, runs_code
 from harness.suite.items import LETTER_KEY, METRIC_KEY, prompting
-from harness.suite.problems import Problems, check_template, select
 from harness.suite.toolkit.scoring import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
@@ -55,25 +53,45 @@ def load_items(
     `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
     per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem of every slice.
     """
-    problems = Problems()
     how = prompting(tokenizer, experiment.sampling)
-    check_template(experiment, tokenizer, problems, used=how.template)
+    problems = _template_problems(experiment.sampling, tokenizer, used=how.template)
+    keys = [spec.key for spec in experiment.slices]
+    patterns = {one: one.partition("/")[0] for one in only}
+    for one, pattern in patterns.items():
+        if not any(fnmatchcase(key, pattern) for key in keys):
+            raise UsageError(f"--only {one}: no such slice in this config.{suggestion(one, keys)}")
     items: list[Item] = []
-    for index, spec in select(experiment, only):
-        builder = SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed, limit)
-        items += builder.build(context_limit)
+    for index, spec in enumerate(experiment.slices):
+        if not only or any(fnmatchcase(spec.key, pattern) for pattern in patterns.values()):
+            builder = SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed, limit)
+            items += builder.build(context_limit)
     owner: dict[str, str] = {}  # answers are kept by item, so each may stand in one slice only
     shared = Counter((owner.setdefault(item.id, item.slice), item.slice) for item in items)
     for (one, other), count in shared.items():
         if one != other:
             text = f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart"
-            problems.say("slices", text)
-    if problems.found:
-        raise ConfigError(source, problems.found)
+            problems.append(Problem("slices", text))
+    if problems:
+        raise ConfigError(source, problems)
     names = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
     return [
         item for item in items if not only or any(fnmatchcase(name, one) for name in names[item.id] for one in only)
     ]
+
+
+def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:
+    """Find a chat template that is asked for and missing, and a system message that nothing would carry."""
+    found = []
+    if sampling.chat_template is True and not getattr(tokenizer, "chat_template", None):
+        text = "true, but the baseline's tokenizer has no chat template: write auto or false, or take an instruct model"
+        found.append(Problem("sampling.chat_template", text))
+    if sampling.chat_template_kwargs and not used:
+        text = "are given, but no chat template is used to read them: leave them out, or use a model that has one"
+        found.append(Problem("sampling.chat_template_kwargs", text))
+    if sampling.system is not None and not used:
+        text = "is given, but no chat template is used to carry it: leave it out, or use a model that has one"
+        found.append(Problem("sampling.system", text))
+    return found
 
 
 class Scorer:
@@ -82,9 +100,8 @@ class Scorer:
     def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
         """Take the items whose answers will come; their tasks are built when first needed.
 
-        thinking: which blocks of an answer are not scored (`harness.suite.toolkit.thinking`).
-
-        Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
+        thinking: which blocks of an answer are not scored (`harness.suite.toolkit.thinking`). Raises UsageError where
+        scoring would run what a model wrote and `allow_code` does not say that it may.
         """
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking
@@ -124,8 +141,8 @@ class Scorer:
 
         A metric is named as lm_eval names it, with its filter where there is more than one (``exact_match,strict``).
         Two are ours: ``thinking_characters``, left out of an answer that has none, and ``scoring_limit``, 1 if scoring
-        reached a limit of time or depth, so that the answer counts as wrong.
-        Raises UsageError where the score is not a proportion.
+        reached a limit of time or depth, so that the answer counts as wrong. Raises UsageError where the score is not
+        a proportion.
         """
         response, thought = self.answered(item, response)
         if not isinstance(response, Generation | ChoiceLogprobs):

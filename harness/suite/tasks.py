@@ -1,7 +1,6 @@
 """lm_eval tasks, built: those under tasks/, any that lm_eval ships, and again from stored documents for scoring.
 
-The only part of quantcliff that makes lm_eval `Task` objects. Knows lm_eval's task side; knows nothing of strata,
-engines or results.
+The only part of quantcliff that makes lm_eval `Task` objects.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.suite.toolkit.scoring import OverLimit, limited
 
 _PROBE = "quantcliff-probe-5b1f"
 _ASKED = {"role": "user", "content": "quantcliff-probe-question"}
 _SECONDS = 20.0  # the longest time to write one prompt
 _MEMORY = 2 << 30  # bytes that writing one prompt may add to this process
 _LARGEST = 1_000_000  # characters that a template may add to its messages
-_ERRORS = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, TimeoutError,
-)  # fmt: skip
+_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, OverLimit, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,8 @@ class ChatTemplate:
     ) -> str:
         """Write a conversation; without a system role, the system message goes into the first turn of the user.
 
-        tools: what may be called, as in OpenAI's API, for a template that takes tools.
-
-        Raises UsageError if the template fails, takes too long or writes too much, or leaves a system message out.
+        tools: what may be called, as in OpenAI's API, for a template that takes tools. Raises UsageError if the
+        template fails, takes too long or writes too much, or leaves a system message out.
         """
         keep = all(one["role"] != "system" for one in messages) or self.takes_system
         return self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
@@ -151,17 +148,11 @@ def _limits() -> Iterator[None]:
         yield
         return
 
-    def late(*_: object) -> None:
-        raise TimeoutError(f"it takes more than {_SECONDS:.0f} seconds for one prompt")
-
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize() + _MEMORY
-    handler = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (size if soft == resource.RLIM_INFINITY else min(size, soft), hard))
     try:
-        yield
+        with limited(_SECONDS, "writing one prompt"):
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)

@@ -18,8 +18,8 @@ from test_slices import experiment
 
 from harness.errors import ConfigError, ExitCode, UsageError
 from harness.records import Generation
-from harness.suite.code import check_consent
 from harness.suite import sandbox
+from harness.suite.code import check_consent
 from harness.suite.sandbox import missing
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.toolkit.generated_code import Asked, program_of

@@ -10,7 +10,7 @@ such grader); to say that it was defined without an exception when it was not (`
 rests on its own interpreter); to read world-readable files of the system and of Python; to use up its limits; and
 whatever a flaw in the kernel allows.
 
-Nothing here decides whether code may run: the callers do. Linux only. Knows nothing of tasks, models or runs.
+Nothing here decides whether code may run: the callers do. Linux only.
 """
 
 from __future__ import annotations
@@ -48,9 +48,6 @@ class Limits:
     cpu_s: int = 10  # of processor time
     memory_bytes: int = 512 << 20
     """Address space (Python), or writable memory (JavaScript, whose engine reserves far more than it uses)."""
-    file_bytes: int = 8 << 20  # the longest file; all files together have 16 MiB
-    files: int = 64  # open files
-    processes: int = 64  # threads; no second process may be started at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,15 +226,15 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
 
 
 def _told(language: str, limits: Limits) -> dict[str, Any]:
-    """Give what a process must know to shut itself away."""
-    own = {"cpu_s": limits.cpu_s, "file_bytes": limits.file_bytes, "files": limits.files, "processes": limits.processes}
+    """Give what a process must know to shut itself away: files have 8 MiB, all together 16; 64 threads are the most."""
+    own = {"CPU": limits.cpu_s, "FSIZE": 8 << 20, "NOFILE": 64, "NPROC": 64}
     system = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom"]
     if language == "python":
         readable = [sys.base_prefix, sys.base_exec_prefix, *system]
-        return {"limits": own | {"memory_bytes": limits.memory_bytes}, "readable": readable}
+        return {"limits": own | {"AS": limits.memory_bytes}, "readable": readable}
     node, script = _node(), str(_HERE / "child.js")
     return {
-        "limits": own | {"data_bytes": limits.memory_bytes * 2},
+        "limits": own | {"DATA": limits.memory_bytes * 2},
         "readable": [str(node), script, *system],
         "node": node,
         "script": script,

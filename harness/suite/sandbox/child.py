@@ -1,9 +1,8 @@
 """The sandbox's own side: one process holds the untrusted code, another the tests, and only values go between them.
 
-Started by `harness.suite.sandbox` as ``python -P -s -S child.py ROLE JSON``; it shuts itself away (`confine`)
-before it reads a line of anyone's code. The process with the code answers calls. The process with the tests makes them,
-compares what comes back with its own operators, and alone holds the pipe on which a success can be said. Standard
-library only.
+Started by `harness.suite.sandbox` as ``python -P -s -S child.py ROLE JSON``; it shuts itself away (`confine`) before it
+reads a line of anyone's code. The process with the code answers calls. The process with the tests makes them, compares
+what comes back with its own operators, and alone holds the pipe on which a success can be said. Standard library only.
 """
 
 from __future__ import annotations

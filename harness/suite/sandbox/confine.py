@@ -1,12 +1,9 @@
 """Shuts the process it runs in away: namespaces, limits, files, capabilities, system calls.
 
 Linux, standard library only. Runs inside the sandbox's own fresh interpreter, before anything untrusted is read. Each
-layer is asked of the kernel and reported by name, none is assumed: `confine` gives what is in force. Knows nothing of
-programs, tests or of quantcliff.
-
-Sources: unshare(2), user_namespaces(7), mount_setattr(2), landlock(7), seccomp(2), capabilities(7), prctl(2),
-setrlimit(2); numbers of system calls: the kernel's arch/x86/entry/syscalls/syscall_64.tbl and
-include/uapi/asm-generic/unistd.h.
+layer is asked of the kernel and reported by name, none is assumed. Sources: unshare(2), user_namespaces(7),
+mount_setattr(2), landlock(7), seccomp(2), capabilities(7), prctl(2), setrlimit(2); numbers of system calls: the
+kernel's arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 """
 
 from __future__ import annotations
@@ -80,9 +77,9 @@ Instruction = tuple[int, int, int, int]
 def confine(limits: Mapping[str, int], readable: Iterable[str], folder: str, *, may_exec: bool) -> list[str]:
     """Shut this process away, for good, and name the layers that are in force.
 
-    limits: ``cpu_s``, ``file_bytes``, ``files``, ``processes``, and ``memory_bytes`` or ``data_bytes``. readable: what
-    may be read, paths. folder: the empty directory that is the only place to write, where there can be one. may_exec:
-    whether one more program may take this process's place (an interpreter that is not Python).
+    limits: by their names in setrlimit(2), such as ``CPU`` and ``NPROC``. readable: what may be read, paths. folder:
+    the empty directory that is the only place to write, where there can be one. may_exec: whether one more program may
+    take this process's place (an interpreter that is not Python).
 
     Returns in a child that is the first process of its own PID namespace, where the kernel grants one; the outer
     process waits for it and ends as it ended. Raises OSError where a layer that was granted cannot be set up.
@@ -113,9 +110,6 @@ def _call(number: int, *arguments: Any) -> int:
 
 def _prctl(option: int, value: int) -> None:
     _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
-
-
-# ------------------------------------------------------------------------------------------------ namespaces
 
 
 def _namespaces() -> list[str]:
@@ -158,24 +152,12 @@ def _own_files(folder: str) -> bool:
 
 def _limits(limits: Mapping[str, int], *, own_user: bool) -> None:
     """Set limits that cannot be raised again; a soft limit that equals the hard one ends the process at once."""
-    wanted = {
-        resource.RLIMIT_CPU: limits["cpu_s"],
-        resource.RLIMIT_FSIZE: limits["file_bytes"],
-        resource.RLIMIT_NOFILE: limits["files"],
-        resource.RLIMIT_CORE: 0,
-    }
-    for which, name in ((resource.RLIMIT_AS, "memory_bytes"), (resource.RLIMIT_DATA, "data_bytes")):
-        if name in limits:
-            wanted[which] = limits[name]
-    if own_user:  # elsewhere the number counts all of the user's other processes
-        wanted[resource.RLIMIT_NPROC] = limits["processes"]
-    for which, limit in wanted.items():
-        hard = resource.getrlimit(which)[1]
-        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (most, most))
-
-
-# -------------------------------------------------------------------------------------------------- landlock
+    for name, limit in {**limits, "CORE": 0}.items():
+        if name != "NPROC" or own_user:  # elsewhere the number counts all of the user's other processes
+            which: int = getattr(resource, f"RLIMIT_{name}")
+            hard = resource.getrlimit(which)[1]
+            most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(which, (most, most))
 
 
 def _landlock(readable: Iterable[str], writable: str | None) -> bool:
@@ -207,9 +189,6 @@ def _rule(rules: int, path: str, rights: int) -> None:
         rights &= 1 | 2 | 4
     _call(445, rules, 1, struct.pack("=Qi", rights, place), 0)
     os.close(place)
-
-
-# --------------------------------------------------------------------------------------------------- seccomp
 
 
 def _seccomp(*, writes: bool, may_exec: bool) -> bool:

@@ -1,7 +1,6 @@
 """Which names the tests take from the code under test, read from the tests alone: the code has no say in it.
 
-Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it. Pure
-functions on text; the tests are parsed and not run.
+Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Values that cross from untrusted code to its tests and back: plain data as JSON in frames, all else by a number.
 
-Runs inside the sandbox, standard library only. Nothing that crosses can run: no pickle, no code, no class of the other
-side. Knows nothing of processes or tests.
+Standard library only. Nothing that crosses can run: no pickle, code or class of the other side.
 """
 
 from __future__ import annotations

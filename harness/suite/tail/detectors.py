@@ -1,7 +1,6 @@
-"""Tail events: catastrophic answers that a mean score does not show, looked for in one answer at a time.
+"""Which kinds of tail event an answer shows: asked when it is scored, because its text may not be kept.
 
-`examine` says which kinds of event an answer shows; it is called when the answer is scored, because its text may not be
-kept. An event is a sign of the candidate's answer that the baseline's answer to the same item does not show:
+An event is a sign of the candidate's answer that the baseline's answer to the same item does not show:
 `harness.judge.tail_counts` counts those. NaN and infinity are no sign: a model that gives them is stopped by the engine
 with the item's id (`harness.errors.NonFinite`), and is not judged at all.
 """
@@ -41,8 +40,7 @@ def examine(
     """Look at one answer for every kind of event that its item can have.
 
     score: in [0, 1], None where unanswered. metrics: what the task's scorer said. thought: what came before the answer
-    and was taken out of the response's text. Choices and items that could not be asked show nothing and count in no
-    rate.
+    and was taken out of it. Choices and items that could not be asked show nothing and count in no rate.
     """
     if not isinstance(response, Generation):
         return Seen()

@@ -1,7 +1,4 @@
-"""Refusals: the answer declines to do what was asked, in one of the languages whose usual words stand here.
-
-Pure patterns on text; they know no item.
-"""
+"""Refusals: the answer declines to do what was asked, in one of the languages whose usual words stand here."""
 
 from __future__ import annotations
 
@@ -53,8 +50,8 @@ def refusal(text: str) -> bool:
 
     Definition: one of the usual sentences of refusal, in one of 19 languages, within the first 300 characters. Every
     item is taken to be benign: a suite asks nothing that ought to be refused. Source: the prefixes that Zou et al.
-    2023 (arXiv:2307.15043) and Röttger et al. 2024 ("XSTest", NAACL) look for, reworded and narrowed to
-    refusals to help, so that "I cannot find it in the text", an answer, is none.
+    2023 (arXiv:2307.15043) and Röttger et al. 2024 ("XSTest", NAACL) look for, reworded and narrowed to refusals to
+    help, so that "I cannot find it in the text", an answer, is none.
 
     Limits: other words and other languages are missed; a story in which somebody refuses to help is taken for one.
     """

@@ -1,7 +1,6 @@
 """Signs that the text of an answer, or of the thought before it, shows by itself: nothing said, a loop, a lost result.
 
-Pure functions on text. They know no item, no model and no other answer. `harness.suite.toolkit.thinking.split` tells
-the thought from the answer; its length is a quantity, not a sign (`harness.judge.quantities`).
+`harness.suite.toolkit.thinking.split` tells the thought from the answer; its length is a quantity, not a sign.
 """
 
 from __future__ import annotations

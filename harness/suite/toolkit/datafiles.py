@@ -1,7 +1,4 @@
-"""Public data sets as files on disk: found under the folder that the config's `data_dir` names, and read as rows.
-
-JSON lines and tab-separated text, plain or gzipped. Knows nothing of what the rows mean.
-"""
+"""Public data sets as files under the config's `data_dir`: JSON lines and tab-separated text, plain or gzipped."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Long texts of plain English sentences, made to a length in tokens, with given lines scattered through them.
 
 No download and no digits in the filler, so what is hidden in it occurs once. Lengths are counted with the tokenizer
-that the task was given, chat template included, and leave room for the answer. Knows tokenizers, not models or tasks.
+that the task was given, chat template included, and leave room for the answer.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Reads digits of any script, grouping (`1,234`, `12,34,567`, `1 000`, `1'000`, `1.234.567`), decimal points and commas,
 signs (any dash, before a currency too), fractions, powers, scientific notation and the LaTeX around them. Percent signs
 and units are left out: `50 %` is 50, `5 million` is 5. What could be two numbers is read one way for every target, so
-that an answer is never right by the choice of its reading. Pure functions on text.
+that an answer is never right by the choice of its reading.
 """
 
 from __future__ import annotations

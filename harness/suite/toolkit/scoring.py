@@ -1,10 +1,8 @@
 """Graders: whether an answer's text says what was asked for. Pure functions on text, each giving 0.0 or 1.0.
 
-The tasks under tasks/ call them from their `process_results`, so lm_eval prints the same scores. A grader reads the
-answer, never a reference model; each says what it accepts. Knows nothing of models, tasks or files.
-
-An answer that takes a scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm
-of the process, which interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
+The tasks under tasks/ call them from their `process_results`, so lm_eval prints the same scores. An answer that takes a
+scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm of the process, which
+interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
 """
 
 from __future__ import annotations
@@ -26,10 +24,10 @@ SECONDS = 5.0
 _ABSENT = re.compile(
     r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
     r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
-    r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b",
+    r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b"
 )
 _UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]",  # Thai, Lao, Burmese, Khmer, kana, Han
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"  # Thai, Lao, Burmese, Khmer, kana, Han
 )
 
 
@@ -120,7 +118,7 @@ def overlap(text: str, targets: Sequence[str]) -> float:
 
 
 class OverLimit(Exception):
-    """A scorer took too long over an answer."""
+    """Something took too long, such as a scorer over an answer."""
 
 
 BEYOND = (OverLimit, RecursionError, ArithmeticError, MemoryError, re.error)
@@ -147,17 +145,18 @@ def note(limit: str) -> None:
 
 
 @contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """Raise OverLimit if what is inside takes longer than `SECONDS`. An outer limit goes on counting."""
+def limited(seconds: float | None = None, what: str = "scoring") -> Iterator[None]:
+    """Raise OverLimit if what is inside takes longer, `SECONDS` unless said. An outer limit goes on counting."""
+    longest = SECONDS if seconds is None else seconds
     if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield  # someone's alarm is set already: the outer limit's
         return
 
     def late(*_: object) -> None:
-        raise OverLimit(f"scoring took longer than {SECONDS:g} s")
+        raise OverLimit(f"{what} took longer than {longest:g} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.5)  # again and again, in case a scorer swallows the first
+    signal.setitimer(signal.ITIMER_REAL, longest, 0.5)  # again and again, in case a scorer swallows the first
     try:
         yield
     finally:

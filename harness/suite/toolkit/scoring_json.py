@@ -1,8 +1,8 @@
 """Graders of structured answers: is it JSON, does it fit a schema, is it the value that was asked for.
 
-Pure functions on text. Schemas are JSON Schema, draft 2020-12 unless a schema names another, judged by the package
-jsonschema; references to other documents are never followed. An answer that is nested too deep, or whose validation
-takes too long, scores 0 with a note (`harness.suite.toolkit.scoring.scored`). Knows nothing of models or tasks.
+Schemas are JSON Schema, draft 2020-12 unless a schema names another, judged by the package jsonschema; references to
+other documents are never followed. An answer that is nested too deep, or whose validation takes too long, scores 0 with
+a note (`harness.suite.toolkit.scoring.scored`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A `SeededRandom` is seeded by a path of names (seed, task, stratum, index ...), so that what is made for one item does
 not depend on how many others are made. Of `random.Random` only `getrandbits` is used: its algorithm (the Mersenne
-Twister's 32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions. Knows
-nothing of tasks or models.
+Twister's 32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Levels, cells and strata: which items a slice needs, and which cell of its axes each falls into.
 
-Pure functions over names. Both sides use them: the generators under tasks/, to make what is asked for, and `slices`, to
-place what came. Knows nothing of lm_eval, models or files.
+The generators under tasks/ use it to make what is asked for, and `harness.suite.build` to place what came.
 """
 
 from __future__ import annotations
@@ -108,10 +107,7 @@ def draw_plan(
 
 
 def sample_documents(
-    docs: Iterable[Mapping[str, Any]],
-    want: Wanted,
-    task: str,
-    rank: Callable[[Mapping[str, Any]], int] = lambda _: 0,
+    docs: Iterable[Mapping[str, Any]], want: Wanted, task: str, rank: Callable[[Mapping[str, Any]], int] = lambda _: 0
 ) -> list[dict[str, Any]]:
     """Keep the documents on the wanted levels, and of each stratum the wanted number.
 

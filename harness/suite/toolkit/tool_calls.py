@@ -1,9 +1,8 @@
 """Tool calls: read from an answer in the formats of the model families, and each failure put in exactly one class.
 
-Pure functions on text. Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3
-(``{"name", "parameters"}``, with or without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``),
-Kimi K2 (``functions.name:0``), and the JSON of OpenAI's API. Marks that a tokenizer drops when it decodes are not
-needed where the rest of the format says enough.
+Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3 (``{"name", "parameters"}``, with or
+without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``), Kimi K2 (``functions.name:0``), and
+the JSON of OpenAI's API. Marks that a tokenizer drops are not needed where the rest of the format says enough.
 """
 
 from __future__ import annotations

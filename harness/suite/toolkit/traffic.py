@@ -2,8 +2,7 @@
 
 Every line is one question: what is asked (``prompt`` or ``messages``), how the answer is judged (``scorer`` and what
 it needs), and where the question belongs (``strata``, ``cluster``, ``weight``, ``language``). Messages about a bad line
-name the file, the line and the rule, and never quote the line: it may hold personal data. Knows nothing of lm_eval or
-models.
+name the file, the line and the rule, and never quote the line: it may hold personal data.
 """
 
 from __future__ import annotations
