@@ -274,6 +274,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.slow
 def test_without_namespaces_the_filter_and_landlock_hold():
     """Where the kernel grants no namespace the record says so, nothing can be written, and the attacks fail alike."""
     command = ["unshare", "--user", "--map-root-user", "bash", "-c"]

@@ -144,6 +144,7 @@ def test_language_drift_between_others_and_its_limits() -> None:
     assert not wrong_language(f"Rais alisema hivi leo asubuhi kwa wananchi wote: `{ENGLISH}`", "sw")
 
 
+@pytest.mark.slow
 def test_people_who_write_their_own_language_raise_no_alarm(shared_data: Path) -> None:
     """Every sentence of SIB-200, 39 languages: at most one false alarm each, under 1 in 1,000 in all."""
     alarms = total = 0
