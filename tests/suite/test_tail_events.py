@@ -20,8 +20,7 @@ from harness.suite.scorer import Scorer, load_items
 from harness.suite.tail import examine, possible
 from harness.suite.tail.detectors import from_metrics, magnitude, number_of
 from harness.suite.tail.language import prose, scripts_of, wrong_language, wrong_script
-from harness.suite.tail.refusals import LANGUAGES, refusal
-from harness.suite.tail.text import empty, repetition
+from harness.suite.tail.text import LANGUAGES, empty, refusal, repetition
 
 
 def item(**fields: Any) -> Item:

@@ -14,8 +14,7 @@ from decimal import Decimal
 
 from harness.records import Generation, Item, Response
 from harness.suite.tail.language import scripts_of, wrong_language, wrong_script
-from harness.suite.tail.refusals import refusal
-from harness.suite.tail.text import empty, repetition, thought_signs
+from harness.suite.tail.text import empty, refusal, repetition, thought_signs
 from harness.suite.toolkit.numerals import only_value
 from harness.suite.toolkit.scoring import stated_number
 from harness.suite.toolkit.scoring_json import NOT_JSON, json_of

@@ -14,6 +14,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from harness.suite.toolkit.thinking import split
 
@@ -149,16 +150,13 @@ def _bare(text: str, language: str) -> str:
     if language == "javascript":
         ends = [at for at, line in enumerate(lines) if re.search(r"[};)]\s*(?://.*)?$", line)]
         return "\n".join(lines[starts[0] : ends[-1] + 1]) if starts and ends else text
-    tries = 0
-    for start in starts:
-        ends = [at for at in range(start + 1, len(lines) + 1) if at == len(lines) or lines[at][:1].strip()]
-        for end in reversed(ends):
-            tries += 1
-            if tries > _MOST_TRIES:
-                return text
-            if _parses("\n".join(lines[start:end])):
-                broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
-                return text if broken else _without_words("\n".join(lines[start:end]))
+    ends = [at for at in range(len(lines), 0, -1) if at == len(lines) or lines[at][:1].strip()]
+    spans = ((start, end) for start in starts for end in ends if end > start)
+    for start, end in islice(spans, _MOST_TRIES):
+        code = "\n".join(lines[start:end])
+        if _parses(code):
+            broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
+            return text if broken else _without_words(code)
     return text
 
 

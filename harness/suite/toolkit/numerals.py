@@ -23,8 +23,7 @@ _RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
 _BARE = r"-?[^\s{}]{1,60}"
-# In this order: LaTeX and words to the plain signs that `_NUMBER` reads.
-_PLAINER: tuple[tuple[str, str], ...] = (
+_PLAINER = (
     (r"\{([.,])\}", r"\1"),
     (r"\\!|\\(?:left|right|displaystyle)(?![a-z])", ""),
     (r"\\[,;: ]|\\thinspace(?![a-z])", " "),
@@ -44,8 +43,8 @@ _PLAINER: tuple[tuple[str, str], ...] = (
     (rf"([=:(][*_\s]*?)-[^\S\n]+(?={_CURRENCY}?[\d.])", r"\1-"),
     (rf"(?<![\w.])-[^\S\n]?[a-z]{{0,3}}{_CURRENCY}[^\S\n]?(?=[\d.])", " -"),
 )
-_STEPS = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), to) for pattern, to in _PLAINER)
-
+# In this order: LaTeX and words to the plain signs that `_NUMBER` reads.
+_STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to) for pattern, to in _PLAINER]
 _RAISE, _BY = r"(?:\^|\*\*)\s?[{(]?\s?", r"\s?[)}]?"
 # Before a number comes no Latin letter, digit or mark of a longer number, but 2x3; scripts without spaces may touch it.
 _NUMBER = re.compile(
