@@ -22,8 +22,7 @@ from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
 
-TASK = "task"
-"""The axis that every slice has: which of its tasks made the item."""
+TASK = "task"  # the axis that every slice has: which of its tasks made the item
 
 
 class Placed(NamedTuple):

@@ -18,8 +18,7 @@ from harness.suite.sandbox import isolation, missing
 from harness.suite.toolkit.traffic import read_rows
 
 FLAG = "--allow-code-execution"
-LANGUAGE = "code_language"
-"""The field of a document that says in which language its answer will be run; only such documents have it."""
+LANGUAGE = "code_language"  # the field of a document that says in which language its answer will be run
 
 
 def runs_code(item: Item) -> bool:
@@ -61,7 +60,6 @@ def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None
 
 
 def _languages(spec: SliceSpec) -> set[str]:
-    """Give the languages in which a slice's answers will be run."""
     info = slice_named(spec.name)
     found: set[str] = set()
     for note in info.task_infos if info else ():

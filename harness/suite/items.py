@@ -18,21 +18,14 @@ from harness.records import Item, digest
 from harness.suite.templates import ChatTemplate
 from harness.suite.toolkit.strata import level_text, stratum_of
 
-OWN_OPTIONS = frozenset({"as_text", "metric"})
-"""Options that every slice takes; its generator does not see them."""
-
-LETTER_KEY = "_letter"
-"""The key of a document that names the letter of the right choice, where the letter is asked for in text."""
-
-METRIC_KEY = "_metric"
-"""The key of a document that names the metric which is its score, where the config says."""
-
+OWN_OPTIONS = frozenset({"as_text", "metric"})  # every slice takes them; its generator does not see them
+LETTER_KEY = "_letter"  # names the letter of the right choice in a document, where it is asked for in text
+METRIC_KEY = "_metric"  # names the metric which is the score of a document, where the config says
+# How a model is given its tools if its chat template does not write them: the form of Hermes and Qwen.
 _TOOLS = (
     "You may call one or more of these tools:\n<tools>\n{}\n</tools>\nFor each call reply with a JSON object within "
     'tags: <tool_call>\n{{"name": ..., "arguments": {{...}}}}\n</tool_call>\nIf no tool fits, call none and say so.'
 )
-"""How a model is given its tools if its chat template does not write them: the form of Hermes and Qwen."""
-
 _LETTER_TOKENS = 8  # the longest answer that names a letter
 _BATCH = 1_000_000  # characters that go to the tokenizer at once
 _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py

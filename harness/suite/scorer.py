@@ -24,11 +24,9 @@ from harness.suite.items import LETTER_KEY, METRIC_KEY, prompting
 from harness.suite.toolkit.scoring import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
-AT_ONCE = 2
-"""Executions at the same time, each of two processes that take turns."""
-
+AT_ONCE = 2  # executions at the same time, each of two processes that take turns
+# How a text that answers with a letter begins.
 _LETTER = re.compile(r"\W*(?i:(?:the )?(?:right |correct )?(?:answer|choice|letter)(?: is)?\b)?\W*([A-Z])\b")
-"""How a text that answers with a letter begins."""
 
 
 class Score(NamedTuple):
@@ -186,9 +184,11 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
     """Run the task's filters over one response, as `Task.apply_filters` does, and its scorer; name and value each."""
     from lm_eval.api.instance import Instance
 
-    writes = isinstance(response, Generation)
-    results = [response.text] if writes else zip(response.logprobs, response.greedy, strict=True)
-    kind = "generate_until" if writes else "loglikelihood"
+    results: list[Any]
+    if isinstance(response, Generation):
+        kind, results = "generate_until", [response.text]
+    else:
+        kind, results = "loglikelihood", [*zip(response.logprobs, response.greedy, strict=True)]
     made = [
         Instance(kind, item.doc, (item.prompt,), index, metadata=(item.task, 0, 1), resps=[result])
         for index, result in enumerate(results)

@@ -16,8 +16,7 @@ from typing import Any
 from harness.config.resources import tasks_dir
 from harness.errors import UsageError, one_line
 
-FEWSHOT_SEED = 1234
-"""The seed that lm_eval's command line gives to few-shot sampling (lm_eval/defaults.py)."""
+FEWSHOT_SEED = 1234  # what lm_eval's command line gives to few-shot sampling (lm_eval/defaults.py)
 
 
 @contextlib.contextmanager

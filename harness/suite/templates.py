@@ -147,7 +147,6 @@ def _limits() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize() + _MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (size if soft == resource.RLIM_INFINITY else min(size, soft), hard))

@@ -237,7 +237,7 @@ def finished(tiny_llama, shared_data, tmp_path_factory):
     path = write(
         folder,
         tiny_llama,
-        slices=[code(shared_data, "quantcliff_mbpp", items=24, split_by=[], margin=0.1)],
+        slices=[code(shared_data, "quantcliff_mbpp", items=24, split_by=[], margin=0.2)],
         execution={"device": "cpu", "rehearsal": rehearsal, "control": False},
     )
     assert call("run", path, "--output", folder, "--allow-code-execution", "--quiet") == ExitCode.FAIL

@@ -110,8 +110,8 @@ class _Solution:
         return self.kept[value["kept"][0]]
 
 
+# What is asked of an object without calling a method of it.
 _ASKED: dict[str, Any] = {"list": list, "true": bool, "plain": lambda target: target}
-"""What is asked of an object without calling a method of it."""
 
 
 def _name(error: BaseException) -> str:

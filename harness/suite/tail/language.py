@@ -57,8 +57,7 @@ _MACRO = {"arb": "ar", "swh": "sw", "pbt": "ps", "quy": "qu", "als": "sq", "npi"
 
 
 def _letters(text: str) -> str:
-    """The letters of a text alone: general categories L, without digits, marks, punctuation and white space."""
-    return "".join(filter(str.isalpha, text))
+    return "".join(filter(str.isalpha, text))  # general categories L, without digits, marks and punctuation
 
 
 def prose(text: str) -> str:

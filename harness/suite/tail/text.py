@@ -20,10 +20,7 @@ REFUSED_WITHIN = 300  # characters at the beginning of an answer in which a refu
 LEAST_STEP = 20  # characters of a step of a thought that is looked at
 _END = (LEAST_REPEATS + 1) * LONGEST_UNIT  # characters at the end of an answer that are looked at
 _COMPRESSED = 0.6  # a text that does not compress to this share holds no loop of the whole of it; saves looking
-
-THOUGHTS = ("thought_left", "thought_loop", "thought_cut", "thought_only")
-"""Every kind of sign that a thought can show."""
-
+THOUGHTS = ("thought_left", "thought_loop", "thought_cut", "thought_only")  # every kind of sign of a thought
 _RESULT = re.compile(r"(?:=|\bis\b|\bare\b|\banswer\b:?|\bget\b)[ \t]*([^\n=]{1,40})", re.IGNORECASE)
 
 LANGUAGES: dict[str, str] = {

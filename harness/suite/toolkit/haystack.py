@@ -18,9 +18,7 @@ from typing import Any
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cue
 
-ANSWER_ROOM = 32
-"""Tokens kept free for the answer: a level of `context_tokens` holds prompt and answer."""
-
+ANSWER_ROOM = 32  # tokens kept free for the answer: a level of `context_tokens` holds prompt and answer
 _PARAGRAPH = 8  # sentences
 _SAMPLE = 16  # sentences that say how long sentences are
 _TRIES = 8

@@ -18,9 +18,7 @@ from decimal import Decimal
 
 from harness.suite.toolkit.numerals import numbers, only_value
 
-SECONDS = 5.0
-"""The longest that one answer may keep a scorer busy."""
-
+SECONDS = 5.0  # the longest that one answer may keep a scorer busy
 _ABSENT = re.compile(
     r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
     r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
@@ -121,9 +119,8 @@ class OverLimit(Exception):
     """Something took too long, such as a scorer over an answer."""
 
 
+# What an answer may cause in a scorer that is right.
 BEYOND = (OverLimit, RecursionError, ArithmeticError, MemoryError, re.error)
-"""What an answer may cause in a scorer that is right."""
-
 _notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 

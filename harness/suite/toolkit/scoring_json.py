@@ -15,9 +15,7 @@ from typing import Any
 
 from harness.suite.toolkit.scoring import BEYOND, limited, note, scored
 
-NOT_JSON = object()
-"""What `json_of` gives for an answer that is not JSON; None is JSON's null."""
-
+NOT_JSON = object()  # what `json_of` gives for an answer that is not JSON; None is JSON's null
 _DEEPEST = 100  # levels of nesting; beyond it an answer is not read
 _DATA = ("const", "enum", "default", "examples")
 _PROBES: tuple[Any, ...] = (None, {}, [], "", 0)
