@@ -64,17 +64,13 @@ def possible(item: Item) -> frozenset[str]:
     if item.kind != "generate":
         return frozenset()
     kinds = {"empty", "truncated", "repetition", "refusal", "blow_up"}
-    if item.doc.get("schema"):  # a line of one's own traffic may have an empty one
-        kinds |= {"invalid_json", "invalid_schema"}
+    kinds |= {"invalid_json", "invalid_schema"} if item.doc.get("schema") else set()  # one's own may be "{}"
     if item.doc.get("tool_schemas"):
         no_tool_fits = item.target == "[]"
         kinds |= {kind for kind in FAILURES if (kind == "tool_uncalled_for") == no_tool_fits}
-    if item.doc.get("tests"):
-        kinds |= {"code_syntax", "code_error"}
-    if item.language and scripts_of(item.language):
-        kinds |= {"wrong_script", "wrong_language"}
-    if number_of(item.target, _read_in(item)) is not None:
-        kinds.add("magnitude")
+    kinds |= {"code_syntax", "code_error"} if item.doc.get("tests") else set()
+    kinds |= {"wrong_script", "wrong_language"} if item.language and scripts_of(item.language) else set()
+    kinds |= {"magnitude"} if number_of(item.target, _read_in(item)) is not None else set()
     return frozenset(kinds)
 
 
