@@ -65,12 +65,8 @@ class SliceBuilder:
         for name in spec.tasks:
             if name not in info.tasks:
                 self.say(".tasks", f"{name!r} is no task of {info.name}.{suggestion(name, info.tasks)}")
-        tasks = [info.task_info(name) for name in spec.tasks if name in info.tasks] or list(info.task_infos)
-        asked = [
-            task
-            for task in tasks
-            if (task.name in spec.tasks if spec.tasks else not task.optional and spec.axes.keys() <= task.levels.keys())
-        ]
+        asked = [task for task in info.asked(spec.tasks) if spec.tasks or spec.axes.keys() <= task.levels.keys()]
+        tasks = (asked if spec.tasks else []) or list(info.task_infos)
         if many := next(filter(None, (_too_many(spec, task) for task in asked)), ""):
             self.say(".axes" if spec.axes else ".items", many)
             return
@@ -120,7 +116,7 @@ class SliceBuilder:
 
     def _own(self, info: SliceInfo) -> list[Item]:
         spec = self.spec
-        notes = [info.task_info(name) for name in spec.tasks] or [note for note in info.task_infos if not note.optional]
+        notes = info.asked(spec.tasks)
         having = [note for note in notes if all(_has(note, axis) for axis in spec.axes)]
         if not having or (spec.tasks and len(having) < len(notes)):
             lacking = [note.name for note in notes if note not in having] if spec.tasks else [info.name]

@@ -7,7 +7,7 @@ label, the levels of its axes, how it splits) stands in the ``metadata`` of its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,9 +63,10 @@ class SliceInfo:
     licence: str  # under which terms
     task_infos: tuple[TaskInfo, ...]  # what each task says of itself
 
-    def task_info(self, task: str) -> TaskInfo:
-        """Give what a task says of itself."""
-        return next(note for note in self.task_infos if note.name == task)
+    def asked(self, tasks: Sequence[str]) -> list[TaskInfo]:
+        """Give the tasks of these names, in their order; without names all that run unless others are asked for."""
+        named = [note for name in tasks for note in self.task_infos if note.name == name]
+        return named if tasks else [note for note in self.task_infos if not note.optional]
 
 
 class _Loader(yaml.SafeLoader):

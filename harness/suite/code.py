@@ -62,8 +62,8 @@ def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None
 def _languages(spec: SliceSpec) -> set[str]:
     info = slice_named(spec.name)
     found: set[str] = set()
-    for note in info.task_infos if info else ():
-        if not note.runs_code or (note.name not in spec.tasks if spec.tasks else note.optional):
+    for note in info.asked(spec.tasks) if info else ():
+        if not note.runs_code:
             continue
         if "file" not in note.options:
             found.update(note.levels[LANGUAGE])

@@ -25,7 +25,7 @@ LONGEST = 20_000  # characters of an answer that are looked at: of a longer one 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]{1,200}\$|\\[A-Za-z]+", re.DOTALL)
 _ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|[^\s@]{1,64}@[^\s@]{1,255}")
 _PAIRS = ['""', "“”", "„“", "«»", "‹›", "「」", "『』", "《》", "〈〉", "()", "（）", "[]", "【】", "<>"]  # noqa: RUF001 - brackets of many scripts
-_EDGES = [(re.escape(begin), re.escape(end)) for begin, end in _PAIRS]
+_EDGES = [(re.escape(pair[0]), re.escape(pair[1])) for pair in _PAIRS]
 _QUOTED = re.compile("|".join(f"{begin}[^{end}\\n]{{1,{LONGEST_QUOTE}}}{end}" for begin, end in _EDGES))
 
 _MIXED = {

@@ -85,7 +85,7 @@ class Row(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Row:
-        if problem := _CHECKS.get(self.scorer, _text_problem)(self):
+        if problem := _problem(self):
             raise ValueError(problem)
         for name, scorer in (("choices", "choice"), *((one, "code_tests") for one in ("tests", "setup", "functions"))):
             if getattr(self, name) and self.scorer != scorer:
@@ -100,35 +100,33 @@ class Row(BaseModel):
         return self.target if isinstance(self.target, tuple) else (level_text(self.target),)
 
 
-def _text_problem(row: Row) -> str:
-    good = bool(row.targets) and all(one.strip() for one in row.targets)
-    return "" if good else f"the scorer {row.scorer!r} needs a target that is not empty"
-
-
-def _choice_problem(row: Row) -> str:
-    if len(row.choices) < 2 or len(set(row.choices)) < len(row.choices) or not all(row.choices):  # noqa: PLR2004 - one is no choice
-        return "the scorer 'choice' needs two or more different choices"
-    if len(row.targets) != 1 or row.targets[0] not in row.choices:
-        return "the target is not one of the choices, letter by letter"
+def _problem(row: Row) -> str:  # noqa: PLR0911 - one return per rule
+    """What the scorer of a line lacks; empty if it can judge an answer."""
+    match row.scorer:
+        case "choice" if len(row.choices) < 2 or len(set(row.choices)) < len(row.choices) or not all(row.choices):  # noqa: PLR2004 - one is no choice
+            return "the scorer 'choice' needs two or more different choices"
+        case "choice" if len(row.targets) != 1 or row.targets[0] not in row.choices:
+            return "the target is not one of the choices, letter by letter"
+        case "numeric" if not row.targets or any(only_value(one, row.language) is None for one in row.targets):
+            return "the scorer 'numeric' needs a number as target"
+        case "json_schema":
+            lacking = "the scorer 'json_schema' needs a schema"
+            return lacking if row.json_schema is None else schema_problem(row.json_schema)
+        case "code_tests":
+            return _code_problem(row)
+        case "regex" if bad := next(filter(None, map(_pattern_problem, row.targets)), ""):
+            return bad
+        case "exact" | "contains" | "chrf" | "regex" if not row.targets or not all(one.strip() for one in row.targets):
+            return f"the scorer {row.scorer!r} needs a target that is not empty"
     return ""
 
 
-def _numeric_problem(row: Row) -> str:
-    good = bool(row.targets) and all(only_value(one, row.language) is not None for one in row.targets)
-    return "" if good else "the scorer 'numeric' needs a number as target"
-
-
-def _regex_problem(row: Row) -> str:
-    for one in row.targets:
-        try:
-            re.compile(one)
-        except re.error as error:
-            return f"the target is not a regular expression: {error.msg} at position {error.pos}"
-    return _text_problem(row)
-
-
-def _schema_problem(row: Row) -> str:
-    return "the scorer 'json_schema' needs a schema" if row.json_schema is None else schema_problem(row.json_schema)
+def _pattern_problem(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"the target is not a regular expression: {error.msg} at position {error.pos}"
+    return ""
 
 
 def _code_problem(row: Row) -> str:
@@ -145,15 +143,6 @@ def _code_problem(row: Row) -> str:
         vague = unclear(row.setup, row.tests)
     said = vague or toothless(row.setup, row.tests, row.code_language)
     return f"item {row.id}: {said}" if said and row.id else said
-
-
-_CHECKS = {
-    "code_tests": _code_problem,
-    "choice": _choice_problem,
-    "numeric": _numeric_problem,
-    "regex": _regex_problem,
-    "json_schema": _schema_problem,
-}
 
 
 def read_rows(path: Path) -> list[Row]:
