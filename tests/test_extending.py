@@ -79,11 +79,10 @@ def own_slice(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     (folder / "metres.yaml").write_text(task, encoding="utf-8")
     (folder / "slice.yml").write_text(description, encoding="utf-8")
     monkeypatch.setattr(config_resources, "_PACKAGE", tmp_path / "harness")
-    for cached in (suite_tasks._own_index, suite_tasks._index):
+    for cached in (suite_tasks._index, suite_catalogue.catalogue):
         cached.cache_clear()
-    suite_catalogue._catalogue.cache_clear()
     yield
-    for cached in (suite_tasks._own_index, suite_tasks._index):
+    for cached in (suite_tasks._index, suite_catalogue.catalogue):
         cached.cache_clear()
 
 
@@ -115,7 +114,7 @@ def test_a_description_that_lacks_something_is_named(tmp_path: Path, old: str, n
     file = tmp_path / "tasks" / "metres" / "slice.yml"
     file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(UsageError, match=rf"slice\.yml: .*{said} is missing"):
-        suite_catalogue.catalogue(file.parent.parent)
+        suite_catalogue.catalogue()
 
 
 @pytest.mark.usefixtures("own_slice")
