@@ -25,7 +25,7 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(examination.to_json(found), indent=1))
     else:
-        examination.print_report(found, make_console(no_color=False))
+        click.echo(examination.describe(found))
     return ExitCode.PASS
 
 

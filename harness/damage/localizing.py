@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.schema import Variant
-from harness.damage.groups import Group, layer_of, random_set
 from harness.damage.hybrid import Hybrid
-from harness.damage.search import Counts, Found, Journal, null_share, search
+from harness.damage.search import Counts, Found, Group, Journal, Sizes, layer_of, null_share, random_set, search
 from harness.engines.transformers.engine import ENGINE_VERSION
 from harness.errors import NotComparable, UsageError
 from harness.judge.verdicts import Judgement
@@ -29,8 +28,7 @@ from harness.store.record import RunRecord
 
 __all__ = ["Chosen", "chosen_items", "damage_path", "localize", "lost_variant", "mean_scores"]
 
-LONGEST = 32
-"""Tokens: if half of the baseline's answers are longer, items are answered in full instead of read along with them."""
+LONGEST = 32  # tokens; if half of the baseline's answers are longer, items are answered in full, not read along
 
 Places = frozenset[tuple[str, str]]
 
@@ -63,12 +61,9 @@ def lost_variant(run: RunRecord, judgement: Judgement, name: str) -> tuple[Varia
 class Chosen:
     """The items that are asked."""
 
-    lost: tuple[Item, ...]
-    """Those that the baseline got right and the candidate did not, in failing strata."""
-    kept: tuple[Item, ...]
-    """As many that both got right, first those with the same answer, from failing strata if there are enough."""
-    right: Mapping[str, float]
-    """Item id to the baseline's score in the run."""
+    lost: tuple[Item, ...]  # those that the baseline got right and the candidate did not, in failing strata
+    kept: tuple[Item, ...]  # as many that both got right, those with the same answer and from failing strata first
+    right: Mapping[str, float]  # item id to the baseline's score in the run
 
 
 def chosen_items(run: RunRecord, name: str, places: Places) -> Chosen:
@@ -114,14 +109,10 @@ def localize(
     weights = {one: run.identities[one]["weights"] for one in (run.experiment.baseline.name, name)}
     items = [run.digests[one.id] for one in (*chosen.lost, *chosen.kept)]
     key = digest([items, weights, variant.quantization.model_dump(mode="json"), ENGINE_VERSION, slow, hybrid.sizes])
-
-    def ask(modules: frozenset[str], base: frozenset[str]) -> Any:
-        return hybrid.ask(modules, base=base)
-
     right = {name: score for name, score in chosen.right.items() if hybrid.baseline_scores.get(name, 0.0) >= score}
     kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
     with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
-        found = search(journal, ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
+        found = search(journal, hybrid.ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
     summary = _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share}
     write_json(damage_path(run, name), summary)
     write_page(damage_path(run, name, ".html"), summary)
@@ -130,26 +121,23 @@ def localize(
 
 def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> tuple[Hybrid, int, bool]:
     """Load both models; return them, the bytes of the candidate's weights, and whether answers are given in full."""
-    experiment = run.experiment
+    experiment, sampling = run.experiment, run.experiment.sampling
     device = resolve_device(experiment.execution.device)
-    baseline_folder = files_of(experiment.baseline, None)
     dtype = str(run.identities[experiment.baseline.name]["proof"]["compute_dtype"])
     if device == "cpu":
         settle_threads(dtype, experiment.execution.threads)
-    folders = {experiment.baseline.name: baseline_folder, variant.name: files_of(variant, baseline_folder)}
+    folder = files_of(experiment.baseline, None)
     baseline, candidate = (
-        loading.load(one, folders[one.name], device=device, dtype=dtype, attention=experiment.execution.attention)
-        for one in (experiment.baseline, variant)
+        loading.load(one, place, device=device, dtype=dtype, attention=experiment.execution.attention)
+        for one, place in ((experiment.baseline, folder), (variant, files_of(variant, folder)))
     )
     items = (*chosen.lost, *chosen.kept)
-    sampling = experiment.sampling
     known = _tokens(run, experiment.baseline.name, candidate.proof.end_tokens)
     answers = {one.id: known[one.id] for one in items if one.id in known}
     longest = sorted(map(len, answers.values()))[len(answers) // 2] if answers else 0
     slow = sampling.temperature > 0 or sampling.samples > 1 or longest > LONGEST
     settings = Settings(sampling.temperature, sampling.top_p, sampling.samples, experiment.seed)
-    marks = sampling.marks
-    hybrid = Hybrid(candidate, baseline, items, answers, settings, thinking=marks, word_by_word=slow)
+    hybrid = Hybrid(candidate, baseline, items, answers, settings, thinking=sampling.marks, word_by_word=slow)
     return hybrid, baseline.proof.weight_bytes - sum(hybrid.sizes.values()), slow
 
 
@@ -164,12 +152,13 @@ def _tokens(run: RunRecord, name: str, end_tokens: Sequence[int] = ()) -> dict[s
 
 
 def _summary(
-    run: RunRecord, name: str, places: Places, chosen: Chosen, sizes: Mapping[str, int], found: Found, whole: int,
+    run: RunRecord, name: str, places: Places, chosen: Chosen, sizes: Sizes, found: Found, whole: int,
     most: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the search as JSON: what the page and `repair` read."""
     step = found.chosen(most)
     size = step.bytes if step else 0
+    ranked = sorted(found.groups, key=lambda one: -one[1].limit("low") / one[0].bytes)
     return {
         "run": run.experiment.name,
         "baseline": run.experiment.baseline.name,
@@ -180,7 +169,7 @@ def _summary(
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "divergence": found.kl,
         "everything": found.everything.record(),
-        "groups": [_group(*one) for one in sorted(found.groups, key=_rank)],
+        "groups": [_group(*one) for one in ranked],
         "unasked": found.unasked,
         "frontier": [
             {"added": one.name, "bytes": one.bytes, **one.counts.record(), "modules": list(one.modules),
@@ -198,16 +187,11 @@ def _summary(
     }  # fmt: skip
 
 
-def _rank(one: tuple[Group, Counts, float]) -> float:
-    group, counts, _ = one
-    return -counts.limit("low") / group.bytes
-
-
 def _group(group: Group, counts: Counts, kl: float) -> dict[str, Any]:
     return {
         "name": group.name,
         "level": group.level,
-        "layer": layer_of(group.modules[0]) if group.level in {"layer", "block", "module"} else None,
+        "layer": None if group.level == "projection" else layer_of(group.modules[0]),
         "bytes": group.bytes,
         **counts.record(),
         "divergence": kl,

@@ -8,6 +8,7 @@ a kill, and `quantcliff compare` judges it again.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,11 +38,9 @@ from harness.suite.toolkit.strata import level_text
 
 __all__ = ["held_out", "repair", "skipping", "unseen"]
 
-SEED = 1_000_003
-"""Added to the run's seed to draw the held-out items."""
+SEED = 1_000_003  # added to the run's seed to draw the held-out items
 _EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
-ALPHA = 0.05
-"""Of each limit of a share of items won back."""
+ALPHA = 0.05  # of each limit of a share of items won back
 
 
 def repair(
@@ -95,13 +94,17 @@ def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Vari
     Items are drawn with another seed. Where the same question was asked before, as in a data set of limited size, it
     is left out. Raises NotComparable if none is left.
     """
-    failing = [item for item in run.items if f"{item.slice}/{item.stratum}" in summary["strata"]]
+    failing: dict[str, list[Item]] = defaultdict(list)
+    for item in run.items:
+        if f"{item.slice}/{item.stratum}" in summary["strata"]:
+            failing[item.slice].append(item)
+    slices = (spec for spec in run.experiment.slices if spec.key in failing)
     experiment = run.experiment.model_copy(
         update={
             "name": f"repair-{summary['candidate']}",
             "description": f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items",
             "candidates": tuple(variants),
-            "slices": tuple(_narrowed(spec, failing) for spec in run.experiment.slices if _items_of(spec, failing)),
+            "slices": tuple(_narrowed(spec, failing[spec.key]) for spec in slices),
             "execution": run.experiment.execution.model_copy(update={"control": False}),
             "seed": run.experiment.seed + SEED,
         }
@@ -123,15 +126,11 @@ def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
     return items
 
 
-def _items_of(spec: SliceSpec, items: Sequence[Item]) -> list[Item]:
-    return [item for item in items if item.slice == spec.key]
-
-
-def _narrowed(spec: SliceSpec, failing: Sequence[Item]) -> SliceSpec:
-    """Return the slice with only those levels of its axes that failing strata have."""
-    own = _items_of(spec, failing)
+def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
+    """Return the slice with only those levels of its axes that its failing items have."""
+    failing = {axis: {item.levels.get(axis) for item in own} for axis in spec.axes}
     axes = {
-        axis: tuple(level for level in levels if level_text(level) in {item.levels.get(axis) for item in own})
+        axis: tuple(level for level in levels if level_text(level) in failing[axis])
         for axis, levels in spec.axes.items()
     }
     return spec.model_copy(update={"axes": {axis: levels for axis, levels in axes.items() if levels}})
@@ -151,6 +150,7 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
         own = scores[candidate.name]
         back = [own[one] >= before[one] for one in lost]
         rate = event_rate(back, alpha=ALPHA) if back else None
+        worse, better = (sum(a[one] < b[one] for one in items) for a, b in ((chosen, own), (own, chosen)))
         rows.append(
             {
                 "name": candidate.name,
@@ -162,14 +162,9 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
                 "high": None if rate is None else rate.high,
                 "newly_lost": sum(own[one] < before[one] for one in kept),
                 "verdict": candidate.verdict,
-                "p_repaired_better": _better(chosen, own, items),
+                # of 'the chosen one is no better than this one': one-sided mid-p McNemar
+                "p_repaired_better": mcnemar_midp(worse, better)[1],
             }
         )
     baseline = sum(before[one] for one in items) / len(items)
     return {"items": len(items), "seen_before": shared, "lost": len(lost), "baseline_score": baseline, "variants": rows}
-
-
-def _better(one: Mapping[str, float], other: Mapping[str, float], items: Sequence[str]) -> float:
-    """Return the p-value of 'the first is no better than the second': one-sided mid-p McNemar."""
-    worse, better = (sum(a[item] < b[item] for item in items) for a, b in ((one, other), (other, one)))
-    return mcnemar_midp(worse, better)[1]

@@ -33,17 +33,9 @@ def cuda_versions() -> dict[str, str]:
     """Return what decides, besides torch, which kernels run: CUDA, cuDNN, and the kernels that attention may take."""
     cuda: Any = torch.backends.cuda  # torch's own types leave these out
     cudnn: Any = torch.backends.cudnn
-    allowed = {
-        "flash": cuda.flash_sdp_enabled(),
-        "efficient": cuda.mem_efficient_sdp_enabled(),
-        "cudnn": cuda.cudnn_sdp_enabled(),
-        "math": cuda.math_sdp_enabled(),
-    }
-    return {
-        "cuda": torch.version.cuda or "",
-        "cudnn": str(cudnn.version() or ""),
-        "attention": " ".join(name for name, may in allowed.items() if may),
-    }
+    kernels = {"flash": "flash", "efficient": "mem_efficient", "cudnn": "cudnn", "math": "math"}
+    allowed = (short for short, name in kernels.items() if getattr(cuda, f"{name}_sdp_enabled")())
+    return {"cuda": torch.version.cuda or "", "cudnn": str(cudnn.version() or ""), "attention": " ".join(allowed)}
 
 
 def cuda_state(device: str) -> dict[str, str]:

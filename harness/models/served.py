@@ -1,13 +1,12 @@
 """Whether two served models may be compared: what their servers must have in common.
 
-Needs the two proofs and the candidate's config. Changing the engine, its version, its dtype or its flags alone changes
-as many answers as int8 does, so they must be equal unless the change of engine is the question.
+Changing the engine, its version, its dtype or its flags alone changes as many answers as int8 does, so they must be
+equal unless the change of engine is the question.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from harness.config.engines import UNDER_TEST
 from harness.config.methods import same_method
@@ -27,11 +26,8 @@ _EQUAL = {
 }
 """What of two servers must be equal, and the sentence if it is not."""
 
-
-SURE = -0.1
-"""Log-probability above which a token shows little of the weights."""
-UNCERTAIN_TOKENS = 4
-"""Tokens below it that show whether two models are the same."""
+SURE = -0.1  # log-probability above which a token shows little of the weights
+UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
 SAME_LOGPROB = 1e-3
 """Largest difference between log-probabilities of the same weights on the same engine, asked one at a time."""
 
@@ -48,26 +44,32 @@ def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
 
 
 def served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
-    """Give the reasons why a served candidate cannot be compared with its baseline; empty if it can."""
+    """Give the reasons why a served candidate cannot be compared with its baseline; empty if it can.
+
+    What only one of two servers says is not shown to be equal. Flags that quantize something may differ: they are what
+    the candidate is about.
+    """
     wanted = variant.quantization.method
     reasons = []
     if wanted != "none" and not same_method(candidate.method, wanted):
         reasons.append(f"the config says {wanted} and what is served is {candidate.method}")
     if cross_engine:
         return reasons
-    one, other = (dict(proof.served or {"engine": "transformers"}) for proof in (candidate, baseline))
-    if one["engine"] != other["engine"]:
-        found = [_EQUAL["engine"].format(one["engine"], other["engine"])]
-    else:
-        found = [
-            text.format(*("unknown" if said.get(key) in {None, ""} else said[key] for said in (one, other)))
-            for key, text in _EQUAL.items()
-            if _differ(one, other, key)
-        ]
-        if one["engine"] != "lm_eval":  # its arguments name the model
-            found += _flag_reasons(one.get("flags") or {}, other.get("flags") or {})
-    remedy = ["give both the same, or set execution.cross_engine: true if that difference is the question"]
-    return [*reasons, *found, *(remedy if found else [])]
+    own, base = (proof.served or {"engine": "transformers"} for proof in (candidate, baseline))
+    same_engine, found = own["engine"] == base["engine"], []
+    for key in _EQUAL if same_engine else ("engine",):
+        sides = [None if one.get(key) == "" else one.get(key) for one in (own, base)]
+        if sides[0] != sides[1]:
+            found.append(_EQUAL[key].format(*("unknown" if one is None else one for one in sides)))
+    if same_engine and own["engine"] != "lm_eval":  # whose arguments name the model
+        flags = [one.get("flags") or {} for one in (own, base)]
+        for name in sorted({*flags[0], *flags[1]} - UNDER_TEST):
+            mine, theirs = (one.get(name) for one in flags)
+            if mine != theirs:
+                found.append(f"its flag {name} is {mine} and the baseline's {theirs}")
+    if found:
+        found.append("give both the same, or set execution.cross_engine: true if that difference is the question")
+    return reasons + found
 
 
 def same_server(baseline: Proof, candidate: Proof) -> str:
@@ -81,18 +83,6 @@ def same_server(baseline: Proof, candidate: Proof) -> str:
         return ""
     same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
     return f"{len(one)} log-probabilities that its server gives are those of the baseline's server" if same else ""
-
-
-def _differ(one: dict[str, Any], other: dict[str, Any], key: str) -> bool:
-    """Whether two servers say different things; what only one of them says is not shown to be equal."""
-    own, base = (None if said.get(key) == "" else said.get(key) for said in (one, other))
-    return bool(own != base)
-
-
-def _flag_reasons(own: dict[str, Any], base: dict[str, Any]) -> list[str]:
-    """Compare flags; those that quantize something are what the candidate is about."""
-    differ = sorted(name for name in {*own, *base} - UNDER_TEST if own.get(name) != base.get(name))
-    return [f"its flag {name} is {own.get(name)} and the baseline's {base.get(name)}" for name in differ]
 
 
 def cross_engine_note(experiment: Experiment) -> str:

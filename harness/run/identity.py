@@ -103,7 +103,7 @@ def _record_calibration(
     """Record which items share a passage with the texts that a checkpoint was calibrated on: they flatter it."""
     overlaps = calibration_overlap(checkpoint, [item.prompt for item in plan.items])
     if overlaps:
-        ids = [plan.items[one.prompt].id for one in overlaps]
+        ids = [plan.items[at].id for at in overlaps]
         directory.record(name, "calibration.json", {"items": ids})
         note(f"{name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
 

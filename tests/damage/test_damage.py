@@ -13,8 +13,7 @@ from lazily import lazy
 from paths import RESULTS
 
 from harness.config.schema import KVCache, Variant
-from harness.damage.groups import random_set
-from harness.damage.search import Journal, search
+from harness.damage.search import Journal, random_set, search
 from harness.errors import NotComparable, UsageError
 from harness.judge import judging
 from harness.records import Item, Settings

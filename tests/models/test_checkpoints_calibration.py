@@ -11,7 +11,6 @@ from harness.models.calibration import (
     BUILT_IN,
     SIDECAR,
     Calibration,
-    Overlap,
     _fingerprints,
     built_in,
     calibration_overlap,
@@ -85,9 +84,7 @@ def test_a_shared_passage_is_found_whatever_its_spelling(tmp_path):
     folder = checkpoint(tmp_path, "An unrelated text that is long enough to have fingerprints of its own.", PASSAGE * 2)
     prompt = f"Read this and answer. {PASSAGE.upper().replace(' ', '   ')} Was the ferry late?"
     found = calibration_overlap(folder, ["What is 12 plus 30, and why would anybody want to know that at all?", prompt])
-    assert [(overlap.prompt, overlap.text) for overlap in found] == [(1, 1)]
-    assert 0 < found[0].share < 1
-    assert isinstance(found[0], Overlap)
+    assert found == [1]
 
 
 def test_fifty_shared_characters_are_always_found_and_thirty_nine_never(tmp_path):
@@ -107,7 +104,7 @@ def test_a_template_is_not_taken_for_a_passage(tmp_path):
     prompts = [f"{frame}Question {number}: how many of the {number} apples are left over?" for number in range(9)]
     assert calibration_overlap(folder, prompts) == []
     found = calibration_overlap(folder, [*prompts, frame + PASSAGE])
-    assert [overlap.prompt for overlap in found] == [9]
+    assert found == [9]
 
 
 def test_without_a_sidecar_nothing_is_known_and_a_damaged_one_is_an_error(tmp_path):

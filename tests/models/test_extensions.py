@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.models.extensions import release_abandoned_lock
+from harness.models.backends import release_abandoned_lock
 
 
 def test_a_lock_goes_only_if_no_process_holds_it(tmp_path: Path) -> None:

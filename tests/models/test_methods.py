@@ -12,6 +12,7 @@ from harness.errors import BackendMissing
 torch = lazy("torch")
 doctor_models = lazy("harness.models.doctor_models")
 loading = lazy("harness.models.loading")
+backends = lazy("harness.models.backends")
 bitsandbytes = lazy("bitsandbytes.functional")
 
 STORED = ("gptq", "awq", "compressed-tensors", "gguf")
@@ -33,7 +34,7 @@ def rounded(plain, tmp_path_factory):
 
 def load_as(method, folder, dtype="bfloat16", **options):
     """Load the folder by a method, or skip with the reason why it does not work here."""
-    status = {status.method: status for status in loading.method_status("cpu")}[method]
+    status = {status.method: status for status in backends.method_status("cpu")}[method]
     if not status.works:
         pytest.skip(f"{method}: {status.reason}")
     quantization = {"method": method, **options}
@@ -77,7 +78,7 @@ def test_a_method_whose_products_are_wrong_here_is_refused():
     """torch's product of 8-bit matrices saturates on some processors: there the method that needs it does not work."""
     ids = torch.randint(-127, 128, (64, 256), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
     exact = torch.equal(torch.ops.aten._int_mm(ids, ids.T).double(), ids.double() @ ids.double().T)
-    status = {status.method: status for status in loading.method_status("cpu")}["torchao-int8-dynamic"]
+    status = {status.method: status for status in backends.method_status("cpu")}["torchao-int8-dynamic"]
     assert exact or (not status.works and "saturates" in status.reason)
     assert not exact or "saturates" not in status.reason
 
@@ -193,7 +194,7 @@ def test_attention_is_passed_on(plain):
 @pytest.mark.parametrize("method", ["torchao-int4", "torchao-float8-dynamic", "fp8"])
 def test_a_method_without_its_device_says_so(plain, method):
     """On a CPU the methods of GPUs are refused with the same sentence that the doctor gives."""
-    reason = {status.method: status for status in loading.method_status("cpu")}[method].reason
+    reason = {status.method: status for status in backends.method_status("cpu")}[method].reason
     assert "needs a CUDA device" in reason
     with pytest.raises(BackendMissing, match="needs a CUDA device of compute capability"):
         loading.load(Variant(name="x", model=str(plain), quantization=method), plain, device="cpu", dtype="bfloat16")
@@ -201,12 +202,12 @@ def test_a_method_without_its_device_says_so(plain, method):
 
 def test_a_method_without_its_package_names_the_extra(plain, monkeypatch):
     """The message ends with the command that installs what is missing; nothing else is affected."""
-    from harness.models import backends as quantize_backends
+    from harness.models.backends import installed_version
 
-    known = quantize_backends.installed_version
     absent = {"gptqmodel": "", "torchao": "0.1.0"}
-    monkeypatch.setattr(quantize_backends, "installed_version", lambda name: absent.get(name, known(name)))
-    status = {status.method: status for status in loading.method_status("cpu")}
+    stand_in = "harness.models.backends.installed_version"
+    monkeypatch.setattr(stand_in, lambda name: absent.get(name, installed_version(name)))
+    status = {status.method: status for status in backends.method_status("cpu")}
     assert not status["awq"].works
     assert status["gptq"].reason == "the package gptqmodel is not installed"
     assert status["gptq"].install == "pip install 'quantcliff[gptq]'"
@@ -226,7 +227,7 @@ def test_the_status_of_all_methods_takes_no_time():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'gptqmodel', 'bitsandbytes')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert [status.method for status in loading.method_status("cpu")] == list(METHODS)
+    assert [status.method for status in backends.method_status("cpu")] == list(METHODS)
 
 
 def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(repository):
@@ -235,8 +236,8 @@ def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(reposit
     from dataclasses import replace
 
     from harness.errors import ModelError
+    from harness.models.formats import Request
     from harness.models.methods import LOADERS, load_model
-    from harness.models.request import Request
 
     assert set(LOADERS) == set(METHODS)
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]

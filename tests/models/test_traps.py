@@ -10,6 +10,7 @@ from lazily import lazy
 
 from harness.config.schema import Variant
 from harness.errors import ModelError
+from harness.models.backends import batch_invariant
 from harness.models.quiet import quiet
 
 torch = lazy("torch")
@@ -105,10 +106,8 @@ def test_llm_int8_answers_depend_on_the_batch(plain, tmp_path):
     assert any("depend on the batch" in note for note in notes)
     assert moved("bnb-int8", threshold=0)[0] < 1e-4
     assert moved("torchao-int8")[0] < 1e-4
-    assert not loading.batch_invariant("bnb-int8")
-    assert all(
-        loading.batch_invariant(method) for method in ("none", "bnb-nf4", "torchao-int8-dynamic", "gptq", "awq", "hqq")
-    )
+    assert not batch_invariant("bnb-int8")
+    assert all(batch_invariant(method) for method in ("none", "bnb-nf4", "torchao-int8-dynamic", "gptq", "awq", "hqq"))
 
 
 def test_logits_of_a_bf16_model_can_be_weighed_in_float32(plain):

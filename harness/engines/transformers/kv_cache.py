@@ -17,7 +17,7 @@ from transformers import DynamicCache, QuantizedCache
 from harness.config.decoding import KVCache
 from harness.engines.transformers.model import LanguageModel
 from harness.errors import BackendMissing, ModelError
-from harness.models.extensions import release_quanto_lock
+from harness.models.backends import release_quanto_lock
 
 __all__ = ["NOTE", "quantized_cache"]
 
