@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config.schema import Variant
 from harness.damage.hybrid import Hybrid
-from harness.damage.search import Counts, Found, Group, Journal, Sizes, layer_of, null_share, random_set, search
+from harness.damage.search import Found, Journal, Sizes, layer_of, null_share, random_set, search
 from harness.engines.transformers.engine import ENGINE_VERSION
 from harness.errors import NotComparable, UsageError
 from harness.judge.verdicts import Judgement
@@ -169,7 +169,11 @@ def _summary(
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "divergence": found.kl,
         "everything": found.everything.record(),
-        "groups": [_group(*one) for one in ranked],
+        "groups": [
+            {"name": group.name, "level": group.level, "bytes": group.bytes, **counts.record(), "divergence": kl,
+             "layer": None if group.level == "projection" else layer_of(group.modules[0])}
+            for group, counts, kl in ranked
+        ],
         "unasked": found.unasked,
         "frontier": [
             {"added": one.name, "bytes": one.bytes, **one.counts.record(), "modules": list(one.modules),
@@ -185,14 +189,3 @@ def _summary(
         },
         "seconds": round(found.seconds, 1),
     }  # fmt: skip
-
-
-def _group(group: Group, counts: Counts, kl: float) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "level": group.level,
-        "layer": None if group.level == "projection" else layer_of(group.modules[0]),
-        "bytes": group.bytes,
-        **counts.record(),
-        "divergence": kl,
-    }

@@ -21,8 +21,7 @@ from harness.engines.protocol import Engine
 from harness.engines.served import PromptEncoder, ServedEngine, Target
 from harness.errors import ModelError
 from harness.models.formats import read_json, stored, weight_files
-from harness.models.resolve import context_limit
-from harness.models.served import tokenizer_place
+from harness.models.resolve import context_limit, tokenizer_place
 from harness.records import Proof
 
 __all__ = ["ENGINES", "EngineRequest"]

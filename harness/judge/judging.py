@@ -28,7 +28,7 @@ from harness.judge.signals import Signal, signals
 from harness.judge.summaries import Quantity
 from harness.judge.tail_counts import Cell, cells
 from harness.judge.verdicts import Judgement
-from harness.models.served import cross_engine_note
+from harness.models.compatibility import cross_engine_note
 from harness.records import TAIL_KINDS
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord

@@ -8,8 +8,7 @@ from typing import Any
 from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import Incomplete, NotComparable, StoreError
-from harness.models.compatibility import check_candidate
-from harness.models.served import same_server
+from harness.models.compatibility import check_candidate, same_server
 from harness.records import Generation, Proof, Response, Scored, proof_from_json
 from harness.store.record import CONTROL, RunRecord
 

@@ -5,6 +5,7 @@ Looks at installed packages, their versions and the device; loads no model and q
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -118,27 +119,21 @@ def _device_lacks(device: str, capability: tuple[int, int] | None) -> str:
     return ""
 
 
-def release_quanto_lock() -> None:
-    """Remove the lock of quanto's C++ extension if no process holds it."""
-    found = importlib.util.find_spec("optimum.quanto")
-    if found is not None and found.origin is not None:
-        release_abandoned_lock(Path(found.origin).parent / "library" / "extensions" / "cpp" / "build" / "lock")
+def release_quanto_lock(lock: Path | None = None) -> None:
+    """Remove the lock of quanto's C++ extension if no process of this user has it open.
 
-
-def release_abandoned_lock(lock: Path) -> None:
-    """Remove a lock of `torch.utils.file_baton.FileBaton` if no process of this user has it open.
-
-    The process that compiles keeps the file open, and a killed one leaves it closed.
+    torch's `FileBaton` keeps it open while it compiles; that of a killed process would be waited for without end.
     """
     import psutil
 
-    if not lock.exists():
+    found = importlib.util.find_spec("optimum.quanto")
+    if lock is None and found is not None and found.origin is not None:
+        lock = Path(found.origin).parent / "library" / "extensions" / "cpp" / "build" / "lock"
+    if lock is None or not lock.exists():
         return
     wanted = str(lock.resolve())
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):  # it ended, or belongs to another user
             if any(file.path == wanted for file in process.open_files()):
                 return
-        except psutil.Error:  # it ended, or belongs to another user
-            continue
     lock.unlink(missing_ok=True)

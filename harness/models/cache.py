@@ -30,11 +30,16 @@ def published(target: Path) -> Iterator[Path]:
     left is removed by the next one. Where another process published `target` meanwhile, its folder stays and ours goes.
     Raises `StoreError` where the place cannot be written.
     """
+    import psutil
+
     host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
     partial = target.parent / f".{target.name}.partial-{host}-{os.getpid()}"
     with _explained(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent, host)
+        for entry in target.parent.iterdir():
+            left = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
+            if left and not psutil.pid_exists(int(left[1])):
+                shutil.rmtree(entry, ignore_errors=True)
         partial.mkdir()
     try:
         yield partial
@@ -57,13 +62,3 @@ def _explained(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({error.strerror or error}): free it, or name another place in the environment"
             " variable QUANTCLIFF_CACHE"
         ) from error
-
-
-def _sweep(folder: Path, host: str) -> None:
-    """Remove what processes of this machine that are no longer alive left half made."""
-    import psutil
-
-    for entry in folder.iterdir():
-        named = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
-        if named and not psutil.pid_exists(int(named[1])):
-            shutil.rmtree(entry, ignore_errors=True)

@@ -28,12 +28,11 @@ _MARGIN = 4  # roundings are not quite independent: so many times their expected
 
 def main(descriptor: int) -> None:
     """Do the task on standard input."""
-    task = json.load(sys.stdin)
-    with os.fdopen(descriptor, "w", buffering=1, encoding="utf-8") as news:
-        _quantize(task, lambda sentence: print(sentence, file=news))
+    task, news = json.load(sys.stdin), os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")
 
+    def say(sentence: str) -> None:
+        print(sentence, file=news)
 
-def _quantize(task: dict[str, Any], say: Callable[[str], None]) -> None:
     say("loading the model")  # the libraries take seconds to import
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
     from gptqmodel.quantization import FORMAT, METHOD

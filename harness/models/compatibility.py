@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.config.engines import UNDER_TEST
 from harness.config.methods import same_method
-from harness.config.schema import Variant
+from harness.config.schema import Experiment, Variant
 from harness.errors import NotComparable
-from harness.models.served import served_reasons
 from harness.records import Proof
 
-__all__ = ["check_candidate", "partly_quantized"]
+__all__ = ["check_candidate", "cross_engine_note", "partly_quantized", "same_server"]
 
 ALMOST_ALL = 0.9  # a smaller share of quantized weights is said with the verdict
 HALF = 0.5  # a smaller one is refused, unless the config allows it
+
+_EQUAL = {
+    "engine": "its engine is {} and the baseline's {}",
+    "version": "its server's version is {} and the baseline's {}",
+    "dtype": "its server computes in {} and the baseline's in {}",
+    "prompts": "its prompts are sent as {} and the baseline's as {}",
+    "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
+    "logprob_method": "its choices are scored by {} and the baseline's by {}",
+    "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
+}
+"""What of two servers must be equal, and the sentence if it is not."""
+
+SURE = -0.1  # log-probability above which a token shows little of the weights
+UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
+SAME_LOGPROB = 1e-3
+"""Largest difference between log-probabilities of the same weights on the same engine, asked one at a time."""
 
 
 def partly_quantized(share: float | None) -> str:
@@ -31,13 +47,16 @@ def check_candidate(
     All reasons are given at once: nothing or less than half quantized though a method is named, another method,
     another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype),
     other end tokens (allowed unless it writes answers in free text). If another program serves one of them, its layers
-    cannot be counted, and `harness.models.served.served_reasons` says what must be equal; cross_engine: nothing must.
+    cannot be counted, and engine, version, dtype and flags must be equal: a change of one alone changes as many answers
+    as int8 does. cross_engine: that is the question, and nothing must be equal.
     """
     if baseline.served is not None or candidate.served is not None:
-        reasons = served_reasons(baseline, candidate, variant, cross_engine=cross_engine)
+        reasons = _served_reasons(baseline, candidate, variant, cross_engine=cross_engine)
     else:
-        reasons = [*_quantization_reasons(candidate, variant), *_pair_reasons(baseline, candidate, variant)]
-        reasons += _end_reasons(baseline, candidate) if writes else ()
+        reasons = [
+            *_quantization_reasons(candidate, variant),
+            *_pair_reasons(baseline, candidate, variant, writes=writes),
+        ]
     if reasons:
         raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
 
@@ -59,7 +78,7 @@ def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
         )
 
 
-def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> Iterator[str]:
+def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool) -> Iterator[str]:
     if candidate.vocabulary != baseline.vocabulary:
         yield f"its vocabulary has {candidate.vocabulary} rows and the baseline's {baseline.vocabulary}"
     if candidate.tokenizer_digest != baseline.tokenizer_digest:
@@ -71,13 +90,61 @@ def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> Iterat
             f"it computes in {candidate.compute_dtype} and the baseline in {baseline.compute_dtype}, so the comparison"
             " would measure the dtype: set execution.dtype to one that both can use"
         )
-
-
-def _end_reasons(baseline: Proof, candidate: Proof) -> Iterator[str]:
-    """An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights."""
+    # An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights.
     before, own = (sorted(set(one.end_tokens)) for one in (baseline, candidate))
-    if before and own and before != own:
+    if writes and before and own and before != own:
         yield (
             f"its answers end at the tokens {own} and the baseline's at {before}: give both the same eos_token_id in"
             " generation_config.json"
         )
+
+
+def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
+    """Give the reasons why a served candidate cannot be compared with its baseline; empty if it can.
+
+    What only one of two servers says is not shown to be equal. Flags that quantize something may differ: they are what
+    the candidate is about.
+    """
+    wanted = variant.quantization.method
+    reasons = []
+    if wanted != "none" and not same_method(candidate.method, wanted):
+        reasons.append(f"the config says {wanted} and what is served is {candidate.method}")
+    if cross_engine:
+        return reasons
+    own, base = (proof.served or {"engine": "transformers"} for proof in (candidate, baseline))
+    same_engine, found = own["engine"] == base["engine"], []
+    for key in _EQUAL if same_engine else ("engine",):
+        sides = [None if one.get(key) == "" else one.get(key) for one in (own, base)]
+        if sides[0] != sides[1]:
+            found.append(_EQUAL[key].format(*("unknown" if one is None else one for one in sides)))
+    if same_engine and own["engine"] != "lm_eval":  # whose arguments name the model
+        flags = [one.get("flags") or {} for one in (own, base)]
+        for name in sorted({*flags[0], *flags[1]} - UNDER_TEST):
+            mine, theirs = (one.get(name) for one in flags)
+            if mine != theirs:
+                found.append(f"its flag {name} is {mine} and the baseline's {theirs}")
+    if found:
+        found.append("give both the same, or set execution.cross_engine: true if that difference is the question")
+    return reasons + found
+
+
+def same_server(baseline: Proof, candidate: Proof) -> str:
+    """Say in what respect what two servers serve is the same model; empty if it is not, or if they do not show it.
+
+    Their log-probabilities of one text must agree as only the same weights do, int8 being the closest other ones, and
+    enough of its tokens must be uncertain.
+    """
+    one, other = ((proof.served or {}).get("canary") or [] for proof in (baseline, candidate))
+    if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
+        return ""
+    same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
+    return f"{len(one)} log-probabilities that its server gives are those of the baseline's server" if same else ""
+
+
+def cross_engine_note(experiment: Experiment) -> str:
+    """Say what a comparison across engines measures."""
+    names = ", ".join(f"{one.name} on {one.engine.name}" for one in experiment.variants)
+    return (
+        f"This run compares engines ({names}): a difference may come from the engine, its version, its dtype or its"
+        " flags, and not from the weights."
+    )

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from harness.models.devices import main_device
-
 __all__ = ["cuda_state", "cuda_versions", "device_memory", "forget_load_peak", "prepare_cuda"]
 
 
@@ -26,7 +24,7 @@ def prepare_cuda(device: str) -> None:
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    torch.cuda.set_device(torch.device(main_device(device)))
+    torch.cuda.set_device(torch.device(device.partition(",")[0]))  # the first of several
 
 
 def cuda_versions() -> dict[str, str]:
@@ -40,7 +38,7 @@ def cuda_versions() -> dict[str, str]:
 
 def cuda_state(device: str) -> dict[str, str]:
     """Return the driver's version and the clocks of a GPU now, as nvidia-smi reports them; nothing without it."""
-    uuid = getattr(torch.cuda.get_device_properties(main_device(device)), "uuid", "")
+    uuid = getattr(torch.cuda.get_device_properties(device.partition(",")[0]), "uuid", "")
     query = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem"
     command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-gpu={query}", "--format=csv,noheader"]
     try:

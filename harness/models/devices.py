@@ -22,7 +22,6 @@ __all__ = [
     "bfloat16_speedup",
     "keep_freed_memory",
     "limit_threads",
-    "main_device",
     "memory_bytes",
     "native_dtype",
     "resolve_device",
@@ -65,11 +64,6 @@ def resolve_device(name: str) -> str:
         built = f"torch {torch.__version__} sees {count} CUDA device(s)"
         raise UsageError(f"execution.device: {name!r} is not there: {built}; write auto or cpu, or look at nvidia-smi")
     return f"cuda:{index}"
-
-
-def main_device(device: str) -> str:
-    """Return the first of the devices that hold a model."""
-    return device.partition(",")[0]
 
 
 def memory_bytes(device: str) -> int:

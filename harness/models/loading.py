@@ -16,11 +16,10 @@ import torch
 import transformers
 
 from harness.config.methods import METHODS, same_method, weights_format
-from harness.config.schema import Quantization, Variant
+from harness.config.schema import Variant
 from harness.errors import ModelError
 from harness.models.audit import audit_files, audit_gguf, audit_model, first_line, run_once, weight_bytes
 from harness.models.backends import require
-from harness.models.cache import published
 from harness.models.compatibility import partly_quantized
 from harness.models.formats import Request, Stored, headers, read_json, stored, weight_files
 from harness.models.methods import load_model, notes_of
@@ -29,7 +28,7 @@ from harness.models.resolve import end_token_ids, tokenizer_digest
 from harness.models.smollm2 import digits_apart
 from harness.records import Proof
 
-__all__ = ["Loaded", "load", "save_quantized"]
+__all__ = ["Loaded", "load"]
 
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
 _GREW = 1.5
@@ -61,8 +60,8 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
 
     def refuse(*_arguments: object, **_options: object) -> None:
         raise ModelError(
-            f"{path}: a quantized model that has run is not saved, since bitsandbytes then writes damaged weights;"
-            " `harness.models.loading.save_quantized` loads, saves and never runs it"
+            f"{path}: a quantized model that has run is not saved, since bitsandbytes then writes damaged weights: load"
+            " it by transformers, and save it before its first forward"
         )
 
     with quiet():
@@ -77,7 +76,7 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
 
 def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention: str) -> Request:
     found = stored(path, variant.quantization.gguf_file)
-    method = _agreed(variant.quantization, found, path)
+    method = _agreed(variant.quantization.method, found, path)
     require(method, device, prequantized=found.method != "none")
     if (path / "generation_config.json").is_file():
         read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and its end tokens
@@ -89,9 +88,8 @@ def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention
     )  # fmt: skip
 
 
-def _agreed(options: Quantization, found: Stored, path: Path) -> str:
+def _agreed(wanted: str, found: Stored, path: Path) -> str:
     """The method to load by: the checkpoint's own where it has one. Raises `ModelError` if the config differs."""
-    wanted = options.method
     if found.method == "none":
         if METHODS[wanted].from_checkpoint:
             raise ModelError(
@@ -189,19 +187,3 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         quantized_share=round(counted.share, 4) if quantized else None,
         end_tokens=tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None})),
     )  # fmt: skip
-
-
-def save_quantized(variant: Variant, path: Path, out: Path, *, device: str, dtype: str) -> None:
-    """Quantize `path` as `variant` says and save it to the new folder `out`, before its first forward.
-
-    A folder of its own load: a model that has answered once may not be saved (see `_refuse_saved_after_forward`).
-    Raises as `load` does, and `ModelError` where the method's library cannot save.
-    """
-    request = _request(variant, path, device=device, dtype=dtype, attention="auto")
-    with quiet(), published(out) as folder:
-        tokenizer, model = _tokenizer(request), _model(request)
-        try:
-            model.save_pretrained(folder)
-        except _LIBRARY_ERRORS as error:
-            raise ModelError(f"{variant.quantization.method} cannot be saved: {first_line(error)}") from error
-        tokenizer.save_pretrained(folder)

