@@ -52,7 +52,6 @@ def restorable(candidate: Loaded, baseline: Loaded) -> dict[str, int]:
 
 
 def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    """Whether two modules are of one class and have equal weights."""
     mine, theirs = dict(one.named_parameters()), dict(other.named_parameters())
     if type(one) is not type(other) or mine.keys() != theirs.keys():
         return False

@@ -60,7 +60,6 @@ def total_bytes(modules: Iterable[str], sizes: Sizes) -> int:
 
 
 def _grouped(names: Mapping[str, str], level: str, sizes: Sizes) -> list[Group]:
-    """Return the groups of modules that have the same name in `names`."""
     found: dict[str, list[str]] = defaultdict(list)
     for module, name in names.items():
         found[name].append(module)

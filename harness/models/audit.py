@@ -116,7 +116,6 @@ def _inside(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The plain tensors of which a tensor subclass is made."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _leaves(getattr(tensor, name))

@@ -104,7 +104,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _device_lacks(device: str, capability: tuple[int, int] | None) -> str:
-    """What the device lacks for a method that needs `capability`, empty where nothing."""
     needed = ".".join(map(str, capability or ()))
     if not device.startswith("cuda"):
         said = f"it needs a CUDA device of compute capability {needed} or higher, and this is {device}"

@@ -21,7 +21,6 @@ from harness.errors import UsageError
 __all__ = [
     "bfloat16_speedup",
     "keep_freed_memory",
-    "limit_threads",
     "memory_bytes",
     "native_dtype",
     "resolve_device",
@@ -160,22 +159,6 @@ def _quota(cgroup: Path) -> list[float]:
     return []
 
 
-def limit_threads() -> int:
-    """Let torch and what else starts threads in this process start no more than there are usable CPUs. Gives torch's.
-
-    OpenMP respects the affinity by itself; a quota it does not know, and starts a thread for each core of the machine.
-    """
-    cpus = usable_cpus()
-    if hasattr(os, "sched_getaffinity") and cpus < len(os.sched_getaffinity(0)):
-        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
-            os.environ.setdefault(name, str(cpus))
-    import torch
-
-    if torch.get_num_threads() > cpus:
-        torch.set_num_threads(cpus)
-    return torch.get_num_threads()
-
-
 def settle_threads(dtype: str, asked: int | None = None) -> str:
     """Set torch's CPU threads: as many as asked for, else all that may be used or one, whichever is faster now.
 
@@ -187,7 +170,13 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
     if asked is not None:
         torch.set_num_threads(asked)
         return ""
-    most = limit_threads()
+    cpus = usable_cpus()
+    if hasattr(os, "sched_getaffinity") and cpus < len(os.sched_getaffinity(0)):
+        # OpenMP respects the affinity by itself; a quota it does not know, and starts a thread for each core.
+        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+            os.environ.setdefault(name, str(cpus))
+    most = min(cpus, torch.get_num_threads())
+    torch.set_num_threads(most)
     if most == 1:
         return ""
     kind = getattr(torch, dtype)

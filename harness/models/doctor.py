@@ -100,7 +100,6 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of its first processor, empty elsewhere."""
     found: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
@@ -110,7 +109,6 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _prove_all(methods: tuple[MethodStatus, ...], device: str, say: Callable[[str], None]) -> tuple[Proved, ...]:
-    """Run every method that should work on tiny models in a folder that goes afterwards."""
     from harness.models.doctor_models import plain_model, rounded_model
     from harness.models.quiet import quiet
 

@@ -111,7 +111,6 @@ def stored(folder: Path, gguf_file: str | None = None) -> Stored:
 
 
 def _method(quantization: dict[str, Any], path: Path) -> str:
-    """Name the method of a quantization config in the words of `harness.config.methods.METHODS`."""
     stored_as = str(quantization.get("quant_method", "gptq" if "bits" in quantization else "")).lower()
     if stored_as == "torchao":
         text = json.dumps(quantization.get("quant_type", "")).lower().replace("_", "")

@@ -45,8 +45,6 @@ def load_model(request: Request) -> Any:
 
 
 def _loads(*names: str) -> Callable[[Any], Any]:
-    """Register a function as the loader of the methods of these names."""
-
     def register(loader: Any) -> Any:
         LOADERS.update(dict.fromkeys(names, loader))
         return loader

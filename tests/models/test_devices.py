@@ -14,7 +14,6 @@ from harness.errors import UsageError
 from harness.models.devices import (
     bfloat16_speedup,
     keep_freed_memory,
-    limit_threads,
     memory_bytes,
     native_dtype,
     resolve_device,
@@ -142,12 +141,15 @@ def test_a_quota_bounds_what_libraries_start(many_cpus, threads, monkeypatch, gi
         monkeypatch.delenv(name)
     if given:
         monkeypatch.setenv("RAYON_NUM_THREADS", given)
-    assert (limit_threads(), os.environ["RAYON_NUM_THREADS"]) == (1, tokenizers)
+    assert settle_threads("float32") == ""
+    assert (torch.get_num_threads(), os.environ["RAYON_NUM_THREADS"]) == (1, tokenizers)
 
 
 def test_threads_are_settled_by_what_is_faster_now(threads, monkeypatch):
     """All of them where they are faster than one, one where they are not; a number that is asked for stays."""
-    monkeypatch.setattr("harness.models.devices.limit_threads", lambda: 2)
+    monkeypatch.setattr("harness.models.devices.usable_cpus", lambda: 2)
+    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
     for all_take, expected in ((0.6, 2), (1.5, 1)):
         spent = iter([1.0, all_take])
         monkeypatch.setattr("harness.models.devices._mean", lambda _work, _seconds, spent=spent: next(spent))
