@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,11 +108,7 @@ def chosen_items(run: RunRecord, name: str, places: Places) -> Chosen:
 
 def mean_scores(run: RunRecord, name: str) -> dict[str, float]:
     """Return item id to mean score; an item that went unanswered is absent."""
-    found: dict[str, list[float]] = {}
-    for one in run.of(name):
-        if one.score is not None:
-            found.setdefault(one.item_id, []).append(one.score)
-    return {name: sum(scores) / len(scores) for name, scores in found.items()}
+    return {item_id: score for item_id, score in judging.item_scores(run, name).items() if not math.isnan(score)}
 
 
 def localize(

@@ -163,10 +163,7 @@ class Hybrid:
             language_model.head = Head(module, language_model.head.softcap, language_model.head.vocabulary)
 
     def ask(self, modules: Iterable[str], base: frozenset[str] = frozenset()) -> Measured:
-        """Ask all items with these modules restored.
-
-        base: modules that are restored now and in most calls to come: what the layers gave with them is kept.
-        """
+        """Ask all items with these modules restored. base: those of most calls to come, for which states are kept."""
         wanted = frozenset(modules)
         if self.states is not None:
             if self._base != base:
@@ -174,14 +171,11 @@ class Hybrid:
                 self._base = None
                 if wanted != base:
                     self._run(base)
-            self.states.first_changed = self._first(wanted ^ base) if self._base == base else 0
+            head, last = self._model.get_output_embeddings(), self._layers
+            changed = {name: self._model.get_submodule(name) is head for name in wanted ^ base}
+            places = (last if is_head else layer_of(name) or 0 for name, is_head in changed.items())
+            self.states.first_changed = min(places, default=last) if self._base == base else 0
         return self._run(wanted, record=self._base is None and wanted == base)
-
-    def _first(self, changed: Iterable[str]) -> int:
-        """Return the first layer that is changed; the number of layers if only the head is."""
-        head, last = self._model.get_output_embeddings(), self._layers
-        places = (last if self._model.get_submodule(name) is head else layer_of(name) or 0 for name in changed)
-        return min(places, default=last)
 
     def _run(self, wanted: frozenset[str], *, record: bool = True) -> Measured:
         for name in wanted ^ self._restored:

@@ -113,10 +113,7 @@ Ask = Callable[[Modules, Modules], Measured]
 
 
 class Journal:
-    """Everything that was measured, by the modules that were restored; `key` identifies items, models and modules.
-
-    Raises StoreError if the file is of another search.
-    """
+    """Everything that was measured, by the modules restored. Raises StoreError if the file has another search's key."""
 
     def __init__(self, path: Path, key: str, clock: Callable[[], float] = time.perf_counter) -> None:
         lines = read_lines(path) if path.is_file() else []

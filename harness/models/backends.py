@@ -31,10 +31,7 @@ class MethodStatus:
 
 
 def batch_invariant(method: str) -> bool:
-    """Whether an answer is the same whatever else is in its batch, up to rounding; taken to be if it is not known.
-
-    Where it is not (LLM.int8: 1.2196 to 1.2429 bits per byte over batch sizes 1 to 8), batches have to be fixed.
-    """
+    """Whether an answer is the same whatever else is in its batch, up to rounding; taken to be if it is not known."""
     return method not in METHODS or METHODS[method].batch_invariant
 
 

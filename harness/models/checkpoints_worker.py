@@ -38,14 +38,9 @@ def main(descriptor: int) -> None:
     from gptqmodel.quantization import FORMAT, METHOD
 
     awq = task["method"] == "awq"
-    config = QuantizeConfig(
-        bits=task["bits"],
-        group_size=task["group_size"],
-        desc_act=False,
-        method=METHOD.AWQ if awq else METHOD.GPTQ,
-        format=FORMAT.GEMM if awq else FORMAT.GPTQ,
-        offload_to_disk=False,
-    )
+    kind = {"method": METHOD.AWQ if awq else METHOD.GPTQ, "format": FORMAT.GEMM if awq else FORMAT.GPTQ}
+    size = {"bits": task["bits"], "group_size": task["group_size"]}
+    config = QuantizeConfig(**size, **kind, desc_act=False, offload_to_disk=False)
     model = GPTQModel.load(task["source"], config, device=task["device"])
     layers = model.model.config.get_text_config().num_hidden_layers
 
@@ -111,9 +106,8 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
 def compare_answers(model: Any, recorded: Path) -> str:
     """Say which module of `model` answers differently from the record, and by how much; empty if none does.
 
-    A recorded module that the model does not have is a difference too. A module is given the input that it received
-    before saving, so an error in one is not seen in the next ones. The logits also depend on what is in no linear
-    module: embeddings and norms.
+    A module is given the input that it received before saving, so an error in one is not seen in the next ones; the
+    logits also depend on embeddings and norms.
     """
     import torch
     from safetensors.torch import load_file

@@ -100,11 +100,7 @@ def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes
 
 
 def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
-    """Give the reasons why a served candidate cannot be compared with its baseline; empty if it can.
-
-    What only one of two servers says is not shown to be equal. Flags that quantize something may differ: they are what
-    the candidate is about.
-    """
+    """Compare two servers: what only one says is not shown to be equal; flags that quantize something may differ."""
     wanted = variant.quantization.method
     reasons = []
     if wanted != "none" and not same_method(candidate.method, wanted):
@@ -129,10 +125,9 @@ def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cros
 
 
 def same_server(baseline: Proof, candidate: Proof) -> str:
-    """Say in what respect what two servers serve is the same model; empty if it is not, or if they do not show it.
+    """Say in what respect two servers serve the same model; empty if they do not, or do not show it.
 
-    Their log-probabilities of one text must agree as only the same weights do, int8 being the closest other ones, and
-    enough of its tokens must be uncertain.
+    Their log-probabilities of one text agree as only the same weights do, and enough of its tokens are uncertain.
     """
     one, other = ((proof.served or {}).get("canary") or [] for proof in (baseline, candidate))
     if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:

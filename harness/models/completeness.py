@@ -77,10 +77,9 @@ def _zero_biases(names: Iterable[str], request: Request) -> set[str]:
 
 
 def _left_in_gguf(request: Request, model: Any) -> set[str]:
-    """Tensors of a GGUF file that transformers passed over: biases that the architecture has no place for, say.
+    """Tensors of a GGUF file that transformers passed over without a word: the names that its table lacks.
 
-    It does not report them, so parameters are counted, and the names are those that its table lacks. ``rope_freqs``
-    holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
+    ``rope_freqs`` holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
     """
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map

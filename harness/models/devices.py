@@ -160,10 +160,10 @@ def _quota(cgroup: Path) -> list[float]:
 
 
 def settle_threads(dtype: str, asked: int | None = None) -> str:
-    """Set torch's CPU threads: as many as asked for, else all that may be used or one, whichever is faster now.
+    """Set torch's CPU threads: as many as asked for, else all that may be used or one; say in words if it is one.
 
     Threads wait for each other at every product: next to another busy process all of them are slower than one. Half a
-    second of products of the decoding step's shape decides. Returns what was decided, in words.
+    second of products of the decoding step's shape decides.
     """
     import torch
 
@@ -205,8 +205,7 @@ def _mean(work: Callable[[], Any], seconds: float) -> float:
 def keep_freed_memory() -> None:
     """Let this process keep what it frees instead of handing it back to the system, where the C library is glibc.
 
-    A pass on a CPU makes and frees megabytes at every operation; fetched from the system anew, every page of them is
-    cleared first. Done in a process that ends with its variant, once the model is loaded.
+    A pass on a CPU frees megabytes at every operation; fetched from the system anew, every page is cleared first.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -89,10 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def stored(folder: Path, gguf_file: str | None = None) -> Stored:
-    """Say how the weights of `folder` are stored, by its own config files.
-
-    Raises `ModelError` where they cannot be read or name a method that quantcliff does not know.
-    """
+    """Say how the weights of `folder` are stored. Raises `ModelError` if its configs are damaged or name no method."""
     path, beside = folder / "config.json", folder / "quantize_config.json"
     if gguf_file or not path.is_file():
         return Stored(method="gguf", gguf_file=_gguf(folder, gguf_file))
@@ -144,10 +141,7 @@ def _gguf(folder: Path, name: str | None) -> str:
 
 
 def weight_files(folder: Path, found: Stored) -> list[Path]:
-    """The files that hold the weights, every one present and whole as far as headers tell.
-
-    Raises `ModelError` naming the file that is missing, cut short or not what its name says.
-    """
+    """The files that hold the weights. Raises `ModelError` naming one that is missing or not what its name says."""
     if found.gguf_file:
         file = folder / found.gguf_file
         with file.open("rb") as stream:
@@ -178,10 +172,7 @@ def _index(folder: Path) -> Path | None:
 
 
 def headers(files: list[Path]) -> dict[str, Header]:
-    """Every tensor of the safetensors files among `files`, by name.
-
-    Raises `ModelError` naming a file whose header is damaged or that is shorter than its header says.
-    """
+    """Every tensor of the safetensors files, by name. Raises `ModelError` naming one that is damaged or cut short."""
     found: dict[str, Header] = {}
     for file in files:
         if file.suffix == ".safetensors":

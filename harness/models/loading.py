@@ -122,11 +122,9 @@ def _refuse_saved_after_forward(found: Stored, tensors: dict[str, Any], path: Pa
 def _tokenizer(request: Request) -> Any:
     own = any((request.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     gguf = "" if own else request.stored.gguf_file
-    more = {"gguf_file": gguf} if gguf else {}
+    more = {"trust_remote_code": request.trust_remote_code} | ({"gguf_file": gguf} if gguf else {})
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(request.folder), trust_remote_code=request.trust_remote_code, **more
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(request.folder), **more)
     except _LIBRARY_ERRORS as error:
         raise ModelError(f"{request.folder}: its tokenizer does not load: {first_line(error)}") from error
     if gguf:

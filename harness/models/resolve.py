@@ -123,10 +123,7 @@ def _hub_message(model: str, revision: str | None, error: Exception) -> str:
 
 
 def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
-    """Give the folder of a model's tokenizer and config, and how transformers is told to read them.
-
-    Those of a GGUF file are in the file, unless both are next to it.
-    """
+    """Give the folder of a tokenizer and config, and how transformers reads them: from a GGUF file unless beside it."""
     if not path.is_file():
         return path, {}
     beside = all((path.parent / name).is_file() for name in ("tokenizer.json", "config.json"))
@@ -190,9 +187,8 @@ def _known_or_read(file: Path, known: Any) -> dict[str, Any]:
 def tokenizer_digest(tokenizer: Any) -> str:
     """The first 16 hex digits of a SHA-256 over what a tokenizer does.
 
-    Taken over the vocabulary, the end token and the tokens of probe texts in many scripts, so that two files that say
-    the same in other words are the same tokenizer. The chat template and the pad token stay out: prompts are rendered
-    by the baseline, and padding is masked.
+    Taken over the vocabulary, the end token and the tokens of probe texts in many scripts. The chat template and the
+    pad token stay out: prompts are rendered by the baseline, and padding is masked.
     """
     vocabulary = sorted((index, token) for token, index in tokenizer.get_vocab().items())
     plain = [tokenizer.encode(text, add_special_tokens=False) for text in _PROBES]

@@ -24,10 +24,7 @@ _LOADER_KEYS = ("backend", "is_local", "local_files_only")
 
 
 def smollm2_checkpoint() -> Path:
-    """The folder of the bf16 checkpoint, made now (some 20 s) if this is the first time.
-
-    Raises `ModelError` where the package is not installed, `StoreError` where the cache cannot be written.
-    """
+    """The folder of the bf16 checkpoint, made the first time (some 20 s). Raises `ModelError` without the package."""
     target = cache_dir() / "models" / _FOLDER
     if target.is_dir():
         return target

@@ -16,11 +16,16 @@ from harness.records import to_json
 torch = lazy("torch")
 
 
-def test_the_report_tells_the_machine_and_every_method():
+@pytest.fixture(scope="module")
+def report():
+    """The report on this machine's CPU."""
+    return examine("cpu")
+
+
+def test_the_report_tells_the_machine_and_every_method(report):
     """Versions, memory and all methods in the config's order; what does not work has a reason."""
     from torch import __version__ as torch_version
 
-    report = examine("cpu")
     assert report.python == platform.python_version()
     assert report.packages["torch"] == torch_version
     assert report.memory_bytes >= report.free_bytes > 1 << 20
@@ -30,9 +35,8 @@ def test_the_report_tells_the_machine_and_every_method():
     assert report.proved == ()
 
 
-def test_the_report_is_plain_data_and_plain_text():
+def test_the_report_is_plain_data_and_plain_text(report):
     """JSON for programs; for people a line per method, the missing ones with what they lack."""
-    report = examine("cpu")
     data = json.loads(json.dumps(to_json(report)))
     assert len(data["methods"]) == len(METHODS)
     text = describe(report)
