@@ -132,9 +132,12 @@ def localize(
     kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
     with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
         found = search(journal, hybrid.ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
-    summary = _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share}
-    write_json(damage_path(run, name), summary)
-    write_page(damage_path(run, name, ".html"), summary)
+    return _written(run, _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share})
+
+
+def _written(run: RunRecord, summary: dict[str, Any]) -> dict[str, Any]:
+    write_json(damage_path(run, summary["candidate"]), summary)
+    write_page(damage_path(run, summary["candidate"], ".html"), summary)
     return summary
 
 
@@ -234,9 +237,7 @@ def repair(
     judged = judging.judge(proof)
     judging.write(directory, judged)
     report.write(directory.path, judged, run_evidence.evidence(proof, judged))
-    summary |= {"held_out": _held_out(proof, judged, name, shared)}
-    write_json(damage_path(run, name), summary)
-    write_page(damage_path(run, name, ".html"), summary)
+    summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared)})
     repaired = skipping(variant, "repaired", sets["repaired"])
     entry = repaired.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
     entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}

@@ -106,8 +106,7 @@ class LayerStates:
                 return kept[0]
             out = forward(*arguments, **given)
             if key is not None and self.recording:
-                layer = None if past is None else past.layers[index]
-                entry = (out, None, None) if layer is None else (out, layer.keys, layer.values)
+                entry = (out, *((None, None) if past is None else (past.layers[index].keys, past.layers[index].values)))
                 size = sum(one.nbytes for one in entry if isinstance(one, torch.Tensor))
                 if size <= self._left:
                     self._kept[key] = entry

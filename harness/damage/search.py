@@ -259,10 +259,9 @@ class _Search:
         A group's gain is measured again whenever another was added: only the first in line is, as gains rarely grow.
         """
         current, now = frozenset[str](), self.base
-        line = [(-counts.limit("low") / group.bytes, at, group, counts, 0)
-                for at, (group, counts, _) in enumerate(self.found.groups) if counts.net > 0]  # fmt: skip
+        line = sorted((-counts.limit("low") / group.bytes, at, group, counts, 0)
+                      for at, (group, counts, _) in enumerate(self.found.groups) if counts.net > 0)  # fmt: skip
         alone = {group.name: counts for group, counts, _ in self.found.groups}
-        heapq.heapify(line)
         while line and not self.late(GREEDY):
             _, at, group, gain, rounds = heapq.heappop(line)
             wanted = current | set(group.modules)
@@ -275,8 +274,7 @@ class _Search:
                 if gain.net > 0:
                     heapq.heappush(line, (-gain.limit("low") / new, at, group, gain, len(self.found.steps)))
                 continue
-            current, now = wanted, after
-            total = self.counts(now, self.base)
+            current, now, total = wanted, after, self.counts(after, self.base)
             self.found.steps.append(Step(group.name, tuple(sorted(wanted)), size, total, alone[group.name], gain))
 
 

@@ -30,16 +30,11 @@ def published(target: Path) -> Iterator[Path]:
     left is removed by the next one. Where another process published `target` meanwhile, its folder stays and ours goes.
     Raises `StoreError` where the place cannot be written.
     """
-    import psutil
-
     host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
     partial = target.parent / f".{target.name}.partial-{host}-{os.getpid()}"
     with _explained(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        for entry in target.parent.iterdir():
-            left = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
-            if left and not psutil.pid_exists(int(left[1])):
-                shutil.rmtree(entry, ignore_errors=True)
+        _sweep(target.parent, host)
         partial.mkdir()
     try:
         yield partial
@@ -62,3 +57,12 @@ def _explained(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({error.strerror or error}): free it, or name another place in the environment"
             " variable QUANTCLIFF_CACHE"
         ) from error
+
+
+def _sweep(folder: Path, host: str) -> None:
+    import psutil
+
+    for entry in folder.iterdir():
+        left = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
+        if left and not psutil.pid_exists(int(left[1])):
+            shutil.rmtree(entry, ignore_errors=True)

@@ -34,16 +34,16 @@ def plain_model(folder: Path) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
+    letters = enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    core = Tokenizer(models.BPE({letter: index for index, letter in letters}, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<eos>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", model_max_length=_CONTEXT)
+    # Initial weights large enough that the layers, and not the embedding alone, decide the answer.
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=_HIDDEN, intermediate_size=_INNER, num_hidden_layers=_LAYERS,
-        num_attention_heads=_HEADS, num_key_value_heads=_HEADS, max_position_embeddings=_CONTEXT,
-        initializer_range=0.1,  # large enough that the layers, and not the embedding alone, decide the answer
+        num_attention_heads=_HEADS, num_key_value_heads=_HEADS, max_position_embeddings=_CONTEXT, initializer_range=0.1,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=False,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):

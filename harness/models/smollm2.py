@@ -41,8 +41,7 @@ def smollm2_checkpoint() -> Path:
         model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **plain)
         model.save_pretrained(folder)
         for name, keys in (("config.json", ("_model_name_or_path",)), ("tokenizer_config.json", _LOADER_KEYS)):
-            data = json.loads((folder / name).read_text())
-            kept = {key: value for key, value in data.items() if key not in keys}
+            kept = {key: one for key, one in json.loads((folder / name).read_text()).items() if key not in keys}
             (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return target
 
