@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +21,6 @@ from harness.errors import ModelError
 __all__ = ["Header", "Request", "Stored", "headers", "read_json", "stored", "view", "weight_files"]
 
 _INDEX = "model.safetensors.index.json"
-_PREFIX = 8  # bytes that give the length of a safetensors header
-_LONGEST_HEADER = 100 << 20  # safetensors' own limit
 
 # What AutoGPTQ writes for itself and today's loaders stumble over.
 _AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")
@@ -173,36 +171,20 @@ def _index(folder: Path) -> Path | None:
 
 def headers(files: list[Path]) -> dict[str, Header]:
     """Every tensor of the safetensors files, by name. Raises `ModelError` naming one that is damaged or cut short."""
+    from safetensors import SafetensorError, safe_open
+
     found: dict[str, Header] = {}
-    for file in files:
-        if file.suffix == ".safetensors":
-            found |= _safetensors_header(file)
-    return found
-
-
-def _safetensors_header(file: Path) -> dict[str, Header]:
-    """Format: 8 bytes little-endian length, that many bytes of JSON, then the tensors (safetensors README)."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(_PREFIX)
-        length = struct.unpack("<Q", start)[0] if len(start) == _PREFIX else _LONGEST_HEADER + 1
-        text = stream.read(length) if length <= _LONGEST_HEADER else b""
-    try:
-        table = json.loads(text)
-        table.pop("__metadata__", None)
-        found = {
-            name: Header(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
-            for name, entry in table.items()
-        }
-        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        message = f"{file} is not a safetensors file, or its header is damaged: fetch or make it again"
-        raise ModelError(message) from error
-    if _PREFIX + length + end != size:
-        raise ModelError(
-            f"{file} has {size} bytes and its header says {_PREFIX + length + end}: it was cut short or altered; fetch"
-            " or make it again"
-        )
+    for file in (one for one in files if one.suffix == ".safetensors"):
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - no mapping
+                    piece = tensors.get_slice(name)
+                    dtype, shape = piece.get_dtype(), tuple(piece.get_shape())
+                    bits = int("".join(filter(str.isdigit, dtype.partition("_")[0])) or 8)
+                    found[name] = Header(dtype, shape, math.prod(shape) * bits // 8)
+        except (SafetensorError, OSError, ValueError) as error:
+            message = f"{file} is not a whole safetensors file ({error}): cut short or altered; fetch or make it again"
+            raise ModelError(message) from error
     return found
 
 
