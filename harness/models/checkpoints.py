@@ -117,6 +117,7 @@ def _listed(numbers: Iterable[int]) -> str:
 
 
 def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Run the worker to its end, passing on what it says, and put its files beside `work`; its log if it fails."""
     work.mkdir()
     task, log, model = work / "task", work / "log", work / "model"
     paths = {"source": source.absolute(), "out": model.absolute(), "answers": (work / "answers").absolute()}
