@@ -106,7 +106,8 @@ class LayerStates:
                 return kept[0]
             out = forward(*arguments, **given)
             if key is not None and self.recording:
-                entry = (out, *((None, None) if past is None else (past.layers[index].keys, past.layers[index].values)))
+                layer = None if past is None else past.layers[index]
+                entry = (out, None, None) if layer is None else (out, layer.keys, layer.values)
                 size = sum(one.nbytes for one in entry if isinstance(one, torch.Tensor))
                 if size <= self._left:
                     self._kept[key] = entry
