@@ -1,6 +1,6 @@
 """A judgement as people and programs read it.
 
-`sections` fills every table and list once, from a judgement and its `evidence`; `terminal`, `html` and `markdown`
+`blocks` fill every table and list once, from a judgement and its `evidence`; `terminal`, `html` and `markdown`
 render them; `junit` and `tables` are for programs. `writer` writes all files of a report. `listings` prints
 what is read before a run.
 """

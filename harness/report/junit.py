@@ -12,13 +12,15 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report import tail, words
+from harness.report import words
+from harness.report.blocks.tail import rate_sentence
 from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, visible
 
 __all__ = ["junit"]
 
 _LONGEST = 2000
+_TAGS = {"pass": "", "fail": "failure"}
 
 
 def junit(judgement: Judgement, evidence: Evidence) -> str:
@@ -26,36 +28,34 @@ def junit(judgement: Judgement, evidence: Evidence) -> str:
     root = Element("testsuites", name=_name(f"quantcliff {evidence.name}".strip()))
     for candidate in judgement.candidates:
         _suite(root, judgement, candidate)
-    green = all(not (len(s.findall("*/failure")) or len(s.findall("*/error"))) for s in root)
-    if (judgement.verdict != "pass" or judgement.exit_code != 0) and (green or not len(root)):
+    green = root.find(".//failure") is None and root.find(".//error") is None
+    if (judgement.verdict != "pass" or judgement.exit_code != 0) and green:
         message = " ".join(judgement.warnings) or words.exit_meaning(judgement)
         suite = SubElement(root, "testsuite", name="run")
-        _add(_case(suite, "verdict", "quantcliff.run"), "error", judgement.verdict, message)
-    for suite in root:
-        _count(suite)
-    for kind in ("tests", "failures", "errors", "skipped"):
-        root.set(kind, str(sum(int(suite.get(kind, "0")) for suite in root)))
+        _case(suite, "verdict", "quantcliff.run", "error", judgement.verdict, message)
+    for node in (*root, root):
+        for attribute, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+            node.set(attribute, str(len(node.findall(f".//{tag}"))))
+        node.set("skipped", "0")
     indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
 def _suite(root: Element, judgement: Judgement, candidate: CandidateVerdict) -> None:
-    suite = SubElement(root, "testsuite", name=_name(candidate.name))
+    suite, name = SubElement(root, "testsuite", name=_name(candidate.name)), candidate.name
     cases = [
         (one.stratum, one.slice, one.verdict, _why(one, judgement, candidate)) for one in candidate.strata if one.gating
     ]
     cases += [
-        (f"{one.stratum}: {one.kind}", one.slice, one.verdict, tail.rate_sentence(one, candidate.name))
+        (f"{one.stratum}: {one.kind}", one.slice, one.verdict, rate_sentence(one, name))
         for one in candidate.tail_events
         if one.verdict is not None
     ]
-    for name, label, verdict, text in cases:
-        case = _case(suite, name, f"{candidate.name}.{label}")
-        if verdict != "pass":
-            _add(case, "failure" if verdict == "fail" else "error", verdict, text)
+    for case, label, verdict, text in cases:
+        _case(suite, case, f"{name}.{label}", _TAGS.get(verdict, "error"), verdict, text)
     if all(verdict == "pass" for _, _, verdict, _ in cases) and (candidate.verdict != "pass" or not cases):
         message = words.reasons(candidate) if candidate.reasons or cases else "no gating stratum was judged"
-        _add(_case(suite, "verdict", candidate.name), "error", candidate.verdict, message)
+        _case(suite, "verdict", name, "error", candidate.verdict, message)
     others = [f"{words.place(one)}: {words.change(one)} {one.verdict}" for one in candidate.strata if not one.gating]
     if others:
         text = visible(clip("advisory strata, not part of the verdict:\n" + "\n".join(others), 20 * _LONGEST))
@@ -72,19 +72,11 @@ def _why(one: StratumVerdict, judgement: Judgement, candidate: CandidateVerdict)
     return one.reason or words.reasons(candidate)
 
 
-def _case(suite: Element, name: str, classname: str) -> Element:
-    return SubElement(suite, "testcase", name=_name(name), classname=_name(classname))
-
-
-def _add(case: Element, tag: str, kind: str, message: str) -> None:
-    SubElement(case, tag, type=kind, message=_name(message)).text = visible(clip(message, _LONGEST))
+def _case(suite: Element, name: str, classname: str, tag: str, verdict: str, message: str) -> None:
+    case = SubElement(suite, "testcase", name=_name(name), classname=_name(classname))
+    if tag:
+        SubElement(case, tag, type=verdict, message=_name(message)).text = visible(clip(message, _LONGEST))
 
 
 def _name(text: str) -> str:
     return one_line(clip(text, _LONGEST))
-
-
-def _count(suite: Element) -> None:
-    for attribute, path in (("tests", "testcase"), ("failures", "*/failure"), ("errors", "*/error")):
-        suite.set(attribute, str(len(suite.findall(path))))
-    suite.set("skipped", "0")

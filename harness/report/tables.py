@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -22,22 +21,12 @@ from harness.records import digest
 from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line
 
-__all__ = [
-    "COLUMNS",
-    "comparisons_csv",
-    "comparisons_parquet",
-    "file_name",
-    "has_parquet",
-    "model_index",
-    "tail_events_csv",
-]
+__all__ = ["COLUMNS", "comparisons_csv", "comparisons_parquet", "file_name", "model_index", "tail_events_csv"]
 
 _CHOICE_FIELDS = {f"choice_probability_{one.name}": one for one in dataclasses.fields(ChoiceProbability)}
 
 COLUMNS = ("candidate", *FIGURES, *_CHOICE_FIELDS)
 """The tables' columns, in order."""
-
-_FORMULA = ("=", "+", "-", "@")
 
 
 def _rows(judgement: Judgement) -> list[dict[str, Any]]:
@@ -46,51 +35,42 @@ def _rows(judgement: Judgement) -> list[dict[str, Any]]:
         for one in candidate.strata:
             figures = {name: figure.read(one) for name, figure in FIGURES.items()}
             levels = ",".join(f"{axis}={level}" for axis, level in one.levels.items())
-            choice = {
-                name: None if one.choice_probability is None else getattr(one.choice_probability, field.name)
-                for name, field in _CHOICE_FIELDS.items()
-            }
+            known = one.choice_probability
+            choice = {name: known and getattr(known, field.name) for name, field in _CHOICE_FIELDS.items()}
             rows.append({"candidate": candidate.name, **figures, "levels": levels, **choice})
     return rows
 
 
-def _cell(value: object) -> object:
-    """Make a text harmless: a spreadsheet computes what begins like a formula, unless a quote stands before it."""
-    if not isinstance(value, str):
-        return value
-    text = one_line(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as CSV (RFC 4180), with a quote before texts that a spreadsheet would compute."""
+
+    def harmless(value: object) -> object:
+        text = one_line(value) if isinstance(value, str) else value
+        return f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@")) else text
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
+    return out.getvalue()
 
 
 def comparisons_csv(judgement: Judgement) -> str:
-    """Return the comparisons as CSV (RFC 4180): a heading, then a row per candidate and stratum."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in _rows(judgement))
-    return out.getvalue()
+    """Return the comparisons as CSV: a heading, then a row per candidate and stratum."""
+    return _csv(COLUMNS, _rows(judgement))
 
 
 def tail_events_csv(judgement: Judgement) -> str:
     """Return the rates of tail events as CSV: a row per candidate, the A/A control among them, stratum and kind."""
-    out = io.StringIO()
-    columns = [one.name for one in dataclasses.fields(TailRate)]
-    writer = csv.DictWriter(out, ["candidate", *columns], lineterminator="\r\n")
-    writer.writeheader()
-    for candidate in (*judgement.candidates, *([judgement.control] if judgement.control else [])):
-        for one in candidate.tail_events:
-            row = {"candidate": candidate.name, **dataclasses.asdict(one)}
-            writer.writerow({key: _cell(value) for key, value in row.items()})
-    return out.getvalue()
-
-
-def has_parquet() -> bool:
-    """Return whether pyarrow is installed."""
-    return importlib.util.find_spec("pyarrow") is not None
+    columns = ["candidate", *(one.name for one in dataclasses.fields(TailRate))]
+    sides = [*judgement.candidates, *([judgement.control] if judgement.control else [])]
+    return _csv(
+        columns, ({"candidate": side.name} | dataclasses.asdict(one) for side in sides for one in side.tail_events)
+    )
 
 
 def comparisons_parquet(judgement: Judgement) -> bytes:
-    """Return the same rows as Parquet, typed also where every value is missing. Needs pyarrow."""
+    """Return the same rows as Parquet, typed also where every value is missing."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -116,26 +96,23 @@ def model_index(judgement: Judgement, candidate: CandidateVerdict, evidence: Evi
     """Return a candidate's results as the ``model-index`` of a Hugging Face model card, to be pasted into its head."""
     results = [_result(judgement, one) for one in candidate.strata if one.candidate_mean is not None]
     entry: dict[str, Any] = {"name": one_line(candidate.name), "results": results}
-    head = (
-        f"# quantcliff {one_line(clip(evidence.name, 200))}: {candidate.verdict} against {one_line(judgement.baseline)}"
-    )
-    return f"{head}\n" + yaml.safe_dump({"model-index": [entry]}, sort_keys=False, allow_unicode=True, width=120)
+    run = one_line(clip(evidence.name, 200))
+    head = f"# quantcliff {run}: {candidate.verdict} against {one_line(judgement.baseline)}\n"
+    return head + yaml.safe_dump({"model-index": [entry]}, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _result(judgement: Judgement, one: StratumVerdict) -> dict[str, Any]:
-    metrics: list[Mapping[str, Any]] = [
-        {"type": "accuracy", "name": "score", "value": one.candidate_mean, "verified": False},
-        {"type": "accuracy", "name": f"score of {one_line(judgement.baseline)}", "value": one.baseline_mean},
-        {"type": "accuracy", "name": "change", "value": one.delta},
-        {"type": "accuracy", "name": "change, lower limit", "value": one.low},
-        {"type": "accuracy", "name": "change, upper limit", "value": one.high},
-    ]
+    label, base = one_line(one.slice), one_line(judgement.baseline)
+    figures = {
+        f"score of {base}": one.baseline_mean,
+        "change": one.delta,
+        "change, lower limit": one.low,
+        "change, upper limit": one.high,
+    }
+    known = ({"type": "accuracy", "name": name, "value": value} for name, value in figures.items() if value is not None)
+    args = {"n": one.n, "margin": one.margin, "verdict": one.verdict}
     return {
         "task": {"type": "text-generation"},
-        "dataset": {
-            "type": f"quantcliff/{one_line(one.slice)}",
-            "name": one_line(f"{one.slice}, {one.stratum}"),
-            "args": {"n": one.n, "margin": one.margin, "verdict": one.verdict},
-        },
-        "metrics": [metric for metric in metrics if metric["value"] is not None],
+        "dataset": {"type": f"quantcliff/{label}", "name": one_line(f"{one.slice}, {one.stratum}"), "args": args},
+        "metrics": [{"type": "accuracy", "name": "score", "value": one.candidate_mean, "verified": False}, *known],
     }

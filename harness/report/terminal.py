@@ -7,52 +7,194 @@ visible first and is never read as markup.
 
 from __future__ import annotations
 
-from rich.console import Console
+import re
+from collections.abc import Mapping
 
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import words
 from harness.report.blocks import filled
 from harness.report.blocks.measured import answers_spent
 from harness.report.evidence import Evidence
-from harness.report.section import Section
-from harness.report.terminal_table import STYLES, Pen
+from harness.report.sanitize import clip, one_line, plain_ascii
+from harness.report.section import Cell, Section, as_cell
 
-__all__ = ["terminal"]
+__all__ = ["Pen", "terminal"]
+
+_STYLES: Mapping[Verdict, str] = {
+    "pass": "green",
+    "fail": "bold red",
+    "inconclusive": "yellow",
+    "no_signal": "magenta",
+    "not_judged": "cyan",
+}
+_WIDE = 104  # from this width on, strata are named in full; below, by their levels
+_NARROWEST = 10  # columns that a name gets at least
+_MOST_SENTENCES = 12  # of one kind; the rest is counted and is in report.md
+_LONGEST_NAME = 200
+_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")
+"""The pieces of a name, each with the sign after which a line may end."""
 
 
 def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None:
     """Print the whole judgement, the verdicts first and the exit code last."""
     pen = Pen(console, rest="listed in report.md" if evidence.path else "which --json holds")
-    _head(pen, judgement, evidence)
+    name, count = f"{evidence.name}: " if evidence.name else "", len(judgement.candidates)
+    pen.print(f"{name}{count} candidate{'' if count == 1 else 's'} against {judgement.baseline}", "bold")
+    for candidate in judgement.candidates:
+        style = _STYLES[candidate.verdict]
+        line = pen.text(f"{pen.signs[candidate.verdict]} {candidate.name} ", style)
+        line.append(f"{words.word(candidate.verdict).upper()} ", style=style)
+        console.print(line.append_text(pen.text(words.headline(candidate))))
+    for warning in judgement.warnings:
+        pen.print(f"! {warning}", "bold yellow")
     for _, sections in filled("terminal", judgement, evidence):
         for section in sections:
             pen.section(section)
-    _end(pen, judgement, evidence)
-
-
-def _head(pen: Pen, judgement: Judgement, evidence: Evidence) -> None:
-    name = f"{evidence.name}: " if evidence.name else ""
-    count = len(judgement.candidates)
-    title = f"{name}{count} candidate{'' if count == 1 else 's'} against {judgement.baseline}"
-    pen.console.print(pen.text(title, "bold"))
-    for candidate in judgement.candidates:
-        line = pen.text(f"{pen.signs[candidate.verdict]} {candidate.name} ", STYLES[candidate.verdict])
-        line.append(f"{words.word(candidate.verdict).upper()} ", style=STYLES[candidate.verdict])
-        line.append_text(pen.text(words.headline(candidate)))
-        pen.console.print(line)
-    for warning in judgement.warnings:
-        pen.console.print(pen.text(f"! {warning}", "bold yellow"))
-
-
-def _end(pen: Pen, judgement: Judgement, evidence: Evidence) -> None:
-    proof_notes = [f"{name}: {note}" for name, proof in evidence.proofs.items() for note in proof.get("notes", ())]
-    pen.section(Section.listed("Notes", dict.fromkeys((*evidence.notes, *proof_notes))))
-    pen.console.print()
+    notes = (f"{name}: {note}" for name, proof in evidence.proofs.items() for note in proof.get("notes", ()))
+    pen.section(Section.listed("Notes", dict.fromkeys((*evidence.notes, *notes))))
+    console.print()
     if (spent := answers_spent(judgement, evidence)) is not None:
-        pen.console.print(pen.text(f"Answers: {spent[0]:,} of {spent[1]:,} planned."))
+        pen.print(f"Answers: {spent[0]:,} of {spent[1]:,} planned.")
     if evidence.path:
         # Soft-wrapped, so that a path can be copied from the terminal in one piece.
-        pen.console.print(pen.text(f"Results: {evidence.path}"), soft_wrap=True)
-    line = pen.verdict(judgement.verdict)
-    line.append_text(pen.text(f"  exit code {judgement.exit_code}, {words.exit_meaning(judgement)}"))
-    pen.console.print(line)
+        console.print(pen.text(f"Results: {evidence.path}"), soft_wrap=True)
+    meaning = pen.text(f"  exit code {judgement.exit_code}, {words.exit_meaning(judgement)}")
+    console.print(pen.verdict(judgement.verdict).append_text(meaning))
+
+
+class Pen:
+    """A console, the spelling that it can show, and the place of what it leaves out; prints sections."""
+
+    def __init__(self, console: Console, *, rest: str) -> None:
+        self.console, self.rest = console, rest
+        self._ascii = console.options.ascii_only
+        self.signs = words.ASCII_SYMBOLS if self._ascii else words.SYMBOLS
+        self._wide = console.width >= _WIDE
+
+    def text(self, text: str, style: str = "", longest: int = 4000) -> Text:
+        """Make a text from outside harmless and spell it as this terminal can."""
+        safe = one_line(clip(text, longest))
+        return Text(plain_ascii(safe) if self._ascii else safe, style=style)
+
+    def print(self, text: str, style: str = "") -> None:
+        """Print a line of text from outside."""
+        self.console.print(self.text(text, style))
+
+    def verdict(self, verdict: Verdict) -> Text:
+        """Return sign and word in the verdict's colour."""
+        return Text(f"{self.signs[verdict]} {words.word(verdict)}", style=_STYLES[verdict])
+
+    def section(self, section: Section) -> None:
+        """Print a section under its title; nothing if it is empty. Notes of cells are left to other formats."""
+        if not section:
+            return
+        if section.title:
+            self.console.print()
+            self.print(section.title, "bold")
+        if section.rows:
+            self._print_table(section)
+        lines = [self.text(one) for one in (*section.sentences[:_MOST_SENTENCES], section.quiet_note) if one]
+        if (more := len(section.sentences) - _MOST_SENTENCES) > 0:
+            lines.append(Text(f"and {more} more, {self.rest}", style="dim"))
+        for line in lines:
+            self.console.print(Padding(line, (0, 0, 0, 2), expand=False))
+
+    def _name(self, text: str, style: str = "") -> Text:
+        return self.text(text, style, _LONGEST_NAME)
+
+    def _print_table(self, section: Section) -> None:
+        """Print a section's rows; of a grouped one a table per group, all with the same columns."""
+        cells = [[self._spelled(as_cell(cell), section, at) for at, cell in enumerate(row)] for row in section.rows]
+        widths = self._widths(section, [[text.cell_len for text in row] for row in cells])
+        named, group, before = next(iter(widths)), None, ""
+        table = self._table(section, widths, header=True)
+        ruled = not section.grouped and len({row[named].plain for row in cells}) < len(cells)
+        for row, shown in zip(section.rows, cells, strict=True):
+            if section.grouped and row[0] != group:
+                self.console.print(table)
+                if group is not None:
+                    self.console.print()
+                heading = as_cell(row[0])
+                note = self._name(heading.note, "dim")
+                self.console.print(self._name(heading.text, "bold").append_text(note))
+                table, before, group = self._table(section, widths, header=False), "", row[0]
+            if ruled and before and shown[named].plain != before:
+                table.add_section()
+            again, before = shown[named].plain == before, shown[named].plain
+            texts = {at: self._fitted(shown[at], width, section.columns[at].kind) for at, width in widths.items()}
+            table.add_row(*(texts | {named: Text("")} if again else texts).values())
+        self.console.print(table)
+
+    def _spelled(self, cell: Cell, section: Section, at: int) -> Text:
+        kind, text = section.columns[at].kind, cell.text
+        if cell.verdict is not None:
+            shown = self.verdict(cell.verdict)
+            return shown.append_text(self._name(f" {text}")) if text else shown
+        if kind == "stratum" and self._wide:
+            text = text if section.grouped else text.replace(",", ", ")
+        elif kind == "stratum":
+            text = cell.note or words.short_name(text)
+        return self._name(text, "bold" if cell.strong and kind == "number" else "")
+
+    def _fitted(self, text: Text, width: int, kind: str) -> Text:
+        """Cut a name into lines of `width` columns, between its words if it has several."""
+        if kind in ("number", "text"):
+            return text
+        lines = [""]
+        for part in _PARTS.findall(text.plain):
+            if lines[-1] and cell_len(lines[-1]) + cell_len(part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+        cut = [one for line in lines for one in Text(line.rstrip()).wrap(self.console, width, overflow="fold")]
+        return Text("\n").join(cut)
+
+    def _padding(self, section: Section) -> int:
+        return 0 if section.grouped and not self._wide else 1
+
+    def _table(self, section: Section, widths: Mapping[int, int], *, header: bool) -> Table:
+        """Return an empty table with these columns."""
+        padding = (0, self._padding(section), 0, 0)
+        table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, show_header=header)
+        for at, width in widths.items():
+            column, right = section.columns[at], section.columns[at].kind == "number"
+            table.add_column(
+                self._name(column.heading),
+                justify="right" if right else "left",
+                no_wrap=right and not column.minor,
+                overflow="fold",
+                width=width if section.grouped else None,
+            )
+        return table
+
+    def _widths(self, section: Section, cells: list[list[int]]) -> dict[int, int]:
+        """Return the width of each column that is shown: figures as they are, names share what these leave.
+
+        Minor columns are left out, one by one, while names would get too little.
+        """
+        headings = [self._name(one.heading).cell_len for one in section.columns]
+        capped = [min(long, 8) if one.minor else long for long, one in zip(headings, section.columns, strict=True)]
+        longest = [max(column) for column in zip(*cells, strict=True)]
+        least = [max(pair) for pair in zip(longest, capped, strict=True)]
+        kept = [at for at in range(len(longest)) if at or not section.grouped]
+        minor = sorted((at for at in kept if section.columns[at].minor), key=lambda at: section.columns[at].minor)
+        while True:
+            wanted = {at: least[at] if section.grouped else longest[at] for at in kept}
+            shared = [at for at in kept if section.columns[at].kind in ("name", "stratum")]
+            left = self.console.width - (1 + self._padding(section)) * len(kept)
+            left -= sum(least[at] for at in kept if at not in shared)
+            while (over := sum(max(wanted[at], capped[at]) for at in shared) > left) and shared:
+                widest = max(shared, key=wanted.__getitem__)
+                if wanted[widest] <= _NARROWEST:
+                    break
+                wanted[widest] -= 1
+            if not minor or not over:
+                return {at: max(wanted[at], 1) for at in kept}
+            kept.remove(minor.pop(0))

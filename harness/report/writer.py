@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import StoreError
@@ -26,27 +28,25 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     # The page draws: its library takes a second to load, which `--help` and the terminal need not wait for.
     from harness.report.html import SIDE_FILE, html_report
 
-    text = markdown_report(judgement, evidence)
     page = html_report(judgement, evidence)
-    files = {
-        "report.md": text.encode(),
-        "junit.xml": junit(judgement, evidence).encode(),
-        "report.html": page.html.encode(),
-        "comparisons.csv": tables.comparisons_csv(judgement).encode(),
+    files: dict[str, str | bytes] = {
+        "report.md": markdown_report(judgement, evidence),
+        "junit.xml": junit(judgement, evidence),
+        "report.html": page.html,
+        "comparisons.csv": tables.comparisons_csv(judgement),
+        "comparisons.parquet": tables.comparisons_parquet(judgement),
     }
     if any(candidate.tail_events for candidate in judgement.candidates):
-        files["tail_events.csv"] = tables.tail_events_csv(judgement).encode()
+        files["tail_events.csv"] = tables.tail_events_csv(judgement)
     if page.side_file is not None:
-        files[SIDE_FILE] = page.side_file.encode()
-    if tables.has_parquet():
-        files["comparisons.parquet"] = tables.comparisons_parquet(judgement)
+        files[SIDE_FILE] = page.side_file
     for candidate in judgement.candidates:
         if candidate.strata:
-            files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence).encode()
+            files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence)
     paths = [_replace(run_dir / name, content) for name, content in files.items()]
     if page.side_file is None:
         _forget(run_dir / SIDE_FILE)
-    step_summary(text)
+    step_summary(str(files["report.md"]))
     return paths
 
 
@@ -61,37 +61,35 @@ def remove(run_dir: Path) -> list[Path]:
     return gone
 
 
-def _replace(path: Path, content: bytes) -> Path:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def _explained(path: Path | str, what: str, remedy: str = "") -> Iterator[None]:
     try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot {what}: {error.strerror}{remedy}") from error
+
+
+def _replace(path: Path, content: str | bytes) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _explained(path, "write the report", "; free space or name another directory"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            beside.write_bytes(content)
+            beside.write_bytes(content if isinstance(content, bytes) else content.encode())
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    except OSError as error:
-        message = f"{path}: cannot write the report: {error.strerror}; free space or name another directory"
-        raise StoreError(message) from error
     return path
 
 
 def _forget(path: Path) -> None:
     """Remove what an earlier report left and this one does not hold."""
-    try:
+    with _explained(path, "remove the earlier report's file"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot remove the earlier report's file: {error.strerror}") from error
 
 
 def step_summary(text: str) -> None:
     """Append to GitHub's step summary, if there is one. Raises StoreError."""
-    named = os.environ.get(_STEP_SUMMARY)
-    if not named:
-        return
-    try:
-        with Path(named).open("a", encoding="utf-8") as file:
+    if named := os.environ.get(_STEP_SUMMARY):
+        what = "append to GitHub's step summary"
+        with _explained(named, what, f"; unset {_STEP_SUMMARY}"), Path(named).open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
-    except OSError as error:
-        message = f"{named}: cannot append to GitHub's step summary: {error.strerror}; unset {_STEP_SUMMARY}"
-        raise StoreError(message) from error

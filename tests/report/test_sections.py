@@ -13,7 +13,7 @@ import report_data
 from lazily import lazy
 from rich.console import Console
 
-from harness.report import costs, run_evidence
+from harness.report import run_evidence
 from harness.report.blocks import cost, divergence, filled, measured, routing, strata, tail
 from harness.report.evidence import ScoringRow
 from harness.report.markdown import markdown_report
@@ -72,7 +72,7 @@ def test_every_figure_is_in_every_format(judged, evidence, formats):
 
 def test_rows_have_a_cell_per_column(judged, evidence):
     """No format would show a row of another length."""
-    plans = costs.plans(judged, evidence)
+    plans = routing.plans(judged, evidence)
     more = [routing.routes(plans, "bf16"), measured.power(evidence), measured.control_noise(judged)]
     more += [strata.by_candidate(judged, one) for one in judged.candidates if one.strata]
     more += [divergence.divergence(evidence.divergence, "bf16"), cost.proof_section(evidence), strata.matrix(judged)]

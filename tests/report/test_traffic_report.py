@@ -11,8 +11,9 @@ from lazily import lazy
 
 from harness.judge.verdicts import Judgement
 from harness.report import words
+from harness.report.blocks.measured import measured
+from harness.report.blocks.routing import shares
 from harness.report.evidence import Evidence
-from harness.report.traffic import measured, shares
 
 report_html = lazy("harness.report.html")
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement, StratumVerdict
-from harness.report import tail, words
+from harness.report import words
+from harness.report.blocks import tail
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Section, names, texts
 
-__all__ = ["BLOCKS", "findings", "hidden_by_averages", "verdicts"]
+__all__ = ["BLOCKS", "hidden_by_averages", "verdicts"]
 
 
 def verdicts(judgement: Judgement) -> Section:
@@ -25,7 +26,7 @@ def hidden_by_averages(judgement: Judgement) -> Section:
     return Section.listed("What the average hides", hidden)
 
 
-def findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
+def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     """Yield the sentences on all that does not pass, what matters most first."""
     base, everyone = judgement.baseline, judgement.candidates
     judged = [candidate for candidate in everyone if candidate.verdict != "not_judged"]
@@ -33,25 +34,23 @@ def findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     def found(verdict: Verdict, *, gating: bool = True) -> list[tuple[str, StratumVerdict]]:
         return [(one.name, stratum) for one in judged for stratum in words.strata_with(one, verdict, gating=gating)]
 
-    def failing(*, gating: bool) -> list[str]:
-        return [words.stratum_sentence(one, name, base) for name, one in found("fail", gating=gating)]
-
-    blind = dict.fromkeys(
-        words.no_signal_sentence(one, base) for gating in (True, False) for _, one in found("no_signal", gating=gating)
-    )
-    silent = [
-        f"{name} in {words.place(one)}: {one.reason or 'no figures to judge'}" for name, one in found("not_judged")
-    ]
-    yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
-    yield Section.listed("Failing strata", failing(gating=True))
-    yield Section.listed("Tail events beyond their tolerance", tail.sentences(everyone, "fail"))
-    yield Section.listed("Below the margin, advisory", failing(gating=False))
-    yield Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive")))
-    yield Section.listed("Tail events undecided", tail.sentences(everyone, "inconclusive"))
-    yield Section.listed("No signal", blind)
-    yield Section.listed("Not judged", silent)
-    yield Section.listed("Tail events without signal", tail.sentences(everyone, "no_signal"))
-    yield Section.listed("Tail events not judged", tail.sentences(everyone, "not_judged"))
+    blind = [one for gating in (True, False) for _, one in found("no_signal", gating=gating)]
+    silent = ((name, words.place(one), one.reason or "no figures to judge") for name, one in found("not_judged"))
+    for title, sentences in {
+        "Two promises": [line for one in judged for line in words.promises(one)],
+        "Failing strata": [words.stratum_sentence(one, name, base) for name, one in found("fail")],
+        "Tail events beyond their tolerance": tail.sentences(everyone, "fail"),
+        "Below the margin, advisory": [
+            words.stratum_sentence(one, name, base) for name, one in found("fail", gating=False)
+        ],
+        "Undecided": [words.undecided_sentence(one, name) for name, one in found("inconclusive")],
+        "Tail events undecided": tail.sentences(everyone, "inconclusive"),
+        "No signal": dict.fromkeys(words.no_signal_sentence(one, base) for one in blind),
+        "Not judged": [f"{name} in {place}: {why}" for name, place, why in silent],
+        "Tail events without signal": tail.sentences(everyone, "no_signal"),
+        "Tail events not judged": tail.sentences(everyone, "not_judged"),
+    }.items():
+        yield Section.listed(title, sentences)
 
 
-BLOCKS = (Block("findings", "What does not pass", findings, {"terminal": 30, "markdown": 10}),)
+BLOCKS = (Block("findings", "What does not pass", _findings, {"terminal": 30, "markdown": 10}),)

@@ -17,7 +17,7 @@ from harness.store.record import CONTROL, RunRecord
 
 __all__ = ["BLOCKS", "latency_rows"]
 
-Groups = Mapping[tuple[str, str, str], Mapping[str, Sequence[Mapping[str, Any]]]]
+_Lines = dict[str, list[Mapping[str, Any]]]
 _FIGURES = {
     "first": "s to the first token",
     "per_token": "s per further token",
@@ -35,55 +35,39 @@ _NOTE = (
 )
 
 
-def latency_rows(run: RunRecord, variants: Sequence[str]) -> tuple[LatencyRow, ...]:
-    """Return the figures of the whole run and of its strata, the variants next to each other; none without streams."""
-    places = {item.id: (item.slice, item.stratum) for item in run.items}
-    groups: dict[tuple[str, str, str], dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for name in variants:
-        for line in run.directory.request_times(name) if name != CONTROL else ():
-            for place in (("", ""), places.get(line["item"])):
-                if place is not None:
-                    groups[*place, _condition(line)][name].append(line)
-    return tuple(_rows(groups))
+def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[LatencyRow]:
+    """Yield the figures of the whole run and of its strata, the variants next to each other; none without streams.
 
-
-def _latency(_: Judgement, evidence: Evidence) -> Iterator[Section]:
-    """Yield the table of the whole run, and that of its strata."""
-    rows = [(one.variant, one.stratum, one.figure, f"{one.n:,}", one.median, one.p95) for one in evidence.latency]
-    figures = numbers("n", "median", "95th percentile")
-    yield Section(
-        "Times and lengths of streamed answers",
-        names("variant") + texts("figure") + figures,
-        tuple((name, *rest) for name, stratum, *rest in rows if not stratum),
-        note=_NOTE,
-    )
-    yield Section(
-        "Times and lengths by stratum",
-        names("variant") + strata("stratum") + texts("figure") + figures,
-        tuple(row for row in rows if row[1]),
-        folded="times and lengths by stratum",
-        formats=("markdown", "page"),
-    )
-
-
-def _condition(line: Mapping[str, Any]) -> str:
-    if line["state"] != "warm":
-        return "after its start" if line["state"] == "start" else "after idle time"
-    return {"uncached": _WARM, "cached": "known prompt"}.get(line["cache"], "prompt perhaps known")
-
-
-def _rows(groups: Groups) -> Iterator[LatencyRow]:
-    """Yield a row per stratum, condition, figure and variant; lengths are the same under every condition."""
+    A row per stratum, condition, figure and variant; lengths are the same under every condition.
+    """
+    groups = _groups(run, variants)
     for place in dict.fromkeys(key[:2] for key in groups):
         for condition in (one for one in _CONDITIONS if (*place, one) in groups):
             for figure in _FIGURES if condition == _WARM else ("first",):
                 for name, lines in groups[*place, condition].items():
                     values = [line[figure] for line in lines if line[figure] is not None]
                     if any(values):
-                        median, p95 = (_quantile(values, share) for share in (0.5, 0.95))
                         stratum = ", ".join(one for one in place if one not in {"", "all"})
-                        words = f"{_FIGURES[figure]}, {condition}"
-                        yield LatencyRow(name, stratum, words, len(values), median, p95)
+                        what, ends = f"{_FIGURES[figure]}, {condition}", (_quantile(values, q) for q in (0.5, 0.95))
+                        yield LatencyRow(name, stratum, what, len(values), *ends)
+
+
+def _groups(run: RunRecord, variants: Sequence[str]) -> Mapping[tuple[str, str, str], _Lines]:
+    """Return slice, stratum (both empty for the whole run) and condition to the lines of each variant."""
+    places = {item.id: (item.slice, item.stratum) for item in run.items}
+    groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
+    for name in variants:
+        for line in run.directory.request_times(name) if name != CONTROL else ():
+            for place in (("", ""), places.get(line["item"])):
+                if place is not None:
+                    groups[*place, _condition(line)][name].append(line)
+    return groups
+
+
+def _condition(line: Mapping[str, Any]) -> str:
+    if line["state"] != "warm":
+        return "after its start" if line["state"] == "start" else "after idle time"
+    return {"uncached": _WARM, "cached": "known prompt"}.get(line["cache"], "prompt perhaps known")
 
 
 def _quantile(values: Sequence[float], share: float) -> str:
@@ -94,6 +78,17 @@ def _quantile(values: Sequence[float], share: float) -> str:
     limits: Any = stats.quantile_test(values, p=share).confidence_interval(0.95)
     low, high = ("?" if math.isnan(one) else f"{one:.3g}" for one in (limits.low, limits.high))
     return f"{np.quantile(values, share):.3g} ({low} to {high})"
+
+
+def _latency(_: Judgement, evidence: Evidence) -> Iterator[Section]:
+    """Yield the table of the whole run, and that of its strata."""
+    rows = [(one.variant, one.stratum, one.figure, f"{one.n:,}", one.median, one.p95) for one in evidence.latency]
+    head, figures = names("variant"), texts("figure") + numbers("n", "median", "95th percentile")
+    whole = tuple((name, *rest) for name, stratum, *rest in rows if not stratum)
+    yield Section("Times and lengths of streamed answers", head + figures, whole, note=_NOTE)
+    columns, own = head + strata("stratum") + figures, tuple(row for row in rows if row[1])
+    title, folded = "Times and lengths by stratum", "times and lengths by stratum"
+    yield Section(title, columns, own, folded=folded, formats=("markdown", "page"))
 
 
 BLOCKS = (Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),)

@@ -1,0 +1,259 @@
+"""Answers that a reader wants to see in pairs: gathered from a run, where they part, and cut to size for the page.
+
+What is gathered is hostile text; `browsable` makes it harmless, before it becomes JSON, and the page shows it as text
+alone. The page has one budget in bytes for examples and pairs to browse, so that it opens quickly whatever script the
+answers are in. Pairs that do not fit go into a side file of the same form, which the page can open from disk.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeVar
+
+from markupsafe import escape
+
+from harness.judge.choice_probability import preferred_choice
+from harness.judge.tail_counts import cells, showing
+from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
+from harness.report.evidence import Evidence, FlipPair, TailEvent
+from harness.report.sanitize import clip, one_line, visible
+
+__all__ = [
+    "PAGE_BYTES", "Texts", "around_difference", "browsable", "events", "examples", "first_difference", "flips",
+    "page_json", "page_texts", "pairs", "split_at_difference",
+]  # fmt: skip
+
+PAGE_BYTES = 4_000_000
+"""Bytes of all these texts inside the page; the page as a whole stays under 6 MB."""
+_EVENTS = 20  # pairs shown of one candidate's events of one kind
+_MARKUP = 1500  # bytes of elements and words around one pair, more than any has
+_REPEATED = 4  # how often a short text of a pair is written at most: the candidate's name, the language
+_PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
+_JOINER = "\u200d"
+
+_T = TypeVar("_T")
+_Pair = dict[str, Any]
+"""A pair as `browsable` writes it."""
+_Place = tuple[str, str, str]
+"""Candidate, slice and stratum, as `browsable` writes them."""
+
+
+def flips(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], name: str) -> list[FlipPair]:
+    """Give the items that the two sides scored differently, the lost ones first."""
+    base, side = (
+        {one.item_id: one for one in answers if one.score is not None and one.response.sample == 0}
+        for answers in (baseline, candidate)
+    )
+    both = ((item, base[item.id], side[item.id]) for item in items if item.id in base and item.id in side)
+    flipped = [_pair(name, *pair) for pair in both if pair[1].score != pair[2].score]
+    return sorted(flipped, key=lambda pair: pair.candidate_score - pair.baseline_score)
+
+
+def events(
+    items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str
+) -> Iterator[TailEvent]:
+    """Give the tail events of a candidate, at most 20 of a kind, the kinds in turn."""
+    before, after = defaultdict[str, list[Scored]](list), defaultdict[str, list[Scored]](list)
+    for answers, by_item in ((baseline, before), (candidate, after)):
+        for one in answers:
+            by_item[one.item_id].append(one)
+    known, found = {item.id: item for item in items}, {kind: list[str]() for kind in TAIL_KINDS}
+    for cell in cells(items, baseline, candidate):
+        found[cell.kind] += [item for item, happened in zip(cell.items, cell.events, strict=True) if happened]
+    for at in range(_EVENTS):
+        for kind, ids in found.items():
+            if at < len(ids) and (other := showing(after[ids[at]], kind)) is not None:
+                yield TailEvent(name, kind, _pair(name, known[ids[at]], before[ids[at]][0], other))
+
+
+def _pair(name: str, item: Item, one: Scored, other: Scored) -> FlipPair:
+    texts, scores = (_text(item, one), _text(item, other)), (one.score or 0.0, other.score or 0.0)
+    stored = bool(item.prompt) or not item.asked
+    about = (name, item.slice, item.stratum, item.id, item.prompt, item.target)
+    return FlipPair(*about, *texts, *scores, item.language, stored)
+
+
+def _text(item: Item, answer: Scored) -> str:
+    """Return an answer as text: of choices, the preferred one."""
+    response = answer.response
+    if isinstance(response, Generation):
+        return response.text
+    if isinstance(response, ChoiceLogprobs):
+        best = preferred_choice(item, response, answer.metric)
+        return item.choices[best] or f"choice {best + 1}"
+    return ""
+
+
+def first_difference(one: str, other: str) -> int | None:
+    """Return the index of the first character that differs, None if the texts are equal.
+
+    It is moved back to the start of its user-perceived character, so that no accent, vowel sign or joined emoji is cut
+    from what it belongs to.
+    """
+    if one == other:
+        return None
+    index = _shared(one, other)
+    while index > 0 and (_continues(one, index) or _continues(other, index)):
+        index -= 1
+    return index
+
+
+def _shared(one: str, other: str) -> int:
+    """Return the length of the longest common beginning, by halving: slices compare at the speed of memory."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _continues(text: str, index: int) -> bool:
+    """Return whether the character at `index` belongs to the one before it."""
+    if index >= len(text):
+        return False
+    char = text[index]
+    return unicodedata.category(char) in {"Mn", "Mc", "Me"} or char == _JOINER or text[index - 1] == _JOINER
+
+
+def around_difference(one: str, other: str, limit: int) -> tuple[str, str]:
+    """Cut both texts to the same `limit` characters, their first difference among these, and say what was left out.
+
+    The beginning stays if the difference lies in its first three quarters, or if there is none.
+    """
+    at = first_difference(one, other)
+    if at is None or at <= limit * 3 // 4:
+        return clip(one, limit), clip(other, limit)
+    start = at - limit // 4
+    while start > at - limit // 2 and _continues(one, start):
+        start -= 1
+    before = f"({start:,} characters before) …"
+    return before + clip(one[start:], limit), before + clip(other[start:], limit)
+
+
+def split_at_difference(one: str, other: str) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
+    """Cut both texts into what they share, the first differing word, and the rest; the last two empty if equal."""
+    index = first_difference(one, other)
+    if index is None:
+        return (one, "", ""), (other, "", "")
+    return _cut(one, index), _cut(other, index)
+
+
+def _cut(text: str, index: int) -> tuple[str, str, str]:
+    end = min(index + 1, len(text))
+    while end < len(text) and not text[index].isspace() and not text[end].isspace():
+        end += 1
+    return text[:index], text[index:end], text[end:]
+
+
+def browsable(pair: FlipPair, kinds: Iterable[str] = ()) -> _Pair:
+    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None.
+
+    kinds: of the tail events that the candidate's answer shows.
+    """
+    # A carriage return before a new line is not shown, so it is no difference either.
+    one, other = (text.replace("\r\n", "\n") for text in (pair.baseline_text, pair.candidate_text))
+    baseline, candidate = map(visible, around_difference(one, other, _ANSWER))
+    prompt, tag = pair.prompt, pair.language
+    if (left_out := len(prompt) - 2 * _PROMPT_END) > 0:
+        middle = f"[… {left_out:,} characters left out …]"
+        prompt = f"{prompt[:_PROMPT_END]}\n{middle}\n{prompt[-_PROMPT_END:]}"
+    names = {"candidate": pair.candidate, "slice": pair.slice, "stratum": pair.stratum, "id": pair.item_id}
+    return {key: one_line(clip(name, _NAME)) for key, name in names.items()} | {
+        "prompt": visible(prompt),
+        "target": visible(clip(pair.target, _ANSWER)),
+        "baseline": baseline,
+        "answer": candidate,
+        "at": first_difference(baseline, candidate),
+        "stored": pair.stored,
+        "before": pair.baseline_score,
+        "after": pair.candidate_score,
+        "language": tag if tag.isascii() and tag.replace("-", "").isalnum() and len(tag) <= _TAG else "",
+        "kinds": [*kinds],
+    }
+
+
+def pairs(evidence: Evidence) -> Iterator[_Pair]:
+    """Yield every pair once, flips and tail events, in turns over candidates and kinds, as `browsable` writes them."""
+    kinds: dict[tuple[str, str], dict[str, None]] = {}
+    found = {(one.candidate, one.item_id): one for one in evidence.flips}
+    for event in evidence.tail_events:
+        key = event.candidate, event.pair.item_id
+        kinds.setdefault(key, {})[event.kind] = None
+        found.setdefault(key, replace(event.pair, candidate=event.candidate))
+    made = ((pair, [*kinds.get(key, ())]) for key, pair in found.items())
+    return (browsable(*one) for one in _in_turns(made, lambda one: (one[0].candidate, *one[1][:1])))
+
+
+def _in_turns(things: Iterable[_T], key: Callable[[_T], Hashable]) -> Iterator[_T]:
+    """Order things in turns over what they have in common, so that a cut leaves some of each."""
+    shared: dict[Hashable, list[_T]] = {}
+    for one in things:
+        shared.setdefault(key(one), []).append(one)
+    return (one for turn in zip_longest(*shared.values()) for one in turn if one is not None)
+
+
+def page_json(value: object) -> str:
+    """Return JSON that may be inside a ``<script>`` element: no sign of HTML is left in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+class Texts(NamedTuple):
+    """What the page shows of answers, all of it as `browsable` writes it."""
+
+    examples: list[_Pair]  # a few flips that the page shows without scripts and on paper
+    inside: list[_Pair]  # pairs to browse
+    left_over: list[_Pair]  # pairs of the side file
+
+
+def page_texts(evidence: Evidence, failing: Container[_Place], limit: int = PAGE_BYTES) -> Texts:
+    """Return what fits in `limit` bytes: examples get a quarter at most, pairs to browse what is left.
+
+    failing: candidate, slice and stratum, as `browsable` writes them.
+    """
+    inside, left_over = _fitting([*pairs(evidence)], limit)
+    chosen, kept = [], limit // 4
+    for one in examples(inside, failing):
+        if (size := _size(one)) <= kept:
+            chosen.append(one)
+            kept -= size
+    inside, moved = _fitting(inside, limit - (limit // 4 - kept))
+    return Texts(chosen, inside, moved + left_over)
+
+
+def _fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
+    """Cut a list of pairs before its JSON takes more than `limit` bytes."""
+    left = limit
+    for index, one in enumerate(made):
+        left -= len(page_json(one).encode()) + 1
+        if left < 0:
+            return made[:index], made[index:]
+    return made, []
+
+
+def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5) -> list[_Pair]:
+    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are."""
+
+    def place(one: _Pair) -> _Place:
+        return one["candidate"], one["slice"], one["stratum"]
+
+    lost = [one for one in inside if one["after"] < one["before"]] or list(inside)
+    lost.sort(key=lambda one: place(one) not in failing)
+    firsts = {place(one): one for one in reversed(lost)}
+    chosen = [one for one in lost if firsts[place(one)] is one]
+    return [*chosen, *(one for one in lost if firsts[place(one)] is not one)][:most]
+
+
+def _size(one: _Pair) -> int:
+    """Return the most bytes that a pair takes as HTML."""
+    texts = [value for value in one.values() if isinstance(value, str)]
+    again = (_REPEATED - 1) * (len(escape(one["candidate"]).encode()) + len(one["language"]))
+    return _MARKUP + again + sum(len(escape(text).encode()) for text in texts)
