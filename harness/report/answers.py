@@ -1,21 +1,18 @@
 """Answers that a reader wants to see in pairs: gathered from a run, where they part, and cut to size for the page.
 
 What is gathered is hostile text; `browsable` makes it harmless, before it becomes JSON, and the page shows it as text
-alone. The page has one budget in bytes for examples and pairs to browse, so that it opens quickly whatever script the
-answers are in. Pairs that do not fit go into a side file of the same form, which the page can open from disk.
+alone. Pairs that the page has no room for go into a side file of the same form, which the page can open from disk.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, NamedTuple, TypeVar
-
-from markupsafe import escape
+from typing import Any, TypeVar
 
 from harness.judge.choice_probability import preferred_choice
 from harness.judge.tail_counts import cells, showing
@@ -24,26 +21,23 @@ from harness.report.evidence import Evidence, FlipPair, TailEvent
 from harness.report.sanitize import clip, one_line, visible
 
 __all__ = [
-    "PAGE_BYTES", "Texts", "around_difference", "browsable", "events", "examples", "first_difference", "flips",
-    "page_json", "page_texts", "pairs", "split_at_difference",
+    "around_difference", "browsable", "events", "examples", "first_difference", "fitting", "flips", "page_json",
+    "pairs", "split_at_difference",
 ]  # fmt: skip
 
-PAGE_BYTES = 4_000_000
-"""Bytes of all these texts inside the page; the page as a whole stays under 6 MB."""
 _EVENTS = 20  # pairs shown of one candidate's events of one kind
-_MARKUP = 1500  # bytes of elements and words around one pair, more than any has
-_REPEATED = 4  # how often a short text of a pair is written at most: the candidate's name, the language
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
 _JOINER = "\u200d"
 
 _T = TypeVar("_T")
+_Side = Sequence[Scored]
 _Pair = dict[str, Any]
 """A pair as `browsable` writes it."""
 _Place = tuple[str, str, str]
 """Candidate, slice and stratum, as `browsable` writes them."""
 
 
-def flips(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], name: str) -> list[FlipPair]:
+def flips(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> list[FlipPair]:
     """Give the items that the two sides scored differently, the lost ones first."""
     base, side = (
         {one.item_id: one for one in answers if one.score is not None and one.response.sample == 0}
@@ -54,11 +48,9 @@ def flips(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable
     return sorted(flipped, key=lambda pair: pair.candidate_score - pair.baseline_score)
 
 
-def events(
-    items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str
-) -> Iterator[TailEvent]:
+def events(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> Iterator[TailEvent]:
     """Give the tail events of a candidate, at most 20 of a kind, the kinds in turn."""
-    before, after = defaultdict[str, list[Scored]](list), defaultdict[str, list[Scored]](list)
+    before, after = ({one.item_id: list[Scored]() for one in side} for side in (baseline, candidate))
     for answers, by_item in ((baseline, before), (candidate, after)):
         for one in answers:
             by_item[one.item_id].append(one)
@@ -97,30 +89,21 @@ def first_difference(one: str, other: str) -> int | None:
     """
     if one == other:
         return None
-    index = _shared(one, other)
+    index, most = 0, min(len(one), len(other))
+    while index < most:  # by halving: slices compare at the speed of memory
+        middle = (index + most + 1) // 2
+        same = one[index:middle] == other[index:middle]
+        index, most = (middle, most) if same else (index, middle - 1)
     while index > 0 and (_continues(one, index) or _continues(other, index)):
         index -= 1
     return index
-
-
-def _shared(one: str, other: str) -> int:
-    """Return the length of the longest common beginning, by halving: slices compare at the speed of memory."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _continues(text: str, index: int) -> bool:
     """Return whether the character at `index` belongs to the one before it."""
     if index >= len(text):
         return False
-    char = text[index]
-    return unicodedata.category(char) in {"Mn", "Mc", "Me"} or char == _JOINER or text[index - 1] == _JOINER
+    return unicodedata.category(text[index]) in {"Mn", "Mc", "Me"} or _JOINER in text[index - 1 : index + 1]
 
 
 def around_difference(one: str, other: str, limit: int) -> tuple[str, str]:
@@ -138,19 +121,12 @@ def around_difference(one: str, other: str, limit: int) -> tuple[str, str]:
     return before + clip(one[start:], limit), before + clip(other[start:], limit)
 
 
-def split_at_difference(one: str, other: str) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
+def split_at_difference(one: str, other: str) -> tuple[tuple[str, str, str], ...]:
     """Cut both texts into what they share, the first differing word, and the rest; the last two empty if equal."""
-    index = first_difference(one, other)
-    if index is None:
-        return (one, "", ""), (other, "", "")
-    return _cut(one, index), _cut(other, index)
-
-
-def _cut(text: str, index: int) -> tuple[str, str, str]:
-    end = min(index + 1, len(text))
-    while end < len(text) and not text[index].isspace() and not text[end].isspace():
-        end += 1
-    return text[:index], text[index:end], text[end:]
+    found = first_difference(one, other)
+    at = len(one) if found is None else found
+    ends = (at + next(re.finditer(r"\s|\S*", text[at:])).end() for text in (one, other))
+    return tuple((text[:at], text[at:end], text[end:]) for text, end in zip((one, other), ends, strict=True))
 
 
 def browsable(pair: FlipPair, kinds: Iterable[str] = ()) -> _Pair:
@@ -206,31 +182,8 @@ def page_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-class Texts(NamedTuple):
-    """What the page shows of answers, all of it as `browsable` writes it."""
-
-    examples: list[_Pair]  # a few flips that the page shows without scripts and on paper
-    inside: list[_Pair]  # pairs to browse
-    left_over: list[_Pair]  # pairs of the side file
-
-
-def page_texts(evidence: Evidence, failing: Container[_Place], limit: int = PAGE_BYTES) -> Texts:
-    """Return what fits in `limit` bytes: examples get a quarter at most, pairs to browse what is left.
-
-    failing: candidate, slice and stratum, as `browsable` writes them.
-    """
-    inside, left_over = _fitting([*pairs(evidence)], limit)
-    chosen, kept = [], limit // 4
-    for one in examples(inside, failing):
-        if (size := _size(one)) <= kept:
-            chosen.append(one)
-            kept -= size
-    inside, moved = _fitting(inside, limit - (limit // 4 - kept))
-    return Texts(chosen, inside, moved + left_over)
-
-
-def _fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
-    """Cut a list of pairs before its JSON takes more than `limit` bytes."""
+def fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
+    """Cut a list of pairs before its JSON takes more than `limit` bytes, and return the rest as well."""
     left = limit
     for index, one in enumerate(made):
         left -= len(page_json(one).encode()) + 1
@@ -240,7 +193,10 @@ def _fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
 
 
 def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5) -> list[_Pair]:
-    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are."""
+    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are.
+
+    Five take less than 1 MB as HTML, whatever script they are in.
+    """
 
     def place(one: _Pair) -> _Place:
         return one["candidate"], one["slice"], one["stratum"]
@@ -250,10 +206,3 @@ def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5)
     firsts = {place(one): one for one in reversed(lost)}
     chosen = [one for one in lost if firsts[place(one)] is one]
     return [*chosen, *(one for one in lost if firsts[place(one)] is not one)][:most]
-
-
-def _size(one: _Pair) -> int:
-    """Return the most bytes that a pair takes as HTML."""
-    texts = [value for value in one.values() if isinstance(value, str)]
-    again = (_REPEATED - 1) * (len(escape(one["candidate"]).encode()) + len(one["language"]))
-    return _MARKUP + again + sum(len(escape(text).encode()) for text in texts)

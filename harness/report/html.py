@@ -45,27 +45,28 @@ class Page(NamedTuple):
     side_file: str | None  # its JSON, None if everything fits the page
 
 
-def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = answers.PAGE_BYTES) -> Page:
-    """Return the page. `text_bytes`: how much of it answers may take."""
+def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_000_000) -> Page:
+    """Return the page. `text_bytes`: how much of it answers to browse may take; the whole page stays under 6 MB."""
     failing = {
         (one_line(candidate.name), one_line(one.slice), one_line(one.stratum))
         for candidate in judgement.candidates
         for one in words.strata_with(candidate, "fail")
     }
-    texts = answers.page_texts(evidence, failing, text_bytes)
+    inside, left_over = answers.fitting([*answers.pairs(evidence)], text_bytes)
     html = render(
         "report.html.j2",
         filled("page", judgement, evidence),
         judgement.baseline,
         judgement=judgement,
         evidence=evidence,
-        flips_json=Markup(answers.page_json(texts.inside)),  # noqa: S704 - page_json leaves no HTML in it
-        texts=texts,
+        flips_json=Markup(answers.page_json(inside)),  # noqa: S704 - page_json leaves no HTML in it
+        examples=answers.examples(inside, failing),
+        left_over=len(left_over),
         side_file=SIDE_FILE,
         noise=control_sentence(judgement),
         cost_of=lambda name: one_line(relative_cost(judgement, evidence, name)),
     )
-    return Page(html, answers.page_json(texts.left_over) if texts.left_over else None)
+    return Page(html, answers.page_json(left_over) if left_over else None)
 
 
 def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baseline: str, **more: Any) -> str:

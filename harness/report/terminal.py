@@ -1,4 +1,4 @@
-"""The judgement on a terminal: tables that fit 80 columns and grow with the width.
+"""The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side.
 
 Everything goes through the `rich.console.Console` that it is given, so colour, width, quiet and recording are the
 caller's choice. Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made
@@ -8,25 +8,31 @@ visible first and is never read as markup.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
+from rich.columns import Columns
 from rich.console import Console
 from rich.padding import Padding
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from harness.judge.choice_probability import preferred_choice
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
+from harness.records import ChoiceLogprobs, Generation, Item, Response, Scored
 from harness.report import words
+from harness.report.answers import around_difference, first_difference, split_at_difference
 from harness.report.blocks import filled
 from harness.report.blocks.measured import answers_spent
 from harness.report.evidence import Evidence
-from harness.report.sanitize import clip, one_line, plain_ascii
+from harness.report.sanitize import clip, one_line, plain_ascii, visible
 from harness.report.section import Cell, Section, as_cell
 
-__all__ = ["Pen", "terminal"]
+__all__ = ["Pen", "side_by_side", "terminal"]
 
 _STYLES: Mapping[Verdict, str] = {
     "pass": "green",
@@ -36,11 +42,17 @@ _STYLES: Mapping[Verdict, str] = {
     "not_judged": "cyan",
 }
 _WIDE = 104  # from this width on, strata are named in full; below, by their levels
+_NARROW = 72  # below this width two answers are one above the other
 _NARROWEST = 10  # columns that a name gets at least
 _MOST_SENTENCES = 12  # of one kind; the rest is counted and is in report.md
-_LONGEST_NAME = 200
+_LONGEST, _LONGEST_ANSWER, _LONGEST_NAME, _PROMPT_END = 4000, 20_000, 200, 600
 _PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")
 """The pieces of a name, each with the sign after which a line may end."""
+_BY = {
+    "acc": "by summed log-probability",
+    "acc_norm": "by log-probability per character (acc_norm)",
+    "acc_bytes": "by log-probability per byte (acc_bytes)",
+}
 
 
 def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None:
@@ -73,15 +85,19 @@ def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None
 class Pen:
     """A console, the spelling that it can show, and the place of what it leaves out; prints sections."""
 
-    def __init__(self, console: Console, *, rest: str) -> None:
+    def __init__(self, console: Console, *, rest: str = "") -> None:
         self.console, self.rest = console, rest
         self._ascii = console.options.ascii_only
         self.signs = words.ASCII_SYMBOLS if self._ascii else words.SYMBOLS
         self._wide = console.width >= _WIDE
 
-    def text(self, text: str, style: str = "", longest: int = 4000) -> Text:
-        """Make a text from outside harmless and spell it as this terminal can."""
-        safe = one_line(clip(text, longest))
+    def text(self, text: str, style: str = "", longest: int = _LONGEST) -> Text:
+        """Make a text from outside harmless, on one line, and spell it as this terminal can."""
+        return self.lines(one_line(clip(text, longest)), style)
+
+    def lines(self, text: str, style: str = "") -> Text:
+        """As `text`, with its lines kept, and however long."""
+        safe = visible(text)
         return Text(plain_ascii(safe) if self._ascii else safe, style=style)
 
     def print(self, text: str, style: str = "") -> None:
@@ -198,3 +214,87 @@ class Pen:
             if not minor or not over:
                 return {at: max(wanted[at], 1) for at in kept}
             kept.remove(minor.pop(0))
+
+
+def side_by_side(item: Item, baseline: Scored, candidate: Scored, console: Console) -> None:
+    """Print the item and both answers, which must be answers to it: texts, or the log-probability of each choice."""
+    pen, sides = Pen(console), (baseline.response, candidate.response)
+    console.print(pen.lines(f"{item.id}  ({item.slice}, {item.stratum})", "bold"))
+    stored = bool(item.prompt or not item.asked)
+    if stored:
+        prompt = item.prompt
+        if (left_out := len(prompt) - 2 * _PROMPT_END) > 0:
+            prompt = f"{prompt[:_PROMPT_END]}\n[{left_out:,} characters left out]\n{prompt[-_PROMPT_END:]}"
+        console.print(Panel(pen.lines(prompt), title="prompt", title_align="left"))
+        if item.target:
+            console.print(pen.lines(f"right: {clip(item.target, _LONGEST_ANSWER)}"))
+    else:
+        console.print(words.NOT_STORED)
+    choices = [one for one in sides if isinstance(one, ChoiceLogprobs)]
+    if len(choices) == len(sides):
+        console.print(_choices(pen, item, choices, (baseline.metric or candidate.metric).partition(",")[0]))
+    elif stored:
+        _answers(pen, *sides)
+
+
+def _answer(response: Response) -> tuple[str, str]:
+    """Return an answer's text and what else there is to say of it."""
+    if isinstance(response, Generation):
+        counted = f"{len(response.token_ids)} tokens, " if response.token_ids or not response.text else ""
+        return response.text, f"{counted}ended by {response.finish}"
+    if isinstance(response, ChoiceLogprobs):
+        return " ".join(f"{one:.3f}" for one in response.logprobs), "log-probabilities"
+    return "", f"unanswered: {response.reason}"
+
+
+def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
+    """Print two answers with the first word that differs marked, one above the other on a narrow terminal."""
+    (one, about_one), (other, about_other) = _answer(baseline), _answer(candidate)
+    narrow, width = pen.console.width < _NARROW, pen.console.width
+    width = width if narrow else width // 2 - 1
+    options: dict[str, Any] = {"title_align": "left", "subtitle_align": "left", "width": width}
+    panels = []
+    for who, about, (shared, differs, rest) in zip(
+        ("baseline", "candidate"),
+        (about_one, about_other),
+        split_at_difference(*around_difference(one, other, _LONGEST_ANSWER)),
+        strict=True,
+    ):
+        marked = (Text(">>", "bold"), pen.lines(differs, "bold reverse"), Text("<<", "bold")) if differs else ()
+        text = Text.assemble(pen.lines(shared), *marked, pen.lines(rest))
+        panels.append(Panel(text, title=who, subtitle=pen.lines(about), **options))
+    for shown in panels if narrow else (Columns(panels, padding=(0, 1)),):
+        pen.console.print(shown)
+    if (index := first_difference(one, other)) is None:
+        pen.console.print("The two texts are the same.")
+    else:
+        token = _first_token(baseline, candidate)
+        where = f", at token {token + 1}" if token is not None else ""
+        pen.console.print(f"First difference at character {index + 1:,}{where}, between the signs >> and <<.")
+
+
+def _first_token(one: Response, other: Response) -> int | None:
+    """Return the index of the first token that differs, None if that is not known or none does."""
+    if not isinstance(one, Generation) or not isinstance(other, Generation) or one.token_ids == other.token_ids:
+        return None
+    pairs = enumerate(zip(one.token_ids, other.token_ids, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one.token_ids), len(other.token_ids)))
+
+
+def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str) -> Table:
+    table = Table(title="log-probability of each choice", title_justify="left")
+    table.add_column("choice", overflow="fold")
+    for heading in ("baseline", "candidate", "change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    best = [preferred_choice(item, response, metric) for response in sides]
+    for index, values in enumerate(zip(*(one.logprobs for one in sides), strict=True)):
+        choice = (item.choices[index] if index < len(item.choices) else "") or f"choice {index + 1}"
+        label = pen.text(choice, longest=300)
+        if index == item.gold:
+            label.append("  (right)", style="bold")
+        cells = (f"{'> ' if index == top else ''}{value:.3f}" for top, value in zip(best, values, strict=True))
+        table.add_row(label, *cells, f"{values[1] - values[0]:+.3f}")
+    preferred = "the same choice" if best[0] == best[1] else "different choices"
+    table.caption = f"> is preferred {_BY.get(metric, _BY['acc'])}: the two prefer {preferred}"
+    table.caption_justify = "left"
+    return table

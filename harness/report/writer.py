@@ -9,9 +9,8 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.judge.verdicts import Judgement
-from harness.report import tables
+from harness.report import exports
 from harness.report.evidence import Evidence
-from harness.report.junit import junit
 from harness.report.markdown import markdown_report
 
 __all__ = ["remove", "step_summary", "write"]
@@ -31,18 +30,18 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     page = html_report(judgement, evidence)
     files: dict[str, str | bytes] = {
         "report.md": markdown_report(judgement, evidence),
-        "junit.xml": junit(judgement, evidence),
+        "junit.xml": exports.junit(judgement, evidence),
         "report.html": page.html,
-        "comparisons.csv": tables.comparisons_csv(judgement),
-        "comparisons.parquet": tables.comparisons_parquet(judgement),
+        "comparisons.csv": exports.comparisons_csv(judgement),
+        "comparisons.parquet": exports.comparisons_parquet(judgement),
     }
     if any(candidate.tail_events for candidate in judgement.candidates):
-        files["tail_events.csv"] = tables.tail_events_csv(judgement)
+        files["tail_events.csv"] = exports.tail_events_csv(judgement)
     if page.side_file is not None:
         files[SIDE_FILE] = page.side_file
     for candidate in judgement.candidates:
         if candidate.strata:
-            files[tables.file_name(candidate.name)] = tables.model_index(judgement, candidate, evidence)
+            files[exports.file_name(candidate.name)] = exports.model_index(judgement, candidate, evidence)
     paths = [_replace(run_dir / name, content) for name, content in files.items()]
     if page.side_file is None:
         _forget(run_dir / SIDE_FILE)

@@ -17,8 +17,8 @@ from harness.judge.rules import Rules
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
 from harness.report import answers
 from harness.report.evidence import Evidence
+from harness.report.exports import comparisons_csv
 from harness.report.markdown import markdown_report
-from harness.report.tables import comparisons_csv
 from harness.report.terminal import terminal
 from harness.store.record import read_run
 from harness.store.rundir import RunDir

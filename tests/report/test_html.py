@@ -23,7 +23,7 @@ from harness.report import answers, words
 from harness.report.blocks import axes, cost
 from harness.report.blocks.routing import plans
 from harness.report.evidence import Evidence, FlipPair, TailEvent
-from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+from harness.report.exports import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 report_html = lazy("harness.report.html")
 

@@ -132,8 +132,8 @@ def kinds_section(judgement: Judgement) -> Section:
         texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates)),
         tuple(said),
         note=f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all "
-        f"answers that were checked. The column of {base} counts its own answers with the event, which are false alarms "
-        "of the detector or defects of the model itself; the A/A column is the noise.",
+        f"answers that were checked. The column of {base} counts its own answers with the event, which are "
+        "false alarms of the detector or defects of the model itself; the A/A column is the noise.",
         quiet=tuple(quiet.values()),
         quiet_note=f"Checked for and not found: {', '.join(quiet)}." if quiet else "",
     )
