@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from importlib import resources
+from math import isfinite
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -80,8 +81,6 @@ def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baselin
         "blocks": shown,
         "base": baseline,
         "marks": {block.key: _worst(sections) for block, sections in shown},
-        "draw": partial(charts.draw, base=baseline),
-        "legend": partial(charts.legend, base=baseline),
     }
     return _environment().get_template(template).render(found)
 
@@ -109,6 +108,11 @@ def _file(name: str) -> str:
     return resources.files("harness.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
+def _short(text: str, longest: int) -> str:
+    safe = one_line(clip(text, 4 * longest))
+    return safe if len(safe) <= longest else f"{safe[: longest - 1]}…"
+
+
 def _harmless(value: object) -> object:
     """Make what a template expression gives harmless: jinja2 calls this for each, before it escapes."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else visible(clip(value, _LONGEST))
@@ -127,6 +131,11 @@ def _environment() -> Environment:
     filters = (words.points, words.score, words.word, words.interval, words.readable, words.place, as_cell)
     made.filters |= {one.__name__: one for one in filters}
     made.filters |= {"heat": _heat, "reach": _reach, "capitalize_first": lambda text: text[:1].upper() + text[1:]}
-    known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "tail": tail, "most_rows": _MOST_ROWS}
-    made.globals |= known | {"split": answers.split_at_difference, "strip": charts.strip}
+    made.filters |= {
+        "tenth": "{:.1f}".format,
+        "short": _short,
+        "finite": lambda all_: [p for p in all_ if isfinite(p[1])],
+    }
+    known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "tail": tail, "charts": charts}
+    made.globals |= known | {"split": answers.split_at_difference, "most_rows": _MOST_ROWS}
     return made
