@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
@@ -16,8 +16,7 @@ from harness.stats.divergence import Summary
 __all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "LatencyRow", "ScoringRow", "TailEvent"]
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyRow:
+class LatencyRow(NamedTuple):
     """Times or lengths of streamed answers."""
 
     variant: str
@@ -46,8 +45,7 @@ class FlipPair:
     stored: bool = True  # the run holds the texts; if not, only the scores can be shown
 
 
-@dataclass(frozen=True, slots=True)
-class TailEvent:
+class TailEvent(NamedTuple):
     """One catastrophic answer of a candidate that the baseline did not give."""
 
     candidate: str
@@ -67,8 +65,7 @@ class DivergenceRow:
     control_kl: float | None = None  # mean KL of the A/A pass in the same bucket: what another batch size alone makes
 
 
-@dataclass(frozen=True, slots=True)
-class ScoringRow:
+class ScoringRow(NamedTuple):
     """What scoring one variant's answers met."""
 
     variant: str
@@ -78,15 +75,14 @@ class ScoringRow:
     limited: int  # answers that reached a limit of scoring: too long, or too slow to score
 
 
-@dataclass(frozen=True, slots=True)
-class ChurnRow:
+class ChurnRow(NamedTuple):
     """How many of a candidate's free texts are the baseline's, in one slice."""
 
     candidate: str
     slice: str
     compared: int  # texts that both sides gave
-    same: int  # of these, the same to the token
-    flips: int  # of these, with another score
+    same: int  # to the token
+    flips: int  # with another score
 
 
 @dataclass(frozen=True, slots=True)

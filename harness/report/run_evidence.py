@@ -15,9 +15,8 @@ from harness.judge.asked import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answers
-from harness.report.blocks.behaviour import churn
+from harness.report.blocks.behaviour import churn, latency_rows
 from harness.report.blocks.divergence import divergence_rows
-from harness.report.blocks.latency import latency_rows
 from harness.report.evidence import Evidence, ScoringRow
 from harness.run.planning import power_table
 from harness.store.divergence import divergences

@@ -1,22 +1,43 @@
-"""How the variants behave: the same texts or others, the KV cache in use, how long they think, what a solution costs.
+"""How the variants behave: the same texts or others, the KV cache in use, how long they think, how fast they stream.
 
-Filled from a judgement and its evidence; a run that changes none of these has no such section.
+Filled from a judgement and its evidence; a run in which nothing of this was changed or measured has no such section.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from harness.judge.verdicts import Judgement
 from harness.records import QUANTITIES, Generation, Item, Scored
-from harness.report.evidence import ChurnRow, Evidence
+from harness.report.evidence import ChurnRow, Evidence, LatencyRow
 from harness.report.section import Block, Cell, Row, Section, names, numbers, strata, texts
 from harness.report.words import place
+from harness.store.record import CONTROL, RunRecord
 
-__all__ = ["BLOCKS", "churn"]
+__all__ = ["BLOCKS", "churn", "latency_rows"]
+
+_Lines = dict[str, list[Mapping[str, Any]]]
+_FIGURES = {
+    "first": "s to the first token",
+    "per_token": "s per further token",
+    "longest_gap": "s in the longest gap",
+    "output_tokens": "tokens",
+    "preamble": "tokens before the right answer",
+    "reasoning": "tokens of reasoning",
+}
+_WARM = "new prompt"
+_CONDITIONS = (_WARM, "known prompt", "prompt perhaps known", "after its start", "after idle time")
+_NOTE = (
+    "Seconds as the client saw them, with as many requests in flight as the config says. Limits (95 %) are order "
+    "statistics, exact for independent answers, which answers in flight together are not quite. 'New prompt': a warm "
+    "server that did not know the prompt, which is what a tolerance is held against."
+)
 
 
-def churn(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], name: str) -> list[ChurnRow]:
+def churn(items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str) -> list[ChurnRow]:
     """Count, slice by slice, whose free text is the baseline's to the last token, and whose score differs."""
     before = {(one.item_id, one.response.sample): one for one in baseline}
     slices, found = {item.id: item.slice for item in items}, dict[str, list[tuple[bool, bool]]]()
@@ -31,30 +52,28 @@ def churn(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable
 def _behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
     """Return the tables of this section; none if no variant changes how it decodes and none thinks."""
     changed = {name for name, proof in evidence.proofs.items() if proof.get("kv_cache") or proof.get("decoding")}
-    rows: tuple[Row, ...] = tuple(
-        (one.candidate, one.slice, f"{one.compared:,}", f"{one.same:,}", f"{one.flips:,}",
-         f"{100 * (one.compared - one.same) / one.compared:.1f} %")
-        for one in evidence.churn
-        if one.candidate in changed
-    )  # fmt: skip
+    rows: list[Row] = []
+    for one in evidence.churn:
+        if one.candidate in changed:
+            counts = (f"{count:,}" for count in (one.compared, one.same, one.flips))
+            rows.append((one.candidate, one.slice, *counts, f"{100 * (one.compared - one.same) / one.compared:.1f} %"))
     same = Section(
         "How it behaves: the same answer?",
         names("candidate", "slice") + numbers("texts", "same to the token", "flips", "churn"),
-        rows,
+        tuple(rows),
         note="Churn is the share of texts that differ from the baseline's; a flip is another score.",
     )
     return [same, _caches(evidence), _quantities(judgement)]
 
 
 def _caches(evidence: Evidence) -> Section:
-    known = ((name, proof["kv_cache"]) for name, proof in evidence.proofs.items() if proof.get("kv_cache"))
-    rows = tuple(
-        (name, f"{one['layers']} ({one['backend']})", str(one["bits"]), f"{one['bytes_per_token']:,.0f}",
-         f"{one['plain_bytes_per_token']:,.0f}")
-        for name, one in known
-    )  # fmt: skip
+    rows: list[Row] = []
+    for name, proof in evidence.proofs.items():
+        if one := proof.get("kv_cache"):
+            sizes = (f"{one[key]:,.0f}" for key in ("bytes_per_token", "plain_bytes_per_token"))
+            rows.append((name, f"{one['layers']} ({one['backend']})", str(one["bits"]), *sizes))
     columns = names("variant") + texts("KV cache") + numbers("bits", "bytes per token", "unquantized")
-    return Section("How it behaves: KV caches, as measured", columns, rows)
+    return Section("How it behaves: KV caches, as measured", columns, tuple(rows))
 
 
 def _quantities(judgement: Judgement) -> Section:
@@ -71,4 +90,60 @@ def _quantities(judgement: Judgement) -> Section:
     return Section("How it behaves: thinking and writing", columns + figures + texts("verdict"), tuple(rows))
 
 
-BLOCKS = (Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),)
+def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[LatencyRow]:
+    """Yield times and lengths of the whole run and of its strata, the variants next to each other; none unstreamed.
+
+    A row per stratum, condition, figure and variant; lengths are the same under every condition. The control is left
+    out: it is asked at another concurrency, which changes every time.
+    """
+    places = {item.id: (item.slice, item.stratum) for item in run.items}
+    groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
+    for name in variants:
+        for line in run.directory.request_times(name) if name != CONTROL else ():
+            for where in (("", ""), places.get(line["item"])):
+                if where is not None:
+                    groups[*where, _condition(line)][name].append(line)
+    for where in dict.fromkeys(key[:2] for key in groups):
+        stratum = ", ".join(one for one in where if one not in {"", "all"})
+        for condition in (one for one in _CONDITIONS if (*where, one) in groups):
+            for figure in _FIGURES if condition == _WARM else ("first",):
+                for name, lines in groups[*where, condition].items():
+                    values = [line[figure] for line in lines if line[figure] is not None]
+                    if any(values):
+                        ends = (_quantile(values, share) for share in (0.5, 0.95))
+                        yield LatencyRow(name, stratum, f"{_FIGURES[figure]}, {condition}", len(values), *ends)
+
+
+def _condition(line: Mapping[str, Any]) -> str:
+    if line["state"] != "warm":
+        return "after its start" if line["state"] == "start" else "after idle time"
+    return {"uncached": _WARM, "cached": "known prompt"}.get(line["cache"], "prompt perhaps known")
+
+
+def _quantile(values: Sequence[float], share: float) -> str:
+    """Return a quantile with its limits; "?" for one that so few values do not have."""
+    import numpy as np
+    from scipy import stats
+
+    limits: Any = stats.quantile_test(values, p=share).confidence_interval(0.95)
+    low, high = ("?" if math.isnan(one) else f"{one:.3g}" for one in (limits.low, limits.high))
+    return f"{np.quantile(values, share):.3g} ({low} to {high})"
+
+
+def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
+    """Return the table of the whole run, and that of its strata."""
+    rows = [(one.variant, one.stratum, one.figure, f"{one.n:,}", one.median, one.p95) for one in evidence.latency]
+    head, figures = names("variant"), texts("figure") + numbers("n", "median", "95th percentile")
+    whole = tuple((name, *rest) for name, stratum, *rest in rows if not stratum)
+    columns, own = head + strata("stratum") + figures, tuple(row for row in rows if row[1])
+    title, folded = "Times and lengths by stratum", "times and lengths by stratum"
+    return [
+        Section("Times and lengths of streamed answers", head + figures, whole, note=_NOTE),
+        Section(title, columns, own, folded=folded, formats=("markdown", "page")),
+    ]
+
+
+BLOCKS = (
+    Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),
+    Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),
+)

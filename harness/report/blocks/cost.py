@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.judge.verdicts import Judgement
@@ -109,9 +109,8 @@ def proof_section(evidence: Evidence) -> Section:
     return Section("Loaded models", names("variant") + columns, rows, folded=folded, formats=("page",))
 
 
-def _cost(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    yield cost_section(judgement, evidence)
-    yield proof_section(evidence)
+def _cost(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    return [cost_section(judgement, evidence), proof_section(evidence)]
 
 
 _PLACES: Mapping[Format, int] = {"terminal": 70, "markdown": 70, "page": 100}

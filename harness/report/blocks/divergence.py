@@ -121,9 +121,8 @@ def _means(rows: Sequence[DivergenceRow]) -> Iterator[tuple[str, float]]:
             yield position, max(math.fsum(one.summary.tokens * one.summary.kl for one in part) / tokens, 0.0)
 
 
-def _divergence(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    if evidence.divergence:
-        yield divergence(evidence.divergence, judgement.baseline)
+def _divergence(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    return [divergence(evidence.divergence, judgement.baseline)] if evidence.divergence else []
 
 
 BLOCKS = (Block("divergence", "Divergence", _divergence, {"page": 70}, "", "Not measured in this run."),)

@@ -53,4 +53,8 @@ def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
         yield Section.listed(title, sentences)
 
 
-BLOCKS = (Block("findings", "What does not pass", _findings, {"terminal": 30, "markdown": 10}),)
+BLOCKS = (
+    Block("findings", "What does not pass", _findings, {"terminal": 30, "markdown": 10}),
+    # Page and Markdown show answers in their own ways.
+    Block("flips", "What changed, answer by answer", lambda *_: (), {"markdown": 60, "page": 80}, "Answers"),
+)

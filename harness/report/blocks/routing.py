@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from harness.judge.summaries import TailRate, Verdict
+from harness.judge.summaries import TailRate
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.blocks.cost import cost_of, variants
 from harness.report.blocks.tail import holding_back, passes
@@ -20,64 +20,25 @@ from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Row, Section, names, numbers, strata
 from harness.report.words import percent, positive, short_name
 
-__all__ = ["BLOCKS", "Plan", "Route", "Share", "plans", "routes", "shares", "shares_section"]
+__all__ = ["BLOCKS", "Plan", "Route", "plans", "routes", "shares"]
 
 _MOST_OPEN = 4  # strata named that are held back
 _PAID = (("weight bytes", "weight_bytes", False), ("time per token", "tokens_per_second", True))
 """What is paid for, the cost's key, and whether more of it is cheaper."""
 
 
-class Share(NamedTuple):
-    """What one candidate may take of one slice."""
-
-    verdict: Verdict  # pass if all strata passed, fail if any failed, no signal if there is none in any
-    passed: int  # strata that passed, in their scores and in every gated rate of tail events
-    strata: int  # all strata of the slice, advisory ones too
-    open: tuple[str, ...]  # strata that did not pass, by their levels, with the tail events that alone hold them back
-    by_events: bool  # tail events alone held one of them back
-
-
-def shares(judgement: Judgement) -> list[tuple[str, list[Share | None]]]:
-    """Give, by slice, what each judged candidate passed there; None if it has no stratum of the slice."""
-    judged = [one for one in judgement.candidates if one.strata]
-    labels = list(dict.fromkeys(stratum.slice for one in judged for stratum in one.strata))
-    return [(label, [_share(one, label) for one in judged]) for label in labels]
-
-
-def _share(candidate: CandidateVerdict, label: str) -> Share | None:
-    own = [one for one in candidate.strata if one.slice == label]
-    if not own:
-        return None
-    open_ = [(one, holding_back(candidate, one)) for one in own if not passes(candidate, one)]
-    verdict: Verdict = "inconclusive"
-    if not open_:
-        verdict = "pass"
-    elif len(open_) == len(own) and all(one.verdict == "no_signal" and not rates for one, rates in open_):
-        verdict = "no_signal"
-    elif any("fail" in {one.verdict, *(rate.verdict for rate in rates)} for one, rates in open_):
-        verdict = "fail"
-    by_events = any(one.verdict == "pass" and rates for one, rates in open_)
-    return Share(verdict, len(own) - len(open_), len(own), tuple(_held_back(*one) for one in open_), by_events)
-
-
-def _held_back(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
-    """Name an open stratum, with the tail events that hold it back if its scores do not."""
-    name, kinds = short_name(stratum.stratum), ", ".join(dict.fromkeys(one.kind for one in rates))
-    if not kinds or stratum.verdict != "pass":
-        return name
-    return kinds if stratum.stratum == "all" else f"{name} ({kinds})"
-
-
-def shares_section(judgement: Judgement) -> Section:
+def shares(judgement: Judgement) -> Section:
     """Return the strata passed by slice and candidate, with those that are held back."""
+    judged = [one for one in judgement.candidates if one.strata]
     said: list[Row] = []
     quiet: list[Row] = []
-    for label, found in shares(judgement):
-        silent = all(one is None or one.verdict == "no_signal" for one in found)
-        (quiet if silent else said).append((label, *("-" if one is None else _cell(one) for one in found)))
+    for label in dict.fromkeys(stratum.slice for one in judged for stratum in one.strata):
+        cells = [_share(one, [stratum for stratum in one.strata if stratum.slice == label]) for one in judged]
+        silent = all(cell.verdict in (None, "no_signal") for cell in cells)
+        (quiet if silent else said).append((label, *cells))
     return Section(
         "Strata passed by slice and candidate",
-        names("slice", *(one.name for one in judgement.candidates if one.strata)),
+        names("slice", *(one.name for one in judged)),
         tuple(said),
         note="Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all "
         "strata of the slice. All traffic of a slice may move only if all its strata passed.",
@@ -86,12 +47,30 @@ def shares_section(judgement: Judgement) -> Section:
     )
 
 
-def _cell(share: Share) -> Cell:
-    text = "" if share.verdict == "no_signal" else f"{share.passed} of {share.strata}"
-    if not (0 < share.passed < share.strata or share.by_events):
-        return Cell(text, verdict=share.verdict)
-    more = f" and {len(share.open) - _MOST_OPEN} more" if len(share.open) > _MOST_OPEN else ""
-    return Cell(text, f"not: {'; '.join(share.open[:_MOST_OPEN])}{more}", share.verdict)
+def _share(candidate: CandidateVerdict, own: Sequence[StratumVerdict]) -> Cell:
+    """Return how many strata of a slice passed: fail if any failed, no signal if no damage could be seen in any."""
+    if not own:
+        return Cell("-")
+    open_ = [(one, holding_back(candidate, one)) for one in own if not passes(candidate, one)]
+    passed = f"{len(own) - len(open_)} of {len(own)}"
+    if not open_:
+        return Cell(passed, verdict="pass")
+    if len(open_) == len(own) and all(one.verdict == "no_signal" and not rates for one, rates in open_):
+        return Cell("", verdict="no_signal")
+    failed = any("fail" in {one.verdict, *(rate.verdict for rate in rates)} for one, rates in open_)
+    note = ""
+    if len(open_) < len(own) or any(one.verdict == "pass" and rates for one, rates in open_):
+        note = f"not: {'; '.join(_held_back(*one) for one in open_[:_MOST_OPEN])}"
+        note += f" and {len(open_) - _MOST_OPEN} more" if len(open_) > _MOST_OPEN else ""
+    return Cell(passed, note, "fail" if failed else "inconclusive")
+
+
+def _held_back(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
+    """Name an open stratum, with the tail events that hold it back if its scores do not."""
+    name, kinds = short_name(stratum.stratum), ", ".join(dict.fromkeys(one.kind for one in rates))
+    if not kinds or stratum.verdict != "pass":
+        return name
+    return kinds if stratum.stratum == "all" else f"{name} ({kinds})"
 
 
 class Route(NamedTuple):
@@ -155,10 +134,10 @@ def routes(made: Sequence[Plan], baseline: str) -> Section:
     columns = names("slice") + strata("stratum") + numbers("share")
     for plan in made:
         columns += names(f"by {plan.measure}") + numbers("cost")
-    rows = tuple(
-        (one.slice, one.stratum, percent(one.share), *_choices(made, at), ", ".join(one.passed) or "none")
-        for at, one in enumerate(made[0].routes)
-    )
+    rows: list[Row] = []
+    for own in zip(*(plan.routes for plan in made), strict=True):
+        one, choices = own[0], (text for each in own for text in (each.variant, percent(each.cost)))
+        rows.append((one.slice, one.stratum, percent(one.share), *choices, ", ".join(one.passed) or "none"))
     weights = "No traffic weights were given: every stratum counts the same."
     if made[0].weighted:
         weights = "Shares are by the strata's weights, the sums over their items: an item counts once unless the data "
@@ -169,13 +148,8 @@ def routes(made: Sequence[Plan], baseline: str) -> Section:
         "carries that chance once per stratum."
     )
     said = tuple(_blended(plan, baseline) for plan in made)
-    return Section("Routing plan", columns + names("passed"), rows, said, note, folded="the route of each stratum")
-
-
-def _choices(made: Sequence[Plan], at: int) -> Iterator[str]:
-    for plan in made:
-        yield plan.routes[at].variant
-        yield percent(plan.routes[at].cost)
+    columns += names("passed")
+    return Section("Routing plan", columns, tuple(rows), said, note, folded="the route of each stratum")
 
 
 def _blended(plan: Plan, baseline: str) -> str:
@@ -186,7 +160,7 @@ def _blended(plan: Plan, baseline: str) -> str:
 
 
 def _routing(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    yield shares_section(judgement)
+    yield shares(judgement)
     if made := plans(judgement, evidence):
         yield routes(made, judgement.baseline)
     else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.judge.summaries import Average, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
@@ -128,11 +129,8 @@ def _alone(one: StratumVerdict) -> Row:
     return one.slice, one.stratum, verdict, str(one.n), *means, words.change(one), score(one.margin), flips
 
 
-def _strata(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    if any(candidate.strata for candidate in judgement.candidates):
-        yield matrix(judgement)
-        yield on_terminal(judgement)
-        yield from (by_candidate(judgement, one) for one in judgement.candidates if one.strata)
+def _strata(judgement: Judgement, _: Evidence) -> list[Section]:
+    return [matrix(judgement), on_terminal(judgement), *(by_candidate(judgement, one) for one in judgement.candidates)]
 
 
 def average_rows(candidate: CandidateVerdict) -> tuple[Average, ...]:
@@ -184,12 +182,9 @@ def _choice_probabilities(judgement: Judgement) -> Section:
     )
 
 
-def _averages(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    if any(one.averages for one in judgement.candidates):
-        yield averages(judgement)
-        hidden = hidden_by_averages(judgement)
-        yield Section.listed(hidden.title, hidden.sentences, ("terminal",))
-    yield _choice_probabilities(judgement)
+def _averages(judgement: Judgement, _: Evidence) -> list[Section]:
+    hidden = replace(hidden_by_averages(judgement), formats=("terminal",))
+    return [averages(judgement), hidden, _choice_probabilities(judgement)]
 
 
 _TITLE, _NONE, _NO_AVERAGE = "The average and the worst stratum", "No stratum was judged.", "No averages were computed."

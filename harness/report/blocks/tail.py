@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
@@ -166,9 +166,8 @@ def rates_section(judgement: Judgement, *, passed: bool) -> Section:
     return Section(title, columns, tuple(rows), folded=folded, formats=("page",))
 
 
-def _tail(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    yield kinds_section(judgement)
-    yield from (rates_section(judgement, passed=passed) for passed in (False, True))
+def _tail(judgement: Judgement, _: Evidence) -> list[Section]:
+    return [kinds_section(judgement), *(rates_section(judgement, passed=passed) for passed in (False, True))]
 
 
 _ABSENT = "No answer was checked for tail events."
