@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
-from typing import Any, TypeVar
+from itertools import count, zip_longest
+from typing import Any
 
 from harness.judge.choice_probability import preferred_choice
 from harness.judge.tail_counts import cells, showing
 from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
-from harness.report.evidence import Evidence, FlipPair, TailEvent
+from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, one_line, visible
 
 __all__ = [
@@ -29,7 +30,6 @@ _EVENTS = 20  # pairs shown of one candidate's events of one kind
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
 _JOINER = "\u200d"
 
-_T = TypeVar("_T")
 _Side = Sequence[Scored]
 _Pair = dict[str, Any]
 """A pair as `browsable` writes it."""
@@ -48,19 +48,18 @@ def flips(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -
     return sorted(flipped, key=lambda pair: pair.candidate_score - pair.baseline_score)
 
 
-def events(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> Iterator[TailEvent]:
+def events(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> Iterator[FlipPair]:
     """Give the tail events of a candidate, at most 20 of a kind, the kinds in turn."""
-    before, after = ({one.item_id: list[Scored]() for one in side} for side in (baseline, candidate))
-    for answers, by_item in ((baseline, before), (candidate, after)):
-        for one in answers:
-            by_item[one.item_id].append(one)
+    before, after = {one.item_id: one for one in reversed(baseline)}, defaultdict[str, list[Scored]](list)
+    for one in candidate:
+        after[one.item_id].append(one)
     known, found = {item.id: item for item in items}, {kind: list[str]() for kind in TAIL_KINDS}
     for cell in cells(items, baseline, candidate):
         found[cell.kind] += [item for item, happened in zip(cell.items, cell.events, strict=True) if happened]
     for at in range(_EVENTS):
         for kind, ids in found.items():
             if at < len(ids) and (other := showing(after[ids[at]], kind)) is not None:
-                yield TailEvent(name, kind, _pair(name, known[ids[at]], before[ids[at]][0], other))
+                yield replace(_pair(name, known[ids[at]], before[ids[at]], other), kinds=(kind,))
 
 
 def _pair(name: str, item: Item, one: Scored, other: Scored) -> FlipPair:
@@ -71,7 +70,6 @@ def _pair(name: str, item: Item, one: Scored, other: Scored) -> FlipPair:
 
 
 def _text(item: Item, answer: Scored) -> str:
-    """Return an answer as text: of choices, the preferred one."""
     response = answer.response
     if isinstance(response, Generation):
         return response.text
@@ -129,11 +127,8 @@ def split_at_difference(one: str, other: str) -> tuple[tuple[str, str, str], ...
     return tuple((text[:at], text[at:end], text[end:]) for text, end in zip((one, other), ends, strict=True))
 
 
-def browsable(pair: FlipPair, kinds: Iterable[str] = ()) -> _Pair:
-    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None.
-
-    kinds: of the tail events that the candidate's answer shows.
-    """
+def browsable(pair: FlipPair) -> _Pair:
+    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None."""
     # A carriage return before a new line is not shown, so it is no difference either.
     one, other = (text.replace("\r\n", "\n") for text in (pair.baseline_text, pair.candidate_text))
     baseline, candidate = map(visible, around_difference(one, other, _ANSWER))
@@ -152,28 +147,24 @@ def browsable(pair: FlipPair, kinds: Iterable[str] = ()) -> _Pair:
         "before": pair.baseline_score,
         "after": pair.candidate_score,
         "language": tag if tag.isascii() and tag.replace("-", "").isalnum() and len(tag) <= _TAG else "",
-        "kinds": [*kinds],
+        "kinds": [*pair.kinds],
     }
 
 
-def pairs(evidence: Evidence) -> Iterator[_Pair]:
-    """Yield every pair once, flips and tail events, in turns over candidates and kinds, as `browsable` writes them."""
-    kinds: dict[tuple[str, str], dict[str, None]] = {}
-    found = {(one.candidate, one.item_id): one for one in evidence.flips}
-    for event in evidence.tail_events:
-        key = event.candidate, event.pair.item_id
-        kinds.setdefault(key, {})[event.kind] = None
-        found.setdefault(key, replace(event.pair, candidate=event.candidate))
-    made = ((pair, [*kinds.get(key, ())]) for key, pair in found.items())
-    return (browsable(*one) for one in _in_turns(made, lambda one: (one[0].candidate, *one[1][:1])))
+def pairs(evidence: Evidence) -> list[_Pair]:
+    """Return every pair once, flips and tail events, as `browsable` writes them.
 
-
-def _in_turns(things: Iterable[_T], key: Callable[[_T], Hashable]) -> Iterator[_T]:
-    """Order things in turns over what they have in common, so that a cut leaves some of each."""
-    shared: dict[Hashable, list[_T]] = {}
-    for one in things:
-        shared.setdefault(key(one), []).append(one)
-    return (one for turn in zip_longest(*shared.values()) for one in turn if one is not None)
+    They are in turns over candidates and kinds, so that a cut leaves some of each.
+    """
+    found: dict[tuple[str, str], FlipPair] = {}
+    for one in (*evidence.flips, *evidence.tail_events):
+        known = found.setdefault((one.candidate, one.item_id), one)
+        kinds = tuple(dict.fromkeys((*known.kinds, *one.kinds)))
+        found[one.candidate, one.item_id] = replace(known, kinds=kinds)
+    alike = defaultdict[tuple[str, ...], list[_Pair]](list)
+    for pair in found.values():
+        alike[pair.candidate, *pair.kinds[:1]].append(browsable(pair))
+    return [one for turn in zip_longest(*alike.values()) for one in turn if one is not None]
 
 
 def page_json(value: object) -> str:
@@ -203,6 +194,5 @@ def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5)
 
     lost = [one for one in inside if one["after"] < one["before"]] or list(inside)
     lost.sort(key=lambda one: place(one) not in failing)
-    firsts = {place(one): one for one in reversed(lost)}
-    chosen = [one for one in lost if firsts[place(one)] is one]
-    return [*chosen, *(one for one in lost if firsts[place(one)] is not one)][:most]
+    before = defaultdict[_Place, Iterator[int]](count)  # so many examples of the place come before
+    return sorted(lost, key=lambda one: next(before[place(one)]) > 0)[:most]

@@ -62,7 +62,6 @@ def sentences(summary: _Json) -> list[str]:
 
 
 def _proof(summary: _Json) -> list[str]:
-    """Say what came of the held-out items; nothing before `repair`."""
     if (held := summary.get("held_out")) is None:
         return []
     rows = {one["name"]: one for one in held["variants"]}
@@ -98,7 +97,6 @@ def _net(group: _Json) -> int:
 
 
 def _held_out(summary: _Json) -> Section:
-    """Return the table of the held-out items; empty before `repair`."""
     if (held := summary.get("held_out")) is None:
         return Section("")
     rows: list[Row] = [(summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")]
@@ -122,7 +120,6 @@ def _column(group: _Json) -> str:
 
 
 def _map(summary: _Json) -> Section:
-    """Return a row per layer and a column per kind of group."""
     cells = {(one["layer"], _column(one)): one for one in summary["groups"] if one["level"] != "other"}
     columns = sorted({column for _, column in cells}, key=lambda one: (one != "layer", "." in one, one))
     layers = sorted({layer for layer, _ in cells if layer is not None})
@@ -142,7 +139,6 @@ def _map(summary: _Json) -> Section:
 
 
 def _frontier(summary: _Json) -> Section:
-    """Return what each added group wins, drawn with the random sets of equal bytes."""
     lost, steps, chosen = summary["asked"]["lost_again"], summary["frontier"], summary["chosen"]
     rows: list[Row] = []
     points = [(0.0, float(lost))]
@@ -163,7 +159,6 @@ def _frontier(summary: _Json) -> Section:
 
 
 def _ranking(summary: _Json) -> Section:
-    """Return the groups in the order of the search, next to their rank by divergence."""
     groups, nothing = summary["groups"], summary["divergence"]
     by_divergence = sorted(groups, key=lambda one: (one["divergence"] - nothing) / one["bytes"])
     place = {one["name"]: at for at, one in enumerate(by_divergence, start=1)}

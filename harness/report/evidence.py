@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
-__all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "LatencyRow", "ScoringRow", "TailEvent"]
+__all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "LatencyRow", "ScoringRow"]
 
 
 class LatencyRow(NamedTuple):
@@ -29,7 +29,7 @@ class LatencyRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FlipPair:
-    """One item on which the two sides scored differently, with both answers. All texts are hostile until sanitized."""
+    """An item with both answers: scored differently, or with a tail event. All texts are hostile until sanitized."""
 
     candidate: str
     slice: str
@@ -43,14 +43,7 @@ class FlipPair:
     candidate_score: float
     language: str = ""  # BCP 47, for the page's `lang` attribute; empty if unknown
     stored: bool = True  # the run holds the texts; if not, only the scores can be shown
-
-
-class TailEvent(NamedTuple):
-    """One catastrophic answer of a candidate that the baseline did not give."""
-
-    candidate: str
-    kind: str  # what happened: repetition, wrong_script, empty, ...
-    pair: FlipPair
+    kinds: tuple[str, ...] = ()  # of the tail events that the candidate's answer shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +94,7 @@ class Evidence:
     """Digests, versions, devices, seed, command; nested mappings are shown with their path."""
     flips: tuple[FlipPair, ...] = ()  # to browse, at most so many
     flips_left_out: int = 0
-    tail_events: tuple[TailEvent, ...] = ()
+    tail_events: tuple[FlipPair, ...] = ()  # catastrophic answers of a candidate that the baseline did not give
     churn: tuple[ChurnRow, ...] = ()
     divergence: tuple[DivergenceRow, ...] = ()
     power: tuple[Power, ...] = ()  # the plan's power table

@@ -53,7 +53,7 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_00
         for candidate in judgement.candidates
         for one in words.strata_with(candidate, "fail")
     }
-    inside, left_over = answers.fitting([*answers.pairs(evidence)], text_bytes)
+    inside, left_over = answers.fitting(answers.pairs(evidence), text_bytes)
     html = render(
         "report.html.j2",
         filled("page", judgement, evidence),
@@ -86,7 +86,6 @@ def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baselin
 
 
 def _worst(sections: Sequence[Section]) -> Verdict | None:
-    """Return the worst verdict in a block's tables, for the contents; None if they hold none."""
     found = {as_cell(cell).verdict for section in sections for row in section.rows for cell in row}
     return next((one for one in _WORST_FIRST if one in found), None)
 

@@ -6,7 +6,8 @@ Costs are counted in tokens, as seconds would be a guess.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -32,6 +33,7 @@ __all__ = [
     "blind_gating", "plan_json", "print_plan", "print_signals", "print_slices", "signals_json", "slices_json",
 ]  # fmt: skip
 
+_routes_of = cache(routes)
 _MOST_IDLE = 0.1  # from which share of idle GPU time on the plan names a remedy
 _REMEDY = "smaller work units (execution.unit_items, unit_tokens) or fewer looks make it less"
 
@@ -54,8 +56,11 @@ def _print_table(console: Console, rows: Iterable[Sequence[str | Text]], *headin
 
 def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
     """Return the plan as one JSON object. rate: items an hour and pass, if known."""
-    variants = _passes(plan)
-    prompt, output = _tokens(plan)
+    experiment = plan.experiment
+    baseline, *candidates = (one.name for one in experiment.variants)
+    variants = [baseline, *(["control"] if experiment.execution.control else []), *candidates]
+    prompt, output = sum(row.prompt_tokens for row in plan.power), sum(row.output_tokens for row in plan.power)
+    shares = {str(n): idle_share(plan.units, n, experiment.sampling.samples) for n in (2, 4, 8, 16, 32)}
     return {
         **plan.record(),
         **slices_code.record(plan.items),
@@ -64,48 +69,39 @@ def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
         "prompt_tokens_per_variant": prompt,
         "output_tokens_per_variant_at_most": output,
         "tokens_at_most": (prompt + output) * len(variants),
-        "looks": plan.experiment.execution.looks,
-        "idle_share": {str(count): share for count, share in _idle(plan).items()},
+        "looks": experiment.execution.looks,
+        "idle_share": {count: round(share, 3) for count, share in shares.items()},
         "notes": list(plan.notes),
         "traces": dataclasses.asdict(plan.tracing),
         "power": [dataclasses.asdict(row) for row in plan.power],
         "routes": [dataclasses.asdict(one) | {"hours": _hours(plan, one.expected, rate)} for one in _routes(plan)],
-        "tail_events": [dataclasses.asdict(row) for row in event_power(plan.experiment, plan.items)],
+        "tail_events": [dataclasses.asdict(row) for row in event_power(experiment, plan.items)],
     }
-
-
-def _passes(plan: Plan) -> list[str]:
-    control = ["control"] if plan.experiment.execution.control else []
-    baseline, *candidates = [one.name for one in plan.experiment.variants]
-    return [baseline, *control, *candidates]
-
-
-def _tokens(plan: Plan) -> tuple[int, int]:
-    return sum(row.prompt_tokens for row in plan.power), sum(row.output_tokens for row in plan.power)
 
 
 def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
     """Print the plan. rate: items an hour and pass, if known."""
-    for line in _summary(plan):
+    found = plan_json(plan, rate)
+    for line in _summary(plan, found):
         _print(console, line)
     headings = ("stratum", ">items", ">expected", ">passes", ">finds a drop of", ">items to pass", "decides")
     _print_table(console, _power(plan), *headings)
-    if events := event_power(plan.experiment, plan.items):
-        rows = [
-            (f"{row.slice}/{row.stratum}", ", ".join(row.kinds), f"{row.items}", f"{row.tolerance:.2%}",
-             f"{row.needed}", "yes" if row.can_pass else "never: too few")
-            for row in events
-        ]  # fmt: skip
+    if found["tail_events"]:
         _print(console, "tail events that gate:")
+        rows = (
+            (f"{row['slice']}/{row['stratum']}", ", ".join(row["kinds"]), f"{row['items']}", f"{row['tolerance']:.2%}",
+             f"{row['needed']}", "yes" if row["can_pass"] else "never: too few")
+            for row in found["tail_events"]
+        )  # fmt: skip
         _print_table(console, rows, "stratum", "kinds", ">items", ">tolerance", ">needed without an event", "can pass")
-    if found := _routes(plan):
-        _print_routes(plan, found, console, rate)
+    if found["routes"]:
+        _print_routes(plan, console, rate)
 
 
-def _summary(plan: Plan) -> Iterator[str]:
-    """Yield what is asked, what it costs, and what a reader must know, a line each."""
-    passes, experiment, policy = _passes(plan), plan.experiment, plan.experiment.policy
-    (prompt, output), share = _tokens(plan), experiment.execution.control
+def _summary(plan: Plan, found: Mapping[str, Any]) -> Iterator[str]:
+    experiment, policy, passes = plan.experiment, plan.experiment.policy, found["variants"]
+    prompt, output = found["prompt_tokens_per_variant"], found["output_tokens_per_variant_at_most"]
+    share = experiment.execution.control
     asked = len(passes) - (0.0 if isinstance(share, bool) else 1.0 - share)
     yield (
         f"{experiment.name}: {len(plan.items)} items in {len(plan.power)} strata, {len(plan.units)} work units, "
@@ -116,35 +112,22 @@ def _summary(plan: Plan) -> Iterator[str]:
         f"{round((prompt + output) * asked):,} in all, before shared prefixes and early stopping"
     )
     yield from plan.notes
-    yield from _code(plan)
+    if count := sum(map(slices_code.runs_code, plan.items)):
+        yield f"the answers to {count} items will be executed, which needs `quantcliff run {slices_code.FLAG}`"
+        for name, one in found["generated_code"].items():
+            layers = ", ".join(one["layers"])
+            yield f"{name} is sandboxed by {layers}; network: {one['network']}; files: {one['files']}"
     if traced := plan.tracing.tokens:
         begin = f"divergence (execution.divergence): the first {traced} tokens of each answer"
         yield f"{begin} are traced, at most {bytes_text(plan.tracing.bytes)} on disk until the run ends"
-    idle = _idle(plan)
-    shares = ", ".join(f"{share:.0%} of {count}" for count, share in idle.items())
-    remedy = f": {_REMEDY}" if max(idle.values()) > _MOST_IDLE else ""
+    shares = ", ".join(f"{share:.0%} of {count}" for count, share in found["idle_share"].items())
+    remedy = f": {_REMEDY}" if max(found["idle_share"].values()) > _MOST_IDLE else ""
     yield f"GPUs that share the work (--shard), expected idle time: {shares}{remedy}"
     yield from (f"{name} will not be judged: {reason}" for name, reason in plan.missing.items())
     yield f"power at {policy.discordance:.0%} flips (policy.discordance), alpha {policy.alpha:g}, 80 % power:"
 
 
-def _code(plan: Plan) -> Iterator[str]:
-    """Yield how many answers will be executed, in which sandbox, and the flag that allows it."""
-    if count := sum(1 for item in plan.items if slices_code.runs_code(item)):
-        yield f"the answers to {count} items will be executed, which needs `quantcliff run {slices_code.FLAG}`"
-        for name, one in slices_code.record(plan.items)["generated_code"].items():
-            layers = ", ".join(one["layers"])
-            yield f"{name} is sandboxed by {layers}; network: {one['network']}; files: {one['files']}"
-
-
-def _idle(plan: Plan) -> dict[int, float]:
-    """Return the share of GPU time that is expected to be idle, for some numbers of shards."""
-    samples = plan.experiment.sampling.samples
-    return {count: round(idle_share(plan.units, count, samples), 3) for count in (2, 4, 8, 16, 32)}
-
-
 def _power(plan: Plan) -> Iterator[Sequence[str]]:
-    """Yield a row per stratum, under a line per slice."""
     before = None
     for row in plan.power:
         axes, levels = axes_and_levels(row.stratum)
@@ -161,17 +144,16 @@ def _power(plan: Plan) -> Iterator[Sequence[str]]:
 
 def _routes(plan: Plan) -> list[Route]:
     design = design_of(plan.experiment, plan.power)
-    return [] if design is None else routes(design)
+    return [] if design is None else _routes_of(design)
 
 
 def _hours(plan: Plan, items: int, rate: float | None) -> float | None:
-    """Return the hours that so many items take in all passes."""
     share = float(plan.experiment.execution.control)
     return None if rate is None else items * (len(plan.experiment.variants) + share) / rate
 
 
-def _print_routes(plan: Plan, found: Sequence[Route], console: Console, rate: float | None) -> None:
-    """Print what each route to a verdict takes, and which takes least."""
+def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
+    found = _routes(plan)
     strata = len(found[0].design.margins)
     _print(console, f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:")
     hours = (">hours at most", ">expected") if rate else ()
@@ -208,7 +190,6 @@ def _promise(one: Route) -> str:
 
 
 def _settings(one: Route) -> str:
-    """Return the settings of a route, as a config says them."""
     pooled, looks = one.design.pooled, one.design.looks
     own = f"margins: {{'*': {max(one.design.margins):g}}}"
     parts = [f"pooled_margin: {pooled:g}, {own}"] if pooled is not None else []

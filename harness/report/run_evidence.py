@@ -6,7 +6,7 @@ Needs the files and no model. It judges nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,8 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     diverged = {name: divergences(run.directory, name, run.plan["shards"]) for name in names}
     unmeasured = (f"{name}: no divergence was measured: {why}" for name, (_, said) in diverged.items() for why in said)
     traced = {name: found for name, (found, _) in diverged.items() if found}
+    share, everything = run.experiment.execution.control, len(run.items)
+    control = everything if isinstance(share, bool) else len(control_items(run.items, share))
     return Evidence(
         name=run.experiment.name,
         path=str(run.directory.path),
@@ -56,7 +58,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         erased=len(run.erased),
         power=tuple(power_table(run.experiment, run.items)),
         items_spent=sum(len({one.item_id for one in run.of(name)}) for name in names),
-        items_planned=sum(_planned(run, name) for name in names),
+        items_planned=sum(control if name == CONTROL else everything for name in names),
     )
 
 
@@ -73,23 +75,23 @@ def scoring_rows(run: RunRecord, names: Sequence[str]) -> tuple[ScoringRow, ...]
     return tuple(rows)
 
 
-def _planned(run: RunRecord, name: str) -> int:
-    """Return the items that a variant is asked if nothing is decided early."""
-    share = run.experiment.execution.control
-    return len(run.items) if name != CONTROL or isinstance(share, bool) else len(control_items(run.items, share))
-
-
 def circumstances(run: RunRecord) -> dict[str, Any]:
     """Return how the figures came about: command, devices, settings. Not in the judgement, as these may differ."""
     experiment, identities = run.experiment, run.identities
     finished = [run.shards[name] for name in sorted(run.shards)]
+    sandboxes = (pair for shard in finished for pair in shard.get("generated_code", {}).items())
+    isolation = (
+        (language, f"{', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}")
+        for language, one in sandboxes
+    )
+    versions = (pair for one in identities.values() for pair in one["versions"].items())
     return {
         "command": list(dict.fromkeys(one["command"] for one in finished if one.get("command"))),
         "shards": run.plan["shards"],
-        **_isolation(finished),
+        "sandbox of generated code": _distinct(isolation, " | "),
         "devices": {name: one["device"] for name, one in identities.items()},
         "engines": {name: one["engine"] for name, one in identities.items()},
-        "versions": _versions([one["versions"] for one in identities.values()]),
+        "versions": _distinct(versions, ", "),
         "dtype": {one.name: experiment.compute_dtype(one) for one in experiment.variants if one.engine.here},
         "quantization": {one.name: one.quantization.method for one in experiment.candidates},
         "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},
@@ -99,24 +101,15 @@ def circumstances(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _isolation(finished: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how generated code was sandboxed, by language; of several shards, each way once."""
-    ways: dict[str, dict[str, None]] = {}
-    for shard in finished:
-        for language, one in shard.get("generated_code", {}).items():
-            text = f"{', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}"
-            ways.setdefault(language, {})[text] = None
-    return {"sandbox of generated code": {name: " | ".join(own) for name, own in ways.items()}} if ways else {}
-
-
-def _versions(known: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the version of each package that any variant used; all of them if variants differ."""
-    packages = dict.fromkeys(name for one in known for name in one)
-    return {name: ", ".join(dict.fromkeys(one[name] for one in known if name in one)) for name in packages}
+def _distinct(facts: Iterable[tuple[str, str]], sign: str) -> dict[str, str]:
+    """Join the different values of each key: the versions of a package if variants differ, the ways of shards."""
+    found: dict[str, dict[str, None]] = {}
+    for key, value in facts:
+        found.setdefault(key, {})[value] = None
+    return {key: sign.join(values) for key, values in found.items()}
 
 
 def _notes(run: RunRecord, names: Sequence[str]) -> list[str]:
-    """Return the notes of loading and answering, by variant."""
     notes: dict[str, None] = {}
     for name in names:
         said = list(run.identities[name]["proof"]["notes"]) if name in run.identities else []
@@ -130,7 +123,6 @@ def _cost_files(run: RunRecord, name: str) -> list[Path]:
 
 
 def _cost(run: RunRecord, name: str) -> dict[str, Any]:
-    """Add up what a variant cost over its units and shards."""
     timings, files = run.directory.timings(name), [read_json(path) for path in _cost_files(run, name)]
     seconds = math.fsum(one.seconds for one in timings)
     tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)

@@ -176,7 +176,6 @@ class Pen:
         return 0 if section.grouped and not self._wide else 1
 
     def _table(self, section: Section, widths: Mapping[int, int], *, header: bool) -> Table:
-        """Return an empty table with these columns."""
         padding = (0, self._padding(section), 0, 0)
         table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, show_header=header)
         for at, width in widths.items():
@@ -238,7 +237,6 @@ def side_by_side(item: Item, baseline: Scored, candidate: Scored, console: Conso
 
 
 def _answer(response: Response) -> tuple[str, str]:
-    """Return an answer's text and what else there is to say of it."""
     if isinstance(response, Generation):
         counted = f"{len(response.token_ids)} tokens, " if response.token_ids or not response.text else ""
         return response.text, f"{counted}ended by {response.finish}"

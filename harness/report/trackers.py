@@ -101,7 +101,6 @@ def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[
 
 
 def _metrics(judgement: Judgement) -> Iterator[tuple[str, float]]:
-    """Return the figures by name: exit code, and of each candidate and stratum."""
     yield "exit_code", float(judgement.exit_code)
     for candidate in judgement.candidates:
         for stratum in candidate.strata:

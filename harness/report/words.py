@@ -16,7 +16,7 @@ from harness.models.compatibility import partly_quantized
 from harness.report.evidence import Evidence
 
 __all__ = [
-    "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "answer", "axes_and_levels", "bytes_text", "change", "exit_meaning",
+    "ANSWERS", "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "axes_and_levels", "bytes_text", "change", "exit_meaning",
     "headline", "interval", "level", "limits_label", "no_signal_sentence", "number_text", "percent", "place", "points",
     "positive", "promises", "readable", "reasons", "score", "short_name", "splitting", "strata_with",
     "stratum_sentence", "texts_note", "to_decide", "undecided_sentence", "word",
@@ -29,17 +29,18 @@ SYMBOLS: Mapping[Verdict, str] = {"pass": "✔", "fail": "✘", "inconclusive": 
 """A sign next to every colour, so that the report reads without colours."""
 ASCII_SYMBOLS: Mapping[Verdict, str] = dict(zip(SYMBOLS, "+x?0-", strict=True))
 
+ANSWERS: Mapping[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Unknown"}
+"""What a verdict answers to "may we ship it?"; any other, "Not yet"."""
 _MEANINGS = {
-    0: "pass: every gating stratum of every candidate is within its margin",
-    1: "fail: at least one gating stratum is worse than its margin",
-    2: "bad usage or config: nothing was judged",
-    3: "inconclusive: the items prove neither good nor bad, or a gating stratum has no signal",
-    4: "incomplete or not comparable: there is no verdict to rely on",
+    0: (
+        "pass: every gating stratum of every candidate is within its margin",
+        ", and no gated tail event is more frequent than tolerated",
+    ),
+    1: ("fail: at least one gating stratum is worse than its margin", ", or has more tail events than tolerated"),
+    3: ("inconclusive: the items prove neither good nor bad, or a gating stratum has no signal", ""),
+    4: ("incomplete or not comparable: there is no verdict to rely on", ""),
 }
-_WITH_EVENTS = {
-    0: ", and no gated tail event is more frequent than tolerated",
-    1: ", or has more tail events than tolerated",
-}
+"""What an exit code means, and what it also means if tail events gate."""
 _MOST_REASONS = 3
 
 
@@ -50,9 +51,9 @@ def word(verdict: Verdict) -> str:
 
 def exit_meaning(judgement: Judgement) -> str:
     """Return what the exit code means."""
-    text = _MEANINGS.get(judgement.exit_code, "unknown")
+    text, events = _MEANINGS[judgement.exit_code]
     gated = any(one.verdict is not None for candidate in judgement.candidates for one in candidate.tail_events)
-    return text + (_WITH_EVENTS.get(judgement.exit_code, "") if gated else "")
+    return text + events if gated else text
 
 
 def score(value: float | None) -> str:
@@ -200,12 +201,6 @@ def texts_note(evidence: Evidence) -> str:
     return " ".join(filter(None, (stored, erased)))
 
 
-def answer(candidate: CandidateVerdict) -> str:
-    """Answer "may we ship it?" in a word or two."""
-    answers: dict[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Unknown"}
-    return answers.get(candidate.verdict, "Not yet")
-
-
 def reasons(candidate: CandidateVerdict) -> str:
     """Join the gate's own sentences, the first three of many; a stand-in if it gave none."""
     text = "; ".join(one.rstrip(".") for one in candidate.reasons[:_MOST_REASONS])
@@ -225,7 +220,6 @@ def headline(candidate: CandidateVerdict) -> str:
 
 
 def _events_headline(candidate: CandidateVerdict) -> str:
-    """Return how many gated rates of tail events there are, and which fail or are open."""
     gated = [one for one in candidate.tail_events if one.verdict is not None]
     if failing := [one for one in gated if one.verdict == "fail"]:
         worst = max(failing, key=lambda one: (one.rate or 0.0) - (one.tolerance or 0.0))

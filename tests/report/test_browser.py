@@ -17,7 +17,7 @@ import pytest
 import report_data
 from lazily import lazy
 
-from harness.report.evidence import Evidence, TailEvent
+from harness.report.evidence import Evidence
 
 report_html = lazy("harness.report.html")
 
@@ -63,7 +63,7 @@ def files(tmp_path_factory):
     )
     lines = "A line that both answers share.\n" * 100
     late = dataclasses.replace(evidence.flips[0], baseline_text=f"{lines}so yes", candidate_text=f"{lines}so no")
-    event = TailEvent("nf4", "repetition", late)
+    event = dataclasses.replace(late, candidate="nf4", kinds=("repetition",))
     made = {
         "usual": report_html.html_report(judged, evidence),
         "hostile": report_html.html_report(report_data.hostile(), Evidence(name=report_data.HOSTILE, flips=(hostile,))),

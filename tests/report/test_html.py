@@ -22,7 +22,7 @@ from harness.judge.verdicts import Judgement
 from harness.report import answers, words
 from harness.report.blocks import axes, cost
 from harness.report.blocks.routing import plans
-from harness.report.evidence import Evidence, FlipPair, TailEvent
+from harness.report.evidence import Evidence, FlipPair
 from harness.report.exports import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 report_html = lazy("harness.report.html")
@@ -247,7 +247,7 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     )
     pairs = [dataclasses.replace(pair, item_id=f"i/{i}", candidate=("int8", "nf4")[i % 2]) for i in range(400)]
     events = [
-        TailEvent(candidate, kind, dataclasses.replace(pair, item_id=f"e/{i}", candidate=candidate))
+        dataclasses.replace(pair, item_id=f"e/{i}", candidate=candidate, kinds=(kind,))
         for candidate in ("int8", "nf4")
         for kind in ("wrong_script", "repetition")
         for i in range(15)
@@ -320,7 +320,7 @@ def test_without_evidence_each_section_says_so():
 def test_examples_come_from_what_fails():
     """Five lost items, from failing strata first, from different strata where there are."""
     pairs = report_data.flips(random.Random(3), 200)
-    inside = [*answers.pairs(Evidence(flips=pairs))]
+    inside = answers.pairs(Evidence(flips=pairs))
     failing = {("nf4", "low_resource_languages", "language=am,script=Ethi,resources=low")}
     found = answers.examples(inside, failing)
     assert len(found) == 5

@@ -74,7 +74,6 @@ def _shared_axes(candidate: CandidateVerdict) -> Iterator[Section]:
 
 
 def _grid(title: str, axes: tuple[str, str], placed: Iterable[_Placed]) -> Section:
-    """Gather strata into cells by their levels on a column axis and a row axis."""
     gathered: dict[tuple[str, str], list[StratumVerdict]] = defaultdict(list)
     for one, levels in placed:
         if axes[0] in levels and axes[1] in levels:

@@ -131,7 +131,6 @@ def _quantile(values: Sequence[float], share: float) -> str:
 
 
 def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
-    """Return the table of the whole run, and that of its strata."""
     rows = [(one.variant, one.stratum, one.figure, f"{one.n:,}", one.median, one.p95) for one in evidence.latency]
     head, figures = names("variant"), texts("figure") + numbers("n", "median", "95th percentile")
     whole = tuple((name, *rest) for name, stratum, *rest in rows if not stratum)

@@ -27,7 +27,6 @@ def hidden_by_averages(judgement: Judgement) -> Section:
 
 
 def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    """Yield the sentences on all that does not pass, what matters most first."""
     base, everyone = judgement.baseline, judgement.candidates
     judged = [candidate for candidate in everyone if candidate.verdict != "not_judged"]
 

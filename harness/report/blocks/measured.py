@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from harness.judge.verdicts import ControlNoise, Judgement, StratumVerdict
@@ -53,10 +53,9 @@ def control_sentence(judgement: Judgement) -> str:
     return f"{text}."
 
 
-def _noise(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    yield control_noise(judgement)
-    if any(candidate.strata for candidate in judgement.candidates):
-        yield Section.listed("A/A noise", [control_sentence(judgement) or _NO_NOISE], ("terminal", "markdown"))
+def _noise(judgement: Judgement, _: Evidence) -> list[Section]:
+    said = [control_sentence(judgement) or _NO_NOISE] if any(one.strata for one in judgement.candidates) else []
+    return [control_noise(judgement), Section.listed("A/A noise", said, ("terminal", "markdown"))]
 
 
 def scoring_notes(evidence: Evidence) -> Section:
@@ -96,11 +95,10 @@ def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] |
     return (sum(one.n for one in known), sum(max(one.items_planned, one.n) for one in known)) if known else None
 
 
-def _power(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    if (spent := answers_spent(judgement, evidence)) is not None:
-        text = f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for."
-        yield Section.listed("", [text], ("page",))
-    yield power(evidence)
+def _power(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    spent = answers_spent(judgement, evidence)
+    said = [f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for."] if spent else []
+    return [Section.listed("", said, ("page",)), power(evidence)]
 
 
 def provenance(judgement: Judgement, evidence: Evidence) -> Section:
@@ -157,10 +155,9 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _provenance(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    if how := "; ".join(measured(judgement, evidence)):
-        yield Section.listed("", [how], ("page",))
-    yield provenance(judgement, evidence)
+def _provenance(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    how = "; ".join(measured(judgement, evidence))
+    return [Section.listed("", [how] if how else [], ("page",)), provenance(judgement, evidence)]
 
 
 _SCORED = "Thinking and limits of scoring"

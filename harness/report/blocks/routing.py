@@ -9,7 +9,7 @@ passed at the policy's alpha on its own; the plan as a whole carries that chance
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from harness.judge.summaries import TailRate
@@ -159,13 +159,11 @@ def _blended(plan: Plan, baseline: str) -> str:
     return f"{text}: the blended cost is {percent(plan.blended)} of {baseline}'s."
 
 
-def _routing(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    yield shares(judgement)
-    if made := plans(judgement, evidence):
-        yield routes(made, judgement.baseline)
-    else:
-        why = "No routing plan: the cost of the baseline and of a candidate was not measured, or nothing was judged."
-        yield Section.listed("Routing plan", [why])
+def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    made = plans(judgement, evidence)
+    why = "No routing plan: the cost of the baseline and of a candidate was not measured, or nothing was judged."
+    routing = routes(made, judgement.baseline) if made else Section.listed("Routing plan", [why])
+    return [shares(judgement), routing]
 
 
 BLOCKS = (Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),)

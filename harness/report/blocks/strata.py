@@ -163,7 +163,6 @@ def averages(judgement: Judgement) -> Section:
 
 
 def _choice_probabilities(judgement: Judgement) -> Section:
-    """Return how likely the right choices are, by candidate and stratum."""
     rows: list[Row] = []
     for candidate in judgement.candidates:
         for stratum in candidate.strata:
