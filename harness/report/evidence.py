@@ -1,7 +1,6 @@
 """What a report shows besides the judgement: costs, proofs, flips, power, where it all came from.
 
-Plain frozen records with empty defaults, so that `compare` on files that others wrote reports as well. A section
-without evidence is left out or says so.
+All of it may be missing, as in `compare` on files that others wrote. A section without evidence is left out or says so.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class ChurnRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything besides the verdict that a reader may ask for. Every field may be left out."""
+    """Everything besides the verdict that a reader may ask for."""
 
     name: str = ""  # of the run
     path: str = ""  # the run's directory

@@ -1,8 +1,7 @@
 """report.html: one self-contained page that opens from disk and asks the network for nothing.
 
-Puts sections into the templates under templates/. Every text that a template writes passes through `sanitize.visible`
-and then through HTML escaping, by the environment and not by the author's care; the page's own policy lets no script
-run but its own. This module computes no figure.
+Every text that a template writes passes through `sanitize.visible` and then through HTML escaping, by the environment
+and not by the author's care; the page's own policy lets no script run but its own.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from markupsafe import Markup
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import answers, charts, words
-from harness.report.blocks import filled, tail
-from harness.report.blocks.cost import relative_cost
+from harness.report.blocks import filled, findings
 from harness.report.blocks.measured import control_sentence
+from harness.report.blocks.routing import relative_cost
 from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Block, Section, as_cell
@@ -135,6 +134,6 @@ def _environment() -> Environment:
         "short": _short,
         "finite": lambda all_: [p for p in all_ if isfinite(p[1])],
     }
-    known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "tail": tail, "charts": charts}
+    known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "findings": findings, "charts": charts}
     made.globals |= known | {"split": answers.split_at_difference, "most_rows": _MOST_ROWS}
     return made

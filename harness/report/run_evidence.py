@@ -1,7 +1,4 @@
-"""Gathers from a run what reports show besides the verdict: flips, tail events, divergence, costs, provenance.
-
-Needs the files and no model. It judges nothing.
-"""
+"""Gathers from a run what reports show besides the verdict: flips, tail events, divergence, costs, provenance."""
 
 from __future__ import annotations
 

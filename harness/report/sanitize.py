@@ -2,8 +2,7 @@
 
 What a model answers is hostile until shown otherwise: control characters drive terminals, bidi overrides turn lines
 around, a five-megabyte line hangs a page. `visible` turns every character that acts instead of being read into an
-escape that is read. Letters of every script stay as they are, and so do the joiners that Persian, Hindi and emoji
-need. This module knows no model and no report; it escapes characters, not meanings.
+escape that is read. Letters of every script stay as they are.
 """
 
 from __future__ import annotations

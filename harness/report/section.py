@@ -1,7 +1,6 @@
 """A section of a report as data: filled once from a judgement, rendered by the terminal, Markdown and the page.
 
-Cells hold text as it came; whoever writes it out sanitizes it. A block is a heading with its sections, and says in
-which formats it is shown and where: see `harness.report.blocks`.
+Cells hold text as it came; whoever writes it out sanitizes it.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A heading with its sections."""
+    """A heading with its sections; see `harness.report.blocks`."""
 
     key: str  # its anchor on the page
     title: str  # its heading on the page

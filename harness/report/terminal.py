@@ -1,8 +1,7 @@
 """The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side.
 
-Everything goes through the `rich.console.Console` that it is given, so colour, width, quiet and recording are the
-caller's choice. Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made
-visible first and is never read as markup.
+Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made visible first and is
+never read as markup.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from harness.judge.rules import Rules
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
 from harness.report import answers
 from harness.report.evidence import Evidence
-from harness.report.exports import comparisons_csv
 from harness.report.markdown import markdown_report
 from harness.report.terminal import terminal
+from harness.report.writer import comparisons_csv
 from harness.store.record import read_run
 from harness.store.rundir import RunDir
 

@@ -17,8 +17,8 @@ from harness.cli import program as cli
 from harness.errors import StoreError
 from harness.judge.verdicts import CandidateVerdict, Judgement
 from harness.report.evidence import Evidence
-from harness.report.exports import junit
 from harness.report.markdown import LIMIT, markdown_report
+from harness.report.writer import junit
 
 
 @pytest.fixture(autouse=True)

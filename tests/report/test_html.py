@@ -20,10 +20,10 @@ from lazily import lazy
 from harness import report
 from harness.judge.verdicts import Judgement
 from harness.report import answers, words
-from harness.report.blocks import axes, cost
+from harness.report.blocks import axes, routing
 from harness.report.blocks.routing import plans
 from harness.report.evidence import Evidence, FlipPair
-from harness.report.exports import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+from harness.report.writer import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 report_html = lazy("harness.report.html")
 
@@ -123,9 +123,9 @@ def test_a_pass_says_what_it_leaves_out():
 def test_costs_stand_beside_the_baselines():
     """Shares of what was measured on both sides; what one side lacks is left out."""
     known = {"bf16": {"weight_bytes": 200, "tokens_per_second": 50}, "int8": {"weight_bytes": 122, "peak_bytes": 9}}
-    judged = dataclasses.replace(report_data.judgement(), candidates=())
-    assert cost.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
-    assert cost.relative_cost(judged, Evidence(), "int8") == ""
+    judged = report_data.passing()
+    assert routing.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
+    assert routing.relative_cost(judged, Evidence(), "int8") == ""
 
 
 def test_sections_come_in_their_order(tree):
@@ -401,7 +401,7 @@ def test_languages_are_drawn_by_slice_where_slices_share_them():
 
 def test_the_frontier_holds_what_nothing_beats(judged):
     """By weights int8 and nf4 are on the frontier and bf16 is not (int8 is as good and smaller); by time only bf16."""
-    found = {one.x: one.lines for one in cost.cost_charts(judged, report_data.evidence(judged))}
+    found = {one.x: one.lines for one in routing.cost_charts(judged, report_data.evidence(judged))}
     assert {line.name for line in found["weights, MiB"] if not line.hollow} == {"int8", "nf4"}
     assert {line.name for line in found["time, ms per token"] if not line.hollow} == {"bf16"}
     assert found["time, ms per token"][0].points[0][0] == pytest.approx(1000 / 812)

@@ -14,7 +14,7 @@ from lazily import lazy
 from rich.console import Console
 
 from harness.report import run_evidence
-from harness.report.blocks import cost, divergence, filled, measured, routing, strata, tail
+from harness.report.blocks import divergence, filled, findings, measured, routing, strata
 from harness.report.evidence import ScoringRow
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
@@ -50,7 +50,7 @@ def formats(judged, evidence):
 
 def made(judged, evidence):
     """The sections that all formats show."""
-    sections = [strata.averages(judged), tail.kinds_section(judged), cost.cost_section(judged, evidence)]
+    sections = [strata.averages(judged), findings.kinds_section(judged), routing.cost_section(judged, evidence)]
     sections.append(measured.scoring_notes(evidence))
     assert all(sections)
     return sections
@@ -75,7 +75,7 @@ def test_rows_have_a_cell_per_column(judged, evidence):
     plans = routing.plans(judged, evidence)
     more = [routing.routes(plans, "bf16"), measured.power(evidence), measured.control_noise(judged)]
     more += [strata.by_candidate(judged, one) for one in judged.candidates if one.strata]
-    more += [divergence.divergence(evidence.divergence, "bf16"), cost.proof_section(evidence), strata.matrix(judged)]
+    more += [divergence.divergence(evidence.divergence, "bf16"), routing.proof_section(evidence), strata.matrix(judged)]
     for section in (*made(judged, evidence), *more):
         assert section.rows
         assert {len(row) for row in (*section.rows, *section.quiet)} == {len(section.columns)}

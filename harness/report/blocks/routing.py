@@ -1,30 +1,118 @@
-"""For which traffic a candidate may be used: what passed, slice by slice, and the cheapest route of each stratum.
+"""What each variant costs, and for which traffic it may be used: what passed, and the cheapest route of each stratum.
 
 In every stratum the cheapest variant that *passed* there, in its scores and in every gated rate of tail events, takes
-the traffic; if none passed, or none that passed is cheaper, the baseline keeps it. Undecided is not passed. Cost is
-relative to the baseline, by weight bytes and by time per token, as far as both were measured. Each routed stratum
-passed at the policy's alpha on its own; the plan as a whole carries that chance once per stratum.
+the traffic; if none passed, or none that passed is cheaper, the baseline keeps it. Undecided is not passed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from harness.judge.summaries import TailRate
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report.blocks.cost import cost_of, variants
-from harness.report.blocks.tail import holding_back, passes
+from harness.report.blocks.findings import holding_back, passes
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Row, Section, names, numbers, strata
-from harness.report.words import percent, positive, short_name
+from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
+from harness.report.words import bytes_text, number_text, percent, positive, short_name
 
-__all__ = ["BLOCKS", "Plan", "Route", "plans", "routes", "shares"]
+__all__ = ["BLOCKS", "cost_charts", "cost_section", "plans", "proof_section", "relative_cost", "routes", "shares"]
 
+_COMPARED = (("weight_bytes", "weights"), ("tokens_per_second", "tokens per second"), ("peak_bytes", "peak memory"))
+_AXES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
+    ("weights, MiB", "weight_bytes", lambda value: value / 1024**2),
+    ("time, ms per token", "tokens_per_second", lambda value: 1000 / value),
+    ("peak memory, MiB", "peak_bytes", lambda value: value / 1024**2),
+)
 _MOST_OPEN = 4  # strata named that are held back
 _PAID = (("weight bytes", "weight_bytes", False), ("time per token", "tokens_per_second", True))
 """What is paid for, the cost's key, and whether more of it is cheaper."""
+
+
+def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """Return what judgement and evidence know of each variant's cost, the evidence last; the baseline is first."""
+
+    def merged(proof: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: proof[key] for key in ("weight_bytes", "bits_per_weight") if key in proof} | dict(cost)
+
+    known = {judgement.baseline: dict[str, Any]()}
+    known |= {candidate.name: merged(candidate.proof, candidate.cost) for candidate in judgement.candidates}
+    return {
+        name: cost | merged(evidence.proofs.get(name, {}), evidence.costs.get(name, {})) for name, cost in known.items()
+    }
+
+
+def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
+    """Return a variant's cost as shares of the baseline's, as far as both were measured: ``60.8 % of its weights``."""
+    costs = _costs(judgement, evidence)
+    own, base = costs[variant], costs[judgement.baseline]
+    shares = [(label, positive(own.get(key)), positive(base.get(key))) for key, label in _COMPARED]
+    return ", ".join(f"{percent(one / other)} of its {label}" for label, one, other in shares if one and other)
+
+
+def cost_section(judgement: Judgement, evidence: Evidence) -> Section:
+    """Return a row per variant, the baseline first; empty if nothing was measured."""
+    known = _costs(judgement, evidence)
+    base = positive(known[judgement.baseline].get("weight_bytes"))
+    rows: list[Row] = []
+    for name, cost in known.items():
+        weight = positive(cost.get("weight_bytes"))
+        share = percent(weight / base if weight and base else None)
+        bits, speed = number_text(cost.get("bits_per_weight"), ",.2f"), number_text(cost.get("tokens_per_second"))
+        load, peak = number_text(cost.get("load_seconds")), bytes_text(cost.get("peak_bytes"))
+        rows.append((name, load, bytes_text(weight), share, bits, speed, peak))
+    charts, measured = cost_charts(judgement, evidence), any(known.values())
+    note = "Tokens per second: prompt and answer tokens over the time spent answering."
+    if charts:
+        note += " Filled marks are on the frontier: no other variant is both cheaper and better."
+    columns = names("variant")
+    columns += numbers("load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory")
+    shown = tuple(rows) if measured else ()
+    return Section("Cost", columns, shown, note=note if measured else "", charts=charts, y="points")
+
+
+def cost_charts(judgement: Judgement, evidence: Evidence) -> tuple[Chart, ...]:
+    """Return quality against each measure of cost that the baseline, at a change of 0, and a candidate have.
+
+    Marks are hollow if another variant is both cheaper and better.
+    """
+    changes, costs = {judgement.baseline: 0.0}, _costs(judgement, evidence)
+    for candidate in judgement.candidates:
+        if candidate.averages and (delta := candidate.averages[0].delta) is not None:
+            changes[candidate.name] = delta
+    made = []
+    for measure, key, convert in _AXES:
+        values = {name: positive(costs[name].get(key)) for name in changes}
+        known = {name: (convert(value), changes[name]) for name, value in values.items() if value is not None}
+        if judgement.baseline in known and len(known) > 1:
+            lines = tuple(
+                Line(
+                    name, ((cost, 100 * change),), hollow=any(_beats(other, (cost, change)) for other in known.values())
+                )
+                for name, (cost, change) in known.items()
+            )
+            made.append(Chart(f"Average change by {measure}", measure, lines, scatter=True))
+    return tuple(made)
+
+
+def _beats(other: tuple[float, float], one: tuple[float, float]) -> bool:
+    """Return whether a cost and change are no worse than another's, and one of them better."""
+    return other != one and other[0] <= one[0] and other[1] >= one[1]
+
+
+def proof_section(evidence: Evidence) -> Section:
+    """Return what each loaded variant was measured to be."""
+
+    def row(name: str, proof: Mapping[str, Any]) -> Row:
+        keys = ("method", "kernel", "quantized_modules", "linear_modules", "bits_per_weight", "compute_dtype")
+        method, kernel, quantized, linear, bits, dtype = (str(proof.get(key, "-")) for key in keys)
+        return name, method, kernel, f"{quantized} of {linear}", bits, dtype
+
+    rows = tuple(row(*one) for one in evidence.proofs.items())
+    columns = texts("method", "kernel") + numbers("quantized modules", "bits/weight") + texts("compute dtype")
+    folded = "what each loaded model was measured to be"
+    return Section("Loaded models", names("variant") + columns, rows, folded=folded, formats=("page",))
 
 
 def shares(judgement: Judgement) -> Section:
@@ -73,7 +161,7 @@ def _held_back(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
     return kinds if stratum.stratum == "all" else f"{name} ({kinds})"
 
 
-class Route(NamedTuple):
+class _Route(NamedTuple):
     """Where one stratum's traffic goes."""
 
     slice: str
@@ -84,21 +172,21 @@ class Route(NamedTuple):
     passed: tuple[str, ...]  # all candidates that passed here, tail events included
 
 
-class Plan(NamedTuple):
+class _Plan(NamedTuple):
     """Routes for all strata under one measure of cost."""
 
     measure: str
-    routes: tuple[Route, ...]  # one per stratum, in the judgement's order
+    routes: tuple[_Route, ...]  # one per stratum, in the judgement's order
     leaving: float  # share of traffic that could leave the baseline
     blended: float  # cost of the whole traffic so routed, the baseline alone being 1
     weighted: bool  # the strata came with different weights; if not, each counts the same
 
 
-def plans(judgement: Judgement, evidence: Evidence) -> list[Plan]:
+def plans(judgement: Judgement, evidence: Evidence) -> list[_Plan]:
     """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
-    made = []
+    made, costs = [], _costs(judgement, evidence)
     for measure, key, more_is_cheaper in _PAID:
-        known = {name: positive(cost_of(judgement, evidence, name).get(key)) for name in variants(judgement)}
+        known = {name: positive(cost.get(key)) for name, cost in costs.items()}
         if (base := known[judgement.baseline]) is not None:
             ratios = {name: value / base for name, value in known.items() if value is not None}
             prices = {name: 1 / ratio if more_is_cheaper else ratio for name, ratio in ratios.items()}
@@ -106,7 +194,7 @@ def plans(judgement: Judgement, evidence: Evidence) -> list[Plan]:
     return made
 
 
-def _plan(judgement: Judgement, measure: str, prices: Mapping[str, float]) -> list[Plan]:
+def _plan(judgement: Judgement, measure: str, prices: Mapping[str, float]) -> list[_Plan]:
     """Return the plan by these costs, the baseline's being 1; none without traffic."""
     base = judgement.baseline
     weights: dict[tuple[str, str], float] = {}
@@ -123,13 +211,13 @@ def _plan(judgement: Judgement, measure: str, prices: Mapping[str, float]) -> li
     for key, found in passed.items():
         # The baseline first: a candidate that costs the same has no claim.
         choice = min((base, *(one for one in found if one in prices)), key=prices.__getitem__)
-        made.append(Route(*key, weights[key] / total, choice, prices[choice], tuple(found)))
+        made.append(_Route(*key, weights[key] / total, choice, prices[choice], tuple(found)))
     leaving = math.fsum(route.share for route in made if route.variant != base)
     blended = math.fsum(route.share * route.cost for route in made)
-    return [Plan(measure, tuple(made), leaving, blended, weighted=len(set(weights.values())) > 1)]
+    return [_Plan(measure, tuple(made), leaving, blended, weighted=len(set(weights.values())) > 1)]
 
 
-def routes(made: Sequence[Plan], baseline: str) -> Section:
+def routes(made: Sequence[_Plan], baseline: str) -> Section:
     """Return where each stratum's traffic could go, by each measure of cost; there is one at least."""
     columns = names("slice") + strata("stratum") + numbers("share")
     for plan in made:
@@ -152,7 +240,7 @@ def routes(made: Sequence[Plan], baseline: str) -> Section:
     return Section("Routing plan", columns, tuple(rows), said, note, folded="the route of each stratum")
 
 
-def _blended(plan: Plan, baseline: str) -> str:
+def _blended(plan: _Plan, baseline: str) -> str:
     text = f"{percent(plan.leaving)} of the traffic could leave {baseline}, priced by {plan.measure}"
     if not plan.leaving:
         return f"{text}: no variant that passed anywhere is cheaper by this measure."
@@ -166,4 +254,12 @@ def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:
     return [shares(judgement), routing]
 
 
-BLOCKS = (Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),)
+def _cost(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    return [cost_section(judgement, evidence), proof_section(evidence)]
+
+
+_AGAINST, _ABSENT = "Quality against cost", "No cost was measured."
+BLOCKS = (
+    Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),
+    Block("cost", _AGAINST, _cost, {"terminal": 70, "markdown": 70, "page": 100}, "Cost", _ABSENT),
+)
