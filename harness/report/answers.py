@@ -22,19 +22,18 @@ from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, one_line, visible
 
 __all__ = [
-    "around_difference", "browsable", "events", "examples", "first_difference", "fitting", "flips", "page_json",
-    "pairs", "split_at_difference",
+    "SIDE_FILE", "around_difference", "browsable", "events", "examples", "first_difference", "fitting", "flips",
+    "page_json", "pairs", "split_at_difference",
 ]  # fmt: skip
 
+SIDE_FILE = "report-flips.json"  # holds the answers that do not fit the page
 _EVENTS = 20  # pairs shown of one candidate's events of one kind
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
 _JOINER = "\u200d"
 
 _Side = Sequence[Scored]
-_Pair = dict[str, Any]
-"""A pair as `browsable` writes it."""
-_Place = tuple[str, str, str]
-"""Candidate, slice and stratum, as `browsable` writes them."""
+_Pair = dict[str, Any]  # a pair as `browsable` writes it
+_Place = tuple[str, str, str]  # candidate, slice and stratum, as `browsable` writes them
 
 
 def flips(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> list[FlipPair]:

@@ -16,15 +16,13 @@ __all__ = [
 ]  # fmt: skip
 
 WIDTH, HEIGHT = 250, 150
-LEFT, RIGHT, _TOP, BOTTOM = 36, 240, 8, 118
-"""Where the axes end."""
+LEFT, RIGHT, _TOP, BOTTOM = 36, 240, 8, 118  # where the axes end
 _DASHES = ("", "5 3", "2 2", "7 2 2 2", "1 3", "9 3")
 CIRCLE = "m-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0-5.2 0z"
 _SQUARE = "m-2.4-2.4h4.8v4.8h-4.8z"
 _MARKS = (_SQUARE, "m0-3.2l3.2 5.6h-6.4z", "m0-3.4l3.4 3.4l-3.4 3.4l-3.4-3.4z", CIRCLE, "m-3-3l6 6m0-6l-6 6", _SQUARE)
 _LEVELS_SHOWN = 6
-_WIDE_RANGE = 20
-"""Largest to smallest value above which an axis is logarithmic: int8 and int4 in one picture."""
+_WIDE_RANGE = 20  # largest to smallest value above which an axis is logarithmic: int8 and int4 in one picture
 
 
 class Mark(NamedTuple):

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import answers, charts, words
+from harness.report.answers import SIDE_FILE
 from harness.report.blocks import filled, findings
 from harness.report.blocks.measured import control_sentence
 from harness.report.blocks.routing import relative_cost
@@ -28,9 +29,6 @@ from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Block, Section, as_cell
 
 __all__ = ["SIDE_FILE", "Page", "html_report", "render"]
-
-SIDE_FILE = "report-flips.json"
-"""Holds the flips that do not fit the page."""
 
 _LONGEST, _MOST_ROWS = 20_000, 400
 _LEAST_REACH = 0.1

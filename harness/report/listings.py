@@ -18,7 +18,7 @@ from harness.config.schema import suggestion
 from harness.errors import UsageError
 from harness.judge.signals import Signal
 from harness.report.sanitize import one_line, visible
-from harness.report.words import axes_and_levels, bytes_text, number_text, percent, score, short_name
+from harness.report.words import bytes_text, levels_of, number_text, percent, score, short_name
 from harness.run.planning import design_of
 from harness.run.planning_events import event_power
 from harness.stats.routes import Route, routes
@@ -130,12 +130,12 @@ def _summary(plan: Plan, found: Mapping[str, Any]) -> Iterator[str]:
 def _power(plan: Plan) -> Iterator[Sequence[str]]:
     before = None
     for row in plan.power:
-        axes, levels = axes_and_levels(row.stratum)
-        split = f" by {', '.join(axes)}" if axes else ""
+        levels = levels_of(row.stratum)
+        split = f" by {', '.join(levels)}" if levels else ""
         if (head := f"{row.slice}{split}, margin {score(row.margin)}") != before:
             yield (head,)
             before = head
-        name = f"  {', '.join(levels) or row.stratum}"
+        name = f"  {', '.join(levels.values()) or row.stratum}"
         items = f"{row.items}" if row.clusters == row.items else f"{row.items} in {row.clusters} clusters"
         decides = ("yes" if row.can_pass else "never: too few") if row.gating else "no"
         passes, needed = percent(row.pass_power), number_text(row.items_for_pass, ",d")

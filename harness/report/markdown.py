@@ -20,8 +20,7 @@ from harness.report.section import Cell, Column, Section, as_cell
 
 __all__ = ["LIMIT", "MarkdownPage", "markdown_report"]
 
-LIMIT = 60_000
-"""Bytes; GitHub refuses a comment above 65,536 characters."""
+LIMIT = 60_000  # bytes; GitHub refuses a comment above 65,536 characters
 _RESERVED = 400  # bytes reserved for what closes an open list: its "and N more" and its tags
 _MOST_SENTENCES, _MOST_FLIPS = 20, 5
 _LONGEST_NAME, _LONGEST_SENTENCE, _LONGEST_ANSWER = 120, 1500, 300

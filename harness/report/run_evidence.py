@@ -22,8 +22,7 @@ from harness.store.record import CONTROL, RunRecord, variant_names
 
 __all__ = ["Sides", "both_answers", "circumstances", "evidence", "scoring_rows"]
 
-FLIPS_SHOWN = 2000
-"""Pairs that a report carries at most, over all candidates."""
+FLIPS_SHOWN = 2000  # pairs that a report carries at most, over all candidates
 
 
 def evidence(run: RunRecord, judgement: Judgement) -> Evidence:

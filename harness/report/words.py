@@ -16,14 +16,13 @@ from harness.models.compatibility import partly_quantized
 from harness.report.evidence import Evidence
 
 __all__ = [
-    "ANSWERS", "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "axes_and_levels", "bytes_text", "change", "exit_meaning",
-    "headline", "interval", "level", "limits_label", "no_signal_sentence", "number_text", "percent", "place", "points",
-    "positive", "promises", "readable", "reasons", "score", "short_name", "splitting", "strata_with",
-    "stratum_sentence", "texts_note", "to_decide", "undecided_sentence", "word",
+    "ANSWERS", "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "bytes_text", "change", "exit_meaning", "headline", "interval",
+    "level", "levels_of", "limits_label", "no_signal_sentence", "number_text", "percent", "place", "points", "positive",
+    "promises", "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence",
+    "texts_note", "to_decide", "undecided_sentence", "word",
 ]  # fmt: skip
 
-NOT_STORED = "The texts of this item are not stored; its scores are."
-"""In place of an item's texts."""
+NOT_STORED = "The texts of this item are not stored; its scores are."  # in place of an item's texts
 
 SYMBOLS: Mapping[Verdict, str] = {"pass": "✔", "fail": "✘", "inconclusive": "?", "no_signal": "∅", "not_judged": "⊘"}
 """A sign next to every colour, so that the report reads without colours."""
@@ -107,33 +106,30 @@ def limits_label(judgement: Judgement) -> str:
     return f"one-sided {level}limits"
 
 
-def axes_and_levels(stratum: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split a stratum's name: ``hops=3,magnitude=large`` into its axes and its levels; no axes for ``all``."""
+def levels_of(stratum: str) -> dict[str, str]:
+    """Return axis to level of a stratum's name, such as ``hops=3,magnitude=large``; none for ``all``."""
     parts = [part.partition("=") for part in stratum.split(",")]
-    if not all(middle for _, middle, _ in parts):
-        return (), (stratum,)
-    return tuple(axis for axis, _, _ in parts), tuple(level for _, _, level in parts)
+    return {axis: level for axis, _, level in parts} if all(middle for _, middle, _ in parts) else {}
 
 
 def splitting(strata: Sequence[StratumVerdict]) -> tuple[str, ...]:
     """Return the axes on which a slice's strata differ; all of them if none does or their names do not fit."""
-    named = [axes_and_levels(one.stratum) for one in strata]
-    axes = named[0][0]
-    if any(one[0] != axes for one in named):
-        return tuple(dict.fromkeys(axis for one in named for axis in one[0]))
-    return tuple(a for i, a in enumerate(axes) if len({levels[i] for _, levels in named}) > 1) or axes
+    named = [levels_of(one.stratum) for one in strata]
+    axes = tuple(dict.fromkeys(axis for one in named for axis in one))
+    if any(one.keys() != named[0].keys() for one in named):
+        return axes
+    return tuple(axis for axis in axes if len({one[axis] for one in named}) > 1) or axes
 
 
 def level(stratum: str, axes: Sequence[str]) -> str:
     """Name a stratum by its levels on some of its axes; in full if it has none of them."""
-    own = zip(*axes_and_levels(stratum), strict=False)
-    return ", ".join(level for axis, level in own if axis in axes) or stratum
+    return ", ".join(level for axis, level in levels_of(stratum).items() if axis in axes) or stratum
 
 
 def short_name(stratum: str) -> str:
     """Name a stratum by its levels alone, a slice before it kept: ``long_context/8192, 0.5``."""
     label, slash, name = stratum.rpartition("/")
-    return label + slash + ", ".join(axes_and_levels(name)[1])
+    return label + slash + (", ".join(levels_of(name).values()) or name)
 
 
 _TASKS = {
@@ -165,15 +161,17 @@ _AXES = {
 
 def readable(stratum: str) -> str:
     """Name a stratum as people read it: ``retrieval among 12 keys, answer present``; one without axes as it is."""
-    axes, levels = axes_and_levels(stratum)
-    text = "" if axes else stratum
-    for axis, level in zip(axes, levels, strict=False):
-        phrase = _TASKS.get(level, level.replace("_", " ")) if axis == "task" else _phrase(axis, level)
-        text += phrase if not text else f" {phrase}" if axis == "keys" and axes[0] == "task" else f", {phrase}"
-    return text
+    found, text = levels_of(stratum), ""
+    first = next(iter(found), "")
+    for axis, level in found.items():
+        sign = "" if axis == first else " " if axis == "keys" and first == "task" else ", "
+        text += sign + _phrase(axis, level)
+    return text or stratum
 
 
 def _phrase(axis: str, level: str) -> str:
+    if axis == "task":
+        return _TASKS.get(level, level.replace("_", " "))
     if axis == "context_tokens" and level == "none":
         return "no other context"
     text = _AXES.get(axis, f"{axis.replace('_', ' ')} {{}}").format(level)

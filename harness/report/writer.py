@@ -7,23 +7,23 @@ import dataclasses
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import yaml
 
-from harness.errors import StoreError
 from harness.judge.summaries import ChoiceProbability, TailRate
 from harness.judge.verdicts import FIGURES, CandidateVerdict, Judgement, StratumVerdict
 from harness.records import digest
 from harness.report import words
+from harness.report.answers import SIDE_FILE
 from harness.report.blocks.findings import rate_sentence
 from harness.report.evidence import Evidence
 from harness.report.markdown import markdown_report
 from harness.report.sanitize import clip, one_line, visible
+from harness.store.files import explained
 
 __all__ = [
     "COLUMNS", "comparisons_csv", "comparisons_parquet", "file_name", "junit", "model_index", "remove", "step_summary",
@@ -33,8 +33,7 @@ __all__ = [
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _CHOICE_FIELDS = {f"choice_probability_{one.name}": one for one in dataclasses.fields(ChoiceProbability)}
 
-COLUMNS = ("candidate", *FIGURES, *_CHOICE_FIELDS)
-"""The tables' columns, in order."""
+COLUMNS = ("candidate", *FIGURES, *_CHOICE_FIELDS)  # the tables' columns, in order
 _LONGEST = 2000
 _TAGS = {"pass": "", "fail": "failure"}
 
@@ -45,8 +44,7 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError if the
     directory cannot be written; a step summary that cannot be written raises it too, after the files are there.
     """
-    # The page draws: its library takes a second to load, which `--help` and the terminal need not wait for.
-    from harness.report.html import SIDE_FILE, html_report
+    from harness.report.html import html_report  # late: `--help` and the terminal need not wait for the templates
 
     page = html_report(judgement, evidence)
     files: dict[str, str | bytes] = {
@@ -72,26 +70,16 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
 
 def remove(run_dir: Path) -> list[Path]:
     """Remove the report files that show questions and answers, and give their paths. Raises StoreError."""
-    from harness.report.html import SIDE_FILE
-
-    paths = [run_dir / name for name in ("report.md", "report.html", "junit.xml", SIDE_FILE)]
+    paths = (run_dir / name for name in ("report.md", "report.html", "junit.xml", SIDE_FILE))
     gone = [path for path in paths if path.is_file()]
     for path in gone:
         _forget(path)
     return gone
 
 
-@contextmanager
-def _explained(path: Path | str, what: str, remedy: str = "") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path}: cannot {what}: {error.strerror}{remedy}") from error
-
-
 def _replace(path: Path, content: str | bytes) -> Path:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _explained(path, "write the report", "; free space or name another directory"):
+    with explained(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             beside.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -103,15 +91,15 @@ def _replace(path: Path, content: str | bytes) -> Path:
 
 def _forget(path: Path) -> None:
     """Remove what an earlier report left and this one does not hold."""
-    with _explained(path, "remove the earlier report's file"):
+    with explained(path, "removed, and is of an earlier report"):
         path.unlink(missing_ok=True)
 
 
 def step_summary(text: str) -> None:
     """Append to GitHub's step summary, if there is one. Raises StoreError."""
     if named := os.environ.get(_STEP_SUMMARY):
-        what = "append to GitHub's step summary"
-        with _explained(named, what, f"; unset {_STEP_SUMMARY}"), Path(named).open("a", encoding="utf-8") as file:
+        doing = f"appended to as GitHub's step summary (unset {_STEP_SUMMARY} to leave that out)"
+        with explained(Path(named), doing), Path(named).open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
 
 

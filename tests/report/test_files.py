@@ -188,7 +188,7 @@ def test_writing_twice_gives_equal_bytes(tmp_path):
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     """The message names the file and the remedy; nothing is half written."""
     (tmp_path / "run").write_text("a file where a directory should be")
-    with pytest.raises(StoreError, match=r"report\.md: cannot write the report"):
+    with pytest.raises(StoreError, match=r"report\.md: cannot be written"):
         report.write(tmp_path / "run", report_data.passing(), Evidence())
 
 

@@ -11,14 +11,12 @@ from harness.judge.summaries import Cliff
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
-from harness.report.words import axes_and_levels, points, readable, score
+from harness.report.words import levels_of, points, readable, score
 
 __all__ = ["BLOCKS", "cliffs", "grids"]
 
-_FULL = 0.6
-"""Share of a grid's cells that must hold something: sparse pairs (language x script) say nothing."""
-_Placed = tuple[StratumVerdict, Mapping[str, str]]
-"""A stratum with its levels by axis."""
+_FULL = 0.6  # share of a grid's cells that must hold something: sparse pairs (language x script) say nothing
+_Placed = tuple[StratumVerdict, Mapping[str, str]]  # a stratum with its levels by axis
 
 
 def grids(judgement: Judgement) -> Iterator[Section]:
@@ -26,16 +24,11 @@ def grids(judgement: Judgement) -> Iterator[Section]:
     for candidate in judgement.candidates:
         slices = defaultdict[str, list[_Placed]](list)
         for one in candidate.strata:
-            slices[one.slice].append((one, _levels_of(one)))
+            slices[one.slice].append((one, levels_of(one.stratum)))
         for label, own in slices.items():
             if (pair := _fullest_pair([levels for _, levels in own])) is not None:
                 yield _grid(f"{candidate.name}, {label}", pair, own)
         yield from _shared_axes(candidate)
-
-
-def _levels_of(stratum: StratumVerdict) -> dict[str, str]:
-    """Return axis to level: of the cell's name, so that only the axes that split it count."""
-    return dict(zip(*axes_and_levels(stratum.stratum), strict=False))
 
 
 def _ordered(levels: Iterable[str]) -> list[str]:
@@ -63,7 +56,7 @@ def _shared_axes(candidate: CandidateVerdict) -> Iterator[Section]:
     """Yield a grid of slices over each axis that two slices or more are split by: language x task, say."""
     by_axis = defaultdict[str, list[_Placed]](list)
     for one in candidate.strata:
-        for axis, level in _levels_of(one).items():
+        for axis, level in levels_of(one.stratum).items():
             by_axis[axis].append((one, {"slice": one.slice, axis: level}))
     for axis, placed in by_axis.items():
         if len({one.slice for one, _ in placed}) > 1:
@@ -112,8 +105,7 @@ def cliffs(judgement: Judgement) -> Section:
             if one.levels:
                 found.setdefault((one.slice, one.axis, one.group, one.levels), {})[candidate.name] = one
     judged = [one.name for one in judgement.candidates if one.cliffs]
-    rows: list[Row] = []
-    quiet: list[Row] = []
+    rows, quiet = list[Row](), list[Row]()
     drawn, said = [], []
     for (label, axis, group, _), curves in found.items():
         title = f"{label} by {axis.replace('_', ' ')}{f', {readable(group)}' if group else ''}"

@@ -29,8 +29,7 @@ _BUCKETS = {
     f"{_STARTS[-1]} and on": (_STARTS[-1], None),
 }
 
-_Place = tuple[str, str, str]
-"""Slice, stratum, bucket of positions; empty over all positions."""
+_Place = tuple[str, str, str]  # slice, stratum, bucket of positions; empty over all positions
 
 
 def divergence_rows(

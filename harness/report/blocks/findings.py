@@ -180,20 +180,16 @@ def _cell(count: tuple[int, int], items: Items | None = None) -> Cell:
     return Cell(f"{events}/{n}", strong=bool(events), value=events / n, items=items if events else None)
 
 
-def _remark(one: TailRate) -> str:
-    """Return what the figures of a gated rate do not say: what would decide it, or why it was not judged."""
-    if one.verdict == "inconclusive" and one.items_to_decide:
-        return f"about {one.items_to_decide:,} more items would decide it"
-    return one.reason if one.verdict in ("inconclusive", "no_signal", "not_judged") else ""
-
-
 def _rates(judgement: Judgement, *, passed: bool) -> Section:
     """Return the table of the gated rates that pass, or of those that do not."""
     rows: list[Row] = []
     for candidate, one in gated(judgement.candidates, *(("pass",) if passed else _OPEN)):
         figures, items = f"{_limits(one)}, tolerated {_percent(one.tolerance)}", rate_items(one, candidate.name)
         cell = Cell(f"{one.events}/{one.n}", figures, strong=True, value=one.rate, items=items)
-        rows.append((Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=_remark(one)), cell))
+        why = "" if one.verdict in ("pass", "fail") else one.reason
+        if one.verdict == "inconclusive" and one.items_to_decide:
+            why = f"about {one.items_to_decide:,} more items would decide it"
+        rows.append((Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=why), cell))
     columns = names("candidate", "event") + numbers("rate, limits")
     title = "Gated rates within their tolerance" if passed else "Gated rates that do not pass"
     folded = f"{len(rows)} within the tolerance" if passed else ""

@@ -135,9 +135,9 @@ def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
     where = f"{count} strat{'um' if count == 1 else 'a'} of {slices} slice{'' if slices == 1 else 's'}"
     items = sum(one.n for one in strata_.values())
     said = [f"{', '.join(others)} answered the same {items:,} items as {base}, compared item by item in {where}"]
-    if devices := dict.fromkeys(map(str, _mapping(facts.get("devices")).values())):
+    if devices := dict.fromkeys(facts.get("devices", {}).values()):
         said.append(f"device: {', '.join(devices)}")
-    if sampling := _mapping(facts.get("sampling")):
+    if sampling := facts.get("sampling"):
         how = ", ".join(f"{key} {sampling[key]}" for key in ("temperature", "top_p", "samples") if key in sampling)
         said.append("answers chosen greedily" if sampling.get("temperature") == 0 else f"answers sampled with {how}")
     if (seed := facts.get("seed", judgement.provenance.get("seed"))) is not None:
@@ -146,13 +146,9 @@ def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
 
 
 def _variant(name: str, facts: Mapping[str, Any]) -> str:
-    about = [_mapping(facts.get(key)).get(name) for key in ("quantization", "dtype")]
+    about = [facts.get(key, {}).get(name) for key in ("quantization", "dtype")]
     known = ", ".join(str(one) for one in about if one)
     return f"{name} ({known})" if known else name
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _provenance(judgement: Judgement, evidence: Evidence) -> list[Section]:

@@ -25,6 +25,7 @@ _AXES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
     ("time, ms per token", "tokens_per_second", lambda value: 1000 / value),
     ("peak memory, MiB", "peak_bytes", lambda value: value / 1024**2),
 )
+_NONE_CHEAPER = "no variant that passed anywhere is cheaper by this measure."
 _MOST_OPEN = 4  # strata named that are held back
 _PAID = (("weight bytes", "weight_bytes", False), ("time per token", "tokens_per_second", True))
 """What is paid for, the cost's key, and whether more of it is cheaper."""
@@ -86,19 +87,12 @@ def cost_charts(judgement: Judgement, evidence: Evidence) -> tuple[Chart, ...]:
         values = {name: positive(costs[name].get(key)) for name in changes}
         known = {name: (convert(value), changes[name]) for name, value in values.items() if value is not None}
         if judgement.baseline in known and len(known) > 1:
-            lines = tuple(
-                Line(
-                    name, ((cost, 100 * change),), hollow=any(_beats(other, (cost, change)) for other in known.values())
-                )
-                for name, (cost, change) in known.items()
-            )
-            made.append(Chart(f"Average change by {measure}", measure, lines, scatter=True))
+            lines = []
+            for name, (cost, change) in known.items():
+                as_good = {one for one in known.values() if one[0] <= cost and one[1] >= change}
+                lines.append(Line(name, ((cost, 100 * change),), hollow=as_good != {(cost, change)}))
+            made.append(Chart(f"Average change by {measure}", measure, tuple(lines), scatter=True))
     return tuple(made)
-
-
-def _beats(other: tuple[float, float], one: tuple[float, float]) -> bool:
-    """Return whether a cost and change are no worse than another's, and one of them better."""
-    return other != one and other[0] <= one[0] and other[1] >= one[1]
 
 
 def proof_section(evidence: Evidence) -> Section:
@@ -118,8 +112,7 @@ def proof_section(evidence: Evidence) -> Section:
 def shares(judgement: Judgement) -> Section:
     """Return the strata passed by slice and candidate, with those that are held back."""
     judged = [one for one in judgement.candidates if one.strata]
-    said: list[Row] = []
-    quiet: list[Row] = []
+    said, quiet = list[Row](), list[Row]()
     for label in dict.fromkeys(stratum.slice for one in judged for stratum in one.strata):
         cells = [_share(one, [stratum for stratum in one.strata if stratum.slice == label]) for one in judged]
         silent = all(cell.verdict in (None, "no_signal") for cell in cells)
@@ -235,16 +228,13 @@ def routes(made: Sequence[_Plan], baseline: str) -> Section:
         f"did, {baseline} keeps it. {weights} Each routed stratum passed on its own at the policy's level, so the plan "
         "carries that chance once per stratum."
     )
-    said = tuple(_blended(plan, baseline) for plan in made)
+    said = tuple(
+        f"{percent(plan.leaving)} of the traffic could leave {baseline}, priced by {plan.measure}: "
+        + (f"the blended cost is {percent(plan.blended)} of {baseline}'s." if plan.leaving else _NONE_CHEAPER)
+        for plan in made
+    )
     columns += names("passed")
     return Section("Routing plan", columns, tuple(rows), said, note, folded="the route of each stratum")
-
-
-def _blended(plan: _Plan, baseline: str) -> str:
-    text = f"{percent(plan.leaving)} of the traffic could leave {baseline}, priced by {plan.measure}"
-    if not plan.leaving:
-        return f"{text}: no variant that passed anywhere is cheaper by this measure."
-    return f"{text}: the blended cost is {percent(plan.blended)} of {baseline}'s."
 
 
 def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:

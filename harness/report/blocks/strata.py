@@ -17,8 +17,7 @@ from harness.report.words import points, score
 __all__ = ["BLOCKS", "average_rows", "averages", "by_candidate", "matrix", "on_terminal"]
 
 _BY_IMPORTANCE: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged", "pass")
-_Found = list[tuple[str, StratumVerdict]]
-"""A stratum of each candidate that has it, with the candidate's name."""
+_Found = list[tuple[str, StratumVerdict]]  # a stratum of each candidate that has it, with the candidate's name
 
 
 def _found(judgement: Judgement) -> tuple[list[_Found], list[_Found]]:
@@ -141,8 +140,7 @@ def average_rows(candidate: CandidateVerdict) -> tuple[Average, ...]:
 
 def averages(judgement: Judgement) -> Section:
     """Return each average with the worst stratum behind it."""
-    said: list[Row] = []
-    quiet: list[Row] = []
+    said, quiet = list[Row](), list[Row]()
     for candidate in judgement.candidates:
         for one in average_rows(candidate):
             drawn = None if one.delta is None else Interval(one.worst_delta, one.delta, None, None)
