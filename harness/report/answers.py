@@ -79,11 +79,7 @@ def _text(item: Item, answer: Scored) -> str:
 
 
 def first_difference(one: str, other: str) -> int | None:
-    """Return the index of the first character that differs, None if the texts are equal.
-
-    It is moved back to the start of its user-perceived character, so that no accent, vowel sign or joined emoji is cut
-    from what it belongs to.
-    """
+    """Return where texts differ first, None if they are equal; no accent, vowel sign or joined emoji is cut off."""
     if one == other:
         return None
     index, most = 0, min(len(one), len(other))
@@ -104,12 +100,9 @@ def _continues(text: str, index: int) -> bool:
 
 
 def around_difference(one: str, other: str, limit: int) -> tuple[str, str]:
-    """Cut both texts to the same `limit` characters, their first difference among these, and say what was left out.
-
-    The beginning stays if the difference lies in its first three quarters, or if there is none.
-    """
+    """Cut both texts to the same `limit` characters, their first difference among these, and say what was left out."""
     at = first_difference(one, other)
-    if at is None or at <= limit * 3 // 4:
+    if at is None or at <= limit * 3 // 4:  # the beginning stays
         return clip(one, limit), clip(other, limit)
     start = at - limit // 4
     while start > at - limit // 2 and _continues(one, start):
@@ -151,10 +144,7 @@ def browsable(pair: FlipPair) -> _Pair:
 
 
 def pairs(evidence: Evidence) -> list[_Pair]:
-    """Return every pair once, flips and tail events, as `browsable` writes them.
-
-    They are in turns over candidates and kinds, so that a cut leaves some of each.
-    """
+    """Return flips and tail events, each pair once, in turns over candidates and kinds: a cut leaves some of each."""
     found: dict[tuple[str, str], FlipPair] = {}
     for one in (*evidence.flips, *evidence.tail_events):
         known = found.setdefault((one.candidate, one.item_id), one)
@@ -183,10 +173,7 @@ def fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
 
 
 def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5) -> list[_Pair]:
-    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are.
-
-    Five take less than 1 MB as HTML, whatever script they are in.
-    """
+    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are."""
 
     def place(one: _Pair) -> _Place:
         return one["candidate"], one["slice"], one["stratum"]

@@ -42,10 +42,7 @@ def mark(at: int, *, base: bool) -> Mark:
 
 
 def heights(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], float]]:
-    """Return the ticks of the y axis that charts share, and where a value is drawn.
-
-    What a logarithmic axis has no place for is at its lower end.
-    """
+    """Return the ticks of the y axis that charts share, and where a value is drawn."""
     lines = [line for chart in charts for line in chart.lines]
     values = [y for line in lines for _, y in line.points if math.isfinite(y)]
     values += [end for line in lines for pair in line.limits for end in pair]
@@ -62,17 +59,14 @@ def heights(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], flo
         ticks = [step * at for at in range(math.floor(least / step), math.ceil(most / step) + 1)]
 
     def on(value: float) -> float:
-        return math.log10(max(value, ticks[0])) if log else value
+        return math.log10(max(value, ticks[0])) if log else value  # what has no place is at the lower end
 
     first, last = on(ticks[0]), on(ticks[-1])
     return ticks, lambda value: BOTTOM - (on(value) - first) / ((last - first) or 1.0) * (BOTTOM - _TOP)
 
 
 def widths(chart: Chart) -> tuple[list[str | float], Callable[[str | float], float]]:
-    """Return the levels that are named on the x axis, not more than fit, and where a level is drawn.
-
-    Levels are at equal distances in order, or numbers if nothing is joined.
-    """
+    """Return the levels that are named on the x axis, not more than fit, and where a level is drawn."""
     levels = list(dict.fromkeys(x for line in chart.lines for x, _ in line.points))
     numbers = [x for x in levels if isinstance(x, float)] if chart.scatter else []
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)

@@ -147,11 +147,13 @@ def both_answers(run: RunRecord, item_id: str, candidate: str | None = None) -> 
     names = [one.name for one in run.experiment.candidates]
     if candidate is not None and candidate not in names:
         raise UsageError(f"{candidate!r} is not a candidate of this run: {', '.join(names)}")
-    base = _first(run, run.experiment.baseline.name, item)
     for name in names if candidate is None else [candidate]:
-        side = _first(run, name, item)
-        if base is not None and side is not None:
-            yield item, Sides(name, base, side)
+        variants = (run.experiment.baseline.name, name)
+        found = [
+            [one for one in run.of(each) if (one.item_id, one.response.sample) == (item.id, 0)] for each in variants
+        ]
+        if all(found):
+            yield item, Sides(name, *(own[0] for own in found))
 
 
 def _find_item(run: RunRecord, item_id: str) -> Item:
@@ -163,7 +165,3 @@ def _find_item(run: RunRecord, item_id: str) -> Item:
         some = ", ".join(item.id for item in found[:4])
         raise UsageError(f"{item_id!r} matches {len(found)} items ({some} ...): give the whole id")
     return found[0]
-
-
-def _first(run: RunRecord, variant: str, item: Item) -> Scored | None:
-    return next((one for one in run.of(variant) if one.item_id == item.id and one.response.sample == 0), None)

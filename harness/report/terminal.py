@@ -189,10 +189,7 @@ class Pen:
         return table
 
     def _widths(self, section: Section, cells: list[list[int]]) -> dict[int, int]:
-        """Return the width of each column that is shown: figures as they are, names share what these leave.
-
-        Minor columns are left out, one by one, while names would get too little.
-        """
+        """Return the width of each column shown; minor ones are left out, one by one, while names get too little."""
         headings = [self._name(one.heading).cell_len for one in section.columns]
         capped = [min(long, 8) if one.minor else long for long, one in zip(headings, section.columns, strict=True)]
         longest = [max(column) for column in zip(*cells, strict=True)]

@@ -82,10 +82,7 @@ def check(track: Mapping[Any, str]) -> None:
 
 
 def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[Any, str]) -> Iterator[str]:
-    """Send a run whose reports are in `folder` to each tracker, and say of each what came of it.
-
-    A tracker that cannot be reached changes no verdict.
-    """
+    """Send a run whose reports are in `folder` to each tracker, and say what came of it; none changes the verdict."""
     facts = flat({**judgement.provenance, **evidence.provenance, "verdict": judgement.verdict})
     settings = {_named(key): value[:_LONGEST] for key, value in facts.items()}
     files = [str(folder / name) for name in _FILES if (folder / name).is_file()]

@@ -41,8 +41,8 @@ _TAGS = {"pass": "", "fail": "failure"}
 def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]:
     """Write every report file into `run_dir` and append to GitHub's step summary if there is one.
 
-    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError if the
-    directory cannot be written; a step summary that cannot be written raises it too, after the files are there.
+    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError if one
+    cannot be written; the step summary comes last.
     """
     from harness.report.html import html_report  # late: `--help` and the terminal need not wait for the templates
 
@@ -104,13 +104,11 @@ def step_summary(text: str) -> None:
 
 
 def junit(judgement: Judgement, evidence: Evidence) -> str:
-    """Return JUnit XML as text, UTF-8 declared, well-formed whatever the names hold.
+    """Return JUnit XML: a test suite per candidate, a case per gating stratum and per gated rate of tail events.
 
-    One test suite per candidate, one test case per gating stratum and per gated rate of tail events. `fail` is a
-    failure. Everything else that does not pass (inconclusive, no signal, not judged) is an *error*: GitLab, Jenkins,
-    Azure and GitHub's actions count a skipped case as fine, and an undecided stratum is not fine. A candidate that did
-    not pass although all its cases pass gets another case, and so does the run. Advisory strata are listed in the
-    suite's output.
+    What neither passes nor fails is an *error*: GitLab, Jenkins, Azure and GitHub's actions count a skipped case as
+    fine, and an undecided stratum is not fine. A candidate that did not pass although all its cases pass gets another
+    case, and so does the run. Advisory strata are listed in the suite's output.
     """
     root = Element("testsuites", name=_name(f"quantcliff {evidence.name}".strip()))
     for candidate in judgement.candidates:
@@ -220,10 +218,7 @@ def comparisons_parquet(judgement: Judgement) -> bytes:
 
 
 def file_name(candidate: str) -> str:
-    """Return the name of a candidate's metadata file.
-
-    Letters that no file name should hold become ``_``, and then a digest keeps names apart.
-    """
+    """Return the name of a candidate's metadata file; if letters become ``_``, a digest keeps names apart."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", candidate)[:80].lstrip(".")
     return f"model-index-{safe if safe and safe == candidate else f'{safe}-{digest(one_line(candidate))}'}.yaml"
 

@@ -91,10 +91,9 @@ def _quantities(judgement: Judgement) -> Section:
 
 
 def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[LatencyRow]:
-    """Yield times and lengths of the whole run and of its strata, the variants next to each other; none unstreamed.
+    """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together.
 
-    A row per stratum, condition, figure and variant; lengths are the same under every condition. The control is left
-    out: it is asked at another concurrency, which changes every time.
+    The control is left out: it is asked at another concurrency, which changes every time.
     """
     places = {item.id: (item.slice, item.stratum) for item in run.items}
     groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
@@ -106,7 +105,7 @@ def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[LatencyRow
     for where in dict.fromkeys(key[:2] for key in groups):
         stratum = ", ".join(one for one in where if one not in {"", "all"})
         for condition in (one for one in _CONDITIONS if (*where, one) in groups):
-            for figure in _FIGURES if condition == _WARM else ("first",):
+            for figure in _FIGURES if condition == _WARM else ("first",):  # lengths are the same under any condition
                 for name, lines in groups[*where, condition].items():
                     values = [line[figure] for line in lines if line[figure] is not None]
                     if any(values):

@@ -77,10 +77,7 @@ def holding_back(candidate: CandidateVerdict, stratum: StratumVerdict) -> list[T
 
 
 def passes(candidate: CandidateVerdict, stratum: StratumVerdict) -> bool:
-    """Return whether a candidate may take a stratum's traffic: its scores pass there, and so does every gated rate.
-
-    One that could not be judged (its control failed, say) passes nowhere, whatever its strata say.
-    """
+    """Return whether a candidate was judged, and its scores and every gated rate pass in a stratum."""
     return candidate.verdict != "not_judged" and stratum.verdict == "pass" and not holding_back(candidate, stratum)
 
 
@@ -100,10 +97,7 @@ def rate_items(one: TailRate, candidate: str) -> Items:
 
 
 def _percent(value: float | None, apart_from: float | None = None) -> str:
-    """Return a rate as a percentage with two significant digits, ``-`` if there is none.
-
-    More digits if it would otherwise read like `apart_from` without being equal: a limit just above its tolerance.
-    """
+    """Return a rate as a percentage with two significant digits; more if it would read like an unequal `apart_from`."""
     if value is None:
         return "-"
     texts_ = (f"{100 * value:.{digits}g} %" for digits in range(2, 7))
@@ -148,8 +142,7 @@ def kinds_section(judgement: Judgement) -> Section:
     """Return the table of events by kind; kinds that were checked for and not found are its quiet rows."""
     candidates, base = judgement.candidates, judgement.baseline
     gating = {one.kind for candidate in candidates for one in candidate.tail_events if one.verdict}
-    said: list[Row] = []
-    quiet: dict[str, Row] = {}
+    said, quiet = list[Row](), dict[str, Row]()
     for kind, what in _MEANINGS.items():
         widest = max(candidates, key=lambda one: _counts(one, kind)[1], default=None)
         if widest is None or not _counts(widest, kind)[1]:

@@ -85,10 +85,7 @@ def power(evidence: Evidence) -> Section:
 
 
 def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
-    """Return answers asked and answers that the fixed plan asks for; None if no plan is known.
-
-    What the run counted, else the sum over all candidates and strata.
-    """
+    """Return answers asked and answers that the fixed plan asks for; None if no plan is known."""
     if evidence.items_spent is not None and evidence.items_planned is not None:
         return evidence.items_spent, evidence.items_planned
     known = [one for candidate in judgement.candidates for one in candidate.strata if one.items_planned]

@@ -19,16 +19,14 @@ from harness.report.words import bytes_text, number_text, percent, positive, sho
 
 __all__ = ["BLOCKS", "cost_charts", "cost_section", "plans", "proof_section", "relative_cost", "routes", "shares"]
 
-_COMPARED = (("weight_bytes", "weights"), ("tokens_per_second", "tokens per second"), ("peak_bytes", "peak memory"))
-_AXES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
-    ("weights, MiB", "weight_bytes", lambda value: value / 1024**2),
-    ("time, ms per token", "tokens_per_second", lambda value: 1000 / value),
-    ("peak memory, MiB", "peak_bytes", lambda value: value / 1024**2),
+_MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
+    ("weight_bytes", lambda value: value / 1024**2, "weights", "weights, MiB", "weight bytes"),
+    ("tokens_per_second", lambda value: 1000 / value, "tokens per second", "time, ms per token", "time per token"),
+    ("peak_bytes", lambda value: value / 1024**2, "peak memory", "peak memory, MiB", ""),
 )
+"""Key of a cost, what is paid by it, what it is called, the axis of its chart, and the plan that it is the price of."""
 _NONE_CHEAPER = "no variant that passed anywhere is cheaper by this measure."
 _MOST_OPEN = 4  # strata named that are held back
-_PAID = (("weight bytes", "weight_bytes", False), ("time per token", "tokens_per_second", True))
-"""What is paid for, the cost's key, and whether more of it is cheaper."""
 
 
 def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
@@ -48,7 +46,7 @@ def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str
     """Return a variant's cost as shares of the baseline's, as far as both were measured: ``60.8 % of its weights``."""
     costs = _costs(judgement, evidence)
     own, base = costs[variant], costs[judgement.baseline]
-    shares = [(label, positive(own.get(key)), positive(base.get(key))) for key, label in _COMPARED]
+    shares = [(label, positive(own.get(key)), positive(base.get(key))) for key, _, label, *_ in _MEASURES]
     return ", ".join(f"{percent(one / other)} of its {label}" for label, one, other in shares if one and other)
 
 
@@ -74,25 +72,29 @@ def cost_section(judgement: Judgement, evidence: Evidence) -> Section:
 
 
 def cost_charts(judgement: Judgement, evidence: Evidence) -> tuple[Chart, ...]:
-    """Return quality against each measure of cost that the baseline, at a change of 0, and a candidate have.
-
-    Marks are hollow if another variant is both cheaper and better.
-    """
+    """Return change against each measure of cost, variants hollow that another one beats; the baseline's is 0."""
     changes, costs = {judgement.baseline: 0.0}, _costs(judgement, evidence)
     for candidate in judgement.candidates:
         if candidate.averages and (delta := candidate.averages[0].delta) is not None:
             changes[candidate.name] = delta
     made = []
-    for measure, key, convert in _AXES:
-        values = {name: positive(costs[name].get(key)) for name in changes}
-        known = {name: (convert(value), changes[name]) for name, value in values.items() if value is not None}
-        if judgement.baseline in known and len(known) > 1:
-            lines = []
-            for name, (cost, change) in known.items():
-                as_good = {one for one in known.values() if one[0] <= cost and one[1] >= change}
-                lines.append(Line(name, ((cost, 100 * change),), hollow=as_good != {(cost, change)}))
-            made.append(Chart(f"Average change by {measure}", measure, tuple(lines), scatter=True))
+    for key, price, _, axis, _ in _MEASURES:
+        known = {name: (cost, changes[name]) for name, cost in _prices(costs, key, price).items() if name in changes}
+        lines = []
+        for name, (cost, change) in known.items():
+            as_good = {one for one in known.values() if one[0] <= cost and one[1] >= change}
+            lines.append(Line(name, ((cost, 100 * change),), hollow=as_good != {(cost, change)}))
+        if len(lines) > 1:
+            made.append(Chart(f"Average change by {axis}", axis, tuple(lines), scatter=True))
     return tuple(made)
+
+
+def _prices(costs: Mapping[str, Mapping[str, Any]], key: str, price: Callable[[float], float]) -> dict[str, float]:
+    """Return what each variant is paid with, as far as measured; nothing if the first one's, the baseline's, is not."""
+    values = {name: positive(cost.get(key)) for name, cost in costs.items()}
+    if next(iter(values.values())) is None:
+        return {}
+    return {name: price(value) for name, value in values.items() if value is not None}
 
 
 def proof_section(evidence: Evidence) -> Section:
@@ -178,12 +180,11 @@ class _Plan(NamedTuple):
 def plans(judgement: Judgement, evidence: Evidence) -> list[_Plan]:
     """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
     made, costs = [], _costs(judgement, evidence)
-    for measure, key, more_is_cheaper in _PAID:
-        known = {name: positive(cost.get(key)) for name, cost in costs.items()}
-        if (base := known[judgement.baseline]) is not None:
-            ratios = {name: value / base for name, value in known.items() if value is not None}
-            prices = {name: 1 / ratio if more_is_cheaper else ratio for name, ratio in ratios.items()}
-            made += [] if len(prices) == 1 else _plan(judgement, measure, prices)
+    for key, price, *_, measure in _MEASURES:
+        prices = _prices(costs, key, price)
+        if measure and len(prices) > 1:
+            relative = {name: value / prices[judgement.baseline] for name, value in prices.items()}
+            made += _plan(judgement, measure, relative)
     return made
 
 
