@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from harness.report.section import Chart, Interval, Section
 
 __all__ = [
-    "BOTTOM", "CIRCLE", "HEIGHT", "LEFT", "RIGHT", "WIDTH", "Mark", "heights", "legend", "mark", "strip", "widths",
+    "BOTTOM", "CIRCLE", "HEIGHT", "LEFT", "RIGHT", "WIDTH", "heights", "legend", "mark", "strip", "widths",
 ]  # fmt: skip
 
 WIDTH, HEIGHT = 250, 150
@@ -25,20 +24,12 @@ _LEVELS_SHOWN = 6
 _WIDE_RANGE = 20  # largest to smallest value above which an axis is logarithmic: int8 and int4 in one picture
 
 
-class Mark(NamedTuple):
-    """How a variant is drawn."""
-
-    tint: str
-    dashes: str
-    path: str  # of the mark, from its place
-
-
-def mark(at: int, *, base: bool) -> Mark:
-    """Return how a line is drawn: as the baseline's if it is the first and `base` holds."""
+def mark(at: int, *, base: bool) -> tuple[str, str, str]:
+    """Return a line's colour, dashes and the path of its marks: the baseline's if it is the first and `base` holds."""
     if base and at == 0:
-        return Mark("var(--ink)", "", CIRCLE)
+        return "var(--ink)", "", CIRCLE
     number = (at - base) % 6
-    return Mark(f"var(--series-{number})", _DASHES[(number + 1) % 6], _MARKS[number])
+    return f"var(--series-{number})", _DASHES[(number + 1) % 6], _MARKS[number]
 
 
 def heights(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], float]]:
@@ -81,7 +72,7 @@ def widths(chart: Chart) -> tuple[list[str | float], Callable[[str | float], flo
     return shown[::every], lambda level: LEFT + 8 + share(level) * (RIGHT - LEFT - 16)
 
 
-def legend(section: Section, *, base: str) -> list[tuple[str, Mark]]:
+def legend(section: Section, *, base: str) -> list[tuple[str, tuple[str, str, str]]]:
     """Return name and mark of each line that the charts of a section share."""
     order = sorted(dict.fromkeys(line.name for chart in section.charts for line in chart.lines), key=base.__ne__)
     return [(name, mark(at, base=order[0] == base)) for at, name in enumerate(order)]

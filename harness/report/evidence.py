@@ -7,23 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
-__all__ = ["ChurnRow", "DivergenceRow", "Evidence", "FlipPair", "LatencyRow", "ScoringRow"]
+__all__ = ["DivergenceRow", "Evidence", "FlipPair"]
 
-
-class LatencyRow(NamedTuple):
-    """Times or lengths of streamed answers."""
-
-    variant: str
-    stratum: str  # slice and stratum; empty for the whole run
-    figure: str  # what was measured, and under which condition
-    n: int  # answers
-    median: str  # with its limits
-    p95: str  # the 95th percentile, with its limits
+_Rows = tuple[tuple[str, ...], ...]
+"""Rows of a table, their figures as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +49,6 @@ class DivergenceRow:
     control_kl: float | None = None  # mean KL of the A/A pass in the same bucket: what another batch size alone makes
 
 
-class ScoringRow(NamedTuple):
-    """What scoring one variant's answers met."""
-
-    variant: str
-    answers: int
-    thinking: int  # answers with a thinking part, which is not scored
-    thinking_characters: float | None  # mean length of that part; None if there is none
-    limited: int  # answers that reached a limit of scoring: too long, or too slow to score
-
-
-class ChurnRow(NamedTuple):
-    """How many of a candidate's free texts are the baseline's, in one slice."""
-
-    candidate: str
-    slice: str
-    compared: int  # texts that both sides gave
-    same: int  # to the token
-    flips: int  # with another score
-
-
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything besides the verdict that a reader may ask for."""
@@ -94,12 +66,12 @@ class Evidence:
     flips: tuple[FlipPair, ...] = ()  # to browse, at most so many
     flips_left_out: int = 0
     tail_events: tuple[FlipPair, ...] = ()  # catastrophic answers of a candidate that the baseline did not give
-    churn: tuple[ChurnRow, ...] = ()
+    churn: _Rows = ()  # candidate, slice, free texts, of these the same to the token, with another score, and the share
     divergence: tuple[DivergenceRow, ...] = ()
     power: tuple[Power, ...] = ()  # the plan's power table
     items_spent: int | None = None  # answers asked for, over all variants
     items_planned: int | None = None  # answers that the fixed plan would have asked for
-    scoring: tuple[ScoringRow, ...] = ()  # variants with a thinking part or a limit of scoring in any answer
-    latency: tuple[LatencyRow, ...] = ()  # of the whole run, and by stratum
+    scoring: _Rows = ()  # variant, answers, with thinking, mean length of it, and answers at a limit of scoring
+    latency: _Rows = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
     store_text: Literal["full", "redacted", "none"] = "full"  # what the run stores of its texts
     erased: int = 0  # items whose texts were erased from the run

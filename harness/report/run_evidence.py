@@ -14,7 +14,7 @@ from harness.records import Item, Scored
 from harness.report import answers
 from harness.report.blocks.behaviour import churn, latency_rows
 from harness.report.blocks.divergence import divergence_rows
-from harness.report.evidence import Evidence, ScoringRow
+from harness.report.evidence import Evidence
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
 from harness.store.files import read_json
@@ -48,7 +48,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         tail_events=tuple(event for side in sides for event in answers.events(*side)),
         churn=tuple(row for side in sides for row in churn(*side)),
         divergence=divergence_rows(run.items, traced, control=CONTROL),
-        scoring=scoring_rows(run, names),
+        scoring=tuple(scoring_rows(run, names)),
         latency=tuple(latency_rows(run, names)),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
@@ -58,17 +58,15 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     )
 
 
-def scoring_rows(run: RunRecord, names: Sequence[str]) -> tuple[ScoringRow, ...]:
-    """Return what scoring met, of each variant with a thinking part or a limit of scoring in any answer."""
-    rows = []
+def scoring_rows(run: RunRecord, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield what scoring met, of each variant with a thinking part or a limit of scoring in any answer."""
     for name in names:
         metrics = [one.metrics for one in run.of(name)]
         thinking = [one["thinking_characters"] for one in metrics if "thinking_characters" in one]
         limited = sum("scoring_limit" in one for one in metrics)
         if thinking or limited:
-            mean = math.fsum(thinking) / len(thinking) if thinking else None
-            rows.append(ScoringRow(name, len(metrics), len(thinking), mean, limited))
-    return tuple(rows)
+            mean = f"{math.fsum(thinking) / len(thinking):,.0f}" if thinking else "-"
+            yield name, f"{len(metrics):,}", f"{len(thinking):,}", mean, f"{limited:,}"
 
 
 def circumstances(run: RunRecord) -> dict[str, Any]:

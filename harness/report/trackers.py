@@ -9,12 +9,12 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.errors import UsageError
 from harness.judge.verdicts import Judgement
@@ -29,44 +29,39 @@ _LONGEST = 500
 _BATCH = 100  # so many figures and settings MLflow takes at once
 
 
-class _Sent(NamedTuple):
-    """What a tracker is given of a run."""
-
-    name: str
-    metrics: Mapping[str, float]
-    settings: Mapping[str, str]
-    files: list[str]
+_Figures = Mapping[str, float]
+_Texts = Mapping[str, str]
 
 
-def _mlflow(place: str, sent: _Sent) -> None:
+def _mlflow(place: str, name: str, metrics: _Figures, settings: _Texts, files: Sequence[str]) -> None:
     if not re.match(r"\w+://|databricks", place):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 refuses folders otherwise
         place = Path(place).resolve().as_uri()
     entities, client = import_module("mlflow.entities"), import_module("mlflow").MlflowClient(tracking_uri=place)
-    known = client.get_experiment_by_name(sent.name)
-    experiment = client.create_experiment(sent.name) if known is None else known.experiment_id
-    run = client.create_run(experiment, run_name=sent.name).info.run_id
-    figures = [entities.Metric(key, value, 0, 0) for key, value in sent.metrics.items()]
-    params = [entities.Param(*one) for one in sent.settings.items()]
+    known = client.get_experiment_by_name(name)
+    experiment = client.create_experiment(name) if known is None else known.experiment_id
+    run = client.create_run(experiment, run_name=name).info.run_id
+    figures = [entities.Metric(key, value, 0, 0) for key, value in metrics.items()]
+    params = [entities.Param(*one) for one in settings.items()]
     for at in range(0, max(len(figures), len(params)), _BATCH):
         client.log_batch(run, metrics=figures[at : at + _BATCH], params=params[at : at + _BATCH])
-    for path in sent.files:
+    for path in files:
         client.log_artifact(run, path)
     client.set_terminated(run)
 
 
-def _like_wandb(module: str, place: str, sent: _Sent) -> None:
+def _like_wandb(module: str, place: str, name: str, metrics: _Figures, settings: _Texts, files: Sequence[str]) -> None:
     tracker = import_module(module)
-    run = tracker.init(project=place, name=sent.name, config=dict(sent.settings))
-    run.log(dict(sent.metrics))
-    artifact = tracker.Artifact(f"{sent.name}-report", type="report")
-    for path in sent.files:
+    run = tracker.init(project=place, name=name, config=dict(settings))
+    run.log(dict(metrics))
+    artifact = tracker.Artifact(f"{name}-report", type="report")
+    for path in files:
         artifact.add_file(path)
     run.log_artifact(artifact)
     run.finish()
 
 
-TRACKERS: Mapping[str, Callable[[str, _Sent], None]] = {
+TRACKERS: Mapping[str, Callable[[str, str, _Figures, _Texts, Sequence[str]], None]] = {
     "mlflow": _mlflow,
     "trackio": partial(_like_wandb, "trackio"),
     "wandb": partial(_like_wandb, "wandb"),
@@ -86,12 +81,12 @@ def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[
     facts = flat({**judgement.provenance, **evidence.provenance, "verdict": judgement.verdict})
     settings = {_named(key): value[:_LONGEST] for key, value in facts.items()}
     files = [str(folder / name) for name in _FILES if (folder / name).is_file()]
-    sent = _Sent(evidence.name, dict(_metrics(judgement)), settings, files)
+    metrics = dict(_metrics(judgement))
     for name, place in track.items():
         said = f"{name}: sent to {place}"
         try:
             with contextlib.redirect_stdout(sys.stderr):  # so that what they print is no part of --json
-                TRACKERS[name](place, sent)
+                TRACKERS[name](place, evidence.name, metrics, settings, files)
         except Exception as error:  # noqa: BLE001 - whatever another package raises, the run is judged
             said = f"{name}: the run was not sent to {place}: {type(error).__name__}: {error}"
         yield re.sub(r"//[^/@\s]+@", "//***@", said)  # without a password

@@ -17,7 +17,7 @@ from harness.report.evidence import Evidence
 
 __all__ = [
     "ANSWERS", "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "bytes_text", "change", "exit_meaning", "headline", "interval",
-    "level", "levels_of", "limits_label", "no_signal_sentence", "number_text", "percent", "place", "points", "positive",
+    "levels_of", "limits_label", "no_signal_sentence", "number_text", "percent", "place", "points", "positive",
     "promises", "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence",
     "texts_note", "to_decide", "undecided_sentence", "word",
 ]  # fmt: skip
@@ -119,11 +119,6 @@ def splitting(strata: Sequence[StratumVerdict]) -> tuple[str, ...]:
     if any(one.keys() != named[0].keys() for one in named):
         return axes
     return tuple(axis for axis in axes if len({one[axis] for one in named}) > 1) or axes
-
-
-def level(stratum: str, axes: Sequence[str]) -> str:
-    """Name a stratum by its levels on some of its axes; in full if it has none of them."""
-    return ", ".join(level for axis, level in levels_of(stratum).items() if axis in axes) or stratum
 
 
 def short_name(stratum: str) -> str:

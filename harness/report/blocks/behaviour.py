@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.judge.verdicts import Judgement
 from harness.records import QUANTITIES, Generation, Item, Scored
-from harness.report.evidence import ChurnRow, Evidence, LatencyRow
+from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Row, Section, names, numbers, strata, texts
 from harness.report.words import place
 from harness.store.record import CONTROL, RunRecord
@@ -37,7 +37,9 @@ _NOTE = (
 )
 
 
-def churn(items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str) -> list[ChurnRow]:
+def churn(
+    items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str
+) -> Iterator[tuple[str, ...]]:
     """Count, slice by slice, whose free text is the baseline's to the last token, and whose score differs."""
     before = {(one.item_id, one.response.sample): one for one in baseline}
     slices, found = {item.id: item.slice for item in items}, dict[str, list[tuple[bool, bool]]]()
@@ -46,21 +48,18 @@ def churn(items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence
         if isinstance(one.response, Generation) and other is not None and isinstance(other.response, Generation):
             same, flipped = one.response.token_ids == other.response.token_ids, one.score != other.score
             found.setdefault(slices[one.item_id], []).append((same, flipped))
-    return [ChurnRow(name, key, len(own), *map(sum, zip(*own, strict=True))) for key, own in found.items()]
+    for label, own in found.items():
+        counts = len(own), *map(sum, zip(*own, strict=True))
+        yield name, label, *(f"{count:,}" for count in counts), f"{100 * (counts[0] - counts[1]) / counts[0]:.1f} %"
 
 
 def _behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
     """Return the tables of this section; none if no variant changes how it decodes and none thinks."""
     changed = {name for name, proof in evidence.proofs.items() if proof.get("kv_cache") or proof.get("decoding")}
-    rows: list[Row] = []
-    for one in evidence.churn:
-        if one.candidate in changed:
-            counts = (f"{count:,}" for count in (one.compared, one.same, one.flips))
-            rows.append((one.candidate, one.slice, *counts, f"{100 * (one.compared - one.same) / one.compared:.1f} %"))
     same = Section(
         "How it behaves: the same answer?",
         names("candidate", "slice") + numbers("texts", "same to the token", "flips", "churn"),
-        tuple(rows),
+        tuple(row for row in evidence.churn if row[0] in changed),
         note="Churn is the share of texts that differ from the baseline's; a flip is another score.",
     )
     return [same, _caches(evidence), _quantities(judgement)]
@@ -90,7 +89,7 @@ def _quantities(judgement: Judgement) -> Section:
     return Section("How it behaves: thinking and writing", columns + figures + texts("verdict"), tuple(rows))
 
 
-def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[LatencyRow]:
+def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together.
 
     The control is left out: it is asked at another concurrency, which changes every time.
@@ -110,7 +109,7 @@ def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[LatencyRow
                     values = [line[figure] for line in lines if line[figure] is not None]
                     if any(values):
                         ends = (_quantile(values, share) for share in (0.5, 0.95))
-                        yield LatencyRow(name, stratum, f"{_FIGURES[figure]}, {condition}", len(values), *ends)
+                        yield name, stratum, f"{_FIGURES[figure]}, {condition}", f"{len(values):,}", *ends
 
 
 def _condition(line: Mapping[str, Any]) -> str:
@@ -130,10 +129,9 @@ def _quantile(values: Sequence[float], share: float) -> str:
 
 
 def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
-    rows = [(one.variant, one.stratum, one.figure, f"{one.n:,}", one.median, one.p95) for one in evidence.latency]
     head, figures = names("variant"), texts("figure") + numbers("n", "median", "95th percentile")
-    whole = tuple((name, *rest) for name, stratum, *rest in rows if not stratum)
-    columns, own = head + strata("stratum") + figures, tuple(row for row in rows if row[1])
+    whole = tuple((name, *rest) for name, stratum, *rest in evidence.latency if not stratum)
+    columns, own = head + strata("stratum") + figures, tuple(row for row in evidence.latency if row[1])
     title, folded = "Times and lengths by stratum", "times and lengths by stratum"
     return [
         Section("Times and lengths of streamed answers", head + figures, whole, note=_NOTE),

@@ -60,17 +60,12 @@ def _noise(judgement: Judgement, _: Evidence) -> list[Section]:
 
 def scoring_notes(evidence: Evidence) -> Section:
     """Return which answers hold a thinking part, and which reached a limit of scoring."""
-    rows = tuple(
-        (one.variant, f"{one.answers:,}", f"{one.thinking:,}", words.number_text(one.thinking_characters, ",.0f"),
-         f"{one.limited:,}")
-        for one in evidence.scoring
-    )  # fmt: skip
     headings = "answers", "with thinking", "mean thinking characters", "at a scoring limit"
     note = (
         "The thinking part of an answer is not scored. An answer at a scoring limit was too long or too slow to score: "
         "it scores 0, or by the metrics that were in time."
     )
-    return Section("Scoring", names("variant") + numbers(*headings), rows, note=note)
+    return Section("Scoring", names("variant") + numbers(*headings), evidence.scoring, note=note)
 
 
 def power(evidence: Evidence) -> Section:

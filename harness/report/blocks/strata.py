@@ -91,8 +91,17 @@ def on_terminal(judgement: Judgement) -> Section:
                 again = one is not first and one.n == first.n
                 shared = ("", "") if again else (str(one.n), score(one.baseline_mean))
                 figures = score(one.candidate_mean), words.change(one), f"{one.lost}/{one.gained}"
-                short = Cell(one.stratum, words.level(one.stratum, axes))
-                rows.append((heading, short, *shared, name, *figures, Cell("", verdict=one.verdict)))
+                short = ", ".join(level for axis, level in words.levels_of(one.stratum).items() if axis in axes)
+                rows.append(
+                    (
+                        heading,
+                        Cell(one.stratum, short or one.stratum),
+                        *shared,
+                        name,
+                        *figures,
+                        Cell("", verdict=one.verdict),
+                    )
+                )
     columns = names("slice") + strata("stratum") + numbers("n", minor=4) + numbers(judgement.baseline, minor=2)
     columns += names("variant") + numbers("score", minor=3) + numbers("change [limits]") + numbers("-/+", minor=1)
     columns += texts("verdict")
