@@ -24,6 +24,7 @@ from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.config.schema import Quantization, Variant
 from harness.errors import UsageError
+from harness.models.backends import method_status
 from harness.models.compatibility import check_candidate
 from harness.records import Generation, Item, Settings
 from harness.report.evidence import Evidence
@@ -162,7 +163,7 @@ def test_a_method_of_the_page_quantizes(
         monkeypatch.setitem(methods.METHODS, method.name, method)
     monkeypatch.setattr(model_methods, "LOADERS", dict(model_methods.LOADERS))
     exec("\n".join(loaders), dict(vars(model_methods)))  # noqa: S102 - text of this repository
-    status = {one.method: one for one in loading.method_status("cpu")}[name]
+    status = {one.method: one for one in method_status("cpu")}[name]
     if not status.works:
         pytest.skip(status.reason)
     plain = doctor_models.plain_model(tmp_path)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.config.schema import MOST_ITEMS, SliceSpec, suggestion
+from harness.config.fields import suggestion
+from harness.config.schema import MOST_ITEMS, SliceSpec
 from harness.errors import Problem, UsageError
 from harness.records import Item
 from harness.suite import tasks as slices_tasks
