@@ -111,12 +111,11 @@ def repair(run: RunDir, candidate: str, share: float, minutes: float, options: O
     variant for a config; the exit code is that of its verdict.
     """
     from harness.damage import repairing
-    from harness.run.progress import reporter
+    from harness.run.progress import Reporter
 
     record, judgement, summary = _localized(run, candidate, share, minutes, options, again=False)
-    progress = reporter(
-        shared.make_console(no_color=options.no_color, stderr=True), quiet=options.quiet or options.as_json
-    )
+    console = shared.make_console(no_color=options.no_color, stderr=True)
+    progress = Reporter(None if options.quiet or options.as_json else console)
     command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
     summary, code = repairing.repair(record, judgement, summary, progress, command=command)
     _print(summary, options)

@@ -80,10 +80,10 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 
 
 def _progress(options: OutputOptions) -> Any:
-    from harness.run.progress import reporter
+    from harness.run.progress import Reporter
 
     errors = shared.make_console(no_color=options.no_color, stderr=True)
-    return reporter(errors, quiet=options.quiet or options.as_json)
+    return Reporter(None if options.quiet or options.as_json else errors)
 
 
 def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> None:
@@ -124,7 +124,7 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
     """
     from harness.report.listings import plan_json, print_plan
     from harness.run import plan as run_plan
-    from harness.run import planning, planning_events
+    from harness.run import planning
 
     experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
@@ -133,7 +133,7 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
     else:
         print_plan(made, shared.make_console(no_color=False), rate)
     planning.check_power(experiment, made.power, str(path))
-    planning_events.check_events(experiment, made.items, str(path))
+    planning.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
 
 

@@ -23,7 +23,7 @@ from harness.models import loading
 from harness.models.devices import resolve_device, settle_threads
 from harness.records import Generation, Item, Settings, digest
 from harness.report.damage import write_page
-from harness.run.served_plan import files_of
+from harness.run.plan import files_of
 from harness.store.files import write_json
 from harness.store.record import RunRecord
 

@@ -25,9 +25,9 @@ from harness.config.loading import parse
 from harness.errors import Incomplete, Interrupted, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
-from harness.run import runner, stages
-from harness.run.progress import QuietProgress
-from harness.store import rundir
+from harness.run import runner
+from harness.run.progress import Reporter
+from harness.store import rundir, shards
 from harness.store.rundir import RunDir, Shard
 from harness.store.shards import shard_status
 from harness.store.whole import load_run
@@ -56,7 +56,7 @@ def run(data: dict[str, Any], folder: Path, shard: Shard | None = None) -> RunDi
     """Run a config in this process; a worker has its own if it loads a model or if `seconds_per_item` is not 0."""
     experiment = parse(data)
     directory = RunDir(folder / experiment.name)
-    runner.run(run_plan.make_plan(experiment, "trial.yaml"), directory, shard or Shard(), QuietProgress())
+    runner.run(run_plan.make_plan(experiment, "trial.yaml"), directory, shard or Shard(), Reporter())
     return directory
 
 
@@ -164,16 +164,16 @@ def test_shards_wait_for_each_other_and_join_to_the_same_verdict(
     """What is decided on all answers is decided alike: the same items asked, the same bytes as of one process."""
     data = config(tiny_llama, execution=execution)
     with ThreadPoolExecutor() as pool:
-        shards = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
-        (directory, _) = [one.result(timeout=120) for one in shards]
+        both = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
+        (directory, _) = [one.result(timeout=120) for one in both]
     assert judge(directory) == judge(run(data, tmp_path / "whole"))
     assert not list((directory.path / "shards").glob("*.waiting"))
 
 
 def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a process that works on the others it gives its GPU back, and the mark tells the scheduler why."""
-    monkeypatch.setattr(stages, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(stages, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(shards, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(shards, "POLL_SECONDS", 0.01)
     data = config(tiny_llama, execution={"looks": 3})
     with pytest.raises(Incomplete, match=r"no process works on shard\(s\) 2/2, which have not done look-1"):
         run(data, tmp_path, Shard(1, 2))
