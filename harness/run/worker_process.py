@@ -30,11 +30,9 @@ class WorkerHandle:
         self._connection, self._job, self._exit_code = connection, job, exit_code
 
     def send(self, ask: Ask | None) -> None:
-        """Ask for a unit. Raises Incomplete where the worker is gone."""
-        try:
+        """Ask for a unit. If the worker is gone, `receive` gives what it said before, and then says so."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(ask)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._died() from error
 
     def receive(self) -> Any:
         """Wait for the next message. Raises what the worker refused with, or Incomplete where it is gone."""
