@@ -125,13 +125,13 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
 
 
 def _statuses(directory: RunDir, *, wait: bool) -> list[ShardStatus]:
-    """Look at the shards; wait: until all are complete, also if none has begun."""
+    """Look at the shards; wait: until all are complete, also if none has begun, or damaged, which stays so."""
     from harness.store.shards import shard_status
 
     while True:
         with contextlib.suppress(StoreError) if wait else contextlib.nullcontext():
             found = shard_status(directory)
-            if not wait or all(one.state == "complete" for one in found):
+            if not wait or all(one.state in {"complete", "damaged"} for one in found):
                 return found
         time.sleep(POLL_SECONDS)
 
@@ -154,8 +154,8 @@ def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOp
         table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
     console.print(table)
     for one in found:
-        if one.state == "stopped":
-            text = f"{one.shard} stopped: {one.last_line or 'it wrote no log'}"
+        if one.state in {"stopped", "damaged"}:
+            text = f"{one.shard} {one.state}: {one.last_line or 'it wrote no log'}"
             console.print(one_line(f"{text} (log: {one.log})" if one.log else text), markup=False, soft_wrap=True)
     for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
         console.print(one_line(f"{name} is not judged: {directory.failures(name)[0]}"), markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import Incomplete, StoreError
-from harness.store.files import MOST_SHARDS, atomic_write
+from harness.store.files import MOST_SHARDS, atomic_write, read_json, remedy
 from harness.store.locks import alive, file_clock
 from harness.store.record import recorded_experiment, variant_names
 from harness.store.rundir import RunDir, Shard, timings_in
@@ -28,14 +28,15 @@ class ShardStatus:
     """What is known of a shard."""
 
     shard: str  # as in 2/4
-    state: Literal["complete", "running", "waiting", "stopped", "not started"]
-    """``waiting``: for other shards, between looks. ``stopped``: begun, and no process shows signs of life."""
+    state: Literal["complete", "running", "waiting", "stopped", "damaged", "not started"]
+    """``waiting``: for other shards, between looks. ``stopped``: begun, and no process shows signs of life.
+    ``damaged``: its record cannot be read, or is that of another run."""
     node: str  # the machine that works on it; empty if none does
     done: float  # share of its planned tokens that is answered, over all variants
     items_per_second: float | None  # while units were answered; None before the first
     eta_seconds: float | None  # time that the rest takes at this rate; None if that is not known
     log: str  # its log, if `quantcliff submit` started it, else the last that one of its models wrote
-    last_line: str  # of the log
+    last_line: str  # of the log; what is wrong and what to do, if the shard is damaged
 
 
 def shard_status(directory: RunDir) -> list[ShardStatus]:
@@ -46,11 +47,11 @@ def shard_status(directory: RunDir) -> list[ShardStatus]:
         if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
             why = f"{text!r:.40} is no number of shards: give the `quantcliff submit` command again"
             raise StoreError(f"{submitted}: {why}")
-        return [_status(directory, one, {}, [], now) for one in Shard.all(int(text))]
+        return [_status(directory, one, {}, [], now, {}) for one in Shard.all(int(text))]
     plan = directory.plan()
     planned, names = _planned(directory, plan), variant_names(recorded_experiment(directory, plan))
     shards = Shard.all(plan["shards"])
-    return [_status(directory, one, planned.get(str(one), {}), names, now) for one in shards]
+    return [_status(directory, one, planned.get(str(one), {}), names, now, plan) for one in shards]
 
 
 def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int]]:
@@ -58,14 +59,17 @@ def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int
     samples = int(plan["config"].get("sampling", {}).get("samples", 1))
     found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for name in plan["slices"]:
-        with contextlib.suppress(StoreError):  # not written yet
+        # Not written yet, or not of this plan, which judging refuses.
+        with contextlib.suppress(StoreError, IndexError, TypeError, ValueError):
             for item, place in directory.placed_items(name):
-                cost = item.prompt_tokens + item.max_tokens * samples
-                found[str(Shard.of(place["unit"], plan))][place["unit"]] += cost
+                if (unit := place.get("unit")) is not None:  # an older run has none
+                    found[str(Shard.of(unit, plan))][unit] += item.prompt_tokens + item.max_tokens * samples
     return found
 
 
-def _status(directory: RunDir, shard: Shard, tokens: dict[int, int], variants: list[str], now: float) -> ShardStatus:
+def _status(
+    directory: RunDir, shard: Shard, tokens: dict[int, int], variants: list[str], now: float, plan: dict[str, Any]
+) -> ShardStatus:
     folder = directory.path / "shards"
     files = [directory.path / name / f"timings-{shard}.jsonl" for name in variants]
     every = [one for path in files if path.is_file() for one in timings_in(path).values()]
@@ -74,12 +78,13 @@ def _status(directory: RunDir, shard: Shard, tokens: dict[int, int], variants: l
     seconds = sum(one.seconds for one in every)
     node, log = alive(folder / f"{shard}.lease", now), _log(directory, shard)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []
-    complete = (folder / f"{shard}.json").is_file()
+    damage = _damage(folder / f"{shard}.json", plan)
+    complete = damage == ""
     state: Any = "stopped" if log or every or (folder / f"{shard}.lock").exists() else "not started"
     if node:
         state = "waiting" if (folder / f"{shard}.waiting").exists() else "running"
-    elif complete:
-        state = "complete"
+    elif damage is not None:
+        state = "damaged" if damage else "complete"
     return ShardStatus(
         shard=shard.label,
         state=state,
@@ -88,8 +93,20 @@ def _status(directory: RunDir, shard: Shard, tokens: dict[int, int], variants: l
         items_per_second=sum(one.items for one in every) / seconds if seconds else None,
         eta_seconds=0.0 if complete else (expected - answered) * seconds / answered if answered else None,
         log=str(log or ""),
-        last_line=next((line.strip()[:300] for line in reversed(lines) if line.strip()), ""),
+        last_line=damage or next((line.strip()[:300] for line in reversed(lines) if line.strip()), ""),
     )
+
+
+def _damage(path: Path, plan: dict[str, Any]) -> str | None:
+    """Say what is wrong with the record of a complete shard; empty if nothing is, None if there is no record."""
+    if not path.is_file():
+        return None
+    try:
+        if read_json(path).get("config_digest") == plan.get("config_digest"):
+            return ""
+    except StoreError as error:
+        return str(error)
+    return f"{path}: is not the record of a shard of this run: {remedy(path)}"
 
 
 def _log(directory: RunDir, shard: Shard) -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -20,9 +21,10 @@ import making
 import processes
 import pytest
 import yaml
+from commands import call
 
 from harness.config.loading import parse
-from harness.errors import Incomplete, Interrupted, StoreError
+from harness.errors import ExitCode, Incomplete, Interrupted, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
 from harness.run import runner
@@ -370,3 +372,32 @@ def test_several_answers_to_an_item_are_one_score(tiny_llama: Path, tmp_path: Pa
     assert [(one.lost, one.gained, one.verdict) for one in int8.strata] == [(0, 0, "pass")] * 2
     assert {one.verdict for one in nf4.strata} == {"fail"}
     assert all("graded" in one.method or "bootstrap" in one.method for one in nf4.strata)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"is not JSON \(line 1\)"),
+        ("{}", "is not the record of a shard of this run"),
+        ("[1]", "holds a list, not an object"),
+        ('{"skipped": {"nf4": 5}}', r"skipped\.nf4: "),
+    ],
+)
+def test_a_damaged_shard_is_not_shown_as_complete(
+    whole: RunDir, tiny_llama: Path, tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`status` names the file and the remedy and ends with 4; after the remedy the shard is complete again."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    record = copy.path / "shards" / "1of1.json"
+    before = record.read_bytes()
+    record.write_text(text, encoding="utf-8")
+    assert call("status", "--wait", copy.path) == ExitCode.NOT_COMPARABLE
+    shown = capsys.readouterr()
+    assert re.search(rf"1/1 damaged: \S*shards/1of1\.json: {said}.*: remove it and give the shard's `quan", shown.out)
+    assert "1 of 1 shard(s) incomplete (1/1)" in shown.err
+    if text:
+        return
+    record.unlink()
+    run(config(tiny_llama), tmp_path)
+    assert record.read_bytes() == before
+    assert call("status", copy.path) == ExitCode.PASS

@@ -344,9 +344,10 @@ def test_a_run_is_judged_without_planning_it_again(finished: Path, monkeypatch: 
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_runs_of_an_earlier_version_are_judged_to_the_same_bytes(name: str, tmp_path: Path) -> None:
-    """They have no schema, and record neither units nor looks."""
+    """They have no schema, and record neither units nor looks; `status` shows them as complete."""
     run = Path(shutil.copytree(RESULTS / name, tmp_path / name))
     before = (run / "comparisons.json").read_bytes()
+    assert call("status", run) == ExitCode.PASS
     assert call("compare", run, "--quiet") == ExitCode.FAIL
     assert (run / "comparisons.json").read_bytes() == before
 
