@@ -27,7 +27,7 @@ from harness.config.loading import parse
 from harness.errors import ExitCode, Incomplete, Interrupted, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
-from harness.run import runner
+from harness.run import runner, worker, worker_process
 from harness.run.progress import Reporter
 from harness.store import rundir, shards
 from harness.store.rundir import RunDir, Shard
@@ -35,6 +35,7 @@ from harness.store.shards import shard_status
 from harness.store.whole import load_run
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
+NF4 = [{"name": "nf4", "quantization": "bnb-nf4"}]
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:
@@ -159,12 +160,12 @@ def test_answers_to_another_version_of_an_item_are_refused(whole: RunDir, tiny_l
         run(config(tiny_llama), tmp_path)
 
 
-@pytest.mark.parametrize("execution", [{"looks": 3}, {"skip_blind": True}], ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize("execution", [{"looks": 2}, {"skip_blind": True}], ids=lambda one: next(iter(one)))
 def test_shards_wait_for_each_other_and_join_to_the_same_verdict(
     execution: dict[str, Any], tiny_llama: Path, tmp_path: Path
 ) -> None:
     """What is decided on all answers is decided alike: the same items asked, the same bytes as of one process."""
-    data = config(tiny_llama, execution=execution)
+    data = config(tiny_llama, execution=execution, candidates=NF4)
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
         (directory, _) = [one.result(timeout=120) for one in both]
@@ -188,22 +189,21 @@ def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkey
 
 def test_a_candidate_that_is_not_there_stays_so_at_every_look(tiny_llama: Path, tmp_path: Path) -> None:
     """Its failure of the first look is still known when the run is judged."""
-    data = config(tiny_llama, execution={"looks": 3})
-    data["candidates"].append({"name": "absent", "model": str(tmp_path / "nowhere"), "quantization": "gptq"})
+    absent = {"name": "absent", "model": str(tmp_path / "nowhere"), "quantization": "gptq"}
+    data = config(tiny_llama, execution={"looks": 2, "control": False}, candidates=[*NF4, absent])
     judgement = judging.judge(load_run(run(data, tmp_path)))
     assert next(one for one in judgement.candidates if one.name == "absent").verdict == "not_judged"
 
 
 def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -> None:
-    """With five looks a candidate that lost a third of a stratum is found early: fewer items, the same verdict."""
-    sizes = {"items": 300, "margin": 0.1}
-    slices = [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, **sizes}]
-    data = config(tiny_llama, execution={"looks": 5}, slices=slices)
+    """With three looks a candidate that lost a third of a stratum is found early: fewer items, the same verdict."""
+    slices = [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, "items": 180, "margin": 0.1}]
+    data = config(tiny_llama, execution={"looks": 3}, slices=slices, candidates=NF4)
     directory = run(data, tmp_path)
     judgement = judging.judge(load_run(directory))
-    nf4 = next(one for one in judgement.candidates if one.name == "nf4")
+    (nf4,) = judgement.candidates
     assert {stratum.verdict for stratum in nf4.strata} == {"fail"}
-    assert all(stratum.n < stratum.items_planned == 300 for stratum in nf4.strata)
+    assert all(stratum.n < stratum.items_planned == 180 for stratum in nf4.strata)
     answered = {one.item_id for one in directory.all_results("nf4")}
     assert len(answered) == sum(stratum.n for stratum in nf4.strata)
     before = {path: path.read_bytes() for path in sorted(directory.path.glob("*/*.jsonl"))}
@@ -285,6 +285,7 @@ def test_ctrl_c_in_this_process_becomes_an_interruption(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A KeyboardInterrupt while answers are taken leaves the lock free and the answers on disk."""
+    data = config(tiny_llama, execution={"control": False}, candidates=NF4)
     taken = 0
     append = rundir.AnswerFiles.append
 
@@ -298,13 +299,13 @@ def test_ctrl_c_in_this_process_becomes_an_interruption(
     with monkeypatch.context() as patch:
         patch.setattr(rundir.AnswerFiles, "append", interrupted)
         with pytest.raises(Interrupted, match="give the same command again to continue"):
-            run(config(tiny_llama), tmp_path)
+            run(data, tmp_path)
     assert _answers(tmp_path) == 25
-    run(config(tiny_llama), tmp_path)
+    run(data, tmp_path)
 
 
 def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
-    whole: RunDir, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL to the worker, as the kernel does when memory runs out: Incomplete names variant, signal and log."""
     import multiprocessing
@@ -316,14 +317,13 @@ def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
         for child in multiprocessing.active_children():
             os.kill(int(child.pid or 0), signal.SIGKILL)
 
-    data = config(tiny_llama)
-    data["execution"]["rehearsal"] = {**data["execution"]["rehearsal"], "seconds_per_item": 0.01}
+    lost = {"lost": {"nf4/multi_hop_math": 0.33}, "seconds_per_item": 0.01}
+    data = config(tiny_llama, execution={"control": False, "rehearsal": lost}, candidates=NF4)
     with monkeypatch.context() as patch:
         patch.setattr(rundir.AnswerFiles, "append", killing)
         with pytest.raises(Incomplete, match=r"bf16: the process that ran it ended with signal 9"):
             run(data, tmp_path)
-    directory = run(data, tmp_path)
-    assert judging.judge(load_run(directory)).exit_code == judging.judge(load_run(whole)).exit_code
+    assert judging.judge(load_run(run(data, tmp_path))).verdict == "fail"
 
 
 def test_nan_logits_stop_that_variant_with_the_items_id(tiny_llama: Path, tmp_path: Path) -> None:
@@ -401,3 +401,26 @@ def test_a_damaged_shard_is_not_shown_as_complete(
     run(config(tiny_llama), tmp_path)
     assert record.read_bytes() == before
     assert call("status", copy.path) == ExitCode.PASS
+
+
+def test_progress_moves_within_a_unit_and_ends_at_the_whole(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker reports while it answers; what is counted in the end is what was planned, each item once."""
+    moved: list[tuple[int, int]] = []
+
+    class Counting(Reporter):
+        def advance(self, tokens: int, items: int = 0) -> None:
+            moved.append((tokens, items))
+            super().advance(tokens, items)
+
+    monkeypatch.setattr(worker, "PULSE_SECONDS", 0.02)
+    monkeypatch.setattr(runner, "started", worker_process._thread)  # a process would not know the line above
+    execution = {"control": False, "unit_items": 30, "rehearsal": {"seconds_per_item": 0.01}}
+    slices = [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": 0.1}]
+    experiment = parse(config(tiny_llama, execution=execution, candidates=NF4, slices=slices))
+    plan = run_plan.make_plan(experiment, "trial.yaml")
+    runner.run(plan, RunDir(tmp_path / "trial"), Shard(), Counting())
+    assert any(tokens and not items for tokens, items in moved)
+    assert sum(tokens for tokens, _ in moved) == 2 * sum(one.prompt_tokens + one.max_tokens for one in plan.items)
+    assert sum(items for _, items in moved) == 2 * len(plan.items)
