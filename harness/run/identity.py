@@ -12,8 +12,7 @@ from harness.config.schema import Variant
 from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
-from harness.models.compatibility import check_candidate
-from harness.models.served import same_server
+from harness.models.compatibility import check_candidate, same_server
 from harness.records import proof_from_json, to_json
 from harness.run.plan import Plan
 from harness.run.worker import Closed, Ready
@@ -50,7 +49,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
             )
     path = Path(plan.paths[baseline if control else variant.name])
     if variant.engine.here and (overlaps := calibration_overlap(path, [item.prompt for item in plan.items])):
-        ids = [plan.items[one.prompt].id for one in overlaps]
+        ids = [plan.items[at].id for at in overlaps]
         directory.record(variant.name, "calibration.json", {"items": ids})
         note(f"{variant.name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
     proof = to_json(ready.proof)

@@ -15,11 +15,12 @@ from typing import Any
 from harness.config.engines import NO_LOGPROBS
 from harness.config.schema import Experiment, Variant
 from harness.errors import ConfigError, ModelError, NoSuchModel, NotComparable, Problem, RunError, one_line
-from harness.judge.latency import undefined
 from harness.judge.rules import Rules
+from harness.judge.tail_counts import undefined
 from harness.models import resolve as models
+from harness.models.compatibility import cross_engine_note
 from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
-from harness.models.served import cross_engine_note, tokenizer_place
+from harness.models.resolve import tokenizer_place
 from harness.records import Item, digest
 from harness.run.fitting import TracePlan, check_fit, plan_tracing
 from harness.run.planning import Power, check_events, check_power, power_table

@@ -20,10 +20,10 @@ from harness.errors import ConfigError, Problem
 from harness.judge.rules import Rules
 from harness.records import Item
 from harness.stats.events import event_rate, items_without_event
-from harness.stats.routes import Design
+from harness.stats.plan import Design
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
 from harness.suite.tail import possible
-from harness.suite.tail.thought import THOUGHTS
+from harness.suite.tail.text import THOUGHTS
 
 __all__ = ["EventPower", "Power", "check_events", "check_power", "design_of", "event_power", "power_table"]
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from harness.config.schema import Variant
 from harness.errors import Incomplete, Interrupted, ModelError, RunError, StoreError
 from harness.judge import choice_probability, judging
-from harness.judge.asked import control_items
-from harness.judge.unusable import unusable_strata
+from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
 from harness.run.identity import accept, record_cost

@@ -24,9 +24,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.decoding import Decoding
 from harness.config.methods import METHODS, RUNTIME
-from harness.config.schema import Rehearsal, Variant
+from harness.config.schema import Decoding, Rehearsal, Variant
 from harness.engines.protocol import Engine, Usage
 from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import ModelError, NonFinite, QuantcliffError, one_line
@@ -35,8 +34,8 @@ from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Item, Proof, Settings, Timing
 
 if TYPE_CHECKING:
+    from harness.engines.transformers.divergence import DivergenceMeter
     from harness.engines.transformers.engine import HFEngine
-    from harness.engines.transformers.traces import DivergenceMeter
     from harness.stats.divergence import Divergence  # with scipy, without which a worker starts sooner
     from harness.store.divergence import RunTraces
 
@@ -188,12 +187,12 @@ def _load(
 ) -> tuple[Engine, DivergenceMeter | None, str, int | None]:
     """Load the model, its peak memory into `hardware`; `stack` ends what was started. Raises what `models` raises."""
     if (made_up := job.rehearsal) is not None:
-        from harness.engines.fake import Damage, FakeEngine, fake_proof
+        from harness.engines.fake import FakeEngine
 
         places = ((*place.partition("/"), share) for place, share in made_up.lost.items())
-        damage = {own or "*": Damage(lost=share) for name, _, own, share in places if name == job.variant.name}
-        how: dict[str, Any] = {"damage": damage, "seconds": made_up.seconds_per_item, "wrong": made_up.wrong}
-        return FakeEngine(made_up.accuracy, proof=fake_proof(), **how), None, "no device: a rehearsal", None
+        lost = {own or "*": share for name, _, own, share in places if name == job.variant.name}
+        fake = FakeEngine(made_up.accuracy, lost=lost, seconds=made_up.seconds_per_item, wrong=made_up.wrong)
+        return fake, None, "no device: a rehearsal", None
     if job.variant.engine.served:
         served = stack.enter_context(ENGINES[job.variant.engine.name](job))
         return served, None, getattr(served, "device", job.variant.engine.name), None
@@ -215,7 +214,7 @@ def _load(
 
 
 def _engine(job: Job, hardware: dict[str, str | int]) -> HFEngine:
-    from harness.engines.transformers.assisted import Assisted
+    from harness.engines.transformers.decode_paths import Assisted
     from harness.engines.transformers.engine import HFEngine
     from harness.models import loading as quantize
     from harness.models.cuda import forget_load_peak
@@ -251,12 +250,12 @@ def _draft(name: str, proof: Proof, job: Job) -> object:
 
 def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:
     """Return what writes the baseline's traces, or what compares with them."""
-    from harness.engines.transformers.traces import TraceComparer, TraceWriter
+    from harness.engines.transformers.divergence import TraceComparer, TraceWriter
 
     if (traces := job.traces) is None:
         return None
     if traces.compared(job.variant.name):
-        return TraceComparer(engine, traces.folder, traces.tokens)
+        return TraceComparer(engine, traces.folder)
     return TraceWriter(engine, traces.folder, traces.tokens, traces.excluded)
 
 
