@@ -5,7 +5,6 @@ Works on what is loaded, so a method that quantizes while loading and a checkpoi
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +16,12 @@ from torch import Tensor
 from harness.config.schema import Thinking
 from harness.damage.groups import layer_of
 from harness.damage.states import LayerStates
-from harness.engines.transformers.continuous import Continuous
+from harness.engines.transformers.continuous import Continuous, schedules
 from harness.engines.transformers.decode import Request
 from harness.engines.transformers.divergence import Trace, divergence
 from harness.engines.transformers.engine import HFEngine
-from harness.engines.transformers.generate import as_draft
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.loglikelihood import ChoiceScoring
-from harness.engines.transformers.scheduler import schedules
+from harness.engines.transformers.items import as_draft, score_items
 from harness.engines.transformers.text import StopDetector
 from harness.models.audit import weight_bytes
 from harness.models.devices import memory_bytes
@@ -86,8 +83,7 @@ class _States:
     """[tokens, width] by item id."""
     tokens: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """What they predict: an answer, or the choices one after the other."""
-    uses_own_answers: bool = False
-    max_tokens: int = sys.maxsize
+    own_tokens: int = 0
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the states of one item."""
@@ -195,7 +191,7 @@ class Hybrid:
         """Score all items, and return the states that predict the baseline's answers."""
         states = _States(self._references)
         choices = [item for item in self._items.values() if item.kind == "choice"]
-        scores = self._scored(ChoiceScoring(engine.context).answer(choices, states))
+        scores = self._scored(score_items(engine.context, choices, states))
         texts = [item for item in self._items.values() if item.kind == "generate"]
         _read_along(engine, texts, self._settings, states)
         if self._word_by_word:
@@ -241,11 +237,10 @@ def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, sta
     def observe(request: Request, hidden: Tensor) -> None:
         states.observe(request.item_id, states.references[request.item_id], hidden)
 
-    texts, read = context.texts, context.usage.read
-    loop = Continuous(context.model, settings, texts.end_ids, texts.pad_id, read, observe)
+    loop = Continuous(context, settings, observe)
     for schedule in schedules(context, requests, context.budget):
         for batch in schedule.batches:
-            loop.prefill_only(batch)
+            loop.read(batch, keep=False)
 
 
 def unpacked(module: Any, like: Any) -> torch.nn.Linear | None:

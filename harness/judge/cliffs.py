@@ -27,7 +27,7 @@ from harness import stats
 from harness.config.schema import Policy
 from harness.judge.outcomes import Floats, Labels
 from harness.judge.summaries import Cliff
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 
 __all__ = ["Rows", "cliffs"]
 

@@ -22,9 +22,9 @@ from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Out
 from harness.judge.pooled import LEAST_STEP, with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
-from harness.stats.chance_level import above_chance_p
-from harness.stats.relative import relative_test
+from harness.stats.ratio import above_chance_p
 from harness.stats.sequential import Spending, nominal_alpha
+from harness.stats.stratum import relative_test
 
 __all__ = ["compare", "undecided_strata"]
 

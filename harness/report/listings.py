@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.config.schema import suggestion
+from harness.config.fields import suggestion
 from harness.errors import UsageError
 from harness.judge.signals import Signal
 from harness.report.costs import bytes_text
@@ -21,7 +21,7 @@ from harness.report.sanitize import one_line, visible
 from harness.report.words import axes_and_levels, percent, points, score, short_name
 from harness.run.planning import design_of
 from harness.run.planning_events import event_power
-from harness.stats.routes import Route, routes
+from harness.stats.plan import Route, routes
 from harness.store.units import idle_share
 from harness.suite import code as slices_code
 from harness.suite.catalogue import SliceInfo, catalogue

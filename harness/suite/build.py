@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.config.schema import SliceSpec, suggestion
+from harness.config.fields import suggestion
+from harness.config.schema import SliceSpec
 from harness.errors import UsageError
 from harness.records import Item
 from harness.suite import tasks as slices_tasks

@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import MOST_ITEMS, Experiment, SliceSpec, suggestion
+from harness.config.fields import suggestion
+from harness.config.schema import MOST_ITEMS, Experiment, SliceSpec
 from harness.errors import Problem, UsageError
 from harness.suite.catalogue import SliceInfo, TaskInfo
 from harness.suite.items import OWN_OPTIONS

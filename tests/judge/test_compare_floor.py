@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 
 
 @pytest.mark.parametrize(("right", "n", "line"), [(12, 40, 0.27), (1, 100, 0.02), (40, 40, 0.5), (0, 10, 0.1)])

@@ -13,7 +13,7 @@ from harness.config.fields import RelativeMargin
 from harness.config.schema import Policy
 from harness.judge.rules import Rules
 from harness.stats import paired_test
-from harness.stats.relative import relative_test
+from harness.stats.stratum import relative_test
 
 
 def _rules(**policy: object) -> Rules:
