@@ -25,8 +25,7 @@ from harness.judge.summaries import Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
-from harness.models.compatibility import check_candidate
-from harness.models.served import cross_engine_note, same_server
+from harness.models.compatibility import check_candidate, cross_engine_note, same_server
 from harness.records import TAIL_KINDS, Generation, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
