@@ -62,11 +62,11 @@ class EngineSpec(Strict):
     # message of the user, in which the server's own template is used: set ``sampling.chat_template: false``.
     api: Literal["completions", "chat"] = "completions"
     api_key_env: str | None = None  # the environment variable that holds the key
-    allow_http: bool = False  # to another machine: prompts, answers and the key then travel unprotected
+    allow_http: bool = False  # allow http to another machine: prompts, answers and the key are unprotected
     # Requests in flight at most. The A/A control runs at another number.
     concurrency: Whole = Field(default=8, ge=1, le=256)
     timeout: Real = Field(default=600, gt=0)  # seconds to wait for one answer
-    retry_seconds: Real = Field(default=300, ge=0)  # in which one request is repeated, if the server is busy or away
+    retry_seconds: Real = Field(default=300, ge=0)  # seconds to repeat a request, if the server is busy or away
     start_seconds: Real = Field(default=1800, gt=0)  # seconds that a server may take to start
     stream: bool = False  # stream answers and keep their times, with a prompt that the server does not know
     cached_pass: bool = False  # ask for each streamed answer once more, for the times of a prompt that the server knows

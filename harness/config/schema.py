@@ -135,7 +135,7 @@ class SliceSpec(Strict):
     public_range: fields.Range | None = None  # mean scores that others report; a baseline below them is called out
     tail_events: TailTolerances | None = None  # in place of the policy's; they gate even if scores do not
     data_dir: str | None = None  # local files to read instead of the hub
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)  # for the generator
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)  # more of its generator
 
     @property
     def key(self) -> str:
@@ -151,8 +151,8 @@ class Policy(Strict):
     alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # the chance of a wrong pass, and of a wrong fail, per candidate
     margin: Margin = 0.02  # largest tolerated drop where neither the slice nor `margins` says otherwise
     margins: dict[str, Margin] = Field(default_factory=dict)  # glob over ``slice/stratum``; the last match wins
-    tail_events: TailTolerances = Field(default_factory=dict)  # in gating strata; other kinds are only shown
-    quantities: fields.RatioTolerances = Field(default_factory=dict)  # in gating strata, as ratios to the baseline's
+    tail_events: TailTolerances = Field(default_factory=dict)  # tolerances in gating strata; other kinds are shown
+    quantities: fields.RatioTolerances = Field(default_factory=dict)  # tolerated ratios to the baseline's
     # Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be late
     # is a tolerance in `tail_events`
     latency: dict[fields.LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
@@ -160,7 +160,7 @@ class Policy(Strict):
     refuse_hopeless: bool = True  # refuse at plan time a gating stratum that is too small to ever pass
     # Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said
     effective_score: Annotated[Real, Field(gt=0, le=1)] | None = None
-    chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # that the baseline is above chance plus margin
+    chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # of the test against chance plus margin
     discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1  # share of items that flip; for planning only
     # Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one
     pooled_margin: fields.Share | None = None
@@ -203,7 +203,7 @@ class Sampling(Strict):
     system: str | None = None  # system message, with a chat template only
     # Blocks of thinking that are not scored: by the marks of the known model families, none, or by your own
     thinking: Literal["auto", "off"] | ThinkingMarks = "auto"
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)  # such as ``enable_thinking: false``
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)  # for all variants: ``enable_thinking: false``
     # The time that chat templates read: one for all prompts, so that a run can be continued on another day
     clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as templates read it
 
