@@ -41,10 +41,8 @@ ORDER = (
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
         "damage.hybrid",
-        "damage.states",
         "engines.lm_eval",
         "engines.transformers.*",
-        "models.answers",
         "models.audit",
         "models.backends",
         "models.checkpoints_worker",
@@ -55,7 +53,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "models.doctor_models",
         "models.loading",
         "models.methods",
-        "models.request",
         "models.smollm2",
         "run.worker",
     ),
@@ -63,7 +60,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "engines.registry",
         "engines.transformers.*",
         "models.completeness",
-        "models.digests",
         "models.doctor_models",
         "models.loading",
         "models.methods",
@@ -182,8 +178,7 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
 
 HEAVY_BELOW = {
     "__main__",
-    "damage.localizing",
-    "damage.repairing",
+    "damage.commands",
     "models.checkpoints",
     "run.lm_eval_model",
     "run.preload",

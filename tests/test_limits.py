@@ -13,8 +13,8 @@ from paths import ROOT
 from harness.config.loading import load, parse
 from harness.errors import ConfigError, ExitCode, NoSuchModel
 from harness.models.resolve import resolve
+from harness.suite.build import SliceBuilder
 from harness.suite.catalogue import catalogue
-from harness.suite.problems import Problems, check_spec
 
 HEAD = "name: x\nbaseline: {name: b, model: smollm2}\ncandidates: [{name: c, quantization: bnb-nf4}]\n"
 SLICES = "slices: [{name: typical, items: 20, gating: false}]\n"
@@ -94,11 +94,11 @@ def test_axes_that_multiply_to_millions_are_refused_with_the_count(changes, coun
     """Nothing is multiplied out before it is counted."""
     info = next(one for one in catalogue() if one.name == "long_context")
     start = time.perf_counter()
-    problems = Problems()
-    check_spec(spec(name="long_context", **changes), info, "slices[0]", None, problems)
+    problems = []
+    SliceBuilder(spec(name="long_context", **changes), "slices[0]", problems, None, 0, None).check(info, None)
     assert time.perf_counter() - start < 1
-    assert any("at most 1,000,000" in one.message for one in problems.found)
-    assert any(count in one.message for one in problems.found)
+    assert any("at most 1,000,000" in one.message for one in problems)
+    assert any(count in one.message for one in problems)
 
 
 def test_more_than_a_million_items_are_no_number_of_items():

@@ -30,7 +30,7 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
     if as_json:
         shared.print_json(examination.to_json(found))
     else:
-        examination.print_report(found, shared.make_console())
+        click.echo(examination.describe(found))
     return ExitCode.PASS
 
 
@@ -103,7 +103,7 @@ def _localized(
     run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, *, again: bool
 ) -> tuple[RunRecord, Judgement, dict[str, Any]]:
     """Search, or go on with a search that was stopped. again: also if one of this share was done."""
-    from harness.damage import localizing
+    from harness.damage import commands
     from harness.judge import judging
     from harness.store.files import read_json
     from harness.store.whole import load_run
@@ -116,10 +116,10 @@ def _localized(
 
     record = load_run(run)
     judgement = judging.judge(record)
-    done = localizing.damage_path(record, candidate)
+    done = commands.damage_path(record, candidate)
     if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
         return record, judgement, summary
-    summary = localizing.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
+    summary = commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
     return record, judgement, summary
 
 
@@ -155,11 +155,9 @@ def repair(run: RunDir, candidate: str, share: float, minutes: float, options: O
     strata, next to what divergence alone and chance would have chosen. repair-CANDIDATE.yaml in the run holds the
     variant for a config; the exit code is that of its verdict.
     """
-    from harness.damage import repairing
+    from harness.damage import commands
 
     record, judgement, summary = _localized(run, candidate, share, minutes, options, again=False)
-    summary, code = repairing.repair(
-        record, judgement, summary, shared.progress(options), command=shared.command_line()
-    )
+    summary, code = commands.repair(record, judgement, summary, shared.progress(options), command=shared.command_line())
     _print(summary, options)
     return code

@@ -13,7 +13,7 @@ from harness.errors import ModelError
 from harness.records import Settings
 
 torch = lazy("torch")
-assisted = lazy("harness.engines.transformers.assisted")
+assisted = lazy("harness.engines.transformers.decode_paths")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,7 @@ from harness.stats.stratum import relative_test
 
 
 def _rules(**policy: object) -> Rules:
-    return Rules().under(Policy.model_validate(policy))
+    return Rules(Policy.model_validate(policy))
 
 
 def test_a_share_is_read_and_written_as_it_was():

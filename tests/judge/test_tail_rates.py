@@ -12,10 +12,9 @@ from making import judged, stratum
 
 from harness.config.schema import Policy
 from harness.errors import StatisticsError
-from harness.judge.latency import with_late
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.tail_counts import Cell, cells
-from harness.judge.tail_rates import judge_rates, unmatched_tolerances
+from harness.judge.tail_counts import Cell, cells, with_late
+from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
 from harness.stats.events import _p_low, event_rate, items_to_decide_rate, items_without_event
 
@@ -263,12 +262,12 @@ def test_items_without_a_text_on_both_sides_are_counted_apart() -> None:
     assert {one.kind for one in old} == set(TAIL_KINDS)
 
 
-@pytest.mark.parametrize("strata", [1, 4, 12])
+@pytest.mark.parametrize("strata", [1, 8])
 def test_a_candidate_at_its_tolerances_seldom_fails_and_seldom_passes(strata: int) -> None:
-    """Every rate at its tolerance, 500 rollouts: half of alpha to fail, alpha to pass."""
+    """Every rate at its tolerance, 300 rollouts: half of alpha to fail, alpha to pass."""
     held = rules(tail_events={"empty": 0.05})
     rng = np.random.default_rng(strata)
-    rollouts = 500
+    rollouts = 300
     known = {count: cell(count, 150) for count in range(60)}
     fails = passes = 0
     for counts in rng.binomial(150, 0.05, (rollouts, strata)):
