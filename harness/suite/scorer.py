@@ -14,7 +14,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
-from harness.config.schema import Experiment, Sampling, Thinking, suggestion
+from harness.config.fields import suggestion
+from harness.config.schema import Experiment, Sampling, Thinking
 from harness.errors import ConfigError, Problem, UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Response
 from harness.suite import tasks as slices_tasks
