@@ -250,7 +250,7 @@ def history(
 def _print_history(found: History, since: Since | None, *, no_color: bool) -> None:
     """Print the sections, the most important last, where a terminal ends."""
     from harness.history import sections
-    from harness.report.terminal_table import Pen
+    from harness.report.terminal import Pen
 
     pen = Pen(shared.make_console(no_color=no_color), rest="listed in history.md")
     for _, shown in reversed(sections.blocks(found, since)):

@@ -190,7 +190,7 @@ class Hybrid:
 
     def _read(self, engine: HFEngine) -> tuple[dict[str, float], dict[str, Trace]]:
         """Score all items, and return the states that predict the baseline's answers, or the choices of an item."""
-        states = Recorder(references=self._references, uses_own_answers=False)
+        states = Recorder(references=self._references, own_tokens=0)
         choices = [item for item in self._items.values() if item.kind == "choice"]
         scores = self._scored(score_items(engine.context, choices, states))
         texts = [item for item in self._items.values() if item.kind == "generate"]
