@@ -60,7 +60,7 @@ def passes(model: LanguageModel) -> dict[str, Callable[[], Any]]:
     model.forward(ids[:1, :BEHIND], cache=cache)
     room = SlotCache(model, SLOTS, BEHIND + 64)
     for _ in range(SLOTS):
-        room.insert(cache, 0, np.arange(BEHIND))
+        room.copy_prompt(cache, 0, np.arange(BEHIND))
 
     def write() -> Any:
         return model.head.rounded(room.step([7] * SLOTS, [BEHIND] * SLOTS))

@@ -8,11 +8,10 @@ import random
 
 from harness import stats
 from harness.judge import compare, gate
-from harness.judge.comparison import Comparisons, Look, StratumNumbers
 from harness.judge.decisions import Decision, decide
 from harness.judge.outcomes import Outcomes, build
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.summaries import Average, TailRate, Verdict
+from harness.judge.summaries import Average, Comparisons, Look, StratumNumbers, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.evidence import DivergenceRow, Evidence, FlipPair
 from harness.run.planning import Power

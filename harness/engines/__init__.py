@@ -1,6 +1,5 @@
 """What answers questions: `protocol` is what the runner asks for, `transformers` the engine that ships.
 
-`registry` has the others by their names: `served` asks a server over HTTP (`http_client`, `wire`, `prompt_logprobs`,
-`server_probe`), which `managed` starts and `guard` ends; `lm_eval` asks any model class of lm_eval. `fake` makes up
-answers for rehearsals.
+`registry` has the others by name: `served` asks a server over HTTP (`http_client`, `wire`, `server_probe`), which
+`managed` starts and `guard` ends; `lm_eval` asks any model class of lm_eval. `fake` makes up answers for rehearsals.
 """

@@ -27,8 +27,8 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _descendants() -> list[int]:
-    """Give all processes that descend from this one; an orphan of theirs becomes a child of it, see `main`."""
+def _descendants() -> set[int]:
+    """Return all processes that descend from this one; an orphan of theirs becomes a child of it, see `main`."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -37,19 +37,7 @@ def _descendants() -> list[int]:
     while fresh:
         fresh = {process for process, parent in parents.items() if parent in fresh} - found
         found |= fresh
-    return sorted(found)
-
-
-def _send(processes: list[int], number: int) -> None:
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(process, number)
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    return found
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
@@ -58,16 +46,19 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(GRACE_SECONDS)
     for _ in range(50):
-        left = _descendants()
-        if not left:
+        if not (left := _descendants()):
             return
-        _send(left, signal.SIGKILL)
+        for process in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
         time.sleep(0.05)
-        _reap()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends or standard input closes, and give its exit code."""
+    """Run the command until it ends or standard input closes, and return its exit code."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     closed = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: closed.set())

@@ -2,12 +2,13 @@
 
 Only a failed connection, 429 and 5xx are repeated, after the time that the server names or a growing one; all else is
 given to the caller, who knows what it means. A stream is read to its end, joined, and asked again if it breaks off.
-Does not know what is asked. The key is in no error and no log.
+The key is in no error and no log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -20,20 +21,23 @@ from typing import Any
 import httpx2
 
 from harness.engines.wire import Piece, join_stream
-from harness.errors import Incomplete, ModelError
+from harness.errors import Incomplete, ModelError, one_line
 
-__all__ = ["Client", "Reply"]
+__all__ = ["OK", "Client", "Reply"]
 
-OK = 200
-TOO_MANY_REQUESTS = 429
-SERVER_ERROR = 500
-FIRST_PAUSE = 0.25
-"""Seconds before a request is repeated for the first time."""
-LONGEST_PAUSE = 30.0
-"""Most seconds between two tries, unless the server names more."""
+OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+"""Seconds before a request is repeated for the first time, and at most, unless the server names more."""
 CONNECT_SECONDS = 20.0
-NO_ENTRY = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405})
-"""Answers that say that the address, the key or the model's name is wrong: no other item would fare better."""
+NO_ENTRY = {
+    **dict.fromkeys((401, 403), "Look at the key: api_key_env names the variable that holds it"),
+    **dict.fromkeys(
+        (404, 405),
+        "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions",
+    ),
+    **dict.fromkeys((301, 302, 303, 307, 308), "Give the address that it redirects to as engine.url"),
+}
+"""Answers by which address, key or model are wrong, so that no other item would fare better, with what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,12 @@ class Reply:
     status: int
     """HTTP status: 200, or one that says that the request is at fault."""
     data: Mapping[str, Any]
-    """The JSON object; empty if the body is none."""
     message: str
-    """What the server says of an error."""
     tries: int
-    """Requests that it took."""
     seconds: float
     """From the first try to the answer."""
     sent: float = 0.0
-    """When the last try was sent, on the monotonic clock."""
+    """When the last try was sent, on the monotonic clock, if the answer is streamed."""
     pieces: tuple[Piece, ...] = ()
     """Of a streamed answer: when its text came, in seconds after `sent`."""
 
@@ -97,15 +98,12 @@ class Client:
         await self._http.aclose()
 
     async def get(self, path: str, *, root: bool = False) -> Reply:
-        """Read what a server says of itself; a status other than 200 is an answer too.
-
-        root: read next to the base URL's ``/v1`` instead of below it, as servers answer /version and /health there.
-        """
+        """Read what a server says of itself, with `root` beside its ``/v1``; any status is an answer."""
         started = time.monotonic()
         try:
             response = await self._http.get((self.url.removesuffix("/v1") if root else self.url) + path)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return Reply(0, {}, self._clean(_named(error)), 1, time.monotonic() - started)
+            return Reply(0, {}, self._clean(one_line(error)), 1, time.monotonic() - started)
         return self._reply(response, 1, started)
 
     async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
@@ -119,11 +117,10 @@ class Client:
             reply = await self._answered(path, content, self._retry_seconds if retry_seconds is None else retry_seconds)
         if reply.status in NO_ENTRY:
             said = f": {reply.message}" if reply.message else ""
-            raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {_remedy(reply.status)}")
+            raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {NO_ENTRY[reply.status]}")
         return reply
 
     async def _answered(self, path: str, content: bytes, retry_seconds: float) -> Reply:
-        """Ask until there is an answer. Raises Incomplete."""
         started = time.monotonic()
         for number in itertools.count(1):
             try:
@@ -133,8 +130,13 @@ class Client:
             if why := self._gone():
                 raise Incomplete(f"{why}; finished work is kept, give the same command again to continue")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
-            if time.monotonic() + pause - started > retry_seconds:
-                raise self._given_up(problem, number, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            if seconds + pause > retry_seconds:
+                tries = "1 try" if number == 1 else f"{number} tries"
+                raise Incomplete(
+                    f"{self.url} gave no answer in {tries} and {seconds:.0f} s ({problem}); finished work is kept, give"
+                    " the same command again to continue (engine.retry_seconds bounds the time)"
+                )
             await asyncio.sleep(pause)
         raise AssertionError  # itertools.count has no end
 
@@ -147,7 +149,7 @@ class Client:
                     return await self._streamed(response, number, started, sent)
                 await response.aread()
         except httpx2.TransportError as error:
-            raise _AgainError(self._clean(_named(error))) from error
+            raise _AgainError(self._clean(one_line(error))) from error
         reply = self._reply(response, number, started)
         if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
             raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
@@ -159,11 +161,7 @@ class Client:
         """Read a stream to its end. Raises _AgainError if it breaks off or reports an error of the server."""
         events: list[tuple[float, Mapping[str, Any]]] = []
         async for when, text in _events(response):
-            try:
-                event = json.loads(text)
-            except ValueError as error:
-                raise _AgainError("a stream with an event that is not JSON") from error
-            if not isinstance(event, dict):
+            if (event := _json_object(text)) is None:
                 raise _AgainError("a stream with an event that is not a JSON object")
             if event.get("error") is not None:
                 raise _AgainError(self._clean(_message(event)))
@@ -174,19 +172,8 @@ class Client:
         return Reply(response.status_code, data, "", number, time.monotonic() - started, sent, pieces)
 
     def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
-        try:
-            data = response.json()
-        except ValueError:
-            data = None
-        data = data if isinstance(data, dict) else {}
+        data = _json_object(response.content) or {}
         return Reply(response.status_code, data, self._clean(_message(data)), number, time.monotonic() - started)
-
-    def _given_up(self, problem: str, tries: int, seconds: float) -> Incomplete:
-        count = "1 try" if tries == 1 else f"{tries} tries"
-        return Incomplete(
-            f"{self.url} gave no answer in {count} and {seconds:.0f} s ({problem}); finished work is kept, give the"
-            " same command again to continue (engine.retry_seconds bounds the time)"
-        )
 
     def _clean(self, text: str) -> str:
         """Take the key out of what a server says, and shorten it."""
@@ -205,8 +192,12 @@ async def _events(response: httpx2.Response) -> AsyncIterator[tuple[float, bytes
                 yield now, value
 
 
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+def _json_object(text: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _message(data: Mapping[str, Any]) -> str:
@@ -220,19 +211,8 @@ def _message(data: Mapping[str, Any]) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float:
     """Give the seconds that a server asks to wait, as a number or a date; 0 if it does not say."""
     said = headers.get("retry-after", "").strip()
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
+    with contextlib.suppress(TypeError, ValueError, IndexError):
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (TypeError, ValueError, IndexError):
-        return 0.0
-
-
-def _remedy(status: int) -> str:
-    if status in {401, 403}:
-        return "Look at the key: api_key_env names the variable that holds it"
-    if status in {404, 405}:
-        return "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions"
-    return "Give the address that it redirects to as engine.url"
+    return 0.0

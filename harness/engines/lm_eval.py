@@ -1,8 +1,7 @@
 """Any lm_eval model as an engine: vLLM, SGLang, an OpenAI-compatible endpoint, or lm_eval's own `hf`.
 
-Turns items into lm_eval requests and lm_eval's answers into records. What such a model does not tell (tokens
-as produced, why an answer ended, memory) is worked out from the text where it has a tokenizer, and left out
-where not.
+Turns items into lm_eval requests and lm_eval's answers into records. What such a model does not tell (tokens as
+produced, why an answer ended, memory) is worked out from the text where it has a tokenizer, and left out where not.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from harness.stops import cut_at_stops
 
 __all__ = ["LmEvalEngine"]
 
-NO_LIMIT = 2**31 - 1
-
 
 class LmEvalEngine:
     """An lm_eval model, already made, behind the engine protocol.
@@ -31,56 +28,43 @@ class LmEvalEngine:
     of lm_eval's `hf` model are asked for in float32, because in bf16 it rounds them to whole numbers.
     """
 
-    def __init__(self, lm: Any, proof: Proof, *, name: str = "", context_limit: int | None = None) -> None:
-        self._lm = lm
-        self._proof = proof
-        self._name = name or type(lm).__name__
-        self._limit = context_limit or self._own_limit()
-        self._prompt_tokens = 0
-        self._output_tokens = 0
-        self._notes: list[str] = []
+    def __init__(self, lm: Any, proof: Proof, *, name: str) -> None:
+        self._lm, self._proof, self._name, self.version = lm, proof, name, f"lm_eval/{lm_eval_version}-{name}"
+        said = getattr(lm, "max_length", None)
+        self.context_limit = int(said) if isinstance(said, int) else 2**31 - 1
+        """Longest prompt plus answer, in tokens: what the model says of itself, else no limit."""
+        self._prompt_tokens = self._output_tokens = 0
+        self._notes: dict[str, None] = {}
         if hasattr(lm, "softmax_dtype") and lm.softmax_dtype is None:
             import torch
 
             lm.softmax_dtype = torch.float32
 
-    @property
-    def version(self) -> str:
-        """Part of every cache key."""
-        return f"lm_eval/{lm_eval_version}-{self._name}"
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens: what the model says of itself, else no limit."""
-        return self._limit
-
     def proof(self) -> Proof:
-        """Say what is loaded, as the caller knows it: a remote model cannot be looked into."""
+        """Return what is loaded, as the caller knows it: a remote model cannot be looked into."""
         return self._proof
 
     def usage(self) -> Usage:
-        """Say what has been spent, as far as tokens can be counted; memory is not known."""
-        notes = tuple(dict.fromkeys(self._notes))
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=notes)
+        """Return what has been spent, as far as tokens can be counted; memory is not known."""
+        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses, choices first. Raises NonFinite where a log-likelihood is not a number."""
         fitting = []
         for item in items:
             tokens = self._count(item)
-            if tokens is not None and tokens + item.max_tokens > self._limit + (item.kind == "choice"):
+            if tokens is not None and tokens + item.max_tokens > self.context_limit + (item.kind == "choice"):
                 samples = settings.samples if item.kind == "generate" else 1
                 yield from (Unanswered(item.id, "over_context", tokens, sample) for sample in range(samples))
             else:
                 fitting.append(item)
-        yield from self._choices([item for item in fitting if item.kind == "choice"])
-        texts = [item for item in fitting if item.kind == "generate"]
-        for sample in range(settings.samples if texts else 0):
-            yield from self._texts(texts, settings, sample)
+        if choices := [item for item in fitting if item.kind == "choice"]:
+            yield from self._choices(choices)
+        if texts := [item for item in fitting if item.kind == "generate"]:
+            for sample in range(settings.samples):
+                yield from self._texts(texts, settings, sample)
 
     def _choices(self, items: Sequence[Item]) -> Iterator[Response]:
-        if not items:
-            return
         requests = [
             Instance("loglikelihood", dict(item.doc), (item.prompt, choice), index)
             for item in items
@@ -104,7 +88,8 @@ class LmEvalEngine:
 
     def _texts(self, items: Sequence[Item], settings: Settings, sample: int) -> Iterator[Response]:
         if settings.temperature > 0:
-            self._notes.append(f"{self._name} draws its own random numbers: samples are not paired between variants")
+            note = f"{self._name} draws its own random numbers: samples are not paired between variants"
+            self._notes[note] = None
         texts = self._generated([(item, item.stop) for item in items], settings, sample)
         # White space at the beginning never ends an answer: such items are asked again without white space that stops.
         again = [at for at, item in enumerate(items) if not texts[at].strip() and any(map(str.isspace, item.stop))]
@@ -112,7 +97,7 @@ class LmEvalEngine:
         for at, text in zip(again, self._generated(kept, settings, sample), strict=True):
             texts[at] = cut_at_stops(text, items[at].stop)
         for item, text in zip(items, texts, strict=True):
-            ids = self._encode(text, special=False) or []
+            ids = self._encode(text, add_special_tokens=False) or []
             prompt = self._count(item) or item.prompt_tokens
             self._prompt_tokens += prompt
             self._output_tokens += len(ids)
@@ -120,47 +105,32 @@ class LmEvalEngine:
             yield Generation(item.id, text, tuple(ids), finish, prompt, sample)  # type: ignore[arg-type]
 
     def _generated(self, asked: Sequence[tuple[Item, tuple[str, ...]]], settings: Settings, sample: int) -> list[str]:
-        """Give the answer to each item, ended by the stop texts beside it."""
-        requests = [
-            Instance("generate_until", dict(item.doc), (item.prompt, _arguments(item, stop, settings)), sample)
-            for item, stop in asked
-        ]
+        """Return the answer to each item, ended by the stop texts beside it."""
+        drawn: dict[str, Any] = {"do_sample": False}
+        if settings.temperature > 0:
+            drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+        requests = []
+        for item, stop in asked:
+            arguments = {"until": list(stop), "max_gen_toks": item.max_tokens, **drawn}
+            requests.append(Instance("generate_until", dict(item.doc), (item.prompt, arguments), sample))
         return list(self._lm.generate_until(requests, disable_tqdm=True)) if requests else []
 
-    def _own_limit(self) -> int:
-        said = getattr(self._lm, "max_length", None)
-        return int(said) if isinstance(said, int) else NO_LIMIT
-
-    def _encode(self, text: str, *, special: bool | None) -> list[int] | None:
-        """Give the tokens of a text where the model has a tokenizer in this process."""
+    def _encode(self, text: str, **special: bool) -> list[int] | None:
+        """Return the tokens of a text; None if the model has no tokenizer in this process."""
         if getattr(self._lm, "tokenizer", None) is None or not hasattr(self._lm, "tok_encode"):
             return None
-        ids = self._lm.tok_encode(text) if special is None else self._lm.tok_encode(text, add_special_tokens=special)
-        return [int(one) for one in ids]
+        return [int(one) for one in self._lm.tok_encode(text, **special)]
 
     def _pair(self, context: str, choice: str) -> tuple[int, int]:
-        """Give the tokens of context and choice, zeros where they cannot be counted."""
-        if not context or self._encode("", special=False) is None or not hasattr(self._lm, "_encode_pair"):
+        """Return the numbers of tokens of context and choice, zeros where they cannot be counted."""
+        if not context or self._encode("", add_special_tokens=False) is None or not hasattr(self._lm, "_encode_pair"):
             return 0, 0
         begin, rest = self._lm._encode_pair(context, choice)  # noqa: SLF001  # no public way to lm_eval's own split
         return len(begin), len(rest)
 
     def _count(self, item: Item) -> int | None:
-        """Give the tokens of a prompt and its longest choice; None where they cannot be counted."""
+        """Return the tokens of a prompt and its longest choice; None where they cannot be counted."""
         if item.kind == "generate":
-            ids = self._encode(item.prompt, special=None)
+            ids = self._encode(item.prompt)
             return None if ids is None else len(ids)
-        counts = [sum(self._pair(item.prompt, choice)) for choice in item.choices]
-        return max(counts, default=0) or None
-
-
-def _arguments(item: Item, stop: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """Give lm_eval's generation arguments."""
-    arguments: dict[str, Any] = {
-        "until": list(stop),
-        "max_gen_toks": item.max_tokens,
-        "do_sample": False,
-    }
-    if settings.temperature > 0:
-        arguments |= {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
-    return arguments
+        return max((sum(self._pair(item.prompt, choice)) for choice in item.choices), default=0) or None

@@ -30,7 +30,6 @@ from harness.errors import BackendMissing, ModelError
 __all__ = ["SERVED_NAME", "Server", "command_of", "hardware", "package_version", "started_server"]
 
 SERVED_NAME = "quantcliff"
-"""What a managed server calls its model."""
 
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 """Instruction sets by which servers choose their kernels."""
@@ -41,15 +40,12 @@ class Recipe:
     """How a server is started."""
 
     program: tuple[str, ...]
-    """What is looked for in PATH, with its subcommand."""
+    """What is looked for in PATH, with its subcommand; of a Python server, the name of its package too."""
     module: tuple[str, ...] = ()
     """What a Python interpreter runs in its place; empty if the server is not written in Python."""
-    package: str = ""
-    """The package whose version is the server's."""
     model: str = ""
     """The flag of the model, empty if it is the first argument."""
     dtype: str = ""
-    """The flag of the compute dtype."""
     named: str = ""
     """The flag of the name that requests use; empty if they must name the model's path."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +56,6 @@ RECIPES = {
     "vllm": Recipe(
         program=("vllm", "serve"),
         module=("-m", "vllm.entrypoints.cli.main", "serve"),
-        package="vllm",
         dtype="--dtype",
         named="--served-model-name",
         fixed={"seed": 0, "generation_config": "vllm"},
@@ -68,7 +63,6 @@ RECIPES = {
     "sglang": Recipe(
         program=("sglang", "serve"),
         module=("-m", "sglang.launch_server"),
-        package="sglang",
         model="--model-path",
         dtype="--dtype",
         named="--served-model-name",
@@ -78,14 +72,16 @@ RECIPES = {
     "transformers-serve": Recipe(
         program=("transformers", "serve"),
         module=("-m", "transformers.cli.transformers", "serve"),
-        package="transformers",
         dtype="--dtype",
     ),
 }
 
 
 def command_of(spec: EngineSpec, model: str, dtype: str, device: str) -> list[str]:
-    """Give the command of a server without its address. Raises BackendMissing if its program is not there."""
+    """Return the command of a server without its address. Raises BackendMissing if its program is not there.
+
+    Arguments become flags: ``true`` is a bare flag, ``false`` its ``--no-`` form, a mapping JSON.
+    """
     recipe = RECIPES[spec.name]
     command = [*_program(spec, recipe), *([recipe.model] if recipe.model else []), model]
     command += [recipe.dtype, dtype] if recipe.dtype else []
@@ -94,7 +90,15 @@ def command_of(spec: EngineSpec, model: str, dtype: str, device: str) -> list[st
         command += ["--device", device]
     if spec.name == "llama-cpp" and "parallel" not in spec.args:
         command += ["--parallel", str(spec.concurrency)]
-    return [*command, *_flags({**recipe.fixed, **spec.args})]
+    for name, value in {**recipe.fixed, **spec.args}.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list | tuple):
+            command += [f"--{flag}", *map(str, value)]
+        else:
+            command += [f"--{flag}", json.dumps(value) if isinstance(value, Mapping) else str(value)]
+    return command
 
 
 def _program(spec: EngineSpec, recipe: Recipe) -> list[str]:
@@ -105,28 +109,13 @@ def _program(spec: EngineSpec, recipe: Recipe) -> list[str]:
         if not recipe.module:
             raise BackendMissing(f"{spec.name} is no Python program: name it with engine.command, not engine.python")
         return [spec.python, *recipe.module]
-    found = shutil.which(name)
-    if found is None:
-        place = "python: /path/to/its/environment/bin/python" if recipe.module else "command: /path/to/" + name
-        raise BackendMissing(
-            f"{spec.name}: there is no program {name!r} in PATH: install it in an environment of its own, and name that"
-            f" with `engine: {{name: {spec.name}, {place}}}`"
-        )
-    return [found, *rest]
-
-
-def _flags(arguments: Mapping[str, Any]) -> list[str]:
-    """Write arguments as flags: ``true`` is a bare flag, ``false`` its ``--no-`` form, a mapping JSON."""
-    words: list[str] = []
-    for name, value in arguments.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list | tuple):
-            words += [f"--{flag}", *map(str, value)]
-        else:
-            words += [f"--{flag}", json.dumps(value) if isinstance(value, Mapping) else str(value)]
-    return words
+    if found := shutil.which(name):
+        return [found, *rest]
+    place = "python: /path/to/its/environment/bin/python" if recipe.module else "command: /path/to/" + name
+    raise BackendMissing(
+        f"{spec.name}: there is no program {name!r} in PATH: install it in an environment of its own, and name that"
+        f" with `engine: {{name: {spec.name}, {place}}}`"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +123,7 @@ class Server:
     """A server that is ready."""
 
     url: str
-    """The base URL of its API."""
     process: subprocess.Popen[bytes]
-    """What guards it."""
 
     def gone(self) -> str:
         """Say that it has ended; empty while it runs."""
@@ -146,10 +133,7 @@ class Server:
 
 @contextlib.contextmanager
 def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Server]:
-    """Start a server on a free port, wait until it is ready, and end it with all that it started.
-
-    Its output goes to `log`. Raises ModelError if it ends or is not ready in time.
-    """
+    """Start a server on a free port, its output in `log`, and end it with all that it started. Raises ModelError."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -179,53 +163,41 @@ def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Se
             process.wait()
 
 
-def _ending(code: int) -> str:
-    """Return an exit code in words, with the signal that a shell's convention says it stands for."""
-    names = {int(one): one.name for one in signal.Signals}
-    return f"exit code {code}" + (f", {names[code - 128]}" if code - 128 in names else "")
-
-
 def _wait(server: Server, log: Path, seconds: float) -> None:
     """Wait for a server's health check. Raises ModelError."""
     limit = time.monotonic() + seconds
     with httpx2.Client(trust_env=False, timeout=5) as http:
         while time.monotonic() < limit:
             if (code := server.process.poll()) is not None:
-                raise ModelError(f"the server does not start ({_ending(code)}): {_last_error(log)} (log: {log})")
+                # 128 and a signal, by a shell's convention
+                ended = next((f", {one.name}" for one in signal.Signals if one == code - 128), "")
+                lines = [one for one in log.read_text(encoding="utf-8", errors="replace").splitlines() if one.strip()]
+                errors = [one for one in lines if "Error" in one or "error" in one]
+                said = (errors or lines or ["it says nothing"])[-1].strip()[:300]
+                raise ModelError(f"the server does not start (exit code {code}{ended}): {said} (log: {log})")
             with contextlib.suppress(httpx2.HTTPError):
-                if http.get(server.url.removesuffix("/v1") + "/health").status_code == 200:  # noqa: PLR2004 - OK
+                if http.get(server.url.removesuffix("/v1") + "/health").is_success:
                     return
             time.sleep(0.2)
     raise ModelError(f"the server is not ready after {seconds:.0f} s (engine.start_seconds); its log: {log}")
 
 
-def _last_error(log: Path) -> str:
-    lines = [one.strip() for one in log.read_text(encoding="utf-8", errors="replace").splitlines() if one.strip()]
-    errors = [one for one in lines if "Error" in one or "error" in one]
-    return (errors or lines or ["it says nothing"])[-1][:300]
-
-
 def package_version(spec: EngineSpec) -> str:
-    """Give the version of a server's package in its own environment; empty if that cannot be asked."""
-    package = RECIPES[spec.name].package
-    if not package or spec.command:
+    """Return the version of a server's package in its own environment; empty if that cannot be asked."""
+    recipe = RECIPES[spec.name]
+    package = recipe.program[0]
+    if not recipe.module or spec.command:
         return ""
-    python = spec.python or _interpreter(shutil.which(RECIPES[spec.name].program[0]))
-    code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
+    with contextlib.suppress(OSError, UnicodeDecodeError, subprocess.SubprocessError):
+        python = spec.python or sys.executable
+        if not spec.python and (program := shutil.which(package)):
+            with Path(program).open(encoding="utf-8") as file:  # its first line names its interpreter
+                first = file.readline()
+            python = first[2:].split()[0] if first.startswith("#!") else python
+        code = f"import importlib.metadata as m; print(m.version({package!r}))"
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         return done.stdout.strip()
     return ""
-
-
-def _interpreter(program: str | None) -> str:
-    """Give the interpreter in the first line of an installed program."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        with Path(program or "").open(encoding="utf-8") as file:
-            first = file.readline()
-        if first.startswith("#!"):
-            return first[2:].split()[0]
-    return sys.executable
 
 
 def hardware(device: str) -> str:
@@ -237,7 +209,7 @@ def hardware(device: str) -> str:
             return "; ".join(dict.fromkeys(done.stdout.strip().splitlines()))
         return device
     facts = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    lines = dict(line.partition(":")[::2] for line in facts.partition("\n\n")[0].splitlines())
-    values = {name.strip(): value.strip() for name, value in lines.items()}
+    lines = (line.partition(":") for line in facts.partition("\n\n")[0].splitlines())
+    values = {name.strip(): value.strip() for name, _, value in lines}
     has = [name for name in _FEATURES if name in values.get("flags", "").split()]
     return f"{values.get('model name', platform.machine())} ({', '.join(has) or 'no wide vectors known'})"

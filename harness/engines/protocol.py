@@ -21,7 +21,6 @@ class Usage:
     prompt_tokens: int
     """Tokens read, shared prefixes counted once."""
     output_tokens: int
-    """Tokens written."""
     peak_bytes: int
     """Largest memory seen, in bytes: device memory on a GPU, resident set on a CPU."""
     notes: tuple[str, ...] = ()
@@ -38,24 +37,19 @@ class Engine(Protocol):
     @property
     def version(self) -> str:
         """Part of every cache key: changes whenever the same items could get other answers."""
-        ...
 
     @property
     def context_limit(self) -> int:
         """Longest prompt plus answer, in tokens."""
-        ...
 
     def proof(self) -> Proof:
         """Say what is loaded."""
-        ...
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses to one work unit, in any order, `settings.samples` per generated item.
 
         Raises `harness.errors.NonFinite` with the item's id where logits are NaN or infinite.
         """
-        ...
 
     def usage(self) -> Usage:
         """Say what has been spent so far."""
-        ...

@@ -18,11 +18,11 @@ from harness.config.schema import Variant
 from harness.engines.http_client import Client
 from harness.engines.managed import RECIPES, SERVED_NAME, command_of, hardware, package_version, started_server
 from harness.engines.protocol import Engine
-from harness.engines.served import PromptEncoder, ServedEngine, Target
+from harness.engines.served import ServedEngine, Target
+from harness.engines.server_probe import PromptEncoder
 from harness.errors import ModelError
 from harness.models.formats import read_json, stored, weight_files
-from harness.models.resolve import context_limit
-from harness.models.served import tokenizer_place
+from harness.models.resolve import context_limit, tokenizer_place
 from harness.records import Proof
 
 __all__ = ["ENGINES", "EngineRequest"]
@@ -33,32 +33,20 @@ class EngineRequest:
     """What a worker needs an engine for."""
 
     variant: Variant
-    """Which variant."""
     path: str
     """The model's folder or GGUF file; for an endpoint the folder of the baseline's tokenizer."""
     prompts: str
     """The folder of the baseline's tokenizer."""
     dtype: str
-    """Compute dtype."""
     device: str
     """``cpu``, ``cuda`` or ``cuda:N``."""
     concurrency: int
-    """Requests in flight."""
     choices: bool
-    """Whether choices will be asked."""
     log: Path
     """The worker's log, which a managed server writes to as well."""
     requests: Path | None = None
     """The file for what each request took."""
     key: str = field(default="", repr=False)
-    """The key of an endpoint."""
-
-
-def _tokenizer(request: EngineRequest) -> Any:
-    from transformers import AutoTokenizer
-
-    folder, more = tokenizer_place(Path(request.prompts))
-    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=request.variant.trust_remote_code, **more)
 
 
 def _proof(request: EngineRequest, kind: str, *, method: str, disk_bytes: int = 0, **facts: Any) -> Proof:
@@ -66,51 +54,41 @@ def _proof(request: EngineRequest, kind: str, *, method: str, disk_bytes: int = 
     spec = request.variant.engine
     served = {"kind": kind, "engine": spec.name, "version": "", "flags": dict(spec.args), **facts}
     served["concurrency"] = request.concurrency
-    return Proof(
-        method=method,
-        kernel=spec.name,
-        quantized_modules=0,
-        linear_modules=0,
-        bits_per_weight=0.0,
-        weight_bytes=0,
-        disk_bytes=disk_bytes,
-        compute_dtype=str(facts.get("dtype") or ""),
-        vocabulary=0,
-        tokenizer_digest="",
-        notes=(_kind_note(request, kind, facts),),
-        served=served,
-    )
-
-
-def _kind_note(request: EngineRequest, kind: str, facts: Mapping[str, Any]) -> str:
-    spec = request.variant.engine
     if kind == "proven":
-        return f"proven: quantcliff started {spec.name} on this checkpoint ({' '.join(facts['command'])})"
-    name = f" as {spec.model}" if spec.model else ""
-    return f"declared: what {spec.url or spec.name} serves{name} was not seen, only its answers were"
+        note = f"proven: quantcliff started {spec.name} on this checkpoint ({' '.join(facts['command'])})"
+    else:
+        name = f" as {spec.model}" if spec.model else ""
+        note = f"declared: what {spec.url or spec.name} serves{name} was not seen, only its answers were"
+    return Proof(
+        method=method, kernel=spec.name, quantized_modules=0, linear_modules=0, bits_per_weight=0.0, weight_bytes=0,
+        disk_bytes=disk_bytes, compute_dtype=str(facts.get("dtype") or ""), vocabulary=0, tokenizer_digest="",
+        notes=(note,), served=served,
+    )  # fmt: skip
 
 
-def _asked(request: EngineRequest, client: Client, proof: Proof, **target: Any) -> AbstractContextManager[ServedEngine]:
-    """Give the engine of a server that runs."""
+def _asked(
+    request: EngineRequest, proof: Proof, url: str, client: dict[str, Any], **target: Any
+) -> AbstractContextManager[ServedEngine]:
+    """Give the engine of a server that runs. client: further options of the `Client`."""
+    from transformers import AutoTokenizer
+
     spec = request.variant.engine
+    client |= {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
     target |= {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass}
     aim = Target(choices=request.choices, requests=request.requests, **target)
-    return contextlib.closing(ServedEngine(client, PromptEncoder(_tokenizer(request)), proof, aim))
-
-
-def _patience(request: EngineRequest) -> dict[str, Any]:
-    spec = request.variant.engine
-    return {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
+    folder, more = tokenizer_place(Path(request.prompts))
+    trusted = request.variant.trust_remote_code
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, **more)
+    return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, aim))
 
 
 @contextlib.contextmanager
 def _endpoint(request: EngineRequest) -> Iterator[Engine]:
     """Give the engine of a server that somebody else runs."""
-    spec = request.variant.engine
-    url = str(spec.url)
-    client = Client(url, key=request.key, **_patience(request))
+    spec, url = request.variant.engine, str(request.variant.engine.url)
     proof = _proof(request, "declared", method=request.variant.quantization.method, url=url, model=spec.model)
-    with _asked(request, client, proof, model=str(spec.model), device=f"server at {urlsplit(url).hostname}") as engine:
+    device = f"server at {urlsplit(url).hostname}"
+    with _asked(request, proof, url, {"key": request.key}, model=str(spec.model), device=device) as engine:
         yield engine
 
 
@@ -118,30 +96,23 @@ def _endpoint(request: EngineRequest) -> Iterator[Engine]:
 def _managed(request: EngineRequest) -> Iterator[Engine]:
     """Give the engine of a server that is started for it, and ends with it."""
     spec, path = request.variant.engine, Path(request.path)
+    recipe = RECIPES[spec.name]
     command = command_of(spec, request.path, request.dtype, request.device)
-    method, size = _on_disk(path)
-    facts = {
-        "dtype": request.dtype if RECIPES[spec.name].dtype else "",
-        "command": command,
-        "version": package_version(spec),
-        "hardware": hardware(request.device),
-    }
+    if path.is_file():
+        method, size, limit = "gguf", path.stat().st_size, None
+    else:
+        found = stored(path)
+        method, size = found.method, sum(file.stat().st_size for file in weight_files(path, found))
+        limit = context_limit(read_json(path / "config.json"))
+    device, dtype = hardware(request.device), request.dtype if recipe.dtype else ""
+    facts = {"dtype": dtype, "command": command, "version": package_version(spec), "hardware": device}
     method = str(spec.args.get("quantization", method))
     proof = _proof(request, "proven", method=method, disk_bytes=size, **facts)
-    limit = None if path.is_file() else context_limit(read_json(path / "config.json"))
     with started_server(command, request.log, spec.start_seconds) as server:
-        client = Client(server.url, gone=server.gone, proxies=False, **_patience(request))
-        model = SERVED_NAME if RECIPES[spec.name].named else request.path
-        with _asked(request, client, proof, model=model, device=facts["hardware"], limit=limit) as engine:
+        client = {"gone": server.gone, "proxies": False}
+        model = SERVED_NAME if recipe.named else request.path
+        with _asked(request, proof, server.url, client, model=model, device=device, limit=limit) as engine:
             yield engine
-
-
-def _on_disk(path: Path) -> tuple[str, int]:
-    """Give the method of a checkpoint and the bytes of its weights."""
-    if path.is_file():
-        return "gguf", path.stat().st_size
-    found = stored(path)
-    return found.method, sum(file.stat().st_size for file in weight_files(path, found))
 
 
 @contextlib.contextmanager
@@ -165,4 +136,4 @@ ENGINES: Mapping[str, Callable[[EngineRequest], AbstractContextManager[Engine]]]
     "openai": _endpoint,
     "lm_eval": _lm_eval,
 }
-"""Engine names of a config to what gives the engine for an order, and ends what it started."""
+"""Engine names of a config to what gives the engine for a request, and ends what it started."""

@@ -15,83 +15,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.engines.http_client import Client, Reply
-from harness.engines.prompt_logprobs import logprob_request, sum_logprobs
+from harness.engines import server_probe, wire
+from harness.engines.http_client import OK, Client, Reply
 from harness.engines.protocol import Usage
-from harness.engines.server_probe import (
-    CANARY,
-    PROBE,
-    ServerInfo,
-    canary,
-    describe,
-    find_logprob_method,
-    overlong,
-    probe,
-)
+from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
-from harness.engines.transformers.text import TextCodec
-from harness.engines.wire import MOST_STOPS, Answer, RequestForm, is_over_context, parse_answer, seed_of
 from harness.errors import Incomplete, NotComparable
-from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
+from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
 
-__all__ = ["PromptEncoder", "ServedEngine", "Target"]
+__all__ = ["ServedEngine", "Target"]
 
-OK = 200
 BROKEN_OFF = frozenset({"abort", "cancelled", "error"})
 """Reasons to finish that are the server's, as when it is stopped: what was written is no answer."""
 
 
-class PromptEncoder:
-    """The baseline's tokenizer as it reads prompts for a server."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.texts = TextCodec(tokenizer)
-
-    def prompt(self, text: str, form: str) -> tuple[Any, int]:
-        """Give what is sent for a prompt, and how many tokens the server should count."""
-        if form == "messages":
-            message = [{"role": "user", "content": text}]
-            whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-            return message, len(self.encode(whole))
-        ids = self.texts.prompt(text)
-        return (ids if form == "token ids" else text), len(ids)
-
-    def encode(self, text: str) -> list[int]:
-        """Give the tokens of a text without special ones around it."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """What the probe found."""
-
-    info: ServerInfo
-    """What the server says of itself."""
-    form: RequestForm
-    """How it is asked."""
-    offset: int | None
-    """Tokens that it counts beyond those that were sent; None if it does not count."""
-    fingerprint: str
-    """Its `system_fingerprint`."""
-    logprob_method: str
-    """How choices are scored; empty if none are asked."""
-    canary: list[float]
-    """Log-probabilities that show its weights; empty if it gives none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked for at a server."""
+    """What is asked for at a server, and how (see `EngineSpec`)."""
 
     model: str
-    """What the server calls it."""
     device: str
     """Where it runs, for the record."""
     chat: bool = False
-    """Whether prompts go as messages."""
     choices: bool = False
     """Whether choices will be scored: that is tried at once."""
     limit: int | None = None
@@ -99,50 +46,64 @@ class Target:
     requests: Path | None = None
     """The file for what each request took and reported."""
     stream: bool = False
-    """Whether answers are streamed, for their times."""
     cached_pass: bool = False
-    """Whether each is asked for once more, for the times of a prompt that the server knows."""
 
 
 class ServedEngine:
     """A server, ready to answer. proof: what is known of the model; what the probe finds is added to it."""
 
     def __init__(self, client: Client, encoder: PromptEncoder, proof: Proof, target: Target) -> None:
-        self._client, self._encoder, self.device = client, encoder, target.device
+        self._client, self._encoder, self._proof, self.device = client, encoder, proof, target.device
         self._loop = asyncio.new_event_loop()
         self._prompt_tokens = self._output_tokens = 0
         self._notes: dict[str, None] = {}
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
         self._cached_pass = target.cached_pass
-        self._server = str((proof.served or {}).get("engine", ""))
         try:
-            self._found = self._run(self._look(target))
+            self._run(self._look(target))
         except BaseException:
             self.close()
             raise
-        known = [one for one in (self._found.info.limit, target.limit) if one]
-        self._limit = min(known, default=2**31 - 1)
-        self._proof = self._proven(proof)
 
-    @property
-    def version(self) -> str:
-        """Part of every cache key: the program and what it says of its configuration."""
-        served = self._proof.served or {}
-        parts = [served.get("engine"), served.get("version") or "?", self._found.fingerprint, self._found.form.prompts]
-        return "served/1-" + "-".join(str(one) for one in parts if one)
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens."""
-        return self._limit
+    async def _look(self, target: Target) -> None:
+        """Find out how the server is asked, and add to the proof what was found and how far it goes."""
+        version, limit, reported = await server_probe.describe(self._client, target.model)
+        self.context_limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
+        form, answer, reply = await server_probe.probe(
+            self._client, target.model, self._encoder, chat=target.chat, stream=target.stream
+        )
+        _, count = self._encoder.prompt(server_probe.PROBE, form.prompts)
+        served = dict(self._proof.served or {})
+        if target.stream:
+            server = str(served.get("engine", ""))
+            owner = str(reported.get("owned_by", "")) if server == "openai" else server
+            self._timer = StreamTimer(owner, self._encoder.encode)
+            self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
+        way = ""
+        if target.choices:
+            way = await server_probe.find_logprob_method(self._client, form, self._encoder)
+        offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
+        self._form, self._offset, self._fingerprint, self._logprob_method = form, offset, answer.fingerprint, way
+        served |= {"version": version or served.get("version", ""), "prompts": form.prompts}
+        served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
+        served |= {"context_limit": limit, "reported": reported}
+        served["canary"] = await server_probe.canary(self._client, form, self._encoder)
+        parts = [served.get("engine"), served["version"] or "?", answer.fingerprint, form.prompts]
+        self.version = "served/1-" + "-".join(str(one) for one in parts if one)
+        notes = [*self._proof.notes, f"its prompts are sent as {form.prompts}"]
+        if offset:
+            notes.append(f"its server counts {offset:+d} tokens in every prompt: a template of its own, perhaps")
+        if offset is None:
+            notes.append("its server does not count tokens, so a truncated prompt or another template is not seen")
+        self._proof = replace(self._proof, served=served, notes=tuple(notes))
 
     def proof(self) -> Proof:
-        """Say what is served, and how far that is known."""
+        """Return what is served, and how far that is known."""
         return self._proof
 
     def usage(self) -> Usage:
-        """Say what has been spent; the memory of a server is not known."""
+        """Return what has been spent; the memory of a server is not known."""
         return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
 
     def close(self) -> None:
@@ -168,62 +129,32 @@ class ServedEngine:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
 
-    async def _look(self, target: Target) -> ProbeResult:
-        info = await describe(self._client, target.model)
-        ids = self._encoder.texts.prompt(PROBE)
-        _, count = self._encoder.prompt(PROBE, "messages" if target.chat else "token ids")
-        form, answer, reply = await probe(
-            self._client,
-            target.model,
-            ids,
-            self._encoder.encode,
-            chat=target.chat,
-            count=count,
-            stream=target.stream,
-        )
-        if target.stream:
-            owner = str(info.reported.get("owned_by", "")) if self._server == "openai" else self._server
-            self._timer = StreamTimer(owner, self._encoder.encode)
-            self._log(Item("probe", "", "", "generate", PROBE, {}, "", ""), 0, reply, answer)
-        offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
-        logprob_method = (
-            await find_logprob_method(self._client, form, ids, self._encoder.encode) if target.choices else ""
-        )
-        shown = await canary(self._client, form, self._encoder.texts.prompt(CANARY))
-        return ProbeResult(info, form, offset, answer.fingerprint, logprob_method, shown)
-
-    def _proven(self, proof: Proof) -> Proof:
-        """Add to a proof what was found, and say in a sentence how far it goes."""
-        found, served = self._found, dict(proof.served or {})
-        served["version"] = found.info.version or served.get("version", "")
-        served |= {"prompts": found.form.prompts, "prompt_offset": found.offset, "logprob_method": found.logprob_method}
-        served |= {"fingerprint": found.fingerprint, "context_limit": found.info.limit, "reported": found.info.reported}
-        served["canary"] = found.canary
-        notes = [*proof.notes, f"its prompts are sent as {found.form.prompts}"]
-        if found.offset:
-            notes.append(f"its server counts {found.offset:+d} tokens in every prompt: a template of its own, perhaps")
-        if found.offset is None:
-            notes.append("its server does not count tokens, so a truncated prompt or another template is not seen")
-        return replace(proof, served=served, notes=tuple(notes))
-
     async def _text(self, item: Item, settings: Settings, sample: int) -> Response:
-        content, count = self._encoder.prompt(item.prompt, self._found.form.prompts)
-        if count + item.max_tokens > self._limit:
+        prompt = _, count = self._encoder.prompt(item.prompt, self._form.prompts)
+        if count + item.max_tokens > self.context_limit:
             return Unanswered(item.id, "over_context", count, sample)
-        stops = [one for one in item.stop if one][:MOST_STOPS]
+        stops = [one for one in item.stop if one][: wire.MOST_STOPS]
         firm = [one for one in stops if one.strip()]
-        answer = await self._ask(item, sample, settings, (content, count), stops)
-        if isinstance(answer, Answer) and not answer.text.strip() and answer.finish != "length" and firm != stops:
+        answer = await self._ask(item, sample, settings, prompt, stops)
+        if isinstance(answer, wire.Answer) and not answer.text.strip() and answer.finish != "length" and firm != stops:
             # White space at the beginning never ends an answer: asked again without white space that stops.
-            answer = await self._ask(item, sample, settings, (content, count), firm)
-        return answer if isinstance(answer, Unanswered) else self._generation(item, sample, answer, count)
+            answer = await self._ask(item, sample, settings, prompt, firm)
+        if isinstance(answer, Unanswered):
+            return answer
+        text = cut_at_stops(answer.text, item.stop)
+        ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(answer.text)
+        while ids and ids[-1] in self._encoder.texts.end_ids:
+            ids.pop()
+        stopped = bool(answer.stop) or text != answer.text
+        finish = "stop" if stopped else "length" if answer.finish == "length" else "eos"
+        return Generation(item.id, text, tuple(ids), finish, count, sample)  # type: ignore[arg-type]
 
     async def _ask(
         self, item: Item, sample: int, settings: Settings, prompt: tuple[Any, int], stops: Sequence[str]
-    ) -> Answer | Unanswered:
+    ) -> wire.Answer | Unanswered:
         """Ask for one answer and check it."""
-        form, (content, count) = self._found.form, prompt
-        seed = seed_of(settings, item.id, sample)
+        form, (content, count) = self._form, prompt
+        seed = int(digest([settings.seed, item.id, sample])[:8], 16) >> 1  # the same on every variant
         body = form.body(content, item.max_tokens, settings, seed, stops)
         salt = self._timer.salt() if self._timer else {}
         reply = await self._client.post(form.path, body | salt)
@@ -232,7 +163,7 @@ class ServedEngine:
         answer = self._checked(item, sample, reply, count, "salted" if salt else "")
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
-        if written := overlong(answer, item.max_tokens, self._encoder.encode):
+        if written := server_probe.overlong(answer, item.max_tokens, self._encoder):
             raise NotComparable(
                 f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed: it"
                 f" ignores {form.limit_name}, so its answers are not those that were asked for"
@@ -252,24 +183,15 @@ class ServedEngine:
         if self._cached_pass:
             passes.append(("repeated", {**body, **salt, **({"cache_prompt": True} if "cache_prompt" in salt else {})}))
         for kind, request in passes:
-            reply = await self._client.post(self._found.form.path, request)
+            reply = await self._client.post(self._form.path, request)
             with contextlib.suppress(ValueError):  # of no shape that has times
                 if reply.status == OK:
-                    self._log(item, sample, reply, parse_answer(reply.data), kind, again=True)
-
-    def _generation(self, item: Item, sample: int, answer: Answer, count: int) -> Generation:
-        text = cut_at_stops(answer.text, item.stop)
-        ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(answer.text)
-        while ids and ids[-1] in self._encoder.texts.end_ids:
-            ids.pop()
-        stopped = bool(answer.stop) or text != answer.text
-        finish = "stop" if stopped else "length" if answer.finish == "length" else "eos"
-        return Generation(item.id, text, tuple(ids), finish, count, sample)  # type: ignore[arg-type]
+                    self._log(item, sample, reply, wire.parse_answer(reply.data), kind, again=True)
 
     async def _choice(self, item: Item) -> Response:
         pairs = self._encoder.texts.pairs(item.prompt, item.choices, item.id)
         context = len(pairs[0][0])
-        if max(len(begin) + len(rest) for begin, rest in pairs) >= self._limit:  # one answer token is written
+        if max(len(begin) + len(rest) for begin, rest in pairs) >= self.context_limit:  # one answer token is written
             return Unanswered(item.id, "over_context", context)
         scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
         refused = next((one for one in scored if isinstance(one, Unanswered)), None)
@@ -281,38 +203,37 @@ class ServedEngine:
     async def _choice_logprob(
         self, item: Item, begin: Sequence[int], rest: Sequence[int]
     ) -> tuple[float, bool] | Unanswered:
-        tokens, way = [*begin, *rest], self._found.logprob_method
-        reply = await self._client.post(self._found.form.path, logprob_request(way, self._found.form.model, tokens))
+        tokens, way = [*begin, *rest], self._logprob_method
+        reply = await self._client.post(self._form.path, wire.logprob_request(way, self._form.model, tokens))
         if reply.status != OK:
             return self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))
-        return sum_logprobs(way, reply.data, tokens, len(begin), item.id)
+        return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
-    def _checked(self, item: Item, sample: int, reply: Reply, count: int, cache: str = "") -> Answer:
+    def _checked(self, item: Item, sample: int, reply: Reply, count: int, cache: str = "") -> wire.Answer:
         """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
         try:
-            answer = parse_answer(reply.data)
+            answer = wire.parse_answer(reply.data)
         except ValueError as error:
             raise NotComparable(f"{item.id}: the server gave {error}") from error
         self._prompt_tokens += count
         self._output_tokens += answer.output_tokens or 0
         self._log(item, sample, reply, answer, cache)
-        if self._found.offset is not None and answer.prompt_tokens != count + self._found.offset:
+        if self._offset is not None and answer.prompt_tokens != count + self._offset:
             raise NotComparable(
                 f"{item.id}: the server counts {answer.prompt_tokens or 'no'} tokens in a prompt of {count}: it"
                 " truncates prompts, or reads them with another template or tokenizer than the baseline's"
             )
-        before, now = self._found.fingerprint, answer.fingerprint
-        if before != now:
+        if answer.fingerprint != self._fingerprint:
             raise NotComparable(
-                f"{item.id}: the server's fingerprint changed from {before!r} to {now!r} during the run: its model or"
-                " program was replaced; run against one that stays, with another --output"
+                f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
+                " during the run: its model or program was replaced; run against one that stays, with another --output"
             )
         return answer
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
-        over = is_over_context(reply.message)
+        over = bool(wire.OVER_CONTEXT.search(reply.message))
         self._log(item, sample, reply, None)
         if not over:
             # The sentence may quote the prompt, so that it goes to the log, which is kept as texts are.
@@ -321,7 +242,7 @@ class ServedEngine:
         return Unanswered(item.id, "over_context" if over else "rejected", count, sample)
 
     def _log(
-        self, item: Item, sample: int, reply: Reply, answer: Answer | None, cache: str = "", *, again: bool = False
+        self, item: Item, sample: int, reply: Reply, answer: wire.Answer | None, cache: str = "", *, again: bool = False
     ) -> None:
         """Keep what a request took and reported, and no text. again: whether it was asked for its times alone."""
         if self._requests is None:

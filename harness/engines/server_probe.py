@@ -6,122 +6,110 @@ what was sent. Choices may only be weighed if the log-probabilities of a prompt 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.config.fields import suggestion
-from harness.engines.http_client import Client, Reply
-from harness.engines.prompt_logprobs import METHODS, logprob_request, sum_logprobs
-from harness.engines.wire import Answer, RequestForm, parse_answer
-from harness.errors import Incomplete, ModelError, NonFinite, NotComparable
+from harness.engines.http_client import OK, Client, Reply
+from harness.engines.transformers.text import TextCodec
+from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, parse_answer, sum_logprobs
+from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
 
-__all__ = ["CANARY", "PROBE", "ServerInfo", "canary", "describe", "find_logprob_method", "overlong", "probe"]
+__all__ = ["CANARY", "PROBE", "PromptEncoder", "canary", "describe", "find_logprob_method", "overlong", "probe"]
 
 PROBE = "One, two, three, four, five, six, seven,"
-"""The prompt that is sent first."""
+ANSWER_TOKENS = 4
+"""Tokens that the answer to it may have."""
 CANARY = "The old lighthouse keeper opened the letter, and"
 """A prompt with many likely continuations, whose log-probabilities show weights."""
 CANARY_TOKENS = 16
 """Tokens of its continuation that are looked at."""
 CANARY_SECONDS = 5.0
 """How long it is asked again, if the server has an error instead."""
-ANSWER_TOKENS = 4
-"""Tokens that the answer to it may have."""
 TOLERANCE = 0.1
 """Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
-OK = 200
 
 
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What a server says of itself."""
+class PromptEncoder:
+    """The baseline's tokenizer as it reads prompts for a server."""
 
-    version: str = ""
-    """Of the server's program."""
-    limit: int | None = None
-    """Longest prompt plus answer, in tokens."""
-    reported: dict[str, Any] = field(default_factory=dict)
-    """What else it says, for the record."""
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.texts = TextCodec(tokenizer)
+
+    def prompt(self, text: str, form: str) -> tuple[Any, int]:
+        """Return what is sent for a prompt, and how many tokens the server should count."""
+        if form == "messages":
+            message = [{"role": "user", "content": text}]
+            whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return message, len(self.encode(whole))
+        ids = self.texts.prompt(text)
+        return (ids if form == "token ids" else text), len(ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text without special ones around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
-async def describe(client: Client, model: str) -> ServerInfo:
-    """Ask a server for its version, models and limits. Raises ModelError if it has no such model."""
+async def describe(client: Client, model: str) -> tuple[str, int | None, dict[str, Any]]:
+    """Ask a server for its version, its limit of prompt plus answer in tokens, and what else is recorded of it.
+
+    Raises ModelError if it has no such model.
+    """
     models = await client.get("/models")
     if models.status in {401, 403}:
         raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
-    listed = [one for one in models.data.get("data") or () if isinstance(one, dict)]
-    names = [str(one.get("id")) for one in listed]
-    if names and model not in names:
-        raise ModelError(f"{client.url} has no model {model!r}.{suggestion(model, names)}")
-    own = next((one for one in listed if str(one.get("id")) == model), {})
+    listed = [(str(one.get("id")), one) for one in models.data.get("data") or () if isinstance(one, dict)]
+    own = next((one for name, one in listed if name == model), {})
+    if listed and not own:
+        raise ModelError(f"{client.url} has no model {model!r}.{suggestion(model, [name for name, _ in listed])}")
     version = str((await client.get("/version", root=True)).data.get("version") or "")
     props = (await client.get("/props", root=True)).data if not version else {}
     limit = own.get("max_model_len") or (own.get("meta") or {}).get("n_ctx")
     limit = limit or (props.get("default_generation_settings") or {}).get("n_ctx")
     kept = {key: props[key] for key in ("model_alias", "model_ftype", "total_slots") if key in props}
     kept |= {key: own[key] for key in ("owned_by", "root", "max_model_len") if own.get(key) is not None}
-    return ServerInfo(version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept)
+    return version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept
 
 
 async def probe(
-    client: Client,
-    model: str,
-    ids: Sequence[int],
-    encode: Callable[[str], Sequence[int]],
-    *,
-    chat: bool,
-    count: int,
-    stream: bool = False,
+    client: Client, model: str, encoder: PromptEncoder, *, chat: bool, stream: bool
 ) -> tuple[RequestForm, Answer, Reply]:
     """Find out how a server is asked, and give its first answer with it.
 
-    encode: gives the tokens of an answer, if the server does not count them. count: tokens of the probe as it is sent,
-    the template included. Raises ModelError if it takes no form of prompt,
-    NotComparable if it ignores the longest length of an answer.
+    Raises ModelError if it takes no form of prompt, NotComparable if it ignores the longest length of an answer.
     """
     if chat:
         forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
     else:
-        forms = [
-            RequestForm(model, "token ids", gives_ids=True),
-            RequestForm(model, "token ids"),
-            RequestForm(model, "text"),
-        ]
-    prompts: dict[str, Any] = {
-        "token ids": list(ids),
-        "text": PROBE,
-        "messages": [{"role": "user", "content": PROBE}],
-    }
+        forms = [RequestForm(model, gives_ids=True), RequestForm(model), RequestForm(model, "text")]
     refused = ""
     for form in (replace(one, stream=stream) for one in forms):
-        reply = await client.post(form.path, form.body(prompts[form.prompts], ANSWER_TOKENS, Settings()))
+        content, count = encoder.prompt(PROBE, form.prompts)
+        reply = await client.post(form.path, form.body(content, ANSWER_TOKENS, Settings()))
+        kind: type[RunError] = ModelError
         if reply.status != OK:
             refused = f"HTTP {reply.status} {reply.message}".strip()
             continue
-        answer = _read(client, reply)
+        try:
+            answer = parse_answer(reply.data)
+        except ValueError as error:
+            raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
         if stream and not reply.sent:
             refused = "it does not stream its answers: leave engine.stream out"
-            continue
-        if form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
+        elif form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
-            continue
-        if not (written := overlong(answer, ANSWER_TOKENS, encode)):
+        elif written := overlong(answer, ANSWER_TOKENS, encoder):
+            refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
+            kind = NotComparable
+        else:
             return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer, reply
-        refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
-    kind = NotComparable if "were allowed" in refused else ModelError
     raise kind(f"{client.url} cannot be asked: {refused}")
 
 
-def _read(client: Client, reply: Reply) -> Answer:
-    try:
-        return parse_answer(reply.data)
-    except ValueError as error:
-        raise ModelError(f"{client.url} does not speak the OpenAI API: {error}") from error
-
-
-def overlong(answer: Answer, most: int, encode: Callable[[str], Sequence[int]]) -> int:
+def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
     """Return how many tokens an answer has if that is more than it may have, else 0.
 
     If the server does not count them, those of its text are counted: they need not be the ones that were written, so
@@ -129,19 +117,14 @@ def overlong(answer: Answer, most: int, encode: Callable[[str], Sequence[int]]) 
     """
     if answer.output_tokens is not None:
         return answer.output_tokens if answer.output_tokens > most else 0
-    text = answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")
-    count = len(encode(text))
+    count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
     return count if count > 2 * most else 0
 
 
-async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[float]:
-    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none.
-
-    ids: the tokens of `CANARY`. Nothing else is asked at the time, so the same weights give the same numbers.
-    """
-    prompts = {"token ids": list(ids), "text": CANARY, "messages": [{"role": "user", "content": CANARY}]}
+async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:
+    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none."""
     plain = replace(form, stream=False, gives_ids=False)
-    body = plain.body(prompts[form.prompts], CANARY_TOKENS, Settings())
+    body = plain.body(encoder.prompt(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
     body["logprobs"] = True if form.prompts == "messages" else 1
     try:
         reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
@@ -152,19 +135,14 @@ async def canary(client: Client, form: RequestForm, ids: Sequence[int]) -> list[
         return []  # the server gives none, in whichever way it says so
 
 
-async def find_logprob_method(
-    client: Client, form: RequestForm, ids: Sequence[int], encode: Callable[[str], Sequence[int]]
-) -> str:
-    """Find the way in which a server gives the log-probabilities of a prompt.
-
-    encode: gives the tokens of an answer, if the server does not.
-    Raises NotComparable if it has none, or if the numbers are not those of its own greedy answer.
-    """
+async def find_logprob_method(client: Client, form: RequestForm, encoder: PromptEncoder) -> str:
+    """Find how a server weighs a prompt's tokens. Raises NotComparable if it does not, or not as those it writes."""
     why = "it takes no token ids"
     if form.prompts == "token ids":
-        body = {**replace(form, stream=False).body(list(ids), ANSWER_TOKENS, Settings()), "logprobs": 1}
+        ids = encoder.texts.prompt(PROBE)
+        body = {**replace(form, stream=False).body(ids, ANSWER_TOKENS, Settings()), "logprobs": 1}
         reply = await client.post(form.path, body)
-        answer, own = _own_logprobs(reply, encode)
+        answer, own = _own_logprobs(reply, encoder)
         why = "it does not give the log-probability of each token of its own answer"
         for way in METHODS if answer else ():
             why = await _tried(client, form, way, [*ids, *answer], len(ids), own)
@@ -176,14 +154,15 @@ async def find_logprob_method(
     )
 
 
-def _own_logprobs(reply: Reply, encode: Callable[[str], Sequence[int]]) -> tuple[Sequence[int], list[float]]:
+def _own_logprobs(reply: Reply, encoder: PromptEncoder) -> tuple[Sequence[int], list[float]]:
     """Give the tokens of an answer with their log-probabilities; nothing if the server gives none."""
     try:
-        answer, weights = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
+        answer, found = parse_answer(reply.data), reply.data["choices"][0]["logprobs"]["token_logprobs"]
+        weights = [float(one) for one in found]
     except (ValueError, KeyError, TypeError, IndexError):
         return (), []
-    ids = encode(answer.text) if answer.ids is None else answer.ids
-    return (ids, [float(one) for one in weights]) if len(ids) == len(weights) else ((), [])
+    ids = encoder.encode(answer.text) if answer.ids is None else answer.ids
+    return (ids, weights) if len(ids) == len(weights) else ((), [])
 
 
 async def _tried(

@@ -23,12 +23,8 @@ __all__ = ["IDLE_SECONDS", "StreamTimer", "salted_prompt"]
 IDLE_SECONDS = 60.0
 """A server without a request for so long is idle."""
 
-_SALT_FIELDS = {
-    "vllm": "cache_salt",
-    "sglang": "cache_salt",
-    "llama-cpp": "cache_prompt",
-    "llamacpp": "cache_prompt",
-}
+_SALT_FIELDS = dict.fromkeys(("vllm", "sglang"), "cache_salt")
+_SALT_FIELDS |= dict.fromkeys(("llama-cpp", "llamacpp"), "cache_prompt")
 """The field that keeps a request from remembered prompts, by the engine's name or the owner in the model list."""
 
 
@@ -44,14 +40,12 @@ class StreamTimer:
         return {self._field: False if self._field == "cache_prompt" else secrets.token_hex(8)} if self._field else {}
 
     def times(self, item: Item, reply: Reply, answer: Answer, cache: str) -> dict[str, Any]:
-        """Return what is recorded of a streamed answer, and no text.
-
-        cache: what is known of the prompt: ``salted``, ``repeated``, or empty.
-        """
+        """Return what is recorded of a streamed answer, and no text. cache: ``salted``, ``repeated``, or empty."""
         when = [seconds for seconds, _ in reply.pieces]
         gaps = [round(later - sooner, 4) for sooner, later in pairwise(when)]
         text, thought = split(answer.text, prompt=item.prompt)
         tokens, reasoning = answer.output_tokens or len(when), answer.reasoning_tokens
+        right = re.search(rf"(?<!\w){re.escape(item.target)}(?!\w)", text) if item.target else None
         return {
             "state": self._state(reply),
             "cache": _cache(cache, answer.cached_tokens),
@@ -59,7 +53,7 @@ class StreamTimer:
             "per_token": round((when[-1] - when[0]) / (tokens - 1), 5) if gaps and tokens > 1 else None,
             "longest_gap": max(gaps, default=None),
             "gaps": gaps,
-            "preamble": self._preamble(text, item.target),
+            "preamble": len(self._encode(text[: right.start()])) if right else None,
             "reasoning": len(self._encode(thought)) if reasoning is None and thought else reasoning or 0,
         }
 
@@ -71,11 +65,6 @@ class StreamTimer:
         if last is None:
             return "start" if len(self._ends) == 1 else "warm"
         return "idle" if reply.sent - last > IDLE_SECONDS else "warm"
-
-    def _preamble(self, text: str, target: str) -> int | None:
-        """Count the tokens before the right answer; None if it is not in the text."""
-        found = re.search(rf"(?<!\w){re.escape(target)}(?!\w)", text) if target else None
-        return len(self._encode(text[: found.start()])) if found else None
 
 
 def _cache(kind: str, cached_tokens: int | None) -> str:

@@ -1,27 +1,25 @@
 """The OpenAI API as quantcliff uses it: how a prompt is sent, and what is read from an answer.
 
-Knows JSON. Sends nothing, and does not judge whether an answer can be trusted.
+Log-probabilities of a prompt come in two ways: ``prompt_logprobs`` (vLLM) names each token's log-probability and rank
+by its id; ``echo`` with ``logprobs`` repeats the prompt with a list of numbers. An answer of another shape is refused:
+a server that ignores the request would give every choice the same score. Knows JSON. Sends nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.records import Settings, digest
+from harness.errors import NonFinite, NotComparable
+from harness.records import Settings
 
 __all__ = [
-    "MOST_STOPS",
-    "Answer",
-    "Piece",
-    "RequestForm",
-    "is_over_context",
-    "join_stream",
-    "parse_answer",
-    "seed_of",
-]
+    "MOST_STOPS", "Answer", "Piece", "RequestForm", "join_stream", "logprob_request", "parse_answer",
+    "sum_logprobs",
+]  # fmt: skip
 
 Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
@@ -29,20 +27,17 @@ Piece = tuple[float, int]
 MOST_STOPS = 4
 """Stop texts that the API takes; the others are looked for in the answer."""
 
-_OVER_CONTEXT = re.compile(
+OVER_CONTEXT = re.compile(
     r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",
     re.IGNORECASE,
 )
+"""What is found in an error that says that the prompt, or the prompt and its longest answer, do not fit."""
 
-
-def is_over_context(message: str) -> bool:
-    """Whether an error says that the prompt, or the prompt and its longest answer, do not fit."""
-    return bool(_OVER_CONTEXT.search(message))
-
-
-def seed_of(settings: Settings, item_id: str, sample: int) -> int:
-    """Give the seed of a sample: the same for the same item and sample on every variant."""
-    return int(digest([settings.seed, item_id, sample])[:8], 16) >> 1
+METHODS: dict[str, dict[str, Any]] = {
+    "prompt_logprobs": {"prompt_logprobs": 1, "max_tokens": 1},
+    "echo": {"echo": True, "logprobs": 1, "max_tokens": 1},
+}
+"""The fields of a request that ask for the log-probabilities of its prompt, by the name of the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +45,12 @@ class RequestForm:
     """How a server is asked: what the probe at the start found to work."""
 
     model: str
-    """What the server calls the model."""
     prompts: Literal["token ids", "text", "messages"] = "token ids"
-    """What is sent."""
     gives_ids: bool = False
     """Whether the answer's token ids come back (`return_token_ids`)."""
     limit_name: str = "max_tokens"
     """The field that bounds an answer."""
     stream: bool = False
-    """Whether answers are streamed."""
 
     @property
     def path(self) -> str:
@@ -68,16 +60,9 @@ class RequestForm:
     def body(
         self, prompt: Any, most: int, settings: Settings, seed: int = 0, stop: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Give the request for one answer of at most so many tokens."""
-        name = "messages" if self.prompts == "messages" else "prompt"
-        body = {
-            "model": self.model,
-            name: prompt,
-            self.limit_name: most,
-            "temperature": settings.temperature,
-            "seed": seed,
-            "stream": self.stream,
-        }
+        """Return the request for one answer of at most so many tokens."""
+        body = {"model": self.model, "messages" if self.prompts == "messages" else "prompt": prompt}
+        body |= {self.limit_name: most, "temperature": settings.temperature, "seed": seed, "stream": self.stream}
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         if settings.temperature > 0:
@@ -98,23 +83,18 @@ class Answer:
     ids: tuple[int, ...] | None
     """Its tokens, if they came back."""
     finish: str
-    """The server's word for why it ended."""
     stop: str
     """The stop text that ended it, if the server says so."""
     prompt_tokens: int | None
-    """`usage.prompt_tokens`."""
     output_tokens: int | None
-    """`usage.completion_tokens`."""
     fingerprint: str
-    """`system_fingerprint`, empty if there is none."""
     null: bool
-    """Whether the content was null: there is no text, which is not the same as an empty one."""
+    """Whether there was no text at all."""
     truncated: bool
     """Whether the server says that it cut the prompt or ran out of context."""
-    cached_tokens: int | None = None
+    cached_tokens: int | None
     """Tokens of the prompt that the server remembered, if it says so."""
-    reasoning_tokens: int | None = None
-    """Tokens of reasoning, if it says so."""
+    reasoning_tokens: int | None
 
 
 def parse_answer(data: Mapping[str, Any]) -> Answer:
@@ -152,8 +132,18 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     )
 
 
+def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if type(value) is int and value >= 0 else None
+
+
 def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict[str, Any], tuple[Piece, ...]]:
-    """Put the events of a stream together to what an unstreamed answer is, and return when its pieces of text came."""
+    """Put the events of a stream together to an unstreamed answer (the first one), with its pieces of text."""
     data: dict[str, Any] = {}
     choice: dict[str, Any] = {}
     said: dict[str, str] = {}
@@ -161,10 +151,14 @@ def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict
     chat = False
     for when, event in events:
         data |= {name: value for name, value in event.items() if value is not None}
-        for one in _first_choices(event):
+        choices = event.get("choices")
+        for one in choices if isinstance(choices, list) else ():
+            if not isinstance(one, dict) or one.get("index"):
+                continue
             chat = chat or isinstance(one.get("delta"), dict)
             part = one["delta"] if isinstance(one.get("delta"), dict) and one["delta"] else one
-            new = {name: part[name] for name in _TEXTS if isinstance(part.get(name), str)}
+            texts = ("text", "content", "reasoning", "reasoning_content")
+            new = {name: part[name] for name in texts if isinstance(part.get(name), str)}
             said |= {name: said.get(name, "") + text for name, text in new.items()}
             if any(new.values()):
                 pieces.append((when, len(said.get("content", said.get("text", "")))))
@@ -175,21 +169,39 @@ def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict
     return {**data, "choices": [choice]}, tuple(pieces)
 
 
-def _first_choices(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the parts of an event that belong to the first answer; one was asked for."""
-    choices = event.get("choices")
-    found = choices if isinstance(choices, list) else []
-    return [one for one in found if isinstance(one, dict) and not one.get("index")]
+def logprob_request(way: str, model: str, tokens: Sequence[int]) -> dict[str, Any]:
+    """Return the request for the log-probabilities of a sequence of tokens, in one of `METHODS`."""
+    return {"model": model, "prompt": list(tokens), "temperature": 0, "stream": False, **METHODS[way]}
 
 
-def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = data.get(name)
-    return value if isinstance(value, dict) else {}
+def sum_logprobs(
+    way: str, data: Mapping[str, Any], tokens: Sequence[int], begin: int, item_id: str
+) -> tuple[float, bool]:
+    """Return the log-probability of the tokens from `begin` (at least 1) on, and whether each is the most likely one.
+
+    Raises NotComparable if the answer has another shape, NonFinite if a number is none.
+    """
+    try:
+        rows = _prompt_rows(way, data["choices"][0], tokens)[begin - 1 :]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise NotComparable(f"{item_id}: the server gives no log-probability of each prompt token: {error}") from error
+    weights = [weight for weight, _ in rows]
+    if not all(map(math.isfinite, weights)):
+        raise NonFinite(f"{item_id}: a log-probability is not finite: {weights}", item_id)
+    return math.fsum(weights), all(best for _, best in rows)
 
 
-_TEXTS = ("text", "content", "reasoning", "reasoning_content")
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int | None:
-    value = usage.get(name)
-    return value if type(value) is int and value >= 0 else None
+def _prompt_rows(way: str, choice: Mapping[str, Any], tokens: Sequence[int]) -> list[tuple[float, bool]]:
+    """Read the log-probability of each token but the first, and whether it is the most likely one."""
+    echoed = way == "echo"  # parallel lists over prompt and answer; else one mapping for each token, by its id
+    found = choice["logprobs"]["token_logprobs"][: len(tokens)] if echoed else choice["prompt_logprobs"]
+    if len(found) != len(tokens):
+        raise ValueError(f"{len(found)} log-probabilities for {len(tokens)} tokens")
+    if found[0] is not None:
+        raise ValueError("the first token has one, though nothing precedes it")
+    if echoed:
+        best = choice["logprobs"]["top_logprobs"][1 : len(tokens)]
+        pairs = zip(map(float, found[1:]), best, strict=True)
+        return [(one, one >= max(map(float, top.values()))) for one, top in pairs]
+    own = [row[str(token)] for token, row in zip(tokens[1:], found[1:], strict=True)]
+    return [(float(one["logprob"]), one["rank"] == 1) for one in own]

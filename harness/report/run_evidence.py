@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
-from harness.judge.asked import control_items
+from harness.judge.signals import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answers

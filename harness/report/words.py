@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.judge.reasons import NO_NUMBER, points
+from harness.judge.decisions import NO_NUMBER, points
 from harness.judge.summaries import Quantity, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized

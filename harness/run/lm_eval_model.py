@@ -19,8 +19,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 
 from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.engine import HFEngine
-from harness.engines.transformers.generate import TextGeneration
-from harness.engines.transformers.loglikelihood import ChoiceScoring, Continuation
+from harness.engines.transformers.items import Continuation, TextGeneration, score_choices
 from harness.engines.transformers.text import StopDetector
 from harness.records import Proof, Settings
 
@@ -69,7 +68,7 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
             answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
             return answers
         asked = [self._continuation(number, request) for number, request in enumerate(requests)]
-        weighed = ChoiceScoring(self._engine.context).score_choices(asked)
+        weighed = score_choices(self._engine.context, asked)
         found = {one.choice: (one.logprob, one.greedy) for one in weighed}
         for number, (texts, _, _) in enumerate(requests):
             if texts is not None:

@@ -20,9 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from harness.config.decoding import Decoding
 from harness.config.methods import METHODS, RUNTIME
-from harness.config.schema import Rehearsal, Variant
+from harness.config.schema import Decoding, Rehearsal, Variant
 from harness.engines.protocol import Engine
 from harness.errors import ModelError, NonFinite, QuantcliffError, one_line
 from harness.models.backends import installed_version
@@ -31,8 +30,8 @@ from harness.records import Proof, Timing
 from harness.run.messages import Answered, Ask, Closed, Diverged, Finished, Job, Model, Ready, Refused, Working
 
 if TYPE_CHECKING:
+    from harness.engines.transformers.divergence import DivergenceMeter
     from harness.engines.transformers.engine import HFEngine
-    from harness.engines.transformers.traces import DivergenceMeter
 
 __all__ = ["converse", "serve"]
 
@@ -200,7 +199,7 @@ def _served(job: Job) -> contextlib.AbstractContextManager[Engine]:
 
 def _engine(model: Model, job: Job, hardware: dict[str, str | int]) -> HFEngine:
     """Load a model and put the engine round it."""
-    from harness.engines.transformers.assisted import Assisted
+    from harness.engines.transformers.decode_paths import Assisted
     from harness.engines.transformers.engine import HFEngine
     from harness.models import loading as quantize
     from harness.models.cuda import forget_load_peak
@@ -245,32 +244,26 @@ def _draft(decoding: Decoding, proof: Proof, job: Job) -> object:
 
 def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:
     """Return what writes the baseline's traces, or what compares with them."""
-    from harness.engines.transformers.traces import TraceComparer, TraceWriter
+    from harness.engines.transformers.divergence import TraceComparer, TraceWriter
 
     traces = job.traces
     if traces is None:
         return None
     if traces.writes:
         return TraceWriter(engine, Path(traces.folder), traces.tokens, traces.excluded)
-    return TraceComparer(engine, Path(traces.folder), traces.tokens)
+    return TraceComparer(engine, Path(traces.folder))
 
 
 def _rehearsal(name: str, made_up: Rehearsal) -> Engine:
     """Return the engine that makes answers up."""
-    from harness.engines.fake import Damage, FakeEngine, fake_proof
+    from harness.engines.fake import FakeEngine
 
-    damage = {
-        place.partition("/")[2] or "*": Damage(lost=share)
+    lost = {
+        place.partition("/")[2] or "*": share
         for place, share in made_up.lost.items()
         if place.partition("/")[0] == name
     }
-    return FakeEngine(
-        made_up.accuracy,
-        damage=damage,
-        proof=fake_proof(),
-        seconds=made_up.seconds_per_item,
-        wrong=made_up.wrong,
-    )
+    return FakeEngine(made_up.accuracy, lost=lost, seconds=made_up.seconds_per_item, wrong=made_up.wrong)
 
 
 def _device_name(device: str) -> str:

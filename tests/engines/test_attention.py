@@ -110,7 +110,7 @@ def test_parts_of_the_keys_merge_on_a_gpu(dtype, monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
     """Token for token, on shared texts and in slots, with and without windows (softcapped models are left alone)."""
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     items = tiny.text_items()
     items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 7 + f"{n}?", max_tokens=5) for n in range(4)]
     plain = {one.item_id: one for one in tiny.engine(family).answer(items, Settings())}
@@ -128,8 +128,8 @@ def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_a_model_answers_as_without_it(family, dtype, monkeypatch):
-    """TextCodec token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    """Token for token, on a shared text and in slots; and the model keeps the attention that it came with."""
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     items = tiny.text_items()
     items += [tiny.item(f"t{n}", "The quick brown fox jumps. " * 14 + f"{n}?", max_tokens=5) for n in range(4)]
     model = copy.deepcopy(tiny.model(family, dtype=dtype))

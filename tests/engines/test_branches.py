@@ -27,7 +27,7 @@ WORDS = "The quick brown fox jumps over the lazy dog and runs on to the river. "
 
 
 def items(texts: int = 3, questions: int = 4) -> list[Any]:
-    """TextCodec with questions, some texts with fewer, answers of unlike lengths, and a question on no text."""
+    """Texts with questions, some texts with fewer, answers of unlike lengths, and a question on no text."""
     made = [tiny.item("alone", "La capitale est", max_tokens=9)]
     for text in range(texts):
         for number in range(questions - text % 2):
@@ -43,10 +43,10 @@ def by_key(answers: Any) -> dict[tuple[str, int], Generation]:
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """TextCodec count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
+    """Texts count as such from 64 tokens on; gives the sizes of the steps taken on them: [texts, branches]."""
     seen: list[tuple[int, ...]] = []
     step = hf_branches.PrefixTreeCache.step
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     monkeypatch.setattr(
         hf_branches.PrefixTreeCache,
         "step",

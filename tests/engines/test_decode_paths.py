@@ -8,12 +8,12 @@ import engine_models as tiny
 import pytest
 from lazily import lazy
 
-from harness.config.decoding import KVCache
+from harness.config.schema import KVCache
 from harness.errors import ModelError
 from harness.records import Settings
 
 torch = lazy("torch")
-assisted = lazy("harness.engines.transformers.assisted")
+assisted = lazy("harness.engines.transformers.decode_paths")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

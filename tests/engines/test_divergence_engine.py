@@ -20,7 +20,6 @@ from harness.store.divergence import divergence_from_json
 torch = lazy("torch")
 measuring = lazy("harness.engines.transformers.divergence")
 hf_head = lazy("harness.engines.transformers.head")
-hf_traces = lazy("harness.engines.transformers.traces")
 
 GREEDY = Settings()
 engine = tiny.engine
@@ -259,8 +258,8 @@ def test_a_head_that_cannot_be_written_down_is_a_reason(family, tmp_path, monkey
     monkeypatch.setitem(tiny.FAMILIES, "granite", {**tiny.SIZES, "logits_scaling": 4.0})
     items = tiny.text_items()
     baseline, candidate = engine(tiny.model(family)), engine(worse(family, 0.05))
-    list(hf_traces.TraceWriter(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY))
-    meter = hf_traces.TraceComparer(candidate, tmp_path, 64)
+    list(measuring.TraceWriter(baseline, tmp_path, 64, frozenset()).answer(0, items, GREEDY))
+    meter = measuring.TraceComparer(candidate, tmp_path)
     list(meter.answer(0, items, GREEDY))
     found, why = meter.measured()
     if family == "llama":
@@ -273,9 +272,9 @@ def test_a_head_that_cannot_be_written_down_is_a_reason(family, tmp_path, monkey
 def test_other_vocabularies_are_a_reason(tmp_path):
     """Two models that know a different number of tokens have no divergence, and both numbers are given."""
     items, small = tiny.text_items()[:2], copy.deepcopy(tiny.model("llama"))
-    list(hf_traces.TraceWriter(engine(), tmp_path, 64, frozenset()).answer(0, items, GREEDY))
+    list(measuring.TraceWriter(engine(), tmp_path, 64, frozenset()).answer(0, items, GREEDY))
     small.resize_token_embeddings(small.config.vocab_size + 8)
-    meter = hf_traces.TraceComparer(engine(small), tmp_path, 64)
+    meter = measuring.TraceComparer(engine(small), tmp_path)
     list(meter.answer(0, items, GREEDY))
     found, why = meter.measured()
     known = tiny.model("llama").config.vocab_size

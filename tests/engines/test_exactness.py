@@ -72,15 +72,15 @@ def real_items(tokenizer: Any) -> list[Item]:
     story = "The river ran past the mill, and the miller's daughter counted the boats. "
     question = [{"role": "user", "content": "Tom has 12 apples and eats 5. How many are left?"}]
     chat = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    choices = (" boats", " the miller", " 東京", " sheep in the field")
+    choices = (" boats", " the miller", " 東京 tower")
     return [
         *(
             tiny.item(f"choice{n}", f"{story}Question {n}: what did she count?\nAnswer:", choices=choices)
             for n in (1, 2)
         ),
         tiny.item("choice-chat", chat, choices=("7", "Tom has 7 apples left.", "12")),
-        tiny.item("plain", f"{story}\nQuestion: What did she count?\nAnswer:", max_tokens=12, stop=("\n",)),
-        tiny.item("chat", chat, max_tokens=24),
+        tiny.item("plain", f"{story}\nQuestion: What did she count?\nAnswer:", max_tokens=8, stop=("\n",)),
+        tiny.item("chat", chat, max_tokens=12),
     ]
 
 
@@ -105,7 +105,7 @@ def test_smollm2_answers_as_with_lm_eval(smollm2, said, optimizations):
 def test_in_16_bits_the_differences_are_those_of_16_bits(smollm2, said):
     """In bf16 ours and lm_eval's differ as either differs from float32, and every choice made is the same."""
     model, tokenizer = smollm2
-    items = [one for one in real_items(tokenizer) if one.kind == "choice"][1:]
+    items = [one for one in real_items(tokenizer) if one.kind == "choice"][2:]
     rounded = copy.deepcopy(model).bfloat16()
     sides = {
         name: {key: [value for value, _ in pairs] for key, pairs in found.items()}

@@ -12,7 +12,6 @@ from lazily import lazy
 from harness.errors import ModelError, RunError
 from harness.stops import cut_at_stops
 
-hf_batches = lazy("harness.engines.transformers.batches")
 hf_packing = lazy("harness.engines.transformers.packing")
 hf_text = lazy("harness.engines.transformers.text")
 
@@ -76,7 +75,7 @@ def test_batches_keep_the_budget():
     """No batch is over its rows or padded tokens, except a row that is over them alone; nothing is lost."""
     draw = random.Random(3)
     lengths = [draw.randint(1, 400) for _ in range(200)]
-    batches = hf_batches.plan(lengths, hf_batches.Budget(tokens=1000, rows=7))
+    batches = hf_packing.plan(lengths, hf_packing.Budget(tokens=1000, rows=7))
     assert sorted(index for batch in batches for index in batch) == list(range(200))
     for batch in batches:
         assert len(batch) <= 7
@@ -87,20 +86,17 @@ def test_batches_keep_the_budget():
 def test_rows_of_one_length_where_padding_is_forbidden():
     """A model with an opaque cache never gets a filled row."""
     lengths = [3, 5, 3, 5, 3]
-    batches = hf_batches.plan(lengths, hf_batches.Budget(tokens=1000, rows=64, equal=True))
+    batches = hf_packing.plan(lengths, hf_packing.Budget(tokens=1000, rows=64, equal=True))
     assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 3]]
 
 
 def test_a_long_shared_prefix_is_read_alone():
     """A tree with a prefix of 1024 tokens or more gets its own batch; sequences are kept from trees."""
     prefix = list(range(1100))
-    rows = [
-        hf_packing.pack([[*prefix, 1], [*prefix, 2]]),
-        hf_packing.pack([[1, 2, 3, 4]]),
-        hf_packing.pack([[1, 2, 3], [1, 2, 4]]),
-        hf_packing.pack([[5, 6]]),
-    ]
-    assert sorted(map(sorted, hf_batches.plan_rows(rows, hf_batches.Budget(100_000, 64)))) == [[0], [1, 3], [2]]
+    trees = [[[*prefix, 1], [*prefix, 2]], [[1, 2, 3, 4]], [[1, 2, 3], [1, 2, 4]], [[5, 6]]]
+    rows = [hf_packing.PackedRequests((number,), hf_packing.pack(tree)) for number, tree in enumerate(trees)]
+    batches = hf_packing.plan_rows(rows, hf_packing.Budget(100_000, 64))
+    assert [[row.requests[0] for row in batch] for batch in batches] == [[0], [2], [1, 3]]
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does():
@@ -113,7 +109,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return [one * 10 for one in batch]
 
-    retry: hf_batches.OomRetry[int, int] = hf_batches.OomRetry(run, lambda one: [one], str)
+    retry: hf_packing.OomRetry[int, int] = hf_packing.OomRetry(run, lambda one: [one], str)
     assert list(retry(list(range(8)))) == [one * 10 for one in range(8)]
     assert list(retry(list(range(5)))) == [0, 10, 20, 30, 40]
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 1]
@@ -129,20 +125,20 @@ def test_an_item_that_does_not_fit_alone_is_named():
     def run(batch: list[str]) -> list[str]:
         raise MemoryError
 
-    retry: hf_batches.OomRetry[str, str] = hf_batches.OomRetry(run, lambda one: [one], str)
+    retry: hf_packing.OomRetry[str, str] = hf_packing.OomRetry(run, lambda one: [one], str)
     with pytest.raises(RunError, match="t/7: out of memory with this item alone"):
         list(retry(["t/7", "t/8"]))
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():
     """A plain RuntimeError is not one; a library without room for its workspace is."""
-    assert hf_batches.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
-    assert hf_batches.out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"))
-    assert not hf_batches.out_of_memory(RuntimeError("shape mismatch"))
-    assert hf_batches.device_failed(RuntimeError("CUDA error: device-side assert triggered"))
-    assert not hf_batches.device_failed(RuntimeError("Expected all tensors to be on cuda:0"))
-    assert not hf_batches.out_of_memory(ValueError("out of memory"))
-    retry: hf_batches.OomRetry[int, int] = hf_batches.OomRetry(
+    assert hf_packing.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert hf_packing.out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"))
+    assert not hf_packing.out_of_memory(RuntimeError("shape mismatch"))
+    assert hf_packing.device_failed(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not hf_packing.device_failed(RuntimeError("Expected all tensors to be on cuda:0"))
+    assert not hf_packing.out_of_memory(ValueError("out of memory"))
+    retry: hf_packing.OomRetry[int, int] = hf_packing.OomRetry(
         lambda _: (_ for _ in ()).throw(RuntimeError("shape")), lambda one: [one], str
     )
     with pytest.raises(RuntimeError, match="shape"):
@@ -163,7 +159,7 @@ def test_an_answer_is_cut_as_lm_eval_cuts_it(text, stops, expected):
     """The same text as lm_eval's own function."""
     from lm_eval.models.utils import postprocess_generated_text
 
-    assert hf_text.cut_at_stops(text, stops) == expected
+    assert cut_at_stops(text, stops) == expected
     assert postprocess_generated_text(text, list(stops), None) == expected
 
 

@@ -74,7 +74,7 @@ def expected_texts(family: str) -> dict[str, tuple[str, list[int]]]:
 
 
 def assert_same_choices(answers: list[Any], choices: dict[str, list[tuple[float, bool]]]) -> None:
-    """TraceComparer within 1e-4 of the log-probability."""
+    """The same within 1e-4 of the log-probability."""
     assert sorted(answer.item_id for answer in answers) == sorted(choices)
     for answer in answers:
         assert isinstance(answer, ChoiceLogprobs)
@@ -84,7 +84,7 @@ def assert_same_choices(answers: list[Any], choices: dict[str, list[tuple[float,
 
 
 def assert_same_texts(answers: list[Any], texts: dict[str, tuple[str, list[int]]]) -> None:
-    """TraceComparer text and tokens."""
+    """The same text and tokens."""
     assert sorted(answer.item_id for answer in answers) == sorted(texts)
     for answer in answers:
         assert isinstance(answer, Generation)

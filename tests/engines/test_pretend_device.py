@@ -37,8 +37,8 @@ def louder(model):
 
 def asked(model, other, device, settings):
     """A baseline's and a candidate's answers to items of every kind, and the divergence between them."""
-    items = [*tiny.choice_items()[2:7], *tiny.text_items()[1:7]]
-    options = {"batch_tokens": 2048, "max_batch": 4}
+    items = [*tiny.choice_items()[3:6], *tiny.text_items()[2:6]]
+    options = {"batch_tokens": 2048, "max_batch": 3}
     engine, candidate = (
         hf_engine.HFEngine(one, tiny.tokenizer(), tiny.proof(), device=device, **options) for one in (model, other)
     )
@@ -84,8 +84,7 @@ def steps_counted(items, settings, monkeypatch):
 
         return run
 
-    for name in ("_decode_step", "_decode_step_on_prefixes"):
-        monkeypatch.setattr(continuous.Continuous, name, watched(getattr(continuous.Continuous, name)))
+    monkeypatch.setattr(continuous.Continuous, "_decode_step", watched(continuous.Continuous._decode_step))
     with pretend.pretend_cuda() as devices:
         model = pretend.place(copies()[0], {"": "cuda:0"})
         engine = hf_engine.HFEngine(model, tiny.tokenizer(), tiny.proof(), device="cuda:0", max_batch=8)
@@ -102,7 +101,7 @@ def test_a_step_copies_once_to_the_device_and_once_back(kind, way, monkeypatch):
     else:
         text = (tiny.STORY * 9)[:420]
         items = [tiny.item(f"q{n}", f"{text} What is {n}?", max_tokens=10) for n in range(3)]
-        monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 32)
+        monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 32)
     steps, shapes = steps_counted(items, WAYS[way], monkeypatch)
     worst = {name: max(step[name] for step in steps) for name in ("h2d", "d2h", "d2d", "sync")}
     assert len(steps) > 8

@@ -78,7 +78,7 @@ def generated(model: Any, prompt: str, most: int, **options: Any) -> list[int]:
     return [token for token in out[0, ids.shape[1] :].tolist() if token != end]
 
 
-def texts(count: int = 24) -> list[Any]:
+def texts(count: int = 20) -> list[Any]:
     """Prompts of several lengths, some of which begin alike."""
     import engine_models as tiny
 
@@ -93,7 +93,7 @@ def model(request: pytest.FixtureRequest) -> Any:
     return make(request.param, FAMILIES[request.param])
 
 
-@pytest.mark.parametrize("batch", [(4096, 64), (200, 3), (1, 1)], ids=["wide", "narrow", "alone"])
+@pytest.mark.parametrize("batch", [(200, 3), (1, 1)], ids=["narrow", "alone"])
 def test_texts_are_those_of_generate(model, batch):
     """Token by token, in any batch; for models that forget in their own cache, those of `generate(use_cache=False)`."""
     from harness.records import Settings
@@ -206,7 +206,7 @@ def test_a_model_that_cannot_read_is_refused_in_a_sentence():
 )
 def test_the_length_at_which_positions_change_is_found(more, switch):
     """Asked of the embedding: dynamic and longrope change for all tokens of a pass, yarn for none."""
-    from harness.engines.transformers.rotary import FARTHEST, length_switch
+    from harness.engines.transformers.model import FARTHEST, length_switch
 
     assert length_switch(make("llama", {**SIZES, **more})) == (switch or FARTHEST)
 
@@ -248,7 +248,7 @@ def test_a_divergence_is_measured_across_the_switch():
     mine = engine(make("phi3", FAMILIES["phi3"]))
     recorder = Recorder(64)
     list(mine.answer(texts(48), Settings(), observer=recorder))
-    comparer = Comparer(recorder.traces, mine.head, mine.head, 64)
+    comparer = Comparer(recorder.traces, mine.head, mine.head)
     list(mine.answer(texts(48), Settings(), observer=comparer))
     assert sorted(comparer.found) == sorted(one.id for one in texts())
     assert all(max(one.kl) < 1e-9 for one in comparer.found.values())

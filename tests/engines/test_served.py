@@ -15,8 +15,8 @@ import pytest
 from stub_server import Answers, Stub, logprob, served
 
 from harness.engines.http_client import Client, _retry_after
-from harness.engines.served import PromptEncoder, ServedEngine, Target
-from harness.engines.server_probe import CANARY, PROBE
+from harness.engines.served import ServedEngine, Target
+from harness.engines.server_probe import CANARY, PROBE, PromptEncoder
 from harness.errors import Incomplete, ModelError, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings, Unanswered
 

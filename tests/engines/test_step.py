@@ -14,7 +14,7 @@ from lazily import lazy
 from harness.records import Settings
 
 torch = lazy("torch")
-step = lazy("harness.engines.transformers.step")
+step = lazy("harness.engines.transformers.cache")
 hf_model = lazy("harness.engines.transformers.model")
 dispatch = lazy("torch.utils._python_dispatch")
 
@@ -71,8 +71,8 @@ class RecordedGraph:
 @pytest.fixture
 def graphs(monkeypatch) -> Iterator[list[RecordedGraph]]:
     """Steps are captured as recordings; gives those made. A shared text counts as such from 64 tokens on."""
-    monkeypatch.setattr("harness.engines.transformers.step.Graph", RecordedGraph)
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.cache.Graph", RecordedGraph)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     RecordedGraph.made.clear()
     yield RecordedGraph.made
     RecordedGraph.made.clear()
@@ -160,7 +160,7 @@ def test_memory_that_does_not_suffice_for_a_capture_halves_the_rows(graphs, monk
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return RecordedGraph(*args)
 
-    monkeypatch.setattr("harness.engines.transformers.step.Graph", capture)
+    monkeypatch.setattr("harness.engines.transformers.cache.Graph", capture)
     mine = graphed(tiny.engine("llama"))
     assert by_key(mine.answer(items(), GREEDY)) == plain
     assert any("out of memory" in note for note in mine.usage().notes)
@@ -172,7 +172,7 @@ def test_memory_that_does_not_suffice_for_a_capture_halves_the_rows(graphs, monk
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_graphs_on_a_gpu_give_the_answers_of_eager_steps(family, settings, monkeypatch):
     """A/A: the same model, items and device, with CUDA graphs and without, in slots and on shared texts."""
-    monkeypatch.setattr("harness.engines.transformers.scheduler.SHARED_PREFIX_AT_LEAST", 64)
+    monkeypatch.setattr("harness.engines.transformers.continuous.SHARED_PREFIX_AT_LEAST", 64)
     model = copy.deepcopy(tiny.model(family)).cuda()
     found = {}
     for captured in (True, False):

@@ -106,9 +106,11 @@ def _judged(shift: float):
     )
     rules = Rules.from_flags(margin=0.05)
     cells = {"s/a": Cell(300)}
-    same = gate.judge(compare.compare(side("bf16", cells, 0), [side("int4", cells, 1)], rules), rules)
-    name = same.candidates[0].name
-    return same, choice_probability.shown(same, {name: choice_probability.compared(items, before, after, 0.05)})
+    material = compare.compare(side("bf16", cells, 0), [side("int4", cells, 1)], rules)
+    ((candidate,), likely) = material.candidates, choice_probability.compared(items, before, after, 0.05)
+    strata = tuple(dataclasses.replace(one, choice_probability=likely[one.place]) for one in candidate.strata)
+    seen = dataclasses.replace(material, candidates=(dataclasses.replace(candidate, strata=strata),))
+    return gate.judge(material, rules), gate.judge(seen, rules)
 
 
 def test_it_sees_what_no_score_shows_and_decides_nothing():

@@ -63,7 +63,7 @@ def known(tiny_llama: Path) -> dict[str, Answers]:
     """What a stub knows that answers right, and one that loses every third item."""
     from transformers import AutoTokenizer
 
-    from harness.engines.served import PromptEncoder
+    from harness.engines.server_probe import PromptEncoder
 
     address = {"name": "openai", "url": "http://localhost:1/v1", "model": "stub"}
     plan = run_plan.make_plan(parse(config(tiny_llama, address, {**address, "model": "small"})), "trial.yaml")

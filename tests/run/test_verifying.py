@@ -128,7 +128,7 @@ def known(model: Path, words: str, **changes: Any) -> Answers:
     """What a stub knows: the right answers in other words, or with every third one lost."""
     from transformers import AutoTokenizer
 
-    from harness.engines.served import PromptEncoder
+    from harness.engines.server_probe import PromptEncoder
 
     address = ("http://localhost:1/v1", "http://localhost:2/v1")
     plan = run_plan.make_plan(parse(config(model, *address, **changes)), "trial.yaml")

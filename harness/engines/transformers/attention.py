@@ -1,7 +1,7 @@
 """Attention for short queries with a mask, without a copy of keys and values for every query head.
 
-transformers repeats keys and values once per query head of a group if there is a mask and more than one query token,
-and before 5.20 also for one. Here the heads of a group become further rows of the query instead::
+transformers repeats keys and values once per query head of a group if there is a mask and more than one query token.
+Here the heads of a group become further rows of the query instead::
 
     query  [rows, heads, tokens, size]  ->  [rows, key heads, group * tokens, size]
     mask   [rows, 1, tokens, keys]      ->  [rows, 1, group * tokens, keys]
@@ -55,7 +55,7 @@ def grouped_sdpa(
     rows, heads, tokens, size = query.shape
     masked = attention_mask is not None and attention_mask.ndim == 4 and attention_mask.shape[1] == 1  # noqa: PLR2004
     unknown = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
-    splits = _splits(key.shape[2])
+    splits = key.shape[2] // KEYS_PER_SPLIT if KEYS_PER_SPLIT and key.shape[2] % KEYS_PER_SPLIT == 0 else 1
     if attention_mask is None or not masked or group == splits == 1 or tokens > SHORT_QUERY or dropout or unknown:
         whole: tuple[Tensor, Any] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
@@ -68,10 +68,6 @@ def grouped_sdpa(
     else:
         out = split_over_keys(folded, key, value, mask.expand(-1, -1, group * tokens, -1), scaling, splits)
     return out.reshape(rows, heads, tokens, out.shape[-1]).transpose(1, 2).contiguous(), None
-
-
-def _splits(keys: int) -> int:
-    return keys // KEYS_PER_SPLIT if KEYS_PER_SPLIT and keys % KEYS_PER_SPLIT == 0 else 1
 
 
 def split_over_keys(
@@ -101,10 +97,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 @contextlib.contextmanager
 def grouped_sdpa_in_use(config: Any, mask: Any) -> Iterator[None]:
-    """Let a model with this text config use `grouped_sdpa` in a pass with a mask that names each token's keys.
-
-    Any other pass, and any other implementation than sdpa, stays as it is; so does the model after the pass.
-    """
+    """Let a model use `grouped_sdpa` in place of sdpa in a pass with a mask that names each token's keys."""
     one = next(iter(mask.values())) if isinstance(mask, dict) else mask
     if getattr(config, "_attn_implementation", None) != "sdpa" or one is None or one.ndim != 4:  # noqa: PLR2004
         yield

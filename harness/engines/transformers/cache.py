@@ -1,15 +1,16 @@
-"""Preallocated caches in which answers grow: rows begin and end independently.
+"""Preallocated caches in which answers grow a token a step: rows begin and end independently.
 
 `KVCachePool` holds keys and values for the cache classes of transformers. In a `SlotCache` every answer has a row: its
 tokens begin at position 0, so nothing is ever moved along a row. In a `PrefixTreeCache` a row holds a text that many
 questions are asked about, once, with the tree of their prompts behind it, and then, step after step, one token of every
-answer; a table says which of them each answer may attend to. Does not know requests.
+answer; a table says which of them each answer may attend to. A decode step is a `StaticStep`: its integers go down in
+one copy, and CUDA devices replay it as a graph. Does not know requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,27 +20,111 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.packing import PackedTree
-from harness.engines.transformers.step import StaticStep
+from harness.engines.transformers.packing import PackedTree, out_of_memory
 
-__all__ = ["KVCachePool", "PrefixTreeCache", "SlotCache"]
+__all__ = ["Graph", "KVCachePool", "PrefixTreeCache", "SlotCache", "StaticStep"]
 
 ROUNDED_TO = 32
 """Tokens: the width that a step attends to grows by this many at a time."""
 ROUNDED_ELSEWHERE = 256
 """The same if widths are to be few: at least so many, and at least a sixteenth of the width."""
 
+Integers = NDArray[np.int64]
 Finish = Callable[[Tensor, Tensor], Tensor]
 """What a step returns, of the last hidden states [n, width] and the integers [n, any] that came with them."""
 
 
+class Graph:
+    """The kernels of a call, captured to be launched again at once."""
+
+    def __init__(self, run: Callable[[], Tensor], device: torch.device, pool: Any = None) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(self._graph, pool, capture_error_mode="thread_local"):
+                    self._out = run()
+            finally:
+                torch.cuda.set_stream(stream)  # which a capture that fails does not
+        self.pool = self._graph.pool()
+
+    def replay(self) -> Tensor:
+        """Launch the kernels: the tensor that the call returned, with new content."""
+        self._graph.replay()
+        return self._out
+
+
+@dataclass(slots=True, eq=False)
+class _Buffers:
+    """The inputs of the steps of one key, which are views of one tensor, and how these are run."""
+
+    packed: Tensor
+    inputs: list[Tensor]
+    steps: int = 0
+    graph: Graph | None = None
+    checked: bool = False
+
+
+class StaticStep:
+    """Runs a function `compute(width, *inputs)`, always the same one, that takes its tensors from the same addresses.
+
+    All integers that change from step to step are inputs, in buffers that keep their address; those that a kernel is
+    launched with (the width, the shapes) are the step's key. Steps of one key are therefore the same kernels on the
+    same addresses: on CUDA devices the first is run eagerly, the second is captured too, the third is replayed and held
+    to an eager run of its inputs, and all later ones are replayed. Running it twice with the same inputs must change
+    nothing. Its result is valid until the next call.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._buffers: dict[Any, _Buffers] = {}
+        self._pool: Any = None
+
+    def __call__(self, compute: Callable[..., Tensor], width: int, *values: Integers) -> Tensor:
+        """Run a step with these inputs."""
+        key = (width, *(one.shape for one in values))
+        if key not in self._buffers:
+            sizes = [one.size for one in values]
+            packed = torch.empty(sum(sizes), dtype=torch.long, device=self._model.device)
+            parts = zip(torch.split(packed, sizes), values, strict=True)
+            self._buffers[key] = _Buffers(packed, [part.view(one.shape) for part, one in parts])
+        mine = self._buffers[key]
+        mine.packed.copy_(torch.from_numpy(np.concatenate([one.ravel() for one in values])))
+        with torch.inference_mode():
+            return self._run(mine, lambda: compute(width, *mine.inputs))
+
+    def _run(self, mine: _Buffers, run: Callable[[], Tensor]) -> Tensor:
+        mine.steps += 1
+        if not self._model.graphs or mine.steps == 1:
+            return run()
+        if mine.graph is None:
+            out = run()
+            try:
+                mine.graph = Graph(run, self._model.device, self._pool)
+                self._pool = mine.graph.pool
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                why = str(error).partition("\n")[0]
+                self._model.give_up_graphs(f"the decode step could not be captured ({why})")
+            return out
+        found = mine.graph.replay()
+        if mine.checked:
+            return found
+        mine.checked, found = True, found.clone()
+        wanted = run()
+        if not torch.equal(found, wanted):
+            self._model.give_up_graphs("a graph gave another result than its kernels launched one by one")
+        return wanted
+
+
+@dataclass(slots=True, eq=False)
 class _Step:
     """Where the current step writes, and the width that it attends to."""
 
-    def __init__(self) -> None:
-        self.rows = torch.empty(0, dtype=torch.long)
-        self.columns = torch.empty((0, 1), dtype=torch.long)
-        self.width = 0
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    columns: Tensor = field(default_factory=lambda: torch.empty((0, 1), dtype=torch.long))
+    width: int = 0
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come untyped
@@ -47,9 +132,11 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
 
     def __init__(self, like: Any, rows: int, capacity: int, step: _Step) -> None:
         super().__init__()
-        self.keys = _zeros(like.keys, rows, capacity)
-        self.values = _zeros(like.values, rows, capacity)
         self.dtype, self.device = like.keys.dtype, like.keys.device
+        self.keys, self.values = (
+            torch.zeros((rows, one.shape[1], capacity, one.shape[3]), dtype=one.dtype, device=one.device)
+            for one in (like.keys, like.values)
+        )
         self.is_initialized = True
         self._step = step
 
@@ -64,10 +151,6 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
     def get_seq_length(self, *_: Any) -> int:
         """Return the width that the step attends to."""
         return self._step.width
-
-
-def _zeros(like: Tensor, rows: int, capacity: int) -> Tensor:
-    return torch.zeros((rows, like.shape[1], capacity, like.shape[3]), dtype=like.dtype, device=like.device)
 
 
 class KVCachePool:
@@ -87,16 +170,7 @@ class KVCachePool:
         self._static = StaticStep(model)
         self._cache: Cache | None = None
 
-    def _compute(self, width: int, *inputs: Tensor) -> Tensor:
-        """Compute a step on the first `width` columns of as many rows as the inputs have."""
-        raise NotImplementedError
-
-    @property
-    def free(self) -> int:
-        """How many rows are not used."""
-        return self.rows - self.used
-
-    def copy_prompt(self, cache: Any, row: int, path: NDArray[np.int64]) -> int:
+    def copy_prompt(self, cache: Any, row: int, path: Integers) -> int:
         """Copy what a prefill read, the columns `path` of one of its rows, into the next row, and return its index."""
         mine = self.used
         with torch.inference_mode():
@@ -148,7 +222,7 @@ class KVCachePool:
         return min(self.rows, 1 << (max(rows, self.rows // 16) - 1).bit_length())
 
 
-def _filled(values: ArrayLike, rows: int) -> NDArray[np.int64]:
+def _filled(values: ArrayLike, rows: int) -> Integers:
     """Return integers as [rows, ...], with zeros for the rows that are missing."""
     given = np.asarray(values, dtype=np.int64)
     out = np.zeros((rows, *given.shape[1:]), dtype=np.int64)
@@ -159,22 +233,14 @@ def _filled(values: ArrayLike, rows: int) -> NDArray[np.int64]:
 class SlotCache(KVCachePool):
     """A cache for answers of up to `capacity` tokens, prompt included, each in its own row."""
 
-    def insert(self, cache: Any, row: int, path: NDArray[np.int64]) -> None:
-        """Copy a prompt that a prefill read, the columns `path` of one of its rows, into the next slot."""
-        self.copy_prompt(cache, row, path)
-
     def step(self, tokens: list[int], lengths: list[int], keys: ArrayLike | None = None) -> Tensor:
-        """Read one token of each row, on top of the row's first `lengths` tokens: what `finish` makes of the states.
-
-        keys [rows, any] go to `finish`.
-        """
+        """Read a token of each row on top of its first `lengths`; `finish` takes the states and keys [rows, any]."""
         used, rows = len(tokens), self.padded_rows(len(tokens))
         given = (tokens, lengths, np.empty((used, 0)) if keys is None else keys)
         width = self.padded_width(max(lengths) + 1)
         return self._static(self._compute, width, *(_filled(values, rows) for values in given))[:used]
 
-    def _compute(self, width: int, *inputs: Tensor) -> Tensor:
-        ids, lengths, keys = inputs
+    def _compute(self, width: int, ids: Tensor, lengths: Tensor, keys: Tensor) -> Tensor:
         columns, places = lengths[:, None], torch.arange(width, device=self.model.device)[None]
         hidden = self.forward(ids[:, None], (places <= columns)[:, None], columns, places, columns)
         return self.finish(hidden[:, -1], keys)
@@ -248,8 +314,7 @@ class PrefixTreeCache(KVCachePool):
         found = self._static(self._compute, width, ids, positions, filled, chosen, given[chosen]).tolist()
         return [found[at] for at in growing] if self.model.few_shapes else found
 
-    def _compute(self, width: int, *inputs: Tensor) -> Tensor:
-        ids, here, filled, chosen, keys = inputs
+    def _compute(self, width: int, ids: Tensor, here: Tensor, filled: Tensor, chosen: Tensor, keys: Tensor) -> Tensor:
         rows = len(ids)
         columns = filled[:, None] + torch.arange(self._branches, device=self.model.device)
         self._visible[:rows].scatter_(2, columns[:, :, None], True)  # noqa: FBT003  # a branch sees its own token

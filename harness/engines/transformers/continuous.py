@@ -1,6 +1,8 @@
-"""Continuous batching: prompts are read in packed rows, and answers grow a token a step in a cache of fixed size.
+"""Continuous batching: which requests are answered together, and the loop in which their answers grow.
 
-One loop, for answers in slots of their own (`in_slots`) and on shared prefixes (`on_prefixes`)::
+Requests are split by length, by what their prompts share, and by what memory holds (`schedules`). That depends on
+requests and budget alone, so the same requests are always read in the same passes. Prompts are read in packed rows, and
+answers grow a token a step in a cache of fixed size, in slots of their own or on shared prefixes (`Continuous`)::
 
     1. prefill    while rows are free, read the next batch of prompts, with their drafts
     2. verify     accept the tokens of each draft that the model predicts itself, beyond noise
@@ -8,62 +10,168 @@ One loop, for answers in slots of their own (`in_slots`) and on shared prefixes 
     4. decode     read the last token of every answer, and choose the next one
     5. evict      yield the answers that ended, and free their rows
 
-A row on a shared prefix is freed when the last of its answers ends. A draft is what another variant answered. Does not
-know items beyond their ids, or how prompts are grouped.
+A row on a shared prefix is freed when the last of its answers ends. A draft is what another variant answered.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.engines.transformers import packing
 from harness.engines.transformers.cache import PrefixTreeCache, SlotCache
 from harness.engines.transformers.decode import (
     Answer,
     Request,
-    check_finite,
     check_tokens,
+    choose,
     most_likely,
     next_tokens,
     noise_keys,
 )
-from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.packing import PackedRequests, PackedTree
-from harness.engines.transformers.prefill import PrefillResult, prefill
-from harness.engines.transformers.sampling import choose
+from harness.engines.transformers.decode_paths import Assisted
+from harness.engines.transformers.model import LanguageModel, prefill
+from harness.engines.transformers.packing import Budget, PackedRequests, PackedTree, R
+from harness.engines.transformers.text import TextCodec
 from harness.records import Settings
 
-__all__ = ["Continuous", "tokens_on_prefix"]
+__all__ = ["Continuous", "EngineContext", "HiddenStateObserver", "Row", "Schedule", "UsageCounter", "schedules"]
 
-Row = PackedRequests[Request]
+PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
+"""Tokens read at once, by kind of device: more do not make it faster, and take memory."""
+
+SHARED_PREFIX_AT_LEAST = 256
+"""Tokens: a shared beginning of at least this length is kept once for all answers that grow on it, provided that it is
+longer than all that grows: every step looks at the whole row."""
 
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
 COARSE_NOISE = 0.5
 """The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
 
+Row = PackedRequests[Request]
+T = TypeVar("T")
 
-def tokens_on_prefix(row: Row, branches: int) -> int:
+
+class HiddenStateObserver(Protocol):
+    """What is shown the hidden states behind each answer."""
+
+    references: Mapping[str, tuple[int, ...]]
+    """By item id, the answers whose tokens are to be predicted."""
+    own_tokens: int
+    """How many of its own first tokens are to be predicted for an answer without a reference."""
+
+    def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
+        """Take the hidden states [tokens or more, width] that predict an item's tokens."""
+
+
+@dataclass(slots=True)
+class UsageCounter:
+    """What has been spent."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineContext:
+    """What every question needs."""
+
+    model: LanguageModel
+    texts: TextCodec
+    limit: int
+    budget: Budget
+    share_prefixes: bool
+    """Whether what sequences begin with alike is read once: the context of choices, a haystack, worked examples."""
+    continuous: bool
+    """Whether the place of a finished answer goes to the next one at once, and drafts are checked in one pass."""
+    usage: UsageCounter
+    assisted: Assisted | None = None
+
+    def pack(self, requests: Sequence[R]) -> list[PackedRequests[R]]:
+        """Return requests in rows: those that begin alike share one if this model can take it."""
+        most = packing.BRANCH_TOKENS_AT_MOST if self.share_prefixes else 0
+        sequences = [one.sequence for one in requests]
+        groups = packing.group_by_prefix(sequences, most=most, longest=self.model.longest_together)
+        return [PackedRequests.of([requests[index] for index in group]) for group in groups]
+
+    def prefill_budget(self, budget: Budget | None = None) -> Budget:
+        """Return how much may be read in one pass."""
+        budget = budget or self.budget
+        most = PREFILL_TOKENS.get(self.model.device.type, budget.tokens)
+        return replace(budget, tokens=min(budget.tokens, most))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Requests that are answered together."""
+
+    batches: list[list[Row]]
+    """The rows of one batch are read in one pass."""
+    rows: int
+    """How many cache rows are in use at a time: one for each answer, or one for each shared prefix."""
+    on_prefixes: bool
+    """Whether answers grow on one copy of what the prompts of their row share."""
+
+
+def schedules(context: EngineContext, requests: Sequence[Request], budget: Budget) -> Iterator[Schedule]:
+    """Split requests into stretches of similar length, each with as many rows as the budget has room for.
+
+    Answers of rows with a long shared prefix grow on it, rows of similar width together; others in slots.
+    """
+    reading = context.prefill_budget(budget)
+    for mine in _stretches(requests, lambda one: one.tokens):
+        rows = context.pack(mine) if budget.rows > 1 else [PackedRequests.of([one]) for one in mine]
+        shared = [row for row in rows if _shares_long_prefix(row)]
+        for some in _stretches(shared, lambda row: len(row.requests)):
+            branches = len(some[0].requests)
+            largest = max(_tokens_on_prefix(row, branches) for row in some)
+            held = max(1, min(budget.rows // branches, budget.tokens // largest, len(some)))
+            yield Schedule(packing.plan_rows(some, reading), held, on_prefixes=True)
+        if apart := [row for row in rows if not _shares_long_prefix(row)]:
+            sizes = [request.tokens for row in apart for request in row.requests]
+            slots = max(1, min(budget.rows, budget.tokens // max(sizes), len(sizes)))
+            yield Schedule(packing.plan_rows(apart, reading), slots, on_prefixes=False)
+
+
+def _stretches(things: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Split things into stretches, the largest first, in which none is smaller than half the largest."""
+    order = sorted(things, key=lambda one: -size(one))
+    while order:
+        largest = size(order[0])
+        count = next((at for at, one in enumerate(order) if 2 * size(one) < largest), len(order))
+        yield order[:count]
+        order = order[count:]
+
+
+def _shares_long_prefix(row: Row) -> bool:
+    """Whether a row's answers are better kept on one copy of what their prompts share."""
+    shared = row.tree.shared_prefix
+    grown = _tokens_on_prefix(row, len(row.requests)) - shared
+    return len(row.requests) > 1 and shared >= SHARED_PREFIX_AT_LEAST and shared >= grown
+
+
+def _tokens_on_prefix(row: Row, branches: int) -> int:
     """Return the tokens that a row needs if its answers grow on one copy of its prefix, ended branches included."""
     return len(row.tree.tokens) + branches * max(request.max_tokens for request in row.requests)
 
 
-@dataclass(slots=True, eq=False)
-class _ActiveSequence:
-    """An answer in the making."""
+@dataclass(slots=True, kw_only=True)
+class _ActiveAnswer(Answer):
+    """An answer in the making, whose draft is checked."""
 
-    answer: Answer
-    """What has come so far."""
-    prefilled: PrefillResult | None
-    """The pass that read its prompt, until it has a slot."""
+    prefilled: Any
+    """The cache of the pass that read its prompt, until it has a slot."""
     row: int
-    """The row of that pass that holds it."""
+    """The row of that cache that holds it."""
     path: NDArray[np.int64]
     """Where its tokens are in that row."""
     best: list[int] = field(default_factory=list)
@@ -76,184 +184,133 @@ class _ActiveSequence:
     @property
     def length(self) -> int:
         """How many tokens count as read."""
-        return len(self.answer.request.prompt) + len(self.answer.ids) - 1
+        return len(self.request.prompt) + len(self.ids) - 1
 
     @property
     def pending(self) -> int:
         """The token to be read next."""
-        return self.answer.ids[-1] if self.answer.ids else self.answer.request.prompt[-1]
+        return self.ids[-1] if self.ids else self.request.prompt[-1]
 
     def append(self, token: int, ends: frozenset[int]) -> None:
-        """Add a token, and see whether it is the draft's."""
-        answer, draft = self.answer, self.answer.request.draft
-        answer.append(token, ends)
-        done = len(answer.ids)
-        if self.accepted == done - 1 and draft[done - 1 : done] == (token,):
-            self.accepted = done
-
-    def accept_draft(self, ends: frozenset[int]) -> None:
-        """Add the predicted tokens for as long as the answer is the draft and each of them is certain."""
-        while self.answer.finish is None:
-            done = len(self.answer.ids)
-            if self.accepted < done or done >= len(self.best) or not self.confident[done]:
+        """Add a token, and then those of the draft for as long as each of them is predicted with certainty."""
+        draft = self.request.draft
+        while True:
+            Answer.append(self, token, ends)
+            done = len(self.ids)
+            if self.accepted == done - 1 and draft[done - 1 : done] == (token,):
+                self.accepted = done
+            if self.finish is not None or self.accepted < done or done >= len(self.best) or not self.confident[done]:
                 return
-            self.append(self.best[done], ends)
+            token = self.best[done]
 
 
-@dataclass(slots=True)
 class Continuous:
-    """The loop for one way of choosing tokens."""
+    """The loop for one way of choosing tokens.
 
-    model: LanguageModel
-    """What answers."""
-    settings: Settings
-    """How tokens are chosen."""
-    ends: frozenset[int]
-    """Tokens that end an answer."""
-    pad: int
-    """What fills rows."""
-    on_tokens_read: Callable[[int], None]
-    """Called with the number of tokens that a pass has read."""
-    observe: Callable[[Request, Tensor], None] | None = None
-    """Called with the hidden states [draft + 1, width] that predict a request's draft and what follows it."""
+    observe: called with the hidden states [draft + 1, width] that predict a request's draft and what follows it.
+    """
 
-    def in_slots(self, batches: Sequence[Sequence[Row]], slots: int) -> Iterator[Answer]:
-        """Answer requests, each in its own slot, the rows of one batch being read together; yield each as it ends.
+    def __init__(
+        self, context: EngineContext, settings: Settings, observe: Callable[[Request, Tensor], None] | None = None
+    ) -> None:
+        self.context, self.settings, self.observe = context, settings, observe
+        self.model, self.ends, self.pad = context.model, context.texts.end_ids, context.texts.pad_id
 
-        Raises NonFinite with the item's id.
-        """
-        requests = [request for batch in batches for row in batch for request in row.requests]
-        cache = SlotCache(self.model, slots, max(request.tokens for request in requests), self._finish)
-        ready: deque[_ActiveSequence] = deque()
-        growing: list[_ActiveSequence] = []
-        waiting = deque(batches)
+    def answer(self, schedule: Schedule) -> Iterator[Answer]:
+        """Answer the requests of a schedule; yield each answer as it ends. Raises NonFinite with the item's id."""
+        cache = self._cache(schedule)
+        waiting = deque(schedule.batches)
+        ready: deque[tuple[PackedTree, list[_ActiveAnswer]]] = deque()  # what shares a cache row
+        growing: list[list[_ActiveAnswer]] = []
         while waiting or ready or growing:
-            while cache.free and (ready or waiting):
+            while cache.used < cache.rows and (ready or waiting):
                 if not ready:
-                    ready += self._prefill(waiting.popleft())  # 1, 2
-                sequence = ready.popleft()
-                if sequence.answer.finish is not None:
-                    yield sequence.answer
-                    continue
-                if sequence.prefilled is not None:
-                    cache.insert(sequence.prefilled.cache, sequence.row, sequence.path)  # 3
-                sequence.prefilled = None
-                growing.append(sequence)
-            if growing:
-                yield from self._decode_step(cache, growing)  # 4, 5
-
-    def on_prefixes(self, batches: Sequence[Sequence[Row]], prefixes: int) -> Iterator[Answer]:
-        """Answer requests on the shared prefix of their row, so many prefixes at a time; yield each as it ends.
-
-        Raises NonFinite with the item's id.
-        """
-        rows = [row for batch in batches for row in batch]
-        branches = max(len(row.requests) for row in rows)
-        longest = max(tokens_on_prefix(row, branches) for row in rows)
-        cache = PrefixTreeCache(self.model, prefixes, branches, longest, self._finish)
-        ready: deque[tuple[PackedTree, list[_ActiveSequence]]] = deque()
-        growing: list[list[_ActiveSequence]] = []
-        waiting = deque(batches)
-        while waiting or ready or growing:
-            while cache.free and (ready or waiting):
-                if not ready:
-                    ready += self._prefill_by_row(waiting.popleft())  # 1, 2
+                    ready += self._prefill(waiting.popleft(), together=schedule.on_prefixes)  # 1, 2
                 tree, group = ready.popleft()
-                yield from (one.answer for one in group if one.answer.finish is not None)
-                if group[0].prefilled is not None and any(one.answer.finish is None for one in group):
-                    cache.insert(group[0].prefilled.cache, group[0].row, tree)  # 3
+                yield from (one for one in group if one.finish is not None)
+                first = group[0]
+                if first.prefilled is not None and any(one.finish is None for one in group):
+                    if isinstance(cache, SlotCache):
+                        cache.copy_prompt(first.prefilled, first.row, first.path)  # 3
+                    else:
+                        cache.insert(first.prefilled, first.row, tree)  # 3
                     growing.append(group)
                 for one in group:
                     one.prefilled = None
             if growing:
-                yield from self._decode_step_on_prefixes(cache, growing)  # 4, 5
+                yield from self._decode_step(cache, growing)  # 4, 5
 
-    def _prefill_by_row(self, batch: Sequence[Row]) -> list[tuple[PackedTree, list[_ActiveSequence]]]:
-        """Read a batch; return each of its rows with its sequences."""
-        found = self._prefill(batch)
-        return [(row.tree, [one for one in found if one.row == index]) for index, row in enumerate(batch)]
+    def _cache(self, schedule: Schedule) -> SlotCache | PrefixTreeCache:
+        rows = [row for batch in schedule.batches for row in batch]
 
-    def _decode_step_on_prefixes(
-        self, cache: PrefixTreeCache, growing: list[list[_ActiveSequence]]
-    ) -> Iterator[Answer]:
+        def finish(hidden: Tensor, keys: Tensor) -> Tensor:
+            return next_tokens(self.model.head, hidden, self.settings, keys)
+
+        if not schedule.on_prefixes:
+            longest = max(request.tokens for row in rows for request in row.requests)
+            return SlotCache(self.model, schedule.rows, longest, finish)
+        branches = max(len(row.requests) for row in rows)
+        longest = max(_tokens_on_prefix(row, branches) for row in rows)
+        return PrefixTreeCache(self.model, schedule.rows, branches, longest, finish)
+
+    def _decode_step(self, cache: SlotCache | PrefixTreeCache, growing: list[list[_ActiveAnswer]]) -> Iterator[Answer]:
         """Let every answer grow by a token; groups whose answers have all ended leave `growing` and the cache."""
-        tokens = [[one.pending if one.answer.finish is None else None for one in group] for group in growing]
-        alive = [one for group in growing for one in group if one.answer.finish is None]
-        lengths = [[one.length for one in group] for group in growing]
-        yield from self._append(alive, cache.step(tokens, lengths, self._keys(alive), self.pad))
-        for row in reversed(range(len(growing))):
-            if all(one.answer.finish is not None for one in growing[row]):
+        alive = [one for group in growing for one in group if one.finish is None]
+        keys = noise_keys(self.settings, alive)
+        if isinstance(cache, SlotCache):
+            tokens = cache.step([one.pending for one in alive], [one.length for one in alive], keys).tolist()
+        else:
+            pending = [[one.pending if one.finish is None else None for one in group] for group in growing]
+            lengths = [[one.length for one in group] for group in growing]
+            tokens = cache.step(pending, lengths, keys, self.pad)
+        check_tokens(tokens, alive)
+        for one, token in zip(alive, tokens, strict=True):
+            one.append(token, self.ends)
+        ended = [one for one in alive if one.finish is not None]
+        yield from ended
+        for row in reversed(range(len(growing))) if ended else ():
+            if all(one.finish is not None for one in growing[row]):
                 cache.drop(row)
                 growing[row] = growing[-1]
                 growing.pop()
 
-    def _decode_step(self, cache: SlotCache, growing: list[_ActiveSequence]) -> Iterator[Answer]:
-        """Let every answer grow by a token; those that end leave `growing` and the cache."""
-        tokens = cache.step([one.pending for one in growing], [one.length for one in growing], self._keys(growing))
-        yield from self._append(growing, tokens.tolist())
-        for slot in reversed(range(len(growing))):
-            if growing[slot].answer.finish is not None:
-                cache.drop(slot)
-                growing[slot] = growing[-1]
-                growing.pop()
-
-    def _finish(self, hidden: Tensor, keys: Tensor) -> Tensor:
-        return next_tokens(self.model.head, hidden, self.settings, keys)
-
-    def _keys(self, sequences: Sequence[_ActiveSequence]) -> NDArray[np.int64]:
-        return noise_keys(self.settings, [one.answer for one in sequences])
-
-    def _append(self, sequences: Sequence[_ActiveSequence], tokens: list[int]) -> list[Answer]:
-        """Give each sequence its next token; return those that end."""
-        check_tokens(tokens, [one.answer for one in sequences])
-        for one, token in zip(sequences, tokens, strict=True):
-            one.append(token, self.ends)
-            one.accept_draft(self.ends)
-        return [one.answer for one in sequences if one.answer.finish is not None]
-
-    def _prefill(self, batch: Sequence[Row]) -> list[_ActiveSequence]:
-        """Read prompts with their drafts, and accept as much of these as the model predicts."""
-        rows, hidden = self._pass(batch, keep=True)
-        owners = [row for row in rows for _ in range(len(row.answer.request.draft) + 1)]
+    def _prefill(self, batch: Sequence[Row], *, together: bool) -> list[tuple[PackedTree, list[_ActiveAnswer]]]:
+        """Read prompts, and accept of drafts what is predicted: each sequence by itself, or those of a row together."""
+        rows, hidden = self.read(batch, keep=True)
+        owners = [row for row in rows for _ in range(len(row.request.draft) + 1)]
         everything = torch.cat(hidden)
         noise = NOISE.get(everything.dtype, COARSE_NOISE)
         for part, logits in self.model.head.tiles(everything):
-            self._predict(owners[part], logits, noise)
+            answers = owners[part]
+            if self.settings.temperature == 0:
+                likely, lead = most_likely(logits)
+                best, ahead = likely.tolist(), (lead > noise).tolist()
+            else:
+                best = choose(logits, self.settings, self.model.tensor(noise_keys(self.settings, answers))).tolist()
+                ahead = [True] * len(best)
+            check_tokens(best, answers)
+            for row, token, confident in zip(answers, best, ahead, strict=True):
+                row.best.append(token)
+                row.confident.append(confident or not row.request.draft)
         for row in rows:
-            row.accept_draft(self.ends)
-        return rows
+            if row.confident[0]:
+                row.append(row.best[0], self.ends)
+        if not together:
+            return [(batch[row.row].tree, [row]) for row in rows]
+        return [(one.tree, [row for row in rows if row.row == index]) for index, one in enumerate(batch)]
 
-    def prefill_only(self, batch: Sequence[Row]) -> None:
-        """Read prompts with their drafts only to show the hidden states."""
-        self._pass(batch, keep=False)
-
-    def _pass(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveSequence], list[Tensor]]:
-        """Read prompts with their drafts: a sequence for each request, and its states [draft + 1, width]."""
-        result = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
-        self.on_tokens_read(sum(len(row.tree.tokens) for row in batch))
+    def read(self, batch: Sequence[Row], *, keep: bool) -> tuple[list[_ActiveAnswer], list[Tensor]]:
+        """Read prompts with their drafts: a sequence and its states [draft + 1, width] for each request."""
+        states, cache = prefill(self.model, [row.tree for row in batch], pad=self.pad, keep=keep)
+        self.context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in batch)
         rows = [
-            _ActiveSequence(Answer(request), result, index, path)
+            _ActiveAnswer(request, prefilled=cache, row=index, path=path)
             for index, row in enumerate(batch)
             for request, path in zip(row.requests, row.tree.paths, strict=True)
         ]
-        positions = [self.model.tensor(one.path[len(one.answer.request.prompt) - 1 :]) for one in rows]
-        hidden = [result.hidden[one.row, at] for one, at in zip(rows, positions, strict=True)]
+        positions = [self.model.tensor(one.path[len(one.request.prompt) - 1 :]) for one in rows]
+        hidden = [states[one.row, at] for one, at in zip(rows, positions, strict=True)]
         if self.observe is not None:
-            for row, states in zip(rows, hidden, strict=True):
-                self.observe(row.answer.request, states)
+            for row, mine in zip(rows, hidden, strict=True):
+                self.observe(row.request, mine)
         return rows, hidden
-
-    def _predict(self, owners: Sequence[_ActiveSequence], logits: Tensor, noise: float) -> None:
-        """Store the token to come at one position of each owner, in order. Raises NonFinite."""
-        names = [row.answer.request for row in owners]
-        check_finite(logits, [request.item_id for request in names])
-        if self.settings.temperature == 0:
-            likely, lead = most_likely(logits)
-            best, ahead = likely.tolist(), (lead > noise).tolist()
-        else:
-            keys = self.model.tensor(noise_keys(self.settings, [row.answer for row in owners]))
-            best = choose(logits, self.settings, keys).tolist()
-            ahead = [True] * len(names)
-        for row, token, confident in zip(owners, best, ahead, strict=True):
-            row.best.append(token)
-            row.confident.append(confident or not row.answer.request.draft)

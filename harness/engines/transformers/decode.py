@@ -1,11 +1,20 @@
-"""Free-text answers that grow token by token: what is asked, what has come so far, and when it ends.
+"""Free-text answers that grow token by token: what is asked, what has come so far, and which token is next.
 
-Also the plain way to produce them: a batch of prompts read together and decoded until the last answer ends.
-Does not know items beyond their ids, or how batches are planned.
+The next token is the most likely one, or one drawn by the Gumbel-max trick: the token with the largest logit /
+temperature + noise is a draw from the softmax (E. J. Gumbel, "Statistical Theory of Extreme Values", 1954; C. J.
+Maddison et al., arXiv:1411.0030, section 2). The noise of a token is a function of (seed, item, sample, position,
+token), so two variants that are asked the same item see the same noise, and their answers part only as far as their
+logits do. It is made on the device by Philox4x32-10, a generator without state (J. K. Salmon et al., "Parallel random
+numbers: as easy as 1, 2, 3", SC 2011), in integer operations that every device computes alike.
+
+Also the plain way to answer: a batch of prompts read together and decoded until the last answer ends.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,25 +26,22 @@ from torch import Tensor
 
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.sampling import NOISE_KEY, choose, noise_key
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import Settings
 
 __all__ = [
-    "Answer",
-    "Batch",
-    "Request",
-    "check_finite",
-    "check_tokens",
-    "decode_batch",
-    "most_likely",
-    "next_tokens",
-    "noise_keys",
-]
+    "Answer", "Batch", "Request", "check_tokens", "choose", "decode_batch", "gumbel", "most_likely", "next_tokens",
+    "noise_key", "noise_keys", "philox",
+]  # fmt: skip
 
 NOT_FINITE = -1
 """In place of a token: its row's logits are NaN or infinite."""
+
+WORD = 0xFFFFFFFF
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +49,10 @@ class Request:
     """A prompt to be answered."""
 
     item_id: str
-    """Which item."""
     sample: int
-    """Which of several answers to it."""
     prompt: tuple[int, ...]
-    """Tokens, at least one."""
     max_tokens: int
-    """Longest answer."""
     stops: StopDetector
-    """What ends it."""
     draft: tuple[int, ...] = ()
     """An answer that may be right: tokens that are checked all at once instead of one by one."""
 
@@ -71,7 +72,6 @@ class Answer:
     """An answer as it grows."""
 
     request: Request
-    """What was asked."""
     ids: list[int] = field(default_factory=list)
     """Tokens so far, the end token left out."""
     finish: Literal["stop", "eos", "length"] | None = None
@@ -137,56 +137,89 @@ class Batch:
         return self._model.forward(ids, mask=mask, positions=self._positions, cache=self._cache)[:, -1]
 
 
-def noise_keys(settings: Settings, answers: Sequence[Answer]) -> NDArray[np.int64]:
-    """Return which random numbers each next token is drawn with, [answers, 5]; [answers, 0] at temperature 0."""
-    if settings.temperature == 0:
-        return np.empty((len(answers), 0), dtype=np.int64)
-    rows = [(*noise_key(settings.seed, one.request.item_id, one.request.sample), len(one.ids)) for one in answers]
-    return np.array(rows, dtype=np.int64).reshape(-1, NOISE_KEY)
-
-
 def next_tokens(head: Head, hidden: Tensor, settings: Settings, keys: Tensor) -> Tensor:
-    """Return the next token of each row by its last hidden state, [rows, width], or NOT_FINITE.
-
-    Everything stays on the device: `check_tokens` looks at what was copied to the host.
-    """
-    tokens = []
-    for part, logits in head.tiles(hidden):
-        tokens.append(torch.where(_finite(logits), choose(logits, settings, keys[part]), NOT_FINITE))
-    return torch.cat(tokens)
+    """Return the next token of each row by its last hidden state, [rows, width], or NOT_FINITE, all on the device."""
+    return torch.cat([choose(logits, settings, keys[part]) for part, logits in head.tiles(hidden)])
 
 
 def check_tokens(tokens: list[int], answers: Sequence[Answer]) -> list[int]:
-    """Return the tokens of these answers. Raises NonFinite if one is NOT_FINITE."""
+    """Return the next tokens of these answers. Raises NonFinite if one is NOT_FINITE."""
     if NOT_FINITE in tokens:
-        raise _non_finite(answers[tokens.index(NOT_FINITE)].request.item_id)
+        item_id = answers[tokens.index(NOT_FINITE)].request.item_id
+        raise NonFinite(f"{item_id}: the model's logits are NaN or infinite", item_id)
     return tokens
 
 
 def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the most likely token of each row, and how far it is ahead of all others; the logits are used up.
+    """Return the most likely token of each row as `choose` does, and how far it is ahead; the logits are used up.
 
-    Of equal ones the first, as `argmax` does in a step: 16-bit logits are often equal, and `topk` takes any.
+    Of equal ones the first, as `argmax` takes: 16-bit logits are often equal, and `topk` takes any.
     """
     with torch.inference_mode():
         top, best = logits.max(dim=-1)
-        return best, top - logits.scatter_(-1, best[:, None], float("-inf")).amax(dim=-1)
+        lead = top - logits.scatter_(-1, best[:, None], float("-inf")).amax(dim=-1)
+        return torch.where(torch.isfinite(top), best, NOT_FINITE), lead
 
 
-def check_finite(logits: Tensor, item_ids: Sequence[str]) -> None:
-    """Raise NonFinite for the first row [rows, vocabulary] whose softmax is not a number."""
-    sound = _finite(logits).tolist()
-    if not all(sound):
-        raise _non_finite(item_ids[sound.index(False)])
+def choose(logits: Tensor, settings: Settings, keys: Tensor) -> Tensor:
+    """Return the next token of each row, [rows] of integers on the logits' device; NOT_FINITE if it has no softmax.
 
-
-def _finite(logits: Tensor) -> Tensor:
-    """Return which rows have a softmax, [rows].
-
-    A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
+    logits [rows, vocabulary] in float32; keys [rows, 5], of `noise_keys`, go unused at temperature 0. With top_p, only
+    the most likely tokens up to that total are drawn (Holtzman et al., arXiv:1904.09751, section 3.1).
     """
-    return torch.isfinite(logits.amax(dim=-1))
+    scaled = logits
+    if settings.temperature > 0:
+        scaled = logits / settings.temperature
+        if settings.top_p < 1:
+            ordered, order = scaled.sort(dim=-1, descending=True)
+            probability = ordered.softmax(dim=-1)
+            before = probability.cumsum(dim=-1) - probability
+            ordered = ordered.masked_fill(before >= settings.top_p, float("-inf"))
+            scaled = torch.full_like(scaled, float("-inf")).scatter(-1, order, ordered)
+        scaled = scaled + gumbel(keys, logits.shape[-1])
+    # A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
+    return torch.where(torch.isfinite(logits.amax(dim=-1)), scaled.argmax(dim=-1), NOT_FINITE)
 
 
-def _non_finite(item_id: str) -> NonFinite:
-    return NonFinite(f"{item_id}: the model's logits are NaN or infinite", item_id)
+@functools.lru_cache(maxsize=4096)
+def noise_key(seed: int, item_id: str, sample: int) -> tuple[int, ...]:
+    """Return what identifies the random numbers of one answer, as four words of 32 bits."""
+    return struct.unpack("<4I", hashlib.sha256(f"{seed}\x1f{item_id}\x1f{sample}".encode()).digest()[:16])
+
+
+def noise_keys(settings: Settings, answers: Sequence[Answer]) -> NDArray[np.int64]:
+    """Return the keys of each next token's noise, `noise_key` and position, [answers, 5]; [answers, 0] if greedy."""
+    if settings.temperature == 0:
+        return np.empty((len(answers), 0), dtype=np.int64)
+    rows = [(*noise_key(settings.seed, one.request.item_id, one.request.sample), len(one.ids)) for one in answers]
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the four words of Philox4x32-10 for counters of four words and keys of two, all integers of 64 bits.
+
+    A product of two words that overflows 63 bits wraps, so its bits are right. The second and fourth word are
+    kept unmasked between rounds: what is above their 32 bits is masked off with the word that it is mixed into.
+    """
+    first, second, third, fourth = counter
+    for number in range(ROUNDS):
+        left, right = first * MULTIPLIERS[0], third * MULTIPLIERS[1]
+        keys = [(word + number * step) & WORD for word, step in zip(key, WEYL, strict=True)]
+        first = (right >> 32).bitwise_xor_(second).bitwise_xor_(keys[0]).bitwise_and_(WORD)
+        third = (left >> 32).bitwise_xor_(fourth).bitwise_xor_(keys[1]).bitwise_and_(WORD)
+        second, fourth = right, left
+    return first, second & WORD, third, fourth & WORD
+
+
+def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
+    """Return standard Gumbel noise for every token of the vocabulary, float32 [rows, vocabulary], by keys [rows, 5].
+
+    Logarithms are taken in float64, whose last bit may differ between devices, and rounded to float32, which hides
+    that.
+    """
+    blocks = torch.arange(-(-vocabulary // 4), device=keys.device).expand(len(keys), -1)
+    low, high, third, fourth, position = keys[:, :, None].unbind(1)
+    wide = [word.expand_as(blocks) for word in (position, third, fourth)]
+    words = torch.stack(philox([blocks, *wide], [low, high]), dim=-1).flatten(1)[:, :vocabulary]
+    uniform = words.double().add_(0.5).mul_(2.0**-32)
+    return uniform.log_().neg_().log_().neg_().float()

@@ -1,29 +1,36 @@
 """Divergence between two models from their final hidden states: exact over the whole vocabulary, in bounded memory.
 
 A baseline's trace is its final hidden state at every token of an answer: 2 bytes times the model's width per token,
-where logits would take 4 bytes times the vocabulary. The head is applied again when a candidate is compared. Knows
-hidden states and heads. Does not know prompts, items or how rows were planned.
+where logits would take 4 bytes times the vocabulary. The head is applied again when a candidate is compared. The
+baseline writes its traces unit by unit next to its head (`TraceWriter`), and each candidate is compared with them
+(`TraceComparer`). Does not know how rows were planned, nor how long the files are kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.head import Head, tile_elements
 from harness.errors import NonFinite, StoreError
+from harness.records import Item, Response, Settings
 from harness.stats.divergence import Divergence
+from harness.store.divergence import trace_path
 
-__all__ = ["Comparer", "HiddenStateObserver", "Recorder", "Trace", "divergence", "load_traces", "save_traces"]
+__all__ = [
+    "Comparer", "DivergenceMeter", "Recorder", "Trace", "TraceComparer", "TraceWriter", "divergence", "load_traces",
+    "save_traces",
+]  # fmt: skip
 
 TILE_ELEMENTS = 1 << 23
 """Logits of each side in memory at once on a CPU: 32 MiB of float32."""
@@ -31,11 +38,11 @@ TILE_ELEMENTS = 1 << 23
 CPU_CHUNK = 1 << 18
 """Logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`."""
 
-EVERY = sys.maxsize
-"""All tokens of an answer."""
+HEAD = "head.safetensors"
+AGAIN = "give the same command again, or set execution.divergence: false"
 
 SERIES_BELOW = 0.25
-"""Where the series below is nearer to the truth than the difference that it replaces."""
+"""Where the series of `_kl` is nearer to the truth than the difference that it replaces."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,54 +50,28 @@ class Trace:
     """A baseline's side of one item."""
 
     item_id: str
-    """Which item."""
     tokens: tuple[int, ...]
     """The tokens that were predicted: an answer with its end token, or the choices one after the other."""
     hidden: Tensor
     """[tokens, width] The final hidden states that predict them, on the CPU."""
 
 
-class HiddenStateObserver(Protocol):
-    """What is shown the hidden states behind each answer."""
-
-    @property
-    def references(self) -> Mapping[str, tuple[int, ...]]:
-        """By item id, the answers whose tokens are to be predicted."""
-        ...
-
-    @property
-    def uses_own_answers(self) -> bool:
-        """Whether an answer without a reference is its own; if not, it is not observed."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """How many of an answer's first tokens are observed."""
-        ...
-
-    def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
-        """Take the hidden states [tokens or more, width] that predict an item's tokens."""
-        ...
-
-
 @dataclass(slots=True)
 class Recorder:
     """Keeps a baseline's hidden states at each token of its answers."""
 
-    max_tokens: int = EVERY
-    """How many of an answer's first tokens are kept."""
+    own_tokens: int = sys.maxsize
+    """How many of an answer's first tokens are kept. 0: it reads references only, and keeps all of their tokens."""
     excluded: frozenset[str] = frozenset()
     """Items that leave no trace."""
     traces: dict[str, Trace] = field(default_factory=dict)
-    """By item id."""
     references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Empty: a baseline's reference is its own answer."""
-    uses_own_answers: bool = True
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the hidden states, on the CPU; an answer without tokens leaves no trace."""
         if tokens and item_id not in self.excluded:
-            kept = tuple(tokens[: self.max_tokens])
+            kept = tuple(tokens[: self.own_tokens or None])
             self.traces[item_id] = Trace(item_id, kept, hidden[: len(kept)].cpu().clone())
 
 
@@ -103,21 +84,14 @@ class Comparer:
     baseline: Head
     """The baseline's head: the candidate's if their digests are equal, as for most quantized models."""
     candidate: Head
-    """The candidate's head."""
-    max_tokens: int = EVERY
-    """How many of an answer's first tokens are compared: as many as were traced."""
     found: dict[str, Divergence] = field(default_factory=dict)
-    """By item id."""
-    uses_own_answers: bool = False
+    references: Mapping[str, tuple[int, ...]] = field(init=False)
+    own_tokens: int = 0
 
     def __post_init__(self) -> None:
+        self.references = {name: trace.tokens for name, trace in self.traces.items()}
         if self.baseline is not self.candidate and self.baseline.digest() == self.candidate.digest():
             self.baseline = self.candidate
-
-    @property
-    def references(self) -> Mapping[str, tuple[int, ...]]:
-        """The baseline's answers."""
-        return {name: trace.tokens for name, trace in self.traces.items()}
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Compare with the trace if there is one for the same tokens or the first of them."""
@@ -143,8 +117,17 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     step = max(1, tile_elements(hidden.device, TILE_ELEMENTS) // baseline.vocabulary)
     for start in range(0, len(trace.tokens), step):
         rows = slice(start, start + step)
-        a, difference = _logits(trace.hidden[rows].to(hidden.device), hidden[rows], baseline, candidate)
-        parts += _in_chunks(a, difference, targets[rows, None])
+        theirs, mine = trace.hidden[rows].to(hidden.device), hidden[rows]
+        if baseline is candidate and baseline.linear:
+            a, difference = baseline.precise(theirs), baseline.change(theirs.float() - mine.float())
+        else:
+            a = baseline.exact(theirs)
+            difference = a - candidate.exact(mine)
+        # A few tokens at a time on a CPU, all at once elsewhere; each token's numbers are its own.
+        few = max(1, CPU_CHUNK // a.shape[1]) if a.device.type == "cpu" else len(a)
+        for at in range(0, len(a), few):
+            part = slice(at, at + few)
+            parts.append(_measured(a[part], difference[part], targets[rows, None][part]))
     kl, reverse_kl, top, before, after = torch.cat(parts, dim=1)
     if not bool(torch.isfinite(torch.stack([kl, reverse_kl, before, after])).all()):
         raise NonFinite(f"{trace.item_id}: a divergence is NaN or infinite", trace.item_id)
@@ -158,22 +141,6 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     )
 
 
-def _logits(one: Tensor, other: Tensor, baseline: Head, candidate: Head) -> tuple[Tensor, Tensor]:
-    """Return the baseline's logits and how far they are above the candidate's, both [n, vocabulary]."""
-    if baseline is candidate and baseline.linear:
-        return baseline.precise(one), baseline.change(one.float() - other.float())
-    a, u = baseline.exact(one), candidate.exact(other)
-    return a, a - u
-
-
-def _in_chunks(a: Tensor, difference: Tensor, target: Tensor) -> Iterator[Tensor]:
-    """Measure tokens a few at a time on a CPU, all at once elsewhere; each token's numbers are its own."""
-    few = max(1, CPU_CHUNK // a.shape[1]) if a.device.type == "cpu" else len(a)
-    for start in range(0, len(a), few):
-        rows = slice(start, start + few)
-        yield _measured(a[rows], difference[rows], target[rows])
-
-
 def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
     """Return KL, reverse KL, agreement and both log-probabilities of the target, [5, n] in float64."""
     u = a - difference
@@ -185,37 +152,112 @@ def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
 
 
 def _kl(p: Tensor, difference: Tensor) -> Tensor:
-    """Return KL(p || q) per row, q's logits being p's minus `difference`: see `divergence`."""
+    """Return KL(p || q) per row, q's logits being p's minus `difference`: see `divergence`; f by its series near 0."""
     x = difference - (p * difference).sum(-1, keepdim=True)
-    return torch.log1p((p * _above_line(x)).sum(-1))
-
-
-def _above_line(x: Tensor) -> Tensor:
-    """Return ``exp(-x) - 1 + x``, by its Taylor series near 0."""
     near = x.clamp(-SERIES_BELOW, SERIES_BELOW)
     series = near * near / 2 * (1 - near / 3 * (1 - near / 4 * (1 - near / 5 * (1 - near / 6))))
-    return torch.where(x.abs() < SERIES_BELOW, series, torch.expm1(-x) + x)
+    above = torch.where(x.abs() < SERIES_BELOW, series, torch.expm1(-x) + x)
+    return torch.log1p((p * above).sum(-1))
 
 
 def save_traces(path: Path, traces: Sequence[Trace]) -> None:
-    """Write traces to one safetensors file."""
+    """Write traces to one safetensors file, whole or not at all, so that a killed process leaves no part of one."""
     tensors = {str(number): trace.hidden.contiguous() for number, trace in enumerate(traces)}
     names = [[trace.item_id, list(trace.tokens)] for trace in traces]
-    try:
-        save_file(tensors, path, metadata={"traces": json.dumps(names)})
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the traces cannot be written: {error}; free some space or switch them off"
-        ) from error
+    part = path.with_suffix(".part")
+    with _explained(path, "the traces cannot be written", "free some space or set execution.divergence: false"):
+        save_file(tensors, part, metadata={"traces": json.dumps(names)})
+        part.replace(path)
 
 
 def load_traces(path: Path) -> dict[str, Trace]:
     """Read traces back, by item id. Raises StoreError if the file is missing or not one of ours."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = json.loads((file.metadata() or {})["traces"])
-            # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
-            hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise StoreError(f"{path}: no traces can be read from it: {error}; run the baseline again") from error
+    with (
+        _explained(path, "no traces can be read from it", "run the baseline again"),
+        safe_open(path, framework="pt") as file,
+    ):
+        names = json.loads((file.metadata() or {})["traces"])
+        # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
+        hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
     return {name: Trace(name, tuple(tokens), states) for (name, tokens), states in zip(names, hidden, strict=True)}
+
+
+@contextlib.contextmanager
+def _explained(path: Path, problem: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise StoreError(f"{path}: {problem}: {error}; {remedy}") from error
+
+
+class TraceWriter:
+    """Answers as the baseline and leaves its traces in a folder: the first `tokens` tokens of every answer."""
+
+    def __init__(self, engine: HFEngine, folder: Path, tokens: int, excluded: frozenset[str]) -> None:
+        self._engine, self._folder, self._tokens, self._excluded = engine, folder, tokens, excluded
+        with _explained(folder, "cannot be written", AGAIN):
+            folder.mkdir(parents=True, exist_ok=True)
+            _save_head(folder / HEAD, engine.head)
+
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to a unit; its traces are on the disk after the last one."""
+        recorder = Recorder(self._tokens, self._excluded)
+        yield from self._engine.answer(items, settings, observer=recorder)
+        save_traces(trace_path(self._folder, unit), list(recorder.traces.values()))
+
+    def measured(self) -> None:
+        """Return None: a baseline is not compared with anything."""
+
+
+class TraceComparer:
+    """Answers as a candidate, with the baseline's answers as drafts, and measures how far it is from its traces."""
+
+    def __init__(self, engine: HFEngine, folder: Path) -> None:
+        self._engine, self._folder = engine, folder
+        self._baseline, self._why = _load_head(folder / HEAD, engine)
+        self._comparer: Comparer | None = None
+
+    def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
+        """Yield the responses to a unit."""
+        self._comparer = None
+        if self._baseline is not None:
+            traces = load_traces(trace_path(self._folder, unit))
+            self._comparer = Comparer(traces, self._baseline, self._engine.head)
+        yield from self._engine.answer(items, settings, observer=self._comparer)
+
+    def measured(self) -> tuple[tuple[Divergence, ...], str]:
+        """Return what was measured in the last unit, by item id, and why nothing was."""
+        found = self._comparer.found if self._comparer is not None else {}
+        return tuple(found[name] for name in sorted(found)), self._why
+
+
+DivergenceMeter = TraceWriter | TraceComparer
+"""Answers work units with an engine and takes part in measuring divergence."""
+
+
+def _save_head(path: Path, head: Head) -> None:
+    """Write a head, or that it cannot be read."""
+    described = {"digest": head.digest(), "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
+    weights = head.weights()
+    if not weights:
+        described["digest"] = ""
+    part = path.with_suffix(".part")
+    save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
+    part.replace(path)
+
+
+def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
+    """Return the baseline's head: the engine's own if they are the same; or why there is none."""
+    own = engine.head
+    with _explained(path, "cannot be used", AGAIN), safe_open(path, framework="pt") as file:
+        described = file.metadata() or {}
+        known = int(described["vocabulary"])
+        if not described["digest"]:
+            return None, "the baseline's head cannot be applied apart from its model"
+        if known != own.vocabulary:
+            return None, f"the baseline knows {known} tokens, this variant {own.vocabulary}"
+        if described["digest"] == own.digest():
+            return own, ""
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    softcap = None if described["softcap"] == "None" else float(described["softcap"])
+    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.context.model.device), ""

@@ -12,18 +12,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.config.decoding import KVCache
+from harness.config.schema import KVCache
 from harness.engines.protocol import Usage
-from harness.engines.transformers.assisted import Assisted
-from harness.engines.transformers.batches import Budget
-from harness.engines.transformers.divergence import HiddenStateObserver
-from harness.engines.transformers.generate import TextGeneration
+from harness.engines.transformers.continuous import EngineContext, HiddenStateObserver, UsageCounter
+from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.kv_cache import NOTE, quantized_cache
-from harness.engines.transformers.loglikelihood import ChoiceScoring
-from harness.engines.transformers.model import context_limit
+from harness.engines.transformers.items import TextGeneration, score_items
+from harness.engines.transformers.packing import Budget
 from harness.engines.transformers.probe import probed
-from harness.engines.transformers.scheduler import EngineContext, UsageCounter
 from harness.engines.transformers.text import TextCodec
 from harness.models.backends import batch_invariant
 from harness.models.cuda import device_memory
@@ -35,6 +31,8 @@ __all__ = ["ENGINE_VERSION", "HFEngine"]
 ENGINE_VERSION = "hf/8"
 """Raised whenever the same items could get other answers."""
 
+NO_LIMIT = 2**31 - 1
+
 
 class HFEngine:
     """A loaded transformers model, ready to answer.
@@ -44,6 +42,7 @@ class HFEngine:
     tests and bug reports. Which of them a model takes is probed on the model itself, and `usage` says so. Methods whose
     answers depend on their batch mates (LLM.int8) get batches that depend on a unit's items alone. `decoding`
     quantizes what answers grow on, or lets another model or the prompt propose tokens; both take the plain path.
+    `context` is what questions are asked at, for those who ask in tokens and not in items.
     """
 
     def __init__(
@@ -58,40 +57,29 @@ class HFEngine:
         optimizations: bool = True,
         decoding: KVCache | Assisted | None = None,
     ) -> None:
+        self.version, self.context_limit = ENGINE_VERSION, _context_limit(model, tokenizer)
         invariant = batch_invariant(proof.method)
         language_model = probed(model, device, by_pass=not invariant, slots=optimizations and invariant)
         path, together = language_model.path, language_model.longest_together
-        limit = context_limit(model, tokenizer)
         notes = [f"no beginnings were shared: {path.note}"] if path.note else []
-        if together < limit:
+        if together < self.context_limit:
             notes.append(f"positions change from token {together} on: longer items are answered one by one")
         rows = max_batch if path.batched else 1
         if isinstance(decoding, KVCache):
             language_model.quantized_cache, facts = quantized_cache(language_model, decoding)
             proof = dataclasses.replace(proof, kv_cache=facts)
             notes.append(NOTE)
-        slots = optimizations and invariant and path.trees and decoding is None
         self._proof = proof
-        self._context = EngineContext(
+        self.context = EngineContext(
             model=language_model,
             texts=TextCodec(tokenizer, end_token_ids(model)),
-            limit=limit,
+            limit=self.context_limit,
             budget=Budget(batch_tokens, rows, equal=not path.padded, together=together),
             share_prefixes=optimizations and path.trees,
-            continuous=slots,
+            continuous=optimizations and invariant and path.trees and decoding is None,
             usage=UsageCounter(notes=notes),
             assisted=decoding if isinstance(decoding, Assisted) else None,
         )
-
-    @property
-    def version(self) -> str:
-        """Part of every cache key."""
-        return ENGINE_VERSION
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens."""
-        return self._context.limit
 
     def proof(self) -> Proof:
         """Return what is loaded."""
@@ -99,12 +87,16 @@ class HFEngine:
 
     def usage(self) -> Usage:
         """Return what has been spent so far."""
-        account = self._context.usage
-        why, assisted = self._context.model.no_graphs, self._context.assisted
-        eager = [f"the kernels of decode steps were launched one by one: {why}"] if why else []
-        drafts = [assisted.note()] if assisted and assisted.note() else []
-        notes = tuple(dict.fromkeys([*account.notes, *eager, *drafts]))
-        return Usage(account.prompt_tokens, account.output_tokens, self._peak_bytes(), notes)
+        spent, notes = self.context.usage, list(self.context.usage.notes)
+        if why := self.context.model.no_graphs:
+            notes.append(f"the kernels of decode steps were launched one by one: {why}")
+        if self.context.assisted and (note := self.context.assisted.note()):
+            notes.append(note)
+        if self.context.model.device.type == "cuda":
+            peak = device_memory()[0]  # what tensors took on all GPUs
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Usage(spent.prompt_tokens, spent.output_tokens, peak, tuple(dict.fromkeys(notes)))
 
     def answer(
         self,
@@ -122,23 +114,21 @@ class HFEngine:
         memory.
         """
         choices = [item for item in items if item.kind == "choice"]
-        yield from ChoiceScoring(self._context).answer(choices, observer)
+        yield from score_items(self.context, choices, observer)
         texts = [item for item in items if item.kind == "generate"]
-        yield from TextGeneration(self._context, settings).answer(texts, drafts or {}, observer)
-
-    @property
-    def context(self) -> EngineContext:
-        """What questions are asked at, for those who ask in tokens and not in items."""
-        return self._context
+        yield from TextGeneration(self.context, settings).answer(texts, drafts or {}, observer)
 
     @property
     def head(self) -> Head:
         """The output head: what a divergence is measured with."""
-        return self._context.model.head
+        return self.context.model.head
 
-    def _peak_bytes(self) -> int:
-        """Return the largest memory seen: what tensors took on all GPUs, else the resident set."""
-        if self._context.model.device.type == "cuda":
-            return device_memory()[0]
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return kilobytes if sys.platform == "darwin" else kilobytes * 1024
+
+def _context_limit(model: Any, tokenizer: Any) -> int:
+    """Return the longest sequence, by config or tokenizer as in lm_eval's `resolve_max_length`, else no limit."""
+    config = getattr(model.config, "text_config", None) or model.config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    said = getattr(tokenizer, "model_max_length", None)
+    return min(int(said), NO_LIMIT) if said is not None else NO_LIMIT

@@ -31,14 +31,12 @@ class Head:
     """A head and the cap on its logits, if any; `module` is None if hidden states are logits already."""
 
     def __init__(self, module: Any, softcap: float | None, vocabulary: int) -> None:
-        self._module = module
-        self.softcap = softcap
-        self.vocabulary = vocabulary
+        self._module, self.softcap, self.vocabulary = module, softcap, vocabulary
         weight = getattr(module, "weight", None)
-        self._weight: Tensor | None = None
         # Quantized heads are used as they are: their layer is another class, or their weight is.
-        if type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter and not weight.is_meta:
-            self._weight = weight
+        plain = type(module) is torch.nn.Linear and type(weight) is torch.nn.Parameter and not weight.is_meta
+        self._weight: Tensor | None = weight if plain else None
+        self._bias: Tensor | None = module.bias if plain else None
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, softcap: float | None, device: torch.device) -> Head:
@@ -49,11 +47,9 @@ class Head:
             module.bias = torch.nn.Parameter(bias.to(device), requires_grad=False)
         return cls(module, softcap, weight.shape[0])
 
-    def weights(self) -> dict[str, Tensor] | None:
-        """Return the head's weights by name, on the CPU; None if they cannot be read."""
-        if self._weight is None:
-            return None
-        named = {"weight": self._weight, "bias": self._module.bias}
+    def weights(self) -> dict[str, Tensor]:
+        """Return the head's weights by name, on the CPU; empty if they cannot be read."""
+        named = {"weight": self._weight, "bias": self._bias}
         return {name: one.detach().cpu().contiguous() for name, one in named.items() if one is not None}
 
     @property
@@ -66,9 +62,8 @@ class Head:
         if self._weight is None:
             return f"head-{id(self)}"
         found = hashlib.sha256(f"{self.softcap} {tuple(self._weight.shape)} {self._weight.dtype}".encode())
-        for part in (self._weight, self._module.bias):
-            if part is not None:
-                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for part in self.weights().values():
+            found.update(part.view(torch.uint8).numpy().tobytes())
         return found.hexdigest()[:16]
 
     def rounded(self, hidden: Tensor) -> Tensor:
@@ -88,19 +83,19 @@ class Head:
         """
         if self._weight is None or self._weight.dtype == torch.float32:
             return self.rounded(hidden)
-        return self._capped(self._product(hidden, torch.float32))
+        return self._capped(self._product(hidden, torch.float32, self._weight, self._bias))
 
     def exact(self, hidden: Tensor) -> Tensor:
         """Return float64 logits [n, vocabulary], if the head's weights can be read; else those of `rounded`."""
         if self._weight is None:
             return self.rounded(hidden).double()
-        return self._capped(self._product(hidden, torch.float64))
+        return self._capped(self._product(hidden, torch.float64, self._weight, self._bias))
 
     def change(self, difference: Tensor) -> Tensor:
         """Return how float32 logits change with hidden states, [n, vocabulary] of [n, width]; for `linear` heads."""
         if self._weight is None:
             return difference.float()
-        return self._product(difference, torch.float32, bias=False)
+        return self._product(difference, torch.float32, self._weight, None)
 
     def tiles(self, hidden: Tensor, *, precise: bool = False) -> Iterator[tuple[slice, Tensor]]:
         """Return the logits of n positions some rows at a time, so that [n, vocabulary] never exists."""
@@ -109,17 +104,16 @@ class Head:
             rows = slice(start, min(start + step, hidden.shape[0]))
             yield rows, self.precise(hidden[rows]) if precise else self.rounded(hidden[rows])
 
-    def _product(self, hidden: Tensor, dtype: torch.dtype, *, bias: bool = True) -> Tensor:
-        """Apply the weights in a wider type, converted a stretch of the vocabulary at a time."""
-        weight, offset, wide = self._weight, self._module.bias if bias else None, hidden.to(dtype)
-        if weight is None:
-            raise TypeError("only a head whose weights can be read is applied in another type")
+    @staticmethod
+    def _product(hidden: Tensor, dtype: torch.dtype, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Apply weights in a wider type, converted a stretch of the vocabulary at a time."""
+        wide = hidden.to(dtype)
         with torch.inference_mode():
             logits = torch.empty((hidden.shape[0], weight.shape[0]), dtype=dtype, device=hidden.device)
             step = max(1, tile_elements(weight.device) // weight.shape[1])
             for start in range(0, weight.shape[0], step):
                 part = slice(start, start + step)
-                own = None if offset is None else offset[part].to(dtype)
+                own = None if bias is None else bias[part].to(dtype)
                 logits[:, part] = functional.linear(wide, weight[part].to(dtype), own)
         return logits
 

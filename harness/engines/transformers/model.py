@@ -1,13 +1,14 @@
-"""One forward pass: how a causal language model of transformers is asked, and how its head is applied.
+"""One forward pass: how a causal language model of transformers is asked, for tokens or for packed rows of prompts.
 
-Knows attention masks and what models keep of the tokens that they have read, in whatever form. Which of these a model
-takes is found out by `probe`. Does not know items, texts, batches or sampling.
+Knows attention masks, positions, and what models keep of the tokens that they have read, in whatever form. Which of
+these a model takes is found out by `probe`. Does not know items, texts or sampling.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,57 +19,17 @@ from transformers import DynamicCache
 
 from harness.engines.transformers.attention import grouped_sdpa_in_use
 from harness.engines.transformers.head import Head
-from harness.engines.transformers.rotary import length_switch
+from harness.engines.transformers.packing import PackedTree
 from harness.errors import ModelError
 
-__all__ = ["LanguageModel", "OwnState", "Path", "context_limit"]
-
-NO_LIMIT = 2**31 - 1
+__all__ = ["FARTHEST", "LanguageModel", "Path", "length_switch", "prefill"]
 
 TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
 way (a forgotten scale, a mask that is not heeded) is off by far more."""
 
-
-def _text_config(model: Any) -> Any:
-    return getattr(model.config, "text_config", None) or model.config
-
-
-def context_limit(model: Any, tokenizer: Any) -> int:
-    """Return the longest sequence a model reads, in tokens: its config, else its tokenizer, else no limit.
-
-    The same attributes in the same order as lm_eval's `resolve_max_length` (lm_eval/models/utils.py), which
-    takes 2048 if neither does.
-    """
-    config = _text_config(model)
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if getattr(config, name, None) is not None:
-            return int(getattr(config, name))
-    said = getattr(tokenizer, "model_max_length", None)
-    return int(said) if said is not None and said < NO_LIMIT else NO_LIMIT
-
-
-def _layer_types(config: Any) -> set[str]:
-    """Return the kinds of attention in a model's layers, in the words of transformers' configs."""
-    said = getattr(config, "layer_types", None)
-    if said:
-        return set(said)
-    kinds = {"sliding_window": "sliding_attention", "attention_chunk_size": "chunked_attention"}
-    return {next((kind for name, kind in kinds.items() if getattr(config, name, None)), "full_attention")}
-
-
-def _body(model: Any) -> Any:
-    """Return the part of the model before its head."""
-    return getattr(model, model.base_model_prefix, model)
-
-
-def _place(module: Any, default: torch.device) -> torch.device:
-    """Return where a module computes: where its weights are, or where a hook of accelerate takes its inputs to."""
-    hook = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    if hook is not None:
-        return torch.device(hook)
-    weight = getattr(module, "weight", None)
-    return weight.device if isinstance(weight, Tensor) else default
+FARTHEST = 1 << 22
+"""The largest position that is looked at: no model reads more tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,58 +45,48 @@ class Path:
     state: Literal["keys", "own", "none"]
     """What is kept between steps: keys and values of every token, the model's own state, or nothing."""
     note: str = ""
-    """Why it is not the fastest, for the log."""
 
 
 @dataclass(slots=True, eq=False)
 class OwnState:
-    """What a model itself keeps of the tokens that it has read: a cache class of its own, recurrent states."""
+    """What a model itself keeps of the tokens that it has read: a cache class of its own, recurrent states.
 
+    `ids` [rows, tokens] is what was read, `name` the argument that takes the state, which is also the field of the
+    output that holds it. `trusted` is False if every step has to read everything again.
+    """
+
+    trusted: bool = True
     ids: Tensor | None = None
-    """[rows, tokens] What it has read."""
     name: str = ""
-    """The argument that takes it, which is also the field of the output that holds it."""
     value: Any = None
-    """The state."""
-
-
-@dataclass(slots=True, eq=False)
-class NoState:
-    """For a model that keeps nothing that can be trusted: every step reads everything again."""
-
-    ids: Tensor | None = None
-    """[rows, tokens] What was read."""
 
 
 class LanguageModel:
     """A causal language model in two steps: tokens to final hidden states, hidden states to logits.
 
     `path` says which ways of asking it are sound; `probe.probed` sets it. `longest_together` is the longest
-    sequence, in tokens, whose numbers depend on nothing but its own tokens: some rotary embeddings change for all
-    tokens of a pass as soon as one is behind that position, so longer sequences are read and answered alone.
-    `few_shapes` says whether decode steps of other sizes cost preparation (kernels chosen, plans made, graphs),
-    `graphs` whether decode steps are replayed as CUDA graphs, `no_graphs` why they no longer are. Of a model on several
-    devices, tokens go in at the embedding's, and states come out at the head's, which is `device`.
+    sequence, in tokens, whose numbers depend on nothing but its own tokens (`length_switch`): longer sequences are read
+    and answered alone. `few_shapes` says whether decode steps of other sizes cost preparation (kernels chosen, plans
+    made, graphs), `graphs` whether decode steps are replayed as CUDA graphs, `no_graphs` why they no longer are. Of a
+    model on several devices, tokens go in at the embedding's, and states come out at the head's, which is `device`.
     """
 
     def __init__(self, model: Any, device: str) -> None:
         self.model = model.eval()
-        main = torch.device(device.partition(",")[0])
-        self._entry = _place(model.get_input_embeddings(), main)
-        self.device = _place(model.get_output_embeddings(), main)
-        self._body = _body(model)
+        main, head = torch.device(device.partition(",")[0]), model.get_output_embeddings()
+        self._entry, self.device = _place(model.get_input_embeddings(), main), _place(head, main)
+        self._body = getattr(model, model.base_model_prefix, model)  # what comes before the head
         self._takes = frozenset(inspect.signature(self._body.forward).parameters)
-        config = self._config = _text_config(model)
+        config = self._config = getattr(model.config, "text_config", None) or model.config
         self._layers = _layer_types(config)
         self._window: int | None = config.sliding_window if "sliding_attention" in self._layers else None
         self._attention = getattr(config, "_attn_implementation", None)
-        softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._vocabulary = int(config.vocab_size)
-        self.head = Head(model.get_output_embeddings(), softcap, self._vocabulary)
+        vocabulary = int(config.vocab_size)
+        self.head = Head(head, getattr(config, "final_logit_softcapping", None), vocabulary)
         self.split_head = self._head_agrees()
         if not self.split_head:
-            self.head = Head(None, None, self._vocabulary)
-        self.longest_together = min(length_switch(model), NO_LIMIT)
+            self.head = Head(None, None, vocabulary)
+        self.longest_together = length_switch(model)
         self.path = Path(trees=False, padded=False, batched=False, state="none")
         self.quantized_cache: Callable[[], Any] | None = None
         self.few_shapes = self.device.type != "cpu"
@@ -160,16 +111,11 @@ class LanguageModel:
         return ""
 
     def new_cache(self, length: int = 0, *, decoding: bool = False) -> Any:
-        """Return an empty state for sequences of at most so many tokens; one of keys and values forgets nothing.
-
-        decoding: whether answers grow on it, which is what a variant's quantized cache is for.
-        """
+        """Return an empty state for at most so many tokens; decoding: for answers to grow on, maybe quantized."""
         if decoding and self.quantized_cache is not None:
             return self.quantized_cache()
-        if self.path.state == "none":
-            return NoState()
-        if self.path.state == "own" or length > self.longest_together:
-            return OwnState()
+        if self.path.state != "keys" or length > self.longest_together:
+            return OwnState(trusted=self.path.state != "none")
         return DynamicCache()
 
     def forward(self, ids: Tensor, *, mask: Any = None, positions: Tensor | None = None, cache: Any = None) -> Tensor:
@@ -179,9 +125,6 @@ class LanguageModel:
         positions [rows, tokens]; cache is what `new_cache` gave, filled in place. Gives final hidden states [rows,
         tokens, width], or logits [rows, tokens, vocabulary] unless the head can be applied apart (`split_head`).
         """
-        if isinstance(cache, NoState):
-            cache.ids = ids if cache.ids is None else torch.cat([cache.ids, ids], dim=1)
-            return self._call(cache.ids, {"use_cache": False})[0][:, -ids.shape[1] :]
         more: dict[str, Any] = {"use_cache": cache is not None}
         if mask is not None:
             more["attention_mask"] = mask
@@ -206,6 +149,8 @@ class LanguageModel:
         """Read tokens on top of what the model keeps in its own way: what it gives out is handed back to it."""
         before = 0 if state.ids is None else state.ids.shape[1]
         state.ids = ids if state.ids is None else torch.cat([state.ids, ids], dim=1)
+        if not state.trusted:
+            return self._call(state.ids, {"use_cache": False})[0][:, -ids.shape[1] :]
         reading = ids
         if before and self._starts_over(state, before):
             reading, state.value = state.ids, None
@@ -249,11 +194,6 @@ class LanguageModel:
         """Return integers as a tensor on the model's device."""
         return torch.as_tensor(rows, dtype=torch.long).to(self.device)
 
-    def _trial(self, size: int) -> Tensor:
-        """Return a few different tokens, [1, size]."""
-        start = self._vocabulary // 2
-        return torch.arange(start, start + size, device=self.device)[None]
-
     def _head_agrees(self) -> bool:
         """Try the head apart against the whole model on a few tokens.
 
@@ -262,7 +202,8 @@ class LanguageModel:
         """
         if self.model.get_output_embeddings() is None or self._body is self.model:
             return False
-        ids = self._trial(6).to(self._entry)
+        start = self.head.vocabulary // 2
+        ids = torch.arange(start, start + 6, device=self._entry)[None]
         with torch.inference_mode():
             whole = self.model(input_ids=ids, use_cache=False).logits[0].float()
             out = self._body(input_ids=ids, use_cache=False)
@@ -272,11 +213,113 @@ class LanguageModel:
             apart = self.head.rounded(out.last_hidden_state[0].to(self.device)).to(whole.device)
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
-        return _close(apart, whole)
+        if not bool(torch.isfinite(whole).all()):
+            return True  # NaN is reported with the item that meets it
+        return float((apart - whole).abs().max()) <= TRIAL_TOLERANCE * float(whole.abs().max())
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Return whether two ways gave the same numbers. True for NaN: that is reported with the item that meets it."""
-    if not bool(torch.isfinite(other).all()):
-        return True
-    return float((one - other).abs().max()) <= TRIAL_TOLERANCE * float(other.abs().max())
+def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> tuple[Tensor, Any]:
+    """Read rows together, the shorter ones filled up on the right.
+
+    Gives what `forward` gives, [rows, longest, width], and if it is to be kept the cache of the rows' tokens.
+    """
+    if len(rows) == 1 and rows[0].prefix_first:
+        return _prefix_first(model, rows[0])
+    longest = max(len(row.tokens) for row in rows)
+
+    def filled(name: str, fill: int) -> Tensor:
+        tensor = torch.full((len(rows), longest), fill, dtype=torch.long)
+        for index, row in enumerate(rows):
+            tensor[index, : len(row.tokens)] = torch.from_numpy(getattr(row, name))
+        return model.tensor(tensor)
+
+    ids, cache = filled("tokens", pad), model.new_cache() if keep else None
+    if all(row.single for row in rows):
+        return model.forward(ids, cache=cache), cache
+    positions = filled("positions", 0)
+    place = torch.arange(longest, device=model.device)
+    mask = model.attention(_visible(filled("ends", 0), place), positions, positions)
+    return model.forward(ids, mask=mask, positions=positions, cache=cache), cache
+
+
+def _prefix_first(model: LanguageModel, row: PackedTree) -> tuple[Tensor, Any]:
+    """Read what the row's sequences share first, causally, and then the branches on top of it."""
+    cache, prefix = model.new_cache(), row.shared_prefix
+    first = model.forward(model.tensor(row.tokens[None, :prefix]), cache=cache)
+    positions = model.tensor(row.positions[None])
+    place = torch.arange(prefix, len(row.tokens), device=model.device)
+    mask = model.attention(_visible(model.tensor(row.ends[None]), place), positions[:, prefix:], positions)
+    ids = model.tensor(row.tokens[None, prefix:])
+    rest = model.forward(ids, mask=mask, positions=positions[:, prefix:], cache=cache)
+    return torch.cat([first, rest], dim=1), cache
+
+
+def _visible(ends: Tensor, queries: Tensor) -> Tensor:
+    """Return which keys each query sees, [rows, 1, queries, keys]: see `packing`; what fills a row sees only itself."""
+    keys = torch.arange(ends.shape[1], device=ends.device)
+    behind = keys[None, None, :] <= queries[None, :, None]
+    on_path = queries[None, :, None] < ends[:, None, :]
+    itself = keys[None, None, :] == queries[None, :, None]
+    return ((behind & on_path) | itself)[:, None]
+
+
+def _layer_types(config: Any) -> set[str]:
+    """Return the kinds of attention in a model's layers, in the words of transformers' configs."""
+    if said := getattr(config, "layer_types", None):
+        return set(said)
+    kinds = {"sliding_window": "sliding_attention", "attention_chunk_size": "chunked_attention"}
+    return {next((kind for name, kind in kinds.items() if getattr(config, name, None)), "full_attention")}
+
+
+def _place(module: Any, default: torch.device) -> torch.device:
+    """Return where a module computes: where its weights are, or where a hook of accelerate takes its inputs to."""
+    hook = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if hook is not None:
+        return torch.device(hook)
+    weight = getattr(module, "weight", None)
+    return weight.device if isinstance(weight, Tensor) else default
+
+
+def length_switch(model: Any) -> int:
+    """Return the longest sequence, in tokens, in which the first positions are what they are in a short one.
+
+    Rotary embeddings of some kinds (longrope, dynamic NTK) take other frequencies for all tokens of a pass as soon as
+    the largest position in it is behind some length: a token's numbers then depend on the tokens that come after it,
+    and on the other rows. FARTHEST if that is so at no length. Found by asking the embedding itself, not by its name,
+    some dozens of times.
+    """
+    found = FARTHEST
+    for module in model.modules():
+        if not any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False)):
+            continue
+        takes = inspect.signature(module.forward).parameters
+        if "position_ids" in takes:
+            kinds = set(module.layer_types) if "layer_type" in takes and hasattr(module, "layer_types") else {None}
+            for kind in kinds:
+                more = {} if kind is None else {"layer_type": kind}
+                found = min(found, _switch(functools.partial(_embedded, module, more)))
+    return found
+
+
+def _embedded(module: Any, more: dict[str, Any], length: int) -> Tensor:
+    """Return what a rotary embedding gives for the first positions of a sequence of this length."""
+    device = next(module.buffers()).device
+    positions = torch.tensor([[0, 1, 2, 3, max(3, length - 1)]], device=device)
+    with torch.inference_mode(mode=False), torch.no_grad():
+        found = module(torch.ones(1, 5, 1, device=device), position_ids=positions, **more)
+    first = found[0] if isinstance(found, tuple) else found
+    return torch.view_as_real(first)[:, :4] if first.is_complex() else first[:, :4]
+
+
+def _switch(embedded: Callable[[int], Tensor]) -> int:
+    """Find the length by halving; the last call is a short one, so that nothing of the search is kept."""
+    short = embedded(4).clone()
+    low, high = 4, FARTHEST
+    if torch.equal(embedded(high), short):
+        low = high
+    while high - low > 1:
+        middle = (low + high) // 2
+        embedded(4)
+        low, high = (middle, high) if torch.equal(embedded(middle), short) else (low, middle)
+    embedded(4)
+    return low

@@ -1,4 +1,4 @@
-"""Sequences that begin alike, laid out as one row of a tree so that what they share is read once.
+"""What goes through the model together: sequences that begin alike as one row, rows as batches, as memory allows.
 
 Three prompts, "a b c d", "a b c e" and "a b f", become a row of six tokens, depth first::
 
@@ -9,20 +9,30 @@ Three prompts, "a b c d", "a b c e" and "a b f", become a row of six tokens, dep
     paths      [0 1 2 3], [0 1 2 4], [0 1 5]
     shared     the first 2 tokens are part of every sequence
 
-Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask. Knows nothing of models or texts.
+Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask. Knows nothing of models or texts, except
+for the errors that mean "out of memory".
 """
 
 from __future__ import annotations
 
+import gc
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-__all__ = ["PackedRequests", "PackedTree", "common_prefix", "group_by_prefix", "pack", "pack_requests"]
+from harness.errors import RunError
+
+__all__ = [
+    "BRANCH_TOKENS_AT_MOST", "Budget", "HasTokens", "OomRetry", "PackedRequests", "PackedTree", "device_failed",
+    "group_by_prefix", "out_of_memory", "pack", "plan", "plan_rows", "release_memory", "too_large",
+]  # fmt: skip
 
 Ids = NDArray[np.int64]
 
@@ -32,6 +42,17 @@ WORTH_SHARING = 16
 BRANCH_TOKENS_AT_MOST = 2048
 """Tokens beyond the part that all sequences of a row share: they are masked from each other, at a cost that grows
 with their number's square."""
+
+PREFIX_ALONE = 1024
+"""Tokens: a beginning of at least this length, shared by a whole row, is read before the branches, without a mask.
+Shorter ones go in the same pass as their branches."""
+
+OUT_OF_MEMORY = re.compile(
+    "out of memory|allocate memory|cublas_status_(alloc_failed|not_initialized)|cudnn_status_alloc_failed"
+    "|device_allocation_failed|cudaerrormemoryallocation",
+    re.IGNORECASE,
+)
+"""Parts of the messages of allocators, and of libraries that cannot get their workspace on a full device."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,89 +78,48 @@ class PackedTree:
         """Tokens before the first branch: all that follow may attend to them."""
         return len(self.tokens) if self.single else int((self.ends == len(self.tokens)).argmin())
 
-
-class HasTokens(Protocol):
-    """What can be packed."""
-
     @property
-    def sequence(self) -> tuple[int, ...]:
-        """The tokens that the model reads, at least one."""
-        ...
-
-
-R = TypeVar("R", bound=HasTokens)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedRequests(Generic[R]):
-    """Requests that are read as one row."""
-
-    requests: tuple[R, ...]
-    """The requests, in the order of the tree's paths."""
-    tree: PackedTree
-    """Their sequences."""
-
-    @classmethod
-    def of(cls, requests: Sequence[R]) -> PackedRequests[R]:
-        """Return requests as one row."""
-        return cls(tuple(requests), pack([one.sequence for one in requests]))
-
-    def halves(self) -> list[PackedRequests[R]]:
-        """Return two rows with half of the requests each, or this row again if it holds one."""
-        middle = len(self.requests) // 2
-        return [PackedRequests.of(half) for half in (self.requests[:middle], self.requests[middle:]) if half]
-
-
-def common_prefix(one: Ids, other: Ids) -> int:
-    """Return the number of tokens that two sequences begin with alike."""
-    length = min(len(one), len(other))
-    differs = np.flatnonzero(one[:length] != other[:length])
-    return int(differs[0]) if len(differs) else length
+    def prefix_first(self) -> bool:
+        """Whether the row is read alone, and what its sequences share before the rest."""
+        return not self.single and self.shared_prefix >= PREFIX_ALONE
 
 
 def pack(sequences: Sequence[Sequence[int]]) -> PackedTree:
     """Lay sequences (each of at least one token) out as one row."""
-    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-    order = sorted(range(len(arrays)), key=lambda index: tuple(sequences[index]))
-    pieces: list[Ids] = []
-    depths: list[Ids] = []
-    starts: list[tuple[int, int]] = []  # of the pieces on the current path: depth, place in the row
-    ends: list[tuple[int, int, int]] = []
+    order, arrays, shared = _in_order(sequences)
     paths: dict[int, Ids] = {}
     path: Ids = np.empty(0, dtype=np.int64)
-    before: Ids = path
     length = 0
-    for index in order:
-        sequence = arrays[index]
-        shared = common_prefix(before, sequence)
-        ends += _close(starts, shared, len(before), length)
-        path = np.concatenate([path[:shared], np.arange(length, length + len(sequence) - shared)])
-        starts.append((shared, length))
-        pieces.append(sequence[shared:])
-        depths.append(np.arange(shared, len(sequence)))
+    for index, one, same in zip(order, arrays, shared, strict=True):
+        path = np.concatenate([path[:same], np.arange(length, length + len(one) - same)])
         paths[index] = path
-        length += len(sequence) - shared
-        before = sequence
-    ends += _close(starts, 0, len(before), length)
-    end = np.empty(length, dtype=np.int64)
-    for begin, stop, value in ends:
-        end[begin:stop] = value
+        length += len(one) - same
+    ends = np.empty(length, dtype=np.int64)
+    closed = np.full(max(map(len, arrays)), length)  # by depth: where a token stands that is not below this path
+    stop = length
+    for one, same in zip(reversed(arrays), reversed(shared), strict=True):
+        start = stop - len(one) + same
+        ends[start:stop] = closed[same : len(one)]
+        closed[same:] = start
+        stop = start
     return PackedTree(
-        np.concatenate(pieces), np.concatenate(depths), end, tuple(paths[index] for index in range(len(arrays)))
+        np.concatenate([one[same:] for one, same in zip(arrays, shared, strict=True)]),
+        np.concatenate([np.arange(same, len(one)) for one, same in zip(arrays, shared, strict=True)]),
+        ends,
+        tuple(paths[index] for index in range(len(arrays))),
     )
 
 
-def _close(starts: list[tuple[int, int]], shared: int, depth: int, length: int) -> list[tuple[int, int, int]]:
-    """Leave the current path down to `shared` tokens: give the stretches of the row that end here."""
-    closed = []
-    while starts and depth > shared:
-        begin, place = starts.pop()
-        kept = max(begin, shared)
-        closed.append((place + kept - begin, place + depth - begin, length))
-        if kept > begin:
-            starts.append((begin, place))
-        depth = begin
-    return closed
+def _in_order(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[Ids], list[int]]:
+    """Return the indices of sequences in sorted order, these, and how many tokens each shares with the one before."""
+    order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
+    arrays = [np.asarray(sequences[index], dtype=np.int64) for index in order]
+    shared = [0] * len(arrays)
+    for at, (before, one) in enumerate(pairwise(arrays), 1):
+        length = min(len(before), len(one))
+        differs = np.flatnonzero(before[:length] != one[:length])
+        shared[at] = int(differs[0]) if len(differs) else length
+    return order, arrays, shared
 
 
 def group_by_prefix(
@@ -151,14 +131,9 @@ def group_by_prefix(
     is the tokens that a row may hold beyond its first sequence; 0 puts every sequence in a row of its own, as does
     being longer than `longest`.
     """
-    order = sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
     groups: list[list[int]] = []
-    before: Ids = np.empty(0, dtype=np.int64)
     added = shared_by_all = first = 0
-    for index in order:
-        sequence = np.asarray(sequences[index], dtype=np.int64)
-        shared = common_prefix(before, sequence)
-        before = sequence
+    for index, sequence, shared in zip(*_in_order(sequences), strict=True):
         own, shared_by_all = len(sequence) - shared, min(shared_by_all, shared)
         widest = max(first, len(sequence))
         alike = shared_by_all >= WORTH_SHARING and 3 * shared_by_all >= widest and widest <= longest
@@ -171,9 +146,139 @@ def group_by_prefix(
     return groups
 
 
-def pack_requests(
-    requests: Sequence[R], *, most: int = BRANCH_TOKENS_AT_MOST, longest: int = sys.maxsize
-) -> list[PackedRequests[R]]:
-    """Return requests in rows; those worth a common row share one (`group_by_prefix`, which explains the limits)."""
-    groups = group_by_prefix([one.sequence for one in requests], most=most, longest=longest)
-    return [PackedRequests.of([requests[index] for index in group]) for group in groups]
+class HasTokens(Protocol):
+    """What can be packed."""
+
+    @property
+    def sequence(self) -> tuple[int, ...]:
+        """The tokens that the model reads, at least one."""
+
+
+R = TypeVar("R", bound=HasTokens)
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedRequests(Generic[R]):
+    """Requests that are read as one row, in the order of the tree's paths."""
+
+    requests: tuple[R, ...]
+    tree: PackedTree
+
+    @classmethod
+    def of(cls, requests: Sequence[R]) -> PackedRequests[R]:
+        """Return requests as one row."""
+        return cls(tuple(requests), pack([one.sequence for one in requests]))
+
+    def halves(self) -> list[PackedRequests[R]]:
+        """Return two rows with half of the requests each, or this row again if it holds one."""
+        middle = len(self.requests) // 2
+        return [PackedRequests.of(half) for half in (self.requests[:middle], self.requests[middle:]) if half]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How large a batch may be."""
+
+    tokens: int
+    """Rows times the longest row's tokens, padding and room for the answer included."""
+    rows: int
+    equal: bool = False
+    """Only rows of one length together: no padding at all."""
+    together: int = sys.maxsize
+    """Rows longer than this, in tokens, are alone."""
+
+
+def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
+    """Split rows into batches of similar length, longest first, as indices; a row over the budget is alone."""
+    batches: list[list[int]] = []
+    widest = 0
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        rows = len(batches[-1]) + 1 if batches else 0
+        fits = batches and rows <= budget.rows and rows * widest <= budget.tokens
+        if fits and widest <= budget.together and not (budget.equal and lengths[index] != widest):
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            widest = lengths[index]
+    return batches
+
+
+def plan_rows(rows: Sequence[PackedRequests[R]], budget: Budget) -> list[list[PackedRequests[R]]]:
+    """Split packed rows into batches: trees with a long shared prefix alone, other trees together, and so sequences."""
+    alone = [row for row in rows if row.tree.prefix_first]
+    batches = [[row] for row in sorted(alone, key=lambda row: -len(row.tree.tokens))]
+    for single in (False, True):
+        kind = [row for row in rows if row.tree.single is single and not row.tree.prefix_first]
+        batches += [[kind[index] for index in batch] for batch in plan([len(row.tree.tokens) for row in kind], budget)]
+    return batches
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
+
+
+def device_failed(error: BaseException) -> bool:
+    """Return whether an error is CUDA's or one of its libraries', and not a model's that cannot take its arguments."""
+    return isinstance(error, RuntimeError) and bool(re.search("cuda error|cublas|cudnn", str(error), re.IGNORECASE))
+
+
+def too_large(name: str) -> RunError:
+    """Return the error for an item that does not fit memory even alone."""
+    return RunError(
+        f"{name}: out of memory with this item alone in the batch; use a device with more memory, "
+        "or leave such long items out"
+    )
+
+
+def release_memory() -> None:
+    """Return freed memory back to the device, after an exception that kept tensors alive is gone."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@dataclass(slots=True)
+class OomRetry(Generic[T, A]):
+    """Runs batches, and halves one that does not fit memory until it does."""
+
+    run: Callable[[list[T]], list[A]]
+    split: Callable[[T], list[T]]
+    """Divides one request of a batch into smaller ones; return fewer than two if it cannot be divided."""
+    name: Callable[[T], str]
+    """Gives what a person calls a request: for the message when it does not fit alone."""
+    notes: list[str] = field(default_factory=list)
+    largest: int = sys.maxsize
+    """Rows that fit after the last failure: later batches are not larger."""
+
+    def __call__(self, batch: list[T]) -> Iterator[A]:
+        """Answer a batch, in one go or in parts. Raises RunError if one request alone is too large."""
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            if len(part) > self.largest:
+                waiting += [part[self.largest :], part[: self.largest]]
+                continue
+            try:
+                answers = self.run(part)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            else:
+                yield from answers
+                continue
+            release_memory()
+            if len(part) > 1:
+                self.largest = len(part) // 2
+                self.notes.append(f"out of memory with {len(part)} rows in a batch: went on with {self.largest}")
+                waiting.append(part)
+                continue
+            pieces = self.split(part[0])
+            if len(pieces) == 1:
+                raise too_large(self.name(part[0]))
+            self.notes.append("out of memory with one row: what it shared was read more than once")
+            waiting += [[piece] for piece in reversed(pieces)]

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.errors import ModelError
-from harness.stops import cut_at_stops, stop_begins
+from harness.stops import stop_begins
 
 __all__ = ["StopDetector", "TextCodec"]
 
 
 class TextCodec:
-    """A tokenizer with lm_eval's rules for prompts, pairs of context and continuation, and answers."""
+    """A tokenizer with lm_eval's rules for prompts, pairs of context and continuation, and answers.
+
+    `end_ids` are the tokens that end an answer; `pad_id` fills rows: what it is never shows in an answer.
+    """
 
     def __init__(self, tokenizer: Any, extra_end_ids: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -23,36 +26,18 @@ class TextCodec:
         self._prefix_id: int | None = bos if bos is not None else eos
         self._bos_text: str | None = getattr(tokenizer, "bos_token", None)
         self._prefix_text: str | None = None if self._prefix_id is None else tokenizer.decode(self._prefix_id)
-        ends = [*extra_end_ids] if eos is None else [eos, *extra_end_ids]
-        self.end_ids: frozenset[int] = frozenset(ends)
+        self.end_ids = frozenset(int(one) for one in (eos, *extra_end_ids) if one is not None)
+        self.pad_id = int(next((one for one in (tokenizer.pad_token_id, self._prefix_id) if one is not None), 0))
 
-    @property
-    def pad_id(self) -> int:
-        """A token to fill rows with; what it is never shows in an answer."""
-        for candidate in (self._tokenizer.pad_token_id, self._prefix_id):
-            if candidate is not None:
-                return int(candidate)
-        return 0
-
-    def _encode(self, text: str, known_start: str | None, *, special: bool | None = None) -> list[int]:
+    def _encode(self, text: str, start: str | None) -> list[int]:
         """Encode one text, without special tokens if it starts with the start token's text already."""
-        starts = bool(known_start) and text.startswith(str(known_start))
-        if special is None and not starts:
-            return list(self._tokenizer.encode(text, verbose=False))
-        return list(self._tokenizer.encode(text, add_special_tokens=bool(special), verbose=False))
+        begun = {"add_special_tokens": False} if start and text.startswith(start) else {}
+        return list(self._tokenizer.encode(text, verbose=False, **begun))
 
     def prompt(self, text: str) -> list[int]:
-        """Encode a prompt to be answered in free text (`HFLM.tok_batch_encode`, one text at a time).
-
-        An empty prompt becomes the start token, because a model needs something to continue.
-        """
+        """Encode a prompt for free text as `HFLM.tok_batch_encode` does; an empty one becomes the start token."""
         ids = self._encode(text, self._bos_text)
-        if not ids and self._prefix_id is not None:
-            return [self._prefix_id]
-        return ids
-
-    def _plain(self, text: str, *, special: bool | None = None) -> list[int]:
-        return self._encode(text, self._prefix_text, special=special)
+        return [self._prefix_id] if not ids and self._prefix_id is not None else ids
 
     def pairs(self, context: str, choices: Sequence[str], item_id: str) -> list[tuple[list[int], list[int]]]:
         """Encode a context with each of its continuations, as `TemplateLM.loglikelihood` and `_encode_pair`.
@@ -61,15 +46,17 @@ class TextCodec:
         text beyond the number of tokens of the context alone. Raises ModelError if a choice has no token
         of its own.
         """
-        if not context:
-            pairs = [self._without_context(choice) for choice in choices]
-        else:
-            spaces = len(context) - len(context.rstrip())
-            moved = context[len(context) - spaces :]
-            context = context[: len(context) - spaces]
-            begin = self._plain(context)
-            pairs = [(begin, self._plain(context + moved + choice)[len(begin) :]) for choice in choices]
-        for choice, (begin, rest) in zip(choices, pairs, strict=True):
+        begin = self._encode(context.rstrip(), self._prefix_text) if context else []
+        if not context and self._prefix_id is not None:
+            begin = [self._prefix_id]
+        pairs = []
+        for choice in choices:
+            if context:
+                rest = self._encode(context + choice, self._prefix_text)[len(begin) :]
+            else:
+                ids = list(self._tokenizer.encode(choice, add_special_tokens=False, verbose=False))
+                rest = ids[1:] if ids[:1] == begin else ids
+            pairs.append((begin, rest))
             if not begin or not rest:
                 raise ModelError(
                     f"{item_id}: the choice {choice!r} adds no token to its prompt: it has no probability; "
@@ -77,20 +64,9 @@ class TextCodec:
                 )
         return pairs
 
-    def _without_context(self, choice: str) -> tuple[list[int], list[int]]:
-        ids = self._plain(choice, special=False)
-        if self._prefix_id is None:
-            return [], ids
-        return (ids[:1], ids[1:]) if ids[:1] == [self._prefix_id] else ([self._prefix_id], ids)
-
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Return the text of tokens, special tokens left out unless asked for."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
-        return text
-
-    def answer(self, ids: Sequence[int], stops: Sequence[str]) -> str:
-        """Return an answer's text, cut before the first stop text."""
-        return cut_at_stops(self.decode(ids), stops)
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
 
 
 class StopDetector:
@@ -99,8 +75,7 @@ class StopDetector:
     def __init__(self, texts: TextCodec, stops: Sequence[str]) -> None:
         self._texts = texts
         self._stops = tuple(stop for stop in stops if stop)
-        # A token is at least one byte long, so this many tokens cover the longest stop text, and some to
-        # spare.
+        # A token is at least one byte long, so this many tokens cover the longest stop text, and some to spare.
         self._window = max((len(stop.encode()) for stop in self._stops), default=0) + 4
 
     def stopped(self, ids: Sequence[int]) -> bool:

@@ -1,0 +1,282 @@
+"""Items from text to records: choices are scored by their log-likelihood, free text is decoded and cut."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harness.engines.transformers.continuous import Continuous, EngineContext, HiddenStateObserver, Row, schedules
+from harness.engines.transformers.decode import Answer, Request, decode_batch
+from harness.engines.transformers.model import prefill
+from harness.engines.transformers.packing import (
+    OomRetry,
+    PackedRequests,
+    out_of_memory,
+    plan,
+    plan_rows,
+    release_memory,
+    too_large,
+)
+from harness.engines.transformers.text import StopDetector
+from harness.errors import NonFinite
+from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
+from harness.stops import cut_at_stops
+
+__all__ = ["Continuation", "ScoredChoice", "TextGeneration", "as_draft", "score_choices", "score_items"]
+
+References = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One choice of one item, in tokens: at least one of the context before it, and at least one of its own."""
+
+    item_id: str
+    choice: int
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def sequence(self) -> tuple[int, ...]:
+        """What the model has to read: all but the last token, which is only predicted."""
+        return (self.context + self.tokens)[:-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredChoice:
+    """How likely a choice is."""
+
+    item_id: str
+    choice: int
+    logprob: float
+    """Natural logarithm, summed over the choice's tokens."""
+    greedy: bool
+    hidden: Tensor | None
+    """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""
+
+
+def score_items(
+    context: EngineContext, items: Sequence[Item], observer: HiddenStateObserver | None
+) -> Iterator[Response]:
+    """Yield a record for each item with choices as soon as the last of them is scored."""
+    asked: dict[str, list[Continuation]] = {}
+    for item in items:
+        pairs = context.texts.pairs(item.prompt, item.choices, item.id)
+        # The last token is predicted and not read, so it may lie one beyond the limit.
+        if max(len(begin) + len(rest) for begin, rest in pairs) > context.limit + 1:
+            yield Unanswered(item.id, "over_context", len(pairs[0][0]))
+            continue
+        asked[item.id] = [
+            Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
+        ]
+    found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
+    everything = [one for choices in asked.values() for one in choices]
+    for scored in score_choices(context, everything, keep=observer is not None):
+        name, mine = scored.item_id, found[scored.item_id]
+        mine[scored.choice] = scored
+        if len(mine) < len(asked[name]):
+            continue
+        ordered = [mine[index] for index in range(len(mine))]
+        del found[name]
+        if observer is not None:
+            tokens = [token for one in asked[name] for token in one.tokens]
+            observer.observe(name, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
+        yield ChoiceLogprobs(
+            item_id=name,
+            logprobs=tuple(one.logprob for one in ordered),
+            token_counts=tuple(len(one.tokens) for one in asked[name]),
+            greedy=tuple(one.greedy for one in ordered),
+            prompt_tokens=len(asked[name][0].context),
+        )
+
+
+def score_choices(
+    context: EngineContext, asked: Sequence[Continuation], *, keep: bool = False
+) -> Iterator[ScoredChoice]:
+    """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
+
+    def run(rows: list[PackedRequests[Continuation]]) -> list[ScoredChoice]:
+        answers = _score_rows(context, rows, keep=keep)
+        context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
+        return answers
+
+    retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
+    for batch in plan_rows(context.pack(asked), context.prefill_budget()):
+        yield from retry(batch)
+
+
+def _score_rows(
+    context: EngineContext, rows: Sequence[PackedRequests[Continuation]], *, keep: bool
+) -> list[ScoredChoice]:
+    model = context.model
+    hidden, _ = prefill(model, [row.tree for row in rows], pad=context.texts.pad_id, keep=False)
+    states, choices = [], [choice for row in rows for choice in row.requests]
+    for index, row in enumerate(rows):
+        for choice, path in zip(row.requests, row.tree.paths, strict=True):
+            states.append(hidden[index, model.tensor(path[-len(choice.tokens) :])])
+    hidden = torch.cat(states)  # [all tokens of all choices, width]
+    target = model.tensor([token for one in choices for token in one.tokens])
+    logprobs = torch.empty(len(target), dtype=torch.float64)
+    greedy = torch.empty(len(target), dtype=torch.bool)
+    for part, logits in model.head.tiles(hidden, precise=True):
+        picked = logits.gather(1, target[part, None])[:, 0]
+        logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
+        greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
+    answers, start = [], 0
+    for one in choices:
+        part = slice(start, start + len(one.tokens))
+        start += len(one.tokens)
+        if not bool(torch.isfinite(logprobs[part]).all()):
+            raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
+        total, best = float(logprobs[part].sum()), bool(greedy[part].all())
+        answers.append(ScoredChoice(one.item_id, one.choice, total, best, hidden[part] if keep else None))
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class TextGeneration:
+    """Asks for answers in free text."""
+
+    context: EngineContext
+    settings: Settings
+
+    def answer(
+        self, items: Sequence[Item], drafts: Mapping[str, Sequence[int]], observer: HiddenStateObserver | None
+    ) -> Iterator[Response]:
+        """Yield a record for each answer as it ends; `drafts` may be right, by item id.
+
+        An observer's references are checked as drafts in the pass that answers, if drafts can be checked; if not, or if
+        answers are their own references, they are read again afterwards.
+        """
+        context, samples, texts = self.context, self.settings.samples, self.context.texts
+        references = dict(observer.references) if observer is not None else {}
+        speculative = context.continuous and self.settings.temperature == 0
+        requests: list[Request] = []
+        for item in items:
+            prompt = tuple(texts.prompt(item.prompt))
+            request = Request(item.id, 0, prompt, item.max_tokens, StopDetector(texts, item.stop))
+            if request.tokens > context.limit:
+                yield from (Unanswered(item.id, "over_context", len(prompt), sample) for sample in range(samples))
+                continue
+            if speculative:
+                draft = as_draft(context, references.get(item.id) or drafts.get(item.id, ()), item.max_tokens)
+                request = replace(request, draft=draft)
+            requests += [replace(request, sample=sample) for sample in range(samples)]
+        at_once = observer is not None and speculative and bool(references)
+        stops = {item.id: item.stop for item in items}
+        again = []  # what an observer has not seen yet
+        for answer in self.decode(requests, self._loop(observer if at_once else None, references)):
+            request = answer.request
+            yield Generation(
+                item_id=request.item_id,
+                text=cut_at_stops(texts.decode(answer.ids), stops[request.item_id]),
+                token_ids=tuple(answer.ids),
+                finish=answer.finish or "length",
+                prompt_tokens=len(request.prompt),
+                sample=request.sample,
+            )
+            if observer is not None and request.sample == 0 and (not at_once or self._alone(request)):
+                again.append(answer)
+        if observer is not None:
+            self._replay_hidden_states(again, observer, references)
+
+    def _replay_hidden_states(
+        self, answers: Sequence[Answer], observer: HiddenStateObserver, references: References
+    ) -> None:
+        """Read the first answer to each item, or its reference, again for an observer; adds own answers to references.
+
+        They are read with their prompts in the pass in which another variant would have them checked as drafts, so a
+        model compared with itself sums in the same order, and its divergence is 0.
+        """
+        context, loop = self.context, self._loop(observer, references)
+
+        def run(rows: list[Row]) -> list[None]:
+            loop.read(rows, keep=False)
+            return []
+
+        end = min(context.texts.end_ids, default=None)
+        wanted: list[Request] = []
+        for answer in answers:
+            request = answer.request
+            if observer.own_tokens:
+                ended = (end,) if answer.finish == "eos" and end is not None else ()
+                references.setdefault(request.item_id, (*answer.ids, *ended)[: observer.own_tokens])
+            if request.item_id in references:
+                draft = as_draft(context, references[request.item_id], request.max_tokens)
+                wanted.append(replace(request, draft=draft))
+        retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
+        for schedule in schedules(context, wanted, context.budget):
+            for batch in schedule.batches:
+                list(retry(batch))
+
+    def decode(self, requests: Sequence[Request], loop: Continuous | None = None) -> Iterator[Answer]:
+        """Answer requests, in any order; loop: one that shows an observer what it reads."""
+        loop, slots = loop or self._loop(None, {}), self.context.continuous
+        alone = [one for one in requests if self._alone(one) or not slots]
+        rest = [one for one in requests if slots and not self._alone(one)]
+        for answer in itertools.chain(self._in_slots(rest, loop), self._in_batches(alone)):
+            self.context.usage.output_tokens += len(answer.ids)
+            yield answer
+
+    def _alone(self, request: Request) -> bool:
+        """Whether a request is so long that its numbers would depend on what it is answered with."""
+        return request.tokens > self.context.model.longest_together
+
+    def _loop(self, observer: HiddenStateObserver | None, references: References) -> Continuous:
+        """Return what answers, and shows an observer the states that predict requests with a reference."""
+
+        def observe(request: Request, hidden: Tensor) -> None:
+            if observer is not None and request.sample == 0:
+                observer.observe(request.item_id, references.get(request.item_id, ()), hidden)
+
+        return Continuous(self.context, self.settings, None if observer is None else observe)
+
+    def _in_slots(self, requests: Sequence[Request], loop: Continuous) -> Iterator[Answer]:
+        """Answer in slots, halving what is held at once whenever memory does not suffice."""
+        waiting, budget = list(requests), self.context.budget
+        while waiting:
+            done: set[tuple[str, int]] = set()
+            try:
+                for schedule in schedules(self.context, waiting, budget):
+                    for answer in loop.answer(schedule):
+                        done.add((answer.request.item_id, answer.request.sample))
+                        yield answer
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                waiting = [one for one in waiting if (one.item_id, one.sample) not in done]
+                if budget.rows == 1:
+                    raise too_large(max(waiting, key=lambda one: one.tokens).item_id) from error
+                budget = replace(budget, tokens=max(1, budget.tokens // 2), rows=max(1, budget.rows // 2))
+                self.context.usage.notes.append(f"out of memory while answering: went on with {budget.rows} rows")
+            else:
+                return
+            release_memory()
+
+    def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """Answer batch after batch, each until its last answer ends."""
+        context = self.context
+        model, budget, ends, pad = context.model, context.budget, context.texts.end_ids, context.texts.pad_id
+
+        def run(batch: list[Request]) -> list[Answer]:
+            if context.assisted is None:
+                answers = decode_batch(model, batch, self.settings, ends=ends, pad=pad)
+            else:
+                answers = [context.assisted.answer(model, one, ends, pad) for one in batch]
+            context.usage.prompt_tokens += sum(len(one.prompt) for one in batch)
+            return answers
+
+        retry = OomRetry(run, lambda one: [one], lambda one: one.item_id, context.usage.notes)
+        lengths = [len(one.prompt) if budget.equal and not self._alone(one) else one.tokens for one in requests]
+        for batch in plan(lengths, budget):
+            yield from retry([requests[index] for index in batch])
+
+
+def as_draft(context: EngineContext, tokens: Sequence[int], most: int) -> tuple[int, ...]:
+    """Return at most so many tokens of a reference, without the end token."""
+    ended = bool(tokens) and tokens[-1] in context.texts.end_ids
+    return tuple(tokens[: len(tokens) - ended][:most])
