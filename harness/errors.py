@@ -1,47 +1,9 @@
-"""The errors that quantcliff raises on purpose, and the exit codes they end in.
-
-::
-
-    QuantcliffError                    every error with a message meant for a person
-    ├── UsageError            exit 2   the command line asks for something that cannot be
-    │   └── ConfigError       exit 2   a config file has problems; all of them at once
-    ├── StatisticsError       exit 4   numbers that no method here may judge
-    ├── RunError              exit 4   a run that cannot start, go on or be trusted
-    │   ├── StoreError        exit 4   the run directory: unreadable, full, foreign or in use
-    │   ├── Incomplete        exit 4   results are missing; the message names which
-    │   ├── NotComparable     exit 4   the two sides were not measured the same way
-    │   ├── ModelError        exit 4   a model or tokenizer that does not load or is not what was asked for
-    │   │   └── NoSuchModel   exit 2   a name or path that is no model
-    │   ├── BackendMissing    exit 4   a quantization method whose package or device is not there
-    │   └── NonFinite         exit 4   a model answered with NaN or infinity; names the item
-    └── Interrupted           exit 4   the user stopped the run; the message says how to continue
-
-This module knows nothing of models, files or statistics.
-"""
+"""The errors that quantcliff raises on purpose, and the exit codes they end in: 4 but where a class says otherwise."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-
-__all__ = [
-    "BackendMissing",
-    "ConfigError",
-    "ExitCode",
-    "Incomplete",
-    "Interrupted",
-    "ModelError",
-    "NoSuchModel",
-    "NonFinite",
-    "NotComparable",
-    "Problem",
-    "QuantcliffError",
-    "RunError",
-    "StatisticsError",
-    "StoreError",
-    "UsageError",
-    "one_line",
-]
 
 
 def one_line(error: BaseException) -> str:
@@ -53,16 +15,11 @@ def one_line(error: BaseException) -> str:
 class ExitCode(enum.IntEnum):
     """What the process tells its caller."""
 
-    PASS = 0
-    """Every gating stratum of every candidate passed."""
-    FAIL = 1
-    """At least one gating stratum is worse than its margin, family-wise."""
-    USAGE = 2
-    """Bad usage or a bad config; nothing was run."""
-    INCONCLUSIVE = 3
-    """Neither proven good nor proven bad, or a gating stratum has no signal."""
-    NOT_COMPARABLE = 4
-    """The run is incomplete, broke, or its two sides are not comparable."""
+    PASS = 0  # every gating stratum of every candidate passed
+    FAIL = 1  # at least one gating stratum is worse than its margin, family-wise
+    USAGE = 2  # bad usage or a bad config; nothing was run
+    INCONCLUSIVE = 3  # neither proven good nor proven bad, or a gating stratum has no signal
+    NOT_COMPARABLE = 4  # the run is incomplete, broke, or its two sides are not comparable
 
 
 class QuantcliffError(Exception):
@@ -81,10 +38,8 @@ class UsageError(QuantcliffError):
 class Problem:
     """One thing wrong in a config."""
 
-    path: str
-    """Where, as a person would write it: ``candidates[1].quantization.method``."""
-    message: str
-    """The value, the rule it breaks, and what to write instead."""
+    path: str  # where, as a person would write it: ``candidates[1].quantization.method``
+    message: str  # the value, the rule it breaks, and what to write instead
 
     def __str__(self) -> str:
         """Give the line that a person reads."""

@@ -12,6 +12,7 @@ compared.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -176,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     models = models_of(model, max(case["models"] for case in wanted))
     report["cases"] = []
+    gc.freeze()  # what is loaded stays: collecting before each run looks at the rest alone
     for case in measured_cases(wanted, models, tokenizer, args, report["peak_flops"]):
         report["cases"].append(case)
         report["minutes"] = round((time.perf_counter() - began) / 60, 1)

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from simulation_cells import LAWS, Cell, cells
 
 from harness.judge import compare, decisions, gate
-from harness.judge.comparison import Look, StratumNumbers
 from harness.judge.outcomes import Labels, Outcomes, build
 from harness.judge.rules import Rules
+from harness.judge.summaries import Look, StratumNumbers
 from harness.stats.sequential import look_sizes
 
 ALPHA = 0.05

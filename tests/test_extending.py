@@ -24,6 +24,7 @@ from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.config.schema import Quantization, Variant
 from harness.errors import UsageError
+from harness.models.backends import method_status
 from harness.models.compatibility import check_candidate
 from harness.records import Generation, Item, Settings
 from harness.report.evidence import Evidence
@@ -79,11 +80,10 @@ def own_slice(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     (folder / "metres.yaml").write_text(task, encoding="utf-8")
     (folder / "slice.yml").write_text(description, encoding="utf-8")
     monkeypatch.setattr(config_resources, "_PACKAGE", tmp_path / "harness")
-    for cached in (suite_tasks._own_index, suite_tasks._index):
+    for cached in (suite_tasks._index, suite_catalogue.catalogue):
         cached.cache_clear()
-    suite_catalogue._catalogue.cache_clear()
     yield
-    for cached in (suite_tasks._own_index, suite_tasks._index):
+    for cached in (suite_tasks._index, suite_catalogue.catalogue):
         cached.cache_clear()
 
 
@@ -115,7 +115,7 @@ def test_a_description_that_lacks_something_is_named(tmp_path: Path, old: str, n
     file = tmp_path / "tasks" / "metres" / "slice.yml"
     file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(UsageError, match=rf"slice\.yml: .*{said} is missing"):
-        suite_catalogue.catalogue(file.parent.parent)
+        suite_catalogue.catalogue()
 
 
 @pytest.mark.usefixtures("own_slice")
@@ -163,7 +163,7 @@ def test_a_method_of_the_page_quantizes(
         monkeypatch.setitem(methods.METHODS, method.name, method)
     monkeypatch.setattr(model_methods, "LOADERS", dict(model_methods.LOADERS))
     exec("\n".join(loaders), dict(vars(model_methods)))  # noqa: S102 - text of this repository
-    status = {one.method: one for one in loading.method_status("cpu")}[name]
+    status = {one.method: one for one in method_status("cpu")}[name]
     if not status.works:
         pytest.skip(status.reason)
     plain = doctor_models.plain_model(tmp_path)

@@ -46,6 +46,7 @@ def test_a_row_is_measured_once(tmp_path):
     assert other.table().endswith("no time was left for 1: give the same command again")
 
 
+@pytest.mark.slow
 def test_the_shape_part_runs_with_tiny_sizes(tmp_path, capsys, one_thread):
     """All cases are measured, the table comes last, and the second call measures nothing."""
     command = ["shape", "--device", "cpu", "--tiny", "--out", str(tmp_path), "--ways", "default,eager"]

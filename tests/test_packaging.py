@@ -250,14 +250,14 @@ def test_the_wheel_finds_its_own_files(installed, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(installed, tiny_llama, tmp_path_factory) -> Path:
-    """A run of the wheel on the tiny model: the folder that it left, outside any checkout."""
+    """A rehearsal of the wheel: the folder that it left, outside any checkout."""
     folder = tmp_path_factory.mktemp("elsewhere")
     config = {
         "name": "tiny",
         "baseline": {"name": "bf16", "model": str(tiny_llama)},
         "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
         "slices": [{"name": "typical", "items": 4, "gating": False}],
-        "execution": {"device": "cpu", "control": False, "threads": 1},
+        "execution": {"device": "cpu", "control": False, "threads": 1, "rehearsal": {}},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     done = outside(installed, "run", "tiny.yaml", "--output", "out", cwd=folder, PYTHONPATH=str(SITE))
@@ -268,7 +268,10 @@ def finished(installed, tiny_llama, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["compare", "gate", "report"])
 def test_a_run_of_the_wheel_is_judged_without_torch(installed, finished, tmp_path, command):
-    """The wheel runs a real model outside a checkout, and an environment without torch judges what it left."""
+    """The wheel plans and asks outside a checkout, and an environment without torch judges what it left.
+
+    That a packed quantcliff runs a real model is shown by the bundle of tests/test_scripts.py.
+    """
     missing = outside(installed.parent / "python", "-c", "import torch", cwd=tmp_path)
     assert "No module named 'torch'" in missing.stderr
     done = outside(installed, command, finished, "--json", cwd=tmp_path)

@@ -279,6 +279,7 @@ def test_a_bundle_runs_on_a_node_without_a_network(bundle, tmp_path):
     assert where.stdout.strip() == str(tmp_path / "node" / "site-packages" / "harness" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_refused(bundle, tmp_path):
     """A part that was cut short on its way ends with 4 and its name, and nothing is unpacked."""
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
@@ -290,6 +291,7 @@ def test_a_damaged_part_is_refused(bundle, tmp_path):
     assert not (tmp_path / "node").exists()
 
 
+@pytest.mark.slow
 def test_the_wrong_python_is_refused(bundle, tmp_path):
     """Wheels for another Python are not installed: exit 2, and both versions are named."""
     other = program(tmp_path / "python3", "#!/bin/sh\necho 3.9\n")

@@ -1,7 +1,10 @@
-"""Commands that work on stored results: compare, gate, report, show, erase. None of them needs torch."""
+"""Commands on stored results: compare, gate, report, show, erase, history, verify. None of them needs torch."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,36 +13,32 @@ from click.core import ParameterSource
 
 from harness.cli import shared
 from harness.cli.shared import Number, OutputOptions, RunPath
-from harness.errors import ExitCode, QuantcliffError, UsageError
+from harness.errors import ExitCode, Incomplete, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
+    from harness.config.engines import EngineSpec
+    from harness.history.changes import Since
+    from harness.history.database import History
+    from harness.run.verifying import Verification
     from harness.store.rundir import RunDir
-
-__all__ = ["compare", "erase", "gate", "report", "show"]
 
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", required=False, type=RunPath())
 @click.option(
-    "--baseline",
-    type=click.Path(path_type=Path),
+    "--baseline", type=click.Path(path_type=Path),
     help="Results of the baseline: of lm_eval, Inspect, nel or lighteval, or CSV, JSON lines, Parquet.",
-)
+)  # fmt: skip
 @click.option(
-    "--candidate",
-    "candidates",
-    multiple=True,
-    metavar="[NAME=]PATH",
+    "--candidate", "candidates", multiple=True, metavar="[NAME=]PATH",
     help="Results of a candidate; may be repeated.",
-)
+)  # fmt: skip
 @click.option("--item", help="Column of item ids (plain tables).")
 @click.option("--score", help="Column of the score, in [0, 1] (plain tables).")
 @click.option(
-    "--stratum",
-    "strata",
-    multiple=True,
+    "--stratum", "strata", multiple=True,
     help="Column, or field of lm_eval's doc or Inspect's metadata, that splits items into strata; may be repeated.",
-)
+)  # fmt: skip
 @click.option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
 @click.option("--slice", help="Column of slices (plain tables).")
 @click.option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
@@ -48,54 +47,38 @@ __all__ = ["compare", "erase", "gate", "report", "show"]
     "--chance", type=Number(0, 1, max_open=True), help="Score of random guessing; by default from the choices, or 0."
 )
 @click.option(
-    "--filter",
-    multiple=True,
-    metavar="[TASK=]NAME",
+    "--filter", multiple=True, metavar="[TASK=]NAME",
     help="Filter of lm_eval logs, for all tasks or for one; a task's first by default. May be repeated.",
-)
+)  # fmt: skip
 @click.option(
-    "--repeats",
-    type=click.Choice(["refuse", "mean"]),
+    "--repeats", type=click.Choice(["refuse", "mean"]),
     help="What to do with an item that has several scores (tables, lm_eval); refuse by default.",
-)
+)  # fmt: skip
 @click.option(
-    "--metric",
-    multiple=True,
-    metavar="[TASK=]NAME",
+    "--metric", multiple=True, metavar="[TASK=]NAME",
     help="Metric of lm_eval logs or scorer of Inspect logs, for all tasks or for one. May be repeated.",
-)
+)  # fmt: skip
 @click.option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
 @click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
 @click.option(
-    "--allow-unmatched",
-    type=Number(0, 1),
-    default=0.01,
-    show_default=True,
+    "--allow-unmatched", type=Number(0, 1), default=0.01, show_default=True,
     help="Largest tolerated share of items that only one side has.",
-)
+)  # fmt: skip
 @click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
+    "--output", "-o", type=click.Path(path_type=Path),
     help="Directory for the reports on files of other tools; none are written by default.",
-)
+)  # fmt: skip
 @shared.output_options(trust=True)
 def compare(
-    run: RunDir | None,
-    baseline: Path | None,
-    candidates: tuple[str, ...],
-    output: Path | None,
-    options: OutputOptions,
-    **flags: Any,
-) -> int:
+    run: RunDir | None, baseline: Path | None, candidates: tuple[str, ...], output: Path | None,
+    options: OutputOptions, **flags: Any,
+) -> int:  # fmt: skip
     """Judge a finished run again, or compare results of other tools.
 
     `quantcliff compare results/demo` recomputes everything from the run's files; with --margin or --alpha the result
     is only printed, and the run's own verdict stays. With --baseline and --candidate it reads lm_eval `samples_*.jsonl`
     directories, Inspect logs and plain tables, joins them by item, and gives the same verdict.
     """
-    from harness.store.rundir import RunDir
-
     if run is not None and baseline is None and not candidates:
         _refuse_table_flags(run)
         changed = {key: flags[key] for key in ("margin", "alpha") if flags[key] is not None}
@@ -106,6 +89,7 @@ def compare(
     from harness.judge import judging
     from harness.judge.imported import judge_imported
     from harness.report.evidence import Evidence
+    from harness.store.rundir import RunDir
 
     if output is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: already contains a quantcliff run; give another directory")
@@ -125,13 +109,9 @@ OF_A_RUN = frozenset({"run", "margin", "alpha", "allow_identical", "rehearsal_ok
 def _refuse_table_flags(run: RunDir) -> None:
     """Refuse a flag that has no effect on a run directory. Raises UsageError."""
     context = click.get_current_context()
-    given = ParameterSource.COMMANDLINE
-    names = [
-        one.opts[0]
-        for one in context.command.params
-        if context.get_parameter_source(str(one.name)) is given and one.name not in OF_A_RUN
-    ]
-    if names:
+    others = [one for one in context.command.params if one.name not in OF_A_RUN]
+    given = [one for one in others if context.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE]
+    if names := [one.opts[0] for one in given]:
         text = f"{', '.join(names)}: for files of other tools (--baseline, --candidate)"
         raise UsageError(f"{text}; the strata, scores and reports of a run are in its directory, {run.path}")
 
@@ -196,30 +176,178 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 
     Scores stay, so the verdict can still be recomputed, byte for byte.
     """
-    from harness.store import erasing
-
-    if not items and not clusters:
-        raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
-    done = erasing.erase(run, erasing.select_items(run, items, clusters))
-    for line in erasing.describe_erasure(done):
-        click.echo(line)
-    if (run.path / "comparisons.json").is_file():
-        click.echo(_report_without(run))
-    return ExitCode.PASS
-
-
-def _report_without(directory: RunDir) -> str:
-    """Write the reports again after an erasure, or remove them if the run cannot be judged, and return which."""
     from harness import report as reports
     from harness.judge import judging
     from harness.report import run_evidence
+    from harness.store import erasing
     from harness.store.whole import load_run
 
+    if not items and not clusters:
+        raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
+    for line in erasing.describe_erasure(erasing.erase(run, erasing.select_items(run, items, clusters))):
+        click.echo(line)
+    if not (run.path / "comparisons.json").is_file():
+        return ExitCode.PASS
     try:
-        record = load_run(directory)
+        record = load_run(run)
         judgement = judging.judge(record, allow_identical=True)
     except QuantcliffError as error:
-        gone = reports.remove(directory.path)
-        return f"deleted, as the run cannot be judged again: {', '.join(path.name for path in gone)} ({error})"
-    written = reports.write(directory.path, judgement, run_evidence.evidence(record, judgement))
-    return f"written again without them: {', '.join(path.name for path in written)}"
+        gone = ", ".join(path.name for path in reports.remove(run.path))
+        click.echo(f"deleted, as the run cannot be judged again: {gone} ({error})")
+        return ExitCode.PASS
+    written = reports.write(run.path, judgement, run_evidence.evidence(record, judgement))
+    click.echo(f"written again without them: {', '.join(path.name for path in written)}")
+    return ExitCode.PASS
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[NAME=]DIR...")
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
+@click.option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
+@click.option(
+    "--fail-on-regression", is_flag=True,
+    help="Exit with 1 if a gating stratum regressed, and with 4 if one, or a whole run, cannot be compared.",
+)  # fmt: skip
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
+@click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
+def history(
+    runs: tuple[str, ...], db: Path | None, since: str | None, fail_on_regression: bool, output: Path | None,
+    no_color: bool,
+) -> int:  # fmt: skip
+    """Show runs over time: trends, what changed, and what regressed since a run.
+
+    DIR is a finished run, or a folder in which all finished runs are taken, in the order of their paths. The order of
+    runs is that in which they are given; with --db it goes on from those that the file holds. See docs/history.md.
+    """
+    from harness.history import changes, sections
+    from harness.history.database import History
+    from harness.store.rundir import RunDir
+
+    found, left_out = History(db), list[Path]()
+    for name, path in _named(runs):
+        try:
+            found.add(name, RunDir(path))
+        except Incomplete as error:
+            click.echo(f"quantcliff: left out: {error}", err=True)
+            left_out.append(path)
+    if not found.rows("SELECT 1 FROM runs"):
+        raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
+    compared = changes.since(found, since)
+    _print_history(found, compared, no_color=no_color)
+    for written in sections.write(output, found, compared) if output is not None else ():
+        click.echo(written)
+    if not fail_on_regression:
+        return ExitCode.PASS
+    if compared is None:
+        text = "there is no earlier run of this config to compare with: name one with --since"
+        click.echo(f"quantcliff: {text}", err=True)
+        return ExitCode.NOT_COMPARABLE
+    if compared.regressed:
+        return ExitCode.FAIL
+    return ExitCode.NOT_COMPARABLE if compared.left_out or left_out else ExitCode.PASS
+
+
+def _print_history(found: History, since: Since | None, *, no_color: bool) -> None:
+    """Print the sections, the most important last, where a terminal ends."""
+    from harness.history import sections
+    from harness.report.terminal import Pen
+
+    pen = Pen(shared.make_console(no_color=no_color), rest="listed in history.md")
+    for _, shown in reversed(sections.blocks(found, since)):
+        for section in shown:
+            pen.section(section)
+    pen.console.print()
+    for sentence in sections.headline(found, since):
+        pen.console.print(pen.text(sentence))
+
+
+def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """Return name and path of each run: what was given, or the path below a folder of runs."""
+    from harness.judge.outcomes import natural_key
+
+    for text in given:
+        label, _, rest = text.rpartition("=") if not Path(text).exists() else ("", "", text)
+        folder = Path(rest)
+        if (folder / "run.json").is_file():
+            yield label or folder.resolve().name, folder
+            continue
+        inside = sorted((path.parent for path in folder.rglob("run.json")), key=lambda one: natural_key(str(one)))
+        if not inside:
+            raise UsageError(f"{rest}: holds no run; give a directory that `quantcliff run` made, or one above it")
+        for path in inside:
+            name = path.relative_to(folder).as_posix()
+            yield f"{label}/{name}" if label else name, path
+
+
+_VERIFY_CODES = """\b
+Exit codes: 0 same, 1 other or drifted, 2 bad usage, 3 inconclusive,
+4 the endpoint gives no answer."""
+
+
+@click.command(epilog=_VERIFY_CODES)
+@click.argument("run", type=RunPath())
+@click.option("--url", required=True, help="Base URL of the endpoint, such as https://models.example/v1.")
+@click.option("--candidate", help="What should be served: a candidate or the baseline; the only candidate by default.")
+@click.option("--model", help="What the endpoint calls the model; as in the run by default.")
+@click.option("--api", type=click.Choice(["completions", "chat"]), help="As in the run by default.")
+@click.option("--api-key-env", metavar="VARIABLE", help="The environment variable that holds the key.")
+@click.option("--allow-http", is_flag=True, help="Allow a URL without TLS to another machine.")
+@click.option("--retry-seconds", type=Number(0), default=30, show_default=True, help="Time in which to ask again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -> int:
+    """Ask an endpoint whether it serves what a finished run gated.
+
+    Some 300 tokens of the run's own questions are asked again. The counts of all calls are kept in
+    verify-<candidate>.json in the run, so that daily calls have one false-alarm rate together; remove it after a new
+    deployment.
+    """
+    from harness.run import verifying
+    from harness.store.whole import load_run
+
+    record = load_run(run)
+    variant = verifying.choose_variant(record, candidate)
+    recorded = next(one.engine for one in record.experiment.variants if one.name == variant)
+    spec = _engine_spec(recorded, endpoint)
+    found = verifying.verify(record, variant, spec, os.environ.get(spec.api_key_env or "", ""))
+    if as_json:
+        shared.print_json({**dataclasses.asdict(found), "exit_code": int(found.exit_code)})
+    else:
+        _print_verification(found)
+    return found.exit_code
+
+
+def _engine_spec(recorded: EngineSpec, endpoint: dict[str, Any]) -> EngineSpec:
+    """Return how the endpoint is asked: as flags say, and else as in the run. Raises UsageError."""
+    from pydantic import ValidationError
+
+    from harness.config.engines import EngineSpec
+
+    own = recorded.model_dump(include={"model", "api"}) if recorded.name == "openai" else {"model": None}
+    given = {name: value for name, value in endpoint.items() if value is not None}
+    if not (given.get("model") or own["model"]):
+        raise UsageError("give --model NAME: the run does not know what the endpoint calls the model")
+    try:
+        spec = EngineSpec.model_validate({**own, **given, "name": "openai"})
+    except ValidationError as error:
+        raise UsageError("; ".join(str(one["msg"]) for one in error.errors())) from error
+    if spec.api_key_env and not os.environ.get(spec.api_key_env):
+        raise UsageError(f"--api-key-env: the environment has no {spec.api_key_env}")
+    return spec
+
+
+def _print_verification(found: Verification) -> None:
+    like = f"; its answers are those of {found.looks_like}" if found.looks_like else ""
+    if found.verdict in {"other", "drifted"} and found.parts and not like:
+        like = "; its answers are those of no other variant of this run"
+    click.echo(f"{found.variant} at {found.endpoint}: {found.verdict}{like}")
+    for reason in found.reasons:
+        click.echo(f"  {reason}")
+    for part in found.parts:
+        least = f"from {part.alarm_at} on" if part.alarm_at <= part.asked else "after further calls"
+        kind = {"generate": "answers in text", "choice": "items with choices"}[part.kind]
+        click.echo(f"  {kind}: {part.differ} of {part.asked} differ; noise {part.limit}; alarm {least}")
+    if found.parts:
+        calls = "1 call" if found.calls == 1 else f"{found.calls} calls"
+        click.echo(f"  evidence of {calls}: {found.evidence:.3g}, an alarm at {found.threshold:.0f}")
+        alarm = f"{found.false_alarm_rate:.0%}"
+        click.echo(f"  chance of a false alarm over all calls, on the run's engine: at most {alarm}")

@@ -1,16 +1,21 @@
-"""Commands about models: doctor checks what works on a machine, quantize makes checkpoints."""
+"""Commands about models: doctor, quantize, and the search for the damage of a finished run, localize and repair."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.shared import make_console
+from harness.cli import shared
+from harness.cli.shared import OutputOptions, RunPath
 from harness.errors import ExitCode
 
-__all__ = ["doctor", "quantize"]
+if TYPE_CHECKING:
+    from harness.judge.verdicts import Judgement
+    from harness.store.record import RunRecord
+    from harness.store.rundir import RunDir
 
 
 @click.command()
@@ -23,9 +28,9 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
 
     found = examination.examine(device, prove=prove)
     if as_json:
-        click.echo(json.dumps(examination.to_json(found), indent=1))
+        shared.print_json(examination.to_json(found))
     else:
-        examination.print_report(found, make_console(no_color=False))
+        click.echo(examination.describe(found))
     return ExitCode.PASS
 
 
@@ -36,11 +41,9 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
 @click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), default="4", show_default=True)
 @click.option("--group-size", type=int, default=128, show_default=True, help="Must divide the columns of every weight.")
 @click.option(
-    "--calibration",
-    default="builtin",
-    show_default=True,
+    "--calibration", default="builtin", show_default=True,
     help="`builtin`, or a file: one text per line, or JSONL with `text`.",
-)
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
@@ -48,7 +51,7 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
     from harness.models import resolve as models
     from harness.models.devices import resolve_device
 
-    errors = make_console(no_color=False, stderr=True)
+    errors = shared.make_console(stderr=True)
     checkpoints.make_checkpoint(
         models.resolve(source, None),
         out,
@@ -61,3 +64,100 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
     )
     click.echo(f"{out}: a {method} int{bits} checkpoint of {source}; give it as a candidate's `model`")
     return ExitCode.PASS
+
+
+class Share(click.ParamType[float]):
+    """A share in percent, such as ``10%``."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share. Raises click.BadParameter."""
+        if isinstance(value, float):
+            return value
+        try:
+            share = float(str(value).removesuffix("%")) / 100
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is not a share such as 10%", param, ctx)
+        return share
+
+
+def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        shared.output_options(),
+        click.option("--minutes", type=click.FloatRange(min=0), default=15, show_default=True, help="For the search."),
+        click.option(
+            "--bytes", "share", type=Share(), default="10%", show_default=True,
+            help="What may be restored, as a share of the candidate's bytes.",
+        ),
+        click.argument("candidate"),
+        click.argument("run", type=RunPath()),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _localized(
+    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, *, again: bool
+) -> tuple[RunRecord, Judgement, dict[str, Any]]:
+    """Search, or go on with a search that was stopped. again: also if one of this share was done."""
+    from harness.damage import commands
+    from harness.judge import judging
+    from harness.store.files import read_json
+    from harness.store.whole import load_run
+
+    console = shared.make_console(no_color=options.no_color, stderr=True)
+
+    def say(text: str) -> None:
+        if not (options.quiet or options.as_json):
+            console.print(text, markup=False, soft_wrap=True)
+
+    record = load_run(run)
+    judgement = judging.judge(record)
+    done = commands.damage_path(record, candidate)
+    if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
+        return record, judgement, summary
+    summary = commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
+    return record, judgement, summary
+
+
+def _print(summary: dict[str, Any], options: OutputOptions) -> None:
+    from harness.report.damage import sentences
+
+    if options.as_json:
+        shared.print_json(summary)
+    else:
+        click.echo("\n".join(sentences(summary)))
+
+
+@click.command()
+@_search_options
+def localize(run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions) -> int:
+    """Find the modules that cost a candidate its lost items.
+
+    On the items that the run lost in failing strata, and as many kept ones, groups of modules are put back to the
+    baseline's weights: the page damage-CANDIDATE.html in the run ranks them by items won back per byte. Give the same
+    command again to continue a search that was stopped, or to search longer.
+    """
+    _, _, summary = _localized(run, candidate, share, minutes, options, again=True)
+    _print(summary, options)
+    return ExitCode.PASS
+
+
+@click.command(epilog=shared.EPILOG)
+@_search_options
+def repair(run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions) -> int:
+    """Leave the fewest bytes unquantized that win the lost items back, and gate that on items never seen before.
+
+    Searches as `localize` does, if that was not done, and runs the repaired variant on held-out items of the failing
+    strata, next to what divergence alone and chance would have chosen. repair-CANDIDATE.yaml in the run holds the
+    variant for a config; the exit code is that of its verdict.
+    """
+    from harness.damage import commands
+
+    record, judgement, summary = _localized(run, candidate, share, minutes, options, again=False)
+    summary, code = commands.repair(record, judgement, summary, shared.progress(options), command=shared.command_line())
+    _print(summary, options)
+    return code

@@ -1,7 +1,7 @@
-"""The command line: parses arguments, calls the modules that do the work, turns results into an exit code.
+"""The program: runs one command, and turns its result, or any exception, into an exit code.
 
-Nothing is imported here before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never load
-torch. The only place that catches every exception: an unforeseen one must not exit with 1, the code of a failure.
+Commands import nothing before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never load
+torch.
 """
 
 from __future__ import annotations
@@ -16,18 +16,9 @@ from typing import Any, TextIO
 import click
 
 from harness import __version__
-from harness.cli import cluster as cli_cluster
-from harness.cli import damage as cli_damage
-from harness.cli import history as cli_history
-from harness.cli import init as cli_init
-from harness.cli import judge as cli_judge
-from harness.cli import models as cli_models
-from harness.cli import run as cli_run
-from harness.cli import verify as cli_verify
+from harness.cli import judge, models, run
 from harness.cli.shared import EPILOG
 from harness.errors import ExitCode, QuantcliffError
-
-__all__ = ["commands", "main"]
 
 
 def main() -> None:
@@ -86,23 +77,21 @@ def _run(arguments: list[str]) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print what went wrong, and return the exit code for it: never 1."""
-    if isinstance(error, QuantcliffError):
-        click.echo(f"quantcliff: {error}", err=True)
-        return error.exit_code
+    """Print what went wrong, and return the exit code for it: never 1, the code of a failed candidate."""
+    text, code = "this is a bug in quantcliff; finished work is kept. Please report it.", ExitCode.NOT_COMPARABLE
     if isinstance(error, click.ClickException):
         error.show()
         return ExitCode.USAGE
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
+    if isinstance(error, QuantcliffError):
+        text, code = str(error), error.exit_code
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
         text = f"the package {error.name} is not installed; running models needs pip install 'quantcliff[run]'"
-        click.echo(f"quantcliff: {text}", err=True)
     elif isinstance(error, click.Abort):
-        click.echo("quantcliff: stopped", err=True)
+        text = "stopped"
     else:
         traceback.print_exception(error)
-        text = "this is a bug in quantcliff; finished work is kept. Please report it."
-        click.echo(f"quantcliff: {text}", err=True)
-    return ExitCode.NOT_COMPARABLE
+    click.echo(f"quantcliff: {text}", err=True)
+    return code
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -116,23 +105,8 @@ def commands() -> None:
 
 
 for _command in (
-    cli_run.run,
-    cli_run.plan,
-    cli_init.init,
-    cli_cluster.submit,
-    cli_cluster.status,
-    cli_judge.compare,
-    cli_judge.gate,
-    cli_judge.report,
-    cli_run.slices,
-    cli_history.history,
-    cli_judge.show,
-    cli_judge.erase,
-    cli_verify.verify,
-    cli_damage.localize,
-    cli_damage.repair,
-    cli_models.doctor,
-    cli_run.demo,
-    cli_models.quantize,
-):
+    run.run, run.plan, run.slices, run.demo, run.init, run.submit, run.status, judge.compare, judge.gate,
+    judge.report, judge.show, judge.erase, judge.history, judge.verify, models.doctor, models.quantize,
+    models.localize, models.repair,
+):  # fmt: skip
     commands.add_command(_command)

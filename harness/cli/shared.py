@@ -1,15 +1,12 @@
-"""What the commands share: options, a console, finding a config, printing a judgement.
-
-Nothing heavy is imported before a command needs it.
-"""
+"""What the commands share: options, a console, finding a config, printing a judgement."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +20,7 @@ if TYPE_CHECKING:
     from harness.config.schema import Experiment
     from harness.judge.verdicts import Judgement
 
-__all__ = [
-    "EPILOG", "ConfigChanges", "Number", "OutputOptions", "RunPath", "config_options", "find_config", "judge_run",
-    "load_experiment", "make_console", "output_dir_option", "output_options", "print_judgement",
-]  # fmt: skip
+Command = Callable[..., Any]
 
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
@@ -45,8 +39,7 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} is not a number such as 0.02", param, ctx)
         return float(super().convert(value, param, ctx))
 
-    def _describe_range(self) -> str:
-        """Return the range that click's help shows; nothing if there is none."""
+    def _describe_range(self) -> str:  # what click's help shows
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
@@ -60,8 +53,7 @@ class RunPath(click.Path):
         return RunDir(Path(str(super().convert(value, param, ctx))))
 
 
-@dataclass(frozen=True, slots=True)
-class OutputOptions:
+class OutputOptions(NamedTuple):
     """How a result is printed, and what the caller accepts on the way to it."""
 
     as_json: bool = False
@@ -80,46 +72,36 @@ class OutputOptions:
         return ExitCode.NOT_COMPARABLE
 
 
-_OUTPUT = {
-    "as_json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."),
-    "quiet": click.option("--quiet", "-q", is_flag=True, help="Print the verdict lines only; no progress."),
-    "no_color": click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same)."),
-}
-_TRUST = {
-    "allow_identical": click.option(
-        "--allow-identical", is_flag=True, help="Accept a candidate that is the baseline itself (an A/A comparison)."
+_FLAGS = {
+    "as_json": (("--json", "as_json"), "Print one JSON object and nothing else."),
+    "quiet": (("--quiet", "-q"), "Print the verdict lines only; no progress."),
+    "no_color": (("--no-color",), "No colour (NO_COLOR does the same)."),
+    "allow_identical": (("--allow-identical",), "Accept a candidate that is the baseline itself (an A/A comparison)."),
+    "rehearsal_ok": (("--rehearsal-ok",), "Exit with 0 if a rehearsal, which runs no model, passes."),
+    "allow_code_execution": (
+        ("--allow-code-execution",),
+        "Allow slices such as `code` to execute model-generated code in the sandbox (see docs/sandbox.md).",
     ),
-    "rehearsal_ok": click.option(
-        "--rehearsal-ok", is_flag=True, help="Exit with 0 if a rehearsal, which runs no model, passes."
-    ),
-}
-_CODE = {
-    "allow_code_execution": click.option(
-        "--allow-code-execution",
-        is_flag=True,
-        help="Allow slices such as `code` to execute model-generated code in the sandbox (see docs/sandbox.md).",
-    )
 }
 
 
-def output_options(
-    *, trust: bool = False, code: bool = False, printed: bool = True
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Callable[[Command], Command]:
     """Add the flags of a command that prints a result; it gets them as one `options`.
 
-    trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it
-    prints a result itself.
+    trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it prints.
     """
-    flags = (_CODE if code else {}) | (_TRUST if trust else {}) | (_OUTPUT if printed else {})
+    names = ["allow_code_execution"] * code + ["allow_identical", "rehearsal_ok"] * trust
+    names += ["as_json", "quiet", "no_color"] * printed
 
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+    def add(function: Command) -> Command:
         @functools.wraps(function)
         def packed(*args: Any, **given: Any) -> Any:
-            options = OutputOptions(**{name: given.pop(name) for name in flags})
+            options = OutputOptions(**{name: given.pop(name) for name in names})
             return function(*args, **given, options=options)
 
-        for option in reversed(flags.values()):
-            packed = option(packed)
+        for name in reversed(names):
+            flags, text = _FLAGS[name]
+            packed = click.option(*flags, is_flag=True, help=text)(packed)
         return packed
 
     return add
@@ -133,7 +115,7 @@ class ConfigChanges(NamedTuple):
     device: str | None = None
 
 
-def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def config_options(function: Command) -> Command:
     """Add the flags of a command that reads a config; it gets them as one `changes`."""
 
     @click.option("--only", multiple=True, metavar="NAME", help="Only this slice or candidate; may be repeated.")
@@ -146,17 +128,34 @@ def config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return packed
 
 
-def output_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that says where the run directory is made."""
-    text = "Directory in which the run directory is made; the config's `output` by default."
-    return click.option("--output", "-o", help=text)(function)
+output_dir_option = click.option(
+    "--output", "-o", help="Directory in which the run directory is made; the config's `output` by default."
+)
 
 
-def make_console(*, no_color: bool, stderr: bool = False) -> Console:
+def make_console(*, no_color: bool = False, stderr: bool = False) -> Console:
     """Return a console for standard output or error."""
     from rich.console import Console
 
     return Console(no_color=no_color or None, stderr=stderr, highlight=False)
+
+
+def progress(options: OutputOptions) -> Any:
+    """Return what shows the progress of a run on standard error."""
+    from harness.run.progress import reporter
+
+    console = make_console(no_color=options.no_color, stderr=True)
+    return reporter(console, quiet=options.quiet or options.as_json)
+
+
+def print_json(value: object, *, allow_nan: bool = True) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=allow_nan))
+
+
+def command_line() -> str:
+    """Return the command as it was given, to be given again."""
+    return shlex.join(("quantcliff", *(click.get_current_context().find_root().obj or ())))
 
 
 def load_experiment(config: str, changes: ConfigChanges) -> tuple[Experiment, Path]:
@@ -171,24 +170,19 @@ def find_config(config: str) -> Path:
     """Find a config by its path, or by the name of one that ships. Raises ConfigError if there is none."""
     from harness.config.resources import configs_dir
 
-    path = Path(config)
-    shipped = configs_dir() / f"{config}.yaml"
-    if not path.exists() and "/" not in config and shipped.is_file():
+    path, shipped = Path(config), configs_dir() / f"{config}.yaml"
+    if path.exists():
+        return path
+    if "/" not in config and shipped.is_file():
         return shipped
-    if not path.exists():
-        names = ", ".join(sorted(one.stem for one in configs_dir().glob("*.yaml")))
-        raise ConfigError(config, [Problem("", f"there is no such file. Shipped configs: {names}")])
-    return path
+    names = ", ".join(sorted(one.stem for one in configs_dir().glob("*.yaml")))
+    raise ConfigError(config, [Problem("", f"there is no such file. Shipped configs: {names}")])
 
 
 def judge_run(
-    directory: Any,
-    options: OutputOptions,
-    overrides: dict[str, Any] | None = None,
-    *,
-    write: bool = True,
-    track: Mapping[Any, str] | None = None,
-) -> int:
+    directory: Any, options: OutputOptions, overrides: dict[str, Any] | None = None,
+    *, write: bool = True, track: Mapping[Any, str] | None = None,
+) -> int:  # fmt: skip
     """Compare and gate a finished run, report it, and return its exit code.
 
     Only the run's own verdict is written: one under another policy is printed. track: see `harness.report.trackers`.
@@ -218,7 +212,7 @@ def print_judgement(judgement: Judgement, evidence: Any, options: OutputOptions)
     from harness import report
 
     if options.as_json:
-        click.echo(json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False))
+        print_json(judgement.to_json(), allow_nan=False)
     elif options.quiet:
         for one in judgement.candidates:
             click.echo(f"{one.name}: {one.verdict}")

@@ -1,6 +1,6 @@
 """What a config may say of the engine that answers for a variant: its name, its server and how it is asked.
 
-Knows names, options and what is unsafe in a file. Does not start or ask a server, and does not read the environment.
+It does not start or ask a server, and does not read the environment.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from harness.config.fields import Real, Whole
-
-__all__ = ["MANAGED", "NO_LOGPROBS", "UNDER_TEST", "EngineSpec", "inherited_engine", "named_engine"]
+from harness.config.fields import Real, Strict, Whole
 
 MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})
 """Engines whose server quantcliff starts and stops."""
@@ -24,18 +22,10 @@ MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})
 NO_LOGPROBS = frozenset({"llama-cpp", "transformers-serve"})
 """Engines whose server gives no log-probabilities of a prompt, so that choices cannot be weighed."""
 
-UNDER_TEST = frozenset(
-    {
-        "cache_type_k",
-        "cache_type_v",
-        "calculate_kv_scales",
-        "kv_cache_dtype",
-        "load_format",
-        "quantization",
-        "quantization_param_path",
-        "torchao_config",
-    }
-)
+UNDER_TEST = frozenset({
+    "cache_type_k", "cache_type_v", "calculate_kv_scales", "kv_cache_dtype", "load_format", "quantization",
+    "quantization_param_path", "torchao_config",
+})  # fmt: skip
 """Arguments of servers that quantize something: a candidate may differ from its baseline in these."""
 
 _ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
@@ -50,63 +40,44 @@ _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
 _OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_model_name", "seed", "device"})
 
 
-def _command(value: object) -> object:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
-class EngineSpec(BaseModel):
+class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    later: ClassVar = ("stream", "cached_pass")
 
+    # ``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
+    # that runs already, ``lm_eval`` any model class of lm_eval
     name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
         "transformers"
     )
-    """``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
-    that runs already, ``lm_eval`` any model class of lm_eval."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Further flags of the server, such as ``kv_cache_dtype: fp8``, or the arguments of the lm_eval model."""
-    python: str | None = None
-    """The Python interpreter of the environment in which the server is installed."""
-    command: Annotated[tuple[str, ...], BeforeValidator(_command)] | None = None
-    """What starts the server, in place of the program that is found in PATH; the flags follow it."""
-    url: str | None = None
-    """The base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``."""
-    model: str | None = None
-    """What the server calls the model (``openai``), or the name of the model class (``lm_eval``)."""
+    args: dict[str, Any] = Field(default_factory=dict)  # flags of the server, or arguments of the lm_eval model
+    python: str | None = None  # the Python interpreter of the environment in which the server is installed
+    command: (
+        Annotated[tuple[str, ...], BeforeValidator(lambda one: shlex.split(one) if isinstance(one, str) else one)]
+        | None
+    ) = None
+    url: str | None = None  # the base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``
+    model: str | None = None  # what the server calls the model, or lm_eval the model's class
+    # ``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
+    # message of the user, in which the server's own template is used: set ``sampling.chat_template: false``.
     api: Literal["completions", "chat"] = "completions"
-    """``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
-    message of the user, in which the server's own template is used: set ``sampling.chat_template: false``."""
-    api_key_env: str | None = None
-    """The environment variable that holds the key."""
-    allow_http: bool = False
-    """Allow a URL without TLS to another machine: prompts, answers and the key then travel unprotected."""
+    api_key_env: str | None = None  # the environment variable that holds the key
+    allow_http: bool = False  # to another machine: prompts, answers and the key then travel unprotected
+    # Requests in flight at most. The A/A control runs at another number.
     concurrency: Whole = Field(default=8, ge=1, le=256)
-    """Requests in flight at most. The A/A control runs at another number."""
-    timeout: Real = Field(default=600, gt=0)
-    """Seconds to wait for one answer."""
-    retry_seconds: Real = Field(default=300, ge=0)
-    """Seconds in which one request is repeated, at most, if the server is busy or cannot be reached."""
-    start_seconds: Real = Field(default=1800, gt=0)
-    """Seconds that a server may take to start."""
-    stream: bool = False
-    """Stream answers in text and keep their times: to the first token, between tokens, with a prompt that the server
-    does not know."""
-    cached_pass: bool = False
-    """Ask for each streamed answer once more, for the times of a prompt that the server knows."""
-
-    @model_serializer(mode="wrap")
-    def _without_default_stream(self, handler: Any) -> dict[str, Any]:
-        """Leave out what is off, so that a config from before there were streams keeps its digest."""
-        data: dict[str, Any] = handler(self)
-        return {name: value for name, value in data.items() if value or name not in {"stream", "cached_pass"}}
+    timeout: Real = Field(default=600, gt=0)  # seconds to wait for one answer
+    retry_seconds: Real = Field(default=300, ge=0)  # in which one request is repeated, if the server is busy or away
+    start_seconds: Real = Field(default=1800, gt=0)  # seconds that a server may take to start
+    stream: bool = False  # stream answers and keep their times, with a prompt that the server does not know
+    cached_pass: bool = False  # ask for each streamed answer once more, for the times of a prompt that the server knows
 
     @field_validator("api_key_env")
     @classmethod
     def _is_a_variable(cls, value: str | None) -> str | None:
         if value is not None and not _VARIABLE.fullmatch(value):
-            msg = "is not the name of an environment variable: export the key, and write the variable's name here"
-            raise ValueError(msg)
+            raise ValueError(
+                "is not the name of an environment variable: export the key, and write the variable's name here"
+            )
         return value
 
     @field_validator("url")
@@ -116,19 +87,19 @@ class EngineSpec(BaseModel):
             return None
         parts = urlsplit(value)
         if parts.username or parts.password or parts.query or parts.fragment:
-            msg = "holds a user name, a password or a query: a key does not belong in a file, use api_key_env"
-            raise ValueError(msg)
+            raise ValueError(
+                "holds a user name, a password or a query: a key does not belong in a file, use api_key_env"
+            )
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            msg = f"{value!r} is not a URL: write one such as https://models.example/v1"
-            raise ValueError(msg)
+            raise ValueError(f"{value!r} is not a URL: write one such as https://models.example/v1")
         return value.rstrip("/")
 
     @field_validator("args")
     @classmethod
     def _hold_no_secret(cls, value: dict[str, Any]) -> dict[str, Any]:
         if secret := [name for name in value if _SECRET.search(name)]:
-            msg = f"{secret[0]}: a key does not belong in a file, which is copied into the run; use api_key_env"
-            raise ValueError(msg)
+            text = "a key does not belong in a file, which is copied into the run; use api_key_env"
+            raise ValueError(f"{secret[0]}: {text}")
         return {name.lstrip("-").replace("-", "_"): one for name, one in value.items()}
 
     @model_validator(mode="after")
@@ -140,8 +111,13 @@ class EngineSpec(BaseModel):
         if extra:
             takes = ", ".join(sorted(free - {"name"})) or "no options"
             raise ValueError(f"{self.name} does not take {', '.join(extra)} (it takes {takes})")
-        if self.name == "openai":
-            self._check_endpoint()
+        if self.name == "openai" and (not self.url or not self.model):
+            raise ValueError("openai needs the server's url and the name that it gives to the model")
+        if self.url and self.url.startswith("http:") and not _local(self.url) and not self.allow_http:
+            raise ValueError(
+                f"{self.url} sends prompts and the key without TLS to another machine: use https or a tunnel to"
+                " localhost, or set allow_http: true if the network is trusted"
+            )
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
         if self.cached_pass and not self.stream:
@@ -149,15 +125,6 @@ class EngineSpec(BaseModel):
         if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):
             raise ValueError(f"args: {', '.join(own)}: set by quantcliff itself; leave it out")
         return self
-
-    def _check_endpoint(self) -> None:
-        if not self.url or not self.model:
-            raise ValueError("openai needs the server's url and the name that it gives to the model")
-        if self.url.startswith("http:") and not _local(str(urlsplit(self.url).hostname)) and not self.allow_http:
-            raise ValueError(
-                f"{self.url} sends prompts and the key without TLS to another machine: use https or a tunnel to"
-                " localhost, or set allow_http: true if the network is trusted"
-            )
 
     @property
     def served(self) -> bool:
@@ -174,7 +141,8 @@ class EngineSpec(BaseModel):
         return self.model_dump(mode="json", exclude={*_ASKED, "start_seconds", "allow_http"})
 
 
-def _local(host: str) -> bool:
+def _local(url: str) -> bool:
+    host = str(urlsplit(url).hostname)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -4,66 +4,45 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
 from harness.config.methods import METHODS
 from harness.records import LATENCY_KINDS, QUANTITIES, TAIL_KINDS
 
-__all__ = [
-    "LatencyKind",
-    "Margin",
-    "Name",
-    "Real",
-    "RelativeMargin",
-    "Share",
-    "TailTolerances",
-    "Whole",
-    "allowed",
-    "looks_field",
-    "method_name",
-    "range_field",
-    "share_field",
-    "spending_field",
-    "suggestion",
-    "written",
-]
-
-NAMED = 12
-"""At most so many known names in a suggestion."""
-
-MANY_LOOKS = 10
-"""Looks where they are on and no number is given: more save hardly any items."""
-
-LARGEST_MARGIN = 0.5
-"""A drop of more than half is not a tolerance."""
+NAMED = 12  # at most so many known names in a suggestion
+MANY_LOOKS = 10  # looks where they are on and no number is given: more save hardly any items
+LARGEST_MARGIN = 0.5  # a drop of more than half is not a tolerance
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SPENDING = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
 
 
-def suggestion(word: str, known: list[str] | tuple[str, ...] | frozenset[str] | dict[str, Any]) -> str:
+def suggestion(word: str, known: Collection[str]) -> str:
     """Give ' Did you mean ...?' where a known name is near, else the known names."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
     return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
 
 
+# A refusal is a ValueError, which pydantic collects, also where a TypeError would be usual.
+
+
 def _number(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, str) and re.match(r"[+-]?0_*\d", value)):
-        msg = f"{value!r} is not a number: write it in decimal digits, without a leading zero"
-        raise ValueError(msg)  # pydantic would read true as 1 and 020 as 20
+        # pydantic would read true as 1 and 020 as 20
+        raise ValueError(f"{value!r} is not a number: write it in decimal digits, without a leading zero")
     return value
 
 
 def _proportion(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        msg = f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
+        raise ValueError(f"{value!r} is not a number: write a proportion in (0, 0.5], such as 0.02")  # noqa: TRY004
     if not 0 < value <= LARGEST_MARGIN:
         guess = f" Did you mean {value / 100:g}?" if 1 <= value <= 100 * LARGEST_MARGIN else ""
-        msg = f"{value!r} is not a proportion in (0, 0.5].{guess}"
-        raise ValueError(msg)
+        raise ValueError(f"{value!r} is not a proportion in (0, 0.5].{guess}")
     return value
 
 
@@ -91,89 +70,85 @@ def _margin(value: object) -> object:
     return value if isinstance(value, RelativeMargin) else _proportion(value)
 
 
-def share_field(value: object) -> object:
-    """Accept true, false or a share of the items."""
+def _share_of_items(value: object) -> object:
     if isinstance(value, bool):
         return value
     if not isinstance(value, (int, float)) or not 0 < value <= 1:
-        msg = f"{value!r} is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
-        raise ValueError(msg)
+        text = "is not a share of the items: write true, false, or a number in (0, 1], such as 0.25"
+        raise ValueError(f"{value!r} {text}")
     return True if value == 1 else float(value)
 
 
-def looks_field(value: object) -> object:
-    """Accept a number of looks, or true for ten and false for one."""
+def _looks(value: object) -> object:
     return {True: MANY_LOOKS, False: 1}[value] if isinstance(value, bool) else _number(value)
 
 
-def spending_field(value: object) -> object:
-    """Accept the name of a spending function, with its parameter."""
-    known = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
-    if not isinstance(value, str) or not re.fullmatch(known, value, re.ASCII):
-        msg = f"{value!r} is not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
-        raise ValueError(msg)
+def _spending(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(_SPENDING, value, re.ASCII):
+        text = "is not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
+        raise ValueError(f"{value!r} {text}")
     return value
 
 
-def range_field(value: object) -> object:
-    """Accept a lowest and a highest score."""
+def _range(value: object) -> object:
     ends = list(value) if isinstance(value, (list, tuple)) else []
     numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
     if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:  # noqa: PLR2004 - a pair
-        msg = f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]"
-        raise ValueError(msg)
-    return value
-
-
-def method_name(value: object) -> object:
-    """Accept the name of a quantization method."""
-    if not isinstance(value, str) or value not in METHODS:
-        msg = f"{value!r} is not a method.{suggestion(str(value), METHODS)}"
-        raise ValueError(msg)
-    return value
-
-
-def _kind(value: object) -> object:
-    if value != "*" and value not in (known := TAIL_KINDS | LATENCY_KINDS):
-        near = suggestion(str(value), known)
-        msg = f"{value!r} is not a kind of tail event, nor '*' for every kind.{near}"
-        raise ValueError(msg)
-    return value
-
-
-def _quantity(value: object) -> object:
-    if value not in QUANTITIES:
-        raise ValueError(f"{value!r} is not a quantity.{suggestion(str(value), QUANTITIES)}")
+        raise ValueError(f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]")
     return value
 
 
 def _name(value: object) -> object:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        msg = f"{value!r} is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
-        raise ValueError(msg)
+        text = "is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
+        raise ValueError(f"{value!r} {text}")
     return value
 
 
-def _latency_kind(value: object) -> object:
-    if value not in LATENCY_KINDS:
-        raise ValueError(f"{value!r} is nothing that can be late.{suggestion(str(value), LATENCY_KINDS)}")
-    return value
+def _one_of(known: Mapping[str, Any], otherwise: str) -> BeforeValidator:
+    """Accept a known name. otherwise: what is said of another value."""
+
+    def checked(value: object) -> object:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{value!r} is {otherwise}.{suggestion(str(value), known)}")
+        return value
+
+    return BeforeValidator(checked)
 
 
-LatencyKind = Annotated[str, BeforeValidator(_latency_kind)]
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_proportion)]
 Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 """A drop in proportions, or a share of the baseline's score: ``5%``."""
+ShareOfItems = Annotated[bool | float, BeforeValidator(_share_of_items)]
+Looks = Annotated[int, BeforeValidator(_looks)]  # a number of looks, or true for ten and false for one
+SpendingName = Annotated[str, BeforeValidator(_spending)]
+Range = Annotated[tuple[float, float], BeforeValidator(_range)]
 Name = Annotated[str, BeforeValidator(_name)]
-TailTolerances = dict[Annotated[str, BeforeValidator(_kind)], Share]
+MethodName = Annotated[str, _one_of(METHODS, "not a method")]
+LatencyKind = Annotated[str, _one_of(LATENCY_KINDS, "nothing that can be late")]
+_Quantity = Annotated[str, _one_of(QUANTITIES, "not a quantity")]
+_Kind = Annotated[
+    str, _one_of({"*": "", **TAIL_KINDS, **LATENCY_KINDS}, "not a kind of tail event, nor '*' for every kind")
+]
+TailTolerances = dict[_Kind, Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
-RatioTolerances = dict[Annotated[str, BeforeValidator(_quantity)], Annotated[Real, Field(gt=1)]]
+RatioTolerances = dict[_Quantity, Annotated[Real, Field(gt=1)]]
 """Quantity to the largest tolerated ratio of the candidate's to the baseline's: 1.5 is half as much again."""
 
 
 class Strict(BaseModel):
     """A part of a config: no key but its own, and nothing of it changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Keys that earlier versions did not have: left out at their defaults, so that older configs keep their digests."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        fields, data = type(self).model_fields, dict(handler(self))
+        for name in self.later:
+            if getattr(self, name) == fields[name].get_default(call_default_factory=True):
+                data.pop(name, None)
+        return data

@@ -8,49 +8,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["METHODS", "PACKAGES", "RUNTIME", "Method", "Package", "same_method", "weights_format"]
-
 
 @dataclass(frozen=True, slots=True)
 class Package:
     """A distribution that a method needs."""
 
-    name: str
-    """Its name for pip."""
-    module: str
-    """What is imported."""
-    lowest: str
-    """The lowest version that works."""
+    name: str  # its name for pip
+    module: str  # what is imported
+    lowest: str  # the lowest version that works
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """One quantization method."""
 
-    name: str
-    """What a config calls it."""
-    rounding: float
-    """How far the answers of a tiny random model may be from the plain one's: norm of the difference over the norm."""
-    options: frozenset[str] = frozenset()
-    """Fields of `harness.config.schema.Quantization` that it takes."""
-    packages: tuple[Package, ...] = ()
-    """What has to be installed, apart from `RUNTIME`."""
-    extra: str = "run"
-    """The extra of quantcliff that installs the packages, or a whole requirement such as ``transformers[kernels]``."""
-    capability: tuple[int, int] | None = None
-    """Lowest CUDA compute capability; None if a CPU will do."""
-    from_checkpoint: bool = False
-    """Whether the weights are quantized on disk already: the variant needs its own `model`."""
-    batch_invariant: bool = True
-    """Whether an answer is the same with any others in its batch, up to rounding."""
-    stored_as: tuple[str, ...] = ()
-    """What a model's own config calls it: quant_method, a torchao config class in lower case, a bitsandbytes type."""
-    alias_of: str = ""
-    """The method whose checkpoints these are, under another name."""
-    remark: str = ""
-    """What `quantcliff doctor` says of it if it works."""
-    note: str = ""
-    """What the report says of every variant with it."""
+    name: str  # what a config calls it
+    rounding: float  # largest norm of the difference from a tiny random model's plain answers over their norm
+    options: frozenset[str] = frozenset()  # fields of `harness.config.schema.Quantization` that it takes
+    packages: tuple[Package, ...] = ()  # what has to be installed, apart from `RUNTIME`
+    extra: str = "run"  # the extra that installs the packages, or a requirement such as ``transformers[kernels]``
+    capability: tuple[int, int] | None = None  # lowest CUDA compute capability; None if a CPU will do
+    from_checkpoint: bool = False  # whether weights are quantized on disk: the variant needs its own `model`
+    batch_invariant: bool = True  # whether an answer is the same with any others in its batch, up to rounding
+    stored_as: tuple[str, ...] = ()  # in a model's config: quant_method, torchao class in lower case, bitsandbytes type
+    alias_of: str = ""  # the method whose checkpoints these are, under another name
+    remark: str = ""  # what `quantcliff doctor` says of it if it works
+    note: str = ""  # what the report says of every variant with it
 
 
 RUNTIME = (
@@ -68,112 +51,44 @@ _SIZE_ONLY = "decompressed while loading: the answers are the method's, memory a
 _COMPILES = "compiles its unpacking once, with a C++ compiler (up to a minute)"
 _SKIP = frozenset({"skip_modules"})
 
-
-def _bnb_4bit(kind: str) -> Method:
-    options = frozenset({"double_quant", "skip_modules"})
-    return Method(f"bnb-{kind}", 0.6, options, _BNB, stored_as=(f"bnb-{kind}",))
-
-
 _ALL = (
     Method("none", 0.0),
-    Method(
-        "bnb-int8",
-        0.1,
-        frozenset({"threshold", "skip_modules"}),
-        _BNB,
-        batch_invariant=False,  # LLM.int8 looks for outlier columns over the whole batch
-        stored_as=("bnb-int8",),
-        note="LLM.int8 answers depend on the batch: its batches are fixed",
-    ),
-    _bnb_4bit("nf4"),
-    _bnb_4bit("fp4"),
+    Method("bnb-int8", 0.1, _SKIP | {"threshold"}, _BNB, stored_as=("bnb-int8",),
+           batch_invariant=False,  # LLM.int8 looks for outlier columns over the whole batch
+           note="LLM.int8 answers depend on the batch: its batches are fixed"),
+    Method("bnb-nf4", 0.6, _SKIP | {"double_quant"}, _BNB, stored_as=("bnb-nf4",)),
+    Method("bnb-fp4", 0.6, _SKIP | {"double_quant"}, _BNB, stored_as=("bnb-fp4",)),
     Method("torchao-int8", 0.1, _SKIP, _TORCHAO, "torchao", stored_as=("int8weightonly",)),
-    Method(
-        "torchao-int8-dynamic",
-        0.1,
-        _SKIP,
-        _TORCHAO,
-        "torchao",
-        stored_as=("int8dynamicactivationint8weight",),
-    ),
-    Method(
-        "torchao-int4",
-        0.6,
-        _SKIP | {"group_size"},
-        _TORCHAO,
-        "torchao",
-        capability=(8, 0),
-        stored_as=("int4weightonly",),
-    ),
-    Method(
-        "torchao-intx4",
-        0.6,
-        _SKIP | {"group_size"},
-        _TORCHAO,
-        "torchao",
-        stored_as=("intxweightonly",),
-        note="int4 numerics, no int4 size: each weight is stored in a byte",
-    ),
+    Method("torchao-int8-dynamic", 0.1, _SKIP, _TORCHAO, "torchao", stored_as=("int8dynamicactivationint8weight",)),
+    Method("torchao-int4", 0.6, _SKIP | {"group_size"}, _TORCHAO, "torchao", capability=(8, 0),
+           stored_as=("int4weightonly",)),
+    Method("torchao-intx4", 0.6, _SKIP | {"group_size"}, _TORCHAO, "torchao", stored_as=("intxweightonly",),
+           note="int4 numerics, no int4 size: each weight is stored in a byte"),
     Method("torchao-float8", 0.25, _SKIP, _TORCHAO, "torchao", stored_as=("float8weightonly",)),
-    Method(
-        "torchao-float8-dynamic",
-        0.25,
-        _SKIP,
-        _TORCHAO,
-        "torchao",
-        capability=(8, 9),
-        batch_invariant=False,  # one scale per tensor, taken over the whole batch
-        stored_as=("float8dynamicactivationfloat8weight",),
-        note="one activation scale per batch: answers depend on the batch, its batches are fixed",
-    ),
+    Method("torchao-float8-dynamic", 0.25, _SKIP, _TORCHAO, "torchao", capability=(8, 9),
+           stored_as=("float8dynamicactivationfloat8weight",),
+           batch_invariant=False,  # one scale per tensor, taken over the whole batch
+           note="one activation scale per batch: answers depend on the batch, its batches are fixed"),
     Method("quanto-int8", 0.1, _SKIP, _QUANTO, "quanto"),
     Method("quanto-int4", 0.6, _SKIP, _QUANTO, "quanto", remark=_COMPILES),
     Method("quanto-int2", 1.6, _SKIP, _QUANTO, "quanto", remark=_COMPILES),
     Method("quanto-float8", 0.25, _SKIP, _QUANTO, "quanto"),
     Method("hqq", 0.6, frozenset({"bits", "group_size"}), (Package("hqq", "hqq", "0.2.8"),), "hqq"),
-    Method(
-        "fp8",
-        0.25,
-        _SKIP,
-        (Package("kernels", "kernels", "0.11"),),
-        extra="transformers[kernels]",  # transformers itself names the versions that it takes
-        capability=(8, 9),
-        stored_as=("fp8",),
-        remark="fetches its CUDA kernel from the hub when it first runs",
-    ),
+    Method("fp8", 0.25, _SKIP, (Package("kernels", "kernels", "0.11"),), capability=(8, 9), stored_as=("fp8",),
+           extra="transformers[kernels]",  # transformers itself names the versions that it takes
+           remark="fetches its CUDA kernel from the hub when it first runs"),
     Method("gptq", 0.6, frozenset({"backend"}), _GPTQ, "gptq", from_checkpoint=True, stored_as=("gptq",)),
-    Method(
-        "auto-gptq",
-        0.6,
-        frozenset({"backend"}),
-        _GPTQ,
-        "gptq",
-        from_checkpoint=True,
-        alias_of="gptq",
-        remark="runs on GPTQModel, its maintained successor",
-    ),
+    Method("auto-gptq", 0.6, frozenset({"backend"}), _GPTQ, "gptq", from_checkpoint=True, alias_of="gptq",
+           remark="runs on GPTQModel, its maintained successor"),
     Method("awq", 0.6, frozenset({"backend"}), _GPTQ, "gptq", from_checkpoint=True, stored_as=("awq",)),
-    Method(
-        "compressed-tensors",
-        0.6,
-        packages=(Package("compressed-tensors", "compressed_tensors", "0.15"),),
-        extra="compressed-tensors",
-        from_checkpoint=True,
-        stored_as=("compressed-tensors", "compressed_tensors"),
-        remark=_SIZE_ONLY,
-    ),
-    Method(
-        "gguf",
-        0.6,
-        frozenset({"gguf_file"}),
-        (Package("gguf", "gguf", "0.17"),),
-        from_checkpoint=True,
-        remark=_SIZE_ONLY,
-    ),
-)
+    Method("compressed-tensors", 0.6, packages=(Package("compressed-tensors", "compressed_tensors", "0.15"),),
+           extra="compressed-tensors", from_checkpoint=True, stored_as=("compressed-tensors", "compressed_tensors"),
+           remark=_SIZE_ONLY),
+    Method("gguf", 0.6, frozenset({"gguf_file"}), (Package("gguf", "gguf", "0.17"),), from_checkpoint=True,
+           remark=_SIZE_ONLY),
+)  # fmt: skip
 
-METHODS = {method.name: method for method in _ALL}
-"""Every method by its name, in the order in which they are listed."""
+METHODS = {method.name: method for method in _ALL}  # every method by its name, in the order in which they are listed
 
 PACKAGES = tuple(dict.fromkeys([*RUNTIME, *(package for method in _ALL for package in method.packages)]))
 """Everything that a method may compute with."""

@@ -1,16 +1,10 @@
-"""Where the files that travel with quantcliff lie: the tasks and the configs.
-
-In a checkout they stand beside the package; in an installed wheel they travel inside it. This module knows
-the two places and nothing of what the files say.
-"""
+"""Where the tasks and configs lie: beside the package in a checkout, inside it in an installed wheel."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from harness.errors import RunError
-
-__all__ = ["configs_dir", "tasks_dir"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -26,13 +20,9 @@ def configs_dir() -> Path:
 
 
 def _find(name: str, *, package: Path) -> Path:
-    """Give the folder, the packed one first: beside an installed package lie strangers' folders.
-
-    Raises `RunError` where neither is there, naming both.
-    """
+    """Give the folder, the packed one first: beside an installed package lie strangers' folders. Raises RunError."""
     packed, beside = package / "_data" / name, package.parent / name
     for folder in (packed, beside):
         if folder.is_dir():
             return folder
-    message = f"quantcliff's {name} are missing, in {packed} and in {beside}; install it again"
-    raise RunError(message)
+    raise RunError(f"quantcliff's {name} are missing, in {packed} and in {beside}; install it again")

@@ -7,14 +7,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["LARGEST", "read_mapping"]
-
-LARGEST = 1 << 18
-"""Bytes of a file."""
-DEEPEST = 32
-"""Lists and mappings inside each other, aliases replaced by what they stand for."""
-MOST = 100_000
-"""Values, aliases replaced by what they stand for."""
+LARGEST = 1 << 18  # bytes of a file
+DEEPEST = 32  # lists and mappings inside each other, aliases replaced by what they stand for
+MOST = 100_000  # values, aliases replaced by what they stand for
 
 
 _OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")

@@ -1,24 +1,23 @@
 """A candidate with some of the baseline's modules in place of its own, asked the same items again and again.
 
-Works on what is loaded, so a method that quantizes while loading and a checkpoint are the same to it.
+Works on what is loaded, so a method that quantizes while loading and a checkpoint are the same to it. What layers gave
+when a prompt was last read is kept, so that only the layers from the first changed one on run again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.config.schema import Thinking
-from harness.damage.groups import layer_of
-from harness.damage.states import LayerStates
+from harness.damage.search import Measured, layer_of
 from harness.engines.transformers.continuous import Continuous, schedules
 from harness.engines.transformers.decode import Request
-from harness.engines.transformers.divergence import Trace, divergence
+from harness.engines.transformers.divergence import Recorder, Trace, divergence
 from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.items import as_draft, score_items
@@ -29,20 +28,9 @@ from harness.models.loading import Loaded
 from harness.records import Item, Response, Settings
 from harness.suite.scorer import Scorer
 
-__all__ = ["Hybrid", "Measured", "restorable", "unpacked"]
+__all__ = ["Hybrid", "LayerStates", "restorable", "unpacked"]
 
-_TOKENS = 8
-"""First tokens of an answer whose divergence is measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What came of asking the items with some modules restored."""
-
-    scores: dict[str, float]
-    """Item id to score, the mean over its samples; 0 if it went unanswered."""
-    kl: float
-    """Mean divergence per token from the baseline, on the baseline's own answers."""
+_TOKENS = 8  # first tokens of an answer whose divergence is measured
 
 
 def restorable(candidate: Loaded, baseline: Loaded) -> dict[str, int]:
@@ -50,20 +38,18 @@ def restorable(candidate: Loaded, baseline: Loaded) -> dict[str, int]:
 
     A module without children that has weights of its own: linear layers, experts in one tensor, embeddings, the head.
     """
-    theirs = dict(baseline.model.named_modules())
-    bits = candidate.proof.bits_per_weight / 8
-    found = {}
+    theirs, found = dict(baseline.model.named_modules()), {}
     for name, module in candidate.model.named_modules():
         other = theirs.get(name)
-        if other is not None and not any(module.children()) and any(True for _ in other.parameters()):
+        if other is not None and not any(module.children()):
             weights = sum(one.numel() for one in other.parameters() if one.ndim > 1)
             if weights and not _same(module, other):
-                found[name] = max(1, weight_bytes(other) - int(bits * weights))
+                kept = int(candidate.proof.bits_per_weight / 8 * weights)
+                found[name] = max(1, weight_bytes(other) - kept)
     return found
 
 
 def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    """Whether two modules are of one class and have equal weights."""
     mine, theirs = dict(one.named_parameters()), dict(other.named_parameters())
     if type(one) is not type(other) or mine.keys() != theirs.keys():
         return False
@@ -73,22 +59,60 @@ def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     )
 
 
-@dataclass(slots=True)
-class _States:
-    """Keeps the hidden states that predict the baseline's answers, by item id."""
+class LayerStates:
+    """Keeps the output, keys and values of every layer for every prompt that is read from its beginning.
 
-    references: Mapping[str, tuple[int, ...]]
-    """The baseline's answers in text, by item id."""
-    hidden: dict[str, Tensor] = field(default_factory=dict)
-    """[tokens, width] by item id."""
-    tokens: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """What they predict: an answer, or the choices one after the other."""
-    own_tokens: int = 0
+    The same requests are read in the same passes, so a pass is known by its tokens and positions. limit: in bytes;
+    passes beyond it run whole.
+    """
 
-    def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
-        """Keep the states of one item."""
-        self.tokens[item_id] = tuple(tokens)
-        self.hidden[item_id] = hidden[: len(tokens)].clone()
+    def __init__(self, body: torch.nn.Module, layers: torch.nn.ModuleList, limit: int) -> None:
+        self._kept: dict[tuple[bytes, int], tuple[Any, Any, Any]] = {}
+        self._left = self._limit = limit
+        self._pass: bytes | None = None
+        self.first_changed = 0  # the first layer that differs from those that were recorded: those before are not run
+        self.recording = False  # whether what is run now is kept
+        self.skipped = 0  # layers that were not run
+        body.register_forward_pre_hook(self._begin, with_kwargs=True)
+        for index, layer in enumerate(layers):
+            layer.forward = self._wrapped(index, layer.forward)
+
+    def forget(self) -> None:
+        """Drop everything that is kept."""
+        self._kept.clear()
+        self._left = self._limit
+
+    def _begin(self, _module: Any, _arguments: tuple[Any, ...], given: dict[str, Any]) -> None:
+        """Name the pass that begins; one that continues an earlier one has no name."""
+        ids, past = given["input_ids"], given.get("past_key_values")
+        fresh = past is None or past.get_seq_length() == 0
+        self._pass = None
+        if fresh and ids.shape[1] > 1:
+            positions = given.get("position_ids")
+            parts = [ids] if positions is None else [ids, positions]
+            self._pass = b"".join(repr(tuple(one.shape)).encode() + one.cpu().numpy().tobytes() for one in parts)
+
+    def _wrapped(self, index: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **given: Any) -> Any:
+            past = given.get("past_key_values")
+            key = None if self._pass is None else (self._pass, index)
+            kept = self._kept.get(key) if key is not None and index < self.first_changed else None
+            if kept is not None and (past is None or kept[1] is not None):
+                self.skipped += 1
+                if past is not None:
+                    past.update(kept[1], kept[2], index)
+                return kept[0]
+            out = forward(*arguments, **given)
+            if key is not None and self.recording:
+                layer = None if past is None else past.layers[index]
+                entry = (out, None, None) if layer is None else (out, layer.keys, layer.values)
+                size = sum(one.nbytes for one in entry if isinstance(one, torch.Tensor))
+                if size <= self._left:
+                    self._kept[key] = entry
+                    self._left -= size
+            return out
+
+        return run
 
 
 class Hybrid:
@@ -103,8 +127,7 @@ class Hybrid:
         self, candidate: Loaded, baseline: Loaded, items: Sequence[Item], references: Mapping[str, tuple[int, ...]],
         settings: Settings, *, thinking: Thinking, word_by_word: bool,
     ) -> None:  # fmt: skip
-        self._items = {item.id: item for item in items}
-        self._word_by_word = word_by_word
+        self._items, self._model, self._word_by_word = {item.id: item for item in items}, candidate.model, word_by_word
         self._references, self._settings = dict(references), settings
         self._scorer = Scorer(items, thinking=thinking)
         device = str(candidate.model.device)
@@ -113,32 +136,22 @@ class Hybrid:
         self._head = engine.head
         self._modules = dict(baseline.model.named_modules())
         self.sizes = restorable(candidate, baseline)
-        self._model = candidate.model
         self._engine = HFEngine(candidate.model, candidate.tokenizer, candidate.proof, device=device)
         if self._engine.head.digest() == self._head.digest():
             self._head = self._engine.head
-        if device == "cpu":
-            self._unpack()
+        for name in self.sizes if device == "cpu" else ():  # the same answers, in less time
+            if (plain := unpacked(self._model.get_submodule(name), self._modules[name])) is not None:
+                self._put(name, plain)
         self._own = {name: self._model.get_submodule(name) for name in self.sizes}
         self._restored: frozenset[str] = frozenset()
         self._base: frozenset[str] | None = None
-        self.states = self._layer_states(memory_bytes(device) // 8)
-
-    def _layer_states(self, memory: int) -> LayerStates | None:
-        """Return what keeps the states of layers; None if the model has no such layers or a cache of its own."""
-        count = self._model.config.get_text_config().num_hidden_layers
-        lists = (one for one in self._model.modules() if isinstance(one, torch.nn.ModuleList) and len(one) == count)
-        layers = next(lists, None)
-        if layers is None or self._engine.context.model.path.state != "keys":
-            return None
-        return LayerStates(getattr(self._model, self._model.base_model_prefix), layers, memory)
-
-    def _unpack(self) -> None:
-        """Put plain layers in the place of those that only unpack their weights: the same answers, in less time."""
-        for name in self.sizes:
-            module = self._model.get_submodule(name)
-            if (plain := unpacked(module, self._modules[name])) is not None:
-                self._put(name, plain)
+        self._layers = self._model.config.get_text_config().num_hidden_layers
+        lists = (one for one in self._model.modules() if isinstance(one, torch.nn.ModuleList))
+        layers = next((one for one in lists if len(one) == self._layers), None)
+        self.states: LayerStates | None = None  # of a model that has such layers, and no cache of its own
+        if layers is not None and self._engine.context.model.path.state == "keys":
+            body = getattr(self._model, self._model.base_model_prefix)
+            self.states = LayerStates(body, layers, memory_bytes(device) // 8)
 
     def _put(self, name: str, module: torch.nn.Module) -> None:
         language_model = self._engine.context.model
@@ -147,18 +160,8 @@ class Hybrid:
         if is_head and language_model.split_head:
             language_model.head = Head(module, language_model.head.softcap, language_model.head.vocabulary)
 
-    def restore(self, modules: Iterable[str]) -> None:
-        """Have exactly these modules be the baseline's."""
-        wanted = frozenset(modules)
-        for name in wanted ^ self._restored:
-            self._put(name, self._modules[name] if name in wanted else self._own[name])
-        self._restored = wanted
-
-    def ask(self, modules: Iterable[str], *, base: frozenset[str] = frozenset()) -> Measured:
-        """Ask all items with these modules restored.
-
-        base: modules that are restored now and in most calls to come: what the layers gave with them is kept.
-        """
+    def ask(self, modules: Iterable[str], base: frozenset[str] = frozenset()) -> Measured:
+        """Ask all items with these modules restored. base: those of most calls to come, for which states are kept."""
         wanted = frozenset(modules)
         if self.states is not None:
             if self._base != base:
@@ -166,18 +169,16 @@ class Hybrid:
                 self._base = None
                 if wanted != base:
                     self._run(base)
-            self.states.first_changed = self._first(wanted ^ base) if self._base == base else 0
+            head, last = self._model.get_output_embeddings(), self._layers
+            changed = {name: self._model.get_submodule(name) is head for name in wanted ^ base}
+            places = (last if is_head else layer_of(name) or 0 for name, is_head in changed.items())
+            self.states.first_changed = min(places, default=last) if self._base == base else 0
         return self._run(wanted, record=self._base is None and wanted == base)
 
-    def _first(self, changed: Iterable[str]) -> int:
-        """Return the first layer that is changed; the number of layers if only the head is."""
-        count = self._model.config.get_text_config().num_hidden_layers
-        head = self._model.get_output_embeddings()
-        places = (count if self._model.get_submodule(name) is head else layer_of(name) or 0 for name in changed)
-        return min(places, default=count)
-
     def _run(self, wanted: frozenset[str], *, record: bool = True) -> Measured:
-        self.restore(wanted)
+        for name in wanted ^ self._restored:
+            self._put(name, self._modules[name] if name in wanted else self._own[name])
+        self._restored = wanted
         if self.states is not None:
             self.states.recording = record
             if record:
@@ -187,22 +188,21 @@ class Hybrid:
             self._base = wanted
         return Measured(scores, self._divergence(states))
 
-    def _read(self, engine: HFEngine) -> tuple[dict[str, float], _States]:
-        """Score all items, and return the states that predict the baseline's answers."""
-        states = _States(self._references)
+    def _read(self, engine: HFEngine) -> tuple[dict[str, float], dict[str, Trace]]:
+        """Score all items, and return the states that predict the baseline's answers, or the choices of an item."""
+        states = Recorder(references=self._references, own_tokens=0)
         choices = [item for item in self._items.values() if item.kind == "choice"]
         scores = self._scored(score_items(engine.context, choices, states))
         texts = [item for item in self._items.values() if item.kind == "generate"]
         _read_along(engine, texts, self._settings, states)
         if self._word_by_word:
-            return scores | self._scored(engine.answer(texts, self._settings, self._references)), states
+            return scores | self._scored(engine.answer(texts, self._settings, self._references)), states.traces
         for item in texts:
-            hidden = states.hidden.get(item.id)
-            same = hidden is not None and engine.head.rounded(hidden).argmax(-1).tolist() == list(
-                states.tokens[item.id]
-            )
-            scores[item.id] = float(same)
-        return scores, states
+            trace, likely = states.traces.get(item.id), ()
+            if trace is not None:
+                likely = tuple(engine.head.rounded(trace.hidden.to(self._model.device)).argmax(-1).tolist())
+            scores[item.id] = float(trace is not None and likely == trace.tokens)
+        return scores, states.traces
 
     def _scored(self, responses: Iterable[Response]) -> dict[str, float]:
         found: dict[str, list[float]] = defaultdict(list)
@@ -210,20 +210,18 @@ class Hybrid:
             found[one.item_id].append(self._scorer.score(self._items[one.item_id], one).value or 0.0)
         return {name: sum(scores) / len(scores) for name, scores in found.items()}
 
-    def _divergence(self, states: _States) -> float:
+    def _divergence(self, traces: Mapping[str, Trace]) -> float:
         """Return the mean divergence per token from the baseline, all items in one product with the head."""
-        names = [name for name in states.hidden if states.tokens[name] == self._before.tokens.get(name)]
-        tokens = tuple(token for name in names for token in states.tokens[name][:_TOKENS])
-        before, after = (torch.cat([one.hidden[name][:_TOKENS] for name in names]) for one in (self._before, states))
-        same = self._head is self._engine.head
-        head = self._engine.head
-        found = divergence(
-            Trace("the items", tokens, before), after, baseline=head if same else self._head, candidate=head
-        )
+        pairs = [(self._before[name], after) for name, after in traces.items() if name in self._before]
+        pairs = [(before, after) for before, after in pairs if before.tokens == after.tokens]
+        tokens = tuple(token for _, after in pairs for token in after.tokens[:_TOKENS])
+        before, after = (torch.cat([one.hidden[:_TOKENS] for one in side]) for side in zip(*pairs, strict=True))
+        after = after.to(self._model.device)
+        found = divergence(Trace("the items", tokens, before), after, baseline=self._head, candidate=self._engine.head)
         return sum(found.kl) / len(found.kl)
 
 
-def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, states: _States) -> None:
+def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, states: Recorder) -> None:
     """Read each item's prompt with the baseline's answer, and show the states that predict the answer."""
     context = engine.context
     requests = [

@@ -1,64 +1,119 @@
 """Which sets of modules are asked, in what order, within how many minutes; and what that comes to.
 
-Everything measured is a line of a journal in the run directory. A search that was killed is the same search again: it
-reads what it had measured, and the seconds that it took, and goes on. Knows groups, bytes and scores, and no model.
+Modules are restored in groups: a projection in all layers, a layer, its attention or its MLP, one module. Everything
+measured is a line of a journal in the run directory. A search that was killed is the same search again: it reads what
+it had measured, and the seconds that it took, and goes on. Knows names, bytes and scores, and no model.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import random
+import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from harness.damage.groups import Group, children, coarse, fitted, random_set, total_bytes
 from harness.errors import StoreError
 from harness.records import canonical_json, digest
 from harness.stats.binary import score_limit
 from harness.store.files import Appender, atomic_write, read_lines
 
-__all__ = ["Answers", "Counts", "Found", "Journal", "Step", "search"]
+__all__ = ["Counts", "Found", "Group", "Journal", "Measured", "layer_of", "null_share", "random_set", "search"]
 
 SCREENING, GREEDY = 0.55, 0.85
 """Shares of the time after which no further group is screened, and no further one is added."""
-NULL_SETS = 10
-"""Random sets that the chosen set is compared with; at least `LEAST_NULL_SETS` if time is out."""
-LEAST_NULL_SETS = 4
-ALPHA = 0.1
-"""Of each limit of an interval; its lower one, per byte, ranks the groups."""
+NULL_SETS, LEAST_NULL_SETS = 10, 4
+"""Random sets that the chosen set is compared with, and how many of them at least if time is out."""
+ALPHA = 0.1  # of each limit of an interval; its lower one, per byte, ranks the groups
+
+_IN_LAYER = re.compile(r"^(?:.*?\.)?(\d+)\.(.+)$")
+"""``model.layers.12.self_attn.q_proj``: the first number is the layer, the rest the module's place in it."""
 
 Modules = frozenset[str]
+Sizes = Mapping[str, int]  # module to the bytes that restoring it costs
 
 
-class Answers(Protocol):
-    """What came of asking the items."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Modules that are restored together."""
 
-    scores: dict[str, float]
-    kl: float
+    name: str  # ``layer 3``, ``layer 3 mlp``, ``self_attn.v_proj``, or the module's own name
+    level: str  # ``projection``, ``layer``, ``block``, ``module`` or ``other`` (in no layer: the head)
+    modules: tuple[str, ...]
+    bytes: int
 
 
-Ask = Callable[[Modules, Modules], Answers]
-"""Asks the items with the first modules restored; the second ones are those of most calls to come."""
+def layer_of(module: str) -> int | None:
+    """Return the number of the layer that a module is in; None for one in no layer."""
+    found = _IN_LAYER.match(module)
+    return int(found[1]) if found else None
+
+
+def total_bytes(modules: Iterable[str], sizes: Sizes) -> int:
+    """Return what it costs to restore modules."""
+    return sum(sizes[name] for name in modules)
+
+
+def _grouped(names: Mapping[str, str], level: str, sizes: Sizes) -> list[Group]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for module, name in names.items():
+        found[name].append(module)
+    return [Group(name, level, tuple(own), total_bytes(own, sizes)) for name, own in found.items()]
+
+
+def coarse(sizes: Sizes) -> list[Group]:
+    """Return the groups that are asked first: projections, what is in no layer, and layers."""
+    inside = {name: found for name in sizes if (found := _IN_LAYER.match(name))}
+    return [
+        *_grouped({name: found[2] for name, found in inside.items()}, "projection", sizes),
+        *_grouped({name: name for name in sizes if name not in inside}, "other", sizes),
+        *_grouped({name: f"layer {int(found[1])}" for name, found in inside.items()}, "layer", sizes),
+    ]
+
+
+def children(group: Group, sizes: Sizes) -> list[Group]:
+    """Return the parts of a group: a layer's attention and MLP, else its single modules; none of a single module."""
+    if group.level == "layer":
+        places = {name: _IN_LAYER.sub(r"\2", name).partition(".")[0] for name in group.modules}
+        return _grouped({name: f"{group.name} {place}" for name, place in places.items()}, "block", sizes)
+    return [Group(name, "module", (name,), sizes[name]) for name in group.modules] if len(group.modules) > 1 else []
+
+
+def random_set(sizes: Sizes, most: int, seed: int) -> tuple[str, ...]:
+    """Return single modules in random order for as long as they fit into so many bytes."""
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+    return _fitted([(name,) for name in order], sizes, most)
+
+
+def _fitted(groups: Iterable[Sequence[str]], sizes: Sizes, most: int) -> tuple[str, ...]:
+    """Return the modules of the groups that fit into so many bytes, in this order; one that does not fit is left."""
+    chosen: set[str] = set()
+    for group in groups:
+        if total_bytes(chosen.union(group), sizes) <= most:
+            chosen.update(group)
+    return tuple(sorted(chosen))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A line of the journal."""
+    """What came of asking the items with some modules restored."""
 
-    scores: dict[str, float]
-    """Item id to score."""
-    kl: float
-    """Mean divergence per token from the baseline."""
+    scores: dict[str, float]  # item id to score, the mean over its samples; 0 if it went unanswered
+    kl: float  # mean divergence per token from the baseline, on the baseline's own answers
+
+
+Ask = Callable[[Modules, Modules], Measured]
+"""Asks the items with the first modules restored; the second ones are those of most calls to come."""
 
 
 class Journal:
-    """Everything that was measured, by the modules that were restored; `key` identifies items, models and modules.
-
-    Raises StoreError if the file is of another search.
-    """
+    """Everything that was measured, by the modules restored. Raises StoreError if the file has another search's key."""
 
     def __init__(self, path: Path, key: str, clock: Callable[[], float] = time.perf_counter) -> None:
         lines = read_lines(path) if path.is_file() else []
@@ -69,10 +124,8 @@ class Journal:
             atomic_write(path, "".join(canonical_json(line) + "\n" for line in lines))
         self._clock, self._appender = clock, Appender(path)
         self._known = {digest(line["modules"]): line for line in lines[1:]}
-        self.seconds = 0.0
-        """What the measurements so far took, those of earlier processes included."""
-        self.fresh = 0
-        """Measurements of this process."""
+        self.seconds = 0.0  # what the measurements so far took, those of earlier processes included
+        self.fresh = 0  # measurements of this process
 
     def close(self) -> None:
         """Close the file."""
@@ -124,54 +177,41 @@ class Step:
     """A group that was added to those before it."""
 
     name: str
-    modules: tuple[str, ...]
-    """All that is restored now."""
+    modules: tuple[str, ...]  # all that is restored now
     bytes: int
-    counts: Counts
-    """Against nothing restored."""
-    alone: Counts
-    """Of the group alone."""
-    gain: Counts
-    """Of the group on top of those before it."""
+    counts: Counts  # against nothing restored
+    alone: Counts  # of the group alone
+    gain: Counts  # of the group on top of those before it
 
 
 @dataclass(slots=True)
 class Found:
     """What a search came to."""
 
-    groups: list[tuple[Group, Counts, float]] = field(default_factory=list)
-    """Every group that was screened, with its counts and the divergence with it restored."""
-    everything: Counts = Counts(0, 0, 1)
-    """With all modules restored."""
-    lost: tuple[str, ...] = ()
-    """The items that are lost with nothing restored, as asked again."""
-    kept: tuple[str, ...] = ()
-    """The items that are kept with nothing restored, as asked again."""
-    kl: float = 0.0
-    """The divergence with nothing restored."""
-    steps: list[Step] = field(default_factory=list)
-    """The frontier: each step restores more."""
-    null: list[Counts] = field(default_factory=list)
-    """Of random sets of the bytes of the chosen step."""
-    seconds: float = 0.0
-    """Time of all measurements."""
-    unasked: int = 0
-    """Groups for which there was no time."""
+    groups: list[tuple[Group, Counts, float]] = field(default_factory=list)  # screened; with divergence if restored
+    everything: Counts = Counts(0, 0, 1)  # with all modules restored
+    lost: tuple[str, ...] = ()  # the items that are lost with nothing restored, as asked again
+    kept: tuple[str, ...] = ()  # the items that are kept with nothing restored, as asked again
+    kl: float = 0.0  # the divergence with nothing restored
+    steps: list[Step] = field(default_factory=list)  # the frontier: each step restores more
+    null: list[Counts] = field(default_factory=list)  # of random sets of the bytes of the chosen step
+    seconds: float = 0.0  # time of all measurements
+    unasked: int = 0  # groups for which there was no time
 
     def chosen(self, most: int) -> Step | None:
         """Return the smallest step of those that win back most within so many bytes."""
         inside = [one for one in self.steps if one.bytes <= most]
         return max(inside, key=lambda one: (one.counts.net, -one.bytes), default=None)
 
-    def by_divergence(self, sizes: Mapping[str, int], most: int) -> tuple[str, ...]:
+    def by_divergence(self, sizes: Sizes, most: int) -> tuple[str, ...]:
         """Return the modules that the divergence alone would choose: the groups that lower it most per byte."""
         ranked = sorted(self.groups, key=lambda one: (one[2] - self.kl) / one[0].bytes)
-        return fitted([group.modules for group, _, kl in ranked if kl < self.kl], sizes, most)
+        return _fitted([group.modules for group, _, kl in ranked if kl < self.kl], sizes, most)
 
 
 class _Search:
     def __init__(
-        self, journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Mapping[str, int], seconds: float,
+        self, journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Sizes, seconds: float,
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.journal, self.ask, self.right, self.sizes, self.limit = journal, ask, right, sizes, seconds
@@ -219,10 +259,9 @@ class _Search:
         A group's gain is measured again whenever another was added: only the first in line is, as gains rarely grow.
         """
         current, now = frozenset[str](), self.base
-        line = [(-counts.limit("low") / group.bytes, at, group, counts, 0)
-                for at, (group, counts, _) in enumerate(self.found.groups) if counts.net > 0]  # fmt: skip
+        line = sorted((-counts.limit("low") / group.bytes, at, group, counts, 0)
+                      for at, (group, counts, _) in enumerate(self.found.groups) if counts.net > 0)  # fmt: skip
         alone = {group.name: counts for group, counts, _ in self.found.groups}
-        heapq.heapify(line)
         while line and not self.late(GREEDY):
             _, at, group, gain, rounds = heapq.heappop(line)
             wanted = current | set(group.modules)
@@ -235,22 +274,13 @@ class _Search:
                 if gain.net > 0:
                     heapq.heappush(line, (-gain.limit("low") / new, at, group, gain, len(self.found.steps)))
                 continue
-            current, now = wanted, after
-            total = self.counts(now, self.base)
+            current, now, total = wanted, after, self.counts(after, self.base)
             self.found.steps.append(Step(group.name, tuple(sorted(wanted)), size, total, alone[group.name], gain))
-
-    def null(self, size: int) -> None:
-        """Ask random sets of so many bytes."""
-        for seed in range(NULL_SETS):
-            if seed >= LEAST_NULL_SETS and self.late(1.0):
-                break
-            after = self.measured("a random set", random_set(self.sizes, size, seed))
-            self.found.null.append(self.counts(after, self.base))
 
 
 def search(
-    journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Mapping[str, int], *, kept: Collection[str],
-    most: int, seconds: float, say: Callable[[str], None] = lambda _: None,
+    journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Sizes, *, kept: Collection[str], most: int,
+    seconds: float, say: Callable[[str], None] = lambda _: None,
 ) -> Found:  # fmt: skip
     """Screen groups, add the best ones to at most `most` bytes, and ask random sets of the bytes of the chosen step.
 
@@ -269,7 +299,10 @@ def search(
     work.screen()
     work.add(most)
     if (step := found.chosen(most)) is not None:
-        work.null(step.bytes)
+        for seed in range(NULL_SETS):
+            if seed < LEAST_NULL_SETS or not work.late(1.0):
+                after = work.measured("a random set", random_set(sizes, step.bytes, seed))
+                found.null.append(work.counts(after, work.base))
     found.seconds = journal.seconds
     return found
 

@@ -22,8 +22,7 @@ from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import PromptEncoder
 from harness.errors import ModelError
 from harness.models.formats import read_json, stored, weight_files
-from harness.models.resolve import context_limit
-from harness.models.served import tokenizer_place
+from harness.models.resolve import context_limit, tokenizer_place
 from harness.records import Proof
 
 __all__ = ["ENGINES", "EngineRequest"]

@@ -1,8 +1,7 @@
 """What differs between two runs of a history: settings, items, verdicts, and scores item by item.
 
-A variant is compared with itself: the scores of both runs on the same items, by the test that judges candidates against
-their baseline (`harness.stats.paired_test`) and under the newer run's margins and alpha, with Holm's correction over
-the variant's gating strata. A stratum whose items differ is compared with nothing.
+A variant is compared with itself: the scores of both runs on the same items, by the test that judges candidates, under
+the newer run's margins and alpha, with Holm's correction over its gating strata. Other items are compared with nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from harness import stats
 from harness.errors import UsageError
 from harness.history.database import History
 from harness.judge.summaries import Verdict
-
-__all__ = ["Move", "Since", "changed_facts", "changed_items", "since", "steps"]
 
 
 def changed_facts(history: History, before: int, after: int) -> list[tuple[str, str, str]]:
@@ -41,26 +38,28 @@ def changed_items(history: History, before: int, after: int) -> list[tuple[str, 
 class Move:
     """A variant in a stratum of the same items, then and now."""
 
-    variant: str
-    """Its name in both runs."""
-    slice: str
-    """The slice's label."""
-    stratum: str
-    """The levels of its axes."""
-    kind: str
-    """``score``, or the kind of a gated tail event."""
-    gating: bool
-    """Whether it decides in the newer run."""
-    gate: tuple[Verdict, Verdict] | None
-    """The gate's verdicts in the two runs; None of the baseline."""
-    margin: float | None = None
-    """Largest tolerated drop of the newer run."""
+    variant: str  # its name in both runs
+    slice: str  # the slice's label
+    stratum: str  # the levels of its axes
+    kind: str  # ``score``, or the kind of a gated tail event
+    gating: bool  # whether it decides in the newer run
+    gate: tuple[Verdict, Verdict] | None  # the gate's verdicts in the two runs; None of the baseline
+    margin: float | None = None  # largest tolerated drop of the newer run
+    # The newer run's scores against the older one's; None of a tail event, or without shared answers
     result: stats.PairedResult | None = None
-    """The newer run's scores against the older one's; None of a tail event, or without shared answers."""
-    means: tuple[float, float] | None = None
-    """The mean scores on the items that both answered."""
+    means: tuple[float, float] | None = None  # the mean scores on the items that both answered
+    # Fail if the drop is larger than the margin (of a tail event: if the gate fails it now), pass if it is smaller
     verdict: Verdict = "inconclusive"
-    """Fail if the drop is larger than the margin (of a tail event: if the gate fails it now), pass if it is smaller."""
+
+    @property
+    def of_kind(self) -> str:
+        """Return the kind of tail event, to be appended to a place; empty for a score."""
+        return "" if self.kind == "score" else f" {self.kind}"
+
+    @property
+    def advisory(self) -> str:
+        """Return what is appended to the place of a stratum that decides nothing."""
+        return "" if self.gating else " (advisory)"
 
     @property
     def regressed(self) -> bool:
@@ -85,12 +84,10 @@ _SCORES = """SELECT o.score AS before, n.score AS after, cluster FROM answers o 
 class Since:
     """The newest run against an earlier one."""
 
-    name: str
-    """The earlier run's."""
-    moves: tuple[Move, ...]
-    """Each variant in each stratum that can be compared, the worst first."""
+    name: str  # the earlier run's
+    moves: tuple[Move, ...]  # each variant in each stratum that can be compared, the worst first
+    # Gating strata that were not asked now, or with other items, and candidates that were not judged
     left_out: tuple[str, ...]
-    """Gating strata that were not asked now, or with other items, and candidates that were not judged."""
 
     @property
     def regressed(self) -> list[Move]:
@@ -132,60 +129,45 @@ def since(history: History, name: str | None = None) -> Since | None:
 
 def _moves(history: History, before: int, after: int) -> list[Move]:
     old, new = sorted(history.rows("SELECT * FROM runs WHERE run IN (?, ?)", before, after), key=lambda one: one["run"])
+
+    def move(row: sqlite3.Row, variant: str, gate: tuple[Verdict, Verdict] | None) -> Move:
+        place = variant, row["slice"], row["stratum"]
+        found = Move(*place, "score", bool(row["gating"]), gate, row["margin"], verdict="not_judged")
+        if not (scores := history.rows(_SCORES, old["run"], new["run"], *place)):
+            return found
+        before, after, clusters = zip(*scores, strict=True)
+        diffs = [y - x for x, y in zip(before, after, strict=True)]
+        result = stats.paired_test(diffs, clusters, margin=row["margin"], alpha=new["alpha"])
+        means = math.fsum(before) / len(before), math.fsum(after) / len(after)
+        return replace(found, result=result, means=means)
+
     found: dict[str, list[Move]] = {}
-    places = {}
-    for row in history.rows(_PAIRS, before, after):
-        gate = row["before"], row["after"]
-        found.setdefault(row["candidate"], []).append(_move(history, row, row["candidate"], gate, (old, new)))
-        places[row["slice"], row["stratum"]] = row
+    pairs = history.rows(_PAIRS, before, after)
+    for row in pairs:
+        found.setdefault(row["candidate"], []).append(move(row, row["candidate"], (row["before"], row["after"])))
     if old["baseline"] == new["baseline"]:
-        found[new["baseline"]] = [_move(history, one, new["baseline"], None, (old, new)) for one in places.values()]
-    scores = [one for own in found.values() for one in _decided(own, new["alpha"]) if not _never_asked(one)]
-    rates = [_rate(row) for row in history.rows(_RATES, before, after)]
-    return sorted(
-        [*scores, *rates], key=lambda one: (not one.regressed, one.result.delta if one.result else 0.0, one.variant)
-    )
-
-
-def _move(
-    history: History,
-    row: sqlite3.Row,
-    variant: str,
-    gate: tuple[Verdict, Verdict] | None,
-    runs: tuple[sqlite3.Row, sqlite3.Row],
-) -> Move:
-    old, new = runs
-    place = variant, row["slice"], row["stratum"]
-    scores = history.rows(_SCORES, old["run"], new["run"], *place)
-    if not scores:
-        return Move(*place, "score", bool(row["gating"]), gate, row["margin"], verdict="not_judged")
-    before, after, clusters = zip(*scores, strict=True)
-    diffs = [y - x for x, y in zip(before, after, strict=True)]
-    result = stats.paired_test(diffs, clusters, margin=row["margin"], alpha=new["alpha"])
-    means = math.fsum(before) / len(before), math.fsum(after) / len(after)
-    return Move(*place, "score", bool(row["gating"]), gate, row["margin"], result, means)
-
-
-def _never_asked(one: Move) -> bool:
-    """Whether there are no scores because no damage could be seen in the earlier run either."""
-    return one.result is None and one.gate is not None and one.gate[0] in ("no_signal", "not_judged")
-
-
-def _rate(row: sqlite3.Row) -> Move:
-    gate = row["before"], row["after"]
-    verdict: Verdict = "fail" if gate == ("pass", "fail") else "pass"
-    place = row["candidate"], row["slice"], row["stratum"], row["kind"]
-    return Move(*place, gating=True, gate=gate, verdict=verdict)
+        places = {(row["slice"], row["stratum"]): row for row in pairs}
+        found[new["baseline"]] = [move(one, new["baseline"], None) for one in places.values()]
+    moves = [one for own in found.values() for one in _decided(own, new["alpha"])]
+    for row in history.rows(_RATES, before, after):
+        gate = row["before"], row["after"]
+        verdict: Verdict = "fail" if gate == ("pass", "fail") else "pass"
+        place = row["candidate"], row["slice"], row["stratum"], row["kind"]
+        moves.append(Move(*place, gating=True, gate=gate, verdict=verdict))
+    return sorted(moves, key=lambda one: (not one.regressed, one.result.delta if one.result else 0.0, one.variant))
 
 
 def _decided(own: list[Move], alpha: float) -> Iterator[Move]:
-    """Give the verdicts of one variant's strata, the gating ones corrected for their number."""
+    """Give the verdicts of one variant's strata, the gating ones corrected for their number.
+
+    Strata without scores are left out if no damage could be seen in the earlier run either.
+    """
     p_fail = [1.0 if one.result is None else one.result.p_fail for one in own]
     family = [at for at, one in enumerate(own) if one.gating and one.result is not None]
     adjusted = dict(zip(family, stats.holm([p_fail[at] for at in family]), strict=True))
     for at, one in enumerate(own):
-        if one.result is None:
-            yield one
-        else:
+        if one.result is not None:
             worse = adjusted.get(at, p_fail[at]) < alpha
             yield replace(one, verdict="fail" if worse else "pass" if one.result.p_pass < alpha else "inconclusive")
+        elif one.gate is None or one.gate[0] not in ("no_signal", "not_judged"):
+            yield one

@@ -29,8 +29,6 @@ from harness.store.record import RunRecord
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run
 
-__all__ = ["History"]
-
 _TYPES = {"string": "TEXT", "float64": "REAL", "int64": "INTEGER", "bool_": "INTEGER"}
 _FIGURES = ", ".join(f"{name} {_TYPES[one.kind]}" for name, one in FIGURES.items())
 _RATES = ", ".join(one.name for one in dataclasses.fields(TailRate))
@@ -48,8 +46,7 @@ CREATE TABLE answers (run INTEGER, variant TEXT, item INTEGER, score REAL, PRIMA
 CREATE VIEW trend AS SELECT slice, stratum, candidate, strata.items, run, name, n, delta, low, high, margin, gating,
   strata.verdict FROM strata JOIN runs USING (run) ORDER BY slice, stratum, candidate, strata.items, run;
 """  # noqa: S608 - names of our own fields
-_VERSION = zlib.crc32(TABLES.encode()) >> 1
-"""Identifies these tables: a database of other ones is refused."""
+_VERSION = zlib.crc32(TABLES.encode()) >> 1  # identifies these tables: a database of other ones is refused
 
 
 class History:
@@ -108,6 +105,10 @@ class History:
         self._fill("runs", [(None, name, mark, *verdict, *asked)])
         ((number,),) = self.rows("SELECT max(run) FROM runs")
         self._fill("facts", ((number, *fact) for fact in facts(run).items()))
+
+        def figures(stratum: dict[str, Any]) -> Iterator[Any]:
+            return (json.dumps(stratum[name]) if name == "levels" else stratum[name] for name in FIGURES)
+
         places = defaultdict(list)
         for item in run.items:
             places[item.slice, item.stratum].append(run.digests[item.id])
@@ -116,7 +117,7 @@ class History:
             self._fill(
                 "strata",
                 (
-                    (number, one.name, digest(sorted(places[each.slice, each.stratum])), *_figures(each.to_json()))
+                    (number, one.name, digest(sorted(places[each.slice, each.stratum])), *figures(each.to_json()))
                     for each in one.strata
                 ),
             )
@@ -134,10 +135,6 @@ class History:
             scores = judging.item_scores(run, variant)
             known = ((key_of[run.digests[one.id]], scores.get(one.id, math.nan)) for one in run.items)
             self._fill("answers", ((number, variant, key, score) for key, score in known))  # SQLite stores NaN as NULL
-
-
-def _figures(stratum: dict[str, Any]) -> Iterator[Any]:
-    return (json.dumps(stratum[name]) if name == "levels" else stratum[name] for name in FIGURES)
 
 
 def facts(run: RunRecord) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The history as sections of `harness.report.section`: runs, what changed, regressions, and the trend of each stratum.
+"""The history as sections: runs, what changed, regressions, trends; and its files: page, Markdown and badge.
 
 A series is a stratum of a slice on one set of items. Runs that asked a stratum's other items are another series, in a
 chart of its own.
@@ -8,33 +8,34 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from html import escape
 from itertools import groupby
+from pathlib import Path
 
 from harness.history.changes import Move, Since, changed_facts, changed_items, steps
 from harness.history.database import History
 from harness.judge.outcomes import natural_key
-from harness.report.section import (
-    Block,
-    Cell,
-    Chart,
-    Column,
-    Interval,
-    Line,
-    Row,
-    Section,
-    names,
-    numbers,
-    strata,
-    texts,
-)
+from harness.report import section
+from harness.report.html import render
+from harness.report.markdown import LIMIT, MarkdownPage
+from harness.report.sanitize import markdown
+from harness.report.section import Block, Cell, Chart, Interval, Line, Row, Section, names, numbers, strata, texts
 from harness.report.words import SYMBOLS, points, readable, score
-
-__all__ = ["blocks", "headline", "regressions", "series", "trend"]
+from harness.report.writer import step_summary
+from harness.store.files import atomic_write
 
 _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
-_NEWEST = 20
-"""So many steps from run to run are described; the database holds all."""
+_NEWEST = 20  # so many steps from run to run are described; the database holds all
+_COLOURS = {"pass": "#3a7d34", "fail": "#b3261e"}
+_OTHER = "#8a6100"
+
+_BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{label}: {text}">
+<title>{label}: {text}</title><rect width="{width}" height="20" rx="3" fill="#555"/>
+<path d="M{left} 0h{rest}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{rest}z" fill="{colour}"/>
+<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">
+<text x="{middle}" y="14">{label}</text><text x="{second}" y="14">{text}</text></g></svg>
+"""
 
 
 def runs(history: History) -> Section:
@@ -65,11 +66,11 @@ def changes(history: History) -> Section:
         for label, shared, removed, added in changed_items(history, one["before"], one["run"]):
             found.append((f"items.{label}", f"{shared + removed}", f"{shared + added}, {shared} of them the same"))
         rows += [(one["name"], *each) for each in found or [("nothing", "", "")]]
-    columns = names("run", "what changed", "before", "after")
-    left = len(known[_NEWEST:])
-    more = f"; {left} earlier steps are left out" if left else ""
+    more = f"; {left} earlier steps are left out" if (left := len(known[_NEWEST:])) else ""
     note = f"Against the run of the same config before it, the newest first{more}."
-    return Section("What changed from run to run", columns, tuple(rows), note=note)
+    return Section(
+        "What changed from run to run", names("run", "what changed", "before", "after"), tuple(rows), note=note
+    )
 
 
 def _merged(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -90,7 +91,12 @@ def regressions(since: Since) -> Section:
     shown = [one for one in since.moves if one.regressed or one.verdict != "pass"]
     quiet = [one for one in since.moves if one not in shown]
     columns = names("slice", minor=3) + strata("stratum") + names("variant") + texts("since then")
-    columns += (Column("at the gate", "text", 1), *numbers("change"), *numbers("limits", minor=2), *numbers("-/+"))
+    columns += (
+        section.Column("at the gate", "text", 1),
+        *numbers("change"),
+        *numbers("limits", minor=2),
+        *numbers("-/+"),
+    )
     columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
     absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
@@ -98,44 +104,26 @@ def regressions(since: Since) -> Section:
         "Each variant, the baseline too, against itself on the same items; change and limits in points. It regressed "
         "if it lost more than its margin, or passed the gate then and fails it now."
     )
-    return Section(
-        f"The newest run since {since.name}",
-        columns,
-        tuple(map(_move_row, shown)),
-        absent,
-        note,
-        quiet=tuple(map(_move_row, quiet)),
-        quiet_note=count,
-    )
+    rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
+    title = f"The newest run since {since.name}"
+    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count)
 
 
 def _move_row(one: Move) -> Row:
     place = one.slice, one.stratum, one.variant
     gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
     if one.result is None or one.means is None:
-        return (*place, Cell(_kind(one), _advisory(one), one.verdict), gate, "-", "-", "-", "-", "-")
-    result = one.result
+        return (*place, Cell(one.of_kind, one.advisory, one.verdict), gate, "-", "-", "-", "-", "-")
+    low, delta, high = one.result.low, one.result.delta, one.result.high
     return (
         *place,
-        Cell("regressed" if one.regressed and one.verdict != "fail" else "", _advisory(one), one.verdict),
+        Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.advisory, one.verdict),
         gate,
-        Cell(
-            points(result.delta),
-            value=result.delta,
-            interval=Interval(result.low, result.delta, result.high, one.margin),
-        ),
-        f"[{points(result.low)}, {points(result.high)}]",
-        f"{result.lost}/{result.gained}",
+        Cell(points(delta), value=delta, interval=Interval(low, delta, high, one.margin)),
+        f"[{points(low)}, {points(high)}]",
+        f"{one.result.lost}/{one.result.gained}",
         *map(score, one.means),
     )
-
-
-def _kind(one: Move) -> str:
-    return "" if one.kind == "score" else f" {one.kind}"
-
-
-def _advisory(one: Move) -> str:
-    return "" if one.gating else " (advisory)"
 
 
 def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
@@ -149,26 +137,23 @@ def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
             yield f"items {number} of {len(found)}" if len(found) > 1 else "", own
 
 
-def _place(row: sqlite3.Row) -> str:
-    return row["slice"] if row["stratum"] == "all" else f"{readable(row['stratum'])} ({row['slice']})"
-
-
 def trend(history: History) -> Section:
     """Return the change of each candidate in each series over the runs."""
     rows: list[Row] = []
     quiet: list[Row] = []
     charts, said, count = [], [], 0
     for which, found in series(history):
-        own = {
-            name: [row for row in found if row["candidate"] == name]
-            for name in dict.fromkeys(row["candidate"] for row in found)
-        }
+        own: dict[str, list[sqlite3.Row]] = {}
+        for row in found:
+            own.setdefault(row["candidate"], []).append(row)
         moved = any(len({(row["delta"], row["verdict"]) for row in each}) > 1 for each in own.values())
         (rows if moved else quiet).extend(_trend_row(which, each) for each in own.values())
-        title = f"{_place(found[0])}{f', {which}' if which else ''}"
+        stratum, label = found[0]["stratum"], found[0]["slice"]
+        place = label if stratum == "all" else f"{readable(stratum)} ({label})"
         if moved:
+            title = f"{place}, {which}" if which else place
             charts.append(Chart(title, "run", tuple(_line(name, each) for name, each in own.items())))
-        said += [_place(found[0])] if which.startswith("items 2 ") else []
+        said += [place] if which.startswith("items 2 ") else []
         count += not moved
     columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
     columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")
@@ -221,9 +206,7 @@ def headline(history: History, since: Since | None) -> list[str]:
     if since.left_out:
         said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
     found = [
-        f"{one.variant} in {one.slice}/{one.stratum}{_kind(one)}{_advisory(one)}"
-        for one in since.moves
-        if one.regressed
+        f"{one.variant} in {one.slice}/{one.stratum}{one.of_kind}{one.advisory}" for one in since.moves if one.regressed
     ]
     open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
     text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
@@ -232,16 +215,43 @@ def headline(history: History, since: Since | None) -> list[str]:
 
 def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Section]]]:
     """Return the blocks of the page, which Markdown and the terminal show too."""
-    sections = {
-        "since": ("Regressions", [] if since is None else [regressions(since)]),
-        "trend": ("Trends", [trend(history)]),
-        "changes": ("What changed", [changes(history)]),
-        "runs": ("Runs", [runs(history)]),
-    }
-    return [
-        (
-            Block(key, title, lambda *_: (), {}, absent="There is no earlier run of this config to compare with."),
-            [*filter(None, own)],
-        )
-        for key, (title, own) in sections.items()
+    shown = [
+        ("since", "Regressions", None if since is None else regressions(since)),
+        ("trend", "Trends", trend(history)),
+        ("changes", "What changed", changes(history)),
+        ("runs", "Runs", runs(history)),
     ]
+    absent = "There is no earlier run of this config to compare with."
+    return [(Block(key, title, lambda *_: (), {}, absent=absent), [one] if one else []) for key, title, one in shown]
+
+
+def write(folder: Path, history: History, since: Since | None) -> list[Path]:
+    """Write the files, append to GitHub's step summary if there is one, and return the paths. Raises StoreError."""
+    shown, said = blocks(history, since), headline(history, since)
+    (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs ORDER BY run DESC LIMIT 1")
+    text = MarkdownPage(LIMIT)
+    text.add("## quantcliff: history\n")
+    text.listed([f"- {markdown(one)}" for one in said], len(said))
+    for one in (one for _, sections in shown for one in sections):
+        text.section(one)
+    regressed = 0 if since is None else len(since.regressed)
+    message = newest["verdict"].replace("_", " ") + (f", {regressed} regressed" if regressed else "")
+    colour = _COLOURS["fail"] if regressed else _COLOURS.get(newest["verdict"], _OTHER)
+    badge = {"schemaVersion": 1, "label": "quantcliff", "message": message, "color": colour}
+    files = {
+        "history.html": render("history.html.j2", shown, "", said=said, count=newest["count"]),
+        "history.md": str(text),
+        "badge.json": json.dumps(badge) + "\n",
+        "badge.svg": _svg(badge),
+    }
+    for name, content in files.items():
+        atomic_write(folder / name, content)
+    step_summary(str(text))
+    return [folder / name for name in files]
+
+
+def _svg(badge: Mapping[str, object]) -> str:
+    label, text = str(badge["label"]), str(badge["message"])
+    left, right = (10 + 6.5 * len(one) for one in (label, text))
+    places = {"width": left + right, "left": left, "rest": right - 3, "middle": left / 2, "second": left + right / 2}
+    return _BADGE.format(**places, label=escape(label), text=escape(text), colour=badge["color"])

@@ -1,11 +1,12 @@
 """The plain averages, to be read against the strata: what they hide, and when they betray a baseline gone wrong.
 
-None of it decides about a stratum. It knows no files and no exit codes.
+None of it decides about a stratum.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,17 +14,16 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness import stats
-from harness.judge.comparison import Comparison, Scope, StratumNumbers
-from harness.judge.reasons import points
-from harness.judge.summaries import Average
+from harness.judge.decisions import points
+from harness.judge.rules import Rules
+from harness.judge.summaries import Average, Comparison, Scope, StratumNumbers
 
-__all__ = ["averages", "by_slice", "gone_wrong", "hidden", "normal_quantile", "scopes", "triage"]
+__all__ = ["averages", "by_slice", "gone_wrong", "hidden", "scopes", "triage"]
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
 
-TRIAGE_RATE = 0.05
-"""Share of false entries in the triage list (Benjamini and Hochberg 1995)."""
+TRIAGE_RATE = 0.05  # share of false entries in the triage list (Benjamini and Hochberg 1995)
 GONE_WRONG_LEVEL = 0.001
 """Level at which each candidate must be above the baseline. Candidates share the baseline's luck, hence so small."""
 GONE_WRONG_SPREAD = 0.5
@@ -32,9 +32,9 @@ GONE_WRONG_SPREAD = 0.5
 
 def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
     """Slice to the positions of its strata."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, list[int]] = defaultdict(list)
     for at, one in enumerate(strata):
-        found.setdefault(one.slice, []).append(at)
+        found[one.slice].append(at)
     return found
 
 
@@ -45,61 +45,42 @@ def averages(
 
     place: shape [items], sorted positions in `strata`. before, after: scores, NaN if unanswered. weight: per item.
     """
-    answered = ~(np.isnan(before) | np.isnan(after))
-    everything = list(range(len(strata)))
-    found = [_average("all", strata, everything, place, before, after, answered.astype(float))]
+    answered = (~(np.isnan(before) | np.isnan(after))).astype(float)
+    wanted = [("all", list(range(len(strata))), answered)]
     if weight.size and weight.min() != weight.max():
-        found.append(_average("all, by traffic", strata, everything, place, before, after, answered * weight))
-    for name, members in by_slice(strata).items():
-        if name != "all":  # a plain table's only slice
-            found.append(_average(name, strata, members, place, before, after, answered.astype(float)))
+        wanted.append(("all, by traffic", list(range(len(strata))), answered * weight))
+    # "all" is the only slice of a plain table
+    wanted += [(name, members, answered) for name, members in by_slice(strata).items() if name != "all"]
+    found = []
+    for name, members, weights in wanted:
+        start, stop = np.searchsorted(place, [members[0], members[-1] + 1])
+        own, total = weights[start:stop], float(weights[start:stop].sum())
+        judged = [strata[at] for at in members if strata[at].looks]
+        if total <= 0.0 or not judged:
+            found.append(Average(name, 0, None, None, None, None, ""))
+            continue
+        worst = min(judged, key=lambda one: one.looks[-1].result.delta)
+        first, second = (float((np.where(own > 0.0, side[start:stop], 0.0) * own).sum()) for side in (before, after))
+        means = first / total, second / total
+        worst_of = worst.looks[-1].result.delta, f"{worst.slice}/{worst.stratum}"
+        found.append(Average(name, int(np.count_nonzero(own)), *means, means[1] - means[0], *worst_of))
     return tuple(found)
-
-
-def _average(
-    name: str,
-    strata: Sequence[StratumNumbers],
-    members: Sequence[int],
-    place: Codes,
-    before: Floats,
-    after: Floats,
-    weight: Floats,
-) -> Average:
-    start, stop = np.searchsorted(place, [members[0], members[-1] + 1])
-    own = weight[start:stop]
-    total = float(own.sum())
-    judged = [strata[at] for at in members if strata[at].looks]
-    if total <= 0.0 or not judged:
-        return Average(name, 0, None, None, None, None, "")
-    worst = min(judged, key=lambda one: one.looks[-1].result.delta)
-    means = [float((np.where(own > 0.0, side[start:stop], 0.0) * own).sum()) / total for side in (before, after)]
-    return Average(
-        slice=name,
-        n=int(np.count_nonzero(own)),
-        baseline_mean=means[0],
-        candidate_mean=means[1],
-        delta=means[1] - means[0],
-        worst_delta=worst.looks[-1].result.delta,
-        worst_stratum=f"{worst.slice}/{worst.stratum}",
-    )
 
 
 def scopes(
     strata: Sequence[StratumNumbers], place: Codes, before: Floats, after: Floats, cluster: Codes | None
 ) -> tuple[Scope, ...]:
     """Return the mean difference of everything, then of each slice, with cluster-robust standard errors."""
-    ranges = [("", 0, len(strata)), *((name, at[0], at[-1] + 1) for name, at in by_slice(strata).items())]
     found = []
-    for name, first, last in ranges:
-        start, stop = np.searchsorted(place, [first, last])
+    wanted: list[tuple[str, Sequence[int]]] = [("", range(len(strata))), *by_slice(strata).items()]
+    for name, members in wanted:
+        start, stop = np.searchsorted(place, [members[0], members[-1] + 1])
         own, other = before[start:stop], after[start:stop]
         answered = ~(np.isnan(own) | np.isnan(other))
-        if not answered.any():
-            continue
-        codes = None if cluster is None else cluster[start:stop][answered]
-        delta, error = _mean(other[answered] - own[answered], codes)
-        mean, mean_error = _mean(own[answered], codes)
-        found.append(Scope(name, delta, error, mean, mean_error))
+        if answered.any():
+            codes = None if cluster is None else cluster[start:stop][answered]
+            own, other = own[answered], other[answered]
+            found.append(Scope(name, *_mean(other - own, codes), *_mean(own, codes)))
     return tuple(found)
 
 
@@ -120,8 +101,8 @@ def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:
         return 0, 0
     two_sided = [min(max(2.0 * min(one.mid_p, one.mid_p_better), 0.0), 1.0) for one in results]
     listed = np.asarray(stats.benjamini_hochberg(two_sided)) <= TRIAGE_RATE
-    worse = [one.mid_p < one.mid_p_better for one in results]
-    return int(np.count_nonzero(listed & worse)), int(np.count_nonzero(listed & ~np.array(worse)))
+    worse = np.array([one.mid_p < one.mid_p_better for one in results])
+    return int(np.count_nonzero(listed & worse)), int(np.count_nonzero(listed & ~worse))
 
 
 def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margin: float) -> str:
@@ -129,34 +110,27 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
     everything = shown[0]
     if everything.delta is None or everything.worst_delta is None:
         return "nothing to average"
+    mean = f"mean {points(everything.delta)} points"
     if not worse:
-        counts = f"none of {judged} strata significantly worse, {better} better (corrected for their number)"
-        return f"mean {points(everything.delta)} points; {counts}"
+        return f"{mean}; none of {judged} strata significantly worse, {better} better (corrected for their number)"
     verb = "hides" if everything.delta > -margin else "with"
-    counts = f"{worse} {_strata(worse)} significantly worse and {better} better of {judged}"
-    worst = f"the worst is {everything.worst_stratum} at {points(everything.worst_delta)} points"
-    return f"mean {points(everything.delta)} points {verb} {counts}; {worst}"
+    counts = f"{worse} {'stratum' if worse == 1 else 'strata'} significantly worse and {better} better of {judged}"
+    return f"{mean} {verb} {counts}; the worst is {everything.worst_stratum} at {points(everything.worst_delta)} points"
 
 
-def _strata(count: int) -> str:
-    return "stratum" if count == 1 else "strata"
-
-
-def gone_wrong(compared: Sequence[Comparison]) -> list[str]:
-    """Call out a baseline that looks broken: every candidate is better by about the same amount.
+def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
+    """Call out a baseline that looks broken: every candidate is better by about the same amount, or others report more.
 
     Looked at over everything and in each slice. 'Every' needs at least two candidates; 'better': one-sided p below
     GONE_WRONG_LEVEL each; 'about the same': gains within GONE_WRONG_SPREAD of the smallest. Quantization errors differ
-    between methods, so a gain that all share is a loss of the baseline.
+    between methods, so a gain that all share is a loss of the baseline. What others report is the slice's public range.
     """
-    usable = [one for one in compared if not one.refused and one.scopes]
-    if len(usable) < 2:  # noqa: PLR2004 - one candidate's gain is its own
-        return []
+    usable = [one for one in compared if one.scopes]
     found = []
-    for scope in usable[0].scopes:
+    for scope in usable[0].scopes if len(usable) > 1 else ():
         same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
         gains = [one.delta for one in same]
-        if len(same) < len(usable) or min(gains) <= 0.0 or max(_better_p(one) for one in same) >= GONE_WRONG_LEVEL:
+        if len(same) < len(usable) or min(gains) <= 0.0 or max(map(_better_p, same)) >= GONE_WRONG_LEVEL:
             continue
         if max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains):
             where = f"in {scope.slice}" if scope.slice else "over all items"
@@ -165,6 +139,14 @@ def gone_wrong(compared: Sequence[Comparison]) -> list[str]:
                 f"{points(max(gains))} points: a baseline gone wrong rather than a gain; "
                 "check its template, dtype and weights"
             )
+    z = float(-special.ndtri(rules.policy.alpha))
+    for scope in usable[0].scopes if usable else ():
+        known = rules.slices[scope.slice].public_range if scope.slice in rules.slices else None
+        if known and scope.baseline_mean + z * scope.baseline_error < known[0]:
+            found.append(
+                f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range "
+                f"{known[0]:g} to {known[1]:g}: check its template, dtype and weights"
+            )
     return found
 
 
@@ -172,8 +154,3 @@ def _better_p(scope: Scope) -> float:
     if scope.error <= 0.0:
         return 0.0 if scope.delta > 0.0 else 1.0
     return float(special.ndtr(-scope.delta / scope.error))
-
-
-def normal_quantile(alpha: float) -> float:
-    """Return the z that a standard normal exceeds with chance `alpha`."""
-    return float(-special.ndtri(alpha))

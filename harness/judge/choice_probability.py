@@ -1,29 +1,23 @@
 """Answers to choices: which choice is preferred, and the probability of the right one.
 
 Tasks weigh choices by their summed log-probability (lm_eval's ``acc``), by that per character (``acc_norm``) or per
-byte (``acc_bytes``); the three may prefer different ones. The probability of the right choice is the softmax over the
-summed log-probabilities, whatever the metric. It moves long before the preferred choice changes, so it sees damage in
-strata in which no score has flipped yet. It is information only: it has no margin and is never part of a verdict.
+byte (``acc_bytes``); the three may prefer different ones. The probability is the softmax over the sums, whatever the
+metric. It moves long before the preferred choice changes, so it sees damage where no score has flipped yet.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from harness import stats
+from harness.judge.rules import Place, by_stratum
 from harness.judge.summaries import ChoiceProbability
-from harness.judge.verdicts import Judgement
 from harness.records import ChoiceLogprobs, Item, Response
 
-__all__ = ["Places", "compared", "of_answer", "preferred_choice", "shown"]
-
-Places = Mapping[tuple[str, str], ChoiceProbability]
-"""Slice and stratum to the comparison."""
+__all__ = ["compared", "of_answer", "preferred_choice"]
 
 
 def of_answer(item: Item, response: Response) -> float | None:
@@ -53,38 +47,18 @@ def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
 
 def compared(
     items: Sequence[Item], baseline: Mapping[str, float], candidate: Mapping[str, float], alpha: float
-) -> Places:
+) -> dict[Place, ChoiceProbability]:
     """Compare two sides stratum by stratum, over the items that both have.
 
     baseline, candidate: item id to probability. alpha: error rate of each limit. Items that share a source are judged
     as whole sources, as scores are.
     """
-    places: dict[tuple[str, str], list[Item]] = defaultdict(list)
-    for item in items:
-        if item.id in baseline and item.id in candidate:
-            places[item.slice, item.stratum].append(item)
     found = {}
-    for place, members in places.items():
+    for place, members in by_stratum(one for one in items if one.id in baseline and one.id in candidate).items():
         before = np.array([baseline[item.id] for item in members])
         after = np.array([candidate[item.id] for item in members])
         clusters = np.unique([item.cluster for item in members], return_inverse=True)[1]
         result = stats.paired_test(after - before, clusters, margin=0.0, alpha=alpha, binary=False)
-        found[place] = ChoiceProbability(
-            n=len(members),
-            baseline_mean=float(before.mean()),
-            candidate_mean=float(after.mean()),
-            delta=result.delta,
-            low=result.low,
-            high=result.high,
-        )
+        means = float(before.mean()), float(after.mean())
+        found[place] = ChoiceProbability(len(members), *means, result.delta, result.low, result.high)
     return found
-
-
-def shown(judgement: Judgement, by_candidate: Mapping[str, Places]) -> Judgement:
-    """Return the judgement with the probabilities beside its strata; no verdict changes."""
-    candidates = []
-    for one in judgement.candidates:
-        places = by_candidate.get(one.name, {})
-        strata = (replace(each, choice_probability=places.get((each.slice, each.stratum))) for each in one.strata)
-        candidates.append(replace(one, strata=tuple(strata)))
-    return replace(judgement, candidates=tuple(candidates))

@@ -10,112 +10,87 @@ assumption of monotone damage:
 The point estimate lies between: from there on to at_high every level's estimated drop is larger than its margin.
 
 The effective level is the longest one up to which a variant keeps a stated score at every level: the effective length
-of RULER (Hsieh et al. 2024, arXiv:2404.06654, section 4), whose score was 0.856, that of Llama-2-7B at 4k. This module
-knows nothing of strata, looks or verdicts.
+of RULER (Hsieh et al. 2024, arXiv:2404.06654, section 4), whose score was 0.856, that of Llama-2-7B at 4k.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from itertools import takewhile
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.judge.outcomes import Labels
+from harness.config.schema import Policy
+from harness.judge.outcomes import Floats, Labels
 from harness.judge.summaries import Cliff
-from harness.stats.chance_level import above_chance_p
+from harness.stats.ratio import above_chance_p
 
-__all__ = ["Axis", "Rows", "cliffs", "ordered_axes"]
-
-Floats = NDArray[np.float64]
+__all__ = ["Rows", "cliffs"]
 
 EFFECTIVE_SHARE = 0.85
 """Share of the baseline's score at the shortest level that a level must keep, where no score is stated."""
-MOST_LEVELS = 64
-"""An axis with more levels is a measurement, not a design."""
-MOST_GROUPS = 12
-"""With more combinations of the other axes than this, only the pooled axis is shown."""
+MOST_LEVELS = 64  # an axis with more levels is a measurement, not a design
+MOST_GROUPS = 12  # with more combinations of the other axes than this, only the pooled axis is shown
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Axis:
-    """An axis whose levels are numbers."""
-
-    name: str
-    """The axis."""
-    values: tuple[float, ...]
-    """Its levels in order."""
-    at: NDArray[np.int64]
-    """Shape [items]: position in `values`; -1 if an item has no such axis."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class Rows(NamedTuple):
     """The items of one slice that both sides answered."""
 
-    before: Floats
-    """The baseline's scores."""
-    after: Floats
-    """The candidate's scores."""
-    cluster: NDArray[np.int32] | None
-    """Sources; None if every item is its own."""
-    margin: Floats
-    """The margin of each item's stratum."""
-    chance: Floats
-    """The score that guessing would give."""
-
-
-def ordered_axes(levels: Mapping[str, Labels]) -> list[Axis]:
-    """Find the axes whose levels, as far as items have them, are all numbers, two or more of them."""
-    found = []
-    for name, labels in levels.items():
-        used = [labels.names[code] for code in np.unique(labels.codes)]
-        numbers = {text: _number(text) for text in used if text}
-        if not 2 <= len(numbers) <= MOST_LEVELS or None in numbers.values():  # noqa: PLR2004 - one level has no order
-            continue
-        values = sorted({value for value in numbers.values() if value is not None})
-        table = np.full(len(labels.names), -1, np.int64)
-        for code, text in enumerate(labels.names):
-            value = numbers.get(text)
-            if value is not None:
-                table[code] = values.index(value)
-        found.append(Axis(name, tuple(values), table[labels.codes]))
-    return found
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    before: Floats  # the baseline's scores
+    after: Floats  # the candidate's
+    cluster: NDArray[np.int32] | None  # sources; None if every item is its own
+    margin: Floats  # of each item's stratum
+    chance: Floats  # the score that guessing would give
 
 
 def cliffs(
-    slice_name: str,
-    rows: Rows,
-    levels: Mapping[str, Labels],
-    splitting: Sequence[str],
-    *,
-    alpha: float,
-    chance_alpha: float,
-    score: float | None = None,
+    slice_name: str, rows: Rows, levels: Mapping[str, Labels], splitting: Sequence[str], policy: Policy
 ) -> tuple[Cliff, ...]:
     """Find the cliff along every ordered axis: pooled, then at each combination of the other axes that split the slice.
 
-    levels: axis to a column of shape [items]. splitting: axes that define strata. score: what the effective level asks
-    for, in (0, 1]; None for EFFECTIVE_SHARE of the baseline's score at the shortest level.
+    levels: axis to a column of shape [items]. splitting: axes that define strata. The effective level asks for
+    `policy.effective_score`, or EFFECTIVE_SHARE of the baseline's score at the shortest level.
     """
     found = []
-    for axis in ordered_axes(levels):
-        held = [name for name in splitting if name != axis.name and name in levels]
-        for group, members in _groups(held, levels, axis.at >= 0):
-            found.append(_cliff(slice_name, axis, group, members, rows, (alpha, chance_alpha), score))
-    return tuple(one for one in found if one is not None)
+    for axis, (values, at) in _ordered_axes(levels).items():
+        held = [name for name in splitting if name != axis and name in levels]
+        for group, members in _groups(held, levels, at >= 0):
+            positions = np.flatnonzero(members)
+            order = positions[np.argsort(at[positions].astype(np.int16), kind="stable")]
+            taken = zip(values, np.split(order, np.searchsorted(at[order], range(1, len(values)))), strict=True)
+            kept = {value: _level(rows, items, policy) for value, items in taken if items.size}
+            if len(kept) > 1:  # one level has no order
+                found.append(_cliff(slice_name, axis, group, kept, policy))
+    return tuple(found)
+
+
+def _ordered_axes(levels: Mapping[str, Labels]) -> dict[str, tuple[list[float], NDArray[np.int64]]]:
+    """Find the axes whose levels, as far as items have them, are all numbers, two or more of them.
+
+    Give each its levels in order, and the position of every item's, -1 if an item has no such axis.
+    """
+    found = {}
+    for name, labels in levels.items():
+        used = [labels.names[code] for code in np.unique(labels.codes)]
+        numbers = {text: _number(text) for text in used if text}
+        if 2 <= len(numbers) <= MOST_LEVELS and all(map(math.isfinite, numbers.values())):  # noqa: PLR2004
+            values = sorted(set(numbers.values()))
+            table = np.array(
+                [values.index(numbers[text]) if text in numbers else -1 for text in labels.names], np.int64
+            )
+            found[name] = values, table[labels.codes]
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _groups(
@@ -138,90 +113,53 @@ def _groups(
     return [("", usable), *sorted(named, key=lambda pair: pair[0])]
 
 
-def _cliff(
-    slice_name: str,
-    axis: Axis,
-    group: str,
-    members: NDArray[np.bool_],
-    rows: Rows,
-    alphas: tuple[float, float],
-    score: float | None,
-) -> Cliff | None:
-    kept = [(value, taken) for value, taken in zip(axis.values, _by_level(axis, members), strict=True) if taken.size]
-    if len(kept) < 2:  # noqa: PLR2004 - one level has no order
-        return None
-    found = [_level(rows, taken, *alphas) for _, taken in kept]
-    values = [value for value, _ in kept]
-    fails = np.asarray(stats.holm([one.p_fail for one in found])) <= alphas[0]
-    high = int(np.argmax(fails)) if fails.any() else None
-    low = next((at for at, one in enumerate(found) if not one.passes), None)
-    stated = EFFECTIVE_SHARE * found[0].before if score is None else score
-    return Cliff(
-        slice=slice_name,
-        axis=axis.name,
-        group=group,
-        levels=tuple(values),
-        baseline=tuple(one.before for one in found),
-        candidate=tuple(one.after for one in found),
-        at=None if high is None else values[_estimate(found, high)],
-        at_low=None if low is None else values[low],
-        at_high=None if high is None else values[high],
-        effective_baseline=_effective(values, [one.before for one in found], stated),
-        effective_candidate=_effective(values, [one.after for one in found], stated),
-        score=stated,
-    )
-
-
-def _by_level(axis: Axis, members: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Return the positions of the members at each level, in order."""
-    positions = np.flatnonzero(members)
-    levels = axis.at[positions].astype(np.int16)
-    order = np.argsort(levels, kind="stable")
-    bounds = np.searchsorted(levels[order], np.arange(len(axis.values) + 1))
-    return [positions[order[start:stop]] for start, stop in pairwise(bounds)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(NamedTuple):
     """Both sides at one level."""
 
     before: float
     after: float
     p_fail: float
     passes: bool
-    beyond: bool
-    """Whether the estimated drop is larger than the margin."""
+    beyond: bool  # whether the estimated drop is larger than the margin
 
 
-def _level(rows: Rows, taken: NDArray[np.int64], alpha: float, chance_alpha: float) -> _Level:
+def _level(rows: Rows, taken: NDArray[np.int64], policy: Policy) -> _Level:
     """Judge one level by the widest margin among its items."""
-    before, after = rows.before[taken], rows.after[taken]
+    before, after, margin = rows.before[taken], rows.after[taken], float(rows.margin[taken].max())
     cluster = None if rows.cluster is None else rows.cluster[taken]
-    margin = float(rows.margin[taken].max())
-    result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
+    result = stats.paired_test(after - before, cluster, margin=margin, alpha=policy.alpha)
     above = above_chance_p(before, cluster, float(rows.chance[taken].mean()) + margin)
-    return _Level(
-        before=float(before.mean()),
-        after=float(after.mean()),
-        p_fail=result.p_fail,
-        passes=result.p_pass <= alpha and result.low > -margin and above is not None and above <= chance_alpha,
-        beyond=result.delta < -margin,
+    passes = result.p_pass <= policy.alpha and result.low > -margin
+    passes = passes and above is not None and above <= policy.chance_alpha
+    return _Level(float(before.mean()), float(after.mean()), result.p_fail, passes, result.delta < -margin)
+
+
+def _cliff(slice_name: str, axis: str, group: str, levels: Mapping[float, _Level], policy: Policy) -> Cliff:
+    values, found = list(levels), list(levels.values())
+    before, after = tuple(one.before for one in found), tuple(one.after for one in found)
+    fails = np.asarray(stats.holm([one.p_fail for one in found])) <= policy.alpha
+    high = int(np.argmax(fails)) if fails.any() else None
+    estimate = high
+    while estimate and found[estimate - 1].beyond:  # back while the estimated drop stays larger than the margin
+        estimate -= 1
+    stated = EFFECTIVE_SHARE * found[0].before if policy.effective_score is None else policy.effective_score
+
+    def effective(means: Sequence[float]) -> float | None:
+        """Return the longest level up to which every mean keeps the score; None if the first does not."""
+        kept = takewhile(lambda one: one[1] >= stated, zip(values, means, strict=True))
+        return max((value for value, _ in kept), default=None)
+
+    return Cliff(
+        slice=slice_name,
+        axis=axis,
+        group=group,
+        levels=tuple(values),
+        baseline=before,
+        candidate=after,
+        at=None if estimate is None else values[estimate],
+        at_low=next((value for value, one in levels.items() if not one.passes), None),
+        at_high=None if high is None else values[high],
+        effective_baseline=effective(before),
+        effective_candidate=effective(after),
+        score=stated,
     )
-
-
-def _estimate(found: Sequence[_Level], high: int) -> int:
-    """Go back from the level that fails while the estimated drop stays larger than the margin."""
-    at = high
-    while at > 0 and found[at - 1].beyond:
-        at -= 1
-    return at
-
-
-def _effective(values: Sequence[float], means: Sequence[float], score: float) -> float | None:
-    """Return the longest level up to which every mean keeps the score; None if the first does not."""
-    reached = None
-    for value, mean in zip(values, means, strict=True):
-        if not mean >= score:
-            break
-        reached = value
-    return reached

@@ -1,27 +1,28 @@
-"""Which strata of a candidate pass, fail or stay open, look by look.
+"""Which strata of a candidate pass, fail or stay open, look by look, and why.
 
 The one implementation of the stopping rule: the runner asks it which strata need more items, and the gate asks it for
-verdicts. Nothing is rounded before it is compared, and a figure that is missing never counts as a good one. It knows
-numbers of strata, not items, and nothing of exit codes.
+verdicts. Nothing is rounded before it is compared, and a figure that is missing never counts as a good one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import stats
-from harness.judge.comparison import Look, StratumNumbers
-from harness.judge.summaries import Verdict
+from harness.judge.summaries import Look, StratumNumbers, Verdict
 from harness.stats.sequential import look_p
 
-__all__ = ["Decision", "Reason", "decide"]
+__all__ = ["NO_NUMBER", "Decision", "Reason", "decide", "points", "reason_text"]
 
 Reason = Literal[
     "fail", "undecided", "no_signal", "one_sided", "worst_case", "unanswered", "one_cluster", "cache_blind"
 ]
-"""Why a stratum has its verdict; `harness.judge.reasons` has the sentences."""
+"""Why a stratum has its verdict; `reason_text` has the sentences."""
+
+NO_NUMBER = "no number of items is sure to decide it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,10 @@ class Decision:
     """What one stratum comes to, and at which look."""
 
     verdict: Verdict
-    """The word."""
-    look: Look | None
-    """The numbers that it rests on; None if there are none."""
-    p_adjusted: float | None
-    """p_fail after Holm over the gating strata (and Bonferroni over families); None in an advisory stratum."""
-    reason: Reason | None = None
-    """Why; None if the verdict speaks for itself."""
-    items_to_decide: int | None = None
-    """How many more items would decide it if the rates stay; None if none are needed or none would do."""
+    look: Look | None  # the numbers that it rests on
+    p_adjusted: float | None  # p_fail after Holm over gating strata, Bonferroni over families; None if advisory
+    reason: Reason | None = None  # None if the verdict speaks for itself
+    items_to_decide: int | None = None  # how many more would, at these rates; None if none are needed or none would do
 
 
 def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) -> list[Decision]:
@@ -46,71 +42,37 @@ def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) ->
     alpha: the chance of a wrong pass, and of a wrong fail, of the candidate. families: among how many families of tests
     the wrong fail is shared out; the scores are one of them and get an equal part (Bonferroni).
     """
-    return _Deciding(strata, alpha, families).run()
-
-
-class _Deciding:
-    """One candidate's strata on their way through the looks."""
-
-    def __init__(self, strata: Sequence[StratumNumbers], alpha: float, families: int) -> None:
-        self.strata = strata
-        self.alpha = alpha
-        self.families = families
-        self.done: dict[int, Decision] = {
-            at: _unjudged(one) for at, one in enumerate(strata) if one.excessive or not one.looks
+    family = _family(strata, alpha / families)
+    done = {at: _unjudged(one) for at, one in enumerate(strata) if one.excessive or not one.looks}
+    seen: dict[int, Look] = {}
+    p_fail = [1.0] * len(strata)
+    adjusted = _adjusted(strata, family, p_fail, families)
+    for number in sorted({look.number for one in strata for look in one.looks}):
+        for at, one in enumerate(strata):
+            for look in one.looks:
+                if look.number == number and at not in done:
+                    seen[at] = look
+                    # One p-value for all looks so far, see `harness.stats.sequential`.
+                    p_fail[at] = min(p_fail[at], look_p(look.result.p_fail, look.fractions, look.spending))
+        adjusted = _adjusted(strata, family, p_fail, families)
+        done |= {
+            at: Decision(word, look, None, "fail" if word == "fail" else None)
+            for at, look in seen.items()
+            if at not in done and (word := _word(strata[at], look, p_fail[at], adjusted[at], alpha))
         }
-        self.family = _family(strata, alpha / families)
-        self.p_fail = [1.0] * len(strata)
-        self.seen: dict[int, Look] = {}
-
-    def run(self) -> list[Decision]:
-        """Take every look, then say what is still open."""
-        for number in sorted({look.number for one in self.strata for look in one.looks}):
-            self._take(number)
-            self._decide()
-        adjusted = self._adjusted()
-        for at in range(len(self.strata)):
-            if at not in self.done:
-                self.done[at] = _open(self.seen[at], self.alpha / self.families / max(len(self.family), 1))
-        found = [replace(self.done[at], p_adjusted=adjusted[at]) for at in range(len(self.strata))]
-        return [_unless_blind(one, decision) for one, decision in zip(self.strata, found, strict=True)]
-
-    def _take(self, number: int) -> None:
-        for at, one in enumerate(self.strata):
-            looks = [look for look in one.looks if look.number == number]
-            if at not in self.done and looks:
-                self.seen[at] = looks[0]
-                # One p-value for all looks so far, see `harness.stats.sequential`.
-                own = look_p(looks[0].result.p_fail, looks[0].fractions, looks[0].spending)
-                self.p_fail[at] = min(self.p_fail[at], own)
-
-    def _adjusted(self) -> list[float | None]:
-        """p-values of failing after Holm over the gating strata that are large enough to fail at all (Tarone)."""
-        adjusted: list[float | None] = [1.0 if one.gating else None for one in self.strata]
-        for at, p in zip(self.family, stats.holm([self.p_fail[at] for at in self.family]), strict=True):
-            adjusted[at] = min(float(p) * self.families, 1.0)
-        return adjusted
-
-    def _decide(self) -> None:
-        adjusted = self._adjusted()
-        for at, one in enumerate(self.strata):
-            if at in self.done or at not in self.seen:
-                continue
-            look = self.seen[at]
-            own = adjusted[at]
-            if (self.p_fail[at] if own is None else own) < self.alpha:
-                self.done[at] = Decision("fail", look, None, "fail")
-            elif _passes(look, _missing(one)):
-                self.done[at] = Decision("pass", look, None)
-        self._close_pooled()
-
-    def _close_pooled(self) -> None:
-        """Leave the pooled difference open for good once a gating stratum has failed: it decides nothing any more."""
-        if any(one.verdict == "fail" and self.strata[at].gating for at, one in self.done.items()):
-            for at, one in enumerate(self.strata):
-                if one.pooled and at not in self.done:
-                    look = self.seen.get(at)
-                    self.done[at] = Decision("inconclusive", look, None, "undecided" if look else None)
+        if any(one.verdict == "fail" and strata[at].gating for at, one in done.items()):
+            # The pooled difference decides nothing any more, and stays open for good.
+            for at, one in enumerate(strata):
+                if one.pooled and at not in done:
+                    done[at] = Decision("inconclusive", seen.get(at), None, "undecided" if at in seen else None)
+    strictest = alpha / families / max(len(family), 1)
+    found = [done.get(at) or _open(seen[at], strictest) for at in range(len(strata))]
+    return [
+        replace(one, verdict="no_signal", reason="cache_blind", items_to_decide=None, p_adjusted=p)
+        if numbers.cache_blind and one.verdict in ("pass", "inconclusive")  # which the change cannot reach
+        else replace(one, p_adjusted=p)
+        for numbers, one, p in zip(strata, found, adjusted, strict=True)
+    ]
 
 
 def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
@@ -121,18 +83,21 @@ def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
     return [at for at, fits in zip(gating, able, strict=True) if fits]
 
 
-def _more_items(look: Look, alpha: float) -> int | None:
-    """How many more items would decide a stratum; where only Holm keeps it from failing, at its strictest level."""
-    result, counts = look.result, look.result.counts
-    more = result.items_to_decide
-    if more == 0:
-        more = stats.items_to_decide(counts.lost, counts.gained, counts.n, result.margin, alpha, unit=counts.unit)
-    return more or None
+def _adjusted(
+    strata: Sequence[StratumNumbers], family: Sequence[int], p_fail: Sequence[float], families: int
+) -> list[float | None]:
+    """p-values of failing after Holm over the gating strata that are large enough to fail at all (Tarone)."""
+    adjusted: list[float | None] = [1.0 if one.gating else None for one in strata]
+    for at, p in zip(family, stats.holm([p_fail[at] for at in family]), strict=True):
+        adjusted[at] = min(float(p) * families, 1.0)
+    return adjusted
 
 
-def _missing(one: StratumNumbers) -> float:
-    """Return the share of items that have an answer on one side only."""
-    return one.one_sided / max(one.asked + one.unmatched, 1)
+def _word(one: StratumNumbers, look: Look, p_fail: float, adjusted: float | None, alpha: float) -> Verdict | None:
+    if (p_fail if adjusted is None else adjusted) < alpha:
+        return "fail"
+    missing = one.one_sided / max(one.asked + one.unmatched, 1)
+    return "pass" if _passes(look, missing) else None
 
 
 def _passes(look: Look, missing: float) -> bool:
@@ -145,13 +110,6 @@ def _passes(look: Look, missing: float) -> bool:
     return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
-def _unless_blind(one: StratumNumbers, decision: Decision) -> Decision:
-    """Withdraw a pass of a stratum whose scores the candidate's change cannot reach."""
-    if not one.cache_blind or decision.verdict not in {"pass", "inconclusive"}:
-        return decision
-    return replace(decision, verdict="no_signal", reason="cache_blind", items_to_decide=None)
-
-
 def _unjudged(one: StratumNumbers) -> Decision:
     if one.not_asked is not None:
         return Decision("no_signal", None, None, "no_signal")
@@ -162,10 +120,61 @@ def _unjudged(one: StratumNumbers) -> Decision:
 
 def _open(look: Look, strictest: float) -> Decision:
     """Return why a stratum neither passed nor failed, and what would decide it."""
-    if look.above_chance_p is not None and not look.above_chance_p < look.above_chance_level:
-        return Decision("no_signal", look, None, "no_signal")
     if look.above_chance_p is None:
         return Decision("inconclusive", look, None, "one_cluster")
+    if not look.above_chance_p < look.above_chance_level:
+        return Decision("no_signal", look, None, "no_signal")
     if _passes(look, 0.0):
         return Decision("inconclusive", look, None, "worst_case")
-    return Decision("inconclusive", look, None, "undecided", _more_items(look, strictest))
+    result, counts = look.result, look.result.counts
+    more = result.items_to_decide
+    if more == 0:  # only Holm keeps it from failing: at its strictest level
+        more = stats.items_to_decide(counts.lost, counts.gained, counts.n, result.margin, strictest, unit=counts.unit)
+    return Decision("inconclusive", look, None, "undecided", more or None)
+
+
+def points(value: float | None, *, sign: bool = True, apart_from: float | None = None) -> str:
+    """Return a proportion in points with one decimal (0.02 is ``+2.0``), ``-`` if there is none.
+
+    More decimals, up to 4, if it would otherwise read like `apart_from` without being equal: a limit just beyond its
+    margin.
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    decimals = 1
+    if apart_from is not None and value != apart_from:
+        while decimals < 4 and f"{value * 100:.{decimals}f}" == f"{apart_from * 100:.{decimals}f}":  # noqa: PLR2004
+            decimals += 1
+    return f"{value * 100 + 0.0:{'+' if sign else ''}.{decimals}f}"
+
+
+def reason_text(numbers: StratumNumbers, decision: Decision) -> str:  # noqa: PLR0911 - one per reason
+    """Return the sentence for a decision's reason, with its figures; empty if it has none."""
+    more, margin = decision.items_to_decide, f"{100.0 * numbers.margin:.3g}"
+    match decision.reason, decision.look:
+        case "fail", Look(result=result):
+            moved = f"{result.lost} lost, {result.gained} gained of {result.n}"
+            return f"{points(result.delta)} points against a margin of {margin}: {moved}"
+        case "undecided", Look(result=result):
+            limits = f"{points(result.low)} points to {points(result.high)} points around a margin of {margin}"
+            return f"{limits}; {NO_NUMBER if more is None else f'about {more} more items would decide it'}"
+        case "no_signal", look:
+            text = numbers.unusable or (
+                f"the baseline's {numbers.not_asked if look is None else look.baseline_mean:.3f} is not shown to be "
+                f"above guessing ({numbers.chance:.3f}) by more than the margin {numbers.margin:g}, so no damage could "
+                "be seen"
+            )
+            return text if look is not None else f"{text}; the candidate was not asked (execution.skip_blind)"
+        case "one_sided", _:
+            total = numbers.asked + numbers.unmatched
+            return f"{numbers.one_sided} of {total} items have an answer on one side only"
+        case "worst_case", _:
+            return f"it passes only if the {numbers.one_sided} items with an answer on one side only were not lost"
+        case "unanswered", _:
+            return "none of its items was answered by both sides"
+        case "cache_blind", _:
+            seen = "its scores come from reading the prompt, in which no cache is used"
+            return f"blind to the KV cache: {seen}; ask for free text"
+        case "one_cluster", _:
+            return "all its items share one source: more sources are needed"
+    return ""

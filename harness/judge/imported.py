@@ -22,23 +22,26 @@ from harness.judge.verdicts import Judgement
 
 __all__ = ["judge_imported"]
 
-_FLAGS = {"strata": "stratum"}
-"""Options whose flag has another name than their field."""
+_FLAGS = {"strata": "stratum"}  # options whose flag has another name than their field
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Read both sides, compare and gate them.
 
-    candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given. Raises
-    UsageError, NotComparable.
+    candidates: ``PATH`` or ``NAME=PATH``; a path alone is named after itself. options: the flags of `compare`, None or
+    empty if not given. Raises UsageError, NotComparable.
     """
-    named = [_named(one) for one in candidates]
+    named: list[tuple[str, Path]] = []
+    for text in candidates:
+        name, equals, place = text.partition("=")
+        if equals and not (name and place):
+            raise UsageError(f"--candidate {text}: write NAME=PATH, or PATH alone")
+        named.append((name, Path(place)) if equals else (Path(text).stem or text, Path(text)))
     known = [one.name for one in dataclasses.fields(ImportOptions) if options.get(one.name) not in (None, ())]
     reading = ImportOptions(**{name: options[name] for name in known})
-    used = [importers.format_of(path, reading) for path in (baseline, *(path for _, path in named))]
+    used = [importers.format_of(one, reading) for one in (baseline, *(path for _, path in named))]
     importers.check_options([_FLAGS.get(name, name) for name in known], used)
-    flags = {key: options[key] for key in ("margin", "alpha") if options[key] is not None}
-    rules = Rules.from_flags(**flags)
+    rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base = importers.load(baseline, reading, "baseline")
     sides = [importers.load(path, reading, name) for name, path in named]
     if not options.get("allow_identical"):
@@ -56,21 +59,15 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
     """
     one, other = map(_contents, paths)
     how = "byte for byte" if one and one == other else ""
-    if not how and _same_scores(base, side):
-        said, repeated = (importers.answers(path, reading) for path in paths)
-        how = "every score and every answer" if said and said == repeated else ""
+    if not how and np.array_equal(np.sort(base.score), np.sort(side.score), equal_nan=True):
+        known = dict(zip(base.items, base.score.tolist(), strict=True))
+        own = [known.get(item) for item in side.items]
+        if None not in own and np.array_equal(np.array(own, float), side.score, equal_nan=True):
+            said, repeated = (importers.answers(path, reading) for path in paths)
+            how = "every score and every answer" if said and said == repeated else ""
     if how:
         text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
         raise NotComparable(f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison")
-
-
-def _same_scores(base: Outcomes, side: Outcomes) -> bool:
-    """Whether two sides have the same items with the same scores, in any order."""
-    if not np.array_equal(np.sort(base.score), np.sort(side.score), equal_nan=True):
-        return False
-    known = dict(zip(base.items, base.score.tolist(), strict=True))
-    own = [known.get(item) for item in side.items]
-    return None not in own and np.array_equal(np.array(own, float), side.score, equal_nan=True)
 
 
 def _contents(path: Path) -> frozenset[str]:
@@ -79,19 +76,8 @@ def _contents(path: Path) -> frozenset[str]:
     Summaries (``results_*.json`` of lm_eval) hold times too, and are left out if there is anything else.
     """
     files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] if path.is_file() else []
-    items = [one for one in files if not one.name.startswith("results_")] or files
     found = set()
-    for one in items:
+    for one in [one for one in files if not one.name.startswith("results_")] or files:
         with one.open("rb") as stream:
             found.add(hashlib.file_digest(stream, "sha256").hexdigest())
     return frozenset(found)
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """Split ``NAME=PATH``; a path alone is named after itself. Raises UsageError."""
-    name, equals, path = text.partition("=")
-    if not equals:
-        return Path(text).stem or text, Path(text)
-    if not name or not path:
-        raise UsageError(f"--candidate {text}: write NAME=PATH, or PATH alone")
-    return name, Path(path)

@@ -1,4 +1,4 @@
-"""Judges a run that was read: compares and gates.
+"""Judges a run that was read: checks that its sides may be compared, compares and gates.
 
 Needs the files and no model, so a verdict can be recomputed years later on a laptop. Which tests are made is
 `harness.judge.compare`'s matter, which words they end in `harness.judge.gate`'s.
@@ -9,39 +9,29 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.schema import Experiment
-from harness.errors import Incomplete, UsageError
-from harness.judge import choice_probability, compare, gate, unusable
-from harness.judge.asked import Place, blind_strata, blind_to_cache, control_items
-from harness.judge.comparison import Comparison, Comparisons
-from harness.judge.latency import undefined, with_late
+from harness.config.methods import same_method
+from harness.config.schema import Variant
+from harness.errors import Incomplete, NotComparable, StoreError, UsageError
+from harness.judge import choice_probability, compare, gate
 from harness.judge.outcomes import Outcomes, build, fingerprint
-from harness.judge.quantities import judged_quantities
-from harness.judge.rules import Rules, read_policy
-from harness.judge.sides import check_sides
-from harness.judge.signals import Signal, signals
-from harness.judge.summaries import Quantity
-from harness.judge.tail_counts import Cell, cells
+from harness.judge.rules import Place, Rules, read_policy
+from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
+from harness.judge.summaries import Comparisons
+from harness.judge.tail_counts import Cell, cells, undefined, with_late
+from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
-from harness.models.served import cross_engine_note
-from harness.records import TAIL_KINDS
+from harness.models.compatibility import check_candidate, cross_engine_note, same_server
+from harness.records import TAIL_KINDS, Generation, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
 
-__all__ = [
-    "baseline_signals",
-    "item_scores",
-    "judge",
-    "not_asked",
-    "undecided",
-    "write",
-]
+__all__ = ["baseline_signals", "item_scores", "judge", "not_asked", "undecided", "write"]
 
 
 def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[str, float]:
@@ -86,53 +76,43 @@ def _outcomes(
     )
 
 
-def undecided(run: RunRecord, look: int) -> dict[str, set[tuple[str, str]]]:
+def undecided(run: RunRecord, look: int) -> dict[str, set[Place]]:
     """Give, for every candidate, the strata that need more items after a look.
 
     A candidate that could not be loaded needs none.
     """
-    experiment = run.experiment
-    rules = Rules.from_experiment(experiment).with_plan(run.items)
-    baseline = _outcomes(run, experiment.baseline.name, until=look)
-    needs: dict[str, set[tuple[str, str]]] = {}
-    for candidate in experiment.candidates:
+    rules = Rules.from_experiment(run.experiment).with_plan(run.items)
+    # Tail events and quantities are judged once, on all items planned: scores must not choose which are seen.
+    free = {(item.slice, item.stratum) for item in run.items if item.kind == "generate"}
+    held = {one for one in free if rules.tolerances(*one) or (rules.policy.quantities and rules.gating(*one))}
+    baseline = _outcomes(run, run.experiment.baseline.name, until=look)
+    needs: dict[str, set[Place]] = {}
+    for candidate in run.experiment.candidates:
         side = _outcomes(run, candidate.name, until=look)
         needs[candidate.name] = set()
         if baseline is not None and side is not None and candidate.name not in run.failures:
-            # Tail events and quantities are judged once, on all items planned: scores must not choose which are seen.
-            needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) | _held(run, rules)
+            needs[candidate.name] = compare.undecided_strata(baseline, side, rules, look) | held
     return needs
-
-
-def _held(run: RunRecord, rules: Rules) -> set[tuple[str, str]]:
-    """Return the strata whose tail events or quantities are gated."""
-    places = {(item.slice, item.stratum) for item in run.items if item.kind == "generate"}
-    return {place for place in places if rules.tolerances(*place) or (rules.policy.quantities and rules.gating(*place))}
 
 
 def not_asked(run: RunRecord) -> frozenset[Place]:
     """Return the strata that only the baseline is asked, once it has answered: empty without `execution.skip_blind`."""
     if not run.experiment.execution.skip_blind:
         return frozenset()
-    return blind_strata(
-        run.items, item_scores(run, run.experiment.baseline.name), Rules.from_experiment(run.experiment)
-    )
+    scores = item_scores(run, run.experiment.baseline.name)
+    return blind_strata(run.items, scores, Rules.from_experiment(run.experiment))
 
 
-def _control_items(run: RunRecord) -> frozenset[str] | None:
-    """Return the ids of the items that the control is asked; None if that is all of them."""
-    share = run.experiment.execution.control
-    return None if isinstance(share, bool) else control_items(run.items, share)
-
-
-def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> frozenset[str]:
-    """Return the ids of the items that a variant is asked, early stopping aside."""
+def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> list[Item]:
+    """Return the items that a variant is asked, early stopping aside."""
     if name == run.experiment.baseline.name:
-        return frozenset(item.id for item in run.items)
-    share = _control_items(run) if name == CONTROL else None
-    return frozenset(
-        item.id for item in run.items if (item.slice, item.stratum) not in blind and (share is None or item.id in share)
-    )
+        return list(run.items)
+    items = [item for item in run.items if (item.slice, item.stratum) not in blind]
+    share = run.experiment.execution.control
+    if name != CONTROL or isinstance(share, bool):
+        return items
+    chosen = control_items(run.items, share)
+    return [item for item in items if item.id in chosen]
 
 
 def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
@@ -141,20 +121,88 @@ def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
     left_out = [one.get("skipped", {}) for one in run.shards.values()]
     skipped = {(name, unit) for one in left_out for name in one for unit in one[name]}
     for name in run.answers:
-        asked = _asked(run, name, blind) if name not in run.failures else frozenset()
         answered = Counter(one.item_id for one in run.of(name))
         lacking = [
             item.id
-            for item in run.items
-            if item.id in asked
-            and (name, run.unit_of[item.id]) not in skipped
+            for item in (_asked(run, name, blind) if name not in run.failures else ())
+            if (name, run.unit_of[item.id]) not in skipped
             and answered[item.id] < (1 if item.kind == "choice" else samples)
         ]
         if lacking:
-            raise Incomplete(
-                f"{run.directory.path}: {name} lacks answers to {len(lacking)} items ({min(lacking)} ...): "
-                "run `quantcliff run` again to finish it"
-            )
+            shown = f"{name} lacks answers to {len(lacking)} items ({min(lacking)} ...)"
+            raise Incomplete(f"{run.directory.path}: {shown}: run `quantcliff run` again to finish it")
+
+
+def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
+    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline.
+
+    The proofs of a rehearsal are made up and are not compared. Raises Incomplete, NotComparable, StoreError.
+    """
+    baseline, execution = run.experiment.baseline, run.experiment.execution
+    control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
+    variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
+    paths = {one.name: run.directory.path / one.name / "variant.json" for one in variants}
+    for name, path in paths.items():
+        if name not in run.identities:
+            raise Incomplete(f"{path}: is missing, so nothing shows what answered: give `quantcliff run` again")
+    if execution.rehearsal is not None or baseline.name in run.failures:
+        return
+    base = _proof(run, baseline.name)
+    writes = any(item.kind == "generate" for item in run.items)
+    for variant in variants:
+        path, proof = paths[variant.name], _proof(run, variant.name)
+        try:
+            check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)
+        except NotComparable as error:
+            raise NotComparable(f"{path}: {error}") from error
+        same = _same_model(run, variant, base, proof)
+        if variant.name == CONTROL and not same:
+            raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")
+        if variant.name not in {CONTROL, baseline.name} and same and not allow_identical:
+            text = f"{variant.name} is the baseline itself ({same}), so there is nothing to compare"
+            raise NotComparable(f"{path}: {text}: give the quantized model, or --allow-identical for an A/A comparison")
+
+
+def _proof(run: RunRecord, name: str) -> Proof:
+    try:
+        return proof_from_json(run.identities[name]["proof"])
+    except (KeyError, TypeError) as error:
+        path = run.directory.path / name / "variant.json"
+        raise StoreError(f"{path}: holds no proof of what was loaded: {error}") from error
+
+
+def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> str:
+    """Return in what respect a variant equals the baseline; empty if model, method, bits or dtype differ.
+
+    one, other: the proofs of the two.
+    """
+    baseline = run.experiment.baseline
+    if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
+        return shown
+    if (
+        not same_method(one.method, other.method)
+        or (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype)
+        # "is it really the same answer?" is what such a run asks
+        or (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding)
+    ):
+        return ""
+    before, after = (run.identities[name].get("weights") for name in (baseline.name, variant.name))
+    asked_alike = (baseline.quantization, baseline.engine.asked()) == (variant.quantization, variant.engine.asked())
+    if before == after and asked_alike:
+        return "the same weights, method and dtype"
+    # Of what was stored with what shows a model: tokens of a text, or probabilities of choices.
+    said, repeated = (
+        {
+            (each.item_id, each.response.sample): each.response
+            for each in run.of(name)
+            if each.response.type == "choice_logprobs"
+            or (isinstance(each.response, Generation) and each.response.token_ids)
+        }
+        for name in (baseline.name, variant.name)
+    )
+    # The baseline may have been asked more, see `execution.control`.
+    alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
+    return "the same method and dtype, and every answer is the same" if alike else ""
 
 
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:
@@ -162,101 +210,76 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
 
     allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
     """
-    check_sides(run, allow_identical=allow_identical)
+    _check_sides(run, allow_identical=allow_identical)
     blind = not_asked(run)
     _check_complete(run, blind)
-    rules = _rules(run.experiment, overrides or {}).with_plan(run.items)
+    rules = _rules(run, overrides or {}).with_plan(run.items)
+    base, execution = run.experiment.baseline.name, run.experiment.execution
     names = [one.name for one in run.experiment.candidates]
     failed = {name: " ".join(run.failures[name]) for name in names if name in run.failures}
-    baseline = _outcomes(run, run.experiment.baseline.name)
+    baseline = _outcomes(run, base)
     sides = {name: _outcomes(run, name, blind=blind) for name in names if name not in failed}
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
-    control = _outcomes(run, CONTROL) if run.experiment.execution.control else None
+    control = _outcomes(run, CONTROL) if execution.control else None
     part = None
-    if blind or _control_items(run) is not None:
-        part = _outcomes(run, run.experiment.baseline.name, only=_asked(run, CONTROL, blind))
+    if control is not None and (blind or not isinstance(execution.control, bool)):
+        part = _outcomes(run, base, only=frozenset(item.id for item in _asked(run, CONTROL, blind)))
     material = compare.compare(
-        baseline,
-        [side for side in sides.values() if side],
-        rules,
-        control=control,
-        control_baseline=part if control is not None else None,
-        blind=blind,
+        baseline, [side for side in sides.values() if side], rules, control, control_baseline=part, blind=blind
     )
-    material = unusable.noted(material, unusable.unusable_strata(run.items, run.of(run.experiment.baseline.name)))
-    material = _cache_noted(run, material)
-    judgement = gate.judge(
-        material,
+    asked = {name: _asked(run, name, blind) for name in (*sides, *([CONTROL] if control is not None else []))}
+    return gate.judge(
+        _annotated(run, material, rules),
         rules,
         not_judged=failed,
         order=names,
-        events=_events(run, [*sides, *([CONTROL] if control is not None else [])], blind, rules.policy.latency),
-        quantities=_quantities(run, sides, blind, rules),
+        events=_events(run, asked, rules.policy.latency),
+        quantities={name: judged_quantities(asked[name], run.of(base), run.of(name), rules) for name in sides},
         proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
         warnings=_warnings(run),
         provenance=_provenance(run),
     )
-    return choice_probability.shown(judgement, _choice_probabilities(run, sides, rules.policy.alpha))
 
 
-def _cache_noted(run: RunRecord, material: Comparisons) -> Comparisons:
-    """Mark the strata that a candidate which changes the KV cache alone cannot be judged by."""
-    variants = {one.name: one for one in run.experiment.candidates}
-    blind = blind_to_cache(run.items)
+def _events(run: RunRecord, asked: Mapping[str, Sequence[Item]], latency: Mapping[str, float]) -> dict[str, list[Cell]]:
+    """Count the tail events of each variant against the baseline, in the items that it was asked."""
+    base = run.experiment.baseline.name
+    found = {}
+    for name, items in asked.items():
+        before, after = run.of(base), run.of(name)
+        late = latency if name != CONTROL else {}  # the control is asked at another concurrency
+        if late:
+            before, after = with_late([before, after], [run.directory.request_times(one) for one in (base, name)], late)
+        found[name] = cells(items, before, after, [*TAIL_KINDS, *late])
+    return found
 
-    def own(side: Comparison) -> Comparison:
-        if not blind or not variants[side.name].differs_only_in(run.experiment.baseline, "kv_cache"):
-            return side
-        strata = (replace(one, cache_blind=(one.slice, one.stratum) in blind) for one in side.strata)
-        return replace(side, strata=tuple(strata))
 
-    return replace(material, candidates=tuple(map(own, material.candidates)))
+def _annotated(run: RunRecord, material: Comparisons, rules: Rules) -> Comparisons:
+    """Note in each candidate's strata what the scores there cannot show, and how likely the right choices are.
 
-
-def _choice_probabilities(run: RunRecord, names: Iterable[str], alpha: float) -> dict[str, choice_probability.Places]:
-    """Compare how likely the right choices are, candidate by candidate."""
-    before = _right(run, run.experiment.baseline.name)
-    return {name: choice_probability.compared(run.items, before, _right(run, name), alpha) for name in names}
+    Nearly all answers of the baseline may be unusable, or the candidate changes the KV cache alone and no score passes
+    through it.
+    """
+    baseline, variants = run.experiment.baseline, {one.name: one for one in run.experiment.candidates}
+    unusable, blind = unusable_strata(run.items, run.of(baseline.name)), blind_to_cache(run.items)
+    before, candidates = _right(run, baseline.name), []
+    for side in material.candidates:
+        likely = choice_probability.compared(run.items, before, _right(run, side.name), rules.policy.alpha)
+        unread = blind if variants[side.name].differs_only_in(baseline, "kv_cache") else ()
+        strata = [
+            replace(one, unusable=unusable.get(at, ""), cache_blind=at in unread, choice_probability=likely.get(at))
+            for one in side.strata
+            for at in [one.place]
+        ]
+        candidates.append(replace(side, strata=tuple(strata)))
+    return replace(material, candidates=tuple(candidates))
 
 
 def _right(run: RunRecord, variant: str) -> dict[str, float]:
     """Return item id to the probability of its right choice."""
     known = ((one.item_id, one.choice_probability) for one in run.of(variant))
     return {item_id: value for item_id, value in known if value is not None}
-
-
-def _events(
-    run: RunRecord, names: Sequence[str], blind: frozenset[Place], latency: Mapping[str, float]
-) -> dict[str, list[Cell]]:
-    """Count the tail events of each variant against the baseline, in the items that it was asked.
-
-    latency: kinds of late answers to what is late; not of the control, which is asked at another concurrency.
-    """
-    base = run.experiment.baseline.name
-    found = {}
-    for name in names:
-        asked = _asked(run, name, blind)
-        items = [item for item in run.items if item.id in asked]
-        before, after = run.of(base), run.of(name)
-        if latency and name != CONTROL:
-            times = [run.directory.request_times(one) for one in (base, name)]
-            before, after = with_late([before, after], times, latency)
-        found[name] = cells(items, before, after, [*TAIL_KINDS, *(latency if name != CONTROL else ())])
-    return found
-
-
-def _quantities(
-    run: RunRecord, names: Iterable[str], blind: frozenset[Place], rules: Rules
-) -> dict[str, tuple[Quantity, ...]]:
-    """Compare how much each candidate thinks and writes with the baseline, in the items that it was asked."""
-    baseline = run.of(run.experiment.baseline.name)
-    found = {}
-    for name in names:
-        asked = _asked(run, name, blind)
-        items = [item for item in run.items if item.id in asked]
-        found[name] = judged_quantities(items, baseline, run.of(name), rules)
-    return found
 
 
 def _warnings(run: RunRecord) -> tuple[str, ...]:
@@ -271,8 +294,7 @@ def _warnings(run: RunRecord) -> tuple[str, ...]:
         if blind:
             places = ", ".join(f"{slice_name}/{stratum}" for slice_name, stratum in sorted(blind))
             found.append(f"{candidate.name} has another KV cache, to which these strata are blind: {places}.")
-        seen = run.calibrated.get(candidate.name)
-        if seen:
+        if seen := run.calibrated.get(candidate.name):
             found.append(
                 f"{candidate.name} was calibrated on texts that share a passage with {len(seen['items'])} items "
                 f"({seen['items'][0]} ...): its scores there flatter it."
@@ -280,17 +302,18 @@ def _warnings(run: RunRecord) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rules(experiment: Experiment, overrides: Mapping[str, Any]) -> Rules:
+def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
     """Return the run's rules; what the caller overrides applies to every stratum."""
-    rules = Rules.from_experiment(experiment)
+    rules = Rules.from_experiment(run.experiment)
     if not overrides:
         return rules
-    kept = experiment.policy.model_dump(mode="json")
+    policy = run.experiment.policy.model_dump(mode="json")
     if "margin" in overrides:
-        kept["margins"] = {"*": overrides["margin"]}
+        policy["margins"] = {"*": overrides["margin"]}
+    slices = rules.slices
     if "tail_events" in overrides:
-        rules = rules.without_own_tolerances()
-    rules = rules.under(read_policy({**kept, **overrides}))
+        slices = {name: replace(one, tail_events=None) for name, one in slices.items()}
+    rules = replace(rules, policy=read_policy({**policy, **overrides}), slices=slices)
     if kinds := undefined(rules):
         raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
     return rules
@@ -314,15 +337,14 @@ def baseline_signals(run: RunRecord) -> list[Signal]:
     """Return of every stratum whether the baseline's answers could show damage; no candidate is needed."""
     name = run.experiment.baseline.name
     rules = Rules.from_experiment(run.experiment)
-    found = unusable.unusable_strata(run.items, run.of(name))
+    found = unusable_strata(run.items, run.of(name))
     return signals(run.items, item_scores(run, name), _right(run, name), rules, found)
 
 
 def write(directory: RunDir, judgement: Judgement) -> list[Path]:
     """Write comparisons.json (everything) and verdict.json (the gate's word alone). Gives their paths."""
     whole, short = directory.path / "comparisons.json", directory.path / "verdict.json"
-    text = json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic_write(whole, text + "\n")
+    atomic_write(whole, json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     word = {
         "verdict": judgement.verdict,
         "exit_code": int(judgement.exit_code),

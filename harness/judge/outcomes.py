@@ -1,38 +1,45 @@
-"""What one variant scored, item by item, as columns: the input of every comparison.
+"""What one variant scored, item by item, as columns: the input of every comparison. And which item is which.
 
 A run directory, an lm_eval log and a CSV file all become the same `Outcomes`. Columns of names are integer codes with
-their labels, so that a million items stay small. It knows neither files nor statistics nor the other side.
+their labels, so that a million items stay small. Two sides are joined by id and by what was asked: what does not match
+is counted and named, and a join that loses too much is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import NotComparable
 
-__all__ = ["Labels", "Outcomes", "build", "fingerprint", "natural_key"]
+__all__ = [
+    "ALLOW_UNMATCHED", "Columns", "Floats", "Labels", "Outcomes", "Pairs", "build", "fingerprint", "listed",
+    "natural_key", "pair",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
+ALLOW_UNMATCHED = 0.01  # share of items that a join may lose unless more is allowed explicitly
+
+Positions = NDArray[np.int64]
 
 
 def natural_key(name: str) -> tuple[tuple[int, float, str], ...]:
     """Sort names as a person would: ``hops=3`` before ``hops=12``."""
-    parts: list[tuple[int, float, str]] = []
-    word, number = "", ""
-    for letter in f"{name}\0":
-        if letter.isascii() and letter.isdigit():
-            number += letter
-            continue
-        if number:
-            parts += [(0, 0.0, word), (1, float(number), number)]
-            word, number = "", ""
-        word += letter
-    return (*parts, (0, 0.0, word))
+    parts = enumerate(re.split("([0-9]+)", f"{name}\0"))  # words at even places, numbers at odd ones
+    return tuple((at % 2, float(part) if at % 2 else 0.0, part) for at, part in parts)
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Write the first names in their order, and whether there are more."""
+    found = sorted(names)
+    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
 
 
 def fingerprint(*asked: str) -> int:
@@ -47,18 +54,18 @@ def fingerprint(*asked: str) -> int:
 class Labels:
     """A column of names: a code per item and the names that the codes stand for."""
 
-    codes: NDArray[np.int32]
-    """Shape [items]: positions in `names`."""
-    names: tuple[str, ...]
-    """Each name once."""
+    codes: NDArray[np.int32]  # shape [items]: positions in `names`
+    names: tuple[str, ...]  # each once
 
     def __getitem__(self, item: int) -> str:
         """The name that stands at an item."""
         return self.names[int(self.codes[item])]
 
     @staticmethod
-    def of(values: Iterable[str]) -> Labels:
-        """Code a column of names, in order of appearance."""
+    def of(values: Iterable[str] | Labels) -> Labels:
+        """Code a column of names, in order of appearance, unless it is coded."""
+        if isinstance(values, Labels):
+            return values
         seen: dict[str, int] = {}
         codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32)
         return Labels(codes, tuple(seen))
@@ -73,32 +80,19 @@ class Labels:
 class Outcomes:
     """One variant's scores. Made by `build`, which checks them; every column has one entry per item."""
 
-    name: str
-    """The variant's name."""
-    items: tuple[str, ...]
-    """Item ids, each once."""
-    score: Floats
-    """In [0, 1]; NaN if the item went unanswered. Several samples of an item are its mean."""
-    fingerprint: NDArray[np.uint64]
-    """What was asked, see `fingerprint`; 0 if unknown."""
+    name: str  # the variant's
+    items: tuple[str, ...]  # ids, each once
+    score: Floats  # in [0, 1]; NaN if unanswered; several samples of an item are its mean
+    fingerprint: NDArray[np.uint64]  # of what was asked, see `fingerprint`; 0 if unknown
     slice: Labels
-    """The slice's label."""
     stratum: Labels
-    """The cell of its axes."""
-    cluster: Labels
-    """Items that share a source share a name here."""
-    chance: Floats
-    """The score that guessing would give."""
-    weight: Floats
-    """Share of traffic, relative to the other items."""
-    look: NDArray[np.int32]
-    """The interim look, from 1, by which the item was answered."""
-    levels: Mapping[str, Labels] = field(default_factory=dict)
-    """Axis to level, also of axes that do not split the slice; an empty name where an item has no such axis."""
-    measure: Mapping[str, str] = field(default_factory=dict)
-    """Slice to what the score is (``acc``, ``exact_match``), where the source says it."""
-    notes: tuple[str, ...] = ()
-    """What a reader of the comparison must know of how these were read."""
+    cluster: Labels  # items that share a source share a name here
+    chance: Floats  # the score that guessing would give
+    weight: Floats  # share of traffic, relative to the other items
+    look: NDArray[np.int32]  # the interim look, from 1, by which the item was answered
+    levels: Mapping[str, Labels] = field(default_factory=dict)  # of all axes; an empty name if an item has no such axis
+    measure: Mapping[str, str] = field(default_factory=dict)  # slice to what the score is (``acc``), if the source says
+    notes: tuple[str, ...] = ()  # what a reader must know of how these were read
 
     def __len__(self) -> int:
         """The number of items, answered or not."""
@@ -133,31 +127,27 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     count = len(ids)
     if not count:
         raise NotComparable(f"{name}: there are no items")
-    if not unique:
-        _check_unique(name, ids)
-    columns = {
-        "slice": _labels(name, "slice", slices, count),
-        "stratum": _labels(name, "stratum", strata, count),
-        "cluster": Labels(np.arange(count, dtype=np.int32), ids)
-        if clusters is None
-        else _labels(name, "cluster", clusters, count),
-    }
-    score = _numbers(name, "score", scores, ids)
+    if not unique and len(set(ids)) < count:
+        twice = [repr(one) for one, times in Counter(ids).items() if times > 1]
+        shown = f"{len(twice)} item ids are duplicated ({listed(twice)})"
+        raise NotComparable(f"{name}: {shown}: each item must appear once")
     prints = np.zeros(count, np.uint64) if fingerprints is None else np.asarray(fingerprints, np.uint64)
     if prints.shape != (count,):
         raise NotComparable(f"{name}: {prints.size} fingerprints for {count} items: give one each")
     look = np.broadcast_to(np.asarray(looks, np.int32), (count,))
     if look.min() < 1:
         raise NotComparable(f"{name}: item {ids[int(look.argmin())]!r} has look {look.min()}: looks count from 1")
-    _check_range(name, "score", score, ids, 1.0, missing=True)
+    own = Labels(np.arange(count, dtype=np.int32), ids)
     return Outcomes(
         name=name,
         items=ids,
-        score=score,
+        score=_numbers(name, "score", scores, ids, 1.0),
         fingerprint=prints,
-        **columns,
-        chance=_check_range(name, "chance", _numbers(name, "chance", chance, ids), ids, 1.0),
-        weight=_check_range(name, "weight", _numbers(name, "weight", weight, ids), ids, np.inf),
+        slice=_labels(name, "slice", slices, count),
+        stratum=_labels(name, "stratum", strata, count),
+        cluster=own if clusters is None else _labels(name, "cluster", clusters, count),
+        chance=_numbers(name, "chance", chance, ids, 1.0),
+        weight=_numbers(name, "weight", weight, ids, np.inf),
         look=look,
         levels={axis: _labels(name, axis, values, count) for axis, values in (levels or {}).items()},
         measure=dict(measure or {}),
@@ -165,49 +155,174 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     )
 
 
-def _check_unique(name: str, ids: tuple[str, ...]) -> None:
-    if len(set(ids)) == len(ids):
-        return
-    seen: set[str] = set()
-    twice = sorted({one for one in ids if one in seen or seen.add(one)})  # type: ignore[func-returns-value]
-    shown = ", ".join(repr(one) for one in twice[:3]) + (", ..." if len(twice) > 3 else "")  # noqa: PLR2004
-    raise NotComparable(f"{name}: {len(twice)} item ids are duplicated ({shown}): each item must appear once")
-
-
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:
     if isinstance(values, str):
         return Labels.constant(values, count)
-    labels = values if isinstance(values, Labels) else Labels.of(values)
+    labels = Labels.of(values)
     if labels.codes.shape != (count,):
         raise NotComparable(f"{name}: {labels.codes.size} entries in {what!r} for {count} items: give one each")
     return labels
 
 
-def _numbers(name: str, what: str, values: ArrayLike, ids: tuple[str, ...]) -> Floats:
+def _numbers(name: str, what: str, values: ArrayLike, ids: tuple[str, ...], top: float) -> Floats:
+    """Return a column of numbers in [0, top]; a score may be NaN. Raises NotComparable."""
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise NotComparable(f"{name}: {what} is not all numbers: {error}") from error
-    if numbers.ndim == 0:
-        return np.broadcast_to(numbers, (len(ids),))
-    if numbers.shape != (len(ids),):
+    if numbers.ndim and numbers.shape != (len(ids),):
         raise NotComparable(f"{name}: {numbers.size} entries in {what!r} for {len(ids)} items: give one each")
+    numbers = np.broadcast_to(numbers, (len(ids),))
+    wrong = ~((numbers >= 0.0) & (numbers <= top) & np.isfinite(numbers))
+    if what == "score":
+        wrong &= ~np.isnan(numbers)
+    if wrong.any():
+        first, count = int(wrong.argmax()), int(np.count_nonzero(wrong))
+        more = f" ({count} such items)" if count > 1 else ""
+        bounds = "0 or more" if np.isinf(top) else "in [0, 1]; percentages and other scales must be brought there first"
+        raise NotComparable(f"{name}: item {ids[first]!r} has {what} {numbers[first]:g}{more}: it must be {bounds}")
     return numbers
 
 
-def _check_range(
-    name: str, what: str, values: Floats, ids: tuple[str, ...], top: float, *, missing: bool = False
-) -> Floats:
-    good = (values >= 0.0) & (values <= top) & np.isfinite(values)
-    if missing:
-        good |= np.isnan(values)
-    if not good.all():
-        first = int(np.flatnonzero(~good)[0])
-        hint = "" if np.isinf(top) else "; percentages and other scales must be brought there first"
-        bounds = "0 or more" if np.isinf(top) else "in [0, 1]"
-        count = int(np.count_nonzero(~good))
-        more = f" ({count} such items)" if count > 1 else ""
-        raise NotComparable(
-            f"{name}: item {ids[first]!r} has {what} {values[first]:g}{more}: it must be {bounds}{hint}"
-        )
-    return values
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Items that both sides were asked, and those that only one was, by their positions in a side."""
+
+    baseline: Positions  # shape [pairs], ascending
+    candidate: Positions  # shape [pairs]
+    baseline_only: Positions  # without a partner; not those that a decided stratum was spared
+    candidate_only: Positions
+    differing: Positions  # in the baseline: the same id, asked differently
+    notes: tuple[str, ...] = ()  # what did not match, in words
+
+
+def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pairs:
+    """Join a candidate's items to the baseline's.
+
+    allow_unmatched: share of all items, in [0, 1), that may go without a partner. Raises NotComparable if more goes
+    without, if an item is in another stratum or cluster on the other side, or if the scores measure different things.
+    """
+    for name, measure in baseline.measure.items():
+        if (other := candidate.measure.get(name, measure)) != measure:
+            raise NotComparable(
+                f"{candidate.name}: {name} is scored by {other!r}, in {baseline.name} by {measure!r}: name one --metric"
+            )
+    own, theirs = _joined(baseline, candidate)
+    same = baseline.fingerprint[own] == candidate.fingerprint[theirs]  # also if neither side says what was asked
+    pairs = Pairs(
+        baseline=own[same],
+        candidate=theirs[same],
+        baseline_only=np.setdiff1d(np.arange(len(baseline)), own, assume_unique=True),
+        candidate_only=np.setdiff1d(np.arange(len(candidate)), theirs, assume_unique=True),
+        differing=own[~same],
+    )
+    _check_places(baseline, candidate, pairs)
+    return _counted(baseline, candidate, _without_spared(baseline, candidate, pairs), allow_unmatched)
+
+
+def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
+    """Return the positions of items with the same id, ascending in the baseline.
+
+    By 64-bit hashes of ids (SipHash): for two sides of a million items each, the chance that any two different ids have
+    one hash is 5e-8, and what was asked is compared besides.
+    """
+    if candidate.items == baseline.items:
+        return np.arange(len(baseline)), np.arange(len(baseline))
+    before, after = (np.fromiter(map(hash, side.items), np.int64, len(side)) for side in (baseline, candidate))
+    _, own, theirs = np.intersect1d(before, after, return_indices=True)
+    order = np.argsort(own)
+    return own[order], theirs[order]
+
+
+def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
+    """Return a column's codes in the codes of another column, -1 if that has no such name."""
+    position = {name: code for code, name in enumerate(known.names)}
+    table = np.array([position.get(name, -1) for name in labels.names], np.int64)
+    codes: NDArray[np.int64] = table[labels.codes]
+    return codes
+
+
+def _check_places(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None:
+    """Raise NotComparable if an item is in another slice, stratum or cluster on the other side."""
+    for what in ("slice", "stratum", "cluster"):
+        own: Labels = getattr(baseline, what)
+        theirs: Labels = getattr(candidate, what)
+        if own.names is baseline.items and theirs.names is candidate.items:
+            continue  # every item is its own source
+        moved = _recoded(theirs, own)[pairs.candidate] != own.codes[pairs.baseline]
+        if moved.any():
+            first = int(moved.argmax())
+            here, there = int(pairs.baseline[first]), int(pairs.candidate[first])
+            raise NotComparable(
+                f"{candidate.name}: {int(moved.sum())} items are in another {what} than in {baseline.name}: item "
+                f"{baseline.items[here]!r} in {theirs[there]!r} instead of {own[here]!r}"
+            )
+
+
+def _without_spared(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> Pairs:
+    """Leave out items of looks that came after a side's last one in that stratum: they were never asked of it."""
+    if baseline.look.max(initial=1) == 1 and candidate.look.max(initial=1) == 1:
+        return pairs
+    alone, other = pairs.baseline_only, pairs.candidate_only
+    return replace(
+        pairs,
+        baseline_only=alone[baseline.look[alone] <= _last_look(candidate, baseline)[alone]],
+        candidate_only=other[candidate.look[other] <= _last_look(baseline, candidate)[other]],
+    )
+
+
+def _last_look(side: Outcomes, other: Outcomes) -> NDArray[np.int64]:
+    """For each item of `other`: the last look that `side` took in its stratum; without limit where it took none."""
+    width = len(other.stratum.names) + 1
+    own = (_recoded(side.slice, other.slice) + 1) * width + _recoded(side.stratum, other.stratum) + 1
+    theirs = (other.slice.codes.astype(np.int64) + 1) * width + other.stratum.codes + 1
+    last = np.zeros((len(other.slice.names) + 1) * width, np.int64)
+    np.maximum.at(last, own, side.look)
+    last[last == 0] = np.iinfo(np.int64).max
+    found: NDArray[np.int64] = last[theirs]
+    return found
+
+
+def _counted(baseline: Outcomes, candidate: Outcomes, pairs: Pairs, allow_unmatched: float) -> Pairs:
+    """Name what did not match. Raises NotComparable where it is more than allowed."""
+    asked = "asked differently, or known on one side only (prompt, document or task arguments)"
+    lost, parts = 0, []
+    for positions, side, where in (
+        (pairs.baseline_only, baseline, f"only in {baseline.name}"),
+        (pairs.candidate_only, candidate, f"only in {candidate.name}"),
+        (pairs.differing, baseline, asked),
+    ):
+        lost += positions.size
+        if positions.size:
+            parts.append(f"{positions.size} {where} ({listed((side.items[int(one)] for one in positions), 5)})")
+    if lost == 0:
+        return pairs
+    if not pairs.baseline.size:
+        parts.append("no item matches: check which column or field is the item's id")
+    total = pairs.baseline.size + lost
+    text = f"{candidate.name}: {pairs.baseline.size} of {total} items match: {'; '.join(parts)}"
+    if lost > allow_unmatched * total:
+        least = f"At least {1 - allow_unmatched:.4g} must match, unless --allow-unmatched says less"
+        raise NotComparable(f"{text}. {least}")
+    return replace(pairs, notes=(text,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """The joined items, sorted by stratum."""
+
+    item: NDArray[np.int64]  # position in the baseline
+    place: NDArray[np.int32]
+    before: Floats
+    after: Floats
+    look: NDArray[np.int32]
+    weight: Floats
+    cluster: NDArray[np.int32] | None
+
+    def of(self, at: int) -> Columns:
+        """One stratum's rows."""
+        # Needles of the same type: otherwise numpy converts the whole column at every call.
+        start, stop = map(int, np.searchsorted(self.place, np.array([at, at + 1], self.place.dtype)))
+        columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
+        cut: list[Any] = [None if column is None else column[start:stop] for column in columns]
+        return Columns(*cut)

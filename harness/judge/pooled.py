@@ -12,40 +12,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.judge.comparison import Comparison, Look, StratumNumbers
+from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
+from harness.judge.summaries import Comparison, Look, StratumNumbers
 from harness.stats.pooled import pooled_test
 from harness.stats.sequential import Spending, nominal_alpha
 from harness.stats.units import shared_sources
 
-__all__ = ["POOLED", "Spread", "with_pooled"]
+__all__ = ["LEAST_STEP", "POOLED", "with_pooled"]
 
-POOLED = ("all", "pooled")
-"""What sentences call it, as slice and stratum."""
+POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
 
-Spread = Callable[[int], tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None]
-"""Look to the differences, strata and sources of the items by then; None if no source is in two strata."""
-
-_LEAST_STEP = 1e-4
-"""Looks closer than this share of the items are one look."""
+LEAST_STEP = 1e-4  # looks closer than this share of the items are one look
 
 
-def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Comparison:
+def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Comparison:
     """Return a comparison with its pooled numbers, if a pooled margin is asked for and each gating stratum has some."""
-    gating = [at for at, one in enumerate(compared.strata) if one.gating]
-    strata = [compared.strata[at] for at in gating]
     margin = rules.policy.pooled_margin
-    if margin is None or not strata or not all(one.looks for one in strata):
+    gating = [at for at, one in enumerate(compared.strata) if one.gating]
+    if margin is None or not gating or not all(compared.strata[at].looks for at in gating):
         return compared
-    traffic = [rules.weight(one.slice, one.stratum, one.weight) for one in strata]
-    kept = [at for at, weight in enumerate(traffic) if weight > 0.0] or range(len(strata))
-    gating, strata = [gating[at] for at in kept], [strata[at] for at in kept]
+    traffic = {at: rules.traffic.get(compared.strata[at].place, compared.strata[at].weight) for at in gating}
+    kept = [at for at in gating if traffic[at] > 0.0] or gating
+    strata = [compared.strata[at] for at in kept]
     weights = np.array([traffic[at] or 1.0 for at in kept])
     shares = weights / weights.sum()
-    looks = _looks(strata, shares, margin, rules, lambda number: _shared(spread(number), gating, shares))
-    last = strata[0]
     total = {
         name: sum(getattr(one, name) for one in strata)
         for name in ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
@@ -55,11 +47,11 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
     missing = math.fsum(shares * [one.one_sided / max(one.asked + one.unmatched, 1) for one in strata])
     total["one_sided"] = max(total["one_sided"], math.ceil(missing * asked - 1e-9))
     numbers = replace(
-        last,
+        strata[0],
         slice=POOLED[0],
         stratum=POOLED[1],
         margin=margin,
-        looks=looks,
+        looks=_looks(strata, shares, margin, rules, lambda look: _shared(columns, look, kept, shares)),
         excessive=any(one.excessive for one in strata),
         chance=math.fsum(shares * [one.chance for one in strata]),
         weight=float(weights.sum()),
@@ -72,7 +64,7 @@ def with_pooled(compared: Comparison, rules: Rules, spread: Spread) -> Compariso
 
 def _looks(
     strata: Sequence[StratumNumbers],
-    shares: NDArray[np.float64],
+    shares: Floats,
     margin: float,
     rules: Rules,
     shared: Callable[[int], tuple[float, int] | None],
@@ -89,38 +81,32 @@ def _looks(
         # The share of the information, by the items planned: nothing of the answers enters.
         asked = planned * [look.fractions[-1] for look in current]
         time = min(float((shares**2 / planned).sum() / (shares**2 / asked).sum()), 1.0)
-        time = 1.0 if time > 1.0 - _LEAST_STEP else time
-        if found and time - max(found) < _LEAST_STEP:
+        time = 1.0 if time > 1.0 - LEAST_STEP else time
+        if found and time - max(found) < LEAST_STEP:
             continue
         fractions = (*found, time)
         level = nominal_alpha(fractions, rules.policy.alpha, spending)
         inflation, sources = shared(number) or (1.0, None)
         results = [look.result for look in current]
-        found[time] = Look(
-            number=number,
-            fractions=fractions,
-            level=level,
-            above_chance_level=1.0,
-            result=pooled_test(results, list(shares), margin, max(level, 1e-15), inflation=inflation, sources=sources),
-            baseline_mean=math.fsum(shares * [look.baseline_mean for look in current]),
-            candidate_mean=math.fsum(shares * [look.candidate_mean for look in current]),
-            above_chance_p=0.0,  # each stratum is tested for signal on its own
-            spending=spending,
-        )
+        result = pooled_test(results, list(shares), margin, max(level, 1e-15), inflation=inflation, sources=sources)
+        before = math.fsum(shares * [look.baseline_mean for look in current])
+        after = math.fsum(shares * [look.candidate_mean for look in current])
+        # Not tested for signal: each stratum is, on its own.
+        found[time] = Look(number, fractions, level, 1.0, result, before, after, 0.0, spending)
     return tuple(found.values())
 
 
-def _shared(
-    rows: tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]] | None,
-    gating: Sequence[int],
-    shares: NDArray[np.float64],
-) -> tuple[float, int] | None:
-    """Return what sources that several gating strata share do to the variance, and how many sources there are."""
-    if rows is None:
+def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) -> tuple[float, int] | None:
+    """Return what sources in several gating strata do to the variance by a look, and how many sources there are.
+
+    None if every item is its own source.
+    """
+    if columns.cluster is None:
         return None
-    diffs, place, source = rows
-    kept = np.isin(place, gating)
-    diffs, place, source = diffs[kept], np.searchsorted(gating, place[kept]), source[kept]
+    diffs = columns.after - columns.before
+    kept = ~np.isnan(diffs) & (columns.look <= look) & np.isin(columns.place, gating)
+    diffs, place, source = diffs[kept], np.searchsorted(gating, columns.place[kept]), columns.cluster[kept]
     sizes = np.bincount(place, minlength=shares.size)
     means = np.bincount(place, diffs, shares.size) / np.maximum(sizes, 1)
-    return shared_sources((diffs - means[place]) * (shares / np.maximum(sizes, 1))[place], place, source)
+    influence = (diffs - means[place]) * (shares / np.maximum(sizes, 1))[place]
+    return shared_sources(influence, place, source.astype(np.int64))

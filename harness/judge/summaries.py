@@ -1,14 +1,22 @@
-"""Figures of a candidate besides its strata: averages, cliffs, tail events, probabilities of choices. Plain records.
+"""The figures of a comparison as plain, frozen records, before anyone says what they mean.
 
-Deltas are candidate minus baseline, as proportions (0.02 is two points); a figure that could not be computed is None.
+Deltas are candidate minus baseline, as proportions (0.02 is two points); `low` and `high` are one-sided limits at level
+1 - alpha; a figure that could not be computed is None. `slice` is a slice's label, `stratum` the cell of its axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Average", "ChoiceProbability", "Cliff", "Quantity", "TailRate", "Verdict"]
+from harness.stats import PairedResult
+from harness.stats.sequential import OBRIEN_FLEMING, Spending
+
+__all__ = [
+    "Average", "ChoiceProbability", "Cliff", "Comparison", "Comparisons", "Look", "Quantity", "Scope", "StratumNumbers",
+    "TailRate", "Verdict",
+]  # fmt: skip
 
 Verdict = Literal["pass", "fail", "inconclusive", "no_signal", "not_judged"]
 
@@ -17,18 +25,12 @@ Verdict = Literal["pass", "fail", "inconclusive", "no_signal", "not_judged"]
 class ChoiceProbability:
     """How likely the right choice is on both sides: another quantity than the score, and never part of a verdict."""
 
-    n: int
-    """Items with choices that both sides weighed."""
-    baseline_mean: float
-    """Mean probability of the right choice, the baseline's."""
+    n: int  # items with choices that both sides weighed
+    baseline_mean: float  # mean probability of the right choice
     candidate_mean: float
-    """The candidate's."""
     delta: float
-    """Candidate minus baseline."""
     low: float
-    """Lower one-sided limit of delta at level 1 - alpha."""
     high: float
-    """Upper one-sided limit of delta at level 1 - alpha."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +38,19 @@ class TailRate:
     """How often a candidate's answers show one kind of tail event that the baseline's do not, in one stratum."""
 
     slice: str
-    """The slice's label."""
     stratum: str
-    """The cell of its axes."""
-    kind: str
-    """One of `harness.records.TAIL_KINDS`."""
-    events: int
-    """Items on which the candidate's answer shows it and the baseline's does not."""
-    n: int
-    """Items that both answered and that were looked at for it."""
+    kind: str  # one of `harness.records.TAIL_KINDS`
+    events: int  # items on which the candidate's answer shows it and the baseline's does not
+    n: int  # items that both answered and that were looked at for it
     rate: float | None
-    """Their share; None if n is 0."""
     low: float | None
-    """Lower one-sided limit of the rate at level 1 - alpha."""
     high: float | None
-    """Upper one-sided limit of the rate at level 1 - alpha."""
-    tolerance: float | None
-    """Largest tolerated rate; None if the kind does not gate here."""
-    verdict: Verdict | None
-    """What it comes to; None if it does not gate."""
-    baseline_rate: float | None
-    """Share of the items on which the baseline itself shows it: a detector's alarms where nothing was quantized."""
-    p_adjusted: float | None = None
-    """p-value of 'the rate is at most the tolerance' after Holm over the candidate's gated rates."""
-    items_to_decide: int | None = None
-    """How many more items would decide it if the rate stays; None if none are needed or none would do."""
-    reason: str = ""
-    """A sentence where the verdict needs one."""
+    tolerance: float | None  # largest tolerated rate; None if the kind does not gate here
+    verdict: Verdict | None  # None if it does not gate
+    baseline_rate: float | None  # share of items on which the baseline itself shows it: a detector's false alarms
+    p_adjusted: float | None = None  # p of 'the rate is at most the tolerance' after Holm over the gated rates
+    items_to_decide: int | None = None  # how many more would, at this rate; None if none are needed or none would do
+    reason: str = ""  # a sentence where the verdict needs one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,76 +58,135 @@ class Quantity:
     """How much a candidate thinks or writes in one stratum, as a ratio to the baseline."""
 
     slice: str
-    """The slice's label."""
     stratum: str
-    """The cell of its axes."""
-    kind: str
-    """One of `harness.records.QUANTITIES`."""
-    n: int
-    """Items that both answered in free text."""
-    baseline: float | None
-    """The baseline's, per item or per solved item; None if it solved none."""
+    kind: str  # one of `harness.records.QUANTITIES`
+    n: int  # items that both answered in free text
+    baseline: float | None  # per item or per solved item; None if it solved none
     candidate: float | None
-    """The candidate's."""
-    ratio: float | None
-    """Candidate over baseline; None if a total is 0."""
+    ratio: float | None  # candidate over baseline; None if a total is 0
     low: float | None
-    """Lower one-sided limit of the ratio at level 1 - alpha."""
     high: float | None
-    """Upper one-sided limit of the ratio at level 1 - alpha."""
-    tolerance: float | None
-    """Largest tolerated ratio; None if it does not gate here."""
-    verdict: Verdict | None = None
-    """What it comes to; None if it does not gate."""
-    reason: str = ""
-    """A sentence where the verdict needs one."""
+    tolerance: float | None  # largest tolerated ratio; None if it does not gate here
+    verdict: Verdict | None = None  # None if it does not gate
+    reason: str = ""  # a sentence where the verdict needs one
 
 
 @dataclass(frozen=True, slots=True)
 class Average:
     """What the usual eval would have printed, to be read against the strata."""
 
-    slice: str
-    """The slice's label, or ``all``."""
+    slice: str  # or ``all``
     n: int
-    """Items."""
-    baseline_mean: float | None
-    """Mean over its items, weighted by traffic where weights are given."""
+    baseline_mean: float | None  # weighted by traffic where weights are given
     candidate_mean: float | None
-    """The candidate's."""
     delta: float | None
-    """Candidate minus baseline."""
-    worst_delta: float | None
-    """The worst stratum's delta."""
+    worst_delta: float | None  # of its strata
     worst_stratum: str
-    """Which that is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cliff:
-    """Where along an ordered axis the candidate leaves the baseline."""
+    """Where along an ordered axis the candidate leaves the baseline, see `harness.judge.cliffs`."""
 
     slice: str
-    """The slice's label."""
     axis: str
-    """The ordered axis: context tokens, hops."""
-    group: str
-    """The other axes' levels that were held, empty if pooled."""
-    levels: tuple[float, ...]
-    """The axis' levels in order."""
-    baseline: tuple[float, ...]
-    """The baseline's mean at each level."""
+    group: str  # the other axes' levels that were held, empty if pooled
+    levels: tuple[float, ...]  # of the axis, in order
+    baseline: tuple[float, ...]  # mean at each level
     candidate: tuple[float, ...]
-    """The candidate's mean at each level."""
-    at: float | None
-    """First level from which the candidate's drop is estimated above the margin, up to `at_high`; None without one."""
-    at_low: float | None
-    """Earliest level that the data allow for the cliff: all before it pass; None if all pass."""
-    at_high: float | None
-    """Latest level that the data allow: the first that fails after Holm; None if none does."""
-    effective_baseline: float | None
-    """Longest level up to which the baseline keeps the stated score."""
+    at: float | None  # first level from which the drop is estimated above the margin, up to `at_high`; None without one
+    at_low: float | None  # earliest level that the data allow for the cliff: all before it pass; None if all pass
+    at_high: float | None  # latest level that the data allow: the first that fails after Holm; None if none does
+    effective_baseline: float | None  # longest level up to which the stated score is kept
     effective_candidate: float | None
-    """The candidate's."""
-    score: float
-    """The stated score."""
+    score: float  # the stated score
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One stratum as it stood at one look."""
+
+    number: int  # from 1
+    fractions: tuple[float, ...]  # shares of the planned items at the looks so far; 1 at the last look of all
+    level: float  # p-value to stay below: alpha if there is one look, 0 if nothing may be spent yet
+    above_chance_level: float  # the same for the test of the baseline against guessing
+    result: PairedResult  # limits (at `level`) and p-values
+    baseline_mean: float
+    candidate_mean: float
+    above_chance_p: float | None  # p of 'the baseline is at most the margin above guessing'; None with a single source
+    spending: Spending = OBRIEN_FLEMING  # what a look may spend of alpha
+
+
+@dataclass(frozen=True, slots=True)
+class StratumNumbers:
+    """One candidate in one stratum."""
+
+    slice: str
+    stratum: str
+    margin: float  # largest tolerated drop
+    gating: bool  # whether it decides
+    looks: tuple[Look, ...]  # in order; empty if no item was answered by both sides
+    planned: int  # items of the fixed plan
+    asked: int  # items asked of both sides by the last look
+    unanswered: int  # items that one side or both did not answer
+    unmatched: int  # items that only one side has
+    one_sided: int  # items that only one side has, or answered
+    excessive: bool  # whether `one_sided` is more than is allowed
+    flips: int  # items whose score differs
+    chance: float  # the score that guessing would give, mean over items
+    weight: float  # its share of traffic, relative to the other strata
+    levels: Mapping[str, str]  # axis to level, where all its items have the same
+    not_asked: float | None = None  # the baseline's mean, if it alone was asked because it shows no signal here
+    cache_blind: bool = False  # whether the candidate changes the KV cache alone, and no score here passes through it
+    unusable: str = ""  # why the baseline's answers say nothing of what it can do, see `harness.judge.signals`
+    choice_probability: ChoiceProbability | None = None  # of a stratum of choices
+    pooled: bool = False  # whether this is the weighted difference over all gating strata, see `harness.judge.pooled`
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its slice and stratum."""
+        return self.slice, self.stratum
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The mean difference over everything, or over one slice, as one number with its standard error by clusters."""
+
+    slice: str  # empty for everything
+    delta: float
+    error: float
+    baseline_mean: float
+    baseline_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One candidate against the baseline."""
+
+    name: str
+    refused: str = ""  # why the two cannot be compared; empty if they can
+    strata: tuple[StratumNumbers, ...] = ()  # in the order in which a report shows them
+    pooled: StratumNumbers | None = None  # the gating strata as one, if there is a pooled margin
+    averages: tuple[Average, ...] = ()  # all first, then by slice
+    cliffs: tuple[Cliff, ...] = ()
+    scopes: tuple[Scope, ...] = ()  # all first, then by slice
+    worse: int = 0  # strata significantly worse (Benjamini-Hochberg at 5 %)
+    better: int = 0
+    hidden: str = ""  # what the average hides, in one line
+    warnings: tuple[str, ...] = ()  # what a reader must know of this pair: unmatched items
+
+    @property
+    def judged(self) -> tuple[StratumNumbers, ...]:
+        """What is decided together: the strata, and their pooled difference last, if there is one."""
+        return self.strata if self.pooled is None else (*self.strata, self.pooled)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Every candidate against one baseline."""
+
+    baseline: str
+    candidates: tuple[Comparison, ...]  # in the order given
+    control: Comparison | None = None  # the baseline against itself at another batch size
+    control_reversed: Comparison | None = None  # sides swapped: a baseline worse than its own repetition is no better
+    warnings: tuple[str, ...] = ()  # what a reader must know of all of them

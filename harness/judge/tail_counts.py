@@ -1,25 +1,30 @@
 """Tail events counted: what the candidate's answers show and the baseline's to the same items do not.
 
 With several samples of an item, it is an event where any sample of the candidate shows the sign and no sample of the
-baseline does. Plain counting on records: no limits, no tolerance, no verdict.
+baseline does. Late answers, later than `policy.latency` where the baseline's was not, are counted like other signs.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from harness.errors import NotComparable
+from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
 
-__all__ = ["BLOW_UP", "Cell", "cells", "showing"]
+__all__ = ["BLOW_UP", "Cell", "cells", "showing", "undefined", "with_late"]
 
-BLOW_UP = "blow_up"
-"""The one kind that only a pair shows."""
+BLOW_UP = "blow_up"  # the one kind that only a pair shows
 TIMES_LONGER = 4
-"""A candidate's longest answer this many times as long as the baseline's has blown up ..."""
 TOKENS_LONGER = 64
-"""... if it is also this many tokens longer."""
+"""An answer blew up if it is at least so many times as long as the baseline's and so many tokens longer, as written.
+
+Source: own. Limits: a candidate that reasons longer and is right is an event too; where the token limit is near the
+baseline's length nothing can blow up, and "truncated" says it.
+"""
 
 
 @dataclass(slots=True)
@@ -27,25 +32,15 @@ class Cell:
     """One kind of event in one stratum: a column per item that both sides answered and that was looked at for it."""
 
     slice: str
-    """The slice's label."""
     stratum: str
-    """The cell of its axes."""
-    kind: str
-    """One of `harness.records.TAIL_KINDS`."""
-    items: list[str] = field(default_factory=list)
-    """Item ids."""
-    clusters: list[str] = field(default_factory=list)
-    """The source of each."""
-    events: list[bool] = field(default_factory=list)
-    """Whether the candidate's answer shows it and the baseline's does not."""
-    baseline: list[bool] = field(default_factory=list)
-    """Whether the baseline's answer shows it; never for `BLOW_UP`."""
-    unseen: int = 0
-    """Items of the stratum that nobody looked at, because their answers were written before anyone did."""
-    one_sided: int = 0
-    """Items of the stratum that one side alone answered."""
-    unasked: int = 0
-    """Items of the stratum that were spared one side, because it was decided early."""
+    kind: str  # one of `harness.records.TAIL_KINDS`
+    items: list[str] = field(default_factory=list)  # ids
+    clusters: list[str] = field(default_factory=list)  # the source of each
+    events: list[bool] = field(default_factory=list)  # whether the candidate's answer shows it and the baseline's not
+    baseline: list[bool] = field(default_factory=list)  # whether the baseline's answer shows it; never for `BLOW_UP`
+    unseen: int = 0  # items whose answers were written before anyone looked for tail events
+    one_sided: int = 0  # items that one side alone answered
+    unasked: int = 0  # items that were spared one side, because the stratum was decided early
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +57,17 @@ def _sides(scored: Iterable[Scored]) -> dict[str, _Side]:
     answers: dict[str, list[Scored]] = defaultdict(list)
     for one in scored:
         answers[one.item_id].append(one)
-    return {item_id: _side(samples) for item_id, samples in answers.items()}
-
-
-def _side(samples: Sequence[Scored]) -> _Side:
-    texts = [one for one in samples if isinstance(one.response, Generation)]
-    shown = [one.signs for one in texts if one.signs is not None]
-    kinds = {kind for signs in shown for kind in signs}
-    return _Side(
-        signs={kind: any(signs.get(kind, False) for signs in shown) for kind in kinds},
-        length=max((one.length or 0 for one in texts), default=0),
-        seen=len(shown) == len(texts),
-        answered=len(texts) == len(samples),
-    )
-
-
-def _long(baseline: int, candidate: int) -> bool:
-    """Return whether an answer blew up.
-
-    Definition: the candidate's answer is at least four times as long as the baseline's and at least 64 tokens longer,
-    both counted in tokens as they were written. Source: own. Limits: a candidate that reasons longer and is right is an
-    event too; where the token limit is near the baseline's length nothing can blow up, and "truncated" says it.
-    """
-    return candidate >= TIMES_LONGER * baseline and candidate >= baseline + TOKENS_LONGER
+    found = {}
+    for item_id, samples in answers.items():
+        texts = [one for one in samples if isinstance(one.response, Generation)]
+        shown = [one.signs for one in texts if one.signs is not None]
+        found[item_id] = _Side(
+            signs={kind: any(signs.get(kind, False) for signs in shown) for kind in set[str]().union(*shown)},
+            length=max((one.length or 0 for one in texts), default=0),
+            seen=len(shown) == len(texts),
+            answered=len(texts) == len(samples),
+        )
+    return found
 
 
 def cells(
@@ -95,16 +78,13 @@ def cells(
     Strata without free text have none. A stratum whose answers nobody looked at has its cells without items, so that
     whoever holds it to a tolerance finds that nothing is known.
     """
-    one_side, other_side = _sides(baseline), _sides(candidate)
-    strata: dict[tuple[str, str], list[Item]] = defaultdict(list)
-    for item in items:
-        if item.kind == "generate":
-            strata[item.slice, item.stratum].append(item)
-    return [cell for place, own in strata.items() for cell in _stratum(place, own, one_side, other_side, kinds)]
+    before, after = _sides(baseline), _sides(candidate)
+    strata = by_stratum(item for item in items if item.kind == "generate")
+    return [cell for place, own in strata.items() for cell in _stratum(place, own, before, after, kinds)]
 
 
 def _stratum(
-    place: tuple[str, str],
+    place: Place,
     items: Sequence[Item],
     baseline: Mapping[str, _Side],
     candidate: Mapping[str, _Side],
@@ -121,26 +101,20 @@ def _stratum(
         elif not (before.seen and after.seen):
             unseen += 1
         else:
-            _add(found, item, before, after)
+            longer = after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
+            for kind in {*before.signs, *after.signs, BLOW_UP} & found.keys():
+                was = kind != BLOW_UP and before.signs.get(kind, False)
+                now = longer if kind == BLOW_UP else after.signs.get(kind, False)
+                cell = found[kind]
+                cell.items.append(item.id)
+                cell.clusters.append(item.cluster)
+                cell.events.append(now and not was)
+                cell.baseline.append(was)
     # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
     kept = [cell for cell in found.values() if cell.items or unseen or one_sided or cell.kind in LATENCY_KINDS]
     for cell in kept:
         cell.unseen, cell.one_sided, cell.unasked = unseen, one_sided, unasked
     return kept
-
-
-def _add(found: Mapping[str, Cell], item: Item, before: _Side, after: _Side) -> None:
-    shown = {
-        kind: (before.signs.get(kind, False), after.signs.get(kind, False)) for kind in {**before.signs, **after.signs}
-    }
-    shown[BLOW_UP] = (False, _long(before.length, after.length))
-    for kind, (was, is_now) in shown.items():
-        if kind in found:
-            cell = found[kind]
-            cell.items.append(item.id)
-            cell.clusters.append(item.cluster)
-            cell.events.append(is_now and not was)
-            cell.baseline.append(was)
 
 
 def showing(answers: Iterable[Scored], kind: str) -> Scored | None:
@@ -149,3 +123,39 @@ def showing(answers: Iterable[Scored], kind: str) -> Scored | None:
     if kind == BLOW_UP:
         return max(given, key=lambda one: one.length or 0, default=None)
     return next((one for one in given if one.signs and one.signs.get(kind)), None)
+
+
+_TIMES = {"slow_first_token": "first", "slow_tokens": "per_token"}
+"""Kind of late answer to what of a request's times shows it."""
+
+
+def undefined(rules: Rules) -> list[str]:
+    """Return the kinds of late answers that have a tolerance while `policy.latency` does not say what is late."""
+    tolerances = [rules.policy.tail_events, *(one.tail_events or {} for one in rules.slices.values())]
+    return sorted(set().union(*tolerances) & set(_TIMES) - set(rules.policy.latency))
+
+
+def with_late(
+    sides: Sequence[Iterable[Scored]], times: Sequence[Sequence[Mapping[str, Any]]], latency: Mapping[str, float]
+) -> list[list[Scored]]:
+    """Add to both sides' answers whether they were late, if both were timed by a warm server to which they were new.
+
+    times: of each side's requests. An answer without text is not late, and one that came in a single piece or token has
+    no time for each further token. Raises NotComparable if a side has no times.
+    """
+    if not all(times):
+        raise NotComparable("policy.latency needs the times of all variants: run them with engine.stream: true")
+    timed = [
+        {(line["item"], line["sample"]): line for line in own if (line["state"], line["cache"]) == ("warm", "uncached")}
+        for own in times
+    ]
+
+    def marked(one: Scored, own: Mapping[tuple[str, int], Mapping[str, Any]]) -> Scored:
+        key = one.item_id, one.response.sample
+        if one.signs is None or not all(key in side for side in timed):
+            return one
+        known = [kind for kind in latency if kind != "slow_tokens" or all(side[key]["per_token"] for side in timed)]
+        late = {kind: (own[key][_TIMES[kind]] or 0.0) > latency[kind] for kind in known}
+        return replace(one, signs={**one.signs, **late})
+
+    return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]

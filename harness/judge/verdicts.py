@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
-from harness.judge.comparison import StratumNumbers
-from harness.judge.decisions import Decision
-from harness.judge.reasons import reason_text
-from harness.judge.summaries import Average, ChoiceProbability, Cliff, Quantity, TailRate, Verdict
+from harness.judge.decisions import Decision, reason_text
+from harness.judge.summaries import Average, ChoiceProbability, Cliff, Quantity, StratumNumbers, TailRate, Verdict
 from harness.stats import PairedResult
 
 __all__ = ["FIGURES", "CandidateVerdict", "ControlNoise", "Figure", "Judgement", "StratumVerdict"]
@@ -23,12 +21,14 @@ _T = TypeVar("_T")
 
 
 class Figure(Generic[_T]):
-    """A figure of a `StratumVerdict`, read from its parts: a key of comparisons.json and a column of the tables."""
+    """A figure of a `StratumVerdict`, read from its parts: a key of comparisons.json and a column of the tables.
+
+    kind: its type in Parquet.
+    """
 
     def __init__(self, read: Callable[[StratumVerdict], _T], kind: str = "float64") -> None:
         self.read = read
         self.kind = kind
-        """Its type in Parquet."""
 
     @overload
     def __get__(self, stratum: None, owner: type) -> Figure[_T]: ...
@@ -41,22 +41,20 @@ class Figure(Generic[_T]):
         return self if stratum is None else self.read(stratum)
 
 
-def _tested(read: Callable[[PairedResult], _T]) -> Callable[[StratumVerdict], _T | None]:
-    return lambda one: None if one.result is None else read(one.result)
+def _tested(name: str) -> Figure[float | None]:
+    return Figure(lambda one: getattr(one.result, name, None))
 
 
-def _counted(read: Callable[[PairedResult], int]) -> Callable[[StratumVerdict], int]:
-    return lambda one: 0 if one.result is None else read(one.result)
+def _counted(name: str) -> Figure[int]:
+    return Figure(lambda one: getattr(one.result, name, 0), "int64")
 
 
 @dataclass(frozen=True, slots=True)
 class ControlNoise:
     """What the A/A control shows in a stratum: differences no larger than this are noise."""
 
-    delta: float
-    """The control's mean difference from the baseline."""
-    flips: int
-    """Items whose score the control flipped, either way."""
+    delta: float  # its mean difference from the baseline
+    flips: int  # items whose score it flipped, either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +62,13 @@ class StratumVerdict:
     """One candidate in one stratum: its numbers, what was decided on them, and what stands next to it."""
 
     numbers: StratumNumbers
-    """Everything counted and tested."""
     decision: Decision
-    """The verdict, its reason, and the look that it rests on."""
-    control: ControlNoise | None = None
-    """None if no control was run here."""
-    choice_probability: ChoiceProbability | None = None
-    """Of a stratum of choices: how likely the right one is; else None. Never part of the verdict."""
+    control: ControlNoise | None = None  # None if no control was run here
+
+    @property
+    def choice_probability(self) -> ChoiceProbability | None:
+        """How likely the right choice is, in a stratum of choices; never part of the verdict."""
+        return self.numbers.choice_probability
 
     @property
     def result(self) -> PairedResult | None:
@@ -79,65 +77,35 @@ class StratumVerdict:
 
     # In the order of comparisons.json.
     slice = Figure(lambda one: one.numbers.slice, "string")
-    """The slice's label."""
-    stratum = Figure(lambda one: one.numbers.stratum, "string")
-    """The levels of its axes, as in ``hops=3,magnitude=large``; ``all`` if nothing splits the slice."""
-    n = Figure(_counted(lambda result: result.n), "int64")
-    """Items that both sides answered."""
-    clusters = Figure(_counted(lambda result: result.clusters), "int64")
-    """Sources that those items come from."""
+    stratum = Figure(lambda one: one.numbers.stratum, "string")  # as ``hops=3,magnitude=large``; ``all`` if unsplit
+    n = _counted("n")  # items that both sides answered
+    clusters = _counted("clusters")  # sources that those items come from
     baseline_mean = Figure(lambda one: one.decision.look.baseline_mean if one.decision.look else one.numbers.not_asked)
-    """Mean score of the baseline."""
     candidate_mean = Figure(lambda one: one.decision.look.candidate_mean if one.decision.look else None)
-    """Mean score of the candidate."""
-    delta = Figure(_tested(lambda result: result.delta))
-    """Candidate minus baseline."""
-    low = Figure(_tested(lambda result: result.low))
-    """Lower one-sided limit of delta at level 1 - alpha."""
-    high = Figure(_tested(lambda result: result.high))
-    """Upper one-sided limit of delta at level 1 - alpha."""
-    lost = Figure(_counted(lambda result: result.lost), "int64")
-    """Items that only the baseline got right (graded: on which the candidate scored less)."""
-    gained = Figure(_counted(lambda result: result.gained), "int64")
-    """Items that only the candidate got right (graded: on which it scored more)."""
-    mid_p = Figure(_tested(lambda result: result.mid_p))
-    """One-sided mid-p McNemar against no change (graded: sign-flip permutation): information, not the verdict."""
-    p_pass = Figure(_tested(lambda result: result.p_pass))
-    """p-value of 'the drop is at least the margin'."""
-    p_fail = Figure(_tested(lambda result: result.p_fail))
-    """p-value of 'the drop is at most the margin'."""
-    p_adjusted = Figure(lambda one: one.decision.p_adjusted)
-    """p_fail after Holm over the gating strata."""
+    delta = _tested("delta")
+    low = _tested("low")  # one-sided limits of delta at level 1 - alpha
+    high = _tested("high")
+    lost = _counted("lost")  # items that only the baseline got right (graded: on which the candidate scored less)
+    gained = _counted("gained")  # the other way round
+    mid_p = _tested("mid_p")  # one-sided mid-p McNemar against no change (graded: sign-flips); not the verdict
+    p_pass = _tested("p_pass")  # of 'the drop is at least the margin'
+    p_fail = _tested("p_fail")  # of 'the drop is at most the margin'
+    p_adjusted = Figure(lambda one: one.decision.p_adjusted)  # p_fail after Holm over the gating strata
     margin = Figure(lambda one: one.numbers.margin)
-    """Largest tolerated drop."""
     gating = Figure(lambda one: one.numbers.gating, "bool_")
-    """Whether it decides."""
     verdict = Figure(lambda one: one.decision.verdict, "string")
-    """What it comes to."""
     items_to_decide = Figure(lambda one: one.decision.items_to_decide, "int64")
-    """How many more items would decide it if the rates stay; None if none are needed or none would do."""
-    chance = Figure(lambda one: one.numbers.chance)
-    """The score that guessing would give."""
-    weight = Figure(lambda one: one.numbers.weight)
-    """Its share of traffic, relative to the other strata."""
-    design_effect = Figure(_tested(lambda result: result.design_effect))
-    """Variance with its clusters over variance without; None if no items share a source."""
-    method = Figure(lambda one: "" if one.result is None else one.result.method, "string")
-    """The interval's and tests' names."""
+    chance = Figure(lambda one: one.numbers.chance)  # the score that guessing would give
+    weight = Figure(lambda one: one.numbers.weight)  # its share of traffic, relative to the other strata
+    design_effect = _tested("design_effect")  # variance with its clusters over variance without; None if none is shared
+    method = Figure(lambda one: "" if one.result is None else one.result.method, "string")  # of interval and tests
     reason = Figure(lambda one: reason_text(one.numbers, one.decision), "string")
-    """A sentence if the verdict needs one."""
-    items_planned = Figure(lambda one: one.numbers.planned, "int64")
-    """Items of the fixed plan; above n if sequential looks saved some."""
+    items_planned = Figure(lambda one: one.numbers.planned, "int64")  # above n if sequential looks saved some
     unanswered = Figure(lambda one: one.numbers.unanswered, "int64")
-    """Items that could not be asked of one side or the other."""
     looks = Figure(lambda one: 1 if one.decision.look is None else one.decision.look.number, "int64")
-    """Looks taken until it was decided."""
-    levels = Figure(lambda one: one.numbers.levels, "string")
-    """Axis to level, for tables along an axis."""
+    levels = Figure(lambda one: one.numbers.levels, "string")  # axis to level
     floor_delta = Figure(lambda one: None if one.control is None else one.control.delta)
-    """Mean difference of the A/A control in this stratum: differences no larger than it are noise."""
     floor_flips = Figure(lambda one: None if one.control is None else one.control.flips, "int64")
-    """Items whose score the A/A control flipped, either way."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, flat."""
@@ -160,33 +128,19 @@ class CandidateVerdict:
     """One candidate over all strata."""
 
     name: str
-    """The variant's name."""
     verdict: Verdict
-    """What the gate says of it."""
-    reasons: tuple[str, ...]
-    """A sentence per failing, undecided or signal-less stratum, or why it was not judged."""
-    strata: tuple[StratumVerdict, ...]
-    """Every stratum, in the config's order."""
-    pooled: StratumVerdict | None = None
-    """The weighted difference over all gating strata, if the policy has a margin for it."""
-    averages: tuple[Average, ...] = ()
-    """The plain averages: all first, then by slice."""
-    cliffs: tuple[Cliff, ...] = ()
-    """Along ordered axes."""
-    worse: int = 0
-    """Strata significantly worse (Benjamini-Hochberg at 5 %)."""
+    reasons: tuple[str, ...]  # a sentence per failing, undecided or signal-less stratum, or why it was not judged
+    strata: tuple[StratumVerdict, ...]  # in the config's order
+    pooled: StratumVerdict | None = None  # the weighted difference over all gating strata, if the policy asks for it
+    averages: tuple[Average, ...] = ()  # all first, then by slice
+    cliffs: tuple[Cliff, ...] = ()  # along ordered axes
+    worse: int = 0  # strata significantly worse (Benjamini-Hochberg at 5 %)
     better: int = 0
-    """Strata significantly better (likewise)."""
-    hidden: str = ""
-    """What the average hides, in one line."""
-    cost: Mapping[str, Any] = field(default_factory=dict)
-    """Weight bytes, tokens per second, peak bytes, load seconds: if measured. Never part of the verdict."""
-    proof: Mapping[str, Any] = field(default_factory=dict)
-    """What the loaded variant was measured to be."""
-    tail_events: tuple[TailRate, ...] = ()
-    """Every kind in every stratum of free text; empty if answers were not checked for them."""
-    quantities: tuple[Quantity, ...] = ()
-    """Length of thought and price of a solved item; empty if no answer holds a thought and no tolerance is set."""
+    hidden: str = ""  # what the average hides, in one line
+    cost: Mapping[str, Any] = field(default_factory=dict)  # bytes, tokens and seconds, if measured
+    proof: Mapping[str, Any] = field(default_factory=dict)  # what the loaded variant was measured to be
+    tail_events: tuple[TailRate, ...] = ()  # every kind in every stratum of free text; empty if nobody looked for them
+    quantities: tuple[Quantity, ...] = ()  # empty if no answer holds a thought and no tolerance is set
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -203,22 +157,14 @@ class CandidateVerdict:
 class Judgement:
     """The whole answer."""
 
-    verdict: Verdict
-    """Of the run: pass only if every candidate passes."""
-    exit_code: int
-    """See `harness.errors.ExitCode`."""
+    verdict: Verdict  # pass only if every candidate passes
+    exit_code: int  # see `harness.errors.ExitCode`
     policy: Mapping[str, Any]
-    """alpha, margins and what inconclusive does."""
-    candidates: tuple[CandidateVerdict, ...]
-    """One each, in the config's order."""
+    candidates: tuple[CandidateVerdict, ...]  # in the config's order
     baseline: str = "baseline"
-    """The baseline's name."""
-    control: CandidateVerdict | None = None
-    """The A/A control judged like a candidate: information, unless it fails; None if none was run."""
-    warnings: tuple[str, ...] = ()
-    """What a reader must know before believing the table: a baseline gone wrong, unmatched items."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Run name, config digest, versions, devices, seed: no times, so that equal results give equal bytes."""
+    control: CandidateVerdict | None = None  # the A/A control judged like a candidate: information, unless it fails
+    warnings: tuple[str, ...] = ()  # what a reader must know: a baseline gone wrong, unmatched items
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # no times: equal results give equal bytes
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, as `compare --json` prints it."""

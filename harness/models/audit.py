@@ -1,12 +1,13 @@
 """What a loaded model shows of itself: modules, kernels, bits and bytes, counted tensor by tensor.
 
-`get_memory_footprint()` is never asked: it is wrong for several methods. Knows tensors and modules of any library by
-what they hold, not by a list of class names; does not know what the config asked for.
+Tensors and modules of any library are known by what they hold, not by a list of class names. `get_memory_footprint()`
+is never asked: it is wrong for several methods.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,95 +18,76 @@ import torch
 from harness.errors import ModelError
 from harness.models.formats import Header
 
-__all__ = [
-    "QuantizationAudit",
-    "audit_files",
-    "audit_gguf",
-    "audit_model",
-    "first_line",
-    "linear_modules",
-    "matrix_sizes",
-    "run_once",
-    "weight_bytes",
-]
+__all__ = ["audit_files", "audit_gguf", "audit_model", "linear_modules", "matrix_sizes", "run_once", "weight_bytes"]
 
 _STATE_KEEPERS = frozenset({"QuantState", "MatmulLtState"})  # bitsandbytes keeps scales in these, outside of parameters
 _DISK_QUANTIZED = frozenset({"I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2", "I4", "U4"})
 _GGUF_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+_CANNOT_RUN = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError, ImportError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationAudit:
     """The linear modules of a model and how many are quantized."""
 
-    linear: int
-    """Modules that multiply by a weight matrix, the head included."""
-    quantized: int
-    """Those whose weights are stored in integers or 8-bit floats."""
-    kernel: str
-    """The class that does most of the work, with the class of its weight where that is a quantized tensor."""
-    bits: float
-    """Stored bits per weight of the quantized modules, scales and zeros included; of all where none is quantized."""
-    share: float
-    """Share of the weights in matrices that is quantized: linear modules and experts, without embeddings and head."""
+    linear: int  # modules that multiply by a weight matrix, the head included
+    quantized: int  # those whose weights are stored in integers or 8-bit floats
+    kernel: str  # the class that does most of the work, with the class of its weight where that is a quantized tensor
+    bits: float  # stored per weight of the quantized modules, scales and zeros included; of all if none is quantized
+    share: float  # of the weights in matrices, linear modules and experts without embeddings and head, quantized
 
 
 def audit_model(model: Any) -> QuantizationAudit:
     """Count the linear modules of a model, and what the quantized ones store."""
-    linear = dict(linear_modules(model))
-    quantized = {name: module for name, module in linear.items() if _is_quantized(module)}
+    linear = [module for _, module in linear_modules(model)]
+    quantized = [module for module in linear if _is_quantized(module)]
     counted = quantized or linear
-    weights = sum(_weights(module) for module in counted.values())
-    stored = sum(_stored_bytes(module) for module in counted.values())
-    kernels = Counter(_kernel(module) for module in counted.values())
-    body = [module for module in quantized.values() if module is not model.get_output_embeddings()]
-    inside, elsewhere = sum(map(_weights, body)), _matrices(model, set(map(id, quantized.values())))
+    weights = sum(map(_weights, counted))
+    stored = sum(  # scales and zeros too
+        tensor.nbytes
+        for module in counted
+        for tensor in _unique(_tensors(module))
+        if tensor is not getattr(module, "bias", None)
+    )
+    kernels = Counter(map(_kernel, counted))
+    inside = sum(_weights(module) for module in quantized if module is not model.get_output_embeddings())
+    elsewhere = _matrices(model, frozenset(map(id, quantized)))
     codes = sum(_parameters(tensor) for tensor in elsewhere if _is_code(tensor.dtype))  # experts that are quantized
     whole = inside + sum(map(_parameters, elsewhere))
-    return QuantizationAudit(
-        linear=len(linear),
-        quantized=len(quantized),
-        kernel=kernels.most_common(1)[0][0] if kernels else "",
-        bits=8 * stored / weights if weights else 0.0,
-        share=(inside + codes) / whole if whole else 0.0,
-    )
+    kernel = kernels.most_common(1)[0][0] if kernels else ""
+    bits, share = 8 * stored / weights if weights else 0.0, (inside + codes) / whole if whole else 0.0
+    return QuantizationAudit(len(linear), len(quantized), kernel, bits, share)
 
 
 def linear_modules(model: Any) -> Iterator[tuple[str, Any]]:
     """Give the modules that multiply by a matrix, with their names."""
     for name, module in model.named_modules():
-        if not any(module.children()) and matrix_sizes(module) and any(True for _ in _tensors(module)):
+        if _weights(module) and not any(module.children()) and any(True for _ in _tensors(module)):
             yield name, module
 
 
-def matrix_sizes(module: Any) -> tuple[int, int] | None:
-    """Give the inputs and outputs of a module that multiplies by a matrix, None for any other."""
-    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    if type(module).__name__ == "Conv1D":  # GPT-2's linear layer, stored transposed
-        sizes = getattr(module, "nx", None), getattr(module, "nf", None)
-    if isinstance(sizes[0], int) and isinstance(sizes[1], int):
-        return sizes[0], sizes[1]
-    return None
+def matrix_sizes(module: Any) -> tuple[int, int]:
+    """Give the inputs and outputs of a module that multiplies by a matrix; zeros for any other."""
+    is_conv1d = type(module).__name__ == "Conv1D"  # GPT-2's linear layer, stored transposed
+    names = ("nx", "nf") if is_conv1d else ("in_features", "out_features")
+    inputs, outputs = (getattr(module, name, None) for name in names)
+    return (inputs, outputs) if isinstance(inputs, int) and isinstance(outputs, int) else (0, 0)
 
 
 def _weights(module: Any) -> int:
-    inputs, outputs = matrix_sizes(module) or (0, 0)
-    return inputs * outputs
+    return math.prod(matrix_sizes(module))
 
 
 def _kernel(module: Any) -> str:
-    name = type(module).__name__
-    weight = getattr(module, "weight", None)
-    if weight is not None and hasattr(weight, "__tensor_flatten__"):
-        return f"{name}[{type(weight).__name__}]"
-    return name
+    name, weight = type(module).__name__, getattr(module, "weight", None)
+    return f"{name}[{type(weight).__name__}]" if hasattr(weight, "__tensor_flatten__") else name
 
 
 def _is_quantized(module: Any) -> bool:
     """Whether a module's weights lie in integers or 8-bit floats: at least one bit per weight of it."""
     if getattr(getattr(module, "weight", None), "quant_state", None) is not None:
         return True  # bitsandbytes, whose 4-bit codes may lie in a tensor of any dtype
-    small = sum(_bytes(tensor) for tensor in _unique(_tensors(module)) if _is_code(tensor.dtype))
+    small = sum(tensor.nbytes for tensor in _unique(_tensors(module)) if _is_code(tensor.dtype))
     return 8 * small >= _weights(module) > 0
 
 
@@ -113,39 +95,27 @@ def _is_code(dtype: torch.dtype) -> bool:
     return dtype != torch.bool and not dtype.is_complex and (not dtype.is_floating_point or dtype.itemsize == 1)
 
 
-def _stored_bytes(module: Any) -> int:
-    """Bytes of a module's weights with their scales and zeros; the bias stays out."""
-    bias = getattr(module, "bias", None)
-    return sum(_bytes(tensor) for tensor in _unique(_tensors(module)) if tensor is not bias)
-
-
 def _tensors(module: Any) -> Iterator[torch.Tensor]:
     """All tensors that a module itself holds: parameters, buffers, and what libraries hang beside them."""
-    for held in (module._parameters, module._buffers):  # noqa: SLF001 - one module's own, without its children's
-        for tensor in held.values():
-            if tensor is not None:
-                yield from _leaves(tensor)
-                yield from _inside(vars(tensor))
-    for name, value in vars(module).items():
-        if name not in {"_parameters", "_buffers", "_modules"}:
-            yield from _inside(value)
+    held = vars(module)
+    for tensor in (*held["_parameters"].values(), *held["_buffers"].values()):
+        if tensor is not None:
+            yield from _leaves(tensor)
+            yield from _inside(vars(tensor))
+    yield from _inside([value for name, value in held.items() if name not in {"_parameters", "_buffers", "_modules"}])
 
 
 def _inside(value: Any) -> Iterator[torch.Tensor]:
+    if type(value).__name__ in _STATE_KEEPERS:
+        value = vars(value)
     if isinstance(value, torch.Tensor):
         yield from _leaves(value)
-    elif isinstance(value, Mapping):
-        for entry in value.values():
+    elif isinstance(value, (Mapping, list, tuple)):
+        for entry in value.values() if isinstance(value, Mapping) else value:
             yield from _inside(entry)
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from _inside(entry)
-    elif type(value).__name__ in _STATE_KEEPERS:
-        yield from _inside(vars(value))
 
 
 def _leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The plain tensors of which a tensor subclass is made."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _leaves(getattr(tensor, name))
@@ -153,35 +123,24 @@ def _leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _unique(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    seen: set[tuple[str, int, int]] = set()
+def _unique(tensors: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+    found: dict[tuple[str, int, int], torch.Tensor] = {}
     for tensor in tensors:
-        key = (str(tensor.device), tensor.data_ptr(), _bytes(tensor))
-        if key not in seen:
-            seen.add(key)
-            yield tensor
+        found.setdefault((str(tensor.device), tensor.data_ptr(), tensor.nbytes), tensor)
+    return found.values()
 
 
 def weight_bytes(model: Any) -> int:
     """Bytes of all that a model holds, tied weights once."""
-    return sum(_bytes(tensor) for tensor in _unique(t for module in model.modules() for t in _tensors(module)))
+    return sum(tensor.nbytes for tensor in _unique(t for module in model.modules() for t in _tensors(module)))
 
 
-def _matrices(model: Any, without: set[int]) -> list[torch.Tensor]:
+def _matrices(model: Any, without: frozenset[int] = frozenset()) -> list[torch.Tensor]:
     """The parameters of two and more dimensions, those of experts too; embeddings and head stay out."""
-    out = {id(one) for one in model.modules() if isinstance(one, torch.nn.Embedding)} | without
-    out.add(id(model.get_output_embeddings()))
-    found = (_parameters_of(module) for module in model.modules() if id(module) not in out)
-    return list(_unique(tensor for held in found for tensor in held if tensor.ndim > 1))
-
-
-def _parameters_of(module: Any) -> Iterator[torch.Tensor]:
-    for parameter in module.parameters(recurse=False):
-        yield from _leaves(parameter)
+    out = {*without, id(model.get_output_embeddings())}
+    modules = (one for one in model.modules() if id(one) not in out and not isinstance(one, torch.nn.Embedding))
+    found = (leaf for one in modules for parameter in one.parameters(recurse=False) for leaf in _leaves(parameter))
+    return [tensor for tensor in _unique(found) if tensor.ndim > 1]
 
 
 def _parameters(tensor: torch.Tensor) -> int:
@@ -190,61 +149,47 @@ def _parameters(tensor: torch.Tensor) -> int:
 
 
 def audit_files(model: Any, tensors: Mapping[str, Header]) -> QuantizationAudit:
-    """`audit_model` of a model that was decompressed while loading, from the headers of its files.
-
-    A module counts as quantized where a tensor under its name is stored in integers or 8-bit floats.
-    """
-    by_module: dict[str, list[Header]] = {}
+    """`audit_model` of a model that was decompressed while loading, from the headers of its files."""
+    by_module: dict[str, list[Header]] = defaultdict(list)
     for name, header in tensors.items():
         module_name, _, own = name.rpartition(".")
         if own != "bias":
-            by_module.setdefault(module_name, []).append(header)
+            by_module[module_name].append(header)
     linear = {name: _weights(module) for name, module in linear_modules(model)}
     quantized = {
         name: weights
         for name, weights in linear.items()
-        if any(header.dtype in _DISK_QUANTIZED and 8 * header.size >= weights for header in by_module.get(name, ()))
+        if any(one.dtype in _DISK_QUANTIZED and 8 * one.size >= weights for one in by_module.get(name, ()))
     }
     stored = sum(header.size for name in quantized for header in by_module[name])
     others = (held for name, held in by_module.items() if name not in linear)  # experts that are put together
     more = sum(one.size for held in others if any(two.dtype in _DISK_QUANTIZED for two in held) for one in held)
     weights = sum(quantized.values())
-    return _decompressed(model, len(linear), len(quantized), weights, stored, more * weights // max(stored, 1))
+    return _decompressed(model, len(quantized), weights, stored, more * weights // max(stored, 1))
 
 
 def audit_gguf(model: Any, file: Path) -> QuantizationAudit:
     """`audit_model` of a model that was read from a GGUF file and decompressed."""
     from gguf import GGUFReader
 
-    quantized = weights = stored = 0
-    for tensor in GGUFReader(str(file)).tensors:
-        matrix = len(tensor.shape) > 1 and not tensor.name.startswith("token_embd")
-        if matrix and tensor.tensor_type.name not in _GGUF_PLAIN:
-            quantized += 1
-            weights += int(tensor.n_elements)
-            stored += int(tensor.n_bytes)
-    return _decompressed(model, len(dict(linear_modules(model))), quantized, weights, stored)
+    matrices = (one for one in GGUFReader(str(file)).tensors if len(one.shape) > 1)
+    inside = (one for one in matrices if not one.name.startswith("token_embd"))
+    quantized = [one for one in inside if one.tensor_type.name not in _GGUF_PLAIN]
+    weights, stored = (sum(int(getattr(one, name)) for one in quantized) for name in ("n_elements", "n_bytes"))
+    return _decompressed(model, len(quantized), weights, stored)
 
 
-def _decompressed(
-    model: Any, linear: int, quantized: int, weights: int, stored: int, more: int = 0
-) -> QuantizationAudit:
+def _decompressed(model: Any, quantized: int, weights: int, stored: int, more: int = 0) -> QuantizationAudit:
     """`more`: quantized weights that lie in no linear module."""
-    whole = sum(map(_parameters, _matrices(model, set())))
-    return QuantizationAudit(
-        linear=linear,
-        quantized=quantized,
-        kernel="Linear (decompressed)",
-        bits=8 * stored / weights if weights else 0.0,
-        share=min(1.0, (weights + more) / whole) if whole else 0.0,
-    )
+    whole = sum(map(_parameters, _matrices(model)))
+    bits, share = 8 * stored / weights if weights else 0.0, min(1.0, (weights + more) / whole) if whole else 0.0
+    return QuantizationAudit(len([*linear_modules(model)]), quantized, "Linear (decompressed)", bits, share)
 
 
 def run_once(model: Any, what: str) -> tuple[str, int]:
-    """Ask a model for the answer to one token; give the dtype that it computed in and the rows of its head.
+    """Ask a model for one answer; give the dtype of what enters its linear modules and the rows of its head.
 
-    The dtype is that of the activations that enter its linear modules, as seen. Raises `ModelError` where the model
-    cannot run or its answer is not finite: better now than hours into a run.
+    Raises `ModelError` where it cannot run or its answer is not finite: better now than hours into a run.
     """
     seen: set[str] = set()
 
@@ -257,16 +202,7 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
         with torch.no_grad():
             token = torch.ones((1, 1), dtype=torch.long, device=model.device)
             logits = model(input_ids=token, use_cache=False).logits
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        ImportError,
-        OSError,
-    ) as error:
+    except _CANNOT_RUN as error:
         raise ModelError(f"{what}: loaded, but cannot answer: {first_line(error)}") from error
     finally:
         for hook in hooks:

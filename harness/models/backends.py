@@ -5,39 +5,33 @@ Looks at installed packages, their versions and the device; loads no model and q
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.config.methods import METHODS, RUNTIME, Package
 from harness.errors import BackendMissing
 
-__all__ = ["MethodStatus", "batch_invariant", "installed_version", "method_status", "require"]
+__all__ = ["MethodStatus", "batch_invariant", "installed_version", "method_status", "release_quanto_lock", "require"]
 
 
 @dataclass(frozen=True, slots=True)
 class MethodStatus:
     """Whether one method works on a device here."""
 
-    method: str
-    """A name of `harness.config.methods.METHODS`."""
-    works: bool
-    """Whether everything that it needs is there."""
-    reason: str
-    """What is missing, or, where it works, what a reader should know of it here (may be empty)."""
-    install: str
-    """The command that would install what is missing, empty where no installation helps."""
+    method: str  # a name of `harness.config.methods.METHODS`
+    works: bool  # whether everything that it needs is there
+    reason: str  # what is missing, or, where it works, what a reader should know of it here (may be empty)
+    install: str  # the command that would install what is missing, empty where no installation helps
 
 
 def batch_invariant(method: str) -> bool:
-    """Whether an answer is the same whatever else is in its batch, up to rounding.
-
-    Where it is not (LLM.int8: 1.2196 to 1.2429 bits per byte over batch sizes 1 to 8), batches have to be fixed. An
-    unknown method is taken to be invariant.
-    """
+    """Whether an answer is the same whatever else is in its batch, up to rounding; taken to be if it is not known."""
     return method not in METHODS or METHODS[method].batch_invariant
 
 
@@ -50,27 +44,16 @@ def installed_version(distribution: str) -> str:
 
 
 def method_status(device: str) -> list[MethodStatus]:
-    """The status of every method on `device` (``cpu``, ``cuda``, ``cuda:1``), in the order of `METHODS`.
-
-    No model is loaded.
-    """
-    return [_status(method, device, prequantized=False) for method in METHODS]
+    """The status of every method on `device` (``cpu``, ``cuda``, ``cuda:1``), in the order of `METHODS`."""
+    found = [(method, *_obstacle(method, device, prequantized=False)) for method in METHODS]
+    return [MethodStatus(name, not reason, reason or METHODS[name].remark, install) for name, reason, install in found]
 
 
 def require(method: str, device: str, *, prequantized: bool = False) -> None:
-    """Raise `BackendMissing` where `method` cannot work on `device` here, with the sentence of `method_status`.
-
-    `prequantized`: the weights lie quantized on disk, which needs less than quantizing them.
-    """
-    status = _status(method, device, prequantized=prequantized)
-    if not status.works:
-        remedy = f"; {status.install}" if status.install else ""
-        raise BackendMissing(f"{method} does not work here: {status.reason}{remedy}")
-
-
-def _status(method: str, device: str, *, prequantized: bool) -> MethodStatus:
+    """Raise `BackendMissing` where `method` cannot work on `device` here; weights that lie `prequantized` need less."""
     reason, install = _obstacle(method, device, prequantized=prequantized)
-    return MethodStatus(method, works=not reason, reason=reason or METHODS[method].remark, install=install)
+    if reason:
+        raise BackendMissing("; ".join(filter(None, (f"{method} does not work here: {reason}", install))))
 
 
 def _obstacle(method: str, device: str, *, prequantized: bool) -> tuple[str, str]:
@@ -118,20 +101,35 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _device_lacks(device: str, capability: tuple[int, int] | None) -> str:
-    """What the device lacks for a method that needs `capability`, empty where nothing."""
-    if device.startswith("cuda"):
-        import torch
+    needed = ".".join(map(str, capability or ()))
+    if not device.startswith("cuda"):
+        said = f"it needs a CUDA device of compute capability {needed} or higher, and this is {device}"
+        return said if capability else ""
+    import torch
 
-        if not torch.cuda.is_available():
-            return f"{device} was asked for and torch {torch.__version__} finds no CUDA device"
-        have = torch.cuda.get_device_capability(device.partition(",")[0])
-        if capability and have < capability:
-            return f"it needs CUDA compute capability {_dotted(capability)}, and {device} has {_dotted(have)}"
-        return ""
-    if capability:
-        return f"it needs a CUDA device of compute capability {_dotted(capability)} or higher, and this is {device}"
+    if not torch.cuda.is_available():
+        return f"{device} was asked for and torch {torch.__version__} finds no CUDA device"
+    have = torch.cuda.get_device_capability(device.partition(",")[0])
+    if capability and have < capability:
+        return f"it needs CUDA compute capability {needed}, and {device} has {have[0]}.{have[1]}"
     return ""
 
 
-def _dotted(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"
+def release_quanto_lock(lock: Path | None = None) -> None:
+    """Remove the lock of quanto's C++ extension if no process of this user has it open.
+
+    torch's `FileBaton` keeps it open while it compiles; that of a killed process would be waited for without end.
+    """
+    import psutil
+
+    found = importlib.util.find_spec("optimum.quanto")
+    if lock is None and found is not None and found.origin is not None:
+        lock = Path(found.origin).parent / "library" / "extensions" / "cpp" / "build" / "lock"
+    if lock is None or not lock.exists():
+        return
+    wanted = str(lock.resolve())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended, or belongs to another user
+            if any(file.path == wanted for file in process.open_files()):
+                return
+    lock.unlink(missing_ok=True)

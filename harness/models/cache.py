@@ -1,7 +1,4 @@
-"""The user's cache directory, and folders that appear there (or anywhere) whole or not at all.
-
-Knows where the cache is and how to publish a folder atomically; does not know what lies in it.
-"""
+"""The user's cache directory, and folders that appear there (or anywhere) whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,16 +14,12 @@ from harness.errors import StoreError
 
 __all__ = ["cache_dir", "published"]
 
-_PARTIAL = re.compile(r"\..+\.partial-(?P<host>.+)-(?P<pid>\d+)")
-
 
 def cache_dir() -> Path:
     """The user's cache: ``$QUANTCLIFF_CACHE``, else ``quantcliff`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get("QUANTCLIFF_CACHE")
-    if own:
+    if own := os.environ.get("QUANTCLIFF_CACHE"):
         return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache").absolute() / "quantcliff"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "quantcliff"
 
 
 @contextlib.contextmanager
@@ -37,54 +30,39 @@ def published(target: Path) -> Iterator[Path]:
     left is removed by the next one. Where another process published `target` meanwhile, its folder stays and ours goes.
     Raises `StoreError` where the place cannot be written.
     """
-    partial = target.parent / f".{target.name}.partial-{_host()}-{os.getpid()}"
-    try:
+    host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+    partial = target.parent / f".{target.name}.partial-{host}-{os.getpid()}"
+    with _explained(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        _sweep(target.parent, host)
         partial.mkdir()
-    except OSError as error:
-        raise StoreError(_unwritable(target.parent, error)) from error
     try:
         yield partial
-        _rename(partial, target)
+        with _explained(target.parent):
+            try:
+                partial.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was faster; both made the same
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _rename(partial: Path, target: Path) -> None:
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
     try:
-        partial.rename(target)
+        yield
     except OSError as error:
-        if target.is_dir():  # another process was faster; both made the same
-            return
-        raise StoreError(_unwritable(target.parent, error)) from error
+        raise StoreError(
+            f"{folder} cannot be written ({error.strerror or error}): free it, or name another place in the environment"
+            " variable QUANTCLIFF_CACHE"
+        ) from error
 
 
-def _unwritable(folder: Path, error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return (
-        f"{folder} cannot be written ({reason}): free it, or name another place in the environment variable"
-        " QUANTCLIFF_CACHE"
-    )
+def _sweep(folder: Path, host: str) -> None:
+    import psutil
 
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes of this machine that are no longer alive left half made."""
     for entry in folder.iterdir():
-        named = _PARTIAL.fullmatch(entry.name)
-        if named and named["host"] == _host() and not _alive(int(named["pid"])):
+        left = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
+        if left and not psutil.pid_exists(int(left[1])):
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

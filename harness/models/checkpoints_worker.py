@@ -1,37 +1,47 @@
-"""The process that runs GPTQModel: ``python -m harness.models.checkpoints_worker FD``.
+"""The process that runs GPTQModel, ``python -m harness.models.checkpoints_worker FD``, and the check of what it saved.
 
-Reads the task as JSON from standard input. Writes progress, a sentence to a line, to the file descriptor FD; whatever
-the libraries print goes to standard output and error. Called by `harness.models.checkpoints` alone, which has checked
-the task.
+Reads the task as JSON from standard input: `harness.models.checkpoints`, which alone calls it, has checked it. Writes
+progress, a sentence to a line, to the file descriptor FD; whatever the libraries print goes to standard output and
+error. Before saving, it records what every linear module answers; `compare_answers` asks the saved model the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["compare_answers", "main"]
 
 _TOKENS = 16  # of the first calibration text
+
+_ROUNDING = 2.0**-9  # relative rounding of a bfloat16 number
+_MODULE_ROUNDINGS = 3  # in a linear module: of the scales, of the weights they give, and of the answer
+_LAYER_ROUNDINGS = 12  # in a layer: two norms, four matrices, attention, activation, product, residuals
+_MARGIN = 4  # roundings are not quite independent: so many times their expected size is allowed
 
 
 def main(descriptor: int) -> None:
     """Do the task on standard input."""
-    task = json.load(sys.stdin)
-    with os.fdopen(descriptor, "w", buffering=1, encoding="utf-8") as news:
-        _quantize(task, lambda sentence: print(sentence, file=news))
+    task, news = json.load(sys.stdin), os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")
 
+    def say(sentence: str) -> None:
+        print(sentence, file=news)
 
-def _quantize(task: dict[str, Any], say: Callable[[str], None]) -> None:
-    say("loading the model")
-    from gptqmodel import BACKEND, GPTQModel
+    say("loading the model")  # the libraries take seconds to import
+    from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
+    from gptqmodel.quantization import FORMAT, METHOD
 
-    model = GPTQModel.load(task["source"], _config(task), device=task["device"])
+    awq = task["method"] == "awq"
+    kind = {"method": METHOD.AWQ if awq else METHOD.GPTQ, "format": FORMAT.GEMM if awq else FORMAT.GPTQ}
+    size = {"bits": task["bits"], "group_size": task["group_size"]}
+    config = QuantizeConfig(**size, **kind, desc_act=False, offload_to_disk=False)
+    model = GPTQModel.load(task["source"], config, device=task["device"])
     layers = model.model.config.get_text_config().num_hidden_layers
 
     def count(layer_idx: int, submodule_finalized: bool) -> None:  # noqa: FBT001 - as GPTQModel calls it
@@ -39,16 +49,15 @@ def _quantize(task: dict[str, Any], say: Callable[[str], None]) -> None:
             say(f"layer {layer_idx + 1} of {layers}")
 
     model.layer_callback = count
-    on_cpu = task["device"].startswith("cpu")
-    kernel = {"backend": BACKEND.AWQ_TORCH} if task["method"] == "awq" and on_cpu else {}
+    kernel = {"backend": BACKEND.AWQ_TORCH} if awq and task["device"].startswith("cpu") else {}
     model.quantize(task["texts"], batch_size=1, **kernel)
     say("recording its answers")
-    _record_answers(model, Path(task["answers"]), task)
+    _record_answers(model, task)
     say("saving")  # changes the model in memory, so its answers are recorded before
     model.save(task["out"])
 
 
-def _record_answers(quantized: Any, out: Path, task: dict[str, Any]) -> None:
+def _record_answers(quantized: Any, task: dict[str, Any]) -> None:
     """Write what every linear module receives and answers for the first calibration tokens, and the logits."""
     import torch
     from safetensors.torch import save_file
@@ -71,7 +80,7 @@ def _record_answers(quantized: Any, out: Path, task: dict[str, Any]) -> None:
         recorded["logits"] = model(tokens.to(task["device"]), use_cache=False).logits.cpu()
     for hook in hooks:
         hook.remove()
-    save_file(recorded, out)
+    save_file(recorded, task["answers"])
 
 
 @contextlib.contextmanager
@@ -94,19 +103,40 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
             module.qzero_format(format=1)
 
 
-def _config(task: dict[str, Any]) -> Any:
-    from gptqmodel import QuantizeConfig
-    from gptqmodel.quantization import FORMAT, METHOD
+def compare_answers(model: Any, recorded: Path) -> str:
+    """Say which module of `model` answers differently from the record, and by how much; empty if none does.
 
-    kind = (METHOD.AWQ, FORMAT.GEMM) if task["method"] == "awq" else (METHOD.GPTQ, FORMAT.GPTQ)
-    return QuantizeConfig(
-        bits=task["bits"],
-        group_size=task["group_size"],
-        desc_act=False,
-        method=kind[0],
-        format=kind[1],
-        offload_to_disk=False,
-    )
+    A module is given the input that it received before saving, so an error in one is not seen in the next ones; the
+    logits also depend on embeddings and norms.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from harness.models.audit import linear_modules
+
+    tensors = load_file(recorded)
+    modules = dict(linear_modules(model))
+    names = [key.removesuffix(":in") for key in tensors if key.endswith(":in")]
+    if absent := [name for name in names if name not in modules]:
+        return f"{absent[0]} is not there any more"
+    with torch.no_grad():
+        for name in names:
+            output = modules[name](tensors[f"{name}:in"].to(model.device, model.dtype))
+            if found := _difference(name, output, tensors[f"{name}:out"], _MODULE_ROUNDINGS):
+                return found
+        logits = model(tensors["tokens"].to(model.device), use_cache=False).logits
+    layers = model.config.get_text_config().num_hidden_layers
+    return _difference("the model's logits", logits, tensors["logits"], _LAYER_ROUNDINGS * layers)
+
+
+def _difference(what: str, answer: Any, expected: Any, roundings: int) -> str:
+    """Compare by the norm of the difference; both sides round, so their errors add up as squares."""
+    expected = expected.float()
+    distance = float((answer.cpu().float() - expected).norm() / expected.norm().clamp(min=1e-9))
+    bound = _MARGIN * _ROUNDING * math.sqrt(2 * roundings)
+    if distance <= bound:
+        return ""
+    return f"{what} is {distance:.3g} away from what it was before saving; rounding explains {bound:.2g} at most"
 
 
 if __name__ == "__main__":

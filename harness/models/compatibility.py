@@ -1,22 +1,35 @@
-"""Whether a loaded candidate may be compared with its baseline, judged from what each proved of itself.
-
-Needs the two `harness.records.Proof` and the candidate's config, no model and no torch.
-"""
+"""Whether a loaded candidate may be compared with its baseline, judged from what each proved of itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from harness.config.engines import UNDER_TEST
 from harness.config.methods import same_method
-from harness.config.schema import Variant
+from harness.config.schema import Experiment, Variant
 from harness.errors import NotComparable
-from harness.models.served import served_reasons
 from harness.records import Proof
 
-__all__ = ["check_candidate", "partly_quantized"]
+__all__ = ["check_candidate", "cross_engine_note", "partly_quantized", "same_server"]
 
-ALMOST_ALL = 0.9
-"""A smaller share of quantized weights is said with the verdict."""
-HALF = 0.5
-"""A smaller one is refused, unless the config allows it."""
+ALMOST_ALL = 0.9  # a smaller share of quantized weights is said with the verdict
+HALF = 0.5  # a smaller one is refused, unless the config allows it
+
+_EQUAL = {
+    "engine": "its engine is {} and the baseline's {}",
+    "version": "its server's version is {} and the baseline's {}",
+    "dtype": "its server computes in {} and the baseline's in {}",
+    "prompts": "its prompts are sent as {} and the baseline's as {}",
+    "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
+    "logprob_method": "its choices are scored by {} and the baseline's by {}",
+    "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
+}
+"""What of two servers must be equal, and the sentence if it is not."""
+
+SURE = -0.1  # log-probability above which a token shows little of the weights
+UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
+SAME_LOGPROB = 1e-3
+"""Largest difference between log-probabilities of the same weights on the same engine, asked one at a time."""
 
 
 def partly_quantized(share: float | None) -> str:
@@ -34,77 +47,99 @@ def check_candidate(
     All reasons are given at once: nothing or less than half quantized though a method is named, another method,
     another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype),
     other end tokens (allowed unless it writes answers in free text). If another program serves one of them, its layers
-    cannot be counted, and `harness.models.served.served_reasons` says what must be equal; cross_engine: nothing must.
+    cannot be counted, and engine, version, dtype and flags must be equal: a change of one alone changes as many answers
+    as int8 does. cross_engine: that is the question, and nothing must be equal.
     """
     if baseline.served is not None or candidate.served is not None:
-        if reasons := served_reasons(baseline, candidate, variant, cross_engine=cross_engine):
-            raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
-        return
-    reasons = [
-        *_method_reasons(candidate, variant),
-        *_share_reasons(candidate, variant),
-        *_vocabulary_reasons(baseline, candidate),
-        *_dtype_reasons(baseline, candidate, variant),
-        *(_end_reasons(baseline, candidate) if writes else ()),
-    ]
+        reasons = _served_reasons(baseline, candidate, variant, cross_engine=cross_engine)
+    else:
+        reasons = [
+            *_quantization_reasons(candidate, variant),
+            *_pair_reasons(baseline, candidate, variant, writes=writes),
+        ]
     if reasons:
         raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
 
 
-def _method_reasons(candidate: Proof, variant: Variant) -> list[str]:
+def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
+    wanted, loaded, share = variant.quantization.method, candidate.method, candidate.quantized_share
+    if wanted != "none" and not same_method(loaded, wanted):
+        yield f"the config says {wanted} and what was loaded is {loaded}"
+    if (wanted, loaded) != ("none", "none") and candidate.quantized_modules == 0:
+        yield (
+            f"none of its {candidate.linear_modules} linear modules is quantized, though the method is"
+            f" {wanted if wanted != 'none' else loaded}"
+        )
+    partly = loaded != "none" and candidate.quantized_modules > 0 and not variant.allow_partial
+    if partly and share is not None and share < HALF:
+        yield (
+            f"{partly_quantized(share)}: {loaded} does not reach the others (experts that are no linear modules, say);"
+            " set allow_partial: true on the candidate to judge it as it is"
+        )
+
+
+def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool) -> Iterator[str]:
+    if candidate.vocabulary != baseline.vocabulary:
+        yield f"its vocabulary has {candidate.vocabulary} rows and the baseline's {baseline.vocabulary}"
+    if candidate.tokenizer_digest != baseline.tokenizer_digest:
+        hint = " (put the baseline's tokenizer.json beside the GGUF file)" if candidate.method == "gguf" else ""
+        yield f"its tokenizer reads texts otherwise than the baseline's{hint}"
+    about_dtype = variant.dtype is not None and candidate.method == "none"
+    if candidate.compute_dtype != baseline.compute_dtype and not about_dtype:
+        yield (
+            f"it computes in {candidate.compute_dtype} and the baseline in {baseline.compute_dtype}, so the comparison"
+            " would measure the dtype: set execution.dtype to one that both can use"
+        )
+    # An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights.
+    before, own = (sorted(set(one.end_tokens)) for one in (baseline, candidate))
+    if writes and before and own and before != own:
+        yield (
+            f"its answers end at the tokens {own} and the baseline's at {before}: give both the same eos_token_id in"
+            " generation_config.json"
+        )
+
+
+def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
+    """Compare two servers: what only one says is not shown to be equal; flags that quantize something may differ."""
     wanted = variant.quantization.method
     reasons = []
     if wanted != "none" and not same_method(candidate.method, wanted):
-        reasons.append(f"the config says {wanted} and what was loaded is {candidate.method}")
-    if (wanted != "none" or candidate.method != "none") and candidate.quantized_modules == 0:
-        reasons.append(
-            f"none of its {candidate.linear_modules} linear modules is quantized, though the method is"
-            f" {wanted if wanted != 'none' else candidate.method}",
-        )
-    return reasons
+        reasons.append(f"the config says {wanted} and what is served is {candidate.method}")
+    if cross_engine:
+        return reasons
+    own, base = (proof.served or {"engine": "transformers"} for proof in (candidate, baseline))
+    same_engine, found = own["engine"] == base["engine"], []
+    for key in _EQUAL if same_engine else ("engine",):
+        sides = [None if one.get(key) == "" else one.get(key) for one in (own, base)]
+        if sides[0] != sides[1]:
+            found.append(_EQUAL[key].format(*("unknown" if one is None else one for one in sides)))
+    if same_engine and own["engine"] != "lm_eval":  # whose arguments name the model
+        flags = [one.get("flags") or {} for one in (own, base)]
+        for name in sorted({*flags[0], *flags[1]} - UNDER_TEST):
+            mine, theirs = (one.get(name) for one in flags)
+            if mine != theirs:
+                found.append(f"its flag {name} is {mine} and the baseline's {theirs}")
+    if found:
+        found.append("give both the same, or set execution.cross_engine: true if that difference is the question")
+    return reasons + found
 
 
-def _share_reasons(candidate: Proof, variant: Variant) -> list[str]:
-    share = candidate.quantized_share
-    if candidate.method == "none" or not candidate.quantized_modules or variant.allow_partial:
-        return []
-    if share is None or share >= HALF:
-        return []
-    reason = (
-        f"{partly_quantized(share)}: {candidate.method} does not reach the others (experts that are no linear modules,"
-        " say); set allow_partial: true on the candidate to judge it as it is"
+def same_server(baseline: Proof, candidate: Proof) -> str:
+    """Say in what respect two servers serve the same model; empty if they do not, or do not show it.
+
+    Their log-probabilities of one text agree as only the same weights do, and enough of its tokens are uncertain.
+    """
+    one, other = ((proof.served or {}).get("canary") or [] for proof in (baseline, candidate))
+    if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
+        return ""
+    same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
+    return f"{len(one)} log-probabilities that its server gives are those of the baseline's server" if same else ""
+
+
+def cross_engine_note(experiment: Experiment) -> str:
+    """Say what a comparison across engines measures."""
+    names = ", ".join(f"{one.name} on {one.engine.name}" for one in experiment.variants)
+    return (
+        f"This run compares engines ({names}): a difference may come from the engine, its version, its dtype or its"
+        " flags, and not from the weights."
     )
-    return [reason]
-
-
-def _vocabulary_reasons(baseline: Proof, candidate: Proof) -> list[str]:
-    reasons = []
-    if candidate.vocabulary != baseline.vocabulary:
-        reasons.append(f"its vocabulary has {candidate.vocabulary} rows and the baseline's {baseline.vocabulary}")
-    if candidate.tokenizer_digest != baseline.tokenizer_digest:
-        hint = " (put the baseline's tokenizer.json beside the GGUF file)" if candidate.method == "gguf" else ""
-        reasons.append(f"its tokenizer reads texts otherwise than the baseline's{hint}")
-    return reasons
-
-
-def _end_reasons(baseline: Proof, candidate: Proof) -> list[str]:
-    """An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights."""
-    sides = [set(one.end_tokens) for one in (baseline, candidate)]
-    if sides[0] == sides[1] or not all(sides):
-        return []
-    reason = (
-        f"its answers end at the tokens {sorted(sides[1])} and the baseline's at {sorted(sides[0])}: give both the same"
-        " eos_token_id in generation_config.json"
-    )
-    return [reason]
-
-
-def _dtype_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> list[str]:
-    about_dtype = variant.dtype is not None and candidate.method == "none"
-    if about_dtype or candidate.compute_dtype == baseline.compute_dtype:
-        return []
-    reason = (
-        f"it computes in {candidate.compute_dtype} and the baseline in {baseline.compute_dtype}, so the comparison"
-        " would measure the dtype: set execution.dtype to one that both can use"
-    )
-    return [reason]

@@ -1,7 +1,7 @@
 """Whether every tensor of a checkpoint found its place in the model, and every place its tensor.
 
 transformers fills a place without a tensor with new random values, and drops a tensor without a place, with no more
-than a line in its log. Judges what it reports of a load; does not load.
+than a line in its log.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import contextlib
 import logging
 import logging.handlers
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from harness.errors import ModelError
 from harness.models.audit import linear_modules, matrix_sizes
-from harness.models.formats import Header, weight_files
-from harness.models.request import Request
+from harness.models.formats import Request, weight_files
 
 __all__ = ["check_complete", "conversions_named"]
 
@@ -31,33 +30,56 @@ _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: Any) -> None:
-    """Raise `ModelError` with the tensors' names unless a load was complete.
+    """Raise `ModelError` with the tensors' names unless a load was complete; found: its ``output_loading_info``.
 
-    found: what transformers gives for ``output_loading_info=True``. Biases of zero without a place (AutoGPTQ writes one
-    for every layer) and the layers that only predict tokens further ahead change no answer and are no error.
+    Biases of zero without a place (AutoGPTQ writes one for every layer) and the layers that only predict tokens further
+    ahead change no answer and are no error.
     """
     unexpected = {name for name in found["unexpected_keys"] if not _harmless(name, model.config)}
-    unexpected -= _zero_biases(unexpected, weight_files(request.folder, request.stored))
+    unexpected -= _zero_biases(unexpected, request)
     shapes = {name: f"{name} {list(has)} for {list(wants)}" for name, has, wants in found["mismatched_keys"]}
     if request.stored.method == "none":  # transformers does not look at the shapes of what it then quantizes
-        shapes = {**dict(_other_shapes(model, request.tensors)), **shapes}
+        for module_name, module in linear_modules(model):
+            name, (inputs, outputs) = f"{module_name}.weight", matrix_sizes(module)
+            header = request.tensors.get(name)
+            if header is not None and sorted(header.shape) != sorted((inputs, outputs)):
+                shapes.setdefault(name, f"{name} {list(header.shape)} for {[outputs, inputs]}")
     if request.stored.gguf_file:
         unexpected |= _left_in_gguf(request, model)
-    _refuse(
-        request,
-        {
-            "not in the checkpoint": found["missing_keys"],
-            "in the checkpoint and not in the model": unexpected,
-            "of another shape than the model's": shapes.values(),
-        },
+    kinds = {
+        "not in the checkpoint": found["missing_keys"],
+        "in the checkpoint and not in the model": unexpected,
+        "of another shape than the model's": shapes.values(),
+    }
+    _refuse(request, kinds)
+
+
+def _harmless(name: str, config: Any) -> bool:
+    """Whether a tensor is a constant, or belongs to a layer that only speculative decoding uses."""
+    text = config.get_text_config()
+    ahead, layer = getattr(text, "num_nextn_predict_layers", None) or 0, _LAYER.search(name)
+    return bool(_CONSTANTS.search(name)) or (
+        layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < int(ahead)
     )
 
 
-def _left_in_gguf(request: Request, model: Any) -> set[str]:
-    """Tensors of a GGUF file that transformers passed over: biases that the architecture has no place for, say.
+def _zero_biases(names: Iterable[str], request: Request) -> set[str]:
+    biases = {name for name in names if name.endswith(".bias")}
+    zero: set[str] = set()
+    for file in weight_files(request.folder, request.stored) if biases else ():
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as tensors:
+                zero |= {name for name in biases & set(tensors.keys()) if not bool(tensors.get_tensor(name).any())}
+        elif file.suffix == ".bin":
+            held = torch.load(file, map_location="cpu", weights_only=True)
+            zero |= {name for name in biases & set(held) if not bool(held[name].any())}
+    return zero
 
-    It does not report them, so parameters are counted, and the names are those that its table lacks. ``rope_freqs``
-    holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
+
+def _left_in_gguf(request: Request, model: Any) -> set[str]:
+    """Tensors of a GGUF file that transformers passed over without a word: the names that its table lacks.
+
+    ``rope_freqs`` holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
     """
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
@@ -75,22 +97,19 @@ def _left_in_gguf(request: Request, model: Any) -> set[str]:
 def _refuse(request: Request, kinds: Mapping[str, Iterable[str]]) -> None:
     reasons = []
     for what, names in kinds.items():
-        listed = sorted(names)
-        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-        reasons += [f"{what}: {', '.join(listed[:_SHOWN])}{more}"] if listed else []
+        if listed := sorted(names):
+            more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+            reasons.append(f"{what}: {', '.join(listed[:_SHOWN])}{more}")
     if reasons:
         raise ModelError(
             f"{request.folder}: the checkpoint does not hold the weights of the model that its config.json describes"
-            f" ({'; '.join(reasons)}): fetch or make it again",
+            f" ({'; '.join(reasons)}): fetch or make it again"
         )
 
 
 @contextlib.contextmanager
 def conversions_named(request: Request) -> Iterator[None]:
-    """Within it, a failed conversion of weights (experts put together, scales put beside) names its tensors.
-
-    transformers says which only in its log.
-    """
+    """Within it, a failed conversion of weights names its tensors; transformers says which only in its log."""
     logger, lines = logging.getLogger("transformers.modeling_utils"), logging.handlers.BufferingHandler(1 << 16)
     level, logger.propagate = logger.level, False
     logger.setLevel(logging.WARNING)
@@ -105,38 +124,3 @@ def conversions_named(request: Request) -> Iterator[None]:
         logger.removeHandler(lines)
         logger.setLevel(level)
         logger.propagate = True
-
-
-def _other_shapes(model: Any, tensors: Mapping[str, Header]) -> Iterator[tuple[str, str]]:
-    """Matrices of a plain checkpoint that have another shape than the linear module of their name."""
-    for name, module in linear_modules(model):
-        header = tensors.get(f"{name}.weight")
-        inputs, outputs = matrix_sizes(module) or (0, 0)
-        if header is not None and sorted(header.shape) != sorted((inputs, outputs)):
-            yield f"{name}.weight", f"{name}.weight {list(header.shape)} for {[outputs, inputs]}"
-
-
-def _harmless(name: str, config: Any) -> bool:
-    """Whether a tensor is a constant, or belongs to a layer that only speculative decoding uses."""
-    text = config.get_text_config()
-    ahead, layer = getattr(text, "num_nextn_predict_layers", None) or 0, _LAYER.search(name)
-    return bool(_CONSTANTS.search(name)) or (
-        layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < int(ahead)
-    )
-
-
-def _zero_biases(names: Iterable[str], files: Sequence[Path]) -> set[str]:
-    biases = {name for name in names if name.endswith(".bias")}
-    return {name for name, tensor in _tensors(files, biases) if not bool(tensor.any())}
-
-
-def _tensors(files: Sequence[Path], names: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    from safetensors import safe_open
-
-    for file in files if names else ():
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as tensors:
-                yield from ((name, tensors.get_tensor(name)) for name in names & set(tensors.keys()))
-        elif file.suffix == ".bin":
-            held = torch.load(file, map_location="cpu", weights_only=True)
-            yield from ((name, held[name]) for name in names & set(held))

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from harness.models.devices import main_device
-
 __all__ = ["cuda_state", "cuda_versions", "device_memory", "forget_load_peak", "prepare_cuda"]
 
 
@@ -26,29 +24,21 @@ def prepare_cuda(device: str) -> None:
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    torch.cuda.set_device(torch.device(main_device(device)))
+    torch.cuda.set_device(torch.device(device.partition(",")[0]))  # the first of several
 
 
 def cuda_versions() -> dict[str, str]:
     """Return what decides, besides torch, which kernels run: CUDA, cuDNN, and the kernels that attention may take."""
     cuda: Any = torch.backends.cuda  # torch's own types leave these out
     cudnn: Any = torch.backends.cudnn
-    allowed = {
-        "flash": cuda.flash_sdp_enabled(),
-        "efficient": cuda.mem_efficient_sdp_enabled(),
-        "cudnn": cuda.cudnn_sdp_enabled(),
-        "math": cuda.math_sdp_enabled(),
-    }
-    return {
-        "cuda": torch.version.cuda or "",
-        "cudnn": str(cudnn.version() or ""),
-        "attention": " ".join(name for name, may in allowed.items() if may),
-    }
+    kernels = {"flash": "flash", "efficient": "mem_efficient", "cudnn": "cudnn", "math": "math"}
+    allowed = (short for short, name in kernels.items() if getattr(cuda, f"{name}_sdp_enabled")())
+    return {"cuda": torch.version.cuda or "", "cudnn": str(cudnn.version() or ""), "attention": " ".join(allowed)}
 
 
 def cuda_state(device: str) -> dict[str, str]:
     """Return the driver's version and the clocks of a GPU now, as nvidia-smi reports them; nothing without it."""
-    uuid = getattr(torch.cuda.get_device_properties(main_device(device)), "uuid", "")
+    uuid = getattr(torch.cuda.get_device_properties(device.partition(",")[0]), "uuid", "")
     query = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem"
     command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-gpu={query}", "--format=csv,noheader"]
     try:

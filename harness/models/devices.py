@@ -1,7 +1,4 @@
-"""The device of a run, the dtype that it computes natively, and the CPU threads that this process may use.
-
-Knows what torch and the operating system report, and nothing of models.
-"""
+"""The device of a run, the dtype that it computes natively, and the CPU threads that this process may use."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,6 @@ from harness.errors import UsageError
 __all__ = [
     "bfloat16_speedup",
     "keep_freed_memory",
-    "limit_threads",
-    "main_device",
     "memory_bytes",
     "native_dtype",
     "resolve_device",
@@ -34,21 +30,15 @@ __all__ = [
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
 
-BFLOAT16_CAPABILITY = (8, 0)
-"""CUDA compute capability from which tensor cores multiply bfloat16."""
-
-SLOW_CALL = 0.2
-"""Seconds of one product after which no more of them are timed."""
-
-THREADS_GAIN = 1.1
-"""All threads are kept if they are at least this many times as fast as one."""
+BFLOAT16_CAPABILITY = (8, 0)  # CUDA compute capability from which tensor cores multiply bfloat16
+SLOW_CALL = 0.2  # seconds of one product after which no more of them are timed
+THREADS_GAIN = 1.1  # all threads are kept if they are at least this many times as fast as one
 
 
 def resolve_device(name: str) -> str:
     """Give ``cpu``, ``cuda:N`` or what else torch was asked for; ``auto`` is the first CUDA device, else the CPU.
 
-    Several CUDA devices for one model are ``cuda:0,cuda:1``; ``cuda:all`` is all of them. Raises UsageError where torch
-    cannot see a device.
+    Several for one model are ``cuda:0,cuda:1`` or ``cuda:all``. Raises UsageError where torch cannot see a device.
     """
     import torch
 
@@ -75,15 +65,10 @@ def resolve_device(name: str) -> str:
     return f"cuda:{index}"
 
 
-def main_device(device: str) -> str:
-    """Return the first of the devices that hold a model."""
-    return device.partition(",")[0]
-
-
 def memory_bytes(device: str) -> int:
     """The total memory of a resolved device in bytes, used or free; 0 if it cannot be found out."""
     if device.startswith("cuda"):
-        return sum(int(_cuda_properties(one)[0]) for one in device.split(","))
+        return sum(_cuda_properties(one)[0] for one in device.split(","))
     import psutil
 
     return int(psutil.virtual_memory().total)
@@ -93,8 +78,7 @@ def memory_bytes(device: str) -> int:
 def _cuda_properties(device: str) -> tuple[int, int, int]:
     """Memory in bytes, major and minor compute capability of a GPU; zeros if it does not answer.
 
-    Asked in another process: a process that asks keeps a part of the GPU's memory until it ends, and keeps others out
-    if the device takes one process at a time.
+    Asked in another process: one that asks keeps a part of the memory, or all others out, until it ends.
     """
     code = (
         f"import json, torch; p = torch.cuda.get_device_properties({device!r}); "
@@ -108,61 +92,42 @@ def _cuda_properties(device: str) -> tuple[int, int, int]:
 def native_dtype(device: str) -> tuple[str, str]:
     """The dtype that a resolved device computes natively, ``bfloat16`` or ``float32``, and the reason in words.
 
-    A CPU is timed and not asked for its flags: what counts is what its kernels reach, which flags, the build of torch
-    and environment variables decide together.
+    A CPU is timed: flags, the build of torch and environment variables decide together what its kernels reach.
     """
     if device.startswith("cuda"):
         capability = min(_cuda_properties(one)[1:] for one in device.split(","))
         fast = capability >= BFLOAT16_CAPABILITY
-        compared = "at least" if fast else "below"
-        reason = f"compute capability {capability[0]}.{capability[1]} is {compared} 8.0"
-        return "bfloat16" if fast else "float32", reason
-    speedup = bfloat16_speedup()
-    reason = f"bfloat16 products are {speedup:.2g} times as fast as float32 ones on this CPU"
-    return "bfloat16" if speedup > 1.0 else "float32", reason
+        reason = f"compute capability {capability[0]}.{capability[1]} is {'at least' if fast else 'below'} 8.0"
+    else:
+        fast = (speedup := bfloat16_speedup()) > 1.0
+        reason = f"bfloat16 products are {speedup:.2g} times as fast as float32 ones on this CPU"
+    return "bfloat16" if fast else "float32", reason
 
 
 @functools.cache
 def bfloat16_speedup() -> float:
-    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU, measured.
+    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU.
 
-    Measured on one thread in that thread's processor time, so that other processes do not decide it.
+    The fastest of five, or one that is slow, in processor time of one thread: other processes do not decide it.
     """
     import torch
 
-    threads = torch.get_num_threads()
-
-    def product(dtype: torch.dtype) -> Callable[[], Any]:
+    def fastest(dtype: torch.dtype) -> float:
         left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
-        return lambda: left @ right
+        timer = timeit.Timer(lambda: left @ right, timer=time.thread_time)
+        first = timer.timeit(1)
+        return first if first > SLOW_CALL else min(first, *timer.repeat(4, number=1))
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _fastest(product(torch.float32), 0.03) / _fastest(product(torch.bfloat16), 0.03)
+        return fastest(torch.float32) / fastest(torch.bfloat16)
     finally:
         torch.set_num_threads(threads)
 
 
-def _fastest(work: Callable[[], Any], seconds: float) -> float:
-    """The shortest processor time in seconds of a call on this thread, over calls that take `seconds` together.
-
-    At least three calls, or one that is slow.
-    """
-    found: list[float] = []
-    while len(found) < 3 or math.fsum(found) < seconds:  # noqa: PLR2004 - as the docstring says
-        started = time.thread_time()
-        work()
-        found.append(time.thread_time() - started)
-        if found[-1] > SLOW_CALL:
-            break
-    return min(found)
-
-
 def usable_cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may use: its affinity, and no more than its cgroups' CPU quota (v2 and v1), at least 1.
-
-    root: the root of the file system, replaced in tests.
-    """
+    """CPUs that this process may use: its affinity, and no more than its cgroups' CPU quota (v2 and v1), at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(quota) for quota in _cpu_quotas(root))]))
 
@@ -178,11 +143,10 @@ def _cpu_quotas(root: Path) -> list[float]:
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mounts = [
-            root / "sys/fs/cgroup" / name for name in ({controllers, "cpu", "cpu,cpuacct"} if controllers else {""})
-        ]
         own = Path(path.lstrip("/"))
-        found += [quota for mount in mounts for part in (own, *own.parents) for quota in _quota(mount / part)]
+        for name in {controllers, "cpu", "cpu,cpuacct"} if controllers else {""}:
+            mount = root / "sys/fs/cgroup" / name
+            found += [quota for part in (own, *own.parents) for quota in _quota(mount / part)]
     return found
 
 
@@ -195,34 +159,24 @@ def _quota(cgroup: Path) -> list[float]:
     return []
 
 
-def limit_threads() -> int:
-    """Let torch and what else starts threads in this process start no more than there are usable CPUs. Gives torch's.
-
-    OpenMP respects the affinity by itself; a quota it does not know, and starts a thread for each core of the machine.
-    """
-    cpus = usable_cpus()
-    if hasattr(os, "sched_getaffinity") and cpus < len(os.sched_getaffinity(0)):
-        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
-            os.environ.setdefault(name, str(cpus))
-    import torch
-
-    if torch.get_num_threads() > cpus:
-        torch.set_num_threads(cpus)
-    return torch.get_num_threads()
-
-
 def settle_threads(dtype: str, asked: int | None = None) -> str:
-    """Set torch's CPU threads: as many as asked for, else all that may be used or one, whichever is faster now.
+    """Set torch's CPU threads: as many as asked for, else all that may be used or one; say in words if it is one.
 
     Threads wait for each other at every product: next to another busy process all of them are slower than one. Half a
-    second of products of the decoding step's shape decides. Returns what was decided, in words.
+    second of products of the decoding step's shape decides.
     """
     import torch
 
     if asked is not None:
         torch.set_num_threads(asked)
         return ""
-    most = limit_threads()
+    cpus = usable_cpus()
+    if hasattr(os, "sched_getaffinity") and cpus < len(os.sched_getaffinity(0)):
+        # OpenMP respects the affinity by itself; a quota it does not know, and starts a thread for each core.
+        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+            os.environ.setdefault(name, str(cpus))
+    most = min(cpus, torch.get_num_threads())
+    torch.set_num_threads(most)
     if most == 1:
         return ""
     kind = getattr(torch, dtype)
@@ -232,10 +186,9 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
         torch.set_num_threads(threads)
         seconds[threads] = _mean(lambda: left @ right, 0.25)
     gain = seconds[1] / seconds[most]
-    threads = most if gain >= THREADS_GAIN else 1
-    torch.set_num_threads(threads)
-    if threads == most:
+    if gain >= THREADS_GAIN:
         return ""
+    torch.set_num_threads(1)
     return f"one of {most} usable CPU threads is used: all were {gain:.2g} times as fast as one when it was loaded"
 
 
@@ -252,8 +205,7 @@ def _mean(work: Callable[[], Any], seconds: float) -> float:
 def keep_freed_memory() -> None:
     """Let this process keep what it frees instead of handing it back to the system, where the C library is glibc.
 
-    A pass on a CPU makes and frees megabytes at every operation; fetched from the system anew, every page of them is
-    cleared first. Done in a process that ends with its variant, once the model is loaded.
+    A pass on a CPU frees megabytes at every operation; fetched from the system anew, every page is cleared first.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

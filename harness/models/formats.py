@@ -1,28 +1,26 @@
 """What a model's folder says of itself: its quantization, its weight files, and whether those files are whole.
 
-Reads config files and the headers of weight files, never the weights. Knows the layouts of GPTQModel, AutoGPTQ, AWQ,
-compressed-tensors, bitsandbytes, torchao, fp8 and GGUF; does not load a model.
+Reads config files and the headers of weight files, never the weights.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import struct
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.config.methods import METHODS
+from harness.config.schema import Quantization
 from harness.errors import ModelError
 
-__all__ = ["Header", "Stored", "headers", "read_json", "stored", "view", "weight_files"]
+__all__ = ["Header", "Request", "Stored", "headers", "read_json", "stored", "view", "weight_files"]
 
 _INDEX = "model.safetensors.index.json"
-_PREFIX = 8  # bytes that give the length of a safetensors header
-_LONGEST_HEADER = 100 << 20  # safetensors' own limit
 
 # What AutoGPTQ writes for itself and today's loaders stumble over.
 _AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")
@@ -32,24 +30,18 @@ _AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_nam
 class Header:
     """One tensor of a safetensors file, known without reading it."""
 
-    dtype: str
-    """As safetensors names it: ``BF16``, ``I32``, ``F8_E4M3`` ..."""
+    dtype: str  # as safetensors names it: ``BF16``, ``I32``, ``F8_E4M3``
     shape: tuple[int, ...]
-    """Its shape."""
-    size: int
-    """Its bytes in the file."""
+    size: int  # its bytes in the file
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """How the weights of a folder are stored."""
 
-    method: str
-    """A name of `harness.config.methods.METHODS`, ``none`` for plain weights."""
-    autogptq: bool = False
-    """In AutoGPTQ's own layout, which loaders read only through `view`."""
-    gguf_file: str = ""
-    """The GGUF file to read, empty for every other format."""
+    method: str  # a name of `harness.config.methods.METHODS`, ``none`` for plain weights
+    autogptq: bool = False  # in AutoGPTQ's own layout, which loaders read only through `view`
+    gguf_file: str = ""  # the GGUF file to read, empty for every other format
     config: dict[str, Any] = field(default_factory=dict)
     """The quantization config as it lies there, empty for plain weights."""
 
@@ -66,6 +58,21 @@ class Stored:
         return size if isinstance(size, int) and size > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that loading a model depends on."""
+
+    folder: Path  # the model's folder
+    stored: Stored  # what the folder says of itself
+    method: str  # the method to load by
+    options: Quantization  # the options of the config
+    device: str  # ``cpu``, ``cuda``, ``cuda:1``
+    dtype: Any  # the one compute dtype of torch
+    attention: str  # attention implementation, ``auto`` for the library's choice
+    trust_remote_code: bool  # whether the model's own code may run
+    tensors: Mapping[str, Header]  # headers of the safetensors files
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises `ModelError` naming the file where it is missing, unreadable or something else."""
     try:
@@ -80,65 +87,43 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def stored(folder: Path, gguf_file: str | None = None) -> Stored:
-    """Say how the weights of `folder` are stored, by its own config files.
-
-    Raises `ModelError` where they cannot be read or name a method that quantcliff does not know.
-    """
-    if gguf_file or not (folder / "config.json").is_file():
+    """Say how the weights of `folder` are stored. Raises `ModelError` if its configs are damaged or name no method."""
+    path, beside = folder / "config.json", folder / "quantize_config.json"
+    if gguf_file or not path.is_file():
         return Stored(method="gguf", gguf_file=_gguf(folder, gguf_file))
-    config = read_json(folder / "config.json")
-    inner = _inner(config, folder)
-    beside = folder / "quantize_config.json"
-    if not inner and not beside.is_file():
-        return Stored(method="none")
-    quantization = {**(read_json(beside) if beside.is_file() else {}), **(inner or {})}
-    method = _method(quantization, folder)
-    own_layout = method == "gptq" and (not inner or "is_marlin_format" in quantization or not _standard(folder))
-    return Stored(method=method, autogptq=own_layout, config=quantization)
-
-
-def _inner(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """The quantization config in a model's config, or in that of its text part."""
+    config = read_json(path)
     text = config.get("text_config") or {}
     inner = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else text)
     if inner and not isinstance(inner, dict):
-        raise ModelError(
-            f"{folder / 'config.json'}: its quantization_config or text_config is not an object: {inner!r}"
-        )
-    return inner or None
+        raise ModelError(f"{path}: its quantization_config or text_config is not an object: {inner!r}")
+    if not inner and not beside.is_file():
+        return Stored(method="none")
+    quantization = {**(read_json(beside) if beside.is_file() else {}), **(inner or {})}
+    method = _method(quantization, path)
+    standard = any((folder / name).exists() for name in ("model.safetensors", _INDEX, "pytorch_model.bin"))
+    own_layout = method == "gptq" and (not inner or "is_marlin_format" in quantization or not standard)
+    return Stored(method=method, autogptq=own_layout, config=quantization)
 
 
-def _standard(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("model.safetensors", _INDEX, "pytorch_model.bin"))
-
-
-def _method(quantization: dict[str, Any], folder: Path) -> str:
-    """Name the method of a quantization config in the words of `harness.config.methods.METHODS`."""
+def _method(quantization: dict[str, Any], path: Path) -> str:
     stored_as = str(quantization.get("quant_method", "gptq" if "bits" in quantization else "")).lower()
     if stored_as == "torchao":
-        return _torchao_method(quantization)
+        text = json.dumps(quantization.get("quant_type", "")).lower().replace("_", "")
+        for name, method in METHODS.items():
+            if name.startswith("torchao-") and any(stored in text for stored in method.stored_as):
+                return name
+        raise ModelError(f"torchao weights of a kind that quantcliff does not know: {text[:80]}")
     if stored_as == "bitsandbytes":
         kind = "int8" if quantization.get("load_in_8bit") else quantization.get("bnb_4bit_quant_type", "fp4")
         stored_as = f"bnb-{kind}"
-    for method in METHODS.values():
-        if stored_as in method.stored_as and not method.name.startswith("torchao-"):
-            return method.name
-    raise ModelError(
-        f"{folder / 'config.json'}: the weights are quantized by {stored_as or 'an unnamed method'!r}, which quantcliff"
-        f" does not load (it loads {', '.join(_readable())}, torchao and gguf)",
-    )
-
-
-def _readable() -> list[str]:
-    return sorted(name for name, method in METHODS.items() if method.stored_as and not name.startswith("torchao-"))
-
-
-def _torchao_method(quantization: dict[str, Any]) -> str:
-    text = json.dumps(quantization.get("quant_type", "")).lower().replace("_", "")
-    for name, method in METHODS.items():
-        if name.startswith("torchao-") and any(stored in text for stored in method.stored_as):
+    known = {name: one for name, one in METHODS.items() if one.stored_as and not name.startswith("torchao-")}
+    for name, method in known.items():
+        if stored_as in method.stored_as:
             return name
-    raise ModelError(f"torchao weights of a kind that quantcliff does not know: {text[:80]}")
+    raise ModelError(
+        f"{path}: the weights are quantized by {stored_as or 'an unnamed method'!r}, which quantcliff does not load (it"
+        f" loads {', '.join(sorted(known))}, torchao and gguf)"
+    )
 
 
 def _gguf(folder: Path, name: str | None) -> str:
@@ -154,19 +139,18 @@ def _gguf(folder: Path, name: str | None) -> str:
 
 
 def weight_files(folder: Path, found: Stored) -> list[Path]:
-    """The files that hold the weights, every one present and whole as far as headers tell.
-
-    Raises `ModelError` naming the file that is missing, cut short or not what its name says.
-    """
+    """The files that hold the weights. Raises `ModelError` naming one that is missing or not what its name says."""
     if found.gguf_file:
-        files = [folder / found.gguf_file]
-        _check_gguf(files[0])
-        return files
-    indexes = [folder / _INDEX] if (folder / _INDEX).is_file() else sorted(folder.glob("*.safetensors.index.json"))
-    if indexes:
-        names = read_json(indexes[0]).get("weight_map")
+        file = folder / found.gguf_file
+        with file.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise ModelError(f"{file} is not a GGUF file: fetch it again")
+        return [file]
+    index = _index(folder)
+    if index:
+        names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
-            raise ModelError(f"{indexes[0]} has no weight_map: the checkpoint is damaged, fetch or make it again")
+            raise ModelError(f"{index} has no weight_map: the checkpoint is damaged, fetch or make it again")
         files = [folder / name for name in sorted(set(names.values()))]
     elif (folder / "model.safetensors").is_file():
         files = [folder / "model.safetensors"]
@@ -176,53 +160,32 @@ def weight_files(folder: Path, found: Stored) -> list[Path]:
         raise ModelError(f"{folder}: no weight file in it (*.safetensors, *.bin or *.gguf)")
     for file in files:
         if not file.is_file():
-            raise ModelError(f"{file} is missing, and {indexes[0].name if indexes else 'config.json'} names it")
+            raise ModelError(f"{file} is missing, and {index.name if index else 'config.json'} names it")
     return files
 
 
+def _index(folder: Path) -> Path | None:
+    standard = folder / _INDEX
+    return standard if standard.is_file() else min(folder.glob("*.safetensors.index.json"), default=None)
+
+
 def headers(files: list[Path]) -> dict[str, Header]:
-    """Every tensor of the safetensors files among `files`, by name.
+    """Every tensor of the safetensors files, by name. Raises `ModelError` naming one that is damaged or cut short."""
+    from safetensors import SafetensorError, safe_open
 
-    Raises `ModelError` naming a file whose header is damaged or that is shorter than its header says.
-    """
     found: dict[str, Header] = {}
-    for file in files:
-        if file.suffix == ".safetensors":
-            found |= _safetensors_header(file)
+    for file in (one for one in files if one.suffix == ".safetensors"):
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - no mapping
+                    piece = tensors.get_slice(name)
+                    dtype, shape = piece.get_dtype(), tuple(piece.get_shape())
+                    bits = int("".join(filter(str.isdigit, dtype.partition("_")[0])) or 8)
+                    found[name] = Header(dtype, shape, math.prod(shape) * bits // 8)
+        except (SafetensorError, OSError, ValueError) as error:
+            message = f"{file} is not a whole safetensors file ({error}): cut short or altered; fetch or make it again"
+            raise ModelError(message) from error
     return found
-
-
-def _safetensors_header(file: Path) -> dict[str, Header]:
-    """Format: 8 bytes little-endian length, that many bytes of JSON, then the tensors (safetensors README)."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(_PREFIX)
-        length = struct.unpack("<Q", start)[0] if len(start) == _PREFIX else _LONGEST_HEADER + 1
-        text = stream.read(length) if length <= _LONGEST_HEADER else b""
-    try:
-        table = json.loads(text)
-        table.pop("__metadata__", None)
-        found = {
-            name: Header(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
-            for name, entry in table.items()
-        }
-        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ModelError(
-            f"{file} is not a safetensors file, or its header is damaged: fetch or make it again"
-        ) from error
-    if _PREFIX + length + end != size:
-        raise ModelError(
-            f"{file} has {size} bytes and its header says {_PREFIX + length + end}: it was cut short or altered; fetch"
-            " or make it again",
-        )
-    return found
-
-
-def _check_gguf(file: Path) -> None:
-    with file.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise ModelError(f"{file} is not a GGUF file: fetch it again")
 
 
 @contextlib.contextmanager
@@ -238,43 +201,26 @@ def view(folder: Path, found: Stored) -> Iterator[Path]:
     if found.config.get("is_marlin_format"):
         raise ModelError(
             f"{folder}: AutoGPTQ stored it in Marlin's layout, which nothing maintained reads; quantize the baseline"
-            " again with `quantcliff quantize`",
+            " again with `quantcliff quantize`"
         )
-    with tempfile.TemporaryDirectory(prefix="quantcliff-view-") as place:
-        links = Path(place)
-        _link_beside(folder, links)
-        _link_weights(folder, found, links)
-        config = read_json(folder / "config.json")
-        config["quantization_config"] = _as_gptqmodel_writes(found.config)
-        (links / "config.json").write_text(json.dumps(config))
-        yield links
-
-
-def _as_gptqmodel_writes(quantization: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in quantization.items() if key not in _AUTOGPTQ_ONLY}
-    return {**kept, "quant_method": "gptq", "checkpoint_format": quantization.get("checkpoint_format", "gptq")}
-
-
-def _link_beside(folder: Path, links: Path) -> None:
-    weights = {".safetensors", ".bin", ".pt"}
-    for entry in folder.iterdir():
-        if (
-            entry.is_file()
-            and entry.suffix not in weights
-            and entry.name not in {"config.json", "quantize_config.json"}
-        ):
-            (links / entry.name).symlink_to(entry.resolve())
-
-
-def _link_weights(folder: Path, found: Stored, links: Path) -> None:
-    files = weight_files(folder, found)
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if len(files) > 1 and not indexes:
+    files, index = weight_files(folder, found), _index(folder)
+    if len(files) > 1 and not index:
         names = ", ".join(file.name for file in files)
         raise ModelError(f"{folder}: several weight files ({names}) and no index that says how they belong together")
-    for file in files:
-        single = "model.safetensors" if file.suffix == ".safetensors" else "pytorch_model.bin"
-        (links / (file.name if indexes else single)).symlink_to(file.resolve())
-    if indexes:
-        (links / indexes[0].name).unlink(missing_ok=True)
-        (links / _INDEX).symlink_to(indexes[0].resolve())
+    replaced = {"config.json", "quantize_config.json", index.name if index else ""}
+    with tempfile.TemporaryDirectory(prefix="quantcliff-view-") as place:
+        links = Path(place)
+        for entry in folder.iterdir():
+            weights = entry.suffix in {".safetensors", ".bin", ".pt"}
+            if entry.is_file() and not weights and entry.name not in replaced:
+                (links / entry.name).symlink_to(entry.resolve())
+        for file in files:
+            single = "model.safetensors" if file.suffix == ".safetensors" else "pytorch_model.bin"
+            (links / (file.name if index else single)).symlink_to(file.resolve())
+        if index:
+            (links / _INDEX).symlink_to(index.resolve())
+        kept = {key: value for key, value in found.config.items() if key not in _AUTOGPTQ_ONLY}
+        shown = {**kept, "quant_method": "gptq", "checkpoint_format": found.config.get("checkpoint_format", "gptq")}
+        config = {**read_json(folder / "config.json"), "quantization_config": shown}
+        (links / "config.json").write_text(json.dumps(config))
+        yield links

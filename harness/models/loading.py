@@ -1,7 +1,7 @@
 """From a variant of the config to a loaded model that proves what it is.
 
 `load` is the one way to a model. It compares what the config says with what the checkpoint says, forces one compute
-dtype, loads, asks for one answer and counts what was loaded. It does not generate, score, or know the other variants.
+dtype, loads, asks for one answer and counts what was loaded.
 """
 
 from __future__ import annotations
@@ -13,39 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from harness.config.methods import METHODS, same_method, weights_format
-from harness.config.schema import Quantization, Variant
+from harness.config.schema import Variant
 from harness.errors import ModelError
-from harness.models.audit import (
-    QuantizationAudit,
-    audit_files,
-    audit_gguf,
-    audit_model,
-    first_line,
-    run_once,
-    weight_bytes,
-)
-from harness.models.backends import MethodStatus, batch_invariant, method_status, require
-from harness.models.compatibility import check_candidate, partly_quantized
-from harness.models.digests import tokenizer_digest
-from harness.models.formats import Stored, headers, read_json, stored, weight_files
+from harness.models.audit import audit_files, audit_gguf, audit_model, first_line, run_once, weight_bytes
+from harness.models.backends import require
+from harness.models.compatibility import partly_quantized
+from harness.models.formats import Request, Stored, headers, read_json, stored, weight_files
 from harness.models.methods import load_model, notes_of
 from harness.models.quiet import quiet, silence_forward
-from harness.models.request import Request
-from harness.models.resolve import end_token_ids
+from harness.models.resolve import end_token_ids, tokenizer_digest
 from harness.models.smollm2 import digits_apart
 from harness.records import Proof
 
-__all__ = [
-    "Loaded",
-    "MethodStatus",
-    "batch_invariant",
-    "check_candidate",
-    "load",
-    "method_status",
-    "save_quantized",
-]
+__all__ = ["Loaded", "load"]
 
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
 _GREW = 1.5
@@ -58,74 +41,66 @@ _LIBRARY_ERRORS = Exception
 class Loaded:
     """A variant, ready to answer."""
 
-    model: Any
-    """The transformers model, in eval mode, without gradients, on the device. Its `save_pretrained` refuses."""
-    tokenizer: Any
-    """The tokenizer that lies beside the weights."""
-    proof: Proof
-    """What it showed of itself."""
-    load_seconds: float
-    """From the folder to the first answer."""
+    model: Any  # the transformers model, in eval mode, without gradients, on the device. Its `save_pretrained` refuses.
+    tokenizer: Any  # the tokenizer that lies beside the weights
+    proof: Proof  # what it showed of itself
+    load_seconds: float  # from the folder to the first answer
 
 
 def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: str = "auto") -> Loaded:
     """Load `variant` from the folder `path`, and prove what it is.
 
-    `device` is ``cpu``, ``cuda`` or ``cuda:1``; `dtype` the compute dtype of every variant of the run (``bfloat16``,
-    ``float16``, ``float32``), `attention` one of `Execution.attention`. A folder that says itself how it
-    is quantized is loaded as that, also when the config says nothing.
-
-    Raises `BackendMissing` where the method's package or device is not there, `ModelError` where the checkpoint is
-    damaged, contradicts the config, or cannot answer.
+    dtype: of every variant of the run (``bfloat16``, ``float16``, ``float32``); attention: one of
+    `Execution.attention`. A folder that says itself how it is quantized is loaded as that, also when the config says
+    nothing. Raises `BackendMissing` where the method's package or device is not there, `ModelError` where the
+    checkpoint is damaged, contradicts the config, or cannot answer.
     """
     started = time.perf_counter()
     request = _request(variant, path, device=device, dtype=dtype, attention=attention)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise ModelError(
+            f"{path}: a quantized model that has run is not saved, since bitsandbytes then writes damaged weights: load"
+            " it by transformers, and save it before its first forward"
+        )
+
     with quiet():
-        tokenizer = _tokenizer(request)
-        model = _model(request)
-        _freeze(model, request)
+        tokenizer, model = _tokenizer(request), _model(request)
+        model.eval()
+        model.requires_grad_(requires_grad=False)
+        if request.method != "none":
+            model.save_pretrained = refuse
         proof = _prove(model, tokenizer, request)
     return Loaded(model, tokenizer, proof, time.perf_counter() - started)
 
 
 def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention: str) -> Request:
     found = stored(path, variant.quantization.gguf_file)
-    method = _agreed(variant.quantization, found, path)
+    method = _agreed(variant.quantization.method, found, path)
     require(method, device, prequantized=found.method != "none")
     if (path / "generation_config.json").is_file():
         read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and its end tokens
     tensors = headers(weight_files(path, found))
     _refuse_saved_after_forward(found, tensors, path)
     return Request(
-        folder=path,
-        stored=found,
-        method=method,
-        options=variant.quantization,
-        device=device,
-        dtype=getattr(torch, dtype),
-        attention=attention,
-        trust_remote_code=variant.trust_remote_code,
-        tensors=tensors,
-    )
+        folder=path, stored=found, method=method, options=variant.quantization, device=device, tensors=tensors,
+        dtype=getattr(torch, dtype), attention=attention, trust_remote_code=variant.trust_remote_code,
+    )  # fmt: skip
 
 
-def _agreed(options: Quantization, found: Stored, path: Path) -> str:
-    """The method to load by: the checkpoint's own where it has one.
-
-    Raises `ModelError` where the config contradicts it.
-    """
-    wanted = options.method
+def _agreed(wanted: str, found: Stored, path: Path) -> str:
+    """The method to load by: the checkpoint's own where it has one. Raises `ModelError` if the config differs."""
     if found.method == "none":
         if METHODS[wanted].from_checkpoint:
             raise ModelError(
                 f"{path}: the config says {wanted}, and these weights are not quantized: give the directory of a"
-                f" {wanted} checkpoint (`quantcliff quantize` makes one)",
+                f" {wanted} checkpoint (`quantcliff quantize` makes one)"
             )
         return wanted
     if wanted != "none" and not same_method(wanted, found.method):
         raise ModelError(
             f"{path}: the config says {wanted}, and the checkpoint says that it is {found.method}: correct the config,"
-            " or give another directory",
+            " or give another directory"
         )
     return found.method if wanted == "none" else wanted
 
@@ -140,32 +115,25 @@ def _refuse_saved_after_forward(found: Stored, tensors: dict[str, Any], path: Pa
         if name.endswith(".absmax") and (len(header.shape) != 1 or header.dtype in {"BF16", "F16"}):
             raise ModelError(
                 f"{path}: {name} is {header.dtype} {list(header.shape)}: bitsandbytes wrote this 4-bit checkpoint after"
-                " it had run on a CPU, and it is damaged. Quantize and save it again, before its first forward",
+                " it had run on a CPU, and it is damaged. Quantize and save it again, before its first forward"
             )
 
 
 def _tokenizer(request: Request) -> Any:
-    from transformers import AutoTokenizer
-
-    own = (request.folder / "tokenizer.json").is_file() or (request.folder / "tokenizer_config.json").is_file()
-    gguf = request.stored.gguf_file if not own else ""
-    more = {"gguf_file": gguf} if gguf else {}
+    own = any((request.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    gguf = "" if own else request.stored.gguf_file
+    more = {"trust_remote_code": request.trust_remote_code} | ({"gguf_file": gguf} if gguf else {})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(request.folder), trust_remote_code=request.trust_remote_code, **more
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(request.folder), **more)
     except _LIBRARY_ERRORS as error:
         raise ModelError(f"{request.folder}: its tokenizer does not load: {first_line(error)}") from error
-    if gguf and _pre_tokenizer(request.folder / gguf) == "smollm":
-        digits_apart(tokenizer)
+    if gguf:
+        from gguf import GGUFReader
+
+        entry = GGUFReader(str(request.folder / gguf)).fields.get("tokenizer.ggml.pre")
+        if entry and entry.contents() == "smollm":
+            digits_apart(tokenizer)
     return tokenizer
-
-
-def _pre_tokenizer(file: Path) -> str:
-    from gguf import GGUFReader
-
-    entry = GGUFReader(str(file)).fields.get("tokenizer.ggml.pre")
-    return str(entry.contents()) if entry else ""
 
 
 def _model(request: Request) -> Any:
@@ -173,12 +141,11 @@ def _model(request: Request) -> Any:
         silence_forward()
     try:
         return load_model(request)
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(
-            f"{request.folder}: does not fit into the memory of {request.device}: {first_line(error)}"
-        ) from error
     except ModelError:
         raise
+    except torch.cuda.OutOfMemoryError as error:
+        message = f"{request.folder}: does not fit into the memory of {request.device}: {first_line(error)}"
+        raise ModelError(message) from error
     except _LIBRARY_ERRORS as error:
         raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {first_line(error)}") from error
 
@@ -194,79 +161,27 @@ def _unreadable(request: Request) -> Path:
     return request.folder
 
 
-def _freeze(model: Any, request: Request) -> None:
-    model.eval()
-    model.requires_grad_(requires_grad=False)
-    if request.method == "none":
-        return
-
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise ModelError(
-            f"{request.folder}: a quantized model that has run is not saved, since bitsandbytes then writes damaged"
-            " weights; `harness.models.loading.save_quantized` loads, saves and never runs it",
-        )
-
-    model.save_pretrained = refuse
-
-
 def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
-    counted = audit_model(model)
-    before = weight_bytes(model)
-    what = f"{request.folder} as {request.method} in {str(request.dtype).removeprefix('torch.')}"
-    dtype, rows = run_once(model, what)
-    held = weight_bytes(model)
-    notes = notes_of(request)
-    if request.method != "none" and not counted.quantized:
-        counted = _on_disk(model, request)
+    quantized, notes = request.method != "none", notes_of(request)
+    counted, before = audit_model(model), weight_bytes(model)
+    dtype, rows = run_once(
+        model, f"{request.folder} as {request.method} in {str(request.dtype).removeprefix('torch.')}"
+    )
+    held, files = weight_bytes(model), weight_files(request.folder, request.stored)
+    if quantized and not counted.quantized:
+        counted = audit_gguf(model, files[0]) if request.stored.gguf_file else audit_files(model, request.tensors)
     if held > _GREW * before:  # packed until the first answer, plain from then on
         counted = dataclasses.replace(counted, kernel=f"{counted.kernel} (decompressed)")
     if counted.kernel.endswith("(decompressed)"):
         notes.append(_DECOMPRESSED)
-    if request.method != "none":
-        notes += [said] if (said := partly_quantized(counted.share)) else []
+    if quantized and (said := partly_quantized(counted.share)):
+        notes.append(said)
+    quantized_here = quantized and request.stored.method == "none"
     return Proof(
-        method=weights_format(request.method),
-        kernel=counted.kernel,
-        quantized_modules=counted.quantized,
-        linear_modules=counted.linear,
-        bits_per_weight=round(counted.bits, 4),
-        weight_bytes=held,
-        disk_bytes=_disk_bytes(request),
-        compute_dtype=dtype,
-        vocabulary=rows,
-        tokenizer_digest=tokenizer_digest(tokenizer),
-        notes=tuple(notes),
-        quantized_share=None if request.method == "none" else round(counted.share, 4),
+        method=weights_format(request.method), kernel=counted.kernel, quantized_modules=counted.quantized,
+        linear_modules=counted.linear, bits_per_weight=round(counted.bits, 4), weight_bytes=held,
+        disk_bytes=0 if quantized_here else sum(file.stat().st_size for file in files),
+        compute_dtype=dtype, vocabulary=rows, tokenizer_digest=tokenizer_digest(tokenizer), notes=tuple(notes),
+        quantized_share=round(counted.share, 4) if quantized else None,
         end_tokens=tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None})),
-    )
-
-
-def _on_disk(model: Any, request: Request) -> QuantizationAudit:
-    if request.stored.gguf_file:
-        return audit_gguf(model, request.folder / request.stored.gguf_file)
-    return audit_files(model, request.tensors)
-
-
-def _disk_bytes(request: Request) -> int:
-    """Bytes of the weight files, 0 where they are not what runs: the variant is quantized at load."""
-    if request.stored.method == "none" and request.method != "none":
-        return 0
-    return sum(file.stat().st_size for file in weight_files(request.folder, request.stored))
-
-
-def save_quantized(variant: Variant, path: Path, out: Path, *, device: str, dtype: str) -> None:
-    """Quantize `path` as `variant` says and save it to the new folder `out`, before its first forward.
-
-    A folder of its own load: a model that has answered once may not be saved (see `_refuse_saved_after_forward`).
-    Raises as `load` does, and `ModelError` where the method's library cannot save.
-    """
-    from harness.models.cache import published
-
-    request = _request(variant, path, device=device, dtype=dtype, attention="auto")
-    with quiet(), published(out) as folder:
-        tokenizer, model = _tokenizer(request), _model(request)
-        try:
-            model.save_pretrained(folder)
-        except _LIBRARY_ERRORS as error:
-            raise ModelError(f"{variant.quantization.method} cannot be saved: {first_line(error)}") from error
-        tokenizer.save_pretrained(folder)
+    )  # fmt: skip

@@ -1,7 +1,6 @@
 """One way to load per quantization method: from a folder to a model, in one compute dtype, on one device.
 
-Knows what each library wants to be told; does not check that the library is there (`harness.models.backends`), nor
-that it did what it was told (`harness.models.audit`).
+Whether the library is there is asked in `harness.models.backends`, whether it did as told in `harness.models.audit`.
 """
 
 from __future__ import annotations
@@ -10,161 +9,114 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from harness.config.methods import METHODS, weights_format
-from harness.config.schema import Quantization
 from harness.errors import ModelError
+from harness.models.backends import release_quanto_lock
 from harness.models.completeness import check_complete, conversions_named
-from harness.models.extensions import release_quanto_lock
-from harness.models.formats import Header, view
-from harness.models.request import Request
+from harness.models.formats import Request, view
 
 __all__ = ["GPTQMODEL_ENVIRONMENT", "LOADERS", "load_model", "notes_of"]
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 
 # What torch's 4-bit CPU kernel takes.
-_FAST_BITS = 4
-_FAST_GROUPS = frozenset({32, 64, 128, 256})
-
+_FAST_BITS, _FAST_GROUPS = 4, frozenset({32, 64, 128, 256})
 
 GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
 """What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
 cores; no torch.compile, which takes 9 to 27 s at the first answer for 2, 3 and 8 bit."""
 
-LOADERS: dict[str, Callable[[Request], Any]] = {}
-"""Method to the function that loads it, filled by `_loads`."""
+LOADERS: dict[str, Callable[[Request], Any]] = {}  # method to the function that loads it, filled by `_loads`
 
 
 def load_model(request: Request) -> Any:
     """Load the model of `request`, quantized. Whatever the library raises passes through."""
     if request.method not in LOADERS:
-        raise ModelError(
-            f"{request.method} has a record in harness/config/methods.py and no loader in harness/models/methods.py"
-        )
+        places = "a record in harness/config/methods.py and no loader in harness/models/methods.py"
+        raise ModelError(f"{request.method} has {places}")
     return LOADERS[request.method](request)
 
 
-def _loads(*names: str) -> Callable[[Callable[[Request], Any]], Callable[[Request], Any]]:
-    """Register a function as the loader of the methods of these names."""
-
-    def register(loader: Callable[[Request], Any]) -> Callable[[Request], Any]:
+def _loads(*names: str) -> Callable[[Any], Any]:
+    def register(loader: Any) -> Any:
         LOADERS.update(dict.fromkeys(names, loader))
         return loader
 
     return register
 
 
-def _arguments(request: Request, **more: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "dtype": request.dtype,
-        **_placed(request),
-        "trust_remote_code": request.trust_remote_code,
-        **more,
-    }
-    if request.attention != "auto":
-        arguments["attn_implementation"] = request.attention
-    return arguments
-
-
-def _placed(request: Request) -> dict[str, Any]:
-    """Return on which devices a model goes: on one, or spread evenly over several GPUs."""
-    devices = request.device.split(",")
-    if len(devices) == 1:
-        return {"device_map": {"": request.device}}
-    free = {torch.device(one).index: torch.cuda.mem_get_info(one)[0] for one in devices}
-    return {"device_map": "balanced", "max_memory": free}
-
-
-def _check_placed(model: Any, request: Request) -> None:
-    """Refuse a model of which a part is on no device of the run: it would be copied there at every pass."""
-    outside = sorted({str(one) for one in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk", "meta"})
-    if outside and request.device != "cpu":
-        raise ModelError(f"{request.folder}: does not fit into the memory of {request.device}: give it more devices")
-
-
+@_loads("none", "compressed-tensors")
 def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
+    """Load by transformers, on one device or spread evenly over several GPUs, and check that the load was complete."""
+    more["device_map"], devices = {"": request.device}, request.device.split(",")
+    if len(devices) > 1:
+        more["max_memory"] = {torch.device(one).index: torch.cuda.mem_get_info(one)[0] for one in devices}
+        more["device_map"] = "balanced"
+    if request.attention != "auto":
+        more["attn_implementation"] = request.attention
     with conversions_named(request):
-        model, found = AutoModelForCausalLM.from_pretrained(
-            str(folder or request.folder),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported, and then refused with the names
-            **_arguments(request, **more),
-        )
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder or request.folder), dtype=request.dtype, trust_remote_code=request.trust_remote_code,
+            output_loading_info=True, ignore_mismatched_sizes=True,  # reported, and then refused with the names
+            **more,
+        )  # fmt: skip
     check_complete(found, request, model)
-    _check_placed(model, request)
+    outside = {str(one) for one in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk", "meta"}
+    if outside and request.device != "cpu":  # that part would be copied to the device at every pass
+        raise ModelError(f"{request.folder}: does not fit into the memory of {request.device}: give it more devices")
     return model
 
 
-@_loads("none", "compressed-tensors")
-def _as_stored(request: Request) -> Any:
-    return _from_pretrained(request)
+def _quantized(request: Request, config: Any) -> Any:
+    """Load by a quantization config of transformers; weights that are stored quantized by their own."""
+    return _from_pretrained(request, **({"quantization_config": config} if request.stored.method == "none" else {}))
 
 
-def _skipped(options: Quantization) -> list[str] | None:
+def _skipped(request: Request) -> list[str] | None:
     """The head is left alone by default, and has to be named again as soon as anything else is."""
-    return ["lm_head", *options.skip_modules] if options.skip_modules else None
+    return ["lm_head", *request.options.skip_modules] if request.options.skip_modules else None
 
 
 @_loads("bnb-int8")
 def _bnb_int8(request: Request) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if request.stored.method != "none":
-        return _from_pretrained(request)
-    options = request.options
-    config = BitsAndBytesConfig(
+    threshold = request.options.threshold
+    config = transformers.BitsAndBytesConfig(
         load_in_8bit=True,
-        llm_int8_threshold=6.0 if options.threshold is None else options.threshold,
-        llm_int8_skip_modules=_skipped(options),
+        llm_int8_threshold=6.0 if threshold is None else threshold,
+        llm_int8_skip_modules=_skipped(request),
     )
-    return _from_pretrained(request, quantization_config=config)
+    return _quantized(request, config)
 
 
 @_loads("bnb-nf4", "bnb-fp4")
 def _bnb_4bit(request: Request) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    options = request.options
-    config = BitsAndBytesConfig(
+    config = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=request.method.removeprefix("bnb-"),
-        bnb_4bit_use_double_quant=bool(options.double_quant),
+        bnb_4bit_use_double_quant=bool(request.options.double_quant),
         bnb_4bit_compute_dtype=request.dtype,
-        llm_int8_skip_modules=_skipped(options),
+        llm_int8_skip_modules=_skipped(request),
     )
-    stored = request.stored.method != "none"
-    model = _from_pretrained(request) if stored else _from_pretrained(request, quantization_config=config)
+    model = _quantized(request, config)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             # bitsandbytes' kernel for AVX512-BF16 rounds the scales to bf16, which no GPU does, and reads prompts five
             # times as slowly as unpacking the weights for each pass, which is what GPUs do with more than one row.
             module.support_avx512bf16_for_cpu = False
-            if stored:  # its config may name another compute dtype than the run's
+            if request.stored.method != "none":  # its config may name another compute dtype than the run's
                 module.compute_dtype, module.compute_type_is_set = request.dtype, True
     return model
 
 
 @_loads(*(name for name in METHODS if name.startswith("torchao-")))
 def _torchao(request: Request) -> Any:
-    from transformers import TorchAoConfig
-
-    if request.stored.method != "none":
-        return _from_pretrained(request)
-    skipped = _skipped(request.options)
-    if skipped:  # compared with the names of weights, of which a module's name is a beginning and never an end
-        skipped += [f"{name}.weight" for name in skipped]
-    return _from_pretrained(request, quantization_config=TorchAoConfig(_torchao_config(request), skipped))
-
-
-def _torchao_config(request: Request) -> Any:
     from torchao import quantization as ao
 
     size = request.options.group_size
@@ -179,31 +131,23 @@ def _torchao_config(request: Request) -> Any:
         "torchao-float8": ao.Float8WeightOnlyConfig,
         "torchao-float8-dynamic": ao.Float8DynamicActivationFloat8WeightConfig,
     }
-    return makers[request.method]()
+    skipped = _skipped(request)
+    if skipped:  # compared with the names of weights, of which a module's name is a beginning and never an end
+        skipped += [f"{name}.weight" for name in skipped]
+    return _quantized(request, transformers.TorchAoConfig(makers[request.method](), skipped))
 
 
 @_loads("quanto-int8", "quanto-int4", "quanto-int2", "quanto-float8")
 def _quanto(request: Request) -> Any:
-    from transformers import QuantoConfig
-
     release_quanto_lock()
     weights = request.method.removeprefix("quanto-")
-    config = QuantoConfig(weights=weights, modules_to_not_convert=_skipped(request.options))
+    config = transformers.QuantoConfig(weights=weights, modules_to_not_convert=_skipped(request))
     model = _from_pretrained(request, quantization_config=config)
     for module in model.modules():
         if type(module).__name__ == "QLinear":
-            module.forward = _outside_inference_mode(module.forward)
+            # Without gradients, but not in inference mode: quanto's unpacking of 4 and 2 bits fails there.
+            module.forward = torch.inference_mode(mode=False)(torch.no_grad()(module.forward))
     return model
-
-
-def _outside_inference_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a forward without gradients, but not in inference mode: quanto's unpacking of 4 and 2 bits fails there."""
-
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        with torch.inference_mode(mode=False), torch.no_grad():
-            return forward(*arguments, **options)
-
-    return wrapped
 
 
 @_loads("hqq")
@@ -222,52 +166,45 @@ def _hqq(request: Request) -> Any:
 
 @_loads("fp8")
 def _fp8(request: Request) -> Any:
-    from transformers import FineGrainedFP8Config
-
-    if request.stored.method != "none":
-        return _from_pretrained(request)
-    config = FineGrainedFP8Config(modules_to_not_convert=_skipped(request.options))
-    return _from_pretrained(request, quantization_config=config)
+    return _quantized(request, transformers.FineGrainedFP8Config(modules_to_not_convert=_skipped(request)))
 
 
 @_loads("gptq", "auto-gptq")
 def _gptq(request: Request) -> Any:
-    from transformers import GPTQConfig
-
     bits = request.stored.bits or 4
     backend = request.options.backend or _torch_kernel_if_needed(request)
-    more = {"quantization_config": GPTQConfig(bits=bits, backend=backend)} if backend else {}
+    more = {"quantization_config": transformers.GPTQConfig(bits=bits, backend=backend)} if backend else {}
     with _gptqmodel_environment(), view(request.folder, request.stored) as folder:
         return _from_pretrained(request, folder, **more)
 
 
 @_loads("awq")
 def _awq(request: Request) -> Any:
-    from transformers import AwqConfig
+    from transformers.quantizers.quantizer_awq import AwqQuantizer
 
     backend = request.options.backend
-    more = {"quantization_config": AwqConfig(backend=backend)} if backend else {}
-    with _gptqmodel_environment(), _awq_keeps_dtype():
-        return _from_pretrained(request, **more)
+    more = {"quantization_config": transformers.AwqConfig(backend=backend)} if backend else {}
+    # On CUDA transformers turns bfloat16 into float16 for AWQ, and every variant computes in one dtype. A kernel that
+    # cannot says so at the first answer, which loading asks for.
+    original, AwqQuantizer.update_dtype = AwqQuantizer.update_dtype, lambda _self, dtype: dtype
+    try:
+        with _gptqmodel_environment():
+            return _from_pretrained(request, **more)
+    finally:
+        AwqQuantizer.update_dtype = original
 
 
 def _torch_kernel_if_needed(request: Request) -> str | None:
     """The plain kernel, where the fast CPU kernel would fail at the first answer.
 
     That one takes 4-bit groups of 32, 64, 128 or 256 that divide the columns; a checkpoint may have others (GPTQModel
-    quantizes 576 columns in groups of 128 without a word).
+    quantizes 576 columns in groups of 128 without a word). 4-bit weights lie eight to an int32 along the columns.
     """
     size = request.stored.group_size
     if not request.device.startswith("cpu") or request.stored.bits != _FAST_BITS:
         return None
-    columns = _gptq_columns(request.tensors)
-    fits = size in _FAST_GROUPS and all(count % size == 0 for count in columns)
-    return None if fits else "gptq_torch"
-
-
-def _gptq_columns(tensors: Mapping[str, Header]) -> set[int]:
-    """Input columns of every quantized matrix: 4-bit weights are packed eight to an int32 along them."""
-    return {header.shape[0] * 8 for name, header in tensors.items() if name.endswith(".qweight")}
+    columns = {header.shape[0] * 8 for name, header in request.tensors.items() if name.endswith(".qweight")}
+    return None if size in _FAST_GROUPS and all(count % size == 0 for count in columns) else "gptq_torch"
 
 
 @contextlib.contextmanager
@@ -286,29 +223,10 @@ def _gptqmodel_environment() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-@contextlib.contextmanager
-def _awq_keeps_dtype() -> Iterator[None]:
-    """Within it, transformers does not turn bfloat16 into float16 for AWQ on CUDA.
-
-    Every variant computes in one dtype; a kernel that cannot says so at the first answer, which loading asks for.
-    """
-    from transformers.quantizers.quantizer_awq import AwqQuantizer
-
-    original = AwqQuantizer.update_dtype
-    AwqQuantizer.update_dtype = lambda _self, dtype: dtype
-    try:
-        yield
-    finally:
-        AwqQuantizer.update_dtype = original
-
-
 @_loads("gguf")
 def _gguf(request: Request) -> Any:
-    from transformers import GgufConfig
-
-    return _from_pretrained(
-        request, gguf_file=request.stored.gguf_file, quantization_config=GgufConfig(dequantize=True)
-    )
+    config = transformers.GgufConfig(dequantize=True)
+    return _from_pretrained(request, gguf_file=request.stored.gguf_file, quantization_config=config)
 
 
 def notes_of(request: Request) -> list[str]:

@@ -1,7 +1,4 @@
-"""What the model libraries say in passing, kept off the terminal: a run has a progress bar of its own.
-
-Knows the names of their loggers; a problem that they report as an exception passes through unharmed.
-"""
+"""What the model libraries say in passing, kept off the terminal: a run has a progress bar of its own."""
 
 from __future__ import annotations
 
@@ -15,15 +12,8 @@ __all__ = ["quiet", "silence_forward"]
 
 # torchao: kernels that do not fit this torch; torch's pytree: a deprecation inside torchao; the rest: progress, advice.
 _WHILE_LOADING = (
-    "torchao",
-    "torch.utils._pytree",
-    "transformers",
-    "bitsandbytes",
-    "gptqmodel",
-    "optimum",
-    "hqq",
-    "compressed_tensors",
-    "gguf",
+    *("torchao", "torch.utils._pytree", "transformers", "bitsandbytes", "gptqmodel"),
+    *("optimum", "hqq", "compressed_tensors", "gguf"),
 )
 
 # bitsandbytes writes a line for every multiplication whose input is not float16, and one for a kernel hub.
@@ -32,39 +22,26 @@ _WHILE_RUNNING = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, the libraries' loggers speak only of errors, their progress bars are off, their warnings unheard."""
-    loggers = [logging.getLogger(name) for name in _WHILE_LOADING]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), _no_bars():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Within it, every tqdm bar is off (some libraries offer no other way), and transformers' verbosity is kept."""
+    """Within it, the libraries' loggers speak only of errors, every tqdm bar is off, and warnings are unheard."""
+    import transformers  # noqa: F401 - it sets its logger up when it is imported
     from tqdm import tqdm  # type: ignore[import-untyped]
-    from transformers.utils import logging as their_logging
 
-    level = their_logging.get_verbosity()
-    their_logging.set_verbosity_error()
-    original = tqdm.__init__
+    loggers = [logging.getLogger(name) for name in _WHILE_LOADING]
+    before, original = [logger.level for logger in loggers], tqdm.__init__
 
     def disabled(self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **{**options, "disable": True})
 
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     tqdm.__init__ = disabled
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         tqdm.__init__ = original
-        their_logging.set_verbosity(level)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def silence_forward() -> None:

@@ -1,39 +1,55 @@
 """From what a config calls a model to a folder on this machine, and what can be known of it without loading it.
 
-Knows directories, hub ids and the word ``smollm2``; does not load weights and does not know what they hold.
+Gives models and tokenizers the identities that caches and comparisons go by, too. Needs no torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, NoSuchModel
-from harness.models.digests import WEIGHT_SUFFIXES, tokenizer_digest, weights_digest
+from harness.models.cache import cache_dir
 from harness.models.smollm2 import smollm2_checkpoint
+from harness.records import digest
 
-__all__ = [
-    "context_limit",
-    "end_token_ids",
-    "resolve",
-    "smollm2_checkpoint",
-    "tokenizer_digest",
-    "weights_digest",
-]
+__all__ = ["context_limit", "end_token_ids", "resolve", "tokenizer_digest", "tokenizer_place", "weights_digest"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_WHOLE_NUMBERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of each
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HUB_LIMIT = 1 << 40  # tokenizers say 1e30 where they know no limit
 
+_WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
+_MEANING_SUFFIXES = _WEIGHT_SUFFIXES | {pattern[1:] for pattern in _BESIDE_WEIGHTS}
+_MEANINGLESS = frozenset(
+    {"quantcliff_calibration.json", "quant_log.csv", "training_args.bin", "optimizer.pt", "trainer_state.json"},
+)
 
-def resolve(model: str, revision: str | None = None, *, gguf_file: str | None = None) -> Path:
+# Every habit in which tokenizers of one vocabulary have been seen to differ: digits in runs, spaces before digits and
+# words, line ends, indentation, capitals, contractions, scripts, combining marks, emoji, special tokens as text.
+_PROBES = (
+    "The quick brown fox jumps over the lazy dog, doesn't it? We're 12 of 1,234,567; that's 3.14159%.",
+    "a  12   x = 3\n  45\n\n\n        return [i**2 for i in range(10)]  # twice\t\tTAB\r\n  7",
+    "  leading and trailing  ",
+    'HELLO World camelCase snake_case kebab-case https://example.org/a?b=c&d=e#f <b>&amp;</b> {"k": [1, null]}',
+    "Ünïcödé naïve café nin\u0303o Straße İstanbul \u200bzero\u200dwidth \u00a0nbsp — “quotes” … ½ ² ﬁ",
+    "Столица России — Москва. Αθήνα, Ελλάδα. ירושלים היא 12. العاصمة هي القاهرة ١٢٣.",
+    "東京は日本の首都です。北京是中国的首都。서울은 대한민국의 수도이다. กรุงเทพมหานคร ១២៣",
+    "नई दिल्ली भारत की राजधानी है। ঢাকা தமிழ் తెలుగు አዲስ አበባ ქართული հայերեն",
+    "👩‍👩‍👧‍👦 🇫🇷 ✅ ∑∫√ ≤≥",
+    "<s></s><|im_start|>user\nhi<|im_end|><|endoftext|><unk><pad>[INST] [/INST]<eos><bos>",
+)
+
+
+def resolve(model: str, revision: str | None = None) -> Path:
     """The folder of a model: a directory, a hub id (fetched unless it is in the hub's cache), or ``smollm2``.
 
-    With `gguf_file` only that weight file is fetched from the hub. HF_HUB_OFFLINE is honoured by the hub's client.
     Raises `ModelError` where there is no such model, naming near ones, or the hub does not answer or refuses.
     """
     if model == "smollm2":
@@ -41,26 +57,21 @@ def resolve(model: str, revision: str | None = None, *, gguf_file: str | None = 
     local = Path(model).expanduser()
     if local.exists():
         return _usable(local.absolute())
-    if _is_path(model):
+    if model.startswith((".", "~", os.sep)) or not _HUB_ID.fullmatch(model):
         raise NoSuchModel(f"model {model!r}: there is no such directory.{_near(local)}")
-    return _usable(_from_hub(model, revision, gguf_file))
-
-
-def _is_path(model: str) -> bool:
-    return model.startswith((".", "~", os.sep)) or not _HUB_ID.fullmatch(model)
+    return _usable(_from_hub(model, revision))
 
 
 def _usable(folder: Path) -> Path:
     if folder.is_file():
-        hint = ""
-        if folder.suffix == ".gguf":
-            hint = f" with `quantization: {{method: gguf, gguf_file: {folder.name}}}`"
+        gguf = folder.suffix == ".gguf"
+        hint = f" with `quantization: {{method: gguf, gguf_file: {folder.name}}}`" if gguf else ""
         raise NoSuchModel(f"model {folder} is a file: give its directory, {folder.parent}{hint}")
     names = [entry.name for entry in folder.iterdir()]
     if "config.json" not in names and not any(name.endswith(".gguf") for name in names):
         holds = ", ".join(sorted(names)[:6]) or "nothing"
         raise NoSuchModel(f"model {folder}: no config.json and no .gguf file in it (it holds {holds})")
-    if not any(Path(name).suffix in WEIGHT_SUFFIXES for name in names):
+    if not any(Path(name).suffix in _WEIGHT_SUFFIXES for name in names):
         raise NoSuchModel(f"model {folder}: no weight file in it (*.safetensors, *.bin or *.gguf)")
     return folder
 
@@ -77,19 +88,18 @@ def _near(path: Path) -> str:
     return f" ({parent.parent} exists and has no {parent.name!r} in it)"
 
 
-def _from_hub(model: str, revision: str | None, gguf_file: str | None) -> Path:
+def _from_hub(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    weights = [gguf_file] if gguf_file else ["*.safetensors"]
+    def fetched(weights: str) -> Path:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=[weights, *_BESIDE_WEIGHTS]))
+
     try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=[*weights, *_BESIDE_WEIGHTS]))
-        if not gguf_file and not any(folder.glob("*.safetensors")):
-            older = [*_BESIDE_WEIGHTS, "*.bin"]
-            folder = Path(snapshot_download(model, revision=revision, allow_patterns=older))
+        folder = fetched("*.safetensors")
+        return folder if any(folder.glob("*.safetensors")) else fetched("*.bin")
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise NoSuchModel(_hub_message(model, revision, error)) from error
-    return folder
 
 
 def _hub_message(model: str, revision: str | None, error: Exception) -> str:
@@ -112,11 +122,16 @@ def _hub_message(model: str, revision: str | None, error: Exception) -> str:
     )
 
 
-def context_limit(config: Any) -> int:
-    """Longest prompt plus answer in tokens, from a transformers config (or its dict).
+def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
+    """Give the folder of a tokenizer and config, and how transformers reads them: from a GGUF file unless beside it."""
+    if not path.is_file():
+        return path, {}
+    beside = all((path.parent / name).is_file() for name in ("tokenizer.json", "config.json"))
+    return path.parent, {} if beside else {"gguf_file": path.name}
 
-    Raises `ModelError` where the config names no limit.
-    """
+
+def context_limit(config: Any) -> int:
+    """Longest prompt plus answer in tokens, from a transformers config or its dict. Raises `ModelError` without one."""
     data = config if isinstance(config, dict) else config.to_dict()
     data = data.get("text_config") or data
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
@@ -132,6 +147,50 @@ def end_token_ids(model: Any) -> tuple[int, ...]:
     said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if said is None:
         said = getattr(config, "eos_token_id", None)
-    if said is None:
-        return ()
-    return tuple(int(one) for one in said) if isinstance(said, list | tuple) else (int(said),)
+    several = said if isinstance(said, list | tuple) else [said]
+    return tuple(int(one) for one in several if one is not None)
+
+
+def weights_digest(path: Path) -> str:
+    """The first 16 hex digits of a SHA-256 over a model folder's weight, config and tokenizer files, names included.
+
+    A file is read again only when its size, its times or its inode changed, or what the cache holds of it is torn.
+    """
+    memory = cache_dir() / "digests" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
+    known: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(memory.read_text())
+    before = known if isinstance(known, dict) else {}
+    found = {
+        file.name: _known_or_read(file, before.get(file.name))
+        for file in sorted(path.iterdir())
+        if file.suffix in _MEANING_SUFFIXES and file.name not in _MEANINGLESS and file.is_file()
+    }
+    if found != known:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            draft = memory.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(found))
+            draft.replace(memory)
+    return digest([[name, entry["sha256"]] for name, entry in sorted(found.items())])
+
+
+def _known_or_read(file: Path, known: Any) -> dict[str, Any]:
+    status = file.stat()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
+        return known
+    with file.open("rb") as stream:
+        return {"stamp": stamp, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """The first 16 hex digits of a SHA-256 over what a tokenizer does.
+
+    Taken over the vocabulary, the end token and the tokens of probe texts in many scripts. The chat template and the
+    pad token stay out: prompts are rendered by the baseline, and padding is masked.
+    """
+    vocabulary = sorted((index, token) for token, index in tokenizer.get_vocab().items())
+    plain = [tokenizer.encode(text, add_special_tokens=False) for text in _PROBES]
+    framed = tokenizer.encode("a", add_special_tokens=True)
+    return digest([vocabulary, plain, framed, tokenizer.eos_token_id])

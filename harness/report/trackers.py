@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,16 +26,14 @@ __all__ = ["TRACKERS", "check", "send"]
 _FIGURES = ("baseline_mean", "candidate_mean", "delta", "low", "high", "lost", "gained", "margin")
 _FILES = ("report.html", "report.md", "comparisons.json", "comparisons.csv", "tail_events.csv")
 _LONGEST = 500
-_BATCH = 100
-"""So many figures and settings MLflow takes at once."""
-
-_Tracker = Callable[[str, str, Mapping[str, float], Mapping[str, str], Sequence[str]], None]
-"""Logs metrics, settings and files of a run, under its name, to a place."""
+_BATCH = 100  # so many figures and settings MLflow takes at once
 
 
-def _mlflow(
-    place: str, name: str, metrics: Mapping[str, float], settings: Mapping[str, str], files: Sequence[str]
-) -> None:
+_Figures = Mapping[str, float]
+_Texts = Mapping[str, str]
+
+
+def _mlflow(place: str, name: str, metrics: _Figures, settings: _Texts, files: Sequence[str]) -> None:
     if not re.match(r"\w+://|databricks", place):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 refuses folders otherwise
         place = Path(place).resolve().as_uri()
@@ -51,24 +50,23 @@ def _mlflow(
     client.set_terminated(run)
 
 
-def _like_wandb(module: str) -> _Tracker:
-    def log(
-        place: str, name: str, metrics: Mapping[str, float], settings: Mapping[str, str], files: Sequence[str]
-    ) -> None:
-        tracker = import_module(module)
-        run = tracker.init(project=place, name=name, config=dict(settings))
-        run.log(dict(metrics))
-        artifact = tracker.Artifact(f"{name}-report", type="report")
-        for path in files:
-            artifact.add_file(path)
-        run.log_artifact(artifact)
-        run.finish()
-
-    return log
+def _like_wandb(module: str, place: str, name: str, metrics: _Figures, settings: _Texts, files: Sequence[str]) -> None:
+    tracker = import_module(module)
+    run = tracker.init(project=place, name=name, config=dict(settings))
+    run.log(dict(metrics))
+    artifact = tracker.Artifact(f"{name}-report", type="report")
+    for path in files:
+        artifact.add_file(path)
+    run.log_artifact(artifact)
+    run.finish()
 
 
-TRACKERS = {"mlflow": _mlflow, "trackio": _like_wandb("trackio"), "wandb": _like_wandb("wandb")}
-"""Tracker, which is its package's name, to what logs a run."""
+TRACKERS: Mapping[str, Callable[[str, str, _Figures, _Texts, Sequence[str]], None]] = {
+    "mlflow": _mlflow,
+    "trackio": partial(_like_wandb, "trackio"),
+    "wandb": partial(_like_wandb, "wandb"),
+}
+"""Tracker, which is its package's name, to what logs a run to a place."""
 
 
 def check(track: Mapping[Any, str]) -> None:
@@ -79,35 +77,29 @@ def check(track: Mapping[Any, str]) -> None:
 
 
 def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[Any, str]) -> Iterator[str]:
-    """Send a run whose reports are in `folder` to each tracker, and say of each what came of it.
-
-    A tracker that cannot be reached changes no verdict.
-    """
+    """Send a run whose reports are in `folder` to each tracker, and say what came of it; none changes the verdict."""
     facts = flat({**judgement.provenance, **evidence.provenance, "verdict": judgement.verdict})
     settings = {_named(key): value[:_LONGEST] for key, value in facts.items()}
     files = [str(folder / name) for name in _FILES if (folder / name).is_file()]
+    metrics = dict(_metrics(judgement))
     for name, place in track.items():
+        said = f"{name}: sent to {place}"
         try:
             with contextlib.redirect_stdout(sys.stderr):  # so that what they print is no part of --json
-                TRACKERS[name](place, evidence.name, dict(_metrics(judgement)), settings, files)
+                TRACKERS[name](place, evidence.name, metrics, settings, files)
         except Exception as error:  # noqa: BLE001 - whatever another package raises, the run is judged
-            yield _without_password(f"{name}: the run was not sent to {place}: {type(error).__name__}: {error}")
-        else:
-            yield _without_password(f"{name}: sent to {place}")
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
+            said = f"{name}: the run was not sent to {place}: {type(error).__name__}: {error}"
+        yield re.sub(r"//[^/@\s]+@", "//***@", said)  # without a password
 
 
 def _metrics(judgement: Judgement) -> Iterator[tuple[str, float]]:
-    """Return the figures by name: exit code, and of each candidate and stratum."""
     yield "exit_code", float(judgement.exit_code)
     for candidate in judgement.candidates:
         for stratum in candidate.strata:
-            known = {name: getattr(stratum, name) for name in _FIGURES}
             place = f"{candidate.name}/{stratum.slice}/{stratum.stratum}"
-            yield from ((_named(f"{place}/{name}"), float(value)) for name, value in known.items() if value is not None)
+            for name in _FIGURES:
+                if (value := getattr(stratum, name)) is not None:
+                    yield _named(f"{place}/{name}"), float(value)
 
 
 def _named(text: str) -> str:

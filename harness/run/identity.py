@@ -12,8 +12,7 @@ from harness.config.schema import Variant
 from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
-from harness.models.compatibility import check_candidate
-from harness.models.served import same_server
+from harness.models.compatibility import check_candidate, same_server
 from harness.records import Proof, proof_from_json, to_json
 from harness.run.messages import Closed, Ready
 from harness.run.plan import Plan
@@ -103,7 +102,7 @@ def _record_calibration(
     """Record which items share a passage with the texts that a checkpoint was calibrated on: they flatter it."""
     overlaps = calibration_overlap(checkpoint, [item.prompt for item in plan.items])
     if overlaps:
-        ids = [plan.items[one.prompt].id for one in overlaps]
+        ids = [plan.items[at].id for at in overlaps]
         directory.record(name, "calibration.json", {"items": ids})
         note(f"{name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
 

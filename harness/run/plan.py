@@ -16,7 +16,7 @@ from harness.config.schema import Experiment, Variant
 from harness.errors import RunError
 from harness.models import resolve as models
 from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
-from harness.models.served import tokenizer_place
+from harness.models.resolve import tokenizer_place
 from harness.records import Item, digest
 from harness.run.fitting import check_fit
 from harness.run.planning import Power, check_power, power_table

@@ -18,7 +18,7 @@ from harness.config.schema import Experiment
 from harness.errors import ConfigError, Problem
 from harness.judge.rules import Rules
 from harness.records import Item
-from harness.stats.routes import Design
+from harness.stats.plan import Design
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
 
 __all__ = ["Power", "check_power", "design_of", "power_table"]

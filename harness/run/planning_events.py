@@ -17,7 +17,7 @@ from harness.judge.rules import Rules
 from harness.records import Item
 from harness.stats.events import event_rate, items_without_event
 from harness.suite.tail import possible
-from harness.suite.tail.thought import THOUGHTS
+from harness.suite.tail.text import THOUGHTS
 
 __all__ = ["EventPower", "check_events", "event_power"]
 

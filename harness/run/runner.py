@@ -20,8 +20,7 @@ from harness import errors
 from harness.config.schema import Variant
 from harness.errors import Incomplete, Interrupted, RunError
 from harness.judge import judging
-from harness.judge.asked import control_items
-from harness.judge.unusable import unusable_strata
+from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Scored, Settings
 from harness.run.answer_writer import AnswerWriter

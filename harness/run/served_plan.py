@@ -12,10 +12,10 @@ from pathlib import Path
 from harness.config.engines import NO_LOGPROBS
 from harness.config.schema import Experiment, Variant
 from harness.errors import ConfigError, NoSuchModel, NotComparable, Problem
-from harness.judge.latency import undefined
 from harness.judge.rules import Rules
+from harness.judge.tail_counts import undefined
 from harness.models import resolve as models
-from harness.models.served import cross_engine_note
+from harness.models.compatibility import cross_engine_note
 from harness.records import Item
 
 __all__ = ["check_choices", "check_engines", "files_of", "served_notes"]

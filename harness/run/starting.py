@@ -12,7 +12,7 @@ import yaml
 from harness.config.loading import parse
 from harness.config.methods import METHODS
 from harness.errors import UsageError
-from harness.stats.routes import RECOMMENDED, Design, Route, route
+from harness.stats.plan import RECOMMENDED, Design, Route, route
 
 __all__ = ["config_text"]
 

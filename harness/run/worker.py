@@ -20,9 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from harness.config.decoding import Decoding
 from harness.config.methods import METHODS, RUNTIME
-from harness.config.schema import Rehearsal, Variant
+from harness.config.schema import Decoding, Rehearsal, Variant
 from harness.engines.protocol import Engine
 from harness.errors import ModelError, NonFinite, QuantcliffError, one_line
 from harness.models.backends import installed_version

@@ -11,18 +11,7 @@ from harness.stats.stratum import PairedResult, can_ever_pass, paired_counts_tes
 from harness.stats.units import EffectiveCounts
 
 __all__ = [
-    "EffectiveCounts",
-    "PairedResult",
-    "benjamini_hochberg",
-    "can_ever_pass",
-    "holm",
-    "items_for_pass",
-    "items_to_decide",
-    "paired_counts_test",
-    "paired_test",
-    "pass_power",
-    "smallest_detectable_drop",
-    "smallest_fail_p",
-    "smallest_that_can_pass",
-    "tarone_can_reject",
-]
+    "EffectiveCounts", "PairedResult", "benjamini_hochberg", "can_ever_pass", "holm", "items_for_pass",
+    "items_to_decide", "paired_counts_test", "paired_test", "pass_power", "smallest_detectable_drop",
+    "smallest_fail_p", "smallest_that_can_pass", "tarone_can_reject",
+]  # fmt: skip

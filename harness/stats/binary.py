@@ -1,8 +1,7 @@
 """Paired right-or-wrong outcomes: Tango's score limits and tests, mid-p McNemar.
 
-Pure functions of counts. ``lost`` is the number of items that only the baseline got right, ``gained`` the number
-that only the candidate got right, ``n`` all items. Delta is candidate minus baseline, (gained - lost) / n; negative
-is worse. It does not know where the counts come from, nor what a verdict is: see `harness.stats`.
+``lost`` is the number of items that only the baseline got right, ``gained`` the number that only the candidate got
+right, ``n`` all items. Delta is candidate minus baseline, (gained - lost) / n; negative is worse.
 
 Why there is a correction. Tango's score test rejects a true null at its limit up to 1.8 times too often at level 5 %
 and 3.1 times too often at 5 %/40 (exact enumeration, n = 50 to 1,000, margins 2 to 10 points, discordance 2 to 38 %),
@@ -20,21 +19,10 @@ from scipy import optimize, special
 
 from harness.errors import StatisticsError
 
-__all__ = [
-    "Tail",
-    "check_alpha",
-    "check_counts",
-    "check_margin",
-    "mcnemar_midp",
-    "score_limit",
-    "score_p",
-    "score_share",
-]
-
+Side = Literal["low", "high"]
 Tail = Literal["less", "greater"]
 
-_EDGE = 1.0 - 1e-9
-"""Deltas of -1 and 1 have no variance; limits are sought strictly inside."""
+EDGE = 1.0 - 1e-9  # deltas of -1 and 1 have no variance; limits are sought strictly inside
 
 
 def check_counts(lost: float, gained: float, n: float) -> None:
@@ -73,7 +61,7 @@ def score_share(lost: float, gained: float, n: float, delta: float) -> float:
 
 
 def _score(lost: float, gained: float, n: float, delta: float, *, correction: bool) -> float:
-    """Return the score statistic of 'the true difference is `delta`': large where the data lie above it."""
+    """Score statistic of 'the true difference is `delta`': large where the data lie above it."""
     share = score_share(lost, gained, n, delta)
     second = 2.0 * share + delta
     variance = second - delta * delta
@@ -94,16 +82,6 @@ def _score(lost: float, gained: float, n: float, delta: float, *, correction: bo
     return float(2.0 * shifted / (1.0 + math.sqrt(max(1.0 + 4.0 * skew * shifted, 0.0))))
 
 
-def _upper_tail(z: float, df: float) -> float:
-    """P(Z >= z) for a standard normal, or for Student's t where `df` is finite."""
-    return float(special.ndtr(-z)) if math.isinf(df) else float(special.stdtr(df, -z))
-
-
-def _upper_quantile(alpha: float, df: float) -> float:
-    """The z with P(Z >= z) = alpha."""
-    return float(-special.ndtri(alpha)) if math.isinf(df) else float(-special.stdtrit(df, alpha))
-
-
 def score_p(
     lost: float, gained: float, n: float, null_delta: float, alternative: Tail, *, df: float = math.inf
 ) -> float:
@@ -115,35 +93,29 @@ def score_p(
         return 1.0
     if alternative == "less":
         lost, gained, null_delta = gained, lost, -null_delta
-    return _upper_tail(_score(lost, gained, n, null_delta, correction=True), df)
+    z = _score(lost, gained, n, null_delta, correction=True)
+    return float(special.ndtr(-z) if math.isinf(df) else special.stdtr(df, -z))
 
 
 def score_limit(
-    lost: float,
-    gained: float,
-    n: float,
-    alpha: float,
-    side: Literal["low", "high"],
-    *,
-    df: float = math.inf,
-    correction: bool = True,
+    lost: float, gained: float, n: float, alpha: float, side: Side, *, df: float = math.inf, correction: bool = True
 ) -> float:
     """One-sided limit of delta at level 1 - alpha: the null deltas that `score_p` does not reject lie beyond it."""
     if side == "high":
         return -score_limit(gained, lost, n, alpha, "low", df=df, correction=correction)
     if df <= 0.0:
         return -1.0
-    critical = _upper_quantile(alpha, df)
-    estimate = min(max((gained - lost) / n, -_EDGE), _EDGE)
+    critical = -float(special.ndtri(alpha) if math.isinf(df) else special.stdtrit(df, alpha))
+    estimate = min(max((gained - lost) / n, -EDGE), EDGE)
 
     def distance(delta: float) -> float:
         return min(_score(lost, gained, n, delta, correction=correction), 1e6) - critical
 
-    if distance(-_EDGE) <= 0.0:
+    if distance(-EDGE) <= 0.0:
         return -1.0
     if distance(estimate) >= 0.0:
         return estimate
-    return float(optimize.brentq(distance, -_EDGE, estimate, xtol=1e-13, rtol=1e-13))
+    return float(optimize.brentq(distance, -EDGE, estimate, xtol=1e-13, rtol=1e-13))
 
 
 def mcnemar_midp(lost: int, gained: int) -> tuple[float, float]:

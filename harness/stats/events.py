@@ -1,8 +1,7 @@
 """Rates of rare events: exact limits of a share, tests against a tolerance, and how many items they need.
 
 Clopper and Pearson's limits where every item is its own; where items share sources, the same at effective counts
-(Korn and Graubard 1998, Survey Methodology 24:193-201), with the design effect of `harness.stats.units`. It knows no
-kind of event and no verdict.
+(Korn and Graubard 1998, Survey Methodology 24:193-201), with the design effect of `harness.stats.units`.
 """
 
 from __future__ import annotations
@@ -19,37 +18,22 @@ from harness.stats.binary import check_alpha
 from harness.stats.plan import first_number
 from harness.stats.units import effective_counts, make_units
 
-__all__ = ["EventRate", "event_rate", "items_to_decide_rate", "items_without_event"]
-
-_MOST = 10**9
-"""More items than this are none."""
-
 
 @dataclass(frozen=True, slots=True)
 class EventRate:
     """How often something happened, with what it was made from."""
 
-    events: int
-    """Items on which it happened."""
+    events: int  # items on which it happened
     n: int
-    """Items."""
-    low: float
-    """Lower one-sided limit of the rate at level 1 - alpha."""
-    high: float
-    """Upper one-sided limit of the rate at level 1 - alpha."""
-    alpha: float
-    """Error rate of each side."""
-    unit: float
-    """Items that carry as much information as one independent item; 1 if every item is its own."""
+    low: float  # lower one-sided limit of the rate at level 1 - alpha
+    high: float  # upper one-sided limit of the rate at level 1 - alpha
+    alpha: float  # error rate of each side
+    unit: float  # items that carry as much information as one independent item; 1 if every item is its own
 
     @property
     def rate(self) -> float:
         """Share of the items."""
         return self.events / self.n
-
-    def p_low(self, tolerance: float) -> float:
-        """p-value of 'the rate is at least the tolerance': small where it is shown to be lower."""
-        return _p_low(self.events / self.unit, self.n / self.unit, tolerance)
 
     def p_high(self, tolerance: float) -> float:
         """p-value of 'the rate is at most the tolerance': small where it is shown to be higher."""
@@ -57,12 +41,12 @@ class EventRate:
 
 
 def _p_low(k: float, n: float, rate: float) -> float:
-    """P(X <= k) of a binomial(n, rate), for k and n that need not be whole: dual to the upper limit."""
+    """P(X <= k) of a binomial(n, rate), for k and n that need not be whole: small where the rate is lower."""
     return float(special.betaincc(k + 1.0, n - k, rate)) if k < n else 1.0
 
 
 def _p_high(k: float, n: float, rate: float) -> float:
-    """P(X >= k) likewise: dual to the lower limit."""
+    """P(X >= k) likewise: small where the rate is higher."""
     return float(special.betainc(k, n - k + 1.0, rate)) if k > 0 else 1.0
 
 
@@ -107,4 +91,4 @@ def items_to_decide_rate(found: EventRate, tolerance: float, alpha: float, stric
         below = found.rate < tolerance and _p_low(k, n, tolerance) < alpha
         return below or (found.rate > tolerance and _p_high(k, n, tolerance) < strictest)
 
-    return first_number(lambda more: decides(found.n + more), most=_MOST)
+    return first_number(lambda more: decides(found.n + more), most=10**9)

@@ -1,8 +1,7 @@
 """Many strata at once: Holm, Benjamini-Hochberg, and Tarone's discarding of strata that cannot reject.
 
-Functions of p-values alone; they do not know which tests gave them. There is nothing here for passing: a candidate
-passes when every gating stratum does, an intersection-union test, which needs no correction (Berger 1982,
-Technometrics 24:295-300).
+There is nothing here for passing: a candidate passes when every gating stratum does, an intersection-union test, which
+needs no correction (Berger 1982, Technometrics 24:295-300).
 """
 
 from __future__ import annotations
@@ -13,15 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from harness.errors import StatisticsError
 from harness.stats.binary import check_alpha, check_margin, score_p
 
-__all__ = ["benjamini_hochberg", "holm", "smallest_fail_p", "tarone_can_reject"]
-
 
 def _checked(p_values: ArrayLike) -> NDArray[np.float64]:
     p = np.asarray(p_values, dtype=float)
     if p.ndim != 1:
         raise StatisticsError(f"p-values must be one row, not of shape {p.shape}.")
-    if not ((p >= 0.0) & (p <= 1.0)).all():
-        raise StatisticsError(f"p-values must lie in [0, 1]; these do not: {p[~((p >= 0.0) & (p <= 1.0))][:5]}.")
+    if (outside := ~((p >= 0.0) & (p <= 1.0))).any():
+        raise StatisticsError(f"p-values must lie in [0, 1]; these do not: {p[outside][:5]}.")
     return p
 
 
@@ -34,22 +31,19 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     p = _checked(p_values)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
+    adjusted: NDArray[np.float64] = np.minimum(stepped, 1.0)[np.argsort(order)]
     return adjusted
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Benjamini and Hochberg's adjusted p-values, in the order given: the triage list, not a verdict.
+    """Benjamini and Hochberg's adjusted p-values, for triage: as `holm` takes and gives them.
 
-    p_values: shape [tests], in [0, 1]; may be empty. Raises StatisticsError.
     Source: Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289-300.
     """
     p = _checked(p_values)
     order = np.argsort(p, kind="stable")[::-1]
     stepped = np.minimum.accumulate(p[order] * p.size / (p.size - np.arange(p.size)))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
+    adjusted: NDArray[np.float64] = np.minimum(stepped, 1.0)[np.argsort(order)]
     return adjusted
 
 
@@ -70,10 +64,7 @@ def tarone_can_reject(smallest_p: ArrayLike, alpha: float) -> NDArray[np.bool_]:
 
 
 def smallest_fail_p(n: float, margin: float) -> float:
-    """The fail test's p-value were every one of `n` (effective) items lost: the smallest it could be.
-
-    Raises StatisticsError.
-    """
+    """The fail test's p-value were all `n` (effective) items lost: the smallest it can be. Raises StatisticsError."""
     check_margin(margin)
     if n <= 0:
         return 1.0

@@ -1,12 +1,11 @@
 """Asking the same questions again and again: how many answers may differ by noise, and when it is no longer noise.
 
-Pure functions of counts: of `asked` items, how many were answered otherwise at each call. It knows no endpoint.
-
-What is assumed. A call's noise may be drawn afresh, or once and for all (another machine computes other numbers, the
-same ones every day), or both. `noise_limit` therefore bounds the count of one draw, and `evidence` tests that the
-share of items that differ is at most that: once the limit holds for what is frozen, items differ independently with a
-mean rate below it, and the product below is a test supermartingale. Rates may differ from item to item, as the product
-of the factors has the largest expectation if they are all equal (inequality of the means).
+The counts: of `asked` items, how many were answered otherwise at each call. What is assumed: a call's noise may be
+drawn afresh, or once and for all (another machine computes other numbers, the same ones every day), or both.
+`noise_limit` therefore bounds the count of one draw, and `evidence` tests that the share of items that differ is at
+most that: once the limit holds for what is frozen, items differ independently with a mean rate below it, and the
+product below is a test supermartingale. Rates may differ from item to item, as the product of the factors has the
+largest expectation if they are all equal (inequality of the means).
 """
 
 from __future__ import annotations
@@ -20,10 +19,7 @@ from scipy import special
 
 from harness.errors import StatisticsError
 
-__all__ = ["alarm_count", "evidence", "noise_limit", "noise_rate"]
-
-_GRID = 32
-"""Rates that are bet on."""
+_GRID = 32  # rates that are bet on
 
 
 def noise_limit(flips: int, control: int, asked: int, alpha: float) -> int:
@@ -36,24 +32,17 @@ def noise_limit(flips: int, control: int, asked: int, alpha: float) -> int:
     """
     if not (0 <= flips <= control and asked > 0 and 0.0 < alpha < 1.0):
         raise StatisticsError(f"flips={flips} of control={control}, asked={asked}, alpha={alpha} cannot be.")
+
+    def log_choose(n: int, k: int) -> float:
+        return float(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
+
     for limit in range(asked):
-        if _few_chance(flips, control, asked, flips + limit + 1) <= alpha:
+        differ = flips + limit + 1
+        whole, counts = log_choose(control + asked, differ), range(max(0, differ - asked), min(flips, differ) + 1)
+        logs = (log_choose(control, count) + log_choose(asked, differ - count) - whole for count in counts)
+        if math.fsum(map(math.exp, logs)) <= alpha:
             return limit
     return asked
-
-
-def _few_chance(flips: int, control: int, asked: int, marked: int) -> float:
-    """Return the chance that at most `flips` of the `marked` items are in the control."""
-    logs = [
-        _log_choose(control, count) + _log_choose(asked, marked - count)
-        for count in range(max(0, marked - asked), min(flips, control, marked) + 1)
-    ]
-    whole = _log_choose(control + asked, marked)
-    return math.fsum(math.exp(one - whole) for one in logs)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return float(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
 
 
 def noise_rate(flips: int, control: int, asked: int, alpha: float) -> float:

@@ -9,25 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from harness.errors import StatisticsError
-from harness.stats.binary import check_alpha, check_margin, mcnemar_midp
+from harness.stats.binary import EDGE, Tail, check_alpha, check_margin, mcnemar_midp
 from harness.stats.stratum import PairedResult
 from harness.stats.units import WORST_ICC, EffectiveCounts
 
-if TYPE_CHECKING:
-    from harness.stats.binary import Tail
-
-__all__ = ["layered_p", "pooled_test", "stratified_p"]
-
 Floats = NDArray[np.float64]
-
-_EDGE = 1.0 - 1e-9
 
 
 def _variance(lost: Floats, gained: Floats, n: Floats, delta: Floats) -> tuple[Floats, Floats]:
@@ -42,7 +35,7 @@ def _variance(lost: Floats, gained: Floats, n: Floats, delta: Floats) -> tuple[F
     return second - delta * delta, delta - 3.0 * delta * second + 2.0 * delta**3
 
 
-def _z(lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, deltas: Floats) -> Floats:
+def stratified_z(lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, deltas: Floats) -> Floats:
     """Return the corrected score statistic of 'delta is `null`', with the strata's own differences at `deltas`."""
     variance, third = _variance(lost, gained, n, deltas)
     total = np.maximum((weights**2 * variance / n).sum(-1), 1e-15)
@@ -54,15 +47,9 @@ def _z(lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, de
 
 
 def stratified_p(
-    lost: ArrayLike,
-    gained: ArrayLike,
-    n: ArrayLike,
-    weights: ArrayLike,
-    null: float,
-    alternative: Tail,
-    *,
-    df: float | Floats = math.inf,
-) -> Floats:
+    lost: ArrayLike, gained: ArrayLike, n: ArrayLike, weights: ArrayLike, null: float, alternative: Tail,
+    *, df: float | Floats = math.inf,
+) -> Floats:  # fmt: skip
     """Corrected score p-value of 'the weighted difference is on the other side of `null`'.
 
     lost, gained, n: shape [..., strata], counts, which may be effective. weights: shape [strata], fixed beforehand, sum
@@ -78,36 +65,15 @@ def stratified_p(
     part = shares * _variance(before, after, items, even)[0] / items
     seen = (after - before) / items
     reach = (null - (shares * seen).sum(-1)) / np.maximum((shares * part).sum(-1), 1e-15)
-    moved = np.clip(seen + part * reach[..., None], -_EDGE, _EDGE)
-    z = np.minimum(*(_z(before, after, items, shares, null, deltas) for deltas in (even, moved)))
+    moved = np.clip(seen + part * reach[..., None], -EDGE, EDGE)
+    z = np.minimum(*(stratified_z(before, after, items, shares, null, deltas) for deltas in (even, moved)))
     return np.asarray(special.stdtr(df, -z) if np.any(np.isfinite(df)) else special.ndtr(-z))
 
 
-def layered_p(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, weights: ArrayLike, margin: float) -> Floats:
-    """p-value of 'the drop is at least `margin`' from layers that were sampled at different rates.
-
-    As `stratified_p`, at the least favourable null: all of the drop may be in a single layer, also in one of which few
-    items were drawn because they seemed safe. The largest p-value over those nulls and the even one counts, so that an
-    adversary who knows the layers gains nothing. The plug-in variance passes such candidates too often.
-    """
-    before, after, items, shares = (np.asarray(one, float) for one in (lost, gained, n, weights))
-    found = stratified_p(before, after, items, shares, -margin, "greater")
-    for layer in range(shares.shape[-1]):
-        deltas = np.zeros(items.shape)
-        deltas[..., layer] = -np.minimum(margin / shares[..., layer], _EDGE)
-        found = np.maximum(found, special.ndtr(-_z(before, after, items, shares, -margin, deltas)))
-    return found
-
-
 def pooled_test(
-    results: Sequence[PairedResult],
-    weights: Sequence[float],
-    margin: float,
-    alpha: float,
-    *,
-    inflation: float = 1.0,
-    sources: int | None = None,
-) -> PairedResult:
+    results: Sequence[PairedResult], weights: Sequence[float], margin: float, alpha: float,
+    *, inflation: float = 1.0, sources: int | None = None,
+) -> PairedResult:  # fmt: skip
     """Judge the weighted mean difference of strata against a margin.
 
     results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. inflation: of the
@@ -119,30 +85,18 @@ def pooled_test(
     if not results or not (shares > 0.0).all():
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
     test = _Pooled(results, shares, margin, inflation, sources)
-    lost, gained = sum(one.lost for one in results), sum(one.gained for one in results)
-    n, effective = sum(one.n for one in results), float(test.n.sum())
-    worse, better = mcnemar_midp(lost, gained)
-    low, high = test.limit(alpha, "greater"), test.limit(alpha, "less")
-    return PairedResult(
-        n=n,
-        clusters=sum(one.clusters for one in results) if sources is None else sources,
-        delta=test.delta,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
-        p_pass=test.p_value(-margin, "greater"),
-        p_fail=test.p_value(-margin, "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=None,
-        method="stratified Tango score, corrected",
-        margin=margin,
-        alpha=alpha,
-        counts=EffectiveCounts(
-            float(test.lost.sum()), float(test.gained.sum()), effective, n / effective, float(n), inflation
-        ),
+    n, lost, gained, clusters = (
+        sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained", "clusters")
     )
+    before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
+    worse, better = mcnemar_midp(lost, gained)
+    return PairedResult(
+        n=n, clusters=clusters if sources is None else sources, delta=test.delta,
+        low=test.limit(alpha, "greater"), high=test.limit(alpha, "less"), lost=lost, gained=gained,
+        p_pass=test.p_value(-margin, "greater"), p_fail=test.p_value(-margin, "less"),
+        mid_p=worse, mid_p_better=better, design_effect=None, method="stratified Tango score, corrected",
+        margin=margin, alpha=alpha, counts=EffectiveCounts(before, after, items, n / items, float(n), inflation),
+    )  # fmt: skip
 
 
 class _Pooled:
@@ -188,8 +142,8 @@ class _Pooled:
 
     def limit(self, alpha: float, alternative: Tail) -> float:
         """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
-        end: float = -_EDGE if alternative == "greater" else _EDGE
-        start = min(max(self.delta, -_EDGE), _EDGE)
+        end: float = -EDGE if alternative == "greater" else EDGE
+        start = min(max(self.delta, -EDGE), EDGE)
         if self.p_value(end, alternative) >= alpha:
             return math.copysign(1.0, end)
         if self.p_value(start, alternative) < alpha:

@@ -1,7 +1,6 @@
-"""Ratios of totals over the same items, such as tokens written, with limits that heed shared sources.
+"""Means and ratios of totals over the same items, with errors that heed shared sources.
 
-The logarithm of the ratio is linearized (the delta method; Cochran 1977, Sampling Techniques, section 6.4, with units
-that are whole sources), and Student's t has one degree of freedom fewer than there are sources. It knows no quantity.
+A source is what may be called independent: an item, or all items of one text, problem or translation.
 """
 
 from __future__ import annotations
@@ -9,24 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-__all__ = ["Ratio", "ratio"]
+
+def ratio_error(sums: NDArray[Any], sizes: NDArray[Any], ratio: float) -> float:
+    """Standard error of a ratio of totals over at least two sources (Cochran 1977, Sampling Techniques, chapter 6).
+
+    sums, sizes: shape [sources]. ratio: of their totals.
+    """
+    count = sums.size
+    return math.sqrt(count / (count - 1) * float(np.square(sums - ratio * sizes).sum())) / float(sizes.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of totals."""
+    """A ratio of totals, with Student's t of one degree of freedom fewer than there are sources."""
 
     value: float
-    """The ratio."""
-    error: float
-    """Standard error of its logarithm."""
+    error: float  # standard error of its logarithm
     sources: int
-    """Independent sources."""
 
     def limit(self, alpha: float) -> float:
         """Return the lower one-sided limit at level 1 - alpha; the upper one for 1 - alpha in place of alpha."""
@@ -43,7 +47,8 @@ class Ratio:
 def ratio(above: Sequence[ArrayLike], below: Sequence[ArrayLike], clusters: Sequence[str]) -> Ratio | None:
     """Return the product of the totals of `above` over the product of those of `below`, column by column.
 
-    Each array has a value per item, at least 0. None if a total is 0 or there is a single source.
+    Each array has a value per item, at least 0. None if a total is 0 or there is a single source. The logarithm is
+    linearized (the delta method; Cochran 1977, Sampling Techniques, section 6.4, with units that are whole sources).
     """
     signed = [(np.asarray(one, float), 1.0) for one in above] + [(np.asarray(one, float), -1.0) for one in below]
     sources = np.unique(list(clusters), return_inverse=True)[1]
@@ -54,3 +59,32 @@ def ratio(above: Sequence[ArrayLike], below: Sequence[ArrayLike], clusters: Sequ
     influence = np.bincount(sources, sum(sign * values / values.sum() for values, sign in signed))
     error = math.sqrt(count / (count - 1) * float(np.square(influence).sum()))
     return Ratio(math.exp(logarithm), error, count)
+
+
+def above_chance_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | None, line: float) -> float | None:
+    """Return the p-value of 'the mean score is at most `line`', guessing plus the margin.
+
+    A baseline at that line could fall to guessing, all its skill gone, without losing more than is tolerated: no damage
+    can be seen in it, and none may be ruled out. At a chance of 0 the line is the margin itself.
+
+    scores: shape [items], in [0, 1]. clusters: shape [items], the source of each; None if every item is its own.
+    line: a proportion. Right-or-wrong scores of independent items: exact binomial (where items differ in their chances
+    it is conservative: Hoeffding 1956, Annals of Mathematical Statistics 27:713-721). Otherwise Student's t on cluster
+    sums. None if one source cannot say.
+    """
+    if line >= 1.0:
+        return 1.0
+    codes = np.arange(scores.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    count = sizes.size
+    if count == scores.size and ((scores == 0.0) | (scores == 1.0)).all():
+        right = int(scores.sum())
+        return float(special.bdtrc(right - 1, scores.size, line)) if right else 1.0
+    if count < 2:  # noqa: PLR2004 - one source has no spread
+        return None
+    above = scores - line
+    mean = float(above.mean())
+    error = ratio_error(np.bincount(codes, above), sizes, mean)
+    if error <= 1e-12:  # noqa: PLR2004 - rounding noise of equal scores is no spread
+        return 0.0 if mean > 0.0 else 1.0
+    return float(special.stdtr(count - 1, -mean / error))

@@ -1,7 +1,7 @@
 """Looking at the data more than once: what each look may spend of an error rate, and the boundaries that follow.
 
 One side of the margin at a time: passing and failing each spend their own alpha. Boundaries are computed by recursive
-numerical integration for any spacing of looks. This module sees p-values and shares of the planned items, never items.
+numerical integration for any spacing of looks.
 
 How strata and looks meet. The smallest `look_p` of a stratum's looks so far is one p-value that holds however early the
 stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and Turnbull 1984, Controlled
@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,25 +24,14 @@ from scipy import optimize, special
 
 from harness.errors import StatisticsError
 
-__all__ = [
-    "OBRIEN_FLEMING", "Boundaries", "LooksPlan", "Spending", "boundaries", "look_p", "look_sizes", "looks_plan",
-    "nominal_alpha", "spent",
-]  # fmt: skip
-
 Floats = NDArray[np.float64]
 
-_DEEPEST = 8.5
-"""Standard deviations below zero at which the integration begins; the mass beyond is 1e-17."""
-_HIGHEST = 8.2
-"""A boundary beyond this z is never crossed: its chance, 1e-16, is below rounding."""
-_SMALLEST_STEP = 1e-4
-"""Looks closer than this share of the items are one look."""
-_SMALLEST_ALPHA = 1e-13
-"""No sequential p-value is smaller."""
-_LARGEST_ALPHA = 0.5
-"""Larger ones are of no use and are given as 1."""
-_NODES = 16
-"""Gauss-Legendre nodes per panel."""
+_DEEPEST = 8.5  # standard deviations below zero at which the integration begins; the mass beyond is 1e-17
+_HIGHEST = 8.2  # a boundary beyond this z is never crossed: its chance, 1e-16, is below rounding
+_SMALLEST_STEP = 1e-4  # looks closer than this share of the items are one look
+_SMALLEST_ALPHA = 1e-13  # no sequential p-value is smaller
+_LARGEST_ALPHA = 0.5  # larger ones are of no use and are given as 1
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # Gauss-Legendre nodes and weights of a panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +81,19 @@ class Spending:
         return math.expm1(-gamma * fraction) / math.expm1(-gamma) if gamma else fraction
 
 
-OBRIEN_FLEMING = Spending()
-"""Very little early, nearly all at the end."""
+OBRIEN_FLEMING = Spending()  # very little early, nearly all at the end
 
 
-@dataclass(frozen=True, slots=True)
-class Boundaries:
-    """One-sided boundaries at every look, with what they were made from."""
+class Boundaries(NamedTuple):
+    """One-sided boundaries at every look."""
 
-    fractions: tuple[float, ...]
-    """Share of the planned items at each look, rising, at most 1."""
-    alpha: float
-    """One-sided error rate over all looks."""
-    spent: tuple[float, ...]
-    """Of alpha, spent up to and with each look."""
-    z: tuple[float, ...]
-    """Standard normal value to reach at each look; infinite where nothing can be spent yet."""
-    nominal_p: tuple[float, ...]
-    """The p-value to stay below at each look: P(Z >= z)."""
-
-
-def spent(fraction: float, alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
-    """Of a one-sided alpha, what may be spent by this share of the items, in (0, 1]: see `Spending.spent`."""
-    return spending.spent(fraction, alpha)
+    spent: tuple[float, ...]  # of alpha, spent up to and with each look
+    z: tuple[float, ...]  # standard normal value to reach at each look; infinite where nothing can be spent yet
+    nominal_p: tuple[float, ...]  # the p-value to stay below at each look: P(Z >= z)
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
-    """Cumulative items at each of `looks` equally spaced looks at `n` items; fewer looks where items are fewer.
-
-    Raises StatisticsError.
-    """
+    """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks. Raises StatisticsError."""
     if n < 1 or looks < 1:
         raise StatisticsError(f"n={n} items in looks={looks} looks: both must be at least 1.")
     looks = min(looks, n)
@@ -129,7 +101,7 @@ def look_sizes(n: int, looks: int) -> tuple[int, ...]:
 
 
 def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> Boundaries:
-    """Boundaries that a standard normal process crosses with chance alpha, its share by each look as `spent` says.
+    """Boundaries that a standard normal process crosses with chance alpha, spent over the looks as `spending` says.
 
     fractions: share of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in
     (0, 1). Raises StatisticsError. Source: recursive integration of Armitage, McPherson and Rowe 1969, Journal of the
@@ -138,9 +110,8 @@ def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OB
     shares = tuple(float(share) for share in fractions)
     steps = np.diff((0.0, *shares))
     if not shares or not np.isfinite(steps).all() or steps.min() < _SMALLEST_STEP or shares[-1] > 1.0:
-        raise StatisticsError(
-            f"Looks at shares {shares} of the items cannot be: they must rise by {_SMALLEST_STEP:g} or more, up to 1."
-        )
+        text = f"they must rise by {_SMALLEST_STEP:g} or more, up to 1."
+        raise StatisticsError(f"Looks at shares {shares} of the items cannot be: {text}")
     if not 0.0 < alpha < 1.0:
         raise StatisticsError(f"alpha={alpha} is not an error rate in (0, 1). Did you mean 0.05?")
     return _boundaries(shares, float(alpha), spending)
@@ -150,15 +121,13 @@ def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OB
 def _boundaries(shares: tuple[float, ...], alpha: float, spending: Spending) -> Boundaries:
     limits: list[float] = []
     paths = _Paths(np.zeros(1), np.ones(1), 0.0)
-    already = 0.0
     totals = tuple(spending.spent(share, alpha) for share in shares)
-    for share, total in zip(shares, totals, strict=True):
+    for share, total, already in zip(shares, totals, (0.0, *totals), strict=False):
         limit = paths.boundary(share, total - already)
         limits.append(limit / math.sqrt(share))
-        already = total
         if share < shares[-1]:
             paths = paths.continued(share, limit)
-    return Boundaries(shares, alpha, totals, tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
+    return Boundaries(totals, tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +137,7 @@ class _Paths:
     at: Floats
     mass: Floats
     time: float
-    drift: float = 0.0
-    """Mean of the motion at time 1."""
+    drift: float = 0.0  # mean of the motion at time 1
 
     def crossing(self, limit: float, time: float) -> float:
         """Chance to be at or above `limit` at `time`."""
@@ -190,25 +158,14 @@ class _Paths:
         """The paths that are still below `limit` at `time`."""
         spread = math.sqrt(time - self.time)
         reach, mean = _DEEPEST * math.sqrt(time), self.drift * time
-        at, weights = _nodes(min(mean, 0.0) - reach, min(limit, max(mean, 0.0) + reach), spread)
+        low, high = min(mean, 0.0) - reach, min(limit, max(mean, 0.0) + reach)
+        panels = max(math.ceil((high - low) / (3.0 * spread)), 4)  # none wider than three standard deviations of a step
+        half = (high - low) / (2.0 * panels)
+        centres = low + half * (2.0 * np.arange(panels) + 1.0)
+        at, weights = (centres[:, None] + half * _NODES).ravel(), np.tile(half * _WEIGHTS, panels)
         moved = self.at + self.drift * (time - self.time)
         density = np.exp(-0.5 * np.square((at[:, None] - moved) / spread)) @ self.mass
         return _Paths(at, weights * density / (spread * math.sqrt(2.0 * math.pi)), time, self.drift)
-
-
-def _nodes(low: float, high: float, spread: float) -> tuple[Floats, Floats]:
-    """Composite Gauss-Legendre nodes and weights, no panel wider than three standard deviations of a step."""
-    panels = max(math.ceil((high - low) / (3.0 * spread)), 4)
-    nodes, weights = _legendre()
-    half = (high - low) / (2.0 * panels)
-    centres = low + half * (2.0 * np.arange(panels) + 1.0)
-    return (centres[:, None] + half * nodes).ravel(), np.tile(half * weights, panels)
-
-
-@functools.cache
-def _legendre() -> tuple[Floats, Floats]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    return nodes, weights
 
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
@@ -244,9 +201,8 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
         return least
 
     def short(alpha: float) -> float:
-        return math.log(max(p_value, 1e-300)) - math.log(
-            max(_boundaries(shares, alpha, spending).nominal_p[-1], 1e-300)
-        )
+        nominal = _boundaries(shares, alpha, spending).nominal_p[-1]
+        return math.log(max(p_value, 1e-300)) - math.log(max(nominal, 1e-300))
 
     if short(least) <= 0.0:
         return least
@@ -262,12 +218,9 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
 class LooksPlan:
     """What looking early does to a plan, for one one-sided test."""
 
-    power: float
-    """Chance to cross at some look; a single look at the same items has a little more."""
-    expected: float
-    """Expected share of the items, with a stop at the first crossing."""
-    crossed: tuple[float, ...]
-    """Chance to have crossed by each look."""
+    power: float  # chance to cross at some look; a single look at the same items has a little more
+    expected: float  # expected share of the items, with a stop at the first crossing
+    crossed: tuple[float, ...]  # chance to have crossed by each look
 
 
 def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRIEN_FLEMING) -> LooksPlan:

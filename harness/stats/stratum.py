@@ -2,46 +2,26 @@
 
 `paired_test` picks the method by what the data are (right or wrong, graded, clustered) and returns limits and
 p-values that say the same thing: low > -margin exactly where p_pass < alpha, high < -margin exactly where
-p_fail < alpha. The methods' parts live in `binary` and `units`, many strata in `many`, planning in
-`plan`; the package exports their public names. It does not know slices, strata, looks or verdicts.
+p_fail < alpha. The methods' parts live in `binary` and `units`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import StatisticsError
-from harness.stats.binary import check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
+from harness.stats import units
+from harness.stats.binary import Side, Tail, check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
 from harness.stats.plan import first_number, items_to_decide
-from harness.stats.units import (
-    WORST_ICC,
-    EffectiveCounts,
-    SignFlips,
-    Studentised,
-    Units,
-    effective_counts,
-    make_units,
-    mirrored,
-    sign_flip_p,
-    sign_flips,
-    studentised,
-)
+from harness.stats.units import WORST_ICC, EffectiveCounts
 
-if TYPE_CHECKING:
-    from harness.stats.binary import Tail
-
-__all__ = ["PairedResult", "can_ever_pass", "paired_counts_test", "paired_test", "smallest_that_can_pass"]
-
-FEW_CLUSTERS = 30
-"""Below this many clusters whole-cluster sign-flips join the judgement."""
-MANY_UNITS = 2_000
-"""Above this many units the bootstrap has nothing to add to the score limits."""
+FEW_CLUSTERS = 30  # below this many clusters whole-cluster sign-flips join the judgement
+MANY_UNITS = 2_000  # above this many units the bootstrap has nothing to add to the score limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +29,22 @@ class PairedResult:
     """One stratum's answer, with what it was made from. Deltas are proportions, negative is worse."""
 
     n: int
-    """Items."""
-    clusters: int
-    """Independent sources; n where every item is its own."""
-    delta: float
-    """Candidate minus baseline, mean over items."""
-    low: float
-    """Lower one-sided limit of delta at level 1 - alpha."""
-    high: float
-    """Upper one-sided limit of delta at level 1 - alpha."""
-    lost: int
-    """Items on which the candidate scored less."""
-    gained: int
-    """Items on which the candidate scored more."""
-    p_pass: float
-    """p-value of 'the drop is at least the margin'."""
-    p_fail: float
-    """p-value of 'the drop is at most the margin'."""
-    mid_p: float
-    """One-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered."""
-    mid_p_better: float
-    """The same against better."""
+    clusters: int  # independent sources; n where every item is its own
+    delta: float  # candidate minus baseline, mean over items
+    low: float  # lower one-sided limit of delta at level 1 - alpha
+    high: float  # upper one-sided limit of delta at level 1 - alpha
+    lost: int  # items on which the candidate scored less
+    gained: int  # items on which the candidate scored more
+    p_pass: float  # p-value of 'the drop is at least the margin'
+    p_fail: float  # p-value of 'the drop is at most the margin'
+    mid_p: float  # one-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered
+    mid_p_better: float  # the same against better
+    # Variance of delta with its clusters over the variance without; None if no items share a source
     design_effect: float | None
-    """Variance of delta with its clusters over the variance without; None if no items share a source."""
-    method: str
-    """Name of the interval and tests."""
-    margin: float
-    """Largest tolerated drop."""
-    alpha: float
-    """Error rate of each side."""
-    counts: EffectiveCounts
-    """As many independent right-or-wrong items as carry the same information."""
+    method: str  # name of the interval and tests
+    margin: float  # largest tolerated drop
+    alpha: float  # error rate of each side
+    counts: EffectiveCounts  # as many independent right-or-wrong items as carry the same information
 
     @property
     def items_to_decide(self) -> int | None:
@@ -108,54 +73,56 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
     check_margin(margin)
     check_alpha(alpha)
     worse, better = mcnemar_midp(lost, gained)
+    low, high = score_limit(lost, gained, n, alpha, "low"), score_limit(lost, gained, n, alpha, "high")
     return PairedResult(
-        n=n,
-        clusters=n,
-        delta=(gained - lost) / n,
-        low=score_limit(lost, gained, n, alpha, "low"),
-        high=score_limit(lost, gained, n, alpha, "high"),
-        lost=lost,
-        gained=gained,
-        p_pass=score_p(lost, gained, n, -margin, "greater"),
-        p_fail=score_p(lost, gained, n, -margin, "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=None,
-        method="Tango score, corrected",
-        margin=margin,
-        alpha=alpha,
+        n=n, clusters=n, delta=(gained - lost) / n, low=low, high=high, lost=lost, gained=gained,
+        p_pass=score_p(lost, gained, n, -margin, "greater"), p_fail=score_p(lost, gained, n, -margin, "less"),
+        mid_p=worse, mid_p_better=better, design_effect=None, method="Tango score, corrected",
+        margin=margin, alpha=alpha,
         counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0),
-    )
+    )  # fmt: skip
 
 
 def paired_test(
-    diffs: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    margin: float,
-    alpha: float = 0.05,
-    binary: bool | None = None,
-    rng: np.random.Generator | None = None,
-) -> PairedResult:
+    diffs: ArrayLike, clusters: ArrayLike | None = None,
+    *, margin: float, alpha: float = 0.05, binary: bool | None = None,
+) -> PairedResult:  # fmt: skip
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
     codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each
-    side. binary: whether scores are right or wrong; found out where None. rng: for resampling; where None, seeded by
-    the values alone, so that neither the order of items nor the names of clusters nor the time of day matter.
+    side. binary: whether scores are right or wrong; found out where None. Resampling is seeded by the values alone, so
+    that neither the order of items nor the names of clusters nor the time of day matter.
     Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
     """
     check_margin(margin)
     check_alpha(alpha)
     values = _checked(diffs)
-    whole = bool(np.isin(values, (-1.0, 0.0, 1.0)).all()) if binary is None else binary
-    if whole and binary and not np.isin(values, (-1.0, 0.0, 1.0)).all():
+    whole = binary is not False and bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
+    if binary and not whole:
         raise StatisticsError("Differences of right-or-wrong scores must be -1, 0 or 1. Judge these as graded.")
     lost, gained = int(np.count_nonzero(values < 0)), int(np.count_nonzero(values > 0))
-    units = make_units(values, None if clusters is None else np.asarray(clusters))
-    if whole and not units.clustered:
+    data = units.make_units(values, None if clusters is None else np.asarray(clusters))
+    if whole and not data.clustered:
         return paired_counts_test(lost, gained, values.size, margin, alpha)
-    return _judge_units(units, lost, gained, margin, alpha, whole=whole, rng=rng)
+    return _judge_units(data, lost, gained, margin, alpha, whole=whole)
+
+
+def relative_test(
+    before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None, *, share: float, alpha: float = 0.05
+) -> PairedResult:
+    """Judge one stratum: does the candidate keep more than 1 - `share` of the baseline's mean score?
+
+    The tests are those of the mean of ``after - (1 - share) * before`` against 0, so that the baseline's uncertainty
+    counts (Fieller 1954, Journal of the Royal Statistical Society B 16:175-185). Limits and the margin are given as
+    differences, at the baseline's mean as it was seen. Raises StatisticsError.
+    """
+    base, other = np.asarray(before, float), np.asarray(after, float)
+    allowed = share * float(base.mean())
+    plain = paired_test(other - base, clusters, margin=allowed, alpha=alpha)
+    kept = paired_test(other - (1.0 - share) * base, clusters, margin=0.0, alpha=alpha, binary=False)
+    low, high, method = kept.low - allowed, kept.high - allowed, f"{kept.method}, of the share kept"
+    return replace(plain, low=low, high=high, p_pass=kept.p_pass, p_fail=kept.p_fail, method=method)
 
 
 def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int | ArrayLike | None = None) -> bool:
@@ -186,10 +153,7 @@ def smallest_that_can_pass(margin: float, alpha: float = 0.05, *, per_source: in
     if margin == 0.0:
         raise StatisticsError("No number of items shows a drop smaller than a margin of 0. Give a margin above 0.")
 
-    def passes(sources: int) -> bool:
-        return can_ever_pass(sources * per_source, margin, alpha, clusters=sources)
-
-    found = first_number(passes)
+    found = first_number(lambda sources: can_ever_pass(sources * per_source, margin, alpha, clusters=sources))
     if found is None:
         raise StatisticsError(f"No number of items that a run could ask passes a margin of {margin}. Raise the margin.")
     return found
@@ -213,28 +177,25 @@ class _CombinedTest:
     """The methods that must all agree; a p-value is the largest of theirs, a limit the farthest."""
 
     counts: EffectiveCounts
-    df: float
     delta: float
-    graded: bool
     clustered: bool
-    law: Studentised | SignFlips | None
+    df: float
+    law: units.Studentised | units.SignFlips | None
 
     def p_value(self, null: float, alternative: Tail) -> float:
         counts = self.counts
-        found = [score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)]
-        if self.law is not None:
-            found.append(self.law.p_value(null, alternative))
-        if self.graded or self.clustered:
-            found.append(self._unseen_p(null, alternative))
-        return max(found)
+        score = score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)
+        resampled = self.law.p_value(null, alternative) if self.law is not None else 0.0
+        return max(score, resampled, self._unseen_p(null, alternative))
 
-    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+    def limit(self, alpha: float, side: Side) -> float:
         counts = self.counts
         found = [score_limit(counts.lost, counts.gained, counts.n, alpha, side, df=self.df)]
-        if self.law is not None:
-            found.append(self.law.limit(alpha, side))
-        if self.graded or self.clustered:
-            found.append(self._unseen_limit(alpha, side))
+        found += [self.law.limit(alpha, side)] if self.law is not None else []
+        sign = 1.0 if side == "low" else -1.0
+        delta = sign * self.delta
+        share = 1.0 - math.pow(alpha, 1.0 / counts.sources)  # the inverse of `_unseen_p`
+        found.append(sign * (delta - share * self._broken_part * (1.0 + delta)))
         return min(found) if side == "low" else max(found)
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:
@@ -252,63 +213,36 @@ class _CombinedTest:
         share = (delta - null) / (self._broken_part * (1.0 + delta))
         return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
 
-    def _unseen_limit(self, alpha: float, side: Literal["low", "high"]) -> float:
-        sign = 1.0 if side == "low" else -1.0
-        delta = sign * self.delta
-        share = 1.0 - math.pow(alpha, 1.0 / self.counts.sources)
-        return sign * (delta - share * self._broken_part * (1.0 + delta))
-
     @property
     def _broken_part(self) -> float:
         return math.sqrt(WORST_ICC) if self.clustered else 1.0
 
-    def name(self) -> str:
-        """Return which methods judged."""
-        parts = ["effective Tango score, corrected" if self.clustered or self.graded else "Tango score, corrected"]
-        if isinstance(self.law, Studentised):
-            parts.append("studentised cluster bootstrap" if self.clustered else "studentised bootstrap")
-        if isinstance(self.law, SignFlips):
-            parts.append("whole-cluster sign-flips")
-        return " and ".join(parts)
-
 
 def _judge_units(
-    units: Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool, rng: np.random.Generator | None
+    data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool
 ) -> PairedResult:
     """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
-    units, swap = mirrored(units)
-    rng = units.generator() if rng is None else rng
-    tests = _combined_test(units, rng, whole=whole)
-    ahead: Tail = "less" if swap else "greater"
-    behind: Tail = "greater" if swap else "less"
-    sign = -1.0 if swap else 1.0
+    data, swap = units.mirrored(data)
+    rng, count, counts = data.generator(), data.sums.size, units.effective_counts(data)
+    law: units.Studentised | units.SignFlips | None = None
+    method = "effective Tango score, corrected"
+    if data.clustered and count < FEW_CLUSTERS:
+        law = units.sign_flips(data, rng)
+        method += " and whole-cluster sign-flips"
+    elif not whole and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
+        method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
+    df = float(count - 1) if data.clustered else math.inf
+    tests = _CombinedTest(counts, data.delta, data.clustered, df, law)
     low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
-    worse, better = sign_flip_p(units, rng)
-    return PairedResult(
-        n=round(units.items),
-        clusters=units.sums.size,
-        delta=sign * units.delta,
-        low=-high if swap else low,
-        high=-low if swap else high,
-        lost=lost,
-        gained=gained,
-        p_pass=tests.p_value(-sign * margin, ahead),
-        p_fail=tests.p_value(-sign * margin, behind),
-        mid_p=better if swap else worse,
-        mid_p_better=worse if swap else better,
-        design_effect=tests.counts.design_effect if units.clustered else None,
-        method=tests.name(),
-        margin=margin,
-        alpha=alpha,
-        counts=tests.counts if not swap else tests.counts.mirrored(),
-    )
-
-
-def _combined_test(units: Units, rng: np.random.Generator, *, whole: bool) -> _CombinedTest:
-    law: Studentised | SignFlips | None = None
-    if units.clustered and units.sums.size < FEW_CLUSTERS:
-        law = sign_flips(units, rng)
-    elif not whole and units.sums.size <= MANY_UNITS:
-        law = studentised(units, rng)
-    df = float(units.sums.size - 1) if units.clustered else math.inf
-    return _CombinedTest(effective_counts(units), df, units.delta, not whole, units.clustered, law)
+    worse, better = units.sign_flip_p(data, rng)
+    found = PairedResult(
+        n=round(data.items), clusters=count, delta=data.delta, low=low, high=high, lost=lost, gained=gained,
+        p_pass=tests.p_value(margin if swap else -margin, "less" if swap else "greater"),
+        p_fail=tests.p_value(margin if swap else -margin, "greater" if swap else "less"),
+        mid_p=worse, mid_p_better=better, design_effect=counts.design_effect if data.clustered else None,
+        method=method, margin=margin, alpha=alpha, counts=counts,
+    )  # fmt: skip
+    if not swap:
+        return found
+    turned = replace(counts, lost=counts.gained, gained=counts.lost)
+    return replace(found, delta=-data.delta, low=-high, high=-low, mid_p=better, mid_p_better=worse, counts=turned)

@@ -2,75 +2,45 @@
 
 A unit is what may be called independent: an item, or a cluster of items. Everything here works on three numbers per
 unit: the sum of its items' differences (candidate minus baseline, each in [-1, 1]), the sum of their absolute values,
-and its item count. Delta is the ratio of sums, so every item counts once. It knows no margin and no verdict.
+and its item count. Delta is the ratio of sums, so every item counts once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from harness.errors import StatisticsError
-
-if TYPE_CHECKING:
-    from harness.stats.binary import Tail
-
-__all__ = [
-    "EffectiveCounts",
-    "SignFlips",
-    "Studentised",
-    "Units",
-    "effective_counts",
-    "make_units",
-    "mirrored",
-    "shared_sources",
-    "sign_flip_p",
-    "sign_flips",
-    "studentised",
-]
+from harness.stats.binary import Side, Tail
+from harness.stats.ratio import ratio_error
 
 Floats = NDArray[np.float64]
 
-DRAWS = 3_999
-"""Bootstrap resamples."""
-FLIPS = 9_999
-"""Sampled sign patterns."""
-_EXHAUSTIVE = 12
-"""Up to this many units all sign patterns are enumerated."""
-_SAMPLED = 200
-"""Up to this many units sign patterns are sampled; beyond, their sum is taken as normal (it is symmetric)."""
-_EXACT_SUM = 3_000
-"""Up to this sum of whole numbers the law of their random signs is computed exactly."""
-_RESOLVED = 20
-"""A resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there."""
-_CHUNK = 2_000_000
-"""Array elements held at a time while resampling."""
-WORST_ICC = 0.5
-"""The largest intra-cluster correlation of differences that is guarded against where data are too few to show it."""
-_PRIOR_UNITS = 2.0
-"""Weight of the design effect at WORST_ICC, in units that moved; found by simulation, see results/simulation."""
+DRAWS = 3_999  # bootstrap resamples
+FLIPS = 9_999  # sampled sign patterns
+_EXHAUSTIVE = 12  # up to this many units all sign patterns are enumerated
+_SAMPLED = 200  # up to this many units sign patterns are sampled; beyond, their sum is taken as normal
+_EXACT_SUM = 3_000  # up to this sum of whole numbers the law of their random signs is computed exactly
+_RESOLVED = 20  # a resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there
+_CHUNK = 2_000_000  # array elements held at a time while resampling
+WORST_ICC = 0.5  # the largest intra-cluster correlation that is guarded against where data are too few to show it
+_PRIOR_UNITS = 2.0  # weight of the design effect at WORST_ICC, in units that moved; see results/simulation
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
     """What the methods here see of the data, in an order that depends on nothing but the values."""
 
-    sums: Floats
-    """Shape [units]: summed differences."""
-    masses: Floats
-    """Shape [units]: summed absolute differences."""
-    sizes: Floats
-    """Shape [units]: items."""
-    squares: float
-    """Summed squared differences of all items."""
-    clustered: bool
-    """Whether some unit holds several items."""
+    sums: Floats  # shape [units]: summed differences
+    masses: Floats  # shape [units]: summed absolute differences
+    sizes: Floats  # shape [units]: items
+    squares: float  # summed squared differences of all items
+    clustered: bool  # whether some unit holds several items
 
     @property
     def items(self) -> float:
@@ -98,32 +68,18 @@ def make_units(diffs: Floats, clusters: NDArray[np.generic] | None) -> Units:
 
     diffs: shape [items], in [-1, 1]. clusters: shape [items], any labels. Raises StatisticsError.
     """
-    if clusters is None:
-        return _item_units(diffs)
-    if clusters.shape != diffs.shape:
+    if clusters is not None and clusters.shape != diffs.shape:
         raise StatisticsError(f"{diffs.size} differences came with {clusters.size} cluster labels: give one each.")
-    _, codes = np.unique(clusters, return_inverse=True)
+    squares = float(np.square(np.sort(np.abs(diffs))).sum())
+    codes = np.arange(diffs.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(codes)
-    if sizes.max() == 1:
-        return _item_units(diffs)
+    if sizes.size == diffs.size:
+        return _ordered(diffs, np.abs(diffs), np.ones_like(diffs), squares, clustered=False)
     # Each sign apart, in the order of size: no order of items and no swap of sides changes a bit of either sum.
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    gains, losses = (_sums(np.maximum(sign * diffs, 0.0), codes, starts) for sign in (1.0, -1.0))
-    return _ordered(gains - losses, gains + losses, sizes.astype(float), _squares(diffs), clustered=True)
-
-
-def _sums(values: Floats, codes: NDArray[np.intp], starts: NDArray[np.intp]) -> Floats:
-    """Sum by code, smallest first. starts: where each code's values begin once they are sorted by code."""
-    sums: Floats = np.add.reduceat(values[np.lexsort((values, codes))], starts)
-    return sums
-
-
-def _item_units(diffs: Floats) -> Units:
-    return _ordered(diffs, np.abs(diffs), np.ones_like(diffs), _squares(diffs), clustered=False)
-
-
-def _squares(diffs: Floats) -> float:
-    return float(np.square(np.sort(np.abs(diffs))).sum())
+    signed = [np.maximum(sign * diffs, 0.0) for sign in (1.0, -1.0)]
+    gains, losses = (np.add.reduceat(values[np.lexsort((values, codes))], starts) for values in signed)
+    return _ordered(gains - losses, gains + losses, sizes.astype(float), squares, clustered=True)
 
 
 def _ordered(sums: Floats, masses: Floats, sizes: Floats, squares: float, *, clustered: bool) -> Units:
@@ -146,22 +102,12 @@ def mirrored(units: Units) -> tuple[Units, bool]:
 class EffectiveCounts:
     """As many independent right-or-wrong items as would carry the same information, for the score methods."""
 
-    lost: float
-    """Effective lost items."""
-    gained: float
-    """Effective gained items."""
-    n: float
-    """Effective items."""
-    unit: float
-    """Items per effective item; below 1 if graded differences are small."""
-    sources: float
-    """Independent sources, unequal ones counted as fewer."""
-    design_effect: float
-    """Variance of delta with its clusters over the variance were its items independent."""
-
-    def mirrored(self) -> EffectiveCounts:
-        """Return the counts with the sides swapped."""
-        return replace(self, lost=self.gained, gained=self.lost)
+    lost: float  # effective lost items
+    gained: float  # effective gained items
+    n: float  # effective items
+    unit: float  # items per effective item; below 1 if graded differences are small
+    sources: float  # independent sources, unequal ones counted as fewer
+    design_effect: float  # variance of delta with its clusters over the variance were its items independent
 
 
 def effective_counts(units: Units) -> EffectiveCounts:
@@ -220,14 +166,10 @@ def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[
 class Studentised:
     """The bootstrap law of (delta* - delta) / se*: Efron and Tibshirani 1993, chapter 12.5 (bootstrap-t)."""
 
-    delta: float
-    """Estimate."""
-    se: float
-    """Its standard error, above 0."""
-    draws: Floats
-    """Shape [draws]: sorted upwards; infinite where a resample had no spread."""
-    df: float
-    """Units less one, for the tail beyond what the draws resolve."""
+    delta: float  # estimate
+    se: float  # its standard error, above 0
+    draws: Floats  # shape [draws]: sorted upwards; infinite where a resample had no spread
+    df: float  # units less one, for the tail beyond what the draws resolve
 
     def p_value(self, null: float, alternative: Tail) -> float:
         """p-value of 'delta lies on the other side of `null`'."""
@@ -240,7 +182,7 @@ class Studentised:
             return (1 + beyond) / total
         return max(float(special.stdtr(self.df, -observed / self._stretch(edge, total))), beyond / total)
 
-    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+    def limit(self, alpha: float, side: Side) -> float:
         """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
         upper = self._upper("greater" if side == "low" else "less")
         total = upper.size + 1
@@ -254,8 +196,7 @@ class Studentised:
         reach = min(critical * self.se, 2.0)
         return max(self.delta - reach, -1.0) if side == "low" else min(self.delta + reach, 1.0)
 
-    def _upper(self, alternative: Tail) -> Floats:
-        """Return the draws of the tail that counts, largest first."""
+    def _upper(self, alternative: Tail) -> Floats:  # the draws of the tail that counts, largest first
         return self.draws[::-1] if alternative == "greater" else -self.draws
 
     def _stretch(self, edge: float, total: int) -> float:
@@ -265,33 +206,26 @@ class Studentised:
 def studentised(units: Units, rng: np.random.Generator, draws: int = DRAWS) -> Studentised | None:
     """Resample units with replacement and studentise each resample. None if the units do not vary at all."""
     delta, count = units.delta, units.sums.size
-    inflate = count / max(count - 1, 1)
-    residual = units.sums - delta * units.sizes
-    se = math.sqrt(inflate * float(np.square(residual).sum())) / units.items
-    if count <= 1 or se <= 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
+    se = ratio_error(units.sums, units.sizes, delta) if count > 1 else 0.0
+    if se <= 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
         return None
     law = np.empty(draws)
     step = max(_CHUNK // count, 1)
     for start in range(0, draws, step):
         rows = rng.integers(0, count, size=(min(step, draws - start), count))
-        law[start : start + rows.shape[0]] = _studentise(units, rows, delta, inflate)
+        law[start : start + rows.shape[0]] = _studentise(units, rows)
     return Studentised(delta, se, np.sort(law), float(count - 1))
 
 
-def _studentise(units: Units, rows: NDArray[np.int64], delta: float, inflate: float) -> Floats:
-    """(delta* - delta) / se* of each row of unit numbers, with the ratio estimator's se."""
-    sums = units.sums[rows]
-    if units.clustered:
-        sizes = units.sizes[rows]
-        items = sizes.sum(axis=1)
-        ratio = sums.sum(axis=1) / items
-        squared = np.square(sums - ratio[:, None] * sizes).sum(axis=1)
-    else:
-        items = np.full(rows.shape[0], float(rows.shape[1]))
-        ratio = sums.mean(axis=1)
-        squared = np.square(sums - ratio[:, None]).sum(axis=1)
-    off = ratio - delta
-    se = np.sqrt(inflate * squared) / items
+def _studentise(units: Units, rows: NDArray[np.int64]) -> Floats:
+    """(delta* - delta) / se* of each row of unit numbers, with the se of `ratio_error`."""
+    sums, count = units.sums[rows], rows.shape[1]
+    sizes = units.sizes[rows] if units.clustered else np.ones((1, 1))
+    items = sizes.sum(axis=1) if units.clustered else float(count)
+    ratio = sums.sum(axis=1) / items
+    squared = np.square(sums - ratio[:, None] * sizes).sum(axis=1)
+    off = ratio - units.delta
+    se = np.sqrt(count / (count - 1) * squared) / items
     still = se <= 1e-12  # noqa: PLR2004 - as above
     far = np.where(np.abs(off) <= 1e-15, 0.0, np.copysign(np.inf, off))  # noqa: PLR2004
     return np.where(still, far, off / np.where(still, 1.0, se))
@@ -305,8 +239,8 @@ class SignFlips:
     most D, so the whole-cluster sign-flip test of every D, and its limits, are read off one sorted list.
     """
 
+    # Shape [subsets]: sorted deltas of the subsets that were flipped; the empty subset is counted besides
     ratios: Floats
-    """Shape [subsets]: sorted deltas of the subsets that were flipped; the empty subset is counted besides."""
 
     def p_value(self, null: float, alternative: Tail) -> float:
         """p-value of 'delta lies on the other side of `null`'."""
@@ -316,7 +250,7 @@ class SignFlips:
             beyond = self.ratios.size - int(np.searchsorted(self.ratios, null, side="left"))
         return (1 + beyond) / (self.ratios.size + 1)
 
-    def limit(self, alpha: float, side: Literal["low", "high"]) -> float:
+    def limit(self, alpha: float, side: Side) -> float:
         """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
         reached = math.ceil(alpha * (self.ratios.size + 1) - 1e-9)
         if reached <= 1:
@@ -326,14 +260,17 @@ class SignFlips:
 
 def sign_flips(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> SignFlips:
     """List the deltas of all subsets of units where they are few, of random subsets otherwise."""
-    count = units.sums.size
-    if count <= _EXHAUSTIVE:
-        codes = np.arange(1, 2**count)
-        subsets = ((codes[:, None] >> np.arange(count)) & 1).astype(float)
-    else:
-        subsets = rng.integers(0, 2, size=(flips, count)).astype(float)
-        subsets = subsets[subsets.any(axis=1)]
+    subsets = _subsets(units.sums.size, rng, flips).astype(float)
+    subsets = subsets[subsets.any(axis=1)]
     return SignFlips(np.sort((subsets @ units.sums) / (subsets @ units.sizes)))
+
+
+def _subsets(count: int, rng: np.random.Generator, flips: int) -> NDArray[np.int64]:
+    """Return all subsets of units, one a row of 0 and 1, where they are few; random ones otherwise."""
+    if count <= _EXHAUSTIVE:
+        every: NDArray[np.int64] = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+        return every
+    return rng.integers(0, 2, size=(flips, count))
 
 
 def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> tuple[float, float]:
@@ -354,13 +291,8 @@ def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> t
     if moved.size > _SAMPLED:
         z = observed / math.sqrt(float(np.square(moved).sum()))
         return float(special.ndtr(z)), float(special.ndtr(-z))
-    exhaustive = moved.size <= _EXHAUSTIVE
-    if exhaustive:
-        bits = (np.arange(2**moved.size)[:, None] >> np.arange(moved.size)) & 1
-    else:
-        bits = rng.integers(0, 2, size=(flips, moved.size))
-    totals = (2.0 * bits - 1.0) @ sizes
-    unseen = 0 if exhaustive else 1
+    totals = (2.0 * _subsets(moved.size, rng, flips) - 1.0) @ sizes
+    unseen = 0 if moved.size <= _EXHAUSTIVE else 1
     worse, better = np.count_nonzero(totals <= observed + 1e-9), np.count_nonzero(totals >= observed - 1e-9)
     return (unseen + worse) / (unseen + totals.size), (unseen + better) / (unseen + totals.size)
 
@@ -370,8 +302,6 @@ def _flip_law(sizes: NDArray[np.int64]) -> Floats:
     law: Floats = np.ones(1)
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
         steps = np.zeros(2 * int(size) * int(count) + 1)
-        ups = np.arange(int(count) + 1)
-        below = special.bdtr(ups, int(count), 0.5)
-        steps[:: 2 * int(size)] = np.diff(below, prepend=0.0)
+        steps[:: 2 * int(size)] = np.diff(special.bdtr(np.arange(int(count) + 1), int(count), 0.5), prepend=0.0)
         law = np.convolve(law, steps).astype(np.float64)
     return law

@@ -1,245 +1,271 @@
 """One slice of a config to its items: which tasks, what to ask of their generators, what came, into which strata.
 
-Knows the config's slice, the catalogue and lm_eval tasks as objects. Whatever is wrong becomes a Problem with its path.
+Knows the config's slice, the catalogue and lm_eval tasks as objects. Whatever is wrong becomes a Problem with its path;
+what the slice's description alone tells is found before anything is generated.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from harness.config.schema import SliceSpec, suggestion
-from harness.errors import UsageError
+from harness.config.fields import suggestion
+from harness.config.schema import MOST_ITEMS, SliceSpec
+from harness.errors import Problem, UsageError
 from harness.records import Item
 from harness.suite import tasks as slices_tasks
-from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue
+from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue, slice_named
 from harness.suite.items import OWN_OPTIONS, Prompting, counted, doc_level, make_item
-from harness.suite.problems import Problems, check_spec
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
 
-__all__ = ["SliceBuilder"]
+TASK = "task"  # the axis that every slice has: which of its tasks made the item
 
-TASK = "task"
-"""The axis that every slice has: which of its tasks made the item."""
+
+class Placed(NamedTuple):
+    """A document and where it belongs."""
+
+    levels: Mapping[str, str]  # its level on every axis
+    number: int  # its place in the data
+    doc: Any
 
 
 class SliceBuilder:
-    """Makes the items of one slice after another."""
+    """Makes the items of one slice, and says what is wrong with it."""
 
-    def __init__(self, seed: int, how: Prompting, limit: int | None, context_limit: int | None) -> None:
-        self.seed, self.how, self.limit, self.context_limit = seed, how, limit, context_limit
+    def __init__(
+        self, spec: SliceSpec, place: str, problems: list[Problem], how: Prompting, seed: int, limit: int | None
+    ) -> None:
+        self.spec, self.place, self.problems, self.how, self.seed = spec, place, problems, how, seed
+        self.count = spec.items if limit is None else min(spec.items, limit)
+        self.options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
 
-    def build(self, spec: SliceSpec, place: str, problems: Problems) -> list[Item]:
-        """Give the items of a slice, or say what is wrong with it."""
-        info = next((one for one in catalogue() if one.name == spec.name), None)
+    def say(self, where: str, message: str) -> None:
+        """Add a problem of this slice, unless it was said already: two tasks may read the same file."""
+        if (problem := Problem(f"{self.place}{where}", message)) not in self.problems:
+            self.problems.append(problem)
+
+    def build(self, context_limit: int | None) -> list[Item]:
+        """Give the items of the slice, or say what is wrong with it."""
+        info = slice_named(self.spec.name)
         if info is None:
-            return self._foreign(spec, place, problems)
-        before = len(problems.found)
-        check_spec(spec, info, place, self.context_limit, problems)
-        return [] if len(problems.found) > before else self._own(spec, info, place, problems)
-
-    def _count(self, spec: SliceSpec) -> int:
-        return spec.items if self.limit is None else min(spec.items, self.limit)
+            return self._foreign()
+        before = len(self.problems)
+        self.check(info, context_limit)
+        return [] if len(self.problems) > before else self._own(info)
 
     # ------------------------------------------------------------------------------------- slices of ours
 
-    def _own(self, spec: SliceSpec, info: SliceInfo, place: str, problems: Problems) -> list[Item]:
-        notes = [info.task_info(name) for name in spec.tasks] or [note for note in info.task_infos if not note.optional]
+    def check(self, info: SliceInfo, context_limit: int | None) -> None:
+        """Find what is wrong with a slice of ours, by its description alone."""
+        spec = self.spec
+        for name in spec.tasks:
+            if name not in info.tasks:
+                self.say(".tasks", f"{name!r} is no task of {info.name}.{suggestion(name, info.tasks)}")
+        asked = [task for task in info.asked(spec.tasks) if spec.tasks or spec.axes.keys() <= task.levels.keys()]
+        tasks = (asked if spec.tasks else []) or list(info.task_infos)
+        if many := next(filter(None, (_too_many(spec, task) for task in asked)), ""):
+            self.say(".axes" if spec.axes else ".items", many)
+            return
+        self._check_axes(info, tasks)
+        if context_limit is not None:
+            self._check_context(asked, context_limit)
+        if spec.data_dir is not None and not Path(spec.data_dir).is_dir():
+            self.say(".data_dir", f"{spec.data_dir!r} is not a folder")
+        options = sorted({*OWN_OPTIONS, *(name for task in tasks for name in task.options)})
+        for name in spec.options:
+            if name not in options:
+                self.say(f".options.{name}", f"is no option of {info.name}.{suggestion(name, options)}")
+
+    def _check_axes(self, info: SliceInfo, tasks: Sequence[TaskInfo]) -> None:
+        """Find axes that none of the tasks has, and levels that an axis does not have."""
+        free = any(task.free_axes for task in tasks)
+        axes = sorted({axis for task in tasks for axis in task.levels})
+        for axis, levels in self.spec.axes.items():
+            if axis not in axes:
+                if not free:
+                    self.say(f".axes.{axis}", f"{axis!r} is no axis of {info.name}.{suggestion(axis, axes)}")
+                continue
+            if not levels:
+                self.say(f".axes.{axis}", "is left without a level: give at least one, or leave the axis out")
+            known = list(dict.fromkeys(level for task in tasks for level in task.levels.get(axis, ())))
+            is_open = any(one.name == axis and one.open for one in info.axes)
+            also = " (other whole numbers above 0 are possible)" if is_open else ""
+            for level in map(level_text, levels):
+                if level not in known and not (is_open and level.isdecimal() and int(level) > 0):
+                    self.say(f".axes.{axis}", f"{level!r} is no level of {axis}.{suggestion(level, known)}{also}")
+        known = sorted({*axes, TASK})
+        for axis in self.spec.split_by or ():
+            if axis not in known and not free:
+                self.say(".split_by", f"{axis!r} is no axis of {info.name}.{suggestion(axis, known)}")
+
+    def _check_context(self, tasks: Sequence[TaskInfo], limit: int) -> None:
+        """Find lengths above the model's limit; the level counts prompt and answer: the limit itself is allowed."""
+        axis = "context_tokens"
+        asked = [level_text(level) for level in self.spec.axes.get(axis, ())]
+        own = [level for task in tasks for level in task.levels.get(axis, ())]
+        too_long = sorted({int(level) for level in (asked or own) if level.isdecimal() and int(level) > limit})
+        if too_long:
+            text = f"{', '.join(map(str, too_long))} tokens are above the model's limit of {limit}"
+            fitting = [level for level in dict.fromkeys(own) if not level.isdecimal() or int(level) <= limit]
+            more = "" if asked else f"; name the levels to make: {axis}: [{', '.join(fitting)}]"
+            self.say(f".axes.{axis}", text + more)
+
+    def _own(self, info: SliceInfo) -> list[Item]:
+        spec = self.spec
+        notes = info.asked(spec.tasks)
         having = [note for note in notes if all(_has(note, axis) for axis in spec.axes)]
-        if missing := [note.name for note in notes if note not in having and spec.tasks] or (not having):
-            names = ", ".join(missing) if isinstance(missing, list) else info.name
-            problems.say(f"{place}.axes", f"{names} has not all of these axes together: {', '.join(spec.axes)}")
+        if not having or (spec.tasks and len(having) < len(notes)):
+            lacking = [note.name for note in notes if note not in having] if spec.tasks else [info.name]
+            self.say(".axes", f"{', '.join(lacking)} has not all of these axes together: {', '.join(spec.axes)}")
             return []
         items: list[Item] = []
-        before = len(problems.found)
+        before = len(self.problems)
         for note in having:
             if lacking := [axis for axis in spec.split_by or () if axis != TASK and not _has(note, axis)]:
                 text = f"{note.name} has no axis {lacking[0]!r}: choose the tasks that have it with tasks: [...]"
-                problems.say(f"{place}.split_by", text)
-                continue
-            items += self._own_task(spec, info, note, place, problems)
-        if not items and len(problems.found) == before:
-            problems.say(f"{place}.axes" if spec.axes else place, f"{info.name} has nothing to ask on these levels")
+                self.say(".split_by", text)
+            else:
+                items += self._own_task(info, note)
+        if not items and len(self.problems) == before:
+            self.say(".axes" if spec.axes else "", f"{info.name} has nothing to ask on these levels")
         return items
 
-    def _own_task(self, spec: SliceSpec, info: SliceInfo, note: TaskInfo, place: str, problems: Problems) -> list[Item]:
+    def _own_task(self, info: SliceInfo, note: TaskInfo) -> list[Item]:
+        spec = self.spec
         split_by = note.split_by if spec.split_by is None else tuple(axis for axis in spec.split_by if axis != TASK)
-        metadata = {
-            "seed": self.seed,
-            "items": self._count(spec),
-            "axes": {axis: [level_text(level) for level in levels] for axis, levels in spec.axes.items()},
-            "split_by": list(split_by),
-            "tokenizer": self.how.tokenizer,
-            "chat_template": self.how.template,
-            "system": self.how.system,
-            "chat": self.how.chat,
-            **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
-            **{name: value for name, value in spec.options.items() if name not in OWN_OPTIONS},
-        }
-        task = self._made(note, metadata, spec, place, problems)
+        task = self._made(
+            note,
+            {
+                "seed": self.seed,
+                "items": self.count,
+                "axes": {axis: [level_text(level) for level in levels] for axis, levels in spec.axes.items()},
+                "split_by": list(split_by),
+                "tokenizer": self.how.tokenizer,
+                "chat_template": self.how.template,
+                "system": self.how.system,
+                "chat": self.how.chat,
+                **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
+                **self.options,
+            },
+        )
         if task is None:
             return []
-        by_task = TASK in spec.split_by if spec.split_by is not None else info.splits_by_task
-        full_split = (*((TASK,) if by_task else ()), *split_by)
         placed = [
-            ({TASK: note.label} | _levels(doc, note.levels) | dict(doc.get(note.free_axes) or {}), number, doc)
+            Placed({TASK: note.label} | _levels(doc, note.levels) | dict(doc.get(note.free_axes) or {}), number, doc)
             for number, doc in enumerate(task.eval_docs)
         ]
         if not note.at_most:
-            self._check_counts(spec, placed, split_by, place, problems)
-        return self._items(task, placed, full_split, spec)
+            self._check_counts(placed, split_by)
+        by_task = len(info.tasks) > 1 if spec.split_by is None else TASK in spec.split_by
+        return self._items(task, placed, placed, (TASK, *split_by) if by_task else split_by)
 
-    def _made(
-        self, note: TaskInfo, metadata: Mapping[str, Any], spec: SliceSpec, place: str, problems: Problems
-    ) -> Any | None:
-        """Let the task make its documents; None where it cannot, and why is a problem.
-
-        That it has nothing to ask is a problem only where it was named, or where it is the slice's last task.
-        """
+    def _made(self, note: TaskInfo, metadata: Mapping[str, Any]) -> Any | None:
+        """Let the task make its documents; None where it cannot, which is a problem, unless an unnamed one has none."""
         try:
-            return slices_tasks.own_tasks([note.name], metadata)[note.name]
+            return slices_tasks.build([note.name], metadata, ours=True)[note.name]
         except NoItems as error:
-            if spec.tasks:
-                problems.say(f"{place}.tasks", f"{note.name}: {error}")
+            if self.spec.tasks:
+                self.say(".tasks", f"{note.name}: {error}")
         except BadRows as error:
             for line in error.lines:
-                problems.say_once(f"{place}.options.file", line)
+                self.say(".options.file", line)
         except (ValueError, OSError) as error:
-            problems.say_once(place, f"{note.name}: {error}")
+            self.say("", f"{note.name}: {error}")
         except Exception as error:
             if (text := slices_tasks.describe_task_error(error)) is None:
                 raise
-            problems.say_once(place, f"{note.name}: {text}")
+            self.say("", f"{note.name}: {text}")
         return None
 
-    def _check_counts(
-        self,
-        spec: SliceSpec,
-        placed: Sequence[tuple[Mapping[str, str], int, Any]],
-        split_by: Sequence[str],
-        place: str,
-        problems: Problems,
-    ) -> None:
+    def _check_counts(self, placed: Sequence[Placed], split_by: Sequence[str]) -> None:
         """Say which strata came with fewer items than were asked for, and which levels not at all."""
-        wanted = self._count(spec)
-        for axis, levels in spec.axes.items():
-            seen = {own[axis] for own, _, _ in placed}
+        for axis, levels in self.spec.axes.items():
+            seen = {one.levels[axis] for one in placed}
             for level in map(level_text, levels):
                 if level not in seen and (axis in split_by or not seen):
-                    problems.say(f"{place}.axes.{axis}", f"no item has the level {level!r}")
-        counts = Counter(stratum_of(own, split_by) for own, _, _ in placed)
-        for stratum, count in counts.items():
-            if count < wanted:
-                text = (
-                    f"the stratum {stratum!r} has only {count} items, {wanted} are asked for: ask for at most {count}"
-                )
-                problems.say(f"{place}.items", f"{text}, or leave its level out with axes")
+                    self.say(f".axes.{axis}", f"no item has the level {level!r}")
+        for stratum, count in Counter(stratum_of(one.levels, split_by) for one in placed).items():
+            if count < self.count:
+                text = f"the stratum {stratum!r} has only {count} items, {self.count} are asked for: ask for at most"
+                self.say(".items", f"{text} {count}, or leave its level out with axes")
 
-    def _items(
-        self,
-        task: Any,
-        placed: Iterable[tuple[Mapping[str, str], int, Mapping[str, Any]]],
-        split_by: Sequence[str],
-        spec: SliceSpec,
-    ) -> list[Item]:
-        made = [self._item(task, spec, split_by, levels, number, doc) for levels, number, doc in placed]
-        return counted(made, self.how)
-
-    def _item(
-        self, task: Any, spec: SliceSpec, split_by: Sequence[str], levels: Mapping[str, str], number: int, doc: Any
-    ) -> Item:
-        return make_item(task, number, doc, levels, split_by, spec.key, self.how, spec.options)
+    def _items(self, task: Any, asked: Sequence[Placed], kept: Iterable[Placed], split_by: Sequence[str]) -> list[Item]:
+        """Build the prompts of all documents that are asked of lm_eval, in order, and keep some of the items."""
+        numbers = {one.number for one in kept}
+        made = [make_item(task, one.number, one.doc, one.levels, split_by, self.spec, self.how) for one in asked]
+        return counted([item for one, item in zip(asked, made, strict=True) if one.number in numbers], self.how)
 
     # -------------------------------------------------------------------------- any task that lm_eval ships
 
-    def _foreign(self, spec: SliceSpec, place: str, problems: Problems) -> list[Item]:
-        known = slices_tasks.lm_eval_names()
+    def _foreign(self) -> list[Item]:
+        spec = self.spec
+        known, ours = slices_tasks.lm_eval_names(), [one.name for one in catalogue()]
         if spec.name not in known:
-            near = suggestion(spec.name, [*(one.name for one in catalogue()), *known])
-            ours = ", ".join(one.name for one in catalogue())
-            problems.say(f"{place}.name", f"{spec.name!r} is neither a slice ({ours}) nor an lm_eval task.{near}")
+            text = f"{spec.name!r} is neither a slice ({', '.join(ours)}) nor an lm_eval task."
+            self.say(".name", text + suggestion(spec.name, [*ours, *known]))
             return []
-        if slices_tasks.runs_code_unconfined(spec.name):
-            problems.say(f"{place}.name", _unconfined(spec.name))
-            return []
-        options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
-        try:
-            tasks = slices_tasks.shipped_tasks(spec.name, options | {"tokenizer": self.how.tokenizer})
-        except (OSError, ValueError) as error:  # datasets' errors are among them: no network, no such data set
-            problems.say(f"{place}.name", f"{spec.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}")
-            return []
-        if unsafe := [name for name, task in tasks.items() if task.config.unsafe_code]:
-            problems.say(f"{place}.name", _unconfined(unsafe[0]))
+        unsafe = [spec.name] if slices_tasks.runs_code_unconfined(spec.name) else []
+        if not unsafe:
+            try:
+                tasks = slices_tasks.build([spec.name], self.options | {"tokenizer": self.how.tokenizer}, ours=False)
+            except (OSError, ValueError) as error:  # datasets' errors are among them: no network, no such data set
+                self.say(".name", f"{spec.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}")
+                return []
+            unsafe = [name for name, task in tasks.items() if task.config.unsafe_code]
+        if unsafe:
+            text = "runs generated code in lm_eval's own process, with all its rights: use the slice 'code' instead"
+            self.say(".name", f"{unsafe[0]} {text}")
             return []
         if unknown := [name for name in spec.tasks if name not in tasks]:
-            problems.say(
-                f"{place}.tasks", f"{unknown[0]!r} is no task of {spec.name}.{suggestion(unknown[0], list(tasks))}"
-            )
+            self.say(".tasks", f"{unknown[0]!r} is no task of {spec.name}.{suggestion(unknown[0], list(tasks))}")
             return []
         chosen = {name: task for name, task in tasks.items() if not spec.tasks or name in spec.tasks}
         split_by = spec.split_by if spec.split_by is not None else ((TASK,) if len(chosen) > 1 else ())
-        items: list[Item] = []
-        for name, task in chosen.items():
-            items += self._foreign_task(spec, name, task, split_by, place, problems)
-        return items
+        return [item for name, task in chosen.items() for item in self._foreign_task(name, task, split_by)]
 
-    def _foreign_task(
-        self, spec: SliceSpec, name: str, task: Any, split_by: Sequence[str], place: str, problems: Problems
-    ) -> list[Item]:
-        axes = list(dict.fromkeys([*spec.axes, *(axis for axis in split_by if axis != TASK)]))
+    def _foreign_task(self, name: str, task: Any, split_by: Sequence[str]) -> list[Item]:
+        axes = list(dict.fromkeys([*self.spec.axes, *(axis for axis in split_by if axis != TASK)]))
         docs = list(enumerate(task.eval_docs))
         for axis in axes:
             if any(doc_level(doc, axis) is None for _, doc in docs):
-                fields = sorted(docs[0][1]) if docs else []
-                problems.say(f"{place}.axes.{axis}", f"{axis!r} is no field of {name}.{suggestion(axis, fields)}")
+                near = suggestion(axis, sorted(docs[0][1]))
+                self.say(f".axes.{axis}", f"{axis!r} is no field of {name}.{near}")
                 return []
-        keep = {axis: {level_text(level) for level in levels} for axis, levels in spec.axes.items()}
-        placed = [({TASK: name} | _levels(doc, axes), number, doc) for number, doc in docs]
-        placed = [one for one in placed if all(one[0][axis] in levels for axis, levels in keep.items())]
-        placed = self._some(spec, placed, split_by, name)
-        self._check_counts(spec, placed, split_by, place, problems)
-        try:
-            if not task.config.num_fewshot:
-                return self._items(task, placed, split_by, spec)
-            return self._with_examples(task, docs, placed, split_by, spec)
+        every = [Placed({TASK: name} | _levels(doc, axes), number, doc) for number, doc in docs]
+        asked = {axis: set(map(level_text, levels)) for axis, levels in self.spec.axes.items()}
+        counts: Counter[str] = Counter()
+        placed = []  # of each stratum the wanted number, a lasting random choice
+        for one in sorted(every, key=lambda one: hash_order(str(one.number), self.seed, name)):
+            if all(one.levels[axis] in levels for axis, levels in asked.items()):
+                stratum = stratum_of(one.levels, split_by)
+                counts[stratum] += 1
+                if counts[stratum] <= self.count:
+                    placed.append(one)
+        placed.sort(key=lambda one: one.number)
+        self._check_counts(placed, split_by)
+        try:  # lm_eval draws the examples of one prompt after those of the last: with examples, all prompts are built
+            return self._items(task, every if task.config.num_fewshot else placed, placed, split_by)
         except UsageError as error:
-            problems.say(f"{place}.name", str(error))
+            self.say(".name", str(error))
             return []
 
-    def _some(
-        self, spec: SliceSpec, placed: Sequence[tuple[Any, int, Any]], split_by: Sequence[str], name: str
-    ) -> list[tuple[Any, int, Any]]:
-        """Keep the wanted number per stratum, a lasting random choice, in the data's order."""
-        kept: Counter[str] = Counter()
-        chosen = []
-        for one in sorted(placed, key=lambda one: hash_order(str(one[1]), self.seed, name)):
-            stratum = stratum_of(one[0], split_by)
-            kept[stratum] += 1
-            if kept[stratum] <= self._count(spec):
-                chosen.append(one)
-        return sorted(chosen, key=lambda one: one[1])
 
-    def _with_examples(
-        self,
-        task: Any,
-        docs: Sequence[tuple[int, Any]],
-        placed: Sequence[tuple[Any, int, Any]],
-        split_by: Sequence[str],
-        spec: SliceSpec,
-    ) -> list[Item]:
-        """Build the prompts of all documents in order: lm_eval draws the examples of one after those of the last."""
-        by_number = {number: levels for levels, number, _ in placed}
-        unplaced = dict.fromkeys(split_by, "")
-        built = [self._item(task, spec, split_by, by_number.get(number, unplaced), number, doc) for number, doc in docs]
-        kept = [item for (number, _), item in zip(docs, built, strict=True) if number in by_number]
-        return counted(kept, self.how)
-
-
-def _unconfined(name: str) -> str:
-    return f"{name} runs generated code in lm_eval's own process, with all its rights: use the slice 'code' instead"
+def _too_many(spec: SliceSpec, task: TaskInfo) -> str:
+    """Say that levels multiply to more than anyone can ask, before they are multiplied out; empty if they do not."""
+    counts = {axis: len(spec.axes.get(axis, own)) for axis, own in task.levels.items()}
+    split_by = task.split_by if spec.split_by is None else spec.split_by
+    strata, cells = math.prod(counts.get(axis, 1) for axis in split_by), math.prod(counts.values())
+    if max(cells, 0 if task.at_most else strata * spec.items) <= MOST_ITEMS:
+        return ""
+    return (
+        f"{task.name} would have {strata:,} strata of {spec.items:,} items from {cells:,} combinations of levels: "
+        f"at most {MOST_ITEMS:,} are made. Ask for fewer levels or items"
+    )
 
 
 def _has(note: TaskInfo, axis: str) -> bool:

@@ -1,8 +1,7 @@
 """Whether what a model wrote may be run: asked of the person at the command line, never of a config.
 
 A config may come from anywhere, so that it can name slices that run code but not allow it; the flag
-``--allow-code-execution`` can. Knows configs, the catalogue and the sandbox; runs nothing itself but, once, the
-sandbox's own trivial program.
+``--allow-code-execution`` can.
 """
 
 from __future__ import annotations
@@ -14,17 +13,12 @@ from typing import Any
 from harness.config.schema import Experiment, SliceSpec
 from harness.errors import ConfigError, Problem, UsageError
 from harness.records import Item
-from harness.suite.catalogue import TaskInfo, catalogue
+from harness.suite.catalogue import slice_named
 from harness.suite.sandbox import isolation, missing
 from harness.suite.toolkit.traffic import read_rows
 
-__all__ = ["AT_ONCE", "FLAG", "LANGUAGE", "check_consent", "record", "refuse_code", "runs_code"]
-
 FLAG = "--allow-code-execution"
-LANGUAGE = "code_language"
-"""The field of a document that says in which language its answer will be run; only such documents have it."""
-AT_ONCE = 2
-"""Executions at the same time, each of two processes that take turns."""
+LANGUAGE = "code_language"  # the field of a document that says in which language its answer will be run
 
 
 def runs_code(item: Item) -> bool:
@@ -34,7 +28,7 @@ def runs_code(item: Item) -> bool:
 
 def refuse_code(items: Iterable[Item], *, allowed: bool) -> None:
     """Raise UsageError where an item's answer would be run and that is not allowed."""
-    first = None if allowed else next((item for item in items if runs_code(item)), None)
+    first = None if allowed else next(filter(runs_code, items), None)
     if first is not None:
         raise UsageError(_refusal(first.slice))
 
@@ -56,9 +50,9 @@ def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None
     for index, spec in enumerate(experiment.slices):
         languages = _languages(spec)
         needed |= languages
-        if languages and not allowed:
-            problems.append(Problem(f"slices[{index}]", _refusal(spec.key)))
-        problems += [Problem(f"slices[{index}]", lacking) for one in sorted(languages) if (lacking := missing(one))]
+        said = [_refusal(spec.key)] if languages and not allowed else []
+        said += filter(None, map(missing, sorted(languages)))
+        problems += [Problem(f"slices[{index}]", text) for text in said]
     if problems:
         raise ConfigError(source, problems)
     for language in sorted(needed):
@@ -66,25 +60,23 @@ def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None
 
 
 def _languages(spec: SliceSpec) -> set[str]:
-    """Give the languages in which a slice's answers will be run."""
-    info = next((one for one in catalogue() if one.name == spec.name), None)
-    if info is None:
-        return set()
-    chosen = [note for note in info.task_infos if note.runs_code and (note.name in spec.tasks if spec.tasks else True)]
-    return {language for note in chosen if spec.tasks or not note.optional for language in _of_task(note, spec)}
-
-
-def _of_task(note: TaskInfo, spec: SliceSpec) -> set[str]:
-    if "file" not in note.options:
-        return set(note.levels[LANGUAGE])
-    try:
-        rows = read_rows(Path(spec.data_dir or ".") / str(spec.options.get("file")))
-    except (OSError, ValueError):  # what is wrong with the file is said where it is read for good
-        return set()
-    return {row.code_language for row in rows if row.scorer == "code_tests"}
+    info = slice_named(spec.name)
+    found: set[str] = set()
+    for note in info.asked(spec.tasks) if info else ():
+        if not note.runs_code:
+            continue
+        if "file" not in note.options:
+            found.update(note.levels[LANGUAGE])
+            continue
+        try:
+            rows = read_rows(Path(spec.data_dir or ".") / str(spec.options.get("file")))
+        except (OSError, ValueError):  # what is wrong with the file is said where it is read for good
+            continue
+        found.update(row.code_language for row in rows if row.scorer == "code_tests")
+    return found
 
 
 def record(items: Iterable[Item]) -> dict[str, Any]:
     """Give what a run puts down about the isolation in force: nothing where no code is run."""
     languages = sorted({str(item.doc[LANGUAGE]) for item in items if runs_code(item)})
-    return {"generated_code": {one: isolation(one).record() for one in languages}} if languages else {}
+    return {"generated_code": {one: isolation(one) for one in languages}} if languages else {}

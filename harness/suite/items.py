@@ -6,47 +6,27 @@ Knows an lm_eval task and a tokenizer, both as they come; imports neither librar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from string import ascii_uppercase
 from typing import Any
 
-from harness.config.schema import Sampling
+from harness.config.schema import Sampling, SliceSpec
 from harness.errors import UsageError
 from harness.records import Item, digest
 from harness.suite.templates import ChatTemplate
 from harness.suite.toolkit.strata import level_text, stratum_of
 
-__all__ = [
-    "LETTER_KEY",
-    "METRIC_KEY",
-    "OWN_OPTIONS",
-    "Prompting",
-    "counted",
-    "doc_level",
-    "make_item",
-    "prompting",
-    "template_notes",
-]
-
-OWN_OPTIONS = frozenset({"as_text", "metric"})
-"""Options that every slice takes; its generator does not see them."""
-
-LETTER_KEY = "_letter"
-"""The key of a document that names the letter of the right choice, where the letter is asked for in text."""
-
-_LETTER_TOKENS = 8
-"""The longest answer that names a letter."""
-
-METRIC_KEY = "_metric"
-"""The key of a document that names the metric which is its score, where the config says."""
-
+OWN_OPTIONS = frozenset({"as_text", "metric"})  # every slice takes them; its generator does not see them
+LETTER_KEY = "_letter"  # names the letter of the right choice in a document, where it is asked for in text
+METRIC_KEY = "_metric"  # names the metric which is the score of a document, where the config says
+# How a model is given its tools if its chat template does not write them: the form of Hermes and Qwen.
 _TOOLS = (
     "You may call one or more of these tools:\n<tools>\n{}\n</tools>\nFor each call reply with a JSON object within "
     'tags: <tool_call>\n{{"name": ..., "arguments": {{...}}}}\n</tool_call>\nIf no tool fits, call none and say so.'
 )
-"""How a model is given its tools if its chat template does not write them: the form of Hermes and Qwen."""
-
+_LETTER_TOKENS = 8  # the longest answer that names a letter
 _BATCH = 1_000_000  # characters that go to the tokenizer at once
 _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py
 
@@ -55,61 +35,39 @@ _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py
 class Prompting:
     """How questions become prompts: the same for all items of a run."""
 
-    tokenizer: Any
-    """The baseline's."""
-    template: bool
-    """Whether the chat template is applied."""
-    system: str | None
-    """The system message."""
-    chat_template: ChatTemplate
-    """What writes conversations, if `template`."""
+    tokenizer: Any  # the baseline's
+    template: bool  # whether the chat template is applied
+    system: str | None  # the system message
+    chat_template: ChatTemplate  # what writes conversations, if `template`
 
     def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
         """Write a conversation by the template, as `HFLM.apply_chat_template` does; see `ChatTemplate.write`."""
         return self.chat_template.write(history, answer_next=add_generation_prompt)
 
-    @property
-    def takes_tools(self) -> bool:
-        """Whether the chat template tells the model of its tools."""
-        return self.template and self.chat_template.takes_tools
-
     def lengths(self, texts: Sequence[str], *, with_choice: bool = False) -> list[int]:
-        """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already.
-
-        Texts go to the tokenizer some at a time, so that it can use all cores and does not hold all tokens at once.
-        """
+        """Count tokens as HFLM reads them: no special tokens where a text starts with the start token already."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         known: Any = self.tokenizer.bos_token
         if with_choice:
             first = bos if bos is not None else eos
             known = None if first is None else self.tokenizer.decode(first)
+        begun = [bool(known and text.startswith(known)) for text in texts]
         counts = [0] * len(texts)
         for special in (True, False):
-            places = [at for at, text in enumerate(texts) if bool(known and text.startswith(known)) != special]
-            for some in _batches(places, texts):
+            places = [at for at, starts in enumerate(begun) if starts != special]
+            ends = accumulate(len(texts[at]) for at in places)
+            # Some texts at a time: the tokenizer can use all cores and does not hold all tokens at once.
+            for _, batch in groupby(zip(places, ends, strict=True), key=lambda one: one[1] // _BATCH):
+                some = [at for at, _ in batch]
                 made = self.tokenizer([texts[at] for at in some], add_special_tokens=special, verbose=False)
                 for at, ids in zip(some, made["input_ids"], strict=True):
                     counts[at] = len(ids)
         return counts
 
 
-def _batches(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    size = 0
-    for at in places:
-        batch.append(at)
-        size += len(texts[at])
-        if size > _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
-    """Settle ``auto``: the template is applied where the tokenizer has one ; asking in vain is found elsewhere."""
-    has = bool(getattr(tokenizer, "chat_template", None))
-    template = has and sampling.chat_template is not False
+    """Settle ``auto``: the template is applied where the tokenizer has one; asking in vain is found elsewhere."""
+    template = bool(getattr(tokenizer, "chat_template", None)) and sampling.chat_template is not False
     chat = ChatTemplate(tokenizer, sampling.chat_template_kwargs, sampling.clock)
     return Prompting(tokenizer, template, sampling.system, chat)
 
@@ -131,34 +89,41 @@ def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:
 
 
 def make_item(
-    task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str], slice_key: str,
-    how: Prompting, options: Mapping[str, Any],
+    task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str],
+    spec: SliceSpec, how: Prompting,
 ) -> Item:  # fmt: skip
     """Ask lm_eval for the document's requests and write them down as an item, its tokens not counted yet.
 
-    options: those in `OWN_OPTIONS` are used. Raises UsageError where lm_eval asks for something that is no item.
+    Raises UsageError where lm_eval asks for something that is no item.
     """
     prompt, requests = _requests(task, doc_id, doc, how)
-    name = task.task_name
-    own_id = doc.get("id")
     kind, choices, stop, max_tokens = _shape(task, requests)
-    chance = 1 / len(choices) if len(choices) > 1 else 0.0
     stored = _plain_json(doc, task)
-    if options.get("metric") is not None:
-        stored[METRIC_KEY] = str(options["metric"])
-    identity = str(own_id) if isinstance(own_id, str | int) and own_id != "" else str(doc_id)
+    if spec.options.get("metric") is not None:
+        stored[METRIC_KEY] = str(spec.options["metric"])
+    named = isinstance(doc.get("id"), str | int) and doc["id"] != ""
+    own_id = f"{task.task_name}/{doc['id'] if named else doc_id}"
+    own_target = isinstance(doc.get("target"), str)
+    target = None if own_target and not choices else task.doc_to_target(doc)
+    if own_target:
+        told = doc["target"]
+    elif isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
+        told = choices[target].strip()
+    else:
+        told = " | ".join(map(str, target)) if isinstance(target, list) else str(target)
+    chance = 1 / len(choices) if len(choices) > 1 else 0.0
     item = Item(
-        id=f"{name}/{identity}",
-        slice=slice_key,
-        task=name,
+        id=own_id,
+        slice=spec.key,
+        task=task.task_name,
         kind=kind,
         prompt=prompt,
         levels=dict(levels),
         stratum=stratum_of(levels, split_by),
-        cluster=str(doc.get("cluster") or f"{name}/{identity}"),
+        cluster=str(doc.get("cluster") or own_id),
         choices=choices,
-        target=_target(task, doc, choices),
-        gold=_gold(task, doc, choices),
+        target=told,
+        gold=_gold(target, choices),
         max_tokens=max_tokens,
         stop=stop,
         prefix_group=str(doc.get("prefix_group") or ""),
@@ -167,14 +132,12 @@ def make_item(
         language=str(doc.get("language") or ""),
         doc=stored,
     )
-    return _lettered(item, str(task.doc_to_text(doc)), how) if kind == "choice" and options.get("as_text") else item
+    as_text = kind == "choice" and spec.options.get("as_text")
+    return _lettered(item, str(task.doc_to_text(doc)), how) if as_text else item
 
 
 def _lettered(item: Item, question: str, how: Prompting) -> Item:
-    """Ask for the letter of a choice in text; the order of the choices follows from the item's id.
-
-    Raises UsageError if there is not exactly one right choice.
-    """
+    """Ask for the letter of a choice in text; the order of the choices follows from the item's id."""
     if item.gold is None or len(item.choices) > len(ascii_uppercase):
         raise UsageError(f"{item.id}: not exactly one right choice of at most 26, so as_text cannot ask for its letter")
     order = sorted(range(len(item.choices)), key=lambda at: digest([item.id, at]))
@@ -199,50 +162,36 @@ def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) ->
     """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
     chat: Callable[..., str] | None = how.chat if how.template else None
     if doc.get("turns") or doc.get("system") or doc.get("tool_schemas"):
-        return _conversation(task, doc_id, doc, how)
-    context = task.fewshot_context(
-        doc,
-        num_fewshot=task.config.num_fewshot or 0,
-        system_instruction=how.system,
-        apply_chat_template=how.template,
-        fewshot_as_multiturn=how.template,
-        chat_template=chat,
-        gen_prefix=task.doc_to_prefix(doc),
-    )
+        context = _conversation(doc, how)
+    else:
+        context = task.fewshot_context(
+            doc,
+            num_fewshot=task.config.num_fewshot or 0,
+            system_instruction=how.system,
+            apply_chat_template=how.template,
+            fewshot_as_multiturn=how.template,
+            chat_template=chat,
+            gen_prefix=task.doc_to_prefix(doc),
+        )
     if not isinstance(context, str):
         raise UsageError(f"{task.task_name} puts its choices into the question: not a slice that quantcliff can ask")
     made = task.construct_requests(
-        doc=doc,
-        ctx=context,
-        metadata=(task.task_name, doc_id, 1),
-        apply_chat_template=how.template,
-        chat_template=chat,
+        doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1), apply_chat_template=how.template, chat_template=chat
     )
     return context, made if isinstance(made, list) else [made]
 
 
-def _conversation(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
-    """Give the prompt of a conversation, or of a question with a system message of its own.
-
-    Turn by turn through the chat template, which lm_eval has no way to say; as text where no template is used.
-    """
+def _conversation(doc: Mapping[str, Any], how: Prompting) -> str:
+    """Give the prompt of a conversation, or of a question with a system message, which lm_eval has no way to say."""
     tools = json.loads(doc["tool_schemas"]) if doc.get("tool_schemas") else []
-    spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if tools and not how.takes_tools else None
+    in_words = bool(tools) and not (how.template and how.chat_template.takes_tools)
+    spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if in_words else None
     system = "\n\n".join(one for one in (how.system, doc.get("system"), spoken) if one)
-    if how.template:
-        turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
-        messages = [*([{"role": "system", "content": system}] if system else []), *turns]
-        context = how.chat_template.write(messages, tools=[] if spoken else tools)
-    else:
-        context = f"{system}\n\n{doc['prompt']}" if system else doc["prompt"]
-    made = task.construct_requests(
-        doc=doc,
-        ctx=context,
-        metadata=(task.task_name, doc_id, 1),
-        apply_chat_template=how.template,
-        chat_template=how.chat if how.template else None,
-    )
-    return context, made if isinstance(made, list) else [made]
+    if not how.template:
+        return f"{system}\n\n{doc['prompt']}" if system else str(doc["prompt"])
+    turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
+    messages = [*([{"role": "system", "content": system}] if system else []), *turns]
+    return how.chat_template.write(messages, tools=[] if spoken else tools)
 
 
 def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tuple[str, ...], int]:
@@ -260,18 +209,8 @@ def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tu
     raise UsageError(f"{task.task_name} asks for {kind}: quantcliff compares answers and choices, not running text")
 
 
-def _target(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> str:
-    if isinstance(doc.get("target"), str):
-        return str(doc["target"])
-    target = task.doc_to_target(doc)
-    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(choices):
-        return choices[target].strip()
-    return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
-
-
-def _gold(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> int | None:
+def _gold(target: Any, choices: tuple[str, ...]) -> int | None:
     """Return the index of the right choice, found as lm_eval finds it; None if there is not exactly one."""
-    target = task.doc_to_target(doc) if choices else None
     if isinstance(target, str):
         texts = [choice.strip() for choice in choices]
         return texts.index(target.strip()) if texts.count(target.strip()) == 1 else None
@@ -280,17 +219,14 @@ def _gold(task: Any, doc: Mapping[str, Any], choices: tuple[str, ...]) -> int | 
 
 def counted(items: Sequence[Item], how: Prompting) -> list[Item]:
     """Give the items with `prompt_tokens` filled in: the prompt, and for choices with the longest of them."""
-    counts: dict[int, int] = {}
+    counts = [0] * len(items)
     for choosing in (False, True):
-        own = [(at, text) for at, item in enumerate(items) if bool(item.choices) == choosing for text in _whole(item)]
+        asked = [(at, item) for at, item in enumerate(items) if bool(item.choices) == choosing]
+        own = [(at, item.prompt + choice) for at, item in asked for choice in item.choices or ("",)]
         lengths = how.lengths([text for _, text in own], with_choice=choosing)
         for (at, _), length in zip(own, lengths, strict=True):
-            counts[at] = max(counts.get(at, 0), length)
-    return [replace(item, prompt_tokens=counts[at]) for at, item in enumerate(items)]
-
-
-def _whole(item: Item) -> list[str]:
-    return [item.prompt + choice for choice in item.choices] or [item.prompt]
+            counts[at] = max(counts[at], length)
+    return [replace(item, prompt_tokens=count) for item, count in zip(items, counts, strict=True)]
 
 
 def _plain_json(doc: Mapping[str, Any], task: Any) -> dict[str, Any]:

@@ -1,43 +1,41 @@
 """Slices: from a config to the items to ask, and from an answer back to its score.
 
-The way into lm_eval's task side. `catalogue` reads descriptions only; `load_items` builds the tasks and their prompts
-exactly as lm_eval would; `Scorer` runs each task's own filters and `process_results` on what was answered, so a score
-here is the score that lm_eval prints. Knows nothing of engines, results on disk or statistics.
+`load_items` builds the tasks and their prompts exactly as lm_eval would; `Scorer` runs each task's own filters and
+`process_results` on what was answered, so a score here is the score that lm_eval prints.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
-from harness.config.schema import Experiment, Thinking
-from harness.errors import ConfigError, UsageError
+from harness.config.fields import suggestion
+from harness.config.schema import Experiment, Sampling, Thinking
+from harness.errors import ConfigError, Problem, UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Response
 from harness.suite import tasks as slices_tasks
 from harness.suite.build import SliceBuilder
-from harness.suite.catalogue import AxisInfo, SliceInfo, TaskInfo, catalogue
-from harness.suite.code import AT_ONCE, refuse_code, runs_code
+from harness.suite.code import refuse_code, runs_code
 from harness.suite.items import LETTER_KEY, METRIC_KEY, prompting
-from harness.suite.problems import Problems, check_template, select
-from harness.suite.toolkit.scoring_limits import BEYOND, limited, noted
+from harness.suite.toolkit.scoring import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
-__all__ = ["AxisInfo", "Score", "Scorer", "SliceInfo", "TaskInfo", "catalogue", "load_items"]
+AT_ONCE = 2  # executions at the same time, each of two processes that take turns
+# How a text that answers with a letter begins.
+_LETTER = re.compile(r"\W*(?i:(?:the )?(?:right |correct )?(?:answer|choice|letter)(?: is)?\b)?\W*([A-Z])\b")
 
 
 class Score(NamedTuple):
     """What scoring one response gives."""
 
-    value: float | None
-    """In [0, 1]; None if the item went unanswered."""
-    metrics: dict[str, float]
-    """Every metric of the task, by name."""
-    metric: str = ""
-    """The name of the metric that is the score; empty if the item went unanswered."""
+    value: float | None  # in [0, 1]; None if the item went unanswered
+    metrics: dict[str, float]  # every metric of the task, by name
+    metric: str = ""  # the name of the metric that is the score; empty if the item went unanswered
 
 
 def load_items(
@@ -54,43 +52,45 @@ def load_items(
     `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
     per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem of every slice.
     """
-    problems = Problems()
     how = prompting(tokenizer, experiment.sampling)
-    check_template(experiment, tokenizer, problems, used=how.template)
-    chosen = select(experiment, only)
-    builder = SliceBuilder(experiment.seed, how, limit, context_limit)
+    problems = _template_problems(experiment.sampling, tokenizer, used=how.template)
+    keys = [spec.key for spec in experiment.slices]
+    patterns = {one: one.partition("/")[0] for one in only}
+    for one, pattern in patterns.items():
+        if not any(fnmatchcase(key, pattern) for key in keys):
+            raise UsageError(f"--only {one}: no such slice in this config.{suggestion(one, keys)}")
     items: list[Item] = []
-    for index, spec in chosen:
-        items += builder.build(spec, f"slices[{index}]", problems)
-    _check_twice(items, problems)
-    if problems.found:
-        raise ConfigError(source, problems.found)
-    return _matching(items, only)
-
-
-def _check_twice(items: Sequence[Item], problems: Problems) -> None:
-    """Find items that two slices ask for: answers are kept by item, so each may stand in one slice only."""
-    owner: dict[str, str] = {}
-    shared: dict[tuple[str, str], int] = defaultdict(int)
-    for item in items:
-        first = owner.setdefault(item.id, item.slice)
-        if first != item.slice:
-            shared[first, item.slice] += 1
+    for index, spec in enumerate(experiment.slices):
+        if not only or any(fnmatchcase(spec.key, pattern) for pattern in patterns.values()):
+            builder = SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed, limit)
+            items += builder.build(context_limit)
+    owner: dict[str, str] = {}  # answers are kept by item, so each may stand in one slice only
+    shared = Counter((owner.setdefault(item.id, item.slice), item.slice) for item in items)
     for (one, other), count in shared.items():
-        text = f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart"
-        problems.say("slices", text)
-
-
-def _matching(items: list[Item], only: Sequence[str]) -> list[Item]:
-    from fnmatch import fnmatchcase
-
-    if not only:
-        return items
+        if one != other:
+            text = f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart"
+            problems.append(Problem("slices", text))
+    if problems:
+        raise ConfigError(source, problems)
+    names = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
     return [
-        item
-        for item in items
-        if any(fnmatchcase(item.slice, one) or fnmatchcase(f"{item.slice}/{item.stratum}", one) for one in only)
+        item for item in items if not only or any(fnmatchcase(name, one) for name in names[item.id] for one in only)
     ]
+
+
+def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:
+    """Find a chat template that is asked for and missing, and a system message that nothing would carry."""
+    found = []
+    if sampling.chat_template is True and not getattr(tokenizer, "chat_template", None):
+        text = "true, but the baseline's tokenizer has no chat template: write auto or false, or take an instruct model"
+        found.append(Problem("sampling.chat_template", text))
+    if sampling.chat_template_kwargs and not used:
+        text = "are given, but no chat template is used to read them: leave them out, or use a model that has one"
+        found.append(Problem("sampling.chat_template_kwargs", text))
+    if sampling.system is not None and not used:
+        text = "is given, but no chat template is used to carry it: leave it out, or use a model that has one"
+        found.append(Problem("sampling.system", text))
+    return found
 
 
 class Scorer:
@@ -99,9 +99,8 @@ class Scorer:
     def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
         """Take the items whose answers will come; their tasks are built when first needed.
 
-        thinking: which blocks of an answer are not scored (`harness.suite.toolkit.thinking`).
-
-        Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
+        thinking: which blocks of an answer are not scored (`harness.suite.toolkit.thinking`). Raises UsageError where
+        scoring would run what a model wrote and `allow_code` does not say that it may.
         """
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking
@@ -141,27 +140,23 @@ class Scorer:
 
         A metric is named as lm_eval names it, with its filter where there is more than one (``exact_match,strict``).
         Two are ours: ``thinking_characters``, left out of an answer that has none, and ``scoring_limit``, 1 if scoring
-        reached a limit of time or depth, so that the answer counts as wrong.
-        Raises UsageError where the score is not a proportion.
+        reached a limit of time or depth, so that the answer counts as wrong. Raises UsageError where the score is not
+        a proportion.
         """
         response, thought = self.answered(item, response)
-        results = _results(response)
-        if results is None:
+        if not isinstance(response, Generation | ChoiceLogprobs):
             return Score(None, {})
-        metrics: dict[str, float] = {}
         own = {"thinking_characters": float(len(thought))} if thought else {}
-        if LETTER_KEY in item.doc:
-            found = _LETTER.match(results[0])
+        if isinstance(response, Generation) and LETTER_KEY in item.doc:
+            found = _LETTER.match(response.text)
             value = float(found is not None and found[1] == item.doc[LETTER_KEY])
             return Score(value, own | {"letter": value}, "letter")
         task = self._task(item.task)
+        metrics: dict[str, float] = {}
         with noted() as limits:
             try:
                 with limited():
-                    for name, filtered in _filtered(task, item, results):
-                        found = task.process_results(item.doc, filtered)
-                        suffix = "" if name == "none" else f",{name}"
-                        metrics |= {f"{key}{suffix}": float(value) for key, value in found.items() if _is_number(value)}
+                    metrics.update(_measured(task, item, response))
             except BEYOND:
                 name = _metric(item, task, metrics) or "score"
                 return Score(0.0, metrics | own | {name: 0.0, "scoring_limit": 1.0}, name)
@@ -170,7 +165,12 @@ class Scorer:
                     raise
                 raise UsageError(f"{item.task}: the answer to {item.id} cannot be scored: {text}") from error
         name = _metric(item, task, metrics)
-        _check_score(item, name, metrics)
+        if name not in metrics:
+            raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
+        if not 0 <= metrics[name] <= 1:
+            raise UsageError(
+                f"{item.task}: {name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
+            )
         return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)
 
     def answered(self, item: Item, response: Response) -> tuple[Response, str]:
@@ -181,53 +181,29 @@ class Scorer:
         return (response if answer == response.text else replace(response, text=answer)), thought
 
 
-_LETTER = re.compile(r"\W*(?i:(?:the )?(?:right |correct )?(?:answer|choice|letter)(?: is)?\b)?\W*([A-Z])\b")
-"""How a text that answers with a letter begins."""
-
-
-def _results(response: Response) -> list[Any] | None:
-    """Give a response as lm_eval's list of results."""
-    if isinstance(response, Generation):
-        return [response.text]
-    if isinstance(response, ChoiceLogprobs):
-        return list(zip(response.logprobs, response.greedy, strict=True))
-    return None
-
-
-def _filtered(task: Any, item: Item, results: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """Run the task's filters over one item's results, as `Task.apply_filters` does."""
+def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> Iterator[tuple[str, float]]:
+    """Run the task's filters over one response, as `Task.apply_filters` does, and its scorer; name and value each."""
     from lm_eval.api.instance import Instance
 
+    results: list[Any]
+    if isinstance(response, Generation):
+        kind, results = "generate_until", [response.text]
+    else:
+        kind, results = "loglikelihood", [*zip(response.logprobs, response.greedy, strict=True)]
     made = [
-        Instance(
-            request_type="generate_until" if item.kind == "generate" else "loglikelihood",
-            doc=item.doc,
-            arguments=(item.prompt,),
-            idx=index,
-            metadata=(item.task, 0, 1),
-            resps=[result],
-        )
+        Instance(kind, item.doc, (item.prompt,), index, metadata=(item.task, 0, 1), resps=[result])
         for index, result in enumerate(results)
     ]
     for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
         pipeline.apply(made)
-    return [(name, [one.filtered_resps[name] for one in made]) for name in made[0].filtered_resps]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ())
+    for name in made[0].filtered_resps:
+        found = task.process_results(item.doc, [one.filtered_resps[name] for one in made])
+        for key, value in found.items():
+            if isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ()):
+                yield key if name == "none" else f"{key},{name}", float(value)
 
 
 def _metric(item: Item, task: Any, metrics: Mapping[str, float]) -> str:
     """Return the name of the metric that is the score: the config's choice, else the task's own, else its first."""
     own = task.config.metadata if isinstance(task.config.metadata, dict) else {}
     return str(item.doc.get(METRIC_KEY) or own.get("metric") or next(iter(metrics), ""))
-
-
-def _check_score(item: Item, name: str, metrics: Mapping[str, float]) -> None:
-    if name not in metrics:
-        raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
-    if not 0 <= metrics[name] <= 1:
-        raise UsageError(
-            f"{item.task}: {name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
-        )

@@ -1,7 +1,6 @@
 """lm_eval tasks, built: those under tasks/, any that lm_eval ships, and again from stored documents for scoring.
 
-The only part of quantcliff that makes lm_eval `Task` objects. Knows lm_eval's task side; knows nothing of strata,
-engines or results.
+The only part of quantcliff that makes lm_eval `Task` objects.
 """
 
 from __future__ import annotations
@@ -17,99 +16,76 @@ from typing import Any
 from harness.config.resources import tasks_dir
 from harness.errors import UsageError, one_line
 
-__all__ = [
-    "FEWSHOT_SEED",
-    "describe_task_error",
-    "from_docs",
-    "lm_eval_names",
-    "own_tasks",
-    "quiet_lm_eval",
-    "runs_code_unconfined",
-    "shipped_tasks",
-]
-
-FEWSHOT_SEED = 1234
-"""The seed that lm_eval's command line gives to few-shot sampling (lm_eval/defaults.py)."""
-
-_STRUCTURE = ("tag", "group", "task_list", "class")
+FEWSHOT_SEED = 1234  # what lm_eval's command line gives to few-shot sampling (lm_eval/defaults.py)
 
 
 @contextlib.contextmanager
-def quiet_lm_eval() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Within it, lm_eval and datasets speak only of errors."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
+    before = {logger: logger.level for logger in map(logging.getLogger, ("lm_eval", "datasets"))}
+    for logger in before:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in before.items():
             logger.setLevel(level)
 
 
-def own_tasks(names: Sequence[str], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Build tasks of ours by name, each told `metadata`. What a generator refuses it raises as ValueError."""
+def build(names: Sequence[str], metadata: Mapping[str, Any], *, ours: bool) -> dict[str, Any]:
+    """Build tasks of ours, or tasks, groups and tags that lm_eval ships, each told `metadata`.
+
+    What a generator refuses it raises as ValueError.
+    """
     from lm_eval.tasks import TaskManager
 
-    with quiet_lm_eval():
-        manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=dict(metadata))
-        built: dict[str, Any] = manager.load(list(names))["tasks"]
-    return {name: _ready(task) for name, task in built.items()}
+    place = {"include_path": str(tasks_dir()), "include_defaults": False} if ours else {}
+    with _quiet():
+        built: dict[str, Any] = TaskManager(**place, metadata=dict(metadata)).load(list(names))["tasks"]
+    for task in built.values():  # what `simple_evaluate` settles before it asks
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    return built
 
 
 def describe_task_error(error: BaseException) -> str | None:
     """Return what a task's own Python raised, with its file and line; None if the error came from elsewhere."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_task_file(frame.filename)]
-    if not frames:
-        return None
-    return f"its code raised {one_line(error)} ({frames[-1].filename}, line {frames[-1].lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).resolve().is_relative_to(tasks_dir()):
+            return f"its code raised {one_line(error)} ({frame.filename}, line {frame.lineno})"
+    return None
 
 
-def _is_task_file(name: str) -> bool:
-    return Path(name).resolve().is_relative_to(tasks_dir())
+@cache
+def _index(*, ours: bool) -> Any:
+    """The tasks under tasks/, with those of lm_eval unless only `ours` are asked for: a scan of some seconds."""
+    from lm_eval.tasks import TaskManager
+
+    with _quiet():
+        return TaskManager(include_path=str(tasks_dir()), include_defaults=not ours)
 
 
 def lm_eval_names() -> list[str]:
     """Give the names of all tasks, groups and tags that lm_eval ships (its first scan takes some seconds)."""
-    names: list[str] = _index().all_tasks
+    names: list[str] = _index(ours=False).all_tasks
     return names
 
 
-@cache
-def _index() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    with quiet_lm_eval():
-        return TaskManager(include_path=str(tasks_dir()))
+def _file_of(name: str) -> Path | None:
+    for ours in (True, False):
+        entry = _index(ours=ours).task_index.get(name)
+        if entry is not None:
+            return None if entry.yaml_path is None else Path(entry.yaml_path)
+    return None
 
 
 def runs_code_unconfined(name: str) -> bool:
     """Say whether a task of lm_eval's runs generated code in its own process; read from its file, without its code."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    entry = _index().task_index.get(name)
-    if entry is None or entry.yaml_path is None:
-        return False
-    return bool(load_yaml(entry.yaml_path, resolve_func=False).get("unsafe_code"))
-
-
-def shipped_tasks(name: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Build a task, or all tasks of a group or tag, that lm_eval ships."""
-    from lm_eval.tasks import TaskManager
-
-    with quiet_lm_eval():
-        manager = TaskManager(metadata=dict(metadata))
-        built: dict[str, Any] = manager.load([name])["tasks"]
-    return {task_name: _ready(task) for task_name, task in built.items()}
-
-
-def _ready(task: Any) -> Any:
-    """Settle what `simple_evaluate` settles before it asks: the number of examples and their seed."""
-    if task.get_config("num_fewshot") is None:
-        task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    return task
+    file = _file_of(name)
+    return file is not None and bool(load_yaml(file, resolve_func=False).get("unsafe_code"))
 
 
 def from_docs(name: str, docs: Sequence[Mapping[str, Any]]) -> Any:
@@ -121,35 +97,17 @@ def from_docs(name: str, docs: Sequence[Mapping[str, Any]]) -> Any:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    path = _file_of(name)
-    with quiet_lm_eval():
-        config = {key: value for key, value in load_yaml(path).items() if key not in _STRUCTURE}
-        config |= {
-            "custom_dataset": lambda **_: {"test": Dataset.from_list([dict(doc) for doc in docs])},
-            "dataset_path": None,
-            "process_docs": None,
-            "test_split": "test",
-            "validation_split": None,
-            "training_split": None,
-            "fewshot_split": None,
-            "fewshot_config": None,
-            "num_fewshot": 0,
-        }
+    file = _file_of(name)
+    if file is None:
+        raise UsageError(f"lm_eval has no task file for {name!r}, so its answers cannot be scored here")
+    with _quiet():
+        config = load_yaml(file)
+        for key in ("tag", "group", "task_list", "class"):
+            config.pop(key, None)
+        splits = ("validation_split", "training_split", "fewshot_split")
+        config |= dict.fromkeys((*splits, "dataset_path", "process_docs", "fewshot_config"))
+        config |= {"test_split": "test", "num_fewshot": 0}
+        config["custom_dataset"] = lambda **_: {"test": Dataset.from_list([dict(doc) for doc in docs])}
         if metrics := config.get("metric_list"):  # needs log-probabilities without the question, which items lack
             config["metric_list"] = [one for one in metrics if one["metric"] != "acc_mutual_info"]
         return ConfigurableTask(config=config)
-
-
-def _file_of(name: str) -> Path:
-    entry = _own_index().get(name) or _index().task_index.get(name)
-    if entry is None or entry.yaml_path is None:
-        raise UsageError(f"lm_eval has no task file for {name!r}, so its answers cannot be scored here")
-    return Path(entry.yaml_path)
-
-
-@cache
-def _own_index() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    with quiet_lm_eval():
-        return TaskManager(include_path=str(tasks_dir()), include_defaults=False).task_index

@@ -7,57 +7,40 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-
-__all__ = ["ChatTemplate"]
+from harness.suite.toolkit.scoring import OverLimit, limited
 
 _PROBE = "quantcliff-probe-5b1f"
 _ASKED = {"role": "user", "content": "quantcliff-probe-question"}
-_SECONDS = 20.0
-"""Longest time to write one prompt."""
-_MEMORY = 2 << 30
-"""Bytes that writing one prompt may add to this process."""
-_LARGEST = 1_000_000
-"""Characters that a template may add to its messages."""
-_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    TimeoutError,
-)
+_SECONDS = 20.0  # the longest time to write one prompt
+_MEMORY = 2 << 30  # bytes that writing one prompt may add to this process
+_LARGEST = 1_000_000  # characters that a template may add to its messages
+_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, OverLimit, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """The chat template of a tokenizer with what it is given beside the messages."""
 
-    tokenizer: Any
-    """The baseline's."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """`sampling.chat_template_kwargs`."""
+    tokenizer: Any  # the baseline's
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # sampling.chat_template_kwargs
     clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as transformers takes it
-    """What the template is told that the time is."""
 
     def write(
         self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True, tools: Sequence[Any] = ()
     ) -> str:
         """Write a conversation; without a system role, the system message goes into the first turn of the user.
 
-        tools: what may be called, as in OpenAI's API, for a template that takes tools.
-
-        Raises UsageError if the template fails, takes too long or writes too much, or leaves a system message out.
+        tools: what may be called, as in OpenAI's API, for a template that takes tools. Raises UsageError if the
+        template fails, takes too long or writes too much, or leaves a system message out.
         """
         keep = all(one["role"] != "system" for one in messages) or self.takes_system
         return self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
@@ -86,26 +69,23 @@ class ChatTemplate:
 
     def notes(self) -> list[str]:
         """Say what a reader of the report must know."""
+        from jinja2 import meta
+        from transformers.utils import chat_template_utils
+
         found = []
         if not self.takes_system:
             found.append("The chat template has no system role: system messages stand before the user's first turn.")
         later = ChatTemplate(self.tokenizer, self.arguments, self.clock + timedelta(days=401, hours=7, seconds=61))
         if later._render([_ASKED]) != self._render([_ASKED]):
             found.append(f"The chat template reads the clock: in all prompts it is {self.clock} (sampling.clock).")
-        found += [
+        text = self.tokenizer.get_chat_template() if self.arguments else ""
+        environment = chat_template_utils._compile_jinja_template(text).environment  # noqa: SLF001 - its extensions
+        read = meta.find_undeclared_variables(environment.parse(text))
+        return found + [
             f"The chat template does not read {name!r} (sampling.chat_template_kwargs): it changes nothing."
             for name in self.arguments
-            if name not in self._variables()
+            if name not in read
         ]
-        return found
-
-    def _variables(self) -> set[str]:
-        from jinja2 import meta
-        from transformers.utils import chat_template_utils
-
-        text = self.tokenizer.get_chat_template()
-        environment = chat_template_utils._compile_jinja_template(text).environment  # noqa: SLF001 - its extensions
-        return set(meta.find_undeclared_variables(environment.parse(text)))
 
     def _render(
         self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True, tools: Sequence[Any] = ()
@@ -167,19 +147,11 @@ def _limits() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def late(*_: object) -> None:
-        raise TimeoutError(f"it takes more than {_SECONDS:.0f} seconds for one prompt")
-
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - once per prompt
-        size = int(file.read().split()[0]) * resource.getpagesize() + _MEMORY
-    handler = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize() + _MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (size if soft == resource.RLIM_INFINITY else min(size, soft), hard))
     try:
-        yield
+        with limited(_SECONDS, "writing one prompt"):
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)

@@ -13,8 +13,7 @@ from lazily import lazy
 from paths import RESULTS
 
 from harness.config.schema import KVCache, Variant
-from harness.damage.groups import random_set
-from harness.damage.search import Journal, search
+from harness.damage.search import Journal, random_set, search
 from harness.errors import NotComparable, UsageError
 from harness.judge import judging
 from harness.records import Item, Settings
@@ -24,8 +23,7 @@ from harness.store.whole import load_run
 torch = lazy("torch")
 hybrid = lazy("harness.damage.hybrid")
 loading = lazy("harness.models.loading")
-localizing = lazy("harness.damage.localizing")
-repairing = lazy("harness.damage.repairing")
+commands = lazy("harness.damage.commands")
 engine = lazy("harness.engines.transformers.engine")
 
 RUINED = "model.layers.2.mlp.down_proj"
@@ -144,28 +142,28 @@ def demo():
 def test_items_of_a_search_are_those_lost_in_failing_strata(demo):
     """All lost items of the failing stratum, and as many that both sides got right."""
     run, judgement = demo
-    variant, places = localizing.lost_variant(run, judgement, "nf4")
-    chosen = localizing.chosen_items(run, "nf4", places)
+    variant, places = commands.lost_variant(run, judgement, "nf4")
+    chosen = commands.chosen_items(run, "nf4", places)
     assert variant.quantization.method == "bnb-nf4"
     assert len(chosen.lost) == len(chosen.kept) == 32
     assert {one.stratum for one in chosen.lost} == {"task=lookup,keys=12,answer=present"}
     with pytest.raises(NotComparable, match="fails in no gating stratum"):
-        localizing.lost_variant(run, judgement, "int8")
+        commands.lost_variant(run, judgement, "int8")
     cached = run.experiment.candidates[1].model_copy(update={"kv_cache": KVCache(bits=4)})
     other = dataclasses.replace(run, experiment=run.experiment.model_copy(update={"candidates": (cached,)}))
     with pytest.raises(NotComparable, match="its cache or its decoding differs too"):
-        localizing.lost_variant(other, judgement, "nf4")
+        commands.lost_variant(other, judgement, "nf4")
     with pytest.raises(UsageError, match="give one of int8, nf4"):
-        localizing.lost_variant(run, judgement, "int4")
+        commands.lost_variant(run, judgement, "int4")
 
 
 def test_items_whose_texts_were_not_kept_are_refused(demo):
     """An erased item cannot be asked again, and is not passed over in silence."""
     run, judgement = demo
-    _, places = localizing.lost_variant(run, judgement, "nf4")
+    _, places = commands.lost_variant(run, judgement, "nf4")
     erased = dataclasses.replace(run, erased=frozenset(one.id for one in run.items))
     with pytest.raises(NotComparable, match="cannot be asked again"):
-        localizing.chosen_items(erased, "nf4", places)
+        commands.chosen_items(erased, "nf4", places)
 
 
 def test_held_out_items_were_never_seen(demo, smollm2):
@@ -173,16 +171,16 @@ def test_held_out_items_were_never_seen(demo, smollm2):
     run, _ = demo
     summary = {"candidate": "nf4", "strata": ["long_context/task=lookup,keys=12,answer=present"]}
     nf4 = run.experiment.candidates[1]
-    repaired = repairing.skipping(nf4, "repaired", [RUINED])
-    plan, shared = repairing.held_out(run, summary, (nf4, repaired))
+    repaired = commands.skipping(nf4, "repaired", [RUINED])
+    plan, shared = commands.held_out(run, summary, (nf4, repaired))
     assert (len(plan.items), shared) == (60, 0)
     assert {one.stratum for one in plan.items} == {"task=lookup,keys=12,answer=present"}
     assert not {one.prompt for one in plan.items} & {one.prompt for one in run.items}
     assert [one.name for one in plan.experiment.candidates] == ["nf4", "nf4-repaired"]
     assert plan.experiment.candidates[1].quantization.skip_modules == (RUINED,)
-    assert repairing.unseen(plan.items, plan.items[:58]) == plan.items[58:]
+    assert commands.unseen(plan.items, plan.items[:58]) == plan.items[58:]
     with pytest.raises(NotComparable, match="none that the search never saw"):
-        repairing.unseen(plan.items, plan.items)
+        commands.unseen(plan.items, plan.items)
 
 
 def test_a_method_without_skip_modules_says_what_to_do(demo):
@@ -193,4 +191,4 @@ def test_a_method_without_skip_modules_says_what_to_do(demo):
     other = dataclasses.replace(run, experiment=run.experiment.model_copy(update={"candidates": candidates}))
     summary = {"candidate": "nf4", "sets": {"repaired": [RUINED]}}
     with pytest.raises(UsageError, match="quantize it again without the modules"):
-        repairing.repair(other, judgement, summary, SimpleNamespace())
+        commands.repair(other, judgement, summary, SimpleNamespace())

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.damage.groups import children, coarse, random_set, total_bytes
-from harness.damage.search import Journal, null_share, search
+from harness.damage.search import Journal, children, coarse, null_share, random_set, search, total_bytes
 from harness.errors import StoreError
 from harness.report.damage import write_page
 

@@ -8,7 +8,7 @@ import engine_models as tiny
 import pytest
 from lazily import lazy
 
-from harness.config.decoding import KVCache
+from harness.config.schema import KVCache
 from harness.errors import ModelError
 from harness.records import Settings
 

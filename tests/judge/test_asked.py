@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -13,8 +14,8 @@ import pytest
 from harness.config.loading import parse
 from harness.errors import ConfigError, Incomplete
 from harness.judge import judging
-from harness.judge.asked import blind_strata, control_items
 from harness.judge.rules import Rules
+from harness.judge.signals import blind_strata, control_items
 from harness.records import Item
 from harness.run import plan as run_plan
 from harness.run import runner
@@ -85,11 +86,11 @@ def test_a_stratum_that_was_not_asked_has_no_signal_and_never_passes(part: RunDi
     assert (same.verdict, same.baseline_mean) == ("no_signal", blind.baseline_mean)
 
 
-def test_a_gating_stratum_that_was_not_asked_is_inconclusive(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_gating_stratum_that_was_not_asked_is_inconclusive(part: RunDir, tiny_llama: Path) -> None:
     """What was not asked is never a pass."""
-    data = config(tiny_llama, skip_blind=True)
+    data = config(tiny_llama, control=0.25, skip_blind=True)
     del data["slices"][1]["gating"]
-    assert judging.judge(load_run(run(data, tmp_path))).exit_code == 3
+    assert judging.judge(dataclasses.replace(load_run(part), experiment=parse(data))).exit_code == 3
 
 
 def test_an_answer_missing_elsewhere_is_still_missed(part: RunDir, tmp_path: Path) -> None:

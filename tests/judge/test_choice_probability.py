@@ -15,11 +15,11 @@ from rich.console import Console
 from harness.judge import choice_probability, compare, gate
 from harness.judge.rules import Rules
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
-from harness.report import answer_pairs
+from harness.report import answers
 from harness.report.evidence import Evidence
 from harness.report.markdown import markdown_report
-from harness.report.tables import comparisons_csv
 from harness.report.terminal import terminal
+from harness.report.writer import comparisons_csv
 from harness.store.record import read_run
 from harness.store.rundir import RunDir
 
@@ -72,7 +72,7 @@ def test_a_pair_shows_the_preferred_choices():
         Scored("t/1", "", 0, score, {"acc": 0.0, "acc_norm": score}, answer(1, logprobs), metric="acc_norm")
         for score, logprobs in ((1.0, (-6.0, -8.0, -5.0, -4.9)), (0.0, (-1.0, -90.0, -7.0, -8.0)))
     ]
-    (pair,) = answer_pairs.flips([question], sides[:1], sides[1:], "int8")
+    (pair,) = answers.flips([question], sides[:1], sides[1:], "int8")
     assert (pair.baseline_text, pair.candidate_text) == (" the city of Paris", " Rome")
 
 
@@ -106,9 +106,11 @@ def _judged(shift: float):
     )
     rules = Rules.from_flags(margin=0.05)
     cells = {"s/a": Cell(300)}
-    same = gate.judge(compare.compare(side("bf16", cells, 0), [side("int4", cells, 1)], rules), rules)
-    name = same.candidates[0].name
-    return same, choice_probability.shown(same, {name: choice_probability.compared(items, before, after, 0.05)})
+    material = compare.compare(side("bf16", cells, 0), [side("int4", cells, 1)], rules)
+    ((candidate,), likely) = material.candidates, choice_probability.compared(items, before, after, 0.05)
+    strata = tuple(dataclasses.replace(one, choice_probability=likely[one.place]) for one in candidate.strata)
+    seen = dataclasses.replace(material, candidates=(dataclasses.replace(candidate, strata=strata),))
+    return gate.judge(material, rules), gate.judge(seen, rules)
 
 
 def test_it_sees_what_no_score_shows_and_decides_nothing():

@@ -10,8 +10,7 @@ from making import Cell, reordered, side
 
 from harness.errors import NotComparable
 from harness.judge import compare, gate
-from harness.judge.outcomes import Labels, build, fingerprint
-from harness.judge.pairing import _joined_by_id, pair
+from harness.judge.outcomes import Labels, build, fingerprint, pair
 from harness.judge.rules import Rules
 
 RULES = Rules.from_flags(margin=0.05)
@@ -34,18 +33,6 @@ def test_items_are_joined_by_id_whatever_their_order():
     assert [before.items[at] for at in pairs.baseline] == [after.items[at] for at in pairs.candidate]
     assert pairs.baseline.tolist() == list(range(500))
     assert pairs.notes == ()
-
-
-def test_the_fast_join_is_the_join_by_id():
-    """Joining by hashes of ids gives what joining by the ids gives, with items missing on either side."""
-    rng = np.random.default_rng(1)
-    before = _side("bf16", [f"x{at}" for at in rng.permutation(3000)[:2000]])
-    after = _side("int4", [f"x{at}" for at in rng.permutation(3000)[:2000]])
-    pairs = pair(before, after, 0.9)
-    own, theirs = _joined_by_id(before, after)
-    assert pairs.baseline.tolist() == own.tolist()
-    assert pairs.candidate.tolist() == theirs.tolist()
-    assert set(pairs.baseline) | set(pairs.baseline_only) == set(range(2000))
 
 
 def test_a_join_under_99_percent_is_refused_and_counted_and_named():

@@ -51,7 +51,7 @@ def _numbers(before: Outcomes, after: Outcomes, rules: Rules = RULES) -> list[di
     return [{name: getattr(one, name) for name in NUMBERS} for one in candidate.strata]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sides())
 def test_swapping_the_sides_mirrors_every_interval(pair):
     """Baseline and candidate exchanged: delta, limits, and lost and gained change places, to the last bit."""
@@ -61,7 +61,7 @@ def test_swapping_the_sides_mirrors_every_interval(pair):
         assert (one["lost"], one["gained"]) == (other["gained"], other["lost"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(sides())
 def test_swapping_the_sides_mirrors_the_verdict(pair):
     """A side that fails against the other cannot be failed by it; it passes against it where it has signal."""
@@ -73,7 +73,7 @@ def test_swapping_the_sides_mirrors_the_verdict(pair):
             assert other["low"] > 0.05
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(sides(), st.integers(0, 2**32 - 1))
 def test_the_order_of_items_does_not_matter(pair, seed):
     """Each side in an order of its own, as shards or other tools would give them: the same numbers, bit for bit."""
@@ -83,7 +83,7 @@ def test_the_order_of_items_does_not_matter(pair, seed):
     assert _numbers(*shuffled) == _numbers(before, after)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(sides())
 def test_names_do_not_matter(pair):
     """Strata, sources and items under other names: the same numbers, bit for bit."""
@@ -102,7 +102,7 @@ def test_names_do_not_matter(pair):
     assert _numbers(renamed(before), renamed(after)) == _numbers(before, after)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cells(least=20), st.integers(1, 200))
 def test_concordant_items_never_widen_the_claim(cell, more):
     """More items on which both sides agree: neither limit moves away from no change, and a pass stays a pass."""
@@ -115,7 +115,7 @@ def test_concordant_items_never_widen_the_claim(cell, more):
         assert other.verdict == "pass"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cells(least=20))
 def test_a_lost_item_never_helps(cell):
     """Turning an item that both got right into one that only the baseline got right lowers both limits."""
@@ -128,7 +128,7 @@ def test_a_lost_item_never_helps(cell):
     assert not (one.verdict == "fail" and other.verdict != "fail")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.dictionaries(st.sampled_from("abcde"), cells(), min_size=2, max_size=5))
 def test_a_pass_of_the_whole_is_a_pass_of_every_part(found):
     """The candidate passes exactly where every gating stratum does, and fails exactly where one does."""

@@ -126,7 +126,7 @@ def test_the_first_crossing_stands():
 
 def test_looking_five_times_does_not_pass_more_often():
     """A candidate exactly at the margin, looked at five times: passes in at most 5 % (three standard errors)."""
-    rng, rounds = np.random.default_rng(4), 300
+    rng, rounds = np.random.default_rng(4), 150
     rules = _rules({("s", "a"): 150})
     passed = sum(_judge(_sides(rng, {"a": -0.1}, n=150), rules).verdict == "pass" for _ in range(rounds))
     assert passed <= rounds * 0.05 + 3 * np.sqrt(rounds * 0.05 * 0.95)
@@ -134,7 +134,7 @@ def test_looking_five_times_does_not_pass_more_often():
 
 def test_looking_five_times_does_not_fail_more_often():
     """Four strata exactly at the margin, looked at five times: some fails in at most 5 % (three standard errors)."""
-    rng, rounds = np.random.default_rng(5), 150
+    rng, rounds = np.random.default_rng(5), 80
     rules = _rules({("s", name): 150 for name in "abcd"})
     failed = sum(
         _judge(_sides(rng, dict.fromkeys("abcd", -0.1), n=150), rules).verdict == "fail" for _ in range(rounds)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lazily import lazy
 from making import stratum
+from written import compared, csv_of, jsonl
 
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate
@@ -201,3 +202,100 @@ def test_a_broken_parquet_is_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match="not a Parquet file"):
         load(tmp_path / "t.parquet", OPTIONS)
+
+
+def test_float_ids_are_exact(tmp_path):
+    """1000000001.0 is item 1000000001: of 1,000 items none merges with another, and the lost half is seen."""
+    ids = [*map(float, range(500)), *(1e9 + at for at in range(500))]
+    sides = [
+        jsonl(tmp_path / f"{name}.jsonl", [{"item": one, "score": int(one < top)} for one in ids])
+        for name, top in (("a", 1e12), ("b", 1e9))
+    ]
+    assert load(sides[0]).items[-1] == "1000000499"
+    assert len(load(sides[0])) == 1000
+    assert compared(*sides) == 1
+
+
+def test_float_levels_and_clusters_are_exact(tmp_path):
+    """Levels and clusters that differ after the sixth digit stay apart; a float keeps its digits."""
+    rows = [{"item": at, "score": 1, "k": 1e7 + at % 2, "t": 0.1234567 + at % 2} for at in range(4)]
+    found = load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("t",), cluster="k"))
+    assert set(found.cluster.names) == {"10000000", "10000001"}
+    assert set(found.stratum.names) == {"t=0.1234567", "t=1.1234567"}
+
+
+def test_an_id_that_no_float_holds_is_refused(tmp_path):
+    """From 2**53 on two whole numbers may be one float."""
+    path = jsonl(tmp_path / "a.jsonl", [{"item": 2.0**53, "score": 1}])
+    with pytest.raises(NotComparable, match=r"line 1: row 1: the id .* was rounded to a float"):
+        load(path)
+
+
+def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_in_csv_too(tmp_path):
+    """``3.0`` of a CSV is the ``3`` of JSON lines; if ``3`` is there as well, both stay as they are."""
+    found = load(csv_of(tmp_path / "a.csv", "item,score,k", ["1.0,1,5.0", "2.0,1,"]), ImportOptions(cluster="k"))
+    assert (found.items, found.cluster.names) == (("1", "2"), ("5", "none"))
+    assert load(csv_of(tmp_path / "b.csv", "item,score", ["3.0,1", "3,0"])).items == ("3.0", "3")
+
+
+@pytest.mark.parametrize("score", ["0_1", "١", "1e", "0x1", "1,0"])
+def test_only_plain_digits_are_a_score(tmp_path, score):
+    """What Python's float() takes beyond plain digits is refused, with its line."""
+    path = csv_of(tmp_path / "a.csv", "item\tscore", [f"a\t{score}"]).rename(tmp_path / "a.tsv")
+    with pytest.raises(NotComparable, match="line 2: item 'a'"):
+        load(path)
+
+
+@pytest.mark.parametrize("length", [200_000, 10_000_000])
+def test_long_cells_are_read(tmp_path, length):
+    """A prompt of 200,000 characters, and one longer than pyarrow's block."""
+    path = csv_of(tmp_path / "a.csv", "item,score,prompt", [f"{at},1,{'w' * length}{at}" for at in range(2)])
+    found = load(path, ImportOptions(prompt="prompt"))
+    assert len(set(found.fingerprint.tolist())) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "items", "scores"),
+    [
+        (['"a,b",1', '"say ""x""",0', '"two\nlines",1'], ("a,b", 'say "x"', "two\nlines"), [1, 0, 1]),
+        (['a"b,1', "c,0", "", "d,"], ('a"b', "c", "d"), [1, 0, np.nan]),
+        (["x" * 300_000 + ",1", "y,nan"], ("x" * 300_000, "y"), [1, np.nan]),
+    ],
+)
+def test_cells_of_a_csv(tmp_path, rows, items, scores):
+    """Quotes, blank lines and long cells are read as Python's csv module reads them."""
+    found = load(csv_of(tmp_path / "a.csv", "item,score", rows))
+    assert found.items == items
+    assert np.array_equal(found.score, scores, equal_nan=True)
+
+
+@pytest.mark.parametrize("rows", [["a,1", 'b,"0'], ['"a"b,1'], ["a,1", 'b,"0', "c,1", 'd,"1'], ["a,1", "b"]])
+def test_quotes_that_swallow_rows_are_refused_with_their_line(tmp_path, rows):
+    """An open quote or text after a closing one, which pyarrow reads without an error."""
+    with pytest.raises(UsageError, match=r"a\.csv: line \d"):
+        load(csv_of(tmp_path / "a.csv", "item,score", rows))
+
+
+def test_nested_parquet_columns_are_named_by_dots(tmp_path):
+    """As in JSON lines; whole numbers beyond 2**53 keep every digit, decimals are numbers."""
+    pa = pytest.importorskip("pyarrow")
+    from decimal import Decimal
+
+    from pyarrow import parquet
+
+    docs = [{"id": 2**60 + at, "task": {"name": f"t{at}"}} for at in range(3)]
+    table = pa.table({"__doc__": docs, "__metric__": [{"acc": Decimal("1.0")}] * 3, "n": [None] * 3})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    options = ImportOptions(item="__doc__.id", score="__metric__.acc", strata=("__doc__.task.name", "n"))
+    found = load(tmp_path / "a.parquet", options)
+    assert found.items == tuple(str(2**60 + at) for at in range(3))
+    assert (found.stratum[2], found.score.tolist()) == ("name=t2,n=none", [1.0] * 3)
+    with pytest.raises(UsageError, match=r"no column '__doc__'; there are: __doc__\.id, __doc__\.task\.name"):
+        load(tmp_path / "a.parquet", ImportOptions(item="__doc__", score="__metric__.acc"))
+
+
+def test_strata_with_one_name_are_refused(tmp_path):
+    """A level that contains a comma and an equals sign must not merge two cells."""
+    rows = [{"item": 1, "score": 1, "a": "x,b=1", "b": "2,b=3"}, {"item": 2, "score": 1, "a": "x", "b": "1,b=2,b=3"}]
+    with pytest.raises(UsageError, match="two strata would both be called 'a=x,b=1,b=2,b=3'"):
+        load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("a", "b")))

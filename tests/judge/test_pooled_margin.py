@@ -18,7 +18,7 @@ STRATA = [f"s/{name}" for name in "abcdefghij"]
 
 
 def _rules(**policy: object) -> Rules:
-    return Rules.from_flags(margin=0.05).under(Policy.model_validate({"margin": 0.05, "pooled_margin": 0.02} | policy))
+    return Rules(Policy.model_validate({"margin": 0.05, "pooled_margin": 0.02} | policy))
 
 
 def test_ten_strata_of_531_items_pass_at_two_and_five_points():

@@ -13,9 +13,9 @@ from harness.config.loading import parse
 from harness.config.schema import Policy
 from harness.errors import ConfigError, UsageError
 from harness.judge import compare, gate, judging
-from harness.judge.asked import blind_to_cache
-from harness.judge.quantities import judged_quantities
 from harness.judge.rules import Rules
+from harness.judge.signals import blind_to_cache
+from harness.judge.tolerances import judged_quantities
 from harness.records import Generation, Item, Scored
 from harness.run.served_plan import check_engines
 from harness.stats.ratio import ratio

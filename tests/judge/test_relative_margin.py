@@ -13,11 +13,11 @@ from harness.config.fields import RelativeMargin
 from harness.config.schema import Policy
 from harness.judge.rules import Rules
 from harness.stats import paired_test
-from harness.stats.relative import relative_test
+from harness.stats.stratum import relative_test
 
 
 def _rules(**policy: object) -> Rules:
-    return Rules().under(Policy.model_validate(policy))
+    return Rules(Policy.model_validate(policy))
 
 
 def test_a_share_is_read_and_written_as_it_was():

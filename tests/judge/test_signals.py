@@ -13,8 +13,7 @@ from harness.cli import program as cli
 from harness.judge import compare, gate
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules
-from harness.judge.signals import Signal, signals
-from harness.judge.unusable import noted, unusable_strata
+from harness.judge.signals import Signal, signals, unusable_strata
 from harness.records import Generation, Item, Scored
 from harness.suite.tail import examine
 
@@ -119,8 +118,10 @@ def test_the_gate_says_that_nothing_was_measured():
     ids = [one.id for one in ITEMS]
     table = [build(name, ids, [0.0] * 10) for name in ("base", "cand")]
     material = compare.compare(table[0], [table[1]], RULES)
-    (place,) = {(one.slice, one.stratum) for one in material.candidates[0].strata}
-    judgement = gate.judge(noted(material, {place: "10 of 10 answers are empty"}), RULES)
+    (candidate,) = material.candidates
+    strata = tuple(dataclasses.replace(one, unusable="10 of 10 answers are empty") for one in candidate.strata)
+    said = dataclasses.replace(material, candidates=(dataclasses.replace(candidate, strata=strata),))
+    judgement = gate.judge(said, RULES)
     (stratum,) = judgement.candidates[0].strata
     assert (stratum.verdict, stratum.reason, judgement.exit_code) == ("no_signal", "10 of 10 answers are empty", 3)
     assert "was not measured: 10 of 10" in judgement.candidates[0].reasons[0]

@@ -12,12 +12,11 @@ from making import judged, stratum
 
 from harness.config.schema import Policy
 from harness.errors import StatisticsError
-from harness.judge.latency import with_late
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.tail_counts import Cell, cells
-from harness.judge.tail_rates import judge_rates, unmatched_tolerances
+from harness.judge.tail_counts import Cell, cells, with_late
+from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
-from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
+from harness.stats.events import _p_low, event_rate, items_to_decide_rate, items_without_event
 
 proportion = lazy("statsmodels.stats.proportion")
 
@@ -74,7 +73,7 @@ def test_p_values_say_what_the_limits_say() -> None:
     for events, n in ((0, 298), (0, 299), (3, 200), (12, 200)):
         found = event_rate([True] * events + [False] * (n - events))
         for tolerance in (0.005, 0.01, 0.02, 0.04, 0.1):
-            assert (found.high < tolerance) == (found.p_low(tolerance) < 0.05)
+            assert (found.high < tolerance) == (_p_low(events, n, tolerance) < 0.05)
             assert (found.low > tolerance) == (found.p_high(tolerance) < 0.05)
 
 
@@ -263,12 +262,12 @@ def test_items_without_a_text_on_both_sides_are_counted_apart() -> None:
     assert {one.kind for one in old} == set(TAIL_KINDS)
 
 
-@pytest.mark.parametrize("strata", [1, 4, 12])
+@pytest.mark.parametrize("strata", [1, 8])
 def test_a_candidate_at_its_tolerances_seldom_fails_and_seldom_passes(strata: int) -> None:
-    """Every rate at its tolerance, 500 rollouts: half of alpha to fail, alpha to pass."""
+    """Every rate at its tolerance, 300 rollouts: half of alpha to fail, alpha to pass."""
     held = rules(tail_events={"empty": 0.05})
     rng = np.random.default_rng(strata)
-    rollouts = 500
+    rollouts = 300
     known = {count: cell(count, 150) for count in range(60)}
     fails = passes = 0
     for counts in rng.binomial(150, 0.05, (rollouts, strata)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from lazily import lazy
@@ -15,6 +16,7 @@ from harness.models.compatibility import check_candidate
 doctor_models = lazy("harness.models.doctor_models")
 loading = lazy("harness.models.loading")
 checkpoints = lazy("harness.models.checkpoints")
+backends = lazy("harness.models.backends")
 
 TEXTS = tuple(
     f"Chapter {number}. The keeper of lighthouse number {number} counted {number * 7} gulls before breakfast, wrote the"
@@ -33,67 +35,73 @@ def plain(tmp_path_factory):
 def make(source, out, **changed):
     """Make a checkpoint on the CPU, or skip with the reason why that does not work here."""
     options = {"method": "gptq", "bits": 4, "group_size": 32, "calibration": OWN, "device": "cpu", **changed}
-    status = {status.method: status for status in loading.method_status("cpu")}[options["method"]]
+    status = {status.method: status for status in backends.method_status("cpu")}[options["method"]]
     if not status.works:
         pytest.skip(f"{options['method']}: {status.reason}")
     return checkpoints.make_checkpoint(source, out, **options)
 
 
-@pytest.mark.slow
-def test_a_gptq_checkpoint_is_made_proved_and_comparable(plain, tmp_path):
-    """It is 4-bit on disk and loaded, reads texts as its source does, and holds none of the calibration texts."""
+@pytest.fixture(scope="module")
+def gptq(plain, tmp_path_factory):
+    """A GPTQ checkpoint: its folder, its proof, what was said, and a copy of the folder as it was before its check."""
+    place = tmp_path_factory.mktemp("gptq")
     said = []
-    made = make(plain, tmp_path / "int4", progress=said.append)
+
+    def keep(sentence):
+        said.append(sentence)
+        if sentence == "loading it to compare its answers":
+            (partial,) = (place / "made").glob(".int4.partial-*")
+            shutil.copytree(partial, place / "unchecked")
+
+    return place / "made" / "int4", make(plain, place / "made" / "int4", progress=keep), said, place / "unchecked"
+
+
+@pytest.mark.slow
+def test_a_gptq_checkpoint_is_made_proved_and_comparable(plain, gptq):
+    """It is 4-bit on disk and loaded, reads texts as its source does, and holds none of the calibration texts."""
+    out, proof, said, _ = gptq
     assert said[0] == f"quantizing {plain.name} to gptq 4-bit, calibrated on lighthouse (8 texts)"
     assert "layer 2 of 2" in said
-    assert (made.path, made.calibration) == (tmp_path / "int4", "lighthouse")
-    assert (made.proof.method, made.proof.quantized_modules) == ("gptq", 14)
-    assert 4.5 < made.proof.bits_per_weight < 5
-    variant = Variant(name="int4", model=str(made.path), quantization="gptq")
+    assert (proof.method, proof.quantized_modules) == ("gptq", 14)
+    assert 4.5 < proof.bits_per_weight < 5
+    variant = Variant(name="int4", model=str(out), quantization="gptq")
     baseline = loading.load(Variant(name="b", model=str(plain)), plain, device="cpu", dtype="bfloat16").proof
-    check_candidate(baseline, made.proof, variant)
+    check_candidate(baseline, proof, variant)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        assert (made.path / name).read_bytes() == (plain / name).read_bytes()
-    for file in made.path.iterdir():
+        assert (out / name).read_bytes() == (plain / name).read_bytes()
+    for file in out.iterdir():
         assert b"lighthouse number" not in file.read_bytes(), file.name
-    assert [entry.name for entry in tmp_path.iterdir()] == ["int4"]
-    assert not [name for name in made.path.iterdir() if "answers" in name.name]
+    assert [entry.name for entry in out.parent.iterdir()] == ["int4"]
+    assert not [name for name in out.iterdir() if "answers" in name.name or name.is_dir()]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_altered_while_it_was_saved_is_refused(gptq):
+    """The error names the module that answers differently."""
+    from safetensors.torch import load_file, save_file
+
+    from harness.models.checkpoints import _read_back
+
+    unchecked, module = gptq[3], "model.layers.1.mlp.up_proj"
+    assert _read_back(unchecked, "gptq", "cpu", unchecked / "work" / "answers") == gptq[1]
+    tensors = load_file(unchecked / "model.safetensors")
+    tensors[f"{module}.qweight"][:, 0] = 0  # the weights of one output of 256
+    save_file(tensors, unchecked / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{module} is 0\.\d+ away from what it was before saving; rounding explains"):
+        _read_back(unchecked, "gptq", "cpu", unchecked / "work" / "answers")
 
 
 @pytest.mark.slow
 def test_an_awq_checkpoint_knows_what_it_saw(plain, tmp_path):
     """Its sidecar names the set, the source and the settings, and finds a prompt that was calibrated on."""
-    made = make(plain, tmp_path / "awq", method="awq")
-    assert (made.proof.method, made.proof.quantized_modules) == ("awq", 14)
-    record = json.loads((made.path / SIDECAR).read_text())
-    assert {key: record[key] for key in ("calibration", "method", "bits", "group_size")} == {
-        "calibration": "lighthouse",
-        "method": "awq",
-        "bits": 4,
-        "group_size": 32,
-    }
+    proof = make(plain, tmp_path / "awq", method="awq")
+    assert (proof.method, proof.quantized_modules) == ("awq", 14)
+    record = json.loads((tmp_path / "awq" / SIDECAR).read_text())
+    settings = {"calibration": "lighthouse", "method": "awq", "bits": 4, "group_size": 32}
+    assert {key: record[key] for key in settings} == settings
     assert len(record["texts"]) == 8
-    found = calibration_overlap(made.path, ["Something else entirely, about a bridge and its many rivets.", TEXTS[3]])
-    assert [(overlap.prompt, overlap.text) for overlap in found] == [(1, 3)]
-
-
-@pytest.mark.slow
-def test_a_checkpoint_altered_while_it_was_saved_is_refused(plain, tmp_path):
-    """The error names the module that answers differently, and nothing is left behind."""
-    from safetensors.torch import load_file, save_file
-
-    module = "model.layers.1.mlp.up_proj"
-
-    def alter(sentence):
-        if sentence == "loading it to compare its answers":
-            (file,) = tmp_path.glob(".int4.partial-*/model.safetensors")
-            tensors = load_file(file)
-            tensors[f"{module}.qweight"][:, 0] = 0  # the weights of one output of 256
-            save_file(tensors, file, metadata={"format": "pt"})
-
-    with pytest.raises(ModelError, match=rf"{module} is 0\.\d+ away from what it was before saving; rounding explains"):
-        make(plain, tmp_path / "int4", progress=alter)
-    assert list(tmp_path.iterdir()) == []
+    prompts = ["Something else entirely, about a bridge and its many rivets.", TEXTS[3]]
+    assert calibration_overlap(tmp_path / "awq", prompts) == [1]
 
 
 def test_a_recorded_module_that_is_not_loaded_is_a_difference(tmp_path):
@@ -101,7 +109,7 @@ def test_a_recorded_module_that_is_not_loaded_is_a_difference(tmp_path):
     from safetensors.torch import save_file
     from torch import nn, ones
 
-    from harness.models.answers import compare_answers
+    from harness.models.checkpoints_worker import compare_answers
 
     save_file({"q_proj:in": ones(1, 2), "q_proj:out": ones(1, 2)}, tmp_path / "answers")
     assert compare_answers(nn.Sequential(nn.Linear(2, 2)), tmp_path / "answers") == "q_proj is not there any more"
@@ -156,9 +164,11 @@ def test_a_quantized_model_is_not_quantized_again(plain, tmp_path):
         make(tmp_path / "q", tmp_path / "out")
 
 
-@pytest.mark.slow
-def test_a_quantizer_that_fails_is_heard(plain, tmp_path):
-    """Its last words are in the message, and nothing is left behind."""
-    with pytest.raises(ModelError, match=r"quantizing .* failed: \S+"):
-        make(plain, tmp_path / "out", calibration=Calibration("empty", ()))
-    assert list(tmp_path.iterdir()) == []
+def test_a_quantizer_that_fails_is_heard(plain, tmp_path, monkeypatch):
+    """Its last words are in the message, and nothing is left behind: here those of a broken installation."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "gptqmodel.py").write_text("raise ImportError('a kernel is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    with pytest.raises(ModelError, match=r"quantizing .* failed: ImportError: a kernel is missing"):
+        make(plain, tmp_path / "made" / "out")
+    assert list((tmp_path / "made").iterdir()) == []

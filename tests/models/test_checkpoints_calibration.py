@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -11,8 +12,6 @@ from harness.models.calibration import (
     BUILT_IN,
     SIDECAR,
     Calibration,
-    Overlap,
-    _fingerprints,
     built_in,
     calibration_overlap,
     from_file,
@@ -60,23 +59,29 @@ def test_the_built_in_set_holds_prose_code_sums_and_many_scripts():
         assert sign in whole
 
 
+def passages(text):
+    """Every run of 50 characters of a text, whatever its case and white space."""
+    plain = re.sub(r"\s+", " ", text.casefold())
+    return (plain[start : start + 50] for start in range(len(plain) - 49))
+
+
 def test_the_built_in_set_shares_nothing_with_the_tasks(repository):
     """No passage of 50 characters occurs in any file of the task folder."""
-    known = {one for text in built_in().texts for one in _fingerprints(text)}
+    known = {one for text in built_in().texts for one in passages(text)}
     for path in (repository / "tasks").rglob("*"):
         if path.is_file() and path.suffix in {".py", ".yaml", ".json", ".jsonl", ".txt", ".md", ".csv"}:
-            assert not known & _fingerprints(path.read_text(encoding="utf-8")), path
+            assert known.isdisjoint(passages(path.read_text(encoding="utf-8"))), path
 
 
 def test_the_built_in_set_shares_nothing_with_the_public_data(shared_data):
     """Nor in the public sets that the suites read: checked on GSM8K, MGSM in French and XCOPA in Italian."""
-    known = {one for text in built_in().texts for one in _fingerprints(text)}
+    known = {one for text in built_in().texts for one in passages(text)}
     read = 0
     for name in ("gsm8k/*", "mgsm/*fr*", "xcopa/**/*"):
         for path in sorted(shared_data.glob(name)):
             if path.suffix in {".jsonl", ".tsv"} and path.stat().st_size < 3_000_000:
                 read += 1
-                assert not known & _fingerprints(path.read_text(encoding="utf-8")), path
+                assert known.isdisjoint(passages(path.read_text(encoding="utf-8"))), path
     assert read > 2
 
 
@@ -85,9 +90,7 @@ def test_a_shared_passage_is_found_whatever_its_spelling(tmp_path):
     folder = checkpoint(tmp_path, "An unrelated text that is long enough to have fingerprints of its own.", PASSAGE * 2)
     prompt = f"Read this and answer. {PASSAGE.upper().replace(' ', '   ')} Was the ferry late?"
     found = calibration_overlap(folder, ["What is 12 plus 30, and why would anybody want to know that at all?", prompt])
-    assert [(overlap.prompt, overlap.text) for overlap in found] == [(1, 1)]
-    assert 0 < found[0].share < 1
-    assert isinstance(found[0], Overlap)
+    assert found == [1]
 
 
 def test_fifty_shared_characters_are_always_found_and_thirty_nine_never(tmp_path):
@@ -107,7 +110,7 @@ def test_a_template_is_not_taken_for_a_passage(tmp_path):
     prompts = [f"{frame}Question {number}: how many of the {number} apples are left over?" for number in range(9)]
     assert calibration_overlap(folder, prompts) == []
     found = calibration_overlap(folder, [*prompts, frame + PASSAGE])
-    assert [overlap.prompt for overlap in found] == [9]
+    assert found == [9]
 
 
 def test_without_a_sidecar_nothing_is_known_and_a_damaged_one_is_an_error(tmp_path):

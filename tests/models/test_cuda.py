@@ -8,7 +8,7 @@ import pytest
 from lazily import lazy
 
 from harness.errors import UsageError
-from harness.models.devices import main_device, memory_bytes, resolve_device
+from harness.models.devices import memory_bytes, resolve_device
 
 torch = lazy("torch")
 cuda = lazy("harness.models.cuda")
@@ -80,7 +80,6 @@ def test_several_gpus_hold_one_model(monkeypatch):
     monkeypatch.setattr("harness.models.devices._cuda_properties", lambda _: (80, 9, 0))
     assert resolve_device("cuda:all") == "cuda:0,cuda:1,cuda:2"
     assert resolve_device("cuda:2, cuda:0,cuda:2") == "cuda:2,cuda:0"
-    assert main_device("cuda:2,cuda:0") == "cuda:2"
     assert memory_bytes("cuda:2,cuda:0") == 160
     with pytest.raises(UsageError, match=r"cuda:3.*is not there"):
         resolve_device("cuda:0,cuda:3")

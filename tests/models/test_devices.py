@@ -123,41 +123,41 @@ def test_a_cpu_quota_of_the_first_version_bounds_them_too(tmp_path, many_cpus):
     assert usable_cpus(root) == 3
 
 
-LIMITED = """
-import os, sys
-import harness.models.devices as devices
-os.sched_getaffinity = lambda pid: set(range(64))
-devices.usable_cpus = lambda: 1
-print(devices.limit_threads(), os.environ["RAYON_NUM_THREADS"])
-"""
-
-
-def test_a_quota_bounds_what_libraries_start():
-    """On 64 cores with a quota of 1 torch has one thread, and so have the tokenizers, unless their variable is set."""
-    free = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
-    for given, tokenizers in ({}, "1"), ({"RAYON_NUM_THREADS": "5"}, "5"):
-        done = subprocess.run(
-            [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True, env={**free, **given}
-        )
-        assert done.stdout.split() == ["1", tokenizers]
-
-
-def test_threads_are_settled_by_what_is_faster_now(monkeypatch):
-    """All of them where they are faster than one, one where they are not; a number that is asked for stays."""
+@pytest.fixture
+def threads():
+    """Torch's threads: two, and put back afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr("harness.models.devices.limit_threads", lambda: 2)
-    try:
-        for all_take, expected in ((0.6, 2), (1.5, 1)):
-            spent = iter([1.0, all_take])
-            monkeypatch.setattr("harness.models.devices._mean", lambda _work, _seconds, spent=spent: next(spent))
-            said = settle_threads("float32")
-            assert torch.get_num_threads() == expected
-            assert ("one of 2" in said) is (expected == 1)
-        settle_threads("float32", 3)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("given", "tokenizers"), [(None, "1"), ("5", "5")])
+def test_a_quota_bounds_what_libraries_start(many_cpus, threads, monkeypatch, given, tokenizers):
+    """On 64 cores with a quota of 1 torch has one thread, and so have the tokenizers, unless their variable is set."""
+    monkeypatch.setattr("harness.models.devices.usable_cpus", lambda: 1)
+    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # put back whatever comes
+        monkeypatch.delenv(name)
+    if given:
+        monkeypatch.setenv("RAYON_NUM_THREADS", given)
+    assert settle_threads("float32") == ""
+    assert (torch.get_num_threads(), os.environ["RAYON_NUM_THREADS"]) == (1, tokenizers)
+
+
+def test_threads_are_settled_by_what_is_faster_now(threads, monkeypatch):
+    """All of them where they are faster than one, one where they are not; a number that is asked for stays."""
+    monkeypatch.setattr("harness.models.devices.usable_cpus", lambda: 2)
+    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    for all_take, expected in ((0.6, 2), (1.5, 1)):
+        spent = iter([1.0, all_take])
+        monkeypatch.setattr("harness.models.devices._mean", lambda _work, _seconds, spent=spent: next(spent))
+        said = settle_threads("float32")
+        assert torch.get_num_threads() == expected
+        assert ("one of 2" in said) is (expected == 1)
+    settle_threads("float32", 3)
+    assert torch.get_num_threads() == 3
 
 
 def test_the_native_dtype_is_the_one_that_is_faster(monkeypatch):

@@ -12,6 +12,7 @@ from harness.errors import BackendMissing
 torch = lazy("torch")
 doctor_models = lazy("harness.models.doctor_models")
 loading = lazy("harness.models.loading")
+backends = lazy("harness.models.backends")
 bitsandbytes = lazy("bitsandbytes.functional")
 
 STORED = ("gptq", "awq", "compressed-tensors", "gguf")
@@ -31,9 +32,15 @@ def rounded(plain, tmp_path_factory):
     return doctor_models.rounded_model(plain, tmp_path_factory.mktemp("rounded"))
 
 
+@pytest.fixture(scope="module")
+def plain_logits(plain):
+    """What the plain model answers."""
+    return logits(load_as("none", plain))
+
+
 def load_as(method, folder, dtype="bfloat16", **options):
     """Load the folder by a method, or skip with the reason why it does not work here."""
-    status = {status.method: status for status in loading.method_status("cpu")}[method]
+    status = {status.method: status for status in backends.method_status("cpu")}[method]
     if not status.works:
         pytest.skip(f"{method}: {status.reason}")
     quantization = {"method": method, **options}
@@ -53,20 +60,42 @@ def distance(one, other):
     return float((one - other).norm() / other.norm())
 
 
+# Two layers of four 128x128 matrices and three 128x256 ones; embedding and head of 257x128; five norms of 128.
+WEIGHTS = 2 * (4 * 128 * 128 + 3 * 128 * 256)
+OUTSIDE = 2 * 257 * 128 + 5 * 128
+ROWS = 2 * (4 * 128 + 2 * 256 + 128)  # output rows of all matrices: one scale each where scales are per row
+BYTES = {
+    "bnb-int8": WEIGHTS + 4 * ROWS,  # a float32 scale per row
+    "bnb-nf4": WEIGHTS / 2 + 4 * WEIGHTS / 64 + 14 * 16 * 4,  # float32 per 64, and the 16 code values
+    "torchao-int8": WEIGHTS + (4 + 1) * ROWS,  # float32 scale and int8 zero point per row
+    "torchao-intx4": WEIGHTS + (2 + 1) * WEIGHTS / 32,  # a byte a weight; bf16 scale, int8 zero point per 32
+    "quanto-int8": WEIGHTS + 2 * ROWS + 14 * 2 * 4,  # bf16 scale per row, two unused float32 activation scales
+    "hqq": WEIGHTS / 2 + 2 * 2 * WEIGHTS / 64,  # bf16 scale and zero per 64
+}
+"""Bytes of all quantized matrices with their scales, from each method's description."""
+
+
 @pytest.mark.parametrize("method", AT_LOAD)
-def test_a_method_quantizes_answers_and_proves_itself(plain, method):
-    """All matrices but the head are quantized, in the bits of its name; it answers as near as its record says."""
+def test_a_method_quantizes_answers_and_proves_itself(plain, plain_logits, method):
+    """All matrices but the head are quantized, in the bits of its name; it answers as near as its record says.
+
+    Bits per weight include scales and zeros, and the bytes of the model follow from them.
+    """
     loaded = load_as(method, plain)
     proof = loaded.proof
     bits = next((count for name, count in BITS.items() if name in method), None)
     assert (proof.method, proof.quantized_modules, proof.linear_modules) == (method, 14, 15)
     low, high = (0, 16) if bits is None else (bits, bits + 0.8)
     assert low <= proof.bits_per_weight <= high
+    if method in BYTES:
+        assert proof.bits_per_weight == pytest.approx(8 * BYTES[method] / WEIGHTS, rel=0.004)
+        # nf4's scales shrink on some CPUs
+        assert proof.weight_bytes == pytest.approx(BYTES[method] + 2 * OUTSIDE, rel=0.04)
     assert (proof.compute_dtype, proof.vocabulary, proof.disk_bytes) == ("bfloat16", 257, 0)
+    assert proof.quantized_share == 1.0  # embeddings and head are not counted
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
-    error = distance(logits(loaded), logits(load_as("none", plain)))
-    assert 0 < error < METHODS[method].rounding
+    assert 0 < distance(logits(loaded), plain_logits) < METHODS[method].rounding
     tokens = loaded.tokenizer("abc", return_tensors="pt")
     with torch.inference_mode():
         answer = loaded.model.generate(**tokens, max_new_tokens=4, min_new_tokens=4, do_sample=False)
@@ -77,7 +106,7 @@ def test_a_method_whose_products_are_wrong_here_is_refused():
     """torch's product of 8-bit matrices saturates on some processors: there the method that needs it does not work."""
     ids = torch.randint(-127, 128, (64, 256), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
     exact = torch.equal(torch.ops.aten._int_mm(ids, ids.T).double(), ids.double() @ ids.double().T)
-    status = {status.method: status for status in loading.method_status("cpu")}["torchao-int8-dynamic"]
+    status = {status.method: status for status in backends.method_status("cpu")}["torchao-int8-dynamic"]
     assert exact or (not status.works and "saturates" in status.reason)
     assert not exact or "saturates" not in status.reason
 
@@ -91,7 +120,7 @@ def test_a_stored_format_answers_exactly_what_it_stores(plain, rounded, tmp_path
     doctor_models.FORMATS[method](plain, tmp_path)
     loaded = load_as(method, tmp_path)
     assert torch.equal(logits(loaded), logits(load_as("none", rounded)))
-    assert (loaded.proof.method, loaded.proof.quantized_modules) == (method, 14)
+    assert (loaded.proof.method, loaded.proof.quantized_modules, loaded.proof.quantized_share) == (method, 14, 1.0)
     assert 4 < loaded.proof.bits_per_weight < 5
     assert loaded.proof.disk_bytes == (tmp_path / "model.safetensors").stat().st_size
 
@@ -112,13 +141,14 @@ def test_four_bit_weights_are_unpacked_and_nothing_else(plain, method):
     assert torch.equal(logits(four, rows=3), logits(exact, rows=3))
 
 
-def test_gguf_answers_what_it_stores(plain, tmp_path):
+def test_gguf_answers_what_it_stores(plain, plain_logits, tmp_path):
     """Q8_0 from gguf's own quantizer comes back within 8-bit rounding; its blocks are 34 bytes per 32 weights."""
     doctor_models.FORMATS["gguf"](plain, tmp_path)
     loaded = load_as("gguf", tmp_path)
-    assert 0 < distance(logits(loaded), logits(load_as("none", plain))) < 0.05
+    assert 0 < distance(logits(loaded), plain_logits) < 0.05
     proof = loaded.proof
     assert (proof.method, proof.quantized_modules, proof.bits_per_weight) == ("gguf", 14, 34 * 8 / 32)
+    assert proof.quantized_share == 1.0
     assert any("decompressed while loading" in note for note in proof.notes)
 
 
@@ -148,8 +178,13 @@ def test_auto_gptq_reads_autogptqs_folder_as_it_lies(shared_data):
     assert any("auto-gptq runs on GPTQModel, its maintained successor" in note for note in loaded.proof.notes)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("method", ["none", "bnb-int8", "bnb-nf4", "torchao-int8", "quanto-int8", "gptq", "awq"])
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        *((method, "float32") for method in ("none", "bnb-int8", "bnb-nf4", "torchao-int8", "quanto-int8", "gptq")),
+        *((method, "float16") for method in ("none", "bnb-nf4", "awq")),
+    ],
+)
 def test_one_compute_dtype_is_forced_on_every_method(plain, tmp_path, method, dtype):
     """Whatever dtype a checkpoint or a library prefers, the model computes in the one that the run asks for."""
     folder = plain
@@ -193,7 +228,7 @@ def test_attention_is_passed_on(plain):
 @pytest.mark.parametrize("method", ["torchao-int4", "torchao-float8-dynamic", "fp8"])
 def test_a_method_without_its_device_says_so(plain, method):
     """On a CPU the methods of GPUs are refused with the same sentence that the doctor gives."""
-    reason = {status.method: status for status in loading.method_status("cpu")}[method].reason
+    reason = {status.method: status for status in backends.method_status("cpu")}[method].reason
     assert "needs a CUDA device" in reason
     with pytest.raises(BackendMissing, match="needs a CUDA device of compute capability"):
         loading.load(Variant(name="x", model=str(plain), quantization=method), plain, device="cpu", dtype="bfloat16")
@@ -201,12 +236,12 @@ def test_a_method_without_its_device_says_so(plain, method):
 
 def test_a_method_without_its_package_names_the_extra(plain, monkeypatch):
     """The message ends with the command that installs what is missing; nothing else is affected."""
-    from harness.models import backends as quantize_backends
+    from harness.models.backends import installed_version
 
-    known = quantize_backends.installed_version
     absent = {"gptqmodel": "", "torchao": "0.1.0"}
-    monkeypatch.setattr(quantize_backends, "installed_version", lambda name: absent.get(name, known(name)))
-    status = {status.method: status for status in loading.method_status("cpu")}
+    stand_in = "harness.models.backends.installed_version"
+    monkeypatch.setattr(stand_in, lambda name: absent.get(name, installed_version(name)))
+    status = {status.method: status for status in backends.method_status("cpu")}
     assert not status["awq"].works
     assert status["gptq"].reason == "the package gptqmodel is not installed"
     assert status["gptq"].install == "pip install 'quantcliff[gptq]'"
@@ -226,7 +261,7 @@ def test_the_status_of_all_methods_takes_no_time():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'gptqmodel', 'bitsandbytes')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert [status.method for status in loading.method_status("cpu")] == list(METHODS)
+    assert [status.method for status in backends.method_status("cpu")] == list(METHODS)
 
 
 def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(repository):
@@ -235,8 +270,8 @@ def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(reposit
     from dataclasses import replace
 
     from harness.errors import ModelError
+    from harness.models.formats import Request
     from harness.models.methods import LOADERS, load_model
-    from harness.models.request import Request
 
     assert set(LOADERS) == set(METHODS)
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]

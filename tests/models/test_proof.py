@@ -56,25 +56,6 @@ def test_tied_weights_are_counted_once(tiny_llama):
     assert proof.linear_modules == 15
 
 
-@pytest.mark.parametrize(
-    ("method", "stored"),
-    [
-        # bytes of all quantized matrices with their scales, from each method's description
-        ("bnb-int8", WEIGHTS + 4 * ROWS),  # a float32 scale per row
-        ("bnb-nf4", WEIGHTS / 2 + 4 * WEIGHTS / 64 + 14 * 16 * 4),  # float32 per 64, and the 16 code values
-        ("torchao-int8", WEIGHTS + (4 + 1) * ROWS),  # float32 scale and int8 zero point per row
-        ("torchao-intx4", WEIGHTS + (2 + 1) * WEIGHTS / 32),  # a byte a weight; bf16 scale, int8 zero point per 32
-        ("quanto-int8", WEIGHTS + 2 * ROWS + 14 * 2 * 4),  # bf16 scale per row, two unused float32 activation scales
-        ("hqq", WEIGHTS / 2 + 2 * 2 * WEIGHTS / 64),  # bf16 scale and zero per 64
-    ],
-)
-def test_bits_and_bytes_are_what_the_method_stores(plain, method, stored):
-    """Bits per weight include scales and zeros, and the bytes of the model follow from them."""
-    proof = proof_of(method, plain)
-    assert proof.bits_per_weight == pytest.approx(8 * stored / WEIGHTS, rel=0.004)
-    assert proof.weight_bytes == pytest.approx(stored + 2 * OUTSIDE, rel=0.04)  # nf4's scales shrink on some CPUs
-
-
 def test_bytes_where_the_librarys_own_figure_is_wrong(plain):
     """get_memory_footprint() gives torchao's int8 model the size of the plain one; the proof does not."""
     variant = Variant(name="x", model=str(plain), quantization="torchao-int8")

@@ -8,8 +8,7 @@ import pytest
 
 from harness.config.schema import Variant
 from harness.errors import NotComparable
-from harness.models.compatibility import check_candidate
-from harness.models.served import same_server
+from harness.models.compatibility import check_candidate, same_server
 from harness.records import Proof, proof_from_json, to_json
 
 SERVED = {

@@ -6,10 +6,12 @@ import json
 import shutil
 
 import pytest
+import random_models
 from lazily import lazy
 
 from harness.config.schema import Variant
 from harness.errors import ModelError
+from harness.models.backends import batch_invariant
 from harness.models.quiet import quiet
 
 torch = lazy("torch")
@@ -44,9 +46,8 @@ def tokens():
 
 @pytest.mark.parametrize("method", ["bnb-nf4", "bnb-fp4", "bnb-int8"])
 def test_what_is_saved_before_the_first_answer_comes_back(plain, tmp_path, method):
-    """save_quantized never runs the model that it saves; what it wrote answers exactly as the model in memory."""
-    variant = Variant(name="x", model=str(plain), quantization=method)
-    loading.save_quantized(variant, plain, tmp_path / "saved", device="cpu", dtype="bfloat16")
+    """A model that never ran is saved whole; what was written answers exactly as the model in memory."""
+    random_models.save_unused(method, plain, tmp_path / "saved")
     again = load_as("none", tmp_path / "saved")
     assert again.proof.method == method
     assert torch.equal(logits(again, tokens()), logits(load_as(method, plain), tokens()))
@@ -105,10 +106,8 @@ def test_llm_int8_answers_depend_on_the_batch(plain, tmp_path):
     assert any("depend on the batch" in note for note in notes)
     assert moved("bnb-int8", threshold=0)[0] < 1e-4
     assert moved("torchao-int8")[0] < 1e-4
-    assert not loading.batch_invariant("bnb-int8")
-    assert all(
-        loading.batch_invariant(method) for method in ("none", "bnb-nf4", "torchao-int8-dynamic", "gptq", "awq", "hqq")
-    )
+    assert not batch_invariant("bnb-int8")
+    assert all(batch_invariant(method) for method in ("none", "bnb-nf4", "torchao-int8-dynamic", "gptq", "awq", "hqq"))
 
 
 def test_logits_of_a_bf16_model_can_be_weighed_in_float32(plain):

@@ -17,7 +17,7 @@ import pytest
 import report_data
 from lazily import lazy
 
-from harness.report.evidence import Evidence, TailEvent
+from harness.report.evidence import Evidence
 
 report_html = lazy("harness.report.html")
 
@@ -63,7 +63,7 @@ def files(tmp_path_factory):
     )
     lines = "A line that both answers share.\n" * 100
     late = dataclasses.replace(evidence.flips[0], baseline_text=f"{lines}so yes", candidate_text=f"{lines}so no")
-    event = TailEvent("nf4", "repetition", late)
+    event = dataclasses.replace(late, candidate="nf4", kinds=("repetition",))
     made = {
         "usual": report_html.html_report(judged, evidence),
         "hostile": report_html.html_report(report_data.hostile(), Evidence(name=report_data.HOSTILE, flips=(hostile,))),
@@ -358,3 +358,21 @@ def test_without_scripts_the_answer_still_stands(visit):
     assert page.locator("#matrix-table tbody tr").count() == 28
     assert page.locator("#flips .pair:visible").count() == 5
     assert not page.locator("#browser").is_visible()
+
+
+HALVES = """() => [...document.querySelectorAll('thead th bdi')].flatMap((bdi) => {
+  const range = document.createRange(), text = bdi.firstChild;
+  return [...text.data.matchAll(/[^\\s-]+/g)].map((word) => {
+    range.setStart(text, word.index);
+    range.setEnd(text, word.index + word[0].length);
+    return [word[0], new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size];
+  }).filter(([_, lines]) => lines > 1);
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_headings_break_between_words(visit, width):
+    """No word of a table's heading is cut in two, however many columns there are; the table scrolls sideways."""
+    page = visit(viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.evaluate(HALVES) == []

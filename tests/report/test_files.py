@@ -17,8 +17,8 @@ from harness.cli import program as cli
 from harness.errors import StoreError
 from harness.judge.verdicts import CandidateVerdict, Judgement
 from harness.report.evidence import Evidence
-from harness.report.junit import junit
 from harness.report.markdown import LIMIT, markdown_report
+from harness.report.writer import junit
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +188,7 @@ def test_writing_twice_gives_equal_bytes(tmp_path):
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     """The message names the file and the remedy; nothing is half written."""
     (tmp_path / "run").write_text("a file where a directory should be")
-    with pytest.raises(StoreError, match=r"report\.md: cannot write the report"):
+    with pytest.raises(StoreError, match=r"report\.md: cannot be written"):
         report.write(tmp_path / "run", report_data.passing(), Evidence())
 
 

@@ -19,11 +19,11 @@ from lazily import lazy
 
 from harness import report
 from harness.judge.verdicts import Judgement
-from harness.report import costs, flips
-from harness.report.blocks import axes
-from harness.report.costs import plans
-from harness.report.evidence import Evidence, FlipPair, TailEvent
-from harness.report.tables import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+from harness.report import answers, words
+from harness.report.blocks import axes, routing
+from harness.report.blocks.routing import plans
+from harness.report.evidence import Evidence, FlipPair
+from harness.report.writer import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
 
 report_html = lazy("harness.report.html")
 
@@ -123,9 +123,9 @@ def test_a_pass_says_what_it_leaves_out():
 def test_costs_stand_beside_the_baselines():
     """Shares of what was measured on both sides; what one side lacks is left out."""
     known = {"bf16": {"weight_bytes": 200, "tokens_per_second": 50}, "int8": {"weight_bytes": 122, "peak_bytes": 9}}
-    judged = dataclasses.replace(report_data.judgement(), candidates=())
-    assert costs.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
-    assert costs.relative_cost(judged, Evidence(), "int8") == ""
+    judged = report_data.passing()
+    assert routing.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
+    assert routing.relative_cost(judged, Evidence(), "int8") == ""
 
 
 def test_sections_come_in_their_order(tree):
@@ -247,7 +247,7 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     )
     pairs = [dataclasses.replace(pair, item_id=f"i/{i}", candidate=("int8", "nf4")[i % 2]) for i in range(400)]
     events = [
-        TailEvent(candidate, kind, dataclasses.replace(pair, item_id=f"e/{i}", candidate=candidate))
+        dataclasses.replace(pair, item_id=f"e/{i}", candidate=candidate, kinds=(kind,))
         for candidate in ("int8", "nf4")
         for kind in ("wrong_script", "repetition")
         for i in range(15)
@@ -280,7 +280,7 @@ def test_a_late_difference_is_found_and_shown(shared, one, other, before):
         baseline_text=f"{shared}{one} end" if one else shared,
         candidate_text=f"{shared}{other} end",
     )
-    found = flips.browsable(pair)
+    found = answers.browsable(pair)
     assert len(found["answer"]) < 4_100
     assert found["baseline"][: found["at"]] == found["answer"][: found["at"]]
     assert found["answer"][found["at"] :] == f"{other} end"
@@ -320,9 +320,9 @@ def test_without_evidence_each_section_says_so():
 def test_examples_come_from_what_fails():
     """Five lost items, from failing strata first, from different strata where there are."""
     pairs = report_data.flips(random.Random(3), 200)
-    inside = [*flips.pairs(Evidence(flips=pairs))]
+    inside = answers.pairs(Evidence(flips=pairs))
     failing = {("nf4", "low_resource_languages", "language=am,script=Ethi,resources=low")}
-    found = flips.examples(inside, failing)
+    found = answers.examples(inside, failing)
     assert len(found) == 5
     assert (found[0]["candidate"], found[0]["stratum"]) == ("nf4", "language=am,script=Ethi,resources=low")
     assert len({(one["candidate"], one["stratum"]) for one in found}) == 5
@@ -372,10 +372,11 @@ def test_heat_maps_find_the_axes_that_fill_a_grid(judged):
         "nf4, long_context",
     }
     grid = grids["nf4, long_context"]
-    assert grid.axes == ("context_tokens", "depth")
-    assert grid.columns == ("256", "1024", "4096", "8192", "16384")
+    assert [one.heading for one in grid.columns] == ["depth \\ context_tokens", "256", "1024", "4096", "8192", "16384"]
     stratum = next(s for s in judged.candidates[1].strata if s.stratum == "context_tokens=8192,depth=0.5")
-    assert grid.cells["8192", "0.5"] == (stratum.delta, "fail")
+    assert [row[0] for row in grid.rows] == ["0.0", "0.5", "1.0"]
+    cell = grid.rows[1][4]
+    assert (cell.tint, cell.verdict, cell.text) == (stratum.delta, "fail", words.points(stratum.delta))
 
 
 def test_languages_are_drawn_by_slice_where_slices_share_them():
@@ -391,17 +392,19 @@ def test_languages_are_drawn_by_slice_where_slices_share_them():
     )
     one = dataclasses.replace(report_data.passing().candidates[0], strata=strata)
     grids = axes.grids(dataclasses.replace(report_data.passing(), candidates=(one,)))
-    grid = next(grid for grid in grids if grid.axes == ("slice", "language"))
-    assert grid.cells["mgsm", "bn"] == (pytest.approx((100 * strata[0].delta + 300 * strata[1].delta) / 400), None)
-    assert grid.cells["facts", "bn"] == (strata[2].delta, strata[2].verdict)
+    grid = next(grid for grid in grids if grid.columns[0].heading == "language \\ slice")
+    assert [one.heading for one in grid.columns[1:]] == ["mgsm", "facts"]
+    ((level, both, alone),) = grid.rows
+    assert (level, both.tint) == ("bn", pytest.approx((100 * strata[0].delta + 300 * strata[1].delta) / 400))
+    assert (both.verdict, alone.tint, alone.verdict) == (None, strata[2].delta, strata[2].verdict)
 
 
 def test_the_frontier_holds_what_nothing_beats(judged):
     """By weights int8 and nf4 are on the frontier and bf16 is not (int8 is as good and smaller); by time only bf16."""
-    found = {one.measure: one.points for one in costs.cost_points(judged, report_data.evidence(judged))}
-    assert {name for name, _, _, best in found["weights, MiB"] if best} == {"int8", "nf4"}
-    assert {name for name, _, _, best in found["time, ms per token"] if best} == {"bf16"}
-    assert found["time, ms per token"][0][1] == pytest.approx(1000 / 812)
+    found = {one.x: one.lines for one in routing.cost_charts(judged, report_data.evidence(judged))}
+    assert {line.name for line in found["weights, MiB"] if not line.hollow} == {"int8", "nf4"}
+    assert {line.name for line in found["time, ms per token"] if not line.hollow} == {"bf16"}
+    assert found["time, ms per token"][0].points[0][0] == pytest.approx(1000 / 812)
 
 
 def routed(verdicts, weights, costs):

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 import report_data
 
-from harness.report.diff import first_difference, split_at_difference
+from harness.report.answers import first_difference, split_at_difference
 from harness.report.sanitize import clip, markdown, markdown_code, one_line, plain_ascii, visible
 
 

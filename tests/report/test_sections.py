@@ -13,9 +13,8 @@ import report_data
 from lazily import lazy
 from rich.console import Console
 
-from harness.report import costs, run_evidence
-from harness.report.blocks import cost, divergence, filled, measured, routing, strata, tail
-from harness.report.evidence import ScoringRow
+from harness.report import run_evidence
+from harness.report.blocks import divergence, filled, findings, measured, routing, strata
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
 from harness.report.terminal import terminal
@@ -34,7 +33,7 @@ def judged():
 @pytest.fixture(scope="module")
 def evidence(judged):
     """What a run gathers, with a model that thinks."""
-    rows = (ScoringRow("nf4", 9_876, 4_321, 1_234.5, 17),)
+    rows = (("nf4", "9,876", "4,321", "1,234", "17"),)
     return dataclasses.replace(report_data.evidence(judged), scoring=rows)
 
 
@@ -50,7 +49,7 @@ def formats(judged, evidence):
 
 def made(judged, evidence):
     """The sections that all formats show."""
-    sections = [strata.averages(judged), tail.kinds_section(judged), cost.cost_section(judged, evidence)]
+    sections = [strata.averages(judged), findings.kinds_section(judged), routing.cost_section(judged, evidence)]
     sections.append(measured.scoring_notes(evidence))
     assert all(sections)
     return sections
@@ -72,10 +71,10 @@ def test_every_figure_is_in_every_format(judged, evidence, formats):
 
 def test_rows_have_a_cell_per_column(judged, evidence):
     """No format would show a row of another length."""
-    plans = costs.plans(judged, evidence)
+    plans = routing.plans(judged, evidence)
     more = [routing.routes(plans, "bf16"), measured.power(evidence), measured.control_noise(judged)]
     more += [strata.by_candidate(judged, one) for one in judged.candidates if one.strata]
-    more += [divergence.divergence(evidence.divergence, "bf16"), cost.proof_section(evidence), strata.matrix(judged)]
+    more += [divergence.divergence(evidence.divergence, "bf16"), routing.proof_section(evidence), strata.matrix(judged)]
     for section in (*made(judged, evidence), *more):
         assert section.rows
         assert {len(row) for row in (*section.rows, *section.quiet)} == {len(section.columns)}
@@ -92,7 +91,7 @@ def test_an_empty_section_is_left_out(judged):
 def test_scoring_notes_are_gathered_from_the_answers(repository: Path):
     """A variant is listed if an answer has a thinking part or reached a limit of scoring; the demo has neither."""
     run = load_run(RunDir(repository / "results" / "demo-cpu"))
-    assert run_evidence.scoring_rows(run, ["bf16", "nf4"]) == ()
+    assert [*run_evidence.scoring_rows(run, ["bf16", "nf4"])] == []
     first, second, *rest = run.of("nf4")
     changed = [
         dataclasses.replace(first, metrics={**first.metrics, "thinking_characters": 30.0}),
@@ -100,8 +99,7 @@ def test_scoring_notes_are_gathered_from_the_answers(repository: Path):
         *rest,
     ]
     run = dataclasses.replace(run, answers={**run.answers, "nf4": {Path("nf4"): tuple(changed)}})
-    found = run_evidence.scoring_rows(run, ["bf16", "nf4"])
-    assert found == (ScoringRow("nf4", len(changed), thinking=2, thinking_characters=20.0, limited=1),)
+    assert [*run_evidence.scoring_rows(run, ["bf16", "nf4"])] == [("nf4", f"{len(changed)}", "2", "20", "1")]
 
 
 def test_a_block_is_a_file(judged, evidence, monkeypatch):

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness import report
-from harness.judge import reasons
+from harness.judge import decisions
 from harness.judge.verdicts import Judgement
 from harness.records import ChoiceLogprobs, Generation, Item, Scored, Unanswered
 from harness.report import words
@@ -162,7 +162,7 @@ def test_an_undecided_stratum_says_its_figures_once():
     """Where no number of items decides, the gate's reason is told without the limits that stand before it."""
     open_ = next(s for s in _one().strata if s.verdict == "inconclusive")
     text = words.undecided_sentence(report_data.decided(open_, items_to_decide=None), "nf4")
-    assert text.endswith(f": {reasons.NO_NUMBER}.")
+    assert text.endswith(f": {decisions.NO_NUMBER}.")
     assert text.count(words.points(open_.low)) == 1
 
 

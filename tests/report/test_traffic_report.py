@@ -10,9 +10,9 @@ import report_data
 from lazily import lazy
 
 from harness.judge.verdicts import Judgement
-from harness.report import words
+from harness.report.blocks.measured import measured
+from harness.report.blocks.routing import shares
 from harness.report.evidence import Evidence
-from harness.report.traffic import measured, shares
 
 report_html = lazy("harness.report.html")
 
@@ -30,7 +30,8 @@ report_html = lazy("harness.report.html")
 def test_the_answer_is_a_word(verdict, answer):
     """Only a pass is a yes; what is undecided is neither."""
     one = dataclasses.replace(report_data.judgement().candidates[1], verdict=verdict)
-    assert words.answer(one) == answer
+    page = report_html.html_report(Judgement("fail", 1, {}, (one,), "bf16"), Evidence()).html
+    assert f"<strong>{answer}:</strong>" in page
 
 
 def judged(*verdicts, candidate="fail"):
@@ -56,18 +57,20 @@ def judged(*verdicts, candidate="fail"):
 )
 def test_a_slice_is_free_to_move_only_where_all_of_it_passed(verdicts, candidate, passed, sign):
     """Counts of passed strata; a candidate that was not judged has none, whatever its strata say."""
-    ((label, (share,)),) = shares(judged(*verdicts, candidate=candidate))
-    assert (label, share.passed, share.strata, share.verdict) == ("math", passed, 2, sign)
-    assert len(share.open) == 2 - passed
+    section = shares(judged(*verdicts, candidate=candidate))
+    ((label, cell),) = section.quiet if sign == "no_signal" else section.rows
+    text = "" if sign == "no_signal" else f"{passed} of 2"
+    assert (label, cell.text, cell.verdict) == ("math", text, sign)
+    assert cell.note == ("not: 2" if passed == 1 else "")
 
 
 @pytest.mark.parametrize(
     ("verdict", "passed", "sign", "open_"),
     [
-        ("pass", 2, "pass", ()),
-        ("inconclusive", 1, "inconclusive", ("2 (wrong_script)",)),
-        ("not_judged", 1, "inconclusive", ("2 (wrong_script)",)),
-        ("fail", 1, "fail", ("2 (wrong_script)",)),
+        ("pass", 2, "pass", ""),
+        ("inconclusive", 1, "inconclusive", "not: 2 (wrong_script)"),
+        ("not_judged", 1, "inconclusive", "not: 2 (wrong_script)"),
+        ("fail", 1, "fail", "not: 2 (wrong_script)"),
     ],
 )
 def test_tail_events_hold_a_stratum_back(verdict, passed, sign, open_):
@@ -76,8 +79,8 @@ def test_tail_events_hold_a_stratum_back(verdict, passed, sign, open_):
     rate = report_data.rate("math", "hops=2", "wrong_script", 20, 100, tolerance=0.01, verdict=verdict)
     one = dataclasses.replace(judgement.candidates[0], tail_events=(rate,))
     judgement = dataclasses.replace(judgement, candidates=(one,))
-    ((_, (share,)),) = shares(judgement)
-    assert (share.passed, share.strata, share.verdict, share.open) == (passed, 2, sign, open_)
+    ((_, cell),) = shares(judgement).rows
+    assert (cell.text, cell.verdict, cell.note) == (f"{passed} of 2", sign, open_)
     page = re.sub(r"<[^>]+>", " ", report_html.html_report(judgement, Evidence()).html)
     assert ("not: 2 (wrong_script)" in page) is (verdict != "pass")
 

@@ -10,7 +10,7 @@ from harness.cli.program import commands
 from harness.config.loading import load
 from harness.errors import UsageError
 from harness.run.starting import config_text
-from harness.stats.routes import Design, route
+from harness.stats.plan import Design, route
 from harness.stats.sequential import Spending
 
 

@@ -140,13 +140,6 @@ def test_one_item_is_an_honest_wide_interval():
     assert (single.low, single.high) == (-1.0, 1.0)
 
 
-def test_a_generator_may_be_given():
-    """With the caller's generator the same seed gives the same result."""
-    diffs = np.random.default_rng(5).uniform(-1, 1, 60)
-    one = paired_test(diffs, margin=0.1, rng=np.random.default_rng(1))
-    assert one == paired_test(diffs, margin=0.1, rng=np.random.default_rng(1))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from harness.stats import items_for_pass, paired_counts_test
+from harness.stats.plan import RECOMMENDED, Design, route, routes
 from harness.stats.pooled import stratified_p
-from harness.stats.routes import RECOMMENDED, Design, route, routes
 from harness.stats.sequential import nominal_alpha
 
 

@@ -97,14 +97,14 @@ def found(tmp_path_factory):
     for config in (SUMS, CHOICES):
         told = {**config, "dataset_kwargs": {"data_files": files}}
         (folder / f"{config['task']}.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
-    shipped = Path(lm_eval.tasks.__file__).parent / "gsm8k"
+    shipped = [Path(lm_eval.tasks.__file__).parent / name for name in ("gsm8k", "humaneval", "mbpp")]
     whole, load = lm_eval.tasks.TaskManager, datasets.load_dataset
 
     class Manager(whole):
-        """Looks into these two folders instead of all that lm_eval ships, whose scan takes half a minute."""
+        """Looks into these folders instead of all that lm_eval ships, whose scan takes half a minute."""
 
         def __init__(self, *, include_path=None, include_defaults=True, **told):
-            places = [*([include_path] if include_path else ()), *([folder, shipped] if include_defaults else ())]
+            places = [*([include_path] if include_path else ()), *([folder, *shipped] if include_defaults else ())]
             super().__init__(include_path=places, include_defaults=False, **told)
 
     def downloaded(path, name=None, **told):
@@ -206,6 +206,9 @@ def test_scores_are_lm_evals_filter_by_filter(asked):
     assert told_apart >= 2
 
 
+UNCONFINED = "runs generated code in lm_eval's own process, with all its rights: use the slice 'code' instead"
+
+
 def test_a_tag_is_a_slice_of_its_tasks():
     """A tag's tasks are the strata of one slice; some of them can be named, and a wrong name is answered."""
     tokenizer = conftest.make_tokenizer(100_000)
@@ -224,10 +227,16 @@ def test_a_tag_is_a_slice_of_its_tasks():
         ({"name": "local_sums", "axes": {"about.size": ["huge"]}}, "slices[0].axes.about.size", "no item has the"),
         ({"name": "local_exam", "tasks": ["local_sum"]}, "slices[0].tasks", "Did you mean 'local_sums'"),
         ({"name": "local_summs"}, "slices[0].name", "Did you mean 'local_sums'"),
+        ({"name": "long_contxt"}, "slices[0].name", "Did you mean 'long_context'"),
+        ({"name": "humaneval"}, "slices[0].name", f"humaneval {UNCONFINED}"),
+        ({"name": "mbpp_instruct"}, "slices[0].name", f"mbpp_instruct {UNCONFINED}"),
     ],
 )  # fmt: skip
 def test_what_a_task_of_lm_evals_lacks_is_named(bad, path, message):
-    """A field, a level, a number of items or a task that is not there: one problem, at its place."""
+    """A field, a level, a number of items or a task that is not there: one problem, at its place.
+
+    Tasks that run answers in lm_eval's process are refused before their code is imported.
+    """
     with pytest.raises(ConfigError) as caught:
         load_items(experiment([bad]), conftest.make_tokenizer(100_000))
     problems = {problem.path: problem.message for problem in caught.value.problems}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import SHARED
 
-from harness.suite.tail.values import magnitude
+from harness.suite.tail.detectors import magnitude
 from harness.suite.toolkit.numerals import listed, numbers, only_value
 from harness.suite.toolkit.scoring import announced_number, near_number, only_number, says_number, stated_number
 

@@ -137,43 +137,10 @@ CHECKS = {
     "object": ("", ["f(2) == 4", "4 in f(2)", "f(2) is None", "f(2) == f(3) == 4", "f(2) == {}", "2 < f(2)"]),
 }  # fmt: skip
 DUNDERS = [
-    "eq",
-    "ne",
-    "lt",
-    "gt",
-    "le",
-    "ge",
-    "hash",
-    "bool",
-    "contains",
-    "len",
-    "iter",
-    "getitem",
-    "int",
-    "float",
-    "str",
-    "repr",
-    "format",
-    "index",
-    "abs",
-    "round",
-    "add",
-    "radd",
-    "sub",
-    "rsub",
-    "mul",
-    "rmul",
-    "call",
-    "getattribute",
-    "class_getitem",
-    "instancecheck",
-    "next",
-    "reversed",
-    "missing",
-    "complex",
-    "trunc",
-    "length_hint",
-]
+    "eq", "ne", "lt", "gt", "le", "ge", "hash", "bool", "contains", "len", "iter", "getitem", "int", "float", "str",
+    "repr", "format", "index", "abs", "round", "add", "radd", "sub", "rsub", "mul", "rmul", "call", "getattribute",
+    "class_getitem", "instancecheck", "next", "reversed", "missing", "complex", "trunc", "length_hint",
+]  # fmt: skip
 BODIES = ["return True", "return self", "return 0", "return 1", "return type(self)()", "raise StopIteration", "return NotImplemented",
           "raise AttributeError", "return iter([True, self])", "return ''", "raise SystemExit(0)", "return lambda *a: True"]  # fmt: skip
 TEST = """
@@ -187,18 +154,29 @@ if won: raise ZeroDivisionError
 """
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
+CLASSES = st.tuples(
     st.sampled_from(sorted(CHECKS)),
     st.dictionaries(st.sampled_from(DUNDERS), st.sampled_from(BODIES), min_size=1, max_size=12),
     st.sampled_from(["solution", "builtins", "tests", "decimal"]),
 )
-def test_no_class_passes_what_a_wrong_value_of_its_base_fails(base, methods, module):
-    """Subclasses of builtins that override any special methods pass no test that their plain wrong content fails."""
-    content, checks = CHECKS[base]
-    body = "".join(f"    def __{name}__(self, *a): {what}\n" for name, what in methods.items())
-    code = f"class Y({base}):\n    __module__ = {module!r}\n{body}def f(x): return Y({content})\n"
-    found = outcome(code, TEST.format(checks=checks), names=("f",), limits=SOON)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(CLASSES, min_size=4, max_size=4))
+def test_no_class_passes_what_a_wrong_value_of_its_base_fails(classes):
+    """Subclasses of builtins that override any special methods pass no test that their plain wrong content fails.
+
+    Four of them in one execution, each with its own test; a class that ends the code ends the tests of those after it.
+    """
+    code, tests = "", []
+    for number, (base, methods, module) in enumerate(classes):
+        content, checks = CHECKS[base]
+        body = "".join(f"    def __{name}__(self, *a): {what}\n" for name, what in methods.items())
+        code += f"class Y{number}({base}):\n    __module__ = {module!r}\n{body}"
+        code += f"def f{number}(x): return Y{number}({content})\n"
+        tests.append(f"f = f{number}\n{TEST.format(checks=checks)}")
+    found = outcome(code, *tests, names=tuple(f"f{number}" for number in range(len(classes))), limits=SOON)
     assert found.reason != "ZeroDivisionError", code
 
 

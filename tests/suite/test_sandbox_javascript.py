@@ -195,7 +195,7 @@ def test_a_program_in_nodes_place_is_shut_away_as_node_is(tmp_path):
     folder.mkdir()
     program = os.path.realpath(sys.executable)
     probe = PROBE.format(victim=str(victim))
-    limits = {"cpu_s": 5, "file_bytes": 1 << 20, "files": 64, "processes": 64, "data_bytes": 1 << 29}
+    limits = {"CPU": 5, "FSIZE": 1 << 20, "NOFILE": 64, "NPROC": 64, "DATA": 1 << 29}
     readable = [sys.base_prefix, program, "/usr", "/lib", "/lib64", "/etc/ld.so.cache"]
     told = {"limits": limits, "readable": readable, "folder": str(folder), "program": program, "probe": probe}
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from harness.suite.toolkit import scoring
+from harness.suite.toolkit.numerals import numbers
 
 NUMBERS = [
     ("The answer is 42.", [42]),
@@ -26,14 +27,14 @@ NUMBERS = [
 @pytest.mark.parametrize(("text", "expected"), NUMBERS)
 def test_numbers_are_read_as_people_write_them(text, expected):
     """Thousands, decimals, minus signs, currencies and digits of any script; no digits inside words."""
-    assert scoring.numbers(text) == [Decimal(one) for one in expected]
+    assert numbers(text) == [Decimal(one) for one in expected]
 
 
 def test_thousands_need_three_digits():
     """1,234 is one number; 1,2 is not 12, and the comma in a list separates."""
-    assert scoring.numbers("1,234") == [1234]
-    assert 12 not in scoring.numbers("1,2")
-    assert scoring.numbers("7, 8") == [7, 8]
+    assert numbers("1,234") == [1234]
+    assert 12 not in numbers("1,2")
+    assert numbers("7, 8") == [7, 8]
 
 
 def test_only_number_allows_no_other():

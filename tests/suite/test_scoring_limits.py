@@ -10,9 +10,8 @@ import pytest
 
 from harness.suite.toolkit.generated_code import Asked, program_of
 from harness.suite.toolkit.numerals import numbers
-from harness.suite.toolkit.scoring import matches_any
+from harness.suite.toolkit.scoring import matches_any, noted
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value, schema_problem
-from harness.suite.toolkit.scoring_limits import noted
 
 SLOW = "a" * 40 + "!"
 NESTED = {"type": "array", "items": {"$ref": "#"}}
@@ -33,7 +32,7 @@ BEYOND = {
 @pytest.mark.parametrize("case", BEYOND)
 def test_beyond_a_limit_an_answer_scores_nothing_and_says_so(case, monkeypatch):
     """Time (here a second), depth and references: 0.0, a note, and no exception."""
-    monkeypatch.setattr("harness.suite.toolkit.scoring_limits.SECONDS", 1.0)
+    monkeypatch.setattr("harness.suite.toolkit.scoring.SECONDS", 1.0)
     started = time.monotonic()
     with noted() as notes:
         assert BEYOND[case]() == 0.0

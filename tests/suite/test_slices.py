@@ -113,7 +113,6 @@ def test_without_a_template_nothing_is_wrapped(tokenizer):
 
 
 BAD = {
-    "slices[0].name": ({"name": "long_contxt"}, "Did you mean 'long_context'"),
     "slices[0].tasks": ({**LOOKUP, "tasks": ["quantcliff_lookupp"]}, "Did you mean 'quantcliff_lookup'"),
     "slices[0].axes.key": ({**LOOKUP, "axes": {"key": [5]}}, "Did you mean 'keys'"),
     "slices[0].axes.answer": ({**LOOKUP, "axes": {"answer": ["presnt"]}}, "Did you mean 'present'"),
@@ -126,10 +125,7 @@ BAD = {
 }
 
 
-# An unknown name is looked for among all of lm_eval's, whose scan takes some seconds.
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=[pytest.mark.slow] if path.endswith("name") else []) for path in BAD]
-)
+@pytest.mark.parametrize("path", BAD)
 def test_what_is_wrong_is_named_with_its_place(path, tokenizer):
     """Each bad slice gives one problem at its path, with the rule and the way out."""
     bad, message = BAD[path]

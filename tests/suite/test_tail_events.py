@@ -18,11 +18,9 @@ from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Unansw
 from harness.run.planning_events import event_power
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.tail import examine, possible
-from harness.suite.tail.language import knows_script, scripts_of, wrong_language, wrong_script
-from harness.suite.tail.prose import prose
-from harness.suite.tail.refusals import LANGUAGES, refusal
-from harness.suite.tail.text import empty, repetition
-from harness.suite.tail.values import from_metrics, magnitude, number_of
+from harness.suite.tail.detectors import from_metrics, magnitude, number_of
+from harness.suite.tail.language import prose, scripts_of, wrong_language, wrong_script
+from harness.suite.tail.text import LANGUAGES, empty, refusal, repetition
 
 
 def item(**fields: Any) -> Item:
@@ -121,8 +119,7 @@ def test_scripts_are_those_of_cldr_and_a_script_in_the_tag_counts_alone() -> Non
     assert scripts_of("pa") == {"Guru"}
     assert scripts_of("pa-PK") == {"Arab"}
     assert scripts_of("amh_Ethi") == scripts_of("am") == {"Ethi"}
-    assert not knows_script("")
-    assert not knows_script("xx-unknown")
+    assert not scripts_of("xx-unknown")
 
 
 ENGLISH = "The president said on Monday that the new bridge over the river would be opened before the end of the year."
@@ -146,6 +143,7 @@ def test_language_drift_between_others_and_its_limits() -> None:
     assert not wrong_language(f"Rais alisema hivi leo asubuhi kwa wananchi wote: `{ENGLISH}`", "sw")
 
 
+@pytest.mark.slow
 def test_people_who_write_their_own_language_raise_no_alarm(shared_data: Path) -> None:
     """Every sentence of SIB-200, 39 languages: at most one false alarm each, under 1 in 1,000 in all."""
     alarms = total = 0

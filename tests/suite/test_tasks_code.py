@@ -18,8 +18,9 @@ from test_slices import experiment
 
 from harness.errors import ConfigError, ExitCode, UsageError
 from harness.records import Generation
+from harness.suite import sandbox
 from harness.suite.code import check_consent
-from harness.suite.sandbox import execution, missing
+from harness.suite.sandbox import missing
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.toolkit.generated_code import Asked, program_of
 
@@ -51,8 +52,8 @@ def failing(items, answer):
 
     Their 10 seconds are of processor time: one solution takes 3, which a busy machine makes more than 10 of the clock.
     """
-    patient = functools.partial(execution.Limits, wall_s=100)
-    patch = mock.patch.object(execution, "Limits", patient)
+    patient = functools.partial(sandbox.Limits, wall_s=100)
+    patch = mock.patch.object(sandbox, "Limits", patient)
     with patch, Scorer(items, allow_code=True) as scorer, ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda item: scorer.score(item, said(item, answer(item))), items)
         return {item.id: metrics for item, (score, metrics, _) in zip(items, found, strict=True) if score != 1.0}
@@ -61,7 +62,7 @@ def failing(items, answer):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "items"),
-    [("quantcliff_humaneval", 16), ("quantcliff_mbpp", 10), pytest.param("quantcliff_humaneval_js", 5, marks=NODE)],
+    [("quantcliff_humaneval", 8), ("quantcliff_mbpp", 6), pytest.param("quantcliff_humaneval_js", 4, marks=NODE)],
 )
 def test_reference_solutions_pass(task, items, tokenizer, shared_data):
     """A sample of them, each given as an answer that goes on after its end (all 421 pass: docs/sandbox.md)."""
@@ -208,13 +209,6 @@ def test_javascript_without_node_is_refused_at_plan_time(tokenizer, shared_data,
             attempt()
 
 
-@pytest.mark.parametrize("name", ["humaneval", "mbpp_instruct"])
-def test_tasks_that_run_code_unconfined_are_refused(name, tokenizer):
-    """lm_eval's own code tasks run answers in lm_eval's process: they are refused before their code is imported."""
-    with pytest.raises(ConfigError, match=f"{name} runs generated code in lm_eval's own process.*slice 'code'"):
-        load_items(experiment({"name": name}), tokenizer)
-
-
 @pytest.mark.model
 def test_lm_eval_asks_for_its_own_consent(shared_data):
     """lm_eval's command line runs these tasks only with --confirm_run_unsafe_code, and then scores as here."""
@@ -243,7 +237,7 @@ def finished(tiny_llama, shared_data, tmp_path_factory):
     path = write(
         folder,
         tiny_llama,
-        slices=[code(shared_data, "quantcliff_mbpp", items=40, split_by=[], margin=0.1)],
+        slices=[code(shared_data, "quantcliff_mbpp", items=24, split_by=[], margin=0.2)],
         execution={"device": "cpu", "rehearsal": rehearsal, "control": False},
     )
     assert call("run", path, "--output", folder, "--allow-code-execution", "--quiet") == ExitCode.FAIL
@@ -256,11 +250,11 @@ def test_a_run_scores_by_execution_and_keeps_how_far_code_came(finished):
     for name in ("bf16", "nf4"):
         files = sorted((finished / name).glob("code-*.jsonl"))
         lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-        assert len(lines) == 40
+        assert len(lines) == 24
         assert all(set(one["metrics"]) == {"passes", "runs", "parses"} for one in lines)
         assert [one["unit"] for one in lines] == sorted(one["unit"] for one in lines)
         scores[name] = sum(one["score"] for one in lines)
-    assert scores["bf16"] > 25
+    assert scores["bf16"] > 15
     assert scores["nf4"] < scores["bf16"] / 2
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.records import Generation, Item
 from harness.suite.tail import examine
-from harness.suite.tail.thought import THOUGHTS
+from harness.suite.tail.text import THOUGHTS
 from harness.suite.toolkit.thinking import split
 
 SOUND = "First 17 + 25 = 42. Then I check: 42 - 25 = 17. Good."

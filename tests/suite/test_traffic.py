@@ -337,8 +337,9 @@ def test_weights_and_users_who_left_in_a_whole_run(tiny_llama, tmp_path):
     assert averages["all, by traffic"] == pytest.approx(worst / 100)
 
 
-def test_thinking_and_limits_are_in_the_results(tokenizer, tmp_path):
+def test_thinking_and_limits_are_in_the_results(tokenizer, tmp_path, monkeypatch):
     """What was thought is not scored and its length is a metric; an answer beyond a limit scores 0 and says so."""
+    monkeypatch.setattr("harness.suite.toolkit.scoring.SECONDS", 1.0)
     rows = [
         {"id": "n", "prompt": "6 * 7?", "scorer": "numeric", "target": "42"},
         {"id": "r", "prompt": "Say a.", "scorer": "regex", "target": "^(a+)+$"},

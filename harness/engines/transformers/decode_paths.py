@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, GenerationConfig, QuantizedCache, StoppingCriteria
 
-from harness.config.decoding import KVCache
+from harness.config.schema import KVCache
 from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.model import LanguageModel
 from harness.errors import BackendMissing, ModelError
-from harness.models.extensions import release_quanto_lock
+from harness.models.backends import release_quanto_lock
 
 __all__ = ["NOTE", "Assisted", "quantized_cache"]
 

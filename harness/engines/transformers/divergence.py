@@ -61,7 +61,7 @@ class Recorder:
     """Keeps a baseline's hidden states at each token of its answers."""
 
     own_tokens: int = sys.maxsize
-    """How many of an answer's first tokens are kept."""
+    """How many of an answer's first tokens are kept. 0: it reads references only, and keeps all of their tokens."""
     excluded: frozenset[str] = frozenset()
     """Items that leave no trace."""
     traces: dict[str, Trace] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Recorder:
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the hidden states, on the CPU; an answer without tokens leaves no trace."""
         if tokens and item_id not in self.excluded:
-            kept = tuple(tokens[: self.own_tokens])
+            kept = tuple(tokens[: self.own_tokens or None])
             self.traces[item_id] = Trace(item_id, kept, hidden[: len(kept)].cpu().clone())
 
 

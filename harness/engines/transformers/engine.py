@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.config.decoding import KVCache
+from harness.config.schema import KVCache
 from harness.engines.protocol import Usage
 from harness.engines.transformers.continuous import EngineContext, HiddenStateObserver, UsageCounter
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache

@@ -6,12 +6,12 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.details import detail_files, details_answers, load_lighteval, load_nel, nel_folders
+from harness.judge.importers.details import detail_files, details_answers, load_lighteval, load_nel, nel_bundles
 from harness.judge.importers.inspect import inspect_answers, is_log, load_inspect, log_files
 from harness.judge.importers.json_text import first_object, parsed
 from harness.judge.importers.lm_eval import is_sample, lm_eval_answers, load_lm_eval, sample_files
@@ -23,20 +23,27 @@ __all__ = ["Format", "ImportOptions", "answers", "check_options", "format_of", "
 
 Format = Literal["lm_eval", "inspect", "nel", "lighteval", "table"]
 
-_TAKES: dict[Format, tuple[str, ...]] = {
-    "lm_eval": ("stratum", "cluster", "chance", "metric", "filter", "repeats"),
-    "inspect": ("stratum", "cluster", "chance", "metric"),
-    "nel": ("stratum", "cluster", "chance"),
-    "lighteval": ("stratum", "cluster", "chance", "metric"),
-    "table": ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats"),
-}
-"""Which options of `compare` say how a format is read."""
-_NAMES = {
-    "lm_eval": "lm_eval samples",
-    "inspect": "Inspect logs",
-    "nel": "results of NeMo Evaluator",
-    "lighteval": "details of lighteval",
-    "table": "plain tables",
+
+class _Reader(NamedTuple):
+    """How a format is read."""
+
+    shown: str  # what messages call it
+    options: tuple[str, ...]  # those of `compare` that say how it is read
+    load: Callable[[Path, ImportOptions, str], Outcomes]
+
+
+_READERS: dict[Format, _Reader] = {
+    "lm_eval": _Reader(
+        "lm_eval samples", ("stratum", "cluster", "chance", "metric", "filter", "repeats"), load_lm_eval
+    ),
+    "inspect": _Reader("Inspect logs", ("stratum", "cluster", "chance", "metric"), load_inspect),
+    "nel": _Reader("results of NeMo Evaluator", ("stratum", "cluster", "chance"), load_nel),
+    "lighteval": _Reader("details of lighteval", ("stratum", "cluster", "chance", "metric"), load_lighteval),
+    "table": _Reader(
+        "plain tables",
+        ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats"),
+        load_table,
+    ),
 }
 _KNOWN = (
     "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), results of NeMo "
@@ -54,15 +61,8 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")
-    readers = {
-        "lm_eval": load_lm_eval,
-        "inspect": load_inspect,
-        "nel": load_nel,
-        "lighteval": load_lighteval,
-        "table": load_table,
-    }
     try:
-        return readers[format_of(path, options)](path, options, name or path.stem or str(path))
+        return _READERS[format_of(path, options)].load(path, options, name or path.stem or str(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -79,10 +79,10 @@ def answers(path: Path, options: ImportOptions) -> Sequence[object]:
 
 def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:
     """Refuse options that none of the inputs can use. given: names, without dashes. Raises UsageError."""
-    found = sorted(set(formats))
+    found = [_READERS[one] for one in sorted(set(formats))]
     for option in given:
-        if not any(option in _TAKES[one] for one in found):
-            inputs = " and ".join(f"{_NAMES[one]} (which take --{', --'.join(_TAKES[one])})" for one in found)
+        if not any(option in one.options for one in found):
+            inputs = " and ".join(f"{one.shown} (which take --{', --'.join(one.options)})" for one in found)
             raise UsageError(f"--{option} does not apply to {inputs}")
 
 
@@ -92,30 +92,28 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
         raise UsageError(f"{path}: there is no such file or directory")
     if path.is_dir():
         return _of_directory(path)
+    named = options is not None and (options.item is not None or options.score is not None)
     suffix = path.suffix.lower()
     if suffix == ".eval":
         return "inspect"
     if suffix == ".json":
         return _of_json(path)
     if suffix in (".jsonl", ".ndjson"):
-        named = options is not None and (options.item is not None or options.score is not None)
         return "table" if named or not is_sample(first_object(path)) else "lm_eval"
     if suffix in SUFFIXES:
-        named = options is not None and (options.item is not None or options.score is not None)
         return "lighteval" if not named and detail_files(path) else "table"
     raise UsageError(f"{path}: cannot be read. What can: {_KNOWN}")
 
 
 def _of_directory(path: Path) -> Format:
     if (path / "run.json").is_file():
-        raise UsageError(
-            f"{path}: is a run of quantcliff, which holds both sides: `quantcliff compare {path}` judges it"
-        )
+        judged = f"`quantcliff compare {path}` judges it"
+        raise UsageError(f"{path}: is a run of quantcliff, which holds both sides: {judged}")
     if sample_files(path):
         return "lm_eval"
     if detail_files(path):
         return "lighteval"
-    if nel_folders(path):
+    if nel_bundles(path):
         return "nel"
     if any(path.rglob("results_*.json")):
         raise UsageError(f"{path}: holds lm_eval's averages alone: run it again with --log_samples")
@@ -133,9 +131,5 @@ def _of_json(path: Path) -> Format:
         raise UsageError(str(error)) from error
     if is_log(data):
         return "inspect"
-    hint = (
-        ": lm_eval's averages alone; give the directory of its samples_*.jsonl"
-        if path.name.startswith("results")
-        else ""
-    )
-    raise UsageError(f"{path}: is not a log of Inspect{hint}")
+    averages = ": lm_eval's averages alone; give the directory of its samples_*.jsonl"
+    raise UsageError(f"{path}: is not a log of Inspect{averages if path.name.startswith('results') else ''}")

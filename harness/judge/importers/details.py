@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects, parsed
+from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
-from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, best_metric, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
-__all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel_folders"]
+__all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel_bundles"]
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)
@@ -30,24 +30,21 @@ _NOT_THE_MODEL = ("infra_error", "system")
 """What `nel` calls errors of sandboxes, endpoints and graders; it gives them the reward 0."""
 
 
-def nel_folders(path: Path) -> dict[str, Path]:
-    """Return each benchmark's folder of `nel` results below a path. Raises UsageError if one is there twice."""
-    return {name: folder for name, (folder, _) in _bundles(path).items()}
+def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
+    """Return each benchmark's folder of `nel` results below a path, and its newest summary, which is that of them.
 
-
-def _bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's folder and summary; a folder's newest summary is that of its results."""
+    Raises UsageError if a benchmark is there twice.
+    """
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
-        known = [one for one in known if isinstance(one, Mapping) and isinstance(one.get("benchmark"), Mapping)]
-        newest = max(known, key=lambda one: str(one.get("timestamp") or ""), default=None)
-        name = newest["benchmark"].get("name") if newest else None
-        if newest is None or not isinstance(name, str):
-            continue
-        if name in found:
-            raise UsageError(f"{path}: holds {name} twice ({found[name][0]}, {results.parent}): give one of them")
-        found[name] = results.parent, newest
+        known = [one for one in known if isinstance(inner(one).get("benchmark"), Mapping)]
+        newest: Mapping[str, Any] = max(known, key=lambda one: str(one.get("timestamp") or ""), default={})
+        name = inner(newest, "benchmark").get("name")
+        if isinstance(name, str):
+            if name in found:
+                raise UsageError(f"{path}: holds {name} twice ({found[name][0]}, {results.parent}): give one of them")
+            found[name] = results.parent, newest
     return found
 
 
@@ -69,12 +66,15 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
     Raises NotComparable if results are cut, or an item's repeats disagree about what was asked.
     """
     rows = Rows(str(path), options)
-    for task, (folder, bundle) in _bundles(path).items():
+    for task, (folder, bundle) in nel_bundles(path).items():
         file = folder / "results.jsonl"
         lines = json_objects(file)
         if bundle.get("n_results", len(lines)) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {bundle['n_results']} results: copy the whole file")
-        chance = _chance_of([one.get("expected_answer") for one in lines])
+        # Guessing scores 1/4 if every target is a letter from A to D; nothing if some target is no letter.
+        targets = [str(one.get("expected_answer")) for one in lines]
+        letters = all(len(one) == 1 and "A" <= one <= "Z" for one in targets)
+        chance = 1.0 / max(ord(max(targets)) - ord("A") + 1, 2) if letters and targets else 0.0
         for item, repeats in _repeats(lines, file, rows.notes).items():
             where, first = f"{file}: problem {item}", repeats[0]
             asked = {_asked(one) for one in repeats}
@@ -107,17 +107,9 @@ def _asked(line: Mapping[str, Any]) -> int:
 
 def _reward(line: Mapping[str, Any], where: str) -> float:
     """Return the reward of an answer; NaN if there is none because something else than the model failed."""
-    details = line.get("scoring_details")
-    failed = isinstance(details, Mapping) and details.get("error_category") in _NOT_THE_MODEL
-    judge = details.get("judge") if isinstance(details, Mapping) else None
-    unjudged = isinstance(judge, Mapping) and bool(judge.get("error"))
+    failed = inner(line, "scoring_details").get("error_category") in _NOT_THE_MODEL
+    unjudged = inner(line, "scoring_details", "judge").get("error")
     return math.nan if failed or unjudged else as_score(line.get("reward"), where)
-
-
-def _chance_of(targets: list[Any]) -> float:
-    """Return the score of guessing: 1/4 if every target is a letter from A to D, 0 if they are no letters."""
-    letters = [one for one in targets if isinstance(one, str) and len(one) == 1 and "A" <= one <= "Z"]
-    return 1.0 / max(ord(max(letters)) - ord("A") + 1, 2) if letters and len(letters) == len(targets) else 0.0
 
 
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -127,30 +119,21 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
     chosen = per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():
-        usable = [one for one in _LIGHTEVAL if one in known[task]] or known[task][:2]
-        if task not in chosen and (not usable or (len(usable) > 1 and usable[0] not in _LIGHTEVAL)):
-            listed = ", ".join(known[task]) or "none"
-            raise UsageError(f"{path}: which metric is the score? Give --metric '{task}=NAME', one of {listed}")
-        rows.measure[task] = metric = chosen.get(task) or usable[0]
+        rows.measure[task] = metric = chosen.get(task) or best_metric(task, known[task], _LIGHTEVAL, path)
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             if metric not in one["metric"]:
                 raise NotComparable(f"{where}: has no {metric}, other items of its task do")
-            given = (doc.get("query") or doc.get("full_prompt"), doc.get("choices"), doc.get("gold_index"))
+            choices, gold = doc.get("choices"), doc.get("gold_index")
+            given = (doc.get("query") or doc.get("full_prompt"), choices, gold)
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             score = as_score(one["metric"][metric], where)
-            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=_guessed(doc))
+            # By guessing, unless all choices are right: then they are ways to write one answer.
+            right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
+            chance = right / count if right < count else 0.0
+            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=chance)
     return rows.outcomes(name)
-
-
-def _guessed(doc: Mapping[str, Any]) -> float:
-    """Return the share of an item's choices that are right; 0 if all are, which are then ways to write one answer."""
-    choices, gold = doc.get("choices"), doc.get("gold_index", 0)
-    if not isinstance(choices, list) or not choices:
-        return 0.0
-    right = len(gold) if isinstance(gold, list) else 1
-    return right / len(choices) if right < len(choices) else 0.0
 
 
 def _details(file: Path) -> Iterator[dict[str, Any]]:
@@ -172,7 +155,7 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
 def details_answers(path: Path) -> list[str]:
     """Return each item with its answer, sorted; none if none is stored."""
     found = []
-    for task, folder in nel_folders(path).items() if path.is_dir() else ():
+    for task, (folder, _) in nel_bundles(path).items() if path.is_dir() else ():
         lines = json_objects(folder / "results.jsonl")
         found += [[task, line.get("problem_idx"), line.get("repeat"), line.get("model_response")] for line in lines]
     for task, file in detail_files(path).items():

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 import statistics
+import zipfile
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.archives import member, opened
-from harness.judge.importers.json_text import parsed
+from harness.judge.importers.json_text import inner, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
@@ -28,6 +31,12 @@ _WORDS = {"yes": 1.0, "no": 0.0}
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "model_generate_config")
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
+
+# A small archive must not fill the memory.
+MAX_MEMBERS = 500_000
+MAX_MEMBER = 256 << 20  # unpacked bytes of one member
+MAX_TOTAL = 16 << 30  # unpacked bytes of all members
+_ZSTANDARD = 93  # the zip method that recent versions of Inspect compress with (APPNOTE.TXT 4.4.5)
 
 
 def is_log(data: object) -> bool:
@@ -42,16 +51,16 @@ def log_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    others = [file for file in path.rglob("*.json") if _could_be_log(parsed(file.read_bytes(), str(file)))]
-    return sorted([*path.rglob("*.eval"), *others])
-
-
-def _could_be_log(data: object) -> bool:
-    return (
-        isinstance(data, Mapping)
-        and isinstance(data.get("eval", {}), Mapping)
-        and bool({"eval", "samples"} & data.keys())
-    )
+    found = list(path.rglob("*.eval"))
+    for file in path.rglob("*.json"):
+        data = parsed(file.read_bytes(), str(file))
+        if (
+            isinstance(data, Mapping)
+            and isinstance(data.get("eval", {}), Mapping)
+            and {"eval", "samples"} & data.keys()
+        ):
+            found.append(file)
+    return sorted(found)
 
 
 class _Log:
@@ -63,12 +72,8 @@ class _Log:
         self.task, self.created = str(self.run["task"]), str(self.run.get("created", ""))
         self.arguments: Mapping[str, Any] = self.run.get("task_args") or {}
         self.config: Mapping[str, Any] = self.run.get("config") or {}
-
-    def settings(self) -> dict[str, Any]:
-        """What has to agree among repetitions of one measurement."""
-        return {key: self.run.get(key) for key in _SETTINGS} | {
-            f"config.{key}": self.config.get(key) for key in _CONFIG
-        }
+        own = {key: self.run.get(key) for key in _SETTINGS}
+        self.settings = own | {f"config.{key}": self.config.get(key) for key in _CONFIG}
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -82,11 +87,21 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     if len(models) > 1:
         raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
     for log in logs:
-        _check_finished(log)
-    known = {log.task: _scorers(log) for log in logs} if options.metric else {}
+        status = log.header["status"]
+        if status != "success":
+            raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
+        if log.header.get("invalidated"):
+            raise NotComparable(f"{log.file}: the log was marked as invalid")
+    known: dict[str, list[str]] = {}
+    for log in logs if options.metric else ():  # the scorers of the first scored sample, and their keys
+        values = list(next(filter(None, map(_values, _samples(log.file))), {}))
+        known[log.task] = list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
     chosen = per_task(options.metric, known, "scorer", str(path)) if options.metric else {}
     for log in logs:
-        _add(log, _varying(log, logs), chosen.get(log.task), rows)
+        same = [one.arguments for one in logs if one.task == log.task]
+        levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
+        varying = {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
+        _add(log, varying, chosen.get(log.task), rows)
     rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
     return rows.outcomes(name)
 
@@ -94,109 +109,52 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
 def inspect_answers(path: Path) -> list[str]:
     """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
     found = [
-        (sample.get("id"), sample.get("epoch"), [(one.get("message") or {}).get("content") for one in choices])
+        (sample.get("id"), sample.get("epoch"), [inner(one, "message").get("content") for one in choices])
         for file in log_files(path)
         for sample in _samples(file)
-        if (choices := (sample.get("output") or {}).get("choices"))
+        if (choices := inner(sample, "output").get("choices"))
     ]
     return sorted(map(canonical_json, found))
 
 
-def _scorers(log: _Log) -> list[str]:
-    """Return what --metric may name: the scorers of the first scored sample, and their keys."""
-    values: Mapping[str, Any] = next(filter(None, map(_values, _samples(log.file))), {})
-    return list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
-
-
 def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
     """Keep the newest of the logs that repeat one measurement: the same task with the same arguments and settings."""
-    runs: dict[tuple[str, str], list[_Log]] = {}
+    runs: dict[tuple[str, str], list[_Log]] = defaultdict(list)
     for log in logs:
-        runs.setdefault((log.task, canonical_json(log.arguments)), []).append(log)
+        runs[log.task, canonical_json(log.arguments)].append(log)
     for (task, _), same in runs.items():
-        first = same[0].settings()
-        differing = sorted({key for log in same for key, value in log.settings().items() if value != first[key]})
+        first = same[0].settings
+        differing = sorted({key for log in same for key, value in log.settings.items() if value != first[key]})
         if differing:
-            raise UsageError(
-                f"{rows.source}: {task} was run with different settings ({', '.join(differing)}): give the log of one "
-                f"({', '.join(log.file.name for log in same)})"
-            )
+            names = ", ".join(log.file.name for log in same)
+            differ = f"{task} was run with different settings ({', '.join(differing)})"
+            raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
         if len(same) > 1:
             rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
 
 
-def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
-    """Return the log's arguments that differ from those of other logs of its task, as levels."""
-    same = [one.arguments for one in logs if one.task == log.task]
-    names = sorted({name for arguments in same for name in arguments})
-    return {
-        name: as_level(log.arguments.get(name))
-        for name in names
-        if len({as_level(arguments.get(name)) for arguments in same}) > 1
-    }
-
-
-def _check_finished(log: _Log) -> None:
-    status = log.header["status"]
-    if status != "success":
-        raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
-    if log.header.get("invalidated"):
-        raise NotComparable(f"{log.file}: the log was marked as invalid")
-
-
-def _object(text: bytes, where: str) -> dict[str, Any]:
-    value = parsed(text, where)
-    if not isinstance(value, dict):
-        raise NotComparable(f"{where}: holds a {type(value).__name__}, not an object")
-    return value
-
-
-def _header(file: Path) -> dict[str, Any]:
-    if file.suffix == ".eval":
-        with opened(file) as archive:
-            if "header.json" not in archive.namelist():
-                raise NotComparable(f"{file}: has no header.json: the evaluation did not finish")
-            header = _object(member(archive, "header.json", file), f"{file}: header.json")
-    else:
-        header = _object(file.read_bytes(), str(file))
-    if not is_log(header) or not isinstance(header["eval"], Mapping) or "task" not in header["eval"]:
-        raise NotComparable(f"{file}: is not a log of Inspect (eval.task and status are missing)")
-    return header
-
-
-def _samples(file: Path) -> Iterator[Mapping[str, Any]]:
-    if file.suffix != ".eval":
-        for sample in _object(file.read_bytes(), str(file)).get("samples") or ():
-            if not isinstance(sample, Mapping):
-                raise NotComparable(f"{file}: a sample is not an object")
-            yield sample
-        return
-    with opened(file) as archive:
-        for name in sorted(archive.namelist()):
-            if name.startswith("samples/") and name.endswith(".json"):
-                yield _object(member(archive, name, file), f"{file}: {name}")
-
-
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
     """Add the items of a log. varying: the log's arguments that differ from those of its task's other logs."""
     place = f"{log.task}/{stratum_name(varying)}" if varying else log.task
-    epochs: dict[str, dict[Any, float]] = {}
+    epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     for sample in _samples(log.file):
         where = f"{log.file}: sample {sample.get('id')}"
         if "id" not in sample or "input" not in sample:
             raise NotComparable(f"{where}: has no id or no input")
         item = f"{place}/{as_level(sample['id'])}"
-        asked, metadata = _asked(sample), {**varying, **(sample.get("metadata") or {})}
-        key = [*asked, *(as_level(dig(metadata, one, where)) for one in rows.options.fields)]
+        asked, metadata = sample["input"], {**varying, **(sample.get("metadata") or {})}
+        if isinstance(asked, list):  # without the ids of messages, which Inspect makes again in every run
+            asked = [[message.get("role"), message.get("content")] for message in asked]
+        fields = [as_level(dig(metadata, one, where)) for one in rows.options.fields]
+        key = [asked, sample.get("choices"), sample.get("target"), *fields]
         if first.setdefault(item, (key, metadata, where))[0] != key:
             raise NotComparable(f"{where}: names different items: ids must be unique")
-        scores = epochs.setdefault(item, {})
-        epoch = sample.get("epoch", len(scores) + 1)
-        if epoch in scores:
+        epoch = sample.get("epoch", len(epochs[item]) + 1)
+        if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
-        scores[epoch] = _score(sample, log.task, where, metric, rows)
+        epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
     reducer, reduce = _reducer(log)
     if reducer != "mean" and log.task in rows.measure:
         rows.measure[log.task] += f",{reducer}"
@@ -205,18 +163,16 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     arguments = [canonical_json(log.arguments)] if log.arguments else []
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
-        enough = counted and 2 * len(counted) >= expected
         partial += len(counted) < expected and expected > 1
         (question, offered, target, *_), metadata, where = first[item]
-        choices = len(offered or ())
         rows.add(
             item,
-            reduce(counted) if enough else math.nan,
+            reduce(counted) if counted and 2 * len(counted) >= expected else math.nan,
             metadata,
             where,
             task=log.task,
             asked=fingerprint(canonical_json([question, offered, target]), *arguments),
-            chance=1.0 / choices if choices > 1 else 0.0,
+            chance=1.0 / len(offered) if offered and len(offered) > 1 else 0.0,
             levels=varying,
         )
     if partial:
@@ -226,17 +182,9 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         )
 
 
-def _asked(sample: Mapping[str, Any]) -> list[Any]:
-    """What was asked, without the ids of messages, which Inspect makes again in every run."""
-    asked = sample["input"]
-    if isinstance(asked, list):
-        asked = [[message.get("role"), message.get("content")] for message in asked]
-    return [asked, sample.get("choices"), sample.get("target")]
-
-
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
     """Return the log's own way from epochs to a score, by name. Raises UsageError if it is not known here."""
-    results = (log.header.get("results") or {}).get("scores") or []
+    results = inner(log.header, "results").get("scores") or []
     named = log.config.get("epochs_reducer") or [one.get("reducer") for one in results if one.get("reducer")]
     name = str(([named] if isinstance(named, str) else named or ["mean"])[0])
     kind, _, count = name.rpartition("_")
@@ -246,9 +194,8 @@ def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
         return name, lambda scores: float(sum(one >= 1.0 for one in scores) >= int(count))
     if kind == "pass_at" and count.isdecimal():
         return name, lambda scores: _pass_at(scores, int(count))
-    raise UsageError(
-        f"{log.file}: reduces epochs by {name!r}, and {', '.join(_REDUCERS)}, at_least_k, pass_at_k are known"
-    )
+    known = f"{', '.join(_REDUCERS)}, at_least_k, pass_at_k"
+    raise UsageError(f"{log.file}: reduces epochs by {name!r}, and {known} are known")
 
 
 def _pass_at(scores: Sequence[float], count: int) -> float:
@@ -270,10 +217,10 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sample's values by scorer, or by ``scorer.key`` if the scorer gives several."""
     found: dict[str, Any] = {}
     for scorer, score in (sample.get("scores") or {}).items():
-        if isinstance(value := score.get("value"), Mapping):
-            found |= {f"{scorer}.{key}": one for key, one in value.items()}
-        else:
-            found[scorer] = value
+        value = score.get("value")
+        found |= (
+            {f"{scorer}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {scorer: value}
+        )
     return found
 
 
@@ -286,3 +233,92 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
         raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(named or values)}")
     rows.measure[task], value = named[0], values[named[0]]
     return as_score(GRADES.get(value, _WORDS.get(value.lower(), value)) if isinstance(value, str) else value, where)
+
+
+# The files: JSON as it is, archives within limits.
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    value = parsed(text, where)
+    if not isinstance(value, dict):
+        raise NotComparable(f"{where}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _header(file: Path) -> dict[str, Any]:
+    if file.suffix == ".eval":
+        with _opened(file) as archive:
+            if "header.json" not in archive.namelist():
+                raise NotComparable(f"{file}: has no header.json: the evaluation did not finish")
+            header = _object(_member(archive, "header.json", file), f"{file}: header.json")
+    else:
+        header = _object(file.read_bytes(), str(file))
+    if not is_log(header) or not isinstance(header["eval"], Mapping) or "task" not in header["eval"]:
+        raise NotComparable(f"{file}: is not a log of Inspect (eval.task and status are missing)")
+    return header
+
+
+def _samples(file: Path) -> Iterator[Mapping[str, Any]]:
+    if file.suffix != ".eval":
+        for sample in _object(file.read_bytes(), str(file)).get("samples") or ():
+            if not isinstance(sample, Mapping):
+                raise NotComparable(f"{file}: a sample is not an object")
+            yield sample
+        return
+    with _opened(file) as archive:
+        for name in sorted(archive.namelist()):
+            if name.startswith("samples/") and name.endswith(".json"):
+                yield _object(_member(archive, name, file), f"{file}: {name}")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive. Raises NotComparable if it is damaged, has a member twice, or exceeds a limit."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            size, name = max(((one.file_size, one.filename) for one in entries), default=(0, ""))
+            for what, found, limit in (
+                ("members", len(entries), MAX_MEMBERS),
+                (f"MiB in {name}", size >> 20, MAX_MEMBER >> 20),
+                ("MiB unpacked", sum(one.file_size for one in entries) >> 20, MAX_TOTAL >> 20),
+            ):
+                if found > limit:
+                    raise NotComparable(f"{file}: holds {found:,} {what}, and at most {limit:,} are read")
+            if len(set(archive.namelist())) < len(entries):
+                raise NotComparable(f"{file}: holds a member twice")
+            yield archive
+    except zipfile.BadZipFile as error:
+        raise NotComparable(f"{file}: is not a whole .eval log: {error}") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
+    """Read one member. Python's zipfile reads Zstandard from 3.14 on; before that pyarrow does.
+
+    Raises NotComparable if it is damaged.
+    """
+    entry = archive.getinfo(name)
+    if entry.compress_type == _ZSTANDARD:
+        return _zstandard(entry, file)
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise NotComparable(f"{file}: {name} is damaged: {error}") from error
+
+
+def _zstandard(entry: zipfile.ZipInfo, file: Path) -> bytes:
+    from pyarrow import lib
+
+    with file.open("rb") as stream:
+        stream.seek(entry.header_offset)
+        local = stream.read(30)
+        # The local header: 30 bytes, the last four the lengths of name and extra field (APPNOTE.TXT 4.3.7).
+        stream.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), 1)
+        packed = stream.read(entry.compress_size)
+    try:
+        found = bytes(lib.Codec("zstd").decompress(packed, decompressed_size=entry.file_size, asbytes=True))
+    except lib.ArrowException as error:
+        raise NotComparable(f"{file}: {entry.filename} is damaged: {error}") from error
+    if zlib.crc32(found) != entry.CRC:
+        raise NotComparable(f"{file}: {entry.filename} is damaged: its checksum differs")
+    return found

@@ -6,19 +6,16 @@ A key given twice is an error, because JSON readers disagree about which of the 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
 
-__all__ = ["first_object", "json_objects", "not_utf8", "parsed"]
-
+__all__ = ["first_object", "inner", "json_objects", "not_utf8", "parsed"]
 
 _SHOWN = 60
-
-
-class _RepeatedKeyError(ValueError):
-    """An object has a key twice."""
 
 
 def parsed(text: str | bytes, where: str) -> Any:
@@ -29,7 +26,7 @@ def parsed(text: str | bytes, where: str) -> Any:
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         return json.loads(text, object_pairs_hook=_once)
-    except _RepeatedKeyError as error:
+    except NotComparable as error:
         raise NotComparable(f"{where}: {error}") from error
     except RecursionError as error:
         raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
@@ -43,7 +40,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         begin = json.dumps(found, ensure_ascii=False)[:_SHOWN]
-        raise _RepeatedKeyError(f"the key {twice!r} is given twice in an object that begins {begin}")
+        raise NotComparable(f"the key {twice!r} is given twice in an object that begins {begin}")
     return found
 
 
@@ -52,9 +49,13 @@ def json_objects(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig") as stream:
             start = next((line for line in stream if line.strip()), "")
-            array = _array(start + stream.read(), path) if start.lstrip().startswith("[") else None
-            if array is not None:
-                return array
+            if start.lstrip().startswith("["):
+                text = start + stream.read()
+                with suppress(ValueError, RecursionError):  # of what is no array, the lines say what is wrong
+                    json.loads(text)
+                    found = parsed(text, str(path))
+                    if all(isinstance(one, dict) for one in found):
+                        return list(found)
             stream.seek(0)
             return [_object(line, path, number) for number, line in enumerate(stream, start=1) if line.strip()]
     except UnicodeDecodeError as error:
@@ -70,16 +71,6 @@ def not_utf8(path: Path) -> UsageError:
         line = data.count(b"\n", 0, error.start) + 1
         return UsageError(f"{path}: line {line} is not UTF-8 text ({error.reason} at byte {error.start} of the file)")
     return UsageError(f"{path}: is not UTF-8 text")
-
-
-def _array(text: str, path: Path) -> list[dict[str, Any]] | None:
-    """Parse an array of objects; None if the text is not one, and its lines say what is wrong."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    found = parsed(text, str(path))
-    return found if all(isinstance(one, dict) for one in found) else None
 
 
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:
@@ -103,3 +94,10 @@ def first_object(path: Path) -> dict[str, Any]:
         return {}
     first = data[0] if isinstance(data, list) and data else data
     return first if isinstance(first, dict) else {}
+
+
+def inner(data: object, *keys: str) -> Mapping[str, Any]:
+    """Step into objects; an empty one if something else is there."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data if isinstance(data, Mapping) else {}

@@ -10,45 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, per_task
+from harness.judge.importers.json_text import inner, json_objects, parsed
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, best_metric, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
 __all__ = ["is_sample", "lm_eval_answers", "load_lm_eval", "sample_files"]
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
-LOWER_IS_BETTER = frozenset(
-    {
-        "bits_per_byte",
-        "brier_score",
-        "byte_perplexity",
-        "cer",
-        "likelihood_diff",
-        "pct_male_preferred",
-        "pct_stereotype",
-        "perplexity",
-        "perspective_api_toxicity_score",
-        "ter",
-        "wer",
-        "word_perplexity",
-    }
-)
+LOWER_IS_BETTER = frozenset({
+    "bits_per_byte", "brier_score", "byte_perplexity", "cer", "likelihood_diff", "pct_male_preferred",
+    "pct_stereotype", "perplexity", "perspective_api_toxicity_score", "ter", "wer", "word_perplexity",
+})  # fmt: skip
 """Metrics that are no score in [0, 1] of which more is better."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _POSITIONS = frozenset({"gold", "golds", "target", "targets"})
 """What documents call the positions of the choices that are right."""
 _MARKS = _POSITIONS | {"label", "labels"}
 """What they call a list with a 1 for each of those, and a 0 for each of the others."""
-_OWN = frozenset(
-    {"arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps"}
-)
-_OWN |= {"target", "target_hash"}
+_OWN = frozenset({
+    "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
+    "target_hash",
+})  # fmt: skip
 """Keys of a sample that are not metrics."""
 
 
@@ -78,9 +67,17 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         tasks[task] = [line for line in tasks[task] if str(line.get("filter")) == filters.get(task, names[0])]
     metrics = _metrics({task: lines[0] for task, lines in tasks.items()}, files, options, rows)
     for task, lines in tasks.items():
-        chosen = lines[0].get("filter")
-        rows.measure[task] = metrics[task] if chosen in (None, "none") else f"{metrics[task]},{chosen}"
-        _add_task(task, lines, metrics[task], str(files[task]), rows)
+        metric, chosen = metrics[task], lines[0].get("filter")
+        rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
+        for line in lines:
+            where = f"{files[task]}: doc {line['doc_id']}"
+            if metric not in line:
+                raise NotComparable(f"{where}: has no {metric}, other items of its task do")
+            if isinstance(line[metric], (list, dict)):
+                raise NotComparable(f"{where}: {metric} is not one number per item: give another --metric")
+            item, score = f"{task}/{as_level(line['doc_id'])}", as_score(line[metric], where)
+            asked = fingerprint(*_hashes(line))
+            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=_chance(line, metric))
     return rows.outcomes(name)
 
 
@@ -97,11 +94,10 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     folders = sorted({str(file.parent) for file in files})
     if len(folders) > 1:
         raise UsageError(f"{path}: holds the samples of several models: give one of {', '.join(folders)}")
-    dated: dict[str, list[tuple[str, Path]]] = {}
+    dated: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for file in files:
         found = _NAME.fullmatch(file.name)
-        task, date = (found["task"], found["date"] or "") if found else (file.stem, "")
-        dated.setdefault(task, []).append((date, file))
+        dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     for task, runs in dated.items():
         if len(runs) > 1:
             rows.notes.append(f"{path}: {task} was run {len(runs)} times; the newest counts ({max(runs)[1].name})")
@@ -112,8 +108,8 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = json_objects(file)
     for number, line in enumerate(lines, start=1):
         if not is_sample(line) or not isinstance(line["doc"], Mapping):
-            where = f"{file}: entry {number}"
-            raise NotComparable(f"{where} is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)")
+            lacking = "(doc_id, doc, filtered_resps are missing)"
+            raise NotComparable(f"{file}: entry {number} is not a sample of lm_eval {lacking}")
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
     return lines
@@ -127,66 +123,35 @@ def _metrics(
         task: [str(one) for one in line.get("metrics") or sorted(line.keys() - _OWN)] for task, line in first.items()
     }
     found = per_task(options.metric, known, "metric", rows.source)
-    lower = {task: LOWER_IS_BETTER | _lower(task, file) for task, file in files.items()}
-    for task, name in found.items():
-        if name in lower[task]:
-            raise UsageError(f"{files[task]}: {name} is not a score: less of it is better")
     for task, names in known.items():
-        usable = [one for one in names if one not in lower[task]]
-        preferred = [one for one in PREFERRED if one in usable] or (usable if len(usable) == 1 else [])
-        if task not in found and not preferred:
-            listed = ", ".join(names) or "none"
-            raise UsageError(f"{files[task]}: which metric is the score? Give --metric {task}=NAME, one of {listed}")
-        if task not in found and options.metric:
-            rows.notes.append(f"{task}: has no such --metric, and is judged by {preferred[0]}")
-        found.setdefault(task, preferred[0] if preferred else "")
+        lower, asked = LOWER_IS_BETTER | _lower(task, files[task]), found.get(task)
+        if asked in lower:
+            raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
+        if asked is None:
+            usable = [one for one in names if one not in lower]
+            found[task] = best_metric(task, usable, PREFERRED, files[task])
+            if options.metric:
+                rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
     return found
 
 
 def _lower(task: str, file: Path) -> set[str]:
     """Return the metrics of which the summaries next to a task's samples say that less is better."""
-    found: set[str] = set()
-    for averages in sorted(file.parent.glob("results_*.json")):
-        data = parsed(averages.read_bytes(), str(averages))
-        known = data.get("higher_is_better") if isinstance(data, Mapping) else None
-        own = known.get(task) if isinstance(known, Mapping) else None
-        found |= {str(name) for name, higher in own.items() if higher is False} if isinstance(own, Mapping) else set()
-    return found
-
-
-def _add_task(task: str, lines: Sequence[Mapping[str, Any]], metric: str, file: str, rows: Rows) -> None:
-    for line in lines:
-        where, doc = f"{file}: doc {line['doc_id']}", line["doc"]
-        rows.add(
-            f"{task}/{as_level(line['doc_id'])}",
-            as_score(_value(line, metric, where), where),
-            doc,
-            where,
-            task=task,
-            asked=fingerprint(*_hashes(line)),
-            chance=_chance(line, metric),
-        )
-
-
-def _value(line: Mapping[str, Any], metric: str, where: str) -> Any:
-    if metric not in line:
-        raise NotComparable(f"{where}: has no {metric}, other items of its task do")
-    if isinstance(line[metric], (list, dict)):
-        raise NotComparable(f"{where}: {metric} is not one number per item: give another --metric")
-    return line[metric]
+    summaries = [parsed(one.read_bytes(), str(one)) for one in sorted(file.parent.glob("results_*.json"))]
+    known = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
+    return {str(name) for name, higher in known if higher is False}
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
     """What the model was asked, one entry per choice; newer versions number the entries in an object."""
     asked = line.get("arguments") or []
-    found = [
-        list(one.values()) if isinstance(one, Mapping) else one
-        for one in (asked.values() if isinstance(asked, Mapping) else asked)
-    ]
-    return found if isinstance(asked, (Mapping, list)) else [asked]
+    if not isinstance(asked, (Mapping, list)):
+        return [asked]
+    entries = asked.values() if isinstance(asked, Mapping) else asked
+    return [list(one.values()) if isinstance(one, Mapping) else one for one in entries]
 
 
-def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
+def _hashes(line: Mapping[str, Any]) -> list[str]:
     """Return the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if missing."""
     first = (_requests(line) or [""])[0]
     prompt = first[0] if isinstance(first, list) and first else first
@@ -195,11 +160,10 @@ def _hashes(line: Mapping[str, Any]) -> tuple[str, str, str]:
         "prompt_hash": lambda: str(prompt),
         "target_hash": lambda: str(line.get("target")),
     }
-    doc, asked, target = (
+    return [
         str(line.get(key) or hashlib.sha256(text().encode("utf-8", "surrogatepass")).hexdigest())
         for key, text in texts.items()
-    )
-    return doc, asked, target
+    ]
 
 
 def _chance(line: Mapping[str, Any], metric: str) -> float:
@@ -218,16 +182,13 @@ def _right(document: Mapping[str, Any], choices: int) -> list[int]:
     for key, value in document.items():
         if isinstance(value, Mapping):
             counts += _right(value, choices)
-        listed = _list(value)
+        # lm_eval wrote lists of numbers as text, too
+        text = isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII)
+        listed = json.loads(value) if text else value
+        if not isinstance(listed, list) or not all(isinstance(one, (int, float)) for one in listed):
+            listed = []
         if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
             counts.append(int(sum(listed)))
         elif key in _POSITIONS:
             counts.append(len(set(listed) & set(range(choices))))
     return counts
-
-
-def _list(value: object) -> list[float]:
-    """Read a list of numbers, also one that lm_eval wrote as text; an empty one if it is something else."""
-    if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
-        value = json.loads(value)
-    return value if isinstance(value, list) and all(isinstance(one, (int, float)) for one in value) else []

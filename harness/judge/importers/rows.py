@@ -1,7 +1,7 @@
 """Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item.
 
 Several answers to an item become their mean if that is asked for; the same answer written twice counts once and is
-named. It knows no file format.
+named.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -19,45 +21,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.outcomes import Labels, Outcomes, build
+from harness.judge.outcomes import Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
-__all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "dig", "per_task"]
+__all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "best_metric", "dig", "per_task"]
 
-_SHOWN = 3
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
-_EXACT = 2.0**53
-"""Whole numbers from here on are not all floats: two ids may have become one."""
+_EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
     """How to read what other tools wrote. `harness.judge.importers` knows which format takes which option."""
 
-    item: str | None = None
-    """Column of a table that names the item; ``item`` by default. Dots step into nested columns."""
-    score: str | None = None
-    """Column of a table that holds the score; ``score`` by default."""
-    strata: tuple[str, ...] = ()
-    """Columns, fields of lm_eval's doc, or fields of Inspect's metadata that split; dots step into objects."""
-    cluster: str | None = None
-    """The same for the source that items share."""
-    slice: str | None = None
-    """Column of a table that names the slice; everything is one slice, ``all``, by default."""
-    prompt: str | None = None
-    """Column of a table with what was asked, or its hash: items asked differently do not match."""
-    weight: str | None = None
-    """Column of a table with the share of traffic."""
-    chance: float | None = None
-    """The score that guessing would give; by default taken from the choices if a log has them, else 0."""
-    metric: str | Sequence[str] | None = None
-    """Metrics of lm_eval logs, or scorers (``scorer`` or ``scorer.key``) of Inspect logs: see `per_task`."""
-    filter: str | Sequence[str] | None = None
-    """Filters of lm_eval logs, the same way; a task's first by default."""
-    repeats: Literal["refuse", "mean"] | None = None
-    """What to do with an item that is in a file several times with different scores; ``refuse`` by default."""
+    item: str | None = None  # column of a table that names the item; ``item`` by default
+    score: str | None = None  # column of a table that holds the score; ``score`` by default
+    # Columns, fields of lm_eval's doc, or fields of Inspect's metadata; dots step into objects and nested columns.
+    strata: tuple[str, ...] = ()  # those that split
+    cluster: str | None = None  # the one that names the source that items share
+    slice: str | None = None  # column of a table; everything is one slice, ``all``, by default
+    prompt: str | None = (
+        None  # column of a table with what was asked, or its hash: items asked differently do not match
+    )
+    weight: str | None = None  # column of a table with the share of traffic
+    chance: float | None = None  # the score that guessing would give; by default taken from a log's choices, else 0
+    metric: str | Sequence[str] | None = None  # of lm_eval, or scorers (``scorer.key``) of Inspect: see `per_task`
+    filter: str | Sequence[str] | None = None  # of lm_eval, the same way; a task's first by default
+    repeats: Literal["refuse", "mean"] | None = None  # of an item with several scores; ``refuse`` by default
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -95,21 +87,30 @@ def per_task(
     return chosen
 
 
+def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
+    """Return the score of a task for which none was chosen: the first preferred one, or the only one it has.
+
+    known: the task's metrics that can be a score. Raises UsageError if it could be several, or none.
+    """
+    found = [one for one in preferred if one in known] or known
+    if found is known and len(known) != 1:
+        listed = ", ".join(known) or "none"
+        raise UsageError(f"{source}: which metric is the score? Give --metric '{task}=NAME', one of {listed}")
+    return found[0]
+
+
 @dataclass(slots=True)
 class Rows:
     """Answers as they are read: logs `add` them one by one to lists, tables give arrays and `Labels`."""
 
-    source: str
-    """What a message calls the file."""
+    source: str  # what a message calls the file
     options: ImportOptions
     items: list[str] = field(default_factory=list)
     scores: Any = field(default_factory=list)
     prints: Any = field(default_factory=list)
     slices: Any = field(default_factory=list)
-    levels: dict[str, Any] = field(default_factory=dict)
-    """Axis to level; an empty name if an item has no such axis."""
-    clusters: Any = None
-    """None if every item is a source by itself."""
+    levels: dict[str, Any] = field(default_factory=dict)  # axis to level; an empty name if an item has no such axis
+    clusters: Any = None  # None if every item is a source by itself
     chances: list[float] = field(default_factory=list)
     weights: NDArray[np.float64] | None = None
     measure: dict[str, str] = field(default_factory=dict)
@@ -138,7 +139,7 @@ class Rows:
         for axis in {**self.levels, **found}:
             self.levels.setdefault(axis, [""] * len(self.items)).append(found.get(axis, ""))
         if options.cluster:
-            self.clusters = [] if self.clusters is None else self.clusters
+            self.clusters = self.clusters or []
             self.clusters.append(f"{task}/{as_level(dig(document, options.cluster, where))}")
         self.items.append(item)
         self.scores.append(score)
@@ -153,21 +154,20 @@ class Rows:
         """
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
-        levels = {axis: _labels(values) for axis, values in self.levels.items()}
-        columns = {"slice": _labels(self.slices), "stratum": _strata(levels, len(self.items), self.source)}
-        if self.clusters is not None:
-            columns["cluster"] = _labels(self.clusters)
+        levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
+        columns = [Labels.of(self.slices), _strata(levels, len(self.items), self.source)]
+        columns += [] if self.clusters is None else [Labels.of(self.clusters)]
         prints = np.array(self.prints, np.uint64) if len(self.prints) else np.zeros(len(self.items), np.uint64)
         scores = np.asarray(self.scores, np.float64)
-        first, scores = self._collapsed(scores, [one.codes for one in columns.values()] + [prints])
-        columns = {what: Labels(one.codes[first], one.names) for what, one in columns.items()}
+        first, scores = self._collapsed(scores, [one.codes for one in columns] + [prints])
+        slices, strata, *clusters = (Labels(one.codes[first], one.names) for one in columns)
         return build(
             name,
             self.items if isinstance(first, slice) else [self.items[at] for at in first],
             scores,
-            slices=columns["slice"],
-            strata=columns["stratum"],
-            clusters=columns.get("cluster"),
+            slices=slices,
+            strata=strata,
+            clusters=clusters[0] if clusters else None,
             fingerprints=prints[first],
             chance=np.asarray(self.chances)[first] if len(self.chances) else 0.0,
             weight=1.0 if self.weights is None else self.weights[first],
@@ -181,32 +181,27 @@ class Rows:
         self, scores: NDArray[np.float64], facts: Sequence[NDArray[Any]]
     ) -> tuple[slice | NDArray[np.int64], NDArray[np.float64]]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""
-        hashes = np.sort(np.fromiter(map(hash, self.items), np.int64, len(self.items)))
-        if (hashes[1:] != hashes[:-1]).all():  # so all ids differ; in less time than a dict takes
+        if len(set(self.items)) == len(self.items):
             return slice(None), scores
-        rows_of: dict[str, list[int]] = {}
+        rows_of: dict[str, list[int]] = defaultdict(list)
         for row, item in enumerate(self.items):
-            rows_of.setdefault(item, []).append(row)
+            rows_of[item].append(row)
         several = {item: rows for item, rows in rows_of.items() if len(rows) > 1}
         for item, rows in several.items():
             count = len({tuple(int(column[row]) for column in facts) for row in rows})
             if count > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
-        if several and self.options.repeats != "mean":
+        if self.options.repeats != "mean":
             mixed = [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]
             if mixed:
                 raise NotComparable(
-                    f"{self.source}: {len(mixed)} items have several scores ({_shown(mixed)}): an item has one score. "
+                    f"{self.source}: {len(mixed)} items have several scores ({listed(mixed)}): an item has one score. "
                     "If these are several answers to it, ask for their mean (--repeats mean)"
                 )
-            once = _shown(list(several))
+            once = listed(list(several))
             self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
-
-
-def _labels(values: Sequence[str] | Labels) -> Labels:
-    return values if isinstance(values, Labels) else Labels.of(values)
 
 
 def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
@@ -222,11 +217,6 @@ def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
     return Labels(key.astype(np.int32), tuple(names))
-
-
-def _shown(names: list[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
 
 
 def as_score(value: object, where: str = "") -> float:

@@ -1,7 +1,6 @@
 """Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others.
 
-CSV and Parquet are read by pyarrow; the csv module names the line of a fault in a CSV that pyarrow refuses, or whose
-quotes it would misread.
+CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes, and names the line of a fault.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,8 +29,7 @@ PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _ANSWER = re.compile(r"resp|output|complet|predict|generat|log_?prob|log_?lik|model_answer", re.IGNORECASE)
 """Names of columns that hold what a model answered; a plain ``answer`` is often the right one."""
-_BLOCK = 1 << 23
-"""Bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole."""
+_BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
     if suffix in JSON_LINES:
         known = list(first_object(path))
     else:
-        known = _known(path) if suffix in PARQUET else next(_csv_rows(path))[1]
+        known = _parquet(path).column_names if suffix in PARQUET else next(_csv_rows(path))[1]
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     wanted = [one for one in known if _ANSWER.search(one) and one not in used]
     items, *answers = _columns(path, [options.item or "item", *wanted])
@@ -163,9 +162,9 @@ def _csv(path: Path, wanted: Sequence[str]) -> Any:
     if not header:
         raise UsageError(f"{path}: is empty: a header line with column names is needed")
     _check_known(path, wanted, header)
-    if not _well_quoted(path):
-        for _ in rows:  # raises at the line of the fault
-            pass
+    with path.open("rb") as stream:
+        if any(b'"' in block for block in iter(lambda: stream.read(_BLOCK), b"")):
+            deque(rows, maxlen=0)  # pyarrow does not check quotes: this raises at the line of the fault
     parse = arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
     convert = arrow_csv.ConvertOptions(
         include_columns=wanted, column_types=dict.fromkeys(wanted, lib.string()), strings_can_be_null=False
@@ -176,8 +175,7 @@ def _csv(path: Path, wanted: Sequence[str]) -> Any:
             return lib.Table.from_arrays([_plain(one) for one in table.columns], wanted)
         except lib.ArrowException as error:
             problem = error
-    for _ in rows:
-        pass
+    deque(rows, maxlen=0)
     raise UsageError(f"{path}: is not a table: {problem}")
 
 
@@ -193,20 +191,6 @@ def _plain(column: Any) -> Any:
 
 def _delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _well_quoted(path: Path) -> bool:
-    """Whether quotes begin and end cells, and come in pairs, which pyarrow does not check."""
-    data = np.memmap(path, np.uint8, "r")
-    parts = (np.flatnonzero(data[at : at + _BLOCK] == ord('"')) + at for at in range(0, data.size, _BLOCK))
-    quotes = np.concatenate(list(parts))
-    if quotes.size % 2 or not quotes.size:
-        return not quotes.size
-    edges = np.frombuffer(f'{_delimiter(path)}\r\n"'.encode(), np.uint8)
-    opening, closing = quotes[::2], quotes[1::2]
-    begins = np.isin(data[opening - 1], edges) | (opening == 0)
-    ends = (closing == data.size - 1) | np.isin(data[np.minimum(closing + 1, data.size - 1)], edges)
-    return bool(begins.all() and ends.all())
 
 
 def _from_arrow(column: Any, *, coded: bool) -> _Column:
@@ -227,19 +211,16 @@ def _from_arrow(column: Any, *, coded: bool) -> _Column:
     return _Column(found.dictionary.to_pylist(), codes)
 
 
-def _known(path: Path) -> list[str]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        return list(_flat(file.schema_arrow.empty_table()).column_names)
-
-
-def _parquet(path: Path, wanted: Sequence[str]) -> Any:
+def _parquet(path: Path, wanted: Sequence[str] | None = None) -> Any:
+    """Read columns of a Parquet file, or none of the rows if no columns are named. Raises UsageError."""
     from pyarrow import lib, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            _check_known(path, wanted, _flat(file.schema_arrow.empty_table()).column_names)
+            empty = _flat(file.schema_arrow.empty_table())
+            if wanted is None:
+                return empty
+            _check_known(path, wanted, empty.column_names)
             return _flat(file.read(columns=list(wanted)))
     except lib.ArrowException as error:
         raise UsageError(f"{path}: is not a Parquet file: {error}") from error

@@ -3,56 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
-from harness.judge.summaries import Cliff, Verdict
+from harness.judge.summaries import Cliff
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report import words
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
-from harness.report.words import points, score
+from harness.report.words import levels_of, points, readable, score
 
-__all__ = ["BLOCKS", "Grid", "cliffs", "grid_section", "grids"]
+__all__ = ["BLOCKS", "cliffs", "grids"]
 
-_FULL = 0.6
-"""Share of a grid's cells that must hold something: sparse pairs (language x script) say nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Delta over two axes."""
-
-    title: str
-    """What it shows."""
-    axes: tuple[str, str]
-    """The column axis and the row axis."""
-    columns: tuple[str, ...]
-    """Levels, in order."""
-    rows: tuple[str, ...]
-    """Levels, in order."""
-    cells: Mapping[tuple[str, str], tuple[float | None, Verdict | None]]
-    """(column, row) to delta and, where the cell is a single stratum, its verdict."""
+_FULL = 0.6  # share of a grid's cells that must hold something: sparse pairs (language x script) say nothing
+_Placed = tuple[StratumVerdict, Mapping[str, str]]  # a stratum with its levels by axis
 
 
-def grids(judgement: Judgement) -> list[Grid]:
-    """Return the grids of each candidate: two axes of a slice, and an axis that slices share, by slice."""
-    made: list[Grid] = []
+def grids(judgement: Judgement) -> Iterator[Section]:
+    """Yield the grids of each candidate, cells tinted: two axes of a slice, and an axis that slices share, by slice."""
     for candidate in judgement.candidates:
-        slices: dict[str, list[StratumVerdict]] = {}
+        slices = defaultdict[str, list[_Placed]](list)
         for one in candidate.strata:
-            slices.setdefault(one.slice, []).append(one)
+            slices[one.slice].append((one, levels_of(one.stratum)))
         for label, own in slices.items():
-            if (pair := _fullest_pair(own)) is not None:
-                made.append(_grid(f"{candidate.name}, {label}", pair, own, [_levels_of(one) for one in own]))
-        made += _shared_axes(candidate)
-    return made
-
-
-def _levels_of(stratum: StratumVerdict) -> dict[str, str]:
-    """Return axis to level: of the cell's name, so that only the axes that split it count."""
-    return dict(zip(*words.axes_and_levels(stratum.stratum), strict=False))
+            if (pair := _fullest_pair([levels for _, levels in own])) is not None:
+                yield _grid(f"{candidate.name}, {label}", pair, own)
+        yield from _shared_axes(candidate)
 
 
 def _ordered(levels: Iterable[str]) -> list[str]:
@@ -64,9 +40,8 @@ def _ordered(levels: Iterable[str]) -> list[str]:
         return unique
 
 
-def _fullest_pair(strata: Sequence[StratumVerdict]) -> tuple[str, str] | None:
+def _fullest_pair(named: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
     """Return the two axes whose grid is fullest, at least two levels each; None if no grid is full enough."""
-    named = [_levels_of(one) for one in strata]
     axes = [axis for axis in dict.fromkeys(a for one in named for a in one) if len({n.get(axis) for n in named}) > 1]
     best, fullest = None, _FULL
     for column, row in combinations(axes, 2):
@@ -77,97 +52,72 @@ def _fullest_pair(strata: Sequence[StratumVerdict]) -> tuple[str, str] | None:
     return best
 
 
-def _shared_axes(candidate: CandidateVerdict) -> list[Grid]:
-    """Return a grid of slices over each axis that two slices or more are split by: language x task, say."""
-    slices: dict[str, dict[str, list[StratumVerdict]]] = {}
+def _shared_axes(candidate: CandidateVerdict) -> Iterator[Section]:
+    """Yield a grid of slices over each axis that two slices or more are split by: language x task, say."""
+    by_axis = defaultdict[str, list[_Placed]](list)
     for one in candidate.strata:
-        for axis in _levels_of(one):
-            slices.setdefault(axis, {}).setdefault(one.slice, []).append(one)
-    made = []
-    for axis, found in slices.items():
-        if len(found) > 1:
-            strata = [one for part in found.values() for one in part]
-            levels = [{"slice": one.slice, axis: _levels_of(one)[axis]} for one in strata]
-            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), strata, levels)
-            if sum(delta is not None for delta, _ in grid.cells.values()) > _FULL * len(grid.cells):
-                made.append(grid)
-    return made
+        for axis, level in levels_of(one.stratum).items():
+            by_axis[axis].append((one, {"slice": one.slice, axis: level}))
+    for axis, placed in by_axis.items():
+        if len({one.slice for one, _ in placed}) > 1:
+            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), placed)
+            tints = [cell.tint for _, *cells in grid.rows for cell in cells if isinstance(cell, Cell)]
+            if sum(tint is not None for tint in tints) > _FULL * len(tints):
+                yield grid
 
 
-def _grid(
-    title: str, axes: tuple[str, str], strata: Sequence[StratumVerdict], levels: Sequence[Mapping[str, str]]
-) -> Grid:
-    """Gather strata into cells; strata that share a cell are averaged by their items and lose their verdicts."""
-    gathered: dict[tuple[str, str], list[StratumVerdict]] = {}
-    for one, at in zip(strata, levels, strict=True):
-        if axes[0] in at and axes[1] in at:
-            gathered.setdefault((at[axes[0]], at[axes[1]]), []).append(one)
+def _grid(title: str, axes: tuple[str, str], placed: Iterable[_Placed]) -> Section:
+    gathered: dict[tuple[str, str], list[StratumVerdict]] = defaultdict(list)
+    for one, levels in placed:
+        if axes[0] in levels and axes[1] in levels:
+            gathered[levels[axes[0]], levels[axes[1]]].append(one)
     columns, rows = _ordered(column for column, _ in gathered), _ordered(row for _, row in gathered)
-    cells = {(column, row): _cell(gathered.get((column, row), [])) for row in rows for column in columns}
-    return Grid(title, axes, tuple(columns), tuple(rows), cells)
+    cells: Iterator[Row] = ((row, *(_cell(gathered.get((column, row), [])) for column in columns)) for row in rows)
+    return Section(title, names(f"{axes[1]} \\ {axes[0]}") + numbers(*columns), tuple(cells))
 
 
-def _cell(strata: Sequence[StratumVerdict]) -> tuple[float | None, Verdict | None]:
+def _cell(strata: Sequence[StratumVerdict]) -> Cell:
+    """Return the change of a cell; strata that share it are averaged by their items and lose their verdicts."""
     known = [(one.n, one.delta) for one in strata if one.delta is not None]
     items = sum(n for n, _ in known)
     if not items:
-        return None, None
-    return math.fsum(n * delta for n, delta in known) / items, strata[0].verdict if len(strata) == 1 else None
-
-
-def grid_section(one: Grid) -> Section:
-    """Return the figures of a grid, each cell in the colour of its change."""
-
-    def cell(column: str, row: str) -> Cell:
-        delta, verdict = one.cells[column, row]
-        return Cell(points(delta), verdict=verdict, tint=delta)
-
-    rows: tuple[Row, ...] = tuple((row, *(cell(column, row) for column in one.columns)) for row in one.rows)
-    columns = names(f"{one.axes[1]} \\ {one.axes[0]}") + numbers(*one.columns)
-    return Section(one.title, columns, rows)
+        return Cell(points(None))
+    delta = math.fsum(n * delta for n, delta in known) / items
+    return Cell(points(delta), verdict=strata[0].verdict if len(strata) == 1 else None, tint=delta)
 
 
 def _grids(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     quiet = []
     for one in grids(judgement):
-        if any(delta for delta, _ in one.cells.values()):
-            yield grid_section(one)
+        if any(isinstance(cell, Cell) and cell.tint for row in one.rows for cell in row):
+            yield one
         else:
             quiet.append(one.title)
     if quiet:
         yield Section.listed("", [f"Nothing changed in {len(quiet)} more grids: {'; '.join(quiet)}."])
 
 
-_Curves = list[tuple[str, Cliff]]
-
-
-def _curves(judgement: Judgement) -> dict[tuple[str, str, str, tuple[float, ...]], _Curves]:
-    """Gather the candidates' cliffs that share slice, axis, group and levels."""
-    found: dict[tuple[str, str, str, tuple[float, ...]], _Curves] = {}
+def cliffs(judgement: Judgement) -> Section:
+    """Return the scores along each ordered axis, and where a candidate leaves the baseline."""
+    found: dict[tuple[str, str, str, tuple[float, ...]], dict[str, Cliff]] = {}
     for candidate in judgement.candidates:
         for one in candidate.cliffs:
             if one.levels:
-                found.setdefault((one.slice, one.axis, one.group, one.levels), []).append((candidate.name, one))
-    return found
-
-
-def cliffs(judgement: Judgement) -> Section:
-    """Return the scores along each ordered axis, and where a candidate leaves the baseline."""
-    rows: list[Row] = []
-    quiet: list[Row] = []
+                found.setdefault((one.slice, one.axis, one.group, one.levels), {})[candidate.name] = one
+    judged = [one.name for one in judgement.candidates if one.cliffs]
+    rows, quiet = list[Row](), list[Row]()
     drawn, said = [], []
-    for (label, axis, group, _), curves in _curves(judgement).items():
-        title = f"{label} by {axis.replace('_', ' ')}{f', {words.readable(group)}' if group else ''}"
-        flat = all(one.candidate == one.baseline for _, one in curves)
-        (quiet if flat else rows).extend(_curve_rows(judgement, title, curves))
+    for (label, axis, group, _), curves in found.items():
+        title = f"{label} by {axis.replace('_', ' ')}{f', {readable(group)}' if group else ''}"
+        flat = all(one.candidate == one.baseline for one in curves.values())
+        (quiet if flat else rows).extend(_curve_rows(title, curves, judged))
         if not flat:
             drawn.append(_chart(judgement.baseline, title, axis, curves))
-            said += [_leaves(judgement.baseline, title, name, one) for name, one in curves if one.at is not None]
+            said += [_leaves(judgement.baseline, title, *one) for one in curves.items() if one[1].at is not None]
     count = len({row[0] for row in quiet})
-    columns = names("curve") + texts("level") + numbers(judgement.baseline, *_judged(judgement))
     return Section(
         "Scores along ordered axes",
-        columns,
+        names("curve") + texts("level") + numbers(judgement.baseline, *judged),
         tuple(rows),
         tuple(said) or (("No candidate is significantly below its margin from any level on.",) if drawn else ()),
         note="Mean score by level; the dotted line is the score that the effective level is stated for.",
@@ -179,27 +129,21 @@ def cliffs(judgement: Judgement) -> Section:
     )
 
 
-def _judged(judgement: Judgement) -> list[str]:
-    return [one.name for one in judgement.candidates if one.cliffs]
-
-
-def _curve_rows(judgement: Judgement, title: str, curves: _Curves) -> Iterator[Row]:
-    known = dict(curves)
-    first = curves[0][1]
+def _curve_rows(title: str, curves: Mapping[str, Cliff], judged: Sequence[str]) -> Iterator[Row]:
+    first = next(iter(curves.values()))
     for at, level in enumerate(first.levels):
-        own = (known.get(name) for name in _judged(judgement))
-        scores = ("-" if one is None else score(one.candidate[at]) for one in own)
+        scores = (score(curves[name].candidate[at]) if name in curves else "-" for name in judged)
         yield title, f"{level:g}", score(first.baseline[at]), *scores
 
 
-def _chart(baseline: str, title: str, axis: str, curves: _Curves) -> Chart:
-    first = curves[0][1]
-
-    def line(name: str, values: Sequence[float]) -> Line:
-        return Line(name, tuple((f"{x:g}", 100 * y) for x, y in zip(first.levels, values, strict=True)))
-
-    lines = (line(baseline, first.baseline), *(line(name, one.candidate) for name, one in curves))
-    return Chart(title, axis.replace("_", " "), lines, rule=100 * first.score)
+def _chart(baseline: str, title: str, axis: str, curves: Mapping[str, Cliff]) -> Chart:
+    first = next(iter(curves.values()))
+    values = {baseline: first.baseline} | {name: one.candidate for name, one in curves.items()}
+    lines = (
+        Line(name, tuple((f"{x:g}", 100 * y) for x, y in zip(first.levels, own, strict=True)))
+        for name, own in values.items()
+    )
+    return Chart(title, axis.replace("_", " "), tuple(lines), rule=100 * first.score)
 
 
 def _leaves(baseline: str, title: str, name: str, one: Cliff) -> str:
@@ -210,13 +154,8 @@ def _leaves(baseline: str, title: str, name: str, one: Cliff) -> str:
     return f"{text}; it keeps a score of {score(one.score)} up to {own}, {baseline} up to {base}."
 
 
-def _cliffs(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    yield cliffs(judgement)
-
-
 _NO_AXIS = "No slice has an ordered axis, such as context tokens or hops, with at least two levels."
-
 BLOCKS = (
-    Block("cliffs", "Where it falls off", _cliffs, {"page": 30}, "Cliffs", _NO_AXIS),
+    Block("cliffs", "Where it falls off", lambda one, _: [cliffs(one)], {"page": 30}, "Cliffs", _NO_AXIS),
     Block("heat", "Along two axes", _grids, {"page": 40}, "", "No slice is split along two axes."),
 )

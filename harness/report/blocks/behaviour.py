@@ -1,97 +1,145 @@
-"""How the variants behave: the same texts or others, the KV cache in use, how long they think, what a solution costs.
+"""How the variants behave: the same texts or others, the KV cache in use, how long they think, how fast they stream.
 
-Filled from a judgement and its evidence; a run that changes none of these has no such section.
+Filled from a judgement and its evidence; a run in which nothing of this was changed or measured has no such section.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from harness.judge.verdicts import Judgement
 from harness.records import QUANTITIES, Generation, Item, Scored
-from harness.report.evidence import ChurnRow, Evidence
+from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Row, Section, names, numbers, strata, texts
 from harness.report.words import place
+from harness.store.record import CONTROL, RunRecord
 
-__all__ = ["BLOCKS", "behaviour", "churn"]
+__all__ = ["BLOCKS", "churn", "latency_rows"]
+
+_Lines = dict[str, list[Mapping[str, Any]]]
+_FIGURES = {
+    "first": "s to the first token",
+    "per_token": "s per further token",
+    "longest_gap": "s in the longest gap",
+    "output_tokens": "tokens",
+    "preamble": "tokens before the right answer",
+    "reasoning": "tokens of reasoning",
+}
+_WARM = "new prompt"
+_CONDITIONS = (_WARM, "known prompt", "prompt perhaps known", "after its start", "after idle time")
+_NOTE = (
+    "Seconds as the client saw them, with as many requests in flight as the config says. Limits (95 %) are order "
+    "statistics, exact for independent answers, which answers in flight together are not quite. 'New prompt': a warm "
+    "server that did not know the prompt, which is what a tolerance is held against."
+)
 
 
-@dataclass(slots=True)
-class _Count:
-    compared: int = 0
-    same: int = 0
-    flips: int = 0
-
-
-def churn(items: Sequence[Item], baseline: Iterable[Scored], candidate: Iterable[Scored], name: str) -> list[ChurnRow]:
+def churn(
+    items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str
+) -> Iterator[tuple[str, ...]]:
     """Count, slice by slice, whose free text is the baseline's to the last token, and whose score differs."""
     before = {(one.item_id, one.response.sample): one for one in baseline}
-    slices, found = {item.id: item.slice for item in items}, dict[str, _Count]()
+    slices, found = {item.id: item.slice for item in items}, dict[str, list[tuple[bool, bool]]]()
     for one in candidate:
         other = before.get((one.item_id, one.response.sample))
         if isinstance(one.response, Generation) and other is not None and isinstance(other.response, Generation):
-            count = found.setdefault(slices[one.item_id], _Count())
-            count.compared += 1
-            count.same += one.response.token_ids == other.response.token_ids
-            count.flips += one.score != other.score
-    return [ChurnRow(name, key, one.compared, one.same, one.flips) for key, one in found.items()]
+            same, flipped = one.response.token_ids == other.response.token_ids, one.score != other.score
+            found.setdefault(slices[one.item_id], []).append((same, flipped))
+    for label, own in found.items():
+        counts = len(own), *map(sum, zip(*own, strict=True))
+        yield name, label, *(f"{count:,}" for count in counts), f"{100 * (counts[0] - counts[1]) / counts[0]:.1f} %"
 
 
-def behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
+def _behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
     """Return the tables of this section; none if no variant changes how it decodes and none thinks."""
     changed = {name for name, proof in evidence.proofs.items() if proof.get("kv_cache") or proof.get("decoding")}
-    rows: tuple[Row, ...] = tuple(
-        (one.candidate, one.slice, f"{one.compared:,}", f"{one.same:,}", f"{one.flips:,}", _share(one))
-        for one in evidence.churn
-        if one.candidate in changed
-    )
     same = Section(
         "How it behaves: the same answer?",
         names("candidate", "slice") + numbers("texts", "same to the token", "flips", "churn"),
-        rows,
+        tuple(row for row in evidence.churn if row[0] in changed),
         note="Churn is the share of texts that differ from the baseline's; a flip is another score.",
     )
     return [same, _caches(evidence), _quantities(judgement)]
 
 
-def _share(one: ChurnRow) -> str:
-    return f"{100 * (one.compared - one.same) / one.compared:.1f} %"
-
-
 def _caches(evidence: Evidence) -> Section:
-    known = ((name, proof["kv_cache"]) for name, proof in evidence.proofs.items() if proof.get("kv_cache"))
-    rows = tuple(
-        (
-            name,
-            f"{one['layers']} ({one['backend']})",
-            str(one["bits"]),
-            f"{one['bytes_per_token']:,.0f}",
-            f"{one['plain_bytes_per_token']:,.0f}",
-        )
-        for name, one in known
-    )
+    rows: list[Row] = []
+    for name, proof in evidence.proofs.items():
+        if one := proof.get("kv_cache"):
+            sizes = (f"{one[key]:,.0f}" for key in ("bytes_per_token", "plain_bytes_per_token"))
+            rows.append((name, f"{one['layers']} ({one['backend']})", str(one["bits"]), *sizes))
     columns = names("variant") + texts("KV cache") + numbers("bits", "bytes per token", "unquantized")
-    return Section("How it behaves: KV caches, as measured", columns, rows)
+    return Section("How it behaves: KV caches, as measured", columns, tuple(rows))
 
 
 def _quantities(judgement: Judgement) -> Section:
-    rows: tuple[Row, ...] = tuple(
-        (
-            candidate.name,
-            place(one),
-            QUANTITIES.get(one.kind, one.kind),
-            *("-" if value is None else f"{value:,.0f}" for value in (one.baseline, one.candidate)),
-            "-" if one.ratio is None else f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]",
-            "-" if one.tolerance is None else f"{one.tolerance:g}",
-            Cell("", verdict=one.verdict),
-        )
-        for candidate in judgement.candidates
-        for one in candidate.quantities
-    )
+    rows: list[Row] = []
+    for candidate in judgement.candidates:
+        for one in candidate.quantities:
+            means = ("-" if value is None else f"{value:,.0f}" for value in (one.baseline, one.candidate))
+            ratio = "-" if one.ratio is None else f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]"
+            tolerated = "-" if one.tolerance is None else f"{one.tolerance:g}"
+            kind, verdict = QUANTITIES.get(one.kind, one.kind), Cell("", verdict=one.verdict)
+            rows.append((candidate.name, place(one), kind, *means, ratio, tolerated, verdict))
     columns = names("candidate") + strata("stratum") + texts("quantity")
     figures = numbers(judgement.baseline, "candidate's", "ratio [limits]", "tolerated")
-    return Section("How it behaves: thinking and writing", columns + figures + texts("verdict"), rows)
+    return Section("How it behaves: thinking and writing", columns + figures + texts("verdict"), tuple(rows))
 
 
-BLOCKS = (Block("behaviour", "How it behaves", behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),)
+def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together.
+
+    The control is left out: it is asked at another concurrency, which changes every time.
+    """
+    places = {item.id: (item.slice, item.stratum) for item in run.items}
+    groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
+    for name in variants:
+        for line in run.directory.request_times(name) if name != CONTROL else ():
+            for where in (("", ""), places.get(line["item"])):
+                if where is not None:
+                    groups[*where, _condition(line)][name].append(line)
+    for where in dict.fromkeys(key[:2] for key in groups):
+        stratum = ", ".join(one for one in where if one not in {"", "all"})
+        for condition in (one for one in _CONDITIONS if (*where, one) in groups):
+            for figure in _FIGURES if condition == _WARM else ("first",):  # lengths are the same under any condition
+                for name, lines in groups[*where, condition].items():
+                    values = [line[figure] for line in lines if line[figure] is not None]
+                    if any(values):
+                        ends = (_quantile(values, share) for share in (0.5, 0.95))
+                        yield name, stratum, f"{_FIGURES[figure]}, {condition}", f"{len(values):,}", *ends
+
+
+def _condition(line: Mapping[str, Any]) -> str:
+    if line["state"] != "warm":
+        return "after its start" if line["state"] == "start" else "after idle time"
+    return {"uncached": _WARM, "cached": "known prompt"}.get(line["cache"], "prompt perhaps known")
+
+
+def _quantile(values: Sequence[float], share: float) -> str:
+    """Return a quantile with its limits; "?" for one that so few values do not have."""
+    import numpy as np
+    from scipy import stats
+
+    limits: Any = stats.quantile_test(values, p=share).confidence_interval(0.95)
+    low, high = ("?" if math.isnan(one) else f"{one:.3g}" for one in (limits.low, limits.high))
+    return f"{np.quantile(values, share):.3g} ({low} to {high})"
+
+
+def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
+    head, figures = names("variant"), texts("figure") + numbers("n", "median", "95th percentile")
+    whole = tuple((name, *rest) for name, stratum, *rest in evidence.latency if not stratum)
+    columns, own = head + strata("stratum") + figures, tuple(row for row in evidence.latency if row[1])
+    title, folded = "Times and lengths by stratum", "times and lengths by stratum"
+    return [
+        Section("Times and lengths of streamed answers", head + figures, whole, note=_NOTE),
+        Section(title, columns, own, folded=folded, formats=("markdown", "page")),
+    ]
+
+
+BLOCKS = (
+    Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),
+    Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),
+)

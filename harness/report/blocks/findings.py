@@ -1,16 +1,23 @@
-"""What a reader must act on, in sentences, and what the averages hide."""
+"""What a reader must act on: all that does not pass, in sentences, what the averages hide, and tail events by kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from harness.judge.summaries import Verdict
-from harness.judge.verdicts import Judgement, StratumVerdict
-from harness.report import tail, words
+from harness.judge.summaries import TailRate, Verdict
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.records import LATENCY_KINDS, TAIL_KINDS
+from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Section, names, texts
+from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
 
-__all__ = ["BLOCKS", "findings", "hidden_by_averages", "verdicts"]
+__all__ = [
+    "BLOCKS", "gated", "hidden_by_averages", "holding_back", "kinds_section", "meaning", "passes", "rate_figures",
+    "rate_items", "rate_name", "rate_sentence", "verdicts",
+]  # fmt: skip
+
+_MEANINGS = TAIL_KINDS | LATENCY_KINDS
+_OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
 
 def verdicts(judgement: Judgement) -> Section:
@@ -25,33 +32,171 @@ def hidden_by_averages(judgement: Judgement) -> Section:
     return Section.listed("What the average hides", hidden)
 
 
-def findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    """Yield the sentences on all that does not pass, what matters most first."""
+def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     base, everyone = judgement.baseline, judgement.candidates
     judged = [candidate for candidate in everyone if candidate.verdict != "not_judged"]
 
     def found(verdict: Verdict, *, gating: bool = True) -> list[tuple[str, StratumVerdict]]:
         return [(one.name, stratum) for one in judged for stratum in words.strata_with(one, verdict, gating=gating)]
 
+    def rates(verdict: Verdict) -> list[str]:
+        return [rate_sentence(one, candidate.name) for candidate, one in gated(everyone, verdict)]
+
     def failing(*, gating: bool) -> list[str]:
         return [words.stratum_sentence(one, name, base) for name, one in found("fail", gating=gating)]
 
-    blind = dict.fromkeys(
-        words.no_signal_sentence(one, base) for gating in (True, False) for _, one in found("no_signal", gating=gating)
-    )
-    silent = [
-        f"{name} in {words.place(one)}: {one.reason or 'no figures to judge'}" for name, one in found("not_judged")
-    ]
+    blind = [one for gating in (True, False) for _, one in found("no_signal", gating=gating)]
+    silent = ((name, words.place(one), one.reason or "no figures to judge") for name, one in found("not_judged"))
     yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
     yield Section.listed("Failing strata", failing(gating=True))
-    yield Section.listed("Tail events beyond their tolerance", tail.sentences(everyone, "fail"))
+    yield Section.listed("Tail events beyond their tolerance", rates("fail"))
     yield Section.listed("Below the margin, advisory", failing(gating=False))
     yield Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive")))
-    yield Section.listed("Tail events undecided", tail.sentences(everyone, "inconclusive"))
-    yield Section.listed("No signal", blind)
-    yield Section.listed("Not judged", silent)
-    yield Section.listed("Tail events without signal", tail.sentences(everyone, "no_signal"))
-    yield Section.listed("Tail events not judged", tail.sentences(everyone, "not_judged"))
+    yield Section.listed("Tail events undecided", rates("inconclusive"))
+    yield Section.listed("No signal", dict.fromkeys(words.no_signal_sentence(one, base) for one in blind))
+    yield Section.listed("Not judged", (f"{name} in {place}: {why}" for name, place, why in silent))
+    yield Section.listed("Tail events without signal", rates("no_signal"))
+    yield Section.listed("Tail events not judged", rates("not_judged"))
 
 
-BLOCKS = (Block("findings", "What does not pass", findings, {"terminal": 30, "markdown": 10}),)
+def gated(candidates: Iterable[CandidateVerdict], *verdicts: Verdict) -> list[tuple[CandidateVerdict, TailRate]]:
+    """Return the gated rates with these verdicts, in the order of the verdicts, the furthest above tolerance first."""
+    found = []
+    for verdict in verdicts:
+        for candidate in candidates:
+            rates = [one for one in candidate.tail_events if one.verdict == verdict]
+            rates.sort(key=lambda one: (one.tolerance or 0.0) - (one.rate or 0.0))
+            found += [(candidate, one) for one in rates]
+    return found
+
+
+def holding_back(candidate: CandidateVerdict, stratum: StratumVerdict) -> list[TailRate]:
+    """Return the gated rates of a stratum that do not pass; a rate of the whole slice belongs to all its strata."""
+    own = (one for one in candidate.tail_events if one.slice == stratum.slice and one.verdict not in (None, "pass"))
+    return [one for one in own if one.stratum in (stratum.stratum, "all")]
+
+
+def passes(candidate: CandidateVerdict, stratum: StratumVerdict) -> bool:
+    """Return whether a candidate was judged, and its scores and every gated rate pass in a stratum."""
+    return candidate.verdict != "not_judged" and stratum.verdict == "pass" and not holding_back(candidate, stratum)
+
+
+def rate_name(one: TailRate) -> str:
+    """Name a rate: ``empty in typical, task=facts``."""
+    return f"{one.kind} in {words.place(one)}"
+
+
+def meaning(one: TailRate) -> str:
+    """Return what the kind of event is."""
+    return _MEANINGS.get(one.kind, one.kind)
+
+
+def rate_items(one: TailRate, candidate: str) -> Items:
+    """Return which answers a rate counts."""
+    return Items(candidate, "" if one.stratum == "all" else f"{one.slice}: {one.stratum}", one.kind)
+
+
+def _percent(value: float | None, apart_from: float | None = None) -> str:
+    """Return a rate as a percentage with two significant digits; more if it would read like an unequal `apart_from`."""
+    if value is None:
+        return "-"
+    texts_ = (f"{100 * value:.{digits}g} %" for digits in range(2, 7))
+    return next((one for one in texts_ if value == apart_from or one != _percent(apart_from)), f"{100 * value} %")
+
+
+def _limits(one: TailRate) -> str:
+    if one.low is None and one.high is None:
+        return "-"
+    return f"{_percent(one.low, one.tolerance)} to {_percent(one.high, one.tolerance)}"
+
+
+def rate_sentence(one: TailRate, candidate: str) -> str:
+    """Return how often, how sure and against which tolerance, with the place."""
+    return f"{candidate}: {rate_name(one)} ({meaning(one)}): {rate_figures(one)}"
+
+
+def rate_figures(one: TailRate) -> str:
+    """Return how often, how sure and against which tolerance; the reason if no answer was checked."""
+    if not one.n:
+        return f"{one.reason}."
+    found = f"{one.events} of {one.n} items ({_percent(one.rate)}, limits {_limits(one)})"
+    own = "" if one.baseline_rate is None else f"; the baseline itself: {_percent(one.baseline_rate)}"
+    more = f" About {one.items_to_decide:,} more items would decide it." if one.items_to_decide else ""
+    return f"{found}, tolerated {_percent(one.tolerance)}{own}.{more}"
+
+
+def _counts(candidate: CandidateVerdict | None, kind: str) -> tuple[int, int]:
+    """Return the events of a kind, and the answers that were checked for them."""
+    rates = [] if candidate is None else [one for one in candidate.tail_events if one.kind == kind]
+    return sum(one.events for one in rates), sum(one.n for one in rates)
+
+
+def _own(candidate: CandidateVerdict, kind: str) -> tuple[int, int]:
+    """Return how often the baseline's own answers show a kind; of none for what only a pair shows."""
+    rates = [(one.baseline_rate, one.n) for one in candidate.tail_events if one.kind == kind]
+    known = [(share, n) for share, n in rates if share is not None]
+    return sum(round(share * n) for share, n in known), sum(n for _, n in known)
+
+
+def kinds_section(judgement: Judgement) -> Section:
+    """Return the table of events by kind; kinds that were checked for and not found are its quiet rows."""
+    candidates, base = judgement.candidates, judgement.baseline
+    gating = {one.kind for candidate in candidates for one in candidate.tail_events if one.verdict}
+    said, quiet = list[Row](), dict[str, Row]()
+    for kind, what in _MEANINGS.items():
+        widest = max(candidates, key=lambda one: _counts(one, kind)[1], default=None)
+        if widest is None or not _counts(widest, kind)[1]:
+            continue
+        cells = [_cell(_own(widest, kind)), _cell(_counts(judgement.control, kind))]
+        cells += [_cell(_counts(one, kind), Items(one.name, kind=kind)) for one in candidates]
+        row = (Cell(kind, note=what), *cells)
+        if kind in gating or any(cell.strong for cell in cells):
+            said.append(row)
+        else:
+            quiet[kind] = row
+    return Section(
+        "Tail events (answers with an event that the baseline's do not have, of all answers)",
+        texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates)),
+        tuple(said),
+        note=f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all "
+        f"answers that were checked. The column of {base} counts its own answers with the event, which are "
+        "false alarms of the detector or defects of the model itself; the A/A column is the noise.",
+        quiet=tuple(quiet.values()),
+        quiet_note=f"Checked for and not found: {', '.join(quiet)}." if quiet else "",
+    )
+
+
+def _cell(count: tuple[int, int], items: Items | None = None) -> Cell:
+    events, n = count
+    if not n:
+        return Cell("-")
+    return Cell(f"{events}/{n}", strong=bool(events), value=events / n, items=items if events else None)
+
+
+def _rates(judgement: Judgement, *, passed: bool) -> Section:
+    """Return the table of the gated rates that pass, or of those that do not."""
+    rows: list[Row] = []
+    for candidate, one in gated(judgement.candidates, *(("pass",) if passed else _OPEN)):
+        figures, items = f"{_limits(one)}, tolerated {_percent(one.tolerance)}", rate_items(one, candidate.name)
+        cell = Cell(f"{one.events}/{one.n}", figures, strong=True, value=one.rate, items=items)
+        why = "" if one.verdict in ("pass", "fail") else one.reason
+        if one.verdict == "inconclusive" and one.items_to_decide:
+            why = f"about {one.items_to_decide:,} more items would decide it"
+        rows.append((Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=why), cell))
+    columns = names("candidate", "event") + numbers("rate, limits")
+    title = "Gated rates within their tolerance" if passed else "Gated rates that do not pass"
+    folded = f"{len(rows)} within the tolerance" if passed else ""
+    return Section(title, columns, tuple(rows), folded=folded, formats=("page",))
+
+
+def _tail(judgement: Judgement, _: Evidence) -> list[Section]:
+    return [kinds_section(judgement), *(_rates(judgement, passed=passed) for passed in (False, True))]
+
+
+_ABSENT = "No answer was checked for tail events."
+BLOCKS = (
+    Block("findings", "What does not pass", _findings, {"terminal": 30, "markdown": 10}),
+    Block("tail", "Tail events", _tail, {"terminal": 40, "markdown": 50, "page": 60}, absent=_ABSENT),
+    # Page and Markdown show answers in their own ways.
+    Block("flips", "What changed, answer by answer", lambda *_: (), {"markdown": 60, "page": 80}, "Answers"),
+)

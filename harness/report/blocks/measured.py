@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from harness.judge.verdicts import Judgement, StratumVerdict
+from harness.judge.verdicts import ControlNoise, Judgement, StratumVerdict
 from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Places, Row, Section, names, numbers, strata
-from harness.report.traffic import measured
+from harness.report.section import Block, Row, Section, names, numbers, strata
 from harness.report.words import points, score
 
 __all__ = [
-    "BLOCKS", "answers_spent", "control_noise", "control_sentence", "flat", "power", "provenance", "scoring_notes"
+    "BLOCKS", "answers_spent", "control_noise", "control_sentence", "flat", "measured", "power", "provenance",
+    "scoring_notes",
 ]  # fmt: skip
+
+
+def _noise_of(judgement: Judgement) -> list[tuple[StratumVerdict, int, ControlNoise]]:
+    """Return each stratum once, with the items that the control was compared on, and its noise."""
+    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
+    own = judgement.control.strata if judgement.control is not None else ()
+    asked = {(one.slice, one.stratum): one.n for one in reversed(own)}
+    return [(one, asked.get(key, one.n), one.control) for key, one in found.items() if one.control is not None]
 
 
 def control_noise(judgement: Judgement) -> Section:
     """Return what the A/A control flipped in each stratum, each stratum once."""
-    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
     rows: tuple[Row, ...] = tuple(
-        (*key, str(_asked(judgement, one)), str(one.control.flips), points(one.control.delta))
-        for key, one in found.items()
-        if one.control is not None
+        (one.slice, one.stratum, str(asked), str(noise.flips), points(noise.delta))
+        for one, asked, noise in _noise_of(judgement)
     )
     columns = names("slice") + strata("stratum") + numbers("n", "flips", "change")
     sentence = control_sentence(judgement)
@@ -32,22 +38,14 @@ def control_noise(judgement: Judgement) -> Section:
     return Section("A/A noise", columns, rows, note=sentence, folded="the A/A noise per stratum", formats=("page",))
 
 
-def _asked(judgement: Judgement, stratum: StratumVerdict) -> int:
-    """Return the items on which the control was compared in a stratum."""
-    own = judgement.control.strata if judgement.control is not None else ()
-    key = stratum.slice, stratum.stratum
-    return next((one.n for one in own if (one.slice, one.stratum) == key), stratum.n)
-
-
 def control_sentence(judgement: Judgement) -> str:
     """Return what differs if nothing but the batching does; empty if it was not measured."""
-    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
-    known = [(one, one.control) for one in found.values() if one.control is not None]
+    known = _noise_of(judgement)
     if not known:
         return ""
-    items, flips = sum(_asked(judgement, one) for one, _ in known), sum(noise.flips for _, noise in known)
+    items, flips = sum(asked for _, asked, _ in known), sum(noise.flips for *_, noise in known)
     text = f"The baseline against itself at another batch size flipped {flips} of {items:,} items"
-    worst, noise = max(known, key=lambda pair: abs(pair[1].delta))
+    worst, _, noise = max(known, key=lambda one: abs(one[2].delta))
     if noise.delta:
         text += f"; the largest difference is {points(noise.delta)} points in {words.place(worst)}"
     if judgement.control is not None and judgement.control.verdict == "fail":
@@ -55,69 +53,44 @@ def control_sentence(judgement: Judgement) -> str:
     return f"{text}."
 
 
-def _noise(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    yield control_noise(judgement)
-    if any(candidate.strata for candidate in judgement.candidates):
-        sentence = control_sentence(judgement) or "Not measured: a difference may be noise of batching."
-        yield Section.listed("A/A noise", [sentence], ("terminal", "markdown"))
+def _noise(judgement: Judgement, _: Evidence) -> list[Section]:
+    said = [control_sentence(judgement) or _NO_NOISE] if any(one.strata for one in judgement.candidates) else []
+    return [control_noise(judgement), Section.listed("A/A noise", said, ("terminal", "markdown"))]
 
 
 def scoring_notes(evidence: Evidence) -> Section:
     """Return which answers hold a thinking part, and which reached a limit of scoring."""
-    rows = tuple(
-        (
-            one.variant,
-            f"{one.answers:,}",
-            f"{one.thinking:,}",
-            "-" if one.thinking_characters is None else f"{one.thinking_characters:,.0f}",
-            f"{one.limited:,}",
-        )
-        for one in evidence.scoring
-    )
     headings = "answers", "with thinking", "mean thinking characters", "at a scoring limit"
     note = (
         "The thinking part of an answer is not scored. An answer at a scoring limit was too long or too slow to score: "
         "it scores 0, or by the metrics that were in time."
     )
-    return Section("Scoring", names("variant") + numbers(*headings), rows, note=note)
-
-
-def _scoring(_: Judgement, evidence: Evidence) -> Iterator[Section]:
-    yield scoring_notes(evidence)
+    return Section("Scoring", names("variant") + numbers(*headings), evidence.scoring, note=note)
 
 
 def power(evidence: Evidence) -> Section:
     """Return what the plan could detect, per stratum."""
     rows = tuple(
-        (
-            one.slice,
-            one.stratum,
-            f"{one.items:,}",
-            score(one.detectable_drop),
-            "-" if one.items_for_pass is None else f"{one.items_for_pass:,}",
-        )
+        (one.slice, one.stratum, f"{one.items:,}", score(one.detectable_drop),
+         words.number_text(one.items_for_pass, ",d"))
         for one in evidence.power
-    )
+    )  # fmt: skip
     columns = names("slice") + strata("stratum") + numbers("items", "smallest drop detected", "items for a pass")
     return Section("Power of the plan (points, 80 % power)", columns, rows, folded="what the plan could detect")
 
 
 def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
-    """Return answers asked and answers that the fixed plan asks for; None if no plan is known.
-
-    What the run counted, else the sum over all candidates and strata.
-    """
+    """Return answers asked and answers that the fixed plan asks for; None if no plan is known."""
     if evidence.items_spent is not None and evidence.items_planned is not None:
         return evidence.items_spent, evidence.items_planned
     known = [one for candidate in judgement.candidates for one in candidate.strata if one.items_planned]
     return (sum(one.n for one in known), sum(max(one.items_planned, one.n) for one in known)) if known else None
 
 
-def _power(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    if (spent := answers_spent(judgement, evidence)) is not None:
-        text = f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for."
-        yield Section.listed("", [text], ("page",))
-    yield power(evidence)
+def _power(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    spent = answers_spent(judgement, evidence)
+    said = [f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for."] if spent else []
+    return [Section.listed("", said, ("page",)), power(evidence)]
 
 
 def provenance(judgement: Judgement, evidence: Evidence) -> Section:
@@ -136,29 +109,54 @@ def flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
         if isinstance(one, Mapping):
             facts |= flat(one, name)
         elif isinstance(one, (list, tuple)):
-            facts |= {name: " ".join(str(part) for part in one)} if one else {}
+            facts |= {name: " ".join(map(str, one))} if one else {}
         elif one is not None and one != "":
             facts[name] = str(one)
     return facts
 
 
-def _provenance(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    if how := "; ".join(measured(judgement, evidence)):
-        yield Section.listed("", [how], ("page",))
-    yield provenance(judgement, evidence)
+def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
+    """Return how the figures were made, as far as the files know it, in a few sentences."""
+    strata_ = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
+    if not strata_:
+        return []
+    facts, count, slices = evidence.provenance, len(strata_), len({label for label, _ in strata_})
+    base, *others = (
+        _variant(name, facts) for name in (judgement.baseline, *(one.name for one in judgement.candidates))
+    )
+    where = f"{count} strat{'um' if count == 1 else 'a'} of {slices} slice{'' if slices == 1 else 's'}"
+    items = sum(one.n for one in strata_.values())
+    said = [f"{', '.join(others)} answered the same {items:,} items as {base}, compared item by item in {where}"]
+    if devices := dict.fromkeys(facts.get("devices", {}).values()):
+        said.append(f"device: {', '.join(devices)}")
+    if sampling := facts.get("sampling"):
+        how = ", ".join(f"{key} {sampling[key]}" for key in ("temperature", "top_p", "samples") if key in sampling)
+        said.append("answers chosen greedily" if sampling.get("temperature") == 0 else f"answers sampled with {how}")
+    if (seed := facts.get("seed", judgement.provenance.get("seed"))) is not None:
+        said.append(f"seed {seed}")
+    return said
 
 
-_SCORING: Places = {"terminal": 60, "markdown": 80, "page": 90}
-_NOISE: Places = {"terminal": 50, "markdown": 20, "page": 120}
+def _variant(name: str, facts: Mapping[str, Any]) -> str:
+    about = [facts.get(key, {}).get(name) for key in ("quantization", "dtype")]
+    known = ", ".join(str(one) for one in about if one)
+    return f"{name} ({known})" if known else name
+
+
+def _provenance(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    how = "; ".join(measured(judgement, evidence))
+    return [Section.listed("", [how] if how else [], ("page",)), provenance(judgement, evidence)]
+
+
+_SCORED = "Thinking and limits of scoring"
 _NO_NOISE = "Not measured: a difference may be noise of batching."
 _NO_POWER = "No power table came with this comparison."
 _NO_FACTS = "The comparison came without provenance."
-
 BLOCKS = (
     Block(
-        "scoring", "Thinking and limits of scoring", _scoring, {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"
+        "scoring", _SCORED, lambda _, one: [scoring_notes(one)], {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"
     ),
     Block("power", "Power and items asked", _power, {"markdown": 90, "page": 110}, "Power", _NO_POWER),
-    Block("noise", "A/A noise", _noise, _NOISE, "", _NO_NOISE),
+    Block("noise", "A/A noise", _noise, {"terminal": 50, "markdown": 20, "page": 120}, "", _NO_NOISE),
     Block("provenance", "How it was measured", _provenance, {"markdown": 100, "page": 130}, "Provenance", _NO_FACTS),
 )

@@ -1,93 +1,256 @@
-"""For which traffic a candidate may be used: what passed, slice by slice, and the cheapest route of each stratum."""
+"""What each variant costs, and for which traffic it may be used: what passed, and the cheapest route of each stratum.
+
+In every stratum the cheapest variant that *passed* there, in its scores and in every gated rate of tail events, takes
+the traffic; if none passed, or none that passed is cheaper, the baseline keeps it. Undecided is not passed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from harness.judge.verdicts import Judgement
-from harness.report import words
-from harness.report.costs import Plan, plans
+from harness.judge.summaries import TailRate
+from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.report.blocks.findings import holding_back, passes
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Column, Row, Section, names, numbers, strata
-from harness.report.traffic import Share, shares
+from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
+from harness.report.words import bytes_text, number_text, percent, positive, short_name
 
-__all__ = ["BLOCKS", "routes", "shares_section"]
+__all__ = ["BLOCKS", "cost_charts", "cost_section", "plans", "proof_section", "relative_cost", "routes", "shares"]
 
-_MOST_OPEN = 4
-"""Strata named that are held back."""
+_MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
+    ("weight_bytes", lambda value: value / 1024**2, "weights", "weights, MiB", "weight bytes"),
+    ("tokens_per_second", lambda value: 1000 / value, "tokens per second", "time, ms per token", "time per token"),
+    ("peak_bytes", lambda value: value / 1024**2, "peak memory", "peak memory, MiB", ""),
+)
+"""Key of a cost, what is paid by it, what it is called, the axis of its chart, and the plan that it is the price of."""
+_NONE_CHEAPER = "no variant that passed anywhere is cheaper by this measure."
+_MOST_OPEN = 4  # strata named that are held back
 
 
-def shares_section(judgement: Judgement) -> Section:
+def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """Return what judgement and evidence know of each variant's cost, the evidence last; the baseline is first."""
+
+    def merged(proof: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: proof[key] for key in ("weight_bytes", "bits_per_weight") if key in proof} | dict(cost)
+
+    known = {judgement.baseline: dict[str, Any]()}
+    known |= {candidate.name: merged(candidate.proof, candidate.cost) for candidate in judgement.candidates}
+    return {
+        name: cost | merged(evidence.proofs.get(name, {}), evidence.costs.get(name, {})) for name, cost in known.items()
+    }
+
+
+def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
+    """Return a variant's cost as shares of the baseline's, as far as both were measured: ``60.8 % of its weights``."""
+    costs = _costs(judgement, evidence)
+    own, base = costs[variant], costs[judgement.baseline]
+    shares = [(label, positive(own.get(key)), positive(base.get(key))) for key, _, label, *_ in _MEASURES]
+    return ", ".join(f"{percent(one / other)} of its {label}" for label, one, other in shares if one and other)
+
+
+def cost_section(judgement: Judgement, evidence: Evidence) -> Section:
+    """Return a row per variant, the baseline first; empty if nothing was measured."""
+    known = _costs(judgement, evidence)
+    base = positive(known[judgement.baseline].get("weight_bytes"))
+    rows: list[Row] = []
+    for name, cost in known.items():
+        weight = positive(cost.get("weight_bytes"))
+        share = percent(weight / base if weight and base else None)
+        bits, speed = number_text(cost.get("bits_per_weight"), ",.2f"), number_text(cost.get("tokens_per_second"))
+        load, peak = number_text(cost.get("load_seconds")), bytes_text(cost.get("peak_bytes"))
+        rows.append((name, load, bytes_text(weight), share, bits, speed, peak))
+    charts, measured = cost_charts(judgement, evidence), any(known.values())
+    note = "Tokens per second: prompt and answer tokens over the time spent answering."
+    if charts:
+        note += " Filled marks are on the frontier: no other variant is both cheaper and better."
+    columns = names("variant")
+    columns += numbers("load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory")
+    shown = tuple(rows) if measured else ()
+    return Section("Cost", columns, shown, note=note if measured else "", charts=charts, y="points")
+
+
+def cost_charts(judgement: Judgement, evidence: Evidence) -> tuple[Chart, ...]:
+    """Return change against each measure of cost, variants hollow that another one beats; the baseline's is 0."""
+    changes, costs = {judgement.baseline: 0.0}, _costs(judgement, evidence)
+    for candidate in judgement.candidates:
+        if candidate.averages and (delta := candidate.averages[0].delta) is not None:
+            changes[candidate.name] = delta
+    made = []
+    for key, price, _, axis, _ in _MEASURES:
+        known = {name: (cost, changes[name]) for name, cost in _prices(costs, key, price).items() if name in changes}
+        lines = []
+        for name, (cost, change) in known.items():
+            as_good = {one for one in known.values() if one[0] <= cost and one[1] >= change}
+            lines.append(Line(name, ((cost, 100 * change),), hollow=as_good != {(cost, change)}))
+        if len(lines) > 1:
+            made.append(Chart(f"Average change by {axis}", axis, tuple(lines), scatter=True))
+    return tuple(made)
+
+
+def _prices(costs: Mapping[str, Mapping[str, Any]], key: str, price: Callable[[float], float]) -> dict[str, float]:
+    """Return what each variant is paid with, as far as measured; nothing if the first one's, the baseline's, is not."""
+    values = {name: positive(cost.get(key)) for name, cost in costs.items()}
+    if next(iter(values.values())) is None:
+        return {}
+    return {name: price(value) for name, value in values.items() if value is not None}
+
+
+def proof_section(evidence: Evidence) -> Section:
+    """Return what each loaded variant was measured to be."""
+
+    def row(name: str, proof: Mapping[str, Any]) -> Row:
+        keys = ("method", "kernel", "quantized_modules", "linear_modules", "bits_per_weight", "compute_dtype")
+        method, kernel, quantized, linear, bits, dtype = (str(proof.get(key, "-")) for key in keys)
+        return name, method, kernel, f"{quantized} of {linear}", bits, dtype
+
+    rows = tuple(row(*one) for one in evidence.proofs.items())
+    columns = texts("method", "kernel") + numbers("quantized modules", "bits/weight") + texts("compute dtype")
+    folded = "what each loaded model was measured to be"
+    return Section("Loaded models", names("variant") + columns, rows, folded=folded, formats=("page",))
+
+
+def shares(judgement: Judgement) -> Section:
     """Return the strata passed by slice and candidate, with those that are held back."""
-    judged = [one.name for one in judgement.candidates if one.strata]
-    said: list[Row] = []
-    quiet: list[Row] = []
-    for label, found in shares(judgement):
-        silent = all(one is None or one.verdict == "no_signal" for one in found)
-        cells = ("-" if one is None else _cell(one) for one in found)
+    judged = [one for one in judgement.candidates if one.strata]
+    said, quiet = list[Row](), list[Row]()
+    for label in dict.fromkeys(stratum.slice for one in judged for stratum in one.strata):
+        cells = [_share(one, [stratum for stratum in one.strata if stratum.slice == label]) for one in judged]
+        silent = all(cell.verdict in (None, "no_signal") for cell in cells)
         (quiet if silent else said).append((label, *cells))
-    note = (
-        "Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all strata of "
-        "the slice. All traffic of a slice may move only if all its strata passed."
+    return Section(
+        "Strata passed by slice and candidate",
+        names("slice", *(one.name for one in judged)),
+        tuple(said),
+        note="Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all "
+        "strata of the slice. All traffic of a slice may move only if all its strata passed.",
+        quiet=tuple(quiet),
+        quiet_note=f"No damage could be seen in {len(quiet)} more slices, as there is no signal." if quiet else "",
     )
-    silent_note = f"No damage could be seen in {len(quiet)} more slices, as there is no signal." if quiet else ""
-    title = "Strata passed by slice and candidate"
-    return Section(title, names("slice", *judged), tuple(said), note=note, quiet=tuple(quiet), quiet_note=silent_note)
 
 
-def _cell(share: Share) -> Cell:
-    text = "" if share.verdict == "no_signal" else f"{share.passed} of {share.strata}"
-    if not (0 < share.passed < share.strata or share.by_events):
-        return Cell(text, verdict=share.verdict)
-    more = f" and {len(share.open) - _MOST_OPEN} more" if len(share.open) > _MOST_OPEN else ""
-    return Cell(text, f"not: {'; '.join(share.open[:_MOST_OPEN])}{more}", share.verdict)
+def _share(candidate: CandidateVerdict, own: Sequence[StratumVerdict]) -> Cell:
+    """Return how many strata of a slice passed: fail if any failed, no signal if no damage could be seen in any."""
+    if not own:
+        return Cell("-")
+    open_ = [(one, holding_back(candidate, one)) for one in own if not passes(candidate, one)]
+    passed = f"{len(own) - len(open_)} of {len(own)}"
+    if not open_:
+        return Cell(passed, verdict="pass")
+    if len(open_) == len(own) and all(one.verdict == "no_signal" and not rates for one, rates in open_):
+        return Cell("", verdict="no_signal")
+    failed = any("fail" in {one.verdict, *(rate.verdict for rate in rates)} for one, rates in open_)
+    note = ""
+    if len(open_) < len(own) or any(one.verdict == "pass" and rates for one, rates in open_):
+        note = f"not: {'; '.join(_held_back(*one) for one in open_[:_MOST_OPEN])}"
+        note += f" and {len(open_) - _MOST_OPEN} more" if len(open_) > _MOST_OPEN else ""
+    return Cell(passed, note, "fail" if failed else "inconclusive")
 
 
-def routes(made: Sequence[Plan], baseline: str) -> Section:
-    """Return where each stratum's traffic could go, by each measure of cost."""
-    columns: tuple[Column, ...] = names("slice") + strata("stratum") + numbers("share")
+def _held_back(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
+    """Name an open stratum, with the tail events that hold it back if its scores do not."""
+    name, kinds = short_name(stratum.stratum), ", ".join(dict.fromkeys(one.kind for one in rates))
+    if not kinds or stratum.verdict != "pass":
+        return name
+    return kinds if stratum.stratum == "all" else f"{name} ({kinds})"
+
+
+class _Route(NamedTuple):
+    """Where one stratum's traffic goes."""
+
+    slice: str
+    stratum: str
+    share: float  # of all traffic, in [0, 1]
+    variant: str  # the cheapest passing variant, or the baseline
+    cost: float  # of that variant, the baseline being 1
+    passed: tuple[str, ...]  # all candidates that passed here, tail events included
+
+
+class _Plan(NamedTuple):
+    """Routes for all strata under one measure of cost."""
+
+    measure: str
+    routes: tuple[_Route, ...]  # one per stratum, in the judgement's order
+    leaving: float  # share of traffic that could leave the baseline
+    blended: float  # cost of the whole traffic so routed, the baseline alone being 1
+    weighted: bool  # the strata came with different weights; if not, each counts the same
+
+
+def plans(judgement: Judgement, evidence: Evidence) -> list[_Plan]:
+    """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
+    made, costs = [], _costs(judgement, evidence)
+    for key, price, *_, measure in _MEASURES:
+        prices = _prices(costs, key, price)
+        if measure and len(prices) > 1:
+            relative = {name: value / prices[judgement.baseline] for name, value in prices.items()}
+            made += _plan(judgement, measure, relative)
+    return made
+
+
+def _plan(judgement: Judgement, measure: str, prices: Mapping[str, float]) -> list[_Plan]:
+    """Return the plan by these costs, the baseline's being 1; none without traffic."""
+    base = judgement.baseline
+    weights: dict[tuple[str, str], float] = {}
+    passed: dict[tuple[str, str], list[str]] = {}
+    for candidate in (one for one in judgement.candidates if one.verdict != "not_judged"):
+        for one in candidate.strata:
+            weights.setdefault((one.slice, one.stratum), one.weight)
+            found = passed.setdefault((one.slice, one.stratum), [])
+            found += [candidate.name] if passes(candidate, one) else []
+    total = math.fsum(weights.values())
+    if not total > 0:
+        return []
+    made = []
+    for key, found in passed.items():
+        # The baseline first: a candidate that costs the same has no claim.
+        choice = min((base, *(one for one in found if one in prices)), key=prices.__getitem__)
+        made.append(_Route(*key, weights[key] / total, choice, prices[choice], tuple(found)))
+    leaving = math.fsum(route.share for route in made if route.variant != base)
+    blended = math.fsum(route.share * route.cost for route in made)
+    return [_Plan(measure, tuple(made), leaving, blended, weighted=len(set(weights.values())) > 1)]
+
+
+def routes(made: Sequence[_Plan], baseline: str) -> Section:
+    """Return where each stratum's traffic could go, by each measure of cost; there is one at least."""
+    columns = names("slice") + strata("stratum") + numbers("share")
     for plan in made:
         columns += names(f"by {plan.measure}") + numbers("cost")
-    rows = tuple(
-        (
-            route.slice,
-            route.stratum,
-            words.percent(route.share),
-            *(text for plan in made for text in (plan.routes[at].variant, words.percent(plan.routes[at].cost))),
-            ", ".join(route.passed) or "none",
-        )
-        for at, route in enumerate(made[0].routes if made else ())
-    )
-    weighted = bool(made) and made[0].weighted
-    weights = (
-        "Shares are by the strata's weights, the sums over their items: an item counts once unless the data give it a "
-        "weight."
-        if weighted
-        else "No traffic weights were given: every stratum counts the same."
-    )
+    rows: list[Row] = []
+    for own in zip(*(plan.routes for plan in made), strict=True):
+        one, choices = own[0], (text for each in own for text in (each.variant, percent(each.cost)))
+        rows.append((one.slice, one.stratum, percent(one.share), *choices, ", ".join(one.passed) or "none"))
+    weights = "No traffic weights were given: every stratum counts the same."
+    if made[0].weighted:
+        weights = "Shares are by the strata's weights, the sums over their items: an item counts once unless the data "
+        weights += "give it a weight."
     note = (
         "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none "
         f"did, {baseline} keeps it. {weights} Each routed stratum passed on its own at the policy's level, so the plan "
         "carries that chance once per stratum."
     )
-    said = tuple(_blended(plan, baseline) for plan in made)
-    return Section("Routing plan", columns + names("passed"), rows, said, note, folded="the route of each stratum")
+    said = tuple(
+        f"{percent(plan.leaving)} of the traffic could leave {baseline}, priced by {plan.measure}: "
+        + (f"the blended cost is {percent(plan.blended)} of {baseline}'s." if plan.leaving else _NONE_CHEAPER)
+        for plan in made
+    )
+    columns += names("passed")
+    return Section("Routing plan", columns, tuple(rows), said, note, folded="the route of each stratum")
 
 
-def _blended(plan: Plan, baseline: str) -> str:
-    text = f"{words.percent(plan.leaving)} of the traffic could leave {baseline}, priced by {plan.measure}"
-    if not plan.leaving:
-        return f"{text}: no variant that passed anywhere is cheaper by this measure."
-    return f"{text}: the blended cost is {words.percent(plan.blended)} of {baseline}'s."
+def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    made = plans(judgement, evidence)
+    why = "No routing plan: the cost of the baseline and of a candidate was not measured, or nothing was judged."
+    routing = routes(made, judgement.baseline) if made else Section.listed("Routing plan", [why])
+    return [shares(judgement), routing]
 
 
-def _routing(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
-    yield shares_section(judgement)
-    if made := plans(judgement, evidence):
-        yield routes(made, judgement.baseline)
-    else:
-        why = "No routing plan: the cost of the baseline and of a candidate was not measured, or nothing was judged."
-        yield Section.listed("Routing plan", [why])
+def _cost(judgement: Judgement, evidence: Evidence) -> list[Section]:
+    return [cost_section(judgement, evidence), proof_section(evidence)]
 
 
-BLOCKS = (Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),)
+_AGAINST, _ABSENT = "Quality against cost", "No cost was measured."
+BLOCKS = (
+    Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),
+    Block("cost", _AGAINST, _cost, {"terminal": 70, "markdown": 70, "page": 100}, "Cost", _ABSENT),
+)

@@ -1,9 +1,8 @@
 """The sandbox's own side: one process holds the untrusted code, another the tests, and only values go between them.
 
-Started by `harness.suite.sandbox` as ``python -P -s -S child.py ROLE JSON``; it shuts itself away (`confine`)
-before it reads a line of anyone's code. The process with the code answers calls. The process with the tests makes them,
-compares what comes back with its own operators, and alone holds the pipe on which a success can be said. Standard
-library only.
+Started by `harness.suite.sandbox` as ``python -P -s -S child.py ROLE JSON``; it shuts itself away (`confine`) before it
+reads a line of anyone's code. The process with the code answers calls. The process with the tests makes them, compares
+what comes back with its own operators, and alone holds the pipe on which a success can be said. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ else:
     from harness.suite.sandbox.confine import confine
     from harness.suite.sandbox.values import UNTRUSTED, Gone, decoded, encoded, receive, send
 
-__all__ = ["main"]
-
 
 def main(role: str, told: dict[str, Any]) -> None:
     """Shut this process away, then be what `role` says: ``solution`` or ``tests``, in Python or through node.
@@ -44,22 +41,14 @@ def main(role: str, told: dict[str, Any]) -> None:
         arguments = [role, json.dumps({**told, "layers": layers})]
         os.execve(node, [node, *flags, told["script"], *arguments], {"OPENSSL_CONF": "/dev/null"})  # noqa: S606 - no shell, and nothing else may follow
     random.seed(0)  # after the fork into the namespace, which seeds it anew
-    program = json.loads(_everything(0))
-    _no_input()
+    program = json.loads(b"".join(iter(lambda: os.read(0, 1 << 20), b"")))
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     if role == "solution":
         _Solution(told["inbox"], told["outbox"]).serve(program, layers)
     else:
         _Tests(told["inbox"], told["outbox"], told["verdict"]).hold(program, layers)
-
-
-def _everything(pipe: int) -> bytes:
-    return b"".join(iter(lambda: os.read(pipe, 1 << 20), b""))
-
-
-def _no_input() -> None:
-    nothing = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
 
 
 class _Solution:
@@ -107,23 +96,22 @@ class _Solution:
         try:
             arguments = [decoded(one, self._given) for one in request["arguments"]]
             named = {name: decoded(one, self._given) for name, one in request["named"].items()}
-            target = self.kept[request["kept"]]
-            method = request["method"]
+            target, method = self.kept[request["kept"]], request["method"]
             if method in _ASKED:
                 return {"value": encoded(_ASKED[method](target), self._keep, plain=method == "plain"), "after": []}
             result = (getattr(target, method) if method else target)(*arguments, **named)
-            reply = {"value": encoded(result, self._keep)}
+            value = encoded(result, self._keep)
             after = [encoded(one, self._keep) if isinstance(one, list | dict | set) else None for one in arguments]
         except BaseException as error:  # noqa: BLE001 - the tests may expect it
             return {"raised": [_name(error), str(error)[:200] if isinstance(error, Exception) else ""]}
-        return reply | {"after": after}
+        return {"value": value, "after": after}
 
     def _given(self, value: dict[str, Any]) -> Any:
         return self.kept[value["kept"][0]]
 
 
+# What is asked of an object without calling a method of it.
 _ASKED: dict[str, Any] = {"list": list, "true": bool, "plain": lambda target: target}
-"""What is asked of an object without calling a method of it."""
 
 
 def _name(error: BaseException) -> str:
@@ -138,20 +126,21 @@ class _Tests:
     def __init__(self, inbox: int, outbox: int, verdict: int) -> None:
         self.inbox, self.outbox, self.verdict = inbox, outbox, verdict
         self.gone = False
-        self.asked = False
-        """Whether anything was asked of the code at all."""
-        self.calls = 0
-        """Calls that may have changed an object; until the next one its content is asked for once."""
+        self.asked = False  # whether anything was asked of the code at all
+        self.calls = 0  # those that may have changed an object; until the next one its content is asked for once
 
     def hold(self, program: dict[str, Any], layers: list[str]) -> None:
         """Follow the code's beginnings, run every test, and give the verdict."""
         send(self.verdict, {"tests": layers})
         try:
-            for key in ("layers", "parses", "runs"):
+            send(self.verdict, {"solution": receive(self.inbox)["layers"]})
+            for key in ("parses", "runs"):
                 said = receive(self.inbox)
-                send(self.verdict, {"solution": said["layers"]} if key == "layers" else {key: said[key] is True})
-                if key != "layers" and said[key] is not True:
-                    send(self.verdict, {"failed": _identifier(said["why"])})
+                send(self.verdict, {key: said[key] is True})
+                if said[key] is not True:
+                    why = said["why"]  # a name that came from the code, or a neutral one where it is none
+                    good = isinstance(why, str) and why.isidentifier()
+                    send(self.verdict, {"failed": why[:80] if good else "Exception"})
                     return
             self._run(program, said["names"])
         except (Gone, KeyError, TypeError, AttributeError):
@@ -192,15 +181,6 @@ class _Tests:
             "arguments": [encoded(one, _number) for one in arguments],
             "named": {name: encoded(one, _number) for name, one in named.items()},
         }
-        reply = self._exchange(request)
-        if "raised" in reply:
-            name, text = reply["raised"]
-            raise _raised(str(name))(str(text))
-        for one, after in zip(arguments, reply["after"], strict=False):
-            _follow(one, decoded(after, self._stand_in))
-        return decoded(reply["value"], self._stand_in)
-
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         self.asked = True
         try:
             send(self.outbox, request)
@@ -208,7 +188,14 @@ class _Tests:
         except (Gone, OSError):
             self.gone = True
             raise
-        return reply if isinstance(reply, dict) else {"raised": ["RuntimeError", "no answer"]}
+        if not isinstance(reply, dict):
+            raise RuntimeError("no answer")  # noqa: TRY004 - an answer of the code, not a bad call
+        if "raised" in reply:
+            name, text = reply["raised"]
+            raise _raised(str(name))(str(text))
+        for one, after in zip(arguments, reply["after"], strict=False):
+            _follow(one, decoded(after, self._stand_in))
+        return decoded(reply["value"], self._stand_in)
 
 
 def _collected(names: dict[str, Any]) -> None:
@@ -239,11 +226,6 @@ def _raised(name: str) -> type[Exception]:
     if not isinstance(kind, type) or not issubclass(kind, Exception):
         return RuntimeError
     return RuntimeError if issubclass(kind, StopIteration | StopAsyncIteration) else kind
-
-
-def _identifier(text: object) -> str:
-    """Give a name that came from the code, or a neutral one where it is none."""
-    return text[:80] if isinstance(text, str) and text.isidentifier() else "Exception"
 
 
 def _follow(argument: Any, after: Any) -> None:
@@ -289,11 +271,9 @@ class _Kept:
 
     def _kept_asked(self, method: str) -> Any:
         """Ask what cannot change until the next call, once: an answer that changes is no value."""
-        if self._kept_seen.get(method, (-1,))[0] != self._kept_tests.calls:
-            self._kept_seen[method] = (
-                self._kept_tests.calls,
-                self._kept_tests.ask(self._kept_number, method, (), {}),
-            )
+        calls = self._kept_tests.calls
+        if self._kept_seen.get(method, (-1,))[0] != calls:
+            self._kept_seen[method] = (calls, self._kept_tests.ask(self._kept_number, method, (), {}))
         return self._kept_seen[method][1]
 
     def __getattr__(self, name: str) -> Any:

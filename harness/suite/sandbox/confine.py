@@ -1,12 +1,9 @@
 """Shuts the process it runs in away: namespaces, limits, files, capabilities, system calls.
 
 Linux, standard library only. Runs inside the sandbox's own fresh interpreter, before anything untrusted is read. Each
-layer is asked of the kernel and reported by name, none is assumed: `confine` gives what is in force. Knows nothing of
-programs, tests or of quantcliff.
-
-Sources: unshare(2), user_namespaces(7), mount_setattr(2), landlock(7), seccomp(2), capabilities(7), prctl(2),
-setrlimit(2); numbers of system calls: the kernel's arch/x86/entry/syscalls/syscall_64.tbl and
-include/uapi/asm-generic/unistd.h.
+layer is asked of the kernel and reported by name, none is assumed. Sources: unshare(2), user_namespaces(7),
+mount_setattr(2), landlock(7), seccomp(2), capabilities(7), prctl(2), setrlimit(2); numbers of system calls: the
+kernel's arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 """
 
 from __future__ import annotations
@@ -20,8 +17,6 @@ import signal
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-__all__ = ["confine"]
 
 NOBODY = 65534
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -64,9 +59,7 @@ _CHANGES: dict[str, tuple[int, int]] = {
     "link": (86, -1), "linkat": (265, 37), "symlink": (88, -1), "symlinkat": (266, 36), "mknod": (133, -1),
     "mknodat": (259, 33),
 }  # fmt: skip
-_OPENS: dict[str, tuple[tuple[int, int], int]] = {"open": ((2, -1), 1), "openat": ((257, 56), 2)}
-_ABSENT: dict[str, tuple[int, int]] = {"clone3": (435, 435)}  # C libraries fall back to clone, whose flags can be read
-_MISSING_OPENAT2 = (437, 437)
+_OPEN, _OPENAT, _OPENAT2, _CLONE3 = (2, -1), (257, 56), (437, 437), (435, 435)
 _CLONE, _KILL, _TGKILL, _PRLIMIT, _PRCTL, _EXECVE = (56, 220), (62, 129), (234, 131), (302, 261), (157, 167), (59, 221)
 
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -84,9 +77,9 @@ Instruction = tuple[int, int, int, int]
 def confine(limits: Mapping[str, int], readable: Iterable[str], folder: str, *, may_exec: bool) -> list[str]:
     """Shut this process away, for good, and name the layers that are in force.
 
-    limits: ``cpu_s``, ``file_bytes``, ``files``, ``processes``, and ``memory_bytes`` or ``data_bytes``. readable: what
-    may be read, paths. folder: the empty directory that is the only place to write, where there can be one. may_exec:
-    whether one more program may take this process's place (an interpreter that is not Python).
+    limits: by their names in setrlimit(2), such as ``CPU`` and ``NPROC``. readable: what may be read, paths. folder:
+    the empty directory that is the only place to write, where there can be one. may_exec: whether one more program may
+    take this process's place (an interpreter that is not Python).
 
     Returns in a child that is the first process of its own PID namespace, where the kernel grants one; the outer
     process waits for it and ends as it ended. Raises OSError where a layer that was granted cannot be set up.
@@ -103,7 +96,8 @@ def confine(limits: Mapping[str, int], readable: Iterable[str], folder: str, *, 
     _prctl(_NO_NEW_PRIVS, 1)
     if _landlock(readable, folder if writable else None):
         layers.append("landlock")
-    _drop_capabilities()
+    if _LIBC.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) != 0:  # capset(2), version 3: no capability at all
+        raise OSError(ctypes.get_errno(), "capset")
     if _seccomp(writes=writable, may_exec=may_exec):
         layers.append("seccomp")
     return layers
@@ -116,9 +110,6 @@ def _call(number: int, *arguments: Any) -> int:
 
 def _prctl(option: int, value: int) -> None:
     _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
-
-
-# ------------------------------------------------------------------------------------------------ namespaces
 
 
 def _namespaces() -> list[str]:
@@ -151,46 +142,22 @@ def _own_files(folder: str) -> bool:
     attributes = struct.pack("QQQQ", 1 | 2, 0, 1 << 18, 0)  # RDONLY | NOSUID, MS_PRIVATE
     if _call(442, -100, b"/", 0x8000, attributes, len(attributes)) != 0:  # mount_setattr, AT_FDCWD, AT_RECURSIVE
         return False
-    _mount(b"proc", b"/proc", b"proc", b"")
-    if not _mount(b"sandbox", folder.encode(), b"tmpfs", b"size=16m,nr_inodes=1024,mode=700"):
+    flags, size = ctypes.c_ulong(2 | 4 | 8), b"size=16m,nr_inodes=1024,mode=700"  # NOSUID, NODEV, NOEXEC
+    _LIBC.mount(b"proc", b"/proc", b"proc", flags, None)
+    if _LIBC.mount(b"sandbox", folder.encode(), b"tmpfs", flags, size) != 0:
         return False
     os.chdir(folder)
     return True
 
 
-def _mount(source: bytes, target: bytes, kind: bytes, options: bytes) -> bool:
-    flags = ctypes.c_ulong(2 | 4 | 8)  # NOSUID, NODEV, NOEXEC
-    return bool(_LIBC.mount(source, target, kind, flags, options or None) == 0)
-
-
 def _limits(limits: Mapping[str, int], *, own_user: bool) -> None:
     """Set limits that cannot be raised again; a soft limit that equals the hard one ends the process at once."""
-    wanted = {
-        resource.RLIMIT_CPU: limits["cpu_s"],
-        resource.RLIMIT_FSIZE: limits["file_bytes"],
-        resource.RLIMIT_NOFILE: limits["files"],
-        resource.RLIMIT_CORE: 0,
-    }
-    if "memory_bytes" in limits:
-        wanted[resource.RLIMIT_AS] = limits["memory_bytes"]
-    if "data_bytes" in limits:
-        wanted[resource.RLIMIT_DATA] = limits["data_bytes"]
-    if own_user:  # elsewhere the number counts all of the user's other processes
-        wanted[resource.RLIMIT_NPROC] = limits["processes"]
-    for which, limit in wanted.items():
-        hard = resource.getrlimit(which)[1]
-        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (most, most))
-
-
-def _drop_capabilities() -> None:
-    """Give up every capability: capset(2), version 3, all zero."""
-    header, none = struct.pack("Ii", 0x20080522, 0), bytes(24)
-    if _LIBC.capset(header, none) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
-
-
-# -------------------------------------------------------------------------------------------------- landlock
+    for name, limit in {**limits, "CORE": 0}.items():
+        if name != "NPROC" or own_user:  # elsewhere the number counts all of the user's other processes
+            which: int = getattr(resource, f"RLIMIT_{name}")
+            hard = resource.getrlimit(which)[1]
+            most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(which, (most, most))
 
 
 def _landlock(readable: Iterable[str], writable: str | None) -> bool:
@@ -224,9 +191,6 @@ def _rule(rules: int, path: str, rights: int) -> None:
     os.close(place)
 
 
-# --------------------------------------------------------------------------------------------------- seccomp
-
-
 def _seccomp(*, writes: bool, may_exec: bool) -> bool:
     """Refuse the system calls that nothing here needs. False where the machine or the kernel has no such filter."""
     if platform.machine() not in _ARCHES:
@@ -244,40 +208,24 @@ def _filter(column: int, arch: int, *, writes: bool, may_exec: bool) -> list[Ins
     program: list[Instruction] = [(_LD, 0, 0, 4), (_JEQ, 1, 0, arch), (_RET, 0, 0, _KILL_PROCESS), (_LD, 0, 0, 0)]
     if column == 0:
         program += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, _DENY)]  # the x32 numbers
-    refused = dict(_CALLS)
-    if not may_exec:
-        refused["execve"] = _EXECVE
-    if not writes:
-        refused |= _CHANGES
-    for numbers in refused.values():
-        program += _answer(numbers[column], _DENY)
-    absent = [*_ABSENT.values(), *([] if writes else [_MISSING_OPENAT2])]
-    for numbers in absent:
-        program += _answer(numbers[column], _NO_SUCH)
-    me = os.getpid()
-    program += _if(_CLONE[column], 0, (_JSET, _CLONE_THREAD), then=_ALLOW, otherwise=_DENY)
-    program += _if(_KILL[column], 0, (_JEQ, me), then=_ALLOW, otherwise=_DENY)
-    program += _if(_TGKILL[column], 0, (_JEQ, me), then=_ALLOW, otherwise=_DENY)
-    program += _if(_PRLIMIT[column], 0, (_JEQ, 0), then=_ALLOW, otherwise=_DENY)
-    program += _if(_PRCTL[column], 0, (_JEQ, _PDEATHSIG), then=_DENY, otherwise=_ALLOW)
-    if not writes:
-        for numbers, flags in _OPENS.values():
-            program += _if(numbers[column], flags, (_JSET, _WRITING), then=_DENY, otherwise=_ALLOW)
-    return [*program, (_RET, 0, 0, _ALLOW)]
-
-
-def _answer(number: int, what: int) -> list[Instruction]:
-    return [] if number < 0 else [(_JEQ, 0, 1, number), (_RET, 0, 0, what)]
-
-
-def _if(number: int, argument: int, test: tuple[int, int], *, then: int, otherwise: int) -> list[Instruction]:
-    """Decide one system call by the low half of one of its arguments."""
-    if number < 0:
-        return []
-    return [
-        (_JEQ, 0, 4, number),
-        (_LD, 0, 0, 16 + 8 * argument),
-        (test[0], 0, 1, test[1]),
-        (_RET, 0, 0, then),
-        (_RET, 0, 0, otherwise),
+    refused = [*_CALLS.values(), *([] if may_exec else [_EXECVE]), *([] if writes else _CHANGES.values())]
+    absent = [_CLONE3, *([] if writes else [_OPENAT2])]  # C libraries fall back to calls whose flags can be read
+    for answer, calls in ((_DENY, refused), (_NO_SUCH, absent)):
+        for numbers in calls:
+            if numbers[column] >= 0:
+                program += [(_JEQ, 0, 1, numbers[column]), (_RET, 0, 0, answer)]
+    # A call that the low half of one of its arguments decides: which, how, and the answer if it holds and if not.
+    decided = [
+        (_CLONE, 0, (_JSET, _CLONE_THREAD), _ALLOW, _DENY),
+        (_KILL, 0, (_JEQ, os.getpid()), _ALLOW, _DENY),
+        (_TGKILL, 0, (_JEQ, os.getpid()), _ALLOW, _DENY),
+        (_PRLIMIT, 0, (_JEQ, 0), _ALLOW, _DENY),
+        (_PRCTL, 0, (_JEQ, _PDEATHSIG), _DENY, _ALLOW),
     ]
+    if not writes:
+        decided += [(_OPEN, 1, (_JSET, _WRITING), _DENY, _ALLOW), (_OPENAT, 2, (_JSET, _WRITING), _DENY, _ALLOW)]
+    for numbers, argument, (test, value), then, otherwise in decided:
+        if numbers[column] >= 0:
+            program += [(_JEQ, 0, 4, numbers[column]), (_LD, 0, 0, 16 + 8 * argument), (test, 0, 1, value)]
+            program += [(_RET, 0, 0, then), (_RET, 0, 0, otherwise)]
+    return [*program, (_RET, 0, 0, _ALLOW)]

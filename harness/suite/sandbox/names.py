@@ -1,7 +1,6 @@
 """Which names the tests take from the code under test, read from the tests alone: the code has no say in it.
 
-Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it. Pure
-functions on text; the tests are parsed and not run.
+Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ import symtable
 import sys
 from collections.abc import Iterator, Sequence
 
-__all__ = ["taken", "toothless", "unclear"]
-
 _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
@@ -30,20 +28,17 @@ def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
     source = "\n".join((setup, *tests))
     if language == "javascript":
         return tuple(one for one in dict.fromkeys(_JS_WORD.findall(source)) if not _ASSERTING.match(one))
-    free, modules = _free(source)
-    helpers = _also_in_library(free)
-    return tuple(one for one in free if one not in modules and one not in helpers)
+    free, ours = _free(source)
+    return tuple(one for one in free if one not in ours)
 
 
 def unclear(setup: str, tests: Sequence[str]) -> str:
     """A sentence on Python tests that leave open what the code must define; empty if they do not."""
     source = "\n".join((setup, *tests))
-    free, modules = _free(source)
-    helpers = _also_in_library(free)
-    own = [one for one in free if one in modules or one in helpers]
-    if own and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
+    free, ours = _free(source)
+    if ours and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
         return (
-            f"the tests use {', '.join(own)} without defining it: import it in `setup`, "
+            f"the tests use {', '.join(one for one in free if one in ours)} without defining it: import it in `setup`, "
             "or, if it is part of the answer, list all that the answer must define in `functions`"
         )
     if not free:
@@ -61,14 +56,11 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         while more := {one.name for one in defined if _can_fail(one, helpers)} - helpers:
             helpers |= more
         good = any(_can_fail(one, helpers) for one in nodes if _runs(one))
+        write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
         good = bool(_FAILING.search("\n".join((setup, *tests))))
-    write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
-    write = write if language == "python" else "`console.assert(f(2) === 4)`"
+        write = "`console.assert(f(2) === 4)`"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
-
-
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _can_fail(node: ast.AST, helpers: set[str]) -> bool:
@@ -95,19 +87,26 @@ def _runs(one: ast.stmt) -> bool:
 
 
 def _free(source: str) -> tuple[list[str], set[str]]:
-    """Global names that `source` reads and does not bind, and those of them that are used as modules."""
+    """Global names that `source` reads and does not bind, and those of them that the code may not define.
+
+    These are modules, assertions, and what the standard library defines if there are other names: `sqrt` next to `f` is
+    a helper, alone it is not.
+    """
     try:
         tree, table = ast.parse(source), symtable.symtable(source, "tests", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return [], set()
     bound = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported()}
-    free = [one for one in dict.fromkeys(_globals(table)) if not (one in bound or hasattr(builtins, one))]
-    free = [one for one in free if not one.startswith("__")]
+    names = (one for one in dict.fromkeys(_globals(table)) if not one.startswith("__"))
+    free = [one for one in names if not (one in bound or hasattr(builtins, one))]
     nodes = [one for one in ast.walk(tree) if isinstance(one, ast.Name | ast.Attribute)]
     roots = {id(one.value) for one in nodes if isinstance(one, ast.Attribute)}
     plain = {one.id for one in nodes if isinstance(one, ast.Name) and id(one) not in roots}
-    modules = {one for one in free if one in sys.stdlib_module_names or (one not in plain and one.islower())}
-    return free, modules | {one for one in free if _ASSERTING.match(one)}
+    ours = {one for one in free if one in sys.stdlib_module_names or (one not in plain and one.islower())}
+    ours |= {one for one in free if _ASSERTING.match(one)}
+    known = {name for module in _HELPERS for name in vars(importlib.import_module(module)) if not name.startswith("_")}
+    helpers = known.intersection(free)
+    return free, ours | helpers if len(helpers) < len(free) else ours
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:
@@ -116,10 +115,3 @@ def _globals(table: symtable.SymbolTable) -> Iterator[str]:
             yield one.get_name()
     for inner in table.get_children():
         yield from _globals(inner)
-
-
-def _also_in_library(free: Sequence[str]) -> set[str]:
-    """Names that the standard library defines, if there are others: `sqrt` next to `f` is a helper, alone it is not."""
-    known = {name for module in _HELPERS for name in vars(importlib.import_module(module)) if not name.startswith("_")}
-    helpers = known.intersection(free)
-    return helpers if len(helpers) < len(free) else set()

@@ -1,7 +1,6 @@
 """Values that cross from untrusted code to its tests and back: plain data as JSON in frames, all else by a number.
 
-Runs inside the sandbox, standard library only. Nothing that crosses can run: no pickle, no code, no class of the other
-side. Knows nothing of processes or tests.
+Standard library only. Nothing that crosses can run: no pickle, code or class of the other side.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["UNTRUSTED", "Gone", "decoded", "encoded", "receive", "send"]
-
 UNTRUSTED = "solution"
 """The module name of untrusted code: objects of its own classes stay with it, subclasses of list and int too."""
-LONGEST = 16_000_000
-"""Bytes of the longest frame."""
+LONGEST = 16_000_000  # bytes of the longest frame
 _EXACT = 2**53
 
 
@@ -117,8 +113,12 @@ _PLAIN: list[tuple[Any, Callable[[Any], Any]]] = [
     (Fraction, lambda value: {"fraction": [hex(value.numerator), hex(value.denominator)]}),
     (range, lambda value: {"range": [hex(value.start), hex(value.stop), hex(value.step)]}),
 ]
-_OWN: tuple[Any, ...] = (tuple, set, frozenset, deque)
-"""Iterated over by their content, whatever a subclass makes of it."""
+_OWN: tuple[Any, ...] = (
+    tuple,
+    set,
+    frozenset,
+    deque,
+)  # iterated over by their content, whatever a subclass makes of it
 _COLLECTIONS: dict[str, Any] = {
     "tuple": tuple, "set": set | _Views, "frozenset": frozenset, "deque": deque,
     "iterator": Iterator | type({}.values()),

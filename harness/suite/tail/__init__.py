@@ -1,9 +1,5 @@
-"""Tail events: catastrophic answers that a mean score does not show.
+"""Tail events: catastrophic answers that a mean score does not show, looked for in one answer at a time."""
 
-`detectors` looks at one answer through `language`, `refusals`, `text` and `values`; `pairs` counts what a candidate's
-answers show and the baseline's to the same items do not.
-"""
+from harness.suite.tail.detectors import examine, possible
 
-from harness.suite.tail.detectors import Seen, examine, possible
-
-__all__ = ["Seen", "examine", "possible"]
+__all__ = ["examine", "possible"]

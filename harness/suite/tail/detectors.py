@@ -1,39 +1,36 @@
-"""Tail events: catastrophic answers that a mean score does not show, looked for in one answer at a time.
+"""Which kinds of tail event an answer shows: asked when it is scored, because its text may not be kept.
 
-`signs` names, for the kinds of event that an item can have, whether its answer shows them; it is called when an answer
-is scored, because its text may not be kept. An event is a sign of the candidate's answer that the baseline's answer to
-the same item does not show: `harness.judge.tail_counts` counts those. NaN and infinity are no sign: a model that
-gives them is stopped by the engine with the item's id (`harness.errors.NonFinite`), and is not judged at all.
+An event is a sign of the candidate's answer that the baseline's answer to the same item does not show:
+`harness.judge.tail_counts` counts those. NaN and infinity are no sign: a model that gives them is stopped by the engine
+with the item's id (`harness.errors.NonFinite`), and is not judged at all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from harness.records import Generation, Item, Response
-from harness.suite.tail.language import knows_script, wrong_language, wrong_script
-from harness.suite.tail.refusals import refusal
-from harness.suite.tail.text import empty, repetition
-from harness.suite.tail.thought import thought_signs
-from harness.suite.tail.values import from_metrics, magnitude, number_of
+from harness.suite.tail.language import scripts_of, wrong_language, wrong_script
+from harness.suite.tail.text import empty, refusal, repetition, thought_signs
+from harness.suite.toolkit.numerals import only_value
+from harness.suite.toolkit.scoring import stated_number
 from harness.suite.toolkit.scoring_json import NOT_JSON, json_of
 from harness.suite.toolkit.tool_calls import FAILURES
 
-__all__ = ["Seen", "examine", "possible"]
+TIMES = 10  # an answer so many times too large or too small is of the wrong magnitude
 
-_JSON = ("invalid_json", "invalid_schema")
-_CODE = ("code_syntax", "code_error")
+_DECLINES = re.compile(r"\b(?:no|none|not|cannot|unknown|unable)\b|n['\u2019]t\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one answer shows."""
+    """What one answer shows; both are None where the answer is no free text."""
 
-    signs: Mapping[str, bool] | None = None
-    """Kind to whether the answer shows it, for the kinds looked for; None where the answer is no free text."""
-    length: int | None = None
-    """Tokens of the answer; None where it is no free text."""
+    signs: Mapping[str, bool] | None = None  # kind to whether the answer shows it, for the kinds looked for
+    length: int | None = None  # tokens of the answer
 
 
 def examine(
@@ -41,43 +38,25 @@ def examine(
 ) -> Seen:
     """Look at one answer for every kind of event that its item can have.
 
-    thought: what came before the answer and was taken out of the response's text.
-    score: in [0, 1], None where unanswered. metrics: what the task's scorer said. Choices and items that could not be
-    asked show nothing and count in no rate.
+    score: in [0, 1], None where unanswered. metrics: what the task's scorer said. thought: what came before the answer
+    and was taken out of it. Choices and items that could not be asked show nothing and count in no rate.
     """
     if not isinstance(response, Generation):
         return Seen()
-    text = response.text
-    signs = {
-        "empty": empty(text),
-        "truncated": response.finish == "length",
-        "repetition": repetition(text),
-        "refusal": refusal(text),
-        **from_metrics(_with_json(item, text, score, metrics)),
-    }
-    if knows_script(item.language):
+    text, cut, wrong = response.text, response.finish == "length", score is not None and score < 1.0
+    if item.doc.get("scorer") == "json_schema" and score is not None:  # a line of traffic: its score is that it fits
+        metrics = {**metrics, "parses": float(json_of(text) is not NOT_JSON), "valid": score}
+    signs = {"empty": empty(text), "truncated": cut, "repetition": repetition(text), "refusal": refusal(text)}
+    signs |= from_metrics(metrics)
+    if item.language and scripts_of(item.language):
         signs["wrong_script"] = wrong_script(text, item.language)
         signs["wrong_language"] = not signs["wrong_script"] and wrong_language(text, item.language)
-    language = _read_in(item)
-    target = number_of(item.target, language)
+    language, target = _read_in(item), number_of(item.target, _read_in(item))
     if target is not None:
-        signs["magnitude"] = score is not None and score < 1.0 and magnitude(text, target, language)
+        signs["magnitude"] = wrong and magnitude(text, target, language)
     if thought:
-        wrong, cut = score is not None and score < 1.0, response.finish == "length"
         signs |= thought_signs(thought, text, cut=cut, wrong=wrong, target=item.target, number=target)
     return Seen(signs, len(response.token_ids))
-
-
-def _with_json(item: Item, text: str, score: float | None, metrics: Mapping[str, float]) -> Mapping[str, float]:
-    """Add what a line of the user's own traffic does not measure: that it is JSON; its score is that it fits."""
-    if item.doc.get("scorer") != "json_schema" or score is None:
-        return metrics
-    return {**metrics, "parses": float(json_of(text) is not NOT_JSON), "valid": score}
-
-
-def _read_in(item: Item) -> str:
-    """The language in which the item's scorer reads numbers: that of a numeric line of traffic, else none."""
-    return item.language if item.doc.get("scorer") == "numeric" else ""
 
 
 def possible(item: Item) -> frozenset[str]:
@@ -85,11 +64,63 @@ def possible(item: Item) -> frozenset[str]:
     if item.kind != "generate":
         return frozenset()
     kinds = {"empty", "truncated", "repetition", "refusal", "blow_up"}
-    kinds |= set(_JSON) if item.doc.get("schema") else set()  # a line of one's own traffic may have an empty one
+    kinds |= {"invalid_json", "invalid_schema"} if item.doc.get("schema") else set()  # one's own may be "{}"
     if item.doc.get("tool_schemas"):
         no_tool_fits = item.target == "[]"
         kinds |= {kind for kind in FAILURES if (kind == "tool_uncalled_for") == no_tool_fits}
-    kinds |= set(_CODE) if item.doc.get("tests") else set()
-    kinds |= {"wrong_script", "wrong_language"} if knows_script(item.language) else set()
+    kinds |= {"code_syntax", "code_error"} if item.doc.get("tests") else set()
+    kinds |= {"wrong_script", "wrong_language"} if item.language and scripts_of(item.language) else set()
     kinds |= {"magnitude"} if number_of(item.target, _read_in(item)) is not None else set()
     return frozenset(kinds)
+
+
+def _read_in(item: Item) -> str:
+    """The language in which the item's scorer reads numbers: that of a numeric line of traffic, else none."""
+    return item.language if item.doc.get("scorer") == "numeric" else ""
+
+
+def number_of(target: str, language: str = "") -> Decimal | None:
+    """Give the number that a right answer is, None where it is none (or zero, which has no magnitude)."""
+    return only_value(target, language) or None
+
+
+def magnitude(text: str, target: Decimal, language: str = "") -> bool:
+    """Say whether an answer is a number, but ten times or more too large or too small.
+
+    Definition: the number that the answer states, as the graders read it (`scoring.stated_number`), is at least
+    ten times the target or at most a tenth of it, signs aside. Digits of every script count. Source: own, for the
+    "off by an order of magnitude" of arithmetic over several steps.
+
+    Limits: the stated number is found by position, so a remark at the end that holds a number ("in 2 steps") misleads
+    it, and 1.234 is a decimal number unless `language`, given for the user's own numeric lines, groups so. Answers that
+    scored full marks are never looked at; an answer without any number is wrong, not of the wrong magnitude.
+    """
+    stated = stated_number(text, language)
+    return stated is not None and (abs(stated) >= TIMES * abs(target) or TIMES * abs(stated) <= abs(target))
+
+
+def unparsed(text: str) -> bool:
+    """Say whether an answer to a question for a number holds none, and does not decline in English either."""
+    return stated_number(text) is None and not _DECLINES.search(text.casefold())
+
+
+def from_metrics(metrics: Mapping[str, float]) -> dict[str, bool]:
+    """Read the signs of code, JSON and tool calls out of what the task's scorer measured; only those that it measured.
+
+    Definitions: ``code_syntax``: the code does not parse (`parses` is 0, beside `runs`). ``code_error``: it parses, and
+    running it raises or ends otherwise than it should (`runs` is 0). ``invalid_json``: the answer is no JSON (`parses`
+    is 0, beside `valid`). ``invalid_schema``: it is JSON that the given schema forbids (`valid` is 0). Each class of a
+    failed tool call is a sign (`harness.suite.toolkit.tool_calls.failure`). Source: the parsers of each language; JSON
+    Schema draft 2020-12 by the package jsonschema.
+
+    Limits: code is run only under ``--allow-code-execution``; what was not run is not looked at, and counts in no rate.
+    """
+    found = {kind: metrics[kind] > 0 for kind in FAILURES if kind in metrics}
+    if "parses" in metrics:
+        parses = metrics["parses"] > 0
+        if "valid" in metrics and "runs" not in metrics:
+            found |= {"invalid_json": not parses, "invalid_schema": parses and metrics["valid"] <= 0}
+        else:
+            found["code_syntax"] = not parses
+            found |= {"code_error": parses and metrics["runs"] <= 0} if "runs" in metrics else {}
+    return found

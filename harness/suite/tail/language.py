@@ -2,8 +2,9 @@
 
 Which script a letter belongs to is the Unicode Character Database's word (Scripts.txt, UAX #24), as `fontTools`
 carries it; which script a language is written in is CLDR's (likely subtags), as `babel` carries it. Languages are told
-apart by `py3langid`, which is loaded when first needed. Both look at the prose of the answer alone
-(`harness.suite.tail.prose`).
+apart by `py3langid`, which is loaded when first needed. Both look at the prose of the answer alone, without what is
+rightly in another script or language: code, addresses, formulas, and short quotations and remarks in brackets
+("Moscow (Москва)" is good English).
 """
 
 from __future__ import annotations
@@ -13,64 +14,59 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
-from harness.suite.tail.prose import letters, prose
+LATIN_SHARE = 1 / 2  # of letters; above it an answer in another script has drifted: names and units often stay Latin
+FOREIGN_SHARE = 1 / 10  # of letters of any other foreign script; above it an answer has drifted
+FEWEST_LETTERS = 2  # a single foreign letter is a symbol: the area is πr²
+LEAST_BYTES = 60  # of letters in UTF-8 that an identifier needs: 60 Latin letters, 30 Cyrillic ones, 20 of Chinese
+SURE = 0.9  # how sure the identifier must be of the other language
+LONGEST_QUOTE = 60  # characters of a quotation or bracket that is taken out; a longer one is an answer of its own
+LONGEST = 20_000  # characters of an answer that are looked at: of a longer one as many from its beginning as its end
 
-__all__ = ["knows_script", "scripts_of", "wrong_language", "wrong_script"]
-
-LATIN_SHARE = 1 / 2
-"""Share of Latin letters above which an answer in another script has drifted: names and units often stay Latin."""
-FOREIGN_SHARE = 1 / 10
-"""Share of letters of any other foreign script above which an answer has drifted."""
-FEWEST_LETTERS = 2
-"""A single foreign letter is a symbol: the area is πr²."""
-LEAST_BYTES = 60
-"""An identifier needs this many bytes of letters in UTF-8: 60 Latin letters, 30 Cyrillic ones, 20 of Chinese."""
-SURE = 0.9
-"""How sure the identifier must be of the other language."""
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]{1,200}\$|\\[A-Za-z]+", re.DOTALL)
+_ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|[^\s@]{1,64}@[^\s@]{1,255}")
+_PAIRS = ['""', "“”", "„“", "«»", "‹›", "「」", "『』", "《》", "〈〉", "()", "（）", "[]", "【】", "<>"]  # noqa: RUF001 - brackets of many scripts
+_EDGES = [(re.escape(pair[0]), re.escape(pair[1])) for pair in _PAIRS]
+_QUOTED = re.compile("|".join(f"{begin}[^{end}\\n]{{1,{LONGEST_QUOTE}}}{end}" for begin, end in _EDGES))
 
 _MIXED = {
-    "Jpan": ("Hani", "Hira", "Kana"),
-    "Hrkt": ("Hira", "Kana"),
-    "Kore": ("Hang", "Hani"),
-    "Hans": ("Hani", "Bopo"),
+    "Jpan": ("Hani", "Hira", "Kana"), "Hrkt": ("Hira", "Kana"), "Kore": ("Hang", "Hani"), "Hans": ("Hani", "Bopo"),
     "Hant": ("Hani", "Bopo"),
-}
+}  # fmt: skip
 """ISO 15924 codes that stand for several scripts of the UCD, or for a style of one (UAX #24, section 3.3)."""
 
 _TWO_SCRIPTS = {
-    "sr": ("Cyrl", "Latn"),
-    "bs": ("Latn", "Cyrl"),
-    "uz": ("Latn", "Cyrl"),
-    "ku": ("Latn", "Arab"),
-    "iu": ("Cans", "Latn"),
-    "shi": ("Tfng", "Latn"),
-    "tzm": ("Tfng", "Latn"),
-}
+    "sr": ("Cyrl", "Latn"), "bs": ("Latn", "Cyrl"), "uz": ("Latn", "Cyrl"), "ku": ("Latn", "Arab"),
+    "iu": ("Cans", "Latn"), "shi": ("Tfng", "Latn"), "tzm": ("Tfng", "Latn"),
+}  # fmt: skip
 """Languages in everyday use in two scripts (CLDR's languageData), where the item does not say which."""
 
-_KIN = tuple(
-    map(
-        frozenset,
-        (
-            ("no", "nb", "nn", "da", "sv"),
-            ("hr", "bs", "sr"),
-            ("id", "ms", "jv"),
-            ("zh", "yue", "wuu"),
-            ("ar", "ary", "arz"),
-            ("ku", "ckb", "sdh"),
-            ("gn", "gug", "guw"),
-            ("uz", "uzs"),
-            ("cs", "sk"),
-            ("pt", "gl"),
-            ("zu", "xh"),
-            ("qu", "ay"),
-        ),
+_KIN = [
+    frozenset(codes.split())
+    for codes in (
+        "no nb nn da sv", "hr bs sr", "id ms jv", "zh yue wuu", "ar ary arz", "ku ckb sdh", "gn gug guw", "uz uzs",
+        "cs sk", "pt gl", "zu xh", "qu ay",
     )
-)
+]  # fmt: skip
 """Languages so near that one is no drift from the other in a few sentences, and codes for parts of one language."""
 
 _MACRO = {"arb": "ar", "swh": "sw", "pbt": "ps", "quy": "qu", "als": "sq", "npi": "ne", "zlm": "ms", "khk": "mn"}
 """ISO 639-3 codes of the usual variety of a language, as FLORES-200 writes them."""
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalpha, text))  # general categories L, without digits, marks and punctuation
+
+
+def prose(text: str) -> str:
+    """Give an answer without code, formulas, addresses, and quotations and brackets up to `LONGEST_QUOTE` characters.
+
+    Where nothing but a quotation would be left out of (the whole answer is quoted), the quotation is the prose.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]}\n{text[-LONGEST // 2 :]}"
+    bare = _ADDRESS.sub(" ", _CODE.sub(" ", text))
+    outside = _QUOTED.sub(" ", bare)
+    return outside if _letters(outside) else bare
 
 
 @cache
@@ -103,11 +99,6 @@ def scripts_of(tag: str) -> frozenset[str]:
     return frozenset(_MIXED.get(script, (script,))) if script else frozenset()
 
 
-def knows_script(tag: str) -> bool:
-    """Whether it is known which script a language is written in."""
-    return bool(tag) and bool(scripts_of(tag))
-
-
 @cache
 def _scripts_of_letter(letter: str) -> frozenset[str]:
     """Give the scripts that use a letter; empty for letters that no script owns (Common, Inherited, unassigned)."""
@@ -130,13 +121,13 @@ def wrong_script(text: str, tag: str) -> bool:
     right answer that consists of foreign names alone ("Python, NumPy") is taken for a drift.
     """
     expected = scripts_of(tag)
-    counts = Counter(letters(prose(text)))
     total = latin = other = 0
-    for letter, count in counts.items():
+    for letter, count in Counter(_letters(prose(text))).items():
         scripts = _scripts_of_letter(letter)
+        foreign = bool(scripts) and not scripts & expected
         total += count if scripts else 0
-        if scripts and not scripts & expected:
-            latin, other = (latin + count, other) if "Latn" in scripts else (latin, other + count)
+        latin += count if foreign and "Latn" in scripts else 0
+        other += count if foreign and "Latn" not in scripts else 0
     much_latin = latin >= FEWEST_LETTERS and latin > LATIN_SHARE * total
     return much_latin or (other >= FEWEST_LETTERS and other > FOREIGN_SHARE * total)
 
@@ -146,11 +137,6 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-@cache
-def _near(language: str) -> frozenset[str]:
-    return frozenset({language}).union(*(kin for kin in _KIN if language in kin))
 
 
 def wrong_language(text: str, tag: str) -> bool:
@@ -165,12 +151,11 @@ def wrong_language(text: str, tag: str) -> bool:
     another language counts as whichever half weighs more; a language in a script of its own is told by its script.
     """
     plain = prose(text)
-    if len(letters(plain).encode("utf-8", "ignore")) < LEAST_BYTES:
+    if len(_letters(plain).encode("utf-8", "ignore")) < LEAST_BYTES:
         return False
     identifier, language = _identifier(), _language(tag)
+    near = {language}.union(*(kin for kin in _KIN if language in kin))
     found, sure = identifier.classify(" ".join(plain.split()))
     if sure < SURE or found == "zxx":
         return False
-    if not _near(language) & set(identifier.labels):
-        return bool(found == "en" and language != "en")
-    return found not in _near(language)
+    return bool(found not in near if near & set(identifier.labels) else found == "en" and language != "en")

@@ -1,25 +1,19 @@
-"""Public data sets as files on disk: found under the folder that the config's `data_dir` names, and read as rows.
-
-JSON lines and tab-separated text, plain or gzipped. Knows nothing of what the rows mean.
-"""
+"""Public data sets as files under the config's `data_dir`: JSON lines and tab-separated text, plain or gzipped."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-__all__ = ["find", "read_json_lines", "read_text", "read_tsv"]
 
 
 def find(data_dir: str, places: Sequence[str]) -> Path:
     """Give the first of `places` (paths inside the folder) that exists. Raises ValueError naming all of them."""
-    root = Path(data_dir)
     for place in places:
-        if (root / place).exists():
-            return root / place
+        if (path := Path(data_dir) / place).exists():
+            return path
     raise ValueError(f"data_dir {data_dir!r} holds none of {', '.join(places)}")
 
 
@@ -32,12 +26,15 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
+def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Give the lines of a text that are not empty, each with its number, from 1."""
+    return ((number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip())
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line, empty lines left out. Raises ValueError naming file and line."""
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(path):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -51,9 +48,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def read_tsv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read tab-separated lines without quoting. Raises ValueError naming file and line where a column is missing."""
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(path):
         cells = line.rstrip("\r").split("\t")
         if len(cells) != len(columns):
             raise ValueError(f"{path}:{number}: {len(cells)} columns, not {len(columns)} ({', '.join(columns)})")

@@ -14,10 +14,9 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from harness.suite.toolkit.thinking import split
-
-__all__ = ["Asked", "program_of"]
 
 _CLOSED = re.compile(r"\s*```[ \t]*(?:\n|\Z)")
 _FENCE_LINE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
@@ -47,16 +46,11 @@ _MOST_TRIES = 200
 class Asked:
     """What was asked for."""
 
-    language: str
-    """``python`` or ``javascript``."""
-    entry: str = ""
-    """The function to be written; empty where any program will do."""
-    head: str = ""
-    """What stands before the function: imports and helpers, which an answer that starts over need not repeat."""
-    begun: str = ""
-    """The beginning of the program that the answer continues, `head` included; empty where it began nothing."""
-    names: tuple[str, ...] = ()
-    """All that must be defined, where it is more than `entry`."""
+    language: str  # python or javascript
+    entry: str = ""  # the function to be written; empty where any program will do
+    head: str = ""  # what stands before it: imports and helpers, which an answer that starts over need not repeat
+    begun: str = ""  # the beginning of the program that the answer continues, `head` included; empty if there is none
+    names: tuple[str, ...] = ()  # all that must be defined, where it is more than `entry`
 
 
 def program_of(answer: str, asked: Asked) -> str:
@@ -77,8 +71,10 @@ def program_of(answer: str, asked: Asked) -> str:
         return _whole(next((code for code in meant if _parses(code, asked.language)), meant[0]), asked)
     if asked.begun:
         body = raw[0] if raw and not re.split("`{3}|~{3}", answer, maxsplit=1)[0].strip() else rest
-        return asked.begun + ("" if closed else _continued(body, asked.language))
-    good = [one for one in blocks if _parses(one, asked.language)] or blocks
+        if asked.language == "javascript" and (end := re.search(r"^\}", body, re.MULTILINE)):
+            body = body[: end.end()]  # Python's end is the stop texts of the task
+        return asked.begun + ("" if closed else body)
+    good = _good(blocks, asked.language)
     return _ready("\n".join(good) if good else _bare(rest, asked.language), asked.language)
 
 
@@ -88,12 +84,17 @@ def _candidates(answer: str, rest: str, blocks: Sequence[str], asked: Asked) -> 
             helpers = [one for one in blocks[:number] if asked.language == "python" and _only_defines(one)]
             yield "\n".join((*helpers, block))
     if len(blocks) > 1:
-        yield "\n".join([one for one in blocks if _parses(one, asked.language)] or blocks)
+        yield "\n".join(_good(blocks, asked.language))
     for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language)):
         yield _bare(text, asked.language)
     for kind, text in _markdown(answer):
         if kind in {"code_inline", "code_block"}:
             yield re.sub(r"^(?:python3?|py|js|javascript)\s+", "", text)
+
+
+def _good(blocks: Sequence[str], language: str) -> Sequence[str]:
+    """The blocks that parse, or all of them if none does."""
+    return [one for one in blocks if _parses(one, language)] or blocks
 
 
 def _markdown(answer: str) -> list[tuple[str, str]]:
@@ -110,14 +111,10 @@ def _markdown(answer: str) -> list[tuple[str, str]]:
 
 
 def _blocks(answer: str) -> list[str]:
+    """The fenced blocks; one that a fence inside its own docstring cut is put together, if it is Python only then."""
     if "```" not in answer and "~~~" not in answer:
         return []
-    found = [text for kind, text in _markdown(answer) if kind == "fence" and text.strip()]
-    return _mended(answer, found)
-
-
-def _mended(answer: str, blocks: list[str]) -> list[str]:
-    """Put a block that a fence inside its own docstring has cut together again, if it is Python only then."""
+    blocks = [text for kind, text in _markdown(answer) if kind == "fence" and text.strip()]
     lines = answer.split("\n")
     marks = [number for number, line in enumerate(lines) if re.match(r"[ \t]*(?:`{3,}|~{3,})", line)]
     closed = len(marks) <= 2  # noqa: PLR2004 - an opening and a closing fence
@@ -153,16 +150,13 @@ def _bare(text: str, language: str) -> str:
     if language == "javascript":
         ends = [at for at, line in enumerate(lines) if re.search(r"[};)]\s*(?://.*)?$", line)]
         return "\n".join(lines[starts[0] : ends[-1] + 1]) if starts and ends else text
-    tries = 0
-    for start in starts:
-        ends = [at for at in range(start + 1, len(lines) + 1) if at == len(lines) or lines[at][:1].strip()]
-        for end in reversed(ends):
-            tries += 1
-            if tries > _MOST_TRIES:
-                return text
-            if _parses("\n".join(lines[start:end])):
-                broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
-                return text if broken else _without_words("\n".join(lines[start:end]))
+    ends = [at for at in range(len(lines), 0, -1) if at == len(lines) or lines[at][:1].strip()]
+    spans = ((start, end) for start in starts for end in ends if end > start)
+    for start, end in islice(spans, _MOST_TRIES):
+        code = "\n".join(lines[start:end])
+        if _parses(code):
+            broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
+            return text if broken else _without_words(code)
     return text
 
 
@@ -177,14 +171,14 @@ def _without_words(code: str) -> str:
 
 
 def _parses(code: str, language: str = "python") -> bool:
-    if language != "python":
-        return True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        try:
-            ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
+    """Whether code is Python; what JavaScript is only node knows."""
+    if language == "python":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            try:
+                ast.parse(code)
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                return False
     return True
 
 
@@ -202,9 +196,8 @@ def _defines(code: str, asked: Asked) -> bool:
 def _whole(code: str, asked: Asked) -> str:
     """Put the head before a function that stands alone; JavaScript allows a helper to be declared but once."""
     code = _ready(code, asked.language)
-    if asked.language == "javascript" and any(
-        name in code for name in re.findall(r"^const (\w+)", asked.head, re.MULTILINE)
-    ):
+    helpers = re.findall(r"^const (\w+)", asked.head, re.MULTILINE) if asked.language == "javascript" else []
+    if any(name in code for name in helpers):
         return code
     future = re.findall(r"^from __future__ import .*$", code, re.MULTILINE)
     return "\n".join((*future, asked.head, code if not future else code.replace("from __future__ import", "#")))
@@ -214,15 +207,6 @@ def _ready(code: str, language: str) -> str:
     """JavaScript as a script, not a module: without `export`."""
     if language != "javascript":
         return code
-    code = re.sub(
-        r"^export[ \t]+(?:default[ \t]+)?(?=(?:async|function|class|const|let|var)\b)", "", code, flags=re.MULTILINE
-    )
+    exported = r"^export[ \t]+(?:default[ \t]+)?(?=(?:async|function|class|const|let|var)\b)"
+    code = re.sub(exported, "", code, flags=re.MULTILINE)
     return re.sub(r"^export[ \t]+(?:default\b[^\n]*|\{[^}]*\};?)", "", code, flags=re.MULTILINE)
-
-
-def _continued(rest: str, language: str) -> str:
-    """Cut a continued JavaScript function at its closing brace; Python's end is the stop texts of the task."""
-    if language == "javascript":
-        end = re.search(r"^\}", rest, re.MULTILINE)
-        return rest[: end.end()] if end else rest
-    return rest

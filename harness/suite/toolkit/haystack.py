@@ -1,30 +1,25 @@
 """Long texts of plain English sentences, made to a length in tokens, with given lines scattered through them.
 
 No download and no digits in the filler, so what is hidden in it occurs once. Lengths are counted with the tokenizer
-that the task was given, chat template included, and leave room for the answer. Knows tokenizers, not models or tasks.
+that the task was given, chat template included, and leave room for the answer.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cue
 
-__all__ = ["ANSWER_ROOM", "TokenCounter", "book", "build_haystack", "sentence", "token_counter"]
-
-ANSWER_ROOM = 32
-"""Tokens kept free for the answer: a level of `context_tokens` holds prompt and answer."""
-
-_PARAGRAPH = 8
+ANSWER_ROOM = 32  # tokens kept free for the answer: a level of `context_tokens` holds prompt and answer
+_PARAGRAPH = 8  # sentences
 _SAMPLE = 16  # sentences that say how long sentences are
 _TRIES = 8
 _FINE = 10_000
@@ -63,20 +58,19 @@ _AND = (
 )  # fmt: skip
 
 
-def sentence(draw: SeededRandom) -> str:
-    """Give one of some five million plain sentences."""
-    parts = [draw.choice(words) for words in (_WHEN, _WHO, _DID, _WHAT, _WHERE, _AND)]
-    return f"{parts[0]}, {parts[1]} {parts[2]} {parts[3]} {parts[4]}, {parts[5]}."
+def _sentences(draw: SeededRandom) -> Iterator[str]:
+    """Make some five million different plain sentences, without end."""
+    while True:
+        when, who, did, what, where, more = (draw.choice(words) for words in (_WHEN, _WHO, _DID, _WHAT, _WHERE, _AND))
+        yield f"{when}, {who} {did} {what} {where}, {more}."
 
 
 @dataclass(frozen=True)
 class TokenCounter:
     """Counts the tokens of a question as the model will read it."""
 
-    whole: Callable[[str], int]
-    """Tokens of a user's message, chat template and system message, or the cue for the answer, included."""
-    plain: Callable[[str], int]
-    """Tokens of a piece of text alone."""
+    whole: Callable[[str], int]  # of a user's message, chat template and system message, or the cue, included
+    plain: Callable[[str], int]  # of a piece of text alone
 
 
 def token_counter(metadata: Mapping[str, Any]) -> TokenCounter:
@@ -105,9 +99,7 @@ def token_counter(metadata: Mapping[str, Any]) -> TokenCounter:
         if not template:
             return len(tokenizer.encode(text + ending, verbose=False))
         messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": text})
-        written = chat(messages)
-        return len(tokenizer.encode(written, verbose=False))
+        return len(tokenizer.encode(chat([*messages, {"role": "user", "content": text}]), verbose=False))
 
     def plain(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
@@ -134,8 +126,9 @@ def build_haystack(
     goal = tokens - ANSWER_ROOM
     if measure.whole("\n".join([frame, *lines])) > goal:
         raise ValueError(f"context_tokens={tokens} is too short for its {len(lines)} lines; take more tokens or fewer")
-    stream = _made(draw) if source is None else source
-    places = _places(len(lines), draw, clear=clear)
+    stream = _sentences(draw) if source is None else source
+    low, width = (0.1, 0.8) if clear else (0.0, 1.0)  # of its part of the text
+    places = [(line + low + width * draw.below(_FINE) / _FINE) / len(lines) for line in range(len(lines))]
     sentences = [next(stream) for _ in range(_SAMPLE)]
     rate = measure.plain(" ".join(sentences)) / _SAMPLE
     count = int(goal / rate)
@@ -154,14 +147,9 @@ def build_haystack(
     return text
 
 
-def _made(draw: SeededRandom) -> Iterator[str]:
-    while True:
-        yield sentence(draw)
-
-
-@functools.lru_cache(maxsize=4)
-def _sentences(text: str) -> list[str]:
-    """Divide a book, once for all the items that are made of it."""
+@lru_cache(maxsize=4)
+def _divided(text: str) -> list[str]:
+    """The sentences of a book, divided once for all the items that are made of it."""
     parts = [" ".join(part.split()) for part in _SENTENCE_END.split(text)]
     sentences = [piece for part in parts if part for piece in textwrap.wrap(part, _LINE, break_long_words=True)]
     if not sentences:
@@ -171,15 +159,8 @@ def _sentences(text: str) -> list[str]:
 
 def book(text: str, draw: SeededRandom) -> Iterator[str]:
     """Give a book's sentences, from a random one on and round again without end. Raises ValueError on an empty book."""
-    sentences = _sentences(text)
-    start = draw.below(len(sentences))
-    return itertools.islice(itertools.cycle(sentences), start, None)
-
-
-def _places(lines: int, draw: SeededRandom, *, clear: bool) -> list[float]:
-    """Say after which part of the text, in [0, 1), each line comes; `clear` of the edges of its part, or anywhere."""
-    low, width = (0.1, 0.8) if clear else (0.0, 1.0)
-    return [(line + low + width * draw.below(_FINE) / _FINE) / lines for line in range(lines)]
+    sentences = _divided(text)
+    return itertools.islice(itertools.cycle(sentences), draw.below(len(sentences)), None)
 
 
 def _woven(lines: Sequence[str], places: Sequence[float], sentences: Sequence[str]) -> str:

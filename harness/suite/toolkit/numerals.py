@@ -3,30 +3,27 @@
 Reads digits of any script, grouping (`1,234`, `12,34,567`, `1 000`, `1'000`, `1.234.567`), decimal points and commas,
 signs (any dash, before a currency too), fractions, powers, scientific notation and the LaTeX around them. Percent signs
 and units are left out: `50 %` is 50, `5 million` is 5. What could be two numbers is read one way for every target, so
-that an answer is never right by the choice of its reading. Pure functions on text.
+that an answer is never right by the choice of its reading.
 """
 
 from __future__ import annotations
 
 import functools
 import html
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation, localcontext
+from typing import NamedTuple
 
-__all__ = ["ascii_digits", "listed", "numbers", "only_value"]
-
-_LARGEST = 400
-"""Decimal digits of the largest power; beyond it a text is no number."""
+_LARGEST = 400  # decimal digits of the largest power; beyond it a text is no number
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
 _RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True))
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
 _BARE = r"-?[^\s{}]{1,60}"
-# In this order: LaTeX and words to the plain signs that `_NUMBER` reads.
-_PLAINER: tuple[tuple[str, str], ...] = (
+_PLAINER = (
     (r"\{([.,])\}", r"\1"),
     (r"\\!|\\(?:left|right|displaystyle)(?![a-z])", ""),
     (r"\\[,;: ]|\\thinspace(?![a-z])", " "),
@@ -46,8 +43,8 @@ _PLAINER: tuple[tuple[str, str], ...] = (
     (rf"([=:(][*_\s]*?)-[^\S\n]+(?={_CURRENCY}?[\d.])", r"\1-"),
     (rf"(?<![\w.])-[^\S\n]?[a-z]{{0,3}}{_CURRENCY}[^\S\n]?(?=[\d.])", " -"),
 )
-_STEPS = tuple((re.compile(pattern, re.IGNORECASE | re.MULTILINE), to) for pattern, to in _PLAINER)
-
+# In this order: LaTeX and words to the plain signs that `_NUMBER` reads.
+_STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to) for pattern, to in _PLAINER]
 _RAISE, _BY = r"(?:\^|\*\*)\s?[{(]?\s?", r"\s?[)}]?"
 # Before a number comes no Latin letter, digit or mark of a longer number, but 2x3; scripts without spaces may touch it.
 _NUMBER = re.compile(
@@ -60,17 +57,14 @@ _NUMBER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     start: int
     end: int
-    value: Decimal | None
-    """None: a mark of digits that is no number, such as a version."""
-    whole: bool
-    """Written with digits alone."""
+    value: Decimal | None  # None: a mark of digits that is no number, such as a version
+    whole: bool  # written with digits alone
 
 
-def ascii_digits(text: str) -> str:
+def _ascii_digits(text: str) -> str:
     """Write every Unicode decimal digit (Bengali, Thai, Arabic-Indic ...) as the ASCII digit of the same value."""
     if text.isascii():
         return text
@@ -94,7 +88,7 @@ def listed(text: str) -> set[int]:
 
 def only_value(text: str, language: str = "") -> Decimal | None:
     """The number that a text is, such as a target; None if it says anything else, or several."""
-    bare = ascii_digits(text).strip()
+    bare = _ascii_digits(text).strip()
     try:
         number = Decimal(bare)
     except InvalidOperation:
@@ -108,7 +102,7 @@ def _plainer(text: str) -> str:
     if not text.isascii():
         text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run.group()))}}}", text)
         text = "".join(_sign(sign) for sign in text.translate(_DASHES))
-        text = ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
+        text = _ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
     if "&" in text:
         text = html.unescape(text).translate(_DASHES).replace("\u00a0", " ")
     for pattern, to in _STEPS:
@@ -127,13 +121,14 @@ def _sign(sign: str) -> str:
 
 def _found(text: str, language: str) -> Iterator[_Found]:
     for match in _NUMBER.finditer(text):
-        core = match["core"]
-        values = _values(core, language)
-        start, whole = match.start(), core.isdigit() and match.end() == match.end("core")
-        for number, one in enumerate(values):
-            signed = one.copy_negate() if one is not None and match["sign"] == "-" and not number else one
-            scaled = _scaled(signed, match["e"] or match["ten"], match["power"]) if len(values) == 1 else signed
-            yield _Found(start, match.end(), scaled, whole)
+        values = _values(match["core"], language)
+        whole = match["core"].isdigit() and match.end() == match.end("core")
+        if match["sign"] == "-" and values[0] is not None:
+            values[0] = values[0].copy_negate()
+        if len(values) == 1:
+            values = [_scaled(values[0], match["e"] or match["ten"], match["power"])]
+        for value in values:
+            yield _Found(match.start(), match.end(), value, whole)
 
 
 def _values(core: str, language: str) -> list[Decimal | None]:
@@ -146,12 +141,10 @@ def _values(core: str, language: str) -> list[Decimal | None]:
         *first, last = marks
         good = len(set(first)) == 1 and last not in first and _groups(parts[:-1], first[0])
         return [Decimal(f"{''.join(parts[:-1])}.{parts[-1]}") if good else None]
-    if len(marks) > 1:
-        if _groups(parts, marks[0]):
-            return [Decimal("".join(parts))]
-        return [Decimal(one) for one in parts] if marks[0] == "," else [None]
-    if marks and _groups(parts, marks[0]) and marks[0] == _grouping(language):
+    if marks and _groups(parts, marks[0]) and (len(marks) > 1 or marks[0] == _grouping(language)):
         return [Decimal("".join(parts))]
+    if len(marks) > 1:
+        return [Decimal(one) for one in parts] if marks[0] == "," else [None]
     return [Decimal(core.replace(",", "."))]
 
 
@@ -196,14 +189,15 @@ def _scaled(value: Decimal | None, ten: str | None, power: str | None) -> Decima
 
 def _joined(found: list[_Found], text: str) -> Iterator[Decimal | None]:
     """Put fractions (`1/2`) and mixed numbers (`1 1/2`) together; a date (`1/2/2024`) is no number."""
+    between = [text[one.end : other.start] for one, other in itertools.pairwise(found)] + ["", ""]
     at = 0
     while at < len(found):
         run = 1
-        while at + run < len(found) and _between(found, at + run, text).strip() == "/":
+        while between[at + run - 1].strip() == "/":
             run += 1
         one = found[at]
-        mixed = run == 1 and one.whole and at + 2 < len(found) and _between(found, at + 1, text) == " "
-        part = _fraction(found[at + 1], found[at + 2]) if mixed and _between(found, at + 2, text) == "/" else None
+        mixed = run == 1 and one.whole and between[at] == " " and between[at + 1].strip() == "/"
+        part = _fraction(found[at + 1], found[at + 2]) if mixed else None
         if part is not None and 0 < part < 1 and found[at + 2].whole and one.value is not None:
             with localcontext(prec=_LARGEST):
                 yield one.value - part if text[one.start] == "-" else one.value + part
@@ -212,10 +206,6 @@ def _joined(found: list[_Found], text: str) -> Iterator[Decimal | None]:
         if run <= 2:  # noqa: PLR2004 - a fraction has two parts
             yield one.value if run == 1 else _fraction(one, found[at + 1])
         at += run
-
-
-def _between(found: list[_Found], at: int, text: str) -> str:
-    return text[found[at - 1].end : found[at].start]
 
 
 def _fraction(above: _Found, below: _Found) -> Decimal | None:

@@ -1,45 +1,31 @@
 """Graders: whether an answer's text says what was asked for. Pure functions on text, each giving 0.0 or 1.0.
 
-The tasks under tasks/ call them from their `process_results`, so lm_eval prints the same scores. A grader reads the
-answer, never a reference model; each says what it accepts. Knows nothing of models, tasks or files.
+The tasks under tasks/ call them from their `process_results`, so lm_eval prints the same scores. An answer that takes a
+scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm of the process, which
+interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
+import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from decimal import Decimal
 
-from harness.suite.toolkit.numerals import ascii_digits, numbers, only_value
-from harness.suite.toolkit.scoring_limits import scored
+from harness.suite.toolkit.numerals import numbers, only_value
 
-__all__ = [
-    "abstained",
-    "announced_number",
-    "ascii_digits",
-    "contains_any",
-    "exactly_any",
-    "last_number",
-    "matches_any",
-    "mentions",
-    "near_number",
-    "numbers",
-    "only_number",
-    "overlap",
-    "plain",
-    "says_number",
-    "stated_number",
-]
-
+SECONDS = 5.0  # the longest that one answer may keep a scorer busy
 _ABSENT = re.compile(
     r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
     r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
-    r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b",
+    r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b"
 )
-
 _UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]",  # Thai, Lao, Burmese, Khmer, kana, Han
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"  # Thai, Lao, Burmese, Khmer, kana, Han
 )
 
 
@@ -48,24 +34,22 @@ def only_number(text: str, target: str) -> float:
     return float(set(numbers(text)) == {only_value(target)})
 
 
-def last_number(text: str, language: str = "") -> Decimal | None:
-    """Give the last number of a text, None where there is none."""
-    found = numbers(text, language)
-    return found[-1] if found else None
-
-
 def says_number(text: str, target: str) -> float:
     """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
-    return float(_same(last_number(text), target))
+    found = numbers(text)
+    return float(bool(found) and found[-1] == only_value(target))
 
 
 def announced_number(text: str, target: str) -> float:
     """Score 1 where the answer's `stated_number` is the target."""
-    return float(_same(stated_number(text), target))
+    found = stated_number(text)
+    return float(found is not None and found == only_value(target))
 
 
-def _same(found: Decimal | None, target: str) -> bool:
-    return found is not None and found == only_value(target)
+def near_number(text: str, target: str, tolerance: float, language: str = "") -> float:
+    """Score 1 where the answer's `stated_number` is within `tolerance` of the target."""
+    found, wanted = stated_number(text, language), only_value(target, language)
+    return float(found is not None and wanted is not None and abs(found - wanted) <= Decimal(str(tolerance)))
 
 
 def stated_number(text: str, language: str = "") -> Decimal | None:
@@ -74,7 +58,7 @@ def stated_number(text: str, language: str = "") -> Decimal | None:
     if announced:
         return next(iter(numbers(rest, language)), None)
     boxed = numbers(text.rpartition("\\boxed")[2], language) if "\\boxed{" in text else []
-    return boxed[0] if boxed else last_number(text, language)
+    return next(iter(boxed or numbers(text, language)[-1:]), None)
 
 
 def abstained(text: str) -> float:
@@ -98,16 +82,9 @@ def mentions(text: str, target: str) -> float:
     In a script that sets no spaces between words (Thai, Lao, Khmer, Burmese, Chinese, Japanese) any place counts.
     """
     answer, wanted = plain(text), plain(target)
-    if not wanted:
-        return 0.0
     if _UNSPACED.search(wanted):
         return float(wanted.replace(" ", "") in answer.replace(" ", ""))
-    return float(f" {wanted} " in f" {answer} ")
-
-
-def _lenient(text: str) -> str:
-    """Give a text without regard to case, width and runs of white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return float(bool(wanted) and f" {wanted} " in f" {answer} ")
 
 
 def exactly_any(text: str, targets: Sequence[str]) -> float:
@@ -118,19 +95,13 @@ def exactly_any(text: str, targets: Sequence[str]) -> float:
 
 def contains_any(text: str, targets: Sequence[str]) -> float:
     """Score 1 where one of the targets stands somewhere in the answer, whatever its case, width and white space."""
-    given = _lenient(text)
-    return float(any(_lenient(one) in given for one in targets))
+    given, *wanted = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, *targets))
+    return float(any(one in given for one in wanted))
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:
     """Score 1 where one of the regular expressions (Python's) is found in the answer."""
     return scored(lambda: float(any(re.search(one, text) for one in patterns)))
-
-
-def near_number(text: str, target: str, tolerance: float, language: str = "") -> float:
-    """Score 1 where the answer's `stated_number` is within `tolerance` of the target."""
-    found, wanted = stated_number(text, language), only_value(target, language)
-    return float(found is not None and wanted is not None and abs(found - wanted) <= Decimal(str(tolerance)))
 
 
 def overlap(text: str, targets: Sequence[str]) -> float:
@@ -142,3 +113,59 @@ def overlap(text: str, targets: Sequence[str]) -> float:
     from sacrebleu.metrics.chrf import CHRF
 
     return scored(lambda: float(CHRF().sentence_score(text, list(targets)).score) / 100)
+
+
+class OverLimit(Exception):
+    """Something took too long, such as a scorer over an answer."""
+
+
+# What an answer may cause in a scorer that is right.
+BEYOND = (OverLimit, RecursionError, ArithmeticError, MemoryError, re.error)
+_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect the limits that are reached inside."""
+    found: list[str] = []
+    token = _notes.set(found)
+    try:
+        yield found
+    finally:
+        _notes.reset(token)
+
+
+def note(limit: str) -> None:
+    """Put down that a limit was reached, where someone collects it."""
+    if (found := _notes.get()) is not None:
+        found.append(limit)
+
+
+@contextlib.contextmanager
+def limited(seconds: float | None = None, what: str = "scoring") -> Iterator[None]:
+    """Raise OverLimit if what is inside takes longer, `SECONDS` unless said. An outer limit goes on counting."""
+    longest = SECONDS if seconds is None else seconds
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield  # someone's alarm is set already: the outer limit's
+        return
+
+    def late(*_: object) -> None:
+        raise OverLimit(f"{what} took longer than {longest:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, longest, 0.5)  # again and again, in case a scorer swallows the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def scored(score: Callable[[], float]) -> float:
+    """What `score` gives, or 0 with a note if an answer takes it beyond a limit."""
+    try:
+        with limited():
+            return score()
+    except BEYOND as error:
+        note(str(error) or type(error).__name__)
+        return 0.0

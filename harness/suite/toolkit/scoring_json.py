@@ -1,8 +1,8 @@
 """Graders of structured answers: is it JSON, does it fit a schema, is it the value that was asked for.
 
-Pure functions on text. Schemas are JSON Schema, draft 2020-12 unless a schema names another, judged by the package
-jsonschema; references to other documents are never followed. An answer that is nested too deep, or whose validation
-takes too long, scores 0 with a note (`harness.suite.toolkit.scoring_limits`). Knows nothing of models or tasks.
+Schemas are JSON Schema, draft 2020-12 unless a schema names another, judged by the package jsonschema; references to
+other documents are never followed. An answer that is nested too deep, or whose validation takes too long, scores 0 with
+a note (`harness.suite.toolkit.scoring.scored`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.suite.toolkit.scoring_limits import BEYOND, limited, note, scored
+from harness.suite.toolkit.scoring import BEYOND, limited, note, scored
 
-__all__ = ["NOT_JSON", "fits_schema", "json_of", "same_value", "schema_problem"]
-
-NOT_JSON = object()
-"""What `json_of` gives for an answer that is not JSON; None is JSON's null."""
-
-_DEEPEST = 100
-"""Levels of nesting; beyond it an answer is not read."""
+NOT_JSON = object()  # what `json_of` gives for an answer that is not JSON; None is JSON's null
+_DEEPEST = 100  # levels of nesting; beyond it an answer is not read
 _DATA = ("const", "enum", "default", "examples")
 _PROBES: tuple[Any, ...] = (None, {}, [], "", 0)
-
 _FENCE = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(.*?)\n?```\Z", re.DOTALL)
 
 
@@ -35,33 +29,24 @@ def json_of(text: str) -> Any:
     and a key given twice are not JSON here.
     """
     bare = text.strip()
-    fenced = _FENCE.match(bare)
-    text = fenced.group(1) if fenced else bare
-    if _depth(text) > _DEEPEST:
+    bare = fenced[1] if (fenced := _FENCE.match(bare)) else bare
+    deepest = depth = 0
+    for mark in re.findall(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', bare):
+        depth += (mark in "[{") - (mark in "]}")
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
         note(f"JSON nested deeper than {_DEEPEST} levels")
         return NOT_JSON
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
+        return json.loads(bare, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return NOT_JSON
-
-
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for mark in re.findall(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', text):
-        depth += (mark in "[{") - (mark in "]}")
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(text)
     return number
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,18 +59,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def schema_problem(schema: Mapping[str, Any]) -> str:
     """Say in a sentence what is wrong with a schema; empty where nothing is."""
     from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
 
     try:
-        validator_for(schema, default=_default()).check_schema(schema)
+        _validators(schema).check_schema(schema)
     except SchemaError as error:
         return f"the schema is not JSON Schema: {error.message[:200]}"
     except RecursionError:
         return "the schema is nested too deep"
-    named = list(_keywords(schema))
-    if any(key in {"$dynamicRef", "$recursiveRef"} and isinstance(value, str) for key, value in named):
+    named = [(key, value) for key, value in _keywords(schema) if isinstance(value, str)]
+    if any(key in {"$dynamicRef", "$recursiveRef"} for key, _ in named):
         return "the schema has a dynamic reference; write it as a $ref to its own $defs"
-    references = [value for key, value in named if key == "$ref" and isinstance(value, str)]
+    references = [value for key, value in named if key == "$ref"]
     if any(not one.startswith("#") for one in references):
         return "the schema refers to another document; write what it needs into its own $defs"
     return next((problem for one in references if (problem := _unfollowed(schema, one))), "")
@@ -119,18 +103,19 @@ def _keywords(schema: Any) -> Iterator[tuple[str, Any]]:
             yield from _keywords(one)
 
 
+def _validators(schema: Mapping[str, Any]) -> Any:
+    """The class of validators for the draft that a schema names, or for 2020-12."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import validator_for
+
+    return validator_for(schema, default=Draft202012Validator)
+
+
 def _validator(schema: Mapping[str, Any]) -> Any:
     """The schema's validator, with nothing to look up but the schema itself."""
-    from jsonschema.validators import validator_for
     from referencing import Registry
 
-    return validator_for(schema, default=_default())(schema, registry=Registry())
-
-
-def _default() -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator
+    return _validators(schema)(schema, registry=Registry())
 
 
 def fits_schema(text: str, schema: Mapping[str, Any]) -> float:

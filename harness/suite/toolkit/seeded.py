@@ -2,8 +2,7 @@
 
 A `SeededRandom` is seeded by a path of names (seed, task, stratum, index ...), so that what is made for one item does
 not depend on how many others are made. Of `random.Random` only `getrandbits` is used: its algorithm (the Mersenne
-Twister's 32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions. Knows
-nothing of tasks or models.
+Twister's 32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["SeededRandom", "hash_order"]
-
 T = TypeVar("T")
 
 
@@ -23,9 +20,8 @@ class SeededRandom:
 
     def __init__(self, *path: object) -> None:
         """Seed by the SHA-256 of the path's parts, written as text and kept apart by a zero byte."""
-        text = "\0".join(str(part) for part in path)
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
-        self._bits = random.Random(seed).getrandbits
+        seed = hashlib.sha256("\0".join(map(str, path)).encode()).digest()
+        self._bits = random.Random(int.from_bytes(seed, "big")).getrandbits
 
     def below(self, end: int) -> int:
         """Give a whole number in [0, end), each equally likely. Raises ValueError where there is none."""
@@ -63,5 +59,4 @@ class SeededRandom:
 
 def hash_order(name: str, *path: object) -> str:
     """Give a sort key that puts names in a random but lasting order: adding a name leaves the others' order alone."""
-    text = "\0".join([*(str(part) for part in path), name])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256("\0".join([*map(str, path), name]).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """Levels, cells and strata: which items a slice needs, and which cell of its axes each falls into.
 
-Pure functions over names. Both sides use them: the generators under tasks/, to make what is asked for, and `slices`, to
-place what came. Knows nothing of lm_eval, models or files.
+The generators under tasks/ use it to make what is asked for, and `harness.suite.build` to place what came.
 """
 
 from __future__ import annotations
@@ -14,20 +13,6 @@ from typing import Any
 
 from harness.records import stratum_name
 from harness.suite.toolkit.seeded import hash_order
-
-__all__ = [
-    "NONE",
-    "NoItems",
-    "Wanted",
-    "cells",
-    "cue",
-    "draw_plan",
-    "level_text",
-    "sample_documents",
-    "stratum_of",
-    "wanted",
-    "with_cue",
-]
 
 
 class NoItems(ValueError):
@@ -42,9 +27,7 @@ def level_text(value: object) -> str:
     """Give a level as the one text that names it: 3, 3.0 and "3" are the same level."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def stratum_of(levels: Mapping[str, str], split_by: Sequence[str]) -> str:
@@ -56,14 +39,10 @@ def stratum_of(levels: Mapping[str, str], split_by: Sequence[str]) -> str:
 class Wanted:
     """What a task is asked to make."""
 
-    seed: int
-    """Root of every random choice."""
-    items: int
-    """Items per stratum."""
-    axes: Mapping[str, tuple[str, ...]]
-    """Every axis of the task to the levels to make or keep."""
-    split_by: tuple[str, ...]
-    """The axes whose cells are strata."""
+    seed: int  # root of every random choice
+    items: int  # per stratum
+    axes: Mapping[str, tuple[str, ...]]  # every axis of the task to the levels to make or keep
+    split_by: tuple[str, ...]  # the axes whose cells are strata
 
 
 def wanted(metadata: Mapping[str, Any]) -> Wanted:
@@ -72,22 +51,18 @@ def wanted(metadata: Mapping[str, Any]) -> Wanted:
     ``levels`` (axis to levels) is the task's own default and ``axes`` what was asked for, axis by axis. Raises
     ValueError where an axis is not the task's, an axis is left without a level, or items is not a positive number.
     """
-    levels: dict[str, Any] = dict(metadata["levels"])
-    asked: dict[str, Any] = dict(metadata.get("axes") or {})
-    unknown = sorted(set(asked) - set(levels))
-    if unknown:
+    levels: Mapping[str, Any] = metadata["levels"]
+    asked: Mapping[str, Any] = metadata.get("axes") or {}
+    if unknown := sorted(set(asked) - set(levels)):
         raise ValueError(f"no axis {unknown[0]!r}; this task has {', '.join(levels)}")
     axes = {axis: tuple(level_text(one) for one in asked.get(axis, own)) for axis, own in levels.items()}
-    empty = [axis for axis, own in axes.items() if not own]
-    if empty:
+    if empty := [axis for axis, own in axes.items() if not own]:
         raise ValueError(f"axis {empty[0]!r} is left without a level")
     told = metadata.get("split_by")
     split_by = tuple(levels) if told is None else tuple(told)
-    strange = sorted(set(split_by) - set(levels))
-    if strange:
+    if strange := sorted(set(split_by) - set(levels)):
         raise ValueError(f"no axis {strange[0]!r} to split by; this task has {', '.join(levels)}")
-    items = int(metadata.get("items", 32))
-    if items < 1:
+    if (items := int(metadata.get("items", 32))) < 1:
         raise ValueError(f"{items} items per stratum is none at all")
     return Wanted(int(metadata.get("seed", 0)), items, axes, split_by)
 
@@ -118,9 +93,7 @@ def cells(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 
 
 def draw_plan(
-    available: Iterable[Mapping[str, str]],
-    split_by: Sequence[str],
-    items: int,
+    available: Iterable[Mapping[str, str]], split_by: Sequence[str], items: int
 ) -> list[tuple[dict[str, str], int]]:
     """Spread the items of each stratum evenly over its cells: pairs of cell and number of the item within the cell.
 
@@ -134,10 +107,7 @@ def draw_plan(
 
 
 def sample_documents(
-    docs: Iterable[Mapping[str, Any]],
-    want: Wanted,
-    task: str,
-    rank: Callable[[Mapping[str, Any]], int] | None = None,
+    docs: Iterable[Mapping[str, Any]], want: Wanted, task: str, rank: Callable[[Mapping[str, Any]], int] = lambda _: 0
 ) -> list[dict[str, Any]]:
     """Keep the documents on the wanted levels, and of each stratum the wanted number.
 
@@ -145,20 +115,15 @@ def sample_documents(
     keep the same problems; those of a lower `rank` come first. Documents carry ``id``, ``cluster`` and each axis as
     text. Raises NoItems where none is left.
     """
+
+    def order(doc: Mapping[str, Any]) -> tuple[int, str, str]:
+        return rank(doc), hash_order(str(doc["cluster"]), want.seed, task), str(doc["id"])
+
     strata: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for doc in docs:
         if all(doc[axis] in levels for axis, levels in want.axes.items()):
             strata[stratum_of({axis: doc[axis] for axis in want.axes}, want.split_by)].append(dict(doc))
-    kept = []
-    for own in strata.values():
-        own.sort(
-            key=lambda doc: (
-                rank(doc) if rank else 0,
-                hash_order(str(doc["cluster"]), want.seed, task),
-                str(doc["id"]),
-            )
-        )
-        kept += own[: want.items]
+    kept = [doc for own in strata.values() for doc in sorted(own, key=order)[: want.items]]
     if not kept:
         raise NoItems(f"{task} has no item on these levels")
     return kept

@@ -1,7 +1,6 @@
 """What a model wrote while it thought, apart from its answer: found by the marks of the model families.
 
-Pure functions on text. A block counts where it begins the answer or a line, so that a mark that an answer quotes is
-left alone.
+A block counts where it begins the answer or a line, so that a mark that an answer quotes is left alone.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from harness.config.schema import Thinking
-
-__all__ = ["split"]
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, Nemotron

@@ -1,9 +1,8 @@
 """Tool calls: read from an answer in the formats of the model families, and each failure put in exactly one class.
 
-Pure functions on text. Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3
-(``{"name", "parameters"}``, with or without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``),
-Kimi K2 (``functions.name:0``), and the JSON of OpenAI's API. Marks that a tokenizer drops when it decodes are not
-needed where the rest of the format says enough.
+Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3 (``{"name", "parameters"}``, with or
+without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``), Kimi K2 (``functions.name:0``), and
+the JSON of OpenAI's API. Marks that a tokenizer drops are not needed where the rest of the format says enough.
 """
 
 from __future__ import annotations
@@ -12,33 +11,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
 
-__all__ = ["FAILURES", "ToolCall", "failure", "tool_calls"]
-
 FAILURES = (
-    "tool_no_call",
-    "tool_unknown_name",
-    "tool_wrong_name",
-    "tool_invalid_json",
-    "tool_schema",
-    "tool_wrong_value",
+    "tool_no_call", "tool_unknown_name", "tool_wrong_name", "tool_invalid_json", "tool_schema", "tool_wrong_value",
     "tool_uncalled_for",
-)
+)  # fmt: skip
 """Every class of failure; an answer is in one of them at most. Each is a kind of tail event."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(NamedTuple):
     """One call as an answer makes it."""
 
-    name: str
-    """The tool's name; empty if it could not be read."""
-    arguments: Any
-    """What it is called with; `NOT_JSON` if that could not be read."""
+    name: str  # the tool's; empty if it could not be read
+    arguments: Any  # what it is called with; `NOT_JSON` if that could not be read
 
 
 _UNREAD = ToolCall("", NOT_JSON)
@@ -53,9 +41,7 @@ _KIMI = re.compile(
 _MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*([\[{].*)", re.DOTALL)
 _NAME_FIRST = re.compile(r"[\w.-]+(?:\[CALL_ID\]\w+)?(?:\[ARGS\]|\s*\{)")
-_PYTHON_TAG = "<|python_tag|>"
-_MOST_VALUES = 100
-"""So many JSON values in an answer are looked at; more are a call that cannot be read."""
+_MOST_VALUES = 100  # so many JSON values in an answer are looked at; more are a call that cannot be read
 _BEGUN = re.compile(r'[\[\s]*\{\s*"(?:name|function|tool_calls)"\s*:')
 _OPEN = re.compile(r'[{\[]\s*["{\[]')
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -80,23 +66,19 @@ def tool_calls(text: str) -> list[ToolCall]:
         return [call for body in _MISTRAL.split(text)[1:] for call in _mistral(body)]
     if _NAME_FIRST.match(text.strip()):
         return list(_mistral(text))
-    return list(_plain(text))
+    bare = text.replace("<|python_tag|>", "").strip()  # JSON with no mark around it: an object, a list, or several
+    pieces = [bare] if bare[:1] in {"{", "["} else [one.strip() for one in _FENCED.findall(bare)] or [bare]
+    calls = [one for one in pieces if one[:1] in {"{", "["} and _KEYS.search(one)]
+    return [call for piece in calls for call in _from_json(piece)]
 
 
 def _tagged(body: str) -> Iterator[ToolCall]:
-    if functions := _XML.findall(body):
-        for name, inner in functions:
-            given = _PARAMETER.findall(inner)
-            once = {key: _typed(value) for key, value in given}
-            yield ToolCall(name, once if len(once) == len(given) else NOT_JSON)
-    else:
+    if not (functions := _XML.findall(body)):
         yield from _from_json(body)
-
-
-def _typed(text: str) -> Any:
-    """Return the value of an XML parameter: JSON if it is valid, else its text."""
-    value = json_of(text)
-    return text if value is NOT_JSON else value
+    for name, inner in functions:
+        given = _PARAMETER.findall(inner)  # a value is JSON if it is valid, else its text
+        once = {key: told if (value := json_of(told)) is NOT_JSON else value for key, told in given}
+        yield ToolCall(name, once if len(once) == len(given) else NOT_JSON)
 
 
 def _mistral(body: str) -> Iterator[ToolCall]:
@@ -119,15 +101,6 @@ def _first_value(text: str, at: int = 0) -> str:
         return text[at : json.JSONDecoder().raw_decode(text, at)[1]]
     except (ValueError, RecursionError):
         return ""
-
-
-def _plain(text: str) -> Iterator[ToolCall]:
-    """Read calls that are JSON with no mark around them: one object, a list, or several with words between them."""
-    bare = text.replace(_PYTHON_TAG, "").strip()
-    pieces = [bare] if bare[:1] in {"{", "["} else [one.strip() for one in _FENCED.findall(bare)] or [bare]
-    for piece in pieces:
-        if piece[:1] in {"{", "["} and _KEYS.search(piece):
-            yield from _from_json(piece)
 
 
 def _from_json(text: str) -> Iterator[ToolCall]:
@@ -154,12 +127,11 @@ def _from_json(text: str) -> Iterator[ToolCall]:
 
 def _calls_of(value: Any) -> Iterator[ToolCall]:
     """Return the calls in a JSON value of any of the forms; one that cannot be read if it has none."""
+    if isinstance(value, Mapping) and isinstance(value.get("tool_calls"), list) and "name" not in value:
+        value = value["tool_calls"]
     if isinstance(value, list):
         for one in value:
             yield from _calls_of(one)
-        return
-    if isinstance(value, Mapping) and isinstance(value.get("tool_calls"), list) and "name" not in value:
-        yield from _calls_of(value["tool_calls"])
         return
     inner = value.get("function") if isinstance(value, Mapping) else None
     call = inner if isinstance(inner, Mapping) else value
@@ -178,10 +150,10 @@ def failure(  # noqa: PLR0911 - one return per class
 
     tools: the offered ones, as in OpenAI's API. target: the right calls, each ``name`` and ``arguments``, in any order;
     none if no tool fits. Definitions, the first that holds: ``tool_uncalled_for``: a call where none was right, also
-    in a format that is not read.
-    ``tool_no_call``: no call, or fewer than were asked for. ``tool_invalid_json``: a call or its arguments cannot be
-    read. ``tool_unknown_name``: the name was not offered. ``tool_wrong_name``: it was, and is not the right one, or one
-    too many. ``tool_schema``: the arguments do not fit the tool's schema. ``tool_wrong_value``: they fit and differ.
+    in a format that is not read. ``tool_no_call``: no call, or fewer than were asked for. ``tool_invalid_json``: a call
+    or its arguments cannot be read. ``tool_unknown_name``: the name was not offered. ``tool_wrong_name``: it was, and
+    is not the right one, or one too many. ``tool_schema``: the arguments do not fit the tool's schema.
+    ``tool_wrong_value``: they fit and differ.
     """
     calls = tool_calls(text)
     if not target:
@@ -199,18 +171,10 @@ def failure(  # noqa: PLR0911 - one return per class
     written = [(call.name, json.dumps(call.arguments)) for call in calls]
     if not all(fits_schema(arguments, schemas[name]) for name, arguments in written):
         return "tool_schema"
-    return "" if _same(written, target) else "tool_wrong_value"
-
-
-def _same(written: Sequence[tuple[str, str]], target: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the calls are the right ones in some order; there are as many."""
-    left = list(target)
+    left = list(target)  # as many as were made, in any order
     for name, arguments in written:
-        found = next(
-            (one for one in left if one["name"] == name and same_value(arguments, one["arguments"])),
-            None,
-        )
+        found = next((one for one in left if one["name"] == name and same_value(arguments, one["arguments"])), None)
         if found is None:
-            return False
+            return "tool_wrong_value"
         left.remove(found)
-    return True
+    return ""

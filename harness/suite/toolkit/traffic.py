@@ -2,15 +2,13 @@
 
 Every line is one question: what is asked (``prompt`` or ``messages``), how the answer is judged (``scorer`` and what
 it needs), and where the question belongs (``strata``, ``cluster``, ``weight``, ``language``). Messages about a bad line
-name the file, the line and the rule, and never quote the line: it may hold personal data. Knows nothing of lm_eval or
-models.
+name the file, the line and the rule, and never quote the line: it may hold personal data.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.records import digest
 from harness.suite.sandbox.names import toothless, unclear
-from harness.suite.toolkit.datafiles import read_text
+from harness.suite.toolkit.datafiles import filled_lines
 from harness.suite.toolkit.numerals import only_value
 from harness.suite.toolkit.scoring_json import schema_problem
 from harness.suite.toolkit.strata import NONE, level_text
-
-__all__ = ["BadRows", "Row", "documents", "read_rows"]
 
 Scorer = Literal["exact", "choice", "numeric", "contains", "regex", "json_schema", "code_tests", "chrf"]
 
@@ -53,40 +49,27 @@ class Message(BaseModel):
 class Row(BaseModel):
     """One line of the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    id: str | None = None
-    """Its lasting name; made of the line's content where there is none."""
-    prompt: str | None = None
-    """The question."""
-    messages: tuple[Message, ...] | None = None
-    """The question as a conversation that ends with the user's turn; instead of `prompt`."""
-    scorer: Scorer
-    """How the answer is judged."""
+    id: str | None = None  # its lasting name; made of the line's content where there is none
+    prompt: str | None = None  # the question
+    messages: tuple[Message, ...] | None = None  # instead of `prompt`: a conversation that ends with the user's turn
+    scorer: Scorer  # how the answer is judged
     target: str | int | float | tuple[str, ...] | None = None
     """The right answer, or several that are right alike; for ``regex`` the expression, for ``choice`` the choice."""
-    choices: tuple[str, ...] = ()
-    """For ``choice``: what to choose from."""
-    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
-    """For ``json_schema``: what the answer must satisfy."""
+    choices: tuple[str, ...] = ()  # for choice: what to choose from
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")  # for json_schema
     tests: tuple[str, ...] = ()
     """For ``code_tests``: code that calls what the answer defines and raises where it is wrong, such as asserts."""
-    setup: str = ""
-    """For ``code_tests``: code that runs before the tests, such as imports and helpers."""
+    setup: str = ""  # for code_tests: code that runs before the tests, such as imports and helpers
     functions: tuple[str, ...] = ()
     """For ``code_tests``: what the answer must define; by default every name that the tests use without defining it."""
-    code_language: Literal["python", "javascript"] = "python"
-    """For ``code_tests``: the language of answer and tests."""
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """For ``numeric``: how far off the answer may be."""
-    strata: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Axis to level: product, country, ``churned: yes`` ..."""
-    cluster: str | None = None
-    """Questions that share a source (a conversation, a customer) share this name."""
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """The share of traffic that the question stands for, relative to the others."""
-    language: str = ""
-    """The expected language of the answer (BCP 47)."""
+    code_language: Literal["python", "javascript"] = "python"  # for code_tests: of answer and tests
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # for numeric: how far off the answer may be
+    strata: dict[str, str | int | float | bool] = Field(default_factory=dict)  # axis to level: product, country ...
+    cluster: str | None = None  # questions that share a source (a conversation, a customer) share this name
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # the share of traffic, relative to the others
+    language: str = ""  # the expected language of the answer (BCP 47)
 
     @model_validator(mode="after")
     def _asks_something(self) -> Row:
@@ -102,8 +85,7 @@ class Row(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Row:
-        problem = _CHECKS[self.scorer](self)
-        if problem:
+        if problem := _problem(self):
             raise ValueError(problem)
         for name, scorer in (("choices", "choice"), *((one, "code_tests") for one in ("tests", "setup", "functions"))):
             if getattr(self, name) and self.scorer != scorer:
@@ -118,65 +100,49 @@ class Row(BaseModel):
         return self.target if isinstance(self.target, tuple) else (level_text(self.target),)
 
 
-def _text_problem(row: Row) -> str:
-    if not row.targets or not all(one.strip() for one in row.targets):
-        return f"the scorer {row.scorer!r} needs a target that is not empty"
+def _problem(row: Row) -> str:  # noqa: PLR0911 - one return per rule
+    """What the scorer of a line lacks; empty if it can judge an answer."""
+    match row.scorer:
+        case "choice" if len(row.choices) < 2 or len(set(row.choices)) < len(row.choices) or not all(row.choices):  # noqa: PLR2004 - one is no choice
+            return "the scorer 'choice' needs two or more different choices"
+        case "choice" if len(row.targets) != 1 or row.targets[0] not in row.choices:
+            return "the target is not one of the choices, letter by letter"
+        case "numeric" if not row.targets or any(only_value(one, row.language) is None for one in row.targets):
+            return "the scorer 'numeric' needs a number as target"
+        case "json_schema":
+            lacking = "the scorer 'json_schema' needs a schema"
+            return lacking if row.json_schema is None else schema_problem(row.json_schema)
+        case "code_tests":
+            return _code_problem(row)
+        case "regex" if bad := next(filter(None, map(_pattern_problem, row.targets)), ""):
+            return bad
+        case "exact" | "contains" | "chrf" | "regex" if not row.targets or not all(one.strip() for one in row.targets):
+            return f"the scorer {row.scorer!r} needs a target that is not empty"
     return ""
 
 
-def _choice_problem(row: Row) -> str:
-    if len(row.choices) < 2 or len(set(row.choices)) < len(row.choices) or not all(row.choices):  # noqa: PLR2004 - one is no choice
-        return "the scorer 'choice' needs two or more different choices"
-    if len(row.targets) != 1 or row.targets[0] not in row.choices:
-        return "the target is not one of the choices, letter by letter"
+def _pattern_problem(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"the target is not a regular expression: {error.msg} at position {error.pos}"
     return ""
-
-
-def _numeric_problem(row: Row) -> str:
-    good = bool(row.targets) and all(only_value(one, row.language) is not None for one in row.targets)
-    return "" if good else "the scorer 'numeric' needs a number as target"
-
-
-def _regex_problem(row: Row) -> str:
-    for one in row.targets:
-        try:
-            re.compile(one)
-        except re.error as error:
-            return f"the target is not a regular expression: {error.msg} at position {error.pos}"
-    return _text_problem(row)
-
-
-def _schema_problem(row: Row) -> str:
-    if row.json_schema is None:
-        return "the scorer 'json_schema' needs a schema"
-    return schema_problem(row.json_schema)
 
 
 def _code_problem(row: Row) -> str:
     if not row.tests or not all(one.strip() for one in row.tests):
         return "the scorer 'code_tests' needs tests that are not empty"
-    if row.code_language == "python":
-        for number, one in enumerate((row.setup, *row.tests)):
-            try:
-                ast.parse(one)
-            except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
-                place = f"test {number}" if number else "setup"
-                return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
-    vague = "" if row.functions or row.code_language != "python" else unclear(row.setup, row.tests)
+    vague, python = "", row.code_language == "python"
+    for number, one in enumerate((row.setup, *row.tests) if python else ()):
+        try:
+            ast.parse(one)
+        except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
+            place = f"test {number}" if number else "setup"
+            return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
+    if python and not row.functions:
+        vague = unclear(row.setup, row.tests)
     said = vague or toothless(row.setup, row.tests, row.code_language)
     return f"item {row.id}: {said}" if said and row.id else said
-
-
-_CHECKS = {
-    "code_tests": _code_problem,
-    "exact": _text_problem,
-    "contains": _text_problem,
-    "chrf": _text_problem,
-    "choice": _choice_problem,
-    "numeric": _numeric_problem,
-    "regex": _regex_problem,
-    "json_schema": _schema_problem,
-}
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -184,43 +150,33 @@ def read_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     found: list[tuple[int, str]] = []
     names: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row(line, number, found)
-        if row is None:
-            continue
-        first = names.setdefault(str(row.id), number)
-        if first != number:
-            found.append((number, f"its id is that of line {first}" if row.id else f"is line {first} again"))
-            continue
-        rows.append(row)
-    if found:
-        raise BadRows(path, found)
-    if not rows:
-        raise BadRows(path, [(1, "the file holds no question")])
+    for number, line in filled_lines(path):
+        row = _row(line)
+        if isinstance(row, list):
+            found += [(number, problem) for problem in row]
+        elif (first := names.setdefault(str(row.id), number)) != number:
+            found.append((number, f"its id is that of line {first}"))
+        else:
+            rows.append(row)
+    if found or not rows:
+        raise BadRows(path, found or [(1, "the file holds no question")])
     return rows
 
 
-def _row(line: str, number: int, found: list[tuple[int, str]]) -> Row | None:
+def _row(line: str) -> Row | list[str]:
+    """The question of a line, or all that is wrong with it."""
     try:
         data = json.loads(line, parse_constant=_no_constant)
     except RecursionError:
-        found.append((number, "is nested too deeply"))
-        return None
+        return ["is nested too deeply"]
     except ValueError as error:
-        found.append(
-            (number, f"is not JSON: {error.args[0] if not isinstance(error, json.JSONDecodeError) else error.msg}")
-        )
-        return None
+        return [f"is not JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error.args[0]}"]
     if not isinstance(data, dict):
-        found.append((number, "is not a JSON object"))
-        return None
+        return ["is not a JSON object"]
     try:
         row = Row.model_validate(data)
     except ValidationError as error:
-        found += [(number, _sentence(dict(one))) for one in error.errors(include_input=False, include_url=False)]
-        return None
+        return [_sentence(dict(one)) for one in error.errors(include_input=False, include_url=False)]
     return row if row.id else row.model_copy(update={"id": digest(data)})
 
 
@@ -253,18 +209,19 @@ def documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> l
 def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
     turns = [one.model_dump() for one in row.messages or ()]
     system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
-    multiple = len(turns) > 1
-    question = row.prompt if row.prompt is not None else _transcript(turns) if multiple else turns[0]["content"]
-    place = {axis: level_text(row.strata[axis]) if axis in row.strata else NONE for axis in axes}
-    return {
+    question = row.prompt
+    if question is None:  # a conversation as text is for models and tools that know no turns
+        spoken = [f"{one['role'].capitalize()}: {one['content']}" for one in turns]
+        question = "\n\n".join(spoken) if len(turns) > 1 else turns[0]["content"]
+    made = {
         "id": str(row.id),
         "cluster": row.cluster or str(row.id),
-        "weight": row.weight if math.isfinite(row.weight) else 1.0,
+        "weight": row.weight,
         "language": row.language,
         "chance": 1 / len(row.choices) if row.choices else 0.0,
         "prompt": question,
         "system": system,
-        "turns": json.dumps(turns, ensure_ascii=False) if multiple else "",
+        "turns": json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else "",
         "scorer": row.scorer,
         "target": " | ".join(row.targets),
         "targets": list(row.targets),
@@ -272,19 +229,10 @@ def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
         "gold": row.choices.index(row.targets[0]) if row.choices else -1,
         "schema": json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else "",
         "tolerance": row.tolerance,
-        **_code(row),
-        **({"strata": place} if place else {}),
     }
-
-
-def _code(row: Row) -> dict[str, Any]:
-    if row.scorer != "code_tests":
-        return {}
-    own = {"functions": list(row.functions)} if row.functions else {}
-    return {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup, **own}
-
-
-def _transcript(turns: Sequence[Mapping[str, str]]) -> str:
-    """Write a conversation as text, for models and tools that know no turns."""
-    names = {"user": "User", "assistant": "Assistant"}
-    return "\n\n".join(f"{names[one['role']]}: {one['content']}" for one in turns)
+    if row.scorer == "code_tests":
+        made |= {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup}
+        made |= {"functions": list(row.functions)} if row.functions else {}
+    if axes:
+        made["strata"] = {axis: level_text(row.strata[axis]) if axis in row.strata else NONE for axis in axes}
+    return made

@@ -1,0 +1,329 @@
+"""The two commands about damage: where a finished run's candidate lost its items, and the cheapest set, proved.
+
+In a run directory ``damage-<candidate>.jsonl`` is the journal of the search, ``damage-<candidate>.json`` what it came
+to, ``damage-<candidate>.html`` the page. The proof is an ordinary run in ``repair-<candidate>``, on items that the
+search never saw: three candidates of equal bytes join the damaged one, which leave alone what the search chose, what
+divergence alone would have chosen, and random modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import report
+from harness.config.methods import METHODS
+from harness.config.schema import Experiment, SliceSpec, Variant
+from harness.damage.hybrid import Hybrid
+from harness.damage.search import Found, Journal, Sizes, layer_of, null_share, random_set, search
+from harness.engines.transformers.engine import ENGINE_VERSION
+from harness.errors import ExitCode, NotComparable, UsageError
+from harness.judge import judging
+from harness.judge.verdicts import Judgement
+from harness.models import loading
+from harness.models.devices import resolve_device, settle_threads
+from harness.records import Generation, Item, Settings, digest
+from harness.report import run_evidence
+from harness.report.damage import write_page
+from harness.run import plan as run_plan
+from harness.run import runner
+from harness.run.progress import Reporter
+from harness.run.served_plan import files_of
+from harness.stats.binary import mcnemar_midp
+from harness.stats.events import event_rate
+from harness.store.files import atomic_write, write_json
+from harness.store.record import RunRecord
+from harness.store.rundir import RunDir, Shard
+from harness.store.units import plan_units
+from harness.store.whole import load_run
+from harness.suite.toolkit.strata import level_text
+
+__all__ = ["damage_path", "localize", "repair"]
+
+SEED = 1_000_003  # added to the run's seed to draw the held-out items
+ALPHA = 0.05  # of each limit of a share of items won back
+_EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
+LONGEST = 32  # tokens; if half of the baseline's answers are longer, items are answered in full, not read along
+
+Places = frozenset[tuple[str, str]]
+
+
+def damage_path(run: RunRecord, candidate: str, suffix: str = ".json") -> Path:
+    """Return where the damage of a candidate is written."""
+    return run.directory.path / f"damage-{candidate}{suffix}"
+
+
+def lost_variant(run: RunRecord, judgement: Judgement, name: str) -> tuple[Variant, Places]:
+    """Return a candidate and the gating strata in which it failed. Raises UsageError, NotComparable."""
+    variant = next((one for one in run.experiment.candidates if one.name == name), None)
+    judged = next((one for one in judgement.candidates if one.name == name and one.strata), None)
+    if variant is None or judged is None:
+        names = ", ".join(one.name for one in judgement.candidates if one.strata)
+        raise UsageError(f"{run.directory.path}: has no judged candidate {name!r}: give one of {names}")
+    if not (variant.engine.here and run.experiment.baseline.engine.here) or run.experiment.execution.rehearsal:
+        raise NotComparable(f"{name}: its modules are not at hand: another program answered, or nothing did")
+    if variant.kv_cache or variant.decoding:
+        raise NotComparable(f"{name}: its cache or its decoding differs too, and restoring modules does not undo that")
+    places = frozenset((one.slice, one.stratum) for one in judged.strata if one.verdict == "fail" and one.gating)
+    if places and judged.verdict != "fail":
+        raise NotComparable(f"{name}: its verdict is not a fail, so its losses cannot be trusted: {judged.reasons[0]}")
+    if not places:
+        raise NotComparable(f"{name}: fails in no gating stratum of this run, so there is no damage to look for")
+    return variant, places
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The items that are asked."""
+
+    lost: tuple[Item, ...]  # those that the baseline got right and the candidate did not, in failing strata
+    kept: tuple[Item, ...]  # as many that both got right, those with the same answer and from failing strata first
+    right: Mapping[str, float]  # item id to the baseline's score in the run
+
+
+def chosen_items(run: RunRecord, name: str, places: Places) -> Chosen:
+    """Choose the items of a search. Raises NotComparable if the run did not keep their texts."""
+    before, after = (mean_scores(run, one) for one in (run.experiment.baseline.name, name))
+    gating = {spec.key for spec in run.experiment.slices if spec.gating}
+    known = [one for one in run.items if before.get(one.id, 0) > max(one.chance, 0) and one.id in after]
+    lost = [one for one in known if after[one.id] < before[one.id] and (one.slice, one.stratum) in places]
+    kept = [one for one in known if after[one.id] >= before[one.id] and one.slice in gating]
+    texts = [_tokens(run, one) for one in (run.experiment.baseline.name, name)]
+    differ = {one.id: len({answers.get(one.id) for answers in texts}) > 1 for one in kept}
+    seed = run.experiment.seed
+    kept.sort(key=lambda one: (differ[one.id], (one.slice, one.stratum) not in places, digest([seed, one.id])))
+    chosen = (*lost, *kept[: len(lost)])
+    if any(one.asked or one.id in run.erased for one in chosen):
+        raise NotComparable(f"{run.directory.path}: did not keep the texts of its items, so they cannot be asked again")
+    return Chosen(tuple(lost), tuple(kept[: len(lost)]), {one.id: before[one.id] for one in chosen})
+
+
+def mean_scores(run: RunRecord, name: str) -> dict[str, float]:
+    """Return item id to mean score; an item that went unanswered is absent."""
+    return {item_id: score for item_id, score in judging.item_scores(run, name).items() if not math.isnan(score)}
+
+
+def localize(
+    run: RunRecord, judgement: Judgement, name: str, *, share: float, minutes: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Search, and write what it came to next to the journal. share: of the candidate's bytes, that may be restored.
+
+    say: called with a sentence for the person who waits. A search that was stopped goes on where it was.
+    """
+    variant, places = lost_variant(run, judgement, name)
+    chosen = chosen_items(run, name, places)
+    say(f"loading {run.experiment.baseline.name} and {name}; {len(chosen.lost)} lost items, {len(chosen.kept)} kept")
+    hybrid, whole, slow = _load(run, variant, chosen)
+    if not hybrid.sizes:
+        raise NotComparable(f"{name}: no module differs from the baseline's, so none can be restored")
+    most = round(share * whole)
+    weights = {one: run.identities[one]["weights"] for one in (run.experiment.baseline.name, name)}
+    items = [run.digests[one.id] for one in (*chosen.lost, *chosen.kept)]
+    key = digest([items, weights, variant.quantization.model_dump(mode="json"), ENGINE_VERSION, slow, hybrid.sizes])
+    right = {name: score for name, score in chosen.right.items() if hybrid.baseline_scores.get(name, 0.0) >= score}
+    kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
+    with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
+        found = search(journal, hybrid.ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
+    return _written(run, _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share})
+
+
+def _written(run: RunRecord, summary: dict[str, Any]) -> dict[str, Any]:
+    write_json(damage_path(run, summary["candidate"]), summary)
+    write_page(damage_path(run, summary["candidate"], ".html"), summary)
+    return summary
+
+
+def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> tuple[Hybrid, int, bool]:
+    """Load both models; return them, the bytes of the candidate's weights, and whether answers are given in full."""
+    experiment, sampling = run.experiment, run.experiment.sampling
+    device = resolve_device(experiment.execution.device)
+    dtype = str(run.identities[experiment.baseline.name]["proof"]["compute_dtype"])
+    if device == "cpu":
+        settle_threads(dtype, experiment.execution.threads)
+    folder = files_of(experiment.baseline, None)
+    baseline, candidate = (
+        loading.load(one, place, device=device, dtype=dtype, attention=experiment.execution.attention)
+        for one, place in ((experiment.baseline, folder), (variant, files_of(variant, folder)))
+    )
+    items = (*chosen.lost, *chosen.kept)
+    known = _tokens(run, experiment.baseline.name, candidate.proof.end_tokens)
+    answers = {one.id: known[one.id] for one in items if one.id in known}
+    longest = sorted(map(len, answers.values()))[len(answers) // 2] if answers else 0
+    slow = sampling.temperature > 0 or sampling.samples > 1 or longest > LONGEST
+    settings = Settings(sampling.temperature, sampling.top_p, sampling.samples, experiment.seed)
+    hybrid = Hybrid(candidate, baseline, items, answers, settings, thinking=sampling.marks, word_by_word=slow)
+    return hybrid, baseline.proof.weight_bytes - sum(hybrid.sizes.values()), slow
+
+
+def _tokens(run: RunRecord, name: str, end_tokens: Sequence[int] = ()) -> dict[str, tuple[int, ...]]:
+    """Return the tokens of a variant's answers in text, by item id, with the end token if they ended with it."""
+    found: dict[str, tuple[int, ...]] = {}
+    for one in run.of(name):
+        answer = one.response
+        if isinstance(answer, Generation) and answer.sample == 0:
+            found[one.item_id] = (*answer.token_ids, *(end_tokens[:1] if answer.finish == "eos" else ()))
+    return found
+
+
+def _summary(
+    run: RunRecord, name: str, places: Places, chosen: Chosen, sizes: Sizes, found: Found, whole: int, most: int
+) -> dict[str, Any]:  # fmt: skip
+    step = found.chosen(most)
+    size = step.bytes if step else 0
+    ranked = sorted(found.groups, key=lambda one: -one[1].limit("low") / one[0].bytes)
+    return {
+        "run": run.experiment.name,
+        "baseline": run.experiment.baseline.name,
+        "candidate": name,
+        "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
+        "asked": {"lost": len(chosen.lost), "kept": len(chosen.kept), "lost_again": len(found.lost),
+                  "kept_again": len(found.kept)},
+        "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
+        "divergence": found.kl,
+        "everything": found.everything.record(),
+        "groups": [
+            {"name": group.name, "level": group.level, "bytes": group.bytes, **counts.record(), "divergence": kl,
+             "layer": None if group.level == "projection" else layer_of(group.modules[0])}
+            for group, counts, kl in ranked
+        ],
+        "unasked": found.unasked,
+        "frontier": [
+            {"added": one.name, "bytes": one.bytes, **one.counts.record(), "modules": list(one.modules),
+             "alone": one.alone.net, "on_top": one.gain.net}
+            for one in found.steps
+        ],
+        "chosen": None if step is None else found.steps.index(step),
+        "null": {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None},
+        "sets": {
+            "repaired": list(step.modules) if step else [],
+            "by-divergence": list(found.by_divergence(sizes, size)),
+            "random": list(random_set(sizes, size, -1)),
+        },
+        "seconds": round(found.seconds, 1),
+    }  # fmt: skip
+
+
+def repair(
+    run: RunRecord, judgement: Judgement, summary: dict[str, Any], progress: Reporter, *, command: str = ""
+) -> tuple[dict[str, Any], int]:
+    """Gate the chosen set on held-out items; return the summary with what came of it, and the exit code.
+
+    Raises UsageError if the method quantizes before it loads, NotComparable if the search chose nothing.
+    """
+    name = summary["candidate"]
+    variant, _ = lost_variant(run, judgement, name)
+    sets: Mapping[str, Sequence[str]] = summary["sets"]
+    if not sets["repaired"]:
+        raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
+    if "skip_modules" not in METHODS[variant.quantization.method].options:
+        raise UsageError(
+            f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here; "
+            f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
+        )
+    same = "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""
+    variants = [variant, *(skipping(variant, how, modules) for how, modules in sets.items() if how != same)]
+    plan, shared = held_out(run, summary, variants)
+    directory = RunDir(run.directory.path / f"repair-{name}")
+    runner.run(plan, directory, Shard(), progress, command=command)
+    proof = load_run(directory)
+    judged = judging.judge(proof)
+    judging.write(directory, judged)
+    report.write(directory.path, judged, run_evidence.evidence(proof, judged))
+    summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared)})
+    repaired = skipping(variant, "repaired", sets["repaired"])
+    entry = repaired.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
+    entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
+    atomic_write(run.directory.path / f"repair-{name}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
+    verdict = next(one.verdict for one in judged.candidates if one.name == f"{name}-repaired")
+    return summary, _EXIT_CODES.get(verdict, ExitCode.INCONCLUSIVE)
+
+
+def skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:
+    """Return the variant that leaves these modules alone, besides those that it left alone before."""
+    skipped = (*(variant.quantization.skip_modules or ()), *modules)
+    changed = variant.quantization.model_copy(update={"skip_modules": skipped})
+    return variant.model_copy(update={"name": f"{variant.name}-{how}", "quantization": changed})
+
+
+def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> tuple[run_plan.Plan, int]:
+    """Plan a run over fresh items of the failing strata; return it, and how many drawn items the run had seen.
+
+    Items are drawn with another seed. Where the same question was asked before, as in a data set of limited size, it
+    is left out. Raises NotComparable if none is left.
+    """
+    failing: dict[str, list[Item]] = defaultdict(list)
+    for item in run.items:
+        if f"{item.slice}/{item.stratum}" in summary["strata"]:
+            failing[item.slice].append(item)
+    slices = (spec for spec in run.experiment.slices if spec.key in failing)
+    experiment = run.experiment.model_copy(
+        update={
+            "name": f"repair-{summary['candidate']}",
+            "description": f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items",
+            "candidates": tuple(variants),
+            "slices": tuple(_narrowed(spec, failing[spec.key]) for spec in slices),
+            "execution": run.experiment.execution.model_copy(update={"control": False}),
+            "seed": run.experiment.seed + SEED,
+        }
+    )
+    experiment = Experiment.model_validate(experiment.model_dump(mode="json"))
+    made = run_plan.make_plan(experiment, str(run.directory.path / "run.json"), check=False)
+    drawn = [item for item in made.items if f"{item.slice}/{item.stratum}" in summary["strata"]]
+    items = unseen(drawn, run.items)
+    units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
+    return dataclasses.replace(made, items=items, units=units), len(drawn) - len(items)
+
+
+def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the items whose question was not asked. Raises NotComparable if there is none."""
+    seen = {(item.prompt, item.choices) for item in asked}
+    items = tuple(item for item in drawn if (item.prompt, item.choices) not in seen)
+    if not items:
+        raise NotComparable("all items of the failing strata were in the run: there are none that the search never saw")
+    return items
+
+
+def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
+    """Return the slice with only those levels of its axes that its failing items have."""
+    failing = {axis: {item.levels.get(axis) for item in own} for axis in spec.axes}
+    axes = {
+        axis: tuple(level for level in levels if level_text(level) in failing[axis])
+        for axis, levels in spec.axes.items()
+    }
+    return spec.model_copy(update={"axes": {axis: levels for axis, levels in axes.items() if levels}})
+
+
+def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> dict[str, Any]:
+    """Count what each variant won back of the held-out items that the damaged candidate lost."""
+    scores = {one.name: mean_scores(proof, one.name) for one in proof.experiment.variants}
+    before, damaged = scores[proof.experiment.baseline.name], scores[name]
+    items = [one for one in before if all(one in own for own in scores.values())]
+    lost = [one for one in items if damaged[one] < before[one]]
+    kept = [one for one in items if damaged[one] >= before[one] > 0]
+    weights = {one.name: proof.identities[one.name]["proof"]["weight_bytes"] for one in proof.experiment.variants}
+    chosen = scores[f"{name}-repaired"]
+    rows = []
+    for candidate in judged.candidates:
+        own = scores[candidate.name]
+        back = [own[one] >= before[one] for one in lost]
+        rate = event_rate(back, alpha=ALPHA) if back else None
+        worse, better = (sum(a[one] < b[one] for one in items) for a, b in ((chosen, own), (own, chosen)))
+        rows.append({
+            "name": candidate.name, "verdict": candidate.verdict,
+            "bytes": weights[candidate.name], "more": weights[candidate.name] / weights[name] - 1,
+            "score": sum(own[one] for one in items) / len(items), "won": sum(back),
+            "low": None if rate is None else rate.low, "high": None if rate is None else rate.high,
+            "newly_lost": sum(own[one] < before[one] for one in kept),
+            # of 'the chosen one is no better than this one': one-sided mid-p McNemar
+            "p_repaired_better": mcnemar_midp(worse, better)[1],
+        })  # fmt: skip
+    baseline = sum(before[one] for one in items) / len(items)
+    return {"items": len(items), "seen_before": shared, "lost": len(lost), "baseline_score": baseline, "variants": rows}

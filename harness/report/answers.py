@@ -1,0 +1,184 @@
+"""Answers that a reader wants to see in pairs: gathered from a run, where they part, and cut to size for the page.
+
+What is gathered is hostile text; `browsable` makes it harmless, before it becomes JSON, and the page shows it as text
+alone. Pairs that the page has no room for go into a side file of the same form, which the page can open from disk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, zip_longest
+from typing import Any
+
+from harness.judge.choice_probability import preferred_choice
+from harness.judge.tail_counts import cells, showing
+from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
+from harness.report.evidence import Evidence, FlipPair
+from harness.report.sanitize import clip, one_line, visible
+
+__all__ = [
+    "SIDE_FILE", "around_difference", "browsable", "events", "examples", "first_difference", "fitting", "flips",
+    "page_json", "pairs", "split_at_difference",
+]  # fmt: skip
+
+SIDE_FILE = "report-flips.json"  # holds the answers that do not fit the page
+_EVENTS = 20  # pairs shown of one candidate's events of one kind
+_PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
+_JOINER = "\u200d"
+
+_Side = Sequence[Scored]
+_Pair = dict[str, Any]  # a pair as `browsable` writes it
+_Place = tuple[str, str, str]  # candidate, slice and stratum, as `browsable` writes them
+
+
+def flips(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> list[FlipPair]:
+    """Give the items that the two sides scored differently, the lost ones first."""
+    base, side = (
+        {one.item_id: one for one in answers if one.score is not None and one.response.sample == 0}
+        for answers in (baseline, candidate)
+    )
+    both = ((item, base[item.id], side[item.id]) for item in items if item.id in base and item.id in side)
+    flipped = [_pair(name, *pair) for pair in both if pair[1].score != pair[2].score]
+    return sorted(flipped, key=lambda pair: pair.candidate_score - pair.baseline_score)
+
+
+def events(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> Iterator[FlipPair]:
+    """Give the tail events of a candidate, at most 20 of a kind, the kinds in turn."""
+    before, after = {one.item_id: one for one in reversed(baseline)}, defaultdict[str, list[Scored]](list)
+    for one in candidate:
+        after[one.item_id].append(one)
+    known, found = {item.id: item for item in items}, {kind: list[str]() for kind in TAIL_KINDS}
+    for cell in cells(items, baseline, candidate):
+        found[cell.kind] += [item for item, happened in zip(cell.items, cell.events, strict=True) if happened]
+    for at in range(_EVENTS):
+        for kind, ids in found.items():
+            if at < len(ids) and (other := showing(after[ids[at]], kind)) is not None:
+                yield replace(_pair(name, known[ids[at]], before[ids[at]], other), kinds=(kind,))
+
+
+def _pair(name: str, item: Item, one: Scored, other: Scored) -> FlipPair:
+    texts, scores = (_text(item, one), _text(item, other)), (one.score or 0.0, other.score or 0.0)
+    stored = bool(item.prompt) or not item.asked
+    about = (name, item.slice, item.stratum, item.id, item.prompt, item.target)
+    return FlipPair(*about, *texts, *scores, item.language, stored)
+
+
+def _text(item: Item, answer: Scored) -> str:
+    response = answer.response
+    if isinstance(response, Generation):
+        return response.text
+    if isinstance(response, ChoiceLogprobs):
+        best = preferred_choice(item, response, answer.metric)
+        return item.choices[best] or f"choice {best + 1}"
+    return ""
+
+
+def first_difference(one: str, other: str) -> int | None:
+    """Return where texts differ first, None if they are equal; no accent, vowel sign or joined emoji is cut off."""
+    if one == other:
+        return None
+    index, most = 0, min(len(one), len(other))
+    while index < most:  # by halving: slices compare at the speed of memory
+        middle = (index + most + 1) // 2
+        same = one[index:middle] == other[index:middle]
+        index, most = (middle, most) if same else (index, middle - 1)
+    while index > 0 and (_continues(one, index) or _continues(other, index)):
+        index -= 1
+    return index
+
+
+def _continues(text: str, index: int) -> bool:
+    """Return whether the character at `index` belongs to the one before it."""
+    if index >= len(text):
+        return False
+    return unicodedata.category(text[index]) in {"Mn", "Mc", "Me"} or _JOINER in text[index - 1 : index + 1]
+
+
+def around_difference(one: str, other: str, limit: int) -> tuple[str, str]:
+    """Cut both texts to the same `limit` characters, their first difference among these, and say what was left out."""
+    at = first_difference(one, other)
+    if at is None or at <= limit * 3 // 4:  # the beginning stays
+        return clip(one, limit), clip(other, limit)
+    start = at - limit // 4
+    while start > at - limit // 2 and _continues(one, start):
+        start -= 1
+    before = f"({start:,} characters before) …"
+    return before + clip(one[start:], limit), before + clip(other[start:], limit)
+
+
+def split_at_difference(one: str, other: str) -> tuple[tuple[str, str, str], ...]:
+    """Cut both texts into what they share, the first differing word, and the rest; the last two empty if equal."""
+    found = first_difference(one, other)
+    at = len(one) if found is None else found
+    ends = (at + next(re.finditer(r"\s|\S*", text[at:])).end() for text in (one, other))
+    return tuple((text[:at], text[at:end], text[end:]) for text, end in zip((one, other), ends, strict=True))
+
+
+def browsable(pair: FlipPair) -> _Pair:
+    """Return one pair as plain data: texts cut and made visible, `at` the index of the first difference or None."""
+    # A carriage return before a new line is not shown, so it is no difference either.
+    one, other = (text.replace("\r\n", "\n") for text in (pair.baseline_text, pair.candidate_text))
+    baseline, candidate = map(visible, around_difference(one, other, _ANSWER))
+    prompt, tag = pair.prompt, pair.language
+    if (left_out := len(prompt) - 2 * _PROMPT_END) > 0:
+        middle = f"[… {left_out:,} characters left out …]"
+        prompt = f"{prompt[:_PROMPT_END]}\n{middle}\n{prompt[-_PROMPT_END:]}"
+    names = {"candidate": pair.candidate, "slice": pair.slice, "stratum": pair.stratum, "id": pair.item_id}
+    return {key: one_line(clip(name, _NAME)) for key, name in names.items()} | {
+        "prompt": visible(prompt),
+        "target": visible(clip(pair.target, _ANSWER)),
+        "baseline": baseline,
+        "answer": candidate,
+        "at": first_difference(baseline, candidate),
+        "stored": pair.stored,
+        "before": pair.baseline_score,
+        "after": pair.candidate_score,
+        "language": tag if tag.isascii() and tag.replace("-", "").isalnum() and len(tag) <= _TAG else "",
+        "kinds": [*pair.kinds],
+    }
+
+
+def pairs(evidence: Evidence) -> list[_Pair]:
+    """Return flips and tail events, each pair once, in turns over candidates and kinds: a cut leaves some of each."""
+    found: dict[tuple[str, str], FlipPair] = {}
+    for one in (*evidence.flips, *evidence.tail_events):
+        known = found.setdefault((one.candidate, one.item_id), one)
+        kinds = tuple(dict.fromkeys((*known.kinds, *one.kinds)))
+        found[one.candidate, one.item_id] = replace(known, kinds=kinds)
+    alike = defaultdict[tuple[str, ...], list[_Pair]](list)
+    for pair in found.values():
+        alike[pair.candidate, *pair.kinds[:1]].append(browsable(pair))
+    return [one for turn in zip_longest(*alike.values()) for one in turn if one is not None]
+
+
+def page_json(value: object) -> str:
+    """Return JSON that may be inside a ``<script>`` element: no sign of HTML is left in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
+    """Cut a list of pairs before its JSON takes more than `limit` bytes, and return the rest as well."""
+    left = limit
+    for index, one in enumerate(made):
+        left -= len(page_json(one).encode()) + 1
+        if left < 0:
+            return made[:index], made[index:]
+    return made, []
+
+
+def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5) -> list[_Pair]:
+    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are."""
+
+    def place(one: _Pair) -> _Place:
+        return one["candidate"], one["slice"], one["stratum"]
+
+    lost = [one for one in inside if one["after"] < one["before"]] or list(inside)
+    lost.sort(key=lambda one: place(one) not in failing)
+    before = defaultdict[_Place, Iterator[int]](count)  # so many examples of the place come before
+    return sorted(lost, key=lambda one: next(before[place(one)]) > 0)[:most]
