@@ -106,7 +106,7 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
     """
     from harness.report.listings import plan_json, print_plan
     from harness.run import plan as run_plan
-    from harness.run import planning, planning_events
+    from harness.run import planning
 
     experiment, path = shared.load_experiment(config, changes)
     made = run_plan.make_plan(experiment, str(path), check=False)
@@ -115,7 +115,7 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
     else:
         print_plan(made, shared.make_console(), rate)
     planning.check_power(experiment, made.power, str(path))
-    planning_events.check_events(experiment, made.items, str(path))
+    planning.check_events(experiment, made.items, str(path))
     return ExitCode.PASS
 
 
@@ -298,7 +298,7 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
         with contextlib.suppress(StoreError) if wait else contextlib.nullcontext():  # waits also if none has begun
             found = shard_status(run)
             missing = [one for one in found if one.state != "complete"]
-            if not (wait and missing):
+            if not wait or all(one.state in {"complete", "damaged"} for one in found):  # what is damaged stays so
                 break
         time.sleep(POLL_SECONDS)
     if options.as_json:
@@ -327,8 +327,8 @@ def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOp
         table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
     console.print(table)
     for one in found:
-        if one.state == "stopped":
-            text = f"{one.shard} stopped: {one.last_line or 'it wrote no log'}"
+        if one.state in {"stopped", "damaged"}:
+            text = f"{one.shard} {one.state}: {one.last_line or 'it wrote no log'}"
             console.print(one_line(f"{text} (log: {one.log})" if one.log else text), markup=False, soft_wrap=True)
     for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
         console.print(one_line(f"{name} is not judged: {directory.failures(name)[0]}"), markup=False, soft_wrap=True)

@@ -142,10 +142,10 @@ def make_console(*, no_color: bool = False, stderr: bool = False) -> Console:
 
 def progress(options: OutputOptions) -> Any:
     """Return what shows the progress of a run on standard error."""
-    from harness.run.progress import reporter
+    from harness.run.progress import Reporter
 
-    console = make_console(no_color=options.no_color, stderr=True)
-    return reporter(console, quiet=options.quiet or options.as_json)
+    quiet = options.quiet or options.as_json
+    return Reporter(None if quiet else make_console(no_color=options.no_color, stderr=True))
 
 
 def print_json(value: object, *, allow_nan: bool = True) -> None:

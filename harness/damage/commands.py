@@ -35,8 +35,8 @@ from harness.report import run_evidence
 from harness.report.damage import write_page
 from harness.run import plan as run_plan
 from harness.run import runner
+from harness.run.plan import files_of
 from harness.run.progress import Reporter
-from harness.run.served_plan import files_of
 from harness.stats.binary import mcnemar_midp
 from harness.stats.events import event_rate
 from harness.store.files import atomic_write, write_json

@@ -15,13 +15,11 @@ from scipy import special
 
 from harness import stats
 from harness.judge.decisions import points
+from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
 from harness.judge.summaries import Average, Comparison, Scope, StratumNumbers
 
 __all__ = ["averages", "by_slice", "gone_wrong", "hidden", "scopes", "triage"]
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int32]
 
 TRIAGE_RATE = 0.05  # share of false entries in the triage list (Benjamini and Hochberg 1995)
 GONE_WRONG_LEVEL = 0.001
@@ -38,53 +36,44 @@ def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
     return found
 
 
-def averages(
-    strata: Sequence[StratumNumbers], place: Codes, before: Floats, after: Floats, weight: Floats
-) -> tuple[Average, ...]:
-    """Return the means of all items, weighted by traffic where weights differ, then of each slice.
-
-    place: shape [items], sorted positions in `strata`. before, after: scores, NaN if unanswered. weight: per item.
-    """
-    answered = (~(np.isnan(before) | np.isnan(after))).astype(float)
-    wanted = [("all", list(range(len(strata))), answered)]
-    if weight.size and weight.min() != weight.max():
-        wanted.append(("all, by traffic", list(range(len(strata))), answered * weight))
+def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Average, ...]:
+    """Return the means of all items, weighted by traffic where weights differ, then of each slice."""
+    wanted: list[tuple[str, Sequence[int], bool]] = [("all", range(len(strata)), False)]
+    if columns.weight.size and columns.weight.min() != columns.weight.max():
+        wanted.append(("all, by traffic", range(len(strata)), True))
     # "all" is the only slice of a plain table
-    wanted += [(name, members, answered) for name, members in by_slice(strata).items() if name != "all"]
+    wanted += [(name, members, False) for name, members in by_slice(strata).items() if name != "all"]
     found = []
-    for name, members, weights in wanted:
-        start, stop = np.searchsorted(place, [members[0], members[-1] + 1])
-        own, total = weights[start:stop], float(weights[start:stop].sum())
-        judged = [strata[at] for at in members if strata[at].looks]
+    for name, members, by_traffic in wanted:
+        rows = columns.of(members[0], members[-1])
+        weight = rows.answered * (rows.weight if by_traffic else 1.0)
+        total, judged = float(weight.sum()), [strata[at] for at in members if strata[at].looks]
         if total <= 0.0 or not judged:
             found.append(Average(name, 0, None, None, None, None, ""))
             continue
+        sums = (float((np.where(weight > 0.0, side, 0.0) * weight).sum()) for side in (rows.before, rows.after))
+        before, after = (one / total for one in sums)
         worst = min(judged, key=lambda one: one.looks[-1].result.delta)
-        first, second = (float((np.where(own > 0.0, side[start:stop], 0.0) * own).sum()) for side in (before, after))
-        means = first / total, second / total
-        worst_of = worst.looks[-1].result.delta, f"{worst.slice}/{worst.stratum}"
-        found.append(Average(name, int(np.count_nonzero(own)), *means, means[1] - means[0], *worst_of))
+        drop, where = worst.looks[-1].result.delta, f"{worst.slice}/{worst.stratum}"
+        found.append(Average(name, int(np.count_nonzero(weight)), before, after, after - before, drop, where))
     return tuple(found)
 
 
-def scopes(
-    strata: Sequence[StratumNumbers], place: Codes, before: Floats, after: Floats, cluster: Codes | None
-) -> tuple[Scope, ...]:
+def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, ...]:
     """Return the mean difference of everything, then of each slice, with cluster-robust standard errors."""
     found = []
     wanted: list[tuple[str, Sequence[int]]] = [("", range(len(strata))), *by_slice(strata).items()]
     for name, members in wanted:
-        start, stop = np.searchsorted(place, [members[0], members[-1] + 1])
-        own, other = before[start:stop], after[start:stop]
-        answered = ~(np.isnan(own) | np.isnan(other))
-        if answered.any():
-            codes = None if cluster is None else cluster[start:stop][answered]
-            own, other = own[answered], other[answered]
-            found.append(Scope(name, *_mean(other - own, codes), *_mean(own, codes)))
+        rows = columns.of(members[0], members[-1])
+        taken = rows.answered
+        if taken.any():
+            before, after = rows.before[taken], rows.after[taken]
+            codes = None if rows.cluster is None else rows.cluster[taken]
+            found.append(Scope(name, *_mean(after - before, codes), *_mean(before, codes)))
     return tuple(found)
 
 
-def _mean(values: Floats, codes: Codes | None) -> tuple[float, float]:
+def _mean(values: Floats, codes: NDArray[np.int32] | None) -> tuple[float, float]:
     """Mean and its standard error, items of one source summed first (Miller 2024, arXiv:2411.00640, equation 4)."""
     mean = float(values.mean())
     residual = values - mean

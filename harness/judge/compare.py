@@ -159,17 +159,17 @@ def _compare_one(
     columns = _columns(base, candidate, pairs, until)
     unmatched = _unmatched(base, candidate, pairs)
     strata = tuple(
-        _stratum(base, columns.of(at), at, rules, int(unmatched[at]), allow_unmatched, blind=key in blind)
+        _stratum(base, columns.of(at, at), at, rules, int(unmatched[at]), allow_unmatched, blind=key in blind)
         for at, key in enumerate(base.places)
     )
     worse, better = averages.triage(strata)
-    shown = averages.averages(strata, columns.place, columns.before, columns.after, columns.weight)
+    shown = averages.averages(strata, columns)
     found = Comparison(
         name=candidate.name,
         strata=strata,
         averages=shown,
         cliffs=_cliffs(base, strata, columns, rules),
-        scopes=averages.scopes(strata, columns.place, columns.before, columns.after, columns.cluster),
+        scopes=averages.scopes(strata, columns),
         worse=worse,
         better=better,
         hidden=averages.hidden(shown, worse, better, sum(bool(one.looks) for one in strata), rules.policy.margin),
@@ -292,19 +292,17 @@ def _looks(
 
 def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns, rules: Rules) -> tuple[Cliff, ...]:
     """Look along every ordered axis of every slice."""
-    answered = ~(np.isnan(columns.before) | np.isnan(columns.after))
     margins, chance = np.array([one.margin for one in strata]), base.baseline.chance
     found: list[Cliff] = []
     for name, members in averages.by_slice(strata).items():
-        start, stop = np.searchsorted(columns.place, np.array([members[0], members[-1] + 1], columns.place.dtype))
-        taken = np.arange(start, stop)[answered[start:stop]]
-        if not taken.size:
+        own = columns.of(members[0], members[-1])
+        taken = own.answered
+        if not taken.any():
             continue
-        items = columns.item[taken]
+        items, place = own.item[taken], own.place[taken]
         levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in base.baseline.levels.items()}
         splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]
-        cluster = None if columns.cluster is None else columns.cluster[taken]
-        margin = margins[columns.place[taken]]
-        rows = cliffs.Rows(columns.before[taken], columns.after[taken], cluster, margin, chance[items])
+        cluster = None if own.cluster is None else own.cluster[taken]
+        rows = cliffs.Rows(own.before[taken], own.after[taken], cluster, margins[place], chance[items])
         found += cliffs.cliffs(name, rows, levels, splitting, rules.policy)
     return tuple(found)

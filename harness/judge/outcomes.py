@@ -319,10 +319,16 @@ class Columns:
     weight: Floats
     cluster: NDArray[np.int32] | None
 
-    def of(self, at: int) -> Columns:
-        """One stratum's rows."""
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether both sides answered each."""
+        answered: NDArray[np.bool_] = ~(np.isnan(self.before) | np.isnan(self.after))
+        return answered
+
+    def of(self, first: int, last: int) -> Columns:
+        """Return the rows of consecutive strata."""
         # Needles of the same type: otherwise numpy converts the whole column at every call.
-        start, stop = map(int, np.searchsorted(self.place, np.array([at, at + 1], self.place.dtype)))
+        start, stop = map(int, np.searchsorted(self.place, np.array([first, last + 1], self.place.dtype)))
         columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
         cut: list[Any] = [None if column is None else column[start:stop] for column in columns]
         return Columns(*cut)

@@ -103,9 +103,9 @@ def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) 
     """
     if columns.cluster is None:
         return None
-    diffs = columns.after - columns.before
-    kept = ~np.isnan(diffs) & (columns.look <= look) & np.isin(columns.place, gating)
-    diffs, place, source = diffs[kept], np.searchsorted(gating, columns.place[kept]), columns.cluster[kept]
+    kept = columns.answered & (columns.look <= look) & np.isin(columns.place, gating)
+    diffs = (columns.after - columns.before)[kept]
+    place, source = np.searchsorted(gating, columns.place[kept]), columns.cluster[kept]
     sizes = np.bincount(place, minlength=shares.size)
     means = np.bincount(place, diffs, shares.size) / np.maximum(sizes, 1)
     influence = (diffs - means[place]) * (shares / np.maximum(sizes, 1))[place]

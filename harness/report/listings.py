@@ -19,8 +19,7 @@ from harness.errors import UsageError
 from harness.judge.signals import Signal
 from harness.report.sanitize import one_line, visible
 from harness.report.words import bytes_text, levels_of, number_text, percent, score, short_name
-from harness.run.planning import design_of
-from harness.run.planning_events import event_power
+from harness.run.planning import design_of, event_power
 from harness.stats.plan import Route, routes
 from harness.store.units import idle_share
 from harness.suite import code as slices_code

@@ -1,5 +1,4 @@
-"""Running an experiment: one process per variant, into a directory that survives any kill.
+"""Running an experiment: one process per variant, into a directory (`harness.store`) that survives any kill.
 
-`plan` decides everything before a model is loaded, `tracing` with what divergence is measured, `runner` follows the
-plan, `worker` holds one variant and `worker_process` the parent's end of it. The directory is `harness.store`.
+`plan` decides everything before a model is loaded, `runner` follows it, `worker` holds one variant.
 """

@@ -8,8 +8,10 @@ The counts of each call are kept in ``verify-<variant>.json``; they hold no text
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,10 +36,8 @@ SMALLEST_DIFFERENCE = 0.05
 class Question:
     """One item as it is asked again."""
 
-    item: Item
-    """The item; the longest answer is what is compared."""
-    answers: Mapping[str, Response]
-    """What each variant of the run answered, the control left out."""
+    item: Item  # its longest answer is what is compared
+    answers: Mapping[str, Response]  # what each variant of the run answered, the control left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,10 @@ class Part:
     """The questions of one kind, and the noise of such questions."""
 
     kind: Literal["generate", "choice"]
-    """Of the items."""
     questions: tuple[Question, ...]
-    """What is asked."""
-    flips: int
-    """Of the control's items, those that it answered otherwise than the baseline."""
-    control: int
-    """Items of the control that were looked at."""
-    tolerance: float = 0.0
-    """Largest difference of log-probabilities that is none."""
+    flips: int  # of the control's items, those that it answered otherwise than the baseline
+    control: int  # items of the control that were looked at
+    tolerance: float = 0.0  # largest difference of log-probabilities that is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +56,8 @@ class Certificate:
     """What is known of one variant."""
 
     variant: str
-    """Its name."""
-    parts: tuple[Part, ...]
-    """Its questions by kind; empty if nothing can be compared."""
-    missing: str = ""
-    """Why there is no part."""
+    parts: tuple[Part, ...]  # its questions by kind; empty if nothing can be compared
+    missing: str = ""  # why there is no part
 
     def digest(self) -> str:
         """Identify the questions, what was answered and the noise: counts of another certificate are not added up."""
@@ -78,20 +70,17 @@ def certify(run: RunRecord, variant: str) -> Certificate:
     control = answers.pop(CONTROL, {})
     usable = [item for item in run.items if item.prompt and not item.asked and item.id not in run.erased]
     usable = sorted(usable, key=lambda item: digest([run.experiment.seed, "verify", item.id]))
-    parts = [_choices(usable, answers, control, run.experiment.baseline.name, variant)]
-    if run.experiment.sampling.temperature == 0:
-        parts.insert(0, _texts(usable, answers, control, run.experiment.baseline.name, variant))
-    found = tuple(part for part in parts if part is not None)
+    kinds = [_texts, _choices] if run.experiment.sampling.temperature == 0 else [_choices]
+    made = (part(usable, answers, control, run.experiment.baseline.name, variant) for part in kinds)
+    found = tuple(part for part in made if part is not None)
     return Certificate(variant, found, "" if found else _missing(run, control))
 
 
 def _missing(run: RunRecord, control: Mapping[str, Response]) -> str:
     if not control:
         return "the run has no A/A control, so its noise is not known (execution.control)"
-    if run.experiment.store_text != "full":
-        return (
-            f"the run kept no questions and answers that can be asked again (store_text: {run.experiment.store_text})"
-        )
+    if (kept := run.experiment.store_text) != "full":
+        return f"the run kept no questions and answers that can be asked again (store_text: {kept})"
     if run.experiment.sampling.temperature > 0:
         return "its answers in text were sampled, and the control has no items with choices"
     return "its control has no answers that can be compared"
@@ -104,24 +93,21 @@ def _texts(
     items: Sequence[Item], answers: Answers, control: Mapping[str, Response], baseline: str, variant: str
 ) -> Part | None:
     """Choose answers in text: each other variant in turn gets one that differs from its own, then any."""
-    known = [item for item in items if _has_tokens(answers[variant], item) and _has_tokens(control, item)]
-    known = [item for item in known if _has_tokens(answers[baseline], item)]
-    own = answers[variant]
-    places = {
-        item.id: {
-            name: place
-            for name, given in answers.items()
-            if name != variant and (place := _first_difference(own[item.id], given.get(item.id))) < LONGEST
-        }
-        for item in known
-    }
+    own, sides = answers[variant], (answers[variant], control, answers[baseline])
+    known = [item for item in items if all(_tokens(side.get(item.id)) for side in sides)]
     others = [name for name in answers if name != variant]
+    places = {
+        item.id: {name: _differ_at(own[item.id], answers[name].get(item.id)) for name in others} for item in known
+    }
     chosen: dict[str, Question] = {}
     spent = 0
-    for item in _in_turn([[one for one in known if name in places[one.id]] for name in others], known):
+    queues = [[one for one in known if places[one.id][name] < LONGEST] for name in others]
+    turns = (item for turn in zip_longest(*queues) for item in turn if item is not None)
+    for item in (*turns, *known):
         if item.id not in chosen and spent < TOKENS:
-            length = len(own[item.id].token_ids)  # type: ignore[union-attr]
-            cut = min(item.max_tokens, LONGEST, 1 + max(places[item.id].values(), default=length))
+            length = len(_tokens(own[item.id]))
+            last = max((place for place in places[item.id].values() if place < LONGEST), default=length)
+            cut = min(item.max_tokens, LONGEST, 1 + last)
             given = {name: texts[item.id] for name, texts in answers.items() if item.id in texts}
             chosen[item.id] = Question(replace(item, max_tokens=cut), given)
             spent += min(cut, length)
@@ -130,25 +116,17 @@ def _texts(
     return Part("generate", asked, flips, len(asked)) if asked else None
 
 
-def _has_tokens(given: Mapping[str, Response], item: Item) -> bool:
-    one = given.get(item.id)
-    return isinstance(one, Generation) and bool(one.token_ids)
+def _tokens(given: Response | None) -> tuple[int, ...]:
+    return given.token_ids if isinstance(given, Generation) else ()
 
 
-def _first_difference(own: Response, other: Response | None) -> int:
+def _differ_at(own: Response, other: Response | None) -> int:
     """Return the first token at which two answers differ, `LONGEST` if none does."""
-    if not isinstance(own, Generation) or not isinstance(other, Generation) or own.token_ids == other.token_ids:
+    if not isinstance(other, Generation) or _tokens(own) == other.token_ids:
         return LONGEST
-    pairs = zip(own.token_ids, other.token_ids, strict=False)
-    shorter = min(len(own.token_ids), len(other.token_ids))
+    pairs = zip(_tokens(own), other.token_ids, strict=False)
+    shorter = min(len(_tokens(own)), len(other.token_ids))
     return next((at for at, (one, two) in enumerate(pairs) if one != two), shorter)
-
-
-def _in_turn(queues: Sequence[Sequence[Item]], rest: Sequence[Item]) -> Iterator[Item]:
-    """Yield one item of each queue after the other, then the rest."""
-    for place in range(max(map(len, queues), default=0)):
-        yield from (queue[place] for queue in queues if place < len(queue))
-    yield from rest
 
 
 def _choices(
@@ -173,9 +151,9 @@ def _choices(
 def _distance(one: Response | None, other: Response | None) -> float:
     """Return the largest difference of the log-probabilities of a choice; infinite if one has none."""
     if not isinstance(one, ChoiceLogprobs) or not isinstance(other, ChoiceLogprobs):
-        return float("inf")
+        return math.inf
     if len(one.logprobs) != len(other.logprobs):
-        return float("inf")
+        return math.inf
     return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
 
 

@@ -1,10 +1,11 @@
-"""Whether every variant fits its device's memory: estimated from the headers of its files before anything loads."""
+"""Whether a plan fits: variants into the device's memory, by the headers of their files, and traces onto the disk."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.models.devices import memory_bytes
 from harness.models.formats import Header, headers, stored, weight_files
 from harness.records import Item
 
-__all__ = ["cache_bytes", "check_fit", "weight_bytes_of"]
+__all__ = ["TracePlan", "cache_bytes", "check_fit", "plan_tracing", "weight_bytes_of"]
 
 GIB = 2**30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -28,17 +29,11 @@ def weight_bytes_of(variant: Variant, folder: Path, dtype: str) -> int:
 
     Weights that are quantized while loading count as such, but for embeddings and the head; HQQ loads them plain.
     """
-    found = stored(folder, variant.quantization.gguf_file)
+    found, method = stored(folder, variant.quantization.gguf_file), variant.quantization.method
+    number = re.search(r"(?:nf|fp|intx?|float)(\d)", method)  # as in bnb-nf4 and torchao-int8-dynamic
+    bits = int(number[1]) if number and found.method == "none" and method != "hqq" else None
     tensors = headers(weight_files(folder, found))
-    method = variant.quantization.method
-    bits = None if found.method != "none" or method == "hqq" else _bits(method)
     return sum(_bytes(name, one, WIDTHS.get(dtype, 2), bits) for name, one in tensors.items())
-
-
-def _bits(method: str) -> int | None:
-    """Return the bits of a weight by a method's name, as in bnb-nf4 and torchao-int8-dynamic; None for none."""
-    number = re.search(r"(?:nf|fp|intx?|float)(\d)", method)
-    return int(number[1]) if number else None
 
 
 def _bytes(name: str, header: Header, width: int, bits: int | None) -> int:
@@ -69,6 +64,7 @@ def check_fit(
     if not memory:
         return
     longest = max((item.prompt_tokens + item.max_tokens for item in items), default=0)
+    several = "" if "," in device or device == "cpu" else "several GPUs (cuda:all), or "
     problems = []
     for variant in here:
         dtype = experiment.compute_dtype(variant)
@@ -78,15 +74,49 @@ def check_fit(
             continue  # said when it is loaded, with the file's name
         cache = cache_bytes(text_config, longest, dtype)
         if weights + cache > memory:
-            refusal = _refusal(variant.name, device, weights, cache, longest, memory)
-            problems.append(Problem("execution.device", refusal))
+            text = (
+                f"{variant.name} does not fit {device}: its weights take {weights / GIB:.3g} GiB and the cache of the "
+                f"longest item ({longest:,} tokens) {cache / GIB:.3g} GiB, and the memory is {memory / GIB:.3g} GiB; "
+                f"use {several}a smaller model"
+            )
+            problems.append(Problem("execution.device", text))
     if problems:
         raise ConfigError(source, problems)
 
 
-def _refusal(name: str, device: str, weights: int, cache: int, longest: int, memory: int) -> str:
-    several = "a smaller model" if "," in device or device == "cpu" else "several GPUs (cuda:all), or a smaller model"
-    return (
-        f"{name} does not fit {device}: its weights take {weights / GIB:.3g} GiB and the cache of the longest item "
-        f"({longest:,} tokens) {cache / GIB:.3g} GiB, and the memory is {memory / GIB:.3g} GiB; use {several}"
-    )
+@dataclass(frozen=True, slots=True)
+class TracePlan:
+    """What of the baseline's answers is kept until every candidate was compared with it."""
+
+    tokens: int  # first tokens of each answer; 0 if divergence is off
+    bytes: int  # most disk that traces and head take, over all shards
+
+
+def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> TracePlan:
+    """Return on how many tokens of each answer divergence is measured, and the disk that this takes at most.
+
+    The traces of a model of this width and vocabulary are a hidden state for each token, and the output head once.
+    Raises ConfigError if they need more than `execution.divergence_gib`.
+    """
+    execution = experiment.execution
+    served = any(variant.engine.served for variant in experiment.variants)
+    if not execution.divergence or execution.rehearsal is not None or served:
+        return TracePlan(0, 0)
+    number = 4 if experiment.compute_dtype(experiment.baseline) == "float32" else 2
+    # A token is a byte or more, and an end token comes last.
+    longest = [sum(len(one.encode()) + 1 for one in item.choices) or item.max_tokens + 1 for item in items]
+
+    def needed(tokens: int) -> int:
+        return number * width * (vocabulary + sum(min(one, tokens) for one in longest))
+
+    wanted, room = execution.divergence_tokens, execution.divergence_gib * GIB
+    if needed(wanted) > room:
+        fits = next((tokens for tokens in range(wanted - 1, 0, -1) if needed(tokens) <= room), 0)
+        fewer = f"set execution.divergence_tokens to {fits} or less, " if fits else ""
+        text = (
+            f"the baseline's traces do not fit: {wanted} tokens of each answer and the output head need "
+            f"{needed(wanted) / GIB:.3g} GiB, and {execution.divergence_gib:.3g} GiB are allowed; "
+            f"raise execution.divergence_gib, {fewer}or set execution.divergence: false"
+        )
+        raise ConfigError(source, [Problem("execution.divergence_gib", text)])
+    return TracePlan(wanted, needed(wanted))

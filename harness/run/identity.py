@@ -13,9 +13,9 @@ from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
 from harness.models.compatibility import check_candidate, same_server
-from harness.records import Proof, proof_from_json, to_json
-from harness.run.messages import Closed, Ready
+from harness.records import proof_from_json, to_json
 from harness.run.plan import Plan
+from harness.run.worker import Closed, Ready
 from harness.store.record import CONTROL
 from harness.store.rundir import RunDir, Shard
 
@@ -34,46 +34,42 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     note: called with a sentence for the person who waits. Raises StoreError if it is not what answered before, and what
     `harness.models.compatibility.check_candidate` raises if it cannot be compared with the baseline.
     """
-    baseline = plan.experiment.baseline.name
+    experiment, baseline = plan.experiment, plan.experiment.baseline.name
+    cross_engine, control = experiment.execution.cross_engine, variant.name == CONTROL
     against = directory.recorded(baseline, "variant.json")
-    if variant.name != baseline and against is not None and plan.experiment.execution.rehearsal is None:
+    if variant.name != baseline and against is not None and experiment.execution.rehearsal is None:
         before = proof_from_json(against["proof"])
         writes = any(item.kind == "generate" for item in plan.items)
-        check_candidate(
-            before, ready.proof, variant, writes=writes, cross_engine=plan.experiment.execution.cross_engine
-        )
-        if variant.name != CONTROL and not plan.allow_identical:
-            _refuse_identical(plan, variant, before, ready.proof)
-    path = Path(plan.paths[baseline if variant.name == CONTROL else variant.name])
-    if variant.engine.here:
-        _record_calibration(plan, directory, variant.name, path, note)
+        check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)
+        shown = "" if control or cross_engine or plan.allow_identical else same_server(before, ready.proof)
+        if shown:  # said before its items are asked
+            raise NotComparable(
+                f"{variant.name} is the baseline itself ({shown}): look at the address and the model, or give"
+                " --allow-identical for an A/A comparison"
+            )
+    path = Path(plan.paths[baseline if control else variant.name])
+    if variant.engine.here and (overlaps := calibration_overlap(path, [item.prompt for item in plan.items])):
+        ids = [plan.items[at].id for at in overlaps]
+        directory.record(variant.name, "calibration.json", {"items": ids})
+        note(f"{variant.name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
+    proof = to_json(ready.proof)
     identity = {
         "weights": _weights(variant, path),
         "engine": ready.engine_version,
         "versions": dict(ready.versions),
         "device": ready.device_name,
         **({} if ready.threads is None else {"threads": ready.threads}),
-        "proof": {key: value for key, value in to_json(ready.proof).items() if key not in _LATER or value is not None},
+        "proof": {key: value for key, value in proof.items() if key not in _LATER or value is not None},
     }
     known = directory.recorded(variant.name, "variant.json")
     if known is None:
         directory.record(variant.name, "variant.json", identity)
         return
     record, known = _lasting(json.loads(json.dumps(identity))), _lasting(known)
-    changed = ", ".join(key for key in record if known.get(key) != record[key])
-    if changed:
+    if changed := ", ".join(key for key in record if known.get(key) != record[key]):
         raise StoreError(
             f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from those of the"
             " earlier answers. Give another --output, or remove that directory to start again"
-        )
-
-
-def _refuse_identical(plan: Plan, variant: Variant, baseline: Proof, candidate: Proof) -> None:
-    """Raise NotComparable if a candidate's server shows that it serves the baseline, before its items are asked."""
-    if not plan.experiment.execution.cross_engine and (shown := same_server(baseline, candidate)):
-        raise NotComparable(
-            f"{variant.name} is the baseline itself ({shown}): look at the address and the model, or give"
-            " --allow-identical for an A/A comparison"
         )
 
 
@@ -94,17 +90,6 @@ def _weights(variant: Variant, path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return models.weights_digest(path)
-
-
-def _record_calibration(
-    plan: Plan, directory: RunDir, name: str, checkpoint: Path, note: Callable[[str], None]
-) -> None:
-    """Record which items share a passage with the texts that a checkpoint was calibrated on: they flatter it."""
-    overlaps = calibration_overlap(checkpoint, [item.prompt for item in plan.items])
-    if overlaps:
-        ids = [plan.items[at].id for at in overlaps]
-        directory.record(name, "calibration.json", {"items": ids})
-        note(f"{name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
 
 
 def record_cost(directory: RunDir, name: str, shard: Shard, ready: Ready, closed: Closed) -> None:

@@ -10,14 +10,14 @@ plug-in mechanism, which is why something has to call. Does not know quantcliff'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
-from harness.engines.transformers.decode import Answer, Request
+from harness.engines.transformers.decode import Request
 from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.items import Continuation, TextGeneration, score_choices
 from harness.engines.transformers.text import StopDetector
@@ -67,18 +67,16 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
         if self._engine is None:
             answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
             return answers
-        asked = [self._continuation(number, request) for number, request in enumerate(requests)]
+        asked = []
+        for number, (_, context, continuation) in enumerate(requests):
+            room = self.max_length + 1 - len(continuation)
+            asked.append(Continuation(f"request {number}", number, tuple(context[-room:]), tuple(continuation)))
         weighed = score_choices(self._engine.context, asked)
         found = {one.choice: (one.logprob, one.greedy) for one in weighed}
         for number, (texts, _, _) in enumerate(requests):
             if texts is not None:
                 self.cache_hook.add_partial("loglikelihood", texts, found[number])
         return [found[number] for number in range(len(requests))]
-
-    def _continuation(self, number: int, request: Any) -> Continuation:
-        _, context, continuation = request
-        room = self.max_length + 1 - len(continuation)
-        return Continuation(f"request {number}", number, tuple(context[-room:]), tuple(continuation))
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: FBT001, FBT002  # lm_eval's signature
         """Answer prompts in free text, in lm_eval's order."""
@@ -88,44 +86,34 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
             theirs: list[str] = super().generate_until(requests, disable_tqdm=disable_tqdm)
             return theirs
         texts: dict[int, str] = {}
-        for settings in sorted({_settings(arguments) for arguments in plain}, key=str):
-            mine = [number for number, arguments in enumerate(plain) if _settings(arguments) == settings]
-            asked = [self._request(number, requests[number].args[0], plain[number]) for number in mine]
-            for number, answer in self._answers(asked, settings):
-                texts[number] = self._text(answer, plain[number])
+        settings = [_settings(arguments) for arguments in plain]
+        for one in sorted(set(settings), key=str):
+            mine = [number for number, own in enumerate(settings) if own == one]
+            asked = [self._request(self._engine, number, requests[number].args[0], plain[number]) for number in mine]
+            for answer in TextGeneration(self._engine.context, one).decode(asked):
+                number = int(answer.request.item_id.removeprefix("request "))
+                texts[number] = postprocess_generated_text(
+                    generation=self.tok_decode(answer.ids),
+                    stop=self._stops(plain[number]),
+                    think_end_token=self.think_end_token,
+                )
                 self.cache_hook.add_partial("generate_until", tuple(requests[number].args), texts[number])
         return [texts[number] for number in range(len(requests))]
 
-    def _answers(self, asked: Sequence[Request], settings: Settings) -> Iterator[tuple[int, Answer]]:
-        if self._engine is None:
-            return
-        for answer in TextGeneration(self._engine.context, settings).decode(asked):
-            yield int(answer.request.item_id.removeprefix("request ")), answer
-
-    def _request(self, number: int, context: str, arguments: Mapping[str, Any]) -> Request:
+    def _request(self, engine: HFEngine, number: int, context: str, arguments: Mapping[str, Any]) -> Request:
         ids, _ = self.tok_batch_encode([context], truncation=self.truncation)
         room = self.max_length - arguments["max_gen_toks"]
+        watch = StopDetector(engine.context.texts, self._stops(arguments))
         prompt = tuple(ids[0].tolist()[-room:])
-        watch = StopDetector(self._text_codec(), self._stops(arguments))
         return Request(f"request {number}", 0, prompt, arguments["max_gen_toks"], watch)
-
-    def _text_codec(self) -> Any:
-        return self._engine.context.texts if self._engine is not None else None
 
     def _stops(self, arguments: Mapping[str, Any]) -> list[str]:
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops: list[str] = handle_stop_sequences(list(arguments["until"]), eos=eos)
         return stops
 
-    def _text(self, answer: Answer, arguments: Mapping[str, Any]) -> str:
-        text: str = postprocess_generated_text(
-            generation=self.tok_decode(answer.ids), stop=self._stops(arguments), think_end_token=self.think_end_token
-        )
-        return text
-
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:
-    """Return how lm_eval wants an answer sampled."""
     temperature = float(arguments.get("temperature", 1.0)) if arguments.get("do_sample") else 0.0
     return Settings(temperature=temperature, top_p=float(arguments.get("top_p", 1.0)))
 

@@ -1,36 +1,38 @@
 """Everything that is decided before a model is loaded: items, units, power, where the models lie, what is traced.
 
 Loads the baseline's tokenizer and config and no weights. The same config gives the same plan, on every machine that has
-the same data. It runs nothing.
+the same data. It runs nothing, asks no server, and of the environment reads only whether a server's key is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import errors
+from harness.config.engines import NO_LOGPROBS
 from harness.config.schema import Experiment, Variant
-from harness.errors import RunError
+from harness.errors import ConfigError, ModelError, NoSuchModel, NotComparable, Problem, RunError, one_line
+from harness.judge.rules import Rules
+from harness.judge.tail_counts import undefined
 from harness.models import resolve as models
+from harness.models.compatibility import cross_engine_note
 from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
 from harness.models.resolve import tokenizer_place
 from harness.records import Item, digest
-from harness.run.fitting import check_fit
-from harness.run.planning import Power, check_power, power_table
-from harness.run.planning_events import check_events
-from harness.run.served_plan import check_choices, check_engines, files_of, served_notes
-from harness.run.tracing import plan_tracing
+from harness.run.fitting import TracePlan, check_fit, plan_tracing
+from harness.run.planning import Power, check_events, check_power, power_table
 from harness.store import privacy
-from harness.store.divergence import TracePlan
 from harness.store.rundir import RunDir
 from harness.store.units import Unit, plan_units
 from harness.suite.items import template_notes
 from harness.suite.scorer import load_items
 
-__all__ = ["Plan", "make_plan", "recorded_dtype"]
+__all__ = ["Plan", "check_engines", "files_of", "make_plan", "recorded_dtype"]
+
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +40,16 @@ class Plan:
     """Everything decided before a model is loaded."""
 
     experiment: Experiment
-    """The config."""
-    items: tuple[Item, ...]
-    """Every item of the suite."""
-    units: tuple[Unit, ...]
-    """The work, for one variant."""
-    power: tuple[Power, ...]
-    """What each stratum can decide."""
-    paths: Mapping[str, str]
-    """Variant to model directory; a variant whose model is not there is absent."""
-    missing: Mapping[str, str]
-    """Variant to the reason why it cannot run."""
-    device: str
-    """Resolved."""
-    tracing: TracePlan
-    """What is kept of the baseline to measure divergence."""
-    allow_code: bool = False
-    """Whether what models write may be run: never the config's to say, see `slices_code`."""
-    allow_identical: bool = False
-    """Whether a candidate may be the baseline itself, which a server may show before its items are asked."""
-    notes: tuple[str, ...] = ()
-    """What a person should know before the run starts: the compute dtype and the reason for it."""
+    items: tuple[Item, ...]  # every item of the suite
+    units: tuple[Unit, ...]  # the work, for one variant
+    power: tuple[Power, ...]  # what each stratum can decide
+    paths: Mapping[str, str]  # variant to model directory; a variant whose model is not there is absent
+    missing: Mapping[str, str]  # variant to the reason why it cannot run
+    device: str  # resolved
+    tracing: TracePlan  # what is kept of the baseline to measure divergence
+    allow_code: bool = False  # whether what models write may be run: never the config's to say, see `slices_code`
+    allow_identical: bool = False  # whether a candidate may be the baseline itself, which a server may show early
+    notes: tuple[str, ...] = ()  # what a person should know before the run starts: the compute dtype and why
 
     def record(self) -> dict[str, Any]:
         """Give what run.json holds: the same plan gives the same record."""
@@ -96,13 +87,11 @@ def make_plan(
     device = resolve_device(experiment.execution.device)
     experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
-    base = Path(paths[experiment.baseline.name])
-    tokenizer, config = _tokenizer(experiment.baseline, base)
-    experiment = experiment.model_copy(
-        update={"notes": (*experiment.notes, *template_notes(tokenizer, experiment.sampling))}
-    )
+    tokenizer, config = _tokenizer(experiment.baseline, Path(paths[experiment.baseline.name]))
+    told = (*experiment.notes, *template_notes(tokenizer, experiment.sampling))
+    experiment = experiment.model_copy(update={"notes": told})
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
-    check_choices(experiment, items, source)
+    _check_choices(experiment, items, source)
     power = tuple(power_table(experiment, items))
     if check:
         check_power(experiment, power, source)
@@ -113,9 +102,8 @@ def make_plan(
     tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
     check_fit(experiment, paths, device, text, items, source)
     here = any(variant.engine.here for variant in experiment.variants)
-    notes = (*served_notes(experiment), *(notes if here else ()))
-    allowed = {"allow_code": allow_code, "allow_identical": allow_identical}
-    return Plan(experiment, items, tuple(units), power, paths, missing, device, tracing, notes=notes, **allowed)
+    decided = (experiment, items, tuple(units), power, paths, missing, device, tracing, allow_code, allow_identical)
+    return Plan(*decided, notes=(*_served_notes(experiment), *(notes if here else ())))
 
 
 def recorded_dtype(directory: RunDir) -> str | None:
@@ -125,45 +113,34 @@ def recorded_dtype(directory: RunDir) -> str | None:
 
 def _settle_dtype(experiment: Experiment, device: str, recorded: str | None) -> tuple[Experiment, tuple[str, ...]]:
     """Put a dtype in the place of ``auto``, one for all variants, and say which and why; warn of a slow bfloat16."""
-    execution = experiment.execution
-    asked = experiment.compute_dtype(experiment.baseline)
-    notes: tuple[str, ...] = ()
+    execution, asked = experiment.execution, experiment.compute_dtype(experiment.baseline)
+    chosen, note = asked, ""
     if execution.rehearsal is not None:
         chosen = "bfloat16" if asked == "auto" else asked
-    elif asked != "auto":
-        chosen, notes = asked, _slow_bfloat16(asked, device)
-    elif recorded in ("bfloat16", "float16", "float32"):
-        chosen, notes = recorded, (f"dtype: {recorded}, with which this run was begun",)
-    else:
+    elif asked == "bfloat16" and device == "cpu" and (speedup := bfloat16_speedup()) < 1:
+        factor = f"{1 / speedup:.1f} times as slow as float32 ones on this CPU"
+        note = f"execution.dtype: bfloat16 products are {factor}: `dtype: auto` would take float32"
+    elif asked == "auto" and recorded in ("bfloat16", "float16", "float32"):
+        chosen, note = recorded, f"dtype: {recorded}, with which this run was begun"
+    elif asked == "auto":
         chosen, reason = native_dtype(device)
-        notes = (f"dtype: {chosen} (execution.dtype is auto: {reason})",)
+        note = f"dtype: {chosen} (execution.dtype is auto: {reason})"
     settled = execution.model_copy(update={"dtype": chosen if execution.dtype == "auto" else execution.dtype})
-    return experiment.model_copy(update={"execution": settled}), notes
-
-
-def _slow_bfloat16(dtype: str, device: str) -> tuple[str, ...]:
-    """Warn if a config asks for bfloat16 on a CPU that computes it slower than float32."""
-    if dtype != "bfloat16" or device != "cpu" or (speedup := bfloat16_speedup()) >= 1.0:
-        return ()
-    factor = f"{1 / speedup:.1f} times as slow as float32 ones on this CPU"
-    return (f"execution.dtype: bfloat16 products are {factor}: `dtype: auto` would take float32",)
+    return experiment.model_copy(update={"execution": settled}), (note,) if note else ()
 
 
 def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     """Load the baseline's tokenizer, with which every prompt is made and counted, and its model's config."""
     from transformers import AutoConfig, AutoTokenizer
 
-    more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code}
     path, gguf = tokenizer_place(path)
-    more |= gguf
+    more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code, **gguf}
     if baseline.quantization.gguf_file:
         more["gguf_file"] = baseline.quantization.gguf_file
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), **more)
-        config = AutoConfig.from_pretrained(str(path), **more)
+        return AutoTokenizer.from_pretrained(str(path), **more), AutoConfig.from_pretrained(str(path), **more)
     except Exception as error:  # libraries in Rust and a model's own code raise anything
-        raise errors.ModelError(f"{path}: its tokenizer or config does not load: {errors.one_line(error)}") from error
-    return tokenizer, config
+        raise ModelError(f"{path}: its tokenizer or config does not load: {one_line(error)}") from error
 
 
 def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
@@ -179,3 +156,84 @@ def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
                 raise
             missing[variant.name] = str(error)
     return paths, missing
+
+
+def check_engines(experiment: Experiment, source: str) -> None:
+    """Refuse a config whose servers cannot be asked, or whose engines cannot be compared.
+
+    Raises ConfigError if a key is not in the environment or times cannot be held to `policy.latency`, NotComparable if
+    engines differ without `cross_engine`.
+    """
+    if experiment.execution.rehearsal is not None:
+        return
+    problems = []
+    for variant in experiment.variants:
+        if (name := variant.engine.api_key_env) and not os.environ.get(name):
+            text = f"the environment has no {name}: export the key of {variant.engine.url}"
+            problems.append(Problem(f"{variant.name}.engine.api_key_env", text))
+    for kind in undefined(Rules.from_experiment(experiment)):
+        text = f"tail_events has a tolerance for {kind}, and latency does not say what is late: add {kind}, in seconds"
+        problems.append(Problem("policy.latency", text))
+    for variant in experiment.variants if experiment.policy.latency else ():
+        if not variant.engine.stream or variant.engine.concurrency != experiment.baseline.engine.concurrency:
+            text = "policy.latency needs stream: true, and the same concurrency for all variants"
+            problems.append(Problem(f"{variant.name}.engine", text))
+    if problems:
+        raise ConfigError(source, problems)
+    names = {variant.name: variant.engine.name for variant in experiment.variants}
+    if len(set(names.values())) > 1 and not experiment.execution.cross_engine:
+        said = ", ".join(f"{name} on {engine}" for name, engine in names.items())
+        raise NotComparable(
+            f"{source}: {said}: another engine changes answers as much as int8 does, so the comparison would measure"
+            " the engine. Give all variants one engine, or set execution.cross_engine: true if that is the question"
+        )
+
+
+def _check_choices(experiment: Experiment, items: Sequence[Item], source: str) -> None:
+    """Refuse slices with choices if an engine is known to give no log-probabilities of a prompt. Raises ConfigError."""
+    unable = [one for one in experiment.variants if one.engine.name in NO_LOGPROBS or one.engine.api == "chat"]
+    if experiment.execution.rehearsal is not None or not unable:
+        return
+    asked = {item.slice for item in items if item.kind == "choice"}
+    what = f"the server of {unable[0].name} ({unable[0].engine.name}) gives no log-probabilities of a prompt"
+    remedy = (
+        "set options: {as_text: true}, which asks for the letter in text, leave the slice out, keep its tasks that are"
+        " answered in text, or serve the model with vllm or sglang"
+    )
+    places = {at: spec.key for at, spec in enumerate(experiment.slices) if spec.key in asked}
+    if places:
+        text = f"weighs choices, and {what}: {remedy}"
+        raise ConfigError(source, [Problem(f"slices[{at}]", f"{key!r} {text}") for at, key in places.items()])
+
+
+def files_of(variant: Variant, baseline: Path | None) -> Path:
+    """Find the files of a variant: a checkpoint, a GGUF file, or the tokenizer alone if the model is elsewhere.
+
+    baseline: those of the baseline, for a candidate. Raises ModelError, NoSuchModel.
+    """
+    local = Path(variant.model).expanduser()
+    if variant.engine.name == "llama-cpp":
+        if local.suffix != ".gguf" or not local.is_file():
+            raise NoSuchModel(f"model {variant.model!r}: llama-cpp serves a GGUF file: give the path of one")
+        return local.absolute()
+    if not variant.engine.here:
+        if baseline is not None:
+            return baseline
+        if local.is_dir() and any((local / name).is_file() for name in _TOKENIZER):
+            return local.absolute()  # the weights need not be here
+    return models.resolve(variant.model, variant.revision)
+
+
+def _served_notes(experiment: Experiment) -> list[str]:
+    served = [one for one in experiment.variants if one.engine.served]
+    if not served or experiment.execution.rehearsal is not None:
+        return []
+    notes = [cross_engine_note(experiment)] if experiment.execution.cross_engine else []
+    for one in served:
+        where = f" at {one.engine.url}" if one.engine.url else ""
+        timed = ", streamed and timed" if one.engine.stream else ""
+        many = one.engine.concurrency
+        notes.append(f"{one.name}: answers come from {one.engine.name}{where}, {many} at a time{timed}")
+    if experiment.execution.divergence:
+        notes.append("divergence is not measured: a server does not show the probabilities of every token")
+    return notes

@@ -1,4 +1,4 @@
-"""What the items of a run will be able to decide, before anything runs.
+"""What the items of a run will be able to decide, before anything runs: on scores, and on tail events.
 
 Pure functions of the config and the items. It does not know the tests behind the verdict (see `harness.stats`), nor
 what a machine can do per second.
@@ -6,8 +6,9 @@ what a machine can do per second.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,13 @@ from harness.config.schema import Experiment
 from harness.errors import ConfigError, Problem
 from harness.judge.rules import Rules
 from harness.records import Item
+from harness.stats.events import event_rate, items_without_event
 from harness.stats.plan import Design
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
+from harness.suite.tail import possible
+from harness.suite.tail.text import THOUGHTS
 
-__all__ = ["Power", "check_power", "design_of", "power_table"]
-
+__all__ = ["EventPower", "Power", "check_events", "check_power", "design_of", "event_power", "power_table"]
 
 _ASSUMED_SCORE = 0.8
 """The baseline's, to plan with a relative margin."""
@@ -32,35 +35,23 @@ _ASSUMED_SCORE = 0.8
 class Power:
     """What a stratum's items can decide, before anything runs."""
 
-    slice: str
-    """The slice's label."""
+    slice: str  # the slice's label
     stratum: str
-    """The stratum."""
-    items: int
-    """Items planned."""
-    clusters: int
-    """Sources that they come from."""
-    margin: float
-    """Largest tolerated drop."""
-    gating: bool
-    """Whether it decides."""
-    can_pass: bool
-    """Whether it passes at the last look when no item is lost: if not, it never can."""
+    items: int  # planned
+    clusters: int  # sources that they come from
+    margin: float  # largest tolerated drop
+    gating: bool  # whether it decides
+    can_pass: bool  # whether it passes at the last look when no item is lost: if not, it never can
     detectable_drop: float | None
     """Smallest drop that fails with 80 % power at the expected discordance, beside all the other gating strata.
 
     For independent items: those that share sources find only larger ones.
     """
-    items_for_pass: int | None
-    """Items that an unchanged candidate needs to pass with 80 % power at the expected discordance."""
-    prompt_tokens: int
-    """Tokens to read, per variant, shared prefixes not yet taken off."""
-    output_tokens: int
-    """Tokens to write at most, per variant."""
-    pass_power: float = 0.0
-    """Chance that an unchanged candidate passes here with these items and looks, at the expected discordance."""
-    expected_items: int = 0
-    """Items until it does, on average over such candidates; all of them with one look."""
+    items_for_pass: int | None  # that an unchanged candidate needs to pass with 80 % power at the expected discordance
+    prompt_tokens: int  # to read, per variant, shared prefixes not yet taken off
+    output_tokens: int  # to write at most, per variant
+    pass_power: float = 0.0  # chance that an unchanged candidate passes with these items and looks
+    expected_items: int = 0  # until it does, on average over such candidates; all of them with one look
 
 
 def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
@@ -75,13 +66,12 @@ def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
 
 def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members: Sequence[Item], gating: int) -> Power:
     """Give one stratum's power at its last look; a fail at Holm's strictest level, among so many gating strata."""
-    discordance = experiment.policy.discordance
-    margin, n = allowed(rules.margin(*place), _ASSUMED_SCORE), len(members)
-    samples = experiment.sampling.samples
+    policy, n = experiment.policy, len(members)
+    discordance, margin = policy.discordance, allowed(rules.margin(*place), _ASSUMED_SCORE)
     alpha = _last_level(experiment, n)
     strictest = _last_level(experiment, n, parts=rules.families * gating) if rules.gating(*place) else alpha
     sources = np.unique([item.cluster for item in members], return_inverse=True)[1]
-    policy, looks = experiment.policy, len(look_sizes(n, experiment.execution.looks))
+    looks = len(look_sizes(n, experiment.execution.looks))
     fixed = stats.pass_power(n, margin, discordance, policy.alpha)
     passing = looks_plan(fixed, policy.alpha, looks, Spending.of(policy.spending))
     return Power(
@@ -95,10 +85,16 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
         detectable_drop=stats.smallest_detectable_drop(n, discordance, alpha=strictest, power=0.8, margin=margin),
         items_for_pass=stats.items_for_pass(margin, discordance, power=0.8, alpha=alpha),
         prompt_tokens=sum(item.prompt_tokens for item in members),
-        output_tokens=samples * sum(item.max_tokens for item in members),
+        output_tokens=experiment.sampling.samples * sum(item.max_tokens for item in members),
         pass_power=passing.power if looks > 1 else fixed,
         expected_items=round(n * passing.expected),
     )
+
+
+def _last_level(experiment: Experiment, n: int, parts: int = 1) -> float:
+    """What the last look at n items has left of alpha, or of one of its parts: looking before has spent some."""
+    sizes, policy = look_sizes(n, experiment.execution.looks), experiment.policy
+    return nominal_alpha([size / n for size in sizes], policy.alpha / parts, Spending.of(policy.spending))
 
 
 def design_of(experiment: Experiment, table: Sequence[Power]) -> Design | None:
@@ -110,23 +106,14 @@ def design_of(experiment: Experiment, table: Sequence[Power]) -> Design | None:
     return Design(*demands) if margins else None
 
 
-def _last_level(experiment: Experiment, n: int, parts: int = 1) -> float:
-    """What the last look at n items has left of alpha, or of one of its parts: looking before has spent some."""
-    sizes = look_sizes(n, experiment.execution.looks)
-    policy = experiment.policy
-    return nominal_alpha([size / n for size in sizes], policy.alpha / parts, Spending.of(policy.spending))
-
-
 def check_power(experiment: Experiment, table: Sequence[Power], source: str) -> None:
     """Refuse gating strata that are too small to ever pass. Raises ConfigError with every one of them."""
     if not experiment.policy.refuse_hopeless:
         return
-    index = {spec.key: number for number, spec in enumerate(experiment.slices)}
-    hopeless: Mapping[str, list[Power]] = defaultdict(list)
-    for row in table:
-        if row.gating and not row.can_pass:
-            hopeless[row.slice].append(row)
-    problems = [_hopeless(experiment, index[name], rows) for name, rows in hopeless.items()]
+    problems = []
+    for index, spec in enumerate(experiment.slices):
+        if rows := [row for row in table if row.slice == spec.key and row.gating and not row.can_pass]:
+            problems.append(_hopeless(experiment, index, rows))
     pooled, items = experiment.policy.pooled_margin, sum(row.items for row in table if row.gating)
     if pooled is not None and items and not stats.can_ever_pass(items, pooled, _last_level(experiment, items)):
         text = f"{items} items in all gating strata can never pass a pooled margin of {pooled:g}"
@@ -137,7 +124,6 @@ def check_power(experiment: Experiment, table: Sequence[Power], source: str) -> 
 
 def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Problem:
     worst = min(rows, key=lambda row: row.clusters)
-    others = f" and {len(rows) - 1} more strata" if len(rows) > 1 else ""
     size = -(-worst.items // worst.clusters)
     needed = stats.smallest_that_can_pass(worst.margin, _last_level(experiment, worst.items), per_source=size)
     have, more = f"{worst.items} items", f"{needed} are needed"
@@ -146,6 +132,71 @@ def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Prob
         more = f"about {needed * size} items from {needed} sources are needed"
     return Problem(
         f"slices[{index}].items",
-        f"{have} in {worst.stratum}{others} can never pass a margin of {worst.margin:g}, even if the candidate loses "
-        f"none: {more}. Raise items or the margin, or set gating: false",
+        f"{have} in {_named(rows, worst.stratum)} can never pass a margin of {worst.margin:g}, even if the candidate "
+        f"loses none: {more}. Raise items or the margin, or set gating: false",
     )
+
+
+def _named(rows: Sequence[Power] | Sequence[EventPower], stratum: str) -> str:
+    return stratum + (f" and {len(rows) - 1} more strata" if len(rows) > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class EventPower:
+    """What a stratum's items can decide about the tail events that one tolerance gates.
+
+    No event among n independent items shows a rate below t when (1 - t)^n < alpha: 299 items for 1 % at 5 %. Which
+    kinds code and JSON show is known only when their task has scored an answer.
+    """
+
+    slice: str  # the slice's label
+    stratum: str
+    tolerance: float  # largest tolerated rate
+    kinds: tuple[str, ...]  # that it gates here
+    items: int  # planned, of the kind that has fewest
+    needed: int  # items that show a rate below the tolerance when none of them has an event
+    can_pass: bool  # whether there are that many
+
+
+def event_power(experiment: Experiment, items: Sequence[Item]) -> list[EventPower]:
+    """Give a row per stratum and tolerance, in the order of the items; none where nothing gates."""
+    rules, alpha = Rules.from_experiment(experiment), experiment.policy.alpha
+    members: dict[tuple[str, str, float], dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        for kind in sorted(possible(item).union(experiment.policy.latency if item.kind == "generate" else ())):
+            tolerance = rules.tolerance(item.slice, item.stratum, kind)
+            if tolerance is not None:
+                members[item.slice, item.stratum, tolerance][kind].append(item)
+    rows = []
+    for (slice_name, stratum, tolerance), by_kind in members.items():
+        fewest = min(by_kind.values(), key=len)
+        clean = event_rate([False] * len(fewest), [item.cluster for item in fewest], alpha=alpha)
+        needed = math.ceil(items_without_event(tolerance, alpha) * clean.unit)
+        kinds, can_pass = tuple(by_kind), clean.high < tolerance
+        rows.append(EventPower(slice_name, stratum, tolerance, kinds, len(fewest), needed, can_pass))
+    return rows
+
+
+def check_events(experiment: Experiment, items: Sequence[Item], source: str) -> None:
+    """Refuse tolerances that no stratum can pass, or that hold nobody. Raises ConfigError with every one of them."""
+    if not experiment.policy.refuse_hopeless:
+        return
+    table = event_power(experiment, items)
+    problems = []
+    for at, spec in enumerate(experiment.slices):
+        own = [row for row in table if row.slice == spec.key]
+        for kind in spec.tail_events or {}:
+            # Whether a model thinks is seen only when it answers.
+            if kind not in THOUGHTS and not any(kind == "*" or kind in row.kinds for row in own):
+                text = "none of its items answers in a text that could show it: leave the tolerance out"
+                problems.append(Problem(f"slices[{at}].tail_events.{kind}", text))
+        if hopeless := [row for row in own if not row.can_pass]:
+            worst = max(hopeless, key=lambda row: row.needed - row.items)
+            text = (
+                f"{worst.items} items in {_named(hopeless, worst.stratum)} can never show a rate of tail events below "
+                f"{worst.tolerance:g}, even if there is none: {worst.needed} are needed. Raise items or the tolerance,"
+                " or leave the slice without one (tail_events: {}): events are then shown and decide nothing"
+            )
+            problems.append(Problem(f"slices[{at}].tail_events", text))
+    if problems:
+        raise ConfigError(source, problems)

@@ -26,17 +26,16 @@ _MODULES = (
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Send standard output and error, also those of C libraries, nowhere for a while."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    kept = [os.dup(stream) for stream in (1, 2)]
+    nowhere, *kept = os.open(os.devnull, os.O_WRONLY), os.dup(1), os.dup(2)
     try:
-        for stream in (1, 2):
-            os.dup2(nowhere, stream)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
         yield
     finally:
-        for stream, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, stream)
-            os.close(copy)
-        os.close(nowhere)
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for handle in (nowhere, *kept):
+            os.close(handle)
 
 
 with _silence():

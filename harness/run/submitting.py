@@ -79,14 +79,10 @@ RESTARTS = 50
 class Cluster:
     """An experiment as a cluster is to run it."""
 
-    name: str
-    """The run's name."""
-    shards: int
-    """Jobs with a GPU that share the work."""
-    run: tuple[str, ...]
-    """Arguments of the shards' command, `run` first."""
-    judge: tuple[str, ...] = ()
-    """Options of the judge's command."""
+    name: str  # of the run
+    shards: int  # jobs with a GPU that share the work
+    run: tuple[str, ...]  # arguments of the shards' command, `run` first
+    judge: tuple[str, ...] = ()  # options of the judge's command
 
 
 def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> tuple[Path, Path]:
@@ -99,27 +95,30 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
     paths_and_words = [(str(directory), '"\\\r\n'), (str(Path.cwd()), '"\\\r\n'), *((one, "\r\n") for one in options)]
     if bad := [text for text, refused in paths_and_words if set(text) & set(refused)]:
         raise UsageError(f"{bad[0]!r}: sbatch reads no quote, backslash or line break here: use another folder")
-    folder, python = directory / "shards", shlex.quote(sys.executable)
-    quoted = shlex.quote(str(directory))
-    common = {"job": f"quantcliff-{cluster.name}", "run": quoted, "check": _CHECK.format(python=python)}
+    folder, logs = directory / "shards", str(directory / "shards").replace("%", "%%")  # which begins a pattern
+    common = {
+        "job": f"quantcliff-{cluster.name}",
+        "run": shlex.quote(str(directory)),
+        "check": _CHECK.format(python=shlex.quote(sys.executable)),
+    }
     array = _ARRAY.format(
         **common,
         shards=cluster.shards,
-        log=_log(folder / f"%aof{cluster.shards}.log", folder),
+        log=f'"{logs}/%aof{cluster.shards}.log"',
         options=_options(options[0]),
         command=_command(*cluster.run),
         restarts=RESTARTS,
     )
     judge = _JUDGE.format(
         **common,
-        log=_log(folder / "judge.log", folder),
+        log=f'"{logs}/judge.log"',
         options=_options(options[1]),
         command=_command("compare", str(directory), *cluster.judge),
         status=_command("status", str(directory)),
     )
     paths = folder / "array.sbatch", folder / "judge.sbatch"
-    for path, text in zip(paths, (array, judge), strict=True):
-        atomic_write(path, text)
+    atomic_write(paths[0], array)
+    atomic_write(paths[1], judge)
     atomic_write(folder / "submitted", f"{cluster.shards}\n")
     return paths
 
@@ -134,8 +133,7 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         shards = _job(process, array)
     with _sbatch(f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)) as process:
         job = _job(process, judge)
-        folder = array.parent
-        quoted = shlex.quote(str(folder))
+        folder, quoted = array.parent, shlex.quote(str(array.parent))
         say(f"shards: job {shards}, logs {folder}/*.log")
         say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
         say(f"watch:  quantcliff status {shlex.quote(str(folder.parent))}")
@@ -163,11 +161,6 @@ def _options(words: str) -> str:
     return "\n".join(f"#SBATCH {one}" for one in [f'--chdir="{Path.cwd()}"', *shlex.split(words)])
 
 
-def _log(path: Path, folder: Path) -> str:
-    """Return a log's path for sbatch, in which a per cent sign begins a pattern."""
-    return f'"{str(folder).replace("%", "%%")}/{path.name}"'
-
-
 def _command(*words: str) -> str:
     return shlex.join([sys.executable, "-m", "harness", *words])
 
@@ -182,38 +175,37 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     place = shlex.quote(f"{mount}/{cluster.name}")
     shard = f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"
     verdict = f"quantcliff status {place} --wait && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
-    pod = {"image": image, "claim": claim, "mount": mount, "config": f"{name}-config"}
+
+    def pod(command: str, **more: Any) -> dict[str, Any]:
+        """Return a pod that runs a command next to the shared disk, in which the hub's cache is."""
+        container = {
+            "name": "quantcliff",
+            "image": image,
+            "command": ["sh", "-c", command],
+            "env": [{"name": "HF_HOME", "value": f"{mount}/hub"}],
+            "volumeMounts": [{"name": "shared", "mountPath": mount}, {"name": "config", "mountPath": CONFIG_FOLDER}],
+            **more,
+        }
+        volumes = [
+            {"name": "shared", "persistentVolumeClaim": {"claimName": claim}},
+            {"name": "config", "configMap": {"name": f"{name}-config"}},
+        ]
+        return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
+
     indexed = {
         "completionMode": "Indexed",
         "completions": cluster.shards,
         "parallelism": cluster.shards,
         "backoffLimitPerIndex": 3,
-        "template": _pod(shard, **pod, gpus=1),
+        "template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}}),
     }
-    judge = {"backoffLimit": 0, "template": _pod(verdict.strip(), **pod, gpus=0)}
+    judge = {"backoffLimit": 0, "template": pod(verdict.strip())}
     parts: Sequence[dict[str, Any]] = (
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-config"}, "data": {"run.yaml": config}},
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": indexed},
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{name}-judge"}, "spec": judge},
     )
     return str(yaml.safe_dump_all(parts, sort_keys=False, allow_unicode=True, width=1000))
-
-
-def _pod(command: str, *, image: str, claim: str, mount: str, config: str, gpus: int) -> dict[str, Any]:
-    """Return a pod that runs a command next to the shared disk, in which the hub's cache is."""
-    container = {
-        "name": "quantcliff",
-        "image": image,
-        "command": ["sh", "-c", command],
-        "env": [{"name": "HF_HOME", "value": f"{mount}/hub"}],
-        "volumeMounts": [{"name": "shared", "mountPath": mount}, {"name": "config", "mountPath": CONFIG_FOLDER}],
-        **({"resources": {"limits": {"nvidia.com/gpu": gpus}}} if gpus else {}),
-    }
-    volumes = [
-        {"name": "shared", "persistentVolumeClaim": {"claimName": claim}},
-        {"name": "config", "configMap": {"name": config}},
-    ]
-    return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
 
 
 CONFIG_FOLDER = "/etc/quantcliff"

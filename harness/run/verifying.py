@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.config.engines import EngineSpec
-from harness.engines.protocol import Engine
 from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import ExitCode, NotComparable, UsageError
 from harness.records import Response, Settings, Unanswered
 from harness.run.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
-from harness.run.served_plan import files_of
+from harness.run.plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord
 
@@ -38,46 +37,32 @@ THRESHOLD = 2 / ALPHA
 class PartResult:
     """What came of the questions of one kind."""
 
-    kind: str
-    """``generate`` or ``choice``."""
-    asked: int
-    """Items asked in this call."""
-    differ: int
-    """Items with another answer."""
-    first: int
-    """Those in the first call."""
-    limit: int
-    """Most that noise explains."""
-    alarm_at: int
-    """Items that had to differ for an alarm in this call; beyond `asked` if none would do."""
-    evidence: float
-    """E-value of all calls."""
+    kind: str  # generate or choice
+    asked: int  # items asked in this call
+    differ: int  # items with another answer
+    first: int  # those in the first call
+    limit: int  # most that noise explains
+    alarm_at: int  # items that had to differ for an alarm in this call; beyond `asked` if none would do
+    evidence: float  # e-value of all calls
+
+
+Verdict = Literal["same", "other", "drifted", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What is said of an endpoint."""
 
-    variant: str
-    """What should be served."""
-    endpoint: str
-    """What was asked."""
-    verdict: Literal["same", "other", "drifted", "inconclusive"]
-    """The answer."""
-    reasons: tuple[str, ...] = ()
-    """Why, and what a reader must know of it."""
-    looks_like: str = ""
-    """On an alarm the variant of the run whose answers it gives; empty if none."""
-    parts: tuple[PartResult, ...] = ()
-    """By kind of question."""
-    calls: int = 0
-    """Calls so far, this one included."""
-    evidence: float = 1.0
-    """E-value of all calls and kinds."""
-    threshold: float = THRESHOLD
-    """Evidence at which there is an alarm."""
-    false_alarm_rate: float = ALPHA
-    """Over all calls."""
+    variant: str  # what should be served
+    endpoint: str  # what was asked
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()  # why, and what a reader must know of it
+    looks_like: str = ""  # on an alarm the variant of the run whose answers it gives; empty if none
+    parts: tuple[PartResult, ...] = ()  # by kind of question
+    calls: int = 0  # so far, this one included
+    evidence: float = 1.0  # e-value of all calls and kinds
+    threshold: float = THRESHOLD  # evidence at which there is an alarm
+    false_alarm_rate: float = ALPHA  # over all calls
 
     @property
     def exit_code(self) -> ExitCode:
@@ -92,14 +77,14 @@ def choose_variant(run: RunRecord, name: str | None) -> str:
     """
     if run.experiment.execution.rehearsal is not None:
         raise NotComparable(f"{run.directory.path}: a rehearsal, whose answers are made up: no server gives them")
-    names = [one.name for one in run.experiment.candidates]
-    if name is None and len(names) == 1:
-        return names[0]
-    if name not in (known := [run.experiment.baseline.name, *names]):
+    known = [one.name for one in run.experiment.variants]
+    if name is None and len(run.experiment.candidates) == 1:
+        return run.experiment.candidates[0].name
+    if name is None or name not in known:
         raise UsageError(f"give --candidate with one of {', '.join(known)}" + (f", not {name!r}" if name else ""))
-    if name in run.failures or not run.of(str(name)):
+    if name in run.failures or not run.of(name):
         raise NotComparable(f"{name} has no answers in this run")
-    return str(name)
+    return name
 
 
 def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Verification:
@@ -127,40 +112,22 @@ def _ask(
 ) -> tuple[dict[str, Response], Mapping[str, Any]]:
     """Return the answers by item and what the server says of itself; choices are left out if it cannot weigh them."""
     items = [question.item for part in certificate.parts for question in part.questions]
+    choices = any(item.kind == "choice" for item in items)
+    variant = next(one for one in run.experiment.variants if one.name == certificate.variant)
+    variant, folder = variant.model_copy(update={"engine": spec}), str(files_of(run.experiment.baseline, None))
+    request = EngineRequest(variant, folder, folder, "", "", spec.concurrency, choices=choices, log=Path(), key=key)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # where an engine says what a server refused
         try:
-            choices = any(item.kind == "choice" for item in items)
-            engine = stack.enter_context(_engine(run, certificate.variant, spec, key, choices=choices))
+            engine = stack.enter_context(ENGINES["openai"](request))
         except NotComparable as error:
             if "cannot weigh choices" not in str(error):
                 raise
             items = [item for item in items if item.kind != "choice"]
-            engine = stack.enter_context(_engine(run, certificate.variant, spec, key, choices=False))
+            engine = stack.enter_context(ENGINES["openai"](dataclasses.replace(request, choices=False)))
         answers = engine.answer(items, Settings(seed=run.experiment.seed))
         given: dict[str, Response] = {one.item_id: one for one in answers if not isinstance(one, Unanswered)}
         return given, engine.proof().served or {}
-
-
-def _engine(
-    run: RunRecord, variant: str, spec: EngineSpec, key: str, *, choices: bool
-) -> contextlib.AbstractContextManager[Engine]:
-    experiment = run.experiment
-    asked = next(one for one in experiment.variants if one.name == variant).model_copy(update={"engine": spec})
-    folder = files_of(experiment.baseline, None)
-    return ENGINES["openai"](
-        EngineRequest(
-            variant=asked,
-            path=str(folder),
-            prompts=str(folder),
-            dtype="",
-            device="",
-            concurrency=spec.concurrency,
-            choices=choices,
-            log=Path(),
-            key=key,
-        )
-    )
 
 
 def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -202,7 +169,7 @@ def judge_calls(
     results = tuple(_judge_part(part, calls, kinds) for part in certificate.parts if part.kind in calls[-1])
     total = (sum(one.evidence for one in results) + kinds - len(results)) / kinds
     reasons: list[str] = []
-    verdict: Literal["same", "other", "drifted", "inconclusive"] = "drifted" if total >= THRESHOLD else "same"
+    verdict: Verdict = "drifted" if total >= THRESHOLD else "same"
     beyond = [one for one in results if one.differ > one.limit]
     if beyond and (total >= THRESHOLD or any(one.first > one.limit for one in beyond)):
         verdict = "other"

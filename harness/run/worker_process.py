@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
-from pathlib import Path
 from typing import Any
 
 from harness import errors
 from harness.config.schema import Experiment
-from harness.errors import Incomplete, QuantcliffError, RunError
+from harness.errors import Incomplete, RunError
 from harness.models.devices import resolve_device
-from harness.run.messages import Ask, Closed, Job, Refused
-from harness.run.worker import converse, serve
+from harness.run.worker import Ask, Closed, Job, Refused, Working, converse, serve
 
 __all__ = ["WorkerHandle", "start_early", "started"]
 
@@ -32,11 +30,9 @@ class WorkerHandle:
         self._connection, self._job, self._exit_code = connection, job, exit_code
 
     def send(self, ask: Ask | None) -> None:
-        """Ask for a unit. Raises Incomplete where the worker is gone."""
-        try:
+        """Ask for a unit. If the worker is gone, `receive` gives what it said before, and then says so."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(ask)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._died() from error
 
     def receive(self) -> Any:
         """Wait for the next message. Raises what the worker refused with, or Incomplete where it is gone."""
@@ -44,49 +40,32 @@ class WorkerHandle:
             message = self._connection.recv()
         except (EOFError, ConnectionResetError) as error:
             raise self._died() from error
-        if isinstance(message, Refused):
-            raise _refusal(message)
+        if isinstance(message, Refused):  # give the worker's error its class back
+            kind = getattr(errors, message.kind, RunError)
+            raise kind(message.message, "") if kind is errors.NonFinite else kind(message.message)
         return message
 
     def close(self) -> Closed:
         """Tell the worker that all is done and get what it spent."""
         self.send(None)
-        closed = self.receive()
+        while isinstance(closed := self.receive(), Working):
+            pass
         if not isinstance(closed, Closed):
-            msg = f"{self._job.model.variant.name}: the worker said {type(closed).__name__} when it should have closed"
-            raise Incomplete(msg)
+            text = f"the worker said {type(closed).__name__} when it should have closed"
+            raise Incomplete(f"{self._job.variant.name}: {text}")
         return closed
 
     def _died(self) -> Incomplete:
-        code = self._exit_code()
-        why = (
-            f"signal {-code} (9 is often the system's out-of-memory killer)"
-            if code and code < 0
-            else f"exit code {code}"
-        )
-        tail = _tail(Path(self._job.log))
+        code, path, tail = self._exit_code(), self._job.log, ""
+        killed = f"signal {-(code or 0)} (9 is often the system's out-of-memory killer)"
+        why = killed if code and code < 0 else f"exit code {code}"
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            tail = next((f" ends with: {line[:300]}" for line in reversed(lines) if line.strip()), "")
         return Incomplete(
-            f"{self._job.model.variant.name}: the process that ran it ended with {why}; finished work is kept, give "
-            f"the same command again to continue. Its log: {self._job.log}{tail}"
+            f"{self._job.variant.name}: the process that ran it ended with {why}; finished work is kept, give "
+            f"the same command again to continue. Its log: {path}{tail}"
         )
-
-
-def _tail(path: Path) -> str:
-    """Give the last line of a log that says what went wrong."""
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return ""
-    return f" ends with: {lines[-1][:300]}" if lines else ""
-
-
-def _refusal(message: Refused) -> QuantcliffError:
-    """Give the worker's error its class back."""
-    kind = getattr(errors, message.kind, RunError)
-    if kind is errors.NonFinite:
-        return errors.NonFinite(message.message, "")
-    error: QuantcliffError = kind(message.message)
-    return error
 
 
 @contextlib.contextmanager
@@ -96,8 +75,8 @@ def started(job: Job) -> Iterator[WorkerHandle]:
     A rehearsal has no model to keep apart and to free, so it answers in a thread of this process, over the same
     connection; one that takes its time (`seconds_per_item`) has a process, as a model would.
     """
-    with _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job) as asker:
-        yield asker
+    with _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job) as handle:
+        yield handle
 
 
 @contextlib.contextmanager
@@ -117,19 +96,8 @@ def _thread(job: Job) -> Iterator[WorkerHandle]:
         thread.join()
 
 
-def _context(job: Job) -> SpawnContext | ForkServerContext:
-    """Return how the worker's process starts.
-
-    On a CPU it is forked from a server that has the libraries loaded (`harness.run.preload`). Importing them may
-    initialise CUDA, which does not survive a fork, so a process that uses a device begins with nothing, as a rehearsal
-    does, which needs none of them. A worker that asks a server needs transformers, for the tokenizer.
-    """
-    if job.device != "cpu" or job.rehearsal is not None:
-        return multiprocessing.get_context("spawn")
-    return _fork_server()
-
-
 def _fork_server() -> ForkServerContext:
+    """Return how a process is forked from a server that has the libraries loaded (`harness.run.preload`)."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.run.preload"])
     return context
@@ -144,6 +112,13 @@ def start_early(experiment: Experiment) -> None:
     if execution.rehearsal is None and resolve_device(execution.device) == "cpu":
         _fork_server()
         forkserver.ensure_running()
+
+
+def _context(job: Job) -> SpawnContext | ForkServerContext:
+    # Importing the libraries may initialise CUDA, which does not survive a fork, so a process that uses a device begins
+    # with nothing, as a rehearsal does, which needs none of them. One that asks a server needs its tokenizer.
+    spawned = job.device != "cpu" or job.rehearsal is not None
+    return multiprocessing.get_context("spawn") if spawned else _fork_server()
 
 
 @contextlib.contextmanager

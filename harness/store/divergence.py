@@ -10,9 +10,9 @@ Does not know models or how a divergence is measured.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,7 @@ from harness.stats.divergence import Divergence
 from harness.store.files import Appender, atomic_write, read_lines
 from harness.store.rundir import RunDir, Shard
 
-__all__ = [
-    "DivergenceFile",
-    "RunTraces",
-    "TracePlan",
-    "divergence_from_json",
-    "divergences",
-    "remove_traces",
-    "trace_path",
-    "traces_folder",
-]
+__all__ = ["RunTraces", "divergence_from_json", "divergences", "remove_traces", "trace_path", "traces_folder"]
 
 DIGITS = 7
 """Significant digits that a divergence is kept with."""
@@ -42,16 +33,6 @@ def divergence_from_json(data: Mapping[str, Any]) -> Divergence:
     """Read a divergence back. Raises TypeError if a field is unknown or missing."""
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     return Divergence(**fields)
-
-
-@dataclass(frozen=True, slots=True)
-class TracePlan:
-    """What of the baseline's answers is kept until every candidate was compared with it."""
-
-    tokens: int
-    """First tokens of each answer; 0 if divergence is off."""
-    bytes: int
-    """Most disk that traces and head take, over all shards."""
 
 
 def trace_path(folder: Path, unit: int) -> Path:
@@ -76,101 +57,76 @@ def remove_traces(directory: RunDir) -> int:
     return count
 
 
+def divergences(directory: RunDir, variant: str, count: int) -> tuple[list[Divergence], list[str]]:
+    """Read a variant's divergences of all `count` shards, and why some are not there. Raises StoreError."""
+    found: list[Divergence] = []
+    reasons: dict[str, None] = {}
+    for path in (_path(directory, variant, shard) for shard in Shard.all(count)):
+        try:
+            for line in _lines(path):
+                found += map(divergence_from_json, line["items"])
+                reasons |= dict.fromkeys([line["why"]] if line.get("why") else [])
+        except (KeyError, TypeError) as error:
+            msg = f"{path}: a line is not a divergence of quantcliff: {error}; remove the file to do without"
+            raise StoreError(msg) from error
+    return found, list(reasons)
+
+
+def _path(directory: RunDir, variant: str, shard: Shard) -> Path:
+    return directory.path / variant / "divergence" / f"{shard}.jsonl"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return read_lines(path) if path.is_file() else []
+
+
 @dataclass(frozen=True, slots=True)
 class RunTraces:
     """A shard's traces, and the divergences measured with them, as the runner sees them."""
 
     directory: RunDir
-    """The run."""
     baseline: str
-    """Its baseline's name."""
     shard: Shard
-    """The shard."""
-    tracing: TracePlan
-    """What was planned."""
-    folder: Path
-    """Where the traces are."""
-
-    @property
-    def on(self) -> bool:
-        """Whether divergence is measured."""
-        return self.tracing.tokens > 0
+    tokens: int  # first tokens of each answer that are traced; 0 if divergence is not measured
+    folder: Path  # where the traces are
+    excluded: frozenset[str]  # items that leave no trace
 
     def compared(self, variant: str) -> bool:
         """Whether a variant is compared with the traces: control and candidates are."""
-        return self.on and variant != self.baseline
+        return self.tokens > 0 and variant != self.baseline
 
     def measured(self, variant: str) -> set[int] | None:
         """Return the units whose divergence is there; None for a variant that has none. Raises StoreError."""
-        return DivergenceFile(self.directory, variant, self.shard).units() if self.compared(variant) else None
+        if not self.compared(variant):
+            return None
+        return {int(line["unit"]) for line in _lines(_path(self.directory, variant, self.shard))}
 
     def keep(self, variant: str, units: set[int]) -> None:
         """Drop what was measured in other units, and a line cut short. Raises StoreError."""
-        DivergenceFile(self.directory, variant, self.shard).keep(units.__contains__)
+        path = _path(self.directory, variant, self.shard)
+        text = "".join(canonical_json(line) + "\n" for line in _lines(path) if int(line["unit"]) in units)
+        if path.is_file() and text.encode() != path.read_bytes():
+            atomic_write(path, text)
 
     def missing(self, units: set[int]) -> set[int]:
         """Return the units whose traces are missing; none if divergence is not measured."""
-        return {unit for unit in units if self.on and not trace_path(self.folder, unit).is_file()}
+        return {unit for unit in units if self.tokens and not trace_path(self.folder, unit).is_file()}
 
     def take(self, variant: str, unit: int, found: Sequence[Divergence], why: str) -> None:
-        """Keep what was measured in a unit. Raises StoreError."""
-        DivergenceFile(self.directory, variant, self.shard).append(unit, found, why)
+        """Keep what was measured in a unit, or why nothing was. Raises StoreError."""
+        line = {"unit": unit, "items": [_to_json(one) for one in found], **({"why": why} if why else {})}
+        with contextlib.closing(Appender(_path(self.directory, variant, self.shard))) as file:
+            file.append(line)
+            file.sync()
 
     def finish(self) -> None:
         """Remove the traces, unless a variant failed that may yet be asked."""
-        names = [path.parent for path in self.directory.path.glob("*/failure-*.json")]
-        if self.folder.is_dir() and not names:
+        if self.folder.is_dir() and not any(self.directory.path.glob("*/failure-*.json")):
             shutil.rmtree(self.folder)
-
-
-class DivergenceFile:
-    """A variant's measured divergences of one shard, a line for each work unit."""
-
-    def __init__(self, directory: RunDir, variant: str, shard: Shard) -> None:
-        self._path = directory.path / variant / "divergence" / f"{shard}.jsonl"
-
-    def units(self) -> set[int]:
-        """Name the units that are there. Raises StoreError."""
-        return {int(line["unit"]) for line in self._lines()}
-
-    def keep(self, wanted: Callable[[int], bool]) -> None:
-        """Drop the lines of other units, and a line cut short. Raises StoreError."""
-        if self._path.is_file():
-            text = "".join(canonical_json(line) + "\n" for line in self._lines() if wanted(int(line["unit"])))
-            if text.encode() != self._path.read_bytes():
-                atomic_write(self._path, text)
-
-    def append(self, unit: int, found: Sequence[Divergence], why: str) -> None:
-        """Write a unit's line: what was measured, or why nothing was. Raises StoreError."""
-        file = Appender(self._path)
-        try:
-            file.append({"unit": unit, "items": [_to_json(one) for one in found], **({"why": why} if why else {})})
-            file.sync()
-        finally:
-            file.close()
-
-    def read(self) -> tuple[list[Divergence], list[str]]:
-        """Return what was measured, and the reasons why something was not. Raises StoreError."""
-        lines = self._lines()
-        try:
-            found = [divergence_from_json(one) for line in lines for one in line["items"]]
-        except (KeyError, TypeError) as error:
-            msg = f"{self._path}: a line is not a divergence of quantcliff: {error}; remove the file to do without"
-            raise StoreError(msg) from error
-        return found, list(dict.fromkeys(line["why"] for line in lines if line.get("why")))
-
-    def _lines(self) -> list[dict[str, Any]]:
-        return read_lines(self._path) if self._path.is_file() else []
-
-
-def divergences(directory: RunDir, variant: str, count: int) -> tuple[list[Divergence], list[str]]:
-    """Read a variant's divergences of all `count` shards, and why some are not there. Raises StoreError."""
-    parts = [DivergenceFile(directory, variant, Shard(index + 1, count)).read() for index in range(count)]
-    return [one for found, _ in parts for one in found], list(dict.fromkeys(why for _, said in parts for why in said))
 
 
 def _to_json(one: Divergence) -> dict[str, Any]:
     """Return a divergence as JSON, its numbers with as many digits as they are worth."""
     columns = {name: getattr(one, name) for name in ("kl", "reverse_kl", "baseline_logprob", "candidate_logprob")}
     rounded = {name: [float(f"{value:.{DIGITS}g}") for value in values] for name, values in columns.items()}
-    return json.loads(json.dumps({"item_id": one.item_id, "same_top": one.same_top, **rounded}))  # type: ignore[no-any-return]
+    return {"item_id": one.item_id, "same_top": one.same_top, **rounded}

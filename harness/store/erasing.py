@@ -9,7 +9,6 @@ goes on, or an erasure that was cut short and is given again, does not bring the
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,12 +18,11 @@ from typing import Any
 from harness.errors import StoreError, UsageError
 from harness.records import Item, canonical_json, item_from_json, scored_from_json, to_json
 from harness.store.divergence import remove_traces
-from harness.store.files import atomic_write, read_lines, sealed
+from harness.store.files import atomic_write, read_lines, sealed, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import ITEMS, RunDir, Shard, place_of
 
 __all__ = ["Erased", "describe_erasure", "erase", "select_items"]
-
 
 _SHOWN = 10
 
@@ -33,20 +31,13 @@ _SHOWN = 10
 class Erased:
     """What an erasure removed."""
 
-    items: tuple[str, ...]
-    """Ids of the items whose texts are gone."""
-    stored_items: int
-    """Of these, items whose own texts had been there until now."""
-    answers: int
-    """Answers, over all variants, whose text or token ids had been there until now."""
-    logs: int
-    """Workers' logs that were emptied."""
-    traces: int
-    """Files of the baseline's traces that were deleted: all there were, a run that goes on makes those it needs."""
-    left_overs: int
-    """Files that a killed process had left half written, removed."""
-    relatives: int
-    """Items left alone that share a source with an erased one, and so perhaps a part of its text."""
+    items: tuple[str, ...]  # ids of the items whose texts are gone
+    stored_items: int  # of these, items whose own texts had been there until now
+    answers: int  # over all variants, whose text or token ids had been there until now
+    logs: int  # workers' logs that were emptied
+    traces: int  # files of the baseline's traces: all there were, a run that goes on makes those it needs
+    left_overs: int  # files that a killed process had left half written
+    relatives: int  # items left alone that share a source with an erased one, and so perhaps a part of its text
 
 
 def select_items(directory: RunDir, ids: Sequence[str], clusters: Sequence[str]) -> list[Item]:
@@ -56,33 +47,29 @@ def select_items(directory: RunDir, ids: Sequence[str], clusters: Sequence[str])
         ("an item", ids, {item.id for item in items}),
         ("a cluster", clusters, {item.cluster for item in items}),
     ):
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            place = directory.path / "items"
-            raise UsageError(
-                f"{unknown[0]!r} is not {what} of this run, so nothing was erased: see {place} for their names"
-            )
+        if unknown := [name for name in names if name not in known]:
+            text = f"{unknown[0]!r} is not {what} of this run, so nothing was erased"
+            raise UsageError(f"{text}: see {directory.path / ITEMS} for their names")
     return [item for item in items if item.id in set(ids) or item.cluster in set(clusters)]
 
 
 def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
     """Take the items' texts out of items, answers and logs. Raises StoreError, also while a process runs it."""
-    ids = frozenset(item.id for item in items)
+    ids, shared = frozenset(item.id for item in items), {item.cluster for item in items}
     with contextlib.ExitStack() as stack:
-        for shard in _shards(directory):
+        for shard in Shard.all(directory.plan()["shards"]):
             stack.enter_context(directory.locked(shard))
-        every = sorted(ids | directory.erased())
-        atomic_write(directory.path / "erased.json", json.dumps({"items": every}, indent=1, ensure_ascii=False) + "\n")
-        text_policy = TextPolicy("full", ids)
-        shared = {item.cluster for item in items}
-        everything = directory.items()
+        write_json(directory.path / "erased.json", {"items": sorted(ids | directory.erased())})
+        everything, root = directory.items(), directory.path
+        logs = (path for path in root.glob("*/worker-*.log") if path.stat().st_size)
+        left_overs = (path for path in (*root.glob(".*"), *root.glob("*/.*")) if path.is_file())
         return Erased(
             items=tuple(item.id for item in items),
-            stored_items=_rewrite_items(directory, text_policy),
-            answers=sum(_rewrite_answers(directory, name, text_policy) for name in _variants(directory)),
-            logs=_empty_logs(directory),
+            stored_items=_rewrite_items(directory, TextPolicy("full", ids)),
+            answers=_rewrite_answers(directory, TextPolicy("full", ids)),
+            logs=_each(logs, lambda path: path.write_bytes(b"")),
             traces=remove_traces(directory),
-            left_overs=_remove_left_overs(directory),
+            left_overs=_each(left_overs, Path.unlink),
             relatives=sum(item.cluster in shared and item.id not in ids for item in everything),
         )
 
@@ -92,29 +79,17 @@ def describe_erasure(done: Erased) -> list[str]:
     shown = ", ".join(done.items[:_SHOWN]) + (", ..." if len(done.items) > _SHOWN else "")
     traces = f"{done.traces} trace(s) deleted, " if done.traces else ""
     files = f"{done.logs} log(s) emptied, {traces}{done.left_overs} half-written file(s) deleted"
-    lines = [
+    relatives = (
+        f"left alone: {done.relatives} item(s) that share a source with them, and perhaps some text: "
+        "--cluster erases those too"
+    )
+    return [
         f"erased {len(done.items)} item(s): {shown}",
         f"removed: the texts of {done.stored_items} item(s) and {done.answers} answer(s); {files}",
         "kept: ids, digests, scores and log-probabilities; the verdict can be computed again as before",
+        "not reached: copies outside of the run, such as a step summary or a comment that was posted",
+        *([relatives] if done.relatives else []),
     ]
-    lines.append("not reached: copies outside of the run, such as a step summary or a comment that was posted")
-    if done.relatives:
-        lines.append(
-            f"left alone: {done.relatives} item(s) that share a source with them, and perhaps some text: "
-            "--cluster erases those too"
-        )
-    return lines
-
-
-def _shards(directory: RunDir) -> list[Shard]:
-    count = int(directory.plan()["shards"])
-    return [Shard(index + 1, count) for index in range(count)]
-
-
-def _variants(directory: RunDir) -> list[str]:
-    """Return every folder of answers, whatever variant it is."""
-    others = {"items", "shards"}
-    return sorted(path.name for path in directory.path.iterdir() if path.is_dir() and path.name not in others)
 
 
 def _rewrite_items(directory: RunDir, text_policy: TextPolicy) -> int:
@@ -123,30 +98,31 @@ def _rewrite_items(directory: RunDir, text_policy: TextPolicy) -> int:
     def stored(line: dict[str, Any]) -> dict[str, Any]:
         place = place_of(line)
         item = item_from_json(line)
-        kept = text_policy.item(item) if item.id in text_policy.erased else item
+        kept = text_policy.item(item)
         return {**(line if kept == item else to_json(kept)), **place}
 
     return sum(_rewrite(directory.items_path(name), ITEMS, stored) for name in directory.plan()["slices"])
 
 
-def _rewrite_answers(directory: RunDir, variant: str, text_policy: TextPolicy) -> int:
+def _rewrite_answers(directory: RunDir, text_policy: TextPolicy) -> int:
+    """Take texts out of every folder of answers, whatever variant it is."""
+
     def stored(line: dict[str, Any]) -> dict[str, Any]:
         answer = scored_from_json(line)
         kept = text_policy.scored(answer)
         return line if kept == answer else to_json(kept)
 
-    paths = [directory.results_path(variant, *one) for one in product(directory.plan()["slices"], _shards(directory))]
-    return sum(_rewrite(path, variant, stored) for path in paths if path.is_file())
+    plan = directory.plan()
+    folders = [path.name for path in directory.path.iterdir() if path.is_dir() and path.name not in {ITEMS, "shards"}]
+    places = product(sorted(folders), plan["slices"], Shard.all(plan["shards"]))
+    paths = ((name, directory.results_path(name, *place)) for name, *place in places)
+    return sum(_rewrite(path, name, stored) for name, path in paths if path.is_file())
 
 
 def _rewrite(path: Path, folder: str, stored: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
-    """Replace the lines of a file from which something is to go, and drop a line cut short; count the lines changed.
-
-    Every other line stays as it is, byte for byte.
-    """
-    before = path.read_bytes()
+    """Replace the lines that change, and drop one cut short; count those changed. Others keep every byte."""
+    before, changed = path.read_bytes(), 0
     lines = before.splitlines(keepends=True)
-    changed = 0
     for at, line in enumerate(read_lines(path, folder)):
         after = stored(dict(line))
         if canonical_json(after) != canonical_json(line):
@@ -158,19 +134,8 @@ def _rewrite(path: Path, folder: str, stored: Callable[[dict[str, Any]], dict[st
     return changed
 
 
-def _empty_logs(directory: RunDir) -> int:
-    def empty(path: Path) -> None:
-        path.write_bytes(b"")
-
-    return _each((path for path in directory.path.glob("*/worker-*.log") if path.stat().st_size), empty)
-
-
-def _remove_left_overs(directory: RunDir) -> int:
-    found = [*directory.path.glob(".*"), *directory.path.glob("*/.*")]
-    return _each((path for path in found if path.is_file()), Path.unlink)
-
-
 def _each(paths: Iterable[Path], do: Callable[[Path], object]) -> int:
+    """Do something to every file, and count them. Raises StoreError."""
     count = 0
     for path in list(paths):
         try:

@@ -22,26 +22,23 @@ from typing_extensions import TypedDict
 from harness.errors import StoreError
 from harness.records import Proof, Timing, canonical_json
 
-__all__ = ["MOST_SHARDS", "Appender", "atomic_write", "explained", "read_json", "read_lines", "sealed", "write_json"]
-
-
-class _Sandbox(TypedDict):
-    layers: list[str]
-    network: str
-    files: str
-
+__all__ = [
+    "MOST_SHARDS", "RESTORE", "Appender", "atomic_write", "explained", "read_json", "read_lines", "remedy", "sealed",
+    "write_json",
+]  # fmt: skip
 
 MOST_SHARDS = 10_000
 """More is a damaged file or a slip of the pen."""
+
+
+_Sandbox = TypedDict("_Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
 
 _RECORDS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(TypedDict(name, keys))  # type: ignore[operator]
     for name, keys in {
         "run": {
+            **dict.fromkeys(("config_digest", "device", "items_digest"), str),
             "config": dict[str, Any],
-            "config_digest": str,
-            "device": str,
-            "items_digest": str,
             "shards": Annotated[int, Field(ge=1, le=MOST_SHARDS)],
             "units": NotRequired[Annotated[int, Field(ge=0, le=10_000_000)]],
             "shard_of": NotRequired[list[Annotated[int, Field(ge=1)]]],
@@ -53,10 +50,8 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
             "peak_bytes": int,
             "device": str,
             "notes": NotRequired[list[str]],
-            "load_peak_bytes": NotRequired[int],
-            "reserved_peak_bytes": NotRequired[int],
-            "driver": NotRequired[str],
-            "clocks": NotRequired[str],
+            **dict.fromkeys(("load_peak_bytes", "reserved_peak_bytes"), NotRequired[int]),
+            **dict.fromkeys(("driver", "clocks"), NotRequired[str]),
         },
         "failure": {"message": str},
         "calibration": {"items": list[str]},
@@ -72,43 +67,24 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
 """What must be in the records of a run, by the beginning of the file's name, or by its folder."""
 _RECORDS["timings"] = TypeAdapter(Timing)
 
-
-def _check_record(path: Path, data: Mapping[str, Any], place: str = "") -> None:
-    """Refuse a record of a run that lacks a key or has a value of another type. Raises StoreError."""
-    name = path.parent.name if path.parent.name == "shards" else path.stem.partition("-")[0]
-    try:
-        if name in _RECORDS:
-            _RECORDS[name].validate_json(json.dumps(data), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path}: {place}{key}: {first['msg'].lower()}: it was changed after the run") from error
-
-
-def _parsed(text: bytes) -> Any:
-    """Parse JSON in UTF-8. Raises ValueError, also for half of a surrogate pair, and RecursionError."""
-    data = json.loads(text.decode())
-    if b"\\u" in text:
-        json.dumps(data, ensure_ascii=False).encode()
-    return data
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
+    errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
+    errno.EROFS: "the file system is read-only: give another place with --output",
+    errno.EACCES: "permission denied: give a directory you may write with --output",
+    errno.EEXIST: "a part of the path is a file: give another place with --output",
+    errno.ENOTDIR: "a part of the path is a file: give another place with --output",
+}
 
 
 @contextlib.contextmanager
 def explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn an operating system error into a sentence with a remedy."""
+    """Turn an operating system error into a sentence with a remedy. Raises StoreError."""
     try:
         yield
     except OSError as error:
-        remedy = {
-            errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
-            errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
-            errno.EROFS: "the file system is read-only: give another place with --output",
-            errno.EACCES: "permission denied: give a directory you may write with --output",
-            errno.EEXIST: "a part of the path is a file: give another place with --output",
-            errno.ENOTDIR: "a part of the path is a file: give another place with --output",
-        }.get(error.errno or 0, error.strerror or str(error))
-        msg = f"{path}: cannot be {doing}: {remedy}"
-        raise StoreError(msg) from error
+        remedy = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(f"{path}: cannot be {doing}: {remedy}") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -131,17 +107,6 @@ def _make_folder(folder: Path) -> None:
         _sync_folder(folder.parent)
 
 
-def _read_bytes(path: Path) -> bytes:
-    """Read a file; again if another machine replaced it between opening and reading, which NFS calls stale."""
-    for _ in range(3):
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-    return path.read_bytes()
-
-
 def atomic_write(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
     with explained(path, "written"):
@@ -160,26 +125,68 @@ def atomic_write(path: Path, text: str) -> None:
             raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises StoreError if it is missing or not one."""
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object whole. Raises StoreError."""
+    atomic_write(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read a file; again if another machine replaced it between opening and reading, which NFS calls stale."""
     with explained(path, "read"):
-        text = _read_bytes(path)
+        for _ in range(3):
+            try:
+                return path.read_bytes()
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+        return path.read_bytes()
+
+
+def _parsed(text: bytes) -> Any:
+    """Parse JSON in UTF-8. Raises ValueError, also for half of a surrogate pair, and RecursionError."""
+    data = json.loads(text.decode())
+    if b"\\u" in text:
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
+
+
+RESTORE = "restore what the run wrote, or run it again into another --output"
+"""What to do if a file of a run was changed."""
+
+
+def remedy(path: Path) -> str:
+    """Say what to do if a record was changed: that of a shard is written again by the shard's command."""
+    again = "remove it and give the shard's `quantcliff run` command again, which keeps finished answers"
+    return again if path.parent.name == "shards" else RESTORE
+
+
+def _check_record(path: Path, data: Mapping[str, Any], place: str = "") -> None:
+    """Refuse a record of a run that lacks a key or has a value of another type. Raises StoreError."""
+    name = path.parent.name if path.parent.name == "shards" else path.stem.partition("-")[0]
     try:
-        data = _parsed(text)
+        if name in _RECORDS:
+            _RECORDS[name].validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        text = f"{place}{key}: {first['msg'].lower()}: it was changed after the run"
+        raise StoreError(f"{path}: {text}: {remedy(path)}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, and check it if it is a record of a run. Raises StoreError."""
+    try:
+        data = _parsed(_read_bytes(path))
     except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        msg = f"{path}: is not JSON{line}: it was changed by hand; remove the run and start again"
-        raise StoreError(msg) from error
+        raise StoreError(f"{path}: is not JSON{line}: it was changed after the run: {remedy(path)}") from error
     if not isinstance(data, dict):
-        msg = f"{path}: holds a {type(data).__name__}, not an object"
-        raise StoreError(msg)
+        raise StoreError(f"{path}: holds a {type(data).__name__}, not an object: {remedy(path)}")
     _check_record(path, data)
     return data
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON object whole. Raises StoreError."""
-    atomic_write(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+_SEAL = len('{"check":"0123456789abcdef",')
 
 
 def _check(folder: str, body: str) -> str:
@@ -192,38 +199,33 @@ def sealed(record: Mapping[str, Any], folder: str) -> str:
     return f'{{"check":"{_check(folder, body)}",{body}\n'
 
 
-_SEAL = len('{"check":"0123456789abcdef",')
-
-
 def read_lines(path: Path, folder: str = "", *, whole: bool = False, seals: bool = False) -> list[dict[str, Any]]:
     """Read JSON lines; the check of each that has one is verified against `folder` and left out.
 
     A last line without its newline (a write cut short) is left out, or refused if the file must be `whole`. `seals`:
     refuse lines without a check. Raises StoreError, naming the line.
     """
-    with explained(path, "read"):
-        text = _read_bytes(path)
-    *lines, rest = text.split(b"\n")
+    *lines, rest = _read_bytes(path).split(b"\n")
     if whole and rest:
         raise StoreError(f"{path}: line {len(lines) + 1} is cut short: give `quantcliff run` again to complete it")
     return [_read_line(line, path, number, folder, seals=seals) for number, line in enumerate(lines, start=1)]
 
 
 def _read_line(line: bytes, path: Path, number: int, folder: str, *, seals: bool) -> dict[str, Any]:
-    remedy = "remove it and give the `quantcliff run` command again to answer it again"
+    again = "remove it and give the `quantcliff run` command again to answer it again"
     try:
         data = _parsed(line)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: line {number} is damaged: {remedy}") from error
+        raise StoreError(f"{path}: line {number} is damaged: {again}") from error
     if not isinstance(data, dict):
-        raise StoreError(f"{path}: line {number} is not a JSON object: {remedy}")
+        raise StoreError(f"{path}: line {number} is not a JSON object: {again}")
     if path.stem.startswith("timings-"):
         _check_record(path, data, f"line {number}: ")
     said = data.pop("check", None)
     if said is None and not (seals and folder):
         return data
     if said is None or line[:_SEAL] != f'{{"check":"{said}",'.encode() or _check(folder, line[_SEAL:].decode()) != said:
-        raise StoreError(f"{path}: line {number} is not what the run wrote there: {remedy}")
+        raise StoreError(f"{path}: line {number} is not what the run wrote there: {again}")
     return data
 
 

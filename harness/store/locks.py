@@ -54,7 +54,7 @@ def held(path: Path, what: str) -> Iterator[str]:
         if note:
             _take(lease, mine, what)
         with explained(lease, "written"):
-            _write(lease, f"{mine} 0")
+            lease.write_text(f"{mine} 0\n", encoding="utf-8")
         over = threading.Event()
         beating = threading.Thread(target=_beat, args=(lease, mine, over), daemon=True)
         beating.start()
@@ -115,8 +115,8 @@ def _local_locks(folder: Path) -> bool:
 
 
 def _busy(path: Path, what: str) -> StoreError:
-    run = path.parent.parent
-    return StoreError(f"{run}: another process is working on {what}: wait for it, or give another --output")
+    text = f"another process is working on {what}: wait for it, or give another --output"
+    return StoreError(f"{path.parent.parent}: {text}")
 
 
 def _take(lease: Path, mine: str, what: str) -> None:
@@ -130,7 +130,7 @@ def _take(lease: Path, mine: str, what: str) -> None:
             if _read(lease) != before:
                 raise _busy(lease, what) from None
             # Two that wait for the same one both write, and the later one has it.
-            _write(lease, f"{mine} 0")
+            lease.write_text(f"{mine} 0\n", encoding="utf-8")
             time.sleep(BEAT_SECONDS)
             if not _read(lease).startswith(mine):
                 raise _busy(lease, what) from None
@@ -146,14 +146,8 @@ def _beat(lease: Path, mine: str, over: threading.Event) -> None:
                 _thread.interrupt_main()
                 return
             count += 1
-            _write(lease, f"{mine} {count}")
+            lease.write_text(f"{mine} {count}\n", encoding="utf-8")
 
 
 def _read(lease: Path) -> str:
     return lease.read_text(encoding="utf-8", errors="replace") if lease.exists() else ""
-
-
-def _write(lease: Path, text: str) -> None:
-    """Rewrite a lease in place: it is short, and never read in part."""
-    with lease.open("w", encoding="utf-8") as stream:
-        stream.write(f"{text}\n")

@@ -4,23 +4,32 @@
 so that nothing that is made from a run directory can hold more. A kept item carries the digest of the item as it was
 asked: resuming and comparing work the same in every mode, and so do the verdicts. What identifies an item stays in
 every mode (its id, its source, the levels of its strata, numbers); texts and token ids, which are texts too, do not.
+
+Personal data is e-mail, telephone, payment card, IBAN and IP address. Patterns here only propose; what is a number of
+that kind is decided by maintained libraries (`phonenumbers`, `python-stdnum`, of the extra ``privacy``) and by
+`ipaddress`. In doubt a text loses a word: a false alarm costs a reader, a miss costs somebody else. Names of persons
+are not recognised: that takes a language model.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import ipaddress
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import ConfigError, Incomplete, Problem
-from harness.records import Generation, Item, Response, Scored
-from harness.store import redaction
+from harness.records import Generation, Item, Scored
 
-__all__ = ["NOT_STORED", "StoreText", "TextPolicy", "check", "stored_config", "without_text", "without_text_response"]
+__all__ = ["KINDS", "NOT_STORED", "StoreText", "TextPolicy", "check", "redact", "stored_config"]
 
 StoreText = Literal["full", "redacted", "none"]
 
@@ -30,51 +39,48 @@ NOT_STORED = "[not stored]"
 
 def check(mode: StoreText, source: str) -> None:
     """Refuse redaction if its packages are missing. Raises ConfigError, naming the extra."""
-    if mode == "redacted" and not redaction.installed():
+    if mode == "redacted" and not _installed():
         text = "redaction needs packages that are not installed: pip install 'quantcliff[privacy]', or store_text: none"
         raise ConfigError(source, [Problem("store_text", text)])
-
-
-def without_text(item: Item) -> Item:
-    """Return an item with its digest, its place and its numbers, and no text."""
-    return replace(item, asked=item.digest(), prompt="", choices=("",) * len(item.choices), target="", doc={})
 
 
 def stored_config(config: Mapping[str, Any], mode: StoreText) -> dict[str, Any]:
     """Return a config's plain data as a run records it: the system message, which every prompt holds, is a text too."""
     sampling = dict(config["sampling"])
     if sampling.get("system") and mode != "full":
-        sampling["system"] = NOT_STORED if mode == "none" else redaction.redact(sampling["system"])
+        sampling["system"] = NOT_STORED if mode == "none" else redact(sampling["system"])
     return {**config, "sampling": sampling}
-
-
-def without_text_response(response: Response) -> Response:
-    """Return a response without text and token ids; log-probabilities are no text and stay."""
-    return replace(response, text="", token_ids=()) if isinstance(response, Generation) else response
 
 
 @dataclass(frozen=True, slots=True)
 class TextPolicy:
     """Gives what is to be stored in place of what was asked and answered."""
 
-    mode: StoreText = "full"
-    """The config's `store_text`."""
-    erased: frozenset[str] = frozenset()
-    """Items whose texts were erased from the run: they do not come back when it goes on."""
+    mode: StoreText = "full"  # the config's `store_text`
+    erased: frozenset[str] = frozenset()  # items whose texts were erased: they do not come back when the run goes on
 
     def item(self, item: Item) -> Item:
         """Return an item as it is stored."""
         if self.mode == "none" or item.id in self.erased:
-            return without_text(item)
-        return item if self.mode == "full" else _redacted_item(item)
+            return replace(item, asked=item.digest(), prompt="", choices=("",) * len(item.choices), target="", doc={})
+        if self.mode == "full":
+            return item
+        kept = replace(
+            item,
+            prompt=redact(item.prompt),
+            choices=tuple(map(redact, item.choices)),
+            target=redact(item.target),
+            doc=_redacted(item.doc),
+        )
+        return item if kept == item else replace(kept, asked=item.digest())
 
     def scored(self, one: Scored) -> Scored:
         """Return a results line as it is stored."""
-        if self.mode == "none" or one.item_id in self.erased:
-            return replace(one, response=without_text_response(one.response))
-        if self.mode == "full" or not isinstance(one.response, Generation):
-            return one
-        return replace(one, response=replace(one.response, text=redaction.redact(one.response.text), token_ids=()))
+        gone = self.mode == "none" or one.item_id in self.erased
+        if not isinstance(one.response, Generation) or (self.mode == "full" and not gone):
+            return one  # log-probabilities are no text
+        text = "" if gone else redact(one.response.text)
+        return replace(one, response=replace(one.response, text=text, token_ids=()))
 
     @contextlib.contextmanager
     def log(self, path: Path) -> Iterator[Path]:
@@ -98,7 +104,7 @@ class TextPolicy:
         if self.mode == "redacted" and not self.erased and log.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as kept:
-                kept.write(redaction.redact(log.read_text(encoding="utf-8", errors="replace")))
+                kept.write(redact(log.read_text(encoding="utf-8", errors="replace")))
         shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -114,26 +120,143 @@ class TextPolicy:
             shutil.rmtree(outside, ignore_errors=True)
 
 
-def _redacted_item(item: Item) -> Item:
-    kept = replace(
-        item,
-        prompt=redaction.redact(item.prompt),
-        choices=tuple(map(redaction.redact, item.choices)),
-        target=redaction.redact(item.target),
-        doc=_redacted(item.doc),
-    )
-    return item if kept == item else replace(kept, asked=item.digest())
-
-
 def _redacted(value: Any) -> Any:
     """Redact every text in plain JSON data, and every number that is personal data when written out."""
     if isinstance(value, str):
-        return redaction.redact(value)
+        return redact(value)
     if isinstance(value, Mapping):
-        return {redaction.redact(key): _redacted(one) for key, one in value.items()}
+        return {redact(key): _redacted(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(one) for one in value]
     if isinstance(value, int) and not isinstance(value, bool):
-        less = redaction.redact(str(value))
+        less = redact(str(value))
         return value if less == str(value) else less
     return value
+
+
+REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "PL", "IN", "BR", "MX", "JP", "KR", "CN", "AU", "ZA")
+"""Where a telephone number without its country is looked for. With ``+`` and the country, every country is known."""
+
+_EMAIL = re.compile(r"[^\s@<>()\[\]{},;:\"'|=/\\]{1,64}@[^\W_][\w-]*(?:\.[\w-]+)*")
+_CARD = re.compile(r"(?<!\d)\d(?:[ \-]?\d){12,24}(?!\d)")
+_CARD_DIGITS = range(13, 20)
+_CARD_STARTS = frozenset("23456")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]){11,40}")
+_SHORTEST_IBAN = 15
+_IP4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d]|\.\d)")
+_IP6 = re.compile(r"(?<![\w:])(?=[0-9A-Fa-f:]*\d)(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
+_SHORTEST_PLAIN = 10
+_PHONE = re.compile(r"(?<!\w)[+(\uff08]{0,2}\d(?:[ \t().\-/\u2013\u00a0]{0,3}\d){6,40}(?!\w)")
+
+
+def _installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("phonenumbers", "stdnum"))
+
+
+def redact(text: str) -> str:
+    """Return the text with every piece of personal data replaced by its kind in brackets."""
+    while (less := _once(text)) != text:  # what one find hid in its neighbour shows in the next pass
+        text = less
+    return text
+
+
+def _once(text: str) -> str:
+    found = [(start, end, kind) for kind, finder in _FINDERS.items() for start, end in finder(text)]
+    parts, at = [], 0
+    for start, end, kind in _merged(found):
+        parts += [text[at:start], f"[{kind}]"]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _merged(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Join what overlaps, under the name of the longest."""
+    whole: list[tuple[int, int, str]] = []
+    longest = 0
+    for start, end, kind in sorted(found, key=lambda one: (one[0], -one[1])):
+        if whole and start < whole[-1][1]:
+            before = whole.pop()
+            name = kind if end - start > longest else before[2]
+            whole.append((before[0], max(before[1], end), name))
+            longest = max(longest, end - start)
+        else:
+            whole.append((start, end, kind))
+            longest = end - start
+    return whole
+
+
+def _digits(text: str) -> str:
+    """Return the digits of any script as ASCII, and nothing else."""
+    return "".join(str(unicodedata.decimal(sign)) for sign in text if sign.isdecimal())
+
+
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    return (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(())
+
+
+def _cards(text: str) -> Iterator[tuple[int, int]]:
+    """Return runs of digit groups that pass Luhn's check, wherever in a longer run of groups they stand."""
+    from stdnum import luhn
+
+    for match in _CARD.finditer(text):
+        groups = [group.span() for group in re.finditer(r"\d+", match[0])]
+        for first, (start, _) in enumerate(groups):
+            for _, end in groups[first:]:
+                digits = _digits(match[0][start:end])
+                if len(digits) in _CARD_DIGITS and digits[0] in _CARD_STARTS and luhn.is_valid(digits):
+                    yield match.start() + start, match.start() + end
+
+
+def _ibans(text: str) -> Iterator[tuple[int, int]]:
+    from stdnum import iban
+
+    for match in _IBAN.finditer(text):
+        run = match[0]
+        solid = run.isalnum()
+        for end in range(len(run), _SHORTEST_IBAN - 1, -1):
+            whole_group = solid or (run[end - 1].isalnum() and (end == len(run) or not run[end].isalnum()))
+            if whole_group and iban.is_valid(run[:end]):
+                yield match.start(), match.start() + end
+                break
+
+
+def _addresses(text: str) -> Iterator[tuple[int, int]]:
+    for pattern in (_IP4, _IP6):
+        for match in pattern.finditer(text):
+            try:
+                ipaddress.ip_address(match[0])
+            except ValueError:
+                continue
+            yield match.span()
+
+
+def _phones(text: str) -> Iterator[tuple[int, int]]:
+    for match in _PHONE.finditer(text):
+        for start, end in _numbers(match[0]):
+            yield match.start() + start, match.start() + end
+
+
+@lru_cache(maxsize=65536)
+def _numbers(window: str) -> tuple[tuple[int, int], ...]:
+    """Return the telephone numbers in a run of digits and separators."""
+    import phonenumbers
+
+    spans = set()
+    for region in (None, *REGIONS):
+        for found in phonenumbers.PhoneNumberMatcher(window, region, leniency=phonenumbers.Leniency.VALID):
+            number = window[found.start : found.end]
+            short = number.isdecimal() and len(number) < _SHORTEST_PLAIN
+            if not short or _digits(number).startswith("0"):  # a short one shows no sign of being dialled
+                spans.add((found.start, found.end))
+    return tuple(sorted(spans))
+
+
+_FINDERS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
+    "e-mail": _emails,
+    "card": _cards,
+    "IBAN": _ibans,
+    "IP": _addresses,
+    "phone": _phones,
+}
+KINDS = tuple(_FINDERS)
+"""What a redacted text says in place of the data, in brackets: ``[e-mail]``."""

@@ -19,11 +19,10 @@ from harness.store.files import read_json
 from harness.store.rundir import SCHEMA, RunDir, Shard
 from harness.store.units import plan_units
 
-__all__ = ["CONTROL", "RunRecord", "read_run", "recorded_experiment", "upgrade", "upgrade_lines", "variant_names"]
+__all__ = ["CONTROL", "RunRecord", "read_run", "recorded_experiment", "variant_names"]
 
 CONTROL = "control"
 """The A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free."""
-
 
 Answers = Mapping[str, Mapping[Path, tuple[Scored, ...]]]
 
@@ -33,31 +32,18 @@ class RunRecord:
     """A run in memory: everything that judging may look at."""
 
     directory: RunDir
-    """Where it is stored."""
-    plan: Mapping[str, Any]
-    """run.json, as recorded."""
+    plan: Mapping[str, Any]  # run.json, as recorded
     experiment: Experiment
-    """Its config."""
     items: tuple[Item, ...]
-    """What was asked."""
-    digests: Mapping[str, str]
-    """Item id to `Item.digest`."""
-    unit_of: Mapping[str, int]
-    """Item id to its work unit."""
-    look_of: Mapping[str, int]
-    """Item id to the interim look, from 1, that it belongs to."""
-    answers: Answers
-    """Variant to file to its lines, in the order of the config's slices and of the shards; see `of`."""
-    identities: Mapping[str, Mapping[str, Any]]
-    """Variant to variant.json; a variant that was never loaded is absent."""
-    failures: Mapping[str, tuple[str, ...]]
-    """Variant to the reasons why it could not be run; only variants that have one."""
-    calibrated: Mapping[str, Mapping[str, Any]]
-    """Candidate to calibration.json, if its calibration texts overlap with items."""
-    shards: Mapping[str, Mapping[str, Any]]
-    """Shard, as in ``1of2``, to its record; a shard that is not complete is absent."""
-    erased: frozenset[str]
-    """Ids of the items whose texts were erased."""
+    digests: Mapping[str, str]  # item id to `Item.digest`
+    unit_of: Mapping[str, int]  # item id to its work unit
+    look_of: Mapping[str, int]  # item id to the interim look, from 1, that it belongs to
+    answers: Answers  # variant to file to its lines, in the order of the config's slices and of the shards; see `of`
+    identities: Mapping[str, Mapping[str, Any]]  # variant to variant.json; one that was never loaded is absent
+    failures: Mapping[str, tuple[str, ...]]  # variant to the reasons why it could not be run, if there is one
+    calibrated: Mapping[str, Mapping[str, Any]]  # candidate to calibration.json, if its texts overlap with items
+    shards: Mapping[str, Mapping[str, Any]]  # shard, as in 1of2, to its record; one that is not complete is absent
+    erased: frozenset[str]  # ids of the items whose texts were erased
 
     def of(self, variant: str) -> list[Scored]:
         """Return a variant's answers from every shard."""
@@ -77,15 +63,23 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     """
     plan = directory.plan()
     experiment = recorded_experiment(directory, plan)
-    names, parts = variant_names(experiment), [Shard(index + 1, plan["shards"]) for index in range(plan["shards"])]
+    names, parts, sealed = variant_names(experiment), Shard.all(plan["shards"]), bool(plan.get("schema", 0))
     paths = {str(shard): directory.path / "shards" / f"{shard}.json" for shard in parts}
     shards = {name: read_json(path) for name, path in paths.items() if path.is_file()}
-    strict = {"whole": whole and len(shards) == len(parts), "seals": plan.get("schema", 0) >= 1}
-    placed = [one for name in plan["slices"] for one in directory.placed_items(name, seals=strict["seals"])]
-    items, answers = tuple(item for item, _ in placed), _answers(directory, plan, names, parts, strict)
-    if plan.get("schema", 0) < 2:  # noqa: PLR2004 - the version that records metric and gold
-        items, answers = upgrade_lines(items, answers)
-    places = {item.id: place for item, place in placed} if strict["seals"] else _planned(items, experiment)
+    strict = {"whole": whole and len(shards) == len(parts), "seals": sealed}
+    placed = [one for name in plan["slices"] for one in directory.placed_items(name, seals=sealed)]
+    items, places = tuple(item for item, _ in placed), {item.id: place for item, place in placed}
+    answers: Answers = {
+        name: {
+            directory.results_path(name, key, shard): tuple(directory.results(name, key, shard, **strict))
+            for key in plan["slices"]
+            for shard in parts
+        }
+        for name in names
+    }
+    if not sealed:
+        items, answers = _upgrade_lines(items, answers)
+        places = _planned(items, experiment)
     failures = {name: tuple(directory.failures(name)) for name in names}
     return RunRecord(
         directory=directory,
@@ -104,6 +98,10 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     )
 
 
+def _recorded(directory: RunDir, names: list[str], file: str) -> dict[str, Mapping[str, Any]]:
+    return {name: record for name in names if (record := directory.recorded(name, file)) is not None}
+
+
 def recorded_experiment(directory: RunDir, plan: Mapping[str, Any]) -> Experiment:
     """Return the config that run.json holds. Raises StoreError."""
     source = str(directory.path / "run.json")
@@ -118,11 +116,12 @@ def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
     The one place where the difference between versions of recorded configs is known. A key that a version did not have
     takes today's default, so a new key whose default changes a verdict is set here to what it was. Raises StoreError
-    for a run of a later version.
+    for a run of a version whose layout is not known.
     """
     schema = plan.get("schema", 0)
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise StoreError(f"{path}: was made by a later version of quantcliff (schema {schema}): update this one")
+    if schema not in (0, SCHEMA):
+        text = f"its layout (schema {schema}) is that of another version of quantcliff"
+        raise StoreError(f"{path}: {text}: update this one, or use that one")
     config = {**plan["config"], "description": plan.get("description", "")}
     execution = config.get("execution")
     if isinstance(execution, dict):  # with what divergence was measured; its results are stored either way
@@ -130,11 +129,8 @@ def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return config
 
 
-def upgrade_lines(items: tuple[Item, ...], answers: Answers) -> tuple[tuple[Item, ...], Answers]:
-    """Fill in what items and answers did not record before schema 2: the right choice, and the metric of a score.
-
-    A task's metric is the first that equals the score in every one of its answers.
-    """
+def _upgrade_lines(items: tuple[Item, ...], answers: Answers) -> tuple[tuple[Item, ...], Answers]:
+    """Fill in the right choice, and a score's metric: the first that equals it in every answer of its task."""
     task_of = {item.id: item.task for item in items}
     fitting: dict[str, dict[str, None]] = {}
     for one in (one for files in answers.values() for lines in files.values() for one in lines):
@@ -142,31 +138,16 @@ def upgrade_lines(items: tuple[Item, ...], answers: Answers) -> tuple[tuple[Item
             names = fitting.get(task, dict.fromkeys(sorted(one.metrics)))
             fitting[task] = {name: None for name in names if one.metrics.get(name) == one.score}
     metric_of = {item_id: next(iter(fitting.get(task, ())), "") for item_id, task in task_of.items()}
-    return tuple(map(_with_gold, items)), {
-        name: {path: tuple(_with_metric(one, metric_of) for one in lines) for path, lines in files.items()}
-        for name, files in answers.items()
-    }
 
+    def with_metric(one: Scored) -> Scored:
+        return one if one.score is None else replace(one, metric=metric_of.get(one.item_id, ""))
 
-def _with_gold(item: Item) -> Item:
-    right = [at for at, choice in enumerate(item.choices) if choice.strip() == item.target.strip()]
-    return replace(item, gold=right[0]) if len(right) == 1 else item
+    def with_gold(item: Item) -> Item:
+        right = [at for at, choice in enumerate(item.choices) if choice.strip() == item.target.strip()]
+        return replace(item, gold=right[0]) if len(right) == 1 else item
 
-
-def _with_metric(one: Scored, metric_of: Mapping[str, str]) -> Scored:
-    return one if one.score is None else replace(one, metric=metric_of.get(one.item_id, ""))
-
-
-def _answers(
-    directory: RunDir, plan: Mapping[str, Any], names: list[str], shards: list[Shard], strict: Mapping[str, bool]
-) -> Answers:
-    return {
-        name: {
-            directory.results_path(name, key, shard): tuple(directory.results(name, key, shard, **strict))
-            for key in plan["slices"]
-            for shard in shards
-        }
-        for name in names
+    return tuple(map(with_gold, items)), {
+        name: {path: tuple(map(with_metric, lines)) for path, lines in files.items()} for name, files in answers.items()
     }
 
 
@@ -174,11 +155,6 @@ def _planned(items: tuple[Item, ...], experiment: Experiment) -> dict[str, dict[
     """Return the unit and look of each item of a run that did not record them."""
     units = plan_units(items, experiment.execution.unit_items, experiment.execution.looks)
     return {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
-
-
-def _recorded(directory: RunDir, names: list[str], file: str) -> dict[str, Mapping[str, Any]]:
-    found = ((name, directory.recorded(name, file)) for name in names)
-    return {name: record for name, record in found if record is not None}
 
 
 def variant_names(experiment: Experiment) -> list[str]:

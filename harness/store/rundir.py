@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,38 +36,42 @@ from harness.store.files import Appender, atomic_write, explained, read_json, re
 from harness.store.locks import held
 from harness.store.units import Unit
 
-__all__ = [
-    "ITEMS",
-    "SCHEMA",
-    "AnswerFiles",
-    "RunDir",
-    "Shard",
-    "place_of",
-]
+__all__ = ["ITEMS", "SCHEMA", "AnswerFiles", "RunDir", "Shard", "place_of", "timings_in"]
 
 SCHEMA = 2
 """Version of the layout, in run.json.
 
-Runs without one were made before lines had a check, a unit and a look; since 2, answers name the metric that is their
-score, and items the right choice.
+Runs without one were made before lines had a check, a unit, a look, the metric that is the score, and the right choice.
 """
 
 ITEMS = "items"
 """The folder of the items, which their lines are sealed to."""
 
 
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Part `index` (from 1) of `count` of a run's work units."""
 
-    def __init__(self, index: int = 1, count: int = 1) -> None:
-        if not 1 <= index <= count:
-            msg = f"shard {index}/{count} does not exist: write i/n with i from 1 to n"
-            raise ValueError(msg)
-        self.index, self.count = index, count
+    index: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise ValueError(f"shard {self.label} does not exist: write i/n with i from 1 to n")
 
     def __str__(self) -> str:
         """Return the form used in file names."""
         return f"{self.index}of{self.count}"
+
+    @property
+    def label(self) -> str:
+        """Return the form for a person, as in ``2/4``."""
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def all(cls, count: int) -> list[Shard]:
+        """Return every shard of a run that is split into so many."""
+        return [cls(index + 1, count) for index in range(count)]
 
     @classmethod
     def of(cls, unit: int, plan: Mapping[str, Any]) -> Shard:
@@ -76,7 +81,7 @@ class Shard:
 
 
 class RunDir:
-    """One run's directory; every path and every read and write of it is here."""
+    """One run's directory; every path and every read and write of it is here. All methods raise StoreError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,45 +119,34 @@ class RunDir:
         """Whether there is a run.json, of one listing. Raises StoreError if there are files that no shard has begun."""
         with explained(self.path, "read"):
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        if "run.json" in names:
-            return True
-        strangers = sorted(name for name in names if name not in {"shards", "items"} and not name.startswith(".run."))
-        if strangers:
-            msg = (
-                f"{self.path}: holds {', '.join(strangers[:3])} but no run.json: it is not a run; give another --output"
-            )
-            raise StoreError(msg)
-        return False
+        strangers = sorted(name for name in names if name not in {"shards", ITEMS} and not name.startswith(".run."))
+        if strangers and "run.json" not in names:
+            text = f"holds {', '.join(strangers[:3])} but no run.json: it is not a run"
+            raise StoreError(f"{self.path}: {text}; give another --output")
+        return "run.json" in names
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
+        """Refuse another plan than the one that is there, naming what differs down to the config's key."""
         there = read_json(self.path / "run.json")
-        if there.get("schema", 0) != SCHEMA:
-            msg = (
-                f"{self.path}: was made by another version of quantcliff: it can be judged but not continued; give "
-                "another --output or name"
-            )
-            raise StoreError(msg)
-        if there.get("shards") != plan["shards"]:
-            msg = (
-                f"{self.path}: its work is split into {there.get('shards')} shard(s), not {plan['shards']}: "
-                f"use --shard i/{there.get('shards')}, or another --output"
-            )
-            raise StoreError(msg)
         changed = sorted(key for key in plan if canonical_json(there.get(key)) != canonical_json(plan[key]))
+        if there.get("schema", 0) != SCHEMA:
+            text = "was made by another version of quantcliff: it can be judged but not continued"
+            raise StoreError(f"{self.path}: {text}; give another --output or name")
+        if "shards" in changed:
+            text = f"its work is split into {there['shards']} shard(s), not {plan['shards']}"
+            raise StoreError(f"{self.path}: {text}: use --shard i/{there['shards']}, or another --output")
+        if "config" in changed:
+            before, after = dict(there.get("config") or {}), dict(plan["config"])
+            changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key)) or changed
         if changed:
-            what = _difference(there, plan, changed)
-            msg = (
-                f"{self.path}: holds the results of another config ({what}): give another --output or name, "
-                "or remove that directory"
-            )
-            raise StoreError(msg)
+            text = f"holds the results of another config ({', '.join(changed)} changed)"
+            raise StoreError(f"{self.path}: {text}: give another --output or name, or remove that directory")
 
     def plan(self) -> dict[str, Any]:
-        """Read what was planned. Raises StoreError if nothing was."""
+        """Read what was planned; an error if nothing was."""
         if not self.exists():
             hint = "it is not a run directory" if self.path.is_dir() else "there is no such directory"
-            msg = f"{self.path}: {hint}: give the directory that `quantcliff run` printed"
-            raise StoreError(msg)
+            raise StoreError(f"{self.path}: {hint}: give the directory that `quantcliff run` printed")
         return read_json(self.path / "run.json")
 
     def items_path(self, slice_name: str) -> Path:
@@ -160,18 +154,18 @@ class RunDir:
         return self.path / ITEMS / f"{slice_name}.jsonl"
 
     def items(self) -> list[Item]:
-        """Read every item, slice by slice in the config's order. Raises StoreError."""
+        """Read every item, slice by slice in the config's order."""
         return [item for name in self.plan()["slices"] for item, _ in self.placed_items(name)]
 
     def placed_items(self, slice_name: str, *, seals: bool = False) -> list[tuple[Item, dict[str, int]]]:
-        """Read a slice's items, each with its ``unit`` and ``look``; an older run has none. Raises StoreError."""
+        """Read a slice's items, each with its ``unit`` and ``look``; an older run has none."""
         path = self.items_path(slice_name)
         lines = read_lines(path, ITEMS, whole=True, seals=seals)
         placed = [place_of(line) for line in lines]
-        return list(zip(_parsed(item_from_json, lines, path), placed, strict=True))
+        return list(zip(_parsed(item_from_json, lines, path, "an item"), placed, strict=True))
 
     def erased(self) -> frozenset[str]:
-        """Read which items' texts were erased, by id. Raises StoreError."""
+        """Read which items' texts were erased, by id."""
         path = self.path / "erased.json"
         return frozenset(read_json(path)["items"]) if path.is_file() else frozenset()
 
@@ -180,38 +174,31 @@ class RunDir:
         return self.path / variant / f"{slice_name}-{shard}.jsonl"
 
     def results(self, variant: str, slice_name: str, shard: Shard, **strict: bool) -> list[Scored]:
-        """Read a variant's answers to a slice; none if there is no such file. Raises StoreError.
+        """Read a variant's answers to a slice; none if there is no such file.
 
         strict: `whole` and `seals`, as `read_lines` takes them.
         """
         path = self.results_path(variant, slice_name, shard)
-        return _parsed(_scored, read_lines(path, variant, **strict), path) if path.is_file() else []
+        return _parsed(_scored, read_lines(path, variant, **strict), path, "a result") if path.is_file() else []
 
     def all_results(self, variant: str) -> list[Scored]:
-        """Read a variant's answers from every shard. Raises StoreError."""
+        """Read a variant's answers from every shard."""
         plan = self.plan()
-        shards = [Shard(i + 1, plan["shards"]) for i in range(plan["shards"])]
+        shards = Shard.all(plan["shards"])
         return [one for name in plan["slices"] for shard in shards for one in self.results(variant, name, shard)]
 
-    def keep_units(
-        self, variant: str, slice_name: str, shard: Shard, complete: Callable[[Scored], bool]
-    ) -> list[Scored]:
-        """Drop from a results file what an unfinished unit left, and a line cut short; give what stays."""
+    def keep(self, variant: str, slice_name: str, shard: Shard, answers: Iterable[Scored]) -> None:
+        """Leave only these answers in a results file, if there is one: no other one, and no line cut short."""
         path = self.results_path(variant, slice_name, shard)
-        if not path.is_file():
-            return []
-        kept = [one for one in self.results(variant, slice_name, shard) if complete(one)]
-        text = "".join(sealed(to_json(one), variant) for one in kept)
-        if text.encode() != path.read_bytes():
+        text = "".join(sealed(to_json(one), variant) for one in answers)
+        if path.is_file() and text.encode() != path.read_bytes():
             atomic_write(path, text)
-        return kept
 
     def timings(self, variant: str) -> list[Timing]:
         """Read what each unit cost, the last measurement of each."""
         latest: dict[int, Timing] = {}
         for path in sorted((self.path / variant).glob("timings-*.jsonl")):
-            for one in _parsed(lambda line: Timing(**line), read_lines(path), path):
-                latest[one.unit] = one
+            latest |= timings_in(path)
         return [latest[unit] for unit in sorted(latest)]
 
     def request_times(self, variant: str) -> list[dict[str, Any]]:
@@ -237,7 +224,7 @@ class RunDir:
         return [str(read_json(path)["message"]) for path in sorted((self.path / variant).glob("failure-*.json"))]
 
     def locked(self, shard: Shard) -> contextlib.AbstractContextManager[str]:
-        """Hold a shard of the run for this process. Raises StoreError if another process holds it."""
+        """Hold a shard of the run for this process; an error if another process holds it."""
         return held(self.path / "shards" / f"{shard}.lock", f"shard {shard} of this run")
 
 
@@ -269,6 +256,11 @@ class AnswerFiles:
                 stack.callback(appender.close)
 
 
+def timings_in(path: Path) -> dict[int, Timing]:
+    """Read what the units of a shard cost, by unit; the last measurement of each. Raises StoreError."""
+    return {one.unit: one for one in _parsed(lambda line: Timing(**line), read_lines(path), path, "a timing")}
+
+
 def place_of(line: dict[str, Any]) -> dict[str, int]:
     """Take an item's ``unit`` and ``look`` out of its line; an older run has none."""
     return {name: line.pop(name) for name in ("unit", "look") if name in line}
@@ -287,21 +279,13 @@ def _scored(line: Mapping[str, Any]) -> Scored:
     return one
 
 
-def _parsed(reader: Callable[[Mapping[str, Any]], Any], lines: list[dict[str, Any]], path: Path) -> list[Any]:
+def _parsed(
+    reader: Callable[[Mapping[str, Any]], Any], lines: list[dict[str, Any]], path: Path, what: str
+) -> list[Any]:
     found = []
     for number, line in enumerate(lines, start=1):
         try:
             found.append(reader(line))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            kind = "item" if ITEMS in path.parts else "result"
-            raise StoreError(f"{path}: line {number} is not a {kind} of quantcliff: {error}") from error
+            raise StoreError(f"{path}: line {number} is not {what} of quantcliff: {error}") from error
     return found
-
-
-def _difference(there: Mapping[str, Any], now: Mapping[str, Any], changed: list[str]) -> str:
-    """Name what differs between two plans, down to the config's key."""
-    if "config" not in changed:
-        return f"{', '.join(changed)} changed"
-    before, after = dict(there.get("config") or {}), dict(now["config"])
-    keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-    return f"{', '.join(keys)} changed"

@@ -1,65 +1,57 @@
-"""How far the shards of a run are, from its directory alone: no scheduler is asked."""
+"""How far the shards of a run are, and how they wait for each other: by its directory alone, no scheduler is asked."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import StoreError
-from harness.records import Timing
-from harness.store.files import MOST_SHARDS, read_lines
+from harness.errors import Incomplete, StoreError
+from harness.store.files import MOST_SHARDS, atomic_write, read_json, remedy
 from harness.store.locks import alive, file_clock
 from harness.store.record import recorded_experiment, variant_names
-from harness.store.rundir import RunDir, Shard
+from harness.store.rundir import RunDir, Shard, timings_in
 
-__all__ = ["ShardStatus", "shard_status"]
+__all__ = ["ShardStatus", "Stages", "shard_status"]
+
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 600.0
+"""How long to wait for shards on which no process works, which may yet be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
     """What is known of a shard."""
 
-    shard: str
-    """As in ``2/4``."""
-    state: Literal["complete", "running", "waiting", "stopped", "not started"]
-    """``waiting``: for other shards, between looks. ``stopped``: begun, and no process shows signs of life."""
-    node: str
-    """The machine that works on it; empty if none does."""
-    done: float
-    """Share of its planned tokens that is answered, over all variants."""
-    items_per_second: float | None
-    """While units were answered; None before the first."""
-    eta_seconds: float | None
-    """Time that the rest takes at this rate; None if that is not known."""
-    log: str
-    """Its log, if `quantcliff submit` started it, else the last that one of its models wrote."""
-    last_line: str
-    """The last line of the log."""
+    shard: str  # as in 2/4
+    state: Literal["complete", "running", "waiting", "stopped", "damaged", "not started"]
+    """``waiting``: for other shards, between looks. ``stopped``: begun, and no process shows signs of life.
+    ``damaged``: its record cannot be read, or is that of another run."""
+    node: str  # the machine that works on it; empty if none does
+    done: float  # share of its planned tokens that is answered, over all variants
+    items_per_second: float | None  # while units were answered; None before the first
+    eta_seconds: float | None  # time that the rest takes at this rate; None if that is not known
+    log: str  # its log, if `quantcliff submit` started it, else the last that one of its models wrote
+    last_line: str  # of the log; what is wrong and what to do, if the shard is damaged
 
 
 def shard_status(directory: RunDir) -> list[ShardStatus]:
     """Look at every shard of a run, also of one that was submitted and has not begun. Raises StoreError."""
-    submitted = directory.path / "shards" / "submitted"
+    submitted, now = directory.path / "shards" / "submitted", file_clock(directory.path / "shards")
     if not directory.exists() and submitted.is_file():
-        count, planned, names = _submitted(submitted), {}, []
-    else:
-        plan = directory.plan()
-        count, planned = int(plan["shards"]), _planned(directory, plan)
-        names = variant_names(recorded_experiment(directory, plan))
-    now = file_clock(directory.path / "shards")
-    shards = [Shard(index + 1, count) for index in range(count)]
-    return [_status(directory, shard, planned.get(str(shard), {}), names, now) for shard in shards]
-
-
-def _submitted(path: Path) -> int:
-    """Read how many shards were submitted. Raises StoreError."""
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
-        raise StoreError(f"{path}: {text!r:.40} is no number of shards: give the `quantcliff submit` command again")
-    return int(text)
+        text = submitted.read_text(encoding="utf-8", errors="replace").strip()
+        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
+            why = f"{text!r:.40} is no number of shards: give the `quantcliff submit` command again"
+            raise StoreError(f"{submitted}: {why}")
+        return [_status(directory, one, {}, [], now, {}) for one in Shard.all(int(text))]
+    plan = directory.plan()
+    planned, names = _planned(directory, plan), variant_names(recorded_experiment(directory, plan))
+    shards = Shard.all(plan["shards"])
+    return [_status(directory, one, planned.get(str(one), {}), names, now, plan) for one in shards]
 
 
 def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int]]:
@@ -67,39 +59,54 @@ def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int
     samples = int(plan["config"].get("sampling", {}).get("samples", 1))
     found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for name in plan["slices"]:
-        with contextlib.suppress(StoreError):  # not written yet
+        # Not written yet, or not of this plan, which judging refuses.
+        with contextlib.suppress(StoreError, IndexError, TypeError, ValueError):
             for item, place in directory.placed_items(name):
-                cost = item.prompt_tokens + item.max_tokens * samples
-                found[str(Shard.of(place["unit"], plan))][place["unit"]] += cost
+                if (unit := place.get("unit")) is not None:  # an older run has none
+                    found[str(Shard.of(unit, plan))][unit] += item.prompt_tokens + item.max_tokens * samples
     return found
 
 
-def _status(directory: RunDir, shard: Shard, tokens: dict[int, int], variants: list[str], now: float) -> ShardStatus:
+def _status(
+    directory: RunDir, shard: Shard, tokens: dict[int, int], variants: list[str], now: float, plan: dict[str, Any]
+) -> ShardStatus:
     folder = directory.path / "shards"
     files = [directory.path / name / f"timings-{shard}.jsonl" for name in variants]
-    every = [one for path in files for one in _timings(path).values()]
+    every = [one for path in files if path.is_file() for one in timings_in(path).values()]
     answered = sum(tokens.get(one.unit, 0) for one in every)
     expected = sum(tokens.values()) * len(variants)
     seconds = sum(one.seconds for one in every)
-    node, complete = alive(folder / f"{shard}.lease", now), (folder / f"{shard}.json").is_file()
-    log = _log(directory, shard)
+    node, log = alive(folder / f"{shard}.lease", now), _log(directory, shard)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []
+    damage = _damage(folder / f"{shard}.json", plan)
+    complete = damage == ""
     state: Any = "stopped" if log or every or (folder / f"{shard}.lock").exists() else "not started"
     if node:
         state = "waiting" if (folder / f"{shard}.waiting").exists() else "running"
+    elif damage is not None:
+        state = "damaged" if damage else "complete"
     return ShardStatus(
-        shard=f"{shard.index}/{shard.count}",
-        state="complete" if complete and not node else state,
+        shard=shard.label,
+        state=state,
         node=node,
         done=1.0 if complete else answered / expected if expected else 0.0,
         items_per_second=sum(one.items for one in every) / seconds if seconds else None,
         eta_seconds=0.0 if complete else (expected - answered) * seconds / answered if answered else None,
         log=str(log or ""),
-        last_line=_last_line(log) if log else "",
+        last_line=damage or next((line.strip()[:300] for line in reversed(lines) if line.strip()), ""),
     )
 
 
-def _timings(path: Path) -> dict[int, Timing]:
-    return {line["unit"]: Timing(**line) for line in read_lines(path)} if path.is_file() else {}
+def _damage(path: Path, plan: dict[str, Any]) -> str | None:
+    """Say what is wrong with the record of a complete shard; empty if nothing is, None if there is no record."""
+    if not path.is_file():
+        return None
+    try:
+        if read_json(path).get("config_digest") == plan.get("config_digest"):
+            return ""
+    except StoreError as error:
+        return str(error)
+    return f"{path}: is not the record of a shard of this run: {remedy(path)}"
 
 
 def _log(directory: RunDir, shard: Shard) -> Path | None:
@@ -110,6 +117,46 @@ def _log(directory: RunDir, shard: Shard) -> Path | None:
     return max(logs, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+class Stages:
+    """What one shard has done of the stages that all have to reach; a run of one shard waits for nothing.
+
+    note: called with a sentence for the person who waits.
+    """
+
+    def __init__(self, directory: RunDir, shard: Shard, note: Callable[[str], None]) -> None:
+        self._folder, self._shard, self._note = directory.path / "shards", shard, note
+        self._waiting = self._folder / f"{shard}.waiting"
+
+    def restart(self) -> None:
+        """Take back what was done: an earlier process may have left answers that are asked again."""
+        for path in self._folder.glob(f"{self._shard}.*"):
+            if path.suffix not in (".json", ".lock", ".lease", ".log"):
+                path.unlink(missing_ok=True)
+
+    def done(self, stage: str) -> None:
+        """Say that this shard has all its answers of a stage. Raises StoreError."""
+        if self._shard.count > 1:
+            atomic_write(self._folder / f"{self._shard}.{stage}", "")
+
+    def wait(self, stage: str) -> None:
+        """Wait until all shards have done a stage. Raises Incomplete if nobody works on those that have not."""
+        seen = time.monotonic()
+        while missing := self._missing(stage):
+            names = ", ".join(one.label for one in missing)
+            if not self._waiting.exists():
+                atomic_write(self._waiting, "")
+                self._note(f"waiting for {stage} of shard(s) {names}")
+            now = file_clock(self._folder)
+            if any(alive(self._folder / f"{one}.lease", now) for one in missing):
+                seen = time.monotonic()
+            elif time.monotonic() - seen > PATIENCE_SECONDS:
+                text = f"no process works on shard(s) {names}, which have not done {stage}"
+                raise Incomplete(f"{self._folder.parent}: {text}: run them, and give the same command again")
+            time.sleep(POLL_SECONDS)
+        self._waiting.unlink(missing_ok=True)
+
+    def _missing(self, stage: str) -> list[Shard]:
+        if self._shard.count == 1:
+            return []
+        there = {path.name for path in self._folder.iterdir()}
+        return [one for one in Shard.all(self._shard.count) if f"{one}.{stage}" not in there]

@@ -19,25 +19,21 @@ __all__ = ["Unit", "idle_share", "plan_units", "planned_tokens", "split_units"]
 class Unit:
     """Items that are answered in one call of the engine: finished whole or not at all."""
 
-    index: int
-    """Position in the run."""
-    slice: str
-    """The slice's label."""
-    look: int
-    """The interim look, from 1, that its items belong to."""
+    index: int  # position in the run
+    slice: str  # the slice's label
+    look: int  # the interim look, from 1, that its items belong to
     items: tuple[Item, ...]
-    """What is asked."""
 
 
 def planned_tokens(items: Iterable[Item], samples: int) -> int:
     """Return what items cost at most, in tokens of prompts and answers; a prompt's shared beginning counts once."""
-    groups: dict[str, int] = defaultdict(int)
+    prompts: dict[str, int] = defaultdict(int)
     answers = 0
     for item in items:
         name = item.prefix_group or item.id
-        groups[name] = max(groups[name], item.prompt_tokens)
+        prompts[name] = max(prompts[name], item.prompt_tokens)
         answers += item.max_tokens * samples
-    return sum(groups.values()) + answers
+    return sum(prompts.values()) + answers
 
 
 def split_units(units: Sequence[Unit], count: int, samples: int) -> list[int]:
@@ -77,10 +73,8 @@ def plan_units(
     others are answered in the same company as before. Items that share a prefix, and clusters, are never cut by a look.
     """
     by_place: dict[tuple[int, int, int], list[Item]] = defaultdict(list)
-    slices = {name: position for position, name in enumerate(dict.fromkeys(item.slice for item in items))}
-    for name, position in slices.items():
-        own = [item for item in items if item.slice == name]
-        for number, block in enumerate(_blocks(own)):
+    for position, name in enumerate(dict.fromkeys(item.slice for item in items)):
+        for number, block in enumerate(_blocks([item for item in items if item.slice == name])):
             for item, look in zip(block, _looks(block, looks), strict=True):
                 by_place[look, position, number].append(item)
     units: list[Unit] = []

@@ -14,13 +14,11 @@ from typing import Any
 
 from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Item, Scored, canonical_json, digest
-from harness.store.files import read_json, write_json
+from harness.store.files import RESTORE, read_json, write_json
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import ITEMS, RunDir, Shard
 
 __all__ = ["load_run", "missing_shards", "write_manifest"]
-
-RESTORE = "restore what the run wrote, or run it again into another --output"
 
 
 def load_run(directory: RunDir) -> RunRecord:
@@ -29,24 +27,29 @@ def load_run(directory: RunDir) -> RunRecord:
     Raises Incomplete, NotComparable and StoreError, naming the file and, if there is one, the line.
     """
     run = read_run(directory, whole=True)
-    _check_complete(run)
-    path = run.directory.path / "manifest.json"
+    count, path = run.plan["shards"], run.directory.path / "manifest.json"
+    if missing := [shard.label for shard in Shard.all(count) if str(shard) not in run.shards]:
+        what = "give `quantcliff run` again to finish it" if count == 1 else "run them with --shard"
+        raise Incomplete(f"{path.parent}: {len(missing)} of {count} shard(s) incomplete ({', '.join(missing)}): {what}")
     if not path.is_file():
         raise Incomplete(f"{path}: is missing, so the run is not complete: give `quantcliff run` again to finish it")
     _check_plan(run)
     _check_items(run)
     for name in run.answers:
         _check_answers(run, name)
-    _check_manifest(run, read_json(path))
+    manifest = read_json(path)
+    _check_counts(run, manifest)
+    for place in _differences(_manifest(run), manifest):
+        text = "does not agree with manifest.json: one of the two was changed after the run"
+        raise NotComparable(f"{path.parent / place}: {text}: {RESTORE}")
     return run
 
 
 def missing_shards(directory: RunDir) -> list[str]:
     """Name the shards that are not complete, as ``2/4``."""
-    count = int(directory.plan()["shards"])
     # A listing is fresh, while NFS remembers for a time that a file was not there.
     there = {path.name for path in (directory.path / "shards").iterdir()}
-    return [f"{index}/{count}" for index in range(1, count + 1) if f"{Shard(index, count)}.json" not in there]
+    return [shard.label for shard in Shard.all(directory.plan()["shards"]) if f"{shard}.json" not in there]
 
 
 def write_manifest(directory: RunDir) -> None:
@@ -55,12 +58,11 @@ def write_manifest(directory: RunDir) -> None:
 
 
 def _manifest(run: RunRecord) -> dict[str, Any]:
-    plan = run.plan
-    record = {name: plan.get(name) for name in ("config_digest", "items_digest")}
+    record = {name: run.plan.get(name) for name in ("config_digest", "items_digest")}
     record["variants"] = {name: _variant(run, name) for name in run.answers}
     if run.schema:
         shards = {name: digest(one) for name, one in run.shards.items()}
-        record |= {"schema": run.schema, "run_digest": digest(plan), "shards": shards}
+        record |= {"schema": run.schema, "run_digest": digest(run.plan), "shards": shards}
         record[PLACES] = digest([_placed(run, item) for item in run.items])
     return record
 
@@ -73,20 +75,16 @@ def _placed(run: RunRecord, item: Item) -> list[Any]:
 
 def _variant(run: RunRecord, name: str) -> dict[str, Any]:
     answers = run.of(name)
+    figures = _figures if run.schema else lambda one: [one.item_id, one.score]
     record = {
         "identity": run.identities.get(name),
         "answers": len(answers),
-        "answers_digest": digest(sorted(map(_FIGURES[run.schema], answers), key=lambda row: row[:2])),
+        "answers_digest": digest(sorted(map(figures, answers), key=lambda row: row[:2])),
         "failures": list(run.failures.get(name, ())),
     }
     if run.experiment.policy.latency:
         record["times"] = digest(sorted(map(canonical_json, run.directory.request_times(name))))
     return record | ({"calibration": run.calibrated.get(name)} if run.schema else {})
-
-
-def _score(one: Scored) -> list[Any]:
-    """Return what the manifest of a run without a schema digests of an answer."""
-    return [one.item_id, one.score]
 
 
 def _figures(one: Scored) -> list[Any]:
@@ -95,19 +93,6 @@ def _figures(one: Scored) -> list[Any]:
     logprobs = [chosen.logprobs, chosen.token_counts, chosen.greedy] if chosen else []
     place = [one.item_id, one.response.sample, one.item_digest, one.unit, one.response.type]
     return [*place, one.score, one.metrics, one.signs, one.length, one.choice_probability, logprobs, one.metric]
-
-
-_FIGURES = (_score, lambda one: _figures(one)[:-1], _figures)
-"""What the manifest digests of an answer, by schema: 1 recorded no metric."""
-
-
-def _check_complete(run: RunRecord) -> None:
-    path, count = run.directory.path, run.plan["shards"]
-    shards = [Shard(index + 1, count) for index in range(count)]
-    missing = [f"{shard.index}/{count}" for shard in shards if str(shard) not in run.shards]
-    if missing:
-        remedy = "give `quantcliff run` again to finish it" if count == 1 else "run them with --shard"
-        raise Incomplete(f"{path}: {len(missing)} of {count} shard(s) incomplete ({', '.join(missing)}): {remedy}")
 
 
 def _check_plan(run: RunRecord) -> None:
@@ -131,8 +116,7 @@ def _refuse_plan(run: RunRecord, changed: list[str]) -> None:
         raise NotComparable(f"{run.directory.path / 'run.json'}: {text}: {RESTORE}")
 
 
-def _lines(run: RunRecord) -> Iterator[tuple[Item, str]]:
-    """Return every item with its file and line."""
+def _placed_lines(run: RunRecord) -> Iterator[tuple[Item, str]]:
     count: dict[str, int] = defaultdict(int)
     for item in run.items:
         count[item.slice] += 1
@@ -142,7 +126,7 @@ def _lines(run: RunRecord) -> Iterator[tuple[Item, str]]:
 def _check_items(run: RunRecord) -> None:
     """Refuse items that are not those that were planned, naming the first that differs."""
     seen: set[str] = set()
-    for item, line in _lines(run):
+    for item, line in _placed_lines(run):
         if item.id in seen:
             raise NotComparable(f"{line}: item {item.id} is there twice: {RESTORE}")
         seen.add(item.id)
@@ -153,11 +137,10 @@ def _check_items(run: RunRecord) -> None:
 
 def _first_difference(run: RunRecord) -> str:
     """Name the first item that is not the one that was answered, or say in general that items differ."""
-    asked = {
-        one.item_id: (one.item_digest, path) for files in run.answers.values() for path in files for one in files[path]
-    }
+    files = [one for own in run.answers.values() for one in own.items()]
+    asked = {one.item_id: (one.item_digest, path) for path, lines in files for one in lines}
     count, planned = len(run.items), run.plan.get("items")
-    for item, line in _lines(run):
+    for item, line in _placed_lines(run):
         if item.id in asked and asked[item.id][0] != run.digests[item.id]:
             return f"{line}: item {item.id} is not the one that was answered"
         if item.id not in asked and count != planned:
@@ -167,7 +150,7 @@ def _first_difference(run: RunRecord) -> str:
         if item_id not in known:
             name = path.name.rpartition("-")[0]
             return f"{run.directory.items_path(name)}: item {item_id} is missing, and {path} holds an answer to it"
-    return f"{run.directory.path / 'items'}: its {count} items are not the {planned} of run.json, or in another order"
+    return f"{run.directory.path / ITEMS}: its {count} items are not the {planned} of run.json, or in another order"
 
 
 def _check_answers(run: RunRecord, name: str) -> None:
@@ -177,16 +160,15 @@ def _check_answers(run: RunRecord, name: str) -> None:
     seen: dict[tuple[str, int], str] = {}
     for path, answers in run.answers[name].items():
         for number, one in enumerate(answers, start=1):
-            line, sample = f"{path}: line {number}", one.response.sample
-            if why := _misplaced(run, name, path, one, items.get(one.item_id)):
+            line, key = f"{path}: line {number}", (one.item_id, one.response.sample)
+            why = _misplaced(run, name, path, one, items.get(one.item_id))
+            if not why and (key in seen or not 0 <= key[1] < wanted[one.item_id]):
+                first = seen.get(key, "the samples that were planned")
+                why = f"item {one.item_id} is answered more than once (besides {first})"
+            if why:
                 raise NotComparable(f"{line}: {why}: {RESTORE}")
-            if (one.item_id, sample) in seen or not 0 <= sample < wanted[one.item_id]:
-                first = seen.get((one.item_id, sample), "the samples that were planned")
-                text = f"item {one.item_id} is answered more than once (besides {first})"
-                raise NotComparable(f"{line}: {text}: {RESTORE}")
-            seen[one.item_id, sample] = line
-    folder = run.directory.path / name
-    strangers = {path for path in folder.glob("*-*of*.jsonl") if not path.name.startswith("timings-")}
+            seen[key] = line
+    strangers = {path for path in (run.directory.path / name).glob("*-*of*.jsonl") if path.name[:8] != "timings-"}
     for path in sorted(strangers - set(run.answers[name])):
         raise NotComparable(f"{path}: is not a file of this run: {RESTORE}")
 
@@ -205,31 +187,21 @@ def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | 
     return ""
 
 
-def _check_counts(run: RunRecord, there: Mapping[str, Any]) -> None:
+def _check_counts(run: RunRecord, manifest: Mapping[str, Any]) -> None:
     """Refuse a variant with fewer answers than when the run was complete, naming the files. Raises Incomplete."""
     for name, files in run.answers.items():
-        variant = there["variants"].get(name) if isinstance(there.get("variants"), dict) else None
+        variants = manifest.get("variants")
+        variant = variants.get(name) if isinstance(variants, dict) else None
         before = variant.get("answers") if isinstance(variant, dict) else None
         count = sum(map(len, files.values()))
         if isinstance(before, int) and count < before:
             seen = {one.item_id for lines in files.values() for one in lines}
-            lacking = [item for item in run.items if item.id not in seen]
-            places = ", ".join(f"{name}/{key}-*.jsonl" for key in dict.fromkeys(item.slice for item in lacking))
+            slices = dict.fromkeys(item.slice for item in run.items if item.id not in seen)
+            places = ", ".join(f"{name}/{key}-*.jsonl" for key in slices) or name
             raise Incomplete(
-                f"{run.directory.path}: {name} lacks answers to {before - count} items in {places or name}: "
+                f"{run.directory.path}: {name} lacks answers to {before - count} items in {places}: "
                 "give `quantcliff run` again to finish it"
             )
-
-
-def _check_manifest(run: RunRecord, there: Mapping[str, Any]) -> None:
-    """Refuse files that are not those the manifest was written from, naming the first that is not."""
-    _check_counts(run, there)
-    now, folder = _manifest(run), run.directory.path
-    if run.schema < 2 and PLACES not in there:  # noqa: PLR2004 - written before schema 2
-        now.pop(PLACES, None)
-    for place in _differences(now, there):
-        text = "does not agree with manifest.json: one of the two was changed after the run"
-        raise NotComparable(f"{folder / place}: {text}: {RESTORE}")
 
 
 PLACES = "places_digest"
@@ -248,12 +220,12 @@ FILES = {
 
 def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     """Name the files of which a manifest says something else, the most exact first."""
-    for group, name_of in (("shards", lambda name, _: f"shards/{name}.json"), ("variants", _variant_file)):
-        before, after = now.get(group, {}), there.get(group)
-        after = after if isinstance(after, dict) else {}
-        for name in {**before, **after}:
-            if before.get(name) != after.get(name):
-                yield name_of(name, (before.get(name), after.get(name)))
+    for group in ("shards", "variants"):
+        sides = [one if isinstance(one, dict) else {} for one in (now.get(group), there.get(group))]
+        for name in {**sides[0], **sides[1]}:
+            one, other = (side.get(name) for side in sides)
+            if one != other:
+                yield f"shards/{name}.json" if group == "shards" else _variant_file(name, one, other)
     if now.get(PLACES) != there.get(PLACES):
         yield f"{ITEMS}/*.jsonl"
     rest = {"variants": 0, "shards": 0, PLACES: 0}
@@ -261,7 +233,7 @@ def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[s
         yield "run.json"
 
 
-def _variant_file(name: str, sides: tuple[Any, Any]) -> str:
+def _variant_file(name: str, *sides: Any) -> str:
     one, other = (side if isinstance(side, dict) else {} for side in sides)
     keys = [key for key in FILES if one.get(key) != other.get(key)]
     return f"{name}/{FILES[keys[0]]}" if keys else name

@@ -19,7 +19,7 @@ from harness.judge.signals import blind_strata, control_items
 from harness.records import Item
 from harness.run import plan as run_plan
 from harness.run import runner
-from harness.run.progress import QuietProgress
+from harness.run.progress import Reporter
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
 
@@ -41,7 +41,7 @@ def config(model: Path, **execution: Any) -> dict[str, Any]:
 def run(data: dict[str, Any], folder: Path, shard: Shard | None = None) -> RunDir:
     """Run a config in this process."""
     directory = RunDir(folder / "trial")
-    runner.run(run_plan.make_plan(parse(data), "trial.yaml", check=False), directory, shard or Shard(), QuietProgress())
+    runner.run(run_plan.make_plan(parse(data), "trial.yaml", check=False), directory, shard or Shard(), Reporter())
     return directory
 
 

@@ -17,7 +17,7 @@ from harness.judge.rules import Rules
 from harness.judge.signals import blind_to_cache
 from harness.judge.tolerances import judged_quantities
 from harness.records import Generation, Item, Scored
-from harness.run.served_plan import check_engines
+from harness.run.plan import check_engines
 from harness.stats.ratio import ratio
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run

@@ -12,7 +12,7 @@ from harness.config.loading import parse
 from harness.errors import ConfigError
 from harness.run import plan as run_plan
 from harness.run import runner, worker_process
-from harness.run.progress import QuietProgress
+from harness.run.progress import Reporter
 from harness.store.rundir import RunDir, Shard
 
 
@@ -84,7 +84,7 @@ def test_a_run_that_is_continued_elsewhere_keeps_its_dtype(tiny_llama, device_ta
         made = run_plan.make_plan(
             parse(config(tiny_llama)), "t.yaml", check=False, recorded_dtype=run_plan.recorded_dtype(directory)
         )
-        runner.run(made, directory, Shard(), QuietProgress())
+        runner.run(made, directory, Shard(), Reporter())
 
     go_on()
     proof = directory.recorded("nf4", "variant.json")["proof"]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.run import progress
-from harness.run.progress import LogProgress, TerminalProgress
+from harness.run.progress import Reporter
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def clock(monkeypatch):
 def test_the_eta_after_a_resume_counts_only_what_was_done_since(clock):
     """90 % were done before; 5 % took 50 s, so the other 5 % take 50 s more, not 3."""
     out = io.StringIO()
-    log = LogProgress(Console(file=out, width=200))
+    log = Reporter(Console(file=out, width=200))
     log.expect(1000)
     log.doing("nf4", "looking at what is done")
     log.skip(900)
@@ -37,7 +37,7 @@ def test_the_eta_after_a_resume_counts_only_what_was_done_since(clock):
 def test_a_log_gets_a_line_every_ten_seconds_at_most(clock):
     """However small the steps are."""
     out = io.StringIO()
-    log = LogProgress(Console(file=out, width=200))
+    log = Reporter(Console(file=out, width=200))
     log.expect(1000)
     for _ in range(60):
         clock[0] += 1
@@ -48,7 +48,7 @@ def test_a_log_gets_a_line_every_ten_seconds_at_most(clock):
 def test_a_bar_shows_share_pace_and_eta(clock):
     """Half done in 20 s: 20 s to go."""
     out = io.StringIO()
-    with TerminalProgress(Console(file=out, width=120, force_terminal=True)) as bar:
+    with Reporter(Console(file=out, width=120, force_terminal=True)) as bar:
         bar.expect(400)
         bar.doing("int8", "typical")
         clock[0] += 20

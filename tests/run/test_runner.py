@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -20,19 +21,21 @@ import making
 import processes
 import pytest
 import yaml
+from commands import call
 
 from harness.config.loading import parse
-from harness.errors import Incomplete, Interrupted, StoreError
+from harness.errors import ExitCode, Incomplete, Interrupted, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
-from harness.run import runner, stages
-from harness.run.progress import QuietProgress
-from harness.store import rundir
+from harness.run import runner, worker, worker_process
+from harness.run.progress import Reporter
+from harness.store import rundir, shards
 from harness.store.rundir import RunDir, Shard
 from harness.store.shards import shard_status
 from harness.store.whole import load_run
 
 JUDGED = ("comparisons.json", "verdict.json", "manifest.json")
+NF4 = [{"name": "nf4", "quantization": "bnb-nf4"}]
 
 
 def config(model: Path, **changes: Any) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def run(data: dict[str, Any], folder: Path, shard: Shard | None = None) -> RunDi
     """Run a config in this process; a worker has its own if it loads a model or if `seconds_per_item` is not 0."""
     experiment = parse(data)
     directory = RunDir(folder / experiment.name)
-    runner.run(run_plan.make_plan(experiment, "trial.yaml"), directory, shard or Shard(), QuietProgress())
+    runner.run(run_plan.make_plan(experiment, "trial.yaml"), directory, shard or Shard(), Reporter())
     return directory
 
 
@@ -157,23 +160,23 @@ def test_answers_to_another_version_of_an_item_are_refused(whole: RunDir, tiny_l
         run(config(tiny_llama), tmp_path)
 
 
-@pytest.mark.parametrize("execution", [{"looks": 3}, {"skip_blind": True}], ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize("execution", [{"looks": 2}, {"skip_blind": True}], ids=lambda one: next(iter(one)))
 def test_shards_wait_for_each_other_and_join_to_the_same_verdict(
     execution: dict[str, Any], tiny_llama: Path, tmp_path: Path
 ) -> None:
     """What is decided on all answers is decided alike: the same items asked, the same bytes as of one process."""
-    data = config(tiny_llama, execution=execution)
+    data = config(tiny_llama, execution=execution, candidates=NF4)
     with ThreadPoolExecutor() as pool:
-        shards = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
-        (directory, _) = [one.result(timeout=120) for one in shards]
+        both = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
+        (directory, _) = [one.result(timeout=120) for one in both]
     assert judge(directory) == judge(run(data, tmp_path / "whole"))
     assert not list((directory.path / "shards").glob("*.waiting"))
 
 
 def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a process that works on the others it gives its GPU back, and the mark tells the scheduler why."""
-    monkeypatch.setattr(stages, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(stages, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(shards, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(shards, "POLL_SECONDS", 0.01)
     data = config(tiny_llama, execution={"looks": 3})
     with pytest.raises(Incomplete, match=r"no process works on shard\(s\) 2/2, which have not done look-1"):
         run(data, tmp_path, Shard(1, 2))
@@ -186,22 +189,21 @@ def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkey
 
 def test_a_candidate_that_is_not_there_stays_so_at_every_look(tiny_llama: Path, tmp_path: Path) -> None:
     """Its failure of the first look is still known when the run is judged."""
-    data = config(tiny_llama, execution={"looks": 3})
-    data["candidates"].append({"name": "absent", "model": str(tmp_path / "nowhere"), "quantization": "gptq"})
+    absent = {"name": "absent", "model": str(tmp_path / "nowhere"), "quantization": "gptq"}
+    data = config(tiny_llama, execution={"looks": 2, "control": False}, candidates=[*NF4, absent])
     judgement = judging.judge(load_run(run(data, tmp_path)))
     assert next(one for one in judgement.candidates if one.name == "absent").verdict == "not_judged"
 
 
 def test_decided_strata_stop_receiving_items(tiny_llama: Path, tmp_path: Path) -> None:
-    """With five looks a candidate that lost a third of a stratum is found early: fewer items, the same verdict."""
-    sizes = {"items": 300, "margin": 0.1}
-    slices = [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, **sizes}]
-    data = config(tiny_llama, execution={"looks": 5}, slices=slices)
+    """With three looks a candidate that lost a third of a stratum is found early: fewer items, the same verdict."""
+    slices = [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, "items": 180, "margin": 0.1}]
+    data = config(tiny_llama, execution={"looks": 3}, slices=slices, candidates=NF4)
     directory = run(data, tmp_path)
     judgement = judging.judge(load_run(directory))
-    nf4 = next(one for one in judgement.candidates if one.name == "nf4")
+    (nf4,) = judgement.candidates
     assert {stratum.verdict for stratum in nf4.strata} == {"fail"}
-    assert all(stratum.n < stratum.items_planned == 300 for stratum in nf4.strata)
+    assert all(stratum.n < stratum.items_planned == 180 for stratum in nf4.strata)
     answered = {one.item_id for one in directory.all_results("nf4")}
     assert len(answered) == sum(stratum.n for stratum in nf4.strata)
     before = {path: path.read_bytes() for path in sorted(directory.path.glob("*/*.jsonl"))}
@@ -283,6 +285,7 @@ def test_ctrl_c_in_this_process_becomes_an_interruption(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A KeyboardInterrupt while answers are taken leaves the lock free and the answers on disk."""
+    data = config(tiny_llama, execution={"control": False}, candidates=NF4)
     taken = 0
     append = rundir.AnswerFiles.append
 
@@ -296,13 +299,13 @@ def test_ctrl_c_in_this_process_becomes_an_interruption(
     with monkeypatch.context() as patch:
         patch.setattr(rundir.AnswerFiles, "append", interrupted)
         with pytest.raises(Interrupted, match="give the same command again to continue"):
-            run(config(tiny_llama), tmp_path)
+            run(data, tmp_path)
     assert _answers(tmp_path) == 25
-    run(config(tiny_llama), tmp_path)
+    run(data, tmp_path)
 
 
 def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
-    whole: RunDir, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL to the worker, as the kernel does when memory runs out: Incomplete names variant, signal and log."""
     import multiprocessing
@@ -314,14 +317,13 @@ def test_a_worker_that_is_killed_is_said_and_the_run_goes_on_from_there(
         for child in multiprocessing.active_children():
             os.kill(int(child.pid or 0), signal.SIGKILL)
 
-    data = config(tiny_llama)
-    data["execution"]["rehearsal"] = {**data["execution"]["rehearsal"], "seconds_per_item": 0.01}
+    lost = {"lost": {"nf4/multi_hop_math": 0.33}, "seconds_per_item": 0.01}
+    data = config(tiny_llama, execution={"control": False, "rehearsal": lost}, candidates=NF4)
     with monkeypatch.context() as patch:
         patch.setattr(rundir.AnswerFiles, "append", killing)
         with pytest.raises(Incomplete, match=r"bf16: the process that ran it ended with signal 9"):
             run(data, tmp_path)
-    directory = run(data, tmp_path)
-    assert judging.judge(load_run(directory)).exit_code == judging.judge(load_run(whole)).exit_code
+    assert judging.judge(load_run(run(data, tmp_path))).verdict == "fail"
 
 
 def test_nan_logits_stop_that_variant_with_the_items_id(tiny_llama: Path, tmp_path: Path) -> None:
@@ -370,3 +372,55 @@ def test_several_answers_to_an_item_are_one_score(tiny_llama: Path, tmp_path: Pa
     assert [(one.lost, one.gained, one.verdict) for one in int8.strata] == [(0, 0, "pass")] * 2
     assert {one.verdict for one in nf4.strata} == {"fail"}
     assert all("graded" in one.method or "bootstrap" in one.method for one in nf4.strata)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"is not JSON \(line 1\)"),
+        ("{}", "is not the record of a shard of this run"),
+        ("[1]", "holds a list, not an object"),
+        ('{"skipped": {"nf4": 5}}', r"skipped\.nf4: "),
+    ],
+)
+def test_a_damaged_shard_is_not_shown_as_complete(
+    whole: RunDir, tiny_llama: Path, tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`status` names the file and the remedy and ends with 4; after the remedy the shard is complete again."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    record = copy.path / "shards" / "1of1.json"
+    before = record.read_bytes()
+    record.write_text(text, encoding="utf-8")
+    assert call("status", "--wait", copy.path) == ExitCode.NOT_COMPARABLE
+    shown = capsys.readouterr()
+    assert re.search(rf"1/1 damaged: \S*shards/1of1\.json: {said}.*: remove it and give the shard's `quan", shown.out)
+    assert "1 of 1 shard(s) incomplete (1/1)" in shown.err
+    if text:
+        return
+    record.unlink()
+    run(config(tiny_llama), tmp_path)
+    assert record.read_bytes() == before
+    assert call("status", copy.path) == ExitCode.PASS
+
+
+def test_progress_moves_within_a_unit_and_ends_at_the_whole(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker reports while it answers; what is counted in the end is what was planned, each item once."""
+    moved: list[tuple[int, int]] = []
+
+    class Counting(Reporter):
+        def advance(self, tokens: int, items: int = 0) -> None:
+            moved.append((tokens, items))
+            super().advance(tokens, items)
+
+    monkeypatch.setattr(worker, "PULSE_SECONDS", 0.02)
+    monkeypatch.setattr(runner, "started", worker_process._thread)  # a process would not know the line above
+    execution = {"control": False, "unit_items": 30, "rehearsal": {"seconds_per_item": 0.01}}
+    slices = [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": 0.1}]
+    experiment = parse(config(tiny_llama, execution=execution, candidates=NF4, slices=slices))
+    plan = run_plan.make_plan(experiment, "trial.yaml")
+    runner.run(plan, RunDir(tmp_path / "trial"), Shard(), Counting())
+    assert any(tokens and not items for tokens, items in moved)
+    assert sum(tokens for tokens, _ in moved) == 2 * sum(one.prompt_tokens + one.max_tokens for one in plan.items)
+    assert sum(items for _, items in moved) == 2 * len(plan.items)

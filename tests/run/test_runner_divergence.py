@@ -15,11 +15,11 @@ from harness.judge import judging
 from harness.report import run_evidence
 from harness.run import plan as run_plan
 from harness.run import runner
-from harness.run.progress import QuietProgress
-from harness.run.tracing import plan_tracing
+from harness.run.fitting import TracePlan, plan_tracing
+from harness.run.progress import Reporter
 from harness.stats.divergence import summarise
 from harness.store import erasing
-from harness.store.divergence import DivergenceFile, TracePlan, divergences, traces_folder
+from harness.store.divergence import divergences, traces_folder
 from harness.store.record import read_run
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
@@ -47,7 +47,7 @@ def run(data: dict[str, Any], folder: Path, shard: Shard | None = None) -> RunDi
     """Run a config in this process, its workers in theirs."""
     experiment = parse(data)
     directory = RunDir(folder / experiment.name)
-    runner.run(run_plan.make_plan(experiment, "far.yaml"), directory, shard or Shard(), QuietProgress())
+    runner.run(run_plan.make_plan(experiment, "far.yaml"), directory, shard or Shard(), Reporter())
     return directory
 
 
@@ -155,7 +155,7 @@ def test_without_texts_no_trace_ever_lies_in_the_run(
     (tmp_path / "temporary").mkdir()
     seen: list[list[str]] = []
 
-    class Looking(QuietProgress):
+    class Looking(Reporter):
         def doing(self, variant: str, what: str) -> None:
             seen.append([str(path) for path in tmp_path.rglob("*.safetensors") if path.parent != tiny_llama])
             super().doing(variant, what)
@@ -214,4 +214,4 @@ def test_a_line_of_another_make_is_refused(whole: RunDir, tmp_path: Path) -> Non
     path = copy.path / "nf4" / "divergence" / "1of1.jsonl"
     path.write_text('{"unit":0,"items":[{"item_id":"x","kl":[1.0],"surprise":1}]}\n')
     with pytest.raises(StoreError, match=r"1of1\.jsonl: a line is not a divergence"):
-        DivergenceFile(copy, "nf4", Shard()).read()
+        divergences(copy, "nf4", 1)

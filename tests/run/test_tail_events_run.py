@@ -19,7 +19,7 @@ from harness.judge.verdicts import TailRate
 from harness.report import run_evidence
 from harness.run import plan as run_plan
 from harness.run import runner
-from harness.run.progress import QuietProgress
+from harness.run.progress import Reporter
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run, write_manifest
 
@@ -51,7 +51,7 @@ def run(data: dict[str, Any], folder: Path) -> RunDir:
     """Run a config in this process (the workers are processes of their own)."""
     experiment = parse(data)
     directory = RunDir(folder / experiment.name)
-    runner.run(run_plan.make_plan(experiment, "tails.yaml"), directory, Shard(), QuietProgress())
+    runner.run(run_plan.make_plan(experiment, "tails.yaml"), directory, Shard(), Reporter())
     judging.write(directory, judging.judge(load_run(directory)))
     return directory
 

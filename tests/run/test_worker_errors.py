@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
 import pytest
 from commands import call, write
 
-from harness.errors import ExitCode
+from harness.config.schema import Variant
+from harness.errors import ExitCode, Incomplete, NonFinite
+from harness.run.worker import Job, Refused
+from harness.run.worker_process import WorkerHandle
 from harness.store.rundir import RunDir, Shard
 
 ODD = """
@@ -66,3 +70,21 @@ def test_a_damaged_tokenizer_is_one_message(
     error = capsys.readouterr().err
     assert f"{broken}: its tokenizer or config does not load" in error
     assert "Traceback" not in error
+
+
+def test_what_a_worker_said_before_it_went_is_not_lost(tmp_path: Path) -> None:
+    """It refuses while its parent is about to ask for the next unit: the reason is read, and then that it is gone."""
+    here, there = multiprocessing.Pipe()
+    there.send(Refused("NonFinite", "NaN in item t/1"))
+    there.close()
+    job = Job(
+        variant=Variant(name="nf4", model="m"), path="", prompts="", dtype="float32", device="cpu", concurrency=1,
+        choices=False, log=tmp_path / "log", attention="auto", batch_tokens=1, threads=None,
+    )  # fmt: skip
+    (tmp_path / "log").write_text("loading\nCUDA error\n\n", encoding="utf-8")
+    handle = WorkerHandle(here, job, lambda: -9)
+    handle.send(None)
+    with pytest.raises(NonFinite, match="NaN in item t/1"):
+        handle.receive()
+    with pytest.raises(Incomplete, match=r"nf4: .* ended with signal 9 \(9 is often .* ends with: CUDA error"):
+        handle.receive()

@@ -17,13 +17,13 @@ from harness.store.locks import alive, file_clock, held
 
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that does not know flock, as Lustre mounted without it; signs of life every 50 ms."""
+    """A file system that does not know flock, as Lustre mounted without it; signs of life every 100 ms."""
 
     def unknown(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.1)
 
 
 def test_a_lease_takes_the_place_of_a_lock(no_locks: None, tmp_path: Path) -> None:
@@ -33,7 +33,8 @@ def test_a_lease_takes_the_place_of_a_lock(no_locks: None, tmp_path: Path) -> No
         assert note.startswith("this file system has no locks (Function not implemented): 1of2.lease is used instead")
         with pytest.raises(StoreError, match="another process is working on shard 1of2"), held(path, "shard 1of2"):
             pass
-        assert alive(path.with_suffix(".lease"), file_clock(tmp_path))
+        # A busy machine may be late with a sign, and another one follows.
+        assert any(alive(path.with_suffix(".lease"), file_clock(tmp_path)) or time.sleep(0.05) for _ in range(200))
     with held(path, "shard 1of2"):
         pass
     assert not path.with_suffix(".lease").exists()

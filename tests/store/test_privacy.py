@@ -13,7 +13,7 @@ from private_runs import PLAIN, SECRETS, call, holding, own_word, run, texts
 
 from harness.errors import ExitCode, Incomplete
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
-from harness.store import redaction
+from harness.store import privacy
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import RunDir
 
@@ -184,7 +184,7 @@ def test_redaction_without_its_packages_is_refused(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2 before anything is written, with what to install; nothing is ever kept unredacted instead."""
-    monkeypatch.setattr(redaction, "installed", lambda: False)
+    monkeypatch.setattr(privacy, "_installed", lambda: False)
     path = private_runs.config(tmp_path, tiny_llama, store_text="redacted")
     assert call("run", path, "--output", tmp_path / "out", "--quiet") == ExitCode.USAGE
     assert "store_text: redaction needs packages that are not installed: pip install 'quantcliff[privacy]'" in (

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness.store.redaction import KINDS, redact
+from harness.store.privacy import KINDS, redact
 
 FOUND = [
     ("write to anna.maier@example.org.", "write to [e-mail]."),

@@ -70,7 +70,7 @@ def test_a_line_cut_short_is_left_out_and_taken_away(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     assert directory.results("v", "s", Shard()) == [scored(0)]
-    assert directory.keep_units("v", "s", Shard(), lambda one: one.unit == 0) == [scored(0)]
+    directory.keep("v", "s", Shard(), [scored(0)])
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
 
 

@@ -318,7 +318,8 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: (run / "shards" / "1of2.json").write_bytes(b"\xff"), r"shards/1of2\.json: is not JSON"),
         (lambda run: (run / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is not JSON"),
         (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"1of2\.jsonl: line 1: unit: field"),
-        (lambda run: edit_json(run / "run.json", schema=3), r"later version of quantcliff \(schema 3\)"),
+        (lambda run: edit_json(run / "run.json", schema=3), r"run: its layout \(schema 3\) is that of another"),
+        (lambda run: edit_json(run / "run.json", schema=1), r"run: its layout \(schema 1\) is that of another"),
     ],
 )  # fmt: skip
 def test_lines_and_records_of_todays_runs_are_sealed(
@@ -343,9 +344,10 @@ def test_a_run_is_judged_without_planning_it_again(finished: Path, monkeypatch: 
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_runs_of_an_earlier_version_are_judged_to_the_same_bytes(name: str, tmp_path: Path) -> None:
-    """They have no schema, and record neither units nor looks."""
+    """They have no schema, and record neither units nor looks; `status` shows them as complete."""
     run = Path(shutil.copytree(RESULTS / name, tmp_path / name))
     before = (run / "comparisons.json").read_bytes()
+    assert call("status", run) == ExitCode.PASS
     assert call("compare", run, "--quiet") == ExitCode.FAIL
     assert (run / "comparisons.json").read_bytes() == before
 

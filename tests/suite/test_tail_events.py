@@ -15,7 +15,7 @@ import pytest
 
 from harness.config.loading import parse
 from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Unanswered
-from harness.run.planning_events import event_power
+from harness.run.planning import event_power
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.tail import examine, possible
 from harness.suite.tail.detectors import from_metrics, magnitude, number_of

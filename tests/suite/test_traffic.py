@@ -15,7 +15,7 @@ from harness.judge import judging
 from harness.records import ChoiceLogprobs, Generation
 from harness.run import plan as run_plan
 from harness.run import runner
-from harness.run.progress import QuietProgress
+from harness.run.progress import Reporter
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
 from harness.suite.sandbox import missing
@@ -327,7 +327,7 @@ def test_weights_and_users_who_left_in_a_whole_run(tiny_llama, tmp_path):
     }
     trial = parse(data)
     directory = RunDir(tmp_path / "own")
-    runner.run(run_plan.make_plan(trial, "own.yaml"), directory, Shard(), QuietProgress())
+    runner.run(run_plan.make_plan(trial, "own.yaml"), directory, Shard(), Reporter())
     (candidate,) = judging.judge(load_run(directory)).candidates
     verdicts = {one.stratum: one.verdict for one in candidate.strata}
     assert verdicts == {"churned=yes": "fail", "churned=no": "pass"}

@@ -113,12 +113,8 @@ _PLAIN: list[tuple[Any, Callable[[Any], Any]]] = [
     (Fraction, lambda value: {"fraction": [hex(value.numerator), hex(value.denominator)]}),
     (range, lambda value: {"range": [hex(value.start), hex(value.stop), hex(value.step)]}),
 ]
-_OWN: tuple[Any, ...] = (
-    tuple,
-    set,
-    frozenset,
-    deque,
-)  # iterated over by their content, whatever a subclass makes of it
+# Iterated over by their content, whatever a subclass makes of it.
+_OWN: tuple[Any, ...] = (tuple, set, frozenset, deque)
 _COLLECTIONS: dict[str, Any] = {
     "tuple": tuple, "set": set | _Views, "frozenset": frozenset, "deque": deque,
     "iterator": Iterator | type({}.values()),
