@@ -12,8 +12,6 @@ from typing import Any, Literal
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
-__all__ = ["DivergenceRow", "Evidence", "FlipPair"]
-
 _Rows = tuple[tuple[str, ...], ...]
 """Rows of a table, their figures as texts."""
 

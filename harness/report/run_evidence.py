@@ -18,8 +18,6 @@ from harness.store.divergence import divergences
 from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
 
-__all__ = ["Sides", "both_answers", "circumstances", "evidence", "scoring_rows"]
-
 FLIPS_SHOWN = 2000  # pairs that a report carries at most, over all candidates
 
 

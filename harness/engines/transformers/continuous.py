@@ -34,8 +34,6 @@ from harness.engines.transformers.packing import Budget, PackedRequests, PackedT
 from harness.engines.transformers.text import TextCodec
 from harness.records import Settings
 
-__all__ = ["Continuous", "EngineContext", "HiddenStateObserver", "Row", "Schedule", "UsageCounter", "schedules"]
-
 PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Tokens read at once, by kind of device: more do not make it faster, and take memory."""
 

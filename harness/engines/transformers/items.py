@@ -19,8 +19,6 @@ from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 
-__all__ = ["Continuation", "ScoredChoice", "TextGeneration", "as_draft", "score_choices", "score_items"]
-
 References = dict[str, tuple[int, ...]]
 
 

@@ -12,15 +12,14 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from harness.judge.decisions import points
 from harness.judge.verdicts import Judgement
 from harness.records import QUANTITIES, Generation, Item, Scored
 from harness.report.evidence import DivergenceRow, Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
-from harness.report.words import number_text, place, points, score
+from harness.report.words import number_text, place, score
 from harness.stats.divergence import Divergence, summarise
 from harness.store.record import CONTROL, RunRecord
-
-__all__ = ["BLOCKS", "churn", "divergence", "divergence_rows", "latency_rows"]
 
 _EVERYTHING = "all"  # a slice's strata taken together
 _DRAWN = 12  # pictures at most: the slices with the largest divergence

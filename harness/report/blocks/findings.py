@@ -11,11 +11,6 @@ from harness.report import words
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
 
-__all__ = [
-    "BLOCKS", "gated", "hidden_by_averages", "holding_back", "kinds_section", "meaning", "passes", "rate_figures",
-    "rate_items", "rate_name", "rate_sentence", "verdicts",
-]  # fmt: skip
-
 _MEANINGS = TAIL_KINDS | LATENCY_KINDS
 _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
