@@ -25,8 +25,6 @@ from harness.models.formats import read_json, stored, weight_files
 from harness.models.resolve import context_limit, tokenizer_place
 from harness.records import Proof
 
-__all__ = ["ENGINES", "EngineRequest"]
-
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:

@@ -26,8 +26,6 @@ from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, S
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
 
-__all__ = ["ServedEngine", "Target"]
-
 BROKEN_OFF = frozenset({"abort", "cancelled", "error"})
 """Reasons to finish that are the server's, as when it is stopped: what was written is no answer."""
 

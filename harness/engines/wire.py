@@ -17,11 +17,6 @@ from harness.engines.api_tools import add_pieces, parse_calls
 from harness.errors import NonFinite, NotComparable
 from harness.records import Settings
 
-__all__ = [
-    "MOST_STOPS", "Answer", "Piece", "RequestForm", "join_stream", "logprob_request", "parse_answer",
-    "sum_logprobs",
-]  # fmt: skip
-
 Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 
