@@ -14,8 +14,6 @@ from harness.records import Item
 from harness.suite.toolkit.thinking import split
 from harness.suite.toolkit.tool_calls import with_api_calls
 
-__all__ = ["add_pieces", "offered_tools", "parse_calls", "text_with_calls"]
-
 
 def offered_tools(item: Item) -> list[dict[str, Any]]:
     """Return the tools that an item offers, as the API takes them; empty if it offers none."""
