@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,15 @@ def test_gpu_job_runs_where_it_was_submitted(recorder, tmp_path):
     done = subprocess.run(["bash", str(copy), "my.yaml"], env=env, cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert recorded(env)[0][0] == str(submitted)
+
+
+def test_a_script_that_a_page_calls_by_its_path_can_be_executed():
+    """The README says `scripts/gpu_job.sh my.yaml`, without `bash` before it."""
+    pages = [SCRIPTS.parent / "README.md", *SCRIPTS.parent.glob("docs/*.md")]
+    command = re.compile(r"^\$ scripts/(\S+\.sh)", re.MULTILINE)
+    called = {name for page in pages for name in command.findall(page.read_text(encoding="utf-8"))}
+    assert called
+    assert [name for name in sorted(called) if not os.access(SCRIPTS / name, os.X_OK)] == []
 
 
 def test_gpu_job_without_a_config_is_bad_usage(recorder, tmp_path):
