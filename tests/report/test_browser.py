@@ -308,6 +308,16 @@ def test_print_is_light_and_without_controls(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 718
 
 
+def test_headings_on_paper_do_not_break_short_words(visit):
+    """On a page of A4 a heading as short as ``score`` stands in one line, although long names may break."""
+    page = visit(viewport={"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    height = "e => e.getBoundingClientRect().height"
+    for word in ("n", "score", "worst"):
+        heading = page.locator("#averages-table thead bdi").get_by_text(word, exact=True)
+        assert heading.evaluate(height) < 22, word
+
+
 @pytest.mark.parametrize("name", ["usual", "hostile"])
 def test_the_page_never_scrolls_sideways(visit, name):
     """On a phone and on a desk only tables and pictures scroll sideways, never the page."""
