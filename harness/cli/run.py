@@ -95,7 +95,7 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 @click.command()
 @click.argument("config")
 @shared.config_options
-@click.option("--rate", type=Number(0, min_open=True), help="Items an hour and pass; gives the hours of each route.")
+@click.option("--rate", type=Number(0, min_open=True), help="Items an hour in one pass; gives the hours of each route.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.

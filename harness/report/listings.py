@@ -50,7 +50,7 @@ def _print_table(console: Console, rows: Iterable[Sequence[str | Text]], *headin
 
 
 def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
-    """Return the plan as one JSON object. rate: items an hour and pass, if known."""
+    """Return the plan as one JSON object. rate: items an hour in one pass, if known."""
     experiment = plan.experiment
     baseline, *candidates = (one.name for one in experiment.variants)
     variants = [baseline, *(["control"] if experiment.execution.control else []), *candidates]
@@ -75,7 +75,7 @@ def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
 
 
 def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
-    """Print the plan. rate: items an hour and pass, if known."""
+    """Print the plan. rate: items an hour in one pass, if known."""
     found = plan_json(plan, rate)
     for line in _summary(plan, found):
         _print(console, line)
@@ -159,7 +159,10 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
         rows.append((_route_name(one), _promise(one), *(f"{items:,}" for items in ends), *took))
     _print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
     if not rate:
-        _print(console, "--rate N gives hours: items an hour and pass, as an earlier run's report shows them")
+        _print(
+            console,
+            "--rate N gives hours: items an hour in one pass, 3,600 times the items/s of `quantcliff status RUN`",
+        )
     _print(console, _recommended(found, plan.experiment.policy.pooled_margin))
 
 
