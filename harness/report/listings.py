@@ -159,10 +159,8 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
         rows.append((_route_name(one), _promise(one), *(f"{items:,}" for items in ends), *took))
     _print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
     if not rate:
-        _print(
-            console,
-            "--rate N gives hours: items an hour in one pass, 3,600 times the items/s of `quantcliff status RUN`",
-        )
+        text = "--rate N gives hours: items an hour in one pass, 3,600 times the items/s of `quantcliff status RUN`"
+        _print(console, text)
     _print(console, _recommended(found, plan.experiment.policy.pooled_margin))
 
 

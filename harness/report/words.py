@@ -148,7 +148,13 @@ _AXES = {
 
 
 def readable(stratum: str) -> str:
-    """Name a stratum as people read it: ``retrieval among 12 keys, answer present``; one without axes as it is."""
+    """Name a stratum as people read it: ``retrieval among 12 keys, answer present``; one without axes as it is.
+
+    Of one with its slice, ``code/lines=2``, the slice follows in brackets.
+    """
+    before, slash, rest = stratum.partition("/")
+    if slash and "=" in rest and "=" not in before:
+        return f"{readable(rest)} ({before})"
     found, text = levels_of(stratum), ""
     first = next(iter(found), "")
     for axis, level in found.items():

@@ -585,3 +585,17 @@ def test_choices_have_no_picture_of_their_divergence():
     assert "Choices have no token positions" in section
     assert "<figure" not in section
     assert section.count("<tr>") > 1
+
+
+@pytest.mark.parametrize(
+    ("stratum", "name"),
+    [
+        ("long_context/task=lookup,keys=12,answer=present", "retrieval among 12 keys, answer present (long_context)"),
+        ("task=lookup,keys=12,answer=present", "retrieval among 12 keys, answer present"),
+        ("product=a/b,tier=c/d", "product a/b, tier c/d"),
+        ("typical/all", "typical/all"),
+    ],
+)
+def test_the_worst_stratum_of_all_slices_is_named_as_elsewhere(stratum, name):
+    """The average over everything says of its worst stratum what the cards say, with the slice in brackets."""
+    assert words.readable(stratum) == name
