@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["cut_at_stops", "stop_begins"]
-
 
 def stop_begins(text: str, stop: str) -> int:
     """Give where a stop text begins, or -1; one of white space counts only after the first other character."""

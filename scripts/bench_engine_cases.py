@@ -13,8 +13,6 @@ import yaml
 
 from harness.records import Item
 
-__all__ = ["Case", "cases"]
-
 WORDS = [
     "harbour",
     "river",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["LABELS", "TARGETS", "markdown", "table"]
-
 LABELS = {
     "choices": "(a) four choices, 500-token contexts",
     "haystack": "(b) 8 questions on one 2,000-token text",

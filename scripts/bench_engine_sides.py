@@ -25,8 +25,6 @@ from harness.engines.transformers.divergence import Comparer, Recorder
 from harness.engines.transformers.engine import HFEngine
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
-__all__ = ["Cost", "best_batch", "differences", "measured", "models_of", "ours", "peak_of_device", "rates", "theirs"]
-
 GREEDY = Settings()
 NO_PROOF = Proof("none", "Linear", 0, 0, 0.0, 0, 0, "", 0, "")
 

@@ -6,8 +6,6 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-__all__ = ["lazy", "loads_torch"]
-
 HELPERS = ("engine_models",)
 WITHOUT_TORCH = ("pyarrow", "statsmodels", "lm_eval", "scipy", "harness.report")
 

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 def doctor(device: str, prove: bool, as_json: bool) -> int:
     """Show the device, its memory, the methods that work here and why the others do not."""
     from harness.models import doctor as examination
+    from harness.records import to_json
 
     found = examination.examine(device, prove=prove)
     if as_json:
-        shared.print_json(examination.to_json(found))
+        shared.print_json(to_json(found))
     else:
         click.echo(examination.describe(found))
     return ExitCode.PASS

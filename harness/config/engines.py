@@ -31,7 +31,7 @@ UNDER_TEST = frozenset({
 _ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
 _TAKES = {
     "transformers": frozenset[str](),
-    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http"},
+    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http", "tools"},
     "lm_eval": frozenset({"model", "args"}),
     **dict.fromkeys(MANAGED, _ASKED | {"args", "python", "command", "start_seconds"}),
 }
@@ -43,33 +43,46 @@ _OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_
 class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
-    later: ClassVar = ("stream", "cached_pass")
+    later: ClassVar = ("stream", "cached_pass", "tools")
 
-    # ``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
-    # that runs already, ``lm_eval`` any model class of lm_eval
     name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
         "transformers"
     )
-    args: dict[str, Any] = Field(default_factory=dict)  # flags of the server, or arguments of the lm_eval model
-    python: str | None = None  # the Python interpreter of the environment in which the server is installed
+    """``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
+    that runs already, ``lm_eval`` any model class of lm_eval."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    """Flags of the server, or arguments of the lm_eval model."""
+    python: str | None = None
+    """The Python interpreter of the environment in which the server is installed."""
     command: (
         Annotated[tuple[str, ...], BeforeValidator(lambda one: shlex.split(one) if isinstance(one, str) else one)]
         | None
     ) = None
-    url: str | None = None  # the base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``
-    model: str | None = None  # what the server calls the model, or lm_eval the model's class
-    # ``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
-    # message of the user, in which the server's own template is used: set ``sampling.chat_template: false``.
+    url: str | None = None
+    """The base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``."""
+    model: str | None = None
+    """What the server calls the model, or lm_eval the model's class."""
     api: Literal["completions", "chat"] = "completions"
-    api_key_env: str | None = None  # the environment variable that holds the key
-    allow_http: bool = False  # to another machine: prompts, answers and the key then travel unprotected
-    # Requests in flight at most. The A/A control runs at another number.
+    """``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
+    message of the user, in which the server's own template is used: set ``sampling.chat_template: false``."""
+    tools: bool = False
+    """Offer a question's tools as ``tools`` of the chat API, and score the calls in its ``tool_calls``."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key."""
+    allow_http: bool = False
+    """Allow http to another machine: prompts, answers and the key are unprotected."""
     concurrency: Whole = Field(default=8, ge=1, le=256)
-    timeout: Real = Field(default=600, gt=0)  # seconds to wait for one answer
-    retry_seconds: Real = Field(default=300, ge=0)  # in which one request is repeated, if the server is busy or away
-    start_seconds: Real = Field(default=1800, gt=0)  # seconds that a server may take to start
-    stream: bool = False  # stream answers and keep their times, with a prompt that the server does not know
-    cached_pass: bool = False  # ask for each streamed answer once more, for the times of a prompt that the server knows
+    """Requests in flight at most. The A/A control runs at another number."""
+    timeout: Real = Field(default=600, gt=0)
+    """Seconds to wait for one answer."""
+    retry_seconds: Real = Field(default=300, ge=0)
+    """Seconds to repeat a request, if the server is busy or away."""
+    start_seconds: Real = Field(default=1800, gt=0)
+    """Seconds that a server may take to start."""
+    stream: bool = False
+    """Stream answers and keep their times, with a prompt that the server does not know."""
+    cached_pass: bool = False
+    """Ask for each streamed answer once more, for the times of a prompt that the server knows."""
 
     @field_validator("api_key_env")
     @classmethod
@@ -120,6 +133,8 @@ class EngineSpec(Strict):
             )
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
+        if self.tools and self.api != "chat":
+            raise ValueError("tools are offered by the chat API alone: set api: chat")
         if self.cached_pass and not self.stream:
             raise ValueError("cached_pass takes times, which only streamed answers have: set stream: true")
         if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):

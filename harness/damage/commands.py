@@ -46,8 +46,6 @@ from harness.store.units import plan_units
 from harness.store.whole import load_run
 from harness.suite.toolkit.strata import level_text
 
-__all__ = ["damage_path", "localize", "repair"]
-
 SEED = 1_000_003  # added to the run's seed to draw the held-out items
 ALPHA = 0.05  # of each limit of a share of items won back
 _EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}

@@ -28,8 +28,6 @@ from harness.models.loading import Loaded
 from harness.records import Item, Response, Settings
 from harness.suite.scorer import Scorer
 
-__all__ = ["Hybrid", "LayerStates", "restorable", "unpacked"]
-
 _TOKENS = 8  # first tokens of an answer whose divergence is measured
 
 

@@ -23,8 +23,6 @@ from harness.records import canonical_json, digest
 from harness.stats.binary import score_limit
 from harness.store.files import Appender, atomic_write, read_lines
 
-__all__ = ["Counts", "Found", "Group", "Journal", "Measured", "layer_of", "null_share", "random_set", "search"]
-
 SCREENING, GREEDY = 0.55, 0.85
 """Shares of the time after which no further group is screened, and no further one is added."""
 NULL_SETS, LEAST_NULL_SETS = 10, 4

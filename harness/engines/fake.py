@@ -15,8 +15,6 @@ from harness.engines.protocol import Usage
 from harness.errors import UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 
-__all__ = ["FakeEngine"]
-
 PROOF = Proof(
     method="none", kernel="FakeLinear", quantized_modules=0, linear_modules=10, bits_per_weight=16.0, weight_bytes=2000,
     disk_bytes=0, compute_dtype="bfloat16", vocabulary=512, tokenizer_digest="fake",

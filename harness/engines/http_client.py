@@ -23,8 +23,6 @@ import httpx2
 from harness.engines.wire import Piece, join_stream
 from harness.errors import Incomplete, ModelError, one_line
 
-__all__ = ["OK", "Client", "Reply"]
-
 OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 """Seconds before a request is repeated for the first time, and at most, unless the server names more."""

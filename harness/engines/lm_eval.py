@@ -18,8 +18,6 @@ from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 
-__all__ = ["LmEvalEngine"]
-
 
 class LmEvalEngine:
     """An lm_eval model, already made, behind the engine protocol.

@@ -27,8 +27,6 @@ from harness.config.engines import EngineSpec
 from harness.engines import guard
 from harness.errors import BackendMissing, ModelError
 
-__all__ = ["SERVED_NAME", "Server", "command_of", "hardware", "package_version", "started_server"]
-
 SERVED_NAME = "quantcliff"
 
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")

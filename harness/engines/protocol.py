@@ -11,8 +11,6 @@ from typing import Protocol
 
 from harness.records import Item, Proof, Response, Settings
 
-__all__ = ["Engine", "Usage"]
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:

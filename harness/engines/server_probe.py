@@ -17,8 +17,6 @@ from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, 
 from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
 
-__all__ = ["CANARY", "PROBE", "PromptEncoder", "canary", "describe", "find_logprob_method", "overlong", "probe"]
-
 PROBE = "One, two, three, four, five, six, seven,"
 ANSWER_TOKENS = 4
 """Tokens that the answer to it may have."""

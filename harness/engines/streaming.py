@@ -18,8 +18,6 @@ from harness.engines.wire import Answer
 from harness.records import Item
 from harness.suite.toolkit.thinking import split
 
-__all__ = ["IDLE_SECONDS", "StreamTimer", "salted_prompt"]
-
 IDLE_SECONDS = 60.0
 """A server without a request for so long is idle."""
 

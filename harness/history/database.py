@@ -105,22 +105,15 @@ class History:
         self._fill("runs", [(None, name, mark, *verdict, *asked)])
         ((number,),) = self.rows("SELECT max(run) FROM runs")
         self._fill("facts", ((number, *fact) for fact in facts(run).items()))
-
-        def figures(stratum: dict[str, Any]) -> Iterator[Any]:
-            return (json.dumps(stratum[name]) if name == "levels" else stratum[name] for name in FIGURES)
-
         places = defaultdict(list)
         for item in run.items:
             places[item.slice, item.stratum].append(run.digests[item.id])
         for one in judgement.candidates:
             self._fill("candidates", [(number, one.name, one.verdict, json.dumps(one.reasons))])
-            self._fill(
-                "strata",
-                (
-                    (number, one.name, digest(sorted(places[each.slice, each.stratum])), *figures(each.to_json()))
-                    for each in one.strata
-                ),
-            )
+            for each in one.strata:
+                items, figures = digest(sorted(places[each.slice, each.stratum])), each.to_json()
+                figures["levels"] = json.dumps(figures["levels"])
+                self._fill("strata", [(number, one.name, items, *(figures[name] for name in FIGURES))])
             self._fill("tail_rates", ((number, one.name, *dataclasses.astuple(rate)) for rate in one.tail_events))
         self._answers(number, run)
 
@@ -142,12 +135,7 @@ def facts(run: RunRecord) -> dict[str, str]:
     config = run.experiment.model_dump(mode="json", exclude={"name", "description", "output", "notes", "track"})
     config["candidates"] = {one["name"]: one for one in config["candidates"]}
     config["slices"] = {one["label"] or one["name"]: one for one in config["slices"]}
-    how = circumstances(run)
-    return flat(
-        {
-            "config": config,
-            **{name: how[name] for name in ("versions", "engines", "devices")},
-            "weights": {name: one["weights"] for name, one in run.identities.items()},
-            "loaded": {name: {**one["proof"], "notes": ()} for name, one in run.identities.items()},
-        }
-    )
+    found = {name: one for name, one in circumstances(run).items() if name in ("versions", "engines", "devices")}
+    found["weights"] = {name: one["weights"] for name, one in run.identities.items()}
+    found["loaded"] = {name: {**one["proof"], "notes": ()} for name, one in run.identities.items()}
+    return flat({"config": config, **found})

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from harness.history.changes import Move, Since, changed_facts, changed_items, steps
 from harness.history.database import History
+from harness.judge.decisions import points
 from harness.judge.outcomes import natural_key
 from harness.report import section
 from harness.report.html import render
 from harness.report.markdown import LIMIT, MarkdownPage
 from harness.report.sanitize import markdown
 from harness.report.section import Block, Cell, Chart, Interval, Line, Row, Section, names, numbers, strata, texts
-from harness.report.words import SYMBOLS, points, readable, score
+from harness.report.words import SYMBOLS, readable, score
 from harness.report.writer import step_summary
 from harness.store.files import atomic_write
 

@@ -19,8 +19,6 @@ from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
 from harness.judge.summaries import Average, Comparison, Scope, StratumNumbers
 
-__all__ = ["averages", "by_slice", "gone_wrong", "hidden", "scopes", "triage"]
-
 TRIAGE_RATE = 0.05  # share of false entries in the triage list (Benjamini and Hochberg 1995)
 GONE_WRONG_LEVEL = 0.001
 """Level at which each candidate must be above the baseline. Candidates share the baseline's luck, hence so small."""

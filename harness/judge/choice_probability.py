@@ -17,8 +17,6 @@ from harness.judge.rules import Place, by_stratum
 from harness.judge.summaries import ChoiceProbability
 from harness.records import ChoiceLogprobs, Item, Response
 
-__all__ = ["compared", "of_answer", "preferred_choice"]
-
 
 def of_answer(item: Item, response: Response) -> float | None:
     """Return the probability of the right choice, in [0, 1]; None for free text or if no single choice is right."""

@@ -29,8 +29,6 @@ from harness.judge.outcomes import Floats, Labels
 from harness.judge.summaries import Cliff
 from harness.stats.ratio import above_chance_p
 
-__all__ = ["Rows", "cliffs"]
-
 EFFECTIVE_SHARE = 0.85
 """Share of the baseline's score at the shortest level that a level must keep, where no score is stated."""
 MOST_LEVELS = 64  # an axis with more levels is a measurement, not a design

@@ -26,8 +26,6 @@ from harness.stats.ratio import above_chance_p
 from harness.stats.sequential import Spending, nominal_alpha
 from harness.stats.stratum import relative_test
 
-__all__ = ["compare", "undecided_strata"]
-
 _LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
 
 

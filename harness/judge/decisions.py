@@ -15,8 +15,6 @@ from harness import stats
 from harness.judge.summaries import Look, StratumNumbers, Verdict
 from harness.stats.sequential import look_p
 
-__all__ = ["NO_NUMBER", "Decision", "Reason", "decide", "points", "reason_text"]
-
 Reason = Literal[
     "fail", "undecided", "no_signal", "one_sided", "worst_case", "unanswered", "one_cluster", "cache_blind"
 ]

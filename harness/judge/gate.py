@@ -22,8 +22,6 @@ from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.judge.verdicts import CandidateVerdict, ControlNoise, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 
-__all__ = ["judge"]
-
 _GRAVITY: tuple[Verdict, ...] = ("fail", "not_judged", "inconclusive", "no_signal")
 _BOTH_WAYS = 2  # the control may be worse than the baseline or better: both directions share alpha
 

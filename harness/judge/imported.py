@@ -20,8 +20,6 @@ from harness.judge.outcomes import Outcomes
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
-__all__ = ["judge_imported"]
-
 _FLAGS = {"strata": "stratum"}  # options whose flag has another name than their field
 
 

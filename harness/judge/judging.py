@@ -31,8 +31,6 @@ from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
 
-__all__ = ["baseline_signals", "item_scores", "judge", "not_asked", "undecided", "write"]
-
 
 def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[str, float]:
     """Return item id to mean score over its samples, NaN where unanswered; only items that have an answer."""

@@ -19,11 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import NotComparable
 
-__all__ = [
-    "ALLOW_UNMATCHED", "Columns", "Floats", "Labels", "Outcomes", "Pairs", "build", "fingerprint", "listed",
-    "natural_key", "pair",
-]  # fmt: skip
-
 Floats = NDArray[np.float64]
 ALLOW_UNMATCHED = 0.01  # share of items that a join may lose unless more is allowed explicitly
 

@@ -20,8 +20,6 @@ from harness.stats.pooled import pooled_test
 from harness.stats.sequential import Spending, nominal_alpha
 from harness.stats.units import shared_sources
 
-__all__ = ["LEAST_STEP", "POOLED", "with_pooled"]
-
 POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
 
 LEAST_STEP = 1e-4  # looks closer than this share of the items are one look

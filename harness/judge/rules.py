@@ -18,8 +18,6 @@ from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
 
-__all__ = ["Place", "Rules", "SliceRules", "by_stratum", "read_policy"]
-
 Place = tuple[str, str]  # slice and stratum
 
 

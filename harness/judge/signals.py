@@ -29,10 +29,6 @@ from harness.stats.ratio import above_chance_p
 from harness.suite.tail.detectors import number_of, unparsed
 from harness.suite.toolkit.seeded import hash_order
 
-__all__ = [
-    "CERTAIN", "Signal", "blind_strata", "blind_to_cache", "control_items", "signals", "unusable_strata"
-]  # fmt: skip
-
 CERTAIN = 0.99  # probability of the right choice from which on an answer is taken as certain
 NEARLY_ALL = 0.8  # share of a stratum's answers from which on they are called unusable ...
 LEAST = 5  # ... if it has that many answers

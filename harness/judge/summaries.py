@@ -13,11 +13,6 @@ from typing import Literal
 from harness.stats import PairedResult
 from harness.stats.sequential import OBRIEN_FLEMING, Spending
 
-__all__ = [
-    "Average", "ChoiceProbability", "Cliff", "Comparison", "Comparisons", "Look", "Quantity", "Scope", "StratumNumbers",
-    "TailRate", "Verdict",
-]  # fmt: skip
-
 Verdict = Literal["pass", "fail", "inconclusive", "no_signal", "not_judged"]
 
 

@@ -15,8 +15,6 @@ from harness.errors import NotComparable
 from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
 
-__all__ = ["BLOW_UP", "Cell", "cells", "showing", "undefined", "with_late"]
-
 BLOW_UP = "blow_up"  # the one kind that only a pair shows
 TIMES_LONGER = 4
 TOKENS_LONGER = 64

@@ -21,8 +21,6 @@ from harness.records import LATENCY_KINDS, Generation, Item, Scored
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
 from harness.stats.ratio import Ratio, ratio
 
-__all__ = ["ALLOW_ONE_SIDED", "judge_rates", "judged_quantities", "unmatched_tolerances"]
-
 ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may have answered
 
 

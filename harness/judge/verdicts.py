@@ -15,8 +15,6 @@ from harness.judge.decisions import Decision, reason_text
 from harness.judge.summaries import Average, ChoiceProbability, Cliff, Quantity, StratumNumbers, TailRate, Verdict
 from harness.stats import PairedResult
 
-__all__ = ["FIGURES", "CandidateVerdict", "ControlNoise", "Figure", "Judgement", "StratumVerdict"]
-
 _T = TypeVar("_T")
 
 

@@ -18,8 +18,6 @@ import torch
 from harness.errors import ModelError
 from harness.models.formats import Header
 
-__all__ = ["audit_files", "audit_gguf", "audit_model", "linear_modules", "matrix_sizes", "run_once", "weight_bytes"]
-
 _STATE_KEEPERS = frozenset({"QuantState", "MatmulLtState"})  # bitsandbytes keeps scales in these, outside of parameters
 _DISK_QUANTIZED = frozenset({"I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2", "I4", "U4"})
 _GGUF_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})

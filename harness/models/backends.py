@@ -17,8 +17,6 @@ from pathlib import Path
 from harness.config.methods import METHODS, RUNTIME, Package
 from harness.errors import BackendMissing
 
-__all__ = ["MethodStatus", "batch_invariant", "installed_version", "method_status", "release_quanto_lock", "require"]
-
 
 @dataclass(frozen=True, slots=True)
 class MethodStatus:

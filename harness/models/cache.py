@@ -12,8 +12,6 @@ from pathlib import Path
 
 from harness.errors import StoreError
 
-__all__ = ["cache_dir", "published"]
-
 
 def cache_dir() -> Path:
     """The user's cache: ``$QUANTCLIFF_CACHE``, else ``quantcliff`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""

@@ -18,8 +18,6 @@ from typing import Any
 
 from harness.errors import ModelError, UsageError
 
-__all__ = ["BUILT_IN", "SIDECAR", "Calibration", "built_in", "calibration_overlap", "from_file", "sidecar"]
-
 BUILT_IN = "quantcliff-calibration-v1"  # the name of the set that comes with quantcliff
 SIDECAR = "quantcliff_calibration.json"  # the file in a checkpoint's folder that says what it was calibrated on
 

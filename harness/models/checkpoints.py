@@ -30,8 +30,6 @@ from harness.models.methods import GPTQMODEL_ENVIRONMENT
 from harness.models.resolve import weights_digest
 from harness.records import Proof
 
-__all__ = ["calibration", "make_checkpoint"]
-
 _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _GROUPS = (16, 32, 64, 128, 256, 512, 1024)
 _AWQ_ROWS = 64  # the search for clipping thresholds goes through the rows in blocks of this many

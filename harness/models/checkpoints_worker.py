@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compare_answers", "main"]
-
 _TOKENS = 16  # of the first calibration text
 
 _ROUNDING = 2.0**-9  # relative rounding of a bfloat16 number

@@ -10,8 +10,6 @@ from harness.config.schema import Experiment, Variant
 from harness.errors import NotComparable
 from harness.records import Proof
 
-__all__ = ["check_candidate", "cross_engine_note", "partly_quantized", "same_server"]
-
 ALMOST_ALL = 0.9  # a smaller share of quantized weights is said with the verdict
 HALF = 0.5  # a smaller one is refused, unless the config allows it
 

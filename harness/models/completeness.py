@@ -20,8 +20,6 @@ from harness.errors import ModelError
 from harness.models.audit import linear_modules, matrix_sizes
 from harness.models.formats import Request, weight_files
 
-__all__ = ["check_complete", "conversions_named"]
-
 _SHOWN = 4  # names in a message, of each kind
 
 # Constants that older releases stored with the weights and that today's models compute.

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["cuda_state", "cuda_versions", "device_memory", "forget_load_peak", "prepare_cuda"]
-
 
 def prepare_cuda(device: str) -> None:
     """Set what a process needs on a GPU, before it loads a model: everything that is quantcliff's own choice there.

@@ -18,16 +18,6 @@ from typing import Any
 
 from harness.errors import UsageError
 
-__all__ = [
-    "bfloat16_speedup",
-    "keep_freed_memory",
-    "memory_bytes",
-    "native_dtype",
-    "resolve_device",
-    "settle_threads",
-    "usable_cpus",
-]
-
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
 
 BFLOAT16_CAPABILITY = (8, 0)  # CUDA compute capability from which tensor cores multiply bfloat16

@@ -21,9 +21,6 @@ from harness.config.schema import Quantization, Variant
 from harness.errors import QuantcliffError
 from harness.models.backends import MethodStatus, installed_version, method_status
 from harness.models.devices import native_dtype, usable_cpus
-from harness.records import to_json
-
-__all__ = ["Proved", "Report", "describe", "examine", "to_json"]
 
 _OTHERS = ("lm_eval", "datasets")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "bf16", "i8mm")

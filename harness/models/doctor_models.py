@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-__all__ = ["FORMATS", "plain_model", "rounded_model"]
-
 _HIDDEN, _INNER, _HEADS, _LAYERS, _CONTEXT = 128, 256, 4, 2, 256
 _GROUP = 32
 _BITS = 4

@@ -18,8 +18,6 @@ from harness.config.methods import METHODS
 from harness.config.schema import Quantization
 from harness.errors import ModelError
 
-__all__ = ["Header", "Request", "Stored", "headers", "read_json", "stored", "view", "weight_files"]
-
 _INDEX = "model.safetensors.index.json"
 
 # What AutoGPTQ writes for itself and today's loaders stumble over.

@@ -28,8 +28,6 @@ from harness.models.resolve import end_token_ids, tokenizer_digest
 from harness.models.smollm2 import digits_apart
 from harness.records import Proof
 
-__all__ = ["Loaded", "load"]
-
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
 _GREW = 1.5
 

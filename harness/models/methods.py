@@ -22,8 +22,6 @@ from harness.models.backends import release_quanto_lock
 from harness.models.completeness import check_complete, conversions_named
 from harness.models.formats import Request, view
 
-__all__ = ["GPTQMODEL_ENVIRONMENT", "LOADERS", "load_model", "notes_of"]
-
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 
 # What torch's 4-bit CPU kernel takes.

@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["quiet", "silence_forward"]
-
 # torchao: kernels that do not fit this torch; torch's pytree: a deprecation inside torchao; the rest: progress, advice.
 _WHILE_LOADING = (
     *("torchao", "torch.utils._pytree", "transformers", "bitsandbytes", "gptqmodel"),

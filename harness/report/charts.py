@@ -10,10 +10,6 @@ from collections.abc import Callable, Sequence
 
 from harness.report.section import Chart, Interval, Section
 
-__all__ = [
-    "BOTTOM", "CIRCLE", "HEIGHT", "LEFT", "RIGHT", "WIDTH", "heights", "legend", "mark", "strip", "widths",
-]  # fmt: skip
-
 WIDTH, HEIGHT = 250, 150
 LEFT, RIGHT, _TOP, BOTTOM = 36, 240, 8, 118  # where the axes end
 _DASHES = ("", "5 3", "2 2", "7 2 2 2", "1 3", "9 3")

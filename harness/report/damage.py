@@ -15,8 +15,6 @@ from harness.report.sanitize import one_line
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
 from harness.store.files import atomic_write
 
-__all__ = ["sentences", "write_page"]
-
 _MIB = 1 << 20
 _MOST_ROWS = 25  # groups that the ranking shows
 _Json = Mapping[str, Any]

@@ -12,8 +12,6 @@ from typing import Any, Literal
 from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
-__all__ = ["DivergenceRow", "Evidence", "FlipPair"]
-
 _Rows = tuple[tuple[str, ...], ...]
 """Rows of a table, their figures as texts."""
 
@@ -57,12 +55,9 @@ class Evidence:
     path: str = ""  # the run's directory
     description: str = ""  # the config's sentence about itself
     notes: tuple[str, ...] = ()  # sentences that a reader must see, such as what the reference really is
-    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Variant to ``load_seconds``, ``weight_bytes``, ``peak_bytes``, ``tokens_per_second`` if measured."""
-    proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Variant to its `harness.records.Proof` as plain data."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Digests, versions, devices, seed, command; nested mappings are shown with their path."""
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # load_seconds, peak_bytes, ... by variant
+    proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # `harness.records.Proof` by variant
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # digests, versions, devices, seed, command; may nest
     flips: tuple[FlipPair, ...] = ()  # to browse, at most so many
     flips_left_out: int = 0
     tail_events: tuple[FlipPair, ...] = ()  # catastrophic answers of a candidate that the baseline did not give

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.judge.decisions import points
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import answers, charts, words
@@ -27,8 +28,6 @@ from harness.report.blocks.routing import relative_cost
 from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Block, Section, as_cell
-
-__all__ = ["SIDE_FILE", "Page", "html_report", "render"]
 
 _LONGEST, _MOST_ROWS = 20_000, 400
 _LEAST_REACH = 0.1
@@ -124,7 +123,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (words.points, words.score, words.word, words.interval, words.readable, words.place, as_cell)
+    filters = (points, words.score, words.word, words.interval, words.readable, words.place, as_cell)
     made.filters |= {one.__name__: one for one in filters}
     made.filters |= {"heat": _heat, "reach": _reach, "capitalize_first": lambda text: text[:1].upper() + text[1:]}
     made.filters |= {

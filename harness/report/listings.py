@@ -28,10 +28,6 @@ from harness.suite.catalogue import SliceInfo, catalogue
 if TYPE_CHECKING:
     from harness.run.plan import Plan
 
-__all__ = [
-    "blind_gating", "plan_json", "print_plan", "print_signals", "print_slices", "signals_json", "slices_json",
-]  # fmt: skip
-
 _routes_of = cache(routes)
 _MOST_IDLE = 0.1  # from which share of idle GPU time on the plan names a remedy
 _REMEDY = "smaller work units (execution.unit_items, unit_tokens) or fewer looks make it less"

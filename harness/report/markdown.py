@@ -18,8 +18,6 @@ from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, markdown, markdown_code
 from harness.report.section import Cell, Column, Section, as_cell
 
-__all__ = ["LIMIT", "MarkdownPage", "markdown_report"]
-
 LIMIT = 60_000  # bytes; GitHub refuses a comment above 65,536 characters
 _RESERVED = 400  # bytes reserved for what closes an open list: its "and N more" and its tags
 _MOST_SENTENCES, _MOST_FLIPS = 20, 5

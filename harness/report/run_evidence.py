@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
@@ -12,15 +11,12 @@ from harness.judge.signals import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answers
-from harness.report.blocks.behaviour import churn, latency_rows
-from harness.report.blocks.divergence import divergence_rows
+from harness.report.blocks.behaviour import churn, divergence_rows, latency_rows
 from harness.report.evidence import Evidence
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
 from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
-
-__all__ = ["Sides", "both_answers", "circumstances", "evidence", "scoring_rows"]
 
 FLIPS_SHOWN = 2000  # pairs that a report carries at most, over all candidates
 
@@ -28,6 +24,9 @@ FLIPS_SHOWN = 2000  # pairs that a report carries at most, over all candidates
 def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     """Gather what reports show besides the verdict."""
     names, baseline = variant_names(run.experiment), run.of(run.experiment.baseline.name)
+    files = {
+        name: [read_json(one) for one in sorted((run.directory.path / name).glob("cost-*.json"))] for name in names
+    }
     sides = [(run.items, baseline, run.of(one.name), one.name) for one in judgement.candidates]
     flips = [flip for side in sides for flip in answers.flips(*side)]
     diverged = {name: divergences(run.directory, name, run.plan["shards"]) for name in names}
@@ -39,8 +38,8 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         name=run.experiment.name,
         path=str(run.directory.path),
         description=run.experiment.description,
-        notes=(*run.experiment.notes, *_notes(run, names), *unmeasured),
-        costs={name: _cost(run, name) for name in names},
+        notes=(*run.experiment.notes, *_notes(run, files), *unmeasured),
+        costs={name: _cost(run, name, own) for name, own in files.items()},
         proofs={name: one["proof"] for name, one in run.identities.items()},
         provenance={**judgement.provenance, **circumstances(run)},
         flips=tuple(flips[:FLIPS_SHOWN]),
@@ -103,21 +102,17 @@ def _distinct(facts: Iterable[tuple[str, str]], sign: str) -> dict[str, str]:
     return {key: sign.join(values) for key, values in found.items()}
 
 
-def _notes(run: RunRecord, names: Sequence[str]) -> list[str]:
+def _notes(run: RunRecord, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     notes: dict[str, None] = {}
-    for name in names:
+    for name, own in files.items():
         said = list(run.identities[name]["proof"]["notes"]) if name in run.identities else []
-        said += [note for path in _cost_files(run, name) for note in read_json(path).get("notes", ())]
+        said += [note for one in own for note in one.get("notes", ())]
         notes |= dict.fromkeys(f"{name}: {note}" for note in said)
     return list(notes)
 
 
-def _cost_files(run: RunRecord, name: str) -> list[Path]:
-    return sorted((run.directory.path / name).glob("cost-*.json"))
-
-
-def _cost(run: RunRecord, name: str) -> dict[str, Any]:
-    timings, files = run.directory.timings(name), [read_json(path) for path in _cost_files(run, name)]
+def _cost(run: RunRecord, name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    timings = run.directory.timings(name)
     seconds = math.fsum(one.seconds for one in timings)
     tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)
     cost: dict[str, Any] = {"seconds": round(seconds, 3), "tokens": tokens}

@@ -14,11 +14,6 @@ from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report.evidence import Evidence
 
-__all__ = [
-    "FORMATS", "Block", "Cell", "Chart", "Column", "Format", "Interval", "Items", "Line", "Row", "Section", "as_cell",
-    "names", "numbers", "strata", "texts",
-]  # fmt: skip
-
 Format = Literal["terminal", "markdown", "page"]
 FORMATS: tuple[Format, ...] = ("terminal", "markdown", "page")
 Kind = Literal["name", "stratum", "text", "number"]

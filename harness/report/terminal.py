@@ -31,8 +31,6 @@ from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, plain_ascii, visible
 from harness.report.section import Cell, Section, as_cell
 
-__all__ = ["Pen", "side_by_side", "terminal"]
-
 _STYLES: Mapping[Verdict, str] = {
     "pass": "green",
     "fail": "bold red",

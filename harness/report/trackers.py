@@ -21,8 +21,6 @@ from harness.judge.verdicts import Judgement
 from harness.report.blocks.measured import flat
 from harness.report.evidence import Evidence
 
-__all__ = ["TRACKERS", "check", "send"]
-
 _FIGURES = ("baseline_mean", "candidate_mean", "delta", "low", "high", "lost", "gained", "margin")
 _FILES = ("report.html", "report.md", "comparisons.json", "comparisons.csv", "tail_events.csv")
 _LONGEST = 500

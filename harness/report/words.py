@@ -15,13 +15,6 @@ from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 from harness.report.evidence import Evidence
 
-__all__ = [
-    "ANSWERS", "ASCII_SYMBOLS", "NOT_STORED", "SYMBOLS", "bytes_text", "change", "exit_meaning", "headline", "interval",
-    "levels_of", "limits_label", "no_signal_sentence", "number_text", "percent", "place", "points", "positive",
-    "promises", "readable", "reasons", "score", "short_name", "splitting", "strata_with", "stratum_sentence",
-    "texts_note", "to_decide", "undecided_sentence", "word",
-]  # fmt: skip
-
 NOT_STORED = "The texts of this item are not stored; its scores are."  # in place of an item's texts
 
 SYMBOLS: Mapping[Verdict, str] = {"pass": "✔", "fail": "✘", "inconclusive": "?", "no_signal": "∅", "not_judged": "⊘"}

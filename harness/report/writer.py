@@ -25,11 +25,6 @@ from harness.report.markdown import markdown_report
 from harness.report.sanitize import clip, one_line, visible
 from harness.store.files import explained
 
-__all__ = [
-    "COLUMNS", "comparisons_csv", "comparisons_parquet", "file_name", "junit", "model_index", "remove", "step_summary",
-    "write",
-]  # fmt: skip
-
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _CHOICE_FIELDS = {f"choice_probability_{one.name}": one for one in dataclasses.fields(ChoiceProbability)}
 

@@ -20,8 +20,6 @@ from harness.records import ChoiceLogprobs, Generation, Item, Response, digest, 
 from harness.store.files import read_json, write_json
 from harness.store.record import CONTROL, RunRecord
 
-__all__ = ["Certificate", "Part", "Question", "agrees", "calls_of", "certify", "keep_call"]
-
 TOKENS = 300
 """Tokens of answers in text that are asked for, about."""
 LONGEST = 16

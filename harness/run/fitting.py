@@ -15,8 +15,6 @@ from harness.models.devices import memory_bytes
 from harness.models.formats import Header, headers, stored, weight_files
 from harness.records import Item
 
-__all__ = ["TracePlan", "cache_bytes", "check_fit", "plan_tracing", "weight_bytes_of"]
-
 GIB = 2**30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 PLAIN = frozenset({"F32", "BF16", "F16", "F64"})

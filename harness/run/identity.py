@@ -19,8 +19,6 @@ from harness.run.worker import Closed, Ready
 from harness.store.record import CONTROL
 from harness.store.rundir import RunDir, Shard
 
-__all__ = ["accept", "record_cost"]
-
 _MAY_CHANGE = frozenset({"device", "threads"})
 """What of a variant's identity may change when a run is continued."""
 

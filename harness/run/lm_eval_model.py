@@ -23,8 +23,6 @@ from harness.engines.transformers.items import Continuation, TextGeneration, sco
 from harness.engines.transformers.text import StopDetector
 from harness.records import Proof, Settings
 
-__all__ = ["NAME", "QuantcliffLM", "main", "register"]
-
 NAME = "quantcliff"
 """What it is called on lm_eval's command line."""
 

@@ -30,8 +30,6 @@ from harness.store.units import Unit, plan_units
 from harness.suite.items import template_notes
 from harness.suite.scorer import load_items
 
-__all__ = ["Plan", "check_engines", "files_of", "make_plan", "recorded_dtype"]
-
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
 

@@ -25,8 +25,6 @@ from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_a
 from harness.suite.tail import possible
 from harness.suite.tail.text import THOUGHTS
 
-__all__ = ["EventPower", "Power", "check_events", "check_power", "design_of", "event_power", "power_table"]
-
 _ASSUMED_SCORE = 0.8
 """The baseline's, to plan with a relative margin."""
 

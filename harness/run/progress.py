@@ -12,8 +12,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["Reporter", "clock"]
-
 
 class Reporter:
     """Counts what is done and shows it: by a bar with an ETA on a terminal, else by a line now and then.

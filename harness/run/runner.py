@@ -40,8 +40,6 @@ from harness.suite import code as slices_code
 from harness.suite.scorer import Score, Scorer
 from harness.suite.tail import examine
 
-__all__ = ["ask_baseline", "run"]
-
 
 def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, *, command: str = "") -> None:
     """Answer everything of a shard that is not answered yet, and say in the run directory that it is complete.

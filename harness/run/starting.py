@@ -14,8 +14,6 @@ from harness.config.methods import METHODS
 from harness.errors import UsageError
 from harness.stats.plan import RECOMMENDED, Design, Route, route
 
-__all__ = ["config_text"]
-
 STRATA = 7
 """Gating strata of the config below."""
 PROMISES: tuple[tuple[float, float | None], ...] = (

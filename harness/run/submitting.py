@@ -21,8 +21,6 @@ import yaml
 from harness.errors import UsageError
 from harness.store.files import atomic_write
 
-__all__ = ["Cluster", "kubernetes_manifest", "submit_slurm", "write_slurm"]
-
 _ARRAY = """\
 #!/usr/bin/env bash
 #SBATCH --job-name={job}

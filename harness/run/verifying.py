@@ -25,8 +25,6 @@ from harness.run.plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord
 
-__all__ = ["ALPHA", "Verification", "choose_variant", "count", "judge_calls", "recorded", "verify"]
-
 ALPHA = 0.01
 """Chance of a false alarm over all calls: half for the limits of noise, half for the evidence."""
 THRESHOLD = 2 / ALPHA

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from harness.stats.divergence import Divergence  # with scipy, without which a worker starts sooner
     from harness.store.divergence import RunTraces
 
-__all__ = ["Ask", "Closed", "Diverged", "Job", "Ready", "Refused", "Working", "converse", "serve"]
-
 PULSE_SECONDS = 2.0
 """How often a worker reports how far it is."""
 

@@ -20,8 +20,6 @@ from harness.errors import Incomplete, RunError
 from harness.models.devices import resolve_device
 from harness.run.worker import Ask, Closed, Job, Refused, Working, converse, serve
 
-__all__ = ["WorkerHandle", "start_early", "started"]
-
 
 class WorkerHandle:
     """The parent's end of the connection to a worker."""

@@ -16,11 +16,16 @@ class Divergence:
     """One item's answer by the baseline, as both variants predict it; one number per token of that answer."""
 
     item_id: str
-    kl: tuple[float, ...]  # KL(baseline || candidate) in nats
-    reverse_kl: tuple[float, ...]  # KL(candidate || baseline) in nats
-    same_top: tuple[bool, ...]  # whether both find the same token most likely
-    baseline_logprob: tuple[float, ...]  # natural-log probability of the answer's token by the baseline
-    candidate_logprob: tuple[float, ...]  # the same by the candidate
+    kl: tuple[float, ...]
+    """KL(baseline || candidate) in nats."""
+    reverse_kl: tuple[float, ...]
+    """KL(candidate || baseline) in nats."""
+    same_top: tuple[bool, ...]
+    """Whether both find the same token most likely."""
+    baseline_logprob: tuple[float, ...]
+    """Natural-log probability of the answer's token by the baseline."""
+    candidate_logprob: tuple[float, ...]
+    """The same by the candidate."""
 
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, name)) for name in ("kl", "reverse_kl", "same_top", "baseline_logprob")}
@@ -33,16 +38,24 @@ class Divergence:
 class Summary:
     """Divergence over some items: means per token, their standard errors by whole sequences."""
 
-    sequences: int  # items
-    tokens: int  # tokens of all items
-    kl: float  # mean KL(baseline || candidate) in nats per token
-    kl_error: float  # its standard error; infinite for fewer than two clusters
-    reverse_kl: float  # mean KL(candidate || baseline) in nats per token
-    same_top: float  # share of tokens whose most likely token is the same
-    same_top_error: float  # its standard error; infinite for fewer than two clusters
-    # Mean change of the probability of the baseline's token, candidate minus baseline, in [-1, 1]
+    sequences: int
+    """Items."""
+    tokens: int
+    """Tokens of all items."""
+    kl: float
+    """Mean KL(baseline || candidate) in nats per token."""
+    kl_error: float
+    """Its standard error; infinite for fewer than two clusters."""
+    reverse_kl: float
+    """Mean KL(candidate || baseline) in nats per token."""
+    same_top: float
+    """Share of tokens whose most likely token is the same."""
+    same_top_error: float
+    """Its standard error; infinite for fewer than two clusters."""
     probability_change: float
-    worst: str  # the item with the largest mean KL
+    """Mean change of the probability of the baseline's token, candidate minus baseline, in [-1, 1]."""
+    worst: str
+    """The item with the largest mean KL."""
 
 
 def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | None = None) -> Summary:

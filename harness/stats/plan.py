@@ -145,8 +145,10 @@ def first_number(holds: Callable[[int], bool], start: int = 1, most: int = MOST_
 class Design:
     """What is asked of a candidate."""
 
-    margins: tuple[float, ...]  # largest tolerated drop of each gating stratum
-    pooled: float | None = None  # largest tolerated drop over all of them, equally weighted
+    margins: tuple[float, ...]
+    """Largest tolerated drop of each gating stratum."""
+    pooled: float | None = None
+    """Largest tolerated drop over all of them, equally weighted."""
     looks: int = 1
     spending: Spending = OBRIEN_FLEMING
     discordance: float = 0.1
@@ -158,9 +160,12 @@ class Route:
     """What a design takes."""
 
     design: Design
-    largest: int  # items over all strata, at most
-    expected: int  # items over all strata, expected if the candidate is unchanged
-    power: float  # chance that an unchanged candidate passes
+    largest: int
+    """Items over all strata, at most."""
+    expected: int
+    """Items over all strata, expected if the candidate is unchanged."""
+    power: float
+    """Chance that an unchanged candidate passes."""
 
 
 @functools.lru_cache(maxsize=65536)

@@ -87,9 +87,12 @@ OBRIEN_FLEMING = Spending()  # very little early, nearly all at the end
 class Boundaries(NamedTuple):
     """One-sided boundaries at every look."""
 
-    spent: tuple[float, ...]  # of alpha, spent up to and with each look
-    z: tuple[float, ...]  # standard normal value to reach at each look; infinite where nothing can be spent yet
-    nominal_p: tuple[float, ...]  # the p-value to stay below at each look: P(Z >= z)
+    spent: tuple[float, ...]
+    """Of alpha, spent up to and with each look."""
+    z: tuple[float, ...]
+    """Standard normal value to reach at each look; infinite where nothing can be spent yet."""
+    nominal_p: tuple[float, ...]
+    """The p-value to stay below at each look: P(Z >= z)."""
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
@@ -137,7 +140,8 @@ class _Paths:
     at: Floats
     mass: Floats
     time: float
-    drift: float = 0.0  # mean of the motion at time 1
+    drift: float = 0.0
+    """Mean of the motion at time 1."""
 
     def crossing(self, limit: float, time: float) -> float:
         """Chance to be at or above `limit` at `time`."""
@@ -218,9 +222,12 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
 class LooksPlan:
     """What looking early does to a plan, for one one-sided test."""
 
-    power: float  # chance to cross at some look; a single look at the same items has a little more
-    expected: float  # expected share of the items, with a stop at the first crossing
-    crossed: tuple[float, ...]  # chance to have crossed by each look
+    power: float
+    """Chance to cross at some look; a single look at the same items has a little more."""
+    expected: float
+    """Expected share of the items, with a stop at the first crossing."""
+    crossed: tuple[float, ...]
+    """Chance to have crossed by each look."""
 
 
 def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRIEN_FLEMING) -> LooksPlan:

@@ -29,22 +29,36 @@ class PairedResult:
     """One stratum's answer, with what it was made from. Deltas are proportions, negative is worse."""
 
     n: int
-    clusters: int  # independent sources; n where every item is its own
-    delta: float  # candidate minus baseline, mean over items
-    low: float  # lower one-sided limit of delta at level 1 - alpha
-    high: float  # upper one-sided limit of delta at level 1 - alpha
-    lost: int  # items on which the candidate scored less
-    gained: int  # items on which the candidate scored more
-    p_pass: float  # p-value of 'the drop is at least the margin'
-    p_fail: float  # p-value of 'the drop is at most the margin'
-    mid_p: float  # one-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered
-    mid_p_better: float  # the same against better
-    # Variance of delta with its clusters over the variance without; None if no items share a source
+    clusters: int
+    """Independent sources; n where every item is its own."""
+    delta: float
+    """Candidate minus baseline, mean over items."""
+    low: float
+    """Lower one-sided limit of delta at level 1 - alpha."""
+    high: float
+    """Upper one-sided limit of delta at level 1 - alpha."""
+    lost: int
+    """Items on which the candidate scored less."""
+    gained: int
+    """Items on which the candidate scored more."""
+    p_pass: float
+    """P-value of 'the drop is at least the margin'."""
+    p_fail: float
+    """P-value of 'the drop is at most the margin'."""
+    mid_p: float
+    """One-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered."""
+    mid_p_better: float
+    """The same against better."""
     design_effect: float | None
-    method: str  # name of the interval and tests
-    margin: float  # largest tolerated drop
-    alpha: float  # error rate of each side
-    counts: EffectiveCounts  # as many independent right-or-wrong items as carry the same information
+    """Variance of delta with its clusters over the variance without; None if no items share a source."""
+    method: str
+    """Name of the interval and tests."""
+    margin: float
+    """Largest tolerated drop."""
+    alpha: float
+    """Error rate of each side."""
+    counts: EffectiveCounts
+    """As many independent right-or-wrong items as carry the same information."""
 
     @property
     def items_to_decide(self) -> int | None:

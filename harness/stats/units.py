@@ -36,11 +36,16 @@ _PRIOR_UNITS = 2.0  # weight of the design effect at WORST_ICC, in units that mo
 class Units:
     """What the methods here see of the data, in an order that depends on nothing but the values."""
 
-    sums: Floats  # shape [units]: summed differences
-    masses: Floats  # shape [units]: summed absolute differences
-    sizes: Floats  # shape [units]: items
-    squares: float  # summed squared differences of all items
-    clustered: bool  # whether some unit holds several items
+    sums: Floats
+    """Shape [units]: summed differences."""
+    masses: Floats
+    """Shape [units]: summed absolute differences."""
+    sizes: Floats
+    """Shape [units]: items."""
+    squares: float
+    """Summed squared differences of all items."""
+    clustered: bool
+    """Whether some unit holds several items."""
 
     @property
     def items(self) -> float:
@@ -102,12 +107,18 @@ def mirrored(units: Units) -> tuple[Units, bool]:
 class EffectiveCounts:
     """As many independent right-or-wrong items as would carry the same information, for the score methods."""
 
-    lost: float  # effective lost items
-    gained: float  # effective gained items
-    n: float  # effective items
-    unit: float  # items per effective item; below 1 if graded differences are small
-    sources: float  # independent sources, unequal ones counted as fewer
-    design_effect: float  # variance of delta with its clusters over the variance were its items independent
+    lost: float
+    """Effective lost items."""
+    gained: float
+    """Effective gained items."""
+    n: float
+    """Effective items."""
+    unit: float
+    """Items per effective item; below 1 if graded differences are small."""
+    sources: float
+    """Independent sources, unequal ones counted as fewer."""
+    design_effect: float
+    """Variance of delta with its clusters over the variance were its items independent."""
 
 
 def effective_counts(units: Units) -> EffectiveCounts:
@@ -166,10 +177,14 @@ def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[
 class Studentised:
     """The bootstrap law of (delta* - delta) / se*: Efron and Tibshirani 1993, chapter 12.5 (bootstrap-t)."""
 
-    delta: float  # estimate
-    se: float  # its standard error, above 0
-    draws: Floats  # shape [draws]: sorted upwards; infinite where a resample had no spread
-    df: float  # units less one, for the tail beyond what the draws resolve
+    delta: float
+    """Estimate."""
+    se: float
+    """Its standard error, above 0."""
+    draws: Floats
+    """Shape [draws]: sorted upwards; infinite where a resample had no spread."""
+    df: float
+    """Units less one, for the tail beyond what the draws resolve."""
 
     def p_value(self, null: float, alternative: Tail) -> float:
         """p-value of 'delta lies on the other side of `null`'."""
@@ -239,8 +254,8 @@ class SignFlips:
     most D, so the whole-cluster sign-flip test of every D, and its limits, are read off one sorted list.
     """
 
-    # Shape [subsets]: sorted deltas of the subsets that were flipped; the empty subset is counted besides
     ratios: Floats
+    """Shape [subsets]: sorted deltas of the subsets that were flipped; the empty subset is counted besides."""
 
     def p_value(self, null: float, alternative: Tail) -> float:
         """p-value of 'delta lies on the other side of `null`'."""

@@ -23,8 +23,6 @@ from harness.stats.divergence import Divergence
 from harness.store.files import Appender, atomic_write, read_lines
 from harness.store.rundir import RunDir, Shard
 
-__all__ = ["RunTraces", "divergence_from_json", "divergences", "remove_traces", "trace_path", "traces_folder"]
-
 DIGITS = 7
 """Significant digits that a divergence is kept with."""
 

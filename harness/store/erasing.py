@@ -22,8 +22,6 @@ from harness.store.files import atomic_write, read_lines, sealed, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import ITEMS, RunDir, Shard, place_of
 
-__all__ = ["Erased", "describe_erasure", "erase", "select_items"]
-
 _SHOWN = 10
 
 

@@ -22,11 +22,6 @@ from typing_extensions import TypedDict
 from harness.errors import StoreError
 from harness.records import Proof, Timing, canonical_json
 
-__all__ = [
-    "MOST_SHARDS", "RESTORE", "Appender", "atomic_write", "explained", "read_json", "read_lines", "remedy", "sealed",
-    "write_json",
-]  # fmt: skip
-
 MOST_SHARDS = 10_000
 """More is a damaged file or a slip of the pen."""
 

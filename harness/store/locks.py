@@ -23,8 +23,6 @@ from typing import BinaryIO
 from harness.errors import StoreError
 from harness.store.files import explained
 
-__all__ = ["BEAT_SECONDS", "alive", "file_clock", "held"]
-
 BEAT_SECONDS = 5.0
 """How often a lease is rewritten."""
 LOST = 6

@@ -29,8 +29,6 @@ from typing import Any, Literal
 from harness.errors import ConfigError, Incomplete, Problem
 from harness.records import Generation, Item, Scored
 
-__all__ = ["KINDS", "NOT_STORED", "StoreText", "TextPolicy", "check", "redact", "stored_config"]
-
 StoreText = Literal["full", "redacted", "none"]
 
 NOT_STORED = "[not stored]"

@@ -19,8 +19,6 @@ from harness.store.files import read_json
 from harness.store.rundir import SCHEMA, RunDir, Shard
 from harness.store.units import plan_units
 
-__all__ = ["CONTROL", "RunRecord", "read_run", "recorded_experiment", "variant_names"]
-
 CONTROL = "control"
 """The A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free."""
 

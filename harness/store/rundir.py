@@ -36,8 +36,6 @@ from harness.store.files import RESTORE, Appender, atomic_write, explained, read
 from harness.store.locks import held
 from harness.store.units import Unit
 
-__all__ = ["ITEMS", "SCHEMA", "AnswerFiles", "RunDir", "Shard", "place_of", "timings_in"]
-
 SCHEMA = 2
 """Version of the layout, in run.json.
 

@@ -16,8 +16,6 @@ from harness.store.locks import alive, file_clock
 from harness.store.record import recorded_experiment, variant_names
 from harness.store.rundir import RunDir, Shard, timings_in
 
-__all__ = ["ShardStatus", "Stages", "shard_status"]
-
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
 """How long to wait for shards on which no process works, which may yet be started."""

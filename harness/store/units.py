@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from harness.records import Item
 
-__all__ = ["Unit", "idle_share", "plan_units", "planned_tokens", "split_units"]
-
 
 @dataclass(frozen=True, slots=True)
 class Unit:

@@ -18,8 +18,6 @@ from harness.store.files import RESTORE, read_json, write_json
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import ITEMS, RunDir, Shard
 
-__all__ = ["load_run", "missing_shards", "write_manifest"]
-
 
 def load_run(directory: RunDir) -> RunRecord:
     """Read a finished run, each file once, and check that it is whole and what was run.

@@ -19,8 +19,6 @@ import transformers
 
 from harness.models.cuda import cuda_state, cuda_versions
 
-__all__ = ["Log", "code_digest", "setting_of"]
-
 ROOT = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
 

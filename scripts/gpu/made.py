@@ -12,8 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.records import Item, Proof
 
-__all__ = ["NO_PROOF", "SIZES", "body_of", "item", "made_model", "made_tokenizer", "questions", "save_made", "text_of"]
-
 NO_PROOF = Proof("none", "Linear", 0, 0, 0.0, 0, 0, "", 0, "")
 CONTEXT = 262144
 

@@ -19,8 +19,6 @@ from gpu.log import ROOT, Log
 from gpu.made import save_made
 from harness.models.backends import method_status
 
-__all__ = ["demo", "gpu_tests", "side_by_side"]
-
 MADE = Path(tempfile.gettempdir()) / "quantcliff-gpu"
 """Where made models are kept between calls: some gigabytes."""
 CASES = ("choices", "haystack", "generation")

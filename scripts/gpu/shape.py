@@ -25,8 +25,6 @@ from harness.engines.transformers.divergence import Trace, divergence
 from harness.engines.transformers.engine import HFEngine
 from harness.records import Settings
 
-__all__ = ["WAYS", "shape"]
-
 Pairs = Sequence[tuple[int, int]]
 
 

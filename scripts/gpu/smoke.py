@@ -17,8 +17,6 @@ from harness.engines.transformers.model import LanguageModel
 from harness.models.doctor import examine
 from harness.records import ChoiceLogprobs, Settings
 
-__all__ = ["smoke"]
-
 WAYS = {"greedy": Settings(), "sampled": Settings(temperature=0.8, top_p=0.9, seed=3)}
 DTYPES = ("float32", "bfloat16", "float16")
 

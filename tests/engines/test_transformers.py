@@ -206,14 +206,14 @@ def test_a_method_whose_batches_matter_keeps_its_batches_to_the_end(monkeypatch)
 @pytest.mark.parametrize("options", [{}, {"method": "bnb-int8"}, {"optimizations": False}], ids=str)
 def test_out_of_memory_halves_and_goes_on(options):
     """With room for little in a pass, every item is still answered as before, and the log tells."""
-    items = tiny.text_items()[3:7] + tiny.choice_items()[3:7]
+    items = tiny.text_items()[3:8] + tiny.choice_items()[3:8]
     expected = by_id(engine(**options).answer(items, GREEDY))
     mine = engine(**options)
     model = mine.context.model
     forward = model.forward
 
     def tight(ids: torch.Tensor, **rest: Any) -> torch.Tensor:
-        if ids.numel() > 256:
+        if ids.numel() > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return forward(ids, **rest)
 

@@ -14,7 +14,7 @@ from lazily import lazy
 from rich.console import Console
 
 from harness.report import run_evidence
-from harness.report.blocks import divergence, filled, findings, measured, routing, strata
+from harness.report.blocks import behaviour, filled, findings, measured, routing, strata
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
 from harness.report.terminal import terminal
@@ -74,7 +74,7 @@ def test_rows_have_a_cell_per_column(judged, evidence):
     plans = routing.plans(judged, evidence)
     more = [routing.routes(plans, "bf16"), measured.power(evidence), measured.control_noise(judged)]
     more += [strata.by_candidate(judged, one) for one in judged.candidates if one.strata]
-    more += [divergence.divergence(evidence.divergence, "bf16"), routing.proof_section(evidence), strata.matrix(judged)]
+    more += [behaviour.divergence(evidence.divergence, "bf16"), routing.proof_section(evidence), strata.matrix(judged)]
     for section in (*made(judged, evidence), *more):
         assert section.rows
         assert {len(row) for row in (*section.rows, *section.quiet)} == {len(section.columns)}

@@ -43,7 +43,8 @@ def test_no_line_is_wider_than_the_terminal(width):
     """Every line fits, at 80 columns and at any other width, for every verdict and any length of names."""
     judged = report_data.judgement()
     longer = dataclasses.replace(judged.candidates[1], name="meta-llama.Llama-3.1-70B-Instruct-gptq-int4-g128")
-    for one in (judged, dataclasses.replace(judged, candidates=(*judged.candidates, longer)), report_data.hostile()):
+    many = dataclasses.replace(judged, candidates=(*judged.candidates, longer))
+    for one in (judged, many, report_data.hostile(), report_data.with_tail_events(judged)):
         text = printed(one, report_data.evidence(judged), width=width)
         assert max(cell_len(line) for line in text.splitlines()) <= width
 

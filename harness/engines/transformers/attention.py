@@ -26,8 +26,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["SHORT_QUERY", "grouped_sdpa", "grouped_sdpa_in_use", "split_over_keys"]
-
 SHORT_QUERY = 64
 """Tokens: with more of them per row, repeating the mask would cost as much as repeating keys and values."""
 

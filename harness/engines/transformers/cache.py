@@ -22,8 +22,6 @@ from transformers.cache_utils import Cache, DynamicLayer
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import PackedTree, out_of_memory
 
-__all__ = ["Graph", "KVCachePool", "PrefixTreeCache", "SlotCache", "StaticStep"]
-
 ROUNDED_TO = 32
 """Tokens: the width that a step attends to grows by this many at a time."""
 ROUNDED_ELSEWHERE = 256

@@ -25,24 +25,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.engines.transformers import packing
+from harness.engines.transformers import decode, packing
 from harness.engines.transformers.cache import PrefixTreeCache, SlotCache
-from harness.engines.transformers.decode import (
-    Answer,
-    Request,
-    check_tokens,
-    choose,
-    most_likely,
-    next_tokens,
-    noise_keys,
-)
+from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.decode_paths import Assisted
 from harness.engines.transformers.model import LanguageModel, prefill
 from harness.engines.transformers.packing import Budget, PackedRequests, PackedTree, R
 from harness.engines.transformers.text import TextCodec
 from harness.records import Settings
-
-__all__ = ["Continuous", "EngineContext", "HiddenStateObserver", "Row", "Schedule", "UsageCounter", "schedules"]
 
 PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Tokens read at once, by kind of device: more do not make it faster, and take memory."""
@@ -244,7 +234,7 @@ class Continuous:
         rows = [row for batch in schedule.batches for row in batch]
 
         def finish(hidden: Tensor, keys: Tensor) -> Tensor:
-            return next_tokens(self.model.head, hidden, self.settings, keys)
+            return decode.next_tokens(self.model.head, hidden, self.settings, keys)
 
         if not schedule.on_prefixes:
             longest = max(request.tokens for row in rows for request in row.requests)
@@ -256,14 +246,14 @@ class Continuous:
     def _decode_step(self, cache: SlotCache | PrefixTreeCache, growing: list[list[_ActiveAnswer]]) -> Iterator[Answer]:
         """Let every answer grow by a token; groups whose answers have all ended leave `growing` and the cache."""
         alive = [one for group in growing for one in group if one.finish is None]
-        keys = noise_keys(self.settings, alive)
+        keys = decode.noise_keys(self.settings, alive)
         if isinstance(cache, SlotCache):
             tokens = cache.step([one.pending for one in alive], [one.length for one in alive], keys).tolist()
         else:
             pending = [[one.pending if one.finish is None else None for one in group] for group in growing]
             lengths = [[one.length for one in group] for group in growing]
             tokens = cache.step(pending, lengths, keys, self.pad)
-        check_tokens(tokens, alive)
+        decode.check_tokens(tokens, alive)
         for one, token in zip(alive, tokens, strict=True):
             one.append(token, self.ends)
         ended = [one for one in alive if one.finish is not None]
@@ -283,12 +273,13 @@ class Continuous:
         for part, logits in self.model.head.tiles(everything):
             answers = owners[part]
             if self.settings.temperature == 0:
-                likely, lead = most_likely(logits)
+                likely, lead = decode.most_likely(logits)
                 best, ahead = likely.tolist(), (lead > noise).tolist()
             else:
-                best = choose(logits, self.settings, self.model.tensor(noise_keys(self.settings, answers))).tolist()
+                keys = self.model.tensor(decode.noise_keys(self.settings, answers))
+                best = decode.choose(logits, self.settings, keys).tolist()
                 ahead = [True] * len(best)
-            check_tokens(best, answers)
+            decode.check_tokens(best, answers)
             for row, token, confident in zip(answers, best, ahead, strict=True):
                 row.best.append(token)
                 row.confident.append(confident or not row.request.draft)

@@ -30,11 +30,6 @@ from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import Settings
 
-__all__ = [
-    "Answer", "Batch", "Request", "check_tokens", "choose", "decode_batch", "gumbel", "most_likely", "next_tokens",
-    "noise_key", "noise_keys", "philox",
-]  # fmt: skip
-
 NOT_FINITE = -1
 """In place of a token: its row's logits are NaN or infinite."""
 

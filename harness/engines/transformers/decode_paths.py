@@ -22,8 +22,6 @@ from harness.engines.transformers.model import LanguageModel
 from harness.errors import BackendMissing, ModelError
 from harness.models.backends import release_quanto_lock
 
-__all__ = ["NOTE", "Assisted", "quantized_cache"]
-
 NOTE = (
     "answers grow on a quantized KV cache, in padded batches without slots, drafts or shared beginnings; choices are "
     "scored by reading and are blind to it"

@@ -27,11 +27,6 @@ from harness.records import Item, Response, Settings
 from harness.stats.divergence import Divergence
 from harness.store.divergence import trace_path
 
-__all__ = [
-    "Comparer", "DivergenceMeter", "Recorder", "Trace", "TraceComparer", "TraceWriter", "divergence", "load_traces",
-    "save_traces",
-]  # fmt: skip
-
 TILE_ELEMENTS = 1 << 23
 """Logits of each side in memory at once on a CPU: 32 MiB of float32."""
 

@@ -26,8 +26,6 @@ from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
-__all__ = ["ENGINE_VERSION", "HFEngine"]
-
 ENGINE_VERSION = "hf/8"
 """Raised whenever the same items could get other answers."""
 

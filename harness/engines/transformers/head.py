@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Head", "tile_elements"]
-
 TILE_ELEMENTS = 1 << 24
 """Logits in memory at once: 64 MiB of float32."""
 

@@ -9,24 +9,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from harness.engines.transformers import packing
 from harness.engines.transformers.continuous import Continuous, EngineContext, HiddenStateObserver, Row, schedules
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
-from harness.engines.transformers.packing import (
-    OomRetry,
-    PackedRequests,
-    out_of_memory,
-    plan,
-    plan_rows,
-    release_memory,
-    too_large,
-)
+from harness.engines.transformers.packing import OomRetry, PackedRequests
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
-
-__all__ = ["Continuation", "ScoredChoice", "TextGeneration", "as_draft", "score_choices", "score_items"]
 
 References = dict[str, tuple[int, ...]]
 
@@ -105,7 +96,7 @@ def score_choices(
         return answers
 
     retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
-    for batch in plan_rows(context.pack(asked), context.prefill_budget()):
+    for batch in packing.plan_rows(context.pack(asked), context.prefill_budget()):
         yield from retry(batch)
 
 
@@ -246,16 +237,16 @@ class TextGeneration:
                         done.add((answer.request.item_id, answer.request.sample))
                         yield answer
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not packing.out_of_memory(error):
                     raise
                 waiting = [one for one in waiting if (one.item_id, one.sample) not in done]
                 if budget.rows == 1:
-                    raise too_large(max(waiting, key=lambda one: one.tokens).item_id) from error
+                    raise packing.too_large(max(waiting, key=lambda one: one.tokens).item_id) from error
                 budget = replace(budget, tokens=max(1, budget.tokens // 2), rows=max(1, budget.rows // 2))
                 self.context.usage.notes.append(f"out of memory while answering: went on with {budget.rows} rows")
             else:
                 return
-            release_memory()
+            packing.release_memory()
 
     def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answer batch after batch, each until its last answer ends."""
@@ -272,7 +263,7 @@ class TextGeneration:
 
         retry = OomRetry(run, lambda one: [one], lambda one: one.item_id, context.usage.notes)
         lengths = [len(one.prompt) if budget.equal and not self._alone(one) else one.tokens for one in requests]
-        for batch in plan(lengths, budget):
+        for batch in packing.plan(lengths, budget):
             yield from retry([requests[index] for index in batch])
 
 

@@ -22,8 +22,6 @@ from harness.engines.transformers.head import Head
 from harness.engines.transformers.packing import PackedTree
 from harness.errors import ModelError
 
-__all__ = ["FARTHEST", "LanguageModel", "Path", "length_switch", "prefill"]
-
 TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
 way (a forgotten scale, a mask that is not heeded) is off by far more."""

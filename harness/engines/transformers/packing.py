@@ -29,11 +29,6 @@ from numpy.typing import NDArray
 
 from harness.errors import RunError
 
-__all__ = [
-    "BRANCH_TOKENS_AT_MOST", "Budget", "HasTokens", "OomRetry", "PackedRequests", "PackedTree", "device_failed",
-    "group_by_prefix", "out_of_memory", "pack", "plan", "plan_rows", "release_memory", "too_large",
-]  # fmt: skip
-
 Ids = NDArray[np.int64]
 
 WORTH_SHARING = 16

@@ -19,8 +19,6 @@ from harness.engines.transformers.model import LanguageModel, Path, prefill
 from harness.engines.transformers.packing import device_failed, out_of_memory, pack
 from harness.errors import ModelError, one_line
 
-__all__ = ["probed"]
-
 STEPS = 2
 """Tokens that each way adds one by one."""
 SHARED = 4

@@ -11,8 +11,6 @@ from typing import Any
 from harness.errors import ModelError
 from harness.stops import stop_begins
 
-__all__ = ["StopDetector", "TextCodec"]
-
 
 class TextCodec:
     """A tokenizer with lm_eval's rules for prompts, pairs of context and continuation, and answers.

@@ -21,8 +21,6 @@ from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, best_metric, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
-__all__ = ["detail_files", "details_answers", "load_lighteval", "load_nel", "nel_bundles"]
-
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)
 """Which of lighteval's metrics is the score if none is named."""

@@ -23,8 +23,6 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 
-__all__ = ["inspect_answers", "is_log", "load_inspect", "log_files"]
-
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Inspect's letters: correct, partial, incorrect, no answer; the values that its own metrics give them."""
 _WORDS = {"yes": 1.0, "no": 0.0}

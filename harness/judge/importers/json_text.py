@@ -13,8 +13,6 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 
-__all__ = ["first_object", "inner", "json_objects", "not_utf8", "parsed"]
-
 _SHOWN = 60
 
 

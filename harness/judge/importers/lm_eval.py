@@ -21,8 +21,6 @@ from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, best_metric, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 
-__all__ = ["is_sample", "lm_eval_answers", "load_lm_eval", "sample_files"]
-
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
 LOWER_IS_BETTER = frozenset({

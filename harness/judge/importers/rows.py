@@ -24,8 +24,6 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.outcomes import Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
-__all__ = ["ImportOptions", "Rows", "as_item", "as_level", "as_score", "best_metric", "dig", "per_task"]
-
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)

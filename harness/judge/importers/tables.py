@@ -23,8 +23,6 @@ from harness.judge.importers.json_text import first_object, json_objects, not_ut
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
 from harness.judge.outcomes import Labels, Outcomes, fingerprint
 
-__all__ = ["SUFFIXES", "load_table", "table_answers"]
-
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _ANSWER = re.compile(r"resp|output|complet|predict|generat|log_?prob|log_?lik|model_answer", re.IGNORECASE)

@@ -7,13 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
+from harness.judge.decisions import points
 from harness.judge.summaries import Cliff
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
-from harness.report.words import levels_of, points, readable, score
-
-__all__ = ["BLOCKS", "cliffs", "grids"]
+from harness.report.words import levels_of, readable, score
 
 _FULL = 0.6  # share of a grid's cells that must hold something: sparse pairs (language x script) say nothing
 _Placed = tuple[StratumVerdict, Mapping[str, str]]  # a stratum with its levels by axis

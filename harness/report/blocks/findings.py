@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
@@ -10,11 +10,6 @@ from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report import words
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
-
-__all__ = [
-    "BLOCKS", "gated", "hidden_by_averages", "holding_back", "kinds_section", "meaning", "passes", "rate_figures",
-    "rate_items", "rate_name", "rate_sentence", "verdicts",
-]  # fmt: skip
 
 _MEANINGS = TAIL_KINDS | LATENCY_KINDS
 _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
@@ -125,30 +120,21 @@ def rate_figures(one: TailRate) -> str:
     return f"{found}, tolerated {_percent(one.tolerance)}{own}.{more}"
 
 
-def _counts(candidate: CandidateVerdict | None, kind: str) -> tuple[int, int]:
-    """Return the events of a kind, and the answers that were checked for them."""
-    rates = [] if candidate is None else [one for one in candidate.tail_events if one.kind == kind]
-    return sum(one.events for one in rates), sum(one.n for one in rates)
-
-
-def _own(candidate: CandidateVerdict, kind: str) -> tuple[int, int]:
-    """Return how often the baseline's own answers show a kind; of none for what only a pair shows."""
-    rates = [(one.baseline_rate, one.n) for one in candidate.tail_events if one.kind == kind]
-    known = [(share, n) for share, n in rates if share is not None]
-    return sum(round(share * n) for share, n in known), sum(n for _, n in known)
-
-
 def kinds_section(judgement: Judgement) -> Section:
     """Return the table of events by kind; kinds that were checked for and not found are its quiet rows."""
     candidates, base = judgement.candidates, judgement.baseline
     gating = {one.kind for candidate in candidates for one in candidate.tail_events if one.verdict}
     said, quiet = list[Row](), dict[str, Row]()
     for kind, what in _MEANINGS.items():
-        widest = max(candidates, key=lambda one: _counts(one, kind)[1], default=None)
-        if widest is None or not _counts(widest, kind)[1]:
+        rates = [[rate for rate in one.tail_events if rate.kind == kind] for one in candidates]
+        widest = max(rates, key=lambda own: sum(one.n for one in own), default=[])
+        if not any(one.n for one in widest):
             continue
-        cells = [_cell(_own(widest, kind)), _cell(_counts(judgement.control, kind))]
-        cells += [_cell(_counts(one, kind), Items(one.name, kind=kind)) for one in candidates]
+        control = [one for one in judgement.control.tail_events if one.kind == kind] if judgement.control else []
+        known = [(one.baseline_rate, one.n) for one in widest if one.baseline_rate is not None]
+        cells = [_cell([(round(share * n), n) for share, n in known]), _cell([(one.events, one.n) for one in control])]
+        for one, own in zip(candidates, rates, strict=True):
+            cells.append(_cell([(rate.events, rate.n) for rate in own], Items(one.name, kind=kind)))
         row = (Cell(kind, note=what), *cells)
         if kind in gating or any(cell.strong for cell in cells):
             said.append(row)
@@ -166,8 +152,9 @@ def kinds_section(judgement: Judgement) -> Section:
     )
 
 
-def _cell(count: tuple[int, int], items: Items | None = None) -> Cell:
-    events, n = count
+def _cell(counts: Sequence[tuple[int, int]], items: Items | None = None) -> Cell:
+    """Return the events, and the answers that were checked for them, added up."""
+    events, n = (sum(part) for part in zip((0, 0), *counts, strict=True))
     if not n:
         return Cell("-")
     return Cell(f"{events}/{n}", strong=bool(events), value=events / n, items=items if events else None)

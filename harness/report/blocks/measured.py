@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.judge.decisions import points
 from harness.judge.verdicts import ControlNoise, Judgement, StratumVerdict
 from harness.report import words
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Row, Section, names, numbers, strata
-from harness.report.words import points, score
-
-__all__ = [
-    "BLOCKS", "answers_spent", "control_noise", "control_sentence", "flat", "measured", "power", "provenance",
-    "scoring_notes",
-]  # fmt: skip
+from harness.report.words import score
 
 
 def _noise_of(judgement: Judgement) -> list[tuple[StratumVerdict, int, ControlNoise]]:

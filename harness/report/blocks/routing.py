@@ -17,8 +17,6 @@ from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
 from harness.report.words import bytes_text, number_text, percent, positive, short_name
 
-__all__ = ["BLOCKS", "cost_charts", "cost_section", "plans", "proof_section", "relative_cost", "routes", "shares"]
-
 _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
     ("weight_bytes", lambda value: value / 1024**2, "weights", "weights, MiB", "weight bytes"),
     ("tokens_per_second", lambda value: 1000 / value, "tokens per second", "time, ms per token", "time per token"),

@@ -6,15 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.judge.decisions import points
 from harness.judge.summaries import Average, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report import words
 from harness.report.blocks.findings import hidden_by_averages
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Interval, Items, Row, Section, names, numbers, strata, texts
-from harness.report.words import points, score
-
-__all__ = ["BLOCKS", "average_rows", "averages", "by_candidate", "matrix", "on_terminal"]
+from harness.report.words import score
 
 _BY_IMPORTANCE: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged", "pass")
 _Found = list[tuple[str, StratumVerdict]]  # a stratum of each candidate that has it, with the candidate's name
