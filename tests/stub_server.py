@@ -54,6 +54,8 @@ FAULTS = (
     "quiet_cut",  # ends every stream but the first without a finish reason
     "late",  # 0.3 s before the first text of a stream, after its role
     "no_stream",  # answers in one piece
+    "ignores_tools",  # counts no token of the tools that it is offered
+    "same_index",  # gives every streamed call the index 0
 )
 
 
@@ -204,10 +206,14 @@ class Handler(BaseHTTPRequestHandler):
         cut = ids if "ignores_max_tokens" in stub.faults else ids[:most]
         text = known["text"] if len(cut) == len(ids) else known["text"][: max(1, len(known["text"]) * most // len(ids))]
         count = known.get("count", 3) if isinstance(prompt, str) else len(prompt)
+        count += 7 * len(body.get("tools", ())) if "ignores_tools" not in stub.faults else 0
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if len(cut) < len(ids) else "stop"}
         if number > 1 and (word := next(iter(FINISHES.intersection(stub.faults)), "")):
             choice["finish_reason"] = word
         self._say(choice, text, chat=chat, number=number)
+        if chat and body.get("tools") and known.get("calls"):
+            choice["message"] |= {"content": text or None, "tool_calls": known["calls"]}
+            choice["finish_reason"] = "tool_calls"
         if not chat:
             choice |= self._logprobs(body, prompt, cut)
         if body.get("return_token_ids"):
@@ -234,7 +240,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        events = list(_pieces(choice))
+        events = list(_pieces(choice, same_index="same_index" in faults))
         end = {"delta": {}, "finish_reason": choice["finish_reason"]}
         if "message" not in choice:
             end = {"text": "", "finish_reason": choice["finish_reason"]}
@@ -296,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(text)
 
 
-def _pieces(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _pieces(choice: dict[str, Any], *, same_index: bool = False) -> Iterator[dict[str, Any]]:
     """The events of a choice: of a message its role first, then a few characters each; tokens with the text."""
     message, ids = choice.get("message"), choice.get("token_ids")
     if message is not None:
@@ -316,6 +322,12 @@ def _pieces(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
             piece["token_ids"] = ids[len(ids) * at // len(parts) : len(ids) * (at + 1) // len(parts)]
         if message is None or message["content"] is not None:
             yield piece
+    for at, call in enumerate((message or {}).get("tool_calls", ())):
+        index = {"index": 0 if same_index else at}
+        first = {"id": call["id"], "type": "function", "function": {"name": call["function"]["name"], "arguments": ""}}
+        yield {"delta": {"tool_calls": [index | first]}}
+        for piece in re.findall(r"(?s).{1,5}", call["function"]["arguments"]):
+            yield {"delta": {"tool_calls": [index | {"function": {"arguments": piece}}]}}
 
 
 def error(message: str) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def _engine_spec(recorded: EngineSpec, endpoint: dict[str, Any]) -> EngineSpec:
 
     from harness.config.engines import EngineSpec
 
-    own = recorded.model_dump(include={"model", "api"}) if recorded.name == "openai" else {"model": None}
+    own = recorded.model_dump(include={"model", "api", "tools"}) if recorded.name == "openai" else {"model": None}
     given = {name: value for name, value in endpoint.items() if value is not None}
     if not (given.get("model") or own["model"]):
         raise UsageError("give --model NAME: the run does not know what the endpoint calls the model")

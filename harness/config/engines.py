@@ -31,7 +31,7 @@ UNDER_TEST = frozenset({
 _ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
 _TAKES = {
     "transformers": frozenset[str](),
-    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http"},
+    "openai": _ASKED | {"url", "model", "api", "api_key_env", "allow_http", "tools"},
     "lm_eval": frozenset({"model", "args"}),
     **dict.fromkeys(MANAGED, _ASKED | {"args", "python", "command", "start_seconds"}),
 }
@@ -43,7 +43,7 @@ _OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_
 class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
-    later: ClassVar = ("stream", "cached_pass")
+    later: ClassVar = ("stream", "cached_pass", "tools")
 
     name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
         "transformers"
@@ -65,6 +65,8 @@ class EngineSpec(Strict):
     api: Literal["completions", "chat"] = "completions"
     """``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
     message of the user, in which the server's own template is used: set ``sampling.chat_template: false``."""
+    tools: bool = False
+    """Offer a question's tools as ``tools`` of the chat API, and score the calls in its ``tool_calls``."""
     api_key_env: str | None = None
     """The environment variable that holds the key."""
     allow_http: bool = False
@@ -131,6 +133,8 @@ class EngineSpec(Strict):
             )
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
+        if self.tools and self.api != "chat":
+            raise ValueError("tools are offered by the chat API alone: set api: chat")
         if self.cached_pass and not self.stream:
             raise ValueError("cached_pass takes times, which only streamed answers have: set stream: true")
         if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):

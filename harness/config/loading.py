@@ -210,6 +210,11 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> Fo
     if decoding and decoding.assisted and (experiment.sampling.temperature or variant.kv_cache):
         text = "draft and prompt_lookup take greedy answers and the model's own KV cache"
         yield f"{place}.decoding", f"{text}: set temperature 0 and leave kv_cache out"
+    if engine.tools != experiment.baseline.engine.tools:
+        yield (
+            f"{place}.engine.tools",
+            "tools stand in the prompts of all variants or of none: give all engines the same",
+        )
     if engine.api == "chat" and experiment.sampling.chat_template is not False:
         text = "sends each prompt as a message, to which the server applies its template: set chat_template: false"
         yield "sampling.chat_template", f"{place}.engine.api: chat {text}"

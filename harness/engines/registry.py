@@ -73,6 +73,7 @@ def _asked(
     spec = request.variant.engine
     client |= {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
     target |= {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass}
+    target["tools"] = spec.tools
     aim = Target(choices=request.choices, requests=request.requests, **target)
     folder, more = tokenizer_place(Path(request.prompts))
     trusted = request.variant.trust_remote_code

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
+from harness.engines.api_tools import offered_tools, text_with_calls
 from harness.engines.http_client import OK, Client, Reply
 from harness.engines.protocol import Usage
 from harness.engines.server_probe import PromptEncoder
@@ -45,6 +46,8 @@ class Target:
     """The file for what each request took and reported."""
     stream: bool = False
     cached_pass: bool = False
+    tools: bool = False
+    """Whether tools are offered through the API, and calls read from its answer."""
 
 
 class ServedEngine:
@@ -57,7 +60,7 @@ class ServedEngine:
         self._notes: dict[str, None] = {}
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
-        self._cached_pass = target.cached_pass
+        self._cached_pass, self._tools = target.cached_pass, target.tools
         try:
             self._run(self._look(target))
         except BaseException:
@@ -134,16 +137,19 @@ class ServedEngine:
         stops = [one for one in item.stop if one][: wire.MOST_STOPS]
         firm = [one for one in stops if one.strip()]
         answer = await self._ask(item, sample, settings, prompt, stops)
-        if isinstance(answer, wire.Answer) and not answer.text.strip() and answer.finish != "length" and firm != stops:
+        if isinstance(answer, wire.Answer) and _blank(answer) and answer.finish != "length" and firm != stops:
             # White space at the beginning never ends an answer: asked again without white space that stops.
             answer = await self._ask(item, sample, settings, prompt, firm)
         if isinstance(answer, Unanswered):
             return answer
-        text = cut_at_stops(answer.text, item.stop)
-        ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(answer.text)
+        text, whole = cut_at_stops(answer.text, item.stop), answer.text
+        stopped = bool(answer.stop) or text != whole
+        if self._offered(item):
+            whole = text = text_with_calls(text, answer.calls, item.prompt)
+            count = answer.prompt_tokens or count
+        ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(whole)
         while ids and ids[-1] in self._encoder.texts.end_ids:
             ids.pop()
-        stopped = bool(answer.stop) or text != answer.text
         finish = "stop" if stopped else "length" if answer.finish == "length" else "eos"
         return Generation(item.id, text, tuple(ids), finish, count, sample)  # type: ignore[arg-type]
 
@@ -153,12 +159,13 @@ class ServedEngine:
         """Ask for one answer and check it."""
         form, (content, count) = self._form, prompt
         seed = int(digest([settings.seed, item.id, sample])[:8], 16) >> 1  # the same on every variant
-        body = form.body(content, item.max_tokens, settings, seed, stops)
+        offered = self._offered(item)
+        body = form.body(content, item.max_tokens, settings, seed, stops) | ({"tools": offered} if offered else {})
         salt = self._timer.salt() if self._timer else {}
         reply = await self._client.post(form.path, body | salt)
         if reply.status != OK:
             return self._refused(item, sample, reply, count)
-        answer = self._checked(item, sample, reply, count, "salted" if salt else "")
+        answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
         if written := server_probe.overlong(answer, item.max_tokens, self._encoder):
@@ -208,26 +215,45 @@ class ServedEngine:
         self._checked(item, 0, reply, len(tokens))
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
-    def _checked(self, item: Item, sample: int, reply: Reply, count: int, cache: str = "") -> wire.Answer:
-        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
+    def _offered(self, item: Item) -> list[dict[str, Any]]:
+        return offered_tools(item) if self._tools else []
+
+    def _checked(
+        self, item: Item, sample: int, reply: Reply, count: int, cache: str = "", *, tools: int = 0
+    ) -> wire.Answer:
+        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build.
+
+        tools: how many were offered beside the prompt.
+        """
         try:
             answer = wire.parse_answer(reply.data)
         except ValueError as error:
             raise NotComparable(f"{item.id}: the server gave {error}") from error
-        self._prompt_tokens += count
+        self._prompt_tokens += (answer.prompt_tokens or count) if tools else count
         self._output_tokens += answer.output_tokens or 0
         self._log(item, sample, reply, answer, cache)
-        if self._offset is not None and answer.prompt_tokens != count + self._offset:
-            raise NotComparable(
-                f"{item.id}: the server counts {answer.prompt_tokens or 'no'} tokens in a prompt of {count}: it"
-                " truncates prompts, or reads them with another template or tokenizer than the baseline's"
-            )
+        self._check_count(item, answer.prompt_tokens, count, tools)
         if answer.fingerprint != self._fingerprint:
             raise NotComparable(
                 f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
                 " during the run: its model or program was replaced; run against one that stays, with another --output"
             )
         return answer
+
+    def _check_count(self, item: Item, counted: int | None, count: int, tools: int) -> None:
+        """Refuse an answer to another prompt. How the server's template writes tools is not known, but it must."""
+        if self._offset is None:
+            return
+        if tools and (counted or 0) <= count + self._offset:
+            raise NotComparable(
+                f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count} and {tools} tools: its"
+                " template does not write the tools that it is offered, or it truncates them; leave engine.tools out"
+            )
+        if not tools and counted != count + self._offset:
+            raise NotComparable(
+                f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}: it"
+                " truncates prompts, or reads them with another template or tokenizer than the baseline's"
+            )
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
@@ -253,6 +279,10 @@ class ServedEngine:
             if self._timer is not None and reply.sent:
                 record |= {"pass": cache if again else "answer", **self._timer.times(item, reply, answer, cache)}
         self._requests.append(record)
+
+
+def _blank(answer: wire.Answer) -> bool:
+    return not answer.text.strip() and not answer.calls
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

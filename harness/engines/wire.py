@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.engines.api_tools import add_pieces, parse_calls
 from harness.errors import NonFinite, NotComparable
 from harness.records import Settings
 
@@ -90,6 +91,8 @@ class Answer:
     cached_tokens: int | None
     """Tokens of the prompt that the server remembered, if it says so."""
     reasoning_tokens: int | None
+    calls: tuple[dict[str, str], ...] = ()
+    """Tool calls that the server found, each with ``name`` and ``arguments``."""
 
 
 def parse_answer(data: Mapping[str, Any]) -> Answer:
@@ -107,6 +110,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
     if thought is not None and not isinstance(thought, str):
         raise ValueError(f"an answer whose reasoning is a {type(thought).__name__}")
+    calls = parse_calls(holder.get("tool_calls"))
     usage = _mapping(data, "usage")
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
     if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
@@ -120,10 +124,11 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         prompt_tokens=_count(usage, "prompt_tokens"),
         output_tokens=len(ids) if output_tokens is None and ids is not None else output_tokens,
         fingerprint=str(data.get("system_fingerprint") or ""),
-        null=content is None,
+        null=content is None and not calls,
         truncated=bool(data.get("truncated") or choice.get("truncated")),
         cached_tokens=_count(_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
         reasoning_tokens=_count(_mapping(usage, "completion_tokens_details"), "reasoning_tokens"),
+        calls=calls,
     )
 
 
@@ -143,7 +148,8 @@ def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict
     choice: dict[str, Any] = {}
     said: dict[str, str] = {}
     pieces: list[Piece] = []
-    chat = False
+    calls: list[Any] = []
+    called, chat = 0, False
     for when, event in events:
         data |= {name: value for name, value in event.items() if value is not None}
         choices = event.get("choices")
@@ -155,12 +161,13 @@ def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict
             texts = ("text", "content", "reasoning", "reasoning_content")
             new = {name: part[name] for name in texts if isinstance(part.get(name), str)}
             said |= {name: said.get(name, "") + text for name, text in new.items()}
-            if any(new.values()):
-                pieces.append((when, len(said.get("content", said.get("text", "")))))
+            called += (more := add_pieces(calls, part.get("tool_calls")))
+            if any(new.values()) or more:
+                pieces.append((when, len(said.get("content", said.get("text", ""))) + called))
             if isinstance(one.get("token_ids"), list):
                 choice["token_ids"] = [*choice.get("token_ids", ()), *one["token_ids"]]
             choice |= {name: one[name] for name in ("finish_reason", "stop_reason") if one.get(name) is not None}
-    choice |= {"message": said} if chat else said
+    choice |= {"message": {**said, **({"tool_calls": calls} if calls else {})}} if chat else said
     return {**data, "choices": [choice]}, tuple(pieces)
 
 

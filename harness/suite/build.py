@@ -149,6 +149,7 @@ class SliceBuilder:
                 "chat_template": self.how.template,
                 "system": self.how.system,
                 "chat": self.how.chat,
+                **({"tools_apart": True} if self.how.tools_apart else {}),
                 **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
                 **self.options,
             },

@@ -39,6 +39,7 @@ class Prompting:
     template: bool  # whether the chat template is applied
     system: str | None  # the system message
     chat_template: ChatTemplate  # what writes conversations, if `template`
+    tools_apart: bool = False  # whether tools are offered beside the prompt, so that it does not tell of them
 
     def chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:  # noqa: FBT001, FBT002 - lm_eval's signature
         """Write a conversation by the template, as `HFLM.apply_chat_template` does; see `ChatTemplate.write`."""
@@ -65,11 +66,11 @@ class Prompting:
         return counts
 
 
-def prompting(tokenizer: Any, sampling: Sampling) -> Prompting:
+def prompting(tokenizer: Any, sampling: Sampling, *, tools_apart: bool = False) -> Prompting:
     """Settle ``auto``: the template is applied where the tokenizer has one; asking in vain is found elsewhere."""
     template = bool(getattr(tokenizer, "chat_template", None)) and sampling.chat_template is not False
     chat = ChatTemplate(tokenizer, sampling.chat_template_kwargs, sampling.clock)
-    return Prompting(tokenizer, template, sampling.system, chat)
+    return Prompting(tokenizer, template, sampling.system, chat, tools_apart)
 
 
 def template_notes(tokenizer: Any, sampling: Sampling) -> list[str]:
@@ -184,7 +185,7 @@ def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) ->
 def _conversation(doc: Mapping[str, Any], how: Prompting) -> str:
     """Give the prompt of a conversation, or of a question with a system message, which lm_eval has no way to say."""
     tools = json.loads(doc["tool_schemas"]) if doc.get("tool_schemas") else []
-    in_words = bool(tools) and not (how.template and how.chat_template.takes_tools)
+    in_words = bool(tools) and not (how.tools_apart or (how.template and how.chat_template.takes_tools))
     spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if in_words else None
     system = "\n\n".join(one for one in (how.system, doc.get("system"), spoken) if one)
     if not how.template:

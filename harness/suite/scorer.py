@@ -52,7 +52,7 @@ def load_items(
     `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
     per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem of every slice.
     """
-    how = prompting(tokenizer, experiment.sampling)
+    how = prompting(tokenizer, experiment.sampling, tools_apart=experiment.baseline.engine.tools)
     problems = _template_problems(experiment.sampling, tokenizer, used=how.template)
     keys = [spec.key for spec in experiment.slices]
     patterns = {one: one.partition("/")[0] for one in only}

@@ -54,7 +54,8 @@ def tool_ledger(**metadata: Any) -> dict[str, datasets.Dataset]:
     want = wanted(metadata)
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
     docs = [_document(want.seed, cell, number) for cell, number in plan]
-    return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
+    # Beside tools of an API the prompt is a message of the user, which no template continues.
+    return {"test": datasets.Dataset.from_list(docs if metadata.get("tools_apart") else with_cue(docs, metadata))}
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

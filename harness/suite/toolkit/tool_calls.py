@@ -1,8 +1,9 @@
 """Tool calls: read from an answer in the formats of the model families, and each failure put in exactly one class.
 
 Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3 (``{"name", "parameters"}``, with or
-without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``), Kimi K2 (``functions.name:0``), and
-the JSON of OpenAI's API. Marks that a tokenizer drops are not needed where the rest of the format says enough.
+without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``), Kimi K2 (``functions.name:0``), the
+JSON of OpenAI's API, and calls that a server has parsed. Marks that a tokenizer drops are not needed where the rest of
+the format says enough.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _KIMI = re.compile(
 _MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*([\[{].*)", re.DOTALL)
 _NAME_FIRST = re.compile(r"[\w.-]+(?:\[CALL_ID\]\w+)?(?:\[ARGS\]|\s*\{)")
+_FROM_API = "<api_tool_calls>"  # before the calls that a server has parsed: they alone are made, whatever the text says
 _MOST_VALUES = 100  # so many JSON values in an answer are looked at; more are a call that cannot be read
 _BEGUN = re.compile(r'[\[\s]*\{\s*"(?:name|function|tool_calls)"\s*:')
 _OPEN = re.compile(r'[{\[]\s*["{\[]')
@@ -54,8 +56,11 @@ _ATTEMPTS = re.compile(
 """What a call begins with in formats that are not read, or anywhere in a sentence."""
 
 
-def tool_calls(text: str) -> list[ToolCall]:
+def tool_calls(text: str) -> list[ToolCall]:  # noqa: PLR0911 - one return per family
     """Return the calls that an answer makes, in order; a call that cannot be read is among them."""
+    _, parsed, listed = text.rpartition(_FROM_API)
+    if parsed:
+        return list(_from_json(listed)) or [_UNREAD]
     if "<tool_call>" in text:
         return [call for body in _TAGGED.findall(text) for call in _tagged(body)]
     if "<function=" in text:
@@ -70,6 +75,19 @@ def tool_calls(text: str) -> list[ToolCall]:
     pieces = [bare] if bare[:1] in {"{", "["} else [one.strip() for one in _FENCED.findall(bare)] or [bare]
     calls = [one for one in pieces if one[:1] in {"{", "["} and _KEYS.search(one)]
     return [call for piece in calls for call in _from_json(piece)]
+
+
+def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> str:
+    """Return an answer with the calls that a server parsed, in the form in which `tool_calls` reads them.
+
+    calls: each ``name`` and ``arguments``, the latter JSON in a text.
+    said: the text without thoughts. A call that the server left in it reaches nobody who uses the API: it is one that
+    cannot be read.
+    """
+    if not calls and not tool_calls(said) and not _ATTEMPTS.search(said):
+        return text
+    listed = json.dumps(list(calls), ensure_ascii=False).replace("<", "\\u003c")
+    return f"{text}\n{_FROM_API}{listed}".lstrip("\n")
 
 
 def _tagged(body: str) -> Iterator[ToolCall]:
