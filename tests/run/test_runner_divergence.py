@@ -138,7 +138,7 @@ def test_a_key_that_is_gone_is_refused_but_read_in_a_recorded_run(
 ) -> None:
     """`divergence_with` is no key of a config any more; a run that was recorded with it can still be judged."""
     data = config(tiny_llama)
-    with pytest.raises(ConfigError, match=r"execution\.divergence_with: is not a key here\. Did you mean 'divergence'"):
+    with pytest.raises(ConfigError, match=r"execution\.divergence_with: is not a key here\. Did you mean 'divergence"):
         parse({**data, "execution": {**data["execution"], "divergence_with": "traces"}})
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "far"))
     record = json.loads((copy.path / "run.json").read_text())
