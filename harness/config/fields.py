@@ -23,7 +23,8 @@ _SPENDING = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+
 def suggestion(word: str, known: Collection[str]) -> str:
     """Give ' Did you mean ...?' where a known name is near, else the known names."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    names = ", ".join(sorted(known)[:NAMED]) + (", ..." if len(known) > NAMED else "")
+    more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
+    names = ", ".join(sorted(known)[:NAMED]) + more
     return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
 
 

@@ -32,7 +32,7 @@ from typing import Any
 
 from harness.errors import StoreError
 from harness.records import Item, Scored, Timing, canonical_json, item_from_json, scored_from_json, to_json
-from harness.store.files import Appender, atomic_write, explained, read_json, read_lines, sealed, write_json
+from harness.store.files import RESTORE, Appender, atomic_write, explained, read_json, read_lines, sealed, write_json
 from harness.store.locks import held
 from harness.store.units import Unit
 
@@ -160,6 +160,9 @@ class RunDir:
         path = self.items_path(slice_name)
         lines = read_lines(path, ITEMS, whole=True, seals=seals)
         placed = [place_of(line) for line in lines]
+        for number, place in enumerate(placed, start=1):
+            if seals and [type(place.get(name)) for name in ("unit", "look")] != [int, int]:
+                raise StoreError(f"{path}: line {number} has no unit or look: it was changed after the run: {RESTORE}")
         return list(zip(_parsed(item_from_json, lines, path, "an item"), placed, strict=True))
 
     def erased(self) -> frozenset[str]:
@@ -269,6 +272,8 @@ def _scored(line: Mapping[str, Any]) -> Scored:
     one = scored_from_json(line)
     if one.score is not None and not (type(one.score) in {int, float} and 0 <= one.score <= 1):
         raise ValueError(f"score {one.score!r} is not a number in [0, 1]")
+    if type(one.response.sample) is not int:
+        raise ValueError(f"sample {one.response.sample!r} is not a whole number")
     values = [one.metrics.get(one.metric)] if one.metric else one.metrics.values()
     if one.metrics and one.score not in values:
         raise ValueError(f"score {one.score} is not the value of its metric")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import engine_models as tiny
@@ -78,6 +79,14 @@ def test_the_context_limit_is_the_models():
     """From the config where it says, from the tokenizer for a model without positions."""
     assert engine().context_limit == tiny.CONTEXT
     assert engine("mamba").context_limit == tiny.tokenizer().model_max_length
+
+
+@pytest.mark.parametrize("said", [None, 10**30, 1e30, float("inf")])
+def test_a_tokenizer_that_names_no_limit_sets_none(said):
+    """Nor does one that stands for infinity, in any spelling."""
+    from harness.engines.transformers.engine import NO_LIMIT, _context_limit
+
+    assert _context_limit(SimpleNamespace(config=None), SimpleNamespace(model_max_length=said)) == NO_LIMIT
 
 
 # -- which path a model takes

@@ -261,6 +261,7 @@ def test_older_layouts_of_lm_eval_are_read(tmp_path, suffix, text):
         ({"target": "[0, 5]"}, 0.25),
         ({"target": [3]}, 1 / 8),
         ({"target": "7"}, 1 / 8),
+        ({"target": "[0, 5,, 01]"}, 1 / 8),
     ],
 )
 def test_guessing_gets_the_share_of_right_choices(tmp_path, changes, chance):
@@ -286,7 +287,7 @@ def test_a_metric_of_which_less_is_better_is_no_score(tmp_path):
     assert load(tmp_path).measure == {"toxic": "score"}
     averages = {"higher_is_better": {"toxic": {"score": False}}}
     (tmp_path / "results_2026-01-01T00-00-00.json").write_text(json.dumps(averages), encoding="utf-8")
-    with pytest.raises(UsageError, match="which metric is the score"):
+    with pytest.raises(UsageError, match=r"which metric is the score\? Less is better of all it has: score"):
         load(tmp_path)
     with pytest.raises(UsageError, match="less of it is better"):
         load(tmp_path, ImportOptions(metric="score"))

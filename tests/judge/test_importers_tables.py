@@ -13,7 +13,7 @@ from written import compared, csv_of, jsonl
 
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate
-from harness.judge.importers import ImportOptions, load
+from harness.judge.importers import ImportOptions, load, tables
 from harness.judge.rules import Rules
 
 pa = lazy("pyarrow")
@@ -274,6 +274,21 @@ def test_quotes_that_swallow_rows_are_refused_with_their_line(tmp_path, rows):
     """An open quote or text after a closing one, which pyarrow reads without an error."""
     with pytest.raises(UsageError, match=r"a\.csv: line \d"):
         load(csv_of(tmp_path / "a.csv", "item,score", rows))
+
+
+@pytest.mark.parametrize(("cell", "read"), [('"a, b"', 1), ('"say ""x"""', 1), ('a"b', 41)])
+def test_rows_are_read_one_by_one_only_where_a_quote_is_astray(tmp_path, monkeypatch, cell, read):
+    """Python's csv module is several times slower than pyarrow: of well quoted cells it reads the header alone."""
+    seen, rows_of = [], tables._csv_rows
+
+    def counted(path):
+        for row in rows_of(path):
+            seen.append(row)
+            yield row
+
+    monkeypatch.setattr(tables, "_csv_rows", counted)
+    found = load(csv_of(tmp_path / "a.csv", "item,score,text", [f'"q{at}",1,{cell}' for at in range(40)]))
+    assert (len(found), len(seen)) == (40, read)
 
 
 def test_nested_parquet_columns_are_named_by_dots(tmp_path):

@@ -293,6 +293,18 @@ def test_metrics_that_are_no_object_are_one_sentence(
     assert re.match(r"quantcliff: .*nf4/long_context-1of1\.jsonl: line 2 ", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("sample", ["0", None, 0.5])
+def test_a_sample_that_is_no_number_is_one_sentence(
+    sample: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the line has a check that fits."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    file = run / "nf4" / "long_context-1of1.jsonl"
+    making.rewrite(file, lambda at, line: line["response"].update(sample=sample) if at else 0)
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert re.match(r"quantcliff: .*nf4/long_context-1of1\.jsonl: line 2 ", capsys.readouterr().err)
+
+
 def placed_otherwise(run: Path, **changes: object) -> None:
     """Change a field of every third item, with its digest as it was, and seal the lines again."""
     path = run / "items" / "multi_hop_math.jsonl"
@@ -314,6 +326,8 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: edit_json(run / "nf4" / "calibration.json") if False else
          (run / "nf4" / "calibration.json").write_text('{"items": ["a"]}'), r"nf4/calibration\.json: does not"),
         (lambda run: placed_otherwise(run, look=2), r"items/\*\.jsonl: does not agree with manifest\.json"),
+        (lambda run: placed_otherwise(run, look=None), r"items/multi_hop_math\.jsonl: line 1 has no unit or look"),
+        (lambda run: placed_otherwise(run, unit="0"), r"items/multi_hop_math\.jsonl: line 1 has no unit or look"),
         (lambda run: placed_otherwise(run, chance=0.0, cluster="one"), r"items/\*\.jsonl: does not agree"),
         (lambda run: (run / "shards" / "1of2.json").write_bytes(b"\xff"), r"shards/1of2\.json: is not JSON"),
         (lambda run: (run / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is not JSON"),

@@ -129,4 +129,4 @@ def _context_limit(model: Any, tokenizer: Any) -> int:
         if getattr(config, name, None) is not None:
             return int(getattr(config, name))
     said = getattr(tokenizer, "model_max_length", None)
-    return min(int(said), NO_LIMIT) if said is not None else NO_LIMIT
+    return int(min(said, NO_LIMIT)) if said is not None else NO_LIMIT

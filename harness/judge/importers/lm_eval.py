@@ -12,6 +12,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,9 @@ def _metrics(
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:
             usable = [one for one in names if one not in lower]
+            if names and not usable:
+                listed = ", ".join(names)
+                raise UsageError(f"{files[task]}: which metric is the score? Less is better of all it has: {listed}")
             found[task] = best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
@@ -180,9 +184,10 @@ def _right(document: Mapping[str, Any], choices: int) -> list[int]:
     for key, value in document.items():
         if isinstance(value, Mapping):
             counts += _right(value, choices)
-        # lm_eval wrote lists of numbers as text, too
-        text = isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII)
-        listed = json.loads(value) if text else value
+        listed = value
+        if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
+            with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
+                listed = json.loads(value)
         if not isinstance(listed, list) or not all(isinstance(one, (int, float)) for one in listed):
             listed = []
         if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:

@@ -183,14 +183,19 @@ def _quantities(judgement: Judgement) -> Section:
     rows: list[Row] = []
     for candidate in judgement.candidates:
         for one in candidate.quantities:
-            means = ("-" if value is None else f"{value:,.0f}" for value in (one.baseline, one.candidate))
+            means = " → ".join("-" if value is None else f"{value:,.0f}" for value in (one.baseline, one.candidate))
             ratio = "-" if one.ratio is None else f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]"
             tolerated = "-" if one.tolerance is None else f"{one.tolerance:g}"
             kind, verdict = QUANTITIES.get(one.kind, one.kind), Cell("", verdict=one.verdict)
-            rows.append((candidate.name, place(one), kind, *means, ratio, tolerated, verdict))
-    columns = names("candidate") + strata("stratum") + texts("quantity")
-    figures = numbers(judgement.baseline, "candidate's", "ratio [limits]", "tolerated")
-    return Section("How it behaves: thinking and writing", columns + figures + texts("verdict"), tuple(rows))
+            rows.append((f"{candidate.name}: {place(one)}", kind, means, ratio, tolerated, verdict))
+    columns = strata("candidate and stratum") + names("quantity") + numbers("means", "ratio [limits]", "tolerated")
+    return Section(
+        "How it behaves: thinking and writing",
+        columns + texts("verdict"),
+        tuple(rows),
+        note=f"Means: {judgement.baseline} → candidate.",
+        grouped=True,
+    )
 
 
 def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -196,7 +196,7 @@ def _joined(found: list[_Found], text: str) -> Iterator[Decimal | None]:
         while between[at + run - 1].strip() == "/":
             run += 1
         one = found[at]
-        mixed = run == 1 and one.whole and between[at] == " " and between[at + 1].strip() == "/"
+        mixed = run == 1 and one.whole and between[at : at + 2] == [" ", "/"]
         part = _fraction(found[at + 1], found[at + 2]) if mixed else None
         if part is not None and 0 < part < 1 and found[at + 2].whole and one.value is not None:
             with localcontext(prec=_LARGEST):
