@@ -13,8 +13,10 @@ import report_data
 from lazily import lazy
 from rich.console import Console
 
+from harness.judge import judging
 from harness.report import run_evidence
 from harness.report.blocks import behaviour, filled, findings, measured, routing, strata
+from harness.report.evidence import Evidence
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
 from harness.report.terminal import terminal
@@ -100,6 +102,16 @@ def test_scoring_notes_are_gathered_from_the_answers(repository: Path):
     ]
     run = dataclasses.replace(run, answers={**run.answers, "nf4": {Path("nf4"): tuple(changed)}})
     assert [*run_evidence.scoring_rows(run, ["bf16", "nf4"])] == [("nf4", f"{len(changed)}", "2", "20", "1")]
+
+
+def test_failing_strata_name_the_next_command(repository: Path):
+    """A quantized candidate that fails in a run can be searched for the modules that cost its items; another cannot."""
+    run = load_run(RunDir(repository / "results" / "demo-cpu"))
+    judgement = judging.judge(run)
+    for modules, expected in ((210, ["Which modules cost these items: quantcliff localize results/demo nf4"]), (0, [])):
+        known = Evidence(path="results/demo", proofs={"nf4": {"quantized_modules": modules}})
+        failing = next(one for one in findings._findings(judgement, known) if one.title == "Failing strata")
+        assert [one for one in failing.sentences if "localize" in one] == expected
 
 
 def test_a_block_is_a_file(judged, evidence, monkeypatch):

@@ -27,7 +27,7 @@ def hidden_by_averages(judgement: Judgement) -> Section:
     return Section.listed("What the average hides", hidden)
 
 
-def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
+def _findings(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     base, everyone = judgement.baseline, judgement.candidates
     judged = [candidate for candidate in everyone if candidate.verdict != "not_judged"]
 
@@ -43,7 +43,7 @@ def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     blind = [one for gating in (True, False) for _, one in found("no_signal", gating=gating)]
     silent = ((name, words.place(one), one.reason or "no figures to judge") for name, one in found("not_judged"))
     yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
-    yield Section.listed("Failing strata", failing(gating=True))
+    yield Section.listed("Failing strata", [*failing(gating=True), *_next_steps(found("fail"), evidence)])
     yield Section.listed("Tail events beyond their tolerance", rates("fail"))
     yield Section.listed("Below the margin, advisory", failing(gating=False))
     yield Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive")))
@@ -52,6 +52,13 @@ def _findings(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     yield Section.listed("Not judged", (f"{name} in {place}: {why}" for name, place, why in silent))
     yield Section.listed("Tail events without signal", rates("no_signal"))
     yield Section.listed("Tail events not judged", rates("not_judged"))
+
+
+def _next_steps(failed: Iterable[tuple[str, StratumVerdict]], evidence: Evidence) -> Iterator[str]:
+    """Name the command that finds the modules which cost the lost items, for quantized candidates of a run."""
+    for name in dict.fromkeys(name for name, _ in failed):
+        if evidence.path and evidence.proofs.get(name, {}).get("quantized_modules"):
+            yield f"Which modules cost these items: quantcliff localize {evidence.path} {name}"
 
 
 def gated(candidates: Iterable[CandidateVerdict], *verdicts: Verdict) -> list[tuple[CandidateVerdict, TailRate]]:
