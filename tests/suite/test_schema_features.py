@@ -9,8 +9,13 @@ from jsonschema import Draft202012Validator
 from paths import TASKS
 from test_tasks_generated import docs, fingerprint, module, read
 
-FEATURES = module("structured_output", "features")
-ALL = list(FEATURES.RULES)
+TOLD = read(TASKS / "structured_output" / "schema_features.yaml")["metadata"]
+ALL = TOLD["levels"]["feature"]
+
+
+def features():
+    """The generator, which loads `datasets`."""
+    return module("structured_output", "features")
 
 
 def test_every_keyword_that_validates_is_a_feature() -> None:
@@ -18,8 +23,7 @@ def test_every_keyword_that_validates_is_a_feature() -> None:
     checked = set(Draft202012Validator.VALIDATORS) - {"format", "$dynamicRef", "$ref"}
     handled_by_another = {"then", "else", "minContains", "maxContains"}
     assert set(ALL) == checked | handled_by_another | {"ref", "recursion"}
-    told = read(TASKS / "structured_output" / "schema_features.yaml")["metadata"]
-    assert (told["levels"]["feature"], told["items"]) == (ALL, len(ALL))
+    assert (list(features().RULES), TOLD["items"]) == (ALL, len(ALL))
 
 
 def test_by_default_there_is_one_item_of_each_feature() -> None:
@@ -32,10 +36,10 @@ def test_by_default_there_is_one_item_of_each_feature() -> None:
 @pytest.mark.parametrize("feature", ALL)
 def test_the_keyword_alone_decides(feature: str) -> None:
     """What is right fits the schema. What is wrong does not, and would if the keyword were not there."""
-    schema, without = FEATURES.schema_of(feature), FEATURES.schema_of(feature, without=True)
+    schema, without = features().schema_of(feature), features().schema_of(feature, without=True)
     Draft202012Validator.check_schema(schema)
     assert schema != without
-    rule = FEATURES.RULES[feature]
+    rule = features().RULES[feature]
     values = [json.dumps(one, sort_keys=True) for one in (*rule.right, *rule.wrong)]
     assert len(set(values)) == len(values)
     for entries, fits in ((rule.right, True), (rule.wrong, False)):
