@@ -64,7 +64,7 @@ test test-fast coverage: export PYTHONDONTWRITEBYTECODE :=
 test: $(MODEL)  ## The whole test suite, one worker per processor: minutes
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-fast: $(INSTALLED)  ## The tests that need no model, no torch and no five seconds each: two minutes
+test-fast: $(INSTALLED)  ## The tests that need no model, no torch and no new interpreter: a minute
 	$(BIN)/python -m pytest $(WORKERS) -m "not model and not slow"
 
 coverage: $(MODEL)  ## The whole suite with coverage, which takes half as long again

@@ -187,6 +187,8 @@ LONGEST = (
 )
 # Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.
 LOADS_TORCH = {"tiny_llama", "smollm2", "one_thread", "tokenizer", "lm"}
+# Fixtures that build the wheel or install it.
+BUILDS = {"wheel", "installed"}
 torch_was_there = pytest.StashKey[bool]()
 
 
@@ -197,6 +199,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if LOADS_TORCH & set(item.fixturenames) or lazily.loads_torch(item.module):
             item.add_marker("model")
+        if BUILDS & set(item.fixturenames):
+            item.add_marker("slow")
 
 
 def pytest_xdist_auto_num_workers() -> int:

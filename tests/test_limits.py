@@ -133,6 +133,7 @@ def test_a_wrong_model_path_is_bad_usage_and_named(model, monkeypatch):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["", " --json", " --no-color 2>&1"])
 def test_a_closed_pipe_keeps_the_verdicts_own_code(tmp_path, extra):
     """`compare ... | true` ends with 0, as it passes, whatever is left unread."""
@@ -147,6 +148,7 @@ def test_a_closed_pipe_keeps_the_verdicts_own_code(tmp_path, extra):
     assert done.returncode == ExitCode.PASS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("words", ["--help", "slices", "compare results/demo-cpu --margin 0.05 --json"])
 def test_an_output_that_cannot_be_written_is_no_verdict(words):
@@ -158,6 +160,7 @@ def test_an_output_that_cannot_be_written_is_no_verdict(words):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_an_output_that_is_closed_from_the_start_is_no_verdict(closed):
     """`quantcliff ... >&-` keeps its exit code: not 1, which reads as a failed candidate."""

@@ -18,7 +18,7 @@ from sandboxes import NEEDS_LINUX, RIGHT, SHORT, nothing_is_left, outcome  # noq
 
 from harness.suite.sandbox import Limits, isolation
 
-pytestmark = NEEDS_LINUX
+pytestmark = [NEEDS_LINUX, pytest.mark.slow]
 
 # ----------------------------------------------------------------------------------- what uses up its limits ends
 

@@ -12,7 +12,7 @@ from sandboxes import NEEDS_LINUX, NODE, outcome
 from harness.suite.sandbox import Limits
 from harness.suite.sandbox.names import taken, toothless, unclear
 
-pytestmark = NEEDS_LINUX
+pytestmark = [NEEDS_LINUX, pytest.mark.slow]
 SOON = Limits(wall_s=5, cpu_s=4)
 
 FRAMES = """

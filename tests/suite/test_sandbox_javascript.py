@@ -17,7 +17,7 @@ from sandboxes import NEEDS_LINUX, NODE, nothing_is_left  # noqa: F401 - the fix
 from harness.errors import RunError
 from harness.suite.sandbox import Limits, Program, execute, missing
 
-pytestmark = NEEDS_LINUX
+pytestmark = [NEEDS_LINUX, pytest.mark.slow]
 
 
 def test_javascript_needs_node(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from harness.judge.summaries import TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
@@ -43,7 +44,8 @@ def _findings(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     blind = [one for gating in (True, False) for _, one in found("no_signal", gating=gating)]
     silent = ((name, words.place(one), one.reason or "no figures to judge") for name, one in found("not_judged"))
     yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
-    yield Section.listed("Failing strata", [*failing(gating=True), *_next_steps(found("fail"), evidence)])
+    steps = " ".join(_next_steps(found("fail"), evidence))
+    yield replace(Section.listed("Failing strata", failing(gating=True)), quiet_note=steps)
     yield Section.listed("Tail events beyond their tolerance", rates("fail"))
     yield Section.listed("Below the margin, advisory", failing(gating=False))
     yield Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive")))
@@ -58,7 +60,7 @@ def _next_steps(failed: Iterable[tuple[str, StratumVerdict]], evidence: Evidence
     """Name the command that finds the modules which cost the lost items, for quantized candidates of a run."""
     for name in dict.fromkeys(name for name, _ in failed):
         if evidence.path and evidence.proofs.get(name, {}).get("quantized_modules"):
-            yield f"Which modules cost these items: quantcliff localize {evidence.path} {name}"
+            yield f"Which modules cost the items of {name}: quantcliff localize {evidence.path} {name}."
 
 
 def gated(candidates: Iterable[CandidateVerdict], *verdicts: Verdict) -> list[tuple[CandidateVerdict, TailRate]]:
