@@ -159,31 +159,37 @@ def smollm2() -> Path:
         return smollm2.smollm2_checkpoint()
 
 
-# Files that take longest, in processor time: they start first, so that no worker ends with one of them alone.
+# Files that take longest: they start first, so that no worker ends with one of them alone.
 LONGEST = (
     "test_cluster.py",
-    "models/test_checkpoints.py",
+    "engines/test_decode_paths.py",
     "run/test_runner.py",
+    "models/test_checkpoints.py",
     "suite/test_tasks_code.py",
-    "engines/test_exactness.py",
-    "test_architecture.py",
+    "suite/test_scores.py",
     "test_scripts.py",
     "test_bench.py",
-    "suite/test_scores.py",
-    "run/test_runner_divergence.py",
-    "models/test_doctor.py",
+    "engines/test_exactness.py",
     "test_packaging.py",
+    "test_architecture.py",
+    "run/test_runner_divergence.py",
     "run/test_served_run.py",
-    "models/test_dtype.py",
+    "engines/test_probe.py",
     "engines/test_lm_eval_model.py",
-    "cli/test_commands.py",
-    "suite/test_tasks_families.py",
+    "models/test_dtype.py",
     "stats/test_many.py",
-    "engines/test_managed.py",
-    "test_gpu_programme.py",
+    "cli/test_commands.py",
+    "engines/test_transformers.py",
     "suite/test_sandbox_forgeries.py",
     "engines/test_pretend_device.py",
-    "report/test_html.py",
+    "models/test_methods.py",
+    "test_limits.py",
+    "report/test_browser.py",
+    "suite/test_slices.py",
+    "engines/test_managed.py",
+    "test_gpu_programme.py",
+    "models/test_doctor.py",
+    "engines/test_parity.py",
 )
 # Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.
 LOADS_TORCH = {"tiny_llama", "smollm2", "one_thread", "tokenizer", "lm"}

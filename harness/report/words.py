@@ -177,6 +177,14 @@ def place(stratum: StratumVerdict | TailRate | Quantity) -> str:
     return stratum.slice if stratum.stratum == "all" else f"{readable(stratum.stratum)} ({stratum.slice})"
 
 
+def hidden(candidate: CandidateVerdict) -> str:
+    """Say what a candidate's average hides, with strata under names that people read."""
+    text = candidate.hidden
+    for one in sorted(candidate.strata, key=lambda each: -len(each.stratum)):
+        text = text.replace(f"{one.slice}/{one.stratum}", place(one))
+    return text
+
+
 def strata_with(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool = True) -> list[StratumVerdict]:
     """Return the gating (or the advisory) strata with a verdict, the worst delta first, unknown deltas last."""
     strata = [one for one in candidate.strata if one.gating is gating and one.verdict == verdict]

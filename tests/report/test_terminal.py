@@ -174,7 +174,8 @@ def test_what_the_average_hides_names_its_candidate():
     hidden = [one for one in judged.candidates if one.hidden]
     assert hidden
     for one in hidden:
-        assert f"  {one.name}: {one.hidden}" in text
+        assert f"  {one.name}: {words.hidden(one)}" in text
+    assert "the worst is 16384 tokens of context, depth 0.5 (long_context) at -43.8 points" in text
 
 
 def test_one_slice_called_all_has_one_average():

@@ -24,7 +24,7 @@ def verdicts(judgement: Judgement) -> Section:
 
 def hidden_by_averages(judgement: Judgement) -> Section:
     """Return what each candidate's average hides."""
-    hidden = (f"{one.name}: {one.hidden}" for one in judgement.candidates if one.hidden)
+    hidden = (f"{one.name}: {words.hidden(one)}" for one in judgement.candidates if one.hidden)
     return Section.listed("What the average hides", hidden)
 
 
