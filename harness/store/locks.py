@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import secrets
+import signal
 import socket
 import tempfile
 import threading
@@ -141,7 +142,10 @@ def _beat(lease: Path, mine: str, over: threading.Event) -> None:
         with contextlib.suppress(OSError):
             there = _read(lease)
             if there and not there.startswith(mine):
-                _thread.interrupt_main()
+                if callable(signal.getsignal(signal.SIGINT)):
+                    _thread.interrupt_main()
+                else:  # ignored, as by a job that a shell starts in the background
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return
             count += 1
             lease.write_text(f"{mine} {count}\n", encoding="utf-8")

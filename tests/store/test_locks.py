@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,12 +51,39 @@ def test_the_lease_of_a_killed_process_is_taken_over(no_locks: None, tmp_path: P
         assert f" {os.getpid()} " in path.with_suffix(".lease").read_text()
 
 
-def test_a_process_whose_lease_was_taken_stops(no_locks: None, tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a job that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def take_over(tmp_path: Path, until: Callable[[], object] = bool) -> None:
+    """Write the lease as another process that shows signs of life, for at most 20 seconds."""
+    for count in range(1000):
+        if until():
+            return
+        (tmp_path / "shards" / "1of2.lease").write_text(f"node7 4711 abcd {count}\n")
+        time.sleep(0.02)
+
+
+def test_a_process_whose_lease_was_taken_stops(no_locks: None, interruptible: None, tmp_path: Path) -> None:
     """It was stopped for so long that another one has begun: both would write the same files."""
-    with pytest.raises(KeyboardInterrupt), held(tmp_path / "shards" / "1of2.lock", "shard 1of2"):  # noqa: PT012
-        for count in range(200):  # the other one shows signs of life, too
-            (tmp_path / "shards" / "1of2.lease").write_text(f"node7 4711 abcd {count}\n")
-            time.sleep(0.02)
+    with pytest.raises(KeyboardInterrupt), held(tmp_path / "shards" / "1of2.lock", "shard 1of2"):
+        take_over(tmp_path)
+
+
+def test_a_process_in_the_background_is_stopped_too(
+    no_locks: None, interruptible: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell starts it with SIGINT ignored, so that the interruption would be lost: it gets SIGTERM."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *how: sent.append(how))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with held(tmp_path / "shards" / "1of2.lock", "shard 1of2"):
+        take_over(tmp_path, until=lambda: sent)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
 
 
 def test_another_error_of_a_lock_is_not_taken_for_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
