@@ -184,8 +184,10 @@ def make_bundle(options: argparse.Namespace) -> None:
         wheels = sum(len(list(content[kind].iterdir())) for kind in ("wheels", "spares"))
     size = sum((options.out / name).stat().st_size for name in digests) / MEBIBYTE
     models = sum(place.startswith("models/") for place in content)
-    print(f"{options.out}: {models} models, {wheels} wheels for Python {target.python}, "
-          f"{size:.0f} MiB in {len(digests)} parts.")  # fmt: skip
+    print(
+        f"{options.out}: {models} models, {wheels} wheels for Python {target.python}, "
+        f"{size:.0f} MiB in {len(digests)} parts."
+    )
     print(f"Copy the folder to the node and run: bash {options.out.name}/run_on_node.sh")
 
 

@@ -286,9 +286,11 @@ def check_against_gate(cell: RouteCell, tables: Counts, words: Sequence[str]) ->
     strata, n = cell.sizes.size, int(cell.sizes[0])
     policy = Policy(margin=cell.margin, pooled_margin=cell.pooled or None, spending=cell.spending)
     rules = dataclasses.replace(
-        Rules(policy), looks=cell.looks, plan={("all", f"{at}"): n for at in range(strata)},
+        Rules(policy),
+        looks=cell.looks,
+        plan={("all", f"{at}"): n for at in range(strata)},
         traffic={("all", f"{at}"): float(share) for at, share in enumerate(cell.shares)},
-    )  # fmt: skip
+    )
     looks = np.repeat(np.arange(1, cell.looks + 1), np.diff((0, *look_sizes(n, cell.looks))))
     for table, word in zip(tables, words, strict=True):
         diffs = np.zeros((strata, n))

@@ -25,11 +25,27 @@ bench_engine_sides = lazy("bench_engine_sides")
 def bench(out: Path, model: Path, *flags: str) -> dict[str, Any]:
     """Run the benchmark's shell command on a CPU, and give what it wrote."""
     done = subprocess.run(
-        ["bash", str(SCRIPTS / "bench_gpu.sh"), "--device", "cpu", "--quick", "--turns", "1", "--threads", "1",
-         "--model", str(model), "--data", "none", *flags],
+        [
+            "bash",
+            str(SCRIPTS / "bench_gpu.sh"),
+            "--device",
+            "cpu",
+            "--quick",
+            "--turns",
+            "1",
+            "--threads",
+            "1",
+            "--model",
+            str(model),
+            "--data",
+            "none",
+            *flags,
+        ],
         env={**os.environ, "PYTHON": sys.executable, "OUT": str(out), "PYTHONPATH": str(conftest.ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((out / "cpu.json").read_text(encoding="utf-8"))
     assert done.stdout.splitlines()[-len(found["cases"]) :] == bench_engine_report.table(found).splitlines()[2:]

@@ -26,19 +26,25 @@ if TYPE_CHECKING:
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", required=False, type=RunPath())
 @click.option(
-    "--baseline", type=click.Path(path_type=Path),
+    "--baseline",
+    type=click.Path(path_type=Path),
     help="Results of the baseline: of lm_eval, Inspect, nel or lighteval, or CSV, JSON lines, Parquet.",
-)  # fmt: skip
+)
 @click.option(
-    "--candidate", "candidates", multiple=True, metavar="[NAME=]PATH",
+    "--candidate",
+    "candidates",
+    multiple=True,
+    metavar="[NAME=]PATH",
     help="Results of a candidate; may be repeated.",
-)  # fmt: skip
+)
 @click.option("--item", help="Column of item ids (plain tables).")
 @click.option("--score", help="Column of the score, in [0, 1] (plain tables).")
 @click.option(
-    "--stratum", "strata", multiple=True,
+    "--stratum",
+    "strata",
+    multiple=True,
     help="Column, or field of lm_eval's doc or Inspect's metadata, that splits items into strata; may be repeated.",
-)  # fmt: skip
+)
 @click.option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
 @click.option("--slice", help="Column of slices (plain tables).")
 @click.option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
@@ -47,32 +53,46 @@ if TYPE_CHECKING:
     "--chance", type=Number(0, 1, max_open=True), help="Score of random guessing; by default from the choices, or 0."
 )
 @click.option(
-    "--filter", multiple=True, metavar="[TASK=]NAME",
+    "--filter",
+    multiple=True,
+    metavar="[TASK=]NAME",
     help="Filter of lm_eval logs, for all tasks or for one; a task's first by default. May be repeated.",
-)  # fmt: skip
+)
 @click.option(
-    "--repeats", type=click.Choice(["refuse", "mean"]),
+    "--repeats",
+    type=click.Choice(["refuse", "mean"]),
     help="What to do with an item that has several scores (tables, lm_eval); refuse by default.",
-)  # fmt: skip
+)
 @click.option(
-    "--metric", multiple=True, metavar="[TASK=]NAME",
+    "--metric",
+    multiple=True,
+    metavar="[TASK=]NAME",
     help="Metric of lm_eval logs or scorer of Inspect logs, for all tasks or for one. May be repeated.",
-)  # fmt: skip
+)
 @click.option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
 @click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
 @click.option(
-    "--allow-unmatched", type=Number(0, 1), default=0.01, show_default=True,
+    "--allow-unmatched",
+    type=Number(0, 1),
+    default=0.01,
+    show_default=True,
     help="Largest tolerated share of items that only one side has.",
-)  # fmt: skip
+)
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path),
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
     help="Directory for the reports on files of other tools; none are written by default.",
-)  # fmt: skip
+)
 @shared.output_options(trust=True)
 def compare(
-    run: RunDir | None, baseline: Path | None, candidates: tuple[str, ...], output: Path | None,
-    options: OutputOptions, **flags: Any,
-) -> int:  # fmt: skip
+    run: RunDir | None,
+    baseline: Path | None,
+    candidates: tuple[str, ...],
+    output: Path | None,
+    options: OutputOptions,
+    **flags: Any,
+) -> int:
     """Judge a finished run again, or compare results of other tools.
 
     `quantcliff compare results/demo` recomputes everything from the run's files; with --margin or --alpha the result
@@ -205,15 +225,20 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 @click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
 @click.option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
 @click.option(
-    "--fail-on-regression", is_flag=True,
+    "--fail-on-regression",
+    is_flag=True,
     help="Exit with 1 if a gating stratum regressed, and with 4 if one, or a whole run, cannot be compared.",
-)  # fmt: skip
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
 @click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
 def history(
-    runs: tuple[str, ...], db: Path | None, since: str | None, fail_on_regression: bool, output: Path | None,
+    runs: tuple[str, ...],
+    db: Path | None,
+    since: str | None,
+    fail_on_regression: bool,
+    output: Path | None,
     no_color: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Show runs over time: trends, what changed, and what regressed since a run.
 
     DIR is a finished run, or a folder in which all finished runs are taken, in the order of their paths. The order of

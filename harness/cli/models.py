@@ -42,9 +42,11 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
 @click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), default="4", show_default=True)
 @click.option("--group-size", type=int, default=128, show_default=True, help="Must divide the columns of every weight.")
 @click.option(
-    "--calibration", default="builtin", show_default=True,
+    "--calibration",
+    default="builtin",
+    show_default=True,
     help="`builtin`, or a file: one text per line, or JSONL with `text`.",
-)  # fmt: skip
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
@@ -90,12 +92,16 @@ def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
         shared.output_options(),
         click.option("--minutes", type=click.FloatRange(min=0), default=15, show_default=True, help="For the search."),
         click.option(
-            "--bytes", "share", type=Share(), default="10%", show_default=True,
+            "--bytes",
+            "share",
+            type=Share(),
+            default="10%",
+            show_default=True,
             help="What may be restored, as a share of the candidate's bytes.",
         ),
         click.argument("candidate"),
         click.argument("run", type=RunPath()),
-    ):  # fmt: skip
+    ):
         function = option(function)
     return function
 

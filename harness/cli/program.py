@@ -105,8 +105,23 @@ def commands() -> None:
 
 
 for _command in (
-    run.run, run.plan, run.slices, run.demo, run.init, run.submit, run.status, judge.compare, judge.gate,
-    judge.report, judge.show, judge.erase, judge.history, judge.verify, models.doctor, models.quantize,
-    models.localize, models.repair,
-):  # fmt: skip
+    run.run,
+    run.plan,
+    run.slices,
+    run.demo,
+    run.init,
+    run.submit,
+    run.status,
+    judge.compare,
+    judge.gate,
+    judge.report,
+    judge.show,
+    judge.erase,
+    judge.history,
+    judge.verify,
+    models.doctor,
+    models.quantize,
+    models.localize,
+    models.repair,
+):
     commands.add_command(_command)

@@ -87,9 +87,13 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
     allowed = options.allow_code_execution
     check_consent(experiment, source, allowed=allowed)
     return run_plan.make_plan(
-        experiment, source, check=check, allow_code=allowed, allow_identical=options.allow_identical,
+        experiment,
+        source,
+        check=check,
+        allow_code=allowed,
+        allow_identical=options.allow_identical,
         recorded_dtype=run_plan.recorded_dtype(directory),
-    )  # fmt: skip
+    )
 
 
 @click.command()
@@ -200,9 +204,11 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
     help="Items an hour that the model answers.",
 )
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path),
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
     help="File to write, which must not exist; MODEL.yaml by default.",
-)  # fmt: skip
+)
 def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
     """Write a config that decides within a number of hours, for you to read and change.
 
@@ -239,9 +245,20 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
 @shared.output_dir_option
 @shared.output_options(trust=True, code=True, printed=False)
 def submit(
-    config: str, *, system: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions, shards: int,
-    shard_options: str, judge_options: str, wait: bool, image: str | None, claim: str | None, mount: str,
-) -> int:  # fmt: skip
+    config: str,
+    *,
+    system: str | None,
+    changes: ConfigChanges,
+    output: str | None,
+    options: OutputOptions,
+    shards: int,
+    shard_options: str,
+    judge_options: str,
+    wait: bool,
+    image: str | None,
+    claim: str | None,
+    mount: str,
+) -> int:
     """Run a config on a cluster, its work shared by several GPUs.
 
     For Slurm the batch scripts are written into the run directory, which all nodes must see, and submitted. For

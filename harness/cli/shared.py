@@ -180,9 +180,13 @@ def find_config(config: str) -> Path:
 
 
 def judge_run(
-    directory: Any, options: OutputOptions, overrides: dict[str, Any] | None = None,
-    *, write: bool = True, track: Mapping[Any, str] | None = None,
-) -> int:  # fmt: skip
+    directory: Any,
+    options: OutputOptions,
+    overrides: dict[str, Any] | None = None,
+    *,
+    write: bool = True,
+    track: Mapping[Any, str] | None = None,
+) -> int:
     """Compare and gate a finished run, report it, and return its exit code.
 
     Only the run's own verdict is written: one under another policy is printed. track: see `harness.report.trackers`.

@@ -173,7 +173,7 @@ def _tokens(run: RunRecord, name: str, end_tokens: Sequence[int] = ()) -> dict[s
 
 def _summary(
     run: RunRecord, name: str, places: Places, chosen: Chosen, sizes: Sizes, found: Found, whole: int, most: int
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     step = found.chosen(most)
     size = step.bytes if step else 0
     ranked = sorted(found.groups, key=lambda one: -one[1].limit("low") / one[0].bytes)
@@ -182,20 +182,36 @@ def _summary(
         "baseline": run.experiment.baseline.name,
         "candidate": name,
         "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
-        "asked": {"lost": len(chosen.lost), "kept": len(chosen.kept), "lost_again": len(found.lost),
-                  "kept_again": len(found.kept)},
+        "asked": {
+            "lost": len(chosen.lost),
+            "kept": len(chosen.kept),
+            "lost_again": len(found.lost),
+            "kept_again": len(found.kept),
+        },
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "divergence": found.kl,
         "everything": found.everything.record(),
         "groups": [
-            {"name": group.name, "level": group.level, "bytes": group.bytes, **counts.record(), "divergence": kl,
-             "layer": None if group.level == "projection" else layer_of(group.modules[0])}
+            {
+                "name": group.name,
+                "level": group.level,
+                "bytes": group.bytes,
+                **counts.record(),
+                "divergence": kl,
+                "layer": None if group.level == "projection" else layer_of(group.modules[0]),
+            }
             for group, counts, kl in ranked
         ],
         "unasked": found.unasked,
         "frontier": [
-            {"added": one.name, "bytes": one.bytes, **one.counts.record(), "modules": list(one.modules),
-             "alone": one.alone.net, "on_top": one.gain.net}
+            {
+                "added": one.name,
+                "bytes": one.bytes,
+                **one.counts.record(),
+                "modules": list(one.modules),
+                "alone": one.alone.net,
+                "on_top": one.gain.net,
+            }
             for one in found.steps
         ],
         "chosen": None if step is None else found.steps.index(step),
@@ -206,7 +222,7 @@ def _summary(
             "random": list(random_set(sizes, size, -1)),
         },
         "seconds": round(found.seconds, 1),
-    }  # fmt: skip
+    }
 
 
 def repair(
@@ -314,14 +330,20 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
         back = [own[one] >= before[one] for one in lost]
         rate = event_rate(back, alpha=ALPHA) if back else None
         worse, better = (sum(a[one] < b[one] for one in items) for a, b in ((chosen, own), (own, chosen)))
-        rows.append({
-            "name": candidate.name, "verdict": candidate.verdict,
-            "bytes": weights[candidate.name], "more": weights[candidate.name] / weights[name] - 1,
-            "score": sum(own[one] for one in items) / len(items), "won": sum(back),
-            "low": None if rate is None else rate.low, "high": None if rate is None else rate.high,
-            "newly_lost": sum(own[one] < before[one] for one in kept),
-            # of 'the chosen one is no better than this one': one-sided mid-p McNemar
-            "p_repaired_better": mcnemar_midp(worse, better)[1],
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": candidate.name,
+                "verdict": candidate.verdict,
+                "bytes": weights[candidate.name],
+                "more": weights[candidate.name] / weights[name] - 1,
+                "score": sum(own[one] for one in items) / len(items),
+                "won": sum(back),
+                "low": None if rate is None else rate.low,
+                "high": None if rate is None else rate.high,
+                "newly_lost": sum(own[one] < before[one] for one in kept),
+                # of 'the chosen one is no better than this one': one-sided mid-p McNemar
+                "p_repaired_better": mcnemar_midp(worse, better)[1],
+            }
+        )
     baseline = sum(before[one] for one in items) / len(items)
     return {"items": len(items), "seen_before": shared, "lost": len(lost), "baseline_score": baseline, "variants": rows}

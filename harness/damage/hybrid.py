@@ -122,9 +122,16 @@ class Hybrid:
     """
 
     def __init__(
-        self, candidate: Loaded, baseline: Loaded, items: Sequence[Item], references: Mapping[str, tuple[int, ...]],
-        settings: Settings, *, thinking: Thinking, word_by_word: bool,
-    ) -> None:  # fmt: skip
+        self,
+        candidate: Loaded,
+        baseline: Loaded,
+        items: Sequence[Item],
+        references: Mapping[str, tuple[int, ...]],
+        settings: Settings,
+        *,
+        thinking: Thinking,
+        word_by_word: bool,
+    ) -> None:
         self._items, self._model, self._word_by_word = {item.id: item for item in items}, candidate.model, word_by_word
         self._references, self._settings = dict(references), settings
         self._scorer = Scorer(items, thinking=thinking)
@@ -224,11 +231,16 @@ def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, sta
     context = engine.context
     requests = [
         Request(
-            item.id, 0, tuple(context.texts.prompt(item.prompt)), item.max_tokens, StopDetector(context.texts, ()),
+            item.id,
+            0,
+            tuple(context.texts.prompt(item.prompt)),
+            item.max_tokens,
+            StopDetector(context.texts, ()),
             as_draft(context, states.references[item.id], item.max_tokens),
         )
-        for item in items if states.references.get(item.id)
-    ]  # fmt: skip
+        for item in items
+        if states.references.get(item.id)
+    ]
 
     def observe(request: Request, hidden: Tensor) -> None:
         states.observe(request.item_id, states.references[request.item_id], hidden)

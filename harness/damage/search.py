@@ -209,9 +209,14 @@ class Found:
 
 class _Search:
     def __init__(
-        self, journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Sizes, seconds: float,
+        self,
+        journal: Journal,
+        ask: Ask,
+        right: Mapping[str, float],
+        sizes: Sizes,
+        seconds: float,
         say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.journal, self.ask, self.right, self.sizes, self.limit = journal, ask, right, sizes, seconds
         self.say, self.found = say, Found()
         self.base = self.journal.measure(ask, ())
@@ -257,8 +262,11 @@ class _Search:
         A group's gain is measured again whenever another was added: only the first in line is, as gains rarely grow.
         """
         current, now = frozenset[str](), self.base
-        line = sorted((-counts.limit("low") / group.bytes, at, group, counts, 0)
-                      for at, (group, counts, _) in enumerate(self.found.groups) if counts.net > 0)  # fmt: skip
+        line = sorted(
+            (-counts.limit("low") / group.bytes, at, group, counts, 0)
+            for at, (group, counts, _) in enumerate(self.found.groups)
+            if counts.net > 0
+        )
         alone = {group.name: counts for group, counts, _ in self.found.groups}
         while line and not self.late(GREEDY):
             _, at, group, gain, rounds = heapq.heappop(line)
@@ -277,9 +285,16 @@ class _Search:
 
 
 def search(
-    journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Sizes, *, kept: Collection[str], most: int,
-    seconds: float, say: Callable[[str], None] = lambda _: None,
-) -> Found:  # fmt: skip
+    journal: Journal,
+    ask: Ask,
+    right: Mapping[str, float],
+    sizes: Sizes,
+    *,
+    kept: Collection[str],
+    most: int,
+    seconds: float,
+    say: Callable[[str], None] = lambda _: None,
+) -> Found:
     """Screen groups, add the best ones to at most `most` bytes, and ask random sets of the bytes of the chosen step.
 
     right: item id to the baseline's score, of the items that the baseline got right; kept: those that the candidate got

@@ -16,9 +16,17 @@ from harness.errors import UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 
 PROOF = Proof(
-    method="none", kernel="FakeLinear", quantized_modules=0, linear_modules=10, bits_per_weight=16.0, weight_bytes=2000,
-    disk_bytes=0, compute_dtype="bfloat16", vocabulary=512, tokenizer_digest="fake",
-)  # fmt: skip
+    method="none",
+    kernel="FakeLinear",
+    quantized_modules=0,
+    linear_modules=10,
+    bits_per_weight=16.0,
+    weight_bytes=2000,
+    disk_bytes=0,
+    compute_dtype="bfloat16",
+    vocabulary=512,
+    tokenizer_digest="fake",
+)
 """Of 1,000 weights in 10 plain linear layers."""
 
 

@@ -58,10 +58,19 @@ def _proof(request: EngineRequest, kind: str, *, method: str, disk_bytes: int = 
         name = f" as {spec.model}" if spec.model else ""
         note = f"declared: what {spec.url or spec.name} serves{name} was not seen, only its answers were"
     return Proof(
-        method=method, kernel=spec.name, quantized_modules=0, linear_modules=0, bits_per_weight=0.0, weight_bytes=0,
-        disk_bytes=disk_bytes, compute_dtype=str(facts.get("dtype") or ""), vocabulary=0, tokenizer_digest="",
-        notes=(note,), served=served,
-    )  # fmt: skip
+        method=method,
+        kernel=spec.name,
+        quantized_modules=0,
+        linear_modules=0,
+        bits_per_weight=0.0,
+        weight_bytes=0,
+        disk_bytes=disk_bytes,
+        compute_dtype=str(facts.get("dtype") or ""),
+        vocabulary=0,
+        tokenizer_digest="",
+        notes=(note,),
+        served=served,
+    )
 
 
 def _asked(

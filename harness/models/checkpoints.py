@@ -47,9 +47,16 @@ def calibration(source: str) -> Calibration:
 
 
 def make_checkpoint(
-    source: Path, out: Path, *, method: str, bits: int, group_size: int, calibration: Calibration, device: str,
+    source: Path,
+    out: Path,
+    *,
+    method: str,
+    bits: int,
+    group_size: int,
+    calibration: Calibration,
+    device: str,
     progress: Callable[[str], None] = lambda _: None,
-) -> Proof:  # fmt: skip
+) -> Proof:
     """Quantize the plain model in `source` into the new folder `out`; return what it shows of itself when loaded.
 
     method: ``gptq`` (or ``auto-gptq``: GPTQModel writes the same format) or ``awq``; progress: called with a sentence
@@ -131,9 +138,15 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
     with task.open("rb") as asked, log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
         # GPTQModel leaves logs where it works; Ctrl-C is for this process, which then ends that one.
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)], pass_fds=(write,), env=environment,
-            stdin=asked, stdout=noise, stderr=noise, cwd=work, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)],
+            pass_fds=(write,),
+            env=environment,
+            stdin=asked,
+            stdout=noise,
+            stderr=noise,
+            cwd=work,
+            start_new_session=True,
+        )
         os.close(write)
         try:
             for line in news:

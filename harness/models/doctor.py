@@ -88,12 +88,18 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         packages={one: installed_version(one) for one in ("quantcliff", *(own.name for own in PACKAGES), *_OTHERS)},
-        device=device, device_name=name, capability=capability, cuda=(torch and torch.version.cuda) or "",
-        memory_bytes=whole, free_bytes=free, cpus=usable_cpus(),
+        device=device,
+        device_name=name,
+        capability=capability,
+        cuda=(torch and torch.version.cuda) or "",
+        memory_bytes=whole,
+        free_bytes=free,
+        cpus=usable_cpus(),
         dtype="{}: {}".format(*native_dtype(device)) if torch else "",
         cpu_flags=tuple(flag for flag in _FLAGS if flag in has),
-        methods=methods, proved=_prove_all(methods, device, progress) if prove else (),
-    )  # fmt: skip
+        methods=methods,
+        proved=_prove_all(methods, device, progress) if prove else (),
+    )
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -81,9 +81,16 @@ def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention
     tensors = headers(weight_files(path, found))
     _refuse_saved_after_forward(found, tensors, path)
     return Request(
-        folder=path, stored=found, method=method, options=variant.quantization, device=device, tensors=tensors,
-        dtype=getattr(torch, dtype), attention=attention, trust_remote_code=variant.trust_remote_code,
-    )  # fmt: skip
+        folder=path,
+        stored=found,
+        method=method,
+        options=variant.quantization,
+        device=device,
+        tensors=tensors,
+        dtype=getattr(torch, dtype),
+        attention=attention,
+        trust_remote_code=variant.trust_remote_code,
+    )
 
 
 def _agreed(wanted: str, found: Stored, path: Path) -> str:
@@ -176,10 +183,17 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         notes.append(said)
     quantized_here = quantized and request.stored.method == "none"
     return Proof(
-        method=weights_format(request.method), kernel=counted.kernel, quantized_modules=counted.quantized,
-        linear_modules=counted.linear, bits_per_weight=round(counted.bits, 4), weight_bytes=held,
+        method=weights_format(request.method),
+        kernel=counted.kernel,
+        quantized_modules=counted.quantized,
+        linear_modules=counted.linear,
+        bits_per_weight=round(counted.bits, 4),
+        weight_bytes=held,
         disk_bytes=0 if quantized_here else sum(file.stat().st_size for file in files),
-        compute_dtype=dtype, vocabulary=rows, tokenizer_digest=tokenizer_digest(tokenizer), notes=tuple(notes),
+        compute_dtype=dtype,
+        vocabulary=rows,
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        notes=tuple(notes),
         quantized_share=round(counted.share, 4) if quantized else None,
         end_tokens=tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None})),
-    )  # fmt: skip
+    )

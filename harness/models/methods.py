@@ -61,10 +61,13 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
         more["attn_implementation"] = request.attention
     with conversions_named(request):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder or request.folder), dtype=request.dtype, trust_remote_code=request.trust_remote_code,
-            output_loading_info=True, ignore_mismatched_sizes=True,  # reported, and then refused with the names
+            str(folder or request.folder),
+            dtype=request.dtype,
+            trust_remote_code=request.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and then refused with the names
             **more,
-        )  # fmt: skip
+        )
     check_complete(found, request, model)
     outside = {str(one) for one in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk", "meta"}
     if outside and request.device != "cpu":  # that part would be copied to the device at every pass

@@ -84,10 +84,16 @@ def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
     if found["tail_events"]:
         _print(console, "tail events that gate:")
         rows = (
-            (f"{row['slice']}/{row['stratum']}", ", ".join(row["kinds"]), f"{row['items']}", f"{row['tolerance']:.2%}",
-             f"{row['needed']}", "yes" if row["can_pass"] else "never: too few")
+            (
+                f"{row['slice']}/{row['stratum']}",
+                ", ".join(row["kinds"]),
+                f"{row['items']}",
+                f"{row['tolerance']:.2%}",
+                f"{row['needed']}",
+                "yes" if row["can_pass"] else "never: too few",
+            )
             for row in found["tail_events"]
-        )  # fmt: skip
+        )
         _print_table(console, rows, "stratum", "kinds", ">items", ">tolerance", ">needed without an event", "can pass")
     if found["routes"]:
         _print_routes(plan, console, rate)

@@ -76,12 +76,23 @@ def config_text(model: str, candidates: Sequence[str], hours: float, rate: float
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-._")[:48] or "model"
     lines = (f"  - {{name: {one}, quantization: {method}}}\n" for one, method in zip(candidates, methods, strict=True))
     text = TEXT.format(
-        model=model, quoted=yaml.safe_dump(model, width=10_000).splitlines()[0], names=", ".join(candidates),
-        hours=hours, rate=rate, name=f"{name}-gate", candidates="".join(lines), strata=STRATA,
-        items=math.ceil(found.largest / STRATA), promise=promise, largest=math.ceil(found.largest * passes),
-        passes=passes, expected=math.ceil(found.expected * passes), power=found.power,
-        discordance=found.design.discordance, policy=yaml.safe_dump(policy, default_flow_style=True, width=200).strip(),
-    )  # fmt: skip
+        model=model,
+        quoted=yaml.safe_dump(model, width=10_000).splitlines()[0],
+        names=", ".join(candidates),
+        hours=hours,
+        rate=rate,
+        name=f"{name}-gate",
+        candidates="".join(lines),
+        strata=STRATA,
+        items=math.ceil(found.largest / STRATA),
+        promise=promise,
+        largest=math.ceil(found.largest * passes),
+        passes=passes,
+        expected=math.ceil(found.expected * passes),
+        power=found.power,
+        discordance=found.design.discordance,
+        policy=yaml.safe_dump(policy, default_flow_style=True, width=200).strip(),
+    )
     parse(yaml.safe_load(text), "the config that init wrote")
     return text
 

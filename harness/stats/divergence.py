@@ -90,7 +90,13 @@ def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | N
     error = {name: float("inf") if alone else ratio_error(one, tokens, mean[name]) for name, one in sums.items()}
     worst = divergences[int(np.argmax(totals["kl"] / lengths))].item_id
     return Summary(
-        sequences=len(divergences), tokens=int(tokens.sum()), kl=mean["kl"], kl_error=error["kl"],
-        reverse_kl=mean["reverse"], same_top=mean["same"], same_top_error=error["same"],
-        probability_change=mean["change"], worst=worst,
-    )  # fmt: skip
+        sequences=len(divergences),
+        tokens=int(tokens.sum()),
+        kl=mean["kl"],
+        kl_error=error["kl"],
+        reverse_kl=mean["reverse"],
+        same_top=mean["same"],
+        same_top_error=error["same"],
+        probability_change=mean["change"],
+        worst=worst,
+    )

@@ -47,9 +47,15 @@ def stratified_z(lost: Floats, gained: Floats, n: Floats, weights: Floats, null:
 
 
 def stratified_p(
-    lost: ArrayLike, gained: ArrayLike, n: ArrayLike, weights: ArrayLike, null: float, alternative: Tail,
-    *, df: float | Floats = math.inf,
-) -> Floats:  # fmt: skip
+    lost: ArrayLike,
+    gained: ArrayLike,
+    n: ArrayLike,
+    weights: ArrayLike,
+    null: float,
+    alternative: Tail,
+    *,
+    df: float | Floats = math.inf,
+) -> Floats:
     """Corrected score p-value of 'the weighted difference is on the other side of `null`'.
 
     lost, gained, n: shape [..., strata], counts, which may be effective. weights: shape [strata], fixed beforehand, sum
@@ -71,9 +77,14 @@ def stratified_p(
 
 
 def pooled_test(
-    results: Sequence[PairedResult], weights: Sequence[float], margin: float, alpha: float,
-    *, inflation: float = 1.0, sources: int | None = None,
-) -> PairedResult:  # fmt: skip
+    results: Sequence[PairedResult],
+    weights: Sequence[float],
+    margin: float,
+    alpha: float,
+    *,
+    inflation: float = 1.0,
+    sources: int | None = None,
+) -> PairedResult:
     """Judge the weighted mean difference of strata against a margin.
 
     results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. inflation: of the
@@ -91,12 +102,23 @@ def pooled_test(
     before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
     worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
-        n=n, clusters=clusters if sources is None else sources, delta=test.delta,
-        low=test.limit(alpha, "greater"), high=test.limit(alpha, "less"), lost=lost, gained=gained,
-        p_pass=test.p_value(-margin, "greater"), p_fail=test.p_value(-margin, "less"),
-        mid_p=worse, mid_p_better=better, design_effect=None, method="stratified Tango score, corrected",
-        margin=margin, alpha=alpha, counts=EffectiveCounts(before, after, items, n / items, float(n), inflation),
-    )  # fmt: skip
+        n=n,
+        clusters=clusters if sources is None else sources,
+        delta=test.delta,
+        low=test.limit(alpha, "greater"),
+        high=test.limit(alpha, "less"),
+        lost=lost,
+        gained=gained,
+        p_pass=test.p_value(-margin, "greater"),
+        p_fail=test.p_value(-margin, "less"),
+        mid_p=worse,
+        mid_p_better=better,
+        design_effect=None,
+        method="stratified Tango score, corrected",
+        margin=margin,
+        alpha=alpha,
+        counts=EffectiveCounts(before, after, items, n / items, float(n), inflation),
+    )
 
 
 class _Pooled:

@@ -89,18 +89,33 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
     worse, better = mcnemar_midp(lost, gained)
     low, high = score_limit(lost, gained, n, alpha, "low"), score_limit(lost, gained, n, alpha, "high")
     return PairedResult(
-        n=n, clusters=n, delta=(gained - lost) / n, low=low, high=high, lost=lost, gained=gained,
-        p_pass=score_p(lost, gained, n, -margin, "greater"), p_fail=score_p(lost, gained, n, -margin, "less"),
-        mid_p=worse, mid_p_better=better, design_effect=None, method="Tango score, corrected",
-        margin=margin, alpha=alpha,
+        n=n,
+        clusters=n,
+        delta=(gained - lost) / n,
+        low=low,
+        high=high,
+        lost=lost,
+        gained=gained,
+        p_pass=score_p(lost, gained, n, -margin, "greater"),
+        p_fail=score_p(lost, gained, n, -margin, "less"),
+        mid_p=worse,
+        mid_p_better=better,
+        design_effect=None,
+        method="Tango score, corrected",
+        margin=margin,
+        alpha=alpha,
         counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0),
-    )  # fmt: skip
+    )
 
 
 def paired_test(
-    diffs: ArrayLike, clusters: ArrayLike | None = None,
-    *, margin: float, alpha: float = 0.05, binary: bool | None = None,
-) -> PairedResult:  # fmt: skip
+    diffs: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    binary: bool | None = None,
+) -> PairedResult:
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
@@ -250,12 +265,23 @@ def _judge_units(
     low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
     worse, better = units.sign_flip_p(data, rng)
     found = PairedResult(
-        n=round(data.items), clusters=count, delta=data.delta, low=low, high=high, lost=lost, gained=gained,
+        n=round(data.items),
+        clusters=count,
+        delta=data.delta,
+        low=low,
+        high=high,
+        lost=lost,
+        gained=gained,
         p_pass=tests.p_value(margin if swap else -margin, "less" if swap else "greater"),
         p_fail=tests.p_value(margin if swap else -margin, "greater" if swap else "less"),
-        mid_p=worse, mid_p_better=better, design_effect=counts.design_effect if data.clustered else None,
-        method=method, margin=margin, alpha=alpha, counts=counts,
-    )  # fmt: skip
+        mid_p=worse,
+        mid_p_better=better,
+        design_effect=counts.design_effect if data.clustered else None,
+        method=method,
+        margin=margin,
+        alpha=alpha,
+        counts=counts,
+    )
     if not swap:
         return found
     turned = replace(counts, lost=counts.gained, gained=counts.lost)

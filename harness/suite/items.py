@@ -90,9 +90,14 @@ def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:
 
 
 def make_item(
-    task: Any, doc_id: int, doc: Mapping[str, Any], levels: Mapping[str, str], split_by: Sequence[str],
-    spec: SliceSpec, how: Prompting,
-) -> Item:  # fmt: skip
+    task: Any,
+    doc_id: int,
+    doc: Mapping[str, Any],
+    levels: Mapping[str, str],
+    split_by: Sequence[str],
+    spec: SliceSpec,
+    how: Prompting,
+) -> Item:
     """Ask lm_eval for the document's requests and write them down as an item, its tokens not counted yet.
 
     Raises UsageError where lm_eval asks for something that is no item.

@@ -36,11 +36,18 @@ def items(start: int, count: int) -> list[Item]:
     words = ["apple", "fox", "Berlin", "Москва", "answer", "7381", "quick", "Paris", "lazy", "key", "number", "special"]
     return [
         Item(
-            id=f"t/{at}", slice="s", task="t", kind="generate", levels={}, stratum="all", cluster=str(at), max_tokens=4,
+            id=f"t/{at}",
+            slice="s",
+            task="t",
+            kind="generate",
+            levels={},
+            stratum="all",
+            cluster=str(at),
+            max_tokens=4,
             prompt=" ".join(words[(at * 5 + step * (at % 7 + 1)) % len(words)] for step in range(12)) + f" {at}",
         )
         for at in range(start, start + count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")

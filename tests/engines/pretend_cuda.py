@@ -31,9 +31,13 @@ class PretendTensor(torch.Tensor):
     def __new__(cls, inner: torch.Tensor, device: torch.device) -> Self:
         """Wrap a tensor on the CPU."""
         made = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(),
-            dtype=inner.dtype, device=device,
-        )  # fmt: skip
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=device,
+        )
         made.inner = inner
         return made
 

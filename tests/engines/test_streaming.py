@@ -158,10 +158,16 @@ def test_what_the_server_counts_as_cached_is_believed() -> None:
         (kind, count): streaming._cache(kind, count) for kind in ("salted", "repeated", "") for count in (None, 0, 9)
     }
     assert found == {
-        ("salted", None): "uncached", ("salted", 0): "uncached", ("salted", 9): "unknown",
-        ("repeated", None): "cached", ("repeated", 0): "uncached", ("repeated", 9): "cached",
-        ("", None): "unknown", ("", 0): "uncached", ("", 9): "unknown",
-    }  # fmt: skip
+        ("salted", None): "uncached",
+        ("salted", 0): "uncached",
+        ("salted", 9): "unknown",
+        ("repeated", None): "cached",
+        ("repeated", 0): "uncached",
+        ("repeated", 9): "cached",
+        ("", None): "unknown",
+        ("", 0): "uncached",
+        ("", 9): "unknown",
+    }
 
 
 def test_an_empty_answer_has_no_first_token() -> None:
@@ -175,11 +181,17 @@ def test_an_empty_answer_has_no_first_token() -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        {"choices": 5}, {"choices": [None]}, {"choices": [{"text": 7}]}, {"choices": [{"text": "a", "token_ids": 5}]},
-        {"choices": [{"text": "a", "token_ids": [1, "x"]}]}, {"choices": [{"text": "a", "token_ids": [True, -1]}]},
-        {"choices": [{"message": {"content": "a", "reasoning": ["b"]}}]}, {"choices": []}, {},
+        {"choices": 5},
+        {"choices": [None]},
+        {"choices": [{"text": 7}]},
+        {"choices": [{"text": "a", "token_ids": 5}]},
+        {"choices": [{"text": "a", "token_ids": [1, "x"]}]},
+        {"choices": [{"text": "a", "token_ids": [True, -1]}]},
+        {"choices": [{"message": {"content": "a", "reasoning": ["b"]}}]},
+        {"choices": []},
+        {},
     ],
-)  # fmt: skip
+)
 def test_an_answer_of_another_shape_is_refused(odd: dict[str, Any]) -> None:
     """By the one error that is read as such, and never by another."""
     with pytest.raises(ValueError, match="an answer"):
@@ -191,10 +203,17 @@ def test_counts_of_another_shape_are_unknown_and_other_answers_are_not_joined() 
     for usage in ("x", [1], {"completion_tokens": True, "prompt_tokens_details": 3}, {"completion_tokens": -4}):
         read = parse_answer({"choices": [{"text": "a"}], "usage": usage})
         assert (read.output_tokens, read.cached_tokens) == (None, None)
-    events = [(0.1, {"choices": one}) for one in (
-        [{"index": 0, "delta": {"content": "4"}}, {"index": 1, "delta": {"content": "9"}}], 7, [None], [{"delta": 3}],
-        [{"index": 1, "delta": {"content": "9"}}], [{"index": 0, "delta": {}, "finish_reason": "stop"}],
-    )]  # fmt: skip
+    events = [
+        (0.1, {"choices": one})
+        for one in (
+            [{"index": 0, "delta": {"content": "4"}}, {"index": 1, "delta": {"content": "9"}}],
+            7,
+            [None],
+            [{"delta": 3}],
+            [{"index": 1, "delta": {"content": "9"}}],
+            [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+        )
+    ]
     data, pieces = join_stream(events)
     assert parse_answer(data).text == "4"
     assert len(pieces) == 1

@@ -26,10 +26,18 @@ def _nel(folder, rewards, repeats=1):
         json.dumps({"run_id": "x", "benchmark": {"name": "gsm8k", "repeats": repeats, "scores": scores}})
     )
     lines = [
-        {"problem_idx": at, "repeat": repeat, "reward": reward if repeat == 0 else 0.0, "prompt": f"What is {at}?",
-         "expected_answer": str(at), "model_response": f"{reward}", "metadata": {"category": "ab"[at % 2]}}
-        for at, reward in enumerate(rewards) for repeat in range(repeats)
-    ]  # fmt: skip
+        {
+            "problem_idx": at,
+            "repeat": repeat,
+            "reward": reward if repeat == 0 else 0.0,
+            "prompt": f"What is {at}?",
+            "expected_answer": str(at),
+            "model_response": f"{reward}",
+            "metadata": {"category": "ab"[at % 2]},
+        }
+        for at, reward in enumerate(rewards)
+        for repeat in range(repeats)
+    ]
     (place / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     return folder
 
@@ -39,10 +47,13 @@ def _lighteval(folder, scores, metric="extractive_match"):
     place = folder / "details" / "m" / "2026-11-26T12-00-00.000000"
     place.mkdir(parents=True)
     rows = [
-        {"doc": {"query": f"What is {at}?", "choices": [str(at)], "id": str(at), "specific": {"hops": at % 2}},
-         "model_response": {"text": [f"{one}"]}, "metric": {metric: one, "length": 3.0}}
+        {
+            "doc": {"query": f"What is {at}?", "choices": [str(at)], "id": str(at), "specific": {"hops": at % 2}},
+            "model_response": {"text": [f"{one}"]},
+            "metric": {metric: one, "length": 3.0},
+        }
         for at, one in enumerate(scores)
-    ]  # fmt: skip
+    ]
     file = place / "details_lighteval|gsm8k|0_2026-11-26T12-00-00.000000.parquet"
     parquet.write_table(pa.Table.from_pylist(rows), file)
     return folder
@@ -153,9 +164,13 @@ def test_letters_are_guessed(tmp_path):
     assert judged.candidates[0].verdict == "no_signal"
 
     for choices, gold, chance in (
-        (["A", "B", "C", "D"], [2], 0.25), (["A", "B"], 1, 0.5), (["4", "four"], [0, 1], 0.0), (["4"], 0, 0.0),
-        (["A", "B", "C", "D"], [0, 3], 0.5), (None, None, 0.0),
-    ):  # fmt: skip
+        (["A", "B", "C", "D"], [2], 0.25),
+        (["A", "B"], 1, 0.5),
+        (["4", "four"], [0, 1], 0.0),
+        (["4"], 0, 0.0),
+        (["A", "B", "C", "D"], [0, 3], 0.5),
+        (None, None, 0.0),
+    ):
         file = tmp_path / "details_gpqa_2026-11-26T12-00-00.parquet"
         doc = {"query": "?", "choices": choices, "gold_index": gold}
         parquet.write_table(pa.Table.from_pylist([{"doc": doc, "metric": {"extractive_match": 1.0}}]), file)

@@ -86,8 +86,10 @@ def test_sources_shared_by_the_strata_widen_the_limits():
     more = {"slices": "s", "strata": [one[-1] for one in names]}
     limits = []
     for clusters in (None, [one.split("/")[0] for one in names]):
-        before, after = (build(n, names, s, clusters=clusters, **more) for n, s in (
-            ("a", np.ones(400)), ("b", 1.0 - np.tile(broken, 4))))  # fmt: skip
+        before, after = (
+            build(n, names, s, clusters=clusters, **more)
+            for n, s in (("a", np.ones(400)), ("b", 1.0 - np.tile(broken, 4)))
+        )
         compared = compare.compare(before, [after], _rules(margin=0.2)).candidates[0]
         limits.append(compared.pooled.looks[-1].result.low)
     assert limits[1] < limits[0] - 0.01

@@ -72,8 +72,10 @@ def test_gated_and_unknown_hub_models_are_told_apart():
 
     request = httpx.Request("GET", "https://huggingface.co/a/b")
     answer = httpx.Response(403, request=request)
-    said = {kind: models._hub_message("a/b", "v2", kind("no", response=answer)) for kind in
-            (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)}  # fmt: skip
+    said = {
+        kind: models._hub_message("a/b", "v2", kind("no", response=answer))
+        for kind in (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
+    }
     assert "accept its terms at https://huggingface.co/a/b" in said[GatedRepoError]
     assert "neither a directory here nor a model on the hub" in said[RepositoryNotFoundError]
     assert "no revision 'v2'" in said[RevisionNotFoundError]

@@ -132,9 +132,20 @@ def test_sections_come_in_their_order(tree):
     """The answer first, provenance last, as a reader decides."""
     sections = [attributes["id"] for tag, attributes in tree.elements if tag == "section"]
     assert sections == [
-        "answer", "routing", "matrix", "cliffs", "heat", "averages", "tail",
-        "divergence", "flips", "cost", "power", "noise", "provenance",
-    ]  # fmt: skip
+        "answer",
+        "routing",
+        "matrix",
+        "cliffs",
+        "heat",
+        "averages",
+        "tail",
+        "divergence",
+        "flips",
+        "cost",
+        "power",
+        "noise",
+        "provenance",
+    ]
     links = [a["href"].removeprefix("#") for tag, a in tree.elements if tag == "a" and "class" not in a]
     assert links[:13] == sections
 
@@ -558,9 +569,14 @@ def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, mo
     (tmp_path / report_html.SIDE_FILE).write_text("old")
     paths = report.write(tmp_path, judged, report_data.evidence(judged))
     assert {path.name for path in paths} == {
-        "report.md", "junit.xml", "report.html", "comparisons.csv", "comparisons.parquet",
-        "model-index-int8.yaml", "model-index-nf4.yaml",
-    }  # fmt: skip
+        "report.md",
+        "junit.xml",
+        "report.html",
+        "comparisons.csv",
+        "comparisons.parquet",
+        "model-index-int8.yaml",
+        "model-index-nf4.yaml",
+    }
     assert not (tmp_path / report_html.SIDE_FILE).exists()
 
 

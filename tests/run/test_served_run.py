@@ -92,9 +92,12 @@ def answers(directory: Path) -> dict[str, bytes]:
 
 
 def test_a_served_candidate_is_gated_like_any_other(
-    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    tiny_llama: Path,
+    known: dict[str, Answers],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """It fails as it should; the record says what was declared, and the key is in no file."""
     monkeypatch.setenv("STUB_KEY", "sesame-9f3a")
     with two(known) as (one, other):

@@ -78,9 +78,18 @@ def test_what_a_worker_said_before_it_went_is_not_lost(tmp_path: Path) -> None:
     there.send(Refused("NonFinite", "NaN in item t/1"))
     there.close()
     job = Job(
-        variant=Variant(name="nf4", model="m"), path="", prompts="", dtype="float32", device="cpu", concurrency=1,
-        choices=False, log=tmp_path / "log", attention="auto", batch_tokens=1, threads=None,
-    )  # fmt: skip
+        variant=Variant(name="nf4", model="m"),
+        path="",
+        prompts="",
+        dtype="float32",
+        device="cpu",
+        concurrency=1,
+        choices=False,
+        log=tmp_path / "log",
+        attention="auto",
+        batch_tokens=1,
+        threads=None,
+    )
     (tmp_path / "log").write_text("loading\nCUDA error\n\n", encoding="utf-8")
     handle = WorkerHandle(here, job, lambda: -9)
     handle.send(None)

@@ -242,9 +242,18 @@ def test_the_log_of_a_worker_that_died_stays_outside_the_run(tmp_path: Path) -> 
 
 
 ITEM = Item(
-    id="t/1", slice="s", task="t", kind="choice", prompt="Ask anna@example.org", levels={}, stratum="all", cluster="c",
-    choices=(" yes", " no"), target="yes", doc={"id": 1, "n": [{"mail": "a@b.org", "ok": True, "phone": 4930901820}]},
-)  # fmt: skip
+    id="t/1",
+    slice="s",
+    task="t",
+    kind="choice",
+    prompt="Ask anna@example.org",
+    levels={},
+    stratum="all",
+    cluster="c",
+    choices=(" yes", " no"),
+    target="yes",
+    doc={"id": 1, "n": [{"mail": "a@b.org", "ok": True, "phone": 4930901820}]},
+)
 
 
 @pytest.mark.parametrize("mode", MODES)

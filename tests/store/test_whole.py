@@ -323,8 +323,14 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: edit(answers(run), r'"empty":false', '"empty":true', 4), r"multi_hop_math-1of2\.jsonl: line 4"),
         (lambda run: edit_json(run / "run.json", description="better"), r"run\.json: does not agree"),
         (lambda run: edit_json(run / "shards" / "1of2.json", skipped={"nf4": [0]}), r"shards/1of2\.json: does not"),
-        (lambda run: edit_json(run / "nf4" / "calibration.json") if False else
-         (run / "nf4" / "calibration.json").write_text('{"items": ["a"]}'), r"nf4/calibration\.json: does not"),
+        (
+            lambda run: (
+                edit_json(run / "nf4" / "calibration.json")
+                if False
+                else (run / "nf4" / "calibration.json").write_text('{"items": ["a"]}')
+            ),
+            r"nf4/calibration\.json: does not",
+        ),
         (lambda run: placed_otherwise(run, look=2), r"items/\*\.jsonl: does not agree with manifest\.json"),
         (lambda run: placed_otherwise(run, look=None), r"items/multi_hop_math\.jsonl: line 1 has no unit or look"),
         (lambda run: placed_otherwise(run, unit="0"), r"items/multi_hop_math\.jsonl: line 1 has no unit or look"),
@@ -335,7 +341,7 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: edit_json(run / "run.json", schema=3), r"run: its layout \(schema 3\) is that of another"),
         (lambda run: edit_json(run / "run.json", schema=1), r"run: its layout \(schema 1\) is that of another"),
     ],
-)  # fmt: skip
+)
 def test_lines_and_records_of_todays_runs_are_sealed(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], apply: Callable[[Path], object], named: str
 ) -> None:

@@ -76,11 +76,15 @@ def rows(start: int) -> list[dict]:
     for at in range(ROWS):
         one, other = (start + at, 3 + at) if at % 2 else (start + 100 * at, 170 + at)
         options = [str(one + other + off) for off in (0, 1, 10, 25)]
-        made.append({
-            "question": f"What is {one} plus {other}?", "answer": f"{one} and {other} make #### {one + other}",
-            "about": {"size": "small" if at % 2 else "big"}, "options": options[at % 4 :] + options[: at % 4],
-            "gold": -at % 4,
-        })  # fmt: skip
+        made.append(
+            {
+                "question": f"What is {one} plus {other}?",
+                "answer": f"{one} and {other} make #### {one + other}",
+                "about": {"size": "small" if at % 2 else "big"},
+                "options": options[at % 4 :] + options[: at % 4],
+                "gold": -at % 4,
+            }
+        )
     return made
 
 
@@ -141,9 +145,14 @@ def asked(request, found):
 
     tokenizer = conftest.make_tokenizer(100_000)
     evaluated = simple_evaluate(
-        model=scripted(tokenizer, form), tasks=list(METRIC), task_manager=TaskManager(), bootstrap_iters=0,
-        apply_chat_template=request.param, fewshot_as_multiturn=request.param, log_samples=True,
-    )  # fmt: skip
+        model=scripted(tokenizer, form),
+        tasks=list(METRIC),
+        task_manager=TaskManager(),
+        bootstrap_iters=0,
+        apply_chat_template=request.param,
+        fewshot_as_multiturn=request.param,
+        log_samples=True,
+    )
     samples: dict[str, dict[str, dict]] = {}
     for name, own in evaluated["samples"].items():
         for sample in own:
@@ -215,8 +224,11 @@ def test_a_tag_is_a_slice_of_its_tasks():
     items = load_items(experiment([{"name": "local_exam", "items": 5}]), tokenizer)
     assert Counter(item.stratum for item in items) == {"task=local_sums": 5, "task=local_choices": 5}
     some = load_items(experiment([{"name": "local_exam", "tasks": ["local_sums"], "items": 5}]), tokenizer)
-    assert some == [item for item in load_items(experiment([{"name": "local_exam", "items": 5, "split_by": []}]),
-                                                tokenizer) if item.task == "local_sums"]  # fmt: skip
+    assert some == [
+        item
+        for item in load_items(experiment([{"name": "local_exam", "items": 5, "split_by": []}]), tokenizer)
+        if item.task == "local_sums"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +243,7 @@ def test_a_tag_is_a_slice_of_its_tasks():
         ({"name": "humaneval"}, "slices[0].name", f"humaneval {UNCONFINED}"),
         ({"name": "mbpp_instruct"}, "slices[0].name", f"mbpp_instruct {UNCONFINED}"),
     ],
-)  # fmt: skip
+)
 def test_what_a_task_of_lm_evals_lacks_is_named(bad, path, message):
     """A field, a level, a number of items or a task that is not there: one problem, at its place.
 

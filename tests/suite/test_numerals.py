@@ -88,8 +88,14 @@ def test_a_boxed_answer_is_the_one():
 def test_what_a_target_is():
     """Plain notation first, then as in answers; words and several numbers are no target."""
     assert [only_value(one) for one in ("1.234", "1,234", "0,5", "1/2", "-5", "\u09e7\u09ee", "1e3")] == [
-        Decimal("1.234"), 1234, Decimal("0.5"), Decimal("0.5"), -5, 18, 1000,
-    ]  # fmt: skip
+        Decimal("1.234"),
+        1234,
+        Decimal("0.5"),
+        Decimal("0.5"),
+        -5,
+        18,
+        1000,
+    ]
     assert [only_value(one) for one in ("", "Paris", "3 | 4", "NaN", "Infinity", "5 apples")] == [None] * 6
 
 
@@ -108,9 +114,12 @@ VALUES = st.builds(
 def test_a_number_formatted_for_a_locale_reads_the_same(value, locale, grouped):
     """What Babel writes for a locale is read back in that language, grouped or not."""
     text = format_decimal(
-        value, locale=locale.replace("-", "_"), decimal_quantization=False, group_separator=grouped,
+        value,
+        locale=locale.replace("-", "_"),
+        decimal_quantization=False,
+        group_separator=grouped,
         numbering_system="default",
-    )  # fmt: skip
+    )
     assert numbers(f"= {text} .", locale) == [value]
 
 

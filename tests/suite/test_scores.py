@@ -232,9 +232,14 @@ def test_scores_of_public_data_are_lm_evals(task, chat, shared_data):
     metadata = {"items": 6, "tokenizer": tokenizer, "axes": axes, "data_dir": str(shared_data), "chat_template": chat}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     found = simple_evaluate(
-        model=scripted(tokenizer, half_right), tasks=[task], task_manager=manager, bootstrap_iters=0,
-        apply_chat_template=chat, fewshot_as_multiturn=chat, log_samples=True,
-    )  # fmt: skip
+        model=scripted(tokenizer, half_right),
+        tasks=[task],
+        task_manager=manager,
+        bootstrap_iters=0,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        log_samples=True,
+    )
     samples = {sample["doc"]["id"]: sample for sample in found["samples"][task]}
     told = {"name": slice_name, "tasks": [task], "axes": axes, "items": 6, "data_dir": str(shared_data)}
     items = load_items(experiment([told], chat_template=chat), tokenizer)

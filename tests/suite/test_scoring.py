@@ -55,7 +55,7 @@ def test_only_number_allows_no_other():
         "The text does not mention it.",
         "none",
     ],
-)  # fmt: skip
+)
 def test_ways_to_say_that_it_is_absent(text):
     """All of these say that what was asked for is not there."""
     assert scoring.abstained(text) == 1.0

@@ -57,13 +57,19 @@ def test_odd_json_is_no_reason_to_stop(text):
         ({"$ref": "http://example.org/x"}, "another document"),
         ({"properties": {"a": {"$ref": "other.json#/x"}}}, "another document"),
         ({"$ref": "#"}, "without end"),
-        ({"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "without end"),
+        (
+            {
+                "properties": {"a": {"$ref": "#/$defs/a"}},
+                "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+            },
+            "without end",
+        ),
         ({"properties": {"a": {"$ref": "#/$defs/no"}}}, "does not have"),
         ({"properties": {"a": {"pattern": "("}}}, "is not a 'regex'"),
         ({"patternProperties": {"(": {}}}, "is not a 'regex'"),
         ({"type": "nothing"}, "not JSON Schema"),
     ],
-)  # fmt: skip
+)
 def test_schemas_that_could_not_judge_are_refused(schema, said):
     """Before anything runs, with what is wrong."""
     assert said in schema_problem(schema)

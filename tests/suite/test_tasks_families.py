@@ -207,9 +207,13 @@ def test_needles_in_books_of_their_language(tokenizer, shared_data):
     assert len({group for group, _ in texts}) == len(texts) == 6
     with pytest.raises(ValueError, match="no book in 'sw'"):
         docs(
-            "long_context", "oneruler", items=1, data_dir=str(shared_data), tokenizer=tokenizer,
+            "long_context",
+            "oneruler",
+            items=1,
+            data_dir=str(shared_data),
+            tokenizer=tokenizer,
             axes={"context_tokens": [4096], "language": ["sw"]},
-        )  # fmt: skip
+        )
 
 
 def test_books_are_read_round_and_round():

@@ -171,8 +171,10 @@ def test_lookup_answers_stand_in_the_list(keys):
 def test_twins_ask_the_same_lists():
     """Every list of the present items is asked again for a key that is not in it, and both share a cluster."""
     made = docs("long_context", "lookup", axes={"keys": [5]}, items=9)
-    lists = {answer: {doc["cluster"]: doc["prompt"].rsplit("\n\n", 1)[0] for doc in made if doc["answer"] == answer}
-             for answer in ("present", "absent")}  # fmt: skip
+    lists = {
+        answer: {doc["cluster"]: doc["prompt"].rsplit("\n\n", 1)[0] for doc in made if doc["answer"] == answer}
+        for answer in ("present", "absent")
+    }
     assert lists["present"] == lists["absent"]
     assert len(lists["present"]) == 9
 
@@ -283,8 +285,11 @@ def test_cldr_facts_are_written_in_their_script():
 def test_cldr_answers_are_the_cldr_s():
     """Names that any atlas confirms stand among the facts; a name for two things is left out; digits are native."""
     cldr = module("low_resource_languages", "cldr")
-    table = {(language, fact["fact"], fact["key"]): fact["accepted"] for language in ("sw", "hy", "th", "nqo")
-             for fact in cldr.facts(language)}  # fmt: skip
+    table = {
+        (language, fact["fact"], fact["key"]): fact["accepted"]
+        for language in ("sw", "hy", "th", "nqo")
+        for fact in cldr.facts(language)
+    }
     assert table["sw", "country", "DE"] == ["Ujerumani"]
     assert "\u0574\u0561\u0580\u057f" in table["hy", "month", "3"]  # mart
     assert table["th", "weekday", "0"] == ["\u0e27\u0e31\u0e19\u0e08\u0e31\u0e19\u0e17\u0e23\u0e4c"]  # wan chan
@@ -412,9 +417,11 @@ def test_questions_on_one_text_share_it(tokenizer, file):
 @pytest.mark.parametrize("file", ["chain", "words", "frequent"])
 def test_what_is_asked_once_shares_nothing(tokenizer, file):
     """Where a text has one question, or its twin lacks a line of it, no two prompts are said to share a beginning."""
-    groups = [doc["prefix_group"] for doc in docs(
-        "long_context", file, axes={"context_tokens": [1024]}, items=6, tokenizer=tokenizer
-    ) if doc.get("prefix_group")]  # fmt: skip
+    groups = [
+        doc["prefix_group"]
+        for doc in docs("long_context", file, axes={"context_tokens": [1024]}, items=6, tokenizer=tokenizer)
+        if doc.get("prefix_group")
+    ]
     assert len(groups) == len(set(groups)) == (36 if file == "chain" else 0)
 
 

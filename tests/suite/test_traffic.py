@@ -312,11 +312,18 @@ def test_javascript_of_the_users_own_is_judged_too(tokenizer, tmp_path):
 def test_weights_and_users_who_left_in_a_whole_run(tiny_llama, tmp_path):
     """The stratum of those who left fails, while the average by traffic, where they weigh little, hardly moves."""
     rows = [
-        {"id": f"{state}{number}", "prompt": f"Say {state} {number}.", "scorer": "exact", "target": f"{state} {number}",
-         "strata": {"churned": state}, "weight": weight, "language": "en"}
+        {
+            "id": f"{state}{number}",
+            "prompt": f"Say {state} {number}.",
+            "scorer": "exact",
+            "target": f"{state} {number}",
+            "strata": {"churned": state},
+            "weight": weight,
+            "language": "en",
+        }
         for state, weight in (("yes", 1), ("no", 99))
         for number in range(60)
-    ]  # fmt: skip
+    ]
     spec = {"name": "traffic", "options": {"file": str(write(tmp_path / "t.jsonl", rows))}, "split_by": ["churned"]}
     data = {
         "name": "own",

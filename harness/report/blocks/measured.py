@@ -67,10 +67,15 @@ def scoring_notes(evidence: Evidence) -> Section:
 def power(evidence: Evidence) -> Section:
     """Return what the plan could detect, per stratum."""
     rows = tuple(
-        (one.slice, one.stratum, f"{one.items:,}", score(one.detectable_drop),
-         words.number_text(one.items_for_pass, ",d"))
+        (
+            one.slice,
+            one.stratum,
+            f"{one.items:,}",
+            score(one.detectable_drop),
+            words.number_text(one.items_for_pass, ",d"),
+        )
         for one in evidence.power
-    )  # fmt: skip
+    )
     columns = names("slice") + strata("stratum") + numbers("items", "smallest drop detected", "items for a pass")
     return Section("Power of the plan (points, 80 % power)", columns, rows, folded="what the plan could detect")
 

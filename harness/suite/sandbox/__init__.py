@@ -171,9 +171,15 @@ class _Pair:
             source.write(json.dumps(program).encode())
             source.seek(0)
             process = subprocess.Popen(
-                [*command, json.dumps(told)], stdin=source, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env={"PYTHONHASHSEED": "0"}, cwd=folder, pass_fds=tuple(ends.values()), start_new_session=True,
-            )  # fmt: skip
+                [*command, json.dumps(told)],
+                stdin=source,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONHASHSEED": "0"},
+                cwd=folder,
+                pass_fds=tuple(ends.values()),
+                start_new_session=True,
+            )
         self._stack.callback(_end, process)
         return process
 

@@ -43,10 +43,20 @@ _TWO_SCRIPTS = {
 _KIN = [
     frozenset(codes.split())
     for codes in (
-        "no nb nn da sv", "hr bs sr", "id ms jv", "zh yue wuu", "ar ary arz", "ku ckb sdh", "gn gug guw", "uz uzs",
-        "cs sk", "pt gl", "zu xh", "qu ay",
+        "no nb nn da sv",
+        "hr bs sr",
+        "id ms jv",
+        "zh yue wuu",
+        "ar ary arz",
+        "ku ckb sdh",
+        "gn gug guw",
+        "uz uzs",
+        "cs sk",
+        "pt gl",
+        "zu xh",
+        "qu ay",
     )
-]  # fmt: skip
+]
 """Languages so near that one is no drift from the other in a few sentences, and codes for parts of one language."""
 
 _MACRO = {"arb": "ar", "swh": "sw", "pbt": "ps", "quy": "qu", "als": "sq", "npi": "ne", "zlm": "ms", "khk": "mn"}
