@@ -178,11 +178,10 @@ def place(stratum: StratumVerdict | TailRate | Quantity) -> str:
 
 
 def hidden(candidate: CandidateVerdict) -> str:
-    """Say what a candidate's average hides, with strata under names that people read."""
-    text = candidate.hidden
-    for one in sorted(candidate.strata, key=lambda each: -len(each.stratum)):
-        text = text.replace(f"{one.slice}/{one.stratum}", place(one))
-    return text
+    """Say what a candidate's average hides, with its worst stratum under the name that people read."""
+    machine = candidate.averages[0].worst_stratum if candidate.averages else ""
+    worst = next((one for one in candidate.strata if f"{one.slice}/{one.stratum}" == machine), None)
+    return candidate.hidden if worst is None else candidate.hidden.replace(machine, place(worst))
 
 
 def strata_with(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool = True) -> list[StratumVerdict]:

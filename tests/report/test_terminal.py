@@ -178,6 +178,19 @@ def test_what_the_average_hides_names_its_candidate():
     assert "the worst is 16384 tokens of context, depth 0.5 (long_context) at -43.8 points" in text
 
 
+def test_the_worst_stratum_is_not_named_after_a_slice_whose_name_ends_its_own():
+    """`context/k=3` is in the text of `long_context/k=3`, and is another stratum."""
+    figures = {"n": 60, "base": 0.9, "drop": 0.05, "margin": 0.1}
+    strata = tuple(report_data.stratum(name, {"keys": "3"}, **figures) for name in ("context", "long_context"))
+    judged = report_data.judgement()
+    one = next(each for each in judged.candidates if each.averages)
+    name = f"long_context/{strata[1].stratum}"
+    first = dataclasses.replace(one.averages[0], worst_stratum=name)
+    one = dataclasses.replace(one, strata=strata, averages=(first,), hidden=f"the worst is {name} at -5.0 points")
+    assert words.hidden(one) == f"the worst is {words.place(strata[1])} at -5.0 points"
+    assert "(long_context)" in words.hidden(one)
+
+
 def test_one_slice_called_all_has_one_average():
     """Where the whole is one slice the same figures stand there once, on a terminal, in Markdown and on the page."""
     judged = report_data.passing()

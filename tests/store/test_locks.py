@@ -59,7 +59,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def take_over(tmp_path: Path, until: Callable[[], object] = bool) -> None:
+def take_over(tmp_path: Path, until: Callable[[], object] = lambda: False) -> None:
     """Write the lease as another process that shows signs of life, for at most 20 seconds."""
     for count in range(1000):
         if until():
