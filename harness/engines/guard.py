@@ -18,8 +18,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-GRACE_SECONDS = 10.0
-"""Time that a server has to end by itself."""
+GRACE_SECONDS = 10.0  # time that a server has to end by itself
 
 
 def _prctl(option: int, value: int) -> None:

@@ -42,17 +42,13 @@ NO_ENTRY = {
 class Reply:
     """What a server answered in the end."""
 
-    status: int
-    """HTTP status: 200, or one that says that the request is at fault."""
+    status: int  # HTTP status: 200, or one that says that the request is at fault
     data: Mapping[str, Any]
     message: str
     tries: int
-    seconds: float
-    """From the first try to the answer."""
-    sent: float = 0.0
-    """When the last try was sent, on the monotonic clock, if the answer is streamed."""
-    pieces: tuple[Piece, ...] = ()
-    """Of a streamed answer: when its text came, in seconds after `sent`."""
+    seconds: float  # from the first try to the answer
+    sent: float = 0.0  # when the last try was sent, on the monotonic clock, if the answer is streamed
+    pieces: tuple[Piece, ...] = ()  # of a streamed answer: when its text came, in seconds after `sent`
 
 
 class _AgainError(Exception):

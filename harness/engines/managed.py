@@ -41,11 +41,9 @@ class Recipe:
     """What is looked for in PATH, with its subcommand; of a Python server, the name of its package too."""
     module: tuple[str, ...] = ()
     """What a Python interpreter runs in its place; empty if the server is not written in Python."""
-    model: str = ""
-    """The flag of the model, empty if it is the first argument."""
+    model: str = ""  # the flag of the model, empty if it is the first argument
     dtype: str = ""
-    named: str = ""
-    """The flag of the name that requests use; empty if they must name the model's path."""
+    named: str = ""  # the flag of the name that requests use; empty if they must name the model's path
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that make answers depend on the request alone: no sampling defaults from the model's files."""
 

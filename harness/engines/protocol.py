@@ -16,13 +16,10 @@ from harness.records import Item, Proof, Response, Settings
 class Usage:
     """What an engine has spent since it was made."""
 
-    prompt_tokens: int
-    """Tokens read, shared prefixes counted once."""
+    prompt_tokens: int  # tokens read, shared prefixes counted once
     output_tokens: int
-    peak_bytes: int
-    """Largest memory seen, in bytes: device memory on a GPU, resident set on a CPU."""
-    notes: tuple[str, ...] = ()
-    """Sentences for the log: batches halved for lack of memory, paths taken."""
+    peak_bytes: int  # largest memory seen, in bytes: device memory on a GPU, resident set on a CPU
+    notes: tuple[str, ...] = ()  # sentences for the log: batches halved for lack of memory, paths taken
 
 
 class Engine(Protocol):

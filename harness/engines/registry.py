@@ -31,19 +31,14 @@ class EngineRequest:
     """What a worker needs an engine for."""
 
     variant: Variant
-    path: str
-    """The model's folder or GGUF file; for an endpoint the folder of the baseline's tokenizer."""
-    prompts: str
-    """The folder of the baseline's tokenizer."""
+    path: str  # the model's folder or GGUF file; for an endpoint the folder of the baseline's tokenizer
+    prompts: str  # the folder of the baseline's tokenizer
     dtype: str
-    device: str
-    """``cpu``, ``cuda`` or ``cuda:N``."""
+    device: str  # ``cpu``, ``cuda`` or ``cuda:N``
     concurrency: int
     choices: bool
-    log: Path
-    """The worker's log, which a managed server writes to as well."""
-    requests: Path | None = None
-    """The file for what each request took."""
+    log: Path  # the worker's log, which a managed server writes to as well
+    requests: Path | None = None  # the file for what each request took
     key: str = field(default="", repr=False)
 
 

@@ -35,19 +35,14 @@ class Target:
     """What is asked for at a server, and how (see `EngineSpec`)."""
 
     model: str
-    device: str
-    """Where it runs, for the record."""
+    device: str  # where it runs, for the record
     chat: bool = False
-    choices: bool = False
-    """Whether choices will be scored: that is tried at once."""
-    limit: int | None = None
-    """The model's own context limit."""
-    requests: Path | None = None
-    """The file for what each request took and reported."""
+    choices: bool = False  # whether choices will be scored: that is tried at once
+    limit: int | None = None  # the model's own context limit
+    requests: Path | None = None  # the file for what each request took and reported
     stream: bool = False
     cached_pass: bool = False
-    tools: bool = False
-    """Whether tools are offered through the API, and calls read from its answer."""
+    tools: bool = False  # whether tools are offered through the API, and calls read from its answer
 
 
 class ServedEngine:

@@ -18,14 +18,11 @@ from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, Run
 from harness.records import Settings
 
 PROBE = "One, two, three, four, five, six, seven,"
-ANSWER_TOKENS = 4
-"""Tokens that the answer to it may have."""
+ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"
 """A prompt with many likely continuations, whose log-probabilities show weights."""
-CANARY_TOKENS = 16
-"""Tokens of its continuation that are looked at."""
-CANARY_SECONDS = 5.0
-"""How long it is asked again, if the server has an error instead."""
+CANARY_TOKENS = 16  # tokens of its continuation that are looked at
+CANARY_SECONDS = 5.0  # how long it is asked again, if the server has an error instead
 TOLERANCE = 0.1
 """Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
 

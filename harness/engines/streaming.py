@@ -18,8 +18,7 @@ from harness.engines.wire import Answer
 from harness.records import Item
 from harness.suite.toolkit.thinking import split
 
-IDLE_SECONDS = 60.0
-"""A server without a request for so long is idle."""
+IDLE_SECONDS = 60.0  # A server without a request for so long is idle
 
 _SALT_FIELDS = dict.fromkeys(("vllm", "sglang"), "cache_salt")
 _SALT_FIELDS |= dict.fromkeys(("llama-cpp", "llamacpp"), "cache_prompt")

@@ -20,8 +20,7 @@ from harness.records import Settings
 Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 
-MOST_STOPS = 4
-"""Stop texts that the API takes; the others are looked for in the answer."""
+MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
 
 OVER_CONTEXT = re.compile(
     r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",
@@ -42,10 +41,8 @@ class RequestForm:
 
     model: str
     prompts: Literal["token ids", "text", "messages"] = "token ids"
-    gives_ids: bool = False
-    """Whether the answer's token ids come back (`return_token_ids`)."""
-    limit_name: str = "max_tokens"
-    """The field that bounds an answer."""
+    gives_ids: bool = False  # whether the answer's token ids come back (`return_token_ids`)
+    limit_name: str = "max_tokens"  # the field that bounds an answer
     stream: bool = False
 
     @property
@@ -74,25 +71,18 @@ class RequestForm:
 class Answer:
     """What an answer says, before anything is made of it."""
 
-    text: str
-    """The answer; reasoning that came in its own field stands before it between think marks."""
-    ids: tuple[int, ...] | None
-    """Its tokens, if they came back."""
+    text: str  # the answer; reasoning that came in its own field stands before it between think marks
+    ids: tuple[int, ...] | None  # its tokens, if they came back
     finish: str
-    stop: str
-    """The stop text that ended it, if the server says so."""
+    stop: str  # the stop text that ended it, if the server says so
     prompt_tokens: int | None
     output_tokens: int | None
     fingerprint: str
-    null: bool
-    """Whether there was no text at all."""
-    truncated: bool
-    """Whether the server says that it cut the prompt or ran out of context."""
-    cached_tokens: int | None
-    """Tokens of the prompt that the server remembered, if it says so."""
+    null: bool  # whether there was no text at all
+    truncated: bool  # whether the server says that it cut the prompt or ran out of context
+    cached_tokens: int | None  # tokens of the prompt that the server remembered, if it says so
     reasoning_tokens: int | None
-    calls: tuple[dict[str, str], ...] = ()
-    """Tool calls that the server found, each with ``name`` and ``arguments``."""
+    calls: tuple[dict[str, str], ...] = ()  # tool calls that the server found, each with ``name`` and ``arguments``
 
 
 def parse_answer(data: Mapping[str, Any]) -> Answer:

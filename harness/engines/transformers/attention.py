@@ -32,8 +32,7 @@ SHORT_QUERY = 64
 KEYS_PER_SPLIT: int | None = None
 """Keys in one part, if their number is a multiple of this; None: keys are not split, which is no slower on CPUs."""
 
-MASKED = -3e4
-"""Added to the scores of masked keys: finite in all dtypes, and their share is 0 in float32."""
+MASKED = -3e4  # added to the scores of masked keys: finite in all dtypes, and their share is 0 in float32
 
 NAME = "quantcliff_grouped_sdpa"
 

@@ -22,10 +22,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import PackedTree, out_of_memory
 
-ROUNDED_TO = 32
-"""Tokens: the width that a step attends to grows by this many at a time."""
-ROUNDED_ELSEWHERE = 256
-"""The same if widths are to be few: at least so many, and at least a sixteenth of the width."""
+ROUNDED_TO = 32  # tokens: the width that a step attends to grows by this many at a time
+ROUNDED_ELSEWHERE = 256  # the same if widths are to be few: at least so many, and at least a sixteenth of the width
 
 Integers = NDArray[np.int64]
 Finish = Callable[[Tensor, Tensor], Tensor]
@@ -248,12 +246,9 @@ class SlotCache(KVCachePool):
 class _Tree:
     """What a row holds."""
 
-    filled: int
-    """Tokens so far, those of ended branches included."""
-    paths: tuple[Tensor, ...]
-    """For each branch, the columns of its prompt (and draft) in the row."""
-    known: list[int]
-    """For each branch, how many of its first tokens it sees."""
+    filled: int  # tokens so far, those of ended branches included
+    paths: tuple[Tensor, ...]  # for each branch, the columns of its prompt (and draft) in the row
+    known: list[int]  # for each branch, how many of its first tokens it sees
 
 
 class PrefixTreeCache(KVCachePool):

@@ -43,8 +43,7 @@ longer than all that grows: every step looks at the whole row."""
 
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
-COARSE_NOISE = 0.5
-"""The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
+COARSE_NOISE = 0.5  # the same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32
 
 Row = PackedRequests[Request]
 T = TypeVar("T")
@@ -53,10 +52,8 @@ T = TypeVar("T")
 class HiddenStateObserver(Protocol):
     """What is shown the hidden states behind each answer."""
 
-    references: Mapping[str, tuple[int, ...]]
-    """By item id, the answers whose tokens are to be predicted."""
-    own_tokens: int
-    """How many of its own first tokens are to be predicted for an answer without a reference."""
+    references: Mapping[str, tuple[int, ...]]  # by item id, the answers whose tokens are to be predicted
+    own_tokens: int  # how many of its own first tokens are to be predicted for an answer without a reference
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Take the hidden states [tokens or more, width] that predict an item's tokens."""
@@ -104,12 +101,9 @@ class EngineContext:
 class Schedule:
     """Requests that are answered together."""
 
-    batches: list[list[Row]]
-    """The rows of one batch are read in one pass."""
-    rows: int
-    """How many cache rows are in use at a time: one for each answer, or one for each shared prefix."""
-    on_prefixes: bool
-    """Whether answers grow on one copy of what the prompts of their row share."""
+    batches: list[list[Row]]  # the rows of one batch are read in one pass
+    rows: int  # how many cache rows are in use at a time: one for each answer, or one for each shared prefix
+    on_prefixes: bool  # whether answers grow on one copy of what the prompts of their row share
 
 
 def schedules(context: EngineContext, requests: Sequence[Request], budget: Budget) -> Iterator[Schedule]:
@@ -158,18 +152,13 @@ def _tokens_on_prefix(row: Row, branches: int) -> int:
 class _ActiveAnswer(Answer):
     """An answer in the making, whose draft is checked."""
 
-    prefilled: Any
-    """The cache of the pass that read its prompt, until it has a slot."""
-    row: int
-    """The row of that cache that holds it."""
-    path: NDArray[np.int64]
-    """Where its tokens are in that row."""
+    prefilled: Any  # the cache of the pass that read its prompt, until it has a slot
+    row: int  # the row of that cache that holds it
+    path: NDArray[np.int64]  # where its tokens are in that row
     best: list[int] = field(default_factory=list)
     """The token to come after the prompt and after each token of the draft."""
-    confident: list[bool] = field(default_factory=list)
-    """Whether it is ahead of all others by more than noise."""
-    accepted: int = 0
-    """How many tokens of the answer are those of the draft."""
+    confident: list[bool] = field(default_factory=list)  # whether it is ahead of all others by more than noise
+    accepted: int = 0  # how many tokens of the answer are those of the draft
 
     @property
     def length(self) -> int:

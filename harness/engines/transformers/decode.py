@@ -30,8 +30,7 @@ from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import Settings
 
-NOT_FINITE = -1
-"""In place of a token: its row's logits are NaN or infinite."""
+NOT_FINITE = -1  # in place of a token: its row's logits are NaN or infinite
 
 WORD = 0xFFFFFFFF
 ROUNDS = 10
@@ -67,10 +66,8 @@ class Answer:
     """An answer as it grows."""
 
     request: Request
-    ids: list[int] = field(default_factory=list)
-    """Tokens so far, the end token left out."""
-    finish: Literal["stop", "eos", "length"] | None = None
-    """Why it ended; None while it grows."""
+    ids: list[int] = field(default_factory=list)  # tokens so far, the end token left out
+    finish: Literal["stop", "eos", "length"] | None = None  # why it ended; None while it grows
 
     def append(self, token: int, ends: frozenset[int]) -> None:
         """Add one token, and notice the end."""

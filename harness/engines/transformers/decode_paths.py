@@ -26,8 +26,7 @@ NOTE = (
     "answers grow on a quantized KV cache, in padded batches without slots, drafts or shared beginnings; choices are "
     "scored by reading and are blind to it"
 )
-TRIAL = 64
-"""Tokens that are read into a cache to measure it."""
+TRIAL = 64  # tokens that are read into a cache to measure it
 _AXIS = {"quanto": 0, "hqq": 1}
 """The axis on which each backend groups neighbours of one token's vector, so that no row depends on another."""
 

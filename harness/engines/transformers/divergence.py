@@ -27,17 +27,14 @@ from harness.records import Item, Response, Settings
 from harness.stats.divergence import Divergence
 from harness.store.divergence import trace_path
 
-TILE_ELEMENTS = 1 << 23
-"""Logits of each side in memory at once on a CPU: 32 MiB of float32."""
+TILE_ELEMENTS = 1 << 23  # logits of each side in memory at once on a CPU: 32 MiB of float32
 
-CPU_CHUNK = 1 << 18
-"""Logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`."""
+CPU_CHUNK = 1 << 18  # logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`
 
 HEAD = "head.safetensors"
 AGAIN = "give the same command again, or set execution.divergence: false"
 
-SERIES_BELOW = 0.25
-"""Where the series of `_kl` is nearer to the truth than the difference that it replaces."""
+SERIES_BELOW = 0.25  # where the series of `_kl` is nearer to the truth than the difference that it replaces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +44,7 @@ class Trace:
     item_id: str
     tokens: tuple[int, ...]
     """The tokens that were predicted: an answer with its end token, or the choices one after the other."""
-    hidden: Tensor
-    """[tokens, width] The final hidden states that predict them, on the CPU."""
+    hidden: Tensor  # [tokens, width] The final hidden states that predict them, on the CPU
 
 
 @dataclass(slots=True)
@@ -57,8 +53,7 @@ class Recorder:
 
     own_tokens: int = sys.maxsize
     """How many of an answer's first tokens are kept. 0: it reads references only, and keeps all of their tokens."""
-    excluded: frozenset[str] = frozenset()
-    """Items that leave no trace."""
+    excluded: frozenset[str] = frozenset()  # items that leave no trace
     traces: dict[str, Trace] = field(default_factory=dict)
     references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Empty: a baseline's reference is its own answer."""
@@ -74,10 +69,8 @@ class Recorder:
 class Comparer:
     """Measures a candidate against a baseline's traces as its hidden states come by."""
 
-    traces: Mapping[str, Trace]
-    """The baseline's, by item id."""
-    baseline: Head
-    """The baseline's head: the candidate's if their digests are equal, as for most quantized models."""
+    traces: Mapping[str, Trace]  # the baseline's, by item id
+    baseline: Head  # the baseline's head: the candidate's if their digests are equal, as for most quantized models
     candidate: Head
     found: dict[str, Divergence] = field(default_factory=dict)
     references: Mapping[str, tuple[int, ...]] = field(init=False)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TILE_ELEMENTS = 1 << 24
-"""Logits in memory at once: 64 MiB of float32."""
+TILE_ELEMENTS = 1 << 24  # logits in memory at once: 64 MiB of float32
 
 CUDA_TILES = 8
 """How many times larger a tile is on a GPU: its weights are converted to the wider type once for each tile."""

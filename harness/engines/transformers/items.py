@@ -43,8 +43,7 @@ class ScoredChoice:
 
     item_id: str
     choice: int
-    logprob: float
-    """Natural logarithm, summed over the choice's tokens."""
+    logprob: float  # natural logarithm, summed over the choice's tokens
     greedy: bool
     hidden: Tensor | None
     """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""

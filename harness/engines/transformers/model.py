@@ -26,20 +26,16 @@ TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
 way (a forgotten scale, a mask that is not heeded) is off by far more."""
 
-FARTHEST = 1 << 22
-"""The largest position that is looked at: no model reads more tokens."""
+FARTHEST = 1 << 22  # the largest position that is looked at: no model reads more tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
     """How a model is asked: the fastest way whose answers are those of reading everything again at every step."""
 
-    trees: bool
-    """Sequences that begin alike share a row, and answers grow in slots."""
-    padded: bool
-    """Rows of several lengths are read together."""
-    batched: bool
-    """Several rows are read together."""
+    trees: bool  # sequences that begin alike share a row, and answers grow in slots
+    padded: bool  # rows of several lengths are read together
+    batched: bool  # several rows are read together
     state: Literal["keys", "own", "none"]
     """What is kept between steps: keys and values of every token, the model's own state, or nothing."""
     note: str = ""

@@ -31,8 +31,7 @@ from harness.errors import RunError
 
 Ids = NDArray[np.int64]
 
-WORTH_SHARING = 16
-"""Tokens: a shared beginning shorter than this is read again instead."""
+WORTH_SHARING = 16  # tokens: a shared beginning shorter than this is read again instead
 
 BRANCH_TOKENS_AT_MOST = 2048
 """Tokens beyond the part that all sequences of a row share: they are masked from each other, at a cost that grows
@@ -54,14 +53,10 @@ OUT_OF_MEMORY = re.compile(
 class PackedTree:
     """Several sequences as one row."""
 
-    tokens: Ids
-    """[length] Tokens in depth-first order."""
-    positions: Ids
-    """[length] Depth of each token: its position in every sequence that holds it."""
-    ends: Ids
-    """[length] One past the last token that may attend to this one."""
-    paths: tuple[Ids, ...]
-    """For each sequence, in the order given, where its tokens are in the row."""
+    tokens: Ids  # [length] Tokens in depth-first order
+    positions: Ids  # [length] Depth of each token: its position in every sequence that holds it
+    ends: Ids  # [length] One past the last token that may attend to this one
+    paths: tuple[Ids, ...]  # for each sequence, in the order given, where its tokens are in the row
 
     @property
     def single(self) -> bool:
@@ -176,13 +171,10 @@ class PackedRequests(Generic[R]):
 class Budget:
     """How large a batch may be."""
 
-    tokens: int
-    """Rows times the longest row's tokens, padding and room for the answer included."""
+    tokens: int  # rows times the longest row's tokens, padding and room for the answer included
     rows: int
-    equal: bool = False
-    """Only rows of one length together: no padding at all."""
-    together: int = sys.maxsize
-    """Rows longer than this, in tokens, are alone."""
+    equal: bool = False  # only rows of one length together: no padding at all
+    together: int = sys.maxsize  # rows longer than this, in tokens, are alone
 
 
 def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
@@ -244,11 +236,9 @@ class OomRetry(Generic[T, A]):
     run: Callable[[list[T]], list[A]]
     split: Callable[[T], list[T]]
     """Divides one request of a batch into smaller ones; return fewer than two if it cannot be divided."""
-    name: Callable[[T], str]
-    """Gives what a person calls a request: for the message when it does not fit alone."""
+    name: Callable[[T], str]  # gives what a person calls a request: for the message when it does not fit alone
     notes: list[str] = field(default_factory=list)
-    largest: int = sys.maxsize
-    """Rows that fit after the last failure: later batches are not larger."""
+    largest: int = sys.maxsize  # rows that fit after the last failure: later batches are not larger
 
     def __call__(self, batch: list[T]) -> Iterator[A]:
         """Answer a batch, in one go or in parts. Raises RunError if one request alone is too large."""

@@ -19,17 +19,12 @@ from harness.engines.transformers.model import LanguageModel, Path, prefill
 from harness.engines.transformers.packing import device_failed, out_of_memory, pack
 from harness.errors import ModelError, one_line
 
-STEPS = 2
-"""Tokens that each way adds one by one."""
-SHARED = 4
-"""Tokens that the two sequences begin with alike."""
-LONGEST = 160
-"""Tokens: a window, chunk or block of the config that is shorter than this is crossed while probing."""
+STEPS = 2  # tokens that each way adds one by one
+SHARED = 4  # tokens that the two sequences begin with alike
+LONGEST = 160  # tokens: a window, chunk or block of the config that is shorter than this is crossed while probing
 
-ROUNDINGS = 32
-"""Two sound ways may differ by as much as so many roundings of the input do: each layer adds some."""
-KERNELS = 8
-"""Or by so many times what a token's numbers differ by when it is read alone, by kernels for single tokens."""
+ROUNDINGS = 32  # two sound ways may differ by as much as so many roundings of the input do: each layer adds some
+KERNELS = 8  # or by so many times what a token's numbers differ by when it is read alone, by kernels for single tokens
 COARSEST = 0.06
 """And by no more than this share of the largest number: about 8 roundings of bf16. A wrong way (a forgotten state, a
 mask that is not heeded) is off by far more."""
