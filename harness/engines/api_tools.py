@@ -1,18 +1,11 @@
-"""Tools through the chat API: what is offered with a question, and the calls that the server found in the answer.
-
-A server that is given `tools` parses the calls itself and returns them beside the text, in one piece or in pieces of a
-stream. They are joined here to the same list either way. Does not judge a call.
-"""
+"""Tools through the chat API: what is offered with a question, and the calls that the server found in the answer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from harness.records import Item
-from harness.suite.toolkit.thinking import split
-from harness.suite.toolkit.tool_calls import with_api_calls
 
 
 def offered_tools(item: Item) -> list[dict[str, Any]]:
@@ -22,11 +15,7 @@ def offered_tools(item: Item) -> list[dict[str, Any]]:
 
 
 def parse_calls(given: Any) -> tuple[dict[str, str], ...]:
-    """Return the name and the arguments of each call in a message.
-
-    Arguments are JSON in a text, as the API has them; from a server that gives an object they are written as one.
-    Raises ValueError if `tool_calls` is no list of calls.
-    """
+    """Return the name and the arguments (JSON in a text) of each call. Raises ValueError if it is no list of calls."""
     if not isinstance(given, list | None):
         raise ValueError(f"an answer whose tool_calls are a {type(given).__name__}")  # noqa: TRY004 - as for any shape
     if not given:
@@ -65,15 +54,10 @@ def _begun(calls: list[Any], piece: dict[str, Any], name: str) -> dict[str, Any]
             if not own or not call["id"] or own == call["id"]:
                 return call
             break
-    calls.append({"index": index, "id": own, "function": {"name": "", "arguments": ""}})
-    made: dict[str, Any] = calls[-1]
+    made: dict[str, Any] = {"index": index, "id": own, "function": {"name": "", "arguments": ""}}
+    calls.append(made)
     return made
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
-def text_with_calls(text: str, calls: Sequence[dict[str, str]], prompt: str) -> str:
-    """Return an answer's text with the calls that the server found, as they are scored; thoughts make no calls."""
-    return with_api_calls(text, calls, said=split(text, prompt=prompt)[0])

@@ -1,7 +1,7 @@
 """Runs a command and ends it, with all that it started, when its own standard input closes or the command ends.
 
-A program of its own (``python guard.py COMMAND ...``) that needs the standard library alone. Whoever starts it holds
-the other end of its standard input: if that process ends, even by SIGKILL, the server and its children end too.
+A program of its own (``python -P guard.py COMMAND ...``). Whoever starts it holds the other end of its standard input:
+if that process ends, even by SIGKILL, the server and its children end too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
+
+import psutil
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -26,34 +26,18 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _descendants() -> set[int]:
-    """Return all processes that descend from this one; an orphan of theirs becomes a child of it, see `main`."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
-    found, fresh = set[int](), {os.getpid()}
-    while fresh:
-        fresh = {process for process, parent in parents.items() if parent in fresh} - found
-        found |= fresh
-    return found
-
-
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, and after a while make it and all that it started."""
+    """Ask the server to end, and after a while make it and all that it started: orphans become children, see `main`."""
     server.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(GRACE_SECONDS)
     for _ in range(50):
-        if not (left := _descendants()):
+        if not (left := psutil.Process().children(recursive=True)):
             return
         for process in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.05)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=0.05)
 
 
 def main(command: list[str]) -> int:

@@ -1,15 +1,9 @@
-"""Requests to a server of models: JSON over one connection pool, repeated when that may help, never without an end.
-
-Only a failed connection, 429 and 5xx are repeated, after the time that the server names or a growing one; all else is
-given to the caller, who knows what it means. A stream is read to its end, joined, and asked again if it breaks off.
-The key is in no error and no log.
-"""
+"""Requests to a server of models, repeated when that may help (a failed connection, 429, 5xx), never without an end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import random
 import time
@@ -24,8 +18,7 @@ from harness.engines.wire import Piece, join_stream
 from harness.errors import Incomplete, ModelError, one_line
 
 OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds before a request is repeated for the first time, and at most, unless the server names more."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
 NO_ENTRY = {
     **dict.fromkeys((401, 403), "Look at the key: api_key_env names the variable that holds it"),
@@ -34,8 +27,7 @@ NO_ENTRY = {
         "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions",
     ),
     **dict.fromkeys((301, 302, 303, 307, 308), "Give the address that it redirects to as engine.url"),
-}
-"""Answers by which address, key or model are wrong, so that no other item would fare better, with what to do."""
+}  # answers by which address, key or model are wrong, so that no other item would fare better, with what to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +46,11 @@ class Reply:
 class _AgainError(Exception):
     """What went wrong with one request, and how many seconds the server asks to wait."""
 
-    def __init__(self, problem: str, wait: float = 0.0) -> None:
-        self.wait = wait
-        super().__init__(problem)
-
 
 class Client:
-    """A bounded number of requests in flight to one server.
+    """A bounded number of requests in flight to one server; the key is in no error and no log.
 
-    gone: says why the server can never answer again, empty while it may; a managed server's process is known to have
-    ended before any request times out.
+    gone: says why the server can never answer again (the process of a managed one has ended), empty while it may.
     """
 
     def __init__(
@@ -115,12 +102,13 @@ class Client:
         return reply
 
     async def _answered(self, path: str, content: bytes, retry_seconds: float) -> Reply:
-        started = time.monotonic()
-        for number in itertools.count(1):
+        started, number = time.monotonic(), 0
+        while True:
+            number += 1
             try:
                 return await self._try(path, content, number, started)
             except _AgainError as error:
-                problem, wait = str(error), error.wait
+                problem, wait = error.args
             if why := self._gone():
                 raise Incomplete(f"{why}; finished work is kept, give the same command again to continue")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
@@ -132,7 +120,6 @@ class Client:
                     " the same command again to continue (engine.retry_seconds bounds the time)"
                 )
             await asyncio.sleep(pause)
-        raise AssertionError  # itertools.count has no end
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
@@ -143,12 +130,12 @@ class Client:
                     return await self._streamed(response, number, started, sent)
                 await response.aread()
         except httpx2.TransportError as error:
-            raise _AgainError(self._clean(one_line(error))) from error
+            raise _AgainError(self._clean(one_line(error)), 0.0) from error
         reply = self._reply(response, number, started)
         if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
             raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
         if reply.status == OK and not reply.data:
-            raise _AgainError("HTTP 200 with a body that is not a JSON object")
+            raise _AgainError("HTTP 200 with a body that is not a JSON object", 0.0)
         return reply
 
     async def _streamed(self, response: httpx2.Response, number: int, started: float, sent: float) -> Reply:
@@ -156,13 +143,13 @@ class Client:
         events: list[tuple[float, Mapping[str, Any]]] = []
         async for when, text in _events(response):
             if (event := _json_object(text)) is None:
-                raise _AgainError("a stream with an event that is not a JSON object")
+                raise _AgainError("a stream with an event that is not a JSON object", 0.0)
             if event.get("error") is not None:
-                raise _AgainError(self._clean(_message(event)))
+                raise _AgainError(self._clean(_message(event)), 0.0)
             events.append((when - sent, event))
         data, pieces = join_stream(events)
         if not data["choices"][0].get("finish_reason"):
-            raise _AgainError("the stream broke off in the middle of the answer")
+            raise _AgainError("the stream broke off in the middle of the answer", 0.0)
         return Reply(response.status_code, data, "", number, time.monotonic() - started, sent, pieces)
 
     def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:

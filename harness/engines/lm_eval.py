@@ -1,7 +1,7 @@
 """Any lm_eval model as an engine: vLLM, SGLang, an OpenAI-compatible endpoint, or lm_eval's own `hf`.
 
-Turns items into lm_eval requests and lm_eval's answers into records. What such a model does not tell (tokens as
-produced, why an answer ended, memory) is worked out from the text where it has a tokenizer, and left out where not.
+What such a model does not tell (tokens as produced, why an answer ended, memory) is worked out from the text if it has
+a tokenizer, and left out if not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ class LmEvalEngine:
         self._lm, self._proof, self._name, self.version = lm, proof, name, f"lm_eval/{lm_eval_version}-{name}"
         said = getattr(lm, "max_length", None)
         self.context_limit = int(said) if isinstance(said, int) else 2**31 - 1
-        """Longest prompt plus answer, in tokens: what the model says of itself, else no limit."""
         self._prompt_tokens = self._output_tokens = 0
         self._notes: dict[str, None] = {}
         if hasattr(lm, "softmax_dtype") and lm.softmax_dtype is None:
@@ -76,13 +75,8 @@ class LmEvalEngine:
                 raise NonFinite(f"{item.id}: a log-likelihood is not finite: {logprobs}", item.id)
             counts = [self._pair(item.prompt, choice) for choice in item.choices]
             self._prompt_tokens += sum(begin + rest - 1 for begin, rest in counts if rest)
-            yield ChoiceLogprobs(
-                item_id=item.id,
-                logprobs=logprobs,
-                token_counts=tuple(rest for _, rest in counts),
-                greedy=tuple(bool(greedy) for _, greedy in pairs),
-                prompt_tokens=counts[0][0] or item.prompt_tokens,
-            )
+            lengths, greedy = tuple(rest for _, rest in counts), tuple(bool(best) for _, best in pairs)
+            yield ChoiceLogprobs(item.id, logprobs, lengths, greedy, counts[0][0] or item.prompt_tokens)
 
     def _texts(self, items: Sequence[Item], settings: Settings, sample: int) -> Iterator[Response]:
         if settings.temperature > 0:

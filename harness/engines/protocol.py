@@ -1,7 +1,4 @@
-"""What an engine is: something that takes items and yields responses.
-
-The protocol only. `transformers`, `served`, `lm_eval` and `fake` follow it; the runner uses nothing else of them.
-"""
+"""What an engine is: something that takes items and yields responses. The runner uses nothing else of one."""
 
 from __future__ import annotations
 
@@ -29,13 +26,8 @@ class Engine(Protocol):
     gives the same responses.
     """
 
-    @property
-    def version(self) -> str:
-        """Part of every cache key: changes whenever the same items could get other answers."""
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens."""
+    version: str  # part of every cache key: changes whenever the same items could get other answers
+    context_limit: int  # longest prompt plus answer, in tokens
 
     def proof(self) -> Proof:
         """Say what is loaded."""

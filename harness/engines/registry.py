@@ -1,7 +1,4 @@
-"""Every engine that is not quantcliff's own, by its name: what a worker asks to get one.
-
-``transformers`` is not among them: `harness.run.worker` puts it together with what measures divergence.
-"""
+"""Every engine but ``transformers`` (see `harness.run.worker`), by its name: what a worker asks to get one."""
 
 from __future__ import annotations
 
@@ -52,37 +49,23 @@ def _proof(request: EngineRequest, kind: str, *, method: str, disk_bytes: int = 
     else:
         name = f" as {spec.model}" if spec.model else ""
         note = f"declared: what {spec.url or spec.name} serves{name} was not seen, only its answers were"
-    return Proof(
-        method=method,
-        kernel=spec.name,
-        quantized_modules=0,
-        linear_modules=0,
-        bits_per_weight=0.0,
-        weight_bytes=0,
-        disk_bytes=disk_bytes,
-        compute_dtype=str(facts.get("dtype") or ""),
-        vocabulary=0,
-        tokenizer_digest="",
-        notes=(note,),
-        served=served,
-    )
+    dtype = str(facts.get("dtype") or "")
+    return Proof(method, spec.name, 0, 0, 0.0, 0, disk_bytes, dtype, 0, "", notes=(note,), served=served)
 
 
 def _asked(
-    request: EngineRequest, proof: Proof, url: str, client: dict[str, Any], **target: Any
+    request: EngineRequest, proof: Proof, url: str, model: str, device: str, limit: int | None = None, **client: Any
 ) -> AbstractContextManager[ServedEngine]:
     """Give the engine of a server that runs. client: further options of the `Client`."""
     from transformers import AutoTokenizer
 
-    spec = request.variant.engine
+    spec, (folder, more) = request.variant.engine, tokenizer_place(Path(request.prompts))
     client |= {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
-    target |= {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass}
-    target["tools"] = spec.tools
-    aim = Target(choices=request.choices, requests=request.requests, **target)
-    folder, more = tokenizer_place(Path(request.prompts))
+    how = {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass, "tools": spec.tools}
+    target = Target(model, device, choices=request.choices, limit=limit, requests=request.requests, **how)
     trusted = request.variant.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, **more)
-    return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, aim))
+    return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, target))
 
 
 @contextlib.contextmanager
@@ -91,7 +74,7 @@ def _endpoint(request: EngineRequest) -> Iterator[Engine]:
     spec, url = request.variant.engine, str(request.variant.engine.url)
     proof = _proof(request, "declared", method=request.variant.quantization.method, url=url, model=spec.model)
     device = f"server at {urlsplit(url).hostname}"
-    with _asked(request, proof, url, {"key": request.key}, model=str(spec.model), device=device) as engine:
+    with _asked(request, proof, url, str(spec.model), device, key=request.key) as engine:
         yield engine
 
 
@@ -109,12 +92,11 @@ def _managed(request: EngineRequest) -> Iterator[Engine]:
         limit = context_limit(read_json(path / "config.json"))
     device, dtype = hardware(request.device), request.dtype if recipe.dtype else ""
     facts = {"dtype": dtype, "command": command, "version": package_version(spec), "hardware": device}
-    method = str(spec.args.get("quantization", method))
+    method, model = str(spec.args.get("quantization", method)), SERVED_NAME if recipe.named else request.path
     proof = _proof(request, "proven", method=method, disk_bytes=size, **facts)
     with started_server(command, request.log, spec.start_seconds) as server:
         client = {"gone": server.gone, "proxies": False}
-        model = SERVED_NAME if recipe.named else request.path
-        with _asked(request, proof, server.url, client, model=model, device=device, limit=limit) as engine:
+        with _asked(request, proof, server.url, model, device, limit, **client) as engine:
             yield engine
 
 
@@ -138,5 +120,4 @@ ENGINES: Mapping[str, Callable[[EngineRequest], AbstractContextManager[Engine]]]
     **dict.fromkeys(MANAGED, _managed),
     "openai": _endpoint,
     "lm_eval": _lm_eval,
-}
-"""Engine names of a config to what gives the engine for a request, and ends what it started."""
+}  # names of a config to what gives the engine for a request, and ends what it started

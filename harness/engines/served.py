@@ -1,8 +1,7 @@
 """A server that speaks the OpenAI API as an engine: every answer is checked against what was sent.
 
-Prompts go as token ids of the baseline's tokenizer if the server takes them. Each answer must count the prompt's tokens
-as they were sent, stay within its length and come from the same build, so that a truncated prompt, another template or
-a server that was replaced ends the run instead of changing a score. Does not know who started the server.
+Each must count the prompt's tokens as they were sent, stay within its length and come from the same build, so that a
+truncated prompt, another template or a server that was replaced ends the run instead of changing a score.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
-from harness.engines.api_tools import offered_tools, text_with_calls
+from harness.engines.api_tools import offered_tools
 from harness.engines.http_client import OK, Client, Reply
 from harness.engines.protocol import Usage
 from harness.engines.server_probe import PromptEncoder
@@ -25,9 +24,10 @@ from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
+from harness.suite.toolkit.thinking import split
+from harness.suite.toolkit.tool_calls import with_api_calls
 
-BROKEN_OFF = frozenset({"abort", "cancelled", "error"})
-"""Reasons to finish that are the server's, as when it is stopped: what was written is no answer."""
+BROKEN_OFF = frozenset({"abort", "cancelled", "error"})  # the server ended, as when it is stopped: this is no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +49,38 @@ class ServedEngine:
     """A server, ready to answer. proof: what is known of the model; what the probe finds is added to it."""
 
     def __init__(self, client: Client, encoder: PromptEncoder, proof: Proof, target: Target) -> None:
-        self._client, self._encoder, self._proof, self.device = client, encoder, proof, target.device
-        self._loop = asyncio.new_event_loop()
+        self._client, self._encoder, self._proof, self._target = client, encoder, proof, target
+        self._loop, self.device = asyncio.new_event_loop(), target.device
         self._prompt_tokens = self._output_tokens = 0
         self._notes: dict[str, None] = {}
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
-        self._cached_pass, self._tools = target.cached_pass, target.tools
         try:
-            self._run(self._look(target))
+            self._run(self._look(client, encoder, target))
         except BaseException:
             self.close()
             raise
 
-    async def _look(self, target: Target) -> None:
+    async def _look(self, client: Client, encoder: PromptEncoder, target: Target) -> None:
         """Find out how the server is asked, and add to the proof what was found and how far it goes."""
-        version, limit, reported = await server_probe.describe(self._client, target.model)
+        version, limit, reported = await server_probe.describe(client, target.model)
         self.context_limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
-        form, answer, reply = await server_probe.probe(
-            self._client, target.model, self._encoder, chat=target.chat, stream=target.stream
-        )
-        _, count = self._encoder.prompt(server_probe.PROBE, form.prompts)
+        how = {"chat": target.chat, "stream": target.stream}
+        form, answer, reply = await server_probe.probe(client, target.model, encoder, **how)
+        _, count = encoder.prompt(server_probe.PROBE, form.prompts)
         served = dict(self._proof.served or {})
         if target.stream:
             server = str(served.get("engine", ""))
             owner = str(reported.get("owned_by", "")) if server == "openai" else server
-            self._timer = StreamTimer(owner, self._encoder.encode)
+            self._timer = StreamTimer(owner, encoder.encode)
             self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
-        way = ""
-        if target.choices:
-            way = await server_probe.find_logprob_method(self._client, form, self._encoder)
+        way = await server_probe.find_logprob_method(client, form, encoder) if target.choices else ""
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
         self._form, self._offset, self._fingerprint, self._logprob_method = form, offset, answer.fingerprint, way
         served |= {"version": version or served.get("version", ""), "prompts": form.prompts}
         served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
         served |= {"context_limit": limit, "reported": reported}
-        served["canary"] = await server_probe.canary(self._client, form, self._encoder)
+        served["canary"] = await server_probe.canary(client, form, encoder)
         parts = [served.get("engine"), served["version"] or "?", answer.fingerprint, form.prompts]
         self.version = "served/1-" + "-".join(str(one) for one in parts if one)
         notes = [*self._proof.notes, f"its prompts are sent as {form.prompts}"]
@@ -132,7 +128,8 @@ class ServedEngine:
         stops = [one for one in item.stop if one][: wire.MOST_STOPS]
         firm = [one for one in stops if one.strip()]
         answer = await self._ask(item, sample, settings, prompt, stops)
-        if isinstance(answer, wire.Answer) and _blank(answer) and answer.finish != "length" and firm != stops:
+        done = isinstance(answer, Unanswered) or answer.text.strip() or answer.calls or answer.finish == "length"
+        if not done and firm != stops:
             # White space at the beginning never ends an answer: asked again without white space that stops.
             answer = await self._ask(item, sample, settings, prompt, firm)
         if isinstance(answer, Unanswered):
@@ -140,7 +137,8 @@ class ServedEngine:
         text, whole = cut_at_stops(answer.text, item.stop), answer.text
         stopped = bool(answer.stop) or text != whole
         if self._offered(item):
-            whole = text = text_with_calls(text, answer.calls, item.prompt)
+            # Thoughts make no calls.
+            whole = text = with_api_calls(text, answer.calls, said=split(text, prompt=item.prompt)[0])
             count = answer.prompt_tokens or count
         ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(whole)
         while ids and ids[-1] in self._encoder.texts.end_ids:
@@ -180,7 +178,7 @@ class ServedEngine:
     async def _time_again(self, item: Item, sample: int, body: dict[str, Any], salt: dict[str, Any]) -> None:
         """Ask for the times of what the first answer does not show: an unknown prompt, and on request a known one."""
         passes = [] if salt else [("salted", salted_prompt(body, self._encoder.encode))]
-        if self._cached_pass:
+        if self._target.cached_pass:
             passes.append(("repeated", {**body, **salt, **({"cache_prompt": True} if "cache_prompt" in salt else {})}))
         for kind, request in passes:
             reply = await self._client.post(self._form.path, request)
@@ -211,15 +209,12 @@ class ServedEngine:
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
-        return offered_tools(item) if self._tools else []
+        return offered_tools(item) if self._target.tools else []
 
     def _checked(
         self, item: Item, sample: int, reply: Reply, count: int, cache: str = "", *, tools: int = 0
     ) -> wire.Answer:
-        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build.
-
-        tools: how many were offered beside the prompt.
-        """
+        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
         try:
             answer = wire.parse_answer(reply.data)
         except ValueError as error:
@@ -239,16 +234,15 @@ class ServedEngine:
         """Refuse an answer to another prompt. How the server's template writes tools is not known, but it must."""
         if self._offset is None:
             return
+        found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
         if tools and (counted or 0) <= count + self._offset:
             raise NotComparable(
-                f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count} and {tools} tools: its"
-                " template does not write the tools that it is offered, or it truncates them; leave engine.tools out"
+                f"{found} and {tools} tools: its template does not write the tools that it is offered, or it truncates"
+                " them; leave engine.tools out"
             )
         if not tools and counted != count + self._offset:
-            raise NotComparable(
-                f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}: it"
-                " truncates prompts, or reads them with another template or tokenizer than the baseline's"
-            )
+            why = "it truncates prompts, or reads them with another template or tokenizer than the baseline's"
+            raise NotComparable(f"{found}: {why}")
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
@@ -267,17 +261,13 @@ class ServedEngine:
         if self._requests is None:
             return
         record: dict[str, Any] = {"item": item.id, "sample": sample, "status": reply.status, "tries": reply.tries}
-        record["seconds"] = round(reply.seconds, 3)
+        record |= {"seconds": round(reply.seconds, 3)}
         if answer is not None:
             record |= {"finish": answer.finish, "null": answer.null, "fingerprint": answer.fingerprint}
             record |= {"prompt_tokens": answer.prompt_tokens, "output_tokens": answer.output_tokens}
             if self._timer is not None and reply.sent:
                 record |= {"pass": cache if again else "answer", **self._timer.times(item, reply, answer, cache)}
         self._requests.append(record)
-
-
-def _blank(answer: wire.Answer) -> bool:
-    return not answer.text.strip() and not answer.calls
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

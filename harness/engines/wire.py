@@ -1,8 +1,7 @@
 """The OpenAI API as quantcliff uses it: how a prompt is sent, and what is read from an answer.
 
 Log-probabilities of a prompt come in two ways: ``prompt_logprobs`` (vLLM) names each token's log-probability and rank
-by its id; ``echo`` with ``logprobs`` repeats the prompt with a list of numbers. An answer of another shape is refused:
-a server that ignores the request would give every choice the same score. Knows JSON. Sends nothing.
+by its id; ``echo`` with ``logprobs`` repeats the prompt with a list of numbers.
 """
 
 from __future__ import annotations
@@ -21,18 +20,14 @@ Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 
 MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
-
 OVER_CONTEXT = re.compile(
     r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",
     re.IGNORECASE,
-)
-"""What is found in an error that says that the prompt, or the prompt and its longest answer, do not fit."""
-
+)  # what is found in an error that says that the prompt, or the prompt and its longest answer, do not fit
 METHODS: dict[str, dict[str, Any]] = {
     "prompt_logprobs": {"prompt_logprobs": 1, "max_tokens": 1},
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 1},
-}
-"""The fields of a request that ask for the log-probabilities of its prompt, by the name of the way."""
+}  # the fields of a request that ask for the log-probabilities of its prompt, by the name of the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +51,10 @@ class RequestForm:
         """Return the request for one answer of at most so many tokens."""
         body = {"model": self.model, "messages" if self.prompts == "messages" else "prompt": prompt}
         body |= {self.limit_name: most, "temperature": settings.temperature, "seed": seed, "stream": self.stream}
-        if self.stream:
-            body["stream_options"] = {"include_usage": True}
-        if settings.temperature > 0:
-            body["top_p"] = settings.top_p
-        if stop:
-            body["stop"] = list(stop)[:MOST_STOPS]
-        if self.gives_ids:
-            body["return_token_ids"] = True
-        return body
+        body |= {"stream_options": {"include_usage": True}} if self.stream else {}
+        body |= {"top_p": settings.top_p} if settings.temperature > 0 else {}
+        body |= {"stop": list(stop)[:MOST_STOPS]} if stop else {}
+        return body | ({"return_token_ids": True} if self.gives_ids else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,16 @@ def bfloat16_speedup() -> float:
         torch.set_num_threads(threads)
 
 
+def cpuinfo() -> dict[str, str]:
+    """Return what Linux says of the first processor; empty elsewhere."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    return found
+
+
 def usable_cpus(root: Path = Path("/")) -> int:
     """CPUs that this process may use: its affinity, and no more than its cgroups' CPU quota (v2 and v1), at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

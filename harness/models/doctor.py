@@ -6,7 +6,6 @@ work here; with `prove` it quantizes and runs a tiny model by each that should.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import platform
 import tempfile
@@ -20,7 +19,7 @@ from harness.config.methods import METHODS, PACKAGES
 from harness.config.schema import Quantization, Variant
 from harness.errors import QuantcliffError
 from harness.models.backends import MethodStatus, installed_version, method_status
-from harness.models.devices import native_dtype, usable_cpus
+from harness.models.devices import cpuinfo, native_dtype, usable_cpus
 
 _OTHERS = ("lm_eval", "datasets")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "bf16", "i8mm")
@@ -72,7 +71,7 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
     if device == "auto":
         device = "cuda" if torch and torch.cuda.is_available() else "cpu"
     methods = tuple(method_status(device))
-    cpu = _cpuinfo()
+    cpu = cpuinfo()
     has = (cpu.get("flags") or cpu.get("Features", "")).split()
     name, capability = cpu.get("model name") or platform.processor() or platform.machine(), ""
     whole = free = 0
@@ -100,15 +99,6 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
         methods=methods,
         proved=_prove_all(methods, device, progress) if prove else (),
     )
-
-
-def _cpuinfo() -> dict[str, str]:
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
-    return found
 
 
 def _prove_all(methods: tuple[MethodStatus, ...], device: str, say: Callable[[str], None]) -> tuple[Proved, ...]:
