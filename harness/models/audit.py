@@ -98,7 +98,7 @@ def _tensors(module: Any) -> Iterator[torch.Tensor]:
     held = vars(module)
     for tensor in (*held["_parameters"].values(), *held["_buffers"].values()):
         if tensor is not None:
-            yield from _leaves(tensor)
+            yield from leaves(tensor)
             yield from _inside(vars(tensor))
     yield from _inside([value for name, value in held.items() if name not in {"_parameters", "_buffers", "_modules"}])
 
@@ -107,16 +107,17 @@ def _inside(value: Any) -> Iterator[torch.Tensor]:
     if type(value).__name__ in _STATE_KEEPERS:
         value = vars(value)
     if isinstance(value, torch.Tensor):
-        yield from _leaves(value)
+        yield from leaves(value)
     elif isinstance(value, (Mapping, list, tuple)):
         for entry in value.values() if isinstance(value, Mapping) else value:
             yield from _inside(entry)
 
 
-def _leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+def leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the plain tensors of which a tensor is made: itself, or a quantized one's codes and scales."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
-            yield from _leaves(getattr(tensor, name))
+            yield from leaves(getattr(tensor, name))
     else:
         yield tensor
 
@@ -137,7 +138,7 @@ def _matrices(model: Any, without: frozenset[int] = frozenset()) -> list[torch.T
     """The parameters of two and more dimensions, those of experts too; embeddings and head stay out."""
     out = {*without, id(model.get_output_embeddings())}
     modules = (one for one in model.modules() if id(one) not in out and not isinstance(one, torch.nn.Embedding))
-    found = (leaf for one in modules for parameter in one.parameters(recurse=False) for leaf in _leaves(parameter))
+    found = (leaf for one in modules for parameter in one.parameters(recurse=False) for leaf in leaves(parameter))
     return [tensor for tensor in _unique(found) if tensor.ndim > 1]
 
 

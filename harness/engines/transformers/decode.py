@@ -1,13 +1,9 @@
 """Free-text answers that grow token by token: what is asked, what has come so far, and which token is next.
 
-The next token is the most likely one, or one drawn by the Gumbel-max trick: the token with the largest logit /
-temperature + noise is a draw from the softmax (E. J. Gumbel, "Statistical Theory of Extreme Values", 1954; C. J.
-Maddison et al., arXiv:1411.0030, section 2). The noise of a token is a function of (seed, item, sample, position,
-token), so two variants that are asked the same item see the same noise, and their answers part only as far as their
-logits do. It is made on the device by Philox4x32-10, a generator without state (J. K. Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", SC 2011), in integer operations that every device computes alike.
-
-Also the plain way to answer: a batch of prompts read together and decoded until the last answer ends.
+A token is drawn by the Gumbel-max trick (E. J. Gumbel, "Statistical Theory of Extreme Values", 1954; C. J. Maddison et
+al., arXiv:1411.0030, section 2): the largest logit / temperature + noise. The noise is a function of (seed, item,
+sample, position, token), the same for all variants, made on the device by Philox4x32-10, a generator without state (J.
+K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
 from __future__ import annotations
@@ -32,8 +28,7 @@ from harness.records import Settings
 
 NOT_FINITE = -1  # in place of a token: its row's logits are NaN or infinite
 
-WORD = 0xFFFFFFFF
-ROUNDS = 10
+WORD, ROUNDS = 0xFFFFFFFF, 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 
@@ -101,8 +96,8 @@ def decode_batch(
 class Batch:
     """Prompts that are read together and grow by a token each at every step, to at most `length` tokens.
 
-    Rows are filled up on the left, so that each row's tokens are neighbours and sliding windows see what they
-    should. Where the model's path is not padded the prompts have to be of one length.
+    Rows are filled up on the left, so that sliding windows see neighbours; prompts are of one length if the model's
+    path is not padded.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], pad: int, length: int) -> None:
@@ -154,10 +149,10 @@ def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def choose(logits: Tensor, settings: Settings, keys: Tensor) -> Tensor:
-    """Return the next token of each row, [rows] of integers on the logits' device; NOT_FINITE if it has no softmax.
+    """Return the next token of each row, [rows] on the logits' device; NOT_FINITE if it has no softmax.
 
-    logits [rows, vocabulary] in float32; keys [rows, 5], of `noise_keys`, go unused at temperature 0. With top_p, only
-    the most likely tokens up to that total are drawn (Holtzman et al., arXiv:1904.09751, section 3.1).
+    logits [rows, vocabulary] in float32; keys [rows, 5] of `noise_keys`. With top_p, only the most likely tokens up to
+    that total are drawn (Holtzman et al., arXiv:1904.09751, section 3.1).
     """
     scaled = logits
     if settings.temperature > 0:
@@ -206,8 +201,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Te
 def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
     """Return standard Gumbel noise for every token of the vocabulary, float32 [rows, vocabulary], by keys [rows, 5].
 
-    Logarithms are taken in float64, whose last bit may differ between devices, and rounded to float32, which hides
-    that.
+    Logarithms in float64 may differ in their last bit between devices; rounded to float32 they do not.
     """
     blocks = torch.arange(-(-vocabulary // 4), device=keys.device).expand(len(keys), -1)
     low, high, third, fourth, position = keys[:, :, None].unbind(1)

@@ -37,6 +37,9 @@ class Continuation:
         return (self.context + self.tokens)[:-1]
 
 
+ChoiceRow = PackedRequests[Continuation]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredChoice:
     """How likely a choice is."""
@@ -45,8 +48,7 @@ class ScoredChoice:
     choice: int
     logprob: float  # natural logarithm, summed over the choice's tokens
     greedy: bool
-    hidden: Tensor | None
-    """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""
+    hidden: Tensor | None  # [tokens, width] the final hidden states that predict its tokens, if they were asked for
 
 
 def score_items(
@@ -60,9 +62,8 @@ def score_items(
         if max(len(begin) + len(rest) for begin, rest in pairs) > context.limit + 1:
             yield Unanswered(item.id, "over_context", len(pairs[0][0]))
             continue
-        asked[item.id] = [
-            Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
-        ]
+        numbered = enumerate(pairs)
+        asked[item.id] = [Continuation(item.id, at, tuple(begin), tuple(rest)) for at, (begin, rest) in numbered]
     found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
     everything = [one for choices in asked.values() for one in choices]
     for scored in score_choices(context, everything, keep=observer is not None):
@@ -70,18 +71,13 @@ def score_items(
         mine[scored.choice] = scored
         if len(mine) < len(asked[name]):
             continue
-        ordered = [mine[index] for index in range(len(mine))]
+        own, ordered = asked[name], [mine[index] for index in range(len(mine))]
         del found[name]
         if observer is not None:
-            tokens = [token for one in asked[name] for token in one.tokens]
+            tokens = [token for one in own for token in one.tokens]
             observer.observe(name, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
-        yield ChoiceLogprobs(
-            item_id=name,
-            logprobs=tuple(one.logprob for one in ordered),
-            token_counts=tuple(len(one.tokens) for one in asked[name]),
-            greedy=tuple(one.greedy for one in ordered),
-            prompt_tokens=len(asked[name][0].context),
-        )
+        logprobs, greedy = zip(*((one.logprob, one.greedy) for one in ordered), strict=True)
+        yield ChoiceLogprobs(name, logprobs, tuple(len(one.tokens) for one in own), greedy, len(own[0].context))
 
 
 def score_choices(
@@ -89,7 +85,7 @@ def score_choices(
 ) -> Iterator[ScoredChoice]:
     """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
 
-    def run(rows: list[PackedRequests[Continuation]]) -> list[ScoredChoice]:
+    def run(rows: list[ChoiceRow]) -> list[ScoredChoice]:
         answers = _score_rows(context, rows, keep=keep)
         context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
         return answers
@@ -99,9 +95,7 @@ def score_choices(
         yield from retry(batch)
 
 
-def _score_rows(
-    context: EngineContext, rows: Sequence[PackedRequests[Continuation]], *, keep: bool
-) -> list[ScoredChoice]:
+def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool) -> list[ScoredChoice]:
     model = context.model
     hidden, _ = prefill(model, [row.tree for row in rows], pad=context.texts.pad_id, keep=False)
     states, choices = [], [choice for row in rows for choice in row.requests]
@@ -160,15 +154,9 @@ class TextGeneration:
         stops = {item.id: item.stop for item in items}
         again = []  # what an observer has not seen yet
         for answer in self.decode(requests, self._loop(observer if at_once else None, references)):
-            request = answer.request
-            yield Generation(
-                item_id=request.item_id,
-                text=cut_at_stops(texts.decode(answer.ids), stops[request.item_id]),
-                token_ids=tuple(answer.ids),
-                finish=answer.finish or "length",
-                prompt_tokens=len(request.prompt),
-                sample=request.sample,
-            )
+            request, name = answer.request, answer.request.item_id
+            text, finish = cut_at_stops(texts.decode(answer.ids), stops[name]), answer.finish or "length"
+            yield Generation(name, text, tuple(answer.ids), finish, len(request.prompt), request.sample)
             if observer is not None and request.sample == 0 and (not at_once or self._alone(request)):
                 again.append(answer)
         if observer is not None:
@@ -179,8 +167,8 @@ class TextGeneration:
     ) -> None:
         """Read the first answer to each item, or its reference, again for an observer; adds own answers to references.
 
-        They are read with their prompts in the pass in which another variant would have them checked as drafts, so a
-        model compared with itself sums in the same order, and its divergence is 0.
+        They are read in the pass in which another variant would have them checked as drafts, so a model compared with
+        itself sums in the same order, and its divergence is 0.
         """
         context, loop = self.context, self._loop(observer, references)
 
