@@ -1,9 +1,7 @@
 """Divergence between two models from their final hidden states: exact over the whole vocabulary, in bounded memory.
 
-A baseline's trace is its final hidden state at every token of an answer: 2 bytes times the model's width per token,
-where logits would take 4 bytes times the vocabulary. The head is applied again when a candidate is compared. The
-baseline writes its traces unit by unit next to its head (`TraceWriter`), and each candidate is compared with them
-(`TraceComparer`). Does not know how rows were planned, nor how long the files are kept.
+A baseline's trace is its final hidden state at every token of an answer: 2 bytes times the model's width per token. The
+baseline writes its traces unit by unit next to its head, which is applied again when a candidate is compared.
 """
 
 from __future__ import annotations
@@ -33,7 +31,6 @@ CPU_CHUNK = 1 << 18  # logits that a CPU looks at at once: they stay in its cach
 
 HEAD = "head.safetensors"
 AGAIN = "give the same command again, or set execution.divergence: false"
-
 SERIES_BELOW = 0.25  # where the series of `_kl` is nearer to the truth than the difference that it replaces
 
 
@@ -51,8 +48,7 @@ class Trace:
 class Recorder:
     """Keeps a baseline's hidden states at each token of its answers."""
 
-    own_tokens: int = sys.maxsize
-    """How many of an answer's first tokens are kept. 0: it reads references only, and keeps all of their tokens."""
+    own_tokens: int = sys.maxsize  # how many of an answer's first are kept; 0: references are read, and kept whole
     excluded: frozenset[str] = frozenset()  # items that leave no trace
     traces: dict[str, Trace] = field(default_factory=dict)
     references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -119,14 +115,7 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     kl, reverse_kl, top, before, after = torch.cat(parts, dim=1)
     if not bool(torch.isfinite(torch.stack([kl, reverse_kl, before, after])).all()):
         raise NonFinite(f"{trace.item_id}: a divergence is NaN or infinite", trace.item_id)
-    return Divergence(
-        item_id=trace.item_id,
-        kl=tuple(kl.tolist()),
-        reverse_kl=tuple(reverse_kl.tolist()),
-        same_top=tuple(bool(one) for one in top.tolist()),
-        baseline_logprob=tuple(before.tolist()),
-        candidate_logprob=tuple(after.tolist()),
-    )
+    return Divergence(trace.item_id, *(tuple(one.tolist()) for one in (kl, reverse_kl, top.bool(), before, after)))
 
 
 def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
@@ -219,17 +208,14 @@ class TraceComparer:
         return tuple(found[name] for name in sorted(found)), self._why
 
 
-DivergenceMeter = TraceWriter | TraceComparer
-"""Answers work units with an engine and takes part in measuring divergence."""
+DivergenceMeter = TraceWriter | TraceComparer  # answers work units with an engine, and takes part in measuring
 
 
 def _save_head(path: Path, head: Head) -> None:
     """Write a head, or that it cannot be read."""
-    described = {"digest": head.digest(), "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
-    weights = head.weights()
-    if not weights:
-        described["digest"] = ""
-    part = path.with_suffix(".part")
+    weights, part = head.weights(), path.with_suffix(".part")
+    digest = head.digest() if weights else ""
+    described = {"digest": digest, "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
     save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
     part.replace(path)
 

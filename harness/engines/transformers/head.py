@@ -1,7 +1,4 @@
-"""A model's output head: hidden states to logits, in the model's own rounding or in full float32, in bounded memory.
-
-Does not know the model before the head, nor what the logits are for.
-"""
+"""A model's output head: hidden states to logits, in the model's own rounding or in full float32, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,9 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 TILE_ELEMENTS = 1 << 24  # logits in memory at once: 64 MiB of float32
-
-CUDA_TILES = 8
-"""How many times larger a tile is on a GPU: its weights are converted to the wider type once for each tile."""
+CUDA_TILES = 8  # times larger a tile is on a GPU: its weights are converted to the wider type once for each tile
 
 
 def tile_elements(device: torch.device, elements: int = TILE_ELEMENTS) -> int:
@@ -74,10 +69,7 @@ class Head:
             return self._capped(self._module(hidden).float())
 
     def precise(self, hidden: Tensor) -> Tensor:
-        """Return float32 logits [n, vocabulary] summed and kept in float32 from the same 16-bit numbers.
-
-        A log-probability needs this: bf16 logits are 0.125 apart from 16 to 32, and tie choices.
-        """
+        """Return float32 logits [n, vocabulary] summed in float32: bf16 ones are 0.125 apart from 16 on, and tie."""
         if self._weight is None or self._weight.dtype == torch.float32:
             return self.rounded(hidden)
         return self._capped(self._product(hidden, torch.float32, self._weight, self._bias))

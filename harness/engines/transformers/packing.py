@@ -9,8 +9,7 @@ Three prompts, "a b c d", "a b c e" and "a b f", become a row of six tokens, dep
     paths      [0 1 2 3], [0 1 2 4], [0 1 5]
     shared     the first 2 tokens are part of every sequence
 
-Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask. Knows nothing of models or texts, except
-for the errors that mean "out of memory".
+Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask.
 """
 
 from __future__ import annotations
@@ -32,15 +31,8 @@ from harness.errors import RunError
 Ids = NDArray[np.int64]
 
 WORTH_SHARING = 16  # tokens: a shared beginning shorter than this is read again instead
-
-BRANCH_TOKENS_AT_MOST = 2048
-"""Tokens beyond the part that all sequences of a row share: they are masked from each other, at a cost that grows
-with their number's square."""
-
-PREFIX_ALONE = 1024
-"""Tokens: a beginning of at least this length, shared by a whole row, is read before the branches, without a mask.
-Shorter ones go in the same pass as their branches."""
-
+BRANCH_TOKENS_AT_MOST = 2048  # beyond what all sequences of a row share: masks cost the square of their number
+PREFIX_ALONE = 1024  # tokens: a beginning of a whole row that is read before the branches, without a mask
 OUT_OF_MEMORY = re.compile(
     "out of memory|allocate memory|cublas_status_(alloc_failed|not_initialized)|cudnn_status_alloc_failed"
     "|device_allocation_failed|cudaerrormemoryallocation",
@@ -115,11 +107,10 @@ def _in_order(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[Ids],
 def group_by_prefix(
     sequences: Sequence[Sequence[int]], *, most: int = BRANCH_TOKENS_AT_MOST, longest: int = sys.maxsize
 ) -> list[list[int]]:
-    """Return which sequences are worth a common row: neighbours in sorted order that begin alike.
+    """Return which sequences, by index, are worth a common row: neighbours in sorted order that begin alike.
 
-    Gives indices into `sequences`. What a row's sequences share is at least a third of each of them. `most`
-    is the tokens that a row may hold beyond its first sequence; 0 puts every sequence in a row of its own, as does
-    being longer than `longest`.
+    They share at least a third of each. most: tokens that a row may hold beyond its first sequence; 0 puts every
+    sequence in a row of its own, as does being longer than `longest`.
     """
     groups: list[list[int]] = []
     added = shared_by_all = first = 0
@@ -216,10 +207,8 @@ def device_failed(error: BaseException) -> bool:
 
 def too_large(name: str) -> RunError:
     """Return the error for an item that does not fit memory even alone."""
-    return RunError(
-        f"{name}: out of memory with this item alone in the batch; use a device with more memory, "
-        "or leave such long items out"
-    )
+    remedy = "use a device with more memory, or leave such long items out"
+    return RunError(f"{name}: out of memory with this item alone in the batch; {remedy}")
 
 
 def release_memory() -> None:
@@ -234,8 +223,7 @@ class OomRetry(Generic[T, A]):
     """Runs batches, and halves one that does not fit memory until it does."""
 
     run: Callable[[list[T]], list[A]]
-    split: Callable[[T], list[T]]
-    """Divides one request of a batch into smaller ones; return fewer than two if it cannot be divided."""
+    split: Callable[[T], list[T]]  # divides one request of a batch into smaller ones; gives one if it cannot
     name: Callable[[T], str]  # gives what a person calls a request: for the message when it does not fit alone
     notes: list[str] = field(default_factory=list)
     largest: int = sys.maxsize  # rows that fit after the last failure: later batches are not larger
