@@ -1,7 +1,6 @@
 """What a loaded model shows of itself: modules, kernels, bits and bytes, counted tensor by tensor.
 
-Tensors and modules of any library are known by what they hold, not by a list of class names. `get_memory_footprint()`
-is never asked: it is wrong for several methods.
+Tensors and modules of any library are known by what they hold. `get_memory_footprint()` is wrong for several methods.
 """
 
 from __future__ import annotations
@@ -41,12 +40,8 @@ def audit_model(model: Any) -> QuantizationAudit:
     quantized = [module for module in linear if _is_quantized(module)]
     counted = quantized or linear
     weights = sum(map(_weights, counted))
-    stored = sum(  # scales and zeros too
-        tensor.nbytes
-        for module in counted
-        for tensor in _unique(_tensors(module))
-        if tensor is not getattr(module, "bias", None)
-    )
+    held = ((module, tensor) for module in counted for tensor in _unique(_tensors(module)))  # scales and zeros too
+    stored = sum(tensor.nbytes for module, tensor in held if tensor is not getattr(module, "bias", None))
     kernels = Counter(map(_kernel, counted))
     inside = sum(_weights(module) for module in quantized if module is not model.get_output_embeddings())
     elsewhere = _matrices(model, frozenset(map(id, quantized)))
@@ -155,11 +150,9 @@ def audit_files(model: Any, tensors: Mapping[str, Header]) -> QuantizationAudit:
         if own != "bias":
             by_module[module_name].append(header)
     linear = {name: _weights(module) for name, module in linear_modules(model)}
-    quantized = {
-        name: weights
-        for name, weights in linear.items()
-        if any(one.dtype in _DISK_QUANTIZED and 8 * one.size >= weights for one in by_module.get(name, ()))
-    }
+    codes = {name: [one for one in held if one.dtype in _DISK_QUANTIZED] for name, held in by_module.items()}
+    large = ((name, size) for name, size in linear.items() if any(8 * one.size >= size for one in codes.get(name, ())))
+    quantized = dict(large)
     stored = sum(header.size for name in quantized for header in by_module[name])
     others = (held for name, held in by_module.items() if name not in linear)  # experts that are put together
     more = sum(one.size for held in others if any(two.dtype in _DISK_QUANTIZED for two in held) for one in held)

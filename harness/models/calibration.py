@@ -1,7 +1,6 @@
 """Calibration sets: the texts that GPTQ and AWQ look at while they quantize, and whether evaluation has seen them.
 
-A checkpoint that was calibrated on the items it is judged by is flattered. So a set has a name, the checkpoint keeps
-fingerprints of it (never its texts), and `calibration_overlap` finds prompts that share a passage with it.
+A checkpoint that was calibrated on the items it is judged by is flattered, so it keeps fingerprints of the texts.
 """
 
 from __future__ import annotations
@@ -82,13 +81,10 @@ def _json_lines(path: Path, content: str) -> list[str]:
 
 def sidecar(calibration: Calibration) -> dict[str, Any]:
     """What a checkpoint keeps of a set: its name, and of every text a digest, a length and fingerprints, no words."""
+    digests = (hashlib.sha256(text.encode()).hexdigest() for text in calibration.texts)
     texts = [
-        {
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "characters": len(text),
-            "fingerprints": sorted(_fingerprints(text)),
-        }
-        for text in calibration.texts
+        {"sha256": digest, "characters": len(text), "fingerprints": sorted(_fingerprints(text))}
+        for digest, text in zip(digests, calibration.texts, strict=True)
     ]
     return {"calibration": calibration.name, "texts": texts}
 
@@ -96,8 +92,8 @@ def sidecar(calibration: Calibration) -> dict[str, Any]:
 def calibration_overlap(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
     """Return the indices of the prompts that share 50 characters or more with what `checkpoint` was calibrated on.
 
-    Case, white space and Unicode's spellings do not matter. Passages that more than half of the prompts share (their
-    template) are not counted. Without a sidecar nothing is known; `ModelError` is raised where it is damaged.
+    Passages that more than half of the prompts share (their template) are not counted. Without a sidecar nothing is
+    known; `ModelError` is raised where it is damaged.
     """
     path = checkpoint / SIDECAR
     if not path.is_file():

@@ -1,7 +1,7 @@
 """Making GPTQ and AWQ checkpoints from a plain model, with a calibration set that the checkpoint names.
 
 The quantizing itself happens in a process of its own, `harness.models.checkpoints_worker`: it takes over environment,
-terminal and memory. Here is what comes before and after: refusals, publishing the result whole, and its proof.
+terminal and memory.
 """
 
 from __future__ import annotations
@@ -67,19 +67,14 @@ def make_checkpoint(
     method = weights_format(method)
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
-    options = {"method": method, "bits": bits, "group_size": group_size}
+    options: dict[str, Any] = {"method": method, "bits": bits, "group_size": group_size}
     progress(f"quantizing {source.name} to {method} {bits}-bit, calibrated on {calibration.name} ({len(texts)} texts)")
     try:
         with published(out) as folder:
             work = folder / "work"
             _quantize(source, work, {**options, "device": device, "texts": texts}, progress)
-            record = {
-                **options,
-                "source_digest": weights_digest(source),
-                "gptqmodel": installed_version("gptqmodel"),
-                "seconds": round(time.perf_counter() - started, 1),
-                **sidecar(calibration),
-            }
+            record = options | {"source_digest": weights_digest(source), "gptqmodel": installed_version("gptqmodel")}
+            record |= {"seconds": round(time.perf_counter() - started, 1), **sidecar(calibration)}
             (folder / SIDECAR).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             progress("loading it to compare its answers")
             proof = _read_back(folder, method, device, work / "answers")
@@ -128,24 +123,15 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
     paths = {"source": source.absolute(), "out": model.absolute(), "answers": (work / "answers").absolute()}
     task.write_text(json.dumps(options | {name: str(path) for name, path in paths.items()}), encoding="utf-8")
     places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]
-    environment = {
-        **GPTQMODEL_ENVIRONMENT,
-        "HF_HUB_OFFLINE": "1",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, places)),
-    }
+    environment = GPTQMODEL_ENVIRONMENT | {"HF_HUB_OFFLINE": "1"} | dict(os.environ)
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     read, write = os.pipe()
     with task.open("rb") as asked, log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
         # GPTQModel leaves logs where it works; Ctrl-C is for this process, which then ends that one.
+        command = [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)]
+        streams = {"stdin": asked, "stdout": noise, "stderr": noise}
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)],
-            pass_fds=(write,),
-            env=environment,
-            stdin=asked,
-            stdout=noise,
-            stderr=noise,
-            cwd=work,
-            start_new_session=True,
+            command, pass_fds=(write,), env=environment, **streams, cwd=work, start_new_session=True
         )
         os.close(write)
         try:
@@ -173,11 +159,11 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
 def _read_back(folder: Path, method: str, device: str, answers: Path) -> Proof:
     """Load what was written and compare its answers with those before saving. Raises `ModelError` if they differ."""
     variant = Variant(name="made", model=str(folder), quantization=Quantization(method=method))
+    wrote = "GPTQModel wrote a checkpoint that"
     try:
         loaded = load(variant, folder, device=device, dtype="bfloat16")
     except ModelError as error:
-        message = f"GPTQModel wrote a checkpoint that cannot be read back, so it was removed: {error}"
-        raise ModelError(message) from error
+        raise ModelError(f"{wrote} cannot be read back, so it was removed: {error}") from error
     if difference := compare_answers(loaded.model, answers):
-        raise ModelError(f"GPTQModel wrote a checkpoint that answers differently, so it was removed: {difference}")
+        raise ModelError(f"{wrote} answers differently, so it was removed: {difference}")
     return loaded.proof

@@ -1,8 +1,7 @@
 """The process that runs GPTQModel, ``python -m harness.models.checkpoints_worker FD``, and the check of what it saved.
 
-Reads the task as JSON from standard input: `harness.models.checkpoints`, which alone calls it, has checked it. Writes
-progress, a sentence to a line, to the file descriptor FD; whatever the libraries print goes to standard output and
-error. Before saving, it records what every linear module answers; `compare_answers` asks the saved model the same.
+Reads the task as JSON from standard input and writes progress, a sentence to a line, to the file descriptor FD. Before
+saving, it records what every linear module answers; `compare_answers` asks the saved model the same.
 """
 
 from __future__ import annotations
@@ -104,8 +103,7 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
 def compare_answers(model: Any, recorded: Path) -> str:
     """Say which module of `model` answers differently from the record, and by how much; empty if none does.
 
-    A module is given the input that it received before saving, so an error in one is not seen in the next ones; the
-    logits also depend on embeddings and norms.
+    Each is given the input that it received before saving; the logits also depend on embeddings and norms.
     """
     import torch
     from safetensors.torch import load_file

@@ -1,7 +1,6 @@
 """Whether every tensor of a checkpoint found its place in the model, and every place its tensor.
 
-transformers fills a place without a tensor with new random values, and drops a tensor without a place, with no more
-than a line in its log.
+transformers fills a place without a tensor with random values, and drops a tensor without a place, without an error.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: Any) -> None:
     """Raise `ModelError` with the tensors' names unless a load was complete; found: its ``output_loading_info``.
 
-    Biases of zero without a place (AutoGPTQ writes one for every layer) and the layers that only predict tokens further
-    ahead change no answer and are no error.
+    Biases of zero (AutoGPTQ writes one for every layer) and layers that only predict tokens further ahead may be left.
     """
     unexpected = {name for name in found["unexpected_keys"] if not _harmless(name, model.config)}
     unexpected -= _zero_biases(unexpected, request)
@@ -44,21 +42,16 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
                 shapes.setdefault(name, f"{name} {list(header.shape)} for {[outputs, inputs]}")
     if request.stored.gguf_file:
         unexpected |= _left_in_gguf(request, model)
-    kinds = {
-        "not in the checkpoint": found["missing_keys"],
-        "in the checkpoint and not in the model": unexpected,
-        "of another shape than the model's": shapes.values(),
-    }
-    _refuse(request, kinds)
+    kinds = {"not in the checkpoint": found["missing_keys"], "in the checkpoint and not in the model": unexpected}
+    _refuse(request, kinds | {"of another shape than the model's": shapes.values()})
 
 
 def _harmless(name: str, config: Any) -> bool:
     """Whether a tensor is a constant, or belongs to a layer that only speculative decoding uses."""
-    text = config.get_text_config()
-    ahead, layer = getattr(text, "num_nextn_predict_layers", None) or 0, _LAYER.search(name)
-    return bool(_CONSTANTS.search(name)) or (
-        layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < int(ahead)
-    )
+    text, layer = config.get_text_config(), _LAYER.search(name)
+    ahead = int(getattr(text, "num_nextn_predict_layers", None) or 0)
+    speculative = layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < ahead
+    return speculative or bool(_CONSTANTS.search(name))
 
 
 def _zero_biases(names: Iterable[str], request: Request) -> set[str]:

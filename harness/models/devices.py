@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import json
 import math
 import os
 import subprocess
@@ -70,25 +69,19 @@ def _cuda_properties(device: str) -> tuple[int, int, int]:
 
     Asked in another process: one that asks keeps a part of the memory, or all others out, until it ends.
     """
-    code = (
-        f"import json, torch; p = torch.cuda.get_device_properties({device!r}); "
-        "print(json.dumps([p.total_memory, p.major, p.minor]))"
-    )
+    code = f"import torch; p = torch.cuda.get_device_properties({device!r}); print(p.total_memory, p.major, p.minor)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    memory, major, minor = json.loads(asked.stdout) if asked.returncode == 0 else (0, 0, 0)
+    memory, major, minor = map(int, asked.stdout.split() if asked.returncode == 0 else (0, 0, 0))
     return memory, major, minor
 
 
 def native_dtype(device: str) -> tuple[str, str]:
-    """The dtype that a resolved device computes natively, ``bfloat16`` or ``float32``, and the reason in words.
-
-    A CPU is timed: flags, the build of torch and environment variables decide together what its kernels reach.
-    """
+    """The dtype that a resolved device computes natively, ``bfloat16`` or ``float32``, and the reason in words."""
     if device.startswith("cuda"):
         capability = min(_cuda_properties(one)[1:] for one in device.split(","))
         fast = capability >= BFLOAT16_CAPABILITY
         reason = f"compute capability {capability[0]}.{capability[1]} is {'at least' if fast else 'below'} 8.0"
-    else:
+    else:  # timed: flags, the build of torch and environment variables decide together what its kernels reach
         fast = (speedup := bfloat16_speedup()) > 1.0
         reason = f"bfloat16 products are {speedup:.2g} times as fast as float32 ones on this CPU"
     return "bfloat16" if fast else "float32", reason
@@ -179,9 +172,8 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
     torch.set_num_threads(most)
     if most == 1:
         return ""
-    kind = getattr(torch, dtype)
+    kind, seconds = getattr(torch, dtype), {}
     left, right = torch.ones(16, 1024, dtype=kind), torch.ones(1024, 2048, dtype=kind)
-    seconds = {}
     for threads in (1, most):
         torch.set_num_threads(threads)
         seconds[threads] = _mean(lambda: left @ right, 0.25)
@@ -203,10 +195,7 @@ def _mean(work: Callable[[], Any], seconds: float) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees instead of handing it back to the system, where the C library is glibc.
-
-    A pass on a CPU frees megabytes at every operation; fetched from the system anew, every page is cleared first.
-    """
+    """Let this process keep what it frees, where the C library is glibc: pages fetched anew are cleared first."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_MMAP_MAX, 0)
