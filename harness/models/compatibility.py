@@ -21,8 +21,7 @@ _EQUAL = {
     "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
     "logprob_method": "its choices are scored by {} and the baseline's by {}",
     "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
-}
-"""What of two servers must be equal, and the sentence if it is not."""
+}  # what of two servers must be equal, and the sentence if it is not
 
 SURE = -0.1  # log-probability above which a token shows little of the weights
 UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same

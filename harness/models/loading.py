@@ -1,8 +1,4 @@
-"""From a variant of the config to a loaded model that proves what it is.
-
-`load` is the one way to a model. It compares what the config says with what the checkpoint says, forces one compute
-dtype, loads, asks for one answer and counts what was loaded.
-"""
+"""From a variant of the config to a loaded model that proves what it is."""
 
 from __future__ import annotations
 
@@ -46,12 +42,12 @@ class Loaded:
 
 
 def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: str = "auto") -> Loaded:
-    """Load `variant` from the folder `path`, and prove what it is.
+    """Load `variant` from the folder `path`, ask for one answer, and count what was loaded.
 
     dtype: of every variant of the run (``bfloat16``, ``float16``, ``float32``); attention: one of
-    `Execution.attention`. A folder that says itself how it is quantized is loaded as that, also when the config says
-    nothing. Raises `BackendMissing` where the method's package or device is not there, `ModelError` where the
-    checkpoint is damaged, contradicts the config, or cannot answer.
+    `Execution.attention`. A folder that says itself how it is quantized is loaded as that. Raises `BackendMissing` if
+    the method's package or device is not there, `ModelError` if the checkpoint is damaged, contradicts the config, or
+    cannot answer.
     """
     started = time.perf_counter()
     request = _request(variant, path, device=device, dtype=dtype, attention=attention)
@@ -80,17 +76,8 @@ def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention
         read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and its end tokens
     tensors = headers(weight_files(path, found))
     _refuse_saved_after_forward(found, tensors, path)
-    return Request(
-        folder=path,
-        stored=found,
-        method=method,
-        options=variant.quantization,
-        device=device,
-        tensors=tensors,
-        dtype=getattr(torch, dtype),
-        attention=attention,
-        trust_remote_code=variant.trust_remote_code,
-    )
+    how = {"dtype": getattr(torch, dtype), "attention": attention, "trust_remote_code": variant.trust_remote_code}
+    return Request(path, found, method, variant.quantization, device, tensors=tensors, **how)
 
 
 def _agreed(wanted: str, found: Stored, path: Path) -> str:
@@ -111,10 +98,9 @@ def _agreed(wanted: str, found: Stored, path: Path) -> str:
 
 
 def _refuse_saved_after_forward(found: Stored, tensors: dict[str, Any], path: Path) -> None:
-    """Refuse a 4-bit bitsandbytes checkpoint that was saved after it had run on a CPU.
+    """Refuse a 4-bit bitsandbytes checkpoint that was saved after it had run on a CPU, which repacks its weights.
 
-    Running repacks the weights for the CPU; what `save_pretrained` then writes has scales in bf16, in the kernel's
-    shape, and loads into a broken model without a word (nll 3.57 became 15.98).
+    It loads into a broken model without a word (nll 3.57 became 15.98).
     """
     for name, header in tensors.items() if found.method in {"bnb-nf4", "bnb-fp4"} else ():
         if name.endswith(".absmax") and (len(header.shape) != 1 or header.dtype in {"BF16", "F16"}):
@@ -169,9 +155,8 @@ def _unreadable(request: Request) -> Path:
 def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     quantized, notes = request.method != "none", notes_of(request)
     counted, before = audit_model(model), weight_bytes(model)
-    dtype, rows = run_once(
-        model, f"{request.folder} as {request.method} in {str(request.dtype).removeprefix('torch.')}"
-    )
+    asked = str(request.dtype).removeprefix("torch.")
+    dtype, rows = run_once(model, f"{request.folder} as {request.method} in {asked}")
     held, files = weight_bytes(model), weight_files(request.folder, request.stored)
     if quantized and not counted.quantized:
         counted = audit_gguf(model, files[0]) if request.stored.gguf_file else audit_files(model, request.tensors)

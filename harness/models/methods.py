@@ -1,7 +1,4 @@
-"""One way to load per quantization method: from a folder to a model, in one compute dtype, on one device.
-
-Whether the library is there is asked in `harness.models.backends`, whether it did as told in `harness.models.audit`.
-"""
+"""One way to load per quantization method: from a folder to a model, in one compute dtype, on one device."""
 
 from __future__ import annotations
 
@@ -23,9 +20,7 @@ from harness.models.completeness import check_complete, conversions_named
 from harness.models.formats import Request, view
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
-
-# What torch's 4-bit CPU kernel takes.
-_FAST_BITS, _FAST_GROUPS = 4, frozenset({32, 64, 128, 256})
+_FAST_BITS, _FAST_GROUPS = 4, frozenset({32, 64, 128, 256})  # what torch's 4-bit CPU kernel takes
 
 GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
 """What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
@@ -196,14 +191,11 @@ def _awq(request: Request) -> Any:
 
 
 def _torch_kernel_if_needed(request: Request) -> str | None:
-    """The plain kernel, where the fast CPU kernel would fail at the first answer.
-
-    That one takes 4-bit groups of 32, 64, 128 or 256 that divide the columns; a checkpoint may have others (GPTQModel
-    quantizes 576 columns in groups of 128 without a word). 4-bit weights lie eight to an int32 along the columns.
-    """
+    """The plain kernel, if the fast CPU kernel would fail, whose groups have to divide the columns."""
     size = request.stored.group_size
     if not request.device.startswith("cpu") or request.stored.bits != _FAST_BITS:
         return None
+    # 4-bit weights lie eight to an int32 along the columns.
     columns = {header.shape[0] * 8 for name, header in request.tensors.items() if name.endswith(".qweight")}
     return None if size in _FAST_GROUPS and all(count % size == 0 for count in columns) else "gptq_torch"
 
