@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ class Loaded:
     model: Any  # the transformers model, in eval mode, without gradients, on the device. Its `save_pretrained` refuses.
     tokenizer: Any  # the tokenizer that lies beside the weights
     proof: Proof  # what it showed of itself
-    load_seconds: float  # from the folder to the first answer
 
 
 def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: str = "auto") -> Loaded:
@@ -49,7 +47,6 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
     the method's package or device is not there, `ModelError` if the checkpoint is damaged, contradicts the config, or
     cannot answer.
     """
-    started = time.perf_counter()
     request = _request(variant, path, device=device, dtype=dtype, attention=attention)
 
     def refuse(*_arguments: object, **_options: object) -> None:
@@ -65,7 +62,7 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
         if request.method != "none":
             model.save_pretrained = refuse
         proof = _prove(model, tokenizer, request)
-    return Loaded(model, tokenizer, proof, time.perf_counter() - started)
+    return Loaded(model, tokenizer, proof)
 
 
 def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention: str) -> Request:

@@ -13,7 +13,7 @@ from harness.engines.transformers import packing
 from harness.engines.transformers.continuous import Continuous, EngineContext, HiddenStateObserver, Row, schedules
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
-from harness.engines.transformers.packing import OomRetry, PackedRequests
+from harness.engines.transformers.packing import PackedRequests, run_batches
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
@@ -90,9 +90,8 @@ def score_choices(
         context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
         return answers
 
-    retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
-    for batch in packing.plan_rows(context.pack(asked), context.prefill_budget()):
-        yield from retry(batch)
+    batches = packing.plan_rows(context.pack(asked), context.prefill_budget())
+    return run_batches(batches, run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
 
 
 def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool) -> list[ScoredChoice]:
@@ -186,10 +185,9 @@ class TextGeneration:
             if request.item_id in references:
                 draft = as_draft(context, references[request.item_id], request.max_tokens)
                 wanted.append(replace(request, draft=draft))
-        retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
-        for schedule in schedules(context, wanted, context.budget):
-            for batch in schedule.batches:
-                list(retry(batch))
+        batches = (batch for schedule in schedules(context, wanted, context.budget) for batch in schedule.batches)
+        notes = context.usage.notes
+        list(run_batches(batches, run, PackedRequests.halves, lambda row: row.requests[0].item_id, notes))
 
     def decode(self, requests: Sequence[Request], loop: Continuous | None = None) -> Iterator[Answer]:
         """Answer requests, in any order; loop: one that shows an observer what it reads."""
@@ -248,10 +246,9 @@ class TextGeneration:
             context.usage.prompt_tokens += sum(len(one.prompt) for one in batch)
             return answers
 
-        retry = OomRetry(run, lambda one: [one], lambda one: one.item_id, context.usage.notes)
         lengths = [len(one.prompt) if budget.equal and not self._alone(one) else one.tokens for one in requests]
-        for batch in packing.plan(lengths, budget):
-            yield from retry([requests[index] for index in batch])
+        batches = ([requests[index] for index in batch] for batch in packing.plan(lengths, budget))
+        return run_batches(batches, run, lambda one: [one], lambda one: one.item_id, context.usage.notes)
 
 
 def as_draft(context: EngineContext, tokens: Sequence[int], most: int) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
@@ -218,40 +218,40 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-@dataclass(slots=True)
-class OomRetry(Generic[T, A]):
-    """Runs batches, and halves one that does not fit memory until it does."""
+def run_batches(
+    batches: Iterable[list[T]],
+    run: Callable[[list[T]], list[A]],
+    split: Callable[[T], list[T]],
+    name: Callable[[T], str],
+    notes: list[str],
+) -> Iterator[A]:
+    """Answer batches, and halve one that does not fit memory until it does. Raises RunError if one request does not.
 
-    run: Callable[[list[T]], list[A]]
-    split: Callable[[T], list[T]]  # divides one request of a batch into smaller ones; gives one if it cannot
-    name: Callable[[T], str]  # gives what a person calls a request: for the message when it does not fit alone
-    notes: list[str] = field(default_factory=list)
-    largest: int = sys.maxsize  # rows that fit after the last failure: later batches are not larger
-
-    def __call__(self, batch: list[T]) -> Iterator[A]:
-        """Answer a batch, in one go or in parts. Raises RunError if one request alone is too large."""
+    split: divides one request into smaller ones, or gives it again; name: for the message.
+    """
+    largest = sys.maxsize  # rows that fit after the last failure: later batches are not larger
+    for batch in batches:
         waiting = [batch]
         while waiting:
             part = waiting.pop()
-            if len(part) > self.largest:
-                waiting += [part[self.largest :], part[: self.largest]]
+            if len(part) > largest:
+                waiting += [part[largest:], part[:largest]]
                 continue
             try:
-                answers = self.run(part)
+                yield from run(part)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
             else:
-                yield from answers
                 continue
             release_memory()
             if len(part) > 1:
-                self.largest = len(part) // 2
-                self.notes.append(f"out of memory with {len(part)} rows in a batch: went on with {self.largest}")
+                largest = len(part) // 2
+                notes.append(f"out of memory with {len(part)} rows in a batch: went on with {largest}")
                 waiting.append(part)
                 continue
-            pieces = self.split(part[0])
+            pieces = split(part[0])
             if len(pieces) == 1:
-                raise too_large(self.name(part[0]))
-            self.notes.append("out of memory with one row: what it shared was read more than once")
+                raise too_large(name(part[0]))
+            notes.append("out of memory with one row: what it shared was read more than once")
             waiting += [[piece] for piece in reversed(pieces)]
