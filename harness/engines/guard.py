@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 
 import psutil
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GRACE_SECONDS = 10.0  # time that a server has to end by itself
 
 
@@ -43,24 +42,18 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 def main(command: list[str]) -> int:
     """Run the command until it ends or standard input closes, and return its exit code."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    closed = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: closed.set())
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        closed.set()
-
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - no threads yet
     )
-    threading.Thread(target=watch, daemon=True).start()
-    while server.poll() is None and not closed.wait(0.2):
-        pass
+    while server.poll() is None and not ended:
+        if select.select([0], [], [], 0.2)[0] and not os.read(0, 4096):
+            break
     _end(server)
     return server.returncode or 0
 

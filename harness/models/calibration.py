@@ -10,12 +10,13 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, UsageError
+from harness.suite.toolkit.datafiles import filled_lines
 
 BUILT_IN = "quantcliff-calibration-v1"  # the name of the set that comes with quantcliff
 SIDECAR = "quantcliff_calibration.json"  # the file in a checkpoint's folder that says what it was calibrated on
@@ -56,18 +57,15 @@ def from_file(path: Path) -> Calibration:
         raise UsageError(f"{path}: cannot be read as calibration texts: {error}") from error
     parts = re.split(r"\n\s*\n", content.strip())
     plain = parts if len(parts) > 1 else content.splitlines()
-    texts = _json_lines(path, content) if path.suffix in {".jsonl", ".json"} else plain
+    texts = _json_lines(path) if path.suffix in {".jsonl", ".json"} else plain
     kept = tuple(text.strip() for text in texts if len(text.strip()) >= _SHORTEST)
     if not kept:
         raise UsageError(f"{path}: no text of at least {_SHORTEST} characters in it")
     return Calibration(path.name, kept)
 
 
-def _json_lines(path: Path, content: str) -> list[str]:
-    texts = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
+def _json_lines(path: Path) -> Iterator[str]:
+    for number, line in filled_lines(path):
         try:
             data = json.loads(line)
         except ValueError as error:
@@ -75,8 +73,7 @@ def _json_lines(path: Path, content: str) -> list[str]:
         text = data.get("text") if isinstance(data, dict) else data
         if not isinstance(text, str):
             raise UsageError(f"{path}:{number}: no `text` in it: one object with a `text` to a line")
-        texts.append(text)
-    return texts
+        yield text
 
 
 def sidecar(calibration: Calibration) -> dict[str, Any]:

@@ -16,9 +16,7 @@ from harness.config.schema import Quantization
 from harness.errors import ModelError
 
 _INDEX = "model.safetensors.index.json"
-
-# What AutoGPTQ writes for itself and today's loaders stumble over.
-_AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")
+_AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")  # loaders stumble over these
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +35,7 @@ class Stored:
     method: str  # a name of `harness.config.methods.METHODS`, ``none`` for plain weights
     autogptq: bool = False  # in AutoGPTQ's own layout, which loaders read only through `view`
     gguf_file: str = ""  # the GGUF file to read, empty for every other format
-    config: dict[str, Any] = field(default_factory=dict)
-    """The quantization config as it lies there, empty for plain weights."""
+    config: dict[str, Any] = field(default_factory=dict)  # the quantization config, empty for plain weights
 
     @property
     def bits(self) -> int | None:

@@ -54,15 +54,10 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
         more["device_map"] = "balanced"
     if request.attention != "auto":
         more["attn_implementation"] = request.attention
+    more |= {"dtype": request.dtype, "trust_remote_code": request.trust_remote_code}
+    more |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported, and then refused with the names
     with conversions_named(request):
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder or request.folder),
-            dtype=request.dtype,
-            trust_remote_code=request.trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported, and then refused with the names
-            **more,
-        )
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder or request.folder), **more)
     check_complete(found, request, model)
     outside = {str(one) for one in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk", "meta"}
     if outside and request.device != "cpu":  # that part would be copied to the device at every pass
@@ -82,25 +77,16 @@ def _skipped(request: Request) -> list[str] | None:
 
 @_loads("bnb-int8")
 def _bnb_int8(request: Request) -> Any:
-    threshold = request.options.threshold
-    config = transformers.BitsAndBytesConfig(
-        load_in_8bit=True,
-        llm_int8_threshold=6.0 if threshold is None else threshold,
-        llm_int8_skip_modules=_skipped(request),
-    )
-    return _quantized(request, config)
+    threshold = 6.0 if request.options.threshold is None else request.options.threshold
+    how = {"llm_int8_threshold": threshold, "llm_int8_skip_modules": _skipped(request)}
+    return _quantized(request, transformers.BitsAndBytesConfig(load_in_8bit=True, **how))
 
 
 @_loads("bnb-nf4", "bnb-fp4")
 def _bnb_4bit(request: Request) -> Any:
-    config = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=request.method.removeprefix("bnb-"),
-        bnb_4bit_use_double_quant=bool(request.options.double_quant),
-        bnb_4bit_compute_dtype=request.dtype,
-        llm_int8_skip_modules=_skipped(request),
-    )
-    model = _quantized(request, config)
+    how = {"bnb_4bit_quant_type": request.method.removeprefix("bnb-"), "bnb_4bit_compute_dtype": request.dtype}
+    how |= {"bnb_4bit_use_double_quant": bool(request.options.double_quant), "llm_int8_skip_modules": _skipped(request)}
+    model = _quantized(request, transformers.BitsAndBytesConfig(load_in_4bit=True, **how))
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             # bitsandbytes' kernel for AVX512-BF16 rounds the scales to bf16, which no GPU does, and reads prompts five
@@ -120,9 +106,7 @@ def _torchao(request: Request) -> Any:
         "torchao-int8": ao.Int8WeightOnlyConfig,
         "torchao-int8-dynamic": ao.Int8DynamicActivationInt8WeightConfig,
         # The layout that torch's own CUDA kernel reads; the default one wants a further package.
-        "torchao-int4": lambda: ao.Int4WeightOnlyConfig(
-            group_size=size or 128, int4_packing_format="tile_packed_to_4d"
-        ),
+        "torchao-int4": lambda: ao.Int4WeightOnlyConfig(size or 128, int4_packing_format="tile_packed_to_4d"),
         "torchao-intx4": lambda: ao.IntxWeightOnlyConfig(_INT4, ao.PerGroup(size or 32)),
         "torchao-float8": ao.Float8WeightOnlyConfig,
         "torchao-float8-dynamic": ao.Float8DynamicActivationFloat8WeightConfig,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.text import StopDetector
+from harness.engines.transformers.text import StopDetector, TextCodec
 from harness.errors import NonFinite
 from harness.records import Settings
 
@@ -77,17 +77,17 @@ class Answer:
 
 
 def decode_batch(
-    model: LanguageModel, requests: Sequence[Request], settings: Settings, *, ends: frozenset[int], pad: int
+    model: LanguageModel, requests: Sequence[Request], settings: Settings, texts: TextCodec
 ) -> list[Answer]:
     """Answer a batch of prompts. Raises NonFinite with the item's id."""
-    batch = Batch(model, [one.prompt for one in requests], pad, max(one.tokens for one in requests))
+    batch = Batch(model, [one.prompt for one in requests], texts.pad_id, max(one.tokens for one in requests))
     hidden = batch.read()
     answers = [Answer(request) for request in requests]
     while True:
         tokens = next_tokens(model.head, hidden, settings, model.tensor(noise_keys(settings, answers)))
         for answer, token in zip(answers, check_tokens(tokens.tolist(), answers), strict=True):
             if answer.finish is None:
-                answer.append(token, ends)
+                answer.append(token, texts.end_ids)
         if all(answer.finish for answer in answers):
             return answers
         hidden = batch.step(tokens)

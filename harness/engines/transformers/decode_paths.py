@@ -17,6 +17,7 @@ from transformers import DynamicCache, GenerationConfig, QuantizedCache, Stoppin
 from harness.config.schema import KVCache
 from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.model import LanguageModel
+from harness.engines.transformers.text import TextCodec
 from harness.errors import BackendMissing, ModelError
 from harness.models.audit import leaves
 from harness.models.backends import release_quanto_lock
@@ -97,10 +98,11 @@ class Assisted:
         self._options = {"assistant_model": draft} if draft is not None else {"prompt_lookup_num_tokens": prompt_lookup}
         self.tokens = self.passes = 0
 
-    def answer(self, model: LanguageModel, request: Request, ends: frozenset[int], pad: int) -> Answer:
+    def answer(self, model: LanguageModel, request: Request, texts: TextCodec) -> Answer:
         """Return the greedy answer to a request."""
         ids = model.tensor([request.prompt])
-        model.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad)
+        ends = texts.end_ids
+        model.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=texts.pad_id)
         how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": request.max_tokens}
         counting = model.model.register_forward_pre_hook(self._count)
         try:

@@ -19,6 +19,7 @@ from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 
+Observer = HiddenStateObserver | None
 References = dict[str, tuple[int, ...]]
 
 
@@ -51,9 +52,7 @@ class ScoredChoice:
     hidden: Tensor | None  # [tokens, width] the final hidden states that predict its tokens, if they were asked for
 
 
-def score_items(
-    context: EngineContext, items: Sequence[Item], observer: HiddenStateObserver | None
-) -> Iterator[Response]:
+def score_items(context: EngineContext, items: Sequence[Item], observer: Observer) -> Iterator[Response]:
     """Yield a record for each item with choices as soon as the last of them is scored."""
     asked: dict[str, list[Continuation]] = {}
     for item in items:
@@ -128,7 +127,7 @@ class TextGeneration:
     settings: Settings
 
     def answer(
-        self, items: Sequence[Item], drafts: Mapping[str, Sequence[int]], observer: HiddenStateObserver | None
+        self, items: Sequence[Item], drafts: Mapping[str, Sequence[int]], observer: Observer
     ) -> Iterator[Response]:
         """Yield a record for each answer as it ends; `drafts` may be right, by item id.
 
@@ -202,7 +201,7 @@ class TextGeneration:
         """Whether a request is so long that its numbers would depend on what it is answered with."""
         return request.tokens > self.context.model.longest_together
 
-    def _loop(self, observer: HiddenStateObserver | None, references: References) -> Continuous:
+    def _loop(self, observer: Observer, references: References) -> Continuous:
         """Return what answers, and shows an observer the states that predict requests with a reference."""
 
         def observe(request: Request, hidden: Tensor) -> None:
@@ -235,14 +234,13 @@ class TextGeneration:
 
     def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answer batch after batch, each until its last answer ends."""
-        context = self.context
-        model, budget, ends, pad = context.model, context.budget, context.texts.end_ids, context.texts.pad_id
+        context, model, budget = self.context, self.context.model, self.context.budget
 
         def run(batch: list[Request]) -> list[Answer]:
             if context.assisted is None:
-                answers = decode_batch(model, batch, self.settings, ends=ends, pad=pad)
+                answers = decode_batch(model, batch, self.settings, context.texts)
             else:
-                answers = [context.assisted.answer(model, one, ends, pad) for one in batch]
+                answers = [context.assisted.answer(model, one, context.texts) for one in batch]
             context.usage.prompt_tokens += sum(len(one.prompt) for one in batch)
             return answers
 
