@@ -20,6 +20,7 @@ from harness.errors import Incomplete, ModelError, one_line
 OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
+AGAIN = "finished work is kept, give the same command again to continue"
 NO_ENTRY = {
     **dict.fromkeys((401, 403), "Look at the key: api_key_env names the variable that holds it"),
     **dict.fromkeys(
@@ -110,15 +111,13 @@ class Client:
             except _AgainError as error:
                 problem, wait = error.args
             if why := self._gone():
-                raise Incomplete(f"{why}; finished work is kept, give the same command again to continue")
+                raise Incomplete(f"{why}; {AGAIN}")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
             seconds = time.monotonic() - started
             if seconds + pause > retry_seconds:
                 tries = "1 try" if number == 1 else f"{number} tries"
-                raise Incomplete(
-                    f"{self.url} gave no answer in {tries} and {seconds:.0f} s ({problem}); finished work is kept, give"
-                    " the same command again to continue (engine.retry_seconds bounds the time)"
-                )
+                said = f"{self.url} gave no answer in {tries} and {seconds:.0f} s ({problem})"
+                raise Incomplete(f"{said}; {AGAIN} (engine.retry_seconds bounds the time)")
             await asyncio.sleep(pause)
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
@@ -192,8 +191,7 @@ def _message(data: Mapping[str, Any]) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float:
     """Give the seconds that a server asks to wait, as a number or a date; 0 if it does not say."""
     said = headers.get("retry-after", "").strip()
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(said))
-    with contextlib.suppress(TypeError, ValueError, IndexError):
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    for read in (float, lambda text: parsedate_to_datetime(text).timestamp() - time.time()):
+        with contextlib.suppress(TypeError, ValueError, IndexError):
+            return max(0.0, read(said))
     return 0.0

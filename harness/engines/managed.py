@@ -26,7 +26,6 @@ from harness.errors import BackendMissing, ModelError
 from harness.models.devices import cpuinfo
 
 SERVED_NAME = "quantcliff"
-
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 """Instruction sets by which servers choose their kernels."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.engines import server_probe, wire
 from harness.engines.api_tools import offered_tools
-from harness.engines.http_client import OK, Client, Reply
+from harness.engines.http_client import AGAIN, OK, Client, Reply
 from harness.engines.protocol import Usage
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
@@ -162,15 +162,12 @@ class ServedEngine:
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
         if written := server_probe.overlong(answer, item.max_tokens, self._encoder):
-            raise NotComparable(
-                f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed: it"
-                f" ignores {form.limit_name}, so its answers are not those that were asked for"
-            )
+            said = f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed"
+            why = f"it ignores {form.limit_name}, so its answers are not those that were asked for"
+            raise NotComparable(f"{said}: {why}")
         if answer.finish in BROKEN_OFF:
-            raise Incomplete(
-                f"{item.id}: the server broke its answer off (finish_reason {answer.finish!r}); finished work is kept,"
-                " give the same command again to continue"
-            )
+            said = f"the server broke its answer off (finish_reason {answer.finish!r})"
+            raise Incomplete(f"{item.id}: {said}; {AGAIN}")
         if answer.finish == "content_filter":
             return Unanswered(item.id, "rejected", count, sample)
         return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
@@ -192,15 +189,12 @@ class ServedEngine:
         if max(len(begin) + len(rest) for begin, rest in pairs) >= self.context_limit:  # one answer token is written
             return Unanswered(item.id, "over_context", context)
         scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
-        refused = next((one for one in scored if isinstance(one, Unanswered)), None)
-        if refused is not None:
-            return refused
+        if refused := [one for one in scored if isinstance(one, Unanswered)]:
+            return refused[0]
         logprobs, greedy = zip(*scored, strict=True)
         return ChoiceLogprobs(item.id, logprobs, tuple(len(rest) for _, rest in pairs), greedy, context)
 
-    async def _choice_logprob(
-        self, item: Item, begin: Sequence[int], rest: Sequence[int]
-    ) -> tuple[float, bool] | Unanswered:
+    async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
         reply = await self._client.post(self._form.path, wire.logprob_request(way, self._form.model, tokens))
         if reply.status != OK:
@@ -222,27 +216,23 @@ class ServedEngine:
         self._prompt_tokens += (answer.prompt_tokens or count) if tools else count
         self._output_tokens += answer.output_tokens or 0
         self._log(item, sample, reply, answer, cache)
-        self._check_count(item, answer.prompt_tokens, count, tools)
+        counted, expected = answer.prompt_tokens, None if self._offset is None else count + self._offset
+        found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
+        # How the server's template writes tools is not known, but it must.
+        if expected is not None and tools and (counted or 0) <= expected:
+            raise NotComparable(
+                f"{found} and {tools} tools: its template does not write the tools that it is offered, or it truncates"
+                " them; leave engine.tools out"
+            )
+        if expected is not None and not tools and counted != expected:
+            why = "it truncates prompts, or reads them with another template or tokenizer than the baseline's"
+            raise NotComparable(f"{found}: {why}")
         if answer.fingerprint != self._fingerprint:
             raise NotComparable(
                 f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
                 " during the run: its model or program was replaced; run against one that stays, with another --output"
             )
         return answer
-
-    def _check_count(self, item: Item, counted: int | None, count: int, tools: int) -> None:
-        """Refuse an answer to another prompt. How the server's template writes tools is not known, but it must."""
-        if self._offset is None:
-            return
-        found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
-        if tools and (counted or 0) <= count + self._offset:
-            raise NotComparable(
-                f"{found} and {tools} tools: its template does not write the tools that it is offered, or it truncates"
-                " them; leave engine.tools out"
-            )
-        if not tools and counted != count + self._offset:
-            why = "it truncates prompts, or reads them with another template or tokenizer than the baseline's"
-            raise NotComparable(f"{found}: {why}")
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""

@@ -19,7 +19,6 @@ from harness.records import Item
 from harness.suite.toolkit.thinking import split
 
 IDLE_SECONDS = 60.0  # a server without a request for so long is idle
-
 _SALT_FIELDS = dict.fromkeys(("vllm", "sglang"), "cache_salt")
 _SALT_FIELDS |= dict.fromkeys(("llama-cpp", "llamacpp"), "cache_prompt")
 """The field that keeps a request from remembered prompts, by the engine's name or the owner in the model list."""

@@ -18,7 +18,6 @@ from harness.records import Settings
 
 Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
-
 MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
 OVER_CONTEXT = re.compile(
     r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",

@@ -20,10 +20,8 @@ from harness.suite.toolkit.datafiles import filled_lines
 
 BUILT_IN = "quantcliff-calibration-v1"  # the name of the set that comes with quantcliff
 SIDECAR = "quantcliff_calibration.json"  # the file in a checkpoint's folder that says what it was calibrated on
-
 _TEXTS = Path(__file__).with_name("calibration_texts.json")  # changing a word makes another set: rename BUILT_IN
 _SHORTEST = 32  # characters; less teaches a quantizer nothing
-
 # Winnowing (Schleimer, Wilkerson, Aiken: Local Algorithms for Document Fingerprinting, SIGMOD 2003): of every _WINDOW
 # consecutive hashes of _GRAM characters the smallest is kept, so any shared run of _GRAM + _WINDOW - 1 = 50 characters
 # is found for certain, and none shorter than _GRAM ever.

@@ -33,7 +33,6 @@ from harness.records import Proof
 _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _GROUPS = (16, 32, 64, 128, 256, 512, 1024)
 _AWQ_ROWS = 64  # the search for clipping thresholds goes through the rows in blocks of this many
-
 # What the quantizer rewrites and should not: it renames tokenizer classes and turns sampling on.
 _FROM_SOURCE = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",

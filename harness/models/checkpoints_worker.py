@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 _TOKENS = 16  # of the first calibration text
-
 _ROUNDING = 2.0**-9  # relative rounding of a bfloat16 number
 _MODULE_ROUNDINGS = 3  # in a linear module: of the scales, of the weights they give, and of the answer
 _LAYER_ROUNDINGS = 12  # in a layer: two norms, four matrices, attention, activation, product, residuals

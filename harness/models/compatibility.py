@@ -12,7 +12,6 @@ from harness.records import Proof
 
 ALMOST_ALL = 0.9  # a smaller share of quantized weights is said with the verdict
 HALF = 0.5  # a smaller one is refused, unless the config allows it
-
 _EQUAL = {
     "engine": "its engine is {} and the baseline's {}",
     "version": "its server's version is {} and the baseline's {}",
@@ -22,7 +21,6 @@ _EQUAL = {
     "logprob_method": "its choices are scored by {} and the baseline's by {}",
     "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
 }  # what of two servers must be equal, and the sentence if it is not
-
 SURE = -0.1  # log-probability above which a token shows little of the weights
 UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
 SAME_LOGPROB = 1e-3  # largest difference between log-probabilities of the same weights on the same engine

@@ -20,7 +20,6 @@ from harness.models.audit import linear_modules, matrix_sizes
 from harness.models.formats import Request, weight_files
 
 _SHOWN = 4  # names in a message, of each kind
-
 # Constants that older releases stored with the weights and that today's models compute.
 _CONSTANTS = re.compile(r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|masked_bias|position_ids)$")
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")

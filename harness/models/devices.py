@@ -18,7 +18,6 @@ from typing import Any
 from harness.errors import UsageError
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
-
 BFLOAT16_CAPABILITY = (8, 0)  # CUDA compute capability from which tensor cores multiply bfloat16
 SLOW_CALL = 0.2  # seconds of one product after which no more of them are timed
 THREADS_GAIN = 1.1  # all threads are kept if they are at least this many times as fast as one

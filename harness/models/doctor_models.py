@@ -120,7 +120,6 @@ def _gguf(plain: Path, out: Path) -> None:
 
 
 _COMMON = {"bits": _BITS, "group_size": _GROUP, "lm_head": False}
-
 FORMATS: dict[str, Callable[[Path, Path], None]] = {
     "gptq": _gptq,
     "awq": _awq,

@@ -25,7 +25,6 @@ from harness.records import Proof
 
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
 _GREW = 1.5
-
 # Any: tokenizers and safetensors raise classes of their own, and what is damaged fails in whatever line meets it.
 _LIBRARY_ERRORS = Exception
 

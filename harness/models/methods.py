@@ -21,11 +21,9 @@ from harness.models.formats import Request, view
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
 _FAST_BITS, _FAST_GROUPS = 4, frozenset({32, 64, 128, 256})  # what torch's 4-bit CPU kernel takes
-
 GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
 """What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
 cores; no torch.compile, which takes 9 to 27 s at the first answer for 2, 3 and 8 bit."""
-
 LOADERS: dict[str, Callable[[Request], Any]] = {}  # method to the function that loads it, filled by `_loads`
 
 

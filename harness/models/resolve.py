@@ -19,13 +19,11 @@ from harness.records import digest
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HUB_LIMIT = 1 << 40  # tokenizers say 1e30 where they know no limit
-
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
 _MEANING_SUFFIXES = _WEIGHT_SUFFIXES | {pattern[1:] for pattern in _BESIDE_WEIGHTS}
 _MEANINGLESS = frozenset(
     {"quantcliff_calibration.json", "quant_log.csv", "training_args.bin", "optimizer.pt", "trainer_state.json"}
 )
-
 # Every habit in which tokenizers of one vocabulary have been seen to differ: digits in runs, spaces before digits and
 # words, line ends, indentation, capitals, contractions, scripts, combining marks, emoji, special tokens as text.
 _PROBES = (

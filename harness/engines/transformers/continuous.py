@@ -32,7 +32,6 @@ longer than all that grows: every step looks at the whole row."""
 NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Logits that are nearer to each other than this may change places between two ways of computing them."""
 COARSE_NOISE = 0.5  # the same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32
-
 Row = PackedRequests[Request]
 T = TypeVar("T")
 

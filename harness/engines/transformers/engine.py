@@ -23,7 +23,6 @@ from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
 ENGINE_VERSION = "hf/8"  # raised whenever the same items could get other answers
-
 NO_LIMIT = 2**31 - 1
 
 

@@ -108,14 +108,13 @@ def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool
         picked = logits.gather(1, target[part, None])[:, 0]
         logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
         greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
-    answers, start = [], 0
-    for one in choices:
-        part = slice(start, start + len(one.tokens))
-        start += len(one.tokens)
-        if not bool(torch.isfinite(logprobs[part]).all()):
+    answers, sizes = [], [len(one.tokens) for one in choices]
+    parts = zip(choices, logprobs.split(sizes), greedy.split(sizes), hidden.split(sizes), strict=True)
+    for one, own, best, seen in parts:
+        if not bool(torch.isfinite(own).all()):
             raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
-        total, best = float(logprobs[part].sum()), bool(greedy[part].all())
-        answers.append(ScoredChoice(one.item_id, one.choice, total, best, hidden[part] if keep else None))
+        total = float(own.sum())
+        answers.append(ScoredChoice(one.item_id, one.choice, total, bool(best.all()), seen if keep else None))
     return answers
 
 
@@ -144,10 +143,9 @@ class TextGeneration:
             if request.tokens > context.limit:
                 yield from (Unanswered(item.id, "over_context", len(prompt), sample) for sample in range(samples))
                 continue
-            if speculative:
-                draft = as_draft(context, references.get(item.id) or drafts.get(item.id, ()), item.max_tokens)
-                request = replace(request, draft=draft)
-            requests += [replace(request, sample=sample) for sample in range(samples)]
+            known = references.get(item.id) or drafts.get(item.id, ()) if speculative else ()
+            draft = as_draft(context, known, item.max_tokens)
+            requests += [replace(request, sample=sample, draft=draft) for sample in range(samples)]
         at_once = observer is not None and speculative and bool(references)
         stops = {item.id: item.stop for item in items}
         again = []  # what an observer has not seen yet

@@ -21,7 +21,6 @@ from harness.errors import ModelError
 TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
 way (a forgotten scale, a mask that is not heeded) is off by far more."""
-
 FARTHEST = 1 << 22  # the largest position that is looked at: no model reads more tokens
 
 
@@ -188,8 +187,7 @@ class LanguageModel:
             out = self._body(input_ids=ids, use_cache=False)
         if not hasattr(out, "last_hidden_state"):
             return False
-        with torch.inference_mode():
-            apart = self.head.rounded(out.last_hidden_state[0].to(self.device)).to(whole.device)
+        apart = self.head.rounded(out.last_hidden_state[0].to(self.device)).to(whole.device)
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
         if not bool(torch.isfinite(whole).all()):

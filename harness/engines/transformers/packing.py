@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from harness.errors import RunError
 
 Ids = NDArray[np.int64]
-
 WORTH_SHARING = 16  # tokens: a shared beginning shorter than this is read again instead
 BRANCH_TOKENS_AT_MOST = 2048  # beyond what all sequences of a row share: masks cost the square of their number
 PREFIX_ALONE = 1024  # tokens: a beginning of a whole row that is read before the branches, without a mask
@@ -84,12 +83,9 @@ def pack(sequences: Sequence[Sequence[int]]) -> PackedTree:
         ends[start:stop] = closed[same : len(one)]
         closed[same:] = start
         stop = start
-    return PackedTree(
-        np.concatenate([one[same:] for one, same in zip(arrays, shared, strict=True)]),
-        np.concatenate([np.arange(same, len(one)) for one, same in zip(arrays, shared, strict=True)]),
-        ends,
-        tuple(paths[index] for index in range(len(arrays))),
-    )
+    tokens = np.concatenate([one[same:] for one, same in zip(arrays, shared, strict=True)])
+    positions = np.concatenate([np.arange(same, len(one)) for one, same in zip(arrays, shared, strict=True)])
+    return PackedTree(tokens, positions, ends, tuple(paths[index] for index in range(len(arrays))))
 
 
 def _in_order(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[Ids], list[int]]:
@@ -195,9 +191,8 @@ def plan_rows(rows: Sequence[PackedRequests[R]], budget: Budget) -> list[list[Pa
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
+    said = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
+    return bool(said) or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def device_failed(error: BaseException) -> bool:

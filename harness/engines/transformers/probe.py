@@ -21,7 +21,6 @@ from harness.errors import ModelError, one_line
 STEPS = 2  # tokens that each way adds one by one
 SHARED = 4  # tokens that the two sequences begin with alike
 LONGEST = 160  # tokens: a window, chunk or block of the config that is shorter than this is crossed while probing
-
 ROUNDINGS = 32  # two sound ways may differ by as much as so many roundings of the input do: each layer adds some
 KERNELS = 8  # or by so many times what a token's numbers differ by when it is read alone, by kernels for single tokens
 COARSEST = 0.06  # and by no more than this share of the largest number: a wrong way is off by far more
@@ -107,10 +106,8 @@ class _Trial:
     def check_repeats(self) -> None:
         """Raise `ModelError` unless the same tokens give the same numbers again."""
         if _apart(self._alone(self.tokens[0]), self.wanted[0]) > self.tolerance:
-            raise ModelError(
-                "the model gives other numbers when it reads the same tokens again, so none of its answers can be"
-                " compared; is there noise or dropout in it?"
-            )
+            said = "the model gives other numbers when it reads the same tokens again, so none of its answers can be"
+            raise ModelError(f"{said} compared; is there noise or dropout in it?")
 
     def agrees(self, *, slots: bool) -> bool:
         """Whether the path gives what reading alone gives, at every step. Raises ModelError if the device fails."""
