@@ -29,8 +29,7 @@ def parse_calls(given: Any) -> tuple[dict[str, str], ...]:
 def add_pieces(calls: list[Any], pieces: Any) -> int:
     """Add what one event of a stream says of its calls, and return how many characters that is.
 
-    A piece belongs to the call of its index, unless it has another id; what has no shape of a piece is kept as it is,
-    so that `parse_calls` refuses it.
+    What has no shape of a piece is kept as it is, so that `parse_calls` refuses it.
     """
     new = 0
     for piece in pieces if isinstance(pieces, list) else [pieces] if pieces else []:
@@ -47,7 +46,7 @@ def add_pieces(calls: list[Any], pieces: Any) -> int:
 
 
 def _begun(calls: list[Any], piece: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the call that a piece continues, or a new one at the end of the calls."""
+    """Return the call of a piece's index, unless it has another id, or a new one at the end of the calls."""
     index, own = piece.get("index"), piece.get("id") or ""
     for call in reversed(calls):
         if isinstance(call, dict) and "function" in call and call["index"] == index and not (index is None and name):

@@ -62,11 +62,8 @@ class LmEvalEngine:
                 yield from self._texts(texts, settings, sample)
 
     def _choices(self, items: Sequence[Item]) -> Iterator[Response]:
-        requests = [
-            Instance("loglikelihood", dict(item.doc), (item.prompt, choice), index)
-            for item in items
-            for index, choice in enumerate(item.choices)
-        ]
+        asked = ((item, index, choice) for item in items for index, choice in enumerate(item.choices))
+        requests = [Instance("loglikelihood", dict(one.doc), (one.prompt, choice), at) for one, at, choice in asked]
         answers = iter(self._lm.loglikelihood(requests, disable_tqdm=True))
         for item in items:
             pairs = [next(answers) for _ in item.choices]

@@ -99,10 +99,8 @@ def _program(spec: EngineSpec, recipe: Recipe) -> list[str]:
     if found := shutil.which(name):
         return [found, *rest]
     place = "python: /path/to/its/environment/bin/python" if recipe.module else "command: /path/to/" + name
-    raise BackendMissing(
-        f"{spec.name}: there is no program {name!r} in PATH: install it in an environment of its own, and name that"
-        f" with `engine: {{name: {spec.name}, {place}}}`"
-    )
+    remedy = f"install it in an environment of its own, and name that with `engine: {{name: {spec.name}, {place}}}`"
+    raise BackendMissing(f"{spec.name}: there is no program {name!r} in PATH: {remedy}")
 
 
 @dataclass(frozen=True, slots=True)

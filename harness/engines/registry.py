@@ -68,14 +68,12 @@ def _asked(
     return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, target))
 
 
-@contextlib.contextmanager
-def _endpoint(request: EngineRequest) -> Iterator[Engine]:
+def _endpoint(request: EngineRequest) -> AbstractContextManager[Engine]:
     """Give the engine of a server that somebody else runs."""
     spec, url = request.variant.engine, str(request.variant.engine.url)
     proof = _proof(request, "declared", method=request.variant.quantization.method, url=url, model=spec.model)
     device = f"server at {urlsplit(url).hostname}"
-    with _asked(request, proof, url, str(spec.model), device, key=request.key) as engine:
-        yield engine
+    return _asked(request, proof, url, str(spec.model), device, key=request.key)
 
 
 @contextlib.contextmanager
@@ -100,8 +98,7 @@ def _managed(request: EngineRequest) -> Iterator[Engine]:
             yield engine
 
 
-@contextlib.contextmanager
-def _lm_eval(request: EngineRequest) -> Iterator[Engine]:
+def _lm_eval(request: EngineRequest) -> AbstractContextManager[Engine]:
     """Give the engine round a model class of lm_eval. Raises ModelError if there is none of that name."""
     from lm_eval.api.registry import get_model
 
@@ -113,7 +110,7 @@ def _lm_eval(request: EngineRequest) -> Iterator[Engine]:
     except (ValueError, TypeError, ImportError, KeyError, OSError) as error:
         raise ModelError(f"{request.variant.name}: lm_eval cannot make its model {spec.model!r}: {error}") from error
     proof = _proof(request, "declared", method=request.variant.quantization.method, model=spec.model)
-    yield LmEvalEngine(made, proof, name=str(spec.model))
+    return contextlib.nullcontext(LmEvalEngine(made, proof, name=str(spec.model)))
 
 
 ENGINES: Mapping[str, Callable[[EngineRequest], AbstractContextManager[Engine]]] = {

@@ -220,18 +220,15 @@ class ServedEngine:
         found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
         # How the server's template writes tools is not known, but it must.
         if expected is not None and tools and (counted or 0) <= expected:
-            raise NotComparable(
-                f"{found} and {tools} tools: its template does not write the tools that it is offered, or it truncates"
-                " them; leave engine.tools out"
-            )
+            why = "its template does not write the tools that it is offered, or it truncates them"
+            raise NotComparable(f"{found} and {tools} tools: {why}; leave engine.tools out")
         if expected is not None and not tools and counted != expected:
             why = "it truncates prompts, or reads them with another template or tokenizer than the baseline's"
             raise NotComparable(f"{found}: {why}")
         if answer.fingerprint != self._fingerprint:
-            raise NotComparable(
-                f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
-                " during the run: its model or program was replaced; run against one that stays, with another --output"
-            )
+            said = f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
+            remedy = "its model or program was replaced; run against one that stays, with another --output"
+            raise NotComparable(f"{said} during the run: {remedy}")
         return answer
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:

@@ -100,15 +100,11 @@ def _check(source: Path, out: Path, *, method: str, bits: int, group_size: int) 
     columns, rows = {shape[1] for shape in shapes}, {shape[0] for shape in shapes if shape[0] % _AWQ_ROWS}
     fit = [size for size in _GROUPS if all(count % size == 0 for count in columns)]
     if group_size not in fit:  # it would quantize, save, and fail at the first answer
-        raise UsageError(
-            f"group_size {group_size} does not divide the columns of {source.name}'s weights ({_listed(columns)}):"
-            f" take one of {_listed(fit)}"
-        )
+        said = f"group_size {group_size} does not divide the columns of {source.name}'s weights ({_listed(columns)})"
+        raise UsageError(f"{said}: take one of {_listed(fit)}")
     if method == "awq" and rows:
-        raise UsageError(
-            f"{source.name}: awq needs matrices with a multiple of {_AWQ_ROWS} rows, and some have {_listed(rows)};"
-            " take gptq"
-        )
+        said = f"awq needs matrices with a multiple of {_AWQ_ROWS} rows, and some have {_listed(rows)}"
+        raise UsageError(f"{source.name}: {said}; take gptq")
 
 
 def _listed(numbers: Iterable[int]) -> str:

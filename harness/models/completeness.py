@@ -91,10 +91,8 @@ def _refuse(request: Request, kinds: Mapping[str, Iterable[str]]) -> None:
             more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
             reasons.append(f"{what}: {', '.join(listed[:_SHOWN])}{more}")
     if reasons:
-        raise ModelError(
-            f"{request.folder}: the checkpoint does not hold the weights of the model that its config.json describes"
-            f" ({'; '.join(reasons)}): fetch or make it again"
-        )
+        said = "the checkpoint does not hold the weights of the model that its config.json describes"
+        raise ModelError(f"{request.folder}: {said} ({'; '.join(reasons)}): fetch or make it again")
 
 
 @contextlib.contextmanager

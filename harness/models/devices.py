@@ -64,10 +64,8 @@ def memory_bytes(device: str) -> int:
 
 @functools.cache
 def _cuda_properties(device: str) -> tuple[int, int, int]:
-    """Memory in bytes, major and minor compute capability of a GPU; zeros if it does not answer.
-
-    Asked in another process: one that asks keeps a part of the memory, or all others out, until it ends.
-    """
+    """Memory in bytes, major and minor compute capability of a GPU; zeros if it does not answer."""
+    # Asked in another process: one that asks keeps a part of the memory, or all others out, until it ends.
     code = f"import torch; p = torch.cuda.get_device_properties({device!r}); print(p.total_memory, p.major, p.minor)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     memory, major, minor = map(int, asked.stdout.split() if asked.returncode == 0 else (0, 0, 0))
@@ -88,16 +86,13 @@ def native_dtype(device: str) -> tuple[str, str]:
 
 @functools.cache
 def bfloat16_speedup() -> float:
-    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU.
-
-    The fastest of five, or one that is slow, in processor time of one thread: other processes do not decide it.
-    """
+    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU."""
     import torch
 
     def fastest(dtype: torch.dtype) -> float:
         left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
         timer = timeit.Timer(lambda: left @ right, timer=time.thread_time)
-        first = timer.timeit(1)
+        first = timer.timeit(1)  # processor time of one thread: other processes do not decide it
         return first if first > SLOW_CALL else min(first, *timer.repeat(4, number=1))
 
     threads = torch.get_num_threads()

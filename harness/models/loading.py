@@ -49,10 +49,8 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
     request = _request(variant, path, device=device, dtype=dtype, attention=attention)
 
     def refuse(*_arguments: object, **_options: object) -> None:
-        raise ModelError(
-            f"{path}: a quantized model that has run is not saved, since bitsandbytes then writes damaged weights: load"
-            " it by transformers, and save it before its first forward"
-        )
+        why = "a quantized model that has run is not saved, since bitsandbytes then writes damaged weights"
+        raise ModelError(f"{path}: {why}: load it by transformers, and save it before its first forward")
 
     with quiet():
         tokenizer, model = _tokenizer(request), _model(request)
@@ -80,16 +78,12 @@ def _agreed(wanted: str, found: Stored, path: Path) -> str:
     """The method to load by: the checkpoint's own where it has one. Raises `ModelError` if the config differs."""
     if found.method == "none":
         if METHODS[wanted].from_checkpoint:
-            raise ModelError(
-                f"{path}: the config says {wanted}, and these weights are not quantized: give the directory of a"
-                f" {wanted} checkpoint (`quantcliff quantize` makes one)"
-            )
+            remedy = f"give the directory of a {wanted} checkpoint (`quantcliff quantize` makes one)"
+            raise ModelError(f"{path}: the config says {wanted}, and these weights are not quantized: {remedy}")
         return wanted
     if wanted != "none" and not same_method(wanted, found.method):
-        raise ModelError(
-            f"{path}: the config says {wanted}, and the checkpoint says that it is {found.method}: correct the config,"
-            " or give another directory"
-        )
+        said = f"the config says {wanted}, and the checkpoint says that it is {found.method}"
+        raise ModelError(f"{path}: {said}: correct the config, or give another directory")
     return found.method if wanted == "none" else wanted
 
 

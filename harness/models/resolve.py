@@ -41,10 +41,7 @@ _PROBES = (
 
 
 def resolve(model: str, revision: str | None = None) -> Path:
-    """The folder of a model: a directory, a hub id (fetched unless it is in the hub's cache), or ``smollm2``.
-
-    Raises `ModelError` where there is no such model, naming near ones, or the hub does not answer or refuses.
-    """
+    """The folder of a model: a directory, a hub id (fetched if need be), or ``smollm2``. Raises `ModelError`."""
     if model == "smollm2":
         return smollm2_checkpoint()
     local = Path(model).expanduser()

@@ -137,10 +137,7 @@ def check_tokens(tokens: list[int], answers: Sequence[Answer]) -> list[int]:
 
 
 def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the most likely token of each row as `choose` does, and how far it is ahead; the logits are used up.
-
-    Of equal ones the first, as `argmax` takes: 16-bit logits are often equal, and `topk` takes any.
-    """
+    """Return the most likely token of each row, of equal ones the first, and its lead; the logits are used up."""
     with torch.inference_mode():
         top, best = logits.max(dim=-1)
         lead = top - logits.scatter_(-1, best[:, None], float("-inf")).amax(dim=-1)

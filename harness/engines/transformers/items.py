@@ -130,8 +130,7 @@ class TextGeneration:
     ) -> Iterator[Response]:
         """Yield a record for each answer as it ends; `drafts` may be right, by item id.
 
-        An observer's references are checked as drafts in the pass that answers, if drafts can be checked; if not, or if
-        answers are their own references, they are read again afterwards.
+        An observer's references are checked as drafts in the pass that answers, or else are read again afterwards.
         """
         context, samples, texts = self.context, self.settings.samples, self.context.texts
         references = dict(observer.references) if observer is not None else {}
