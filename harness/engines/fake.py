@@ -10,14 +10,14 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.engines.protocol import Usage
+from harness.engines.protocol import EngineBase
 from harness.errors import UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 
 PROOF = Proof("none", "FakeLinear", 0, 10, 16.0, 2000, 0, "bfloat16", 512, "fake")  # 1,000 weights in 10 linear layers
 
 
-class FakeEngine:
+class FakeEngine(EngineBase):
     """Answers items right with a probability (accuracy), and wrong answers with a text (wrong) after some seconds.
 
     lost: the share of all items that are right without damage and wrong with it, by ``slice/stratum``, by slice, or
@@ -29,18 +29,10 @@ class FakeEngine:
     def __init__(
         self, accuracy: float, *, lost: Mapping[str, float] | None = None, seconds: float = 0.0, wrong: str = "No."
     ) -> None:
+        super().__init__(PROOF)
         self._accuracy, self._lost, self._seconds, self._wrong = accuracy, dict(lost or {}), seconds, wrong
         # All that decides an answer.
         self.version = f"fake/1-{digest([accuracy, {key: [share, 0.0] for key, share in self._lost.items()}, 0])}"
-        self._prompt_tokens = self._output_tokens = 0
-
-    def proof(self) -> Proof:
-        """Return what is pretended to be loaded."""
-        return PROOF
-
-    def usage(self) -> Usage:
-        """Return how many words went in and out."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0)
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses in the order of the items."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import select
 import signal
@@ -45,12 +46,8 @@ def main(command: list[str]) -> int:
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - no threads yet
-    )
+    dies_with_it = functools.partial(_prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=dies_with_it)  # noqa: PLW1509
     while server.poll() is None and not ended:
         if select.select([0], [], [], 0.2)[0] and not os.read(0, 4096):
             break

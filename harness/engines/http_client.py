@@ -67,13 +67,10 @@ class Client:
     ) -> None:
         self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
         self._slots = asyncio.Semaphore(concurrency)
-        self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency),
-            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
-            follow_redirects=False,
-            trust_env=proxies,
-        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency)
+        patience = httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
+        self._http = httpx2.AsyncClient(headers=headers, limits=limits, timeout=patience, trust_env=proxies)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -91,8 +88,7 @@ class Client:
     async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
         """Ask, again if need be. retry_seconds: for how long, if not as long as the client does.
 
-        Raises Incomplete if the server cannot be reached or is busy for too long, ModelError if it refuses every
-        request: wrong key, path or model.
+        Raises Incomplete if the server is away or busy for too long, ModelError if key, path or model are wrong.
         """
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:

@@ -13,13 +13,13 @@ from typing import Any
 from lm_eval import __version__ as lm_eval_version
 from lm_eval.api.instance import Instance
 
-from harness.engines.protocol import Usage
+from harness.engines.protocol import EngineBase
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 
 
-class LmEvalEngine:
+class LmEvalEngine(EngineBase):
     """An lm_eval model, already made, behind the engine protocol.
 
     `name` is part of the version: give what distinguishes one server or backend from another. Log-likelihoods
@@ -27,23 +27,14 @@ class LmEvalEngine:
     """
 
     def __init__(self, lm: Any, proof: Proof, *, name: str) -> None:
-        self._lm, self._proof, self._name, self.version = lm, proof, name, f"lm_eval/{lm_eval_version}-{name}"
+        super().__init__(proof)
+        self._lm, self._name, self.version = lm, name, f"lm_eval/{lm_eval_version}-{name}"
         said = getattr(lm, "max_length", None)
         self.context_limit = int(said) if isinstance(said, int) else 2**31 - 1
-        self._prompt_tokens = self._output_tokens = 0
-        self._notes: dict[str, None] = {}
         if hasattr(lm, "softmax_dtype") and lm.softmax_dtype is None:
             import torch
 
             lm.softmax_dtype = torch.float32
-
-    def proof(self) -> Proof:
-        """Return what is loaded, as the caller knows it: a remote model cannot be looked into."""
-        return self._proof
-
-    def usage(self) -> Usage:
-        """Return what has been spent, as far as tokens can be counted; memory is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses, choices first. Raises NonFinite where a log-likelihood is not a number."""

@@ -40,3 +40,19 @@ class Engine(Protocol):
 
     def usage(self) -> Usage:
         """Say what has been spent so far."""
+
+
+class EngineBase:
+    """What engines in another program or library share: the proof that they were given, and a count of tokens."""
+
+    def __init__(self, proof: Proof) -> None:
+        self._proof, self._prompt_tokens, self._output_tokens = proof, 0, 0
+        self._notes: dict[str, None] = {}
+
+    def proof(self) -> Proof:
+        """Return what is loaded, as far as that is known."""
+        return self._proof
+
+    def usage(self) -> Usage:
+        """Return what has been spent; memory is not known."""
+        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))

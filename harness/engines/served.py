@@ -17,7 +17,7 @@ from typing import Any
 from harness.engines import server_probe, wire
 from harness.engines.api_tools import offered_tools
 from harness.engines.http_client import AGAIN, OK, Client, Reply
-from harness.engines.protocol import Usage
+from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
 from harness.errors import Incomplete, NotComparable
@@ -45,14 +45,13 @@ class Target:
     tools: bool = False  # whether tools are offered through the API, and calls read from its answer
 
 
-class ServedEngine:
+class ServedEngine(EngineBase):
     """A server, ready to answer. proof: what is known of the model; what the probe finds is added to it."""
 
     def __init__(self, client: Client, encoder: PromptEncoder, proof: Proof, target: Target) -> None:
-        self._client, self._encoder, self._proof, self._target = client, encoder, proof, target
+        super().__init__(proof)
+        self._client, self._encoder, self._target = client, encoder, target
         self._loop, self.device = asyncio.new_event_loop(), target.device
-        self._prompt_tokens = self._output_tokens = 0
-        self._notes: dict[str, None] = {}
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
         try:
@@ -89,14 +88,6 @@ class ServedEngine:
         if offset is None:
             notes.append("its server does not count tokens, so a truncated prompt or another template is not seen")
         self._proof = replace(self._proof, served=served, notes=tuple(notes))
-
-    def proof(self) -> Proof:
-        """Return what is served, and how far that is known."""
-        return self._proof
-
-    def usage(self) -> Usage:
-        """Return what has been spent; the memory of a server is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
 
     def close(self) -> None:
         """Close the connections and the file of requests."""

@@ -90,10 +90,9 @@ class HFEngine:
     ) -> Iterator[Response]:
         """Yield the responses to one work unit: choices first, then free text.
 
-        `drafts` may give, by item id, the tokens that another variant answered: where this one answers the same, that
-        is found in one pass, and no answer changes. `observer` is shown the hidden states behind the answers. An item
-        that does not fit the context is `Unanswered`, never cut. Raises NonFinite with the item's id, RunError if one
-        item alone does not fit memory.
+        `drafts` may give, by item id, what another variant answered: tokens are found in one pass, and no answer
+        changes. `observer` is shown the hidden states behind the answers. Raises NonFinite with the item's id, RunError
+        if one item alone does not fit memory.
         """
         choices = [item for item in items if item.kind == "choice"]
         yield from score_items(self.context, choices, observer)
