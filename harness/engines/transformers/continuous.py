@@ -46,6 +46,9 @@ class HiddenStateObserver(Protocol):
         """Take the hidden states [tokens or more, width] that predict an item's tokens."""
 
 
+Observer = HiddenStateObserver | None
+
+
 @dataclass(slots=True)
 class UsageCounter:
     """What has been spent."""

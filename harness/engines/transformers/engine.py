@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.config.schema import KVCache
 from harness.engines.protocol import Usage
-from harness.engines.transformers.continuous import EngineContext, HiddenStateObserver, UsageCounter
+from harness.engines.transformers.continuous import EngineContext, Observer, UsageCounter
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.items import TextGeneration, score_items
@@ -81,23 +81,16 @@ class HFEngine:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Usage(spent.prompt_tokens, spent.output_tokens, peak, tuple(dict.fromkeys(notes)))
 
-    def answer(
-        self,
-        items: Sequence[Item],
-        settings: Settings,
-        drafts: Mapping[str, Sequence[int]] | None = None,
-        observer: HiddenStateObserver | None = None,
-    ) -> Iterator[Response]:
+    def answer(self, items: Sequence[Item], settings: Settings, observer: Observer = None) -> Iterator[Response]:
         """Yield the responses to one work unit: choices first, then free text.
 
-        `drafts` may give, by item id, what another variant answered: tokens are found in one pass, and no answer
-        changes. `observer` is shown the hidden states behind the answers. Raises NonFinite with the item's id, RunError
-        if one item alone does not fit memory.
+        `observer` is shown the hidden states behind the answers; its references are drafts of them, which change none.
+        Raises NonFinite with the item's id, RunError if one item alone does not fit memory.
         """
         choices = [item for item in items if item.kind == "choice"]
         yield from score_items(self.context, choices, observer)
         texts = [item for item in items if item.kind == "generate"]
-        yield from TextGeneration(self.context, settings).answer(texts, drafts or {}, observer)
+        yield from TextGeneration(self.context, settings).answer(texts, observer)
 
     @property
     def head(self) -> Head:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from harness.engines.transformers import packing
-from harness.engines.transformers.continuous import Continuous, EngineContext, HiddenStateObserver, Row, schedules
+from harness.engines.transformers.continuous import (
+    Continuous,
+    EngineContext,
+    HiddenStateObserver,
+    Observer,
+    Row,
+    schedules,
+)
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
 from harness.engines.transformers.packing import PackedRequests, run_batches
@@ -19,7 +26,6 @@ from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 
-Observer = HiddenStateObserver | None
 References = dict[str, tuple[int, ...]]
 
 
@@ -125,10 +131,8 @@ class TextGeneration:
     context: EngineContext
     settings: Settings
 
-    def answer(
-        self, items: Sequence[Item], drafts: Mapping[str, Sequence[int]], observer: Observer
-    ) -> Iterator[Response]:
-        """Yield a record for each answer as it ends; `drafts` may be right, by item id.
+    def answer(self, items: Sequence[Item], observer: Observer) -> Iterator[Response]:
+        """Yield a record for each answer as it ends.
 
         An observer's references are checked as drafts in the pass that answers, or else are read again afterwards.
         """
@@ -142,8 +146,7 @@ class TextGeneration:
             if request.tokens > context.limit:
                 yield from (Unanswered(item.id, "over_context", len(prompt), sample) for sample in range(samples))
                 continue
-            known = references.get(item.id) or drafts.get(item.id, ()) if speculative else ()
-            draft = as_draft(context, known, item.max_tokens)
+            draft = as_draft(context, references.get(item.id, ()) if speculative else (), item.max_tokens)
             requests += [replace(request, sample=sample, draft=draft) for sample in range(samples)]
         at_once = observer is not None and speculative and bool(references)
         stops = {item.id: item.stop for item in items}
@@ -155,17 +158,17 @@ class TextGeneration:
             if observer is not None and request.sample == 0 and (not at_once or self._alone(request)):
                 again.append(answer)
         if observer is not None:
-            self._replay_hidden_states(again, observer, references)
+            self._replay_hidden_states(again, observer.own_tokens, references, self._loop(observer, references))
 
     def _replay_hidden_states(
-        self, answers: Sequence[Answer], observer: HiddenStateObserver, references: References
+        self, answers: Sequence[Answer], own_tokens: int, references: References, loop: Continuous
     ) -> None:
         """Read the first answer to each item, or its reference, again for an observer; adds own answers to references.
 
         They are read in the pass in which another variant would have them checked as drafts, so a model compared with
         itself sums in the same order, and its divergence is 0.
         """
-        context, loop = self.context, self._loop(observer, references)
+        context = self.context
 
         def run(rows: list[Row]) -> list[None]:
             loop.read(rows, keep=False)
@@ -175,9 +178,9 @@ class TextGeneration:
         wanted: list[Request] = []
         for answer in answers:
             request = answer.request
-            if observer.own_tokens:
+            if own_tokens:
                 ended = (end,) if answer.finish == "eos" and end is not None else ()
-                references.setdefault(request.item_id, (*answer.ids, *ended)[: observer.own_tokens])
+                references.setdefault(request.item_id, (*answer.ids, *ended)[:own_tokens])
             if request.item_id in references:
                 draft = as_draft(context, references[request.item_id], request.max_tokens)
                 wanted.append(replace(request, draft=draft))
