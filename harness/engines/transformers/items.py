@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.engines.transformers import packing
-from harness.engines.transformers.continuous import (
-    Continuous,
-    EngineContext,
-    HiddenStateObserver,
-    Observer,
-    Row,
-    schedules,
-)
+from harness.engines.transformers.continuous import Continuous, EngineContext, Observer, Row, schedules
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
 from harness.engines.transformers.packing import PackedRequests, run_batches
