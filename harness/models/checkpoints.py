@@ -124,7 +124,7 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
     with task.open("rb") as asked, log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
         # GPTQModel leaves logs where it works; Ctrl-C is for this process, which then ends that one.
         command = [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)]
-        streams = {"stdin": asked, "stdout": noise, "stderr": noise}
+        streams: dict[str, Any] = {"stdin": asked, "stdout": noise, "stderr": noise}
         process = subprocess.Popen(
             command, pass_fds=(write,), env=environment, **streams, cwd=work, start_new_session=True
         )

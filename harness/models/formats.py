@@ -113,8 +113,8 @@ def _method(quantization: dict[str, Any], path: Path) -> str:
         if stored_as in method.stored_as:
             return name
     loads = f"it loads {', '.join(sorted(known))}, torchao and gguf"
-    method = stored_as or "an unnamed method"
-    raise ModelError(f"{path}: the weights are quantized by {method!r}, which quantcliff does not load ({loads})")
+    other = stored_as or "an unnamed method"
+    raise ModelError(f"{path}: the weights are quantized by {other!r}, which quantcliff does not load ({loads})")
 
 
 def _gguf(folder: Path, name: str | None) -> str:

@@ -67,8 +67,9 @@ class StaticStep:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model, self._pool = model, None
+        self._model = model
         self._buffers: dict[Any, _Buffers] = {}
+        self._pool: Any = None
 
     def __call__(self, compute: Callable[..., Tensor], width: int, *values: Integers) -> Tensor:
         """Run a step with these inputs."""

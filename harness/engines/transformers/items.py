@@ -108,8 +108,8 @@ def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool
         logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
         greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
     answers, sizes = [], [len(one.tokens) for one in choices]
-    parts = zip(choices, logprobs.split(sizes), greedy.split(sizes), hidden.split(sizes), strict=True)
-    for one, own, best, seen in parts:
+    parts = (torch.split(one, sizes) for one in (logprobs, greedy, hidden))
+    for one, own, best, seen in zip(choices, *parts, strict=True):
         if not bool(torch.isfinite(own).all()):
             raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
         total = float(own.sum())
