@@ -1,17 +1,9 @@
-"""Tools through the chat API: what is offered with a question, and the calls that the server found in the answer."""
+"""Tools through the chat API: the calls that the server found in an answer, whole or in the pieces of a stream."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
-
-from harness.records import Item
-
-
-def offered_tools(item: Item) -> list[dict[str, Any]]:
-    """Return the tools that an item offers, as the API takes them; empty if it offers none."""
-    schemas = item.doc.get("tool_schemas")
-    return list(json.loads(schemas)) if schemas else []
 
 
 def parse_calls(given: Any) -> tuple[dict[str, str], ...]:
@@ -27,15 +19,12 @@ def parse_calls(given: Any) -> tuple[dict[str, str], ...]:
 
 
 def add_pieces(calls: list[Any], pieces: Any) -> int:
-    """Add what one event of a stream says of its calls, and return how many characters that is.
-
-    What has no shape of a piece is kept as it is, so that `parse_calls` refuses it.
-    """
+    """Add what one event of a stream says of its calls, and return how many characters that is."""
     new = 0
     for piece in pieces if isinstance(pieces, list) else [pieces] if pieces else []:
         function = piece.get("function") if isinstance(piece, dict) else None
         if not isinstance(function, dict):
-            calls.append(piece)
+            calls.append(piece)  # `parse_calls` refuses it
             continue
         said = {name: _text(function.get(name)) for name in ("name", "arguments")}
         call = _begun(calls, piece, said["name"])

@@ -86,10 +86,7 @@ class Client:
         return self._reply(response, 1, started)
 
     async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
-        """Ask, again if need be. retry_seconds: for how long, if not as long as the client does.
-
-        Raises Incomplete if the server is away or busy for too long, ModelError if key, path or model are wrong.
-        """
+        """Ask until there is an answer. Raises Incomplete after `retry_seconds`, ModelError for key, path or model."""
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:
             reply = await self._answered(path, content, self._retry_seconds if retry_seconds is None else retry_seconds)

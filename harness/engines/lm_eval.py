@@ -20,11 +20,7 @@ from harness.stops import cut_at_stops
 
 
 class LmEvalEngine(EngineBase):
-    """An lm_eval model, already made, behind the engine protocol.
-
-    `name` is part of the version: give what distinguishes one server or backend from another. Log-likelihoods
-    of lm_eval's `hf` model are asked for in float32, because in bf16 it rounds them to whole numbers.
-    """
+    """An lm_eval model, already made, behind the engine protocol; `name` tells its version from other models'."""
 
     def __init__(self, lm: Any, proof: Proof, *, name: str) -> None:
         super().__init__(proof)
@@ -34,7 +30,7 @@ class LmEvalEngine(EngineBase):
         if hasattr(lm, "softmax_dtype") and lm.softmax_dtype is None:
             import torch
 
-            lm.softmax_dtype = torch.float32
+            lm.softmax_dtype = torch.float32  # in bf16 lm_eval's `hf` rounds log-likelihoods to whole numbers
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses, choices first. Raises NonFinite where a log-likelihood is not a number."""

@@ -26,23 +26,19 @@ from harness.errors import BackendMissing, ModelError
 from harness.models.devices import cpuinfo
 
 SERVED_NAME = "quantcliff"
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
-"""Instruction sets by which servers choose their kernels."""
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")  # by which kernels are chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a server is started."""
 
-    program: tuple[str, ...]
-    """What is looked for in PATH, with its subcommand; of a Python server, the name of its package too."""
-    module: tuple[str, ...] = ()
-    """What a Python interpreter runs in its place; empty if the server is not written in Python."""
+    program: tuple[str, ...]  # what is looked for in PATH, with its subcommand; of a Python server its package too
+    module: tuple[str, ...] = ()  # what a Python interpreter runs in its place; empty if it is no Python program
     model: str = ""  # the flag of the model, empty if it is the first argument
     dtype: str = "--dtype"
     named: str = "--served-model-name"  # for the name that requests use; empty if they must name the model's path
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that make answers depend on the request alone: no sampling defaults from the model's files."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # so that answers depend on the request alone
 
 
 RECIPES = {

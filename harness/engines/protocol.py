@@ -20,11 +20,7 @@ class Usage:
 
 
 class Engine(Protocol):
-    """A loaded variant, ready to answer.
-
-    The answers to one call depend on the items of that call and nothing before it, so a work unit that is run again
-    gives the same responses.
-    """
+    """A loaded variant, ready to answer: the answers to a call depend on its items alone."""
 
     version: str  # part of every cache key: changes whenever the same items could get other answers
     context_limit: int  # longest prompt plus answer, in tokens

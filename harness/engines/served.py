@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
-from harness.engines.api_tools import offered_tools
 from harness.engines.http_client import AGAIN, OK, Client, Reply
 from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
@@ -97,10 +97,7 @@ class ServedEngine(EngineBase):
             self._requests.close()
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
-        """Yield the responses to one work unit once all are there.
-
-        Raises Incomplete if the server is gone, NotComparable if an answer is not from what was probed, NonFinite.
-        """
+        """Yield the responses once all are there. Raises Incomplete, NotComparable (not what was probed), NonFinite."""
         asked: list[Coroutine[Any, Any, Response]] = []
         for item in items:
             if item.kind == "choice":
@@ -194,7 +191,8 @@ class ServedEngine(EngineBase):
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
-        return offered_tools(item) if self._target.tools else []
+        schemas = item.doc.get("tool_schemas") if self._target.tools else None
+        return list(json.loads(schemas)) if schemas else []
 
     def _checked(
         self, item: Item, sample: int, reply: Reply, count: int, cache: str = "", *, tools: int = 0

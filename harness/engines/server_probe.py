@@ -44,10 +44,7 @@ class PromptEncoder:
 
 
 async def describe(client: Client, model: str) -> tuple[str, int | None, dict[str, Any]]:
-    """Ask a server for its version, its limit of prompt plus answer in tokens, and what else is recorded of it.
-
-    Raises ModelError if it has no such model.
-    """
+    """Ask for version, limit in tokens, and what else is recorded. Raises ModelError if there is no such model."""
     models = await client.get("/models")
     if models.status in {401, 403}:
         raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
@@ -67,10 +64,7 @@ async def describe(client: Client, model: str) -> tuple[str, int | None, dict[st
 async def probe(
     client: Client, model: str, encoder: PromptEncoder, *, chat: bool, stream: bool
 ) -> tuple[RequestForm, Answer, Reply]:
-    """Find out how a server is asked, and give its first answer with it.
-
-    Raises ModelError if it takes no form of prompt, NotComparable if it ignores the longest length of an answer.
-    """
+    """Find out how a server is asked, with its first answer. Raises ModelError, NotComparable if it ignores lengths."""
     if chat:
         forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
     else:

@@ -24,8 +24,7 @@ def cache_dir() -> Path:
 def published(target: Path) -> Iterator[Path]:
     """Give an empty folder beside `target` to fill; rename it to `target` at the end, or remove it on any error.
 
-    What a killed process left is removed by the next one; if another process was faster, its folder stays. Raises
-    `StoreError` if the place cannot be written.
+    If another process was faster, its folder stays. Raises `StoreError` if the place cannot be written.
     """
     import psutil
 

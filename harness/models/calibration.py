@@ -45,10 +45,7 @@ def built_in() -> Calibration:
 
 
 def from_file(path: Path) -> Calibration:
-    """Read a set: JSON lines with a ``text`` field; or plain text, blank lines between texts, or else a text to a line.
-
-    Raises `UsageError` naming the file and line where it is something else, or holds nothing of use.
-    """
+    """Read JSON lines with a ``text``, or texts between blank lines, else one a line. Raises `UsageError`."""
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -87,8 +84,7 @@ def sidecar(calibration: Calibration) -> dict[str, Any]:
 def calibration_overlap(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
     """Return the indices of the prompts that share 50 characters or more with what `checkpoint` was calibrated on.
 
-    Passages that more than half of the prompts share (their template) are not counted. Without a sidecar nothing is
-    known; `ModelError` is raised where it is damaged.
+    What more than half of them share is their template, and not counted. Raises `ModelError` for a damaged sidecar.
     """
     path = checkpoint / SIDECAR
     if not path.is_file():

@@ -58,9 +58,8 @@ def make_checkpoint(
 ) -> Proof:
     """Quantize the plain model in `source` into the new folder `out`; return what it shows of itself when loaded.
 
-    method: ``gptq`` (or ``auto-gptq``: GPTQModel writes the same format) or ``awq``; progress: called with a sentence
-    now and then. `out` appears whole or not at all. Raises `UsageError` where the options cannot work (naming ones that
-    do), `BackendMissing` without GPTQModel, `ModelError` where the quantizer fails, `Interrupted` on Ctrl-C.
+    progress: called with a sentence now and then. `out` appears whole or not at all. Raises `UsageError` for options
+    that cannot work, `BackendMissing` without GPTQModel, `ModelError` if the quantizer fails, `Interrupted` on Ctrl-C.
     """
     started, texts = time.perf_counter(), calibration.texts
     method = weights_format(method)

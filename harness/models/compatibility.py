@@ -38,9 +38,8 @@ def check_candidate(
 ) -> None:
     """Raise `NotComparable` where the candidate is not what its config says, or cannot be paired with the baseline.
 
-    All reasons are given at once. writes: answers are in free text, so that end tokens must be equal. If another
-    program serves one of them, engine, version, dtype and flags must be equal: a change of one alone changes as many
-    answers as int8 does. cross_engine: that is the question, and nothing must be equal.
+    writes: answers are in free text, so that end tokens must be equal. cross_engine: of servers, nothing must be equal;
+    else engine, version, dtype and flags must: a change of one alone changes as many answers as int8 does.
     """
     if baseline.served is not None or candidate.served is not None:
         reasons = _served_reasons(baseline, candidate, variant, cross_engine=cross_engine)

@@ -67,15 +67,13 @@ def _zero_biases(names: Iterable[str], request: Request) -> set[str]:
 
 
 def _left_in_gguf(request: Request, model: Any) -> set[str]:
-    """Tensors of a GGUF file that transformers passed over without a word: the names that its table lacks.
-
-    ``rope_freqs`` holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
-    """
+    """Tensors of a GGUF file that transformers passed over without a word: the names that its table lacks."""
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
 
     tensors = {tensor.name: tensor for tensor in GGUFReader(str(request.folder / request.stored.gguf_file)).tensors}
     rotary = {name for name in tensors if name.startswith("rope_")}
+    # ``rope_freqs`` holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
     left = {name for name in rotary if bool((tensors[name].data != 1).any())}
     count = sum(int(tensor.n_elements) for name, tensor in tensors.items() if name not in rotary)
     if count > sum(parameter.numel() for parameter in model.parameters()):

@@ -149,8 +149,7 @@ def _quota(cgroup: Path) -> list[float]:
 def settle_threads(dtype: str, asked: int | None = None) -> str:
     """Set torch's CPU threads: as many as asked for, else all that may be used or one; say in words if it is one.
 
-    Threads wait for each other at every product: next to another busy process all of them are slower than one. Half a
-    second of products of the decoding step's shape decides.
+    Next to another busy process all are slower than one: half a second of products of a decoding step's shape decides.
     """
     import torch
 

@@ -60,8 +60,7 @@ class Report:
 def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[str], None] = lambda _: None) -> Report:
     """Examine the machine as `device` sees it (``auto``: the first CUDA device, else the CPU).
 
-    prove: every method that should work quantizes and runs a tiny random model, some seconds each, and a minute once
-    where a library compiles itself; `progress` is called with a sentence before each.
+    prove: every method that should work quantizes and runs a tiny model, with a sentence for `progress` before each.
     """
     torch: Any = importlib.import_module("torch") if installed_version("torch") else None
     if device == "auto":

@@ -146,10 +146,7 @@ def _read(plain: Path) -> tuple[_Tensors, dict[str, tuple[torch.Tensor, torch.Te
 
 
 def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes in 0..15 and scales in fp16, per group of columns, symmetric about code 8.
-
-    Scales are powers of two, so that every format stores them, and every value, without further rounding.
-    """
+    """Codes in 0..15 about code 8, and scales by groups of columns: powers of two, which every format stores."""
     rows, columns = weight.shape
     groups = weight.float().reshape(rows, columns // _GROUP, _GROUP)
     scales = torch.exp2(torch.ceil(torch.log2(groups.abs().amax(dim=2).clamp(min=1e-4) / (_ZERO - 1))))

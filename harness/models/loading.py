@@ -41,10 +41,8 @@ class Loaded:
 def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: str = "auto") -> Loaded:
     """Load `variant` from the folder `path`, ask for one answer, and count what was loaded.
 
-    dtype: of every variant of the run (``bfloat16``, ``float16``, ``float32``); attention: one of
-    `Execution.attention`. A folder that says itself how it is quantized is loaded as that. Raises `BackendMissing` if
-    the method's package or device is not there, `ModelError` if the checkpoint is damaged, contradicts the config, or
-    cannot answer.
+    A folder that says itself how it is quantized is loaded as that. Raises `BackendMissing` if the method's package or
+    device is not there, `ModelError` if the checkpoint is damaged, contradicts the config, or cannot answer.
     """
     request = _request(variant, path, device=device, dtype=dtype, attention=attention)
 
@@ -88,10 +86,7 @@ def _agreed(wanted: str, found: Stored, path: Path) -> str:
 
 
 def _refuse_saved_after_forward(found: Stored, tensors: dict[str, Any], path: Path) -> None:
-    """Refuse a 4-bit bitsandbytes checkpoint that was saved after it had run on a CPU, which repacks its weights.
-
-    It loads into a broken model without a word (nll 3.57 became 15.98).
-    """
+    """Refuse a 4-bit bitsandbytes checkpoint saved after it had run on a CPU: it is broken (nll 3.57 became 15.98)."""
     for name, header in tensors.items() if found.method in {"bnb-nf4", "bnb-fp4"} else ():
         if name.endswith(".absmax") and (len(header.shape) != 1 or header.dtype in {"BF16", "F16"}):
             raise ModelError(

@@ -55,8 +55,7 @@ def _packed_gguf() -> Path:
 def digits_apart(tokenizer: Any) -> None:
     r"""Split every digit off before the byte-level split, as llama.cpp's ``LLAMA_VOCAB_PRE_TYPE_SMOLLM`` does.
 
-    transformers rebuilds a GGUF's tokenizer without its pre-tokenizer, and then reads ``"  12"`` as two single spaces
-    where the model was trained on one double space.
+    transformers rebuilds a GGUF's tokenizer without it, and then reads ``"  12"`` as two single spaces.
     """
     from tokenizers import pre_tokenizers
 

@@ -147,8 +147,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
 class KVCachePool:
     """Rows of up to `capacity` tokens, of which the first `used` are taken.
 
-    If shapes are to be few, a step also computes rows that are not in use: they read a token of their own at position
-    0, which the next prompt overwrites.
+    If shapes are to be few, a step also computes unused rows, whose one token at position 0 the next prompt overwrites.
     """
 
     def __init__(self, model: LanguageModel, rows: int, capacity: int, finish: Finish | None = None) -> None:

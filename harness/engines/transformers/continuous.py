@@ -29,8 +29,7 @@ PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}  # read at once: more do not make 
 SHARED_PREFIX_AT_LEAST = 256
 """Tokens: a shared beginning of at least this length is kept once for all answers that grow on it, provided that it is
 longer than all that grows: every step looks at the whole row."""
-NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
-"""Logits that are nearer to each other than this may change places between two ways of computing them."""
+NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}  # nearer logits may change places between two ways to the same
 COARSE_NOISE = 0.5  # the same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32
 Row = PackedRequests[Request]
 T = TypeVar("T")

@@ -41,8 +41,7 @@ class Request:
     prompt: tuple[int, ...]
     max_tokens: int
     stops: StopDetector
-    draft: tuple[int, ...] = ()
-    """An answer that may be right: tokens that are checked all at once instead of one by one."""
+    draft: tuple[int, ...] = ()  # an answer that may be right: its tokens are checked all at once
 
     @property
     def sequence(self) -> tuple[int, ...]:
@@ -95,8 +94,7 @@ def decode_batch(
 class Batch:
     """Prompts that are read together and grow by a token each at every step, to at most `length` tokens.
 
-    Rows are filled up on the left, so that sliding windows see neighbours; prompts are of one length if the model's
-    path is not padded.
+    Rows are filled up on the left, so that sliding windows see neighbours; without a padded path they are equally long.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], pad: int, length: int) -> None:

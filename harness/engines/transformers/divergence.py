@@ -37,8 +37,7 @@ class Trace:
     """A baseline's side of one item."""
 
     item_id: str
-    tokens: tuple[int, ...]
-    """The tokens that were predicted: an answer with its end token, or the choices one after the other."""
+    tokens: tuple[int, ...]  # that were predicted: an answer with its end token, or the choices one after the other
     hidden: Tensor  # [tokens, width] The final hidden states that predict them, on the CPU
 
 
@@ -49,8 +48,7 @@ class Recorder:
     own_tokens: int = sys.maxsize  # how many of an answer's first are kept; 0: references are read, and kept whole
     excluded: frozenset[str] = frozenset()  # items that leave no trace
     traces: dict[str, Trace] = field(default_factory=dict)
-    references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Empty: a baseline's reference is its own answer."""
+    references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # none: its own answers are
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the hidden states, on the CPU; an answer without tokens leaves no trace."""
@@ -230,6 +228,6 @@ def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
             return None, f"the baseline knows {known} tokens, this variant {own.vocabulary}"
         if described["digest"] == own.digest():
             return own, ""
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    softcap = None if described["softcap"] == "None" else float(described["softcap"])
-    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.context.model.device), ""
+        device = engine.context.model.device
+        weights = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118  # no mapping
+    return Head.of(weights, None if described["softcap"] == "None" else float(described["softcap"])), ""

@@ -31,13 +31,12 @@ class Head:
         self._bias: Tensor | None = module.bias if plain else None
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None, softcap: float | None, device: torch.device) -> Head:
-        """Return the head that has these weights [vocabulary, width]."""
-        module = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-        module.weight = torch.nn.Parameter(weight.to(device), requires_grad=False)
-        if bias is not None:
-            module.bias = torch.nn.Parameter(bias.to(device), requires_grad=False)
-        return cls(module, softcap, weight.shape[0])
+    def of(cls, weights: dict[str, Tensor], softcap: float | None) -> Head:
+        """Return the head that has these weights: what `weights` gave, on the device where it is to compute."""
+        rows, width = weights["weight"].shape
+        module = torch.nn.Linear(width, rows, bias="bias" in weights, device="meta").requires_grad_(requires_grad=False)
+        module.load_state_dict(weights, assign=True)
+        return cls(module, softcap, rows)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the head's weights by name, on the CPU; empty if they cannot be read."""

@@ -125,10 +125,7 @@ class TextGeneration:
     settings: Settings
 
     def answer(self, items: Sequence[Item], observer: Observer) -> Iterator[Response]:
-        """Yield a record for each answer as it ends.
-
-        An observer's references are checked as drafts in the pass that answers, or else are read again afterwards.
-        """
+        """Yield a record for each answer as it ends; an observer's references are checked as drafts, or read later."""
         context, samples, texts = self.context, self.settings.samples, self.context.texts
         references = dict(observer.references) if observer is not None else {}
         speculative = context.continuous and self.settings.temperature == 0
@@ -156,10 +153,9 @@ class TextGeneration:
     def _replay_hidden_states(
         self, answers: Sequence[Answer], own_tokens: int, references: References, loop: Continuous
     ) -> None:
-        """Read the first answer to each item, or its reference, again for an observer; adds own answers to references.
+        """Read first answers, or their references, again for an observer; adds own answers to references.
 
-        They are read in the pass in which another variant would have them checked as drafts, so a model compared with
-        itself sums in the same order, and its divergence is 0.
+        In the pass in which another variant would have them checked as drafts: a model's divergence from itself is 0.
         """
         context = self.context
 

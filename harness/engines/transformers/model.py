@@ -31,8 +31,7 @@ class Path:
     trees: bool  # sequences that begin alike share a row, and answers grow in slots
     padded: bool  # rows of several lengths are read together
     batched: bool  # several rows are read together
-    state: Literal["keys", "own", "none"]
-    """What is kept between steps: keys and values of every token, the model's own state, or nothing."""
+    state: Literal["keys", "own", "none"]  # kept between steps: keys and values, the model's own state, or nothing
     note: str = ""
 
 

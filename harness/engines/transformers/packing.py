@@ -105,8 +105,7 @@ def group_by_prefix(
 ) -> list[list[int]]:
     """Return which sequences, by index, are worth a common row: neighbours in sorted order that begin alike.
 
-    They share at least a third of each. most: tokens that a row may hold beyond its first sequence; 0 puts every
-    sequence in a row of its own, as does being longer than `longest`.
+    They share at least a third of each and are no longer than `longest`. most: tokens of a row beyond its first one.
     """
     groups: list[list[int]] = []
     added = shared_by_all = first = 0
