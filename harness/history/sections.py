@@ -55,7 +55,7 @@ def runs(history: History) -> Section:
         for one in history.rows("SELECT * FROM runs ORDER BY run")
     )
     columns = numbers("#") + names("run") + texts("verdict") + names("candidates") + numbers("items")
-    return Section("Runs", (*columns, *names("set of items")), rows)
+    return Section("Runs", (*columns, *names("set of items")), rows, stacked=True)
 
 
 def changes(history: History) -> Section:
@@ -111,7 +111,7 @@ def regressions(since: Since) -> Section:
     )
     rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
     title = f"The newest run since {since.name}"
-    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count)
+    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count, stacked=True)
 
 
 def _other_items(since: Since) -> str:
@@ -181,6 +181,7 @@ def trend(history: History) -> Section:
         quiet_note=f"{count} series have one run, or did not change." if count else "",
         charts=tuple(charts),
         y="change in points",
+        stacked=True,
     )
 
 

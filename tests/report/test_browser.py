@@ -399,6 +399,10 @@ def test_the_history_on_a_phone_and_on_a_desk(browser, history, width):
     assert (asked, problems) == ([history.as_uri()], [])
     assert page.evaluate("document.documentElement.scrollHeight") <= 5 * SCREEN
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("strata and rates are within their margin").check()
+    right = "all => Math.max(...all.map((one) => one.getBoundingClientRect().right))"
+    assert page.locator("#since tbody tr > :visible").evaluate_all(right) <= width or width > 390
+    assert "at the gate ," not in page.locator("#since").inner_text()
     cells = page.locator("#changes tbody tr").first.locator("td, th")
     assert [one.get_attribute("data-heading") for one in cells.all()] == ["run", "what changed", "before", "after"]
     places = [one.bounding_box() for one in cells.all()]
