@@ -129,14 +129,22 @@ def test_the_cliff_of_caches_is_a_picture(caches) -> None:
 
 
 def test_gated_rates_are_drawn_against_their_tolerance() -> None:
-    """The rates furthest above their tolerance come first, ten at most, and the rest is counted."""
+    """The furthest above their tolerance come first, ten at most; those that pass without an event are left out."""
     judgement = report_data.with_tail_events(report_data.judgement())
     (chart,) = findings._against_tolerance(judgement).charts
-    levels = [*chart.tolerated]
-    assert len(levels) == 10
-    assert "more are in the tables" in chart.title
-    assert levels[0].startswith("wrong_script in language am")
-    assert chart.tolerated[levels[0]] == pytest.approx(2.0)
+    assert [name.split(", ")[0] for name in chart.tolerated] == [
+        "wrong_script in language am",
+        "truncated in code",
+        "wrong_script in language hi",
+        "wrong_script in language he",
+    ]
+    assert [*chart.tolerated.values()] == pytest.approx([2.0, 1.0, 2.0, 2.0])
+    assert [line.name for line in chart.lines] == ["int8", "nf4"], "not the one that was not judged"
+    many = tuple(report_data.rate("s", f"i={i}", "empty", 9 + i, 50, tolerance=0.01) for i in range(13))
+    one = dataclasses.replace(judgement.candidates[1], tail_events=many)
+    (chart,) = findings._against_tolerance(dataclasses.replace(judgement, candidates=(one,))).charts
+    assert [*chart.tolerated] == [f"empty in i {i} (s)" for i in range(12, 2, -1)]
+    assert "3 more are in the tables" in chart.title
     assert not findings._against_tolerance(report_data.passing()).charts
 
 

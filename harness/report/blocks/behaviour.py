@@ -129,10 +129,6 @@ def _row(one: DivergenceRow) -> Row:
     return one.slice, one.candidate, one.stratum, one.position or "all", first, noise, reverse, same, change, tokens
 
 
-def _divergence(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    return [divergence(evidence.divergence, judgement.baseline)] if evidence.divergence else []
-
-
 def shares(items: Sequence[Item], answers: Mapping[str, Sequence[Scored]]) -> Iterator[Share]:
     """Count each variant's texts that differ from the first one's, slice by slice, and its signs of calls and thoughts.
 
@@ -145,8 +141,8 @@ def shares(items: Sequence[Item], answers: Mapping[str, Sequence[Scored]]) -> It
         found: dict[tuple[str, str], list[tuple[bool, str]]] = defaultdict(list)
         for one in own if name != base else ():
             other, item = before.get((one.item_id, one.response.sample)), known[one.item_id]
-            if other is not None and _stored(one) and _stored(other):
-                found["differs", item.slice].append((_text(one) != _text(other), item.cluster))
+            if other is not None and (text := _text(one)) and (was := _text(other)):
+                found["differs", item.slice].append((text != was, item.cluster))
                 found["flips", item.slice].append((one.score != other.score, item.cluster))
         for cell in cells(items, own, own, kinds):  # against itself: every answer with the sign
             for item_id, cluster, shown in zip(cell.items, cell.clusters, cell.baseline, strict=True):
@@ -158,12 +154,10 @@ def shares(items: Sequence[Item], answers: Mapping[str, Sequence[Scored]]) -> It
             yield Share(name, what, where, rate.events, rate.n, rate.low, rate.high)
 
 
-def _stored(one: Scored) -> bool:
-    return isinstance(one.response, Generation) and bool(any(_text(one)) or not one.length)
-
-
-def _text(one: Scored) -> tuple[object, ...]:
-    return (one.response.token_ids, one.response.text) if isinstance(one.response, Generation) else ()
+def _text(one: Scored) -> tuple[object, ...] | None:
+    """Return what two texts are compared by; None of choices and of a text that is not stored."""
+    found = (one.response.token_ids, one.response.text) if isinstance(one.response, Generation) else (None,)
+    return found if any(found) or (len(found) > 1 and not one.length) else None
 
 
 def _behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
@@ -336,7 +330,14 @@ def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
 
 
 BLOCKS = (
-    Block("divergence", "Divergence", _divergence, {"page": 70}, "", "Not measured in this run."),
+    Block(
+        "divergence",
+        "Divergence",
+        lambda one, known: [divergence(known.divergence, one.baseline)],
+        {"page": 70},
+        "",
+        "Not measured in this run.",
+    ),
     Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),
     Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),
 )

@@ -12,7 +12,7 @@ from harness.report import words
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Dot, Items, Row, Section, dotted, names, numbers, texts
 
-_MEANINGS = TAIL_KINDS | LATENCY_KINDS
+MEANINGS = TAIL_KINDS | LATENCY_KINDS
 _DRAWN = 10  # gated rates that the picture shows
 _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
@@ -90,11 +90,6 @@ def rate_name(one: TailRate) -> str:
     return f"{one.kind} in {words.place(one)}"
 
 
-def meaning(one: TailRate) -> str:
-    """Return what the kind of event is."""
-    return _MEANINGS.get(one.kind, one.kind)
-
-
 def rate_items(one: TailRate, candidate: str) -> Items:
     """Return which answers a rate counts."""
     return Items(candidate, "" if one.stratum == "all" else f"{one.slice}: {one.stratum}", one.kind)
@@ -116,7 +111,7 @@ def _limits(one: TailRate) -> str:
 
 def rate_sentence(one: TailRate, candidate: str) -> str:
     """Return how often, how sure and against which tolerance, with the place."""
-    return f"{candidate}: {rate_name(one)} ({meaning(one)}): {rate_figures(one)}"
+    return f"{candidate}: {rate_name(one)} ({MEANINGS.get(one.kind, one.kind)}): {rate_figures(one)}"
 
 
 def rate_figures(one: TailRate) -> str:
@@ -134,7 +129,7 @@ def kinds_section(judgement: Judgement) -> Section:
     candidates, base = judgement.candidates, judgement.baseline
     gating = {one.kind for candidate in candidates for one in candidate.tail_events if one.verdict}
     said, quiet = list[Row](), dict[str, Row]()
-    for kind, what in _MEANINGS.items():
+    for kind, what in MEANINGS.items():
         rates = [[rate for rate in one.tail_events if rate.kind == kind] for one in candidates]
         widest = max(rates, key=lambda own: sum(one.n for one in own), default=[])
         if not any(one.n for one in widest):
@@ -185,22 +180,24 @@ def _rates(judgement: Judgement, *, passed: bool) -> Section:
 
 
 def _against_tolerance(judgement: Judgement) -> Section:
-    """Return the picture of the gated rates that are furthest above their tolerance; all are in the tables."""
+    """Return the picture of the gated rates with an event, the furthest above their tolerance first."""
     rates = [(each.name, one) for each, one in gated(judgement.candidates, *_OPEN, "pass") if one.rate is not None]
-    order = list(dict.fromkeys(rate_name(one) for _, one in sorted(rates, key=lambda pair: -words.excess(pair[1]))))
-    shown, more = order[:_DRAWN], len(order[_DRAWN:])
+    rates.sort(key=lambda pair: -words.excess(pair[1]))
+    order = list(dict.fromkeys(rate_name(one) for _, one in rates if one.events or one.verdict != "pass"))
     dots: dict[str, list[Dot]] = {one.name: [] for one in judgement.candidates if one.verdict != "not_judged"}
-    for level in shown:
+    tolerated: dict[str | float, float] = {}
+    for level in order[:_DRAWN]:
         for name, one in rates:
             if rate_name(one) == level and name in dots:
                 ends = one.rate or 0.0, one.low or 0.0, 1.0 if one.high is None else one.high
                 dots[name].append((level, 100 * ends[0], 100 * ends[1], 100 * ends[2]))
-    tolerated = {rate_name(one): 100 * (one.tolerance or 0.0) for _, one in rates}
-    title = f"The {_DRAWN} furthest above it; {more} more are in the tables" if more else "All of them"
-    held: dict[str | float, float] = {level: tolerated[level] for level in shown}
-    chart = Chart(title, "% of answers, limits", dotted(dots), across=True, tolerated=held)
-    drawn = (chart,) if any(dots.values()) else ()
-    return Section("Gated rates against their tolerance", charts=drawn, formats=("page",))
+                tolerated[level] = 100 * (one.tolerance or 0.0)
+    more = len(order[_DRAWN:])
+    title = (
+        f"The {_DRAWN} furthest above it; {more} more are in the tables" if more else "All with an event or undecided"
+    )
+    chart = Chart(title, "% of answers, limits", dotted(dots), across=True, tolerated=tolerated)
+    return Section("Gated rates against their tolerance", charts=(chart,) if tolerated else (), formats=("page",))
 
 
 def _tail(judgement: Judgement, _: Evidence) -> list[Section]:

@@ -9,7 +9,6 @@ from harness.judge.summaries import ChoiceProbability, TailRate
 from harness.judge.verdicts import FIGURES, CandidateVerdict, Judgement, StratumVerdict
 from harness.report import words
 from harness.report.blocks.findings import rate_sentence
-from harness.report.evidence import Evidence
 from harness.report.section import Block, Column, Section, columns, texts
 
 _CHOICE = {f"choice_probability_{one.name}": one.name for one in dataclasses.fields(ChoiceProbability)}
@@ -86,11 +85,7 @@ def tail_events(judgement: Judgement) -> Section:
     return Section("tail_events", columns("string", "candidate", *known), tuple(rows) if found else ())
 
 
-def _tables(judgement: Judgement, _: Evidence) -> list[Section]:
-    return [comparisons(judgement), tail_events(judgement)]
-
-
 BLOCKS = (
     Block("junit", "Test cases", lambda one, _: cases(one), {"junit": 10}),
-    Block("tables", "Tables", _tables, {"table": 10}),
+    Block("tables", "Tables", lambda one, _: [comparisons(one), tail_events(one)], {"table": 10}),
 )
