@@ -25,10 +25,10 @@ def _found(judgement: Judgement) -> tuple[list[_Found], list[_Found]]:
     for candidate in judgement.candidates:
         for one in candidate.strata:
             found[one.slice, one.stratum].append((candidate.name, one))
-    silent = {place for place, own in found.items() if all(_quiet(one) for _, one in own)}
-    return [own for place, own in found.items() if place not in silent], [
-        found[place] for place in found if place in silent
-    ]
+    parts: tuple[list[_Found], list[_Found]] = ([], [])
+    for own in found.values():
+        parts[all(_quiet(one) for _, one in own)].append(own)
+    return parts
 
 
 def _quiet(one: StratumVerdict) -> bool:
