@@ -18,8 +18,6 @@ from harness.errors import ExitCode, Incomplete, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
     from harness.config.engines import EngineSpec
-    from harness.history.changes import Since
-    from harness.history.database import History
     from harness.run.verifying import Verification
     from harness.store.rundir import RunDir
 
@@ -186,6 +184,7 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
     """
     from harness.history import changes, sections
     from harness.history.database import History
+    from harness.report.terminal import Pen
     from harness.store.rundir import RunDir
 
     found, left_out = History(db), list[Path]()
@@ -198,7 +197,13 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
     if not found.rows("SELECT 1 FROM runs"):
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
     compared = changes.since(found, since)
-    _print_history(found, compared, no_color=flags["no_color"])
+    pen = Pen(shared.make_console(no_color=flags["no_color"]), rest="listed in history.md")
+    blocks = reversed(sections.blocks(found, compared))  # the most important last, where a terminal ends
+    for section in (one for _, shown in blocks for one in shown):
+        pen.section(section)
+    pen.console.print()
+    for sentence in sections.headline(found, compared):
+        pen.console.print(pen.text(sentence))
     for written in sections.write(output, found, compared) if output is not None else ():
         click.echo(written)
     if not flags["fail_on_regression"]:
@@ -210,20 +215,6 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
     if compared.regressed:
         return ExitCode.FAIL
     return ExitCode.NOT_COMPARABLE if compared.left_out or left_out else ExitCode.PASS
-
-
-def _print_history(found: History, since: Since | None, *, no_color: bool) -> None:
-    """Print the sections, the most important last, where a terminal ends."""
-    from harness.history import sections
-    from harness.report.terminal import Pen
-
-    pen = Pen(shared.make_console(no_color=no_color), rest="listed in history.md")
-    for _, shown in reversed(sections.blocks(found, since)):
-        for section in shown:
-            pen.section(section)
-    pen.console.print()
-    for sentence in sections.headline(found, since):
-        pen.console.print(pen.text(sentence))
 
 
 def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

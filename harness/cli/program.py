@@ -34,8 +34,7 @@ def main() -> None:
 class _Pipe(io.FileIO):
     """An output whose reader may close it: the rest is dropped, and the command goes on."""
 
-    failure = ""
-    """Why the output could not be written, other than by a closed pipe."""
+    failure = ""  # why the output could not be written, other than by a closed pipe
 
     def write(self, data: Any) -> int:
         """Write bytes; to nowhere from the first failure on."""

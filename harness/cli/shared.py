@@ -180,10 +180,7 @@ def find_config(config: str) -> Path:
 def judge_run(
     run: RunDir, options: OutputOptions, overrides: Any = None, *, write: bool = True, track: Any = None
 ) -> int:
-    """Compare and gate a finished run, report it, and return its exit code.
-
-    Only the run's own verdict is written: one under another policy is printed. track: see `harness.report.trackers`.
-    """
+    """Compare, gate and report a finished run, and return its exit code. track: see `harness.report.trackers`."""
     from harness import report
     from harness.judge import judging
     from harness.report import run_evidence
@@ -192,7 +189,7 @@ def judge_run(
     record = load_run(run)
     judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
     evidence = run_evidence.evidence(record, judgement)
-    if write and not overrides:
+    if write and not overrides:  # a verdict under another policy is not the run's own
         judging.write(run, judgement)
         report.write(run.path, judgement, evidence)
     print_judgement(judgement, evidence, options)

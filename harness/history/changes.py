@@ -1,7 +1,6 @@
 """What differs between two runs of a history: settings, items, verdicts, and scores item by item.
 
-A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's margins
-and alpha, with Holm's correction over its gating strata.
+A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's policy.
 """
 
 from __future__ import annotations

@@ -122,9 +122,7 @@ def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
 
 def trend(history: History) -> Section:
     """Return the change of each candidate in each series over the runs."""
-    rows: list[Row] = []
-    quiet: list[Row] = []
-    charts, said, count = [], [], 0
+    rows, quiet, charts, said, count = list[Row](), list[Row](), [], [], 0
     for which, found in series(history):
         own: dict[str, list[sqlite3.Row]] = {}
         for row in found:

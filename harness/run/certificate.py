@@ -61,7 +61,7 @@ def certify(run: RunRecord, variant: str) -> Certificate:
     answers = {name: {one.item_id: one.response for one in run.of(name)} for name in run.answers}
     control = answers.pop(CONTROL, {})
     usable = [item for item in run.items if item.prompt and not item.asked and item.id not in run.erased]
-    usable = sorted(usable, key=lambda item: digest([run.experiment.seed, "verify", item.id]))
+    usable.sort(key=lambda item: digest([run.experiment.seed, "verify", item.id]))
     kinds = [_texts, _choices] if run.experiment.sampling.temperature == 0 else [_choices]
     made = (part(usable, answers, control, run.experiment.baseline.name, variant) for part in kinds)
     found = tuple(part for part in made if part is not None)

@@ -156,18 +156,18 @@ def check_engines(experiment: Experiment, source: str) -> None:
     """Refuse a config whose servers cannot be asked or timed. Raises ConfigError, NotComparable for other engines."""
     if experiment.execution.rehearsal is not None:
         return
-    problems = []
-    for variant in experiment.variants:
-        if (name := variant.engine.api_key_env) and not os.environ.get(name):
-            text = f"the environment has no {name}: export the key of {variant.engine.url}"
-            problems.append(Problem(f"{variant.name}.engine.api_key_env", text))
+    problems, latency, many = [], experiment.policy.latency, experiment.baseline.engine.concurrency
     for kind in undefined(Rules.from_experiment(experiment)):
         text = f"tail_events has a tolerance for {kind}, and latency does not say what is late: add {kind}, in seconds"
         problems.append(Problem("policy.latency", text))
-    for variant in experiment.variants if experiment.policy.latency else ():
-        if not variant.engine.stream or variant.engine.concurrency != experiment.baseline.engine.concurrency:
-            text = "policy.latency needs stream: true, and the same concurrency for all variants"
-            problems.append(Problem(f"{variant.name}.engine", text))
+    for place, engine in ((f"{one.name}.engine", one.engine) for one in experiment.variants):
+        if (name := engine.api_key_env) and not os.environ.get(name):
+            text = f"the environment has no {name}: export the key of {engine.url}"
+            problems.append(Problem(f"{place}.api_key_env", text))
+        if latency and not (engine.stream and engine.concurrency == many):
+            problems.append(
+                Problem(place, "policy.latency needs stream: true, and the same concurrency for all variants")
+            )
     if problems:
         raise ConfigError(source, problems)
     names = {variant.name: variant.engine.name for variant in experiment.variants}

@@ -1,8 +1,4 @@
-"""How far a run is, for the person who waits: a bar on a terminal, a line now and then in a log.
-
-Work is counted in tokens (prompt plus longest answer). What an earlier process did, or nobody needs any more, counts as
-done but not into the speed from which the ETA comes.
-"""
+"""How far a run is, in tokens, for the person who waits: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -52,7 +48,7 @@ class Reporter:
             self._log()
 
     def skip(self, tokens: int) -> None:
-        """Count work that this process need not do: done before, or decided."""
+        """Count work that this process need not do, done before or decided; the ETA does not come from it."""
         self._skipped += tokens
         self._show()
 

@@ -114,7 +114,11 @@ class _Run:
                 found = unusable_strata(self.plan.items, self.directory.all_results(baseline.name))
                 for (key, stratum), sentence in found.items():
                     self.progress.note(f"{key}/{stratum} is not measured: {sentence}")
-            blind = self._blind()
+            blind: Strata = set()  # what only the baseline is asked, by all of its answers
+            if self.execution.skip_blind:
+                self.stages.done("baseline")
+                self.stages.wait("baseline")
+                blind |= judging.not_asked(read_run(self.directory))
             for variant, wanted in waiting:
                 asked = _without(wanted, lambda item, blind=blind: (item.slice, item.stratum) not in blind)  # type: ignore[misc]
                 self.progress.skip(self._cost_of(wanted) - self._cost_of(asked))
@@ -170,14 +174,6 @@ class _Run:
         self.skipped[variant.name] += [unit.index for unit in units if whole.get(unit.index) != len(unit.items)]
         self.progress.skip(self._cost_of(units) - self._cost_of(needed))
         return needed
-
-    def _blind(self) -> frozenset[tuple[str, str]]:
-        """Give the strata that only the baseline is asked, from all of its answers."""
-        if not self.execution.skip_blind:
-            return frozenset()
-        self.stages.done("baseline")
-        self.stages.wait("baseline")
-        return judging.not_asked(read_run(self.directory))
 
     def _untraced(self, others: Sequence[tuple[Variant, Sequence[Unit]]]) -> set[int]:
         """Give the units that are yet to be compared with the baseline and have no traces."""

@@ -82,11 +82,8 @@ execution:
 
 def _strictest(items: int) -> Route | None:
     """Return the strictest promise that so many items over all strata keep with 80 % power; None if there is none."""
-    for margin, pooled in PROMISES:
-        found = route(Design((margin,) * STRATA, pooled, 10, RECOMMENDED))
-        if found is not None and found.largest <= items:
-            return found
-    return None
+    routes = (route(Design((margin,) * STRATA, pooled, 10, RECOMMENDED)) for margin, pooled in PROMISES)
+    return next((one for one in routes if one is not None and one.largest <= items), None)
 
 
 def _method(name: str) -> str:

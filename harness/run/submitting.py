@@ -1,7 +1,7 @@
 """Writes the jobs that run an experiment on a cluster: batch scripts for Slurm, a manifest for Kubernetes.
 
-A job depends on no folder that it is submitted from and on no variable. Slurm's scripts put a shard back into the queue
-that was stopped by its time limit and has made progress, or that waits for shards which have no GPU yet.
+A job depends on no folder and no variable. Slurm's scripts put a shard back into the queue that was stopped by its time
+limit and has made progress, or that waits for shards which have no GPU yet.
 """
 
 from __future__ import annotations

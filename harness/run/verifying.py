@@ -133,11 +133,8 @@ def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tup
         note = "the run's answers come from quantcliff's own engine, and a server computes other numbers: a difference"
         return [note + " may be the engine's, so that the false-alarm rate is not known"], ""
     said = {"version": "its server's version", "prompts": "the form of its prompts", "fingerprint": "its fingerprint"}
-    notes = [
-        f"{text} was {recorded[name]} and is {served[name]}"
-        for name, text in said.items()
-        if recorded.get(name) and served.get(name) and recorded[name] != served[name]
-    ]
+    both = [(text, recorded.get(name), served.get(name)) for name, text in said.items()]
+    notes = [f"{text} was {then} and is {now}" for text, then, now in both if then and now and then != now]
     before, now = recorded.get("prompt_offset"), served.get("prompt_offset")
     known = before is not None and now is not None and recorded.get("prompts") == served.get("prompts")
     if known and before != now:

@@ -26,7 +26,7 @@ from harness.config.methods import METHODS, RUNTIME
 from harness.config.schema import Decoding, Rehearsal, Variant
 from harness.engines.protocol import Engine, Usage
 from harness.engines.registry import ENGINES, EngineRequest
-from harness.errors import ModelError, NonFinite, QuantcliffError, one_line
+from harness.errors import ModelError, QuantcliffError, one_line
 from harness.models.backends import installed_version
 from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Item, Proof, Settings, Timing
@@ -99,19 +99,15 @@ class Closed(NamedTuple):
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Answer in a process that does nothing else: its entry point. What C libraries print goes to the log, too.
-
-    The process ends with its parent: an orphan would hold the device that the restarted run needs.
-    """
+    """Answer in a process that does nothing else: its entry point. What C libraries print goes to the log, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
+    with job.log.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     parent = os.getppid()
 
-    def end_with_parent() -> None:
+    def end_with_parent() -> None:  # an orphan would hold the device that the restarted run needs
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
@@ -253,13 +249,9 @@ def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:
 def _answer(send: Callable[[object], None], engine: Engine, meter: DivergenceMeter | None, ask: Ask) -> None:
     before, started = engine.usage(), time.perf_counter()
     answer = engine.answer if meter is None else functools.partial(meter.answer, ask.unit)
-    try:
-        for response in answer(ask.items, ask.settings):
-            if not ask.known:
-                send(response)
-    except NonFinite as error:
-        message = f"{error} (item {error.item_id})" if error.item_id not in str(error) else str(error)
-        raise NonFinite(message, error.item_id) from error
+    for response in answer(ask.items, ask.settings):
+        if not ask.known:
+            send(response)
     if meter is not None and (found := meter.measured()) is not None:
         send(Diverged(*found))
     after, seconds = engine.usage(), time.perf_counter() - started

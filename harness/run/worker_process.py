@@ -64,8 +64,7 @@ class WorkerHandle:
 def started(job: Job) -> contextlib.AbstractContextManager[WorkerHandle]:
     """Start a worker and make sure that it is gone afterwards, whatever happens.
 
-    A rehearsal has no model to keep apart and to free, so it answers in a thread of this process, over the same
-    connection; one that takes its time (`seconds_per_item`) has a process, as a model would.
+    A rehearsal has no model to free: it answers in a thread, unless it takes its time, as a model would.
     """
     return _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job)
 

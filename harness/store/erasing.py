@@ -18,8 +18,6 @@ from harness.store.files import atomic_write, read_lines, sealed, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import ITEMS, RunDir, Shard, place_of
 
-_SHOWN = 10
-
 
 class Erased(NamedTuple):
     """What an erasure removed."""
@@ -72,7 +70,7 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
 
 def describe_erasure(done: Erased) -> list[str]:
     """Return what was removed, a sentence a line."""
-    shown = ", ".join(done.items[:_SHOWN]) + (", ..." if len(done.items) > _SHOWN else "")
+    shown = ", ".join((*done.items[:10], *(["..."] if done.items[10:] else [])))
     traces = f"{done.traces} trace(s) deleted, " if done.traces else ""
     files = f"{done.logs} log(s) emptied, {traces}{done.left_overs} half-written file(s) deleted"
     said = [

@@ -1,7 +1,4 @@
-"""A run read once: everything that judging and reporting look at, checked line by line on the way in.
-
-What is to be judged is read with `harness.store.whole.load_run`, which also checks that the run is whole.
-"""
+"""A run read once, each line checked; `harness.store.whole.load_run` also checks that it is whole."""
 
 from __future__ import annotations
 

@@ -93,28 +93,23 @@ class RunDir:
         """
         # The other shards may begin at the same time: each writes the same files whole, and run.json last.
         recorded = {**plan, "schema": SCHEMA, "shards": shard.count}
-        known = self._is_begun()
-        if known:
+        with explained(self.path, "read"):
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        strangers = sorted(name for name in names if name not in {"shards", ITEMS} and not name.startswith(".run."))
+        if "run.json" in names:
             self._same_plan(recorded)
+        elif strangers:
+            text = f"holds {', '.join(strangers[:3])} but no run.json: it is not a run"
+            raise StoreError(f"{self.path}: {text}; give another --output")
         place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
         by_slice: dict[str, list[str]] = defaultdict(list)
         for item in items:
             by_slice[item.slice].append(sealed({**to_json(item), **place[item.id]}, ITEMS))
         for name, lines in by_slice.items():
             write_if_other(self.items_path(name), "".join(lines))
-        if not known:
+        if "run.json" not in names:
             write_json(self.path / "run.json", recorded)
             self._same_plan(recorded)
-
-    def _is_begun(self) -> bool:
-        """Whether there is a run.json, of one listing. Raises StoreError if there are files that no shard has begun."""
-        with explained(self.path, "read"):
-            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        strangers = sorted(name for name in names if name not in {"shards", ITEMS} and not name.startswith(".run."))
-        if strangers and "run.json" not in names:
-            text = f"holds {', '.join(strangers[:3])} but no run.json: it is not a run"
-            raise StoreError(f"{self.path}: {text}; give another --output")
-        return "run.json" in names
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
         """Refuse another plan than the one that is there, naming what differs down to the config's key."""

@@ -110,8 +110,7 @@ class Stages:
     """What one shard has done of the stages that all have to reach. note: gets a sentence for the person who waits."""
 
     def __init__(self, directory: RunDir, shard: Shard, note: Callable[[str], None]) -> None:
-        self._directory, self._shard, self._note = directory, shard, note
-        self._folder = directory.path / "shards"
+        self._directory, self._folder, self._shard, self._note = directory, directory.path / "shards", shard, note
         self._waiting = self._folder / f"{shard}.waiting"
 
     def restart(self) -> None:

@@ -1,7 +1,4 @@
-"""Which items of a run are asked together, in what order, and at which look.
-
-A pure function of the items, so every process that reads the same config makes the same units.
-"""
+"""Which items of a run are asked together, in what order, and at which look: a function of the items alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Whether a run is whole and itself: what must hold of its files before anything may be judged from them.
 
-Digests leave texts out, so that a run whose texts were erased stays itself. They find accidents and edits, not a forger
-who computes them again.
+Digests leave texts out, so that a run whose texts were erased stays itself. They find edits, but no forger.
 """
 
 from __future__ import annotations
