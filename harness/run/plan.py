@@ -165,9 +165,8 @@ def check_engines(experiment: Experiment, source: str) -> None:
             text = f"the environment has no {name}: export the key of {engine.url}"
             problems.append(Problem(f"{place}.api_key_env", text))
         if latency and not (engine.stream and engine.concurrency == many):
-            problems.append(
-                Problem(place, "policy.latency needs stream: true, and the same concurrency for all variants")
-            )
+            text = "policy.latency needs stream: true, and the same concurrency for all variants"
+            problems.append(Problem(place, text))
     if problems:
         raise ConfigError(source, problems)
     names = {variant.name: variant.engine.name for variant in experiment.variants}
