@@ -23,17 +23,12 @@ from harness.stats.units import effective_counts, make_units
 class EventRate:
     """How often something happened, with what it was made from."""
 
-    events: int
-    """Items on which it happened."""
+    events: int  # items on which it happened
     n: int
-    low: float
-    """Lower one-sided limit of the rate at level 1 - alpha."""
-    high: float
-    """Upper one-sided limit of the rate at level 1 - alpha."""
-    alpha: float
-    """Error rate of each side."""
-    unit: float
-    """Items that carry as much information as one independent item; 1 if every item is its own."""
+    low: float  # lower one-sided limit of the rate at level 1 - alpha
+    high: float  # upper one-sided limit of the rate at level 1 - alpha
+    alpha: float  # error rate of each side
+    unit: float  # items that carry as much information as one independent item; 1 if every item is its own
 
     @property
     def rate(self) -> float:
