@@ -1,8 +1,4 @@
-"""Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item.
-
-Several answers to an item become their mean if that is asked for; the same answer written twice counts once and is
-named.
-"""
+"""Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item."""
 
 from __future__ import annotations
 
@@ -40,9 +36,7 @@ class ImportOptions:
     strata: tuple[str, ...] = ()  # those that split
     cluster: str | None = None  # the one that names the source that items share
     slice: str | None = None  # column of a table; everything is one slice, ``all``, by default
-    prompt: str | None = (
-        None  # column of a table with what was asked, or its hash: items asked differently do not match
-    )
+    prompt: str | None = None  # column of a table with what was asked, or its hash, which must match on both sides
     weight: str | None = None  # column of a table with the share of traffic
     chance: float | None = None  # the score that guessing would give; by default taken from a log's choices, else 0
     metric: str | Sequence[str] | None = None  # of lm_eval, or scorers (``scorer.key``) of Inspect: see `per_task`
@@ -58,7 +52,7 @@ class ImportOptions:
     @property
     def fields(self) -> tuple[str, ...]:
         """Every field that has to be looked up in a document."""
-        return (*self.strata, *(() if self.cluster is None else (self.cluster,)))
+        return self.strata if self.cluster is None else (*self.strata, self.cluster)
 
 
 def per_task(
@@ -190,13 +184,11 @@ class Rows:
             if count > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
         if self.options.repeats != "mean":
-            mixed = [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]
-            if mixed:
-                raise NotComparable(
-                    f"{self.source}: {len(mixed)} items have several scores ({listed(mixed)}): an item has one score. "
-                    "If these are several answers to it, ask for their mean (--repeats mean)"
-                )
-            once = listed(list(several))
+            if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
+                text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
+                advice = "If these are several answers to it, ask for their mean (--repeats mean)"
+                raise NotComparable(f"{self.source}: {text}. {advice}")
+            once = listed(several)
             self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
@@ -215,6 +207,15 @@ def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
     return Labels(key.astype(np.int32), tuple(names))
+
+
+def score_of(scores: Mapping[str, Any], metric: str, where: str) -> float:
+    """Read the score that an item has by a metric. Raises NotComparable if it has none, or not one number."""
+    if metric not in scores:
+        raise NotComparable(f"{where}: has no {metric}, other items of its task do")
+    if isinstance(scores[metric], (list, dict)):
+        raise NotComparable(f"{where}: {metric} is not one number per item: give another --metric")
+    return as_score(scores[metric], where)
 
 
 def as_score(value: object, where: str = "") -> float:
