@@ -40,8 +40,7 @@ RUNTIME = (
     Package("torch", "torch", "2.11"),
     Package("transformers", "transformers", "5.17"),
     Package("accelerate", "accelerate", "1.10"),
-)
-"""What every method needs."""
+)  # what every method needs
 
 _BNB = (Package("bitsandbytes", "bitsandbytes", "0.48"),)
 _TORCHAO = (Package("torchao", "torchao", "0.15"),)

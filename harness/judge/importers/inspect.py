@@ -195,8 +195,7 @@ _REDUCERS: dict[str, Callable[[Sequence[float]], float]] = {
     "median": statistics.median,
     "mode": statistics.mode,
     "max": max,
-}
-"""Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)."""
+}  # Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)
 
 
 def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
