@@ -1,7 +1,4 @@
-"""What a config may say of the engine that answers for a variant: its name, its server and how it is asked.
-
-It does not start or ask a server, and does not read the environment.
-"""
+"""What a config may say of the engine that answers for a variant: its name, its server and how it is asked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The config file: the only place where people type, validated once, every problem reported together.
-
-It does not know whether a method works on this machine or whether a model exists.
-"""
+"""The config file: the only place where people type, validated once, every problem reported together."""
 
 from __future__ import annotations
 

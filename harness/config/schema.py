@@ -1,7 +1,4 @@
-"""What a config may say: every field with its type, its bounds and its meaning.
-
-It does not know whether a method works on this machine, whether a model exists, or what a slice's task files hold.
-"""
+"""What a config may say: every field with its type, its bounds and its meaning."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The plain averages, to be read against the strata: what they hide, and when they betray a baseline gone wrong.
-
-None of it decides about a stratum.
-"""
+"""The plain averages: what they hide, and when they betray a baseline gone wrong. They decide about no stratum."""
 
 from __future__ import annotations
 

@@ -30,10 +30,7 @@ _SIZES: dict[str, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda 
 
 
 def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
-    """Return the index of the choice that a metric prefers, the first of equals, as lm_eval does.
-
-    Choices whose texts are not stored are compared by their sums.
-    """
+    """Return the index of the choice that a metric prefers, as lm_eval does; by the sums if texts are not stored."""
     texts = [choice.strip() for choice in item.choices]
     size = _SIZES.get(metric.partition(",")[0])
     if size is None or len(texts) != len(response.logprobs) or not all(texts):
@@ -45,10 +42,7 @@ def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
 def compared(
     items: Sequence[Item], baseline: Mapping[str, float], candidate: Mapping[str, float], alpha: float
 ) -> dict[Place, ChoiceProbability]:
-    """Compare two sides (item id to probability) by stratum. Items that share a source are judged as whole sources.
-
-    alpha: error rate of each limit.
-    """
+    """Compare two sides (item id to probability) by stratum, with one-sided limits at level 1 - `alpha`."""
     found = {}
     for place, members in by_stratum(one for one in items if one.id in baseline and one.id in candidate).items():
         before, after = (np.array([side[item.id] for item in members]) for side in (baseline, candidate))

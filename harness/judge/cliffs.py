@@ -55,10 +55,7 @@ def cliffs(
 
 
 def _ordered_axes(levels: Mapping[str, Labels]) -> dict[str, tuple[list[float], NDArray[np.int64]]]:
-    """Find the axes whose levels, as far as items have them, are all numbers, two or more of them.
-
-    Give each its levels in order, and the position of every item's, -1 if an item has no such axis.
-    """
+    """Return the levels of every axis of numbers, and the position of every item's, -1 for an item without one."""
     found = {}
     for name, labels in levels.items():
         used = [labels.names[code] for code in np.unique(labels.codes)]

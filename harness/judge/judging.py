@@ -40,10 +40,7 @@ def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> di
 def _outcomes(
     run: RunRecord, name: str, *, until: int | None = None, only: set[str] | None = None, blind: Container[Place] = ()
 ) -> Outcomes | None:
-    """Return a variant's outcomes, in the order of the items; None if it has answered nothing.
-
-    only: the ids of the items to take; all by default. blind: strata that it was not asked, NaN in its scores.
-    """
+    """Return a variant's outcomes in the items of `only`, NaN in strata that it was not asked; None if it has none."""
     not_asked = {item.id: math.nan for item in run.items if (item.slice, item.stratum) in blind}
     scores = {**not_asked, **item_scores(run, name, until=until)}
     items = [item for item in run.items if item.id in scores and (only is None or item.id in only)]
@@ -116,10 +113,7 @@ def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
 
 
 def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
-    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline.
-
-    The proofs of a rehearsal are made up and are not compared. Raises Incomplete, NotComparable, StoreError.
-    """
+    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline."""
     baseline, execution = run.experiment.baseline, run.experiment.execution
     control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
     variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
@@ -157,10 +151,7 @@ def _proof(run: RunRecord, name: str) -> Proof:
 
 
 def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> str:
-    """Return in what respect a variant equals the baseline; empty if model, method, bits or dtype differ.
-
-    one, other: the proofs of the two.
-    """
+    """Return in what respect a variant, proven by `other`, equals the baseline; empty if the two differ."""
     baseline = run.experiment.baseline
     if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
         return shown

@@ -25,10 +25,7 @@ ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may hav
 
 
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
-    """Return every cell its limits and, where a tolerance gates it, its verdict, in the order given.
-
-    A kind that a slice's rules name and that no answer of it was looked at for is not judged, and says so.
-    """
+    """Return the rate, limits and verdict of every cell, and of every kind that a tolerance names and nothing shows."""
     alpha = rules.policy.alpha
     found = [event_rate(one.events, one.clusters, alpha=alpha) if one.items else None for one in cells]
     tolerances = [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]

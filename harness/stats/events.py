@@ -70,10 +70,7 @@ def event_rate(events: ArrayLike, clusters: ArrayLike | None = None, *, alpha: f
 
 
 def items_without_event(tolerance: float, alpha: float = 0.05) -> int:
-    """Return how many independent items without an event show a rate below `tolerance`: 299 for 1 % at 5 %.
-
-    (1 - tolerance)^n < alpha. Raises StatisticsError.
-    """
+    """Return how many independent items without an event show a rate below `tolerance`: (1 - tolerance)^n < alpha."""
     check_alpha(alpha)
     if not 0.0 < tolerance < 1.0:
         raise StatisticsError(f"tolerance={tolerance} is not a proportion in (0, 1).")

@@ -146,10 +146,7 @@ class _Pooled:
         return float(p) if self.exact else max(float(p), self._unseen_p(null, alternative))
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:
-        """How likely broken sources go unseen that would move delta to `null`: in one stratum, or evenly in all.
-
-        See `harness.stats.stratum`; graded and clustered strata only.
-        """
+        """How likely broken sources go unseen that would move delta to `null`: see `stratum`, in one or in all."""
         sign = 1.0 if alternative == "greater" else -1.0
         drop = sign * (self.delta - null)
         if drop <= 0.0:

@@ -166,10 +166,7 @@ class _Paths:
 
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
-    """The p-value to stay below at the latest of the looks taken so far; 0 if nothing can be decided yet.
-
-    fractions_so_far: as in `boundaries`. Raises StatisticsError.
-    """
+    """The p-value to stay below at the latest of the looks so far, as in `boundaries`; 0 if it may decide nothing."""
     return boundaries(fractions_so_far, alpha, spending).nominal_p[-1]
 
 

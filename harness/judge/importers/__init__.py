@@ -1,7 +1,4 @@
-"""Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`.
-
-The format is found from the path and the first bytes. The tools that wrote the files are not needed.
-"""
+"""Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`."""
 
 from __future__ import annotations
 

@@ -29,10 +29,7 @@ _NOT_THE_MODEL = ("infra_error", "system")
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's folder of `nel` results below a path, and its newest summary, which is that of them.
-
-    Raises UsageError if a benchmark is there twice.
-    """
+    """Return each benchmark's folder and newest summary. Raises UsageError if one is there twice."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
@@ -47,10 +44,7 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
 
 
 def detail_files(path: Path) -> dict[str, Path]:
-    """Return each task's newest file of lighteval's details: the path itself, or those below it.
-
-    Raises UsageError if they are of several models.
-    """
+    """Return each task's newest file of lighteval's details. Raises UsageError if they are of several models."""
     files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
     if len(models := sorted({str(file.parent.parent) for _, _, file in named})) > 1:

@@ -42,10 +42,7 @@ def is_log(data: object) -> bool:
 
 
 def log_files(path: Path) -> list[Path]:
-    """Find the logs at a path: itself, or all below it. JSON of another kind, such as a listing, is passed over.
-
-    Raises NotComparable if a file is not JSON: it could be half a log.
-    """
+    """Find the logs at a path, among other JSON. Raises NotComparable if a file is no JSON: it could be half a log."""
     if path.is_file():
         return [path]
     found = list(path.rglob("*.eval"))
@@ -71,10 +68,7 @@ class _Log:
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
-    """Read a log or a directory of them.
-
-    Raises UsageError if a scorer or field is not there, NotComparable if a log is not finished.
-    """
+    """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
     models = sorted({str(log.run.get("model")) for log in logs})
@@ -270,10 +264,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
-    """Read one member. Python's zipfile reads Zstandard from 3.14 on; before that pyarrow does.
-
-    Raises NotComparable if it is damaged.
-    """
+    """Read one member: Python's zipfile reads Zstandard from 3.14 on, before that pyarrow does."""
     entry = archive.getinfo(name)
     if entry.compress_type == _ZSTANDARD:
         return _zstandard(entry, file)

@@ -17,10 +17,7 @@ _SHOWN = 60
 
 
 def parsed(text: str | bytes, where: str) -> Any:
-    """Parse one JSON text. where: file, line or archive member, for messages.
-
-    Raises NotComparable if it is not JSON, nests too deeply, or an object has a key twice.
-    """
+    """Parse one JSON text. Raises NotComparable, at `where`, if it is none, nests too deeply, or has a key twice."""
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         return json.loads(text, object_pairs_hook=_once)

@@ -50,10 +50,7 @@ def sample_files(path: Path) -> list[Path]:
 
 
 def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
-    """Read a sample file or a directory of them.
-
-    Raises UsageError if a metric, filter or field is not there, NotComparable if the logs hold no scores.
-    """
+    """Read a sample file or a directory of them. Raises UsageError if a metric or field is not there, NotComparable."""
     rows = Rows(str(path), options)
     files = _newest(path, rows)
     tasks = {task: _lines(file) for task, file in files.items()}

@@ -80,10 +80,7 @@ def per_task(
 
 
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
-    """Return the score of a task for which none was chosen: the first preferred one, or the only one it has.
-
-    known: the task's metrics that can be a score. Raises UsageError if it could be several, or none.
-    """
+    """Return the first preferred of the scores of a task, or its only one. Raises UsageError if neither is there."""
     found = [one for one in preferred if one in known] or known
     if found is known and len(known) != 1:
         listed = ", ".join(known) or "none"
@@ -140,10 +137,7 @@ class Rows:
         self.chances.append(chance if options.chance is None else options.chance)
 
     def outcomes(self, name: str) -> Outcomes:
-        """Return one score per item.
-
-        Raises NotComparable if an item has several scores and nothing says to average them, and if `build` does.
-        """
+        """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
         levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
