@@ -123,7 +123,7 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
 
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
     """Add the items of a log. varying: the log's arguments that differ from those of its task's other logs."""
-    place = f"{log.task}/{stratum_name(varying)}" if varying else log.task
+    rows.common, place = varying, f"{log.task}/{stratum_name(varying)}" if varying else log.task
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     for sample in _samples(log.file):
@@ -155,7 +155,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
         chance = 1.0 / len(offered) if offered and len(offered) > 1 else 0.0
-        rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance, levels=varying)
+        rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs"
         told = "an item counts by the others if they are at least half, and else is unanswered"

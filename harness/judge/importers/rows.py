@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.outcomes import Labels, Outcomes, build, listed
+from harness.judge.outcomes import Floats, Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
@@ -101,30 +100,22 @@ class Rows:
     levels: dict[str, Any] = field(default_factory=dict)  # axis to level; an empty name if an item has no such axis
     clusters: Any = None  # None if every item is a source by itself
     chances: list[float] = field(default_factory=list)
-    weights: NDArray[np.float64] | None = None
+    weights: Floats | None = None
+    common: Mapping[str, str] = field(default_factory=dict)  # levels of the answers that are added next
     measure: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(
-        self,
-        item: str,
-        score: float,
-        document: Mapping[str, Any],
-        where: str,
-        *,
-        task: str,
-        asked: int,
-        chance: float,
-        levels: Mapping[str, str] = MappingProxyType({}),
+        self, item: str, score: float, document: Mapping[str, Any], where: str, *, task: str, asked: int, chance: float
     ) -> None:
         """Add one answer of a log.
 
         document: what strata and clusters are looked up in; `where` it is, for messages. task: its slice. asked: see
-        `harness.judge.outcomes.fingerprint`. levels: further ones. Raises UsageError if the document lacks a field.
+        `harness.judge.outcomes.fingerprint`. Raises UsageError if the document lacks a field.
         """
         options = self.options
         strata = zip(options.axes, options.strata, strict=True)
-        found = {**levels, **{axis: as_level(dig(document, one, where)) for axis, one in strata}}
+        found = {**self.common, **{axis: as_level(dig(document, one, where)) for axis, one in strata}}
         for axis in {**self.levels, **found}:
             self.levels.setdefault(axis, [""] * len(self.items)).append(found.get(axis, ""))
         if options.cluster:
@@ -163,9 +154,7 @@ class Rows:
             unique=True,
         )
 
-    def _collapsed(
-        self, scores: NDArray[np.float64], facts: Sequence[NDArray[Any]]
-    ) -> tuple[slice | NDArray[np.int64], NDArray[np.float64]]:
+    def _collapsed(self, scores: Floats, facts: Sequence[NDArray[Any]]) -> tuple[slice | NDArray[np.int64], Floats]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""
         if len(set(self.items)) == len(self.items):
             return slice(None), scores
