@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
-from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Outcomes, Pairs, natural_key, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, natural_key, pair
 from harness.judge.pooled import LEAST_STEP, with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -50,13 +49,13 @@ def compare(
     names = [one.name for one in candidates]
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
-    base = _indexed(baseline, rules, allow_unmatched)
+    base = _Index(baseline, rules, allow_unmatched)
     compared = tuple(_compare_one(base, one, blind, pooled=True) for one in candidates)
     against = back = None
     if control is not None:
         same = control_baseline or baseline
-        against = _compare_one(_indexed(same, rules, allow_unmatched) if control_baseline else base, control)
-        back = _compare_one(_indexed(control, rules, allow_unmatched), same)
+        against = _compare_one(_Index(same, rules, allow_unmatched) if control_baseline else base, control)
+        back = _compare_one(_Index(control, rules, allow_unmatched), same)
     why = "matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
     unused = [f"the pattern {glob!r} {why}" for glob in rules.unmatched_globs(base.places)]
     notes = dict.fromkeys(note for one in (baseline, *candidates) for note in one.notes)
@@ -70,7 +69,7 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
     decided, advisory ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
     says why.
     """
-    base = _indexed(baseline, rules)
+    base = _Index(baseline, rules)
     compared = _compare_one(base, candidate, pooled=True, until=look)
     decisions = decide(compared.judged, rules.policy.alpha, rules.families)
     decided = [(one, found.verdict) for one, found in zip(compared.judged, decisions, strict=True)]
@@ -86,45 +85,29 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
     return needs if any(rules.gating(*place) for place in needs) else set()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Index:
     """The baseline grouped by stratum, once for all candidates."""
 
-    baseline: Outcomes
-    rules: Rules
-    allow_unmatched: float
-    places: tuple[Place, ...]  # in the order of a report
-    place: NDArray[np.int32]  # shape [items]: position in `places`
-    cluster: NDArray[np.int32] | None  # shape [items]: source; None if every item is its own
-    levels: tuple[Mapping[str, str], ...]  # per place: axis to level, where all its items have the same
-    chance: Floats  # shape [places]: mean score of guessing
-    weight: Floats  # shape [places]: summed traffic
-    looks: int  # the last look that any item belongs to
-
-
-def _indexed(baseline: Outcomes, rules: Rules, allow_unmatched: float = ALLOW_UNMATCHED) -> _Index:
-    width = len(baseline.stratum.names)
-    keys, raw = np.unique(baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes, return_inverse=True)
-    named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
-    rank = {name: position for position, name in enumerate(rules.slices)}
-    shown = [(rank.get(one, len(rank)), natural_key(one), natural_key(stratum)) for one, stratum in named]
-    order = sorted(range(len(named)), key=shown.__getitem__)
-    position = np.empty(len(order), np.int32)
-    position[order] = np.arange(len(order), dtype=np.int32)
-    place = position[raw]
-    own = len(baseline.cluster.names) == len(baseline)
-    return _Index(
-        baseline=baseline,
-        rules=rules,
-        allow_unmatched=allow_unmatched,
-        places=tuple(named[at] for at in order),
-        place=place,
-        cluster=None if own else baseline.cluster.codes,
-        levels=_constant_levels(baseline, place, len(order)),
-        chance=np.bincount(place, baseline.chance, len(order)) / np.bincount(place, minlength=len(order)),
-        weight=np.bincount(place, baseline.weight, len(order)).astype(np.float64),
-        looks=int(baseline.look.max()),
-    )
+    def __init__(self, baseline: Outcomes, rules: Rules, allow_unmatched: float = ALLOW_UNMATCHED) -> None:
+        self.baseline, self.rules, self.allow_unmatched = baseline, rules, allow_unmatched
+        width = len(baseline.stratum.names)
+        whole = baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes
+        keys, raw = np.unique(whole, return_inverse=True)
+        named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
+        rank = {name: position for position, name in enumerate(rules.slices)}
+        shown = [(rank.get(one, len(rank)), natural_key(one), natural_key(stratum)) for one, stratum in named]
+        order = sorted(range(len(named)), key=shown.__getitem__)
+        position = np.empty(len(order), np.int32)
+        position[order] = np.arange(len(order), dtype=np.int32)
+        own, count = len(baseline.cluster.names) == len(baseline), len(order)
+        self.places: tuple[Place, ...] = tuple(named[at] for at in order)  # in the order of a report
+        self.place = position[raw]  # shape [items]: position in `places`
+        self.cluster = None if own else baseline.cluster.codes  # shape [items]: source; None if every item is its own
+        self.levels = _constant_levels(baseline, self.place, count)  # per place: axis to level, where all items agree
+        # Per place: mean score of guessing, and summed traffic.
+        self.chance = np.bincount(self.place, baseline.chance, count) / np.bincount(self.place, minlength=count)
+        self.weight = np.bincount(self.place, baseline.weight, count).astype(np.float64)
+        self.looks = int(baseline.look.max())  # the last look that any item belongs to
 
 
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:

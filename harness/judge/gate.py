@@ -95,8 +95,9 @@ def _candidate(
     if compared.refused:
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
     decided = decide(compared.judged, rules.policy.alpha, directions * rules.families)
-    pairs = zip(compared.judged, decided, strict=True)
-    judged = [StratumVerdict(one, decision, noise.get(one.place)) for one, decision in pairs]
+    judged = [
+        StratumVerdict(one, found, noise.get(one.place)) for one, found in zip(compared.judged, decided, strict=True)
+    ]
     measured: list[TailRate | Quantity] = [*rates, *amounts]
     gates = [one for one in judged if one.gating], [one for one in measured if one.verdict is not None]
     words = [one.verdict for kind in gates for one in kind if one.verdict is not None]
@@ -107,13 +108,9 @@ def _candidate(
         reasons=tuple(reasons) if words else ("no stratum was declared gating, so nothing can pass",),
         strata=tuple(one for one in judged if not one.numbers.pooled),
         pooled=next((one for one in judged if one.numbers.pooled), None),
-        averages=compared.averages,
-        cliffs=compared.cliffs,
-        worse=compared.worse,
-        better=compared.better,
-        hidden=compared.hidden,
         tail_events=rates,
         quantities=amounts,
+        **{name: getattr(compared, name) for name in ("averages", "cliffs", "worse", "better", "hidden")},
     )
 
 

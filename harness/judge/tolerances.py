@@ -29,16 +29,15 @@ def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
     alpha = rules.policy.alpha
     found = [event_rate(one.events, one.clusters, alpha=alpha) if one.items else None for one in cells]
     tolerances = [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]
-    known_cells = list(zip(cells, found, tolerances, strict=True))
+    counted = list(zip(cells, found, tolerances, strict=True))
     p_high = {
         at: 1.0 if rate is None else rate.p_high(tolerance)
-        for at, (cell, rate, tolerance) in enumerate(known_cells)
+        for at, (cell, rate, tolerance) in enumerate(counted)
         if tolerance is not None and not _unjudged(cell) and not cell.unasked
     }
-    adjusted = _adjusted(p_high, rules)
-    strictest = alpha / rules.families / max(len(p_high), 1)
+    adjusted, strictest = _adjusted(p_high, rules), alpha / rules.families / max(len(p_high), 1)
     rates = []
-    for at, (cell, known, tolerance) in enumerate(known_cells):
+    for at, (cell, known, tolerance) in enumerate(counted):
         n, events = len(cell.items), sum(cell.events)
         share, low, high = (None, None, None) if known is None else (known.rate, known.low, known.high)
         own = None if known is None or cell.kind == BLOW_UP else sum(cell.baseline) / n
@@ -48,10 +47,10 @@ def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
             verdict, reason, more = _judged(cell, known, tolerance, p, alpha, strictest)
             plain = replace(plain, verdict=verdict, p_adjusted=p, reason=reason, items_to_decide=more)
         rates.append(plain)
+    why = "a tolerance was declared, and no answer was looked at for it"
     for name, slice_rules in rules.slices.items():
         for kind, tolerance in (slice_rules.tail_events or {}).items():
             if not any(one.slice == name and kind in (one.kind, "*") for one in rates):
-                why = "a tolerance was declared, and no answer was looked at for it"
                 empty = TailRate(name, "all", kind, 0, 0, None, None, None, tolerance, "not_judged", None, 1.0)
                 rates.append(replace(empty, reason=why))
     return tuple(rates)
