@@ -200,15 +200,18 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pai
             raise NotComparable(f"{candidate.name}: {text}")
     own, theirs = _joined(baseline, candidate)
     same = baseline.fingerprint[own] == candidate.fingerprint[theirs]  # also if neither side says what was asked
-    pairs = Pairs(
-        baseline=own[same],
-        candidate=theirs[same],
-        baseline_only=np.setdiff1d(np.arange(len(baseline)), own, assume_unique=True),
-        candidate_only=np.setdiff1d(np.arange(len(candidate)), theirs, assume_unique=True),
-        differing=own[~same],
-    )
+    here, there = _alone(baseline, own, candidate), _alone(candidate, theirs, baseline)
+    pairs = Pairs(own[same], theirs[same], baseline_only=here, candidate_only=there, differing=own[~same])
     _check_places(baseline, candidate, pairs)
-    return _counted(baseline, candidate, _without_spared(baseline, candidate, pairs), allow_unmatched)
+    return _counted(baseline, candidate, pairs, allow_unmatched)
+
+
+def _alone(side: Outcomes, paired: Positions, other: Outcomes) -> Positions:
+    """Return the items without a partner, but for those of looks after the other's last one in that stratum."""
+    alone = np.setdiff1d(np.arange(len(side)), paired, assume_unique=True)
+    if side.look.max() == 1 and other.look.max() == 1:
+        return alone
+    return np.asarray(alone[side.look[alone] <= _last_look(other, side)[alone]])
 
 
 def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
@@ -245,16 +248,6 @@ def _check_places(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None
             shown = f"item {baseline.items[here]!r} in {theirs[there]!r} instead of {own[here]!r}"
             text = f"{int(moved.sum())} items are in another {what} than in {baseline.name}"
             raise NotComparable(f"{candidate.name}: {text}: {shown}")
-
-
-def _without_spared(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> Pairs:
-    """Leave out items of looks that came after a side's last one in that stratum: they were never asked of it."""
-    if baseline.look.max(initial=1) == 1 and candidate.look.max(initial=1) == 1:
-        return pairs
-    alone, other = pairs.baseline_only, pairs.candidate_only
-    alone = alone[baseline.look[alone] <= _last_look(candidate, baseline)[alone]]
-    other = other[candidate.look[other] <= _last_look(baseline, candidate)[other]]
-    return replace(pairs, baseline_only=alone, candidate_only=other)
 
 
 def _last_look(side: Outcomes, other: Outcomes) -> NDArray[np.int64]:
