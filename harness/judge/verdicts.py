@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from harness.judge.decisions import Decision, reason_text
 from harness.judge.summaries import Average, ChoiceProbability, Cliff, Quantity, StratumNumbers, TailRate, Verdict
@@ -23,15 +23,9 @@ class Figure(Generic[_T]):
     def __init__(self, read: Callable[[StratumVerdict], _T], kind: str = "float64") -> None:
         self.read, self.kind = read, kind  # kind: its type in Parquet
 
-    @overload
-    def __get__(self, stratum: None, owner: type) -> Figure[_T]: ...
-
-    @overload
-    def __get__(self, stratum: StratumVerdict, owner: type) -> _T: ...
-
-    def __get__(self, stratum: StratumVerdict | None, owner: type) -> Figure[_T] | _T:
-        """Return the figure of a stratum; of the class, the column itself."""
-        return self if stratum is None else self.read(stratum)
+    def __get__(self, stratum: StratumVerdict, owner: type) -> _T:
+        """Return the figure of a stratum."""
+        return self.read(stratum)
 
 
 def _tested(name: str) -> Figure[float | None]:
