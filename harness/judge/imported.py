@@ -21,10 +21,9 @@ _FLAGS = {"strata": "stratum"}  # options whose flag has another name than their
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
-    """Read both sides, compare and gate them.
+    """Read both sides, compare and gate them. Raises UsageError, NotComparable.
 
-    candidates: ``PATH`` or ``NAME=PATH``; a path alone is named after itself. options: the flags of `compare`, None or
-    empty if not given. Raises UsageError, NotComparable.
+    candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given.
     """
     named: list[tuple[str, Path]] = []
     for text in candidates:

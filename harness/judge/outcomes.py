@@ -189,10 +189,10 @@ class Pairs:
 
 
 def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pairs:
-    """Join a candidate's items to the baseline's.
+    """Join a candidate's items to the baseline's. allow_unmatched: share that may go without a partner, in [0, 1).
 
-    allow_unmatched: share of all items, in [0, 1), that may go without a partner. Raises NotComparable if more goes
-    without, if an item is in another stratum or cluster on the other side, or if the scores measure different things.
+    Raises NotComparable if more goes without, if an item is in another stratum or cluster on the other side, or if the
+    scores measure different things.
     """
     for name, measure in baseline.measure.items():
         if (other := candidate.measure.get(name, measure)) != measure:

@@ -2,8 +2,7 @@
 
 Pass: the upper limit lies below the tolerance, at level alpha, wherever it gates (an intersection-union test, no
 correction). Fail: the lower limit lies above it, after Holm over what the candidate's tolerances of this family gate,
-at the family's part of alpha; the scores' family has another part, see docs/decisions.md. What has no tolerance has
-limits and no verdict, and a tolerance for which nothing was measured is not judged.
+at the family's part of alpha; the scores' family has another part. A tolerance that measured nothing is not judged.
 """
 
 from __future__ import annotations

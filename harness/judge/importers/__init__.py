@@ -47,10 +47,9 @@ _KNOWN = (
 
 
 def load(path: Path, options: ImportOptions | None = None, name: str | None = None) -> Outcomes:
-    """Read one variant's outcomes.
+    """Read one variant's outcomes from a file or a directory, under the path's name by default.
 
-    path: a file or a directory. name: the variant's name; the path's by default. Raises UsageError if the
-    path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
+    Raises UsageError if the path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
     """
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
