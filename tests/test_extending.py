@@ -231,7 +231,7 @@ def test_the_section_of_the_page_is_in_every_format(page: str, monkeypatch: pyte
     judgement, evidence = report_data.judgement(), Evidence()
     console = Console(file=io.StringIO(), width=80)
     terminal(judgement, console, evidence)
-    written = markdown_report(judgement, evidence), html_report(judgement, evidence).html
+    written = markdown_report(judgement, evidence), html_report(judgement, evidence)
     for text in (console.file.getvalue(), *written):  # type: ignore[attr-defined]
         assert "Lost and gained" in text
 

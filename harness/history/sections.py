@@ -55,7 +55,7 @@ def runs(history: History) -> Section:
         for one in history.rows("SELECT * FROM runs ORDER BY run")
     )
     columns = numbers("#") + names("run") + texts("verdict") + names("candidates") + numbers("items")
-    return Section("Runs", (*columns, *names("set of items")), rows)
+    return Section("Runs", (*columns, *names("set of items")), rows, stacked=True)
 
 
 def changes(history: History) -> Section:
@@ -70,7 +70,11 @@ def changes(history: History) -> Section:
     more = f"; {left} earlier steps are left out" if (left := len(known[_NEWEST:])) else ""
     note = f"Against the run of the same config before it, the newest first{more}."
     return Section(
-        "What changed from run to run", names("run", "what changed", "before", "after"), tuple(rows), note=note
+        "What changed from run to run",
+        names("run", "what changed", "before", "after"),
+        tuple(rows),
+        note=note,
+        stacked=True,
     )
 
 
@@ -100,14 +104,22 @@ def regressions(since: Since) -> Section:
     )
     columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
-    absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
+    absent = () if since.moves else (_other_items(since),)
     note = (
         "Each variant, the baseline too, against itself on the same items; change and limits in points. It regressed "
         "if it lost more than its margin, or passed the gate then and fails it now."
     )
     rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
     title = f"The newest run since {since.name}"
-    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count)
+    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count, stacked=True)
+
+
+def _other_items(since: Since) -> str:
+    return (
+        f"Nothing was compared with {since.name}: every stratum was asked other items than then, or was not asked. "
+        "'What changed' lists the items and settings that differ. Ask the same items again (the same slices, number of "
+        "items and seed), or name a run with the same items: --since NAME."
+    )
 
 
 def _move_row(one: Move) -> Row:
@@ -169,6 +181,7 @@ def trend(history: History) -> Section:
         quiet_note=f"{count} series have one run, or did not change." if count else "",
         charts=tuple(charts),
         y="change in points",
+        stacked=True,
     )
 
 
@@ -203,7 +216,7 @@ def headline(history: History, since: Since | None) -> list[str]:
     if since is None:
         return said
     if not since.moves:
-        return [*said, f"Nothing can be compared with {since.name}: no stratum has the same items in both."]
+        return [*said, _other_items(since)]
     if since.left_out:
         said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
     found = [

@@ -102,14 +102,14 @@ def _make_folder(folder: Path) -> None:
         _sync_folder(folder.parent)
 
 
-def atomic_write(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str | bytes) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
     with explained(path, "written"):
         _make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(text if isinstance(text, bytes) else text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(name).chmod(0o644)
