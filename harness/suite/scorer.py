@@ -168,9 +168,8 @@ class Scorer:
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
         if not 0 <= metrics[name] <= 1:
-            raise UsageError(
-                f"{item.task}: {name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
-            )
+            text = f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
+            raise UsageError(f"{item.task}: {text}")
         return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)
 
     def answered(self, item: Item, response: Response) -> tuple[Response, str]:
@@ -190,10 +189,8 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
         kind, results = "generate_until", [response.text]
     else:
         kind, results = "loglikelihood", [*zip(response.logprobs, response.greedy, strict=True)]
-    made = [
-        Instance(kind, item.doc, (item.prompt,), index, metadata=(item.task, 0, 1), resps=[result])
-        for index, result in enumerate(results)
-    ]
+    about = {"metadata": (item.task, 0, 1)}
+    made = [Instance(kind, item.doc, (item.prompt,), at, resps=[one], **about) for at, one in enumerate(results)]
     for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
         pipeline.apply(made)
     for name in made[0].filtered_resps:
