@@ -145,10 +145,8 @@ def _values(core: str, language: str) -> list[Decimal | None]:
 
 def _groups(parts: list[str], mark: str) -> bool:
     """Whether digits are grouped by threes, or, with commas, as in India."""
-    first, *middle, last = parts
-    by_three = all(len(one) == 3 for one in middle) and len(first) <= 3  # noqa: PLR2004 - thousands
-    indian = mark == "," and middle and all(len(one) == 2 for one in middle) and len(first) <= 2  # noqa: PLR2004 - lakhs
-    return bool(first) and first[0] != "0" and len(last) == 3 and bool(by_three or indian)  # noqa: PLR2004 - thousands
+    lakhs = r"|[1-9]\d?(?:,\d\d)+,\d{3}" if mark == "," else ""
+    return re.fullmatch(rf"[1-9]\d{{0,2}}(?:,\d{{3}})+{lakhs}", ",".join(parts)) is not None
 
 
 @functools.cache
