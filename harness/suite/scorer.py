@@ -104,7 +104,7 @@ class Scorer:
         """
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")  # no thread before the first execution
         self._docs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for item in items:
             self._docs[item.task].append(item.doc)
@@ -115,17 +115,13 @@ class Scorer:
 
     def __exit__(self, *_: object) -> None:
         """Start no further execution, and wait for those that are under way."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        self._pool.shutdown(cancel_futures=True)
 
     def start(self, item: Item, response: Response) -> Future[Score] | None:
         """Begin to score an answer that takes a while, because it is run; None for all others: `score` is quick."""
         if not runs_code(item):
             return None
         self._task(item.task)  # built here once, not by several threads
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")
         return self._pool.submit(self.score, item, response)
 
     def _task(self, name: str) -> Any:

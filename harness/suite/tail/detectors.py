@@ -99,13 +99,7 @@ def unparsed(text: str) -> bool:
 
 
 def from_metrics(metrics: Metrics) -> dict[str, bool]:
-    """Read the signs of code, JSON and tool calls out of what the task's scorer measured; only those that it measured.
-
-    Definitions: ``code_syntax``: the code does not parse (`parses` is 0, beside `runs`). ``code_error``: it parses, and
-    running it raises or ends otherwise than it should (`runs` is 0). ``invalid_json``: the answer is no JSON (`parses`
-    is 0, beside `valid`). ``invalid_schema``: it is JSON that the given schema forbids (`valid` is 0). Each class of a
-    failed tool call (`tool_calls.failure`). Source: the parsers of each language; JSON Schema draft 2020-12.
-    """
+    """Read the signs of code, JSON and tool calls (docs/tail-events.md) out of what the task's scorer measured."""
     found = {kind: metrics[kind] > 0 for kind in FAILURES if kind in metrics}
     if "parses" in metrics:
         parses = metrics["parses"] > 0
