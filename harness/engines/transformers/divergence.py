@@ -38,7 +38,7 @@ class Trace:
 
     item_id: str
     tokens: tuple[int, ...]  # that were predicted: an answer with its end token, or the choices one after the other
-    hidden: Tensor  # [tokens, width] The final hidden states that predict them, on the CPU
+    hidden: Tensor  # [tokens, width] the final hidden states that predict them, on the CPU
 
 
 @dataclass(slots=True)

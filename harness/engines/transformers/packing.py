@@ -44,9 +44,9 @@ OUT_OF_MEMORY = re.compile(
 class PackedTree:
     """Several sequences as one row."""
 
-    tokens: Ids  # [length] Tokens in depth-first order
-    positions: Ids  # [length] Depth of each token: its position in every sequence that holds it
-    ends: Ids  # [length] One past the last token that may attend to this one
+    tokens: Ids  # [length] tokens in depth-first order
+    positions: Ids  # [length] depth of each token: its position in every sequence that holds it
+    ends: Ids  # [length] one past the last token that may attend to this one
     paths: tuple[Ids, ...]  # for each sequence, in the order given, where its tokens are in the row
 
     @property
