@@ -44,7 +44,7 @@ def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Averag
     found = []
     for name, members, by_traffic in wanted:
         rows = columns.of(members[0], members[-1])
-        weight = rows.answered * (rows.weight if by_traffic else 1.0)
+        weight = rows.answered * (rows.weight if by_traffic else 1.0) * rows.stands
         total, judged = float(weight.sum()), [strata[at] for at in members if strata[at].looks]
         if total <= 0.0 or not judged:
             found.append(Average(name, 0, None, None, None, None, ""))
@@ -67,18 +67,19 @@ def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, .
         if taken.any():
             before, after = rows.before[taken], rows.after[taken]
             codes = None if rows.cluster is None else rows.cluster[taken]
-            found.append(Scope(name, *_mean(after - before, codes), *_mean(before, codes)))
+            stands = rows.stands[taken]
+            found.append(Scope(name, *_mean(after - before, codes, stands), *_mean(before, codes, stands)))
     return tuple(found)
 
 
-def _mean(values: Floats, codes: NDArray[np.int32] | None) -> tuple[float, float]:
+def _mean(values: Floats, codes: NDArray[np.int32] | None, weights: Floats) -> tuple[float, float]:
     """Mean and its standard error, items of one source summed first (Miller 2024, arXiv:2411.00640, equation 4)."""
-    mean = float(values.mean())
-    residual = values - mean
+    mean = float((values * weights).sum() / weights.sum())
+    residual = (values - mean) * weights
     sums = residual if codes is None else np.bincount(codes, residual)
     count = values.size if codes is None else int(np.unique(codes).size)
     inflate = count / max(count - 1, 1)
-    return mean, math.sqrt(inflate * float(np.square(sums).sum())) / values.size
+    return mean, math.sqrt(inflate * float(np.square(sums).sum())) / float(weights.sum())
 
 
 def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:

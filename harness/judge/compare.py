@@ -6,8 +6,9 @@ depends on the order of items, of files or of candidates, nor on what anything i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
+from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
 from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Outcomes, Pairs, natural_key, pair
 from harness.judge.pooled import LEAST_STEP, with_pooled
 from harness.judge.rules import Place, Rules
@@ -38,24 +40,27 @@ def compare(
     allow_unmatched: float = ALLOW_UNMATCHED,
     control_baseline: Outcomes | None = None,
     blind: frozenset[Place] = frozenset(),
+    layering: Layering | None = None,
 ) -> Comparisons:
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
     control_baseline: the baseline on the items that the control was asked, if these are not all. blind: strata that
-    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them.
+    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them. layering: which
+    items are in which layer; candidates have NaN in those that are left out.
     allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be compared says why in
     `Comparison.refused`, and the others go on. Raises NotComparable where two candidates have one name.
     """
     names = [one.name for one in candidates]
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
-    base = _indexed(baseline, rules)
+    base = _indexed(baseline, rules, layering)
     compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind, pooled=True) for one in candidates)
     against = back = None
     if control is not None:
         same = control_baseline or baseline
-        against = _compare_one(_indexed(same, rules) if control_baseline else base, control, rules, allow_unmatched)
-        back = _compare_one(_indexed(control, rules), same, rules, allow_unmatched)
+        own = _indexed(same, rules, layering) if control_baseline else base
+        against = _compare_one(own, control, rules, allow_unmatched)
+        back = _compare_one(_indexed(control, rules, layering), same, rules, allow_unmatched)
     unused = [
         f"the pattern {glob!r} matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
         for glob in rules.unmatched_globs(base.places)
@@ -99,9 +104,10 @@ class _Index:
     chance: Floats  # shape [places]: mean score of guessing
     weight: Floats  # shape [places]: summed traffic
     looks: int  # the last look that any item belongs to
+    layer: NDArray[np.int8] | None = None  # shape [items], see `harness.judge.layers`
 
 
-def _indexed(baseline: Outcomes, rules: Rules) -> _Index:
+def _indexed(baseline: Outcomes, rules: Rules, layering: Layering | None = None) -> _Index:
     width = len(baseline.stratum.names)
     keys, raw = np.unique(baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes, return_inverse=True)
     named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
@@ -125,6 +131,7 @@ def _indexed(baseline: Outcomes, rules: Rules) -> _Index:
         chance=np.bincount(place, baseline.chance, len(order)) / np.bincount(place, minlength=len(order)),
         weight=np.bincount(place, baseline.weight, len(order)).astype(np.float64),
         looks=int(baseline.look.max()),
+        layer=np.array([layering.get(name, WHOLE) for name in baseline.items], np.int8) if layering else None,
     )
 
 
@@ -160,6 +167,8 @@ def _compare_one(
         _stratum(base, columns.of(at, at), at, rules, int(unmatched[at]), allow_unmatched, blind=key in blind)
         for at, key in enumerate(base.places)
     )
+    weights = [stands(columns.of(at, at), one.layers) for at, one in enumerate(strata)]
+    columns = replace(columns, stands=np.concatenate(weights))
     worse, better = averages.triage(strata)
     shown = averages.averages(strata, columns)
     found = Comparison(
@@ -192,6 +201,8 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
         look=look[order],
         weight=baseline.weight[here],
         cluster=None if base.cluster is None else base.cluster[here],
+        stands=np.ones(order.size),
+        layer=None if base.layer is None else base.layer[here],
     )
 
 
@@ -211,15 +222,20 @@ def _stratum(
     base: _Index, rows: Columns, at: int, rules: Rules, unmatched: int, allow_unmatched: float, *, blind: bool
 ) -> StratumNumbers:
     """Return the numbers of one stratum. blind: only the baseline was asked, because it shows no signal there."""
-    place = base.places[at]
+    place, layers, pool = base.places[at], counted(rows), rows
+    rows = rows if rows.layer is None else rows.taken(rows.layer != LEFT_OUT)
     margin, chance, asked = rules.margin(*place), float(base.chance[at]), int(rows.place.size)
     missing_before, missing_after = np.isnan(rows.before), np.isnan(rows.after)
     answered = ~(missing_before | missing_after)
     one_sided = 0 if blind else unmatched + int(np.count_nonzero(missing_before != missing_after))
-    plan = None if blind or place not in rules.plan else max(rules.plan[place], asked)
+    if layers:  # a sure item that is missing stands for several
+        one_sided = max(one_sided, math.ceil(missing(layers) * asked - 1e-9))
+    plan = None if blind or layers or place not in rules.plan else max(rules.plan[place], asked)
     scores = rows.before[answered] if answered.any() else rows.before[~missing_before]
     looks: tuple[Look, ...] = ()
-    if answered.any() and not blind:
+    if layers:
+        looks = layered_looks(pool, layers, margin, chance, rules.policy)
+    elif answered.any() and not blind:
         shares = _shares(rows.look, max(rules.looks, base.looks), plan)
         looks = _looks(rows, answered, margin, chance, shares, rules.policy)
     return StratumNumbers(
@@ -238,6 +254,7 @@ def _stratum(
         weight=float(base.weight[at]),
         levels=base.levels[at],
         not_asked=float(np.nanmean(rows.before)) if blind else None,
+        layers=layers,
     )
 
 
@@ -295,8 +312,8 @@ def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns, ru
     for name, members in averages.by_slice(strata).items():
         own = columns.of(members[0], members[-1])
         taken = own.answered
-        if not taken.any():
-            continue
+        if not taken.any() or any(strata[at].layers for at in members):
+            continue  # levels of which different parts were asked are no curve
         items, place = own.item[taken], own.place[taken]
         levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in base.baseline.levels.items()}
         splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]

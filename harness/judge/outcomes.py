@@ -313,6 +313,8 @@ class Columns:
     look: NDArray[np.int32]
     weight: Floats
     cluster: NDArray[np.int32] | None
+    stands: Floats  # how many items each stands for in an average
+    layer: NDArray[np.int8] | None  # see `harness.judge.layers`; None if no stratum has layers
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -324,6 +326,10 @@ class Columns:
         """Return the rows of consecutive strata."""
         # Needles of the same type: otherwise numpy converts the whole column at every call.
         start, stop = map(int, np.searchsorted(self.place, np.array([first, last + 1], self.place.dtype)))
+        return self.taken(slice(start, stop))
+
+    def taken(self, rows: slice | NDArray[np.bool_]) -> Columns:
+        """Return some of the rows."""
         columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
-        cut: list[Any] = [None if column is None else column[start:stop] for column in columns]
+        cut: list[Any] = [None if column is None else column[rows] for column in columns]
         return Columns(*cut)

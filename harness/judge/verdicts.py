@@ -109,9 +109,11 @@ class StratumVerdict:
         """Return plain JSON data, flat."""
         known = self.choice_probability
         figures = {name: figure.read(self) for name, figure in FIGURES.items()}
+        layers = [dataclasses.asdict(one) for one in self.numbers.layers]
         return figures | {
             "levels": dict(self.levels),
             "choice_probability": None if known is None else dataclasses.asdict(known),
+            **({"layers": layers} if layers else {}),
         }
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from harness.config.schema import Variant
 from harness.errors import Incomplete, Interrupted, ModelError, RunError, StoreError
 from harness.judge import choice_probability, judging
+from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
@@ -116,9 +117,9 @@ class _Run:
                 found = unusable_strata(self.plan.items, self.directory.all_results(baseline.name))
                 for (key, stratum), sentence in found.items():
                     self.progress.note(f"{key}/{stratum} is not measured: {sentence}")
-            blind = self._blind()
+            left_out = self._left_out()
             for variant, wanted in waiting:
-                asked = _without(wanted, lambda item, blind=blind: (item.slice, item.stratum) not in blind)  # type: ignore[misc]
+                asked = _without(wanted, lambda item, left_out=left_out: item.id not in left_out)  # type: ignore[misc]
                 self.progress.skip(self._cost_of(wanted) - self._cost_of(asked))
                 self._variant(variant, asked, set())
             self.stages.done(f"look-{look}")
@@ -182,13 +183,16 @@ class _Run:
         self.progress.skip(self._cost_of(units) - self._cost_of(needed))
         return needed
 
-    def _blind(self) -> frozenset[tuple[str, str]]:
-        """Give the strata that only the baseline is asked, from all of its answers."""
-        if not self.execution.skip_blind:
+    def _left_out(self) -> frozenset[str]:
+        """Give the items that only the baseline is asked, from all of its answers."""
+        if not self.execution.skip_blind and self.execution.layers is None:
             return frozenset()
         self.stages.done("baseline")
         self.stages.wait("baseline")
-        return judging.not_asked(read_run(self.directory))
+        run = read_run(self.directory)
+        for sentence in sentences(run.items, judging.layers_of(run), self.execution.layers):
+            self.progress.note(sentence)
+        return judging.unasked(run)
 
     def _untraced(self, others: Sequence[tuple[Variant, Sequence[Unit]]]) -> set[int]:
         """Give the units that are yet to be compared with the baseline and have no traces."""
@@ -227,6 +231,7 @@ class _Run:
         """
         # A choice has one response, however many samples are asked for.
         wanted = {unit.index: sum(1 if one.kind == "choice" else self.samples for one in unit.items) for unit in units}
+        asked = {item.id for unit in units for item in unit.items}
         earlier = {unit.index for unit in self.plan.units} - set(wanted)
         measured = self.traces.measured(name)
         done: set[int] = set()
@@ -237,7 +242,7 @@ class _Run:
                     text = f"holds an answer to another version of item {one.item_id}"
                     remedy = "give another --output, or remove that directory"
                     raise StoreError(f"{self.directory.path / name}: {text}: {remedy}")
-            counts = Counter(one.unit for one in lines)
+            counts = Counter(one.unit for one in lines if one.item_id in asked)
             whole = {index for index, count in counts.items() if count == wanted.get(index)}
             own = (whole if measured is None else whole & measured) | earlier
             self.directory.keep(name, spec.key, self.shard, (one for one in lines if one.unit in own))
