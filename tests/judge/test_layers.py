@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from harness.config.fields import Layers
 from harness.config.loading import parse
 from harness.errors import ConfigError, Incomplete, NotComparable, StoreError, UsageError
 from harness.judge import compare, gate, judging
 from harness.judge.layers import LEFT_OUT, SURE, UNSURE, confidence, layering, sentences
+from harness.judge.layers import part as sizes
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
@@ -25,7 +28,10 @@ from harness.report.run_evidence import evidence
 from harness.report.terminal import terminal
 from harness.run import plan as run_plan
 from harness.run import runner
+from harness.run.planning import check_layers
 from harness.run.progress import Reporter
+from harness.stats import items_for_pass
+from harness.stats.pooled import layered_power
 from harness.store.record import RunRecord
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
@@ -246,8 +252,6 @@ def test_shared_sources_and_nothing_to_layer_are_refused_at_planning(tiny_llama:
     data["slices"] = data["slices"][1:]
     with pytest.raises(ConfigError, match="no stratum consists of choices"):
         run_plan.make_plan(parse(data), "trial.yaml")
-    from harness.run.planning import check_layers
-
     twins = [item(n, cluster=f"text{n // 2}") for n in range(10)]
     with pytest.raises(ConfigError, match="share a source, as in s/all"):
         check_layers(parse(config(tiny_llama)), twins, "trial.yaml")
@@ -287,11 +291,6 @@ def scored(number: int, gap: float, *, score: float | None = 1.0, metric: str = 
     return Scored(f"t/{number}", "d", 0, score, {}, said, metric=metric)
 
 
-def layers_for(tiny: Path, **shares: float) -> Any:
-    """The setting, read from a config."""
-    return parse(config(tiny, layers={**LAYERS, **shares})).execution.layers
-
-
 def test_confidence_is_the_lead_of_the_best_choice() -> None:
     """Of sums, or per token where the metric evens lengths out; free text has none."""
     assert confidence(scored(1, 0.5)) == pytest.approx(0.5)
@@ -301,33 +300,33 @@ def test_confidence_is_the_lead_of_the_best_choice() -> None:
     assert confidence(dataclasses.replace(scored(1, 0.0), response=alone)) is None
 
 
-def test_layers_are_cut_by_rank_and_drawn_by_the_seed(tiny_llama: Path) -> None:
+def test_layers_are_cut_by_rank_and_drawn_by_the_seed() -> None:
     """The least sure first; another seed draws others; the order of the answers and of the items does not matter."""
     items, answers = [item(n) for n in range(100)], [scored(n, gap=float(n)) for n in range(100)]
-    found = layering(items, answers, layers_for(tiny_llama), 0)
+    found = layering(items, answers, Layers(**LAYERS), 0)
     assert {name for name, layer in found.items() if layer == UNSURE} == {f"t/{n}" for n in range(30)}
     assert [list(found.values()).count(layer) for layer in (UNSURE, SURE, LEFT_OUT)] == [30, 21, 49]
-    assert layering(items[::-1], answers[::-1], layers_for(tiny_llama), 0) == found
-    other = layering(items, answers, layers_for(tiny_llama), 1)
+    assert layering(items[::-1], answers[::-1], Layers(**LAYERS), 0) == found
+    other = layering(items, answers, Layers(**LAYERS), 1)
     assert other != found
     assert {one for one in other if other[one] == UNSURE} == {one for one in found if found[one] == UNSURE}
     assert layering(items, answers, None, 0) == {}
 
 
-def test_without_every_confidence_a_stratum_is_asked_in_full(tiny_llama: Path) -> None:
+def test_without_every_confidence_a_stratum_is_asked_in_full() -> None:
     """One free text among the choices is enough; an item that could not be asked is none, and is left to all."""
     items, answers = [item(n) for n in range(20)], [scored(n, gap=float(n)) for n in range(20)]
     text = dataclasses.replace(answers[3], response=Generation("t/3", "a", (1,), "eos", 3))
-    found = layering(items, [*answers[:3], text, *answers[4:]], layers_for(tiny_llama), 0)
+    found = layering(items, [*answers[:3], text, *answers[4:]], Layers(**LAYERS), 0)
     assert found == {}
-    assert sentences(items, found, layers_for(tiny_llama)) == [
+    assert sentences(items, found, Layers(**LAYERS)) == [
         "asked in full, as not all of the baseline's answers have a confidence: s/all"
     ]
     assert sentences(items, found, None) == []
-    unanswered = layering(items, [*answers[:19], scored(19, 99.0, score=None)], layers_for(tiny_llama), 0)
+    unanswered = layering(items, [*answers[:19], scored(19, 99.0, score=None)], Layers(**LAYERS), 0)
     assert unanswered["t/19"] == UNSURE
     assert list(unanswered.values()).count(LEFT_OUT) == 19 - 6 - 4
-    one = layering(items[:1], answers[:1], layers_for(tiny_llama), 0)
+    one = layering(items[:1], answers[:1], Layers(**LAYERS), 0)
     assert one == {}
 
 
@@ -366,3 +365,26 @@ def test_averages_are_those_of_the_pool() -> None:
     assert everything.baseline_mean == pytest.approx(0.3 * 0.5 + 0.7)
     assert everything.delta == pytest.approx(one.delta) == pytest.approx(-0.07)
     assert (one.baseline_mean, everything.n) == (pytest.approx(everything.baseline_mean), 130)
+
+
+def test_the_prices_on_the_page_are_those_of_the_test(repository: Path) -> None:
+    """Of each row the numbers are the fewest with which an unchanged candidate passes in 80 %, or a few more."""
+    text = (repository / "docs" / "verdict.md").read_text(encoding="utf-8").partition("layers:begin")[2]
+    rows = re.findall(
+        r"^\| (\d+) points? \| (\d+) % \| (\d+) % \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE
+    )
+    shares = Layers(unsure=0.3, sure_share=0.36)
+
+    def power(pool: int, margin: float, flips: float, where: float) -> float:
+        unsure, drawn, left_out = sizes(pool, shares)
+        pools, rates = (unsure, drawn + left_out), (where * flips * pool, (1 - where) * flips * pool)
+        each = [min(rate / one, 1.0) for rate, one in zip(rates, pools, strict=True)]
+        return layered_power(pools, (unsure, drawn), each, margin, 0.05)
+
+    assert len(rows) == 5
+    for row in rows:
+        margin, flips, where, plain, pool, asked = (int(one.replace(",", "")) for one in row)
+        given = margin / 100, flips / 100, where / 100
+        assert plain == items_for_pass(*given[:2])
+        assert power(pool, *given) >= 0.8 > power(int(0.99 * pool), *given)
+        assert asked == sum(sizes(pool, shares)[:2])
