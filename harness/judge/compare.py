@@ -45,8 +45,8 @@ def compare(
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
     control_baseline: the baseline on the items that the control was asked, if these are not all. blind: strata that
-    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them. layering: which
-    items are in which layer; candidates have NaN in those that are left out.
+    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them. layering: of items,
+    see `harness.judge.layers`; likewise in those that are left out.
     allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be compared says why in
     `Comparison.refused`, and the others go on. Raises NotComparable where two candidates have one name.
     """
@@ -58,8 +58,7 @@ def compare(
     against = back = None
     if control is not None:
         same = control_baseline or baseline
-        own = _indexed(same, rules, layering) if control_baseline else base
-        against = _compare_one(own, control, rules, allow_unmatched)
+        against = _compare_one(_indexed(same, rules, layering), control, rules, allow_unmatched)
         back = _compare_one(_indexed(control, rules, layering), same, rules, allow_unmatched)
     unused = [
         f"the pattern {glob!r} matches no stratum and has no effect: compare it with the output of `quantcliff plan`"

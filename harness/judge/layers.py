@@ -24,12 +24,10 @@ from harness.stats.pooled import pooled_test
 from harness.stats.ratio import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
-UNSURE, SURE, LEFT_OUT = 0, 1, 2  # left out: a sure item that was not drawn
-WHOLE = -1  # of a stratum that is asked in full
+UNSURE, SURE, LEFT_OUT, WHOLE = 0, 1, 2, -1  # left out: sure and not drawn; whole: of a stratum asked in full
 NAMES = ("unsure", "sure")
 
-Layering = Mapping[str, int]
-"""Item id to UNSURE, SURE or LEFT_OUT; items of strata that are asked in full are not there."""
+Layering = Mapping[str, int]  # item id to UNSURE, SURE or LEFT_OUT; without items of strata that are asked in full
 
 
 def confidence(one: Scored) -> float | None:
@@ -53,10 +51,7 @@ def part(count: int, layers: Layers) -> tuple[int, int, int]:
 
 
 def layering(items: Sequence[Item], answers: Iterable[Scored], layers: Layers | None, seed: int) -> Layering:
-    """Cut every stratum into layers by the baseline's answers, and draw from the sure one, by hashes of seed and id.
-
-    An item that the baseline could not be asked is asked of the others too, to whom the same happens.
-    """
+    """Cut every stratum into layers by the baseline's answers, and draw from the sure one, by hashes of seed and id."""
     found: dict[str, int] = {}
     known = {one.item_id: one for one in answers if one.score is not None}
     for members in by_stratum(items).values() if layers else ():
@@ -66,7 +61,7 @@ def layering(items: Sequence[Item], answers: Iterable[Scored], layers: Layers | 
         if len(ranked) < len(sure) or not unsure or not drawn:
             continue
         rest = sorted((name for *_, name in sorted(ranked)[unsure:]), key=lambda name: hash_order(name, seed, "draw"))
-        found |= {item.id: UNSURE for item in members}
+        found |= {item.id: UNSURE for item in members}  # also what the baseline could not be asked, nor can the others
         found |= {name: SURE if at < drawn else LEFT_OUT for at, name in enumerate(rest)}
     return found
 
@@ -103,17 +98,14 @@ def counted(rows: Columns) -> tuple[LayerCounts, ...]:
 
 def missing(layers: Sequence[LayerCounts]) -> float:
     """Return the share of the pool that the items with an answer on one side only stand for."""
-    total = sum(one.pool for one in layers)
-    return math.fsum(one.pool / total * (1.0 - one.n / one.asked) for one in layers if one.asked)
+    lost = math.fsum(one.pool * (1.0 - one.n / one.asked) for one in layers if one.asked)
+    return lost / max(sum(one.pool for one in layers), 1)
 
 
 def layered_looks(
     rows: Columns, layers: Sequence[LayerCounts], margin: float, chance: float, policy: Policy
 ) -> tuple[Look, ...]:
-    """Judge a layered stratum by all rows of its pool; nothing to judge if a layer has no answers.
-
-    Means are those of the pool, each layer at its share; the baseline is tested for signal on all that it answered.
-    """
+    """Judge a layered stratum by all rows of its pool; nothing to judge if a layer has no answers."""
     if rows.layer is None or not all(one.n for one in layers):
         return ()
     taken = rows.taken(rows.answered)

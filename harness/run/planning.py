@@ -74,12 +74,10 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
     strictest = _last_level(experiment, n, parts=rules.families * gating) if rules.gating(*place) else alpha
     sources = np.unique([item.cluster for item in members], return_inverse=True)[1]
     looks, layers = len(look_sizes(n, experiment.execution.looks)), experiment.execution.layers
+    asked, fixed, can_pass = n, stats.pass_power(n, margin, discordance, policy.alpha), None
     if layers and can_be_layered(members):
         asked, fixed = sum(part(n, layers)[:2]), _layered_power(n, margin, policy, layers)
         can_pass = fixed > 0.0
-    else:
-        asked, fixed = n, stats.pass_power(n, margin, discordance, policy.alpha)
-        can_pass = stats.can_ever_pass(n, margin, alpha, clusters=sources)
     passing = looks_plan(fixed, policy.alpha, looks, Spending.of(policy.spending))
     return Power(
         slice=place[0],
@@ -88,7 +86,7 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
         clusters=int(sources.max()) + 1,
         margin=margin,
         gating=rules.gating(*place),
-        can_pass=can_pass,
+        can_pass=stats.can_ever_pass(n, margin, alpha, clusters=sources) if can_pass is None else can_pass,
         detectable_drop=stats.smallest_detectable_drop(asked, discordance, alpha=strictest, power=0.8, margin=margin),
         items_for_pass=stats.items_for_pass(margin, discordance, power=0.8, alpha=alpha),
         prompt_tokens=sum(item.prompt_tokens for item in members),

@@ -48,10 +48,7 @@ def _moments(
 def stratified_z(
     lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, deltas: Floats, pool: float = math.inf
 ) -> Floats:
-    """Return the corrected score statistic of 'delta is `null`', with the strata's own differences at `deltas`.
-
-    pool: see `layered_p`.
-    """
+    """Return the corrected score statistic of 'delta is `null`', with the strata's own differences at `deltas`."""
     total, skew = _moments(lost, gained, n, weights, null, deltas, pool)
     continuity = 0.5 * (weights**2 / n).sum(-1)  # half an item
     statistic = ((weights * (gained - lost) / n).sum(-1) - null - continuity) / np.sqrt(total)
@@ -106,9 +103,8 @@ def layered_p(
 
     pools: shape [layers], items of each, asked or not. With N in all, shares w_h and n_h answered, the variance is
     ``sum w_h^2 v_h / n_h + sum w_h (delta_h - delta)^2 / N``: double sampling for stratification (Neyman 1938, Journal
-    of the American Statistical Association 33:101-116; Cochran 1977, Sampling Techniques, section 12.2). The v_h are
-    those of the least favourable null: all of the difference may be in one layer, also in one of which few items were
-    drawn because the baseline was sure of them. With the v_h as they were seen, such damage passes in up to 8 %.
+    of the American Statistical Association 33:101-116; Cochran 1977, Sampling Techniques, section 12.2). The v_h are of
+    the least favourable null: all may be in one layer. With them as they were seen, damage there passes in up to 8 %.
     """
     sizes = np.asarray(pools, float)
     return stratified_p(lost, gained, n, sizes / sizes.sum(), null, alternative, pool=float(sizes.sum()))
@@ -127,7 +123,7 @@ def layered_power(pools: Sequence[int], n: Sequence[int], flips: ArrayLike, marg
         gained = np.maximum((rates + delta) / 2.0, max(delta, 0.0)) * items
         return float(layered_p(gained - delta * items, gained, items, pools, -margin)) - alpha
 
-    critical = optimize.brentq(excess, -margin, EDGE)
+    critical = scipy.optimize.brentq(excess, -margin, EDGE)
     return float(special.ndtr(-critical / math.sqrt(float((share**2 * rates / items).sum()))))
 
 
@@ -184,11 +180,10 @@ def pooled_test(
 class _Pooled:
     """The strata's effective counts, and the tests of their weighted difference."""
 
-    pool: float | None = None  # items, if the strata are layers
-
     def __init__(
         self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float, sources: int | None
     ) -> None:
+        self.pool: float | None = None  # items, if the strata are layers
         counts = [one.counts for one in results]
         self.lost, self.gained, self.n = (
             np.array([getattr(one, name) / inflation for one in counts]) for name in ("lost", "gained", "n")
