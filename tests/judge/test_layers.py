@@ -143,6 +143,7 @@ def test_damage_in_the_sure_layer_weighs_as_what_it_stands_for(part: RunDir) -> 
 
     assert len(right) > 21
     assert (losing(6).verdict, losing(21).verdict) == ("inconclusive", "fail")
+    assert losing(21).reason == "-35.0 points against a margin of 10: 21 lost, 0 gained of 102 in layers"
     assert losing(6).delta == pytest.approx(-0.7 * 6 / 42)
     assert losing(6).items_to_decide is None or losing(6).items_to_decide > 100  # it sits on the margin
 
