@@ -233,7 +233,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     sides = {name: _outcomes(run, name, unasked=left_out) for name in names if name not in failed}
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
-    hidden = left_out if layers and run.of(CONTROL) else frozenset()
+    hidden = left_out if layers and execution.control and run.of(CONTROL) else frozenset()
     control = _outcomes(run, CONTROL, unasked=hidden) if execution.control else None
     part = None
     if control is not None and (blind or not isinstance(execution.control, bool)):

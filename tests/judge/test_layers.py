@@ -165,6 +165,19 @@ def test_what_was_not_drawn_does_not_count_and_what_was_is_missed(part: RunDir, 
             judging.judge(fewer)
 
 
+def test_a_run_without_a_control_is_judged_alike(part: RunDir, tiny_llama: Path) -> None:
+    """The control is asked the same part, and is not needed for the verdict."""
+    record = load_run(part)
+    alone = dataclasses.replace(
+        record,
+        experiment=parse(config(tiny_llama, control=False)),
+        answers={name: files for name, files in record.answers.items() if name != "control"},
+    )
+    one = names_of(judging.judge(alone)).to_json()
+    unlike = {key for key, value in names_of(judging.judge(record)).to_json().items() if one[key] != value}
+    assert unlike == {"floor_delta", "floor_flips"}
+
+
 def test_an_edited_confidence_is_caught(part: RunDir, tmp_path: Path) -> None:
     """A changed log-probability of the baseline is seen in the file, and, were it not, would ask for other items."""
     copy = RunDir(shutil.copytree(part.path, tmp_path / "trial"))
