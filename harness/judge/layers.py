@@ -2,7 +2,7 @@
 
 The baseline answers every item. Candidates are asked all items of a stratum on which it was unsure and a random part of
 the others, the same for all of them. The runner and the judge both work out from the baseline's answers which these
-are. Only choices have a confidence that is stored with the answer; a stratum with anything else is asked in full.
+are. Only choices have a confidence, recorded with the answer; a stratum with anything else is asked in full.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 from harness import stats
 from harness.config.fields import Layers
 from harness.config.schema import Policy
+from harness.judge.choice_probability import CONFIDENCE
 from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import by_stratum
 from harness.judge.summaries import LayerCounts, Look
-from harness.records import ChoiceLogprobs, Item, Scored
+from harness.records import Item, Scored
 from harness.stats.pooled import pooled_test
 from harness.stats.ratio import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
@@ -28,19 +29,6 @@ UNSURE, SURE, LEFT_OUT, WHOLE = 0, 1, 2, -1  # left out: sure and not drawn; who
 NAMES = ("unsure", "sure")
 
 Layering = Mapping[str, int]  # item id to UNSURE, SURE or LEFT_OUT; without items of strata that are asked in full
-
-
-def confidence(one: Scored) -> float | None:
-    """Return how far the best choice is ahead of the second: log-probabilities, per token where lengths are evened out.
-
-    From numbers alone, so that it is the same once texts are erased. None for anything but two or more choices.
-    """
-    if not isinstance(said := one.response, ChoiceLogprobs):
-        return None
-    evened = one.metric.partition(",")[0] in ("acc_norm", "acc_bytes")
-    worth = (sum_ / max(size if evened else 1, 1) for sum_, size in zip(said.logprobs, said.token_counts, strict=True))
-    second, first = sorted(worth)[-2:] if len(said.logprobs) > 1 else (math.nan, math.nan)
-    return None if math.isnan(first - second) else first - second
 
 
 def part(count: int, layers: Layers) -> tuple[int, int, int]:
@@ -55,7 +43,7 @@ def layering(items: Sequence[Item], answers: Iterable[Scored], layers: Layers | 
     found: dict[str, int] = {}
     known = {one.item_id: one for one in answers if one.score is not None}
     for members in by_stratum(items).values() if layers else ():
-        sure = {item.id: confidence(known[item.id]) for item in members if item.id in known}
+        sure = {item.id: known[item.id].metrics.get(CONFIDENCE) for item in members if item.id in known}
         ranked = [(gap, hash_order(name, seed, "layers"), name) for name, gap in sure.items() if gap is not None]
         unsure, drawn, _ = part(len(sure), layers) if layers else (0, 0, 0)
         if len(ranked) < len(sure) or not unsure or not drawn:

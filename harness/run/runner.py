@@ -298,6 +298,7 @@ class _Run:
         for question in itertools.islice(waiting, 2):
             ask.send(question)
         writer = _AnswerWriter(files, self.scorer, self.text_policy, self.digests)
+        writer.layers = self.execution.layers is not None
         left, shown, spent = list(units), 0, 0  # units, and tokens: of the first unit, and of those before it
 
         def reach(tokens: int, items: int = 0) -> None:
@@ -329,6 +330,8 @@ class _Run:
 class _AnswerWriter:
     """Scores responses as they come and writes them, in the order in which a unit's responses came."""
 
+    layers = False  # whether the confidence in choices is recorded
+
     def __init__(self, files: AnswerFiles, scorer: Scorer, text_policy: TextPolicy, digests: Mapping[str, str]) -> None:
         self._files, self._scorer, self._text_policy, self._digests = files, scorer, text_policy, digests
         self._pending: list[tuple[Unit, Item, Response, Future[Score]]] = []
@@ -350,12 +353,13 @@ class _AnswerWriter:
     def _write(self, unit: Unit, item: Item, response: Response, score: Score) -> None:
         answer, thought = self._scorer.answered(item, response)
         seen = examine(item, answer, score.value, score.metrics, thought)
+        lead = choice_probability.confidence(item, response, score.metric) if self.layers else None
         scored = Scored(
             item_id=item.id,
             item_digest=self._digests[item.id],
             unit=unit.index,
             score=score.value,
-            metrics=score.metrics,
+            metrics=score.metrics if lead is None else {**score.metrics, choice_probability.CONFIDENCE: lead},
             metric=score.metric,
             response=response,
             choice_probability=choice_probability.of_answer(item, response),

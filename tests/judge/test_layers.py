@@ -16,9 +16,10 @@ from rich.console import Console
 
 from harness.config.fields import Layers
 from harness.config.loading import parse
-from harness.errors import ConfigError, Incomplete, NotComparable, StoreError, UsageError
+from harness.errors import ConfigError, Incomplete, NotComparable, UsageError
 from harness.judge import compare, gate, judging
-from harness.judge.layers import LEFT_OUT, SURE, UNSURE, confidence, layering, sentences
+from harness.judge.choice_probability import CONFIDENCE, confidence
+from harness.judge.layers import LEFT_OUT, SURE, UNSURE, layering, sentences
 from harness.judge.layers import part as sizes
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules
@@ -179,11 +180,11 @@ def test_a_run_without_a_control_is_judged_alike(part: RunDir, tiny_llama: Path)
 
 
 def test_an_edited_confidence_is_caught(part: RunDir, tmp_path: Path) -> None:
-    """A changed log-probability of the baseline is seen in the file, and, were it not, would ask for other items."""
+    """A changed confidence does not agree with the manifest, and, if it did, would ask for other items."""
     copy = RunDir(shutil.copytree(part.path, tmp_path / "trial"))
     path = copy.results_path("bf16", "names", Shard())
-    path.write_text(path.read_text().replace("-1.0,", "-0.5,", 1))
-    with pytest.raises((NotComparable, StoreError), match="names"):
+    making.rewrite(path, lambda at, line: line["metrics"].update(confidence=9.0) if at == 0 else None)
+    with pytest.raises(NotComparable, match=r"bf16/\*.jsonl: does not agree with manifest.json"):
         load_run(copy)
     record = load_run(part)
     drawn = {name for name, layer in judging.layers_of(record).items() if layer == SURE}
@@ -191,7 +192,7 @@ def test_an_edited_confidence_is_caught(part: RunDir, tmp_path: Path) -> None:
     def unsure(one: Scored) -> Scored:
         if one.item_id in drawn:
             return one
-        return dataclasses.replace(one, response=dataclasses.replace(one.response, logprobs=(-9.0, -1.0, -99.0, -99.0)))
+        return dataclasses.replace(one, metrics={**one.metrics, CONFIDENCE: 9.0})
 
     edited = changed(record, "bf16", lambda one: unsure(one) if isinstance(one.response, ChoiceLogprobs) else one)
     with pytest.raises(Incomplete, match="lacks answers"):
@@ -299,19 +300,21 @@ def item(number: int, stratum: str = "all", **fields: Any) -> Item:
     return Item(id=f"t/{number}", slice="s", task="t", prompt="", levels={}, stratum=stratum, **given)
 
 
-def scored(number: int, gap: float, *, score: float | None = 1.0, metric: str = "acc", counts=(1, 1)) -> Scored:
+def scored(number: int, gap: float, *, score: float | None = 1.0) -> Scored:
     """An answer to a choice."""
-    said = ChoiceLogprobs(f"t/{number}", (-1.0, -1.0 - gap), counts, (True, False), 5)
-    return Scored(f"t/{number}", "d", 0, score, {}, said, metric=metric)
+    said = ChoiceLogprobs(f"t/{number}", (-1.0, -1.0 - gap), (1, 1), (True, False), 5)
+    return Scored(f"t/{number}", "d", 0, score, {"acc": 1.0, CONFIDENCE: gap}, said, metric="acc")
 
 
-def test_confidence_is_the_lead_of_the_best_choice() -> None:
-    """Of sums, or per token where the metric evens lengths out; free text has none."""
-    assert confidence(scored(1, 0.5)) == pytest.approx(0.5)
-    assert confidence(scored(1, 3.0, metric="acc_norm,none", counts=(1, 2))) == pytest.approx(1.0)
-    assert confidence(Scored("t/1", "d", 0, 1.0, {}, Generation("t/1", "a", (1,), "eos", 3))) is None
-    alone = dataclasses.replace(scored(1, 0.0).response, logprobs=(-1.0,), token_counts=(1,), greedy=(True,))
-    assert confidence(dataclasses.replace(scored(1, 0.0), response=alone)) is None
+def test_confidence_is_the_lead_of_the_best_choice_by_the_score_itself() -> None:
+    """Of sums, or per character or byte where the metric evens lengths out; free text and a single choice have none."""
+    long, said = item(1, choices=("ab", "\u00e9\u00e9\u00e9\u00e9")), scored(1, 3.0).response
+    assert confidence(long, said, "acc") == pytest.approx(3.0)
+    assert confidence(long, said, "acc_norm,none") == pytest.approx(-0.5 + 1.0)
+    assert confidence(long, said, "acc_bytes") == pytest.approx(0.0)
+    assert confidence(long, Generation("t/1", "a", (1,), "eos", 3), "acc") is None
+    alone = dataclasses.replace(said, logprobs=(-1.0,), token_counts=(1,), greedy=(True,))
+    assert confidence(item(1, choices=("a",)), alone, "acc") is None
 
 
 def test_layers_are_cut_by_rank_and_drawn_by_the_seed() -> None:
@@ -330,7 +333,7 @@ def test_layers_are_cut_by_rank_and_drawn_by_the_seed() -> None:
 def test_without_every_confidence_a_stratum_is_asked_in_full() -> None:
     """One free text among the choices is enough; an item that could not be asked is none, and is left to all."""
     items, answers = [item(n) for n in range(20)], [scored(n, gap=float(n)) for n in range(20)]
-    text = dataclasses.replace(answers[3], response=Generation("t/3", "a", (1,), "eos", 3))
+    text = dataclasses.replace(answers[3], metrics={"acc": 1.0}, response=Generation("t/3", "a", (1,), "eos", 3))
     found = layering(items, [*answers[:3], text, *answers[4:]], Layers(**LAYERS), 0)
     assert found == {}
     assert sentences(items, found, Layers(**LAYERS)) == [
