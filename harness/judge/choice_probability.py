@@ -1,8 +1,7 @@
 """Answers to choices: which choice is preferred, and the probability of the right one.
 
 Tasks weigh choices by their summed log-probability (lm_eval's ``acc``), by that per character (``acc_norm``) or per
-byte (``acc_bytes``); the three may prefer different ones. The probability is the softmax over the sums, whatever the
-metric. It moves long before the preferred choice changes, so it sees damage where no score has flipped yet.
+byte (``acc_bytes``). The probability is the softmax over the sums, and moves long before the preferred choice does.
 """
 
 from __future__ import annotations
@@ -42,10 +41,7 @@ def confidence(item: Item, response: Response, metric: str) -> float | None:
 
 
 def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
-    """Return the index of the choice that a metric prefers, the first of equals, as lm_eval does.
-
-    Choices whose texts are not stored are compared by their sums.
-    """
+    """Return the index of the choice that a metric prefers, as lm_eval does; by the sums if texts are not stored."""
     worth = _worth(item, response, metric)
     return max(range(len(worth)), key=worth.__getitem__)
 
@@ -61,15 +57,10 @@ def _worth(item: Item, response: ChoiceLogprobs, metric: str) -> list[float]:
 def compared(
     items: Sequence[Item], baseline: Mapping[str, float], candidate: Mapping[str, float], alpha: float
 ) -> dict[Place, ChoiceProbability]:
-    """Compare two sides stratum by stratum, over the items that both have.
-
-    baseline, candidate: item id to probability. alpha: error rate of each limit. Items that share a source are judged
-    as whole sources, as scores are.
-    """
+    """Compare two sides (item id to probability) by stratum, with one-sided limits at level 1 - `alpha`."""
     found = {}
     for place, members in by_stratum(one for one in items if one.id in baseline and one.id in candidate).items():
-        before = np.array([baseline[item.id] for item in members])
-        after = np.array([candidate[item.id] for item in members])
+        before, after = (np.array([side[item.id] for item in members]) for side in (baseline, candidate))
         clusters = np.unique([item.cluster for item in members], return_inverse=True)[1]
         result = stats.paired_test(after - before, clusters, margin=0.0, alpha=alpha, binary=False)
         means = float(before.mean()), float(after.mean())

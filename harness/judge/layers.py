@@ -96,7 +96,7 @@ def layered_looks(
     """Judge a layered stratum by all rows of its pool; nothing to judge if a layer has no answers."""
     if rows.layer is None or not all(one.n for one in layers):
         return ()
-    taken = rows.taken(rows.answered)
+    taken = rows.where(rows.answered)
     diffs, own = taken.after - taken.before, taken.layer
     results = [stats.paired_test(diffs[own == at], margin=margin, alpha=policy.alpha) for at in range(len(layers))]
     result = pooled_test(results, [one.pool for one in layers], margin, policy.alpha, layers=True)
