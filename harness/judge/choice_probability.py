@@ -29,8 +29,7 @@ def of_answer(item: Item, response: Response) -> float | None:
 _SIZES: dict[str, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
 
 
-CONFIDENCE = "confidence"
-"""The key in `Scored.metrics` of the lead of a choice, which is recorded with `execution.layers`."""
+CONFIDENCE = "confidence"  # the key in `Scored.metrics` of the lead of a choice, recorded with `execution.layers`
 
 
 def confidence(item: Item, response: Response, metric: str) -> float | None:

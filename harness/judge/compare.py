@@ -46,10 +46,9 @@ def compare(
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
     control_baseline: the baseline on the items that the control was asked, if these are not all. blind: strata that
-    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them. layering: of items,
-    see `harness.judge.layers`; likewise in those that are left out.
-    allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be compared says why in
-    `Comparison.refused`, and the others go on. Raises NotComparable where two candidates have one name.
+    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them, as in what
+    `layering` leaves out. allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be
+    compared says why in `Comparison.refused`, and the others go on. Raises NotComparable where two have one name.
     """
     names = [one.name for one in candidates]
     if len({baseline.name, *names}) <= len(names):
@@ -94,11 +93,7 @@ class _Index:
     """The baseline grouped by stratum, once for all candidates."""
 
     def __init__(
-        self,
-        baseline: Outcomes,
-        rules: Rules,
-        allow_unmatched: float = ALLOW_UNMATCHED,
-        layering: Layering | None = None,
+        self, baseline: Outcomes, rules: Rules, allow_unmatched: float = ALLOW_UNMATCHED, layers: Layering | None = None
     ) -> None:
         self.baseline, self.rules, self.allow_unmatched = baseline, rules, allow_unmatched
         width = len(baseline.stratum.names)
@@ -119,8 +114,7 @@ class _Index:
         self.chance = np.bincount(self.place, baseline.chance, count) / np.bincount(self.place, minlength=count)
         self.weight = np.bincount(self.place, baseline.weight, count).astype(np.float64)
         self.looks = int(baseline.look.max())  # the last look that any item belongs to
-        found = np.array([layering.get(name, WHOLE) for name in baseline.items], np.int8) if layering else None
-        self.layer = found  # shape [items], see `harness.judge.layers`
+        self.layer = np.array([layers.get(one, WHOLE) for one in baseline.items], np.int8) if layers else None
 
 
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:

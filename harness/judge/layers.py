@@ -26,7 +26,6 @@ from harness.stats.ratio import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
 UNSURE, SURE, LEFT_OUT, WHOLE = 0, 1, 2, -1  # left out: sure and not drawn; whole: of a stratum asked in full
-NAMES = ("unsure", "sure")
 
 Layering = Mapping[str, int]  # item id to UNSURE, SURE or LEFT_OUT; without items of strata that are asked in full
 
@@ -75,7 +74,7 @@ def counted(rows: Columns) -> tuple[LayerCounts, ...]:
     if rows.layer is None or WHOLE in rows.layer[:1]:
         return ()
     there, found = ~(np.isnan(rows.before) & np.isnan(rows.after)), []
-    for layer, name in enumerate(NAMES):
+    for layer, name in enumerate(("unsure", "sure")):
         own = there & (rows.layer == layer)
         diffs = (rows.after - rows.before)[own & rows.answered]
         pool = own | (there & (rows.layer == LEFT_OUT)) if layer == SURE else own

@@ -98,8 +98,7 @@ class StratumVerdict:
         """Return plain JSON data, flat."""
         choice = self.choice_probability and dataclasses.asdict(self.choice_probability)
         figures = {name: figure.read(self) for name, figure in FIGURES.items()}
-        layers = [dataclasses.asdict(one) for one in self.numbers.layers]
-        more = {"layers": layers} if layers else {}
+        more = {"layers": [dataclasses.asdict(one) for one in self.numbers.layers]} if self.numbers.layers else {}
         return figures | {"levels": dict(self.levels), "choice_probability": choice} | more
 
 

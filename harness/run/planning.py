@@ -147,8 +147,7 @@ def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Prob
     size = -(-worst.items // worst.clusters)
     needed = stats.smallest_that_can_pass(worst.margin, _last_level(experiment, worst.items), per_source=size)
     if (layers := experiment.execution.layers) and worst.expected_items < worst.items:
-        policy = experiment.policy
-        needed = first_number(lambda n: _layered_power(n, worst.margin, policy, layers) > 0.0) or needed
+        needed = first_number(lambda n: _layered_power(n, worst.margin, experiment.policy, layers) > 0.0) or needed
     have, more = f"{worst.items} items", f"{needed} are needed"
     if worst.clusters < worst.items:
         have += f" from {worst.clusters} sources"
