@@ -232,7 +232,7 @@ class Rehearsal(Strict):
 class Execution(Strict):
     """Where and how the models run: one for all variants."""
 
-    later: ClassVar = ("cross_engine", "stop_on_fail", "unit_tokens")
+    later: ClassVar = ("cross_engine", "layers", "stop_on_fail", "unit_tokens")
 
     device: str = "auto"  # ``cpu``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -251,6 +251,8 @@ class Execution(Strict):
     skip_blind: bool = False
     """Do not ask control and candidates the items of strata in which the baseline shows no signal: these strata end as
     ``no_signal`` in any case. Strata with a tolerance of tail events are always asked."""
+    layers: fields.Layers | None = None
+    """Ask all but the baseline fewer of the choices of which it was sure: ``{unsure: 0.3, sure_share: 0.36}``."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     divergence: bool = False  # measure token by token how far probabilities are from the baseline's; it costs time
     divergence_tokens: Whole = Field(default=256, ge=1)  # first tokens of each answer that it is measured on
