@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def config_text(model: str, candidates: Sequence[str], hours: float, rate: float
     if not methods or len(set(candidates)) < len(candidates):
         raise UsageError(f"--candidates {','.join(candidates)}: give different methods, such as int8,nf4")
     passes = len(methods) + 1.25
-    found = _strictest(int(hours * rate / passes))
+    # The strictest promise that the items keep with 80 % power over all strata.
+    routes = (route(Design((margin,) * STRATA, pooled, 10, RECOMMENDED)) for margin, pooled in PROMISES)
+    found = next((one for one in routes if one is not None and one.largest <= int(hours * rate / passes)), None)
     if found is None:
         text = f"{hours * rate:,.0f} items in {passes:g} passes decide nothing"
         raise UsageError(f"--hours {hours:g} at --rate {rate:g}: {text}; give more hours or fewer candidates")
@@ -47,43 +50,14 @@ def _config(model: str, candidates: str, passes: float, found: Route) -> str:
     if pooled is not None:
         policy["pooled_margin"] = pooled
         promise += f",\n# and that their mean drops by less than {pooled * 100:g}; a single one may hide more."
-    largest, expected = (math.ceil(one * passes) for one in (found.largest, found.expected))
-    return f"""\
-# `quantcliff plan` shows what these items can decide, and `--rate` what other routes take (docs/verdict.md).
-name: {name}-gate
-baseline: {{name: base, model: {yaml.safe_dump(model, width=10_000).splitlines()[0]}}}
-
-# A candidate inherits the baseline's model and says only what differs.
-candidates:
-{candidates}
-# {STRATA} strata of {items} items each.
-{promise}
-# At most {largest:,} items in {passes:g} passes; an unchanged candidate is expected to take {expected:,}
-# and passes with {found.power:.0%}, if {found.design.discordance:.0%} of the answers flip.
-slices:
-  - name: long_context
-    tasks: [quantcliff_lookup]
-    axes: {{keys: [3, 12], answer: [present]}}
-    items: {items}
-  - {{name: multi_hop_math, axes: {{hops: [2, 4, 8]}}, items: {items}}}
-  - name: typical
-    tasks: [quantcliff_additions]
-    axes: {{size: [two digits, three digits]}}
-    items: {items}
-
-# alpha is the chance of a wrong pass and of a wrong fail. Declare margins before you look at results.
-policy: {yaml.safe_dump(policy, default_flow_style=True, width=200).strip()}
-
-execution:
-  looks: true      # ten looks: strata that are decided get no more items
-  control: 0.25    # the baseline against itself, on a quarter of the items
-"""
-
-
-def _strictest(items: int) -> Route | None:
-    """Return the strictest promise that so many items over all strata keep with 80 % power; None if there is none."""
-    routes = (route(Design((margin,) * STRATA, pooled, 10, RECOMMENDED)) for margin, pooled in PROMISES)
-    return next((one for one in routes if one is not None and one.largest <= items), None)
+    largest, expected = (f"{math.ceil(one * passes):,}" for one in (found.largest, found.expected))
+    template = string.Template(Path(__file__).with_name("starting.yaml.in").read_text(encoding="utf-8"))
+    values = {"name": name, "candidates": candidates, "strata": STRATA, "items": items, "promise": promise}
+    values |= {"model": yaml.safe_dump(model, width=10_000).splitlines()[0], "passes": f"{passes:g}"}
+    values |= {"largest": largest, "expected": expected, "power": f"{found.power:.0%}"}
+    values |= {"discordance": f"{found.design.discordance:.0%}"}
+    values |= {"policy": yaml.safe_dump(policy, default_flow_style=True, width=200).strip()}
+    return template.substitute(values)
 
 
 def _method(name: str) -> str:

@@ -1,13 +1,13 @@
 """Writes the jobs that run an experiment on a cluster: batch scripts for Slurm, a manifest for Kubernetes.
 
-A job depends on no folder and no variable. Slurm's scripts put a shard back into the queue that was stopped by its time
-limit and has made progress, or that waits for shards which have no GPU yet.
+Slurm's scripts put a shard back that was stopped by its time limit after progress, or waits for shards without a GPU.
 """
 
 from __future__ import annotations
 
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,55 +19,13 @@ import yaml
 from harness.errors import UsageError
 from harness.store.files import atomic_write
 
-_ARRAY = """\
-#!/usr/bin/env bash
-#SBATCH --job-name={job}
-#SBATCH --array=1-{shards}
-#SBATCH --output={log}
-#SBATCH --open-mode=append
-#SBATCH --requeue
-#SBATCH --signal=B:INT@120
-{options}
-# The shards of {run}, written by `quantcliff submit`.
-# Submit it with --array=I to run shard I again; then submit judge.sbatch.
-{check}
-set -m  # so that the shard hears an interrupt
-folder={run}/shards shard=${{SLURM_ARRAY_TASK_ID}}of{shards}
-answered() {{ cat {run}/*/timings-"$shard".jsonl 2>/dev/null | wc -l; }}
-before=$(answered) stopped=
-trap 'stopped=1; kill -INT "$child" 2>/dev/null' INT
-{command} --shard "$SLURM_ARRAY_TASK_ID/{shards}" &
-child=$!
-wait "$child"; code=$?
-while [ -n "$stopped" ] && kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
-[ -z "$stopped" ] || [ "$code" = 0 ] || code=4
-if [ "$code" = 4 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
-  if [ -e "$folder/$shard.waiting" ] || {{ [ -n "$stopped" ] && [ "$(answered)" -gt "$before" ]; }}; then
-    echo "quantcliff: shard $shard goes back into the queue, to continue"
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
-  fi
-fi
-exit "$code"
-"""
-_JUDGE = """\
-#!/usr/bin/env bash
-#SBATCH --job-name={job}-judge
-#SBATCH --output={log}
-#SBATCH --open-mode=append
-{options}
-# Judges {run}, written by `quantcliff submit`. Its exit code is the verdict's.
-{check}
-{command}
-code=$?
-[ "$code" != 4 ] || {status}
-exit "$code"
-"""
-_CHECK = """\
-{python} -c 'import harness.cli' || {{
-  echo "quantcliff: $(uname -n) does not have the environment of {python}: put it on a shared disk" >&2
-  exit 2
-}}"""
 RESTARTS = 50  # so often a shard puts itself back into the queue
+
+
+class _Script(string.Template):
+    """A batch script in this folder, in which ``@name`` stands for a value and ``@@`` for the sign itself."""
+
+    delimiter = "@"
 
 
 class Cluster(NamedTuple):
@@ -91,14 +49,15 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
     folder, logs = directory / "shards", str(directory / "shards").replace("%", "%%")  # which begins a pattern
     judged, run = _command("compare", str(directory), *cluster.judge), shlex.quote(str(directory))
     common = {"job": f"quantcliff-{cluster.name}", "run": run, "shards": cluster.shards, "restarts": RESTARTS}
-    common |= {"check": _CHECK.format(python=shlex.quote(sys.executable)), "status": _command("status", str(directory))}
+    common |= {"python": shlex.quote(sys.executable), "status": _command("status", str(directory))}
     paths = folder / "array.sbatch", folder / "judge.sbatch"
-    for path, script, log, words, command in (
-        (paths[0], _ARRAY, f"%aof{cluster.shards}.log", options[0], _command(*cluster.run)),
-        (paths[1], _JUDGE, "judge.log", options[1], judged),
+    for path, log, words, command in (
+        (paths[0], f"%aof{cluster.shards}.log", options[0], _command(*cluster.run)),
+        (paths[1], "judge.log", options[1], judged),
     ):
-        text = script.format(**common, log=f'"{logs}/{log}"', options=_options(words), command=command)
-        atomic_write(path, text)
+        script = _Script(Path(__file__).with_name(path.name).read_text(encoding="utf-8"))
+        own = {"log": f'"{logs}/{log}"', "options": _options(words), "command": command}
+        atomic_write(path, script.substitute(common, **own))
     atomic_write(folder / "submitted", f"{cluster.shards}\n")
     return paths
 
