@@ -1,24 +1,7 @@
-"""The run directory: what is in it, how it is written so that a kill at any instant loses at most one work unit.
+"""The run directory (docs/report.md): written so that a kill at any instant loses at most one work unit.
 
-::
-
-    results/<run>/
-        run.json                          the config and what it was planned into; written first
-        items/<slice>.jsonl               every item, as asked, with its work unit and its look
-        <variant>/variant.json            which weights, which method, what the loaded model proved
-        <variant>/<slice>-<i>of<n>.jsonl  one line per response, appended and flushed as it comes
-        <variant>/timings-<i>of<n>.jsonl  what each work unit cost; kept apart so that answers compare byte by byte
-        <variant>/requests-<i>of<n>.log   what each request to a server took and reported; no text
-        <variant>/failure-<i>of<n>.json   why the variant could not be judged, if so
-        erased.json                       the items whose texts were taken out by `quantcliff erase`
-        shards/<i>of<n>.json              written when a shard has all its answers
-        shards/<i>of<n>.lock, .lease      held by the process that works on the shard; the lease has a sign of its life
-        shards/<i>of<n>.<stage>           the shard has done a stage for which the others wait
-        manifest.json                     written last: the run is complete
-
-A unit counts only when all its responses are there; what a kill left of an unfinished one is dropped and answered
-again. Lines of items and answers begin with a check of their own bytes and of their folder, so that a line that was
-edited, or copied from another variant, is found by its number.
+A unit counts only when all its responses are there. Lines of items and answers begin with a check of their own bytes
+and of their folder, so that a line that was edited, or copied from another variant, is found by its number.
 """
 
 from __future__ import annotations
