@@ -1,7 +1,6 @@
-"""An engine without a model or torch, for rehearsals: right as often as it is told, except for the damage it was given.
+"""An engine without a model or torch, for rehearsals: it answers right by what the item's id and the sample say.
 
-Whether it answers an item right is a function of the item's id and the sample, so a baseline and a candidate are right
-on the same items, except for the candidate's damage. Tokens are words.
+A baseline and a candidate are right on the same items, except for the candidate's damage. Tokens are words.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Runs a command and ends it, with all that it started, when its own standard input closes or the command ends.
 
-A program of its own (``python -P guard.py COMMAND ...``). Whoever starts it holds the other end of its standard input:
-if that process ends, even by SIGKILL, the server and its children end too.
+A program of its own: whoever starts it holds the other end of its standard input, and may end even by SIGKILL.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Any lm_eval model as an engine: vLLM, SGLang, an OpenAI-compatible endpoint, or lm_eval's own `hf`.
 
-What such a model does not tell (tokens as produced, why an answer ended, memory) is worked out from the text if it has
-a tokenizer, and left out if not.
+What it does not tell (tokens, why an answer ended) is worked out from the text if it has a tokenizer, else left out.
 """
 
 from __future__ import annotations

@@ -43,20 +43,16 @@ class Recipe:
 
 RECIPES = {
     "vllm": Recipe(
-        program=("vllm", "serve"),
-        module=("-m", "vllm.entrypoints.cli.main", "serve"),
-        fixed={"seed": 0, "generation_config": "vllm"},
+        ("vllm", "serve"), ("-m", "vllm.entrypoints.cli.main", "serve"), fixed={"seed": 0, "generation_config": "vllm"}
     ),
     "sglang": Recipe(
-        program=("sglang", "serve"),
-        module=("-m", "sglang.launch_server"),
+        ("sglang", "serve"),
+        ("-m", "sglang.launch_server"),
         model="--model-path",
         fixed={"random_seed": 0, "sampling_defaults": "openai"},
     ),
     "llama-cpp": Recipe(("llama-server",), model="--model", dtype="", named="--alias", fixed={"seed": 0}),
-    "transformers-serve": Recipe(
-        ("transformers", "serve"), module=("-m", "transformers.cli.transformers", "serve"), named=""
-    ),
+    "transformers-serve": Recipe(("transformers", "serve"), ("-m", "transformers.cli.transformers", "serve"), named=""),
 }
 
 
@@ -119,17 +115,12 @@ def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Se
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     whole = [*command, "--host", "127.0.0.1", "--port", str(port)]
+    guarded, environment = [sys.executable, "-P", str(guard.__file__), *whole], {**os.environ, "PYTHONUNBUFFERED": "1"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         output.write(f"$ {shlex.join(whole)}\n".encode())
         output.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(guard.__file__), *whole],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
+        process = subprocess.Popen(guarded, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)
     server = Server(f"http://127.0.0.1:{port}/v1", process)
     try:
         _wait(server, log, seconds)

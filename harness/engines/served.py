@@ -1,7 +1,6 @@
 """A server that speaks the OpenAI API as an engine: every answer is checked against what was sent.
 
-Each must count the prompt's tokens as they were sent, stay within its length and come from the same build, so that a
-truncated prompt, another template or a server that was replaced ends the run instead of changing a score.
+A truncated prompt, another template or a server that was replaced ends the run instead of changing a score.
 """
 
 from __future__ import annotations

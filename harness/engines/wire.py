@@ -155,9 +155,7 @@ def logprob_request(way: str, model: str, tokens: Sequence[int]) -> dict[str, An
     return {"model": model, "prompt": list(tokens), "temperature": 0, "stream": False, **METHODS[way]}
 
 
-def sum_logprobs(
-    way: str, data: Mapping[str, Any], tokens: Sequence[int], begin: int, item_id: str
-) -> tuple[float, bool]:
+def sum_logprobs(way: str, data: Mapping[str, Any], tokens: list[int], begin: int, item_id: str) -> tuple[float, bool]:
     """Return the log-probability of the tokens from `begin` (at least 1) on, and whether each is the most likely one.
 
     Raises NotComparable if the answer has another shape, NonFinite if a number is none.

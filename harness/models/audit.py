@@ -1,7 +1,4 @@
-"""What a loaded model shows of itself: modules, kernels, bits and bytes, counted tensor by tensor.
-
-Tensors and modules of any library are known by what they hold. `get_memory_footprint()` is wrong for several methods.
-"""
+"""What a loaded model shows of itself, of any library: modules, kernels, bits and bytes, counted tensor by tensor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Making GPTQ and AWQ checkpoints from a plain model, with a calibration set that the checkpoint names.
-
-The quantizing itself happens in a process of its own, `harness.models.checkpoints_worker`: it takes over environment,
-terminal and memory.
-"""
+"""Making GPTQ and AWQ checkpoints from a plain model, in a process of its own (`checkpoints_worker`)."""
 
 from __future__ import annotations
 

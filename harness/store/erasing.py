@@ -1,7 +1,6 @@
 """Takes an item's texts out of a run for good, and leaves everything that a verdict is computed from.
 
-The reports still show the texts until they are written again, which is the caller's to do. The erased ids are put down
-first: a run that goes on, or an erasure that was cut short and is given again, does not bring the texts back.
+The erased ids are put down first: a run that goes on, or an erasure that was cut short, does not bring texts back.
 """
 
 from __future__ import annotations

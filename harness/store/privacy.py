@@ -1,9 +1,7 @@
-"""What a run keeps of its texts: everything, everything but personal data, or nothing.
+"""What a run keeps of its texts: everything, everything but personal data, or nothing (docs/report.md).
 
-``store_text`` is applied here, at the one place where the config, items, answers and logs go to the disk. A kept item
-carries the digest of the item as it was asked: resuming and comparing work the same in every mode. Patterns only
-propose what is personal data, and libraries decide. In doubt a text loses a word: a false alarm costs a reader, a miss
-costs somebody else. Names of persons are not recognised: that takes a language model.
+A kept item carries the digest of the item as it was asked: resuming and comparing work the same in every mode. Patterns
+only propose what is personal data, and libraries decide; in doubt a text loses a word.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Preallocated caches in which answers grow a token a step: rows begin and end independently.
 
-In a `SlotCache` every answer has a row. In a `PrefixTreeCache` a row holds a text that many questions are asked about,
-once, with the tree of their prompts behind it, and then, step after step, one token of every answer.
+A row of a `SlotCache` is an answer; one of a `PrefixTreeCache` a text with the tree of prompts and answers behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -270,9 +269,7 @@ class PrefixTreeCache(KVCachePool):
         self._trees[row] = self._trees[-1]
         self._trees.pop()
 
-    def step(
-        self, tokens: Sequence[Sequence[int | None]], lengths: Sequence[Sequence[int]], keys: ArrayLike, pad: int
-    ) -> list[int]:
+    def step(self, tokens: list[list[int | None]], lengths: list[list[int]], keys: ArrayLike, pad: int) -> list[int]:
         """Read one token of each branch, on top of its first `lengths` tokens: what `finish` makes of the states.
 
         tokens [rows, branches of the row], None if a branch has ended: it has no keys, and nothing in the result.

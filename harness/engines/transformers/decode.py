@@ -74,9 +74,7 @@ class Answer:
             self.finish = "length"
 
 
-def decode_batch(
-    model: LanguageModel, requests: Sequence[Request], settings: Settings, texts: TextCodec
-) -> list[Answer]:
+def decode_batch(model: LanguageModel, requests: list[Request], settings: Settings, texts: TextCodec) -> list[Answer]:
     """Answer a batch of prompts. Raises NonFinite with the item's id."""
     batch = Batch(model, [one.prompt for one in requests], texts.pad_id, max(one.tokens for one in requests))
     hidden = batch.read()

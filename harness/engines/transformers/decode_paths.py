@@ -1,7 +1,4 @@
-"""Ways to decode that a variant may be about: a quantized cache of keys and values, and assisted generation.
-
-Both take the plain path: slots, drafts and shared beginnings need a cache whose rows can be copied.
-"""
+"""Ways to decode that a variant may be about, on the plain path: a quantized cache, and assisted generation."""
 
 from __future__ import annotations
 

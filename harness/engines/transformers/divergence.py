@@ -170,7 +170,12 @@ class TraceWriter:
         self._engine, self._folder, self._tokens, self._excluded = engine, folder, tokens, excluded
         with _explained(folder, "cannot be written", AGAIN):
             folder.mkdir(parents=True, exist_ok=True)
-            _save_head(folder / HEAD, engine.head)
+            head, part = engine.head, (folder / HEAD).with_suffix(".part")
+            weights = head.weights()
+            digest = head.digest() if weights else ""  # without: the head cannot be read
+            described = {"digest": digest, "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
+            save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
+            part.replace(folder / HEAD)
 
     def answer(self, unit: int, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses to a unit; its traces are on the disk after the last one."""
@@ -205,15 +210,6 @@ class TraceComparer:
 
 
 DivergenceMeter = TraceWriter | TraceComparer  # answers work units with an engine, and takes part in measuring
-
-
-def _save_head(path: Path, head: Head) -> None:
-    """Write a head, or that it cannot be read."""
-    weights, part = head.weights(), path.with_suffix(".part")
-    digest = head.digest() if weights else ""
-    described = {"digest": digest, "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
-    save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
-    part.replace(path)
 
 
 def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:

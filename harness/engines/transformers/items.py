@@ -78,9 +78,7 @@ def score_items(context: EngineContext, items: Sequence[Item], observer: Observe
         yield ChoiceLogprobs(name, logprobs, tuple(len(one.tokens) for one in own), greedy, len(own[0].context))
 
 
-def score_choices(
-    context: EngineContext, asked: Sequence[Continuation], *, keep: bool = False
-) -> Iterator[ScoredChoice]:
+def score_choices(context: EngineContext, asked: list[Continuation], *, keep: bool = False) -> Iterator[ScoredChoice]:
     """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
 
     def run(rows: list[ChoiceRow]) -> list[ScoredChoice]:

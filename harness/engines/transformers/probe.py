@@ -1,7 +1,4 @@
-"""Finds out once, on the model itself and by the code that later runs, in which ways it may be asked.
-
-The fastest way that gives the hidden states of reading everything again at every step is taken.
-"""
+"""Finds out once, by the code that later runs, the fastest way to ask a model that gives what reading alone gives."""
 
 from __future__ import annotations
 
