@@ -32,8 +32,7 @@ class Proved:
     seconds: float  # from folder to logits
     kernel: str = ""  # what did the work, empty where nothing was loaded
     bits_per_weight: float = 0.0  # stored bits per weight, scales included
-    error: float | None = None
-    """Norm of the difference of its logits from the reference over the norm of the reference; None without logits."""
+    error: float | None = None  # norm of its logits' difference from the reference's over the reference's norm
     reason: str = ""  # why it does not work, empty where it does
 
 

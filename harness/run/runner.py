@@ -202,10 +202,8 @@ class _Run:
             if variant.name in self.plan.missing:
                 raise ModelError(self.plan.missing[variant.name])
             self._work(variant, pending, done)
-        except (StoreError, Incomplete):
-            raise
         except RunError as error:
-            if variant.name == self.plan.experiment.baseline.name:
+            if isinstance(error, StoreError | Incomplete) or variant.name == self.plan.experiment.baseline.name:
                 raise
             failure = {"kind": type(error).__name__, "message": str(error)}
             self.directory.record(variant.name, f"failure-{self.shard}.json", failure)
@@ -222,11 +220,9 @@ class _Run:
         done: set[int] = set()
         for spec in self.plan.experiment.slices:
             lines = self.directory.results(name, spec.key, self.shard)
-            for one in lines:
-                if self.digests.get(one.item_id) != one.item_digest:
-                    text = f"holds an answer to another version of item {one.item_id}"
-                    remedy = "give another --output, or remove that directory"
-                    raise StoreError(f"{self.directory.path / name}: {text}: {remedy}")
+            if strangers := [one.item_id for one in lines if self.digests.get(one.item_id) != one.item_digest]:
+                text = f"{self.directory.path / name}: holds an answer to another version of item {strangers[0]}"
+                raise StoreError(f"{text}: give another --output, or remove that directory")
             counts = Counter(one.unit for one in lines if one.item_id in asked)
             whole = {index for index, count in counts.items() if count == wanted.get(index)}
             own = (whole if measured is None else whole & measured) | earlier

@@ -215,8 +215,7 @@ def _engine(job: Job, hardware: dict[str, str | int]) -> HFEngine:
     proof, assisted = loaded.proof, None
     if variant.decoding is not None:
         used = loaded.model.config.get_text_config()._attn_implementation  # noqa: SLF001 - has no other name
-        facts = {**decoding.model_dump(exclude_none=True), "attention": used, "max_batch": rows}
-        proof = replace(proof, decoding=facts)
+        proof = replace(proof, decoding=decoding.model_dump(exclude_none=True) | {"attention": used, "max_batch": rows})
     if decoding.assisted:
         assisted = Assisted(_draft(decoding.draft, proof, job) if decoding.draft else None, decoding.prompt_lookup)
     how: dict[str, Any] = {"device": job.device, "batch_tokens": job.batch_tokens, "max_batch": rows}

@@ -121,9 +121,7 @@ def _process(job: Job) -> Iterator[WorkerHandle]:
         process.join(timeout=30)
     finally:
         here.close()
-        if process.is_alive():
-            process.terminate()
-            process.join(timeout=5)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        for end in (process.terminate, process.kill):
+            if process.is_alive():
+                end()
+                process.join(timeout=5)
