@@ -135,7 +135,8 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         say(f"shards: job {shards}, logs {folder}/*.log")
         say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
         say(f"watch:  quantcliff status {shlex.quote(str(folder.parent))}")
-        say(f"retry:  sbatch --array=2 {quoted}/array.sbatch; sbatch {quoted}/judge.sbatch    (shard 2, and a verdict)")
+        again = f"$(sbatch --parsable --array=1 {quoted}/array.sbatch)"
+        say(f"retry:  sbatch --dependency=afterany:{again} {quoted}/judge.sbatch    (shard 1, and a verdict)")
         say(f"cancel: scancel {shards} {job}")
     return process.returncode
 
