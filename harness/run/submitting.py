@@ -191,11 +191,13 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
         ]
         return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
 
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
     indexed = {
         "completionMode": "Indexed",
         "completions": cluster.shards,
         "parallelism": cluster.shards,
-        "backoffLimitPerIndex": 3,
+        "backoffLimitPerIndex": 3,  # without those that the cluster itself took a node from
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [disrupted]}]},
         "template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}}),
     }
     judge = {"backoffLimit": 0, "template": pod(verdict.strip())}
