@@ -124,15 +124,18 @@ def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_l
 
 
 def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
-    """The judge's jobs are printed before it starts; a refused submission ends with 2, never with sbatch's own 1."""
+    """The jobs are printed before they start. A judge that is refused ends in 2, not sbatch's 1; no shard is left."""
     for name, text in (("array", "exit 4"), ("judge", "exit 3")):
         (home / name).write_text(f"#!/bin/sh\n#SBATCH --output=/dev/null\n{text}\n")
     said: list[str] = []
     assert submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append) == ExitCode.INCONCLUSIVE
     assert [line.partition(":")[0] for line in said] == ["shards", "judge", "watch", "retry", "cancel"]
+    (home / "array").write_text("#!/bin/sh\n#SBATCH --output=/dev/null --job-name=alone\nsleep 60\n")
     (home / "judge").write_text("#!/bin/sh\n#SBATCH --partition=none\n")
     with pytest.raises(UsageError, match=r"did not take .*judge"):
         submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append)
+    alone = re.compile(r"JobName=alone .*JobState=CANCELLED")
+    slurm.until(lambda: alone.search(slurm.said(cluster, "scontrol", "-o", "show", "job")), "the end of the shards", 30)
 
 
 def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):

@@ -125,12 +125,17 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
     """Submit both scripts, the judge after the shards; return an exit code, with `wait` the judge's.
 
     The judge starts whether the shards ended well or not, and names those that are missing. say: called with each line
-    for the person who submits. Raises UsageError.
+    for the person who submits. Raises UsageError; if that is for the judge, the shards are cancelled.
     """
-    with _sbatch(str(array)) as process:
+    with _slurm("sbatch", "--parsable", str(array)) as process:
         shards = _job(process, array)
-    with _sbatch(f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)) as process:
-        job = _job(process, judge)
+    words = ["--parsable", f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)]
+    with _slurm("sbatch", *words) as process:
+        try:
+            job = _job(process, judge)
+        except UsageError:
+            _slurm("scancel", shards).communicate()  # nobody would judge them
+            raise
         folder, quoted = array.parent, shlex.quote(str(array.parent))
         say(f"shards: job {shards}, logs {folder}/*.log")
         say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
@@ -141,17 +146,19 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
     return process.returncode
 
 
-def _sbatch(*words: str) -> subprocess.Popen[str]:
-    if (sbatch := shutil.which("sbatch")) is None:
-        raise UsageError("this machine has no sbatch: submit from a login node of a Slurm cluster")
-    return subprocess.Popen([sbatch, "--parsable", *words], stdout=subprocess.PIPE, text=True)
+def _slurm(command: str, *words: str) -> subprocess.Popen[str]:
+    if (path := shutil.which(command)) is None:
+        raise UsageError(f"this machine has no {command}: submit from a login node of a Slurm cluster")
+    return subprocess.Popen([path, *words], stdout=subprocess.PIPE, text=True)
 
 
 def _job(process: subprocess.Popen[str], script: Path) -> str:
     """Return the job that sbatch prints, which with --wait it does long before it ends."""
     job = process.stdout.readline().strip().partition(";")[0] if process.stdout else ""  # on a federation: "id;cluster"
     if not job:
-        raise UsageError(f"sbatch did not take {script}, see above: change --shard-options or --judge-options")
+        raise UsageError(
+            f"sbatch did not take {script}, see above: change --shards, --shard-options or --judge-options"
+        )
     return job
 
 
