@@ -225,6 +225,8 @@ def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, ca
     config, shards, judge = manifest(home, Path("m"), capsys)
     assert yaml.safe_load(config["data"]["run.yaml"])["name"] == "trial"
     assert (shards["spec"]["completionMode"], shards["spec"]["completions"]) == ("Indexed", 4)
+    rule = shards["spec"]["podFailurePolicy"]["rules"][0]
+    assert (rule["action"], rule["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     (home / "quantcliff").write_text('#!/bin/sh\necho "$*"\n')
     (home / "quantcliff").chmod(0o755)
     env = {"PATH": f"{home}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "2"}
