@@ -275,6 +275,8 @@ class Proof:
     """Its class, its settings, bytes per token next to the model's own."""
     decoding: Mapping[str, Any] | None = None
     """What proposes tokens, the attention implementation, the largest batch."""
+    module_bits: Mapping[str, Any] | None = None
+    """Where modules have bits of their own: bits to their names (``modules``) and what they hold (``bytes``)."""
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "cha
 class Quantization(Strict):
     """How a variant's weights are quantized, or what its checkpoint is."""
 
+    later: ClassVar = ("module_bits",)
+
     method: fields.MethodName = "none"
     """One of `harness.config.methods.METHODS`."""
     bits: Literal[1, 2, 3, 4, 8] | None = None
@@ -46,6 +48,8 @@ class Quantization(Strict):
     """Bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said."""
     skip_modules: tuple[str, ...] | None = None
     """Modules left alone, by name."""
+    module_bits: dict[str, Literal[1, 2, 3, 4, 8]] | None = Field(default=None, min_length=1)
+    """Glob over names of modules to their bits per weight; the last match wins."""
     backend: str | None = None
     """Kernels of a GPTQ or AWQ checkpoint; chosen for the device unless said."""
     gguf_file: str | None = None
@@ -57,6 +61,10 @@ class Quantization(Strict):
         if extra := sorted(given - METHODS[self.method].options):
             takes = ", ".join(sorted(METHODS[self.method].options)) or "no options"
             raise ValueError(f"{self.method} does not take {', '.join(extra)} (it takes {takes})")
+        known = METHODS[self.method].module_bits
+        if unknown := set((self.module_bits or {}).values()) - known:
+            text = f"for single modules {self.method} has {', '.join(map(str, sorted(known)))} bits"
+            raise ValueError(f"module_bits: {text}, and not {', '.join(map(str, sorted(unknown)))}")
         return self
 
 
