@@ -90,7 +90,7 @@ class Share(click.ParamType[float]):
 def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         shared.output_options(),
-        click.option("--minutes", type=click.FloatRange(min=0), default=15, show_default=True, help="For the search."),
+        click.option("--minutes", type=click.FloatRange(min=0), default=12, show_default=True, help="For the search."),
         click.option(
             "--bytes",
             "share",
@@ -107,9 +107,12 @@ def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _localized(
-    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, *, again: bool
+    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, bits: int | None, *, again: bool
 ) -> tuple[RunRecord, Judgement, dict[str, Any]]:
-    """Search, or go on with a search that was stopped. again: also if one of this share was done."""
+    """Search, or go on with a search that was stopped. again: also if one of this share was done.
+
+    bits: refuse a candidate whose method cannot keep single modules at so many.
+    """
     from harness.damage import commands
     from harness.judge import judging
     from harness.store.files import read_json
@@ -123,6 +126,7 @@ def _localized(
 
     record = load_run(run)
     judgement = judging.judge(record)
+    commands.check_bits(commands.lost_variant(record, judgement, candidate)[0], bits)
     done = commands.damage_path(record, candidate)
     if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
         return record, judgement, summary
@@ -148,14 +152,21 @@ def localize(run: RunDir, candidate: str, share: float, minutes: float, options:
     baseline's weights: the page damage-CANDIDATE.html in the run ranks them by items won back per byte. Give the same
     command again to continue a search that was stopped, or to search longer.
     """
-    _, _, summary = _localized(run, candidate, share, minutes, options, again=True)
+    _, _, summary = _localized(run, candidate, share, minutes, options, None, again=True)
     _print(summary, options)
     return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)
 @_search_options
-def repair(run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions) -> int:
+@click.option(
+    "--module-bits",
+    type=click.IntRange(1, 8),
+    help="Try the modules at so many bits, too, where the method has bits per module.",
+)
+def repair(
+    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, module_bits: int | None
+) -> int:
     """Leave the fewest bytes unquantized that win the lost items back, and gate that on items never seen before.
 
     Searches as `localize` does, if that was not done, and runs the repaired variant on held-out items of the failing
@@ -164,7 +175,8 @@ def repair(run: RunDir, candidate: str, share: float, minutes: float, options: O
     """
     from harness.damage import commands
 
-    record, judgement, summary = _localized(run, candidate, share, minutes, options, again=False)
-    summary, code = commands.repair(record, judgement, summary, shared.progress(options), command=shared.command_line())
+    record, judgement, summary = _localized(run, candidate, share, minutes, options, module_bits, again=False)
+    progress, command = shared.progress(options), shared.command_line()
+    summary, code = commands.repair(record, judgement, summary, progress, command=command, bits=module_bits)
     _print(summary, options)
     return code
