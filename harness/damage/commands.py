@@ -22,7 +22,7 @@ import yaml
 from harness import report
 from harness.config.methods import METHODS
 from harness.config.schema import Experiment, SliceSpec, Variant
-from harness.damage.search import Found, Journal, Sizes, layer_of, null_share, random_set, search
+from harness.damage.search import Found, Journal, Sizes, null_share, random_set, search
 from harness.errors import ExitCode, NotComparable, UsageError
 from harness.judge import judging
 from harness.judge.verdicts import Judgement
@@ -181,44 +181,19 @@ def _summary(
 ) -> dict[str, Any]:
     step = found.chosen(most)
     size = step.bytes if step else 0
-    ranked = sorted(found.groups, key=lambda one: one[1].rank(one[0].bytes))
     return {
         "run": run.experiment.name,
         "baseline": run.experiment.baseline.name,
         "candidate": name,
         "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
-        "asked": {
-            "lost": len(chosen.lost),
-            "kept": len(chosen.kept),
-            "lost_again": len(found.lost),
-            "kept_again": len(found.kept),
-        },
+        "asked": {"lost": len(chosen.lost), "kept": len(chosen.kept)}
+        | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "divergence": found.kl,
         "everything": found.everything.record(),
-        "groups": [
-            {
-                "name": group.name,
-                "level": group.level,
-                "bytes": group.bytes,
-                **counts.record(),
-                "divergence": kl,
-                "layer": None if group.level == "projection" else layer_of(group.modules[0]),
-            }
-            for group, counts, kl in ranked
-        ],
+        "groups": found.ranked(),
         "unasked": found.unasked,
-        "frontier": [
-            {
-                "added": one.name,
-                "bytes": one.bytes,
-                **one.counts.record(),
-                "modules": list(one.modules),
-                "alone": one.alone.net,
-                "on_top": one.gain.net,
-            }
-            for one in found.steps
-        ],
+        "frontier": [one.record() for one in found.steps],
         "chosen": None if step is None else found.steps.index(step),
         "null": {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None},
         "sets": {
@@ -235,11 +210,9 @@ def check_bits(variant: Variant, bits: int | None) -> None:
     method = METHODS[variant.quantization.method]
     if bits is not None and bits not in method.module_bits:
         text = f"{variant.name}: {method.name} cannot keep single modules at {bits} bits"
-        has = (
-            f"give {' or '.join(map(str, sorted(method.module_bits)))}" if method.module_bits else "leave the bits out"
-        )
-        able = ", ".join(one.name for one in METHODS.values() if one.module_bits)
-        raise UsageError(f"{text}: {has} (methods with bits per module: {able})")
+        known, able = sorted(method.module_bits), [one.name for one in METHODS.values() if one.module_bits]
+        remedy = f"give one of {known}" if known else "leave the bits out"
+        raise UsageError(f"{text}: {remedy} (methods with bits per module: {', '.join(able)})")
 
 
 def repair(

@@ -203,6 +203,11 @@ class Step:
     alone: Counts  # of the group alone
     gain: Counts  # of the group on top of those before it
 
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        about = {"added": self.name, "bytes": self.bytes, "modules": list(self.modules)}
+        return {**about, **self.counts.record(), "alone": self.alone.net, "on_top": self.gain.net}
+
 
 @dataclass(slots=True)
 class Found:
@@ -222,6 +227,15 @@ class Found:
         """Return the smallest step of those that win back most within so many bytes."""
         inside = [one for one in self.steps if one.bytes <= most]
         return max(inside, key=lambda one: (one.counts.net, -one.bytes), default=None)
+
+    def ranked(self) -> list[dict[str, Any]]:
+        """Return the groups as JSON, the best first."""
+        rows = []
+        for group, counts, kl in sorted(self.groups, key=lambda one: one[1].rank(one[0].bytes)):
+            layer = None if group.level == "projection" else layer_of(group.modules[0])
+            about = {"name": group.name, "level": group.level, "layer": layer, "bytes": group.bytes}
+            rows.append({**about, **counts.record(), "divergence": kl})
+        return rows
 
     def by_divergence(self, sizes: Sizes, most: int) -> tuple[str, ...]:
         """Return the modules that the divergence alone would choose: the groups that lower it most per byte."""
