@@ -33,6 +33,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PINNED) -e '.[$(EXTRAS)]'
 	@if $(HAS_GPU) && $(PINNED) hqq; then :; else echo DISABLE_CUDA=1 $(PINNED) hqq; DISABLE_CUDA=1 $(PINNED) hqq || \
 	  echo "HQQ is unavailable: its package did not build (see above). Everything else is installed."; fi
+	@echo "Compiling optimum-quanto's kernel for the CPU, which its first model would wait for (a minute)"
+	@$(BIN)/python -W ignore -c 'from optimum.quanto.library.extensions.cpp import ext; ext.lib' >$(VENV)/quanto.log 2>&1 || \
+	  echo "It did not compile (see $(VENV)/quanto.log): 4- and 2-bit weights of quanto are unavailable. Everything else is installed."
 	@$(MAKE) --no-print-directory gptq || \
 	  echo "GPTQ and AWQ are unavailable: their package needs a C compiler and the Python headers" \
 	       "(Debian and Ubuntu: apt install gcc python3-dev), then run: make gptq. Everything else is installed."

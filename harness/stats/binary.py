@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from scipy import optimize, special
+import scipy
+from scipy import special
 
 from harness.errors import StatisticsError
 
@@ -115,7 +116,7 @@ def score_limit(
         return -1.0
     if distance(estimate) >= 0.0:
         return estimate
-    return float(optimize.brentq(distance, -EDGE, estimate, xtol=1e-13, rtol=1e-13))
+    return float(scipy.optimize.brentq(distance, -EDGE, estimate, xtol=1e-13, rtol=1e-13))
 
 
 def mcnemar_midp(lost: int, gained: int) -> tuple[float, float]:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 from harness.errors import StatisticsError
 from harness.stats.binary import EDGE, Tail, check_alpha, check_margin, mcnemar_midp
@@ -171,4 +172,4 @@ class _Pooled:
         if self.p_value(start, alternative) < alpha:
             return start
         low, high = sorted((end, start))
-        return float(optimize.brentq(lambda null: self.p_value(null, alternative) - alpha, low, high, xtol=1e-12))
+        return float(scipy.optimize.brentq(lambda null: self.p_value(null, alternative) - alpha, low, high, xtol=1e-12))

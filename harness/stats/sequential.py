@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from harness.errors import StatisticsError
 
@@ -156,7 +157,7 @@ class _Paths:
         bottom = -_DEEPEST * math.sqrt(time)
         if self.crossing(bottom, time) <= chance:
             return bottom
-        return float(optimize.brentq(lambda limit: self.crossing(limit, time) - chance, bottom, top, xtol=1e-12))
+        return float(scipy.optimize.brentq(lambda limit: self.crossing(limit, time) - chance, bottom, top, xtol=1e-12))
 
     def continued(self, time: float, limit: float) -> _Paths:
         """The paths that are still below `limit` at `time`."""
@@ -215,7 +216,7 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
         if high >= _LARGEST_ALPHA:
             return 1.0
         low, high = high, min(2.0 * high, _LARGEST_ALPHA)
-    return float(optimize.brentq(short, low, high, xtol=1e-14, rtol=1e-9))
+    return float(scipy.optimize.brentq(short, low, high, xtol=1e-14, rtol=1e-9))
 
 
 @dataclass(frozen=True, slots=True)

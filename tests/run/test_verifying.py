@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
+import scipy
 import yaml
 from commands import call
 from paths import RESULTS
-from scipy import stats
 from stub_server import Answers, served
 
 from harness.config.engines import EngineSpec
@@ -300,4 +300,4 @@ def test_a_thousand_days_of_recorded_noise_raise_no_more_alarms_than_stated(froz
         beyond = days[flips == own][:, 0] > noise_limit(int(own), asked, asked, level)
         alarms += int((beyond | (found >= 2 * THRESHOLD - 1)).sum())
     print(f"\n{frozen=}: {alarms} of {endpoints} endpoints, {differs.mean():.0%} of {len(pool)} questions noisy")
-    assert alarms <= stats.binom.ppf(0.999, endpoints, ALPHA)
+    assert alarms <= scipy.stats.binom.ppf(0.999, endpoints, ALPHA)

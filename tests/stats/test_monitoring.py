@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from harness.errors import StatisticsError
 from harness.run.verifying import ALPHA, THRESHOLD
@@ -21,7 +21,7 @@ def test_noise_limit_is_the_hypergeometric_bound(flips: int, control: int, asked
     limit = noise_limit(flips, control, asked, 0.005)
 
     def chance(differ: int) -> float:
-        return float(stats.hypergeom.cdf(flips, control + asked, flips + differ, control))
+        return float(scipy.stats.hypergeom.cdf(flips, control + asked, flips + differ, control))
 
     assert 0 < limit < asked
     assert chance(limit + 1) <= 0.005 < chance(limit)
@@ -60,7 +60,7 @@ def test_a_thousand_days_of_the_same_weights_keep_the_rate(frozen: float, noise:
         crossed = evidence(own, ITEMS, rate).max(axis=1) >= THRESHOLD
         alarms += int((crossed | (own[:, 0] > limit)).sum())
     # At the stated rate more alarms than this are seen once in a thousand such tests.
-    assert alarms <= stats.binom.ppf(0.999, ENDPOINTS, ALPHA)
+    assert alarms <= scipy.stats.binom.ppf(0.999, ENDPOINTS, ALPHA)
 
 
 def test_a_change_is_seen_however_long_all_was_quiet() -> None:
