@@ -340,9 +340,9 @@ def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
         flips_left_out=310,
         tail_events=tuple(dataclasses.replace(one, candidate="nf4", kinds=("repetition",)) for one in pairs[:4]),
         divergence=tuple(
-            DivergenceRow(name, one.slice, one.stratum, position, _diverged(scale * (1 + rng.random()), 1 - scale))
+            DivergenceRow(name, label, "all", position, _diverged(scale * (1 + rng.random()), 1 - scale))
             for name, scale in (("int8", 0.004), ("nf4", 0.08))
-            for one in cells[::4]
+            for label in dict.fromkeys(one.slice for one in cells[::4])
             for position in ("0-255", "256-1023", "1024-4095")
         ),
         power=tuple(map(_power, cells)),

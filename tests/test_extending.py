@@ -194,7 +194,7 @@ def test_the_engine_of_the_page_answers(page: str, tmp_path: Path, monkeypatch: 
         Variant.model_construct(name="v", quantization=Quantization(), engine=EngineSpec.model_construct(**one))
         for one in spec
     ]
-    members = {name for name in vars(Engine) if not name.startswith("_")}
+    members = {name for name in (*vars(Engine), *Engine.__annotations__) if not name.startswith("_")}
     item = Item("t/1", "s", "t", "generate", "Where?", {}, "all", "t/1", prompt_tokens=3)
     proofs = []
     for variant, text in zip(variants, ("130", "1300"), strict=True):
@@ -231,7 +231,7 @@ def test_the_section_of_the_page_is_in_every_format(page: str, monkeypatch: pyte
     judgement, evidence = report_data.judgement(), Evidence()
     console = Console(file=io.StringIO(), width=80)
     terminal(judgement, console, evidence)
-    written = markdown_report(judgement, evidence), html_report(judgement, evidence).html
+    written = markdown_report(judgement, evidence), html_report(judgement, evidence)
     for text in (console.file.getvalue(), *written):  # type: ignore[attr-defined]
         assert "Lost and gained" in text
 

@@ -9,95 +9,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import option
 from click.core import ParameterSource
 
 from harness.cli import shared
-from harness.cli.shared import Number, OutputOptions, RunPath
+from harness.cli.shared import FILE, Number, OutputOptions, RunPath
 from harness.errors import ExitCode, Incomplete, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
     from harness.config.engines import EngineSpec
-    from harness.history.changes import Since
-    from harness.history.database import History
     from harness.run.verifying import Verification
     from harness.store.rundir import RunDir
 
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", required=False, type=RunPath())
-@click.option(
-    "--baseline",
-    type=click.Path(path_type=Path),
-    help="Results of the baseline: of lm_eval, Inspect, nel or lighteval, or CSV, JSON lines, Parquet.",
-)
-@click.option(
-    "--candidate",
-    "candidates",
-    multiple=True,
-    metavar="[NAME=]PATH",
-    help="Results of a candidate; may be repeated.",
-)
-@click.option("--item", help="Column of item ids (plain tables).")
-@click.option("--score", help="Column of the score, in [0, 1] (plain tables).")
-@click.option(
-    "--stratum",
-    "strata",
-    multiple=True,
-    help="Column, or field of lm_eval's doc or Inspect's metadata, that splits items into strata; may be repeated.",
-)
-@click.option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
-@click.option("--slice", help="Column of slices (plain tables).")
-@click.option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
-@click.option("--weight", help="Column of traffic shares (plain tables).")
-@click.option(
-    "--chance", type=Number(0, 1, max_open=True), help="Score of random guessing; by default from the choices, or 0."
-)
-@click.option(
-    "--filter",
-    multiple=True,
-    metavar="[TASK=]NAME",
-    help="Filter of lm_eval logs, for all tasks or for one; a task's first by default. May be repeated.",
-)
-@click.option(
-    "--repeats",
-    type=click.Choice(["refuse", "mean"]),
-    help="What to do with an item that has several scores (tables, lm_eval); refuse by default.",
-)
-@click.option(
-    "--metric",
-    multiple=True,
-    metavar="[TASK=]NAME",
-    help="Metric of lm_eval logs or scorer of Inspect logs, for all tasks or for one. May be repeated.",
-)
-@click.option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
-@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
-@click.option(
-    "--allow-unmatched",
-    type=Number(0, 1),
-    default=0.01,
-    show_default=True,
-    help="Largest tolerated share of items that only one side has.",
-)
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    help="Directory for the reports on files of other tools; none are written by default.",
-)
+@option("--baseline", type=FILE, help="The baseline's results: lm_eval, Inspect, nel, lighteval, CSV, JSON, Parquet.")
+@option("--candidate", "candidates", multiple=True, metavar="[NAME=]PATH", help="Results of a candidate; repeatable.")
+@option("--item", help="Column of item ids (plain tables).")
+@option("--score", help="Column of the score, in [0, 1] (plain tables).")
+@option("--stratum", "strata", multiple=True, help="Column or field that splits items into strata; may be repeated.")
+@option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
+@option("--slice", help="Column of slices (plain tables).")
+@option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
+@option("--weight", help="Column of traffic shares (plain tables).")
+@option("--chance", type=Number(0, 1, max_open=True), help="Score of guessing; by default from the choices, or 0.")
+@option("--filter", multiple=True, metavar="[TASK=]NAME", help="Filter of lm_eval logs; a task's first by default.")
+@option("--repeats", type=click.Choice(["refuse", "mean"]), help="An item with several scores; refuse by default.")
+@option("--metric", multiple=True, metavar="[TASK=]NAME", help="Metric of lm_eval logs, scorer of Inspect logs.")
+@option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
+@option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
+@option("--allow-unmatched", type=Number(0, 1), default=0.01, help="Largest tolerated share of items on one side only.")
+@option("--output", "-o", type=FILE, help="Directory for the reports on files of other tools; none by default.")
 @shared.output_options(trust=True)
 def compare(
-    run: RunDir | None,
-    baseline: Path | None,
-    candidates: tuple[str, ...],
-    output: Path | None,
-    options: OutputOptions,
-    **flags: Any,
+    run: RunDir | None, baseline: Path | None, candidates: tuple[str, ...], options: OutputOptions, **flags: Any
 ) -> int:
     """Judge a finished run again, or compare results of other tools.
 
     `quantcliff compare results/demo` recomputes everything from the run's files; with --margin or --alpha the result
     is only printed, and the run's own verdict stays. With --baseline and --candidate it reads lm_eval `samples_*.jsonl`
-    directories, Inspect logs and plain tables, joins them by item, and gives the same verdict.
+    directories, Inspect logs and plain tables, joins them by item, and gives the same verdict. A field is one of
+    lm_eval's doc or Inspect's metadata; [TASK=]NAME is for all tasks or for one, and may be repeated.
     """
     if run is not None and baseline is None and not candidates:
         _refuse_table_flags(run)
@@ -111,7 +64,7 @@ def compare(
     from harness.report.evidence import Evidence
     from harness.store.rundir import RunDir
 
-    if output is not None and RunDir(output).exists():
+    if (output := flags.pop("output")) is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: already contains a quantcliff run; give another directory")
     judgement = judge_imported(baseline, candidates, {**flags, "allow_identical": options.allow_identical})
     evidence = Evidence(name="comparison", path=str(output or ""), provenance=judgement.provenance)
@@ -122,14 +75,10 @@ def compare(
     return judgement.exit_code
 
 
-OF_A_RUN = frozenset({"run", "margin", "alpha", "allow_identical", "rehearsal_ok", "as_json", "quiet", "no_color"})
-"""The parameters of `compare` that apply to a run directory; the others are for files of other tools."""
-
-
 def _refuse_table_flags(run: RunDir) -> None:
     """Refuse a flag that has no effect on a run directory. Raises UsageError."""
-    context = click.get_current_context()
-    others = [one for one in context.command.params if one.name not in OF_A_RUN]
+    context, own = click.get_current_context(), {"run", "margin", "alpha", *OutputOptions._fields}
+    others = [one for one in context.command.params if one.name not in own]
     given = [one for one in others if context.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE]
     if names := [one.opts[0] for one in given]:
         text = f"{', '.join(names)}: for files of other tools (--baseline, --candidate)"
@@ -138,10 +87,10 @@ def _refuse_table_flags(run: RunDir) -> None:
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
-@click.option("--policy", type=click.Path(path_type=Path), help="YAML with a `policy` section, or a policy alone.")
-@click.option("--margin", type=Number(), help="One margin for all strata.")
-@click.option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
-@click.option("--inconclusive", type=click.Choice(["hold", "fail"]), help="Exit code if undecided: 3, or 1.")
+@option("--policy", type=FILE, help="YAML with a `policy` section, or a policy alone.")
+@option("--margin", type=Number(), help="One margin for all strata.")
+@option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
+@option("--inconclusive", type=click.Choice(["hold", "fail"]), help="Exit code if undecided: 3, or 1.")
 @shared.output_options(trust=True)
 def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any) -> int:
     """Judge a finished run under another policy; its files stay as they are."""
@@ -154,7 +103,7 @@ def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any)
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
-@click.option("--track", multiple=True, metavar="NAME=PLACE", help="Send it to mlflow, trackio or wandb; see docs.")
+@option("--track", multiple=True, metavar="NAME=PLACE", help="Send it to mlflow, trackio or wandb; see docs.")
 @shared.output_options(trust=True)
 def report(run: RunDir, track: tuple[str, ...], options: OutputOptions) -> int:
     """Judge a finished run by its own policy and write its reports again."""
@@ -170,8 +119,8 @@ def report(run: RunDir, track: tuple[str, ...], options: OutputOptions) -> int:
 @click.command()
 @click.argument("run", type=RunPath())
 @click.argument("item")
-@click.option("--candidate", help="Candidate to show; all by default.")
-@click.option("--no-color", is_flag=True, help="No colour.")
+@option("--candidate", help="Candidate to show; all by default.")
+@option("--no-color", is_flag=True, help="No colour.")
 def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
@@ -189,8 +138,8 @@ def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
 
 @click.command()
 @click.argument("run", type=RunPath())
-@click.option("--item", "items", multiple=True, metavar="ID", help="Id of an item; may be repeated.")
-@click.option("--cluster", "clusters", multiple=True, metavar="NAME", help="A cluster's items; may be repeated.")
+@option("--item", "items", multiple=True, metavar="ID", help="Id of an item; may be repeated.")
+@option("--cluster", "clusters", multiple=True, metavar="NAME", help="A cluster's items; may be repeated.")
 def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
     """Remove the texts of items from a run: questions, answers, logs, reports.
 
@@ -222,23 +171,12 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[NAME=]DIR...")
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
-@click.option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
-@click.option(
-    "--fail-on-regression",
-    is_flag=True,
-    help="Exit with 1 if a gating stratum regressed, and with 4 if one, or a whole run, cannot be compared.",
-)
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for page, Markdown and badge.")
-@click.option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
-def history(
-    runs: tuple[str, ...],
-    db: Path | None,
-    since: str | None,
-    fail_on_regression: bool,
-    output: Path | None,
-    no_color: bool,
-) -> int:
+@option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
+@option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
+@option("--fail-on-regression", is_flag=True, help="Exit with 1 if a gating stratum regressed, 4 if that is unknown.")
+@option("--output", "-o", type=FILE, help="Folder for page, Markdown and badge.")
+@option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
+def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: Path | None, **flags: bool) -> int:
     """Show runs over time: trends, what changed, and what regressed since a run.
 
     DIR is a finished run, or a folder in which all finished runs are taken, in the order of their paths. The order of
@@ -246,6 +184,7 @@ def history(
     """
     from harness.history import changes, sections
     from harness.history.database import History
+    from harness.report.terminal import Pen
     from harness.store.rundir import RunDir
 
     found, left_out = History(db), list[Path]()
@@ -258,10 +197,16 @@ def history(
     if not found.rows("SELECT 1 FROM runs"):
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
     compared = changes.since(found, since)
-    _print_history(found, compared, no_color=no_color)
+    pen = Pen(shared.make_console(no_color=flags["no_color"]), rest="listed in history.md")
+    blocks = reversed(sections.blocks(found, compared))  # the most important last, where a terminal ends
+    for section in (one for _, shown in blocks for one in shown):
+        pen.section(section)
+    pen.console.print()
+    for sentence in sections.headline(found, compared):
+        pen.console.print(pen.text(sentence))
     for written in sections.write(output, found, compared) if output is not None else ():
         click.echo(written)
-    if not fail_on_regression:
+    if not flags["fail_on_regression"]:
         return ExitCode.PASS
     if compared is None:
         text = "there is no earlier run of this config to compare with: name one with --since"
@@ -270,20 +215,6 @@ def history(
     if compared.regressed:
         return ExitCode.FAIL
     return ExitCode.NOT_COMPARABLE if compared.left_out or left_out else ExitCode.PASS
-
-
-def _print_history(found: History, since: Since | None, *, no_color: bool) -> None:
-    """Print the sections, the most important last, where a terminal ends."""
-    from harness.history import sections
-    from harness.report.terminal import Pen
-
-    pen = Pen(shared.make_console(no_color=no_color), rest="listed in history.md")
-    for _, shown in reversed(sections.blocks(found, since)):
-        for section in shown:
-            pen.section(section)
-    pen.console.print()
-    for sentence in sections.headline(found, since):
-        pen.console.print(pen.text(sentence))
 
 
 def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
@@ -304,21 +235,16 @@ def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
             yield f"{label}/{name}" if label else name, path
 
 
-_VERIFY_CODES = """\b
-Exit codes: 0 same, 1 other or drifted, 2 bad usage, 3 inconclusive,
-4 the endpoint gives no answer."""
-
-
-@click.command(epilog=_VERIFY_CODES)
+@click.command(epilog="Exit codes: 0 same, 1 other or drifted, 2 bad usage, 3 inconclusive, 4 no answer.")
 @click.argument("run", type=RunPath())
-@click.option("--url", required=True, help="Base URL of the endpoint, such as https://models.example/v1.")
-@click.option("--candidate", help="What should be served: a candidate or the baseline; the only candidate by default.")
-@click.option("--model", help="What the endpoint calls the model; as in the run by default.")
-@click.option("--api", type=click.Choice(["completions", "chat"]), help="As in the run by default.")
-@click.option("--api-key-env", metavar="VARIABLE", help="The environment variable that holds the key.")
-@click.option("--allow-http", is_flag=True, help="Allow a URL without TLS to another machine.")
-@click.option("--retry-seconds", type=Number(0), default=30, show_default=True, help="Time in which to ask again.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@option("--url", required=True, help="Base URL of the endpoint, such as https://models.example/v1.")
+@option("--candidate", help="What should be served, also the baseline; the only candidate by default.")
+@option("--model", help="What the endpoint calls the model; as in the run by default.")
+@option("--api", type=click.Choice(["completions", "chat"]), help="As in the run by default.")
+@option("--api-key-env", metavar="VARIABLE", help="The environment variable that holds the key.")
+@option("--allow-http", is_flag=True, help="Allow a URL without TLS to another machine.")
+@option("--retry-seconds", type=Number(0), default=30, help="Time in which to ask again.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -> int:
     """Ask an endpoint whether it serves what a finished run gated.
 
@@ -337,7 +263,7 @@ def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -
     if as_json:
         shared.print_json({**dataclasses.asdict(found), "exit_code": int(found.exit_code)})
     else:
-        _print_verification(found)
+        click.echo("\n  ".join(_sentences(found)))
     return found.exit_code
 
 
@@ -360,19 +286,17 @@ def _engine_spec(recorded: EngineSpec, endpoint: dict[str, Any]) -> EngineSpec:
     return spec
 
 
-def _print_verification(found: Verification) -> None:
+def _sentences(found: Verification) -> Iterator[str]:
     like = f"; its answers are those of {found.looks_like}" if found.looks_like else ""
     if found.verdict in {"other", "drifted"} and found.parts and not like:
         like = "; its answers are those of no other variant of this run"
-    click.echo(f"{found.variant} at {found.endpoint}: {found.verdict}{like}")
-    for reason in found.reasons:
-        click.echo(f"  {reason}")
+    yield f"{found.variant} at {found.endpoint}: {found.verdict}{like}"
+    yield from found.reasons
     for part in found.parts:
         least = f"from {part.alarm_at} on" if part.alarm_at <= part.asked else "after further calls"
         kind = {"generate": "answers in text", "choice": "items with choices"}[part.kind]
-        click.echo(f"  {kind}: {part.differ} of {part.asked} differ; noise {part.limit}; alarm {least}")
+        yield f"{kind}: {part.differ} of {part.asked} differ; noise {part.limit}; alarm {least}"
     if found.parts:
         calls = "1 call" if found.calls == 1 else f"{found.calls} calls"
-        click.echo(f"  evidence of {calls}: {found.evidence:.3g}, an alarm at {found.threshold:.0f}")
-        alarm = f"{found.false_alarm_rate:.0%}"
-        click.echo(f"  chance of a false alarm over all calls, on the run's engine: at most {alarm}")
+        yield f"evidence of {calls}: {found.evidence:.3g}, an alarm at {found.threshold:.0f}"
+        yield f"chance of a false alarm over all calls, on the run's engine: at most {found.false_alarm_rate:.0%}"

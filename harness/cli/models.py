@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import option
 
 from harness.cli import shared
 from harness.cli.shared import OutputOptions, RunPath
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--prove", is_flag=True, help="Quantize and run a tiny model with every method.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@option("--device", default="auto", help="cpu, cuda, cuda:1 ...")
+@option("--prove", is_flag=True, help="Quantize and run a tiny model with every method.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def doctor(device: str, prove: bool, as_json: bool) -> int:
     """Show the device, its memory, the methods that work here and why the others do not."""
     from harness.models import doctor as examination
@@ -38,16 +40,11 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
 @click.command()
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--method", type=click.Choice(["gptq", "auto-gptq", "awq"]), default="gptq", show_default=True)
-@click.option("--bits", type=click.Choice(["2", "3", "4", "8"]), default="4", show_default=True)
-@click.option("--group-size", type=int, default=128, show_default=True, help="Must divide the columns of every weight.")
-@click.option(
-    "--calibration",
-    default="builtin",
-    show_default=True,
-    help="`builtin`, or a file: one text per line, or JSONL with `text`.",
-)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...")
+@option("--method", type=click.Choice(["gptq", "auto-gptq", "awq"]), default="gptq")
+@option("--bits", type=click.Choice(["2", "3", "4", "8"]), default="4")
+@option("--group-size", type=int, default=128, help="Must divide the columns of every weight.")
+@option("--calibration", default="builtin", help="`builtin`, or a file: one text per line, or JSONL with `text`.")
+@option("--device", default="auto", help="cpu, cuda, cuda:1 ...")
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
     from harness.models import checkpoints
@@ -55,55 +52,34 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
     from harness.models.devices import resolve_device
 
     errors = shared.make_console(stderr=True)
-    checkpoints.make_checkpoint(
-        models.resolve(source, None),
-        out,
-        method=method,
-        bits=int(bits),
-        group_size=group_size,
-        calibration=checkpoints.calibration(calibration),
-        device=resolve_device(device),
-        progress=lambda text: errors.print(text, markup=False),
-    )
+    how: dict[str, Any] = {"method": method, "bits": int(bits), "group_size": group_size}
+    how |= {"calibration": checkpoints.calibration(calibration), "device": resolve_device(device)}
+    say = functools.partial(errors.print, markup=False)
+    checkpoints.make_checkpoint(models.resolve(source, None), out, **how, progress=say)
     click.echo(f"{out}: a {method} int{bits} checkpoint of {source}; give it as a candidate's `model`")
     return ExitCode.PASS
 
 
-class Share(click.ParamType[float]):
-    """A share in percent, such as ``10%``."""
+def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    """Return the share that a percentage such as ``10%`` is. Raises click.BadParameter."""
+    try:
+        share = float(value.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{value!r} is not a share such as 10%")
+    return share
 
-    name = "percent"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the share. Raises click.BadParameter."""
-        if isinstance(value, float):
-            return value
-        try:
-            share = float(str(value).removesuffix("%")) / 100
-        except ValueError:
-            share = 0.0
-        if not 0 < share <= 1:
-            self.fail(f"{value!r} is not a share such as 10%", param, ctx)
-        return share
+_BITS = "Try the modules at so many bits, too, where the method has bits per module."
+_BYTES = "What may be restored, as a share of the candidate's bytes."
 
 
 def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        shared.output_options(),
-        click.option("--minutes", type=click.FloatRange(min=0), default=12, show_default=True, help="For the search."),
-        click.option(
-            "--bytes",
-            "share",
-            type=Share(),
-            default="10%",
-            show_default=True,
-            help="What may be restored, as a share of the candidate's bytes.",
-        ),
-        click.argument("candidate"),
-        click.argument("run", type=RunPath()),
-    ):
-        function = option(function)
-    return function
+    function = shared.output_options()(function)
+    function = option("--minutes", type=click.FloatRange(min=0), default=12, help="For the search.")(function)
+    function = option("--bytes", "share", metavar="PERCENT", callback=_share, default="10%", help=_BYTES)(function)
+    return click.argument("run", type=RunPath())(click.argument("candidate")(function))
 
 
 def _localized(
@@ -118,15 +94,10 @@ def _localized(
     from harness.store.files import read_json
     from harness.store.whole import load_run
 
-    console = shared.make_console(no_color=options.no_color, stderr=True)
-
-    def say(text: str) -> None:
-        if not (options.quiet or options.as_json):
-            console.print(text, markup=False, soft_wrap=True)
-
     record = load_run(run)
     judgement = judging.judge(record)
     commands.check_bits(commands.lost_variant(record, judgement, candidate)[0], bits)
+    say = shared.progress(options).note
     done = commands.damage_path(record, candidate)
     if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
         return record, judgement, summary
@@ -159,11 +130,7 @@ def localize(run: RunDir, candidate: str, share: float, minutes: float, options:
 
 @click.command(epilog=shared.EPILOG)
 @_search_options
-@click.option(
-    "--module-bits",
-    type=click.IntRange(1, 8),
-    help="Try the modules at so many bits, too, where the method has bits per module.",
-)
+@option("--module-bits", type=click.IntRange(1, 8), help=_BITS)
 def repair(
     run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, module_bits: int | None
 ) -> int:

@@ -1,7 +1,6 @@
 """The program: runs one command, and turns its result, or any exception, into an exit code.
 
-Commands import nothing before it is needed, so that ``--help`` is quick and `gate`, `compare` and `report` never load
-torch.
+Commands import nothing before it is needed, so that ``--help`` is quick and judging never loads torch.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ def main() -> None:
 class _Pipe(io.FileIO):
     """An output whose reader may close it: the rest is dropped, and the command goes on."""
 
-    failure = ""
-    """Why the output could not be written, other than by a closed pipe."""
+    failure = ""  # why the output could not be written, other than by a closed pipe
 
     def write(self, data: Any) -> int:
         """Write bytes; to nowhere from the first failure on."""
@@ -94,7 +92,10 @@ def _failed(error: Exception) -> int:
     return code
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
+
+@click.group(epilog=EPILOG, context_settings=_HELP)
 @click.version_option(__version__, prog_name="quantcliff")
 def commands() -> None:
     """Does the quantized build still answer the long tail as the baseline does?
@@ -105,23 +106,8 @@ def commands() -> None:
 
 
 for _command in (
-    run.run,
-    run.plan,
-    run.slices,
-    run.demo,
-    run.init,
-    run.submit,
-    run.status,
-    judge.compare,
-    judge.gate,
-    judge.report,
-    judge.show,
-    judge.erase,
-    judge.history,
-    judge.verify,
-    models.doctor,
-    models.quantize,
-    models.localize,
-    models.repair,
+    *(run.run, run.plan, run.slices, run.demo, run.init, run.submit, run.status),
+    *(judge.compare, judge.gate, judge.report, judge.show, judge.erase, judge.history, judge.verify),
+    *(models.doctor, models.quantize, models.localize, models.repair),
 ):
     commands.add_command(_command)

@@ -1,20 +1,17 @@
-"""Commands that run models, prepare a run, or share it out: run, plan, slices, demo, init, submit, status.
-
-They need torch, lm_eval and a device only once they begin to work.
-"""
+"""Commands that run models, prepare a run, or share it out: run, plan, slices, demo, init, submit, status."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import option
 
 from harness.cli import shared
-from harness.cli.shared import ConfigChanges, Number, OutputOptions, RunPath
+from harness.cli.shared import FILE, ConfigChanges, Number, OutputOptions, RunPath
 from harness.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ POLL_SECONDS = 5.0
 @click.argument("config")
 @shared.config_options
 @shared.output_dir_option
-@click.option("--shard", metavar="I/N", help="Run only part I of N; `compare` judges when all are complete.")
+@option("--shard", metavar="I/N", help="Run only part I of N; `compare` judges when all are complete.")
 @shared.output_options(trust=True, code=True)
 def run(config: str, changes: ConfigChanges, output: str | None, shard: str | None, options: OutputOptions) -> int:
     """Run a config: plan, ask all models, compare, gate, report.
@@ -81,26 +78,19 @@ def _execute(experiment: Experiment, source: str, output: Path, part: Any, optio
 
 def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOptions, *, check: bool = True) -> Plan:
     """Plan a run whose generated code, if any, may be executed. check: whether its items must suffice for a pass."""
-    from harness.run import plan as run_plan
+    from harness.run.plan import make_plan, recorded_dtype
     from harness.suite.code import check_consent
 
-    allowed = options.allow_code_execution
-    check_consent(experiment, source, allowed=allowed)
-    return run_plan.make_plan(
-        experiment,
-        source,
-        check=check,
-        allow_code=allowed,
-        allow_identical=options.allow_identical,
-        recorded_dtype=run_plan.recorded_dtype(directory),
-    )
+    check_consent(experiment, source, allowed=options.allow_code_execution)
+    allowed = {"allow_code": options.allow_code_execution, "allow_identical": options.allow_identical}
+    return make_plan(experiment, source, check=check, recorded_dtype=recorded_dtype(directory), **allowed)
 
 
 @click.command()
 @click.argument("config")
 @shared.config_options
-@click.option("--rate", type=Number(0, min_open=True), help="Items an hour in one pass; gives the hours of each route.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@option("--rate", type=Number(0, min_open=True), help="Items an hour in one pass; gives the hours of each route.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> int:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
@@ -125,7 +115,7 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("name", required=False)
-@click.option("--check", metavar="CONFIG", help="Run a baseline alone, and list strata in which damage cannot be seen.")
+@option("--check", metavar="CONFIG", help="Run a baseline alone, and list strata in which damage cannot be seen.")
 @shared.config_options
 @shared.output_dir_option
 @shared.output_options(code=True)
@@ -162,8 +152,7 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
     from harness.store.rundir import RunDir
 
     directory = RunDir(output / experiment.name)
-    made = _plan(experiment, source, directory, options, check=False)
-    runner.ask_baseline(made, directory, shared.progress(options))
+    runner.ask_baseline(_plan(experiment, source, directory, options, check=False), directory, shared.progress(options))
     found = judging.baseline_signals(read_run(directory))
     if options.as_json:
         shared.print_json(signals_json(found), allow_nan=False)
@@ -174,10 +163,10 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
 
 
 @click.command(epilog=shared.EPILOG)
-@click.option("--output", "-o", default="results", show_default=True, help="Directory for the run directory.")
-@click.option("--device", help="cpu, cuda, cuda:1 ...; chosen by default.")
-@click.option("--axes", type=click.Choice(["kv"]), help="Another demo: kv compares KV caches of 2, 4 and 8 bits.")
-@click.option("--print-config", is_flag=True, help="Print the demo's config, to start your own from, and stop.")
+@option("--output", "-o", default="results", help="Directory for the run directory.")
+@option("--device", help="cpu, cuda, cuda:1 ...; chosen by default.")
+@option("--axes", type=click.Choice(["kv"]), help="Another demo: kv compares KV caches of 2, 4 and 8 bits.")
+@option("--print-config", is_flag=True, help="Print the demo's config, to start your own from, and stop.")
 @shared.output_options()
 def demo(output: str, device: str | None, axes: str | None, print_config: bool, options: OutputOptions) -> int:
     """Run SmolLM2-135M in bf16 against LLM.int8 and NF4 over four slices: a true cliff in minutes, on a CPU.
@@ -194,21 +183,10 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 
 @click.command()
 @click.argument("model")
-@click.option("--candidates", default="int8,nf4", show_default=True, help="Methods to try, separated by commas.")
-@click.option("--hours", type=Number(0, min_open=True), required=True, help="Hours that the whole run may take.")
-@click.option(
-    "--rate",
-    type=Number(0, min_open=True),
-    default=6000,
-    show_default=True,
-    help="Items an hour that the model answers.",
-)
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    help="File to write, which must not exist; MODEL.yaml by default.",
-)
+@option("--candidates", default="int8,nf4", help="Methods to try, separated by commas.")
+@option("--hours", type=Number(0, min_open=True), required=True, help="Hours that the whole run may take.")
+@option("--rate", type=Number(0, min_open=True), default=6000, help="Items an hour that the model answers.")
+@option("--output", "-o", type=FILE, help="File to write, which must not exist; MODEL.yaml by default.")
 def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
     """Write a config that decides within a number of hours, for you to read and change.
 
@@ -230,34 +208,20 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("config")
-@click.option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
-@click.option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
-@click.option(
-    "--shards", default=4, show_default=True, type=click.IntRange(1, 10_000), help="GPUs that share the work."
-)
-@click.option("--shard-options", default=SHARD, show_default=True, help="Options of sbatch for each shard.")
-@click.option("--judge-options", default=JUDGE, show_default=True, help="Options of sbatch for the judge.")
-@click.option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
-@click.option("--image", help="Kubernetes: a container image that has quantcliff.")
-@click.option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")
-@click.option("--mount", default="/results", show_default=True, help="Kubernetes: where the pods see that disk.")
+@option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
+@option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
+@option("--shards", default=4, type=click.IntRange(1, 10_000), help="GPUs that share the work.")
+@option("--shard-options", default=SHARD, help="Options of sbatch for each shard.")
+@option("--judge-options", default=JUDGE, help="Options of sbatch for the judge.")
+@option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
+@option("--image", help="Kubernetes: a container image that has quantcliff.")
+@option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")
+@option("--mount", default="/results", help="Kubernetes: where the pods see that disk.")
 @shared.config_options
 @shared.output_dir_option
 @shared.output_options(trust=True, code=True, printed=False)
 def submit(
-    config: str,
-    *,
-    system: str | None,
-    changes: ConfigChanges,
-    output: str | None,
-    options: OutputOptions,
-    shards: int,
-    shard_options: str,
-    judge_options: str,
-    wait: bool,
-    image: str | None,
-    claim: str | None,
-    mount: str,
+    config: str, system: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions, **how: Any
 ) -> int:
     """Run a config on a cluster, its work shared by several GPUs.
 
@@ -273,21 +237,21 @@ def submit(
     experiment, path = shared.load_experiment(config, changes)
     flags, judge = _flags(changes, options)
     if system == "kubernetes":
-        if not (image and claim and mount):
+        place = {name: how[name] for name in ("image", "claim", "mount")}
+        if not all(place.values()):
             raise UsageError("--kubernetes needs --image and --claim")
         words = ("run", f"{submitting.CONFIG_FOLDER}/run.yaml", *flags)
-        cluster = submitting.Cluster(experiment.name, shards, words, judge)
-        text = path.read_text(encoding="utf-8")
-        click.echo(submitting.kubernetes_manifest(cluster, text, image=image, claim=claim, mount=mount), nl=False)
+        cluster = submitting.Cluster(experiment.name, how["shards"], words, judge)
+        click.echo(submitting.kubernetes_manifest(cluster, path.read_text(encoding="utf-8"), **place), nl=False)
         return ExitCode.PASS
     folder = Path(output or experiment.output).absolute()
     directory = RunDir(folder / experiment.name)
-    if directory.exists() and (there := directory.plan()["shards"]) != shards:
+    if directory.exists() and (there := directory.plan()["shards"]) != how["shards"]:
         raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
     words = ("run", str(path.absolute()), "--output", str(folder), *flags)
-    cluster = submitting.Cluster(experiment.name, shards, words, judge)
-    scripts = submitting.write_slurm(cluster, directory.path, (shard_options, judge_options))
-    return submitting.submit_slurm(*scripts, wait=wait, say=click.echo)
+    cluster = submitting.Cluster(experiment.name, how["shards"], words, judge)
+    scripts = submitting.write_slurm(cluster, directory.path, (how["shard_options"], how["judge_options"]))
+    return submitting.submit_slurm(*scripts, wait=how["wait"], say=click.echo)
 
 
 def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], tuple[str, ...]]:
@@ -295,14 +259,14 @@ def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], t
     run = [word for name in changes.only for word in ("--only", name)]
     run += ["--limit", str(changes.limit)] if changes.limit else []
     run += ["--device", changes.device] if changes.device else []
-    run += ["--allow-code-execution"] if options.allow_code_execution else []
-    rehearsal = ["--rehearsal-ok"] if options.rehearsal_ok else []
-    return run + rehearsal, (*rehearsal, *(["--allow-identical"] if options.allow_identical else []))
+    rehearsal = ["--rehearsal-ok"] * options.rehearsal_ok
+    code = ["--allow-code-execution"] * options.allow_code_execution
+    return run + code + rehearsal, (*rehearsal, *(["--allow-identical"] * options.allow_identical))
 
 
 @click.command()
 @click.argument("run", type=RunPath())
-@click.option("--wait", is_flag=True, help="Wait until every shard is complete.")
+@option("--wait", is_flag=True, help="Wait until every shard is complete.")
 @shared.output_options()
 def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
     """Show the shards of a run: how far each is, at what rate, where, and the log of one that stopped.
@@ -319,7 +283,7 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
                 break
         time.sleep(POLL_SECONDS)
     if options.as_json:
-        shared.print_json([dataclasses.asdict(one) for one in found])
+        shared.print_json([one._asdict() for one in found])
     elif not options.quiet:
         _print_status(run, found, options)
     if missing:

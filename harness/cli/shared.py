@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from harness.config.schema import Experiment
     from harness.judge.verdicts import Judgement
+    from harness.store.rundir import RunDir
 
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+FILE = click.Path(path_type=Path)
 
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
@@ -73,36 +76,38 @@ class OutputOptions(NamedTuple):
 
 
 _FLAGS = {
-    "as_json": (("--json", "as_json"), "Print one JSON object and nothing else."),
-    "quiet": (("--quiet", "-q"), "Print the verdict lines only; no progress."),
-    "no_color": (("--no-color",), "No colour (NO_COLOR does the same)."),
-    "allow_identical": (("--allow-identical",), "Accept a candidate that is the baseline itself (an A/A comparison)."),
-    "rehearsal_ok": (("--rehearsal-ok",), "Exit with 0 if a rehearsal, which runs no model, passes."),
+    "as_json": ("--json", "Print one JSON object and nothing else."),
+    "quiet": ("--quiet", "-q", "Print the verdict lines only; no progress."),
+    "no_color": ("--no-color", "No colour (NO_COLOR does the same)."),
+    "allow_identical": ("--allow-identical", "Accept a candidate that is the baseline itself (an A/A comparison)."),
+    "rehearsal_ok": ("--rehearsal-ok", "Exit with 0 if a rehearsal, which runs no model, passes."),
     "allow_code_execution": (
-        ("--allow-code-execution",),
-        "Allow slices such as `code` to execute model-generated code in the sandbox (see docs/sandbox.md).",
+        "--allow-code-execution",
+        "Execute what models write (`code` slices); see docs/sandbox.md.",
     ),
 }
 
 
-def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Callable[[Command], Command]:
+def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Decorator:
     """Add the flags of a command that prints a result; it gets them as one `options`.
 
     trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it prints.
     """
     names = ["allow_code_execution"] * code + ["allow_identical", "rehearsal_ok"] * trust
     names += ["as_json", "quiet", "no_color"] * printed
+    flags = [click.option(*_FLAGS[name][:-1], name, is_flag=True, help=_FLAGS[name][-1]) for name in names]
+    return _packed("options", OutputOptions, names, flags)
+
+
+def _packed(name: str, pack: Callable[..., Any], fields: Sequence[str], options: Sequence[Any]) -> Decorator:
+    """Return a decorator that adds options to a command, which gets them as one argument."""
 
     def add(function: Command) -> Command:
         @functools.wraps(function)
         def packed(*args: Any, **given: Any) -> Any:
-            options = OutputOptions(**{name: given.pop(name) for name in names})
-            return function(*args, **given, options=options)
+            return function(*args, **{name: pack(**{one: given.pop(one) for one in fields}), **given})
 
-        for name in reversed(names):
-            flags, text = _FLAGS[name]
-            packed = click.option(*flags, is_flag=True, help=text)(packed)
-        return packed
+        return functools.reduce(lambda command, option: option(command), reversed(options), packed)
 
     return add
 
@@ -115,19 +120,12 @@ class ConfigChanges(NamedTuple):
     device: str | None = None
 
 
-def config_options(function: Command) -> Command:
-    """Add the flags of a command that reads a config; it gets them as one `changes`."""
-
-    @click.option("--only", multiple=True, metavar="NAME", help="Only this slice or candidate; may be repeated.")
-    @click.option("--limit", type=click.IntRange(min=1), help="At most this many items per stratum: a smoke test.")
-    @click.option("--device", help="cpu, cuda, cuda:1 ...; the config's by default.")
-    @functools.wraps(function)
-    def packed(*args: Any, only: tuple[str, ...], limit: int | None, device: str | None, **given: Any) -> Any:
-        return function(*args, **given, changes=ConfigChanges(only, limit, device))
-
-    return packed
-
-
+_CHANGES = (
+    click.option("--only", multiple=True, metavar="NAME", help="Only this slice or candidate; may be repeated."),
+    click.option("--limit", type=click.IntRange(min=1), help="At most this many items per stratum: a smoke test."),
+    click.option("--device", help="cpu, cuda, cuda:1 ...; the config's by default."),
+)
+config_options = _packed("changes", ConfigChanges, ConfigChanges._fields, _CHANGES)
 output_dir_option = click.option(
     "--output", "-o", help="Directory in which the run directory is made; the config's `output` by default."
 )
@@ -180,35 +178,27 @@ def find_config(config: str) -> Path:
 
 
 def judge_run(
-    directory: Any,
-    options: OutputOptions,
-    overrides: dict[str, Any] | None = None,
-    *,
-    write: bool = True,
-    track: Mapping[Any, str] | None = None,
+    run: RunDir, options: OutputOptions, overrides: Any = None, *, write: bool = True, track: Any = None
 ) -> int:
-    """Compare and gate a finished run, report it, and return its exit code.
-
-    Only the run's own verdict is written: one under another policy is printed. track: see `harness.report.trackers`.
-    """
+    """Compare, gate and report a finished run, and return its exit code. track: see `harness.report.trackers`."""
     from harness import report
     from harness.judge import judging
     from harness.report import run_evidence
     from harness.store.whole import load_run
 
-    run = load_run(directory)
-    judgement = judging.judge(run, overrides, allow_identical=options.allow_identical)
-    evidence = run_evidence.evidence(run, judgement)
-    if write and not overrides:
-        judging.write(directory, judgement)
-        report.write(directory.path, judgement, evidence)
+    record = load_run(run)
+    judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
+    evidence = run_evidence.evidence(record, judgement)
+    if write and not overrides:  # a verdict under another policy is not the run's own
+        judging.write(run, judgement)
+        report.write(run.path, judgement, evidence)
     print_judgement(judgement, evidence, options)
     if track:
         from harness.report import trackers
 
-        for line in trackers.send(directory.path, judgement, evidence, track):
+        for line in trackers.send(run.path, judgement, evidence, track):
             click.echo(f"quantcliff: {line}", err=True)
-    return options.exit_code(judgement.exit_code, rehearsal=run.experiment.execution.rehearsal is not None)
+    return options.exit_code(judgement.exit_code, rehearsal=record.experiment.execution.rehearsal is not None)
 
 
 def print_judgement(judgement: Judgement, evidence: Any, options: OutputOptions) -> None:

@@ -1,7 +1,4 @@
-"""What a config may say of the engine that answers for a variant: its name, its server and how it is asked.
-
-It does not start or ask a server, and does not read the environment.
-"""
+"""What a config may say of the engine that answers for a variant: its name, its server and how it is asked."""
 
 from __future__ import annotations
 
@@ -40,6 +37,10 @@ _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
 _OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_model_name", "seed", "device"})
 
 
+def _words(command: Any) -> Any:
+    return shlex.split(command) if isinstance(command, str) else command
+
+
 class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
@@ -50,62 +51,43 @@ class EngineSpec(Strict):
     )
     """``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
     that runs already, ``lm_eval`` any model class of lm_eval."""
-    args: dict[str, Any] = Field(default_factory=dict)
-    """Flags of the server, or arguments of the lm_eval model."""
-    python: str | None = None
-    """The Python interpreter of the environment in which the server is installed."""
-    command: (
-        Annotated[tuple[str, ...], BeforeValidator(lambda one: shlex.split(one) if isinstance(one, str) else one)]
-        | None
-    ) = None
-    url: str | None = None
-    """The base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``."""
-    model: str | None = None
-    """What the server calls the model, or lm_eval the model's class."""
+    args: dict[str, Any] = Field(default_factory=dict)  # flags of the server, or arguments of the lm_eval model
+    python: str | None = None  # the Python interpreter of the environment in which the server is installed
+    command: Annotated[tuple[str, ...], BeforeValidator(_words)] | None = None
+    url: str | None = None  # the base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``
+    model: str | None = None  # what the server calls the model, or lm_eval the model's class
     api: Literal["completions", "chat"] = "completions"
     """``completions`` sends each prompt as it is, as token ids if the server takes them. ``chat`` sends it as one
     message of the user, in which the server's own template is used: set ``sampling.chat_template: false``."""
     tools: bool = False
     """Offer a question's tools as ``tools`` of the chat API, and score the calls in its ``tool_calls``."""
-    api_key_env: str | None = None
-    """The environment variable that holds the key."""
-    allow_http: bool = False
-    """Allow http to another machine: prompts, answers and the key are unprotected."""
-    concurrency: Whole = Field(default=8, ge=1, le=256)
-    """Requests in flight at most. The A/A control runs at another number."""
-    timeout: Real = Field(default=600, gt=0)
-    """Seconds to wait for one answer."""
-    retry_seconds: Real = Field(default=300, ge=0)
-    """Seconds to repeat a request, if the server is busy or away."""
-    start_seconds: Real = Field(default=1800, gt=0)
-    """Seconds that a server may take to start."""
-    stream: bool = False
-    """Stream answers and keep their times, with a prompt that the server does not know."""
-    cached_pass: bool = False
-    """Ask for each streamed answer once more, for the times of a prompt that the server knows."""
+    api_key_env: str | None = None  # the environment variable that holds the key
+    allow_http: bool = False  # allow http to another machine: prompts, answers and the key are unprotected
+    concurrency: Whole = Field(default=8, ge=1, le=256)  # requests in flight at most; another number for the control
+    timeout: Real = Field(default=600, gt=0)  # seconds to wait for one answer
+    retry_seconds: Real = Field(default=300, ge=0)  # seconds to repeat a request, if the server is busy or away
+    start_seconds: Real = Field(default=1800, gt=0)  # seconds that a server may take to start
+    stream: bool = False  # stream answers and keep their times, with a prompt that the server does not know
+    cached_pass: bool = False  # ask for each streamed answer once more, for the times of a prompt that the server knows
 
     @field_validator("api_key_env")
     @classmethod
     def _is_a_variable(cls, value: str | None) -> str | None:
         if value is not None and not _VARIABLE.fullmatch(value):
-            raise ValueError(
-                "is not the name of an environment variable: export the key, and write the variable's name here"
-            )
+            text = "is not the name of an environment variable: export the key, and write the variable's name here"
+            raise ValueError(text)
         return value
 
     @field_validator("url")
     @classmethod
     def _is_a_base_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
+        parts = urlsplit(value or "")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(
-                "holds a user name, a password or a query: a key does not belong in a file, use api_key_env"
-            )
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            text = "holds a user name, a password or a query: a key does not belong in a file, use api_key_env"
+            raise ValueError(text)
+        if value is not None and (parts.scheme not in {"http", "https"} or not parts.hostname):
             raise ValueError(f"{value!r} is not a URL: write one such as https://models.example/v1")
-        return value.rstrip("/")
+        return value and value.rstrip("/")
 
     @field_validator("args")
     @classmethod
@@ -127,10 +109,8 @@ class EngineSpec(Strict):
         if self.name == "openai" and (not self.url or not self.model):
             raise ValueError("openai needs the server's url and the name that it gives to the model")
         if self.url and self.url.startswith("http:") and not _local(self.url) and not self.allow_http:
-            raise ValueError(
-                f"{self.url} sends prompts and the key without TLS to another machine: use https or a tunnel to"
-                " localhost, or set allow_http: true if the network is trusted"
-            )
+            text = "sends prompts and the key without TLS to another machine: use https or a tunnel to localhost"
+            raise ValueError(f"{self.url} {text}, or set allow_http: true if the network is trusted")
         if self.name == "lm_eval" and not self.model:
             raise ValueError("lm_eval needs the name of a model class: model: hf")
         if self.tools and self.api != "chat":

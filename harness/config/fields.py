@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
@@ -15,9 +15,6 @@ from harness.records import LATENCY_KINDS, QUANTITIES, TAIL_KINDS
 NAMED = 12  # at most so many known names in a suggestion
 MANY_LOOKS = 10  # looks where they are on and no number is given: more save hardly any items
 LARGEST_MARGIN = 0.5  # a drop of more than half is not a tolerance
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SPENDING = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
 
 
 def suggestion(word: str, known: Collection[str]) -> str:
@@ -84,34 +81,31 @@ def _looks(value: object) -> object:
     return {True: MANY_LOOKS, False: 1}[value] if isinstance(value, bool) else _number(value)
 
 
-def _spending(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(_SPENDING, value, re.ASCII):
-        text = "is not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
-        raise ValueError(f"{value!r} {text}")
-    return value
-
-
 def _range(value: object) -> object:
-    ends = list(value) if isinstance(value, (list, tuple)) else []
-    numbers = [one for one in ends if isinstance(one, (int, float)) and not isinstance(one, bool)]
-    if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:  # noqa: PLR2004 - a pair
-        raise ValueError(f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]")
-    return value
+    match value:
+        case [int() | float() as low, int() | float() as high] if not {bool} & {type(low), type(high)}:
+            if 0 <= low <= high <= 1:
+                return value
+    raise ValueError(f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]")
 
 
-def _name(value: object) -> object:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        text = "is not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
-        raise ValueError(f"{value!r} {text}")
-    return value
-
-
-def _one_of(known: Mapping[str, Any], otherwise: str) -> BeforeValidator:
+def _one_of(known: Collection[str], otherwise: str) -> BeforeValidator:
     """Accept a known name. otherwise: what is said of another value."""
 
     def checked(value: object) -> object:
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{value!r} is {otherwise}.{suggestion(str(value), known)}")
+        return value
+
+    return BeforeValidator(checked)
+
+
+def _like(pattern: str, otherwise: str) -> BeforeValidator:
+    """Accept text of a pattern. otherwise: what is said of another value."""
+
+    def checked(value: object) -> object:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"{value!r} is {otherwise}")
         return value
 
     return BeforeValidator(checked)
@@ -124,15 +118,17 @@ Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 """A drop in proportions, or a share of the baseline's score: ``5%``."""
 ShareOfItems = Annotated[bool | float, BeforeValidator(_share_of_items)]
 Looks = Annotated[int, BeforeValidator(_looks)]  # a number of looks, or true for ten and false for one
-SpendingName = Annotated[str, BeforeValidator(_spending)]
+_FUNCTIONS = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
+_NO_FUNCTION = "not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
+SpendingName = Annotated[str, _like(_FUNCTIONS, _NO_FUNCTION)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
-Name = Annotated[str, BeforeValidator(_name)]
+_NO_NAME = "not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
+Name = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", _NO_NAME)]
 MethodName = Annotated[str, _one_of(METHODS, "not a method")]
 LatencyKind = Annotated[str, _one_of(LATENCY_KINDS, "nothing that can be late")]
 _Quantity = Annotated[str, _one_of(QUANTITIES, "not a quantity")]
-_Kind = Annotated[
-    str, _one_of({"*": "", **TAIL_KINDS, **LATENCY_KINDS}, "not a kind of tail event, nor '*' for every kind")
-]
+_EVENTS = ("*", *TAIL_KINDS, *LATENCY_KINDS)
+_Kind = Annotated[str, _one_of(_EVENTS, "not a kind of tail event, nor '*' for every kind")]
 TailTolerances = dict[_Kind, Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
 RatioTolerances = dict[_Quantity, Annotated[Real, Field(gt=1)]]
@@ -142,7 +138,7 @@ RatioTolerances = dict[_Quantity, Annotated[Real, Field(gt=1)]]
 class Strict(BaseModel):
     """A part of a config: no key but its own, and nothing of it changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     later: ClassVar[tuple[str, ...]] = ()
     """Keys that earlier versions did not have: left out at their defaults, so that older configs keep their digests."""
 

@@ -1,15 +1,9 @@
-"""The config file: the only place where people type, validated once, every problem reported together.
-
-`load` reads YAML and gives an `Experiment`, or raises `harness.errors.ConfigError` with all problems, each with its
-path, its value, the rule it breaks and a suggestion. It does not know whether a method works on this machine or whether
-a model exists.
-"""
+"""The config file: the only place where people type, validated once, every problem reported together."""
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,61 +14,37 @@ from pydantic_core import ErrorDetails
 from harness.config.engines import inherited_engine
 from harness.config.fields import suggestion
 from harness.config.methods import METHODS
-from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
+from harness.config.schema import RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 
 def load(path: Path) -> Experiment:
-    """Read and validate a config file, with a notice for each renamed key. Raises ConfigError with every problem."""
-    return parse(_with_new_names(_mapping_in(path), path), str(path))
-
-
-def _with_new_names(data: Mapping[str, Any], path: Path | None = None) -> dict[str, Any]:
-    """Return a config with every renamed key under its new name. path: its file, to print a notice for each."""
-    found = dict(data)
-
-    def renewed(section: object, place: str, names: Mapping[str, str]) -> object:
-        if not isinstance(section, dict):
-            return section
-        old = [key for key in section if key in names and names[key] not in section]
-        for key in old if path else ():
-            text = f"{place}.{key} is now called {names[key]}; the old name is still read"
-            sys.stderr.write(f"{path}: {text}\n")
-        return {names[key] if key in old else key: value for key, value in section.items()}
-
-    for name, names in RENAMED.items():
-        section = found.get(name)
-        if isinstance(section, list):
-            found[name] = [renewed(one, f"{name}[{at}]", names) for at, one in enumerate(section)]
-        elif section is not None:
-            found[name] = renewed(section, name, names)
-    return found
+    """Read and validate a config file. Raises ConfigError with every problem: place, value, rule and a suggestion."""
+    return parse(_mapping_in(path), str(path))
 
 
 def _mapping_in(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping. Raises ConfigError."""
-
-    def refused(text: str) -> ConfigError:
-        return ConfigError(str(path), [Problem("", text)])
-
     try:
         with path.open("rb") as file:
             read = file.read(LARGEST + 1)
-        if len(read) > LARGEST:
-            raise refused(f"is longer than {LARGEST:,} bytes, the most that is read")
-        data = read_mapping(read.decode("utf-8"))
+        data = read_mapping(read.decode("utf-8")) if len(read) <= LARGEST else None
     except OSError as error:
-        raise refused(f"cannot be read: {error.strerror}") from error
+        wrong = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
-        raise refused(f"is not UTF-8 text: {error.reason}") from error
+        wrong = f"is not UTF-8 text: {error.reason}"
     except yaml.YAMLError as error:
-        raise refused(f"is not YAML: {error}") from error
-    if data is None:
-        raise refused("is empty: `quantcliff demo --print-config` prints one to start from")
-    if not isinstance(data, dict):
-        raise refused(f"holds a {type(data).__name__}, not a mapping of keys")
-    return data
+        wrong = f"is not YAML: {error}"
+    else:
+        if isinstance(data, dict):
+            return data
+        wrong = f"holds a {type(data).__name__}, not a mapping of keys"
+        if len(read) > LARGEST:
+            wrong = f"is longer than {LARGEST:,} bytes, the most that is read"
+        elif data is None:
+            wrong = "is empty: `quantcliff demo --print-config` prints one to start from"
+    raise ConfigError(str(path), [Problem("", wrong)])
 
 
 def parse(data: dict[str, Any], source: str = "config", *, recorded: bool = False) -> Experiment:
@@ -82,7 +52,7 @@ def parse(data: dict[str, Any], source: str = "config", *, recorded: bool = Fals
 
     recorded: the config of a run, perhaps of an earlier version or of a part (`--only`), whose names are not checked.
     """
-    inherited = _inherit(_with_new_names(data))
+    inherited = _inherit(data)
     taken = list(_names_given_twice(inherited))
     try:
         experiment = Experiment.model_validate(inherited)
@@ -159,9 +129,8 @@ def _names_given_twice(data: dict[str, Any]) -> Iterator[Problem]:
     for index, candidate in enumerate(candidates if isinstance(candidates, list) else ()):
         if isinstance(candidate, dict) and "name" in candidate:
             name, place = str(candidate["name"]), f"candidates[{index}]"
-            if name in named:
-                yield Problem(f"{place}.name", f"{name!r} is taken by {named[name]}: give each variant its own name")
-            named.setdefault(name, place)
+            if (first := named.setdefault(name, place)) != place:
+                yield Problem(f"{place}.name", f"{name!r} is taken by {first}: give each variant its own name")
 
 
 Found = Iterator[tuple[str, str]]
@@ -211,10 +180,8 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> Fo
         text = "draft and prompt_lookup take greedy answers and the model's own KV cache"
         yield f"{place}.decoding", f"{text}: set temperature 0 and leave kv_cache out"
     if engine.tools != experiment.baseline.engine.tools:
-        yield (
-            f"{place}.engine.tools",
-            "tools stand in the prompts of all variants or of none: give all engines the same",
-        )
+        text = "tools stand in the prompts of all variants or of none: give all engines the same"
+        yield f"{place}.engine.tools", text
     if engine.api == "chat" and experiment.sampling.chat_template is not False:
         text = "sends each prompt as a message, to which the server applies its template: set chat_template: false"
         yield "sampling.chat_template", f"{place}.engine.api: chat {text}"
@@ -224,9 +191,8 @@ def _slice_problems(experiment: Experiment) -> Found:
     seen: dict[str, int] = {}
     for index, spec in enumerate(experiment.slices):
         place = f"slices[{index}].label"
-        if spec.key in seen:
-            yield place, f"{spec.key!r} is taken by slices[{seen[spec.key]}]: give one of them a label"
-        seen.setdefault(spec.key, index)
+        if (first := seen.setdefault(spec.key, index)) != index:
+            yield place, f"{spec.key!r} is taken by slices[{first}]: give one of them a label"
         if spec.key in RESERVED_SLICES:
             text = "is a name that the run directory or a report uses: give the slice another label"
             yield place, f"{spec.key!r} {text}"
@@ -278,28 +244,27 @@ def with_overrides(
             raise ConfigError(source, [Problem("--only", text)])
     candidates = tuple(one for one in experiment.candidates if one.name in only or not names[0] & set(only))
     slices = tuple(one for one in experiment.slices if one.key in only or not names[1] & set(only))
-    policy, execution, suffix = experiment.policy, experiment.execution, ""
-    if only:
-        suffix += "-only-" + "-".join(sorted(only))
+    parts: dict[str, Any] = {"candidates": candidates, "slices": slices}
+    suffix = "-only-" + "-".join(sorted(only)) if only else ""
     if limit is not None:
-        slices = tuple(spec.model_copy(update={"items": min(spec.items, limit)}) for spec in slices)
-        policy = policy.model_copy(update={"refuse_hopeless": False})
+        parts["slices"] = tuple(spec.model_copy(update={"items": min(spec.items, limit)}) for spec in slices)
+        parts["policy"] = experiment.policy.model_copy(update={"refuse_hopeless": False})
         suffix += f"-limit-{limit}"
     if device is not None:
-        execution = execution.model_copy(update={"device": device})
-    name = f"{experiment.name}{suffix}"[:64].rstrip("-._") if suffix else experiment.name
-    parts = {"candidates": candidates, "slices": slices, "policy": policy, "execution": execution, "name": name}
+        parts["execution"] = experiment.execution.model_copy(update={"device": device})
+    if suffix:
+        parts["name"] = f"{experiment.name}{suffix}"[:64].rstrip("-._")
     return experiment.model_copy(update=parts)
 
 
 def policy_overrides(path: Path) -> dict[str, Any]:
     """Read a policy file: a mapping of `Policy` keys, or one that holds them under ``policy``. Raises ConfigError."""
     data = _mapping_in(path)
-    section = _with_new_names({"policy": data.get("policy", data)}, path)["policy"]
+    section = data.get("policy", data)
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
     try:
-        Policy.model_validate(section)
+        policy = Policy.model_validate(section)
     except ValidationError as error:
         raise ConfigError(str(path), [_problem(one, "policy") for one in error.errors()]) from error
-    return section
+    return {name: getattr(policy, name) for name in policy.model_fields_set}

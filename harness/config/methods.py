@@ -13,52 +13,35 @@ from dataclasses import dataclass
 class Package:
     """A distribution that a method needs."""
 
-    name: str
-    """Its name for pip."""
-    module: str
-    """What is imported."""
-    lowest: str
-    """The lowest version that works."""
+    name: str  # its name for pip
+    module: str  # what is imported
+    lowest: str  # the lowest version that works
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """One quantization method."""
 
-    name: str
-    """What a config calls it."""
-    rounding: float
-    """Largest norm of the difference from a tiny random model's plain answers over their norm."""
-    options: frozenset[str] = frozenset()
-    """Fields of `harness.config.schema.Quantization` that it takes."""
-    packages: tuple[Package, ...] = ()
-    """What has to be installed, apart from `RUNTIME`."""
-    extra: str = "run"
-    """The extra that installs the packages, or a requirement such as ``transformers[kernels]``."""
-    capability: tuple[int, int] | None = None
-    """Lowest CUDA compute capability; None if a CPU will do."""
-    from_checkpoint: bool = False
-    """Whether weights are quantized on disk: the variant needs its own `model`."""
-    batch_invariant: bool = True
-    """Whether an answer is the same with any others in its batch, up to rounding."""
-    stored_as: tuple[str, ...] = ()
-    """In a model's config: quant_method, torchao class in lower case, bitsandbytes type."""
-    alias_of: str = ""
-    """The method whose checkpoints these are, under another name."""
-    remark: str = ""
-    """What `quantcliff doctor` says of it if it works."""
-    note: str = ""
-    """What the report says of every variant with it."""
-    module_bits: frozenset[int] = frozenset()
-    """Bits that single modules may have; a method that has any takes the option of this name."""
+    name: str  # what a config calls it
+    rounding: float  # largest norm of the difference from a tiny random model's plain answers over their norm
+    options: frozenset[str] = frozenset()  # fields of `harness.config.schema.Quantization` that it takes
+    packages: tuple[Package, ...] = ()  # what has to be installed, apart from `RUNTIME`
+    extra: str = "run"  # the extra that installs the packages, or a requirement such as ``transformers[kernels]``
+    capability: tuple[int, int] | None = None  # lowest CUDA compute capability; None if a CPU will do
+    from_checkpoint: bool = False  # whether weights are quantized on disk: the variant needs its own `model`
+    batch_invariant: bool = True  # whether an answer is the same with any others in its batch, up to rounding
+    stored_as: tuple[str, ...] = ()  # in a model's config: quant_method, torchao class in lower case, bitsandbytes type
+    alias_of: str = ""  # the method whose checkpoints these are, under another name
+    remark: str = ""  # what `quantcliff doctor` says of it if it works
+    note: str = ""  # what the report says of every variant with it
+    module_bits: frozenset[int] = frozenset()  # bits that single modules may have, by the option of this name
 
 
 RUNTIME = (
     Package("torch", "torch", "2.11"),
     Package("transformers", "transformers", "5.17"),
     Package("accelerate", "accelerate", "1.10"),
-)
-"""What every method needs."""
+)  # what every method needs
 
 _BNB = (Package("bitsandbytes", "bitsandbytes", "0.48"),)
 _TORCHAO = (Package("torchao", "torchao", "0.15"),)

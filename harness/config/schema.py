@@ -1,14 +1,11 @@
-"""What a config may say: every field with its type, its bounds and its meaning.
-
-It does not know whether a method works on this machine, whether a model exists, or what a slice's task files hold.
-"""
+"""What a config may say: every field with its type, its bounds and its meaning."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from harness.config import fields
 from harness.config.engines import EngineSpec, named_engine
@@ -27,33 +24,22 @@ RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
 
 MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of levels in a slice: more is a slip of the pen
 
-RENAMED = {"slices": {"informative": "advisory"}, "policy": {"floor_alpha": "chance_alpha"}}
-"""Section to old key to new key: old keys are read, with a notice."""
-
 
 class Quantization(Strict):
     """How a variant's weights are quantized, or what its checkpoint is."""
 
     later: ClassVar = ("module_bits",)
 
-    method: fields.MethodName = "none"
-    """One of `harness.config.methods.METHODS`."""
-    bits: Literal[1, 2, 3, 4, 8] | None = None
-    """Bits per weight, where the method lets you choose."""
-    group_size: Whole | None = Field(default=None, ge=8)
-    """Weights that share one scale."""
-    double_quant: bool | None = None
-    """Bitsandbytes 4-bit: quantize the scales too."""
-    threshold: Real | None = Field(default=None, ge=0)
-    """Bitsandbytes int8: activations above it are computed in the compute dtype. 6.0 unless said."""
-    skip_modules: tuple[str, ...] | None = None
-    """Modules left alone, by name."""
+    method: fields.MethodName = "none"  # one of `harness.config.methods.METHODS`
+    bits: Literal[1, 2, 3, 4, 8] | None = None  # bits per weight, where the method lets you choose
+    group_size: Whole | None = Field(default=None, ge=8)  # weights that share one scale
+    double_quant: bool | None = None  # bitsandbytes 4-bit: quantize the scales too
+    threshold: Real | None = Field(default=None, ge=0)  # int8: larger activations stay in the compute dtype; 6.0
+    skip_modules: tuple[str, ...] | None = None  # modules left alone, by name
     module_bits: dict[str, Literal[1, 2, 3, 4, 8]] | None = Field(default=None, min_length=1)
     """Glob over names of modules to their bits per weight; the last match wins."""
-    backend: str | None = None
-    """Kernels of a GPTQ or AWQ checkpoint; chosen for the device unless said."""
-    gguf_file: str | None = None
-    """The file inside the model directory; found unless there are several."""
+    backend: str | None = None  # kernels of a GPTQ or AWQ checkpoint; chosen for the device unless said
+    gguf_file: str | None = None  # the file inside the model directory; found unless there are several
 
     @model_validator(mode="after")
     def _options_fit_method(self) -> Quantization:
@@ -74,14 +60,10 @@ _BITS = {"quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
 class KVCache(Strict):
     """A quantized cache of keys and values (`transformers.QuantizedCache`)."""
 
-    backend: Literal["quanto", "hqq"] = "quanto"
-    """What quantizes: optimum-quanto, or hqq."""
+    backend: Literal["quanto", "hqq"] = "quanto"  # what quantizes: optimum-quanto (2 or 4 bits per number), or hqq
     bits: Literal[1, 2, 3, 4, 8] = 4
-    """Bits per number: 2 or 4 with quanto, 1, 2, 3, 4 or 8 with hqq."""
-    group_size: Whole = Field(default=64, ge=8)
-    """Numbers that share one scale; at most the size of an attention head."""
-    residual: Whole = Field(default=128, ge=1)
-    """Newest tokens of an answer that are kept whole; the prompt never is."""
+    group_size: Whole = Field(default=64, ge=8)  # numbers that share one scale; at most the size of an attention head
+    residual: Whole = Field(default=128, ge=1)  # newest tokens of an answer that are kept whole; the prompt never is
 
     @model_validator(mode="after")
     def _bits_fit_backend(self) -> KVCache:
@@ -94,14 +76,10 @@ class KVCache(Strict):
 class Decoding(Strict):
     """The path to the tokens. In exact arithmetic every path gives the same greedy answers."""
 
-    draft: str | None = None
-    """A smaller model that proposes tokens: a directory, a hub id or ``smollm2``."""
-    prompt_lookup: Whole | None = Field(default=None, ge=1)
-    """Propose so many tokens that followed the same words."""
-    max_batch: Whole | None = Field(default=None, ge=1)
-    """Largest batch, in rows; `execution.max_batch` by default."""
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """Attention implementation; `execution.attention` by default."""
+    draft: str | None = None  # a smaller model that proposes tokens: a directory, a hub id or ``smollm2``
+    prompt_lookup: Whole | None = Field(default=None, ge=1)  # propose so many tokens that followed the same words
+    max_batch: Whole | None = Field(default=None, ge=1)  # largest batch, in rows; `execution.max_batch` by default
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # `execution.attention` by default
 
     @model_validator(mode="after")
     def _something_said(self) -> Decoding:
@@ -117,31 +95,25 @@ class Decoding(Strict):
         return self.draft is not None or self.prompt_lookup is not None
 
 
+def _named_method(value: object) -> object:
+    return {"method": value} if isinstance(value, str) else value
+
+
 class Variant(Strict):
     """A model at a precision. A candidate inherits what it does not say from the baseline."""
 
     later: ClassVar = ("engine", "kv_cache", "decoding")
 
-    name: Name
-    """Unique in the config; names the folder of its results."""
-    model: str = ""
-    """A directory, a hub id, or ``smollm2`` for the model that the demo uses."""
-    revision: str | None = None
-    """The commit of a hub model."""
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    """Compute dtype; `execution.dtype` unless said, and then only for a variant that is not quantized."""
-    quantization: Annotated[
-        Quantization, BeforeValidator(lambda one: {"method": one} if isinstance(one, str) else one)
-    ] = Quantization()
+    name: Name  # unique in the config; names the folder of its results
+    model: str = ""  # a directory, a hub id, or ``smollm2`` for the model that the demo uses
+    revision: str | None = None  # the commit of a hub model
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None  # of computing; only if it is not quantized
+    quantization: Annotated[Quantization, BeforeValidator(_named_method)] = Quantization()
     engine: Annotated[EngineSpec, BeforeValidator(named_engine)] = EngineSpec()
-    kv_cache: KVCache | None = None
-    """A quantized cache of keys and values; the model's own by default."""
-    decoding: Decoding | None = None
-    """Another path to the tokens: drafts, batch size, attention."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    allow_partial: bool = False
-    """Judge it, not refuse it, if less than half of its weights are quantized."""
+    kv_cache: KVCache | None = None  # a quantized cache of keys and values; the model's own by default
+    decoding: Decoding | None = None  # another path to the tokens: drafts, batch size, attention
+    trust_remote_code: bool = False  # run Python code that comes with the model
+    allow_partial: bool = False  # judge it, not refuse it, if less than half of its weights are quantized
 
     def differs_only_in(self, other: Variant, *fields: str) -> bool:
         """Whether two variants differ in these fields, their names aside, and in no other."""
@@ -152,32 +124,20 @@ class Variant(Strict):
 class SliceSpec(Strict):
     """One slice of the suite: which tasks, how they are split, how many items, what drop is tolerated."""
 
-    name: str
-    """A folder under tasks/, or an lm_eval task's own name."""
-    label: Name | None = None
-    """What the report calls it; the name unless the same slice is used twice."""
-    tasks: tuple[str, ...] = ()
-    """Only these of the slice's tasks; all unless said."""
-    axes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
-    """Levels to make or keep."""
-    split_by: tuple[str, ...] | None = None
-    """Axes whose cells are strata; the slice's own unless said, ``[]`` for one."""
-    items: Whole = Field(default=100, ge=1, le=MOST_ITEMS)
-    """Items per stratum."""
-    margin: Margin | None = None
-    """Largest tolerated drop; `policy.margin` unless said."""
-    gating: bool = True
-    """Whether its strata decide the gate."""
-    advisory: tuple[str, ...] = ()
-    """Strata (glob patterns over their names) that are shown but do not decide."""
-    public_range: fields.Range | None = None
-    """Mean scores that others report; a baseline below them is called out."""
-    tail_events: TailTolerances | None = None
-    """In place of the policy's; they gate even if scores do not."""
-    data_dir: str | None = None
-    """Local files to read instead of the hub."""
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """More of its generator."""
+    name: str  # a folder under tasks/, or an lm_eval task's own name
+    label: Name | None = None  # what the report calls it; the name unless the same slice is used twice
+    tasks: tuple[str, ...] = ()  # only these of the slice's tasks; all unless said
+    axes: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)  # levels to make or keep
+    split_by: tuple[str, ...] | None = None  # axes whose cells are strata; the slice's own unless said, ``[]`` for one
+    items: Whole = Field(default=100, ge=1, le=MOST_ITEMS)  # items per stratum
+    margin: Margin | None = None  # largest tolerated drop; `policy.margin` unless said
+    gating: bool = True  # whether its strata decide the gate
+    advisory: tuple[str, ...] = Field(default=(), validation_alias=AliasChoices("advisory", "informative"))
+    """Globs over names of strata that are shown but do not decide; ``informative`` in old configs."""
+    public_range: fields.Range | None = None  # mean scores that others report; a baseline below them is called out
+    tail_events: TailTolerances | None = None  # in place of the policy's; they gate even if scores do not
+    data_dir: str | None = None  # local files to read instead of the hub
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)  # more of its generator
 
     @property
     def key(self) -> str:
@@ -190,44 +150,32 @@ class Policy(Strict):
 
     later: ClassVar = ("pooled_margin", "spending", "advisory", "quantities", "latency")
 
-    alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05
-    """The chance of a wrong pass, and of a wrong fail, per candidate."""
-    margin: Margin = 0.02
-    """Largest tolerated drop where neither the slice nor `margins` says otherwise."""
-    margins: dict[str, Margin] = Field(default_factory=dict)
-    """Glob over ``slice/stratum``; the last match wins."""
-    tail_events: TailTolerances = Field(default_factory=dict)
-    """Tolerances in gating strata; other kinds are shown."""
-    quantities: fields.RatioTolerances = Field(default_factory=dict)
-    """Tolerated ratios to the baseline's."""
+    alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # the chance of a wrong pass, and of a wrong fail, per candidate
+    margin: Margin = 0.02  # largest tolerated drop where neither the slice nor `margins` says otherwise
+    margins: dict[str, Margin] = Field(default_factory=dict)  # glob over ``slice/stratum``; the last match wins
+    tail_events: TailTolerances = Field(default_factory=dict)  # tolerances in gating strata; other kinds are shown
+    quantities: fields.RatioTolerances = Field(default_factory=dict)  # tolerated ratios to the baseline's
     latency: dict[fields.LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
     """Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be
     late is a tolerance in `tail_events`."""
-    inconclusive: Literal["hold", "fail"] = "hold"
-    """``hold`` ends in exit code 3, ``fail`` in 1. Neither passes."""
-    refuse_hopeless: bool = True
-    """Refuse at plan time a gating stratum that is too small to ever pass."""
+    inconclusive: Literal["hold", "fail"] = "hold"  # ``hold`` ends in exit code 3, ``fail`` in 1. Neither passes
+    refuse_hopeless: bool = True  # refuse at plan time a gating stratum that is too small to ever pass
     effective_score: Annotated[Real, Field(gt=0, le=1)] | None = None
     """Score that the effective level asks for; 0.85 of the baseline's score at the shortest level unless said."""
-    chance_alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05
-    """Of the test against chance plus margin."""
-    discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1
-    """Share of items that flip; for planning only."""
-    pooled_margin: fields.Share | None = None
-    """Largest tolerated drop over all gating strata, by traffic, in addition to each stratum's own, larger one."""
+    chance_alpha: Real = Field(default=0.05, gt=0, le=0.2, validation_alias=AliasChoices("chance_alpha", "floor_alpha"))
+    """Of the test against chance plus margin; ``floor_alpha`` in old configs."""
+    discordance: Annotated[Real, Field(gt=0, lt=1)] = 0.1  # share of items that flip; for planning only
+    pooled_margin: fields.Share | None = None  # over all gating strata, by traffic, besides each one's own margin
     spending: fields.SpendingName = "obrien-fleming"
     """With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``."""
-    advisory: tuple[str, ...] = ()
-    """Globs over ``slice/stratum`` that are shown but do not decide."""
+    advisory: tuple[str, ...] = ()  # globs over ``slice/stratum`` that are shown but do not decide
 
 
 class ThinkingMarks(Strict):
     """What opens and closes a block of thinking."""
 
     start: str = Field(min_length=1)
-    """Before the first thought."""
     end: str = Field(min_length=1)
-    """After the last one."""
 
     @model_validator(mode="after")
     def _told_apart(self) -> ThinkingMarks:
@@ -243,27 +191,20 @@ _TEMPLATE_TAKEN = frozenset({
 })  # fmt: skip
 
 
-Thinking = Literal["auto", "off"] | tuple[str, str]
-"""How thinking is told from the answer: by known marks, not at all, or by what opens and closes it."""
+Thinking = Literal["auto", "off"] | tuple[str, str]  # known marks, none, or what opens and closes a thought
 
 
 class Sampling(Strict):
     """How answers are sampled: one for all variants."""
 
-    temperature: Real = Field(default=0.0, ge=0, le=2)
-    """0 is greedy."""
+    temperature: Real = Field(default=0.0, ge=0, le=2)  # 0 is greedy
     top_p: Real = Field(default=1.0, gt=0, le=1)
-    """Nucleus sampling."""
-    samples: Whole = Field(default=1, ge=1, le=64)
-    """Answers per item; the score is their mean."""
-    chat_template: bool | Literal["auto"] = "auto"
-    """``auto``: used where the baseline's tokenizer has one."""
-    system: str | None = None
-    """System message, with a chat template only."""
+    samples: Whole = Field(default=1, ge=1, le=64)  # answers per item; the score is their mean
+    chat_template: bool | Literal["auto"] = "auto"  # ``auto``: used where the baseline's tokenizer has one
+    system: str | None = None  # system message, with a chat template only
     thinking: Literal["auto", "off"] | ThinkingMarks = "auto"
     """Blocks of thinking that are not scored: by the marks of the known model families, none, or by your own."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """For all variants: ``enable_thinking: false``."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)  # for all variants: ``enable_thinking: false``
     clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as templates read it
     """The time that chat templates read: one for all prompts, so that a run can be continued on another day."""
 
@@ -287,19 +228,13 @@ class Sampling(Strict):
 
 
 class Rehearsal(Strict):
-    """Answers made up without a model, to try a config, a cluster and a gate out before any GPU time.
+    """Answers made up without a model, to try a config, a cluster and a gate out before any GPU time."""
 
-    Every report of such a run says that nothing was measured.
-    """
-
-    accuracy: Annotated[Real, Field(ge=0, le=1)] = 0.8
-    """Share of the items that the baseline gets right."""
+    accuracy: Annotated[Real, Field(ge=0, le=1)] = 0.8  # share of the items that the baseline gets right
     lost: dict[str, Annotated[Real, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """``candidate``, ``candidate/slice`` or ``candidate/slice/stratum`` to the share of all items that it loses."""
-    seconds_per_item: Real = Field(default=0.0, ge=0)
-    """How long an answer takes."""
-    wrong: str = "I do not know."
-    """A wrong free-text answer; ``""`` is an empty answer, a tail event."""
+    seconds_per_item: Real = Field(default=0.0, ge=0)  # how long an answer takes
+    wrong: str = "I do not know."  # a wrong free-text answer; ``""`` is an empty answer, a tail event
 
 
 class Execution(Strict):
@@ -307,25 +242,17 @@ class Execution(Strict):
 
     later: ClassVar = ("cross_engine", "stop_on_fail", "unit_tokens")
 
-    device: str = "auto"
-    """``cpu``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several."""
+    device: str = "auto"  # ``cpu``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
-    batch_tokens: Whole = Field(default=16384, ge=16)
-    """Largest batch, in padded tokens of prompt and answer."""
-    max_batch: Whole = Field(default=64, ge=1)
-    """Largest batch, in rows."""
-    unit_items: Whole = Field(default=32, ge=1)
-    """Items in a work unit: what a kill can cost at most."""
-    unit_tokens: Whole | None = Field(default=None, ge=1)
-    """Most tokens in a unit, longest answers included."""
-    threads: Whole | None = Field(default=None, ge=1)
-    """Unless said, all that are allowed, or one if that is faster."""
-    looks: fields.Looks = Field(default=1, ge=1, le=20)
-    """Above 1, decided strata stop receiving items."""
-    stop_on_fail: bool = False
-    """With looks, ask a candidate nothing more once a gating stratum, or the pooled difference, has failed."""
+    batch_tokens: Whole = Field(default=16384, ge=16)  # largest batch, in padded tokens of prompt and answer
+    max_batch: Whole = Field(default=64, ge=1)  # largest batch, in rows
+    unit_items: Whole = Field(default=32, ge=1)  # items in a work unit: what a kill can cost at most
+    unit_tokens: Whole | None = Field(default=None, ge=1)  # most tokens in a unit, longest answers included
+    threads: Whole | None = Field(default=None, ge=1)  # unless said, all that are allowed, or one if that is faster
+    looks: fields.Looks = Field(default=1, ge=1, le=20)  # above 1, decided strata stop receiving items
+    stop_on_fail: bool = False  # with looks, ask a candidate nothing more once it has failed
     control: fields.ShareOfItems = True
     """Run the baseline once more with other batch sizes: the A/A control. A share such as 0.25 asks it that part of
     each stratum's items."""
@@ -333,15 +260,10 @@ class Execution(Strict):
     """Do not ask control and candidates the items of strata in which the baseline shows no signal: these strata end as
     ``no_signal`` in any case. Strata with a tolerance of tail events are always asked."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """Attention implementation."""
-    divergence: bool = False
-    """Measure token by token how far probabilities are from the baseline's; it costs time."""
-    divergence_tokens: Whole = Field(default=256, ge=1)
-    """First tokens of each answer that it is measured on."""
-    divergence_gib: Real = Field(default=8.0, gt=0)
-    """Most disk for the baseline's traces until the run ends."""
-    rehearsal: Rehearsal | None = None
-    """Where given, no model is loaded and answers are made up."""
+    divergence: bool = False  # measure token by token how far probabilities are from the baseline's; it costs time
+    divergence_tokens: Whole = Field(default=256, ge=1)  # first tokens of each answer that it is measured on
+    divergence_gib: Real = Field(default=8.0, gt=0)  # most disk for the baseline's traces until the run ends
+    rehearsal: Rehearsal | None = None  # where given, no model is loaded and answers are made up
     cross_engine: bool = False
     """Compare variants that different engines, versions, dtypes or flags serve: what the report then measures is the
     change of engine as well."""
@@ -350,30 +272,18 @@ class Execution(Strict):
 class Experiment(Strict):
     """A whole config file."""
 
-    name: Name
-    """Names the run directory."""
-    description: str = ""
-    """A sentence for the report."""
+    name: Name  # names the run directory
+    description: str = ""  # a sentence for the report
     baseline: Variant
-    """The variant compared against."""
     candidates: tuple[Variant, ...] = Field(min_length=1)
-    """The variants under test."""
     slices: tuple[SliceSpec, ...] = Field(min_length=1)
-    """The suite."""
     policy: Policy = Policy()
-    """What the gate demands."""
     sampling: Sampling = Sampling()
-    """How answers are sampled."""
     execution: Execution = Execution()
-    """Where and how the models run."""
-    seed: Whole = Field(default=0, ge=0)
-    """Root of every random choice."""
-    output: str = "results"
-    """Where run directories are made."""
-    notes: tuple[str, ...] = ()
-    """Sentences that the report must show, such as what the reference really is."""
-    store_text: Literal["full", "redacted", "none"] = "full"
-    """What of texts is kept: all, all but personal data, none."""
+    seed: Whole = Field(default=0, ge=0)  # root of every random choice
+    output: str = "results"  # where run directories are made
+    notes: tuple[str, ...] = ()  # sentences that the report must show, such as what the reference really is
+    store_text: Literal["full", "redacted", "none"] = "full"  # what of texts is kept: all, all but personal data, none
     track: dict[Literal["mlflow", "trackio", "wandb"], str] = Field(default_factory=dict)
     """Experiment tracker to the place that a judged run is sent to, see `harness.report.trackers`; none by default."""
 
@@ -387,9 +297,8 @@ class Experiment(Strict):
 
         An ``auto`` next to a baseline with a dtype of its own means the baseline's.
         """
-        return (
-            variant.dtype or (self.execution.dtype if self.execution.dtype != "auto" else self.baseline.dtype) or "auto"
-        )
+        common = self.baseline.dtype if self.execution.dtype == "auto" else self.execution.dtype
+        return variant.dtype or common or "auto"
 
     def digest(self) -> str:
         """Identify everything that decides a result; where results are put and what texts are kept does not."""

@@ -10,8 +10,7 @@ import yaml
 LARGEST = 1 << 18  # bytes of a file
 DEEPEST = 32  # lists and mappings inside each other, aliases replaced by what they stand for
 MOST = 100_000  # values, aliases replaced by what they stand for
-
-
+_DEEP = f"lists and mappings stand more than {DEEPEST} deep inside each other"
 _OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
@@ -28,12 +27,11 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
     seen: set[object] = set()
     for key_node, _ in node.value:
-        line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.YAMLError(f"line {line}: a key is a {key_node.id}; write a single word")
+            raise _refused(key_node, f"a key is a {key_node.id}; write a single word")
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
-            raise yaml.YAMLError(f"line {line}: the key {key!r} is given twice; keep one")
+            raise _refused(key_node, f"the key {key!r} is given twice; keep one")
         seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep)
 
@@ -47,7 +45,7 @@ def read_mapping(text: str) -> Any:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise yaml.YAMLError(_deep(event))
+            raise _refused(event, _DEEP)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -66,7 +64,7 @@ def _check(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[i
     if id(node) in known:
         size = known[id(node)]
         if size is None:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: an alias stands inside its own anchor; take it out")
+            raise _refused(node, "an alias stands inside its own anchor; take it out")
         return size
     known[id(node)] = None
     inner = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -74,14 +72,12 @@ def _check(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[i
     sizes = [_check(one, known) for one in children]
     count, depth = 1 + sum(one for one, _ in sizes), max((one for _, one in sizes), default=-1) + 1
     if depth > DEEPEST:
-        raise yaml.YAMLError(_deep(node))
+        raise _refused(node, _DEEP)
     if count > MOST:
-        text = f"its aliases stand for more than {MOST:,} values; write out the few that are meant"
-        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {text}")
+        raise _refused(node, f"its aliases stand for more than {MOST:,} values; write out the few that are meant")
     known[id(node)] = (count, depth)
     return count, depth
 
 
-def _deep(place: yaml.Event | yaml.Node) -> str:
-    line = getattr(place.start_mark, "line", 0) + 1
-    return f"line {line}: lists and mappings stand more than {DEEPEST} deep inside each other"
+def _refused(place: Any, text: str) -> yaml.YAMLError:
+    return yaml.YAMLError(f"line {place.start_mark.line + 1}: {text}")

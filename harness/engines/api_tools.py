@@ -1,32 +1,13 @@
-"""Tools through the chat API: what is offered with a question, and the calls that the server found in the answer.
-
-A server that is given `tools` parses the calls itself and returns them beside the text, in one piece or in pieces of a
-stream. They are joined here to the same list either way. Does not judge a call.
-"""
+"""Tools through the chat API: the calls that the server found in an answer, whole or in the pieces of a stream."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
-
-from harness.records import Item
-from harness.suite.toolkit.thinking import split
-from harness.suite.toolkit.tool_calls import with_api_calls
-
-
-def offered_tools(item: Item) -> list[dict[str, Any]]:
-    """Return the tools that an item offers, as the API takes them; empty if it offers none."""
-    schemas = item.doc.get("tool_schemas")
-    return list(json.loads(schemas)) if schemas else []
 
 
 def parse_calls(given: Any) -> tuple[dict[str, str], ...]:
-    """Return the name and the arguments of each call in a message.
-
-    Arguments are JSON in a text, as the API has them; from a server that gives an object they are written as one.
-    Raises ValueError if `tool_calls` is no list of calls.
-    """
+    """Return the name and the arguments (JSON in a text) of each call. Raises ValueError if it is no list of calls."""
     if not isinstance(given, list | None):
         raise ValueError(f"an answer whose tool_calls are a {type(given).__name__}")  # noqa: TRY004 - as for any shape
     if not given:
@@ -38,16 +19,12 @@ def parse_calls(given: Any) -> tuple[dict[str, str], ...]:
 
 
 def add_pieces(calls: list[Any], pieces: Any) -> int:
-    """Add what one event of a stream says of its calls, and return how many characters that is.
-
-    A piece belongs to the call of its index, unless it has another id; what has no shape of a piece is kept as it is,
-    so that `parse_calls` refuses it.
-    """
+    """Add what one event of a stream says of its calls, and return how many characters that is."""
     new = 0
     for piece in pieces if isinstance(pieces, list) else [pieces] if pieces else []:
         function = piece.get("function") if isinstance(piece, dict) else None
         if not isinstance(function, dict):
-            calls.append(piece)
+            calls.append(piece)  # `parse_calls` refuses it
             continue
         said = {name: _text(function.get(name)) for name in ("name", "arguments")}
         call = _begun(calls, piece, said["name"])
@@ -58,22 +35,17 @@ def add_pieces(calls: list[Any], pieces: Any) -> int:
 
 
 def _begun(calls: list[Any], piece: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the call that a piece continues, or a new one at the end of the calls."""
+    """Return the call of a piece's index, unless it has another id, or a new one at the end of the calls."""
     index, own = piece.get("index"), piece.get("id") or ""
     for call in reversed(calls):
         if isinstance(call, dict) and "function" in call and call["index"] == index and not (index is None and name):
             if not own or not call["id"] or own == call["id"]:
                 return call
             break
-    calls.append({"index": index, "id": own, "function": {"name": "", "arguments": ""}})
-    made: dict[str, Any] = calls[-1]
+    made: dict[str, Any] = {"index": index, "id": own, "function": {"name": "", "arguments": ""}}
+    calls.append(made)
     return made
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
-def text_with_calls(text: str, calls: Sequence[dict[str, str]], prompt: str) -> str:
-    """Return an answer's text with the calls that the server found, as they are scored; thoughts make no calls."""
-    return with_api_calls(text, calls, said=split(text, prompt=prompt)[0])

@@ -1,8 +1,7 @@
-"""An engine without a model, for rehearsals: right as often as it is told, except for the damage it was given.
+"""An engine without a model or torch, for rehearsals: right as often as it is told, except for the damage it was given.
 
-Deterministic: whether it answers an item right is a function of the item's id and the sample, so a baseline and a
-candidate are right on the same items, except for the candidate's damage. Needs no torch and knows no tokenizer: tokens
-are words.
+Whether it answers an item right is a function of the item's id and the sample, so a baseline and a candidate are right
+on the same items, except for the candidate's damage. Tokens are words.
 """
 
 from __future__ import annotations
@@ -11,31 +10,18 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.engines.protocol import Usage
+from harness.engines.protocol import EngineBase
 from harness.errors import UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 
-PROOF = Proof(
-    method="none",
-    kernel="FakeLinear",
-    quantized_modules=0,
-    linear_modules=10,
-    bits_per_weight=16.0,
-    weight_bytes=2000,
-    disk_bytes=0,
-    compute_dtype="bfloat16",
-    vocabulary=512,
-    tokenizer_digest="fake",
-)
-"""Of 1,000 weights in 10 plain linear layers."""
+PROOF = Proof("none", "FakeLinear", 0, 10, 16.0, 2000, 0, "bfloat16", 512, "fake")  # 1,000 weights in 10 linear layers
 
 
-class FakeEngine:
-    """Answers each item right with a known probability, and with known damage by slice or stratum.
+class FakeEngine(EngineBase):
+    """Answers items right with a probability (accuracy), and wrong answers with a text (wrong) after some seconds.
 
-    accuracy: the probability. lost: the share of all items that are right without damage and wrong with it, by
-    ``slice/stratum``, by slice, or ``*`` for all; the first that fits counts. seconds: time that an item takes.
-    wrong: the text of a wrong free-text answer.
+    lost: the share of all items that are right without damage and wrong with it, by ``slice/stratum``, by slice, or
+    ``*`` for all; the first that fits counts.
     """
 
     context_limit = 131072
@@ -43,18 +29,10 @@ class FakeEngine:
     def __init__(
         self, accuracy: float, *, lost: Mapping[str, float] | None = None, seconds: float = 0.0, wrong: str = "No."
     ) -> None:
+        super().__init__(PROOF)
         self._accuracy, self._lost, self._seconds, self._wrong = accuracy, dict(lost or {}), seconds, wrong
         # All that decides an answer.
         self.version = f"fake/1-{digest([accuracy, {key: [share, 0.0] for key, share in self._lost.items()}, 0])}"
-        self._prompt_tokens = self._output_tokens = 0
-
-    def proof(self) -> Proof:
-        """Return what is pretended to be loaded."""
-        return PROOF
-
-    def usage(self) -> Usage:
-        """Return how many words went in and out."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0)
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses in the order of the items."""
@@ -96,10 +74,6 @@ def _choices(item: Item, *, right: bool, words: int) -> ChoiceLogprobs:
     if item.gold is None:
         raise UsageError(f"{item.id}: none of its choices is the right one, so it cannot be rehearsed")
     best = item.gold if right else (item.gold + 1) % len(item.choices)
-    return ChoiceLogprobs(
-        item_id=item.id,
-        logprobs=tuple(-1.0 if index == best else -2.0 - index / 8 for index in range(len(item.choices))),
-        token_counts=tuple(max(1, len(choice.split())) for choice in item.choices),
-        greedy=tuple(index == best for index in range(len(item.choices))),
-        prompt_tokens=words,
-    )
+    logprobs = tuple(-1.0 if index == best else -2.0 - index / 8 for index in range(len(item.choices)))
+    counts = tuple(max(1, len(choice.split())) for choice in item.choices)
+    return ChoiceLogprobs(item.id, logprobs, counts, tuple(one == -1.0 for one in logprobs), words)

@@ -1,25 +1,24 @@
 """Runs a command and ends it, with all that it started, when its own standard input closes or the command ends.
 
-A program of its own (``python guard.py COMMAND ...``) that needs the standard library alone. Whoever starts it holds
-the other end of its standard input: if that process ends, even by SIGKILL, the server and its children end too.
+A program of its own (``python -P guard.py COMMAND ...``). Whoever starts it holds the other end of its standard input:
+if that process ends, even by SIGKILL, the server and its children end too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
-import time
-from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-GRACE_SECONDS = 10.0
-"""Time that a server has to end by itself."""
+import psutil
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+GRACE_SECONDS = 10.0  # time that a server has to end by itself
 
 
 def _prctl(option: int, value: int) -> None:
@@ -27,57 +26,31 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _descendants() -> set[int]:
-    """Return all processes that descend from this one; an orphan of theirs becomes a child of it, see `main`."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
-    found, fresh = set[int](), {os.getpid()}
-    while fresh:
-        fresh = {process for process, parent in parents.items() if parent in fresh} - found
-        found |= fresh
-    return found
-
-
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, and after a while make it and all that it started."""
+    """Ask the server to end, and after a while make it and all that it started: orphans become children, see `main`."""
     server.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(GRACE_SECONDS)
     for _ in range(50):
-        if not (left := _descendants()):
+        if not (left := psutil.Process().children(recursive=True)):
             return
         for process in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.05)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=0.05)
 
 
 def main(command: list[str]) -> int:
     """Run the command until it ends or standard input closes, and return its exit code."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    closed = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: closed.set())
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        closed.set()
-
-    server = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - no threads yet
-    )
-    threading.Thread(target=watch, daemon=True).start()
-    while server.poll() is None and not closed.wait(0.2):
-        pass
+    dies_with_it = functools.partial(_prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=dies_with_it)  # noqa: PLW1509
+    while server.poll() is None and not ended:
+        if select.select([0], [], [], 0.2)[0] and not os.read(0, 4096):
+            break
     _end(server)
     return server.returncode or 0
 

@@ -1,15 +1,9 @@
-"""Requests to a server of models: JSON over one connection pool, repeated when that may help, never without an end.
-
-Only a failed connection, 429 and 5xx are repeated, after the time that the server names or a growing one; all else is
-given to the caller, who knows what it means. A stream is read to its end, joined, and asked again if it breaks off.
-The key is in no error and no log.
-"""
+"""Requests to a server of models, repeated when that may help (a failed connection, 429, 5xx), never without an end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import random
 import time
@@ -24,9 +18,9 @@ from harness.engines.wire import Piece, join_stream
 from harness.errors import Incomplete, ModelError, one_line
 
 OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds before a request is repeated for the first time, and at most, unless the server names more."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
+AGAIN = "finished work is kept, give the same command again to continue"
 NO_ENTRY = {
     **dict.fromkeys((401, 403), "Look at the key: api_key_env names the variable that holds it"),
     **dict.fromkeys(
@@ -34,40 +28,30 @@ NO_ENTRY = {
         "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions",
     ),
     **dict.fromkeys((301, 302, 303, 307, 308), "Give the address that it redirects to as engine.url"),
-}
-"""Answers by which address, key or model are wrong, so that no other item would fare better, with what to do."""
+}  # answers by which address, key or model are wrong, so that no other item would fare better, with what to do
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What a server answered in the end."""
 
-    status: int
-    """HTTP status: 200, or one that says that the request is at fault."""
+    status: int  # HTTP status: 200, or one that says that the request is at fault
     data: Mapping[str, Any]
     message: str
     tries: int
-    seconds: float
-    """From the first try to the answer."""
-    sent: float = 0.0
-    """When the last try was sent, on the monotonic clock, if the answer is streamed."""
-    pieces: tuple[Piece, ...] = ()
-    """Of a streamed answer: when its text came, in seconds after `sent`."""
+    seconds: float  # from the first try to the answer
+    sent: float = 0.0  # when the last try was sent, on the monotonic clock, if the answer is streamed
+    pieces: tuple[Piece, ...] = ()  # of a streamed answer: when its text came, in seconds after `sent`
 
 
 class _AgainError(Exception):
     """What went wrong with one request, and how many seconds the server asks to wait."""
 
-    def __init__(self, problem: str, wait: float = 0.0) -> None:
-        self.wait = wait
-        super().__init__(problem)
-
 
 class Client:
-    """A bounded number of requests in flight to one server.
+    """A bounded number of requests in flight to one server; the key is in no error and no log.
 
-    gone: says why the server can never answer again, empty while it may; a managed server's process is known to have
-    ended before any request times out.
+    gone: says why the server can never answer again (the process of a managed one has ended), empty while it may.
     """
 
     def __init__(
@@ -83,13 +67,10 @@ class Client:
     ) -> None:
         self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
         self._slots = asyncio.Semaphore(concurrency)
-        self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency),
-            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
-            follow_redirects=False,
-            trust_env=proxies,
-        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency)
+        patience = httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
+        self._http = httpx2.AsyncClient(headers=headers, limits=limits, timeout=patience, trust_env=proxies)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -105,11 +86,7 @@ class Client:
         return self._reply(response, 1, started)
 
     async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
-        """Ask, again if need be. retry_seconds: for how long, if not as long as the client does.
-
-        Raises Incomplete if the server cannot be reached or is busy for too long, ModelError if it refuses every
-        request: wrong key, path or model.
-        """
+        """Ask until there is an answer. Raises Incomplete after `retry_seconds`, ModelError for key, path or model."""
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:
             reply = await self._answered(path, content, self._retry_seconds if retry_seconds is None else retry_seconds)
@@ -119,24 +96,22 @@ class Client:
         return reply
 
     async def _answered(self, path: str, content: bytes, retry_seconds: float) -> Reply:
-        started = time.monotonic()
-        for number in itertools.count(1):
+        started, number = time.monotonic(), 0
+        while True:
+            number += 1
             try:
                 return await self._try(path, content, number, started)
             except _AgainError as error:
-                problem, wait = str(error), error.wait
+                problem, wait = error.args
             if why := self._gone():
-                raise Incomplete(f"{why}; finished work is kept, give the same command again to continue")
+                raise Incomplete(f"{why}; {AGAIN}")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
             seconds = time.monotonic() - started
             if seconds + pause > retry_seconds:
                 tries = "1 try" if number == 1 else f"{number} tries"
-                raise Incomplete(
-                    f"{self.url} gave no answer in {tries} and {seconds:.0f} s ({problem}); finished work is kept, give"
-                    " the same command again to continue (engine.retry_seconds bounds the time)"
-                )
+                said = f"{self.url} gave no answer in {tries} and {seconds:.0f} s ({problem})"
+                raise Incomplete(f"{said}; {AGAIN} (engine.retry_seconds bounds the time)")
             await asyncio.sleep(pause)
-        raise AssertionError  # itertools.count has no end
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
@@ -147,12 +122,12 @@ class Client:
                     return await self._streamed(response, number, started, sent)
                 await response.aread()
         except httpx2.TransportError as error:
-            raise _AgainError(self._clean(one_line(error))) from error
+            raise _AgainError(self._clean(one_line(error)), 0.0) from error
         reply = self._reply(response, number, started)
         if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
             raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
         if reply.status == OK and not reply.data:
-            raise _AgainError("HTTP 200 with a body that is not a JSON object")
+            raise _AgainError("HTTP 200 with a body that is not a JSON object", 0.0)
         return reply
 
     async def _streamed(self, response: httpx2.Response, number: int, started: float, sent: float) -> Reply:
@@ -160,13 +135,13 @@ class Client:
         events: list[tuple[float, Mapping[str, Any]]] = []
         async for when, text in _events(response):
             if (event := _json_object(text)) is None:
-                raise _AgainError("a stream with an event that is not a JSON object")
+                raise _AgainError("a stream with an event that is not a JSON object", 0.0)
             if event.get("error") is not None:
-                raise _AgainError(self._clean(_message(event)))
+                raise _AgainError(self._clean(_message(event)), 0.0)
             events.append((when - sent, event))
         data, pieces = join_stream(events)
         if not data["choices"][0].get("finish_reason"):
-            raise _AgainError("the stream broke off in the middle of the answer")
+            raise _AgainError("the stream broke off in the middle of the answer", 0.0)
         return Reply(response.status_code, data, "", number, time.monotonic() - started, sent, pieces)
 
     def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
@@ -209,8 +184,7 @@ def _message(data: Mapping[str, Any]) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float:
     """Give the seconds that a server asks to wait, as a number or a date; 0 if it does not say."""
     said = headers.get("retry-after", "").strip()
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(said))
-    with contextlib.suppress(TypeError, ValueError, IndexError):
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    for read in (float, lambda text: parsedate_to_datetime(text).timestamp() - time.time()):
+        with contextlib.suppress(TypeError, ValueError, IndexError):
+            return max(0.0, read(said))
     return 0.0

@@ -1,7 +1,7 @@
 """Any lm_eval model as an engine: vLLM, SGLang, an OpenAI-compatible endpoint, or lm_eval's own `hf`.
 
-Turns items into lm_eval requests and lm_eval's answers into records. What such a model does not tell (tokens as
-produced, why an answer ended, memory) is worked out from the text where it has a tokenizer, and left out where not.
+What such a model does not tell (tokens as produced, why an answer ended, memory) is worked out from the text if it has
+a tokenizer, and left out if not.
 """
 
 from __future__ import annotations
@@ -13,38 +13,24 @@ from typing import Any
 from lm_eval import __version__ as lm_eval_version
 from lm_eval.api.instance import Instance
 
-from harness.engines.protocol import Usage
+from harness.engines.protocol import EngineBase
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered
 from harness.stops import cut_at_stops
 
 
-class LmEvalEngine:
-    """An lm_eval model, already made, behind the engine protocol.
-
-    `name` is part of the version: give what distinguishes one server or backend from another. Log-likelihoods
-    of lm_eval's `hf` model are asked for in float32, because in bf16 it rounds them to whole numbers.
-    """
+class LmEvalEngine(EngineBase):
+    """An lm_eval model, already made, behind the engine protocol; `name` tells its version from other models'."""
 
     def __init__(self, lm: Any, proof: Proof, *, name: str) -> None:
-        self._lm, self._proof, self._name, self.version = lm, proof, name, f"lm_eval/{lm_eval_version}-{name}"
+        super().__init__(proof)
+        self._lm, self._name, self.version = lm, name, f"lm_eval/{lm_eval_version}-{name}"
         said = getattr(lm, "max_length", None)
         self.context_limit = int(said) if isinstance(said, int) else 2**31 - 1
-        """Longest prompt plus answer, in tokens: what the model says of itself, else no limit."""
-        self._prompt_tokens = self._output_tokens = 0
-        self._notes: dict[str, None] = {}
         if hasattr(lm, "softmax_dtype") and lm.softmax_dtype is None:
             import torch
 
-            lm.softmax_dtype = torch.float32
-
-    def proof(self) -> Proof:
-        """Return what is loaded, as the caller knows it: a remote model cannot be looked into."""
-        return self._proof
-
-    def usage(self) -> Usage:
-        """Return what has been spent, as far as tokens can be counted; memory is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
+            lm.softmax_dtype = torch.float32  # in bf16 lm_eval's `hf` rounds log-likelihoods to whole numbers
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses, choices first. Raises NonFinite where a log-likelihood is not a number."""
@@ -63,11 +49,8 @@ class LmEvalEngine:
                 yield from self._texts(texts, settings, sample)
 
     def _choices(self, items: Sequence[Item]) -> Iterator[Response]:
-        requests = [
-            Instance("loglikelihood", dict(item.doc), (item.prompt, choice), index)
-            for item in items
-            for index, choice in enumerate(item.choices)
-        ]
+        asked = ((item, index, choice) for item in items for index, choice in enumerate(item.choices))
+        requests = [Instance("loglikelihood", dict(one.doc), (one.prompt, choice), at) for one, at, choice in asked]
         answers = iter(self._lm.loglikelihood(requests, disable_tqdm=True))
         for item in items:
             pairs = [next(answers) for _ in item.choices]
@@ -76,13 +59,8 @@ class LmEvalEngine:
                 raise NonFinite(f"{item.id}: a log-likelihood is not finite: {logprobs}", item.id)
             counts = [self._pair(item.prompt, choice) for choice in item.choices]
             self._prompt_tokens += sum(begin + rest - 1 for begin, rest in counts if rest)
-            yield ChoiceLogprobs(
-                item_id=item.id,
-                logprobs=logprobs,
-                token_counts=tuple(rest for _, rest in counts),
-                greedy=tuple(bool(greedy) for _, greedy in pairs),
-                prompt_tokens=counts[0][0] or item.prompt_tokens,
-            )
+            lengths, greedy = tuple(rest for _, rest in counts), tuple(bool(best) for _, best in pairs)
+            yield ChoiceLogprobs(item.id, logprobs, lengths, greedy, counts[0][0] or item.prompt_tokens)
 
     def _texts(self, items: Sequence[Item], settings: Settings, sample: int) -> Iterator[Response]:
         if settings.temperature > 0:

@@ -1,7 +1,4 @@
-"""Servers that quantcliff starts: found, given the run's dtype and seed, waited for, and gone afterwards.
-
-Knows how each server is called on the command line. Does not ask it anything but whether it is ready.
-"""
+"""Servers that quantcliff starts: found, given the run's dtype and seed, waited for, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -26,51 +23,39 @@ import httpx2
 from harness.config.engines import EngineSpec
 from harness.engines import guard
 from harness.errors import BackendMissing, ModelError
+from harness.models.devices import cpuinfo
 
 SERVED_NAME = "quantcliff"
-
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
-"""Instruction sets by which servers choose their kernels."""
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")  # by which kernels are chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a server is started."""
 
-    program: tuple[str, ...]
-    """What is looked for in PATH, with its subcommand; of a Python server, the name of its package too."""
-    module: tuple[str, ...] = ()
-    """What a Python interpreter runs in its place; empty if the server is not written in Python."""
-    model: str = ""
-    """The flag of the model, empty if it is the first argument."""
-    dtype: str = ""
-    named: str = ""
-    """The flag of the name that requests use; empty if they must name the model's path."""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that make answers depend on the request alone: no sampling defaults from the model's files."""
+    program: tuple[str, ...]  # what is looked for in PATH, with its subcommand; of a Python server its package too
+    module: tuple[str, ...] = ()  # what a Python interpreter runs in its place; empty if it is no Python program
+    model: str = ""  # the flag of the model, empty if it is the first argument
+    dtype: str = "--dtype"
+    named: str = "--served-model-name"  # for the name that requests use; empty if they must name the model's path
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # so that answers depend on the request alone
 
 
 RECIPES = {
     "vllm": Recipe(
         program=("vllm", "serve"),
         module=("-m", "vllm.entrypoints.cli.main", "serve"),
-        dtype="--dtype",
-        named="--served-model-name",
         fixed={"seed": 0, "generation_config": "vllm"},
     ),
     "sglang": Recipe(
         program=("sglang", "serve"),
         module=("-m", "sglang.launch_server"),
         model="--model-path",
-        dtype="--dtype",
-        named="--served-model-name",
         fixed={"random_seed": 0, "sampling_defaults": "openai"},
     ),
-    "llama-cpp": Recipe(program=("llama-server",), model="--model", named="--alias", fixed={"seed": 0}),
+    "llama-cpp": Recipe(("llama-server",), model="--model", dtype="", named="--alias", fixed={"seed": 0}),
     "transformers-serve": Recipe(
-        program=("transformers", "serve"),
-        module=("-m", "transformers.cli.transformers", "serve"),
-        dtype="--dtype",
+        ("transformers", "serve"), module=("-m", "transformers.cli.transformers", "serve"), named=""
     ),
 }
 
@@ -110,10 +95,8 @@ def _program(spec: EngineSpec, recipe: Recipe) -> list[str]:
     if found := shutil.which(name):
         return [found, *rest]
     place = "python: /path/to/its/environment/bin/python" if recipe.module else "command: /path/to/" + name
-    raise BackendMissing(
-        f"{spec.name}: there is no program {name!r} in PATH: install it in an environment of its own, and name that"
-        f" with `engine: {{name: {spec.name}, {place}}}`"
-    )
+    remedy = f"install it in an environment of its own, and name that with `engine: {{name: {spec.name}, {place}}}`"
+    raise BackendMissing(f"{spec.name}: there is no program {name!r} in PATH: {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +124,7 @@ def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Se
         output.write(f"$ {shlex.join(whole)}\n".encode())
         output.flush()
         process = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(guard.__file__), *whole],
+            [sys.executable, "-P", str(guard.__file__), *whole],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -152,10 +135,8 @@ def started_server(command: list[str], log: Path, seconds: float) -> Iterator[Se
         _wait(server, log, seconds)
         yield server
     finally:
-        if process.stdin is not None:
-            process.stdin.close()
         try:
-            process.wait(guard.GRACE_SECONDS + 20)
+            process.communicate(timeout=guard.GRACE_SECONDS + 20)  # closes its standard input, at which it ends
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -206,8 +187,6 @@ def hardware(device: str) -> str:
             done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
             return "; ".join(dict.fromkeys(done.stdout.strip().splitlines()))
         return device
-    facts = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    lines = (line.partition(":") for line in facts.partition("\n\n")[0].splitlines())
-    values = {name.strip(): value.strip() for name, _, value in lines}
-    has = [name for name in _FEATURES if name in values.get("flags", "").split()]
-    return f"{values.get('model name', platform.machine())} ({', '.join(has) or 'no wide vectors known'})"
+    cpu = cpuinfo()
+    has = [name for name in _FEATURES if name in cpu.get("flags", "").split()]
+    return f"{cpu.get('model name', platform.machine())} ({', '.join(has) or 'no wide vectors known'})"

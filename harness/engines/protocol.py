@@ -1,7 +1,4 @@
-"""What an engine is: something that takes items and yields responses.
-
-The protocol only. `transformers`, `served`, `lm_eval` and `fake` follow it; the runner uses nothing else of them.
-"""
+"""What an engine is: something that takes items and yields responses. The runner uses nothing else of one."""
 
 from __future__ import annotations
 
@@ -16,29 +13,17 @@ from harness.records import Item, Proof, Response, Settings
 class Usage:
     """What an engine has spent since it was made."""
 
-    prompt_tokens: int
-    """Tokens read, shared prefixes counted once."""
+    prompt_tokens: int  # tokens read, shared prefixes counted once
     output_tokens: int
-    peak_bytes: int
-    """Largest memory seen, in bytes: device memory on a GPU, resident set on a CPU."""
-    notes: tuple[str, ...] = ()
-    """Sentences for the log: batches halved for lack of memory, paths taken."""
+    peak_bytes: int  # largest memory seen, in bytes: device memory on a GPU, resident set on a CPU
+    notes: tuple[str, ...] = ()  # sentences for the log: batches halved for lack of memory, paths taken
 
 
 class Engine(Protocol):
-    """A loaded variant, ready to answer.
+    """A loaded variant, ready to answer: the answers to a call depend on its items alone."""
 
-    The answers to one call depend on the items of that call and nothing before it, so a work unit that is run again
-    gives the same responses.
-    """
-
-    @property
-    def version(self) -> str:
-        """Part of every cache key: changes whenever the same items could get other answers."""
-
-    @property
-    def context_limit(self) -> int:
-        """Longest prompt plus answer, in tokens."""
+    version: str  # part of every cache key: changes whenever the same items could get other answers
+    context_limit: int  # longest prompt plus answer, in tokens
 
     def proof(self) -> Proof:
         """Say what is loaded."""
@@ -51,3 +36,19 @@ class Engine(Protocol):
 
     def usage(self) -> Usage:
         """Say what has been spent so far."""
+
+
+class EngineBase:
+    """What engines in another program or library share: the proof that they were given, and a count of tokens."""
+
+    def __init__(self, proof: Proof) -> None:
+        self._proof, self._prompt_tokens, self._output_tokens = proof, 0, 0
+        self._notes: dict[str, None] = {}
+
+    def proof(self) -> Proof:
+        """Return what is loaded, as far as that is known."""
+        return self._proof
+
+    def usage(self) -> Usage:
+        """Return what has been spent; memory is not known."""
+        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))

@@ -1,7 +1,4 @@
-"""Every engine that is not quantcliff's own, by its name: what a worker asks to get one.
-
-``transformers`` is not among them: `harness.run.worker` puts it together with what measures divergence.
-"""
+"""Every engine but ``transformers`` (see `harness.run.worker`), by its name: what a worker asks to get one."""
 
 from __future__ import annotations
 
@@ -31,19 +28,14 @@ class EngineRequest:
     """What a worker needs an engine for."""
 
     variant: Variant
-    path: str
-    """The model's folder or GGUF file; for an endpoint the folder of the baseline's tokenizer."""
-    prompts: str
-    """The folder of the baseline's tokenizer."""
+    path: str  # the model's folder or GGUF file; for an endpoint the folder of the baseline's tokenizer
+    prompts: str  # the folder of the baseline's tokenizer
     dtype: str
-    device: str
-    """``cpu``, ``cuda`` or ``cuda:N``."""
+    device: str  # ``cpu``, ``cuda`` or ``cuda:N``
     concurrency: int
     choices: bool
-    log: Path
-    """The worker's log, which a managed server writes to as well."""
-    requests: Path | None = None
-    """The file for what each request took."""
+    log: Path  # the worker's log, which a managed server writes to as well
+    requests: Path | None = None  # the file for what each request took
     key: str = field(default="", repr=False)
 
 
@@ -57,47 +49,31 @@ def _proof(request: EngineRequest, kind: str, *, method: str, disk_bytes: int = 
     else:
         name = f" as {spec.model}" if spec.model else ""
         note = f"declared: what {spec.url or spec.name} serves{name} was not seen, only its answers were"
-    return Proof(
-        method=method,
-        kernel=spec.name,
-        quantized_modules=0,
-        linear_modules=0,
-        bits_per_weight=0.0,
-        weight_bytes=0,
-        disk_bytes=disk_bytes,
-        compute_dtype=str(facts.get("dtype") or ""),
-        vocabulary=0,
-        tokenizer_digest="",
-        notes=(note,),
-        served=served,
-    )
+    dtype = str(facts.get("dtype") or "")
+    return Proof(method, spec.name, 0, 0, 0.0, 0, disk_bytes, dtype, 0, "", notes=(note,), served=served)
 
 
 def _asked(
-    request: EngineRequest, proof: Proof, url: str, client: dict[str, Any], **target: Any
+    request: EngineRequest, proof: Proof, url: str, model: str, device: str, limit: int | None = None, **client: Any
 ) -> AbstractContextManager[ServedEngine]:
     """Give the engine of a server that runs. client: further options of the `Client`."""
     from transformers import AutoTokenizer
 
-    spec = request.variant.engine
+    spec, (folder, more) = request.variant.engine, tokenizer_place(Path(request.prompts))
     client |= {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
-    target |= {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass}
-    target["tools"] = spec.tools
-    aim = Target(choices=request.choices, requests=request.requests, **target)
-    folder, more = tokenizer_place(Path(request.prompts))
+    how = {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass, "tools": spec.tools}
+    target = Target(model, device, choices=request.choices, limit=limit, requests=request.requests, **how)
     trusted = request.variant.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, **more)
-    return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, aim))
+    return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, target))
 
 
-@contextlib.contextmanager
-def _endpoint(request: EngineRequest) -> Iterator[Engine]:
+def _endpoint(request: EngineRequest) -> AbstractContextManager[Engine]:
     """Give the engine of a server that somebody else runs."""
     spec, url = request.variant.engine, str(request.variant.engine.url)
     proof = _proof(request, "declared", method=request.variant.quantization.method, url=url, model=spec.model)
     device = f"server at {urlsplit(url).hostname}"
-    with _asked(request, proof, url, {"key": request.key}, model=str(spec.model), device=device) as engine:
-        yield engine
+    return _asked(request, proof, url, str(spec.model), device, key=request.key)
 
 
 @contextlib.contextmanager
@@ -114,17 +90,15 @@ def _managed(request: EngineRequest) -> Iterator[Engine]:
         limit = context_limit(read_json(path / "config.json"))
     device, dtype = hardware(request.device), request.dtype if recipe.dtype else ""
     facts = {"dtype": dtype, "command": command, "version": package_version(spec), "hardware": device}
-    method = str(spec.args.get("quantization", method))
+    method, model = str(spec.args.get("quantization", method)), SERVED_NAME if recipe.named else request.path
     proof = _proof(request, "proven", method=method, disk_bytes=size, **facts)
     with started_server(command, request.log, spec.start_seconds) as server:
         client = {"gone": server.gone, "proxies": False}
-        model = SERVED_NAME if recipe.named else request.path
-        with _asked(request, proof, server.url, client, model=model, device=device, limit=limit) as engine:
+        with _asked(request, proof, server.url, model, device, limit, **client) as engine:
             yield engine
 
 
-@contextlib.contextmanager
-def _lm_eval(request: EngineRequest) -> Iterator[Engine]:
+def _lm_eval(request: EngineRequest) -> AbstractContextManager[Engine]:
     """Give the engine round a model class of lm_eval. Raises ModelError if there is none of that name."""
     from lm_eval.api.registry import get_model
 
@@ -136,12 +110,11 @@ def _lm_eval(request: EngineRequest) -> Iterator[Engine]:
     except (ValueError, TypeError, ImportError, KeyError, OSError) as error:
         raise ModelError(f"{request.variant.name}: lm_eval cannot make its model {spec.model!r}: {error}") from error
     proof = _proof(request, "declared", method=request.variant.quantization.method, model=spec.model)
-    yield LmEvalEngine(made, proof, name=str(spec.model))
+    return contextlib.nullcontext(LmEvalEngine(made, proof, name=str(spec.model)))
 
 
 ENGINES: Mapping[str, Callable[[EngineRequest], AbstractContextManager[Engine]]] = {
     **dict.fromkeys(MANAGED, _managed),
     "openai": _endpoint,
     "lm_eval": _lm_eval,
-}
-"""Engine names of a config to what gives the engine for a request, and ends what it started."""
+}  # names of a config to what gives the engine for a request, and ends what it started

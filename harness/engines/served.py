@@ -1,14 +1,14 @@
 """A server that speaks the OpenAI API as an engine: every answer is checked against what was sent.
 
-Prompts go as token ids of the baseline's tokenizer if the server takes them. Each answer must count the prompt's tokens
-as they were sent, stay within its length and come from the same build, so that a truncated prompt, another template or
-a server that was replaced ends the run instead of changing a score. Does not know who started the server.
+Each must count the prompt's tokens as they were sent, stay within its length and come from the same build, so that a
+truncated prompt, another template or a server that was replaced ends the run instead of changing a score.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
-from harness.engines.api_tools import offered_tools, text_with_calls
-from harness.engines.http_client import OK, Client, Reply
-from harness.engines.protocol import Usage
+from harness.engines.http_client import AGAIN, OK, Client, Reply
+from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
 from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
+from harness.suite.toolkit.thinking import split
+from harness.suite.toolkit.tool_calls import with_api_calls
 
-BROKEN_OFF = frozenset({"abort", "cancelled", "error"})
-"""Reasons to finish that are the server's, as when it is stopped: what was written is no answer."""
+BROKEN_OFF = frozenset({"abort", "cancelled", "error"})  # the server ended, as when it is stopped: this is no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,61 +35,51 @@ class Target:
     """What is asked for at a server, and how (see `EngineSpec`)."""
 
     model: str
-    device: str
-    """Where it runs, for the record."""
+    device: str  # where it runs, for the record
     chat: bool = False
-    choices: bool = False
-    """Whether choices will be scored: that is tried at once."""
-    limit: int | None = None
-    """The model's own context limit."""
-    requests: Path | None = None
-    """The file for what each request took and reported."""
+    choices: bool = False  # whether choices will be scored: that is tried at once
+    limit: int | None = None  # the model's own context limit
+    requests: Path | None = None  # the file for what each request took and reported
     stream: bool = False
     cached_pass: bool = False
-    tools: bool = False
-    """Whether tools are offered through the API, and calls read from its answer."""
+    tools: bool = False  # whether tools are offered through the API, and calls read from its answer
 
 
-class ServedEngine:
+class ServedEngine(EngineBase):
     """A server, ready to answer. proof: what is known of the model; what the probe finds is added to it."""
 
     def __init__(self, client: Client, encoder: PromptEncoder, proof: Proof, target: Target) -> None:
-        self._client, self._encoder, self._proof, self.device = client, encoder, proof, target.device
-        self._loop = asyncio.new_event_loop()
-        self._prompt_tokens = self._output_tokens = 0
-        self._notes: dict[str, None] = {}
+        super().__init__(proof)
+        self._client, self._encoder, self._target = client, encoder, target
+        self._loop, self.device = asyncio.new_event_loop(), target.device
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
-        self._cached_pass, self._tools = target.cached_pass, target.tools
         try:
-            self._run(self._look(target))
+            self._run(self._look(client, encoder, target))
         except BaseException:
             self.close()
             raise
 
-    async def _look(self, target: Target) -> None:
+    async def _look(self, client: Client, encoder: PromptEncoder, target: Target) -> None:
         """Find out how the server is asked, and add to the proof what was found and how far it goes."""
-        version, limit, reported = await server_probe.describe(self._client, target.model)
+        version, limit, reported = await server_probe.describe(client, target.model)
         self.context_limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
-        form, answer, reply = await server_probe.probe(
-            self._client, target.model, self._encoder, chat=target.chat, stream=target.stream
-        )
-        _, count = self._encoder.prompt(server_probe.PROBE, form.prompts)
+        how = {"chat": target.chat, "stream": target.stream}
+        form, answer, reply = await server_probe.probe(client, target.model, encoder, **how)
+        _, count = encoder.prompt(server_probe.PROBE, form.prompts)
         served = dict(self._proof.served or {})
         if target.stream:
             server = str(served.get("engine", ""))
             owner = str(reported.get("owned_by", "")) if server == "openai" else server
-            self._timer = StreamTimer(owner, self._encoder.encode)
+            self._timer = StreamTimer(owner, encoder.encode)
             self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
-        way = ""
-        if target.choices:
-            way = await server_probe.find_logprob_method(self._client, form, self._encoder)
+        way = await server_probe.find_logprob_method(client, form, encoder) if target.choices else ""
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
         self._form, self._offset, self._fingerprint, self._logprob_method = form, offset, answer.fingerprint, way
         served |= {"version": version or served.get("version", ""), "prompts": form.prompts}
         served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
         served |= {"context_limit": limit, "reported": reported}
-        served["canary"] = await server_probe.canary(self._client, form, self._encoder)
+        served["canary"] = await server_probe.canary(client, form, encoder)
         parts = [served.get("engine"), served["version"] or "?", answer.fingerprint, form.prompts]
         self.version = "served/1-" + "-".join(str(one) for one in parts if one)
         notes = [*self._proof.notes, f"its prompts are sent as {form.prompts}"]
@@ -99,14 +89,6 @@ class ServedEngine:
             notes.append("its server does not count tokens, so a truncated prompt or another template is not seen")
         self._proof = replace(self._proof, served=served, notes=tuple(notes))
 
-    def proof(self) -> Proof:
-        """Return what is served, and how far that is known."""
-        return self._proof
-
-    def usage(self) -> Usage:
-        """Return what has been spent; the memory of a server is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
-
     def close(self) -> None:
         """Close the connections and the file of requests."""
         self._run(self._client.close())
@@ -115,10 +97,7 @@ class ServedEngine:
             self._requests.close()
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
-        """Yield the responses to one work unit once all are there.
-
-        Raises Incomplete if the server is gone, NotComparable if an answer is not from what was probed, NonFinite.
-        """
+        """Yield the responses once all are there. Raises Incomplete, NotComparable (not what was probed), NonFinite."""
         asked: list[Coroutine[Any, Any, Response]] = []
         for item in items:
             if item.kind == "choice":
@@ -137,7 +116,8 @@ class ServedEngine:
         stops = [one for one in item.stop if one][: wire.MOST_STOPS]
         firm = [one for one in stops if one.strip()]
         answer = await self._ask(item, sample, settings, prompt, stops)
-        if isinstance(answer, wire.Answer) and _blank(answer) and answer.finish != "length" and firm != stops:
+        done = isinstance(answer, Unanswered) or answer.text.strip() or answer.calls or answer.finish == "length"
+        if not done and firm != stops:
             # White space at the beginning never ends an answer: asked again without white space that stops.
             answer = await self._ask(item, sample, settings, prompt, firm)
         if isinstance(answer, Unanswered):
@@ -145,7 +125,8 @@ class ServedEngine:
         text, whole = cut_at_stops(answer.text, item.stop), answer.text
         stopped = bool(answer.stop) or text != whole
         if self._offered(item):
-            whole = text = text_with_calls(text, answer.calls, item.prompt)
+            # Thoughts make no calls.
+            whole = text = with_api_calls(text, answer.calls, said=split(text, prompt=item.prompt)[0])
             count = answer.prompt_tokens or count
         ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(whole)
         while ids and ids[-1] in self._encoder.texts.end_ids:
@@ -169,15 +150,12 @@ class ServedEngine:
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
         if written := server_probe.overlong(answer, item.max_tokens, self._encoder):
-            raise NotComparable(
-                f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed: it"
-                f" ignores {form.limit_name}, so its answers are not those that were asked for"
-            )
+            said = f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed"
+            why = f"it ignores {form.limit_name}, so its answers are not those that were asked for"
+            raise NotComparable(f"{said}: {why}")
         if answer.finish in BROKEN_OFF:
-            raise Incomplete(
-                f"{item.id}: the server broke its answer off (finish_reason {answer.finish!r}); finished work is kept,"
-                " give the same command again to continue"
-            )
+            said = f"the server broke its answer off (finish_reason {answer.finish!r})"
+            raise Incomplete(f"{item.id}: {said}; {AGAIN}")
         if answer.finish == "content_filter":
             return Unanswered(item.id, "rejected", count, sample)
         return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
@@ -185,7 +163,7 @@ class ServedEngine:
     async def _time_again(self, item: Item, sample: int, body: dict[str, Any], salt: dict[str, Any]) -> None:
         """Ask for the times of what the first answer does not show: an unknown prompt, and on request a known one."""
         passes = [] if salt else [("salted", salted_prompt(body, self._encoder.encode))]
-        if self._cached_pass:
+        if self._target.cached_pass:
             passes.append(("repeated", {**body, **salt, **({"cache_prompt": True} if "cache_prompt" in salt else {})}))
         for kind, request in passes:
             reply = await self._client.post(self._form.path, request)
@@ -199,15 +177,12 @@ class ServedEngine:
         if max(len(begin) + len(rest) for begin, rest in pairs) >= self.context_limit:  # one answer token is written
             return Unanswered(item.id, "over_context", context)
         scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
-        refused = next((one for one in scored if isinstance(one, Unanswered)), None)
-        if refused is not None:
-            return refused
+        if refused := [one for one in scored if isinstance(one, Unanswered)]:
+            return refused[0]
         logprobs, greedy = zip(*scored, strict=True)
         return ChoiceLogprobs(item.id, logprobs, tuple(len(rest) for _, rest in pairs), greedy, context)
 
-    async def _choice_logprob(
-        self, item: Item, begin: Sequence[int], rest: Sequence[int]
-    ) -> tuple[float, bool] | Unanswered:
+    async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
         reply = await self._client.post(self._form.path, wire.logprob_request(way, self._form.model, tokens))
         if reply.status != OK:
@@ -216,15 +191,13 @@ class ServedEngine:
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
-        return offered_tools(item) if self._tools else []
+        schemas = item.doc.get("tool_schemas") if self._target.tools else None
+        return list(json.loads(schemas)) if schemas else []
 
     def _checked(
         self, item: Item, sample: int, reply: Reply, count: int, cache: str = "", *, tools: int = 0
     ) -> wire.Answer:
-        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build.
-
-        tools: how many were offered beside the prompt.
-        """
+        """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
         try:
             answer = wire.parse_answer(reply.data)
         except ValueError as error:
@@ -232,28 +205,20 @@ class ServedEngine:
         self._prompt_tokens += (answer.prompt_tokens or count) if tools else count
         self._output_tokens += answer.output_tokens or 0
         self._log(item, sample, reply, answer, cache)
-        self._check_count(item, answer.prompt_tokens, count, tools)
+        counted, expected = answer.prompt_tokens, None if self._offset is None else count + self._offset
+        found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
+        # How the server's template writes tools is not known, but it must.
+        if expected is not None and tools and (counted or 0) <= expected:
+            why = "its template does not write the tools that it is offered, or it truncates them"
+            raise NotComparable(f"{found} and {tools} tools: {why}; leave engine.tools out")
+        if expected is not None and not tools and counted != expected:
+            why = "it truncates prompts, or reads them with another template or tokenizer than the baseline's"
+            raise NotComparable(f"{found}: {why}")
         if answer.fingerprint != self._fingerprint:
-            raise NotComparable(
-                f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
-                " during the run: its model or program was replaced; run against one that stays, with another --output"
-            )
+            said = f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
+            remedy = "its model or program was replaced; run against one that stays, with another --output"
+            raise NotComparable(f"{said} during the run: {remedy}")
         return answer
-
-    def _check_count(self, item: Item, counted: int | None, count: int, tools: int) -> None:
-        """Refuse an answer to another prompt. How the server's template writes tools is not known, but it must."""
-        if self._offset is None:
-            return
-        if tools and (counted or 0) <= count + self._offset:
-            raise NotComparable(
-                f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count} and {tools} tools: its"
-                " template does not write the tools that it is offered, or it truncates them; leave engine.tools out"
-            )
-        if not tools and counted != count + self._offset:
-            raise NotComparable(
-                f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}: it"
-                " truncates prompts, or reads them with another template or tokenizer than the baseline's"
-            )
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
@@ -272,17 +237,13 @@ class ServedEngine:
         if self._requests is None:
             return
         record: dict[str, Any] = {"item": item.id, "sample": sample, "status": reply.status, "tries": reply.tries}
-        record["seconds"] = round(reply.seconds, 3)
+        record |= {"seconds": round(reply.seconds, 3)}
         if answer is not None:
             record |= {"finish": answer.finish, "null": answer.null, "fingerprint": answer.fingerprint}
             record |= {"prompt_tokens": answer.prompt_tokens, "output_tokens": answer.output_tokens}
             if self._timer is not None and reply.sent:
                 record |= {"pass": cache if again else "answer", **self._timer.times(item, reply, answer, cache)}
         self._requests.append(record)
-
-
-def _blank(answer: wire.Answer) -> bool:
-    return not answer.text.strip() and not answer.calls
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -1,8 +1,4 @@
-"""What a server is and does, found out before the first item: a server that says yes may still not do it.
-
-Asks for its version and limits, sends one short prompt in each form until one works, and checks what comes back against
-what was sent. Choices may only be weighed if the log-probabilities of a prompt are those of its own answer.
-"""
+"""What a server is and does, found out before the first item: a server that says yes may still not do it."""
 
 from __future__ import annotations
 
@@ -18,14 +14,10 @@ from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, Run
 from harness.records import Settings
 
 PROBE = "One, two, three, four, five, six, seven,"
-ANSWER_TOKENS = 4
-"""Tokens that the answer to it may have."""
-CANARY = "The old lighthouse keeper opened the letter, and"
-"""A prompt with many likely continuations, whose log-probabilities show weights."""
-CANARY_TOKENS = 16
-"""Tokens of its continuation that are looked at."""
-CANARY_SECONDS = 5.0
-"""How long it is asked again, if the server has an error instead."""
+ANSWER_TOKENS = 4  # tokens that the answer to it may have
+CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
+CANARY_TOKENS = 16  # tokens of its continuation that are looked at
+CANARY_SECONDS = 5.0  # how long it is asked again, if the server has an error instead
 TOLERANCE = 0.1
 """Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
 
@@ -52,10 +44,7 @@ class PromptEncoder:
 
 
 async def describe(client: Client, model: str) -> tuple[str, int | None, dict[str, Any]]:
-    """Ask a server for its version, its limit of prompt plus answer in tokens, and what else is recorded of it.
-
-    Raises ModelError if it has no such model.
-    """
+    """Ask for version, limit in tokens, and what else is recorded. Raises ModelError if there is no such model."""
     models = await client.get("/models")
     if models.status in {401, 403}:
         raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
@@ -75,10 +64,7 @@ async def describe(client: Client, model: str) -> tuple[str, int | None, dict[st
 async def probe(
     client: Client, model: str, encoder: PromptEncoder, *, chat: bool, stream: bool
 ) -> tuple[RequestForm, Answer, Reply]:
-    """Find out how a server is asked, and give its first answer with it.
-
-    Raises ModelError if it takes no form of prompt, NotComparable if it ignores the longest length of an answer.
-    """
+    """Find out how a server is asked, with its first answer. Raises ModelError, NotComparable if it ignores lengths."""
     if chat:
         forms = [RequestForm(model, "messages", limit_name=name) for name in ("max_completion_tokens", "max_tokens")]
     else:
@@ -108,13 +94,10 @@ async def probe(
 
 
 def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
-    """Return how many tokens an answer has if that is more than it may have, else 0.
-
-    If the server does not count them, those of its text are counted: they need not be the ones that were written, so
-    only twice as many are too many.
-    """
+    """Return how many tokens an answer has if that is more than it may have, else 0."""
     if answer.output_tokens is not None:
         return answer.output_tokens if answer.output_tokens > most else 0
+    # Those of its text need not be the ones that were written: only twice as many are too many.
     count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
     return count if count > 2 * most else 0
 
@@ -163,9 +146,7 @@ def _own_logprobs(reply: Reply, encoder: PromptEncoder) -> tuple[Sequence[int], 
     return (ids, weights) if len(ids) == len(weights) else ((), [])
 
 
-async def _tried(
-    client: Client, form: RequestForm, way: str, tokens: Sequence[int], begin: int, own: Sequence[float]
-) -> str:
+async def _tried(client: Client, form: RequestForm, way: str, tokens: list[int], begin: int, own: list[float]) -> str:
     """Say why a way does not work; empty if it does."""
     reply = await client.post(form.path, logprob_request(way, form.model, tokens))
     if reply.status != OK:

@@ -18,9 +18,7 @@ from harness.engines.wire import Answer
 from harness.records import Item
 from harness.suite.toolkit.thinking import split
 
-IDLE_SECONDS = 60.0
-"""A server without a request for so long is idle."""
-
+IDLE_SECONDS = 60.0  # a server without a request for so long is idle
 _SALT_FIELDS = dict.fromkeys(("vllm", "sglang"), "cache_salt")
 _SALT_FIELDS |= dict.fromkeys(("llama-cpp", "llamacpp"), "cache_prompt")
 """The field that keeps a request from remembered prompts, by the engine's name or the owner in the model list."""
@@ -57,12 +55,10 @@ class StreamTimer:
 
     def _state(self, reply: Reply) -> str:
         """Say whether the server was cold: no answer before this request since its start, or for a while."""
-        before = bisect.bisect_right(self._ends, reply.sent)
-        last = self._ends[before - 1] if before else None
+        before, first = bisect.bisect_right(self._ends, reply.sent), not self._ends
+        idle = before > 0 and reply.sent - self._ends[before - 1] > IDLE_SECONDS
         bisect.insort(self._ends, reply.sent + (reply.pieces[-1][0] if reply.pieces else 0.0))
-        if last is None:
-            return "start" if len(self._ends) == 1 else "warm"
-        return "idle" if reply.sent - last > IDLE_SECONDS else "warm"
+        return "start" if first else "idle" if idle else "warm"
 
 
 def _cache(kind: str, cached_tokens: int | None) -> str:

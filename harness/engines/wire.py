@@ -1,8 +1,7 @@
 """The OpenAI API as quantcliff uses it: how a prompt is sent, and what is read from an answer.
 
 Log-probabilities of a prompt come in two ways: ``prompt_logprobs`` (vLLM) names each token's log-probability and rank
-by its id; ``echo`` with ``logprobs`` repeats the prompt with a list of numbers. An answer of another shape is refused:
-a server that ignores the request would give every choice the same score. Knows JSON. Sends nothing.
+by its id; ``echo`` with ``logprobs`` repeats the prompt with a list of numbers.
 """
 
 from __future__ import annotations
@@ -19,21 +18,15 @@ from harness.records import Settings
 
 Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
-
-MOST_STOPS = 4
-"""Stop texts that the API takes; the others are looked for in the answer."""
-
+MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
 OVER_CONTEXT = re.compile(
     r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",
     re.IGNORECASE,
-)
-"""What is found in an error that says that the prompt, or the prompt and its longest answer, do not fit."""
-
+)  # what is found in an error that says that the prompt, or the prompt and its longest answer, do not fit
 METHODS: dict[str, dict[str, Any]] = {
     "prompt_logprobs": {"prompt_logprobs": 1, "max_tokens": 1},
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 1},
-}
-"""The fields of a request that ask for the log-probabilities of its prompt, by the name of the way."""
+}  # the fields of a request that ask for the log-probabilities of its prompt, by the name of the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +35,8 @@ class RequestForm:
 
     model: str
     prompts: Literal["token ids", "text", "messages"] = "token ids"
-    gives_ids: bool = False
-    """Whether the answer's token ids come back (`return_token_ids`)."""
-    limit_name: str = "max_tokens"
-    """The field that bounds an answer."""
+    gives_ids: bool = False  # whether the answer's token ids come back (`return_token_ids`)
+    limit_name: str = "max_tokens"  # the field that bounds an answer
     stream: bool = False
 
     @property
@@ -59,40 +50,28 @@ class RequestForm:
         """Return the request for one answer of at most so many tokens."""
         body = {"model": self.model, "messages" if self.prompts == "messages" else "prompt": prompt}
         body |= {self.limit_name: most, "temperature": settings.temperature, "seed": seed, "stream": self.stream}
-        if self.stream:
-            body["stream_options"] = {"include_usage": True}
-        if settings.temperature > 0:
-            body["top_p"] = settings.top_p
-        if stop:
-            body["stop"] = list(stop)[:MOST_STOPS]
-        if self.gives_ids:
-            body["return_token_ids"] = True
-        return body
+        body |= {"stream_options": {"include_usage": True}} if self.stream else {}
+        body |= {"top_p": settings.top_p} if settings.temperature > 0 else {}
+        body |= {"stop": list(stop)[:MOST_STOPS]} if stop else {}
+        return body | ({"return_token_ids": True} if self.gives_ids else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What an answer says, before anything is made of it."""
 
-    text: str
-    """The answer; reasoning that came in its own field stands before it between think marks."""
-    ids: tuple[int, ...] | None
-    """Its tokens, if they came back."""
+    text: str  # the answer; reasoning that came in its own field stands before it between think marks
+    ids: tuple[int, ...] | None  # its tokens, if they came back
     finish: str
-    stop: str
-    """The stop text that ended it, if the server says so."""
+    stop: str  # the stop text that ended it, if the server says so
     prompt_tokens: int | None
     output_tokens: int | None
     fingerprint: str
-    null: bool
-    """Whether there was no text at all."""
-    truncated: bool
-    """Whether the server says that it cut the prompt or ran out of context."""
-    cached_tokens: int | None
-    """Tokens of the prompt that the server remembered, if it says so."""
+    null: bool  # whether there was no text at all
+    truncated: bool  # whether the server says that it cut the prompt or ran out of context
+    cached_tokens: int | None  # tokens of the prompt that the server remembered, if it says so
     reasoning_tokens: int | None
-    calls: tuple[dict[str, str], ...] = ()
-    """Tool calls that the server found, each with ``name`` and ``arguments``."""
+    calls: tuple[dict[str, str], ...] = ()  # tool calls that the server found, each with ``name`` and ``arguments``
 
 
 def parse_answer(data: Mapping[str, Any]) -> Answer:

@@ -1,7 +1,6 @@
 """What differs between two runs of a history: settings, items, verdicts, and scores item by item.
 
-A variant is compared with itself: the scores of both runs on the same items, by the test that judges candidates, under
-the newer run's margins and alpha, with Holm's correction over its gating strata. Other items are compared with nothing.
+A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's policy.
 """
 
 from __future__ import annotations
@@ -108,10 +107,7 @@ def steps(history: History) -> list[sqlite3.Row]:
 
 
 def since(history: History, name: str | None = None) -> Since | None:
-    """Compare the newest run with an earlier one, by default the one before it of the same config; None without one.
-
-    Raises UsageError if no earlier run has this name.
-    """
+    """Compare the newest run with an earlier one, by default its config's; None without one. Raises UsageError."""
     newest, *earlier = steps(history)
     known = {row["name"]: row["run"] for row in reversed(earlier)}
     if name is not None and name not in known:
@@ -158,10 +154,7 @@ def _moves(history: History, before: int, after: int) -> list[Move]:
 
 
 def _decided(own: list[Move], alpha: float) -> Iterator[Move]:
-    """Give the verdicts of one variant's strata, the gating ones corrected for their number.
-
-    Strata without scores are left out if no damage could be seen in the earlier run either.
-    """
+    """Give one variant's strata their verdicts; one without scores is left out if no damage could be seen before."""
     p_fail = [1.0 if one.result is None else one.result.p_fail for one in own]
     family = [at for at, one in enumerate(own) if one.gating and one.result is not None]
     adjusted = dict(zip(family, stats.holm([p_fail[at] for at in family]), strict=True))

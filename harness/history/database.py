@@ -1,8 +1,4 @@
-"""Finished runs in one SQLite database, which users query with SQL: docs/history.md describes the tables.
-
-A run is judged from its answers as `quantcliff compare` judges it, so all figures come from one version of the judge.
-What is written holds scores, settings, digests and the items' ids, and no question or answer.
-"""
+"""Finished runs in one SQLite database, which users query with SQL: docs/history.md describes the tables."""
 
 from __future__ import annotations
 
@@ -50,10 +46,9 @@ _VERSION = zlib.crc32(TABLES.encode()) >> 1  # identifies these tables: a databa
 
 
 class History:
-    """The database, in memory if it has no path."""
+    """The database, in memory if it has no path. Raises StoreError if the file is no such database."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Open or create it. Raises StoreError if the file is no such database."""
         self._path = path
         with self._explained():
             self._db = sqlite3.connect(":memory:" if path is None else path)
@@ -77,10 +72,7 @@ class History:
         return self._db.execute(query, values).fetchall()
 
     def add(self, name: str, directory: RunDir) -> None:
-        """Read a finished run under a name; one that is there already is not read again.
-
-        Raises UsageError if another run has this name, and what loading and judging raise.
-        """
+        """Read a finished run if it is not there. Raises UsageError for another's name, and what judging raises."""
         manifest = directory.path / "manifest.json"
         known = self.rows("SELECT digest FROM runs WHERE name = ?", name)
         if known and manifest.is_file() and known[0]["digest"] == digest(read_json(manifest)):
@@ -98,9 +90,8 @@ class History:
             self._db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(found[0]))})", found)  # noqa: S608
 
     def _insert(self, name: str, mark: str, run: RunRecord, judgement: Judgement) -> None:
-        experiment = run.experiment
-        rehearsal = experiment.execution.rehearsal is not None
-        verdict = (experiment.name, judgement.verdict, judgement.exit_code, judgement.baseline)
+        verdict = (run.experiment.name, judgement.verdict, judgement.exit_code, judgement.baseline)
+        rehearsal = run.experiment.execution.rehearsal is not None
         asked = (judgement.policy["alpha"], len(run.items), run.plan["items_digest"], rehearsal)
         self._fill("runs", [(None, name, mark, *verdict, *asked)])
         ((number,),) = self.rows("SELECT max(run) FROM runs")

@@ -1,8 +1,4 @@
-"""The history as sections: runs, what changed, regressions, trends; and its files: page, Markdown and badge.
-
-A series is a stratum of a slice on one set of items. Runs that asked a stratum's other items are another series, in a
-chart of its own.
-"""
+"""The history as sections: runs, what changed, regressions, trends; and its files: page, Markdown and badge."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ from harness.history.changes import Move, Since, changed_facts, changed_items, s
 from harness.history.database import History
 from harness.judge.decisions import points
 from harness.judge.outcomes import natural_key
-from harness.report import section
 from harness.report.html import render
 from harness.report.markdown import LIMIT, MarkdownPage
 from harness.report.sanitize import markdown
@@ -42,20 +37,17 @@ _BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" 
 def runs(history: History) -> Section:
     """Return the runs in their order, with what each came to."""
     verdicts = history.rows("SELECT * FROM candidates ORDER BY run, rowid")
-    own = {run: [*found] for run, found in groupby(verdicts, lambda one: one["run"])}
-    rows = tuple(
-        (
-            str(one["run"]),
-            Cell(one["name"], "rehearsal, no model was measured" if one["rehearsal"] else ""),
-            Cell("", verdict=one["verdict"]),
-            ", ".join(f"{SYMBOLS[each['verdict']]} {each['candidate']}" for each in own.get(one["run"], ())),
-            f"{one['items']:,}",
-            one["items_digest"],
-        )
-        for one in history.rows("SELECT * FROM runs ORDER BY run")
-    )
+    own = {
+        run: [f"{SYMBOLS[one['verdict']]} {one['candidate']}" for one in found]
+        for run, found in groupby(verdicts, lambda one: one["run"])
+    }
+    rows: list[Row] = []
+    for one in history.rows("SELECT * FROM runs ORDER BY run"):
+        name = Cell(one["name"], "rehearsal, no model was measured" if one["rehearsal"] else "")
+        verdict, items = Cell("", verdict=one["verdict"]), f"{one['items']:,}"
+        rows.append((str(one["run"]), name, verdict, ", ".join(own.get(one["run"], ())), items, one["items_digest"]))
     columns = numbers("#") + names("run") + texts("verdict") + names("candidates") + numbers("items")
-    return Section("Runs", (*columns, *names("set of items")), rows)
+    return Section("Runs", (*columns, *names("set of items")), tuple(rows), stacked=True)
 
 
 def changes(history: History) -> Section:
@@ -69,22 +61,18 @@ def changes(history: History) -> Section:
         rows += [(one["name"], *each) for each in found or [("nothing", "", "")]]
     more = f"; {left} earlier steps are left out" if (left := len(known[_NEWEST:])) else ""
     note = f"Against the run of the same config before it, the newest first{more}."
-    return Section(
-        "What changed from run to run", names("run", "what changed", "before", "after"), tuple(rows), note=note
-    )
+    columns = names("run", "what changed", "before", "after")
+    return Section("What changed from run to run", columns, tuple(rows), note=note, stacked=True)
 
 
 def _merged(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Join what changed alike in several variants: ``engines.int8`` and ``engines.nf4`` as ``engines (int8, nf4)``."""
-    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for key, before, after in found:
         head, _, rest = key.partition(".")
         own, _, rest = rest.partition(".") if head in _OF_VARIANTS else ("", "", rest)
-        alike.setdefault((head, rest, before, after), []).append(own)
-    return [
-        (".".join(filter(None, (head, rest))) + (f" ({', '.join(own)})" if own[0] else ""), before, after)
-        for (head, rest, before, after), own in alike.items()
-    ]
+        alike.setdefault((".".join(filter(None, (head, rest))), before, after), []).append(own)
+    return [(f"{key} ({', '.join(own)})" if own[0] else key, old, new) for (key, old, new), own in alike.items()]
 
 
 def regressions(since: Since) -> Section:
@@ -92,22 +80,23 @@ def regressions(since: Since) -> Section:
     shown = [one for one in since.moves if one.regressed or one.verdict != "pass"]
     quiet = [one for one in since.moves if one not in shown]
     columns = names("slice", minor=3) + strata("stratum") + names("variant") + texts("since then")
-    columns += (
-        section.Column("at the gate", "text", 1),
-        *numbers("change"),
-        *numbers("limits", minor=2),
-        *numbers("-/+"),
-    )
+    columns += texts("at the gate", minor=1) + numbers("change") + numbers("limits", minor=2) + numbers("-/+")
     columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
-    absent = () if since.moves else ("No stratum has the same items in both runs, so nothing can be compared.",)
-    note = (
-        "Each variant, the baseline too, against itself on the same items; change and limits in points. It regressed "
-        "if it lost more than its margin, or passed the gate then and fails it now."
-    )
+    absent = () if since.moves else (_other_items(since),)
+    note = "Each variant, the baseline too, against itself on the same items; change and limits in points."
+    note += " It regressed if it lost more than its margin, or passed the gate then and fails it now."
     rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
     title = f"The newest run since {since.name}"
-    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count)
+    return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count, stacked=True)
+
+
+def _other_items(since: Since) -> str:
+    return (
+        f"Nothing was compared with {since.name}: every stratum was asked other items than then, or was not asked. "
+        "'What changed' lists the items and settings that differ. Ask the same items again (the same slices, number of "
+        "items and seed), or name a run with the same items: --since NAME."
+    )
 
 
 def _move_row(one: Move) -> Row:
@@ -140,9 +129,7 @@ def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
 
 def trend(history: History) -> Section:
     """Return the change of each candidate in each series over the runs."""
-    rows: list[Row] = []
-    quiet: list[Row] = []
-    charts, said, count = [], [], 0
+    rows, quiet, charts, said, count = list[Row](), list[Row](), [], [], 0
     for which, found in series(history):
         own: dict[str, list[sqlite3.Row]] = {}
         for row in found:
@@ -169,6 +156,7 @@ def trend(history: History) -> Section:
         quiet_note=f"{count} series have one run, or did not change." if count else "",
         charts=tuple(charts),
         y="change in points",
+        stacked=True,
     )
 
 
@@ -203,12 +191,11 @@ def headline(history: History, since: Since | None) -> list[str]:
     if since is None:
         return said
     if not since.moves:
-        return [*said, f"Nothing can be compared with {since.name}: no stratum has the same items in both."]
+        return [*said, _other_items(since)]
     if since.left_out:
         said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
-    found = [
-        f"{one.variant} in {one.slice}/{one.stratum}{one.of_kind}{one.advisory}" for one in since.moves if one.regressed
-    ]
+    worse = (one for one in since.moves if one.regressed)
+    found = [f"{one.variant} in {one.slice}/{one.stratum}{one.of_kind}{one.advisory}" for one in worse]
     open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
     text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
     return [*said, f"Since {since.name}, of {len(since.moves)} comparable strata and rates {text}; {open_} undecided."]

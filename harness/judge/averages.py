@@ -1,7 +1,4 @@
-"""The plain averages, to be read against the strata: what they hide, and when they betray a baseline gone wrong.
-
-None of it decides about a stratum.
-"""
+"""The plain averages: what they hide, and when they betray a baseline gone wrong. They decide about no stratum."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ GONE_WRONG_LEVEL = 0.001
 """Level at which each candidate must be above the baseline. Candidates share the baseline's luck, hence so small."""
 GONE_WRONG_SPREAD = 0.5
 """'About the same amount': best and worst candidate differ by at most this share of the smaller gain."""
+_CHECK = "check its template, dtype and weights"
 
 
 def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
@@ -60,14 +58,11 @@ def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Averag
 def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, ...]:
     """Return the mean difference of everything, then of each slice, with cluster-robust standard errors."""
     found = []
-    wanted: list[tuple[str, Sequence[int]]] = [("", range(len(strata))), *by_slice(strata).items()]
-    for name, members in wanted:
+    for name, members in [("", range(len(strata))), *by_slice(strata).items()]:
         rows = columns.of(members[0], members[-1])
-        taken = rows.answered
-        if taken.any():
-            before, after = rows.before[taken], rows.after[taken]
-            codes = None if rows.cluster is None else rows.cluster[taken]
-            found.append(Scope(name, *_mean(after - before, codes), *_mean(before, codes)))
+        rows = rows.where(rows.answered)
+        if rows.item.size:
+            found.append(Scope(name, *_mean(rows.after - rows.before, rows.cluster), *_mean(rows.before, rows.cluster)))
     return tuple(found)
 
 
@@ -121,19 +116,15 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
             continue
         if max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains):
             where = f"in {scope.slice}" if scope.slice else "over all items"
-            found.append(
-                f"every candidate is better than the baseline {where}, by {points(min(gains))} points to "
-                f"{points(max(gains))} points: a baseline gone wrong rather than a gain; "
-                "check its template, dtype and weights"
-            )
+            gain = f"by {points(min(gains))} points to {points(max(gains))} points"
+            text = f"every candidate is better than the baseline {where}, {gain}"
+            found.append(f"{text}: a baseline gone wrong rather than a gain; {_CHECK}")
     z = float(-special.ndtri(rules.policy.alpha))
     for scope in usable[0].scopes if usable else ():
         known = rules.slices[scope.slice].public_range if scope.slice in rules.slices else None
         if known and scope.baseline_mean + z * scope.baseline_error < known[0]:
-            found.append(
-                f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range "
-                f"{known[0]:g} to {known[1]:g}: check its template, dtype and weights"
-            )
+            text = f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range"
+            found.append(f"{text} {known[0]:g} to {known[1]:g}: {_CHECK}")
     return found
 
 

@@ -1,8 +1,7 @@
 """Answers to choices: which choice is preferred, and the probability of the right one.
 
 Tasks weigh choices by their summed log-probability (lm_eval's ``acc``), by that per character (``acc_norm``) or per
-byte (``acc_bytes``); the three may prefer different ones. The probability is the softmax over the sums, whatever the
-metric. It moves long before the preferred choice changes, so it sees damage where no score has flipped yet.
+byte (``acc_bytes``). The probability is the softmax over the sums, and moves long before the preferred choice does.
 """
 
 from __future__ import annotations
@@ -31,10 +30,7 @@ _SIZES: dict[str, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda 
 
 
 def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
-    """Return the index of the choice that a metric prefers, the first of equals, as lm_eval does.
-
-    Choices whose texts are not stored are compared by their sums.
-    """
+    """Return the index of the choice that a metric prefers, as lm_eval does; by the sums if texts are not stored."""
     texts = [choice.strip() for choice in item.choices]
     size = _SIZES.get(metric.partition(",")[0])
     if size is None or len(texts) != len(response.logprobs) or not all(texts):
@@ -46,15 +42,10 @@ def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
 def compared(
     items: Sequence[Item], baseline: Mapping[str, float], candidate: Mapping[str, float], alpha: float
 ) -> dict[Place, ChoiceProbability]:
-    """Compare two sides stratum by stratum, over the items that both have.
-
-    baseline, candidate: item id to probability. alpha: error rate of each limit. Items that share a source are judged
-    as whole sources, as scores are.
-    """
+    """Compare two sides (item id to probability) by stratum, with one-sided limits at level 1 - `alpha`."""
     found = {}
     for place, members in by_stratum(one for one in items if one.id in baseline and one.id in candidate).items():
-        before = np.array([baseline[item.id] for item in members])
-        after = np.array([candidate[item.id] for item in members])
+        before, after = (np.array([side[item.id] for item in members]) for side in (baseline, candidate))
         clusters = np.unique([item.cluster for item in members], return_inverse=True)[1]
         result = stats.paired_test(after - before, clusters, margin=0.0, alpha=alpha, binary=False)
         means = float(before.mean()), float(after.mean())

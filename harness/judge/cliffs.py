@@ -1,13 +1,10 @@
 """Along an ordered axis (context tokens, hops): where the candidate leaves the baseline, and how far each side gets.
 
-The cliff is the first level whose true drop is larger than the margin. Its interval [at_low, at_high] holds without any
-assumption of monotone damage:
-
-- at_high is the first level that fails after Holm over the axis' levels: the cliff is there or before (error <= alpha);
-- at_low is the first level, from the short end, that does not pass; every level before it passed in turn, so the cliff
-  is not among them (fixed-sequence testing needs no correction: Maurer, Hothorn and Lehmacher 1995; error <= alpha).
-
-The point estimate lies between: from there on to at_high every level's estimated drop is larger than its margin.
+The cliff is the first level whose true drop is larger than the margin. Its interval [at_low, at_high] assumes no
+monotone damage: at_high is the first level that fails after Holm over the axis' levels; at_low is the first, from the
+short end, that does not pass, and every level before it passed in turn (fixed-sequence testing needs no correction:
+Maurer, Hothorn and Lehmacher 1995). Each errs with a chance of at most alpha. In between lies the estimate: from there
+on to at_high every level's estimated drop is larger than its margin.
 
 The effective level is the longest one up to which a variant keeps a stated score at every level: the effective length
 of RULER (Hsieh et al. 2024, arXiv:2404.06654, section 4), whose score was 0.856, that of Llama-2-7B at 4k.
@@ -25,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness import stats
 from harness.config.schema import Policy
-from harness.judge.outcomes import Floats, Labels
+from harness.judge.outcomes import Columns, Floats, Labels
 from harness.judge.summaries import Cliff
 from harness.stats.ratio import above_chance_p
 
@@ -35,52 +32,38 @@ MOST_LEVELS = 64  # an axis with more levels is a measurement, not a design
 MOST_GROUPS = 12  # with more combinations of the other axes than this, only the pooled axis is shown
 
 
-class Rows(NamedTuple):
-    """The items of one slice that both sides answered."""
-
-    before: Floats  # the baseline's scores
-    after: Floats  # the candidate's
-    cluster: NDArray[np.int32] | None  # sources; None if every item is its own
-    margin: Floats  # of each item's stratum
-    chance: Floats  # the score that guessing would give
-
-
 def cliffs(
-    slice_name: str, rows: Rows, levels: Mapping[str, Labels], splitting: Sequence[str], policy: Policy
+    name: str, rows: Columns, margins: Floats, levels: Mapping[str, Labels], splitting: Sequence[str], policy: Policy
 ) -> tuple[Cliff, ...]:
     """Find the cliff along every ordered axis: pooled, then at each combination of the other axes that split the slice.
 
-    levels: axis to a column of shape [items]. splitting: axes that define strata. The effective level asks for
-    `policy.effective_score`, or EFFECTIVE_SHARE of the baseline's score at the shortest level.
+    rows: of one slice, answered by both sides. margins: of each place. levels: axis to a column of the rows. splitting:
+    axes that define strata. The effective level asks for `policy.effective_score`, or EFFECTIVE_SHARE of the baseline's
+    score at the shortest level.
     """
     found = []
     for axis, (values, at) in _ordered_axes(levels).items():
-        held = [name for name in splitting if name != axis and name in levels]
+        held = [one for one in splitting if one != axis and one in levels]
         for group, members in _groups(held, levels, at >= 0):
             positions = np.flatnonzero(members)
             order = positions[np.argsort(at[positions].astype(np.int16), kind="stable")]
             taken = zip(values, np.split(order, np.searchsorted(at[order], range(1, len(values)))), strict=True)
-            kept = {value: _level(rows, items, policy) for value, items in taken if items.size}
+            kept = {value: _level(rows.where(items), margins, policy) for value, items in taken if items.size}
             if len(kept) > 1:  # one level has no order
-                found.append(_cliff(slice_name, axis, group, kept, policy))
+                found.append(_cliff(name, axis, group, kept, policy))
     return tuple(found)
 
 
 def _ordered_axes(levels: Mapping[str, Labels]) -> dict[str, tuple[list[float], NDArray[np.int64]]]:
-    """Find the axes whose levels, as far as items have them, are all numbers, two or more of them.
-
-    Give each its levels in order, and the position of every item's, -1 if an item has no such axis.
-    """
+    """Return the levels of every axis of numbers, and the position of every item's, -1 for an item without one."""
     found = {}
     for name, labels in levels.items():
         used = [labels.names[code] for code in np.unique(labels.codes)]
         numbers = {text: _number(text) for text in used if text}
         if 2 <= len(numbers) <= MOST_LEVELS and all(map(math.isfinite, numbers.values())):  # noqa: PLR2004
             values = sorted(set(numbers.values()))
-            table = np.array(
-                [values.index(numbers[text]) if text in numbers else -1 for text in labels.names], np.int64
-            )
-            found[name] = values, table[labels.codes]
+            table = [values.index(numbers[text]) if text in numbers else -1 for text in labels.names]
+            found[name] = values, np.array(table, np.int64)[labels.codes]
     return found
 
 
@@ -103,11 +86,8 @@ def _groups(
     keys, first = np.unique(key[usable], return_index=True)
     if not 2 <= keys.size <= MOST_GROUPS:  # noqa: PLR2004 - one combination is the pooled one
         return [("", usable)]
-    positions = np.flatnonzero(usable)[first]
-    named = [
-        (",".join(f"{name}={levels[name][int(at)]}" for name in held), usable & (key == one))
-        for one, at in zip(keys, positions, strict=True)
-    ]
+    shown = [",".join(f"{name}={levels[name][int(at)]}" for name in held) for at in np.flatnonzero(usable)[first]]
+    named = [(group, usable & (key == one)) for group, one in zip(shown, keys, strict=True)]
     return [("", usable), *sorted(named, key=lambda pair: pair[0])]
 
 
@@ -121,12 +101,11 @@ class _Level(NamedTuple):
     beyond: bool  # whether the estimated drop is larger than the margin
 
 
-def _level(rows: Rows, taken: NDArray[np.int64], policy: Policy) -> _Level:
-    """Judge one level by the widest margin among its items."""
-    before, after, margin = rows.before[taken], rows.after[taken], float(rows.margin[taken].max())
-    cluster = None if rows.cluster is None else rows.cluster[taken]
-    result = stats.paired_test(after - before, cluster, margin=margin, alpha=policy.alpha)
-    above = above_chance_p(before, cluster, float(rows.chance[taken].mean()) + margin)
+def _level(rows: Columns, margins: Floats, policy: Policy) -> _Level:
+    """Judge the items of one level by the widest margin among them."""
+    before, after, margin = rows.before, rows.after, float(margins[rows.place].max())
+    result = stats.paired_test(after - before, rows.cluster, margin=margin, alpha=policy.alpha)
+    above = above_chance_p(before, rows.cluster, float(rows.chance.mean()) + margin)
     passes = result.p_pass <= policy.alpha and result.low > -margin
     passes = passes and above is not None and above <= policy.chance_alpha
     return _Level(float(before.mean()), float(after.mean()), result.p_fail, passes, result.delta < -margin)
@@ -147,17 +126,7 @@ def _cliff(slice_name: str, axis: str, group: str, levels: Mapping[float, _Level
         kept = takewhile(lambda one: one[1] >= stated, zip(values, means, strict=True))
         return max((value for value, _ in kept), default=None)
 
-    return Cliff(
-        slice=slice_name,
-        axis=axis,
-        group=group,
-        levels=tuple(values),
-        baseline=before,
-        candidate=after,
-        at=None if estimate is None else values[estimate],
-        at_low=next((value for value, one in levels.items() if not one.passes), None),
-        at_high=None if high is None else values[high],
-        effective_baseline=effective(before),
-        effective_candidate=effective(after),
-        score=stated,
-    )
+    at, at_high = (None if found_at is None else values[found_at] for found_at in (estimate, high))
+    at_low = next((value for value, one in levels.items() if not one.passes), None)
+    shown = slice_name, axis, group, tuple(values), before, after
+    return Cliff(*shown, at, at_low, at_high, effective(before), effective(after), stated)

@@ -1,13 +1,13 @@
 """Two sides of a run become numbers: joined item by item, then stratum by stratum, look by look.
 
-`compare` gives deltas, limits, p-values and averages; what they come to is said by `harness.judge.gate`. Nothing here
-depends on the order of items, of files or of candidates, nor on what anything is called.
+What they come to is said by `harness.judge.gate`. Nothing here depends on the order of items, of files or of
+candidates, nor on what anything is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
-from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Outcomes, Pairs, natural_key, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, natural_key, pair
 from harness.judge.pooled import LEAST_STEP, with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -49,17 +49,15 @@ def compare(
     names = [one.name for one in candidates]
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
-    base = _indexed(baseline, rules)
-    compared = tuple(_compare_one(base, one, rules, allow_unmatched, blind=blind, pooled=True) for one in candidates)
+    base = _Index(baseline, rules, allow_unmatched)
+    compared = tuple(_compare_one(base, one, blind, pooled=True) for one in candidates)
     against = back = None
     if control is not None:
         same = control_baseline or baseline
-        against = _compare_one(_indexed(same, rules) if control_baseline else base, control, rules, allow_unmatched)
-        back = _compare_one(_indexed(control, rules), same, rules, allow_unmatched)
-    unused = [
-        f"the pattern {glob!r} matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
-        for glob in rules.unmatched_globs(base.places)
-    ]
+        against = _compare_one(_Index(same, rules, allow_unmatched) if control_baseline else base, control)
+        back = _compare_one(_Index(control, rules, allow_unmatched), same)
+    why = "matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
+    unused = [f"the pattern {glob!r} {why}" for glob in rules.unmatched_globs(base.places)]
     notes = dict.fromkeys(note for one in (baseline, *candidates) for note in one.notes)
     return Comparisons(baseline.name, compared, against, back, (*notes, *unused))
 
@@ -71,10 +69,10 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
     decided, advisory ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
     says why.
     """
-    base = _indexed(baseline, rules)
-    compared = _compare_one(base, candidate, rules, ALLOW_UNMATCHED, until=look, pooled=True)
-    words = [one.verdict for one in decide(compared.judged, rules.policy.alpha, rules.families)]
-    decided = list(zip(compared.judged, words, strict=True))
+    base = _Index(baseline, rules)
+    compared = _compare_one(base, candidate, pooled=True, until=look)
+    decisions = decide(compared.judged, rules.policy.alpha, rules.families)
+    decided = [(one, found.verdict) for one, found in zip(compared.judged, decisions, strict=True)]
     failed = any(one.gating and word == "fail" for one, word in decided)
     if failed and rules.stop_on_fail:
         return set()
@@ -87,45 +85,29 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
     return needs if any(rules.gating(*place) for place in needs) else set()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Index:
     """The baseline grouped by stratum, once for all candidates."""
 
-    baseline: Outcomes
-    places: tuple[Place, ...]  # in the order of a report
-    place: NDArray[np.int32]  # shape [items]: position in `places`
-    cluster: NDArray[np.int32] | None  # shape [items]: source; None if every item is its own
-    levels: tuple[Mapping[str, str], ...]  # per place: axis to level, where all its items have the same
-    chance: Floats  # shape [places]: mean score of guessing
-    weight: Floats  # shape [places]: summed traffic
-    looks: int  # the last look that any item belongs to
-
-
-def _indexed(baseline: Outcomes, rules: Rules) -> _Index:
-    width = len(baseline.stratum.names)
-    keys, raw = np.unique(baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes, return_inverse=True)
-    named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
-    rank = {name: position for position, name in enumerate(rules.slices)}
-
-    def shown(at: int) -> tuple[object, ...]:
-        slice_name, stratum = named[at]
-        return rank.get(slice_name, len(rank)), natural_key(slice_name), natural_key(stratum)
-
-    order = sorted(range(len(named)), key=shown)
-    position = np.empty(len(order), np.int32)
-    position[order] = np.arange(len(order), dtype=np.int32)
-    place = position[raw]
-    own = len(baseline.cluster.names) == len(baseline)
-    return _Index(
-        baseline=baseline,
-        places=tuple(named[at] for at in order),
-        place=place,
-        cluster=None if own else baseline.cluster.codes,
-        levels=_constant_levels(baseline, place, len(order)),
-        chance=np.bincount(place, baseline.chance, len(order)) / np.bincount(place, minlength=len(order)),
-        weight=np.bincount(place, baseline.weight, len(order)).astype(np.float64),
-        looks=int(baseline.look.max()),
-    )
+    def __init__(self, baseline: Outcomes, rules: Rules, allow_unmatched: float = ALLOW_UNMATCHED) -> None:
+        self.baseline, self.rules, self.allow_unmatched = baseline, rules, allow_unmatched
+        width = len(baseline.stratum.names)
+        whole = baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes
+        keys, raw = np.unique(whole, return_inverse=True)
+        named = [(baseline.slice.names[key // width], baseline.stratum.names[key % width]) for key in keys]
+        rank = {name: position for position, name in enumerate(rules.slices)}
+        shown = [(rank.get(one, len(rank)), natural_key(one), natural_key(stratum)) for one, stratum in named]
+        order = sorted(range(len(named)), key=shown.__getitem__)
+        position = np.empty(len(order), np.int32)
+        position[order] = np.arange(len(order), dtype=np.int32)
+        own, count = len(baseline.cluster.names) == len(baseline), len(order)
+        self.places: tuple[Place, ...] = tuple(named[at] for at in order)  # in the order of a report
+        self.place = position[raw]  # shape [items]: position in `places`
+        self.cluster = None if own else baseline.cluster.codes  # shape [items]: source; None if every item is its own
+        self.levels = _constant_levels(baseline, self.place, count)  # per place: axis to level, where all items agree
+        # Per place: mean score of guessing, and summed traffic.
+        self.chance = np.bincount(self.place, baseline.chance, count) / np.bincount(self.place, minlength=count)
+        self.weight = np.bincount(self.place, baseline.weight, count).astype(np.float64)
+        self.looks = int(baseline.look.max())  # the last look that any item belongs to
 
 
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:
@@ -141,39 +123,29 @@ def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -
 
 
 def _compare_one(
-    base: _Index,
-    candidate: Outcomes,
-    rules: Rules,
-    allow_unmatched: float,
-    *,
-    until: int | None = None,
-    blind: frozenset[Place] = frozenset(),
-    pooled: bool = False,
+    base: _Index, side: Outcomes, blind: Container[Place] = (), *, pooled: bool = False, until: int | None = None
 ) -> Comparison:
     try:
-        pairs = pair(base.baseline, candidate, allow_unmatched)
+        pairs = pair(base.baseline, side, base.allow_unmatched)
     except NotComparable as error:
-        return Comparison(candidate.name, refused=str(error))
-    columns = _columns(base, candidate, pairs, until)
-    unmatched = _unmatched(base, candidate, pairs)
-    strata = tuple(
-        _stratum(base, columns.of(at, at), at, rules, int(unmatched[at]), allow_unmatched, blind=key in blind)
-        for at, key in enumerate(base.places)
-    )
+        return Comparison(side.name, refused=str(error))
+    columns, unmatched = _columns(base, side, pairs, until), _unmatched(base, side, pairs)
+    places = enumerate(base.places)
+    strata = tuple(_stratum(base, columns.of(at, at), at, int(unmatched[at]), blind=one in blind) for at, one in places)
     worse, better = averages.triage(strata)
-    shown = averages.averages(strata, columns)
+    shown, judged = averages.averages(strata, columns), sum(bool(one.looks) for one in strata)
     found = Comparison(
-        name=candidate.name,
+        name=side.name,
         strata=strata,
         averages=shown,
-        cliffs=_cliffs(base, strata, columns, rules),
+        cliffs=_cliffs(base, strata, columns),
         scopes=averages.scopes(strata, columns),
         worse=worse,
         better=better,
-        hidden=averages.hidden(shown, worse, better, sum(bool(one.looks) for one in strata), rules.policy.margin),
+        hidden=averages.hidden(shown, worse, better, judged, base.rules.policy.margin),
         warnings=pairs.notes,
     )
-    return with_pooled(found, rules, columns) if pooled else found
+    return with_pooled(found, base.rules, columns) if pooled else found
 
 
 def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None) -> Columns:
@@ -191,6 +163,7 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
         after=candidate.score[there],
         look=look[order],
         weight=baseline.weight[here],
+        chance=baseline.chance[here],
         cluster=None if base.cluster is None else base.cluster[here],
     )
 
@@ -199,41 +172,35 @@ def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.in
     """Count, per place, the items that have no partner."""
     alone = np.concatenate([pairs.baseline_only, pairs.differing])
     lost = np.bincount(base.place[alone], minlength=len(base.places))
-    position = {place: at for at, place in enumerate(base.places)}
-    for one in map(int, pairs.candidate_only):
-        at = position.get((candidate.slice[one], candidate.stratum[one]))
-        if at is not None:
-            lost[at] += 1
-    return lost
+    there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
+    return np.asarray(lost + [there[place] for place in base.places])
 
 
-def _stratum(
-    base: _Index, rows: Columns, at: int, rules: Rules, unmatched: int, allow_unmatched: float, *, blind: bool
-) -> StratumNumbers:
+def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: bool) -> StratumNumbers:
     """Return the numbers of one stratum. blind: only the baseline was asked, because it shows no signal there."""
-    place = base.places[at]
+    place, rules = base.places[at], base.rules
     margin, chance, asked = rules.margin(*place), float(base.chance[at]), int(rows.place.size)
     missing_before, missing_after = np.isnan(rows.before), np.isnan(rows.after)
-    answered = ~(missing_before | missing_after)
+    both = rows.where(~(missing_before | missing_after))
     one_sided = 0 if blind else unmatched + int(np.count_nonzero(missing_before != missing_after))
     plan = None if blind or place not in rules.plan else max(rules.plan[place], asked)
-    scores = rows.before[answered] if answered.any() else rows.before[~missing_before]
-    looks: tuple[Look, ...] = ()
-    if answered.any() and not blind:
+    scores = both.before if both.item.size else rows.before[~missing_before]
+    looks: list[Look] = []
+    if both.item.size and not blind:
         shares = _shares(rows.look, max(rules.looks, base.looks), plan)
-        looks = _looks(rows, answered, margin, chance, shares, rules.policy)
+        looks = _looks(both, margin, chance, shares, rules.policy)
     return StratumNumbers(
         *place,
         margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
         gating=rules.gating(*place),
-        looks=looks,
+        looks=tuple(looks),
         planned=asked if plan is None else plan,
         asked=asked,
-        unanswered=0 if blind else asked - int(np.count_nonzero(answered)),
+        unanswered=0 if blind else asked - both.item.size,
         unmatched=0 if blind else unmatched,
         one_sided=one_sided,
-        excessive=one_sided > np.ceil(allow_unmatched * (asked + unmatched)),
-        flips=int(np.count_nonzero(rows.before[answered] != rows.after[answered])),
+        excessive=one_sided > np.ceil(base.allow_unmatched * (asked + unmatched)),
+        flips=int(np.count_nonzero(both.before != both.after)),
         chance=chance,
         weight=float(base.weight[at]),
         levels=base.levels[at],
@@ -242,65 +209,48 @@ def _stratum(
 
 
 def _shares(look: NDArray[np.int32], planned_looks: int, planned: int | None) -> dict[int, float]:
-    """Return the looks at which new items came, each with the share of the plan asked by then; 1 at the last.
-
-    planned: items of the fixed plan; None if it is not known, and looks are taken to be of equal size.
-    """
+    """Return the looks at which new items came, with the share of the plan asked by then; equal looks without one."""
     if planned_looks == 1:
         return {1: 1.0}
     found: dict[int, float] = {}
     for number in sorted(set(look.tolist())):
         share = number / planned_looks if planned is None else int(np.count_nonzero(look <= number)) / planned
         share = 1.0 if number >= planned_looks else min(share, 1.0)
-        previous = max(found, default=None)
-        if previous is not None and share - found[previous] < LEAST_STEP:
-            del found[previous]  # so close that it is one look with the next
+        if found and share - found[max(found)] < LEAST_STEP:
+            del found[max(found)]  # so close that it is one look with the next
         found[number] = share
     return found
 
 
-def _looks(
-    rows: Columns,
-    answered: NDArray[np.bool_],
-    margin: float,
-    chance: float,
-    shares: Mapping[int, float],
-    policy: Policy,
-) -> tuple[Look, ...]:
-    """Judge the stratum as it stood at each look that gave it answers."""
+def _looks(rows: Columns, margin: float, chance: float, shares: Mapping[int, float], policy: Policy) -> list[Look]:
+    """Judge a stratum, by the rows that both sides answered, as it stood at each look that gave it some."""
     found, spending = [], Spending.of(policy.spending)
     for at, number in enumerate(shares, start=1):
-        taken = answered & (rows.look <= number)
-        if not taken.any():
+        now = rows.where(rows.look <= number)
+        if not now.item.size:
             continue
-        fractions = tuple(shares.values())[:at]
+        fractions, before, after = tuple(shares.values())[:at], now.before, now.after
         level = nominal_alpha(fractions, policy.alpha, spending)
-        before, after = rows.before[taken], rows.after[taken]
-        cluster = None if rows.cluster is None else rows.cluster[taken]
         alpha, mean = max(level, _LEAST_LEVEL), float(before.mean())
         if isinstance(margin, RelativeMargin):
-            result = relative_test(before, after, cluster, share=float(margin), alpha=alpha)
+            result = relative_test(before, after, now.cluster, share=float(margin), alpha=alpha)
         else:
-            result = stats.paired_test(after - before, cluster, margin=margin, alpha=alpha)
-        above = above_chance_p(before, cluster, chance + allowed(margin, mean))
+            result = stats.paired_test(after - before, now.cluster, margin=margin, alpha=alpha)
+        above = above_chance_p(before, now.cluster, chance + allowed(margin, mean))
         above_level = nominal_alpha(fractions, policy.chance_alpha, spending)
         found.append(Look(number, fractions, level, above_level, result, mean, float(after.mean()), above, spending))
-    return tuple(found)
+    return found
 
 
-def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns, rules: Rules) -> tuple[Cliff, ...]:
+def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Cliff, ...]:
     """Look along every ordered axis of every slice."""
-    margins, chance = np.array([one.margin for one in strata]), base.baseline.chance
-    found: list[Cliff] = []
+    margins, found = np.array([one.margin for one in strata]), list[Cliff]()
     for name, members in averages.by_slice(strata).items():
-        own = columns.of(members[0], members[-1])
-        taken = own.answered
-        if not taken.any():
-            continue
-        items, place = own.item[taken], own.place[taken]
-        levels = {axis: Labels(labels.codes[items], labels.names) for axis, labels in base.baseline.levels.items()}
-        splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]
-        cluster = None if own.cluster is None else own.cluster[taken]
-        rows = cliffs.Rows(own.before[taken], own.after[taken], cluster, margins[place], chance[items])
-        found += cliffs.cliffs(name, rows, levels, splitting, rules.policy)
+        rows = columns.of(members[0], members[-1])
+        rows = rows.where(rows.answered)
+        if rows.item.size:
+            axes = base.baseline.levels.items()
+            levels = {axis: Labels(labels.codes[rows.item], labels.names) for axis, labels in axes}
+            splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]
+            found += cliffs.cliffs(name, rows, margins, levels, splitting, base.rules.policy)
     return tuple(found)

@@ -2,8 +2,7 @@
 
 Pass: every gating stratum shows that its drop is smaller than its margin (an intersection-union test: Berger 1982,
 Technometrics 24:295-300; no correction needed). Fail: some gating stratum shows that its drop is larger, after Holm
-over the candidate's gating strata. Neither: inconclusive, and it never passes. Which strata do is
-`harness.judge.decisions`' matter; this module knows neither items nor files.
+over the candidate's gating strata. Neither: inconclusive, and it never passes.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.judge.verdicts import CandidateVerdict, ControlNoise, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 
+_Gate = StratumVerdict | TailRate | Quantity
 _GRAVITY: tuple[Verdict, ...] = ("fail", "not_judged", "inconclusive", "no_signal")
 _BOTH_WAYS = 2  # the control may be worse than the baseline or better: both directions share alpha
+_BATCHED = "its answers depend on how they are batched"
 
 
 def judge(  # noqa: PLR0913 - what reports show passes through
@@ -47,30 +48,24 @@ def judge(  # noqa: PLR0913 - what reports show passes through
     judged; a candidate not judged is graver than one undecided. A control that fails overrides everything, for then no
     difference can be trusted; a baseline gone wrong overrides everything but a fail, which it cannot explain.
     """
-    events, base = events or {}, comparisons.control
+    events, quantities, proofs, base = events or {}, quantities or {}, proofs or {}, comparisons.control
     # What the control was not checked for does not count against it.
     own = () if base is None or base.name not in events else judge_rates(events[base.name], rules)
     control = None if base is None else _candidate(base, rules, {}, own, directions=_BOTH_WAYS)
-    noise = {
-        one.place: ControlNoise(one.looks[-1].result.delta, one.flips)
-        for one in (base.strata if base is not None else ())
-        if one.looks
-    }
-    rates = {one.name: judge_rates(events.get(one.name, ()), rules) for one in comparisons.candidates}
-    found = [
-        _candidate(one, rules, noise, rates[one.name], (quantities or {}).get(one.name, ()))
-        for one in comparisons.candidates
-    ]
+    measured = [one for one in (base.strata if base is not None else ()) if one.looks]
+    noise = {one.place: ControlNoise(one.looks[-1].result.delta, one.flips) for one in measured}
+    sides = comparisons.candidates
+    rates = {one.name: judge_rates(events.get(one.name, ()), rules) for one in sides}
+    found = [_candidate(one, rules, noise, rates[one.name], quantities.get(one.name, ())) for one in sides]
     found += [CandidateVerdict(name, "not_judged", (reason,), ()) for name, reason in (not_judged or {}).items()]
     position = {name: at for at, name in enumerate(order)}
     found.sort(key=lambda one: position.get(one.name, len(position)))
-    unstable = _control_failures(comparisons, control, rules)
-    wrong = gone_wrong(comparisons.candidates, rules)
-    found = [_overruled(one, unstable, wrong, (proofs or {}).get(one.name, {})) for one in found]
+    unstable, wrong = _control_failures(comparisons, control, rules), gone_wrong(sides, rules)
+    found = [_overruled(one, unstable, wrong, proofs.get(one.name, {})) for one in found]
     verdict = _gravest([one.verdict for one in found])
     codes = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
     undecided = ExitCode.FAIL if rules.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
-    notes = [note for one in (*comparisons.candidates, *([base] if base else ())) for note in one.warnings]
+    notes = [note for one in (*sides, *([base] if base else ())) for note in one.warnings]
     unheld = dict.fromkeys(note for one in rates.values() for note in unmatched_tolerances(one, rules))
     return Judgement(
         verdict=verdict,
@@ -99,34 +94,27 @@ def _candidate(
 ) -> CandidateVerdict:
     if compared.refused:
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
-    decisions = decide(compared.judged, rules.policy.alpha, directions * rules.families)
+    decided = decide(compared.judged, rules.policy.alpha, directions * rules.families)
     judged = [
-        StratumVerdict(one, decision, noise.get(one.place))
-        for one, decision in zip(compared.judged, decisions, strict=True)
+        StratumVerdict(one, found, noise.get(one.place)) for one, found in zip(compared.judged, decided, strict=True)
     ]
-    gating = [one for one in judged if one.gating]
-    measured: tuple[TailRate | Quantity, ...] = (*rates, *amounts)
-    gated = [one for one in measured if one.verdict is not None]
-    words = [*(one.verdict for one in gating), *(one.verdict for one in gated if one.verdict is not None)]
-    reasons = [_sentence(one) for word in _GRAVITY for one in gating if one.verdict == word]
-    reasons += [_sentence(one) for word in _GRAVITY for one in gated if one.verdict == word]
+    measured: list[TailRate | Quantity] = [*rates, *amounts]
+    gates = [one for one in judged if one.gating], [one for one in measured if one.verdict is not None]
+    words = [one.verdict for kind in gates for one in kind if one.verdict is not None]
+    reasons = [_sentence(one) for kind in gates for word in _GRAVITY for one in kind if one.verdict == word]
     return CandidateVerdict(
         name=compared.name,
         verdict=_gravest(words) if words else "inconclusive",
         reasons=tuple(reasons) if words else ("no stratum was declared gating, so nothing can pass",),
         strata=tuple(one for one in judged if not one.numbers.pooled),
         pooled=next((one for one in judged if one.numbers.pooled), None),
-        averages=compared.averages,
-        cliffs=compared.cliffs,
-        worse=compared.worse,
-        better=compared.better,
-        hidden=compared.hidden,
         tail_events=rates,
         quantities=amounts,
+        **{name: getattr(compared, name) for name in ("averages", "cliffs", "worse", "better", "hidden")},
     )
 
 
-def _sentence(one: StratumVerdict | TailRate | Quantity) -> str:
+def _sentence(one: _Gate) -> str:
     """Say that a stratum, a rate of tail events or a quantity does not pass, and why."""
     words = {"fail": "fails", "no_signal": "has no signal", "not_judged": "was not judged"}
     said = words.get(str(one.verdict), "is inconclusive")
@@ -149,16 +137,12 @@ def _control_failures(comparisons: Comparisons, control: CandidateVerdict | None
         decisions = decide(one.strata, rules.policy.alpha, _BOTH_WAYS * rules.families)
         pairs = zip(one.strata, decisions, strict=True)
         if failing := [f"{each.slice}/{each.stratum}" for each, own in pairs if each.gating and own.verdict == "fail"]:
-            found.append(
-                f"the baseline differs from itself by more than the margin in {', '.join(failing)} (A/A control): its "
-                "answers depend on how they are batched, so no difference here can be trusted"
-            )
+            text = f"the baseline differs from itself by more than the margin in {', '.join(failing)} (A/A control)"
+            found.append(f"{text}: {_BATCHED}, so no difference here can be trusted")
     rates = () if control is None else control.tail_events
     if places := ", ".join(f"{one.kind} in {one.slice}/{one.stratum}" for one in rates if one.verdict == "fail"):
-        found.append(
-            f"the baseline has more tail events against itself than are tolerated ({places}; A/A control): its answers "
-            "depend on how they are batched, so no event here can be trusted"
-        )
+        text = f"the baseline has more tail events against itself than are tolerated ({places}; A/A control)"
+        found.append(f"{text}: {_BATCHED}, so no event here can be trusted")
     return list(dict.fromkeys(found))
 
 
@@ -166,9 +150,7 @@ def _overruled(
     one: CandidateVerdict, unstable: Sequence[str], wrong: Sequence[str], proof: Mapping[str, Any]
 ) -> CandidateVerdict:
     """Withdraw a verdict that the run cannot support, and say of a model that was quantized in part that it was."""
-    if unstable:
-        one = replace(one, verdict="not_judged", reasons=(*unstable, *one.reasons))
-    elif wrong and one.verdict != "fail":
-        one = replace(one, verdict="not_judged", reasons=(*wrong, *one.reasons))
+    if over := unstable or (wrong if one.verdict != "fail" else ()):
+        one = replace(one, verdict="not_judged", reasons=(*over, *one.reasons))
     partly = partly_quantized(proof.get("quantized_share"))
     return replace(one, proof=proof, reasons=(partly, *one.reasons) if partly else one.reasons)

@@ -1,7 +1,4 @@
-"""`quantcliff compare --baseline ... --candidate ...`: judges what other tools ran, by the flags of the command line.
-
-Puts the importers, the comparison and the gate together. Needs no torch, and none of the tools that wrote the files.
-"""
+"""`quantcliff compare --baseline ... --candidate ...`: judges what other tools ran, by the command line's flags."""
 
 from __future__ import annotations
 
@@ -24,10 +21,9 @@ _FLAGS = {"strata": "stratum"}  # options whose flag has another name than their
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
-    """Read both sides, compare and gate them.
+    """Read both sides, compare and gate them. Raises UsageError, NotComparable.
 
-    candidates: ``PATH`` or ``NAME=PATH``; a path alone is named after itself. options: the flags of `compare`, None or
-    empty if not given. Raises UsageError, NotComparable.
+    candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given.
     """
     named: list[tuple[str, Path]] = []
     for text in candidates:
@@ -51,10 +47,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
 
 
 def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], reading: ImportOptions) -> None:
-    """Refuse a candidate whose results are the baseline's: its files, or all scores and answers. Raises NotComparable.
-
-    Equal scores alone are no sign of it: two variants may agree on every item.
-    """
+    """Refuse a candidate with the baseline's files, or all of its scores and answers: equal scores alone may happen."""
     one, other = map(_contents, paths)
     how = "byte for byte" if one and one == other else ""
     if not how and np.array_equal(np.sort(base.score), np.sort(side.score), equal_nan=True):
@@ -69,11 +62,8 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
 
 
 def _contents(path: Path) -> frozenset[str]:
-    """Return the digests of a file, or of a directory's files of results, without their names, which hold times.
-
-    Summaries (``results_*.json`` of lm_eval) hold times too, and are left out if there is anything else.
-    """
-    files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path] if path.is_file() else []
+    """Return the digests of all files but lm_eval's summaries (``results_*``), which hold times, as names do."""
+    files = [one for one in (path, *path.rglob("*")) if one.is_file()]
     found = set()
     for one in [one for one in files if not one.name.startswith("results_")] or files:
         with one.open("rb") as stream:

@@ -1,15 +1,11 @@
-"""Judges a run that was read: checks that its sides may be compared, compares and gates.
-
-Needs the files and no model, so a verdict can be recomputed years later on a laptop. Which tests are made is
-`harness.judge.compare`'s matter, which words they end in `harness.judge.gate`'s.
-"""
+"""Judges a run that was read, from its files alone: checks that its sides may be compared, compares and gates."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
 from harness.models.compatibility import check_candidate, cross_engine_note, same_server
-from harness.records import TAIL_KINDS, Generation, Item, Proof, proof_from_json
+from harness.records import TAIL_KINDS, Item, Proof, Response, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
@@ -42,25 +38,17 @@ def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> di
 
 
 def _outcomes(
-    run: RunRecord,
-    variant: str,
-    *,
-    until: int | None = None,
-    only: frozenset[str] | None = None,
-    blind: frozenset[Place] = frozenset(),
+    run: RunRecord, name: str, *, until: int | None = None, only: set[str] | None = None, blind: Container[Place] = ()
 ) -> Outcomes | None:
-    """Return a variant's outcomes, in the order of the items; None if it has answered nothing.
-
-    only: the ids of the items to take; all by default. blind: strata that it was not asked, NaN in its scores.
-    """
+    """Return a variant's outcomes in the items of `only`, NaN in strata that it was not asked; None if it has none."""
     not_asked = {item.id: math.nan for item in run.items if (item.slice, item.stratum) in blind}
-    scores = {**not_asked, **item_scores(run, variant, until=until)}
+    scores = {**not_asked, **item_scores(run, name, until=until)}
     items = [item for item in run.items if item.id in scores and (only is None or item.id in only)]
     if not items:
         return None
-    axes = list(dict.fromkeys(axis for item in items for axis in item.levels))
+    axes = dict.fromkeys(axis for item in items for axis in item.levels)
     return build(
-        variant,
+        name,
         [item.id for item in items],
         [scores[item.id] for item in items],
         slices=[item.slice for item in items],
@@ -75,10 +63,7 @@ def _outcomes(
 
 
 def undecided(run: RunRecord, look: int) -> dict[str, set[Place]]:
-    """Give, for every candidate, the strata that need more items after a look.
-
-    A candidate that could not be loaded needs none.
-    """
+    """Return the strata of every candidate that need more items after a look: none if it could not be loaded."""
     rules = Rules.from_experiment(run.experiment).with_plan(run.items)
     # Tail events and quantities are judged once, on all items planned: scores must not choose which are seen.
     free = {(item.slice, item.stratum) for item in run.items if item.kind == "generate"}
@@ -118,37 +103,30 @@ def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
     samples = run.experiment.sampling.samples
     left_out = [one.get("skipped", {}) for one in run.shards.values()]
     skipped = {(name, unit) for one in left_out for name in one for unit in one[name]}
-    for name in run.answers:
+    for name in (one for one in run.answers if one not in run.failures):
         answered = Counter(one.item_id for one in run.of(name))
-        lacking = [
-            item.id
-            for item in (_asked(run, name, blind) if name not in run.failures else ())
-            if (name, run.unit_of[item.id]) not in skipped
-            and answered[item.id] < (1 if item.kind == "choice" else samples)
-        ]
+        asked = [item for item in _asked(run, name, blind) if (name, run.unit_of[item.id]) not in skipped]
+        lacking = [one.id for one in asked if answered[one.id] < (1 if one.kind == "choice" else samples)]
         if lacking:
             shown = f"{name} lacks answers to {len(lacking)} items ({min(lacking)} ...)"
             raise Incomplete(f"{run.directory.path}: {shown}: run `quantcliff run` again to finish it")
 
 
 def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
-    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline.
-
-    The proofs of a rehearsal are made up and are not compared. Raises Incomplete, NotComparable, StoreError.
-    """
+    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline."""
     baseline, execution = run.experiment.baseline, run.experiment.execution
     control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
     variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
-    paths = {one.name: run.directory.path / one.name / "variant.json" for one in variants}
-    for name, path in paths.items():
-        if name not in run.identities:
-            raise Incomplete(f"{path}: is missing, so nothing shows what answered: give `quantcliff run` again")
+    for one in variants:
+        if one.name not in run.identities:
+            text = "is missing, so nothing shows what answered: give `quantcliff run` again"
+            raise Incomplete(f"{_identity(run, one.name)}: {text}")
     if execution.rehearsal is not None or baseline.name in run.failures:
         return
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
     for variant in variants:
-        path, proof = paths[variant.name], _proof(run, variant.name)
+        path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
             check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)
         except NotComparable as error:
@@ -161,19 +139,19 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
             raise NotComparable(f"{path}: {text}: give the quantized model, or --allow-identical for an A/A comparison")
 
 
+def _identity(run: RunRecord, name: str) -> Path:
+    return run.directory.path / name / "variant.json"
+
+
 def _proof(run: RunRecord, name: str) -> Proof:
     try:
         return proof_from_json(run.identities[name]["proof"])
     except (KeyError, TypeError) as error:
-        path = run.directory.path / name / "variant.json"
-        raise StoreError(f"{path}: holds no proof of what was loaded: {error}") from error
+        raise StoreError(f"{_identity(run, name)}: holds no proof of what was loaded: {error}") from error
 
 
 def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> str:
-    """Return in what respect a variant equals the baseline; empty if model, method, bits or dtype differ.
-
-    one, other: the proofs of the two.
-    """
+    """Return in what respect a variant, proven by `other`, equals the baseline; empty if the two differ."""
     baseline = run.experiment.baseline
     if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
         return shown
@@ -188,19 +166,17 @@ def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> s
     asked_alike = (baseline.quantization, baseline.engine.asked()) == (variant.quantization, variant.engine.asked())
     if before == after and asked_alike:
         return "the same weights, method and dtype"
-    # Of what was stored with what shows a model: tokens of a text, or probabilities of choices.
-    said, repeated = (
-        {
-            (each.item_id, each.response.sample): each.response
-            for each in run.of(name)
-            if each.response.type == "choice_logprobs"
-            or (isinstance(each.response, Generation) and each.response.token_ids)
-        }
-        for name in (baseline.name, variant.name)
-    )
+    said, repeated = _telling(run, baseline.name), _telling(run, variant.name)
     # The baseline may have been asked more, see `execution.control`.
     alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
     return "the same method and dtype, and every answer is the same" if alike else ""
+
+
+def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], Response]:
+    """Return the answers of a variant that show which model it is: tokens of a text, or probabilities of choices."""
+    answers = (one.response for one in run.of(name))
+    shown = (one for one in answers if one.type == "choice_logprobs" or bool(getattr(one, "token_ids", ())))
+    return {(one.item_id, one.sample): one for one in shown}
 
 
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:
@@ -222,10 +198,9 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     control = _outcomes(run, CONTROL) if execution.control else None
     part = None
     if control is not None and (blind or not isinstance(execution.control, bool)):
-        part = _outcomes(run, base, only=frozenset(item.id for item in _asked(run, CONTROL, blind)))
-    material = compare.compare(
-        baseline, [side for side in sides.values() if side], rules, control, control_baseline=part, blind=blind
-    )
+        part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, blind)})
+    given = [side for side in sides.values() if side]
+    material = compare.compare(baseline, given, rules, control, control_baseline=part, blind=blind)
     asked = {name: _asked(run, name, blind) for name in (*sides, *([CONTROL] if control is not None else []))}
     return gate.judge(
         _annotated(run, material, rules),
@@ -254,23 +229,16 @@ def _events(run: RunRecord, asked: Mapping[str, Sequence[Item]], latency: Mappin
 
 
 def _annotated(run: RunRecord, material: Comparisons, rules: Rules) -> Comparisons:
-    """Note in each candidate's strata what the scores there cannot show, and how likely the right choices are.
-
-    Nearly all answers of the baseline may be unusable, or the candidate changes the KV cache alone and no score passes
-    through it.
-    """
+    """Note in each candidate's strata what the scores there cannot show, and how likely the right choices are."""
     baseline, variants = run.experiment.baseline, {one.name: one for one in run.experiment.candidates}
     unusable, blind = unusable_strata(run.items, run.of(baseline.name)), blind_to_cache(run.items)
     before, candidates = _right(run, baseline.name), []
     for side in material.candidates:
         likely = choice_probability.compared(run.items, before, _right(run, side.name), rules.policy.alpha)
         unread = blind if variants[side.name].differs_only_in(baseline, "kv_cache") else ()
-        strata = [
-            replace(one, unusable=unusable.get(at, ""), cache_blind=at in unread, choice_probability=likely.get(at))
-            for one in side.strata
-            for at in [one.place]
-        ]
-        candidates.append(replace(side, strata=tuple(strata)))
+        noted = [replace(one, choice_probability=likely.get(one.place)) for one in side.strata]
+        noted = [replace(one, unusable=unusable.get(one.place, ""), cache_blind=one.place in unread) for one in noted]
+        candidates.append(replace(side, strata=tuple(noted)))
     return replace(material, candidates=tuple(candidates))
 
 
@@ -287,16 +255,13 @@ def _warnings(run: RunRecord) -> tuple[str, ...]:
         found.append("This is a rehearsal: the answers were made up and no model was measured.")
     if run.experiment.execution.cross_engine:
         found.append(cross_engine_note(run.experiment))
+    blind = ", ".join("/".join(place) for place in sorted(blind_to_cache(run.items)))
     for candidate in run.experiment.candidates:
-        blind = blind_to_cache(run.items) if candidate.kv_cache != run.experiment.baseline.kv_cache else frozenset()
-        if blind:
-            places = ", ".join(f"{slice_name}/{stratum}" for slice_name, stratum in sorted(blind))
-            found.append(f"{candidate.name} has another KV cache, to which these strata are blind: {places}.")
-        if seen := run.calibrated.get(candidate.name):
-            found.append(
-                f"{candidate.name} was calibrated on texts that share a passage with {len(seen['items'])} items "
-                f"({seen['items'][0]} ...): its scores there flatter it."
-            )
+        if blind and candidate.kv_cache != run.experiment.baseline.kv_cache:
+            found.append(f"{candidate.name} has another KV cache, to which these strata are blind: {blind}.")
+        if seen := run.calibrated.get(candidate.name, {}).get("items"):
+            text = f"was calibrated on texts that share a passage with {len(seen)} items ({seen[0]} ...)"
+            found.append(f"{candidate.name} {text}: its scores there flatter it.")
     return tuple(found)
 
 
@@ -308,10 +273,9 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
     policy = run.experiment.policy.model_dump(mode="json")
     if "margin" in overrides:
         policy["margins"] = {"*": overrides["margin"]}
-    slices = rules.slices
     if "tail_events" in overrides:
-        slices = {name: replace(one, tail_events=None) for name, one in slices.items()}
-    rules = replace(rules, policy=read_policy({**policy, **overrides}), slices=slices)
+        rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
+    rules = replace(rules, policy=read_policy({**policy, **overrides}))
     if kinds := undefined(rules):
         raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
     return rules
@@ -333,22 +297,16 @@ def _provenance(run: RunRecord) -> dict[str, Any]:
 
 def baseline_signals(run: RunRecord) -> list[Signal]:
     """Return of every stratum whether the baseline's answers could show damage; no candidate is needed."""
-    name = run.experiment.baseline.name
-    rules = Rules.from_experiment(run.experiment)
-    found = unusable_strata(run.items, run.of(name))
-    return signals(run.items, item_scores(run, name), _right(run, name), rules, found)
+    name, rules = run.experiment.baseline.name, Rules.from_experiment(run.experiment)
+    unusable = unusable_strata(run.items, run.of(name))
+    return signals(run.items, item_scores(run, name), _right(run, name), rules, unusable)
 
 
 def write(directory: RunDir, judgement: Judgement) -> list[Path]:
     """Write comparisons.json (everything) and verdict.json (the gate's word alone). Gives their paths."""
     whole, short = directory.path / "comparisons.json", directory.path / "verdict.json"
     atomic_write(whole, json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    word = {
-        "verdict": judgement.verdict,
-        "exit_code": int(judgement.exit_code),
-        "candidates": [
-            {"name": one.name, "verdict": one.verdict, "reasons": list(one.reasons)} for one in judgement.candidates
-        ],
-    }
+    told = [{"name": one.name, "verdict": one.verdict, "reasons": list(one.reasons)} for one in judgement.candidates]
+    word = {"verdict": judgement.verdict, "exit_code": int(judgement.exit_code), "candidates": told}
     atomic_write(short, json.dumps(word, indent=1, ensure_ascii=False) + "\n")
     return [whole, short]

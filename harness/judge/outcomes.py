@@ -1,8 +1,7 @@
 """What one variant scored, item by item, as columns: the input of every comparison. And which item is which.
 
-A run directory, an lm_eval log and a CSV file all become the same `Outcomes`. Columns of names are integer codes with
-their labels, so that a million items stay small. Two sides are joined by id and by what was asked: what does not match
-is counted and named, and a join that loses too much is refused.
+Two sides are joined by id and by what was asked: what does not match is counted and named, and a join that loses too
+much is refused.
 """
 
 from __future__ import annotations
@@ -111,12 +110,10 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     notes: tuple[str, ...] = (),
     unique: bool = False,
 ) -> Outcomes:
-    """Check columns and put them together.
+    """Check columns and put them together: one entry per item, or one for all, see `Outcomes`.
 
-    items: ids, each once. scores: shape [items], in [0, 1], NaN if unanswered. slices, strata: a name per item, or
-    one for all. clusters: a name per item; None if every item is its own. chance, weight, looks: per item, or one
-    for all. unique: the ids are known to differ. Raises NotComparable, naming the variant and the item, on anything
-    that no comparison could trust.
+    clusters: None if every item is its own. unique: the ids are known to differ. Raises NotComparable, naming the
+    variant and the item, on anything that no comparison could trust.
     """
     ids = tuple(items)
     count = len(ids)
@@ -192,27 +189,29 @@ class Pairs:
 
 
 def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pairs:
-    """Join a candidate's items to the baseline's.
+    """Join a candidate's items to the baseline's. allow_unmatched: share that may go without a partner, in [0, 1).
 
-    allow_unmatched: share of all items, in [0, 1), that may go without a partner. Raises NotComparable if more goes
-    without, if an item is in another stratum or cluster on the other side, or if the scores measure different things.
+    Raises NotComparable if more goes without, if an item is in another stratum or cluster on the other side, or if the
+    scores measure different things.
     """
     for name, measure in baseline.measure.items():
         if (other := candidate.measure.get(name, measure)) != measure:
-            raise NotComparable(
-                f"{candidate.name}: {name} is scored by {other!r}, in {baseline.name} by {measure!r}: name one --metric"
-            )
+            text = f"{name} is scored by {other!r}, in {baseline.name} by {measure!r}: name one --metric"
+            raise NotComparable(f"{candidate.name}: {text}")
     own, theirs = _joined(baseline, candidate)
     same = baseline.fingerprint[own] == candidate.fingerprint[theirs]  # also if neither side says what was asked
-    pairs = Pairs(
-        baseline=own[same],
-        candidate=theirs[same],
-        baseline_only=np.setdiff1d(np.arange(len(baseline)), own, assume_unique=True),
-        candidate_only=np.setdiff1d(np.arange(len(candidate)), theirs, assume_unique=True),
-        differing=own[~same],
-    )
+    here, there = _alone(baseline, own, candidate), _alone(candidate, theirs, baseline)
+    pairs = Pairs(own[same], theirs[same], baseline_only=here, candidate_only=there, differing=own[~same])
     _check_places(baseline, candidate, pairs)
-    return _counted(baseline, candidate, _without_spared(baseline, candidate, pairs), allow_unmatched)
+    return _counted(baseline, candidate, pairs, allow_unmatched)
+
+
+def _alone(side: Outcomes, paired: Positions, other: Outcomes) -> Positions:
+    """Return the items without a partner, but for those of looks after the other's last one in that stratum."""
+    alone = np.setdiff1d(np.arange(len(side)), paired, assume_unique=True)
+    if side.look.max() == 1 and other.look.max() == 1:
+        return alone
+    return np.asarray(alone[side.look[alone] <= _last_look(other, side)[alone]])
 
 
 def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
@@ -233,37 +232,22 @@ def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
     """Return a column's codes in the codes of another column, -1 if that has no such name."""
     position = {name: code for code, name in enumerate(known.names)}
     table = np.array([position.get(name, -1) for name in labels.names], np.int64)
-    codes: NDArray[np.int64] = table[labels.codes]
-    return codes
+    return np.asarray(table[labels.codes])
 
 
 def _check_places(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None:
     """Raise NotComparable if an item is in another slice, stratum or cluster on the other side."""
     for what in ("slice", "stratum", "cluster"):
-        own: Labels = getattr(baseline, what)
-        theirs: Labels = getattr(candidate, what)
+        own, theirs = getattr(baseline, what), getattr(candidate, what)
         if own.names is baseline.items and theirs.names is candidate.items:
             continue  # every item is its own source
         moved = _recoded(theirs, own)[pairs.candidate] != own.codes[pairs.baseline]
         if moved.any():
             first = int(moved.argmax())
             here, there = int(pairs.baseline[first]), int(pairs.candidate[first])
-            raise NotComparable(
-                f"{candidate.name}: {int(moved.sum())} items are in another {what} than in {baseline.name}: item "
-                f"{baseline.items[here]!r} in {theirs[there]!r} instead of {own[here]!r}"
-            )
-
-
-def _without_spared(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> Pairs:
-    """Leave out items of looks that came after a side's last one in that stratum: they were never asked of it."""
-    if baseline.look.max(initial=1) == 1 and candidate.look.max(initial=1) == 1:
-        return pairs
-    alone, other = pairs.baseline_only, pairs.candidate_only
-    return replace(
-        pairs,
-        baseline_only=alone[baseline.look[alone] <= _last_look(candidate, baseline)[alone]],
-        candidate_only=other[candidate.look[other] <= _last_look(baseline, candidate)[other]],
-    )
+            shown = f"item {baseline.items[here]!r} in {theirs[there]!r} instead of {own[here]!r}"
+            text = f"{int(moved.sum())} items are in another {what} than in {baseline.name}"
+            raise NotComparable(f"{candidate.name}: {text}: {shown}")
 
 
 def _last_look(side: Outcomes, other: Outcomes) -> NDArray[np.int64]:
@@ -274,8 +258,7 @@ def _last_look(side: Outcomes, other: Outcomes) -> NDArray[np.int64]:
     last = np.zeros((len(other.slice.names) + 1) * width, np.int64)
     np.maximum.at(last, own, side.look)
     last[last == 0] = np.iinfo(np.int64).max
-    found: NDArray[np.int64] = last[theirs]
-    return found
+    return np.asarray(last[theirs])
 
 
 def _counted(baseline: Outcomes, candidate: Outcomes, pairs: Pairs, allow_unmatched: float) -> Pairs:
@@ -312,18 +295,22 @@ class Columns:
     after: Floats
     look: NDArray[np.int32]
     weight: Floats
+    chance: Floats
     cluster: NDArray[np.int32] | None
 
     @property
     def answered(self) -> NDArray[np.bool_]:
         """Whether both sides answered each."""
-        answered: NDArray[np.bool_] = ~(np.isnan(self.before) | np.isnan(self.after))
-        return answered
+        return np.asarray(~(np.isnan(self.before) | np.isnan(self.after)))
 
     def of(self, first: int, last: int) -> Columns:
         """Return the rows of consecutive strata."""
         # Needles of the same type: otherwise numpy converts the whole column at every call.
         start, stop = map(int, np.searchsorted(self.place, np.array([first, last + 1], self.place.dtype)))
-        columns: list[Any] = [getattr(self, one.name) for one in fields(self)]
-        cut: list[Any] = [None if column is None else column[start:stop] for column in columns]
+        return self.where(slice(start, stop))
+
+    def where(self, rows: slice | NDArray[Any]) -> Columns:
+        """Return some of the rows."""
+        columns = (getattr(self, one.name) for one in fields(self))
+        cut: list[Any] = [None if column is None else column[rows] for column in columns]
         return Columns(*cut)

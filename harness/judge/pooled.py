@@ -1,8 +1,7 @@
 """The pooled margin: the weighted difference over a candidate's gating strata, judged like one more stratum.
 
-With `policy.pooled_margin` a candidate passes if this difference is above minus that margin *and* every gating stratum
-is above minus its own, each at alpha: an intersection-union test (Berger 1982, Technometrics 24:295-300). Weights are
-the traffic of the planned items, fixed before any answer.
+A candidate passes if this difference is above minus that margin *and* every gating stratum is above minus its own, each
+at alpha: an intersection-union test. Weights are the traffic of the planned items, fixed before any answer.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
 
 LEAST_STEP = 1e-4  # looks closer than this share of the items are one look
 
+Shared = Callable[[int], tuple[float, int] | None]  # look to what `_shared` gives
+
 
 def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Comparison:
     """Return a comparison with its pooled numbers, if a pooled margin is asked for and each gating stratum has some."""
@@ -36,10 +37,8 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
     strata = [compared.strata[at] for at in kept]
     weights = np.array([traffic[at] or 1.0 for at in kept])
     shares = weights / weights.sum()
-    total = {
-        name: sum(getattr(one, name) for one in strata)
-        for name in ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
-    }
+    counted = ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
+    total = {name: sum(getattr(one, name) for one in strata) for name in counted}
     # As large a share of it may be missing as of its strata together, each at its weight.
     asked = max(total["asked"] + total["unmatched"], 1)
     missing = math.fsum(shares * [one.one_sided / max(one.asked + one.unmatched, 1) for one in strata])
@@ -61,11 +60,7 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
 
 
 def _looks(
-    strata: Sequence[StratumNumbers],
-    shares: Floats,
-    margin: float,
-    rules: Rules,
-    shared: Callable[[int], tuple[float, int] | None],
+    strata: Sequence[StratumNumbers], shares: Floats, margin: float, rules: Rules, shared: Shared
 ) -> tuple[Look, ...]:
     """Pool the strata as they stood at each look, from the first at which each has answers."""
     planned = np.array([one.planned for one in strata], float)
@@ -95,10 +90,7 @@ def _looks(
 
 
 def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) -> tuple[float, int] | None:
-    """Return what sources in several gating strata do to the variance by a look, and how many sources there are.
-
-    None if every item is its own source.
-    """
+    """Return what sources in several gating strata do to the variance by a look, and their number; None without any."""
     if columns.cluster is None:
         return None
     kept = columns.answered & (columns.look <= look) & np.isin(columns.place, gating)

@@ -1,13 +1,10 @@
-"""What a comparison is judged by: margins, levels, which strata decide, how many items and looks were planned.
-
-`Rules` come from a config, from another policy, or from the command line. They are fixed before the data are seen.
-"""
+"""What a comparison is judged by, fixed before the data are seen: margins, levels, which strata decide, the plan."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -54,11 +51,8 @@ class Rules:
     @staticmethod
     def from_experiment(experiment: Experiment) -> Rules:
         """Take the rules that a config states."""
-        slices = {
-            one.key: SliceRules(one.margin, one.gating, one.advisory, one.public_range, one.tail_events)
-            for one in experiment.slices
-        }
-        execution = experiment.execution
+        names, execution = [one.name for one in fields(SliceRules)], experiment.execution
+        slices = {one.key: SliceRules(*(getattr(one, name) for name in names)) for one in experiment.slices}
         return Rules(experiment.policy, slices, execution.looks, execution.stop_on_fail)
 
     @staticmethod
@@ -70,16 +64,11 @@ class Rules:
         return self.slices.get(slice_name, SliceRules())
 
     def margin(self, slice_name: str, stratum: str) -> float:
-        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's.
-
-        It may be relative, see `harness.config.fields.allowed`.
-        """
-        place, own = f"{slice_name}/{stratum}", self._own(slice_name).margin
-        found = self.policy.margin if own is None else own
-        for glob, margin in self.policy.margins.items():
-            if fnmatchcase(place, glob):
-                found = margin
-        return found
+        """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""
+        own = self._own(slice_name).margin
+        globs, place = self.policy.margins, f"{slice_name}/{stratum}"
+        fitting = [globs[glob] for glob in globs if fnmatchcase(place, glob)]
+        return fitting[-1] if fitting else self.policy.margin if own is None else own
 
     def gating(self, slice_name: str, stratum: str) -> bool:
         """Whether a stratum decides."""
@@ -127,15 +116,11 @@ class Rules:
     def to_json(self) -> dict[str, Any]:
         """Return what a judgement prints as its policy."""
         policy = self.policy.model_dump(mode="json")
-        slices = {
-            name: {
-                "margin": written(one.margin),
-                "gating": one.gating,
-                "informative": list(one.advisory),
-                "tail_events": None if one.tail_events is None else dict(one.tail_events),
-            }
-            for name, one in self.slices.items()
-        }
+        slices = {}
+        for name, one in self.slices.items():
+            events = None if one.tail_events is None else dict(one.tail_events)
+            own = {"margin": written(one.margin), "gating": one.gating, "informative": list(one.advisory)}
+            slices[name] = own | {"tail_events": events}
         # Keys of comparisons.json that are older than their names elsewhere.
         shown = {"floor_alpha" if name == "chance_alpha" else name: value for name, value in policy.items()}
         return {**shown, "looks": self.looks, "informative": [], "slices": slices}

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import NotComparable
-from harness.judge.rules import Place, Rules, by_stratum
+from harness.judge.rules import Rules, by_stratum
 from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
 
 BLOW_UP = "blow_up"  # the one kind that only a pair shows
@@ -41,8 +41,7 @@ class Cell:
     unasked: int = 0  # items that were spared one side, because the stratum was decided early
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Side(NamedTuple):
     """What one variant's answers to one item show together."""
 
     signs: Mapping[str, bool]
@@ -59,12 +58,9 @@ def _sides(scored: Iterable[Scored]) -> dict[str, _Side]:
     for item_id, samples in answers.items():
         texts = [one for one in samples if isinstance(one.response, Generation)]
         shown = [one.signs for one in texts if one.signs is not None]
-        found[item_id] = _Side(
-            signs={kind: any(signs.get(kind, False) for signs in shown) for kind in set[str]().union(*shown)},
-            length=max((one.length or 0 for one in texts), default=0),
-            seen=len(shown) == len(texts),
-            answered=len(texts) == len(samples),
-        )
+        signs = {kind: any(own.get(kind, False) for own in shown) for kind in set[str]().union(*shown)}
+        length = max((one.length or 0 for one in texts), default=0)
+        found[item_id] = _Side(signs, length, len(shown) == len(texts), len(texts) == len(samples))
     return found
 
 
@@ -76,22 +72,15 @@ def cells(
     Strata without free text have none. A stratum whose answers nobody looked at has its cells without items, so that
     whoever holds it to a tolerance finds that nothing is known.
     """
-    before, after = _sides(baseline), _sides(candidate)
-    strata = by_stratum(item for item in items if item.kind == "generate")
-    return [cell for place, own in strata.items() for cell in _stratum(place, own, before, after, kinds)]
+    sides, free = (_sides(baseline), _sides(candidate)), (item for item in items if item.kind == "generate")
+    return [cell for own in by_stratum(free).values() for cell in _stratum(own, sides, kinds)]
 
 
-def _stratum(
-    place: Place,
-    items: Sequence[Item],
-    baseline: Mapping[str, _Side],
-    candidate: Mapping[str, _Side],
-    kinds: Iterable[str],
-) -> list[Cell]:
-    found = {kind: Cell(*place, kind) for kind in kinds}
+def _stratum(items: Sequence[Item], sides: Sequence[Mapping[str, _Side]], kinds: Iterable[str]) -> list[Cell]:
+    found = {kind: Cell(items[0].slice, items[0].stratum, kind) for kind in kinds}
     unseen = one_sided = unasked = 0
     for item in items:
-        before, after = baseline.get(item.id), candidate.get(item.id)
+        before, after = (side.get(item.id) for side in sides)
         if before is None or after is None:
             unasked += 1
         elif not (before.answered and after.answered):
@@ -100,14 +89,13 @@ def _stratum(
             unseen += 1
         else:
             longer = after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
-            for kind in {*before.signs, *after.signs, BLOW_UP} & found.keys():
-                was = kind != BLOW_UP and before.signs.get(kind, False)
-                now = longer if kind == BLOW_UP else after.signs.get(kind, False)
-                cell = found[kind]
+            was, now = {**before.signs, BLOW_UP: False}, {**after.signs, BLOW_UP: longer}
+            for kind in {*was, *now} & found.keys():
+                cell, shown = found[kind], was.get(kind, False)
                 cell.items.append(item.id)
                 cell.clusters.append(item.cluster)
-                cell.events.append(now and not was)
-                cell.baseline.append(was)
+                cell.events.append(now.get(kind, False) and not shown)
+                cell.baseline.append(shown)
     # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
     kept = [cell for cell in found.values() if cell.items or unseen or one_sided or cell.kind in LATENCY_KINDS]
     for cell in kept:
@@ -143,10 +131,8 @@ def with_late(
     """
     if not all(times):
         raise NotComparable("policy.latency needs the times of all variants: run them with engine.stream: true")
-    timed = [
-        {(line["item"], line["sample"]): line for line in own if (line["state"], line["cache"]) == ("warm", "uncached")}
-        for own in times
-    ]
+    fit = ([line for line in own if (line["state"], line["cache"]) == ("warm", "uncached")] for own in times)
+    timed = [{(line["item"], line["sample"]): line for line in own} for own in fit]
 
     def marked(one: Scored, own: Mapping[tuple[str, int], Mapping[str, Any]]) -> Scored:
         key = one.item_id, one.response.sample

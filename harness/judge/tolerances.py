@@ -2,8 +2,7 @@
 
 Pass: the upper limit lies below the tolerance, at level alpha, wherever it gates (an intersection-union test, no
 correction). Fail: the lower limit lies above it, after Holm over what the candidate's tolerances of this family gate,
-at the family's part of alpha; the scores' family has another part, see docs/decisions.md. What has no tolerance has
-limits and no verdict, and a tolerance for which nothing was measured is not judged.
+at the family's part of alpha; the scores' family has another part. A tolerance that measured nothing is not judged.
 """
 
 from __future__ import annotations
@@ -19,44 +18,47 @@ from harness.judge.summaries import Quantity, TailRate, Verdict
 from harness.judge.tail_counts import BLOW_UP, Cell
 from harness.records import LATENCY_KINDS, Generation, Item, Scored
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
-from harness.stats.ratio import Ratio, ratio
+from harness.stats.ratio import ratio
 
 ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may have answered
 
 
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
-    """Return every cell its limits and, where a tolerance gates it, its verdict, in the order given.
-
-    A kind that a slice's rules name and that no answer of it was looked at for is not judged, and says so.
-    """
+    """Return the rate, limits and verdict of every cell, and of every kind that a tolerance names and nothing shows."""
     alpha = rules.policy.alpha
     found = [event_rate(one.events, one.clusters, alpha=alpha) if one.items else None for one in cells]
     tolerances = [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]
+    counted = list(zip(cells, found, tolerances, strict=True))
     p_high = {
         at: 1.0 if rate is None else rate.p_high(tolerance)
-        for at, (cell, rate, tolerance) in enumerate(zip(cells, found, tolerances, strict=True))
+        for at, (cell, rate, tolerance) in enumerate(counted)
         if tolerance is not None and not _unjudged(cell) and not cell.unasked
     }
-    adjusted = dict(zip(p_high, stats.holm(list(p_high.values())), strict=True))
-    strictest = alpha / rules.families / max(len(p_high), 1)
+    adjusted, strictest = _adjusted(p_high, rules), alpha / rules.families / max(len(p_high), 1)
     rates = []
-    for at, (cell, known, tolerance) in enumerate(zip(cells, found, tolerances, strict=True)):
+    for at, (cell, known, tolerance) in enumerate(counted):
         n, events = len(cell.items), sum(cell.events)
         share, low, high = (None, None, None) if known is None else (known.rate, known.low, known.high)
         own = None if known is None or cell.kind == BLOW_UP else sum(cell.baseline) / n
         plain = TailRate(cell.slice, cell.stratum, cell.kind, events, n, share, low, high, tolerance, None, own)
         if tolerance is not None:
-            p = min(float(adjusted.get(at, 1.0)) * rules.families, 1.0)
+            p = adjusted.get(at, 1.0)
             verdict, reason, more = _judged(cell, known, tolerance, p, alpha, strictest)
             plain = replace(plain, verdict=verdict, p_adjusted=p, reason=reason, items_to_decide=more)
         rates.append(plain)
+    why = "a tolerance was declared, and no answer was looked at for it"
     for name, slice_rules in rules.slices.items():
         for kind, tolerance in (slice_rules.tail_events or {}).items():
             if not any(one.slice == name and kind in (one.kind, "*") for one in rates):
-                why = "a tolerance was declared, and no answer was looked at for it"
                 empty = TailRate(name, "all", kind, 0, 0, None, None, None, tolerance, "not_judged", None, 1.0)
                 rates.append(replace(empty, reason=why))
     return tuple(rates)
+
+
+def _adjusted(p_values: Mapping[int, float], rules: Rules) -> dict[int, float]:
+    """Return p-values after Holm within a family of tests, and Bonferroni over the families."""
+    adjusted = zip(p_values, stats.holm(list(p_values.values())), strict=True)
+    return {at: min(float(p) * rules.families, 1.0) for at, p in adjusted}
 
 
 def _unjudged(cell: Cell) -> str:
@@ -106,11 +108,8 @@ def unmatched_tolerances(rates: Sequence[TailRate], rules: Rules) -> list[str]:
     """Return a sentence for each of the policy's tolerances that applies to no answer."""
     own = {name for name, one in rules.slices.items() if one.tail_events is not None}
     held = {one.kind for one in rates if one.tolerance is not None and one.slice not in own}
-    return [
-        f"the tolerance for tail events of kind {kind!r} applies to no answer and has no effect"
-        for kind in rules.policy.tail_events
-        if not (held if kind == "*" else kind in held)
-    ]
+    unheld = [kind for kind in rules.policy.tail_events if not (held if kind == "*" else kind in held)]
+    return [f"the tolerance for tail events of kind {kind!r} applies to no answer and has no effect" for kind in unheld]
 
 
 Answer = tuple[float, float, float]  # characters thought, tokens written, and score of one item: means over its samples
@@ -123,14 +122,9 @@ def judged_quantities(
     before, after = _answers(baseline), _answers(candidate)
     asked = [one for one in items if one.kind == "generate" and one.id in before and one.id in after]
     found = [one for place, own in by_stratum(asked).items() for one in _compared(place, own, before, after, rules)]
-    p_high = {
-        at: 1.0 if known is None else known.p_high(one.tolerance)
-        for at, (one, known) in enumerate(found)
-        if one.tolerance is not None
-    }
     judged = [one for one, _ in found]
-    for at, p in zip(p_high, stats.holm(list(p_high.values())), strict=True):
-        judged[at] = _with_verdict(judged[at], min(float(p) * rules.families, 1.0), rules.policy.alpha)
+    for at, p in _adjusted({at: p for at, (_, p) in enumerate(found) if p is not None}, rules).items():
+        judged[at] = _with_verdict(judged[at], p, rules.policy.alpha)
     held = {one.kind for one in judged if one.tolerance is not None}
     if any(rules.gating(item.slice, item.stratum) for item in items):
         why = "a tolerance was declared, and no answer in a gating stratum was measured for it"
@@ -153,16 +147,14 @@ def _answers(scored: Iterable[Scored]) -> dict[str, Answer]:
 
 def _compared(
     place: Place, items: Sequence[Item], before: Mapping[str, Answer], after: Mapping[str, Answer], rules: Rules
-) -> Iterable[tuple[Quantity, Ratio | None]]:
-    """Give each quantity of a stratum as the ratio of one total over another, on both sides."""
+) -> Iterable[tuple[Quantity, float | None]]:
+    """Give each quantity, the ratio of one total over another on both sides, with the p of 'at most its tolerance'."""
     thought, tokens, right = zip(*(before[item.id] for item in items), strict=True)
     thought_now, tokens_now, right_now = zip(*(after[item.id] for item in items), strict=True)
     each, clusters = (1.0,) * len(items), [item.cluster for item in items]
     thinks = any(thought) or any(thought_now)
-    for kind, was, now in (
-        ("thought_length", (thought, each), (thought_now, each)),
-        ("tokens_per_solved", (tokens, right), (tokens_now, right_now)),
-    ):
+    lengths, costs = ((thought, each), (thought_now, each)), ((tokens, right), (tokens_now, right_now))
+    for kind, was, now in (("thought_length", *lengths), ("tokens_per_solved", *costs)):
         tolerance = rules.policy.quantities.get(kind) if rules.gating(*place) else None
         if not thinks and (tolerance is None or kind == "thought_length"):
             continue
@@ -171,7 +163,7 @@ def _compared(
         if known is not None:
             low, high = known.limit(rules.policy.alpha), known.limit(1 - rules.policy.alpha)
             plain = replace(plain, ratio=known.value, low=low, high=high)
-        yield plain, known
+        yield plain, None if tolerance is None else 1.0 if known is None else known.p_high(tolerance)
 
 
 def _over(above: Sequence[float], below: Sequence[float]) -> float | None:

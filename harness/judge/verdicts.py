@@ -1,7 +1,6 @@
 """The judgement as data: what `compare --json` prints, what comparisons.json holds, what every report reads.
 
-Deltas and margins are proportions (0.02 is two points), negative is worse. Every figure that could not be computed is
-None, and a stratum with a None in place of a limit never passes.
+Deltas and margins are proportions (0.02 is two points), negative is worse; what could not be computed is None.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from harness.judge.decisions import Decision, reason_text
 from harness.judge.summaries import Average, ChoiceProbability, Cliff, Quantity, StratumNumbers, TailRate, Verdict
@@ -19,24 +18,14 @@ _T = TypeVar("_T")
 
 
 class Figure(Generic[_T]):
-    """A figure of a `StratumVerdict`, read from its parts: a key of comparisons.json and a column of the tables.
-
-    kind: its type in Parquet.
-    """
+    """A figure of a `StratumVerdict`, read from its parts: a key of comparisons.json and a column of the tables."""
 
     def __init__(self, read: Callable[[StratumVerdict], _T], kind: str = "float64") -> None:
-        self.read = read
-        self.kind = kind
+        self.read, self.kind = read, kind  # kind: its type in Parquet
 
-    @overload
-    def __get__(self, stratum: None, owner: type) -> Figure[_T]: ...
-
-    @overload
-    def __get__(self, stratum: StratumVerdict, owner: type) -> _T: ...
-
-    def __get__(self, stratum: StratumVerdict | None, owner: type) -> Figure[_T] | _T:
-        """Return the figure of a stratum; of the class, the column itself."""
-        return self if stratum is None else self.read(stratum)
+    def __get__(self, stratum: StratumVerdict, owner: type) -> _T:
+        """Return the figure of a stratum."""
+        return self.read(stratum)
 
 
 def _tested(name: str) -> Figure[float | None]:
@@ -107,17 +96,12 @@ class StratumVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, flat."""
-        known = self.choice_probability
+        choice = self.choice_probability and dataclasses.asdict(self.choice_probability)
         figures = {name: figure.read(self) for name, figure in FIGURES.items()}
-        return figures | {
-            "levels": dict(self.levels),
-            "choice_probability": None if known is None else dataclasses.asdict(known),
-        }
+        return figures | {"levels": dict(self.levels), "choice_probability": choice}
 
 
-FIGURES: Mapping[str, Figure[Any]] = {
-    name: figure for name, figure in vars(StratumVerdict).items() if isinstance(figure, Figure)
-}
+FIGURES = {name: figure for name, figure in vars(StratumVerdict).items() if isinstance(figure, Figure)}
 """Name to figure of a stratum, in the order of comparisons.json and of the tables' columns."""
 
 
@@ -168,4 +152,4 @@ class Judgement:
         """Return plain JSON data, as `compare --json` prints it."""
         plain = dataclasses.asdict(dataclasses.replace(self, candidates=(), control=None))
         candidates = [one.to_json() for one in self.candidates]
-        return plain | {"candidates": candidates, "control": None if self.control is None else self.control.to_json()}
+        return plain | {"candidates": candidates, "control": self.control and self.control.to_json()}

@@ -1,7 +1,6 @@
 """What a loaded model shows of itself: modules, kernels, bits and bytes, counted tensor by tensor.
 
-Tensors and modules of any library are known by what they hold, not by a list of class names. `get_memory_footprint()`
-is never asked: it is wrong for several methods.
+Tensors and modules of any library are known by what they hold. `get_memory_footprint()` is wrong for several methods.
 """
 
 from __future__ import annotations
@@ -41,12 +40,8 @@ def audit_model(model: Any) -> QuantizationAudit:
     quantized = [module for module in linear if _is_quantized(module)]
     counted = quantized or linear
     weights = sum(map(_weights, counted))
-    stored = sum(  # scales and zeros too
-        tensor.nbytes
-        for module in counted
-        for tensor in _unique(_tensors(module))
-        if tensor is not getattr(module, "bias", None)
-    )
+    held = ((module, tensor) for module in counted for tensor in _unique(_tensors(module)))  # scales and zeros too
+    stored = sum(tensor.nbytes for module, tensor in held if tensor is not getattr(module, "bias", None))
     kernels = Counter(map(_kernel, counted))
     inside = sum(_weights(module) for module in quantized if module is not model.get_output_embeddings())
     elsewhere = _matrices(model, frozenset(map(id, quantized)))
@@ -98,7 +93,7 @@ def _tensors(module: Any) -> Iterator[torch.Tensor]:
     held = vars(module)
     for tensor in (*held["_parameters"].values(), *held["_buffers"].values()):
         if tensor is not None:
-            yield from _leaves(tensor)
+            yield from leaves(tensor)
             yield from _inside(vars(tensor))
     yield from _inside([value for name, value in held.items() if name not in {"_parameters", "_buffers", "_modules"}])
 
@@ -107,16 +102,17 @@ def _inside(value: Any) -> Iterator[torch.Tensor]:
     if type(value).__name__ in _STATE_KEEPERS:
         value = vars(value)
     if isinstance(value, torch.Tensor):
-        yield from _leaves(value)
+        yield from leaves(value)
     elif isinstance(value, (Mapping, list, tuple)):
         for entry in value.values() if isinstance(value, Mapping) else value:
             yield from _inside(entry)
 
 
-def _leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+def leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the plain tensors of which a tensor is made: itself, or a quantized one's codes and scales."""
     if hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:
-            yield from _leaves(getattr(tensor, name))
+            yield from leaves(getattr(tensor, name))
     else:
         yield tensor
 
@@ -137,7 +133,7 @@ def _matrices(model: Any, without: frozenset[int] = frozenset()) -> list[torch.T
     """The parameters of two and more dimensions, those of experts too; embeddings and head stay out."""
     out = {*without, id(model.get_output_embeddings())}
     modules = (one for one in model.modules() if id(one) not in out and not isinstance(one, torch.nn.Embedding))
-    found = (leaf for one in modules for parameter in one.parameters(recurse=False) for leaf in _leaves(parameter))
+    found = (leaf for one in modules for parameter in one.parameters(recurse=False) for leaf in leaves(parameter))
     return [tensor for tensor in _unique(found) if tensor.ndim > 1]
 
 
@@ -154,11 +150,9 @@ def audit_files(model: Any, tensors: Mapping[str, Header]) -> QuantizationAudit:
         if own != "bias":
             by_module[module_name].append(header)
     linear = {name: _weights(module) for name, module in linear_modules(model)}
-    quantized = {
-        name: weights
-        for name, weights in linear.items()
-        if any(one.dtype in _DISK_QUANTIZED and 8 * one.size >= weights for one in by_module.get(name, ()))
-    }
+    codes = {name: [one for one in held if one.dtype in _DISK_QUANTIZED] for name, held in by_module.items()}
+    large = ((name, size) for name, size in linear.items() if any(8 * one.size >= size for one in codes.get(name, ())))
+    quantized = dict(large)
     stored = sum(header.size for name in quantized for header in by_module[name])
     others = (held for name, held in by_module.items() if name not in linear)  # experts that are put together
     more = sum(one.size for held in others if any(two.dtype in _DISK_QUANTIZED for two in held) for one in held)

@@ -1,7 +1,4 @@
-"""Which quantization methods work here, and in one sentence why another does not.
-
-Looks at installed packages, their versions and the device; loads no model and quantizes nothing (`doctor` can).
-"""
+"""Which quantization methods work here, and in one sentence why another does not."""
 
 from __future__ import annotations
 
@@ -114,10 +111,7 @@ def _device_lacks(device: str, capability: tuple[int, int] | None) -> str:
 
 
 def release_quanto_lock(lock: Path | None = None) -> None:
-    """Remove the lock of quanto's C++ extension if no process of this user has it open.
-
-    torch's `FileBaton` keeps it open while it compiles; that of a killed process would be waited for without end.
-    """
+    """Remove the lock of quanto's C++ extension that a killed process left: it would be waited for without end."""
     import psutil
 
     found = importlib.util.find_spec("optimum.quanto")

@@ -22,17 +22,20 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def published(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` to fill; rename it to `target` at the end.
+    """Give an empty folder beside `target` to fill; rename it to `target` at the end, or remove it on any error.
 
-    Whatever stops the filling (an error, Ctrl-C) removes it, so `target` is never half there. What a killed process
-    left is removed by the next one. Where another process published `target` meanwhile, its folder stays and ours goes.
-    Raises `StoreError` where the place cannot be written.
+    If another process was faster, its folder stays. Raises `StoreError` if the place cannot be written.
     """
+    import psutil
+
     host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
     partial = target.parent / f".{target.name}.partial-{host}-{os.getpid()}"
     with _explained(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent, host)
+        for entry in target.parent.iterdir():
+            left = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
+            if left and not psutil.pid_exists(int(left[1])):
+                shutil.rmtree(entry, ignore_errors=True)
         partial.mkdir()
     try:
         yield partial
@@ -51,16 +54,5 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written ({error.strerror or error}): free it, or name another place in the environment"
-            " variable QUANTCLIFF_CACHE"
-        ) from error
-
-
-def _sweep(folder: Path, host: str) -> None:
-    import psutil
-
-    for entry in folder.iterdir():
-        left = re.fullmatch(rf"\..+\.partial-{host}-(\d+)", entry.name)
-        if left and not psutil.pid_exists(int(left[1])):
-            shutil.rmtree(entry, ignore_errors=True)
+        remedy = "free it, or name another place in the environment variable QUANTCLIFF_CACHE"
+        raise StoreError(f"{folder} cannot be written ({error.strerror or error}): {remedy}") from error

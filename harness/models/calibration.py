@@ -1,7 +1,6 @@
 """Calibration sets: the texts that GPTQ and AWQ look at while they quantize, and whether evaluation has seen them.
 
-A checkpoint that was calibrated on the items it is judged by is flattered. So a set has a name, the checkpoint keeps
-fingerprints of it (never its texts), and `calibration_overlap` finds prompts that share a passage with it.
+A checkpoint that was calibrated on the items it is judged by is flattered, so it keeps fingerprints of the texts.
 """
 
 from __future__ import annotations
@@ -11,19 +10,18 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, UsageError
+from harness.suite.toolkit.datafiles import filled_lines
 
 BUILT_IN = "quantcliff-calibration-v1"  # the name of the set that comes with quantcliff
 SIDECAR = "quantcliff_calibration.json"  # the file in a checkpoint's folder that says what it was calibrated on
-
 _TEXTS = Path(__file__).with_name("calibration_texts.json")  # changing a word makes another set: rename BUILT_IN
 _SHORTEST = 32  # characters; less teaches a quantizer nothing
-
 # Winnowing (Schleimer, Wilkerson, Aiken: Local Algorithms for Document Fingerprinting, SIGMOD 2003): of every _WINDOW
 # consecutive hashes of _GRAM characters the smallest is kept, so any shared run of _GRAM + _WINDOW - 1 = 50 characters
 # is found for certain, and none shorter than _GRAM ever.
@@ -47,28 +45,22 @@ def built_in() -> Calibration:
 
 
 def from_file(path: Path) -> Calibration:
-    """Read a set: JSON lines with a ``text`` field; or plain text, blank lines between texts, or else a text to a line.
-
-    Raises `UsageError` naming the file and line where it is something else, or holds nothing of use.
-    """
+    """Read JSON lines with a ``text``, or texts between blank lines, else one a line. Raises `UsageError`."""
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as calibration texts: {error}") from error
     parts = re.split(r"\n\s*\n", content.strip())
     plain = parts if len(parts) > 1 else content.splitlines()
-    texts = _json_lines(path, content) if path.suffix in {".jsonl", ".json"} else plain
+    texts = _json_lines(path) if path.suffix in {".jsonl", ".json"} else plain
     kept = tuple(text.strip() for text in texts if len(text.strip()) >= _SHORTEST)
     if not kept:
         raise UsageError(f"{path}: no text of at least {_SHORTEST} characters in it")
     return Calibration(path.name, kept)
 
 
-def _json_lines(path: Path, content: str) -> list[str]:
-    texts = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
+def _json_lines(path: Path) -> Iterator[str]:
+    for number, line in filled_lines(path):
         try:
             data = json.loads(line)
         except ValueError as error:
@@ -76,19 +68,15 @@ def _json_lines(path: Path, content: str) -> list[str]:
         text = data.get("text") if isinstance(data, dict) else data
         if not isinstance(text, str):
             raise UsageError(f"{path}:{number}: no `text` in it: one object with a `text` to a line")
-        texts.append(text)
-    return texts
+        yield text
 
 
 def sidecar(calibration: Calibration) -> dict[str, Any]:
     """What a checkpoint keeps of a set: its name, and of every text a digest, a length and fingerprints, no words."""
+    digests = (hashlib.sha256(text.encode()).hexdigest() for text in calibration.texts)
     texts = [
-        {
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "characters": len(text),
-            "fingerprints": sorted(_fingerprints(text)),
-        }
-        for text in calibration.texts
+        {"sha256": digest, "characters": len(text), "fingerprints": sorted(_fingerprints(text))}
+        for digest, text in zip(digests, calibration.texts, strict=True)
     ]
     return {"calibration": calibration.name, "texts": texts}
 
@@ -96,8 +84,7 @@ def sidecar(calibration: Calibration) -> dict[str, Any]:
 def calibration_overlap(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
     """Return the indices of the prompts that share 50 characters or more with what `checkpoint` was calibrated on.
 
-    Case, white space and Unicode's spellings do not matter. Passages that more than half of the prompts share (their
-    template) are not counted. Without a sidecar nothing is known; `ModelError` is raised where it is damaged.
+    What more than half of them share is their template, and not counted. Raises `ModelError` for a damaged sidecar.
     """
     path = checkpoint / SIDECAR
     if not path.is_file():

@@ -1,7 +1,7 @@
 """Making GPTQ and AWQ checkpoints from a plain model, with a calibration set that the checkpoint names.
 
 The quantizing itself happens in a process of its own, `harness.models.checkpoints_worker`: it takes over environment,
-terminal and memory. Here is what comes before and after: refusals, publishing the result whole, and its proof.
+terminal and memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from harness.records import Proof
 _BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _GROUPS = (16, 32, 64, 128, 256, 512, 1024)
 _AWQ_ROWS = 64  # the search for clipping thresholds goes through the rows in blocks of this many
-
 # What the quantizer rewrites and should not: it renames tokenizer classes and turns sampling on.
 _FROM_SOURCE = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
@@ -59,27 +58,21 @@ def make_checkpoint(
 ) -> Proof:
     """Quantize the plain model in `source` into the new folder `out`; return what it shows of itself when loaded.
 
-    method: ``gptq`` (or ``auto-gptq``: GPTQModel writes the same format) or ``awq``; progress: called with a sentence
-    now and then. `out` appears whole or not at all. Raises `UsageError` where the options cannot work (naming ones that
-    do), `BackendMissing` without GPTQModel, `ModelError` where the quantizer fails, `Interrupted` on Ctrl-C.
+    progress: called with a sentence now and then. `out` appears whole or not at all. Raises `UsageError` for options
+    that cannot work, `BackendMissing` without GPTQModel, `ModelError` if the quantizer fails, `Interrupted` on Ctrl-C.
     """
     started, texts = time.perf_counter(), calibration.texts
     method = weights_format(method)
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
-    options = {"method": method, "bits": bits, "group_size": group_size}
+    options: dict[str, Any] = {"method": method, "bits": bits, "group_size": group_size}
     progress(f"quantizing {source.name} to {method} {bits}-bit, calibrated on {calibration.name} ({len(texts)} texts)")
     try:
         with published(out) as folder:
             work = folder / "work"
             _quantize(source, work, {**options, "device": device, "texts": texts}, progress)
-            record = {
-                **options,
-                "source_digest": weights_digest(source),
-                "gptqmodel": installed_version("gptqmodel"),
-                "seconds": round(time.perf_counter() - started, 1),
-                **sidecar(calibration),
-            }
+            record = options | {"source_digest": weights_digest(source), "gptqmodel": installed_version("gptqmodel")}
+            record |= {"seconds": round(time.perf_counter() - started, 1), **sidecar(calibration)}
             (folder / SIDECAR).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             progress("loading it to compare its answers")
             proof = _read_back(folder, method, device, work / "answers")
@@ -106,15 +99,11 @@ def _check(source: Path, out: Path, *, method: str, bits: int, group_size: int) 
     columns, rows = {shape[1] for shape in shapes}, {shape[0] for shape in shapes if shape[0] % _AWQ_ROWS}
     fit = [size for size in _GROUPS if all(count % size == 0 for count in columns)]
     if group_size not in fit:  # it would quantize, save, and fail at the first answer
-        raise UsageError(
-            f"group_size {group_size} does not divide the columns of {source.name}'s weights ({_listed(columns)}):"
-            f" take one of {_listed(fit)}"
-        )
+        said = f"group_size {group_size} does not divide the columns of {source.name}'s weights ({_listed(columns)})"
+        raise UsageError(f"{said}: take one of {_listed(fit)}")
     if method == "awq" and rows:
-        raise UsageError(
-            f"{source.name}: awq needs matrices with a multiple of {_AWQ_ROWS} rows, and some have {_listed(rows)};"
-            " take gptq"
-        )
+        said = f"awq needs matrices with a multiple of {_AWQ_ROWS} rows, and some have {_listed(rows)}"
+        raise UsageError(f"{source.name}: {said}; take gptq")
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -128,24 +117,15 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
     paths = {"source": source.absolute(), "out": model.absolute(), "answers": (work / "answers").absolute()}
     task.write_text(json.dumps(options | {name: str(path) for name, path in paths.items()}), encoding="utf-8")
     places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]
-    environment = {
-        **GPTQMODEL_ENVIRONMENT,
-        "HF_HUB_OFFLINE": "1",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, places)),
-    }
+    environment = GPTQMODEL_ENVIRONMENT | {"HF_HUB_OFFLINE": "1"} | dict(os.environ)
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     read, write = os.pipe()
     with task.open("rb") as asked, log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
         # GPTQModel leaves logs where it works; Ctrl-C is for this process, which then ends that one.
+        command = [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)]
+        streams: dict[str, Any] = {"stdin": asked, "stdout": noise, "stderr": noise}
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)],
-            pass_fds=(write,),
-            env=environment,
-            stdin=asked,
-            stdout=noise,
-            stderr=noise,
-            cwd=work,
-            start_new_session=True,
+            command, pass_fds=(write,), env=environment, **streams, cwd=work, start_new_session=True
         )
         os.close(write)
         try:
@@ -173,11 +153,11 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
 def _read_back(folder: Path, method: str, device: str, answers: Path) -> Proof:
     """Load what was written and compare its answers with those before saving. Raises `ModelError` if they differ."""
     variant = Variant(name="made", model=str(folder), quantization=Quantization(method=method))
+    wrote = "GPTQModel wrote a checkpoint that"
     try:
         loaded = load(variant, folder, device=device, dtype="bfloat16")
     except ModelError as error:
-        message = f"GPTQModel wrote a checkpoint that cannot be read back, so it was removed: {error}"
-        raise ModelError(message) from error
+        raise ModelError(f"{wrote} cannot be read back, so it was removed: {error}") from error
     if difference := compare_answers(loaded.model, answers):
-        raise ModelError(f"GPTQModel wrote a checkpoint that answers differently, so it was removed: {difference}")
+        raise ModelError(f"{wrote} answers differently, so it was removed: {difference}")
     return loaded.proof

@@ -1,13 +1,13 @@
 """The process that runs GPTQModel, ``python -m harness.models.checkpoints_worker FD``, and the check of what it saved.
 
-Reads the task as JSON from standard input: `harness.models.checkpoints`, which alone calls it, has checked it. Writes
-progress, a sentence to a line, to the file descriptor FD; whatever the libraries print goes to standard output and
-error. Before saving, it records what every linear module answers; `compare_answers` asks the saved model the same.
+Reads the task as JSON from standard input and writes progress, a sentence to a line, to the file descriptor FD. Before
+saving, it records what every linear module answers; `compare_answers` asks the saved model the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -16,8 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-_TOKENS = 16  # of the first calibration text
+import torch
+from safetensors.torch import load_file, save_file
 
+from harness.models.audit import linear_modules
+
+_TOKENS = 16  # of the first calibration text
 _ROUNDING = 2.0**-9  # relative rounding of a bfloat16 number
 _MODULE_ROUNDINGS = 3  # in a linear module: of the scales, of the weights they give, and of the answer
 _LAYER_ROUNDINGS = 12  # in a layer: two norms, four matrices, attention, activation, product, residuals
@@ -27,10 +31,7 @@ _MARGIN = 4  # roundings are not quite independent: so many times their expected
 def main(descriptor: int) -> None:
     """Do the task on standard input."""
     task, news = json.load(sys.stdin), os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")
-
-    def say(sentence: str) -> None:
-        print(sentence, file=news)
-
+    say = functools.partial(print, file=news)
     say("loading the model")  # the libraries take seconds to import
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
     from gptqmodel.quantization import FORMAT, METHOD
@@ -57,11 +58,6 @@ def main(descriptor: int) -> None:
 
 def _record_answers(quantized: Any, task: dict[str, Any]) -> None:
     """Write what every linear module receives and answers for the first calibration tokens, and the logits."""
-    import torch
-    from safetensors.torch import save_file
-
-    from harness.models.audit import linear_modules
-
     model = quantized.model.to(task["device"])
     tokens = quantized.tokenizer(task["texts"][0], return_tensors="pt")["input_ids"][:, :_TOKENS]
     recorded = {"tokens": tokens}
@@ -104,14 +100,8 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
 def compare_answers(model: Any, recorded: Path) -> str:
     """Say which module of `model` answers differently from the record, and by how much; empty if none does.
 
-    A module is given the input that it received before saving, so an error in one is not seen in the next ones; the
-    logits also depend on embeddings and norms.
+    Each is given the input that it received before saving; the logits also depend on embeddings and norms.
     """
-    import torch
-    from safetensors.torch import load_file
-
-    from harness.models.audit import linear_modules
-
     tensors = load_file(recorded)
     modules = dict(linear_modules(model))
     names = [key.removesuffix(":in") for key in tensors if key.endswith(":in")]
@@ -132,9 +122,8 @@ def _difference(what: str, answer: Any, expected: Any, roundings: int) -> str:
     expected = expected.float()
     distance = float((answer.cpu().float() - expected).norm() / expected.norm().clamp(min=1e-9))
     bound = _MARGIN * _ROUNDING * math.sqrt(2 * roundings)
-    if distance <= bound:
-        return ""
-    return f"{what} is {distance:.3g} away from what it was before saving; rounding explains {bound:.2g} at most"
+    found = f"{what} is {distance:.3g} away from what it was before saving; rounding explains {bound:.2g} at most"
+    return "" if distance <= bound else found
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from harness.records import Proof
 
 ALMOST_ALL = 0.9  # a smaller share of quantized weights is said with the verdict
 HALF = 0.5  # a smaller one is refused, unless the config allows it
-
 _EQUAL = {
     "engine": "its engine is {} and the baseline's {}",
     "version": "its server's version is {} and the baseline's {}",
@@ -21,13 +20,10 @@ _EQUAL = {
     "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
     "logprob_method": "its choices are scored by {} and the baseline's by {}",
     "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
-}
-"""What of two servers must be equal, and the sentence if it is not."""
-
+}  # what of two servers must be equal, and the sentence if it is not
 SURE = -0.1  # log-probability above which a token shows little of the weights
 UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
-SAME_LOGPROB = 1e-3
-"""Largest difference between log-probabilities of the same weights on the same engine, asked one at a time."""
+SAME_LOGPROB = 1e-3  # largest difference between log-probabilities of the same weights on the same engine
 
 
 def partly_quantized(share: float | None) -> str:
@@ -42,19 +38,14 @@ def check_candidate(
 ) -> None:
     """Raise `NotComparable` where the candidate is not what its config says, or cannot be paired with the baseline.
 
-    All reasons are given at once: nothing or less than half quantized though a method is named, another method,
-    another vocabulary, another tokenizer, another compute dtype (allowed only if the candidate is about the dtype),
-    other end tokens (allowed unless it writes answers in free text). If another program serves one of them, its layers
-    cannot be counted, and engine, version, dtype and flags must be equal: a change of one alone changes as many answers
-    as int8 does. cross_engine: that is the question, and nothing must be equal.
+    writes: answers are in free text, so that end tokens must be equal. cross_engine: of servers, nothing must be equal;
+    else engine, version, dtype and flags must: a change of one alone changes as many answers as int8 does.
     """
     if baseline.served is not None or candidate.served is not None:
         reasons = _served_reasons(baseline, candidate, variant, cross_engine=cross_engine)
     else:
-        reasons = [
-            *_quantization_reasons(candidate, variant),
-            *_pair_reasons(baseline, candidate, variant, writes=writes),
-        ]
+        pair = _pair_reasons(baseline, candidate, variant, writes=writes)
+        reasons = [*_quantization_reasons(candidate, variant), *pair]
     if reasons:
         raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
 
@@ -64,10 +55,8 @@ def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
     if wanted != "none" and not same_method(loaded, wanted):
         yield f"the config says {wanted} and what was loaded is {loaded}"
     if (wanted, loaded) != ("none", "none") and candidate.quantized_modules == 0:
-        yield (
-            f"none of its {candidate.linear_modules} linear modules is quantized, though the method is"
-            f" {wanted if wanted != 'none' else loaded}"
-        )
+        method = wanted if wanted != "none" else loaded
+        yield f"none of its {candidate.linear_modules} linear modules is quantized, though the method is {method}"
     partly = loaded != "none" and candidate.quantized_modules > 0 and not variant.allow_partial
     if partly and share is not None and share < HALF:
         yield (
@@ -123,10 +112,7 @@ def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cros
 
 
 def same_server(baseline: Proof, candidate: Proof) -> str:
-    """Say in what respect two servers serve the same model; empty if they do not, or do not show it.
-
-    Their log-probabilities of one text agree as only the same weights do, and enough of its tokens are uncertain.
-    """
+    """Say in what respect two servers serve the same model; empty if they do not, or do not show it."""
     one, other = ((proof.served or {}).get("canary") or [] for proof in (baseline, candidate))
     if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
         return ""
@@ -137,7 +123,5 @@ def same_server(baseline: Proof, candidate: Proof) -> str:
 def cross_engine_note(experiment: Experiment) -> str:
     """Say what a comparison across engines measures."""
     names = ", ".join(f"{one.name} on {one.engine.name}" for one in experiment.variants)
-    return (
-        f"This run compares engines ({names}): a difference may come from the engine, its version, its dtype or its"
-        " flags, and not from the weights."
-    )
+    why = "a difference may come from the engine, its version, its dtype or its flags, and not from the weights"
+    return f"This run compares engines ({names}): {why}."

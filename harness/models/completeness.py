@@ -1,7 +1,6 @@
 """Whether every tensor of a checkpoint found its place in the model, and every place its tensor.
 
-transformers fills a place without a tensor with new random values, and drops a tensor without a place, with no more
-than a line in its log.
+transformers fills a place without a tensor with random values, and drops a tensor without a place, without an error.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from harness.models.audit import linear_modules, matrix_sizes
 from harness.models.formats import Request, weight_files
 
 _SHOWN = 4  # names in a message, of each kind
-
 # Constants that older releases stored with the weights and that today's models compute.
 _CONSTANTS = re.compile(r"(^|\.)(rotary_emb\.(inv_freq|cos_cached|sin_cached)|masked_bias|position_ids)$")
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
@@ -30,8 +28,7 @@ _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: Any) -> None:
     """Raise `ModelError` with the tensors' names unless a load was complete; found: its ``output_loading_info``.
 
-    Biases of zero without a place (AutoGPTQ writes one for every layer) and the layers that only predict tokens further
-    ahead change no answer and are no error.
+    Biases of zero (AutoGPTQ writes one for every layer) and layers that only predict tokens further ahead may be left.
     """
     unexpected = {name for name in found["unexpected_keys"] if not _harmless(name, model.config)}
     unexpected -= _zero_biases(unexpected, request)
@@ -44,21 +41,16 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
                 shapes.setdefault(name, f"{name} {list(header.shape)} for {[outputs, inputs]}")
     if request.stored.gguf_file:
         unexpected |= _left_in_gguf(request, model)
-    kinds = {
-        "not in the checkpoint": found["missing_keys"],
-        "in the checkpoint and not in the model": unexpected,
-        "of another shape than the model's": shapes.values(),
-    }
-    _refuse(request, kinds)
+    kinds = {"not in the checkpoint": found["missing_keys"], "in the checkpoint and not in the model": unexpected}
+    _refuse(request, kinds | {"of another shape than the model's": shapes.values()})
 
 
 def _harmless(name: str, config: Any) -> bool:
     """Whether a tensor is a constant, or belongs to a layer that only speculative decoding uses."""
-    text = config.get_text_config()
-    ahead, layer = getattr(text, "num_nextn_predict_layers", None) or 0, _LAYER.search(name)
-    return bool(_CONSTANTS.search(name)) or (
-        layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < int(ahead)
-    )
+    text, layer = config.get_text_config(), _LAYER.search(name)
+    ahead = int(getattr(text, "num_nextn_predict_layers", None) or 0)
+    speculative = layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < ahead
+    return speculative or bool(_CONSTANTS.search(name))
 
 
 def _zero_biases(names: Iterable[str], request: Request) -> set[str]:
@@ -75,15 +67,13 @@ def _zero_biases(names: Iterable[str], request: Request) -> set[str]:
 
 
 def _left_in_gguf(request: Request, model: Any) -> set[str]:
-    """Tensors of a GGUF file that transformers passed over without a word: the names that its table lacks.
-
-    ``rope_freqs`` holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
-    """
+    """Tensors of a GGUF file that transformers passed over without a word: the names that its table lacks."""
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
 
     tensors = {tensor.name: tensor for tensor in GGUFReader(str(request.folder / request.stored.gguf_file)).tensors}
     rotary = {name for name in tensors if name.startswith("rope_")}
+    # ``rope_freqs`` holds divisors of the rotary frequencies, which it does not apply; ones change nothing.
     left = {name for name in rotary if bool((tensors[name].data != 1).any())}
     count = sum(int(tensor.n_elements) for name, tensor in tensors.items() if name not in rotary)
     if count > sum(parameter.numel() for parameter in model.parameters()):
@@ -99,10 +89,8 @@ def _refuse(request: Request, kinds: Mapping[str, Iterable[str]]) -> None:
             more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
             reasons.append(f"{what}: {', '.join(listed[:_SHOWN])}{more}")
     if reasons:
-        raise ModelError(
-            f"{request.folder}: the checkpoint does not hold the weights of the model that its config.json describes"
-            f" ({'; '.join(reasons)}): fetch or make it again"
-        )
+        said = "the checkpoint does not hold the weights of the model that its config.json describes"
+        raise ModelError(f"{request.folder}: {said} ({'; '.join(reasons)}): fetch or make it again")
 
 
 @contextlib.contextmanager

@@ -11,12 +11,7 @@ import torch
 
 
 def prepare_cuda(device: str) -> None:
-    """Set what a process needs on a GPU, before it loads a model: everything that is quantcliff's own choice there.
-
-    Memory in segments that grow, because batches change their shape at every step (unless the environment says
-    otherwise). The device as the current one: some kernels launch there. No attention by cuDNN, which builds a plan of
-    tenths of a second for each new shape of a masked pass. Sums of products in float32 also where a product is split.
-    """
+    """Set what a process needs on a GPU, before it loads a model (docs/engine.md says why)."""
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)

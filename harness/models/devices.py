@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import json
 import math
 import os
 import subprocess
@@ -19,7 +18,6 @@ from typing import Any
 from harness.errors import UsageError
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
-
 BFLOAT16_CAPABILITY = (8, 0)  # CUDA compute capability from which tensor cores multiply bfloat16
 SLOW_CALL = 0.2  # seconds of one product after which no more of them are timed
 THREADS_GAIN = 1.1  # all threads are kept if they are at least this many times as fast as one
@@ -66,29 +64,21 @@ def memory_bytes(device: str) -> int:
 
 @functools.cache
 def _cuda_properties(device: str) -> tuple[int, int, int]:
-    """Memory in bytes, major and minor compute capability of a GPU; zeros if it does not answer.
-
-    Asked in another process: one that asks keeps a part of the memory, or all others out, until it ends.
-    """
-    code = (
-        f"import json, torch; p = torch.cuda.get_device_properties({device!r}); "
-        "print(json.dumps([p.total_memory, p.major, p.minor]))"
-    )
+    """Memory in bytes, major and minor compute capability of a GPU; zeros if it does not answer."""
+    # Asked in another process: one that asks keeps a part of the memory, or all others out, until it ends.
+    code = f"import torch; p = torch.cuda.get_device_properties({device!r}); print(p.total_memory, p.major, p.minor)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    memory, major, minor = json.loads(asked.stdout) if asked.returncode == 0 else (0, 0, 0)
+    memory, major, minor = map(int, asked.stdout.split() if asked.returncode == 0 else (0, 0, 0))
     return memory, major, minor
 
 
 def native_dtype(device: str) -> tuple[str, str]:
-    """The dtype that a resolved device computes natively, ``bfloat16`` or ``float32``, and the reason in words.
-
-    A CPU is timed: flags, the build of torch and environment variables decide together what its kernels reach.
-    """
+    """The dtype that a resolved device computes natively, ``bfloat16`` or ``float32``, and the reason in words."""
     if device.startswith("cuda"):
         capability = min(_cuda_properties(one)[1:] for one in device.split(","))
         fast = capability >= BFLOAT16_CAPABILITY
         reason = f"compute capability {capability[0]}.{capability[1]} is {'at least' if fast else 'below'} 8.0"
-    else:
+    else:  # timed: flags, the build of torch and environment variables decide together what its kernels reach
         fast = (speedup := bfloat16_speedup()) > 1.0
         reason = f"bfloat16 products are {speedup:.2g} times as fast as float32 ones on this CPU"
     return "bfloat16" if fast else "float32", reason
@@ -96,16 +86,13 @@ def native_dtype(device: str) -> tuple[str, str]:
 
 @functools.cache
 def bfloat16_speedup() -> float:
-    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU.
-
-    The fastest of five, or one that is slow, in processor time of one thread: other processes do not decide it.
-    """
+    """How many times as fast as in float32 a [256, 576] x [576, 1536] product is in bfloat16 on this CPU."""
     import torch
 
     def fastest(dtype: torch.dtype) -> float:
         left, right = torch.ones(256, 576, dtype=dtype), torch.ones(576, 1536, dtype=dtype)
         timer = timeit.Timer(lambda: left @ right, timer=time.thread_time)
-        first = timer.timeit(1)
+        first = timer.timeit(1)  # processor time of one thread: other processes do not decide it
         return first if first > SLOW_CALL else min(first, *timer.repeat(4, number=1))
 
     threads = torch.get_num_threads()
@@ -114,6 +101,16 @@ def bfloat16_speedup() -> float:
         return fastest(torch.float32) / fastest(torch.bfloat16)
     finally:
         torch.set_num_threads(threads)
+
+
+def cpuinfo() -> dict[str, str]:
+    """Return what Linux says of the first processor; empty elsewhere."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    return found
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -152,8 +149,7 @@ def _quota(cgroup: Path) -> list[float]:
 def settle_threads(dtype: str, asked: int | None = None) -> str:
     """Set torch's CPU threads: as many as asked for, else all that may be used or one; say in words if it is one.
 
-    Threads wait for each other at every product: next to another busy process all of them are slower than one. Half a
-    second of products of the decoding step's shape decides.
+    Next to another busy process all are slower than one: half a second of products of a decoding step's shape decides.
     """
     import torch
 
@@ -169,9 +165,8 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
     torch.set_num_threads(most)
     if most == 1:
         return ""
-    kind = getattr(torch, dtype)
+    kind, seconds = getattr(torch, dtype), {}
     left, right = torch.ones(16, 1024, dtype=kind), torch.ones(1024, 2048, dtype=kind)
-    seconds = {}
     for threads in (1, most):
         torch.set_num_threads(threads)
         seconds[threads] = _mean(lambda: left @ right, 0.25)
@@ -193,10 +188,7 @@ def _mean(work: Callable[[], Any], seconds: float) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees instead of handing it back to the system, where the C library is glibc.
-
-    A pass on a CPU frees megabytes at every operation; fetched from the system anew, every page is cleared first.
-    """
+    """Let this process keep what it frees, where the C library is glibc: pages fetched anew are cleared first."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_MMAP_MAX, 0)

@@ -1,17 +1,12 @@
-"""What there is on this machine to run quantcliff with: ``quantcliff doctor``.
-
-`examine` reports the device, the memory, the packages and every quantization method with the reason why it does not
-work here; with `prove` it quantizes and runs a tiny model by each that should.
-"""
+"""What there is on this machine to run quantcliff with: ``quantcliff doctor``."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +15,7 @@ from harness.config.methods import METHODS, PACKAGES
 from harness.config.schema import Quantization, Variant
 from harness.errors import QuantcliffError
 from harness.models.backends import MethodStatus, installed_version, method_status
-from harness.models.devices import native_dtype, usable_cpus
+from harness.models.devices import cpuinfo, native_dtype, usable_cpus
 
 _OTHERS = ("lm_eval", "datasets")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "bf16", "i8mm")
@@ -65,14 +60,13 @@ class Report:
 def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[str], None] = lambda _: None) -> Report:
     """Examine the machine as `device` sees it (``auto``: the first CUDA device, else the CPU).
 
-    prove: every method that should work quantizes and runs a tiny random model, some seconds each, and a minute once
-    where a library compiles itself; `progress` is called with a sentence before each. What is missing is no error.
+    prove: every method that should work quantizes and runs a tiny model, with a sentence for `progress` before each.
     """
     torch: Any = importlib.import_module("torch") if installed_version("torch") else None
     if device == "auto":
         device = "cuda" if torch and torch.cuda.is_available() else "cpu"
     methods = tuple(method_status(device))
-    cpu = _cpuinfo()
+    cpu = cpuinfo()
     has = (cpu.get("flags") or cpu.get("Features", "")).split()
     name, capability = cpu.get("model name") or platform.processor() or platform.machine(), ""
     whole = free = 0
@@ -98,38 +92,27 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
         dtype="{}: {}".format(*native_dtype(device)) if torch else "",
         cpu_flags=tuple(flag for flag in _FLAGS if flag in has),
         methods=methods,
-        proved=_prove_all(methods, device, progress) if prove else (),
+        proved=tuple(_prove_all(methods, device, progress)) if prove else (),
     )
 
 
-def _cpuinfo() -> dict[str, str]:
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
-    return found
-
-
-def _prove_all(methods: tuple[MethodStatus, ...], device: str, say: Callable[[str], None]) -> tuple[Proved, ...]:
+def _prove_all(methods: tuple[MethodStatus, ...], device: str, say: Callable[[str], None]) -> Iterator[Proved]:
     from harness.models.doctor_models import plain_model, rounded_model
     from harness.models.quiet import quiet
 
     able = [status.method for status in methods if status.works and not METHODS[status.method].alias_of]
     if "none" not in able:
-        return ()
+        return
     with tempfile.TemporaryDirectory(prefix="quantcliff-doctor-") as place:
-        root = Path(place)
-        for name in ("plain", "rounded"):
-            (root / name).mkdir()
+        folders = {name: Path(place) / name for name in ("plain", "rounded")}
+        for folder in folders.values():
+            folder.mkdir()
         with quiet():
-            rounded_model(plain_model(root / "plain"), root / "rounded")
-        references = {name: _logits(root / name, "none", device)[0] for name in ("plain", "rounded")}
-        results = []
+            rounded_model(plain_model(folders["plain"]), folders["rounded"])
+        references = {name: _logits(folder, "none", device)[0] for name, folder in folders.items()}
         for method in able:
             say(f"trying {method}")
-            results.append(_prove_one(method, root, device, references))
-    return tuple(results)
+            yield _prove_one(method, Path(place), device, references)
 
 
 def _prove_one(method: str, root: Path, device: str, references: dict[str, Any]) -> Proved:
@@ -174,11 +157,10 @@ def _logits(folder: Path, method: str, device: str) -> tuple[Any, Any]:
 def describe(report: Report) -> str:
     """The report as plain text for a terminal."""
     installed = ", ".join(f"{name} {version}" for name, version in report.packages.items() if version)
-    gib = 1 << 30
+    gib, capability = 1 << 30, f", compute capability {report.capability}" if report.capability else ""
     lines = [
         f"Python      {report.python} on {report.platform}",
-        f"device      {report.device}: {report.device_name}"
-        + (f", compute capability {report.capability}" if report.capability else ""),
+        f"device      {report.device}: {report.device_name}{capability}",
         f"memory      {report.memory_bytes / gib:.1f} GiB, {report.free_bytes / gib:.1f} GiB free",
         f"CPU         {report.cpus} usable; {' '.join(report.cpu_flags) or 'no instruction sets of note'}",
         f"dtype       auto is {report.dtype or 'unknown without torch'}",

@@ -1,7 +1,6 @@
-"""Tiny random models on disk, in every format that quantcliff reads, each with the plain model that it must equal.
+"""Tiny random models on disk in every format that quantcliff reads, each with the plain model that it must equal.
 
-The quantized ones are rounded to nearest and packed here, from the formats' descriptions, so a kernel can be checked
-against arithmetic that shares nothing with it.
+They are rounded and packed here, from the formats' descriptions: arithmetic that shares nothing with the kernels.
 """
 
 from __future__ import annotations
@@ -16,14 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 _HIDDEN, _INNER, _HEADS, _LAYERS, _CONTEXT = 128, 256, 4, 2, 256
-_GROUP = 32
-_BITS = 4
-_PER_WORD = 32 // _BITS
-_ZERO = 1 << (_BITS - 1)
-
+_GROUP, _BITS = 32, 4
+_PER_WORD, _ZERO = 32 // _BITS, 1 << (_BITS - 1)
 # The order in which AWQ's GEMM format packs eight columns into a word (AutoAWQ, packing_utils: AWQ_ORDER).
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-
 _Tensors = dict[str, torch.Tensor]
 
 
@@ -38,20 +33,11 @@ def plain_model(folder: Path) -> Path:
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<eos>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", model_max_length=_CONTEXT)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": _HIDDEN, "intermediate_size": _INNER}
+    sizes |= {"num_hidden_layers": _LAYERS, "num_attention_heads": _HEADS, "num_key_value_heads": _HEADS}
+    tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": _CONTEXT}
     # Initial weights large enough that the layers, and not the embedding alone, decide the answer.
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=_HIDDEN,
-        intermediate_size=_INNER,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=_HEADS,
-        num_key_value_heads=_HEADS,
-        max_position_embeddings=_CONTEXT,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=False,
-    )
+    config = LlamaConfig(**sizes, **tokens, initializer_range=0.1, tie_word_embeddings=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
@@ -134,14 +120,12 @@ def _gguf(plain: Path, out: Path) -> None:
 
 
 _COMMON = {"bits": _BITS, "group_size": _GROUP, "lm_head": False}
-
 FORMATS: dict[str, Callable[[Path, Path], None]] = {
     "gptq": _gptq,
     "awq": _awq,
     "compressed-tensors": _compressed_tensors,
     "gguf": _gguf,
-}
-"""Method to the function that writes the plain model of the first folder, in that format, to the second one."""
+}  # method to the function that writes the plain model of the first folder, in that format, to the second one
 
 
 def rounded_model(plain: Path, out: Path) -> Path:
@@ -162,10 +146,7 @@ def _read(plain: Path) -> tuple[_Tensors, dict[str, tuple[torch.Tensor, torch.Te
 
 
 def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes in 0..15 and scales in fp16, per group of columns, symmetric about code 8.
-
-    Scales are powers of two, so that every format stores them, and every value, without further rounding.
-    """
+    """Codes in 0..15 about code 8, and scales by groups of columns: powers of two, which every format stores."""
     rows, columns = weight.shape
     groups = weight.float().reshape(rows, columns // _GROUP, _GROUP)
     scales = torch.exp2(torch.ceil(torch.log2(groups.abs().amax(dim=2).clamp(min=1e-4) / (_ZERO - 1))))
@@ -183,8 +164,7 @@ def _packed(codes: torch.Tensor, *, dim: int) -> torch.Tensor:
 def _write(plain: Path, out: Path, tensors: _Tensors, quantization: dict[str, Any] | None) -> None:
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((plain / "config.json").read_text())
-    if quantization:
-        config["quantization_config"] = quantization
+    config |= {"quantization_config": quantization} if quantization else {}
     (out / "config.json").write_text(json.dumps(config))
     _copy_tokenizer(plain, out)
 

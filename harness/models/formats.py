@@ -1,7 +1,4 @@
-"""What a model's folder says of itself: its quantization, its weight files, and whether those files are whole.
-
-Reads config files and the headers of weight files, never the weights.
-"""
+"""What a model's folder says of itself: its quantization, its weight files, and whether those files are whole."""
 
 from __future__ import annotations
 
@@ -19,9 +16,7 @@ from harness.config.schema import Quantization
 from harness.errors import ModelError
 
 _INDEX = "model.safetensors.index.json"
-
-# What AutoGPTQ writes for itself and today's loaders stumble over.
-_AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")
+_AUTOGPTQ_ONLY = ("is_marlin_format", "model_name_or_path", "model_file_base_name")  # loaders stumble over these
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +35,7 @@ class Stored:
     method: str  # a name of `harness.config.methods.METHODS`, ``none`` for plain weights
     autogptq: bool = False  # in AutoGPTQ's own layout, which loaders read only through `view`
     gguf_file: str = ""  # the GGUF file to read, empty for every other format
-    config: dict[str, Any] = field(default_factory=dict)
-    """The quantization config as it lies there, empty for plain weights."""
+    config: dict[str, Any] = field(default_factory=dict)  # the quantization config, empty for plain weights
 
     @property
     def bits(self) -> int | None:
@@ -118,10 +112,9 @@ def _method(quantization: dict[str, Any], path: Path) -> str:
     for name, method in known.items():
         if stored_as in method.stored_as:
             return name
-    raise ModelError(
-        f"{path}: the weights are quantized by {stored_as or 'an unnamed method'!r}, which quantcliff does not load (it"
-        f" loads {', '.join(sorted(known))}, torchao and gguf)"
-    )
+    loads = f"it loads {', '.join(sorted(known))}, torchao and gguf"
+    other = stored_as or "an unnamed method"
+    raise ModelError(f"{path}: the weights are quantized by {other!r}, which quantcliff does not load ({loads})")
 
 
 def _gguf(folder: Path, name: str | None) -> str:
@@ -190,17 +183,14 @@ def headers(files: list[Path]) -> dict[str, Header]:
 def view(folder: Path, found: Stored) -> Iterator[Path]:
     """Give a folder that today's loaders read: `folder` itself, or links to it in the layout that they expect.
 
-    AutoGPTQ's layout differs in four ways (name of the weight file, quantize_config.json apart, three keys of its own,
-    no ``quant_method``). The user's folder is never written to; the links live as long as the context.
+    AutoGPTQ's differs in the weight file's name, quantize_config.json apart, three keys of its own, no `quant_method`.
     """
     if not found.autogptq:
         yield folder
         return
     if found.config.get("is_marlin_format"):
-        raise ModelError(
-            f"{folder}: AutoGPTQ stored it in Marlin's layout, which nothing maintained reads; quantize the baseline"
-            " again with `quantcliff quantize`"
-        )
+        remedy = "quantize the baseline again with `quantcliff quantize`"
+        raise ModelError(f"{folder}: AutoGPTQ stored it in Marlin's layout, which nothing maintained reads; {remedy}")
     files, index = weight_files(folder, found), _index(folder)
     if len(files) > 1 and not index:
         names = ", ".join(file.name for file in files)

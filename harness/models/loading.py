@@ -1,13 +1,8 @@
-"""From a variant of the config to a loaded model that proves what it is.
-
-`load` is the one way to a model. It compares what the config says with what the checkpoint says, forces one compute
-dtype, loads, asks for one answer and counts what was loaded.
-"""
+"""From a variant of the config to a loaded model that proves what it is."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +25,6 @@ from harness.records import Proof
 
 _DECOMPRESSED = "decompressed while loading: its answers are the method's, its memory and speed are not"
 _GREW = 1.5
-
 # Any: tokenizers and safetensors raise classes of their own, and what is damaged fails in whatever line meets it.
 _LIBRARY_ERRORS = Exception
 
@@ -42,25 +36,19 @@ class Loaded:
     model: Any  # the transformers model, in eval mode, without gradients, on the device. Its `save_pretrained` refuses.
     tokenizer: Any  # the tokenizer that lies beside the weights
     proof: Proof  # what it showed of itself
-    load_seconds: float  # from the folder to the first answer
 
 
 def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: str = "auto") -> Loaded:
-    """Load `variant` from the folder `path`, and prove what it is.
+    """Load `variant` from the folder `path`, ask for one answer, and count what was loaded.
 
-    dtype: of every variant of the run (``bfloat16``, ``float16``, ``float32``); attention: one of
-    `Execution.attention`. A folder that says itself how it is quantized is loaded as that, also when the config says
-    nothing. Raises `BackendMissing` where the method's package or device is not there, `ModelError` where the
-    checkpoint is damaged, contradicts the config, or cannot answer.
+    A folder that says itself how it is quantized is loaded as that. Raises `BackendMissing` if the method's package or
+    device is not there, `ModelError` if the checkpoint is damaged, contradicts the config, or cannot answer.
     """
-    started = time.perf_counter()
     request = _request(variant, path, device=device, dtype=dtype, attention=attention)
 
     def refuse(*_arguments: object, **_options: object) -> None:
-        raise ModelError(
-            f"{path}: a quantized model that has run is not saved, since bitsandbytes then writes damaged weights: load"
-            " it by transformers, and save it before its first forward"
-        )
+        why = "a quantized model that has run is not saved, since bitsandbytes then writes damaged weights"
+        raise ModelError(f"{path}: {why}: load it by transformers, and save it before its first forward")
 
     with quiet():
         tokenizer, model = _tokenizer(request), _model(request)
@@ -69,7 +57,7 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
         if request.method != "none":
             model.save_pretrained = refuse
         proof = _prove(model, tokenizer, request)
-    return Loaded(model, tokenizer, proof, time.perf_counter() - started)
+    return Loaded(model, tokenizer, proof)
 
 
 def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention: str) -> Request:
@@ -80,42 +68,25 @@ def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention
         read_json(path / "generation_config.json")  # transformers goes on without a damaged one, and its end tokens
     tensors = headers(weight_files(path, found))
     _refuse_saved_after_forward(found, tensors, path)
-    return Request(
-        folder=path,
-        stored=found,
-        method=method,
-        options=variant.quantization,
-        device=device,
-        tensors=tensors,
-        dtype=getattr(torch, dtype),
-        attention=attention,
-        trust_remote_code=variant.trust_remote_code,
-    )
+    how = {"dtype": getattr(torch, dtype), "attention": attention, "trust_remote_code": variant.trust_remote_code}
+    return Request(path, found, method, variant.quantization, device, tensors=tensors, **how)
 
 
 def _agreed(wanted: str, found: Stored, path: Path) -> str:
     """The method to load by: the checkpoint's own where it has one. Raises `ModelError` if the config differs."""
     if found.method == "none":
         if METHODS[wanted].from_checkpoint:
-            raise ModelError(
-                f"{path}: the config says {wanted}, and these weights are not quantized: give the directory of a"
-                f" {wanted} checkpoint (`quantcliff quantize` makes one)"
-            )
+            remedy = f"give the directory of a {wanted} checkpoint (`quantcliff quantize` makes one)"
+            raise ModelError(f"{path}: the config says {wanted}, and these weights are not quantized: {remedy}")
         return wanted
     if wanted != "none" and not same_method(wanted, found.method):
-        raise ModelError(
-            f"{path}: the config says {wanted}, and the checkpoint says that it is {found.method}: correct the config,"
-            " or give another directory"
-        )
+        said = f"the config says {wanted}, and the checkpoint says that it is {found.method}"
+        raise ModelError(f"{path}: {said}: correct the config, or give another directory")
     return found.method if wanted == "none" else wanted
 
 
 def _refuse_saved_after_forward(found: Stored, tensors: dict[str, Any], path: Path) -> None:
-    """Refuse a 4-bit bitsandbytes checkpoint that was saved after it had run on a CPU.
-
-    Running repacks the weights for the CPU; what `save_pretrained` then writes has scales in bf16, in the kernel's
-    shape, and loads into a broken model without a word (nll 3.57 became 15.98).
-    """
+    """Refuse a 4-bit bitsandbytes checkpoint saved after it had run on a CPU: it is broken (nll 3.57 became 15.98)."""
     for name, header in tensors.items() if found.method in {"bnb-nf4", "bnb-fp4"} else ():
         if name.endswith(".absmax") and (len(header.shape) != 1 or header.dtype in {"BF16", "F16"}):
             raise ModelError(
@@ -169,9 +140,8 @@ def _unreadable(request: Request) -> Path:
 def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     quantized, notes = request.method != "none", notes_of(request)
     counted, before = audit_model(model), weight_bytes(model)
-    dtype, rows = run_once(
-        model, f"{request.folder} as {request.method} in {str(request.dtype).removeprefix('torch.')}"
-    )
+    asked = str(request.dtype).removeprefix("torch.")
+    dtype, rows = run_once(model, f"{request.folder} as {request.method} in {asked}")
     held, files = weight_bytes(model), weight_files(request.folder, request.stored)
     if quantized and not counted.quantized:
         counted = audit_gguf(model, files[0]) if request.stored.gguf_file else audit_files(model, request.tensors)

@@ -1,7 +1,4 @@
-"""One way to load per quantization method: from a folder to a model, in one compute dtype, on one device.
-
-Whether the library is there is asked in `harness.models.backends`, whether it did as told in `harness.models.audit`.
-"""
+"""One way to load per quantization method: from a folder to a model, in one compute dtype, on one device."""
 
 from __future__ import annotations
 
@@ -26,14 +23,10 @@ from harness.models.completeness import check_complete, conversions_named
 from harness.models.formats import Request, view
 
 _INT4: Any = vars(torch)["int4"]  # torch has it, its type stubs do not
-
-# What torch's 4-bit CPU kernel takes.
-_FAST_BITS, _FAST_GROUPS = 4, frozenset({32, 64, 128, 256})
-
+_FAST_BITS, _FAST_GROUPS = 4, frozenset({32, 64, 128, 256})  # what torch's 4-bit CPU kernel takes
 GPTQMODEL_ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
 """What GPTQModel has to find when it is first imported and run: two CPU workers, or it refuses machines of one or two
 cores; no torch.compile, which takes 9 to 27 s at the first answer for 2, 3 and 8 bit."""
-
 LOADERS: dict[str, Callable[[Request], Any]] = {}  # method to the function that loads it, filled by `_loads`
 
 
@@ -62,15 +55,10 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
         more["device_map"] = "balanced"
     if request.attention != "auto":
         more["attn_implementation"] = request.attention
+    more |= {"dtype": request.dtype, "trust_remote_code": request.trust_remote_code}
+    more |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported, and then refused with the names
     with conversions_named(request):
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder or request.folder),
-            dtype=request.dtype,
-            trust_remote_code=request.trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported, and then refused with the names
-            **more,
-        )
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(str(folder or request.folder), **more)
     check_complete(found, request, model)
     outside = {str(one) for one in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk", "meta"}
     if outside and request.device != "cpu":  # that part would be copied to the device at every pass
@@ -117,25 +105,16 @@ def module_bits(model: Any, request: Request) -> dict[str, int]:
 
 @_loads("bnb-int8")
 def _bnb_int8(request: Request) -> Any:
-    threshold = request.options.threshold
-    config = transformers.BitsAndBytesConfig(
-        load_in_8bit=True,
-        llm_int8_threshold=6.0 if threshold is None else threshold,
-        llm_int8_skip_modules=_skipped(request),
-    )
-    return _quantized(request, config)
+    threshold = 6.0 if request.options.threshold is None else request.options.threshold
+    how = {"llm_int8_threshold": threshold, "llm_int8_skip_modules": _skipped(request)}
+    return _quantized(request, transformers.BitsAndBytesConfig(load_in_8bit=True, **how))
 
 
 @_loads("bnb-nf4", "bnb-fp4")
 def _bnb_4bit(request: Request) -> Any:
-    config = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=request.method.removeprefix("bnb-"),
-        bnb_4bit_use_double_quant=bool(request.options.double_quant),
-        bnb_4bit_compute_dtype=request.dtype,
-        llm_int8_skip_modules=_skipped(request),
-    )
-    model = _quantized(request, config)
+    how = {"bnb_4bit_quant_type": request.method.removeprefix("bnb-"), "bnb_4bit_compute_dtype": request.dtype}
+    how |= {"bnb_4bit_use_double_quant": bool(request.options.double_quant), "llm_int8_skip_modules": _skipped(request)}
+    model = _quantized(request, transformers.BitsAndBytesConfig(load_in_4bit=True, **how))
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             # bitsandbytes' kernel for AVX512-BF16 rounds the scales to bf16, which no GPU does, and reads prompts five
@@ -155,9 +134,7 @@ def _torchao(request: Request) -> Any:
         "torchao-int8": ao.Int8WeightOnlyConfig,
         "torchao-int8-dynamic": ao.Int8DynamicActivationInt8WeightConfig,
         # The layout that torch's own CUDA kernel reads; the default one wants a further package.
-        "torchao-int4": lambda: ao.Int4WeightOnlyConfig(
-            group_size=size or 128, int4_packing_format="tile_packed_to_4d"
-        ),
+        "torchao-int4": lambda: ao.Int4WeightOnlyConfig(size or 128, int4_packing_format="tile_packed_to_4d"),
         "torchao-intx4": lambda: ao.IntxWeightOnlyConfig(_INT4, ao.PerGroup(size or 32)),
         "torchao-float8": ao.Float8WeightOnlyConfig,
         "torchao-float8-dynamic": ao.Float8DynamicActivationFloat8WeightConfig,
@@ -244,14 +221,11 @@ def _awq(request: Request) -> Any:
 
 
 def _torch_kernel_if_needed(request: Request) -> str | None:
-    """The plain kernel, where the fast CPU kernel would fail at the first answer.
-
-    That one takes 4-bit groups of 32, 64, 128 or 256 that divide the columns; a checkpoint may have others (GPTQModel
-    quantizes 576 columns in groups of 128 without a word). 4-bit weights lie eight to an int32 along the columns.
-    """
+    """The plain kernel, if the fast CPU kernel would fail, whose groups have to divide the columns."""
     size = request.stored.group_size
     if not request.device.startswith("cpu") or request.stored.bits != _FAST_BITS:
         return None
+    # 4-bit weights lie eight to an int32 along the columns.
     columns = {header.shape[0] * 8 for name, header in request.tensors.items() if name.endswith(".qweight")}
     return None if size in _FAST_GROUPS and all(count % size == 0 for count in columns) else "gptq_torch"
 

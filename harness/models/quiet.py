@@ -13,7 +13,6 @@ _WHILE_LOADING = (
     *("torchao", "torch.utils._pytree", "transformers", "bitsandbytes", "gptqmodel"),
     *("optimum", "hqq", "compressed_tensors", "gguf"),
 )
-
 # bitsandbytes writes a line for every multiplication whose input is not float16, and one for a kernel hub.
 _WHILE_RUNNING = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 

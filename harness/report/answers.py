@@ -1,7 +1,7 @@
 """Answers that a reader wants to see in pairs: gathered from a run, where they part, and cut to size for the page.
 
 What is gathered is hostile text; `browsable` makes it harmless, before it becomes JSON, and the page shows it as text
-alone. Pairs that the page has no room for go into a side file of the same form, which the page can open from disk.
+alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
 from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, one_line, visible
 
-SIDE_FILE = "report-flips.json"  # holds the answers that do not fit the page
 _EVENTS = 20  # pairs shown of one candidate's events of one kind
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
 _JOINER = "\u200d"
@@ -58,19 +57,18 @@ def events(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) 
 
 def _pair(name: str, item: Item, one: Scored, other: Scored) -> FlipPair:
     texts, scores = (_text(item, one), _text(item, other)), (one.score or 0.0, other.score or 0.0)
-    stored = bool(item.prompt) or not item.asked
     about = (name, item.slice, item.stratum, item.id, item.prompt, item.target)
-    return FlipPair(*about, *texts, *scores, item.language, stored)
+    return FlipPair(*about, *texts, *scores, item.language, bool(item.prompt) or not item.asked)
 
 
 def _text(item: Item, answer: Scored) -> str:
     response = answer.response
     if isinstance(response, Generation):
         return response.text
-    if isinstance(response, ChoiceLogprobs):
-        best = preferred_choice(item, response, answer.metric)
-        return item.choices[best] or f"choice {best + 1}"
-    return ""
+    if not isinstance(response, ChoiceLogprobs):
+        return ""
+    best = preferred_choice(item, response, answer.metric)
+    return item.choices[best] or f"choice {best + 1}"
 
 
 def first_difference(one: str, other: str) -> int | None:
@@ -121,8 +119,7 @@ def browsable(pair: FlipPair) -> _Pair:
     baseline, candidate = map(visible, around_difference(one, other, _ANSWER))
     prompt, tag = pair.prompt, pair.language
     if (left_out := len(prompt) - 2 * _PROMPT_END) > 0:
-        middle = f"[… {left_out:,} characters left out …]"
-        prompt = f"{prompt[:_PROMPT_END]}\n{middle}\n{prompt[-_PROMPT_END:]}"
+        prompt = f"{prompt[:_PROMPT_END]}\n[… {left_out:,} characters left out …]\n{prompt[-_PROMPT_END:]}"
     names = {"candidate": pair.candidate, "slice": pair.slice, "stratum": pair.stratum, "id": pair.item_id}
     return {key: one_line(clip(name, _NAME)) for key, name in names.items()} | {
         "prompt": visible(prompt),
@@ -157,14 +154,14 @@ def page_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def fitting(made: list[_Pair], limit: int) -> tuple[list[_Pair], list[_Pair]]:
-    """Cut a list of pairs before its JSON takes more than `limit` bytes, and return the rest as well."""
+def fitting(made: list[_Pair], limit: int) -> list[_Pair]:
+    """Cut a list of pairs before its JSON takes more than `limit` bytes."""
     left = limit
     for index, one in enumerate(made):
         left -= len(page_json(one).encode()) + 1
         if left < 0:
-            return made[:index], made[index:]
-    return made, []
+            return made[:index]
+    return made
 
 
 def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5) -> list[_Pair]:

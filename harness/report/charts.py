@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any
 
 from harness.report.section import Chart, Interval, Section
 
 WIDTH, HEIGHT = 250, 150
+ACROSS, ROW = 360, 10  # width of a picture whose levels are one below the other, and the height of a dot in it
 LEFT, RIGHT, _TOP, BOTTOM = 36, 240, 8, 118  # where the axes end
 _DASHES = ("", "5 3", "2 2", "7 2 2 2", "1 3", "9 3")
 CIRCLE = "m-2.6 0a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0-5.2 0z"
@@ -28,14 +31,17 @@ def mark(at: int, *, base: bool) -> tuple[str, str, str]:
     return f"var(--series-{number})", _DASHES[(number + 1) % 6], _MARKS[number]
 
 
-def heights(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], float]]:
-    """Return the ticks of the y axis that charts share, and where a value is drawn."""
+def _scale(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], float]]:
+    """Return the ticks of the axis that the charts' values share, and where on it, in [0, 1], a value is drawn."""
     lines = [line for chart in charts for line in chart.lines]
     values = [y for line in lines for _, y in line.points if math.isfinite(y)]
     values += [end for line in lines for pair in line.limits for end in pair]
     values += [chart.rule for chart in charts if chart.rule is not None]
-    above = [one for one in values if one > 0]
-    if log := bool(above) and min(values) >= 0 and max(above) / min(above) > _WIDE_RANGE and max(above) <= 1:
+    values += [one for chart in charts for one in chart.tolerated.values()]
+    values += [0.0 for chart in charts if chart.across and chart.rule is None]  # shares begin at none
+    above, ratios = [one for one in values if one > 0], any(chart.across and chart.rule for chart in charts)
+    wide = bool(above) and min(values) >= 0 and max(above) / min(above) > _WIDE_RANGE
+    if log := wide and (ratios or max(above) <= 1):
         low, high = math.floor(math.log10(min(above))), math.ceil(math.log10(max(above)))
         ticks = [10.0**power for power in range(low, high + 1)]
     else:
@@ -49,7 +55,25 @@ def heights(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], flo
         return math.log10(max(value, ticks[0])) if log else value  # what has no place is at the lower end
 
     first, last = on(ticks[0]), on(ticks[-1])
-    return ticks, lambda value: BOTTOM - (on(value) - first) / ((last - first) or 1.0) * (BOTTOM - _TOP)
+    return ticks, lambda value: (on(value) - first) / ((last - first) or 1.0)
+
+
+def heights(charts: Sequence[Chart]) -> tuple[list[float], Callable[[float], float]]:
+    """Return the ticks of the y axis that charts share, and where a value is drawn."""
+    ticks, share = _scale(charts)
+    return ticks, lambda value: BOTTOM - share(value) * (BOTTOM - _TOP)
+
+
+def rows(chart: Chart, *, with_base: bool) -> tuple[list[float], Callable[[float], float], list[dict[str, Any]]]:
+    """Return of a chart `across` its ticks, where a value is drawn, and each level with its dots from top to bottom."""
+    ticks, share = _scale([chart])
+    found: dict[str | float, list[dict[str, Any]]] = {x: [] for line in chart.lines for x, _ in line.points}
+    for number, line in enumerate(chart.lines):
+        for (level, value), limits in zip_longest(line.points, line.limits):
+            dot = {"at": value, "limits": limits or (), "y": 20 + ROW * number, "mark": mark(number, base=with_base)}
+            found[level].append(dot)
+    levels = [{"name": x, "dots": dots, "tolerated": chart.tolerated.get(x)} for x, dots in found.items()]
+    return ticks, lambda value: 13 + share(value) * (ACROSS - 26), levels
 
 
 def widths(chart: Chart) -> tuple[list[str | float], Callable[[str | float], float]]:

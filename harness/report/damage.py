@@ -35,12 +35,11 @@ def write_page(path: Path, summary: _Json) -> None:
 
 def sentences(summary: _Json) -> list[str]:
     """Return what was found, in sentences: for the page and the terminal."""
-    asked, everything, null = summary["asked"], summary["everything"], summary["null"]
-    lost = asked["lost_again"]
+    asked, everything, net = summary["asked"], summary["everything"], summary["null"]["net"]
     began = (
         f"{summary['candidate']} lost {asked['lost']} items in {', '.join(summary['strata'])}. The search asks "
-        f"those that are lost again ({lost}) and {asked['kept_again']} kept items. With all modules of the baseline "
-        f"{everything['won']} are won back and {everything['newly_lost']} newly lost."
+        f"those that are lost again ({asked['lost_again']}) and {asked['kept_again']} kept items. With all modules of "
+        f"the baseline {everything['won']} are won back and {everything['newly_lost']} newly lost."
     )
     said = [began]
     if summary["chosen"] is None:
@@ -48,13 +47,13 @@ def sentences(summary: _Json) -> list[str]:
     step = summary["frontier"][summary["chosen"]]
     said.append(
         f"{len(step['modules'])} modules, {_share(step['bytes'], summary)} of the candidate's bytes, win back "
-        f"{step['won']} of {lost} and newly lose {step['newly_lost']}. These items chose the modules, so this figure "
-        "is too good; only held-out items are a proof."
+        f"{step['won']} of {asked['lost_again']} and newly lose {step['newly_lost']}. These items chose the modules, "
+        "so this figure is too good; only held-out items are a proof."
     )
-    if net := null["net"]:
+    if net:
         said.append(
             f"{len(net)} random sets of these bytes win back {min(net)} to {max(net)} net, against {_net(step)} "
-            f"(p = {null['p']:.2g} of the chosen set among them)."
+            f"(p = {summary['null']['p']:.2g} of the chosen set among them)."
         )
     return said + _proof(summary)
 
@@ -78,13 +77,11 @@ def _proof(summary: _Json) -> list[str]:
             f"{_limits(small)} and {small['newly_lost']} newly lost: {small['verdict']}."
         )
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
-        if (other := rows.get(f"{summary['candidate']}-{how}")) is None:
+        if other := rows.get(f"{summary['candidate']}-{how}"):
+            better = f"that the repaired one is no better has p = {other['p_repaired_better']:.2g}"
+            said.append(f"{words}, of the same bytes: {other['won']} won back{_limits(other)}; {better}.")
+        else:
             said.append(f"{words} is the very same set.")
-            continue
-        said.append(
-            f"{words}, of the same bytes: {other['won']} won back{_limits(other)}; that the repaired one is no better "
-            f"has p = {other['p_repaired_better']:.2g}."
-        )
     return said
 
 
@@ -106,9 +103,9 @@ def _held_out(summary: _Json) -> Section:
     rows: list[Row] = [(summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")]
     for one in held["variants"]:
         size, won = (f"{one['bytes'] / _MIB:.1f}", f"{100 * one['more']:+.1f} %"), f"{one['won']} of {held['lost']}"
-        limits = "" if one["low"] is None else f"{one['low']:.0%} to {one['high']:.0%}"
+        limits, lost = _limits(one).strip(" ()"), str(one["newly_lost"])
         score, verdict = f"{100 * one['score']:.1f}", Cell("", verdict=one["verdict"])
-        rows.append((one["name"], *size, score, won, limits, str(one["newly_lost"]), verdict))
+        rows.append((one["name"], *size, score, won, limits, lost, verdict))
     figures = numbers("MiB", "bytes", "score", "won back", "one-sided 95 % limits", "newly lost")
     note = "Drawn for the proof; the search never saw them."
     return Section("", names("variant") + figures + texts("verdict"), tuple(rows), note=note)
@@ -128,18 +125,15 @@ def _map(summary: _Json) -> Section:
     columns = sorted({column for _, column in cells}, key=lambda one: (one != "layer", "." in one, one))
     layers = sorted({layer for layer, _ in cells if layer is not None})
     lost = max(1, summary["asked"]["lost_again"])
-
-    def cell(group: _Json | None) -> Cell:
-        return Cell("") if group is None else Cell(f"{_net(group):+d}", value=_net(group), tint=_net(group) / lost)
-
-    rows: tuple[Row, ...] = tuple(
-        ("all" if layer is None else str(layer), *(cell(cells.get((layer, one))) for one in columns))
-        for layer in (None, *layers)
-    )
+    rows: list[Row] = []
+    for layer in (None, *layers):
+        nets = [_net(cells[layer, one]) if (layer, one) in cells else None for one in columns]
+        shown = (Cell("") if net is None else Cell(f"{net:+d}", value=net, tint=net / lost) for net in nets)
+        rows.append(("all" if layer is None else str(layer), *shown))
     others = ", ".join(f"{one['name']} {_net(one):+d}" for one in summary["groups"] if one["level"] == "other")
     note = "Items won back, less those newly lost, with only these modules restored; an empty cell was not asked."
     headings = names("layer") + numbers(*("whole layer" if one == "layer" else one for one in columns))
-    return Section("", headings, rows, (f"In no layer: {others}.",) if others else (), note)
+    return Section("", headings, tuple(rows), (f"In no layer: {others}.",) if others else (), note)
 
 
 def _frontier(summary: _Json) -> Section:

@@ -48,6 +48,19 @@ class DivergenceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How many of a variant's answers show something."""
+
+    variant: str
+    what: str  # `differs` or `flips`, against the baseline's answers to the same items; or a kind of tail event
+    place: str  # the slice; of a sign of tool calls, how many tools were offered; of one of thoughts, empty
+    count: int
+    n: int  # answers that were looked at for it
+    low: float  # one-sided 95 % limits of count / n
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything besides the verdict that a reader may ask for."""
 
@@ -61,12 +74,11 @@ class Evidence:
     flips: tuple[FlipPair, ...] = ()  # to browse, at most so many
     flips_left_out: int = 0
     tail_events: tuple[FlipPair, ...] = ()  # catastrophic answers of a candidate that the baseline did not give
-    churn: _Rows = ()  # candidate, slice, free texts, of these the same to the token, with another score, and the share
+    shares: tuple[Share, ...] = ()  # texts that differ, and signs of tool calls and thoughts, each variant by itself
     divergence: tuple[DivergenceRow, ...] = ()
     power: tuple[Power, ...] = ()  # the plan's power table
     items_spent: int | None = None  # answers asked for, over all variants
     items_planned: int | None = None  # answers that the fixed plan would have asked for
-    scoring: _Rows = ()  # variant, answers, with thinking, mean length of it, and answers at a limit of scoring
     latency: _Rows = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
     store_text: Literal["full", "redacted", "none"] = "full"  # what the run stores of its texts
     erased: int = 0  # items whose texts were erased from the run

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,8 +21,7 @@ from harness.judge.decisions import points
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report import answers, charts, words
-from harness.report.answers import SIDE_FILE
-from harness.report.blocks import filled, findings
+from harness.report.blocks import behaviour, filled, findings
 from harness.report.blocks.measured import control_sentence
 from harness.report.blocks.routing import relative_cost
 from harness.report.evidence import Evidence
@@ -35,22 +34,16 @@ _WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "not_judged", "pass
 _LOSSES = ((-0.2, "heat-n4 strong"), (-0.1, "heat-n3 strong"), (-0.05, "heat-n2"), (-0.02, "heat-n1"))
 
 
-class Page(NamedTuple):
-    """What is to be written."""
-
-    html: str
-    side_file: str | None  # its JSON, None if everything fits the page
-
-
-def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_000_000) -> Page:
+def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_000_000) -> str:
     """Return the page. `text_bytes`: how much of it answers to browse may take; the whole page stays under 6 MB."""
     failing = {
         (one_line(candidate.name), one_line(one.slice), one_line(one.stratum))
         for candidate in judgement.candidates
         for one in words.strata_with(candidate, "fail")
     }
-    inside, left_over = answers.fitting(answers.pairs(evidence), text_bytes)
-    html = render(
+    pairs = answers.pairs(evidence)
+    inside = answers.fitting(pairs, text_bytes)
+    return render(
         "report.html.j2",
         filled("page", judgement, evidence),
         judgement.baseline,
@@ -58,12 +51,11 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_00
         evidence=evidence,
         flips_json=Markup(answers.page_json(inside)),  # noqa: S704 - page_json leaves no HTML in it
         examples=answers.examples(inside, failing),
-        left_over=len(left_over),
-        side_file=SIDE_FILE,
+        left_out=len(pairs) - len(inside) + evidence.flips_left_out,
         noise=control_sentence(judgement),
         cost_of=lambda name: one_line(relative_cost(judgement, evidence, name)),
+        worst=partial(behaviour.worst, judgement, evidence),
     )
-    return Page(html, answers.page_json(left_over) if left_over else None)
 
 
 def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baseline: str, **more: Any) -> str:
@@ -115,22 +107,13 @@ def _harmless(value: object) -> object:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_harmless,
-        loader=FunctionLoader(_file),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = Environment(autoescape=True, undefined=StrictUndefined, finalize=_harmless, loader=FunctionLoader(_file))
+    made.trim_blocks = made.lstrip_blocks = True
     filters = (points, words.score, words.word, words.interval, words.readable, words.place, as_cell)
     made.filters |= {one.__name__: one for one in filters}
-    made.filters |= {"heat": _heat, "reach": _reach, "capitalize_first": lambda text: text[:1].upper() + text[1:]}
-    made.filters |= {
-        "tenth": "{:.1f}".format,
-        "short": _short,
-        "finite": lambda all_: [p for p in all_ if isfinite(p[1])],
-    }
+    made.filters |= {"heat": _heat, "reach": _reach, "tenth": "{:.1f}".format, "short": _short}
+    made.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    made.filters["finite"] = lambda every: [one for one in every if isfinite(one[1])]
     known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "findings": findings, "charts": charts}
     made.globals |= known | {"split": answers.split_at_difference, "most_rows": _MOST_ROWS}
     return made

@@ -81,19 +81,13 @@ def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
         _print(console, line)
     headings = ("stratum", ">items", ">expected", ">passes", ">finds a drop of", ">items to pass", "decides")
     _print_table(console, _power(plan), *headings)
-    if found["tail_events"]:
+    rows = []
+    for row in found["tail_events"]:
+        needed, decides = f"{row['needed']}", "yes" if row["can_pass"] else "never: too few"
+        place, kinds = f"{row['slice']}/{row['stratum']}", ", ".join(row["kinds"])
+        rows.append((place, kinds, f"{row['items']}", f"{row['tolerance']:.2%}", needed, decides))
+    if rows:
         _print(console, "tail events that gate:")
-        rows = (
-            (
-                f"{row['slice']}/{row['stratum']}",
-                ", ".join(row["kinds"]),
-                f"{row['items']}",
-                f"{row['tolerance']:.2%}",
-                f"{row['needed']}",
-                "yes" if row["can_pass"] else "never: too few",
-            )
-            for row in found["tail_events"]
-        )
         _print_table(console, rows, "stratum", "kinds", ">items", ">tolerance", ">needed without an event", "can pass")
     if found["routes"]:
         _print_routes(plan, console, rate)
@@ -157,27 +151,23 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
     found = _routes(plan)
     strata = len(found[0].design.margins)
     _print(console, f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:")
-    hours = (">hours at most", ">expected") if rate else ()
     rows = []
     for one in found:
         ends = one.largest, one.expected
         took = (f"{_hours(plan, items, rate):.1f}" for items in ends if rate)
         rows.append((_route_name(one), _promise(one), *(f"{items:,}" for items in ends), *took))
+    hours = (">hours at most", ">expected") if rate else ()
     _print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
     if not rate:
         text = "--rate N gives hours: items an hour in one pass, 3,600 times the items/s of `quantcliff status RUN`"
         _print(console, text)
-    _print(console, _recommended(found, plan.experiment.policy.pooled_margin))
-
-
-def _recommended(found: Sequence[Route], pooled: float | None) -> str:
-    """Return which route takes least for the promise that the config makes, and how to set it."""
+    pooled = plan.experiment.policy.pooled_margin
     fitting = [one for one in found if (one.design.pooled is None) is (pooled is None)] or found
     least, best = (min(some, key=lambda one: one.expected) for some in (fitting, found))
-    share = least.expected / found[0].largest
-    text = f"recommended: {_route_name(least)}, expected to take {share:.0%} of {found[0].largest:,} items"
-    more = f"; {best.expected / found[0].largest:.0%} with {_settings(best)}" if best is not least else ""
-    return f"{text}, by {_settings(least)}{more}"
+    largest = found[0].largest
+    text = f"recommended: {_route_name(least)}, expected to take {least.expected / largest:.0%} of {largest:,} items"
+    more = f"; {best.expected / largest:.0%} with {_settings(best)}" if best is not least else ""
+    _print(console, f"{text}, by {_settings(least)}{more}")
 
 
 def _route_name(one: Route) -> str:
@@ -193,8 +183,7 @@ def _promise(one: Route) -> str:
 
 def _settings(one: Route) -> str:
     pooled, looks = one.design.pooled, one.design.looks
-    own = f"margins: {{'*': {max(one.design.margins):g}}}"
-    parts = [f"pooled_margin: {pooled:g}, {own}"] if pooled is not None else []
+    parts = [] if pooled is None else [f"pooled_margin: {pooled:g}, margins: {{'*': {max(one.design.margins):g}}}"]
     parts += [f"spending: {one.design.spending}"] if looks > 1 else []
     settings = f"policy: {{{', '.join(parts)}}}"
     return f"{settings} and execution: {{looks: {looks}}}" if looks > 1 else settings
@@ -215,10 +204,10 @@ def print_signals(found: Sequence[Signal], console: Console, *, name: str, basel
     _print(console, f"{name}: signal of {baseline}", "bold")
     rows: list[Sequence[str | Text]] = []
     for one in found:
-        place, word = f"{one.slice}/{short_name(one.stratum)}", "none" if one.blind else "yes"
-        signal = Text(word if one.gating else f"{word}, advisory", style="bold red" if one.blind else "")
+        word = f"{'none' if one.blind else 'yes'}{'' if one.gating else ', advisory'}"
         means = score(one.baseline_mean), score(one.chance), percent(one.choice_probability)
-        rows.append((place, str(one.items), *means, str(one.right), signal))
+        signal = Text(word, style="bold red" if one.blind else "")
+        rows.append((f"{one.slice}/{short_name(one.stratum)}", str(one.items), *means, str(one.right), signal))
     _print_table(console, rows, "stratum", ">items", ">score", ">chance", ">P(right)", ">right", "signal")
     for one in found:
         for sentence in (*one.blind, *one.notes):

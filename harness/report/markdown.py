@@ -145,8 +145,8 @@ def _flips(page: MarkdownPage, evidence: Evidence) -> None:
 
 
 def _flip(pair: FlipPair) -> str:
-    where = f"{_name(pair.slice)} {_name(pair.stratum)} {_name(pair.item_id)}"
+    lines = [f"- {_name(pair.slice)} {_name(pair.stratum)} {_name(pair.item_id)}"]
     baseline, answer = around_difference(pair.baseline_text, pair.candidate_text, _LONGEST_ANSWER)
-    answers = (("right", clip(pair.target, _LONGEST_ANSWER)), ("baseline", baseline), (pair.candidate, answer))
-    lines = [f"  - {markdown(clip(who, _LONGEST_NAME))}: {markdown_code(text)}" for who, text in answers if text]
-    return "\n".join([f"- {where}", *lines])
+    for who, text in (("right", clip(pair.target, _LONGEST_ANSWER)), ("baseline", baseline), (pair.candidate, answer)):
+        lines += [f"  - {markdown(clip(who, _LONGEST_NAME))}: {markdown_code(text)}"] if text else []
+    return "\n".join(lines)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
@@ -11,7 +12,7 @@ from harness.judge.signals import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
 from harness.report import answers
-from harness.report.blocks.behaviour import churn, divergence_rows, latency_rows
+from harness.report.blocks.behaviour import divergence_rows, latency_rows, shares
 from harness.report.evidence import Evidence
 from harness.run.planning import power_table
 from harness.store.divergence import divergences
@@ -45,9 +46,8 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         flips=tuple(flips[:FLIPS_SHOWN]),
         flips_left_out=max(0, len(flips) - FLIPS_SHOWN),
         tail_events=tuple(event for side in sides for event in answers.events(*side)),
-        churn=tuple(row for side in sides for row in churn(*side)),
+        shares=tuple(shares(run.items, {name: run.of(name) for name in names if name != CONTROL})),
         divergence=divergence_rows(run.items, traced, control=CONTROL),
-        scoring=tuple(scoring_rows(run, names)),
         latency=tuple(latency_rows(run, names)),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
@@ -57,34 +57,22 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     )
 
 
-def scoring_rows(run: RunRecord, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield what scoring met, of each variant with a thinking part or a limit of scoring in any answer."""
-    for name in names:
-        metrics = [one.metrics for one in run.of(name)]
-        thinking = [one["thinking_characters"] for one in metrics if "thinking_characters" in one]
-        limited = sum("scoring_limit" in one for one in metrics)
-        if thinking or limited:
-            mean = f"{math.fsum(thinking) / len(thinking):,.0f}" if thinking else "-"
-            yield name, f"{len(metrics):,}", f"{len(thinking):,}", mean, f"{limited:,}"
-
-
 def circumstances(run: RunRecord) -> dict[str, Any]:
     """Return how the figures came about: command, devices, settings. Not in the judgement, as these may differ."""
     experiment, identities = run.experiment, run.identities
     finished = [run.shards[name] for name in sorted(run.shards)]
-    sandboxes = (pair for shard in finished for pair in shard.get("generated_code", {}).items())
-    isolation = (
-        (language, f"{', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}")
-        for language, one in sandboxes
-    )
-    versions = (pair for one in identities.values() for pair in one["versions"].items())
+    isolation, versions = defaultdict[str, dict[str, None]](dict), defaultdict[str, dict[str, None]](dict)
+    for language, one in (pair for shard in finished for pair in shard.get("generated_code", {}).items()):
+        isolation[language][f"{', '.join(one['layers'])}; network: {one['network']}; files: {one['files']}"] = None
+    for package, version in (pair for one in identities.values() for pair in one["versions"].items()):
+        versions[package][version] = None
     return {
         "command": list(dict.fromkeys(one["command"] for one in finished if one.get("command"))),
         "shards": run.plan["shards"],
-        "sandbox of generated code": _distinct(isolation, " | "),
+        "sandbox of generated code": {language: " | ".join(ways) for language, ways in isolation.items()},
         "devices": {name: one["device"] for name, one in identities.items()},
         "engines": {name: one["engine"] for name, one in identities.items()},
-        "versions": _distinct(versions, ", "),
+        "versions": {package: ", ".join(found) for package, found in versions.items()},
         "dtype": {one.name: experiment.compute_dtype(one) for one in experiment.variants if one.engine.here},
         "quantization": {one.name: one.quantization.method for one in experiment.candidates},
         "models": {one.name: " ".join(filter(None, (one.model, one.revision))) for one in experiment.variants},
@@ -94,19 +82,14 @@ def circumstances(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _distinct(facts: Iterable[tuple[str, str]], sign: str) -> dict[str, str]:
-    """Join the different values of each key: the versions of a package if variants differ, the ways of shards."""
-    found: dict[str, dict[str, None]] = {}
-    for key, value in facts:
-        found.setdefault(key, {})[value] = None
-    return {key: sign.join(values) for key, values in found.items()}
-
-
 def _notes(run: RunRecord, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     notes: dict[str, None] = {}
     for name, own in files.items():
         said = list(run.identities[name]["proof"]["notes"]) if name in run.identities else []
         said += [note for one in own for note in one.get("notes", ())]
+        if limited := sum("scoring_limit" in one.metrics for one in run.of(name)):
+            why = "were too long or too slow to score: they score 0, or by the metrics that were in time"
+            said.append(f"{limited:,} of {len(run.of(name)):,} answers {why}")
         notes |= dict.fromkeys(f"{name}: {note}" for note in said)
     return list(notes)
 
@@ -116,8 +99,7 @@ def _cost(run: RunRecord, name: str, files: Sequence[Mapping[str, Any]]) -> dict
     seconds = math.fsum(one.seconds for one in timings)
     tokens = sum(one.prompt_tokens + one.output_tokens for one in timings)
     cost: dict[str, Any] = {"seconds": round(seconds, 3), "tokens": tokens}
-    if seconds > 0:
-        cost["tokens_per_second"] = round(tokens / seconds, 1)
+    cost |= {"tokens_per_second": round(tokens / seconds, 1)} if seconds > 0 else {}
     if files:
         cost |= {key: max(one[key] for one in files) for key in ("load_seconds", "peak_bytes")}
         cost["device"] = files[0]["device"]

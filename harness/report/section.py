@@ -1,4 +1,4 @@
-"""A section of a report as data: filled once from a judgement, rendered by the terminal, Markdown and the page.
+"""A section of a report as data: filled once from a judgement, rendered by every format: for people and for programs.
 
 Cells hold text as it came; whoever writes it out sanitizes it.
 """
@@ -6,35 +6,33 @@ Cells hold text as it came; whoever writes it out sanitizes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
 from harness.report.evidence import Evidence
 
-Format = Literal["terminal", "markdown", "page"]
-FORMATS: tuple[Format, ...] = ("terminal", "markdown", "page")
-Kind = Literal["name", "stratum", "text", "number"]
-"""What a column's cells hold: names from outside, names of strata (levels on a narrow terminal, names that people read
-on the page), our own words, or figures, which are aligned right."""
+Format = Literal["terminal", "markdown", "page", "junit", "table"]
+_ALL: tuple[Format, ...] = ("terminal", "markdown", "page", "junit", "table")
 
 
 class Column(NamedTuple):
     """A column of a table."""
 
     heading: str
-    kind: Kind
+    kind: str  # name (from outside), stratum, text (our own words), number (aligned right); of a record its Arrow type
     minor: int = 0  # above 0 if a narrow terminal or a phone may leave it out, the lowest first
 
 
-def _columns(kind: Kind, *headings: str, minor: int = 0) -> tuple[Column, ...]:
+def columns(kind: str, *headings: str, minor: int = 0) -> tuple[Column, ...]:
+    """Return columns of one kind."""
     return tuple(Column(one, kind, minor) for one in headings)
 
 
-names, strata = partial(_columns, "name"), partial(_columns, "stratum")
-texts, numbers = partial(_columns, "text"), partial(_columns, "number")
+names, strata = partial(columns, "name"), partial(columns, "stratum")
+texts, numbers = partial(columns, "text"), partial(columns, "number")
 
 
 class Interval(NamedTuple):
@@ -66,9 +64,10 @@ class Cell:
     interval: Interval | None = None  # drawn by the page
     tint: float | None = None  # a change that colours it on the page
     items: Items | None = None
+    why: str = ""  # the reason of its verdict; on the page alone
 
 
-Row = tuple[str | Cell, ...]
+Row = tuple[Any, ...]  # texts and `Cell`s; of a table for programs figures as they are, and None for a missing one
 
 
 def as_cell(cell: str | Cell) -> Cell:
@@ -86,6 +85,14 @@ class Line:
     limits: tuple[tuple[float, float], ...] = ()  # the lower and upper limit of each point
 
 
+Dot = tuple[str, float, float, float]  # a level, the value there, and its limits
+
+
+def dotted(found: Mapping[str, Iterable[Dot]]) -> tuple[Line, ...]:
+    """Return a line with limits for each variant."""
+    return tuple(Line(name, tuple(d[:2] for d in own), limits=tuple(d[2:] for d in own)) for name, own in found.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Chart:
     """A small picture; those of one section share the scale of their y axes and one legend."""
@@ -95,6 +102,8 @@ class Chart:
     lines: tuple[Line, ...]  # the baseline first, if it is among them
     scatter: bool = False  # x is a number, and nothing is joined
     rule: float | None = None  # value of a dotted line
+    across: bool = False  # levels one below the other, values from left to right, on a scale of its own; x names that
+    tolerated: Mapping[str | float, float] = field(default_factory=dict)  # what levels of one `across` may reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +122,15 @@ class Section:
     y: str = ""  # name of the charts' y axes
     grouped: bool = False  # the first column's cells are headings above their rows on a terminal
     filters: bool = False  # the page offers to filter the rows by words, verdict and first column
-    formats: tuple[Format, ...] = FORMATS  # who shows it
+    stacked: bool = False  # a phone shows the cells of a row one below the other
+    formats: tuple[Format, ...] = _ALL  # who shows it
 
     def __bool__(self) -> bool:
         """Whether there is anything to show."""
         return bool(self.rows or self.sentences or self.quiet_note or self.charts)
 
     @staticmethod
-    def listed(title: str, sentences: Iterable[str], formats: tuple[Format, ...] = FORMATS) -> Section:
+    def listed(title: str, sentences: Iterable[str], formats: tuple[Format, ...] = _ALL) -> Section:
         """Return a section of sentences."""
         return Section(title, sentences=tuple(sentences), formats=formats)
 

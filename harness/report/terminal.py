@@ -114,9 +114,9 @@ class Pen:
             self.print(section.title, "bold")
         if section.rows:
             self._print_table(section)
-        lines = [self.text(one) for one in (*section.sentences[:_MOST_SENTENCES], section.quiet_note) if one]
-        if (more := len(section.sentences) - _MOST_SENTENCES) > 0:
-            lines.append(Text(f"and {more} more, {self.rest}", style="dim"))
+        said, more = section.sentences[:_MOST_SENTENCES], len(section.sentences) - _MOST_SENTENCES
+        lines = [self.text(one) for one in (*said, section.quiet_note) if one]
+        lines += [Text(f"and {more} more, {self.rest}", style="dim")] if more > 0 else []
         for line in lines:
             self.console.print(Padding(line, (0, 0, 0, 2), expand=False))
 
@@ -243,15 +243,12 @@ def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
     """Print two answers with the first word that differs marked, one above the other on a narrow terminal."""
     (one, about_one), (other, about_other) = _answer(baseline), _answer(candidate)
     narrow, width = pen.console.width < _NARROW, pen.console.width
-    width = width if narrow else width // 2 - 1
-    options: dict[str, Any] = {"title_align": "left", "subtitle_align": "left", "width": width}
+    options: dict[str, Any] = {"title_align": "left", "subtitle_align": "left"}
+    options["width"] = width if narrow else width // 2 - 1
     panels = []
-    for who, about, (shared, differs, rest) in zip(
-        ("baseline", "candidate"),
-        (about_one, about_other),
-        split_at_difference(*around_difference(one, other, _LONGEST_ANSWER)),
-        strict=True,
-    ):
+    sides = split_at_difference(*around_difference(one, other, _LONGEST_ANSWER))
+    for who, about, parts in zip(("baseline", "candidate"), (about_one, about_other), sides, strict=True):
+        shared, differs, rest = parts
         marked = (Text(">>", "bold"), pen.lines(differs, "bold reverse"), Text("<<", "bold")) if differs else ()
         text = Text.assemble(pen.lines(shared), *marked, pen.lines(rest))
         panels.append(Panel(text, title=who, subtitle=pen.lines(about), **options))
@@ -259,26 +256,24 @@ def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
         pen.console.print(shown)
     if (index := first_difference(one, other)) is None:
         pen.console.print("The two texts are the same.")
-    else:
-        token = _first_token(baseline, candidate)
-        where = f", at token {token + 1}" if token is not None else ""
-        pen.console.print(f"First difference at character {index + 1:,}{where}, between the signs >> and <<.")
-
-
-def _first_token(one: Response, other: Response) -> int | None:
-    """Return the index of the first token that differs, None if that is not known or none does."""
-    if not isinstance(one, Generation) or not isinstance(other, Generation) or one.token_ids == other.token_ids:
-        return None
-    pairs = enumerate(zip(one.token_ids, other.token_ids, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one.token_ids), len(other.token_ids)))
+        return
+    ids = [side.token_ids for side in (baseline, candidate) if isinstance(side, Generation)]
+    where = ""
+    if len(ids) == 2 and ids[0] != ids[1]:  # noqa: PLR2004 - both sides
+        pairs = enumerate(zip(*ids, strict=False))
+        where = f", at token {next((at for at, (a, b) in pairs if a != b), min(map(len, ids))) + 1}"
+    pen.console.print(f"First difference at character {index + 1:,}{where}, between the signs >> and <<.")
 
 
 def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str) -> Table:
-    table = Table(title="log-probability of each choice", title_justify="left")
+    best = [preferred_choice(item, response, metric) for response in sides]
+    preferred = "the same choice" if best[0] == best[1] else "different choices"
+    caption = f"> is preferred {_BY.get(metric, _BY['acc'])}: the two prefer {preferred}"
+    title = "log-probability of each choice"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("choice", overflow="fold")
     for heading in ("baseline", "candidate", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
-    best = [preferred_choice(item, response, metric) for response in sides]
     for index, values in enumerate(zip(*(one.logprobs for one in sides), strict=True)):
         choice = (item.choices[index] if index < len(item.choices) else "") or f"choice {index + 1}"
         label = pen.text(choice, longest=300)
@@ -286,7 +281,4 @@ def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str)
             label.append("  (right)", style="bold")
         cells = (f"{'> ' if index == top else ''}{value:.3f}" for top, value in zip(best, values, strict=True))
         table.add_row(label, *cells, f"{values[1] - values[0]:+.3f}")
-    preferred = "the same choice" if best[0] == best[1] else "different choices"
-    table.caption = f"> is preferred {_BY.get(metric, _BY['acc'])}: the two prefer {preferred}"
-    table.caption_justify = "left"
     return table

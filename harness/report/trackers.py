@@ -25,8 +25,6 @@ _FIGURES = ("baseline_mean", "candidate_mean", "delta", "low", "high", "lost", "
 _FILES = ("report.html", "report.md", "comparisons.json", "comparisons.csv", "tail_events.csv")
 _LONGEST = 500
 _BATCH = 100  # so many figures and settings MLflow takes at once
-
-
 _Figures = Mapping[str, float]
 _Texts = Mapping[str, str]
 
@@ -93,11 +91,10 @@ def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[
 def _metrics(judgement: Judgement) -> Iterator[tuple[str, float]]:
     yield "exit_code", float(judgement.exit_code)
     for candidate in judgement.candidates:
-        for stratum in candidate.strata:
-            place = f"{candidate.name}/{stratum.slice}/{stratum.stratum}"
+        for one in candidate.strata:
             for name in _FIGURES:
-                if (value := getattr(stratum, name)) is not None:
-                    yield _named(f"{place}/{name}"), float(value)
+                if (value := getattr(one, name)) is not None:
+                    yield _named(f"{candidate.name}/{one.slice}/{one.stratum}/{name}"), float(value)
 
 
 def _named(text: str) -> str:

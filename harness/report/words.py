@@ -24,16 +24,18 @@ ASCII_SYMBOLS: Mapping[Verdict, str] = dict(zip(SYMBOLS, "+x?0-", strict=True))
 ANSWERS: Mapping[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Unknown"}
 """What a verdict answers to "may we ship it?"; any other, "Not yet"."""
 _MEANINGS = {
-    0: (
-        "pass: every gating stratum of every candidate is within its margin",
-        ", and no gated tail event is more frequent than tolerated",
-    ),
-    1: ("fail: at least one gating stratum is worse than its margin", ", or has more tail events than tolerated"),
-    3: ("inconclusive: the items prove neither good nor bad, or a gating stratum has no signal", ""),
-    4: ("incomplete or not comparable: there is no verdict to rely on", ""),
+    0: "pass: every gating stratum of every candidate is within its margin",
+    1: "fail: at least one gating stratum is worse than its margin",
+    3: "inconclusive: the items prove neither good nor bad, or a gating stratum has no signal",
+    4: "incomplete or not comparable: there is no verdict to rely on",
 }
-"""What an exit code means, and what it also means if tail events gate."""
-_MOST_REASONS = 3
+_EVENTS = {
+    0: ", and no gated tail event is more frequent than tolerated",
+    1: ", or has more tail events than tolerated",
+}
+"""What an exit code also means if tail events gate."""
+_MOST_REASONS, _MOST_BLIND = 3, 4
+_NOT_ABOVE = "the baseline is not shown to be above chance"
 
 
 def word(verdict: Verdict) -> str:
@@ -43,9 +45,8 @@ def word(verdict: Verdict) -> str:
 
 def exit_meaning(judgement: Judgement) -> str:
     """Return what the exit code means."""
-    text, events = _MEANINGS[judgement.exit_code]
     gated = any(one.verdict is not None for candidate in judgement.candidates for one in candidate.tail_events)
-    return text + events if gated else text
+    return _MEANINGS[judgement.exit_code] + (_EVENTS.get(judgement.exit_code, "") if gated else "")
 
 
 def score(value: float | None) -> str:
@@ -66,9 +67,9 @@ def number_text(value: object, form: str = ",.1f") -> str:
 
 def positive(value: object) -> float | None:
     """Return a figure as it is if it is a finite number above zero, else None: what a ratio can be made of."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         return None
-    return float(value) if value > 0 else None
+    return float(value)
 
 
 def bytes_text(value: object) -> str:
@@ -212,38 +213,49 @@ def headline(candidate: CandidateVerdict) -> str:
     gating = [one for one in candidate.strata if one.gating]
     if candidate.verdict == "not_judged" or not gating:
         return reasons(candidate)
-    events, text = _events_headline(candidate), _scores_headline(candidate, gating)
-    partly = partly_quantized(candidate.proof.get("quantized_share"))
-    parts = (text, events, partly) if candidate.verdict == "pass" else (events, text, partly)
+    events = _gated_headline(candidate.tail_events, "tail-event rates")
+    held = (events, _gated_headline(candidate.quantities, "quantities"))
+    text, partly = _scores_headline(candidate, gating), partly_quantized(candidate.proof.get("quantized_share"))
+    parts = (text, *held, partly) if candidate.verdict == "pass" else (*held, text, partly)
     return "; ".join(filter(None, parts))
 
 
-def _events_headline(candidate: CandidateVerdict) -> str:
-    gated = [one for one in candidate.tail_events if one.verdict is not None]
+def _gated_headline(found: Sequence[TailRate | Quantity], what: str) -> str:
+    """Return what the rates of tail events, or the quantities, that have a tolerance come to."""
+    gated = [one for one in found if one.verdict is not None]
     if failing := [one for one in gated if one.verdict == "fail"]:
-        worst = max(failing, key=lambda one: (one.rate or 0.0) - (one.tolerance or 0.0))
-        figures = f"{worst.events} of {worst.n} answers (tolerated {percent(worst.tolerance)})"
-        return f"fails {len(failing)} of {len(gated)} tail-event rates, worst {worst.kind} in {place(worst)}: {figures}"
+        worst = max(failing, key=excess)
+        if isinstance(worst, TailRate):
+            figures = f"{worst.events} of {worst.n} answers (tolerated {percent(worst.tolerance)})"
+        else:
+            figures = f"{worst.ratio or 0.0:.2f} times the baseline's (tolerated {worst.tolerance or 0.0:g})"
+        return f"fails {len(failing)} of {len(gated)} {what}, worst {worst.kind} in {place(worst)}: {figures}"
     if open_ := sum(one.verdict != "pass" for one in gated):
-        return f"{open_} of {len(gated)} tail-event rates undecided"
-    return f"all {len(gated)} tail-event rates within their tolerance" if gated else ""
+        return f"{open_} of {len(gated)} {what} undecided"
+    return f"all {len(gated)} {what} within their tolerance" if gated else ""
+
+
+def excess(one: TailRate | Quantity) -> float:
+    """Return by how much a rate or ratio is above its tolerance."""
+    return ((one.rate if isinstance(one, TailRate) else one.ratio) or 0.0) - (one.tolerance or 0.0)
 
 
 def _scores_headline(candidate: CandidateVerdict, gating: Sequence[StratumVerdict]) -> str:
-    pooled, strata = candidate.pooled, _gating_strata(len(gating))
-    failing = strata_with(candidate, "fail")
-    if (
-        pooled is not None
-        and pooled.verdict == candidate.verdict != "pass"
-        and not strata_with(candidate, pooled.verdict)
-    ):
+    pooled, strata, failing = candidate.pooled, _gating_strata(len(gating)), strata_with(candidate, "fail")
+    pools = pooled is not None and pooled.verdict == candidate.verdict != "pass"
+    if pools and not strata_with(candidate, candidate.verdict):
         return reasons(candidate)
     if all(one.verdict == "pass" for one in gating):
-        return _pass_headline(gating)
+        limited = [one for one in gating if one.low is not None]
+        if not limited:
+            return f"passes {strata}"
+        closest = min(limited, key=lambda one: (one.low or 0.0) + one.margin)
+        low = points(closest.low, apart_from=-closest.margin)
+        where = f"within its margin in all {strata}; closest {place(closest)}"
+        return f"{where}: at worst {low} points (margin {score(closest.margin)})"
     if candidate.verdict == "fail" and failing:
-        worst = failing[0]
+        worst, rest = failing[0], _counts(candidate, "inconclusive", "no_signal")
         text = f"fails {len(failing)} of {strata}, worst {place(worst)}: {points(worst.delta)} points"
-        rest = _counts(candidate, "inconclusive", "no_signal")
         return f"{text} (margin {score(worst.margin)}){'; ' + rest if rest else ''}"
     open_ = _counts(candidate, "fail", "inconclusive", "no_signal", "not_judged")
     return f"{len(strata_with(candidate, 'pass'))} of {strata} pass, {open_}" if open_ else reasons(candidate)
@@ -256,16 +268,6 @@ def _gating_strata(count: int) -> str:
 def _counts(candidate: CandidateVerdict, *verdicts: Verdict) -> str:
     counts = ((len(strata_with(candidate, verdict)), word(verdict)) for verdict in verdicts)
     return ", ".join(f"{count} {text}" for count, text in counts if count)
-
-
-def _pass_headline(gating: Sequence[StratumVerdict]) -> str:
-    limited = [one for one in gating if one.low is not None]
-    if not limited:
-        return f"passes {_gating_strata(len(gating))}"
-    closest = min(limited, key=lambda one: (one.low or 0.0) + one.margin)
-    low = points(closest.low, apart_from=-closest.margin)
-    where = f"within its margin in all {_gating_strata(len(gating))}; closest {place(closest)}"
-    return f"{where}: at worst {low} points (margin {score(closest.margin)})"
 
 
 def promises(candidate: CandidateVerdict) -> list[str]:
@@ -305,6 +307,26 @@ def to_decide(stratum: StratumVerdict) -> str:
     if stratum.items_to_decide is not None:
         return f"about {stratum.items_to_decide:,} more items would decide it if the rates stay."
     return f"{NO_NUMBER if stratum.decision.reason == 'undecided' else stratum.reason}."
+
+
+def why(stratum: StratumVerdict) -> str:
+    """Return in short why a stratum neither passes nor fails; empty if it does."""
+    if stratum.verdict == "inconclusive":
+        return to_decide(stratum).rstrip(".")
+    if stratum.decision.reason == "no_signal" and not stratum.numbers.unusable:
+        return _NOT_ABOVE
+    return "" if stratum.verdict in ("pass", "fail") else stratum.reason
+
+
+def blind_sentences(strata: Sequence[StratumVerdict], baseline: str) -> list[str]:
+    """Return why no damage could be seen in strata without signal, the usual reason once for all that share it."""
+    usual = [place(one) for one in strata if why(one) == _NOT_ABOVE]
+    said = list(dict.fromkeys(no_signal_sentence(one, baseline) for one in strata if why(one) != _NOT_ABOVE))
+    if not usual:
+        return said
+    more = f" and {len(usual) - _MOST_BLIND} more" if len(usual) > _MOST_BLIND else ""
+    where = f"{'; '.join(usual[:_MOST_BLIND])}{more}"
+    return [f"{baseline} is not above chance in {where}: no damage could be seen there.", *said]
 
 
 def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:

@@ -1,9 +1,7 @@
 """What a finished run knows of a variant that a server can be asked again: a few questions and their answers.
 
-A certificate is read out of the run and not stored: texts near ties (those whose answers differ between variants, up to
-the token where they do), choices with their log-probabilities, and how much of that the A/A control changed. Which
-questions were chosen depends on the variants' answers and never on the control's, whose changes are the noise.
-The counts of each call are kept in ``verify-<variant>.json``; they hold no text.
+Asked are texts near ties (up to the token at which variants differ) and choices, with how much of that the A/A control
+changed. The choice of questions depends on the variants' answers and never on the control's, whose changes are noise.
 """
 
 from __future__ import annotations
@@ -20,14 +18,10 @@ from harness.records import ChoiceLogprobs, Generation, Item, Response, digest, 
 from harness.store.files import read_json, write_json
 from harness.store.record import CONTROL, RunRecord
 
-TOKENS = 300
-"""Tokens of answers in text that are asked for, about."""
-LONGEST = 16
-"""Most tokens of one answer."""
-CHOICE_ITEMS = 24
-"""Items with choices."""
-SMALLEST_DIFFERENCE = 0.05
-"""Log-probabilities that differ by less are the same: kernels and the way through JSON round."""
+TOKENS = 300  # tokens of answers in text that are asked for, about
+LONGEST = 16  # most tokens of one answer
+CHOICE_ITEMS = 24  # items with choices
+SMALLEST_DIFFERENCE = 0.05  # log-probabilities that differ by less are the same: kernels and the way through JSON round
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +61,7 @@ def certify(run: RunRecord, variant: str) -> Certificate:
     answers = {name: {one.item_id: one.response for one in run.of(name)} for name in run.answers}
     control = answers.pop(CONTROL, {})
     usable = [item for item in run.items if item.prompt and not item.asked and item.id not in run.erased]
-    usable = sorted(usable, key=lambda item: digest([run.experiment.seed, "verify", item.id]))
+    usable.sort(key=lambda item: digest([run.experiment.seed, "verify", item.id]))
     kinds = [_texts, _choices] if run.experiment.sampling.temperature == 0 else [_choices]
     made = (part(usable, answers, control, run.experiment.baseline.name, variant) for part in kinds)
     found = tuple(part for part in made if part is not None)
@@ -84,19 +78,16 @@ def _missing(run: RunRecord, control: Mapping[str, Response]) -> str:
     return "its control has no answers that can be compared"
 
 
-Answers = Mapping[str, Mapping[str, Response]]
+Given = Mapping[str, Response]  # by item
+Answers = Mapping[str, Given]  # by variant
 
 
-def _texts(
-    items: Sequence[Item], answers: Answers, control: Mapping[str, Response], baseline: str, variant: str
-) -> Part | None:
+def _texts(items: Sequence[Item], answers: Answers, control: Given, baseline: str, variant: str) -> Part | None:
     """Choose answers in text: each other variant in turn gets one that differs from its own, then any."""
     own, sides = answers[variant], (answers[variant], control, answers[baseline])
     known = [item for item in items if all(_tokens(side.get(item.id)) for side in sides)]
     others = [name for name in answers if name != variant]
-    places = {
-        item.id: {name: _differ_at(own[item.id], answers[name].get(item.id)) for name in others} for item in known
-    }
+    places = {one.id: {name: _differ_at(own[one.id], answers[name].get(one.id)) for name in others} for one in known}
     chosen: dict[str, Question] = {}
     spent = 0
     queues = [[one for one in known if places[one.id][name] < LONGEST] for name in others]
@@ -106,12 +97,15 @@ def _texts(
             length = len(_tokens(own[item.id]))
             last = max((place for place in places[item.id].values() if place < LONGEST), default=length)
             cut = min(item.max_tokens, LONGEST, 1 + last)
-            given = {name: texts[item.id] for name, texts in answers.items() if item.id in texts}
-            chosen[item.id] = Question(replace(item, max_tokens=cut), given)
+            chosen[item.id] = _question(replace(item, max_tokens=cut), answers)
             spent += min(cut, length)
     asked = tuple(chosen.values())
     flips = sum(not agrees(one, answers[baseline][one.item.id], control[one.item.id]) for one in asked)
     return Part("generate", asked, flips, len(asked)) if asked else None
+
+
+def _question(item: Item, answers: Answers) -> Question:
+    return Question(item, {name: given[item.id] for name, given in answers.items() if item.id in given})
 
 
 def _tokens(given: Response | None) -> tuple[int, ...]:
@@ -122,27 +116,17 @@ def _differ_at(own: Response, other: Response | None) -> int:
     """Return the first token at which two answers differ, `LONGEST` if none does."""
     if not isinstance(other, Generation) or _tokens(own) == other.token_ids:
         return LONGEST
-    pairs = zip(_tokens(own), other.token_ids, strict=False)
-    shorter = min(len(_tokens(own)), len(other.token_ids))
-    return next((at for at, (one, two) in enumerate(pairs) if one != two), shorter)
+    return next(at for at, (one, two) in enumerate(zip_longest(_tokens(own), other.token_ids)) if one != two)
 
 
-def _choices(
-    items: Sequence[Item], answers: Answers, control: Mapping[str, Response], baseline: str, variant: str
-) -> Part | None:
+def _choices(items: Sequence[Item], answers: Answers, control: Given, baseline: str, variant: str) -> Part | None:
     """Choose items with choices, of slices that the control has; no difference of the control is beyond tolerance."""
-    noise = [
-        (item.slice, _distance(answers[baseline][item.id], control[item.id]))
-        for item in items
-        if isinstance(control.get(item.id), ChoiceLogprobs) and item.id in answers[baseline]
-    ]
-    slices = {name for name, _ in noise}
+    both = [one for one in items if isinstance(control.get(one.id), ChoiceLogprobs) and one.id in answers[baseline]]
+    noise = [_distance(answers[baseline][one.id], control[one.id]) for one in both]
+    slices = {one.slice for one in both}
     own = [one for one in items if one.slice in slices and isinstance(answers[variant].get(one.id), ChoiceLogprobs)]
-    asked = tuple(
-        Question(item, {name: given[item.id] for name, given in answers.items() if item.id in given})
-        for item in own[:CHOICE_ITEMS]
-    )
-    tolerance = max([SMALLEST_DIFFERENCE, *(distance for _, distance in noise)])
+    asked = tuple(_question(item, answers) for item in own[:CHOICE_ITEMS])
+    tolerance = max([SMALLEST_DIFFERENCE, *noise])
     return Part("choice", asked, 0, len(noise), tolerance) if asked and noise else None
 
 

@@ -18,17 +18,14 @@ from harness.records import Item
 GIB = 2**30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 PLAIN = frozenset({"F32", "BF16", "F16", "F64"})
-SCALES = 1.07
-"""What the scales of quantized weights add."""
+SCALES = 1.07  # what the scales of quantized weights add
 
 
 def weight_bytes_of(variant: Variant, folder: Path, dtype: str) -> int:
-    """Return the bytes that a variant's weights take in memory; 0 if no header says. Raises ModelError.
-
-    Weights that are quantized while loading count as such, but for embeddings and the head; HQQ loads them plain.
-    """
+    """Return the bytes of a variant's weights in memory, as its headers say; 0 if none does. Raises ModelError."""
     found, method = stored(folder, variant.quantization.gguf_file), variant.quantization.method
     number = re.search(r"(?:nf|fp|intx?|float)(\d)", method)  # as in bnb-nf4 and torchao-int8-dynamic
+    # Embeddings and the head stay plain where the rest is quantized while loading; HQQ loads all plain.
     bits = int(number[1]) if number and found.method == "none" and method != "hqq" else None
     tensors = headers(weight_files(folder, found))
     return sum(_bytes(name, one, WIDTHS.get(dtype, 2), bits) for name, one in tensors.items())
@@ -72,12 +69,10 @@ def check_fit(
             continue  # said when it is loaded, with the file's name
         cache = cache_bytes(text_config, longest, dtype)
         if weights + cache > memory:
-            text = (
-                f"{variant.name} does not fit {device}: its weights take {weights / GIB:.3g} GiB and the cache of the "
-                f"longest item ({longest:,} tokens) {cache / GIB:.3g} GiB, and the memory is {memory / GIB:.3g} GiB; "
-                f"use {several}a smaller model"
-            )
-            problems.append(Problem("execution.device", text))
+            sizes = [f"{one / GIB:.3g} GiB" for one in (weights, cache, memory)]
+            takes = f"its weights take {sizes[0]} and the cache of the longest item ({longest:,} tokens) {sizes[1]}"
+            text = f"{takes}, and the memory is {sizes[2]}; use {several}a smaller model"
+            problems.append(Problem("execution.device", f"{variant.name} does not fit {device}: {text}"))
     if problems:
         raise ConfigError(source, problems)
 
@@ -91,10 +86,9 @@ class TracePlan:
 
 
 def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> TracePlan:
-    """Return on how many tokens of each answer divergence is measured, and the disk that this takes at most.
+    """Return on how many tokens of each answer divergence is measured, and the disk that takes. Raises ConfigError.
 
     The traces of a model of this width and vocabulary are a hidden state for each token, and the output head once.
-    Raises ConfigError if they need more than `execution.divergence_gib`.
     """
     execution = experiment.execution
     served = any(variant.engine.served for variant in experiment.variants)
@@ -111,10 +105,8 @@ def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, voca
     if needed(wanted) > room:
         fits = next((tokens for tokens in range(wanted - 1, 0, -1) if needed(tokens) <= room), 0)
         fewer = f"set execution.divergence_tokens to {fits} or less, " if fits else ""
-        text = (
-            f"the baseline's traces do not fit: {wanted} tokens of each answer and the output head need "
-            f"{needed(wanted) / GIB:.3g} GiB, and {execution.divergence_gib:.3g} GiB are allowed; "
-            f"raise execution.divergence_gib, {fewer}or set execution.divergence: false"
-        )
+        sizes = f"need {needed(wanted) / GIB:.3g} GiB, and {execution.divergence_gib:.3g} GiB are allowed"
+        why = f"the baseline's traces do not fit: {wanted} tokens of each answer and the output head {sizes}"
+        text = f"{why}; raise execution.divergence_gib, {fewer}or set execution.divergence: false"
         raise ConfigError(source, [Problem("execution.divergence_gib", text)])
     return TracePlan(wanted, needed(wanted))

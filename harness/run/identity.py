@@ -19,18 +19,16 @@ from harness.run.worker import Closed, Ready
 from harness.store.record import CONTROL
 from harness.store.rundir import RunDir, Shard
 
-_MAY_CHANGE = frozenset({"device", "threads"})
-"""What of a variant's identity may change when a run is continued."""
+_MAY_CHANGE = frozenset({"device", "threads"})  # what of a variant's identity may change when a run is continued
 
+# Facts of a proof that are left out if there are none, as in runs from before them.
 _LATER = frozenset({"served", "kv_cache", "decoding"})
-"""Facts of a proof that are left out if there are none, as in runs from before them."""
 
 
 def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: Callable[[str], None]) -> None:
-    """Check a loaded variant, and record its identity the first time.
+    """Check a loaded variant, and record its identity the first time. note: gets a sentence for the person who waits.
 
-    note: called with a sentence for the person who waits. Raises StoreError if it is not what answered before, and what
-    `harness.models.compatibility.check_candidate` raises if it cannot be compared with the baseline.
+    Raises StoreError if it is not what answered before, NotComparable or ModelError if it does not fit the baseline.
     """
     experiment, baseline = plan.experiment, plan.experiment.baseline.name
     cross_engine, control = experiment.execution.cross_engine, variant.name == CONTROL
@@ -41,10 +39,8 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)
         shown = "" if control or cross_engine or plan.allow_identical else same_server(before, ready.proof)
         if shown:  # said before its items are asked
-            raise NotComparable(
-                f"{variant.name} is the baseline itself ({shown}): look at the address and the model, or give"
-                " --allow-identical for an A/A comparison"
-            )
+            remedy = "look at the address and the model, or give --allow-identical for an A/A comparison"
+            raise NotComparable(f"{variant.name} is the baseline itself ({shown}): {remedy}")
     path = Path(plan.paths[baseline if control else variant.name])
     if variant.engine.here and (overlaps := calibration_overlap(path, [item.prompt for item in plan.items])):
         ids = [plan.items[at].id for at in overlaps]
@@ -59,24 +55,21 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         **({} if ready.threads is None else {"threads": ready.threads}),
         "proof": {key: value for key, value in proof.items() if key not in _LATER or value is not None},
     }
-    known = directory.recorded(variant.name, "variant.json")
-    if known is None:
+    if (known := directory.recorded(variant.name, "variant.json")) is None:
         directory.record(variant.name, "variant.json", identity)
         return
     record, known = _lasting(json.loads(json.dumps(identity))), _lasting(known)
     if changed := ", ".join(key for key in record if known.get(key) != record[key]):
-        raise StoreError(
-            f"{directory.path / variant.name}: cannot be continued: {changed} of this variant differ from those of the"
-            " earlier answers. Give another --output, or remove that directory to start again"
-        )
+        why = f"cannot be continued: {changed} of this variant differ from those of the earlier answers"
+        remedy = "Give another --output, or remove that directory to start again"
+        raise StoreError(f"{directory.path / variant.name}: {why}. {remedy}")
 
 
 def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of an identity may not change; a server's log-probabilities may, as other replicas round."""
     kept = {key: value for key, value in identity.items() if key not in _MAY_CHANGE}
     if served := kept["proof"].get("served"):
-        steady = {key: value for key, value in served.items() if key != "canary"}
-        kept["proof"] = {**kept["proof"], "served": steady}
+        kept["proof"] = kept["proof"] | {"served": {key: value for key, value in served.items() if key != "canary"}}
     return kept
 
 

@@ -4,8 +4,7 @@ Run as a program it is lm_eval's command line with the model registered::
 
     python -m harness.run.lm_eval_model --model quantcliff --model_args pretrained=DIR,dtype=bfloat16 --tasks gsm8k
 
-From Python, call `register` before `lm_eval.simple_evaluate`. lm_eval finds models in a registry of its own and has no
-plug-in mechanism, which is why something has to call. Does not know quantcliff's items, runs or verdicts.
+From Python, call `register` before `lm_eval.simple_evaluate`: lm_eval has no plug-in mechanism.
 """
 
 from __future__ import annotations
@@ -23,21 +22,17 @@ from harness.engines.transformers.items import Continuation, TextGeneration, sco
 from harness.engines.transformers.text import StopDetector
 from harness.records import Proof, Settings
 
-NAME = "quantcliff"
-"""What it is called on lm_eval's command line."""
+NAME = "quantcliff"  # what it is called on lm_eval's command line
 
+# Arguments of generation that the engine knows; with any other, lm_eval's own way is taken.
 SAMPLED_BY_US = frozenset({"do_sample", "temperature", "top_p", "until", "max_gen_toks"})
-"""Arguments of generation that the engine knows; with any other, lm_eval's own way is taken."""
-
-ROWS = 64
-"""Rows at once where lm_eval is asked to find out by itself."""
+ROWS = 64  # rows at once where lm_eval is asked to find out by itself
 
 
 class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
     """lm_eval's ``hf`` model with its two inner loops replaced.
 
-    Takes every argument of `HFLM`, and `batch_tokens`: the largest batch in padded tokens. `batch_size` is the
-    largest batch in rows. Log-likelihoods are float32 whatever the model's dtype. Encoder-decoder models, and
+    Takes every argument of `HFLM`, and `batch_tokens`: the largest batch in padded tokens. Encoder-decoder models, and
     generation with beams, penalties and the like, go lm_eval's own way.
     """
 
@@ -47,21 +42,12 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
         if self.backend != "causal":
             return
         proof = Proof("unknown", "", 0, 0, 0.0, 0, 0, str(self.model.dtype), 0, "")
-        rows = ROWS if self.batch_size == "auto" else int(self.batch_size)
-        self._engine = HFEngine(
-            self.model,
-            self.tokenizer,
-            proof,
-            device=str(self.device),
-            batch_tokens=int(batch_tokens),
-            max_batch=max(rows, ROWS),
-        )
+        rows = ROWS if self.batch_size == "auto" else max(int(self.batch_size), ROWS)
+        how: dict[str, Any] = {"device": str(self.device), "batch_tokens": int(batch_tokens), "max_batch": rows}
+        self._engine = HFEngine(self.model, self.tokenizer, proof, **how)
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        """Weigh continuations, [((context, continuation), context tokens, continuation tokens)], in lm_eval's order.
-
-        Too long ones are cut from the left and said to be, as lm_eval does and its users expect.
-        """
+        """Weigh continuations, [(texts, context tokens, continuation tokens)]; too long ones are cut from the left."""
         if self._engine is None:
             answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
             return answers
@@ -69,8 +55,7 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
         for number, (_, context, continuation) in enumerate(requests):
             room = self.max_length + 1 - len(continuation)
             asked.append(Continuation(f"request {number}", number, tuple(context[-room:]), tuple(continuation)))
-        weighed = score_choices(self._engine.context, asked)
-        found = {one.choice: (one.logprob, one.greedy) for one in weighed}
+        found = {one.choice: (one.logprob, one.greedy) for one in score_choices(self._engine.context, asked)}
         for number, (texts, _, _) in enumerate(requests):
             if texts is not None:
                 self.cache_hook.add_partial("loglikelihood", texts, found[number])
@@ -90,11 +75,8 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
             asked = [self._request(self._engine, number, requests[number].args[0], plain[number]) for number in mine]
             for answer in TextGeneration(self._engine.context, one).decode(asked):
                 number = int(answer.request.item_id.removeprefix("request "))
-                texts[number] = postprocess_generated_text(
-                    generation=self.tok_decode(answer.ids),
-                    stop=self._stops(plain[number]),
-                    think_end_token=self.think_end_token,
-                )
+                decoded, stops = self.tok_decode(answer.ids), self._stops(plain[number])
+                texts[number] = postprocess_generated_text(decoded, stops, self.think_end_token)
                 self.cache_hook.add_partial("generate_until", tuple(requests[number].args), texts[number])
         return [texts[number] for number in range(len(requests))]
 
@@ -107,8 +89,7 @@ class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
 
     def _stops(self, arguments: Mapping[str, Any]) -> list[str]:
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        stops: list[str] = handle_stop_sequences(list(arguments["until"]), eos=eos)
-        return stops
+        return list(handle_stop_sequences(list(arguments["until"]), eos=eos))
 
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:

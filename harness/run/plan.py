@@ -1,7 +1,6 @@
 """Everything that is decided before a model is loaded: items, units, power, where the models lie, what is traced.
 
-Loads the baseline's tokenizer and config and no weights. The same config gives the same plan, on every machine that has
-the same data. It runs nothing, asks no server, and of the environment reads only whether a server's key is there.
+The same config gives the same plan, on every machine that has the same data. It runs nothing and asks no server.
 """
 
 from __future__ import annotations
@@ -75,10 +74,8 @@ def make_plan(
 ) -> Plan:
     """Load the tokenizer, build the items and plan the work; loads no model.
 
-    recorded_dtype: the compute dtype with which the run was begun, if it was: ``execution.dtype: auto`` then means it.
-    allow_code: whether what models write may be run, shut away, where a slice is scored so. allow_identical: whether a
-    candidate may be the baseline itself.
-    Raises ConfigError for what the config gets wrong, ModelError where the baseline's model is not there.
+    check: whether items must suffice for a pass. allow_code, allow_identical: as in `Plan`. recorded_dtype: what
+    ``execution.dtype: auto`` means, if the run was begun. Raises ConfigError, and ModelError for the baseline's model.
     """
     privacy.check(experiment.store_text, source)
     check_engines(experiment, source)
@@ -86,8 +83,8 @@ def make_plan(
     experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
     tokenizer, config = _tokenizer(experiment.baseline, Path(paths[experiment.baseline.name]))
-    told = (*experiment.notes, *template_notes(tokenizer, experiment.sampling))
-    experiment = experiment.model_copy(update={"notes": told})
+    known = (*experiment.notes, *template_notes(tokenizer, experiment.sampling))
+    experiment = experiment.model_copy(update={"notes": known})
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
     _check_choices(experiment, items, source)
     power = tuple(power_table(experiment, items))
@@ -99,9 +96,9 @@ def make_plan(
     text = config.get_text_config()
     tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
     check_fit(experiment, paths, device, text, items, source)
-    here = any(variant.engine.here for variant in experiment.variants)
+    told = (*_served_notes(experiment), *(notes if any(one.engine.here for one in experiment.variants) else ()))
     decided = (experiment, items, tuple(units), power, paths, missing, device, tracing, allow_code, allow_identical)
-    return Plan(*decided, notes=(*_served_notes(experiment), *(notes if here else ())))
+    return Plan(*decided, told)
 
 
 def recorded_dtype(directory: RunDir) -> str | None:
@@ -132,9 +129,8 @@ def _tokenizer(baseline: Variant, path: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     path, gguf = tokenizer_place(path)
-    more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code, **gguf}
-    if baseline.quantization.gguf_file:
-        more["gguf_file"] = baseline.quantization.gguf_file
+    named = {"gguf_file": file} if (file := baseline.quantization.gguf_file) else {}
+    more: dict[str, Any] = {"trust_remote_code": baseline.trust_remote_code, **gguf, **named}
     try:
         return AutoTokenizer.from_pretrained(str(path), **more), AutoConfig.from_pretrained(str(path), **more)
     except Exception as error:  # libraries in Rust and a model's own code raise anything
@@ -157,34 +153,28 @@ def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def check_engines(experiment: Experiment, source: str) -> None:
-    """Refuse a config whose servers cannot be asked, or whose engines cannot be compared.
-
-    Raises ConfigError if a key is not in the environment or times cannot be held to `policy.latency`, NotComparable if
-    engines differ without `cross_engine`.
-    """
+    """Refuse a config whose servers cannot be asked or timed. Raises ConfigError, NotComparable for other engines."""
     if experiment.execution.rehearsal is not None:
         return
-    problems = []
-    for variant in experiment.variants:
-        if (name := variant.engine.api_key_env) and not os.environ.get(name):
-            text = f"the environment has no {name}: export the key of {variant.engine.url}"
-            problems.append(Problem(f"{variant.name}.engine.api_key_env", text))
+    problems, latency, many = [], experiment.policy.latency, experiment.baseline.engine.concurrency
     for kind in undefined(Rules.from_experiment(experiment)):
         text = f"tail_events has a tolerance for {kind}, and latency does not say what is late: add {kind}, in seconds"
         problems.append(Problem("policy.latency", text))
-    for variant in experiment.variants if experiment.policy.latency else ():
-        if not variant.engine.stream or variant.engine.concurrency != experiment.baseline.engine.concurrency:
+    for place, engine in ((f"{one.name}.engine", one.engine) for one in experiment.variants):
+        if (name := engine.api_key_env) and not os.environ.get(name):
+            text = f"the environment has no {name}: export the key of {engine.url}"
+            problems.append(Problem(f"{place}.api_key_env", text))
+        if latency and not (engine.stream and engine.concurrency == many):
             text = "policy.latency needs stream: true, and the same concurrency for all variants"
-            problems.append(Problem(f"{variant.name}.engine", text))
+            problems.append(Problem(place, text))
     if problems:
         raise ConfigError(source, problems)
     names = {variant.name: variant.engine.name for variant in experiment.variants}
     if len(set(names.values())) > 1 and not experiment.execution.cross_engine:
         said = ", ".join(f"{name} on {engine}" for name, engine in names.items())
-        raise NotComparable(
-            f"{source}: {said}: another engine changes answers as much as int8 does, so the comparison would measure"
-            " the engine. Give all variants one engine, or set execution.cross_engine: true if that is the question"
-        )
+        why = "another engine changes answers as much as int8 does, so the comparison would measure the engine"
+        remedy = "Give all variants one engine, or set execution.cross_engine: true if that is the question"
+        raise NotComparable(f"{source}: {said}: {why}. {remedy}")
 
 
 def _check_choices(experiment: Experiment, items: Sequence[Item], source: str) -> None:
@@ -193,21 +183,20 @@ def _check_choices(experiment: Experiment, items: Sequence[Item], source: str) -
     if experiment.execution.rehearsal is not None or not unable:
         return
     asked = {item.slice for item in items if item.kind == "choice"}
-    what = f"the server of {unable[0].name} ({unable[0].engine.name}) gives no log-probabilities of a prompt"
-    remedy = (
-        "set options: {as_text: true}, which asks for the letter in text, leave the slice out, keep its tasks that are"
-        " answered in text, or serve the model with vllm or sglang"
+    text = (
+        f"weighs choices, and the server of {unable[0].name} ({unable[0].engine.name}) gives no log-probabilities of a "
+        "prompt: set options: {as_text: true}, which asks for the letter in text, leave the slice out, keep its tasks "
+        "that are answered in text, or serve the model with vllm or sglang"
     )
-    places = {at: spec.key for at, spec in enumerate(experiment.slices) if spec.key in asked}
-    if places:
-        text = f"weighs choices, and {what}: {remedy}"
-        raise ConfigError(source, [Problem(f"slices[{at}]", f"{key!r} {text}") for at, key in places.items()])
+    keys = enumerate(spec.key for spec in experiment.slices)
+    if problems := [Problem(f"slices[{at}]", f"{key!r} {text}") for at, key in keys if key in asked]:
+        raise ConfigError(source, problems)
 
 
 def files_of(variant: Variant, baseline: Path | None) -> Path:
-    """Find the files of a variant: a checkpoint, a GGUF file, or the tokenizer alone if the model is elsewhere.
+    """Find a variant's checkpoint or GGUF file, or, of a model elsewhere, the `baseline`'s or a tokenizer.
 
-    baseline: those of the baseline, for a candidate. Raises ModelError, NoSuchModel.
+    Raises ModelError, NoSuchModel.
     """
     local = Path(variant.model).expanduser()
     if variant.engine.name == "llama-cpp":
@@ -217,7 +206,7 @@ def files_of(variant: Variant, baseline: Path | None) -> Path:
     if not variant.engine.here:
         if baseline is not None:
             return baseline
-        if local.is_dir() and any((local / name).is_file() for name in _TOKENIZER):
+        if any((local / name).is_file() for name in _TOKENIZER):
             return local.absolute()  # the weights need not be here
     return models.resolve(variant.model, variant.revision)
 
@@ -227,11 +216,10 @@ def _served_notes(experiment: Experiment) -> list[str]:
     if not served or experiment.execution.rehearsal is not None:
         return []
     notes = [cross_engine_note(experiment)] if experiment.execution.cross_engine else []
-    for one in served:
-        where = f" at {one.engine.url}" if one.engine.url else ""
-        timed = ", streamed and timed" if one.engine.stream else ""
-        many = one.engine.concurrency
-        notes.append(f"{one.name}: answers come from {one.engine.name}{where}, {many} at a time{timed}")
+    for name, engine in ((one.name, one.engine) for one in served):
+        where = f" at {engine.url}" if engine.url else ""
+        timed = ", streamed and timed" if engine.stream else ""
+        notes.append(f"{name}: answers come from {engine.name}{where}, {engine.concurrency} at a time{timed}")
     if experiment.execution.divergence:
         notes.append("divergence is not measured: a server does not show the probabilities of every token")
     return notes

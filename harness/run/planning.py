@@ -1,8 +1,4 @@
-"""What the items of a run will be able to decide, before anything runs: on scores, and on tail events.
-
-Pure functions of the config and the items. It does not know the tests behind the verdict (see `harness.stats`), nor
-what a machine can do per second.
-"""
+"""What the items of a run will be able to decide, before anything runs: on scores, and on tail events."""
 
 from __future__ import annotations
 
@@ -25,8 +21,7 @@ from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_a
 from harness.suite.tail import possible
 from harness.suite.tail.text import THOUGHTS
 
-_ASSUMED_SCORE = 0.8
-"""The baseline's, to plan with a relative margin."""
+_ASSUMED_SCORE = 0.8  # the baseline's, to plan with a relative margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +35,9 @@ class Power:
     margin: float  # largest tolerated drop
     gating: bool  # whether it decides
     can_pass: bool  # whether it passes at the last look when no item is lost: if not, it never can
+    # Smallest drop that fails with 80 % power at the expected discordance, beside all the other gating strata; for
+    # independent items: those that share sources find only larger ones
     detectable_drop: float | None
-    """Smallest drop that fails with 80 % power at the expected discordance, beside all the other gating strata.
-
-    For independent items: those that share sources find only larger ones.
-    """
     items_for_pass: int | None  # that an unchanged candidate needs to pass with 80 % power at the expected discordance
     prompt_tokens: int  # to read, per variant, shared prefixes not yet taken off
     output_tokens: int  # to write at most, per variant
@@ -97,11 +90,9 @@ def _last_level(experiment: Experiment, n: int, parts: int = 1) -> float:
 
 def design_of(experiment: Experiment, table: Sequence[Power]) -> Design | None:
     """Return what the gating strata of a plan demand; None if there are none."""
-    policy = experiment.policy
-    margins = tuple(row.margin for row in table if row.gating)
-    spending = Spending.of(policy.spending)
-    demands = (margins, policy.pooled_margin, experiment.execution.looks, spending, policy.discordance, policy.alpha)
-    return Design(*demands) if margins else None
+    policy, margins = experiment.policy, tuple(row.margin for row in table if row.gating)
+    more = (experiment.execution.looks, Spending.of(policy.spending), policy.discordance, policy.alpha)
+    return Design(margins, policy.pooled_margin, *more) if margins else None
 
 
 def check_power(experiment: Experiment, table: Sequence[Power], source: str) -> None:
@@ -128,11 +119,9 @@ def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Prob
     if worst.clusters < worst.items:
         have += f" from {worst.clusters} sources"
         more = f"about {needed * size} items from {needed} sources are needed"
-    return Problem(
-        f"slices[{index}].items",
-        f"{have} in {_named(rows, worst.stratum)} can never pass a margin of {worst.margin:g}, even if the candidate "
-        f"loses none: {more}. Raise items or the margin, or set gating: false",
-    )
+    never = f"{have} in {_named(rows, worst.stratum)} can never pass a margin of {worst.margin:g}"
+    text = f"{never}, even if the candidate loses none: {more}. Raise items or the margin, or set gating: false"
+    return Problem(f"slices[{index}].items", text)
 
 
 def _named(rows: Sequence[Power] | Sequence[EventPower], stratum: str) -> str:
@@ -143,8 +132,7 @@ def _named(rows: Sequence[Power] | Sequence[EventPower], stratum: str) -> str:
 class EventPower:
     """What a stratum's items can decide about the tail events that one tolerance gates.
 
-    No event among n independent items shows a rate below t when (1 - t)^n < alpha: 299 items for 1 % at 5 %. Which
-    kinds code and JSON show is known only when their task has scored an answer.
+    No event among n independent items shows a rate below t when (1 - t)^n < alpha: 299 items for 1 % at 5 %.
     """
 
     slice: str  # the slice's label

@@ -1,8 +1,7 @@
 """What the workers of a CPU run have in common, imported once: `multiprocessing`'s fork server imports this module.
 
-Every variant has a process of its own. Importing torch, transformers and bitsandbytes takes each of them 8 s of
-processor time; forked from a process that has them loaded, a worker starts at once. What the libraries print while they
-are imported is dropped: a worker that needs one and cannot import it fails with the library's message.
+Importing torch, transformers and bitsandbytes takes 8 s of processor time; a worker that is forked from a process that
+has them starts at once. What they print meanwhile is dropped: a worker that cannot import one fails with its message.
 """
 
 from __future__ import annotations

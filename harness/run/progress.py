@@ -1,8 +1,4 @@
-"""How far a run is, for the person who waits: a bar on a terminal, a line now and then in a log.
-
-Work is counted in tokens (prompt plus longest answer), because items differ in size. What an earlier process did, or
-nobody needs any more, counts as done but not into the speed from which the ETA comes.
-"""
+"""How far a run is, in tokens, for the person who waits: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -14,10 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class Reporter:
-    """Counts what is done and shows it: by a bar with an ETA on a terminal, else by a line now and then.
-
-    console: where; nothing is shown without one. every: seconds between two lines, unless the variant changes.
-    """
+    """Counts what is done and shows it on a console: by a bar on a terminal, else by a line `every` so many seconds."""
 
     def __init__(self, console: Console | None = None, every: float = 10.0) -> None:
         self._console, self._every = console, every
@@ -55,7 +48,7 @@ class Reporter:
             self._log()
 
     def skip(self, tokens: int) -> None:
-        """Count work that this process need not do: done before, or decided."""
+        """Count work that this process need not do, done before or decided; the ETA does not come from it."""
         self._skipped += tokens
         self._show()
 
@@ -87,8 +80,7 @@ class Reporter:
         self._last = time.monotonic()
         if self._bar.disable:
             share = (self._skipped + self._done) / self._total if self._total else 0.0
-            spent = clock(self._last - self._started)
-            self.note(f"{share:4.0%}  {self._now}  elapsed {spent}  {self._pace()}")
+            self.note(f"{share:4.0%}  {self._now}  elapsed {clock(self._last - self._started)}  {self._pace()}")
 
 
 def clock(seconds: float) -> str:

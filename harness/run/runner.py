@@ -1,19 +1,18 @@
 """Runs an experiment: baseline, control and candidates, one process each, into a run directory that survives any kill.
 
 The runner is the only writer of answers. It asks a worker for one unit at a time (and one ahead, so that the device
-never waits), scores each response as it comes and appends it. It never loads a model itself and judges nothing but
-which strata need no more items, for which it asks `harness.judge.judging`.
+never waits), scores each response as it comes and appends it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,34 +39,32 @@ from harness.suite import code as slices_code
 from harness.suite.scorer import Score, Scorer
 from harness.suite.tail import examine
 
+Strata = set[tuple[str, str]]
+
 
 def run(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, *, command: str = "") -> None:
     """Answer everything of a shard that is not answered yet, and say in the run directory that it is complete.
 
-    command: the command line that asked for it, kept for the report's provenance.
-    Raises StoreError, Incomplete (a worker died), Interrupted (Ctrl-C). Variants that cannot be loaded leave a failure
-    file, and the others still run.
+    A variant that cannot be loaded leaves a failure file, and the others still run. command: recorded as it was given.
+    Raises StoreError, Incomplete (a worker died), Interrupted (Ctrl-C).
     """
-    with _stoppable(directory), contextlib.ExitStack() as stack:
-        work = _Run(plan, directory, shard, progress, stack)
+    with _working(plan, directory, shard, progress) as work:
         work.all()
         work.finish(command)
 
 
 def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
-    """Answer the baseline's items alone, in a run directory where `run` can go on.
-
-    Raises what `run` raises.
-    """
-    with _stoppable(directory), contextlib.ExitStack() as stack:
-        _Run(plan, directory, Shard(), progress, stack).baseline()
+    """Answer the baseline's items alone, in a run directory where `run` can go on. Raises what `run` raises."""
+    with _working(plan, directory, Shard(), progress) as work:
+        work.baseline()
 
 
-@contextlib.contextmanager
-def _stoppable(directory: RunDir) -> Iterator[None]:
-    """Say after Ctrl-C that nothing is lost. Raises Interrupted."""
+@contextmanager
+def _working(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> Iterator[_Run]:
+    """Hold a shard, its plan written; say after Ctrl-C that nothing is lost. Raises Interrupted."""
     try:
-        yield
+        with ExitStack() as stack:
+            yield _Run(plan, directory, shard, progress, stack)
     except KeyboardInterrupt:
         text = f"stopped; finished work is kept in {directory.path}: give the same command again to continue"
         raise Interrupted(text) from None
@@ -76,9 +73,7 @@ def _stoppable(directory: RunDir) -> Iterator[None]:
 class _Run:
     """One process's work on one shard: holds the shard until `stack` ends, and writes the plan first."""
 
-    def __init__(
-        self, plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, plan: Plan, directory: RunDir, shard: Shard, progress: Reporter, stack: ExitStack) -> None:
         self.plan, self.directory, self.shard, self.progress = plan, directory, shard, progress
         self.execution, sampling = plan.experiment.execution, plan.experiment.sampling
         self.samples = sampling.samples
@@ -101,14 +96,17 @@ class _Run:
     def all(self) -> None:
         """Go through the looks, and at each through the variants."""
         baseline, candidates = self.plan.experiment.baseline, self.plan.experiment.candidates
-        control = [baseline.model_copy(update={"name": CONTROL})] if self.execution.control else []
-        others = [*control, *candidates]
+        control = baseline.model_copy(update={"name": CONTROL})
+        others = [control, *candidates] if self.execution.control else candidates
         self.progress.expect(sum(self._cost_of(self._asked(one, self.units)) for one in (baseline, *others)))
         for note in self.plan.notes:
             self.progress.note(note)
         self._begin_again()
         for look in range(1, self.execution.looks + 1):
-            undecided = self._undecided(look)
+            undecided = None  # all strata
+            if look > 1:
+                self.stages.wait(f"look-{look - 1}")
+                undecided = judging.undecided(read_run(self.directory), look - 1)
             units = [unit for unit in self.units if unit.look == look]
             waiting = [(one, self._needed(one, self._asked(one, units), undecided)) for one in others]
             self._variant(baseline, self._needed(baseline, units, undecided), self._untraced(waiting))
@@ -116,7 +114,11 @@ class _Run:
                 found = unusable_strata(self.plan.items, self.directory.all_results(baseline.name))
                 for (key, stratum), sentence in found.items():
                     self.progress.note(f"{key}/{stratum} is not measured: {sentence}")
-            blind = self._blind()
+            blind: Strata = set()  # what only the baseline is asked, by all of its answers
+            if self.execution.skip_blind:
+                self.stages.done("baseline")
+                self.stages.wait("baseline")
+                blind |= judging.not_asked(read_run(self.directory))
             for variant, wanted in waiting:
                 asked = _without(wanted, lambda item, blind=blind: (item.slice, item.stratum) not in blind)  # type: ignore[misc]
                 self.progress.skip(self._cost_of(wanted) - self._cost_of(asked))
@@ -162,16 +164,7 @@ class _Run:
         chosen = control_items(self.plan.items, self.execution.control)
         return _without(units, lambda item: item.id in chosen)
 
-    def _undecided(self, look: int) -> Mapping[str, set[tuple[str, str]]] | None:
-        """Give the strata that each candidate still needs; None at the first look, where that is all of them."""
-        if look == 1:
-            return None
-        self.stages.wait(f"look-{look - 1}")
-        return judging.undecided(read_run(self.directory), look - 1)
-
-    def _needed(
-        self, variant: Variant, units: Sequence[Unit], undecided: Mapping[str, set[tuple[str, str]]] | None
-    ) -> list[Unit]:
+    def _needed(self, variant: Variant, units: Sequence[Unit], undecided: Mapping[str, Strata] | None) -> list[Unit]:
         """Leave out of the units what is decided, and put it down; baseline and control serve the other candidates."""
         needed = list(units)
         if undecided is not None:
@@ -181,14 +174,6 @@ class _Run:
         self.skipped[variant.name] += [unit.index for unit in units if whole.get(unit.index) != len(unit.items)]
         self.progress.skip(self._cost_of(units) - self._cost_of(needed))
         return needed
-
-    def _blind(self) -> frozenset[tuple[str, str]]:
-        """Give the strata that only the baseline is asked, from all of its answers."""
-        if not self.execution.skip_blind:
-            return frozenset()
-        self.stages.done("baseline")
-        self.stages.wait("baseline")
-        return judging.not_asked(read_run(self.directory))
 
     def _untraced(self, others: Sequence[tuple[Variant, Sequence[Unit]]]) -> set[int]:
         """Give the units that are yet to be compared with the baseline and have no traces."""
@@ -221,10 +206,7 @@ class _Run:
             self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
-        """Find the units that have all their responses, and drop from the files what the others left.
-
-        Raises StoreError where an answer is to another item than the one in the plan.
-        """
+        """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""
         # A choice has one response, however many samples are asked for.
         wanted = {unit.index: sum(1 if one.kind == "choice" else self.samples for one in unit.items) for unit in units}
         earlier = {unit.index for unit in self.plan.units} - set(wanted)
@@ -252,8 +234,8 @@ class _Run:
         with self.text_policy.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()
             accept(self.plan, self.directory, variant, ready, self.progress.note)
-            with contextlib.closing(AnswerFiles(self.directory, variant.name, self.shard)) as files:
-                self._answer(variant, units, known, ask, files)
+            with AnswerFiles(self.directory, variant.name, self.shard) as files:
+                self._answer(variant.name, units, known, ask, files)
             usage = ask.close()
         record_cost(self.directory, variant.name, self.shard, ready, usage)
 
@@ -283,81 +265,51 @@ class _Run:
             key=os.environ.get(variant.engine.api_key_env or "", ""),
         )
 
-    def _answer(
-        self, variant: Variant, units: Sequence[Unit], known: set[int], ask: WorkerHandle, files: AnswerFiles
-    ) -> None:
-        """Keep one unit in work and one waiting; score and append what comes, but for the `known` units."""
-        sampling = self.plan.experiment.sampling
+    def _answer(self, name: str, units: Sequence[Unit], known: set[int], ask: WorkerHandle, files: AnswerFiles) -> None:
+        """Keep one unit in work and one waiting; of the `known` units nothing but traces is wanted."""
+        sampling, spent = self.plan.experiment.sampling, 0
         settings = Settings(sampling.temperature, sampling.top_p, sampling.samples, self.plan.experiment.seed)
         waiting = (Ask(unit.index, unit.items, settings, unit.index in known) for unit in units)
         for question in itertools.islice(waiting, 2):
             ask.send(question)
-        writer = _AnswerWriter(files, self.scorer, self.text_policy, self.digests)
-        left, shown, spent = list(units), 0, 0  # units, and tokens: of the first unit, and of those before it
+        for unit in units:
+            # One that is only traced was counted before.
+            cost = 0 if unit.index in known else self._cost_of([unit])
+            timing = self._take(name, unit, ask, files, cost, spent)
+            spent += timing.prompt_tokens + timing.output_tokens
+            for question in itertools.islice(waiting, 1):
+                ask.send(question)
 
-        def reach(tokens: int, items: int = 0) -> None:
-            """Count what is done of the first unit up to `tokens`; one that is only traced was counted before."""
-            nonlocal shown
-            if left[0].index not in known:
-                self.progress.advance(max(0, tokens - shown), items)
-                shown = max(tokens, shown)
-
-        while left:
-            message, unit = ask.receive(), left[0]
+    def _take(self, name: str, unit: Unit, ask: WorkerHandle, files: AnswerFiles, cost: int, before: int) -> Timing:
+        """Score and append what comes of a unit, and show how far it is: `cost` tokens, `before` of earlier units."""
+        running: list[tuple[Item, Response, Future[Score]]] = []  # whose code is run next to the worker
+        shown = 0
+        while not isinstance(message := ask.receive(), Timing):
             if isinstance(message, Response):
-                writer.take(unit, message)
+                item = next(item for item in unit.items if item.id == message.item_id)
+                if (future := self.scorer.start(item, message)) is not None:
+                    running.append((item, message, future))
+                else:
+                    self._write(files, unit, item, message, self.scorer.score(item, message))
             elif isinstance(message, Working):
-                reach(min(message.tokens - spent, self._cost_of([unit])))
+                reached = max(shown, min(message.tokens - before, cost))
+                self.progress.advance(reached - shown)
+                shown = reached
             elif isinstance(message, Diverged):
-                self.traces.take(variant.name, unit.index, message.items, message.why)
-            elif isinstance(message, Timing):
-                writer.settle()
-                files.finish(unit.slice, message)
-                self.progress.doing(variant.name, unit.slice)
-                reach(self._cost_of([unit]), len(unit.items))
-                left.pop(0)
-                shown, spent = 0, spent + message.prompt_tokens + message.output_tokens
-                for question in itertools.islice(waiting, 1):
-                    ask.send(question)
+                self.traces.take(name, unit.index, message.items, message.why)
+        for item, response, future in running:
+            self._write(files, unit, item, response, future.result())
+        files.finish(unit.slice, message)
+        self.progress.doing(name, unit.slice)
+        self.progress.advance(cost - shown, len(unit.items) if cost else 0)
+        return message
 
-
-class _AnswerWriter:
-    """Scores responses as they come and writes them, in the order in which a unit's responses came."""
-
-    def __init__(self, files: AnswerFiles, scorer: Scorer, text_policy: TextPolicy, digests: Mapping[str, str]) -> None:
-        self._files, self._scorer, self._text_policy, self._digests = files, scorer, text_policy, digests
-        self._pending: list[tuple[Unit, Item, Response, Future[Score]]] = []
-
-    def take(self, unit: Unit, response: Response) -> None:
-        """Score and write a response; if its code has to run first, that goes on next to the worker."""
-        item = next(item for item in unit.items if item.id == response.item_id)
-        if (future := self._scorer.start(item, response)) is not None:
-            self._pending.append((unit, item, response, future))
-        else:
-            self._write(unit, item, response, self._scorer.score(item, response))
-
-    def settle(self) -> None:
-        """Write, in their order, the responses whose code was run."""
-        for unit, item, response, future in self._pending:
-            self._write(unit, item, response, future.result())
-        self._pending.clear()
-
-    def _write(self, unit: Unit, item: Item, response: Response, score: Score) -> None:
-        answer, thought = self._scorer.answered(item, response)
+    def _write(self, files: AnswerFiles, unit: Unit, item: Item, response: Response, score: Score) -> None:
+        answer, thought = self.scorer.answered(item, response)
         seen = examine(item, answer, score.value, score.metrics, thought)
-        scored = Scored(
-            item_id=item.id,
-            item_digest=self._digests[item.id],
-            unit=unit.index,
-            score=score.value,
-            metrics=score.metrics,
-            metric=score.metric,
-            response=response,
-            choice_probability=choice_probability.of_answer(item, response),
-            signs=seen.signs,
-            length=seen.length,
-        )
-        self._files.append(unit.slice, self._text_policy.scored(scored))
+        found = (self.digests[item.id], unit.index, score.value, score.metrics, response, seen.signs, seen.length)
+        scored = Scored(item.id, *found, choice_probability.of_answer(item, response), score.metric)
+        files.append(unit.slice, self.text_policy.scored(scored))
 
 
 def _without(units: Sequence[Unit], keep: Callable[[Item], bool]) -> list[Unit]:

@@ -14,45 +14,12 @@ from harness.config.methods import METHODS
 from harness.errors import UsageError
 from harness.stats.plan import RECOMMENDED, Design, Route, route
 
-STRATA = 7
-"""Gating strata of the config below."""
+STRATA = 7  # gating strata of the config
 PROMISES: tuple[tuple[float, float | None], ...] = (
     (0.02, None), (0.03, None), (0.05, 0.02), (0.05, 0.03), (0.05, None), (0.075, 0.03), (0.1, 0.04), (0.1, 0.05),
     (0.15, 0.05), (0.2, 0.1), (0.3, 0.15),
 )  # fmt: skip
 """Margins of a stratum and of the mean, the strictest first."""
-
-TEXT = """\
-# {model} against {names}: written by `quantcliff init` for {hours:g} hours at {rate:,.0f} items an hour.
-# `quantcliff plan` shows what these items can decide, and `--rate` what other routes take (docs/verdict.md).
-name: {name}
-baseline: {{name: base, model: {quoted}}}
-
-# A candidate inherits the baseline's model and says only what differs.
-candidates:
-{candidates}
-# {strata} strata of {items} items each.
-{promise}
-# At most {largest:,} items in {passes:g} passes; an unchanged candidate is expected to take {expected:,}
-# and passes with {power:.0%}, if {discordance:.0%} of the answers flip.
-slices:
-  - name: long_context
-    tasks: [quantcliff_lookup]
-    axes: {{keys: [3, 12], answer: [present]}}
-    items: {items}
-  - {{name: multi_hop_math, axes: {{hops: [2, 4, 8]}}, items: {items}}}
-  - name: typical
-    tasks: [quantcliff_additions]
-    axes: {{size: [two digits, three digits]}}
-    items: {items}
-
-# alpha is the chance of a wrong pass and of a wrong fail. Declare margins before you look at results.
-policy: {policy}
-
-execution:
-  looks: true      # ten looks: strata that are decided get no more items
-  control: 0.25    # the baseline against itself, on a quarter of the items
-"""
 
 
 def config_text(model: str, candidates: Sequence[str], hours: float, rate: float) -> str:
@@ -65,45 +32,58 @@ def config_text(model: str, candidates: Sequence[str], hours: float, rate: float
     if found is None:
         text = f"{hours * rate:,.0f} items in {passes:g} passes decide nothing"
         raise UsageError(f"--hours {hours:g} at --rate {rate:g}: {text}; give more hours or fewer candidates")
-    margin, pooled = found.design.margins[0], found.design.pooled
-    policy = {"alpha": 0.05, "margin": margin, "spending": str(RECOMMENDED)}
-    promise = f"# A pass promises that none of them drops by {margin * 100:g} points or more"
-    if pooled is not None:
-        policy["pooled_margin"] = pooled
-        promise += (
-            f",\n# and that their mean drops by less than {pooled * 100:g}; a single one may hide more than that."
-        )
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-._")[:48] or "model"
-    lines = (f"  - {{name: {one}, quantization: {method}}}\n" for one, method in zip(candidates, methods, strict=True))
-    text = TEXT.format(
-        model=model,
-        quoted=yaml.safe_dump(model, width=10_000).splitlines()[0],
-        names=", ".join(candidates),
-        hours=hours,
-        rate=rate,
-        name=f"{name}-gate",
-        candidates="".join(lines),
-        strata=STRATA,
-        items=math.ceil(found.largest / STRATA),
-        promise=promise,
-        largest=math.ceil(found.largest * passes),
-        passes=passes,
-        expected=math.ceil(found.expected * passes),
-        power=found.power,
-        discordance=found.design.discordance,
-        policy=yaml.safe_dump(policy, default_flow_style=True, width=200).strip(),
-    )
+    lines = [f"  - {{name: {one}, quantization: {method}}}\n" for one, method in zip(candidates, methods, strict=True)]
+    head = f"# {model} against {', '.join(candidates)}: written by `quantcliff init` for {hours:g} hours at {rate:,.0f}"
+    text = f"{head} items an hour.\n{_config(model, ''.join(lines), passes, found)}"
     parse(yaml.safe_load(text), "the config that init wrote")
     return text
 
 
+def _config(model: str, candidates: str, passes: float, found: Route) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-._")[:48] or "model"
+    margin, pooled, items = found.design.margins[0], found.design.pooled, math.ceil(found.largest / STRATA)
+    policy = {"alpha": 0.05, "margin": margin, "spending": str(RECOMMENDED)}
+    promise = f"# A pass promises that none of them drops by {margin * 100:g} points or more"
+    if pooled is not None:
+        policy["pooled_margin"] = pooled
+        promise += f",\n# and that their mean drops by less than {pooled * 100:g}; a single one may hide more."
+    largest, expected = (math.ceil(one * passes) for one in (found.largest, found.expected))
+    return f"""\
+# `quantcliff plan` shows what these items can decide, and `--rate` what other routes take (docs/verdict.md).
+name: {name}-gate
+baseline: {{name: base, model: {yaml.safe_dump(model, width=10_000).splitlines()[0]}}}
+
+# A candidate inherits the baseline's model and says only what differs.
+candidates:
+{candidates}
+# {STRATA} strata of {items} items each.
+{promise}
+# At most {largest:,} items in {passes:g} passes; an unchanged candidate is expected to take {expected:,}
+# and passes with {found.power:.0%}, if {found.design.discordance:.0%} of the answers flip.
+slices:
+  - name: long_context
+    tasks: [quantcliff_lookup]
+    axes: {{keys: [3, 12], answer: [present]}}
+    items: {items}
+  - {{name: multi_hop_math, axes: {{hops: [2, 4, 8]}}, items: {items}}}
+  - name: typical
+    tasks: [quantcliff_additions]
+    axes: {{size: [two digits, three digits]}}
+    items: {items}
+
+# alpha is the chance of a wrong pass and of a wrong fail. Declare margins before you look at results.
+policy: {yaml.safe_dump(policy, default_flow_style=True, width=200).strip()}
+
+execution:
+  looks: true      # ten looks: strata that are decided get no more items
+  control: 0.25    # the baseline against itself, on a quarter of the items
+"""
+
+
 def _strictest(items: int) -> Route | None:
     """Return the strictest promise that so many items over all strata keep with 80 % power; None if there is none."""
-    for margin, pooled in PROMISES:
-        found = route(Design((margin,) * STRATA, pooled, 10, RECOMMENDED))
-        if found is not None and found.largest <= items:
-            return found
-    return None
+    routes = (route(Design((margin,) * STRATA, pooled, 10, RECOMMENDED)) for margin, pooled in PROMISES)
+    return next((one for one in routes if one is not None and one.largest <= items), None)
 
 
 def _method(name: str) -> str:

@@ -1,8 +1,7 @@
 """Writes the jobs that run an experiment on a cluster: batch scripts for Slurm, a manifest for Kubernetes.
 
-A job is `quantcliff run --shard` or `quantcliff compare`, with all that it needs written down: it depends on no folder
-that it is submitted from and on no variable. Slurm's scripts also put a shard back into the queue that was stopped by
-its time limit and has made progress, or that waits for shards which have no GPU yet.
+A job depends on no folder and no variable. Slurm's scripts put a shard back into the queue that was stopped by its time
+limit and has made progress, or that waits for shards which have no GPU yet.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -69,12 +67,10 @@ _CHECK = """\
   echo "quantcliff: $(uname -n) does not have the environment of {python}: put it on a shared disk" >&2
   exit 2
 }}"""
-RESTARTS = 50
-"""So often a shard puts itself back into the queue."""
+RESTARTS = 50  # so often a shard puts itself back into the queue
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(NamedTuple):
     """An experiment as a cluster is to run it."""
 
     name: str  # of the run
@@ -84,48 +80,33 @@ class Cluster:
 
 
 def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> tuple[Path, Path]:
-    """Write the batch scripts of the shards and of the judge into the run directory, and return their paths.
+    """Write the scripts of the shards and of the judge, and return their paths. options: words for sbatch, of each.
 
-    options: words for sbatch, of a shard and of the judge. Raises StoreError, and UsageError for paths and words that
-    sbatch cannot read.
+    Raises StoreError, and UsageError for paths and words that sbatch cannot read.
     """
     directory = directory.absolute()
     paths_and_words = [(str(directory), '"\\\r\n'), (str(Path.cwd()), '"\\\r\n'), *((one, "\r\n") for one in options)]
     if bad := [text for text, refused in paths_and_words if set(text) & set(refused)]:
         raise UsageError(f"{bad[0]!r}: sbatch reads no quote, backslash or line break here: use another folder")
     folder, logs = directory / "shards", str(directory / "shards").replace("%", "%%")  # which begins a pattern
-    common = {
-        "job": f"quantcliff-{cluster.name}",
-        "run": shlex.quote(str(directory)),
-        "check": _CHECK.format(python=shlex.quote(sys.executable)),
-    }
-    array = _ARRAY.format(
-        **common,
-        shards=cluster.shards,
-        log=f'"{logs}/%aof{cluster.shards}.log"',
-        options=_options(options[0]),
-        command=_command(*cluster.run),
-        restarts=RESTARTS,
-    )
-    judge = _JUDGE.format(
-        **common,
-        log=f'"{logs}/judge.log"',
-        options=_options(options[1]),
-        command=_command("compare", str(directory), *cluster.judge),
-        status=_command("status", str(directory)),
-    )
+    judged, run = _command("compare", str(directory), *cluster.judge), shlex.quote(str(directory))
+    common = {"job": f"quantcliff-{cluster.name}", "run": run, "shards": cluster.shards, "restarts": RESTARTS}
+    common |= {"check": _CHECK.format(python=shlex.quote(sys.executable)), "status": _command("status", str(directory))}
     paths = folder / "array.sbatch", folder / "judge.sbatch"
-    atomic_write(paths[0], array)
-    atomic_write(paths[1], judge)
+    for path, script, log, words, command in (
+        (paths[0], _ARRAY, f"%aof{cluster.shards}.log", options[0], _command(*cluster.run)),
+        (paths[1], _JUDGE, "judge.log", options[1], judged),
+    ):
+        text = script.format(**common, log=f'"{logs}/{log}"', options=_options(words), command=command)
+        atomic_write(path, text)
     atomic_write(folder / "submitted", f"{cluster.shards}\n")
     return paths
 
 
 def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], None]) -> int:
-    """Submit both scripts, the judge after the shards; return an exit code, with `wait` the judge's.
+    """Submit both scripts; return an exit code, with `wait` the judge's. Raises UsageError.
 
-    The judge starts whether the shards ended well or not, and names those that are missing. say: called with each line
-    for the person who submits. Raises UsageError.
+    The judge starts whether the shards ended well or not, and names those that are missing. say: called with each line.
     """
     with _sbatch(str(array)) as process:
         shards = _job(process, array)
@@ -164,10 +145,7 @@ def _command(*words: str) -> str:
 
 
 def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str, mount: str) -> str:
-    """Return an Indexed Job of the shards, the Job that judges when all are complete, and the config, as YAML.
-
-    claim: the volume claim of the disk that they share, at `mount`.
-    """
+    """Return the Indexed Job of the shards, the Job that judges and the config as YAML. claim: of the disk."""
     name = f"quantcliff-{cluster.name}".lower().replace("_", "-").replace(".", "-")[:50].strip("-")
     run = shlex.join([*cluster.run, "--output", mount])
     place = shlex.quote(f"{mount}/{cluster.name}")
@@ -176,27 +154,15 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
 
     def pod(command: str, **more: Any) -> dict[str, Any]:
         """Return a pod that runs a command next to the shared disk, in which the hub's cache is."""
-        container = {
-            "name": "quantcliff",
-            "image": image,
-            "command": ["sh", "-c", command],
-            "env": [{"name": "HF_HOME", "value": f"{mount}/hub"}],
-            "volumeMounts": [{"name": "shared", "mountPath": mount}, {"name": "config", "mountPath": CONFIG_FOLDER}],
-            **more,
-        }
-        volumes = [
-            {"name": "shared", "persistentVolumeClaim": {"claimName": claim}},
-            {"name": "config", "configMap": {"name": f"{name}-config"}},
-        ]
+        mounts = [{"name": "shared", "mountPath": mount}, {"name": "config", "mountPath": CONFIG_FOLDER}]
+        container = {"name": "quantcliff", "image": image, "command": ["sh", "-c", command], "volumeMounts": mounts}
+        container |= {"env": [{"name": "HF_HOME", "value": f"{mount}/hub"}], **more}
+        shared = {"name": "shared", "persistentVolumeClaim": {"claimName": claim}}
+        volumes = [shared, {"name": "config", "configMap": {"name": f"{name}-config"}}]
         return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
 
-    indexed = {
-        "completionMode": "Indexed",
-        "completions": cluster.shards,
-        "parallelism": cluster.shards,
-        "backoffLimitPerIndex": 3,
-        "template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}}),
-    }
+    indexed = {"completionMode": "Indexed", "completions": cluster.shards, "parallelism": cluster.shards}
+    indexed |= {"backoffLimitPerIndex": 3, "template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}})}
     judge = {"backoffLimit": 0, "template": pod(verdict.strip())}
     parts: Sequence[dict[str, Any]] = (
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-config"}, "data": {"run.yaml": config}},
@@ -206,5 +172,4 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     return str(yaml.safe_dump_all(parts, sort_keys=False, allow_unicode=True, width=1000))
 
 
-CONFIG_FOLDER = "/etc/quantcliff"
-"""Where a pod finds the config, as `run.yaml`."""
+CONFIG_FOLDER = "/etc/quantcliff"  # where a pod finds the config, as `run.yaml`

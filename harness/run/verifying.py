@@ -1,8 +1,7 @@
 """Is what an endpoint serves still what was gated: asks it a certificate's questions and judges this and earlier calls.
 
-Three statements of limited error. In the first call more items differ than noise explains: `other`. The evidence of
-all calls crosses its bound: `other` if this call shows it by itself, else `drifted`. The chance that weights that are
-the same ever get one of them, over any number of calls, is at most `ALPHA`.
+In the first call more items differ than noise explains: `other`. The evidence of all calls crosses its bound: `other`
+if this call shows it by itself, else `drifted`. The same weights ever get one of them with a chance of at most `ALPHA`.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from typing import Any, Literal
 
 from harness.config.engines import EngineSpec
 from harness.engines.registry import ENGINES, EngineRequest
-from harness.errors import ExitCode, NotComparable, UsageError
+from harness.errors import ExitCode, Incomplete, NotComparable, UsageError
 from harness.records import Response, Settings, Unanswered
-from harness.run.certificate import Certificate, Part, agrees, calls_of, certify, keep_call
+from harness.run.certificate import Certificate, Given, Part, agrees, calls_of, certify, keep_call
 from harness.run.plan import files_of
 from harness.stats.monitoring import alarm_count, evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord
 
-ALPHA = 0.01
-"""Chance of a false alarm over all calls: half for the limits of noise, half for the evidence."""
-THRESHOLD = 2 / ALPHA
-"""Evidence at which there is an alarm."""
+ALPHA = 0.01  # chance of a false alarm over all calls: half for the limits of noise, half for the evidence
+THRESHOLD = 2 / ALPHA  # evidence at which there is an alarm
+
+Call = Mapping[str, Any]  # by kind of question, how many items differed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,7 @@ class Verification:
 
 
 def choose_variant(run: RunRecord, name: str | None) -> str:
-    """Return the variant to look for: the one that is named, or the only candidate. Raises UsageError, NotComparable.
-
-    The baseline may be named too.
-    """
+    """Return what is named, also the baseline, or else the only candidate. Raises UsageError, NotComparable."""
     if run.experiment.execution.rehearsal is not None:
         raise NotComparable(f"{run.directory.path}: a rehearsal, whose answers are made up: no server gives them")
     known = [one.name for one in run.experiment.variants]
@@ -92,7 +88,11 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
         return Verification(variant, endpoint, "inconclusive", (certificate.missing,))
     path = run.directory.path / f"verify-{variant}.json"
     calls_of(path, certificate, endpoint)  # refuses a file of other questions before anything is asked
-    given, served = _ask(run, certificate, spec, key)
+    try:
+        given, served = _ask(run, certificate, spec, key)
+    except Incomplete as error:  # whose remedy is that of a run
+        problem = str(error).partition("; finished work is kept")[0]
+        raise Incomplete(f"nothing was verified: {problem}: is the server up at that address?") from error
     notes, template = _differences(run, variant, served)
     if template:
         return Verification(variant, endpoint, "other", (template, *notes))
@@ -105,9 +105,7 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 
-def _ask(
-    run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str
-) -> tuple[dict[str, Response], Mapping[str, Any]]:
+def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -> tuple[Given, Mapping[str, Any]]:
     """Return the answers by item and what the server says of itself; choices are left out if it cannot weigh them."""
     items = [question.item for part in certificate.parts for question in part.questions]
     choices = any(item.kind == "choice" for item in items)
@@ -135,11 +133,8 @@ def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tup
         note = "the run's answers come from quantcliff's own engine, and a server computes other numbers: a difference"
         return [note + " may be the engine's, so that the false-alarm rate is not known"], ""
     said = {"version": "its server's version", "prompts": "the form of its prompts", "fingerprint": "its fingerprint"}
-    notes = [
-        f"{text} was {recorded[name]} and is {served[name]}"
-        for name, text in said.items()
-        if recorded.get(name) and served.get(name) and recorded[name] != served[name]
-    ]
+    both = [(text, recorded.get(name), served.get(name)) for name, text in said.items()]
+    notes = [f"{text} was {then} and is {now}" for text, then, now in both if then and now and then != now]
     before, now = recorded.get("prompt_offset"), served.get("prompt_offset")
     known = before is not None and now is not None and recorded.get("prompts") == served.get("prompts")
     if known and before != now:
@@ -147,21 +142,18 @@ def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tup
     return notes, ""
 
 
-def count(certificate: Certificate, given: Mapping[str, Response], variant: str | None = None) -> dict[str, int]:
+def count(certificate: Certificate, given: Given, variant: str | None = None) -> dict[str, int]:
     """Return by kind how many items differ from a variant's; a kind of which nothing was answered is absent."""
     name = variant or certificate.variant
-    return {
-        part.kind: sum(
-            not agrees(one, one.answers.get(name), given.get(one.item.id), part.tolerance) for one in part.questions
-        )
-        for part in certificate.parts
-        if any(one.item.id in given for one in part.questions)
-    }
+    found: dict[str, int] = {}
+    for part in certificate.parts:
+        sides = [(one, one.answers.get(name), given.get(one.item.id)) for one in part.questions]
+        if any(answer for _, _, answer in sides):
+            found[part.kind] = sum(not agrees(*one, part.tolerance) for one in sides)
+    return found
 
 
-def judge_calls(
-    certificate: Certificate, calls: Sequence[Mapping[str, Any]], given: Mapping[str, Response], endpoint: str = ""
-) -> Verification:
+def judge_calls(certificate: Certificate, calls: Sequence[Call], given: Given, endpoint: str = "") -> Verification:
     """Judge the counts of all calls; given: the answers of the last one, for what they look like."""
     kinds = len(certificate.parts)
     results = tuple(_judge_part(part, calls, kinds) for part in certificate.parts if part.kind in calls[-1])
@@ -193,18 +185,15 @@ def recorded(certificate: Certificate, variant: str) -> dict[str, Response]:
     return {one.item.id: one.answers[variant] for one in asked}
 
 
-def _fits(
-    certificate: Certificate, limits: Mapping[str, int], given: Mapping[str, Response], variant: str | None = None
-) -> bool:
+def _fits(certificate: Certificate, limits: Call, given: Given, variant: str | None = None) -> bool:
     """Whether noise explains what differs between answers and a variant's, in each kind that was asked."""
     differ = count(certificate, given, variant)
     return all(kind in differ and differ[kind] <= limit for kind, limit in limits.items())
 
 
-def _judge_part(part: Part, calls: Sequence[Mapping[str, Any]], kinds: int) -> PartResult:
+def _judge_part(part: Part, calls: Sequence[Call], kinds: int) -> PartResult:
     asked, level, counts = len(part.questions), ALPHA / 2 / kinds, [one[part.kind] for one in calls if part.kind in one]
     limit = noise_limit(part.flips, part.control, asked, level)
     rate = noise_rate(part.flips, part.control, asked, level)
     alarm = limit + 1 if len(counts) == 1 else alarm_count(counts[:-1], asked, rate, kinds * THRESHOLD)
-    found = float(evidence(counts, asked, rate)[-1])
-    return PartResult(part.kind, asked, counts[-1], counts[0], limit, alarm, found)
+    return PartResult(part.kind, asked, counts[-1], counts[0], limit, alarm, float(evidence(counts, asked, rate)[-1]))

@@ -1,10 +1,8 @@
 """The process that holds one variant: loads it, answers work units, ends with it; and what it and its parent say.
 
-One process for each variant (`worker_process`), so nothing of one (memory, cache, state) reaches the next. It speaks
-over one connection and decides nothing: which units, in which order and whether to stop early are the runner's. It is
-started with a `Job` and answers `Ready`. Then it gets an `Ask` per unit, answers one after the other, and sends every
-`Response`, `Working` now and then, perhaps `Diverged`, and a `Timing` when the unit has all its responses. It ends with
-`Closed`, with `Refused`, or with its parent.
+It is started with a `Job` and answers `Ready`. Then it gets an `Ask` per unit, answers one after the other, and sends
+every `Response`, `Working` now and then, perhaps `Diverged`, and a `Timing` when the unit has all its responses. It
+ends with `Closed`, with `Refused`, or with its parent.
 """
 
 from __future__ import annotations
@@ -19,16 +17,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.config.methods import METHODS, RUNTIME
 from harness.config.schema import Decoding, Rehearsal, Variant
 from harness.engines.protocol import Engine, Usage
 from harness.engines.registry import ENGINES, EngineRequest
-from harness.errors import ModelError, NonFinite, QuantcliffError, one_line
+from harness.errors import ModelError, QuantcliffError, one_line
 from harness.models.backends import installed_version
 from harness.models.devices import keep_freed_memory, settle_threads
 from harness.records import Item, Proof, Settings, Timing
@@ -39,8 +37,7 @@ if TYPE_CHECKING:
     from harness.stats.divergence import Divergence  # with scipy, without which a worker starts sooner
     from harness.store.divergence import RunTraces
 
-PULSE_SECONDS = 2.0
-"""How often a worker reports how far it is."""
+PULSE_SECONDS = 2.0  # how often a worker reports how far it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +51,7 @@ class Job(EngineRequest):
     traces: RunTraces | None = None  # where given, divergence is measured
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Parent to worker: answer this unit."""
 
     unit: int
@@ -64,8 +60,7 @@ class Ask:
     known: bool = False  # whether the answers are there already and only their traces are wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """Worker to parent: the variant is loaded."""
 
     proof: Proof
@@ -76,58 +71,49 @@ class Ready:
     versions: Mapping[str, str]  # of Python and of the packages that compute
 
 
-@dataclass(frozen=True, slots=True)
-class Working:
+class Working(NamedTuple):
     """Worker to parent: how far it is, also within a unit."""
 
     tokens: int  # read and written so far, for all units
 
 
-@dataclass(frozen=True, slots=True)
-class Diverged:
+class Diverged(NamedTuple):
     """Worker to parent: how far a unit's answers are from the baseline's; comes before its `Timing`."""
 
     items: tuple[Divergence, ...]  # those without a trace are left out
     why: str  # why nothing was measured; empty where something could be
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """Worker to parent: the variant cannot be loaded, or cannot go on."""
 
     kind: str  # the error's class name in `harness.errors`
     message: str  # the sentence for the person
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(NamedTuple):
     """Worker to parent: all is done."""
 
     usage: Usage  # what was spent
-    hardware: Mapping[str, str | int] = field(default_factory=dict)
-    """Of a GPU: the driver, the clocks under load, and the memory that loading and reserving took."""
+    hardware: Mapping[str, str | int]  # of a GPU: driver, clocks under load, memory that loading and reserving took
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Answer in a process that does nothing else: its entry point.
-
-    Standard output and error, also those of C libraries, go to the log. The process ends with its parent: an orphan
-    would hold the device that the restarted run needs.
-    """
+    """Answer in a process that does nothing else: its entry point. What C libraries print goes to the log, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    with job.log.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    parent = os.getppid()
+
+    def end_with_parent() -> None:  # an orphan would hold the device that the restarted run needs
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     converse(connection, job)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def converse(connection: Connection, job: Job) -> None:
@@ -144,7 +130,11 @@ def converse(connection: Connection, job: Job) -> None:
                 while (ask := connection.recv()) is not None:
                     _answer(send, engine, meter, ask)
             usage = engine.usage()
-        connection.send(Closed(usage, hardware | _hardware(job)))
+        if job.rehearsal is None and job.device.startswith("cuda") and not job.variant.engine.served:
+            from harness.models.cuda import cuda_state, device_memory
+
+            hardware |= {"reserved_peak_bytes": device_memory()[1], **cuda_state(job.device)}  # its clocks under load
+        connection.send(Closed(usage, hardware))
     except QuantcliffError as error:
         connection.send(Refused(type(error).__name__, str(error)))
     except (EOFError, ConnectionError):
@@ -214,12 +204,12 @@ def _load(
 def _engine(job: Job, hardware: dict[str, str | int]) -> HFEngine:
     from harness.engines.transformers.decode_paths import Assisted
     from harness.engines.transformers.engine import HFEngine
-    from harness.models import loading as quantize
+    from harness.models import loading
     from harness.models.cuda import forget_load_peak
 
     variant, decoding = job.variant, job.variant.decoding or Decoding(max_batch=job.concurrency)
     attention, rows = decoding.attention or job.attention, decoding.max_batch or job.concurrency
-    loaded = quantize.load(variant, Path(job.path), device=job.device, dtype=job.dtype, attention=attention)
+    loaded = loading.load(variant, Path(job.path), device=job.device, dtype=job.dtype, attention=attention)
     if peak := forget_load_peak(job.device):
         hardware["load_peak_bytes"] = peak
     proof, assisted = loaded.proof, None
@@ -228,19 +218,18 @@ def _engine(job: Job, hardware: dict[str, str | int]) -> HFEngine:
         facts = {**decoding.model_dump(exclude_none=True), "attention": used, "max_batch": rows}
         proof = replace(proof, decoding=facts)
     if decoding.assisted:
-        draft = _draft(decoding.draft, proof, job) if decoding.draft else None
-        assisted = Assisted(draft, decoding.prompt_lookup)
+        assisted = Assisted(_draft(decoding.draft, proof, job) if decoding.draft else None, decoding.prompt_lookup)
     how: dict[str, Any] = {"device": job.device, "batch_tokens": job.batch_tokens, "max_batch": rows}
     return HFEngine(loaded.model, loaded.tokenizer, proof, decoding=assisted or variant.kv_cache, **how)
 
 
 def _draft(name: str, proof: Proof, job: Job) -> object:
     """Load the model that proposes tokens. Raises ModelError if its tokens are others."""
-    from harness.models import loading as quantize
+    from harness.models import loading
     from harness.models.resolve import resolve
 
-    variant, place = Variant(name="draft", model=name), resolve(name)
-    draft = quantize.load(variant, place, device=job.device, dtype=job.dtype, attention="auto")
+    variant = Variant(name="draft", model=name)
+    draft = loading.load(variant, resolve(name), device=job.device, dtype=job.dtype, attention="auto")
     if draft.proof.tokenizer_digest != proof.tokenizer_digest:
         raise ModelError(f"decoding.draft: {name} has another tokenizer than {job.variant.name}: give one alike")
     return draft.model
@@ -257,25 +246,12 @@ def _meter(engine: HFEngine, job: Job) -> DivergenceMeter | None:
     return TraceWriter(engine, traces.folder, traces.tokens, traces.excluded)
 
 
-def _hardware(job: Job) -> dict[str, str | int]:
-    """Return what is recorded of a GPU at the end of the work: the clocks are those under load."""
-    if job.rehearsal is not None or not job.device.startswith("cuda") or job.variant.engine.served:
-        return {}
-    from harness.models.cuda import cuda_state, device_memory
-
-    return {"reserved_peak_bytes": device_memory()[1], **cuda_state(job.device)}
-
-
 def _answer(send: Callable[[object], None], engine: Engine, meter: DivergenceMeter | None, ask: Ask) -> None:
     before, started = engine.usage(), time.perf_counter()
     answer = engine.answer if meter is None else functools.partial(meter.answer, ask.unit)
-    try:
-        for response in answer(ask.items, ask.settings):
-            if not ask.known:
-                send(response)
-    except NonFinite as error:
-        message = f"{error} (item {error.item_id})" if error.item_id not in str(error) else str(error)
-        raise NonFinite(message, error.item_id) from error
+    for response in answer(ask.items, ask.settings):
+        if not ask.known:
+            send(response)
     if meter is not None and (found := meter.measured()) is not None:
         send(Diverged(*found))
     after, seconds = engine.usage(), time.perf_counter() - started

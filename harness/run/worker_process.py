@@ -1,7 +1,4 @@
-"""The parent's end of a worker: started, asked, and gone afterwards, whatever happens.
-
-Knows processes and messages. Does not know what is asked, nor what becomes of the answers.
-"""
+"""The parent's end of a worker: started, asked, and gone afterwards, whatever happens."""
 
 from __future__ import annotations
 
@@ -60,21 +57,16 @@ class WorkerHandle:
         with contextlib.suppress(OSError):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             tail = next((f" ends with: {line[:300]}" for line in reversed(lines) if line.strip()), "")
-        return Incomplete(
-            f"{self._job.variant.name}: the process that ran it ended with {why}; finished work is kept, give "
-            f"the same command again to continue. Its log: {path}{tail}"
-        )
+        text = f"{self._job.variant.name}: the process that ran it ended with {why}; finished work is kept"
+        return Incomplete(f"{text}, give the same command again to continue. Its log: {path}{tail}")
 
 
-@contextlib.contextmanager
-def started(job: Job) -> Iterator[WorkerHandle]:
+def started(job: Job) -> contextlib.AbstractContextManager[WorkerHandle]:
     """Start a worker and make sure that it is gone afterwards, whatever happens.
 
-    A rehearsal has no model to keep apart and to free, so it answers in a thread of this process, over the same
-    connection; one that takes its time (`seconds_per_item`) has a process, as a model would.
+    A rehearsal has no model to free: it answers in a thread, unless it takes its time, as a model would.
     """
-    with _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job) as handle:
-        yield handle
+    return _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job)
 
 
 @contextlib.contextmanager
@@ -102,26 +94,19 @@ def _fork_server() -> ForkServerContext:
 
 
 def start_early(experiment: Experiment) -> None:
-    """Begin to load the libraries while the run is planned, if its workers are forked from a process that has them.
-
-    Raises UsageError if the device is not there.
-    """
+    """Begin to load the libraries while the run is planned, if workers are forked. Raises UsageError."""
     execution = experiment.execution
     if execution.rehearsal is None and resolve_device(execution.device) == "cpu":
         _fork_server()
         forkserver.ensure_running()
 
 
-def _context(job: Job) -> SpawnContext | ForkServerContext:
-    # Importing the libraries may initialise CUDA, which does not survive a fork, so a process that uses a device begins
-    # with nothing, as a rehearsal does, which needs none of them. One that asks a server needs its tokenizer.
-    spawned = job.device != "cpu" or job.rehearsal is not None
-    return multiprocessing.get_context("spawn") if spawned else _fork_server()
-
-
 @contextlib.contextmanager
 def _process(job: Job) -> Iterator[WorkerHandle]:
-    context = _context(job)
+    # Importing the libraries may initialise CUDA, which does not survive a fork, so a process that uses a device begins
+    # with nothing, as a rehearsal does, which needs none of them. One that asks a server needs its tokenizer.
+    forked = job.device == "cpu" and job.rehearsal is None
+    context: SpawnContext | ForkServerContext = _fork_server() if forked else multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, job), daemon=True)
     process.start()

@@ -1,9 +1,4 @@
-"""The statistics of a verdict, as pure functions on arrays: no files, no config, no words.
-
-`stratum` judges one stratum against its margin and stands on `binary` (paired right-or-wrong outcomes) and `units`
-(graded scores, shared sources); `many` corrects for many strata, `events` is for rare events, `plan` for how many
-items.
-"""
+"""The statistics of a verdict, as pure functions on arrays: no files, no config, no words. The way in is `stratum`."""
 
 from harness.stats.many import benjamini_hochberg, holm, smallest_fail_p, tarone_can_reject
 from harness.stats.plan import items_for_pass, items_to_decide, pass_power, smallest_detectable_drop

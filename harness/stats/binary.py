@@ -1,13 +1,10 @@
 """Paired right-or-wrong outcomes: Tango's score limits and tests, mid-p McNemar.
 
-``lost`` is the number of items that only the baseline got right, ``gained`` the number that only the candidate got
-right, ``n`` all items. Delta is candidate minus baseline, (gained - lost) / n; negative is worse.
-
-Why there is a correction. Tango's score test rejects a true null at its limit up to 1.8 times too often at level 5 %
-and 3.1 times too often at 5 %/40 (exact enumeration, n = 50 to 1,000, margins 2 to 10 points, discordance 2 to 38 %),
-because few discordant items are skewed and lumpy. With a skewness term and half an item of continuity it stays below
-its level in every one of those cells. Verdicts use the corrected form; `score_limit(..., correction=False)` gives the
-published one.
+``lost`` are the items that only the baseline got right, ``gained`` those that only the candidate did, ``n`` all. Delta
+is (gained - lost) / n; negative is worse. Tango's published test rejects a true null at its limit up to 1.8 times too
+often at level 5 % and 3.1 times at 5 %/40 (exact enumeration, n = 50 to 1,000, margins 2 to 10 points, discordance 2 to
+38 %), because few discordant items are skewed and lumpy. With a skewness term and half an item of continuity, the
+correction, it stays below its level in every one of those cells.
 """
 
 from __future__ import annotations

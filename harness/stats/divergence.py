@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,20 +17,15 @@ class Divergence:
     """One item's answer by the baseline, as both variants predict it; one number per token of that answer."""
 
     item_id: str
-    kl: tuple[float, ...]
-    """KL(baseline || candidate) in nats."""
-    reverse_kl: tuple[float, ...]
-    """KL(candidate || baseline) in nats."""
-    same_top: tuple[bool, ...]
-    """Whether both find the same token most likely."""
-    baseline_logprob: tuple[float, ...]
-    """Natural-log probability of the answer's token by the baseline."""
-    candidate_logprob: tuple[float, ...]
-    """The same by the candidate."""
+    kl: tuple[float, ...]  # KL(baseline || candidate) in nats
+    reverse_kl: tuple[float, ...]  # KL(candidate || baseline) in nats
+    same_top: tuple[bool, ...]  # whether both find the same token most likely
+    baseline_logprob: tuple[float, ...]  # natural-log probability of the answer's token by the baseline
+    candidate_logprob: tuple[float, ...]  # the same by the candidate
 
     def __post_init__(self) -> None:
-        lengths = {len(getattr(self, name)) for name in ("kl", "reverse_kl", "same_top", "baseline_logprob")}
-        if lengths != {len(self.candidate_logprob)} or not self.kl:
+        columns = (self.kl, self.reverse_kl, self.same_top, self.baseline_logprob, self.candidate_logprob)
+        if not self.kl or len({*map(len, columns)}) > 1:
             text = "a divergence needs the same number of tokens, at least one, in each"
             raise StatisticsError(f"{self.item_id}: {text}")
 
@@ -38,24 +34,15 @@ class Divergence:
 class Summary:
     """Divergence over some items: means per token, their standard errors by whole sequences."""
 
-    sequences: int
-    """Items."""
-    tokens: int
-    """Tokens of all items."""
-    kl: float
-    """Mean KL(baseline || candidate) in nats per token."""
-    kl_error: float
-    """Its standard error; infinite for fewer than two clusters."""
-    reverse_kl: float
-    """Mean KL(candidate || baseline) in nats per token."""
-    same_top: float
-    """Share of tokens whose most likely token is the same."""
-    same_top_error: float
-    """Its standard error; infinite for fewer than two clusters."""
-    probability_change: float
-    """Mean change of the probability of the baseline's token, candidate minus baseline, in [-1, 1]."""
-    worst: str
-    """The item with the largest mean KL."""
+    sequences: int  # items
+    tokens: int  # tokens of all items
+    kl: float  # mean KL(baseline || candidate) in nats per token
+    kl_error: float  # its standard error; infinite for fewer than two clusters
+    reverse_kl: float  # mean KL(candidate || baseline) in nats per token
+    same_top: float  # share of tokens whose most likely token is the same
+    same_top_error: float  # its standard error; infinite for fewer than two clusters
+    probability_change: float  # mean change of the probability of the baseline's token, in [-1, 1]
+    worst: str  # the item with the largest mean KL
 
 
 def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | None = None) -> Summary:
@@ -68,35 +55,28 @@ def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | N
     if not divergences:
         raise StatisticsError("divergence: no items to average over")
     lengths = np.array([len(one.kl) for one in divergences], dtype=float)
+    changes = [np.sum(np.exp(one.candidate_logprob) - np.exp(one.baseline_logprob)) for one in divergences]
     totals = {
         "kl": np.array([sum(one.kl) for one in divergences]),
         "reverse": np.array([sum(one.reverse_kl) for one in divergences]),
         "same": np.array([sum(one.same_top) for one in divergences], dtype=float),
-        "change": np.array(
-            [np.sum(np.exp(one.candidate_logprob) - np.exp(one.baseline_logprob)) for one in divergences]
-        ),
+        "change": np.array(changes),
     }
     for name, values in totals.items():
         if not np.isfinite(values).all():
-            bad = divergences[int(np.flatnonzero(~np.isfinite(values))[0])].item_id
+            bad = divergences[int(np.argmin(np.isfinite(values)))].item_id
             raise StatisticsError(f"{bad}: its divergence ({name}) is not finite")
-    _, codes = np.unique(
-        [str((clusters or {}).get(one.item_id, one.item_id)) for one in divergences], return_inverse=True
-    )
+    sources = [str((clusters or {}).get(one.item_id, one.item_id)) for one in divergences]
+    codes = np.unique(sources, return_inverse=True)[1]
     tokens = np.bincount(codes, lengths)
-    sums = {name: np.bincount(codes, values) for name, values in totals.items()}
-    mean = {name: float(one.sum() / tokens.sum()) for name, one in sums.items()}
-    alone = tokens.size < 2  # noqa: PLR2004 - one cluster says nothing of how clusters differ
-    error = {name: float("inf") if alone else ratio_error(one, tokens, mean[name]) for name, one in sums.items()}
+
+    def over(name: str) -> tuple[float, float]:
+        """Return a mean per token and its standard error: one cluster says nothing of how clusters differ."""
+        sums = np.bincount(codes, totals[name])
+        mean = float(sums.sum() / tokens.sum())
+        return mean, ratio_error(sums, tokens, mean) if tokens.size > 1 else math.inf
+
+    (kl, kl_error), (same, same_error) = over("kl"), over("same")
     worst = divergences[int(np.argmax(totals["kl"] / lengths))].item_id
-    return Summary(
-        sequences=len(divergences),
-        tokens=int(tokens.sum()),
-        kl=mean["kl"],
-        kl_error=error["kl"],
-        reverse_kl=mean["reverse"],
-        same_top=mean["same"],
-        same_top_error=error["same"],
-        probability_change=mean["change"],
-        worst=worst,
-    )
+    found = len(divergences), int(tokens.sum()), kl, kl_error, over("reverse")[0], same, same_error
+    return Summary(*found, over("change")[0], worst)

@@ -23,17 +23,12 @@ from harness.stats.units import effective_counts, make_units
 class EventRate:
     """How often something happened, with what it was made from."""
 
-    events: int
-    """Items on which it happened."""
+    events: int  # items on which it happened
     n: int
-    low: float
-    """Lower one-sided limit of the rate at level 1 - alpha."""
-    high: float
-    """Upper one-sided limit of the rate at level 1 - alpha."""
-    alpha: float
-    """Error rate of each side."""
-    unit: float
-    """Items that carry as much information as one independent item; 1 if every item is its own."""
+    low: float  # lower one-sided limit of the rate at level 1 - alpha
+    high: float  # upper one-sided limit of the rate at level 1 - alpha
+    alpha: float  # error rate of each side
+    unit: float  # items that carry as much information as one independent item; 1 if every item is its own
 
     @property
     def rate(self) -> float:
@@ -75,10 +70,7 @@ def event_rate(events: ArrayLike, clusters: ArrayLike | None = None, *, alpha: f
 
 
 def items_without_event(tolerance: float, alpha: float = 0.05) -> int:
-    """Return how many independent items without an event show a rate below `tolerance`: 299 for 1 % at 5 %.
-
-    (1 - tolerance)^n < alpha. Raises StatisticsError.
-    """
+    """Return how many independent items without an event show a rate below `tolerance`: (1 - tolerance)^n < alpha."""
     check_alpha(alpha)
     if not 0.0 < tolerance < 1.0:
         raise StatisticsError(f"tolerance={tolerance} is not a proportion in (0, 1).")

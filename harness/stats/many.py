@@ -31,8 +31,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     p = _checked(p_values)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
-    adjusted: NDArray[np.float64] = np.minimum(stepped, 1.0)[np.argsort(order)]
-    return adjusted
+    return np.asarray(np.minimum(stepped, 1.0)[np.argsort(order)])
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -43,8 +42,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     p = _checked(p_values)
     order = np.argsort(p, kind="stable")[::-1]
     stepped = np.minimum.accumulate(p[order] * p.size / (p.size - np.arange(p.size)))
-    adjusted: NDArray[np.float64] = np.minimum(stepped, 1.0)[np.argsort(order)]
-    return adjusted
+    return np.asarray(np.minimum(stepped, 1.0)[np.argsort(order)])
 
 
 def tarone_can_reject(smallest_p: ArrayLike, alpha: float) -> NDArray[np.bool_]:

@@ -97,14 +97,12 @@ def pooled_test(
     if not results or not (shares > 0.0).all():
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
     test = _Pooled(results, shares, margin, inflation, sources)
-    n, lost, gained, clusters = (
-        sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained", "clusters")
-    )
+    n, lost, gained = (sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained"))
     before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
     worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
         n=n,
-        clusters=clusters if sources is None else sources,
+        clusters=sum(one.clusters for one in results) if sources is None else sources,
         delta=test.delta,
         low=test.limit(alpha, "greater"),
         high=test.limit(alpha, "less"),
@@ -129,9 +127,8 @@ class _Pooled:
         self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float, sources: int | None
     ) -> None:
         counts = [one.counts for one in results]
-        self.lost, self.gained, self.n = (
-            np.array([getattr(one, name) / inflation for one in counts]) for name in ("lost", "gained", "n")
-        )
+        columns = zip(*((one.lost, one.gained, one.n) for one in counts), strict=True)
+        self.lost, self.gained, self.n = (np.array(one) / inflation for one in columns)
         self.shares = shares
         self.delta = math.fsum(shares * [one.delta for one in results])
         self.exact = all(one.counts.unit == 1.0 for one in results) and inflation == 1.0
@@ -150,10 +147,7 @@ class _Pooled:
         return float(p) if self.exact else max(float(p), self._unseen_p(null, alternative))
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:
-        """How likely broken sources go unseen that would move delta to `null`: in one stratum, or evenly in all.
-
-        See `harness.stats.stratum`; graded and clustered strata only.
-        """
+        """How likely broken sources go unseen that would move delta to `null`: see `stratum`, in one or in all."""
         sign = 1.0 if alternative == "greater" else -1.0
         drop = sign * (self.delta - null)
         if drop <= 0.0:

@@ -29,8 +29,7 @@ class Ratio:
     """A ratio of totals, with Student's t of one degree of freedom fewer than there are sources."""
 
     value: float
-    error: float
-    """Standard error of its logarithm."""
+    error: float  # standard error of its logarithm
     sources: int
 
     def limit(self, alpha: float) -> float:

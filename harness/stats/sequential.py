@@ -1,13 +1,10 @@
 """Looking at the data more than once: what each look may spend of an error rate, and the boundaries that follow.
 
-One side of the margin at a time: passing and failing each spend their own alpha. Boundaries are computed by recursive
-numerical integration for any spacing of looks.
-
-How strata and looks meet. The smallest `look_p` of a stratum's looks so far is one p-value that holds however early the
-stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and Turnbull 1984, Controlled
-Clinical Trials 5:33-45). It only falls from look to look, so Holm over the strata's sequential p-values may
-be applied at every look and keeps its family error over all of them (Ye, Li, Liu and Yao 2013, Statistics in Medicine
-32:1112-1124). Passing needs no correction over strata at any look: a candidate passes only when all of them have.
+Passing and failing each spend their own alpha. The smallest `look_p` of a stratum's looks so far is one p-value that
+holds however early the stratum stops: the smallest alpha whose boundary was crossed (a repeated p-value: Jennison and
+Turnbull 1984, Controlled Clinical Trials 5:33-45). It only falls from look to look, so Holm over the strata's p-values
+may be applied at every look and keeps its family error over all of them (Ye, Li, Liu and Yao 2013, Statistics in
+Medicine 32:1112-1124). Passing needs no correction: a candidate passes only when all strata have.
 """
 
 from __future__ import annotations
@@ -88,12 +85,9 @@ OBRIEN_FLEMING = Spending()  # very little early, nearly all at the end
 class Boundaries(NamedTuple):
     """One-sided boundaries at every look."""
 
-    spent: tuple[float, ...]
-    """Of alpha, spent up to and with each look."""
-    z: tuple[float, ...]
-    """Standard normal value to reach at each look; infinite where nothing can be spent yet."""
-    nominal_p: tuple[float, ...]
-    """The p-value to stay below at each look: P(Z >= z)."""
+    spent: tuple[float, ...]  # of alpha, spent up to and with each look
+    z: tuple[float, ...]  # standard normal value to reach at each look; infinite where nothing can be spent yet
+    nominal_p: tuple[float, ...]  # the p-value to stay below at each look: P(Z >= z)
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
@@ -141,8 +135,7 @@ class _Paths:
     at: Floats
     mass: Floats
     time: float
-    drift: float = 0.0
-    """Mean of the motion at time 1."""
+    drift: float = 0.0  # mean of the motion at time 1
 
     def crossing(self, limit: float, time: float) -> float:
         """Chance to be at or above `limit` at `time`."""
@@ -174,10 +167,7 @@ class _Paths:
 
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
-    """The p-value to stay below at the latest of the looks taken so far; 0 if nothing can be decided yet.
-
-    fractions_so_far: as in `boundaries`. Raises StatisticsError.
-    """
+    """The p-value to stay below at the latest of the looks so far, as in `boundaries`; 0 if it may decide nothing."""
     return boundaries(fractions_so_far, alpha, spending).nominal_p[-1]
 
 
@@ -223,12 +213,9 @@ def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> fl
 class LooksPlan:
     """What looking early does to a plan, for one one-sided test."""
 
-    power: float
-    """Chance to cross at some look; a single look at the same items has a little more."""
-    expected: float
-    """Expected share of the items, with a stop at the first crossing."""
-    crossed: tuple[float, ...]
-    """Chance to have crossed by each look."""
+    power: float  # chance to cross at some look; a single look at the same items has a little more
+    expected: float  # expected share of the items, with a stop at the first crossing
+    crossed: tuple[float, ...]  # chance to have crossed by each look
 
 
 def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRIEN_FLEMING) -> LooksPlan:

@@ -1,7 +1,6 @@
 """The statistics of a verdict: two one-sided tests of one stratum against its margin, and what stands beside them.
 
-`paired_test` picks the method by what the data are (right or wrong, graded, clustered) and returns limits and
-p-values that say the same thing: low > -margin exactly where p_pass < alpha, high < -margin exactly where
+Limits and p-values say the same thing: low > -margin exactly where p_pass < alpha, high < -margin exactly where
 p_fail < alpha. The methods' parts live in `binary` and `units`.
 """
 
@@ -9,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import StatisticsError
 from harness.stats import units
-from harness.stats.binary import Side, Tail, check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
+from harness.stats.binary import check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
 from harness.stats.plan import first_number, items_to_decide
 from harness.stats.units import WORST_ICC, EffectiveCounts
 
@@ -29,36 +29,21 @@ class PairedResult:
     """One stratum's answer, with what it was made from. Deltas are proportions, negative is worse."""
 
     n: int
-    clusters: int
-    """Independent sources; n where every item is its own."""
-    delta: float
-    """Candidate minus baseline, mean over items."""
-    low: float
-    """Lower one-sided limit of delta at level 1 - alpha."""
+    clusters: int  # independent sources; n where every item is its own
+    delta: float  # candidate minus baseline, mean over items
+    low: float  # one-sided limits of delta at level 1 - alpha
     high: float
-    """Upper one-sided limit of delta at level 1 - alpha."""
-    lost: int
-    """Items on which the candidate scored less."""
-    gained: int
-    """Items on which the candidate scored more."""
-    p_pass: float
-    """P-value of 'the drop is at least the margin'."""
-    p_fail: float
-    """P-value of 'the drop is at most the margin'."""
-    mid_p: float
-    """One-sided p-value of no change against worse: mid-p McNemar; sign-flips where graded or clustered."""
-    mid_p_better: float
-    """The same against better."""
-    design_effect: float | None
-    """Variance of delta with its clusters over the variance without; None if no items share a source."""
-    method: str
-    """Name of the interval and tests."""
-    margin: float
-    """Largest tolerated drop."""
-    alpha: float
-    """Error rate of each side."""
-    counts: EffectiveCounts
-    """As many independent right-or-wrong items as carry the same information."""
+    lost: int  # items on which the candidate scored less
+    gained: int  # items on which the candidate scored more
+    p_pass: float  # of 'the drop is at least the margin'
+    p_fail: float  # of 'the drop is at most the margin'
+    mid_p: float  # one-sided, of no change against worse: mid-p McNemar; sign-flips where graded or clustered
+    mid_p_better: float  # the same against better
+    design_effect: float | None  # variance of delta with its clusters over that without; None if none is shared
+    method: str  # name of the interval and tests
+    margin: float  # largest tolerated drop
+    alpha: float  # error rate of each side
+    counts: EffectiveCounts  # as many independent right-or-wrong items as carry the same information
 
     @property
     def items_to_decide(self) -> int | None:
@@ -69,7 +54,7 @@ class PairedResult:
         found = items_to_decide(counts.lost, counts.gained, counts.n, self.margin, self.alpha, unit=counts.unit)
         if found is None or counts.sources >= self.n:
             return found if found is None else max(found, 1)
-        # Sources enough to have shown one that breaks, see `_CombinedTest._unseen_p`.
+        # Sources enough to have shown one that breaks, see `_Test._unseen_p`.
         distance = abs(self.delta + self.margin)
         worst = math.sqrt(WORST_ICC) * (1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta)
         needed = math.log(self.alpha) / math.log1p(-distance / worst) if distance < worst else 1.0
@@ -86,26 +71,9 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
     check_counts(lost, gained, n)
     check_margin(margin)
     check_alpha(alpha)
-    worse, better = mcnemar_midp(lost, gained)
-    low, high = score_limit(lost, gained, n, alpha, "low"), score_limit(lost, gained, n, alpha, "high")
-    return PairedResult(
-        n=n,
-        clusters=n,
-        delta=(gained - lost) / n,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
-        p_pass=score_p(lost, gained, n, -margin, "greater"),
-        p_fail=score_p(lost, gained, n, -margin, "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=None,
-        method="Tango score, corrected",
-        margin=margin,
-        alpha=alpha,
-        counts=EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0),
-    )
+    test = _Test(EffectiveCounts(float(lost), float(gained), float(n), 1.0, float(n), 1.0), (gained - lost) / n)
+    mid, method = mcnemar_midp(lost, gained), "Tango score, corrected"
+    return test.result(margin, alpha, mid, method, n=n, clusters=n, lost=lost, gained=gained)
 
 
 def paired_test(
@@ -192,59 +160,76 @@ def _checked(diffs: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(diffs, dtype=float)
     if values.ndim != 1 or values.size == 0:
         raise StatisticsError(f"There are no items to judge (shape {values.shape}): give one difference per item.")
-    if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise StatisticsError(f"Difference {bad} is {values[bad]}: a missing score is never a score.")
-    if np.abs(values).max() > 1.0:
-        bad = int(np.argmax(np.abs(values)))
-        raise StatisticsError(f"Difference {bad} is {values[bad]}: scores must lie in [0, 1].")
+    if not (np.abs(values) <= 1.0).all():  # NaN is at most nothing
+        bad = int(np.argmin(np.abs(values) <= 1.0))
+        text = "scores must lie in [0, 1]" if np.isfinite(values[bad]) else "a missing score is never a score"
+        raise StatisticsError(f"Difference {bad} is {values[bad]}: {text}.")
     return values
 
 
 @dataclass(frozen=True, slots=True)
-class _CombinedTest:
-    """The methods that must all agree; a p-value is the largest of theirs, a limit the farthest."""
+class _Test:
+    """The methods that must all agree that delta is above a null: the largest p-value and the farthest limit count."""
 
     counts: EffectiveCounts
     delta: float
-    clustered: bool
-    df: float
-    law: units.Studentised | units.SignFlips | None
+    df: float = math.inf  # of Student's t: clusters less one
+    broken: float = 0.0  # part of a broken source's items that goes to -1; 0 if none can go unseen
+    law: units.Studentised | units.SignFlips | None = None
 
-    def p_value(self, null: float, alternative: Tail) -> float:
-        counts = self.counts
-        score = score_p(counts.lost, counts.gained, counts.n, null, alternative, df=self.df)
-        resampled = self.law.p_value(null, alternative) if self.law is not None else 0.0
-        return max(score, resampled, self._unseen_p(null, alternative))
+    def mirrored(self) -> _Test:
+        """Swap the sides."""
+        counts = replace(self.counts, lost=self.counts.gained, gained=self.counts.lost)
+        return replace(self, counts=counts, delta=-self.delta, law=self.law and self.law.mirrored())
 
-    def limit(self, alpha: float, side: Side) -> float:
-        counts = self.counts
-        found = [score_limit(counts.lost, counts.gained, counts.n, alpha, side, df=self.df)]
-        found += [self.law.limit(alpha, side)] if self.law is not None else []
-        sign = 1.0 if side == "low" else -1.0
-        delta = sign * self.delta
-        share = 1.0 - math.pow(alpha, 1.0 / counts.sources)  # the inverse of `_unseen_p`
-        found.append(sign * (delta - share * self._broken_part * (1.0 + delta)))
-        return min(found) if side == "low" else max(found)
+    def p_value(self, null: float) -> float:
+        one = self.counts
+        score = score_p(one.lost, one.gained, one.n, null, "greater", df=self.df)
+        resampled = 0.0 if self.law is None else self.law.p_value(null)
+        return max(score, resampled, self._unseen_p(null)) if self.broken else score
 
-    def _unseen_p(self, null: float, alternative: Tail) -> float:
-        """How likely a share of broken sources, large enough to move delta to `null`, is to go unseen.
+    def limit(self, alpha: float) -> float:
+        one = self.counts
+        found = [score_limit(one.lost, one.gained, one.n, alpha, "low", df=self.df)]
+        if self.law is not None:
+            found.append(self.law.limit(alpha))
+        if self.broken:  # the inverse of `_unseen_p`
+            found.append(self.delta - (1.0 - math.pow(alpha, 1.0 / one.sources)) * self.broken * (1.0 + self.delta))
+        return min(found)
+
+    def _unseen_p(self, null: float) -> float:
+        """Return how likely a share of broken sources, large enough to move delta to `null`, is to go unseen.
 
         In a source that breaks, a part f of the items goes to -1 (f = 1 for an item, f^2 = WORST_ICC for a cluster).
         A share e of such sources moves the mean from delta to delta - e f (1 + delta) = null, and k sources show none
         of them with chance (1 - e)^k. The rule of three is the case delta = 0, f = 1 (Hanley and Lippman-Hand 1983,
         JAMA 249:1743-1745).
         """
-        sign = 1.0 if alternative == "greater" else -1.0
-        delta, null = sign * self.delta, sign * null
-        if null >= delta:
+        if null >= self.delta:
             return 1.0
-        share = (delta - null) / (self._broken_part * (1.0 + delta))
+        share = (self.delta - null) / (self.broken * (1.0 + self.delta))
         return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
 
-    @property
-    def _broken_part(self) -> float:
-        return math.sqrt(WORST_ICC) if self.clustered else 1.0
+    def result(
+        self, margin: float, alpha: float, mid: Sequence[float], method: str, effect: float | None = None, **seen: int
+    ) -> PairedResult:
+        """Return what the test and its mirror image come to. mid: against worse and better. seen: counts of items."""
+        other = self.mirrored()
+        return PairedResult(
+            delta=self.delta,
+            low=self.limit(alpha),
+            high=-other.limit(alpha),
+            p_pass=self.p_value(-margin),
+            p_fail=other.p_value(margin),
+            mid_p=mid[0],
+            mid_p_better=mid[1],
+            design_effect=effect,
+            method=method,
+            margin=margin,
+            alpha=alpha,
+            counts=self.counts,
+            **seen,
+        )
 
 
 def _judge_units(
@@ -260,29 +245,10 @@ def _judge_units(
         method += " and whole-cluster sign-flips"
     elif not whole and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
         method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
-    df = float(count - 1) if data.clustered else math.inf
-    tests = _CombinedTest(counts, data.delta, data.clustered, df, law)
-    low, high = tests.limit(alpha, "low"), tests.limit(alpha, "high")
-    worse, better = units.sign_flip_p(data, rng)
-    found = PairedResult(
-        n=round(data.items),
-        clusters=count,
-        delta=data.delta,
-        low=low,
-        high=high,
-        lost=lost,
-        gained=gained,
-        p_pass=tests.p_value(margin if swap else -margin, "less" if swap else "greater"),
-        p_fail=tests.p_value(margin if swap else -margin, "greater" if swap else "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=counts.design_effect if data.clustered else None,
-        method=method,
-        margin=margin,
-        alpha=alpha,
-        counts=counts,
-    )
-    if not swap:
-        return found
-    turned = replace(counts, lost=counts.gained, gained=counts.lost)
-    return replace(found, delta=-data.delta, low=-high, high=-low, mid_p=better, mid_p_better=worse, counts=turned)
+    df, broken = (float(count - 1), math.sqrt(WORST_ICC)) if data.clustered else (math.inf, 1.0)
+    test, (worse, better) = _Test(counts, data.delta, df, broken, law), units.sign_flip_p(data, rng)
+    effect = counts.design_effect if data.clustered else None
+    if swap:
+        test, worse, better = test.mirrored(), better, worse
+    found = {"n": round(data.items), "clusters": count, "lost": lost, "gained": gained}
+    return test.result(margin, alpha, (worse, better), method, effect, **found)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.errors import StatisticsError
-from harness.stats.binary import Side, Tail
 from harness.stats.ratio import ratio_error
 
 Floats = NDArray[np.float64]
@@ -36,16 +35,11 @@ _PRIOR_UNITS = 2.0  # weight of the design effect at WORST_ICC, in units that mo
 class Units:
     """What the methods here see of the data, in an order that depends on nothing but the values."""
 
-    sums: Floats
-    """Shape [units]: summed differences."""
-    masses: Floats
-    """Shape [units]: summed absolute differences."""
-    sizes: Floats
-    """Shape [units]: items."""
-    squares: float
-    """Summed squared differences of all items."""
-    clustered: bool
-    """Whether some unit holds several items."""
+    sums: Floats  # shape [units]: summed differences
+    masses: Floats  # shape [units]: summed absolute differences
+    sizes: Floats  # shape [units]: items
+    squares: float  # summed squared differences of all items
+    clustered: bool  # whether some unit holds several items
 
     @property
     def items(self) -> float:
@@ -108,17 +102,11 @@ class EffectiveCounts:
     """As many independent right-or-wrong items as would carry the same information, for the score methods."""
 
     lost: float
-    """Effective lost items."""
     gained: float
-    """Effective gained items."""
     n: float
-    """Effective items."""
-    unit: float
-    """Items per effective item; below 1 if graded differences are small."""
-    sources: float
-    """Independent sources, unequal ones counted as fewer."""
-    design_effect: float
-    """Variance of delta with its clusters over the variance were its items independent."""
+    unit: float  # items per effective item; below 1 if graded differences are small
+    sources: float  # independent sources, unequal ones counted as fewer
+    design_effect: float  # variance of delta with its clusters over the variance were its items independent
 
 
 def effective_counts(units: Units) -> EffectiveCounts:
@@ -143,14 +131,9 @@ def effective_counts(units: Units) -> EffectiveCounts:
     if moving and spread > 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
         weight = spread * spread / float(np.square(squared).sum())
     unit = (_PRIOR_UNITS * largest + weight * seen) / (_PRIOR_UNITS + weight)
-    return EffectiveCounts(
-        lost=(mass - total) / (2.0 * unit),
-        gained=(mass + total) / (2.0 * unit),
-        n=items / unit,
-        unit=unit,
-        sources=units.sources,
-        design_effect=max(seen / own, 1.0) if own > 0.0 else largest,
-    )
+    lost, gained = (mass - total) / (2.0 * unit), (mass + total) / (2.0 * unit)
+    effect = max(seen / own, 1.0) if own > 0.0 else largest
+    return EffectiveCounts(lost, gained, items / unit, unit, units.sources, effect)
 
 
 def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[np.int64]) -> tuple[float, int] | None:
@@ -178,44 +161,37 @@ class Studentised:
     """The bootstrap law of (delta* - delta) / se*: Efron and Tibshirani 1993, chapter 12.5 (bootstrap-t)."""
 
     delta: float
-    """Estimate."""
-    se: float
-    """Its standard error, above 0."""
-    draws: Floats
-    """Shape [draws]: sorted upwards; infinite where a resample had no spread."""
-    df: float
-    """Units less one, for the tail beyond what the draws resolve."""
+    se: float  # standard error of delta, above 0
+    draws: Floats  # shape [draws]: largest first; infinite where a resample had no spread
+    df: float  # units less one, for the tail beyond what the draws resolve
 
-    def p_value(self, null: float, alternative: Tail) -> float:
-        """p-value of 'delta lies on the other side of `null`'."""
-        upper = self._upper(alternative)
-        observed = (self.delta - null if alternative == "greater" else null - self.delta) / self.se
-        total = upper.size + 1
-        beyond = int(np.count_nonzero(upper >= observed))
-        edge = float(upper[_RESOLVED - 1])
-        if beyond >= _RESOLVED or not 0.0 < edge < math.inf:
+    def mirrored(self) -> Studentised:
+        """Swap the sides."""
+        return Studentised(-self.delta, self.se, -self.draws[::-1], self.df)
+
+    def p_value(self, null: float) -> float:
+        """Return the p-value of 'delta is at most `null`'."""
+        observed, total = (self.delta - null) / self.se, self.draws.size + 1
+        beyond = int(np.count_nonzero(self.draws >= observed))
+        if beyond >= _RESOLVED or not (stretch := self._stretch(total)):
             return (1 + beyond) / total
-        return max(float(special.stdtr(self.df, -observed / self._stretch(edge, total))), beyond / total)
+        return max(float(special.stdtr(self.df, -observed / stretch)), beyond / total)
 
-    def limit(self, alpha: float, side: Side) -> float:
-        """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
-        upper = self._upper("greater" if side == "low" else "less")
-        total = upper.size + 1
-        edge = float(upper[_RESOLVED - 1])
+    def limit(self, alpha: float) -> float:
+        """Return the lower one-sided limit of delta at level 1 - alpha, dual to `p_value`."""
+        total = self.draws.size + 1
         reached = math.ceil(alpha * total - 1e-9)
-        if alpha * total > _RESOLVED + 1 or not 0.0 < edge < math.inf:
-            critical = float(upper[reached - 2]) if reached > 1 else math.inf
+        if alpha * total > _RESOLVED + 1 or not (stretch := self._stretch(total)):
+            critical = float(self.draws[reached - 2]) if reached > 1 else math.inf
         else:
-            scaled = -self._stretch(edge, total) * float(special.stdtrit(self.df, alpha))
-            critical = max(edge, scaled, float(upper[max(reached, 1) - 1]))
-        reach = min(critical * self.se, 2.0)
-        return max(self.delta - reach, -1.0) if side == "low" else min(self.delta + reach, 1.0)
+            scaled = -stretch * float(special.stdtrit(self.df, alpha))
+            critical = max(scaled, float(self.draws[_RESOLVED - 1]), float(self.draws[max(reached, 1) - 1]))
+        return max(self.delta - min(critical * self.se, 2.0), -1.0)
 
-    def _upper(self, alternative: Tail) -> Floats:  # the draws of the tail that counts, largest first
-        return self.draws[::-1] if alternative == "greater" else -self.draws
-
-    def _stretch(self, edge: float, total: int) -> float:
-        return edge / -float(special.stdtrit(self.df, _RESOLVED / total))
+    def _stretch(self, total: int) -> float:
+        """Return what Student's t is scaled by to meet the draws; 0 if they leave nothing to meet."""
+        edge = float(self.draws[_RESOLVED - 1])
+        return edge / -float(special.stdtrit(self.df, _RESOLVED / total)) if 0.0 < edge < math.inf else 0.0
 
 
 def studentised(units: Units, rng: np.random.Generator, draws: int = DRAWS) -> Studentised | None:
@@ -229,7 +205,7 @@ def studentised(units: Units, rng: np.random.Generator, draws: int = DRAWS) -> S
     for start in range(0, draws, step):
         rows = rng.integers(0, count, size=(min(step, draws - start), count))
         law[start : start + rows.shape[0]] = _studentise(units, rows)
-    return Studentised(delta, se, np.sort(law), float(count - 1))
+    return Studentised(delta, se, np.sort(law)[::-1], float(count - 1))
 
 
 def _studentise(units: Units, rows: NDArray[np.int64]) -> Floats:
@@ -254,23 +230,20 @@ class SignFlips:
     most D, so the whole-cluster sign-flip test of every D, and its limits, are read off one sorted list.
     """
 
-    ratios: Floats
-    """Shape [subsets]: sorted deltas of the subsets that were flipped; the empty subset is counted besides."""
+    ratios: Floats  # shape [subsets]: sorted deltas of the subsets that were flipped, apart from the empty one
 
-    def p_value(self, null: float, alternative: Tail) -> float:
-        """p-value of 'delta lies on the other side of `null`'."""
-        if alternative == "greater":
-            beyond = int(np.searchsorted(self.ratios, null, side="right"))
-        else:
-            beyond = self.ratios.size - int(np.searchsorted(self.ratios, null, side="left"))
-        return (1 + beyond) / (self.ratios.size + 1)
+    def mirrored(self) -> SignFlips:
+        """Swap the sides."""
+        return SignFlips(-self.ratios[::-1])
 
-    def limit(self, alpha: float, side: Side) -> float:
-        """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""
+    def p_value(self, null: float) -> float:
+        """Return the p-value of 'delta is at most `null`'."""
+        return (1 + int(np.searchsorted(self.ratios, null, side="right"))) / (self.ratios.size + 1)
+
+    def limit(self, alpha: float) -> float:
+        """Return the lower one-sided limit of delta at level 1 - alpha, dual to `p_value`."""
         reached = math.ceil(alpha * (self.ratios.size + 1) - 1e-9)
-        if reached <= 1:
-            return -1.0 if side == "low" else 1.0
-        return float(self.ratios[reached - 2] if side == "low" else self.ratios[1 - reached])
+        return float(self.ratios[reached - 2]) if reached > 1 else -1.0
 
 
 def sign_flips(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> SignFlips:
@@ -282,10 +255,9 @@ def sign_flips(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> Si
 
 def _subsets(count: int, rng: np.random.Generator, flips: int) -> NDArray[np.int64]:
     """Return all subsets of units, one a row of 0 and 1, where they are few; random ones otherwise."""
-    if count <= _EXHAUSTIVE:
-        every: NDArray[np.int64] = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return every
-    return rng.integers(0, 2, size=(flips, count))
+    if count > _EXHAUSTIVE:
+        return rng.integers(0, 2, size=(flips, count))
+    return np.asarray((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
 
 
 def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> tuple[float, float]:

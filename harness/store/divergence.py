@@ -1,11 +1,7 @@
 """Divergence in a run directory: where traces and measured divergences are stored, and which are missing.
 
-::
-
-    <baseline>/traces-<i>of<n>/<unit>.safetensors   hidden states and token ids, until the run is complete
-    <variant>/divergence/<i>of<n>.jsonl             one line per work unit: the divergence of each of its items
-
-Does not know models or how a divergence is measured.
+``<baseline>/traces-<i>of<n>/<unit>.safetensors`` holds hidden states and token ids until the run is complete,
+``<variant>/divergence/<i>of<n>.jsonl`` a line per work unit: the divergence of each of its items.
 """
 
 from __future__ import annotations
@@ -20,11 +16,10 @@ from typing import Any
 from harness.errors import StoreError
 from harness.records import canonical_json
 from harness.stats.divergence import Divergence
-from harness.store.files import Appender, atomic_write, read_lines
+from harness.store.files import Appender, read_lines, write_if_other
 from harness.store.rundir import RunDir, Shard
 
-DIGITS = 7
-"""Significant digits that a divergence is kept with."""
+DIGITS = 7  # significant digits that a divergence is kept with
 
 
 def divergence_from_json(data: Mapping[str, Any]) -> Divergence:
@@ -43,18 +38,6 @@ def traces_folder(directory: RunDir, baseline: str, shard: Shard) -> Path:
     return directory.path / baseline / f"traces-{shard}"
 
 
-def remove_traces(directory: RunDir) -> int:
-    """Remove all traces of a run, and count their files. Raises StoreError."""
-    count = 0
-    for folder in sorted(directory.path.glob("*/traces-*")):
-        count += sum(1 for _ in folder.iterdir())
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be removed: {error.strerror}; give the same command again") from error
-    return count
-
-
 def divergences(directory: RunDir, variant: str, count: int) -> tuple[list[Divergence], list[str]]:
     """Read a variant's divergences of all `count` shards, and why some are not there. Raises StoreError."""
     found: list[Divergence] = []
@@ -63,11 +46,11 @@ def divergences(directory: RunDir, variant: str, count: int) -> tuple[list[Diver
         try:
             for line in _lines(path):
                 found += map(divergence_from_json, line["items"])
-                reasons |= dict.fromkeys([line["why"]] if line.get("why") else [])
+                reasons[line.get("why", "")] = None
         except (KeyError, TypeError) as error:
             msg = f"{path}: a line is not a divergence of quantcliff: {error}; remove the file to do without"
             raise StoreError(msg) from error
-    return found, list(reasons)
+    return found, list(filter(None, reasons))
 
 
 def _path(directory: RunDir, variant: str, shard: Shard) -> Path:
@@ -102,9 +85,9 @@ class RunTraces:
     def keep(self, variant: str, units: set[int]) -> None:
         """Drop what was measured in other units, and a line cut short. Raises StoreError."""
         path = _path(self.directory, variant, self.shard)
-        text = "".join(canonical_json(line) + "\n" for line in _lines(path) if int(line["unit"]) in units)
-        if path.is_file() and text.encode() != path.read_bytes():
-            atomic_write(path, text)
+        if path.is_file():
+            text = "".join(canonical_json(line) + "\n" for line in _lines(path) if int(line["unit"]) in units)
+            write_if_other(path, text)
 
     def missing(self, units: set[int]) -> set[int]:
         """Return the units whose traces are missing; none if divergence is not measured."""
@@ -112,7 +95,7 @@ class RunTraces:
 
     def take(self, variant: str, unit: int, found: Sequence[Divergence], why: str) -> None:
         """Keep what was measured in a unit, or why nothing was. Raises StoreError."""
-        line = {"unit": unit, "items": [_to_json(one) for one in found], **({"why": why} if why else {})}
+        line = {"unit": unit, "items": list(map(_to_json, found)), **({"why": why} if why else {})}
         with contextlib.closing(Appender(_path(self.directory, variant, self.shard))) as file:
             file.append(line)
             file.sync()

@@ -1,32 +1,25 @@
 """Takes an item's texts out of a run for good, and leaves everything that a verdict is computed from.
 
-Prompt, choices, target and document of the item, every answer to it with its token ids, and the workers' logs. What
-stays: its id, digest, place, scores and log-probabilities, so comparing again gives the same bytes. The reports still
-show the texts until they are written again, which is the caller's to do. The erased ids are put down first: a run that
-goes on, or an erasure that was cut short and is given again, does not bring the texts back.
+The reports still show the texts until they are written again, which is the caller's to do. The erased ids are put down
+first: a run that goes on, or an erasure that was cut short and is given again, does not bring the texts back.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import StoreError, UsageError
-from harness.records import Item, canonical_json, item_from_json, scored_from_json, to_json
-from harness.store.divergence import remove_traces
+from harness.records import Item, Scored, item_from_json, scored_from_json, to_json
 from harness.store.files import atomic_write, read_lines, sealed, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import ITEMS, RunDir, Shard, place_of
 
-_SHOWN = 10
 
-
-@dataclass(frozen=True, slots=True)
-class Erased:
+class Erased(NamedTuple):
     """What an erasure removed."""
 
     items: tuple[str, ...]  # ids of the items whose texts are gone
@@ -58,15 +51,18 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
         for shard in Shard.all(directory.plan()["shards"]):
             stack.enter_context(directory.locked(shard))
         write_json(directory.path / "erased.json", {"items": sorted(ids | directory.erased())})
-        everything, root = directory.items(), directory.path
+        everything, root, policy = directory.items(), directory.path, TextPolicy("full", ids)
+        traces = _each(root.glob("*/traces-*/*"), Path.unlink)
+        _each(root.glob("*/traces-*"), Path.rmdir)
+        paths = map(directory.items_path, directory.plan()["slices"])
         logs = (path for path in root.glob("*/worker-*.log") if path.stat().st_size)
         left_overs = (path for path in (*root.glob(".*"), *root.glob("*/.*")) if path.is_file())
         return Erased(
             items=tuple(item.id for item in items),
-            stored_items=_rewrite_items(directory, TextPolicy("full", ids)),
-            answers=_rewrite_answers(directory, TextPolicy("full", ids)),
+            stored_items=sum(_rewrite(path, ITEMS, item_from_json, policy.item) for path in paths),
+            answers=_rewrite_answers(directory, policy.scored),
             logs=_each(logs, lambda path: path.write_bytes(b"")),
-            traces=remove_traces(directory),
+            traces=traces,
             left_overs=_each(left_overs, Path.unlink),
             relatives=sum(item.cluster in shared and item.id not in ids for item in everything),
         )
@@ -74,57 +70,39 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
 
 def describe_erasure(done: Erased) -> list[str]:
     """Return what was removed, a sentence a line."""
-    shown = ", ".join(done.items[:_SHOWN]) + (", ..." if len(done.items) > _SHOWN else "")
+    shown = ", ".join((*done.items[:10], *(["..."] if done.items[10:] else [])))
     traces = f"{done.traces} trace(s) deleted, " if done.traces else ""
     files = f"{done.logs} log(s) emptied, {traces}{done.left_overs} half-written file(s) deleted"
-    relatives = (
-        f"left alone: {done.relatives} item(s) that share a source with them, and perhaps some text: "
-        "--cluster erases those too"
-    )
-    return [
+    said = [
         f"erased {len(done.items)} item(s): {shown}",
         f"removed: the texts of {done.stored_items} item(s) and {done.answers} answer(s); {files}",
         "kept: ids, digests, scores and log-probabilities; the verdict can be computed again as before",
         "not reached: copies outside of the run, such as a step summary or a comment that was posted",
-        *([relatives] if done.relatives else []),
     ]
+    if done.relatives:
+        others = f"{done.relatives} item(s) that share a source with them, and perhaps some text"
+        said.append(f"left alone: {others}: --cluster erases those too")
+    return said
 
 
-def _rewrite_items(directory: RunDir, text_policy: TextPolicy) -> int:
-    """Take texts out of the items files; what was asked, and each item's place, stay."""
-
-    def stored(line: dict[str, Any]) -> dict[str, Any]:
-        place = place_of(line)
-        item = item_from_json(line)
-        kept = text_policy.item(item)
-        return {**(line if kept == item else to_json(kept)), **place}
-
-    return sum(_rewrite(directory.items_path(name), ITEMS, stored) for name in directory.plan()["slices"])
-
-
-def _rewrite_answers(directory: RunDir, text_policy: TextPolicy) -> int:
+def _rewrite_answers(directory: RunDir, stored: Callable[[Scored], Scored]) -> int:
     """Take texts out of every folder of answers, whatever variant it is."""
-
-    def stored(line: dict[str, Any]) -> dict[str, Any]:
-        answer = scored_from_json(line)
-        kept = text_policy.scored(answer)
-        return line if kept == answer else to_json(kept)
-
     plan = directory.plan()
     folders = [path.name for path in directory.path.iterdir() if path.is_dir() and path.name not in {ITEMS, "shards"}]
     places = product(sorted(folders), plan["slices"], Shard.all(plan["shards"]))
     paths = ((name, directory.results_path(name, *place)) for name, *place in places)
-    return sum(_rewrite(path, name, stored) for name, path in paths if path.is_file())
+    return sum(_rewrite(path, name, scored_from_json, stored) for name, path in paths if path.is_file())
 
 
-def _rewrite(path: Path, folder: str, stored: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+def _rewrite(path: Path, folder: str, read: Callable[[dict[str, Any]], Any], stored: Callable[[Any], Any]) -> int:
     """Replace the lines that change, and drop one cut short; count those changed. Others keep every byte."""
     before, changed = path.read_bytes(), 0
     lines = before.splitlines(keepends=True)
     for at, line in enumerate(read_lines(path, folder)):
-        after = stored(dict(line))
-        if canonical_json(after) != canonical_json(line):
-            lines[at] = sealed(after, folder).encode()
+        place = place_of(line) if folder == ITEMS else {}
+        record = read(line)
+        if (kept := stored(record)) != record:
+            lines[at] = sealed({**to_json(kept), **place}, folder).encode()
             changed += 1
     text = b"".join(line for line in lines if line.endswith(b"\n"))
     if text != before:
@@ -134,11 +112,10 @@ def _rewrite(path: Path, folder: str, stored: Callable[[dict[str, Any]], dict[st
 
 def _each(paths: Iterable[Path], do: Callable[[Path], object]) -> int:
     """Do something to every file, and count them. Raises StoreError."""
-    count = 0
-    for path in list(paths):
+    found = list(paths)
+    for path in found:
         try:
             do(path)
         except OSError as error:
             raise StoreError(f"{path}: cannot be erased: {error.strerror}; give the same command again") from error
-        count += 1
-    return count
+    return len(found)

@@ -1,8 +1,4 @@
-"""Files that survive a kill at any instant: written whole and renamed, or appended to line by line.
-
-A line may begin with a check of its own bytes and of the folder that it belongs to (`sealed`), so that a line that was
-edited, or copied from another variant, is found by its number.
-"""
+"""Files that survive a kill at any instant: written whole and renamed, or appended to line by line."""
 
 from __future__ import annotations
 
@@ -22,13 +18,12 @@ from typing_extensions import TypedDict
 from harness.errors import StoreError
 from harness.records import Proof, Timing, canonical_json
 
-MOST_SHARDS = 10_000
-"""More is a damaged file or a slip of the pen."""
-
+MOST_SHARDS = 10_000  # more is a damaged file or a slip of the pen
 
 _Sandbox = TypedDict("_Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
 
-_RECORDS: dict[str, TypeAdapter[Any]] = {
+# What must be in the records of a run, by the beginning of the file's name, or by its folder.
+_RECORDS: dict[str, TypeAdapter[Any]] = {"timings": TypeAdapter(Timing)} | {
     name: TypeAdapter(TypedDict(name, keys))  # type: ignore[operator]
     for name, keys in {
         "run": {
@@ -41,16 +36,17 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
         },
         "variant": {"proof": Proof, "engine": str, "device": str, "weights": str, "versions": dict[str, str]},
         "cost": {
+            **dict.fromkeys(("load_peak_bytes", "reserved_peak_bytes"), NotRequired[int]),
             "load_seconds": float,
             "peak_bytes": int,
             "device": str,
             "notes": NotRequired[list[str]],
-            **dict.fromkeys(("load_peak_bytes", "reserved_peak_bytes"), NotRequired[int]),
             **dict.fromkeys(("driver", "clocks"), NotRequired[str]),
         },
         "failure": {"message": str},
         "calibration": {"items": list[str]},
         "erased": {"items": list[str]},
+        "manifest": {"variants": NotRequired[dict[str, dict[str, Any]]], "shards": NotRequired[dict[str, Any]]},
         "shards": {
             "command": NotRequired[str],
             "generated_code": NotRequired[dict[str, _Sandbox]],
@@ -59,16 +55,13 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {
         },
     }.items()
 }
-"""What must be in the records of a run, by the beginning of the file's name, or by its folder."""
-_RECORDS["timings"] = TypeAdapter(Timing)
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
     errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
     errno.EROFS: "the file system is read-only: give another place with --output",
     errno.EACCES: "permission denied: give a directory you may write with --output",
-    errno.EEXIST: "a part of the path is a file: give another place with --output",
-    errno.ENOTDIR: "a part of the path is a file: give another place with --output",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a part of the path is a file: give another place with --output"),
 }
 
 
@@ -102,14 +95,14 @@ def _make_folder(folder: Path) -> None:
         _sync_folder(folder.parent)
 
 
-def atomic_write(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str | bytes) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part. Raises StoreError."""
     with explained(path, "written"):
         _make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(text if isinstance(text, bytes) else text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(name).chmod(0o644)
@@ -118,6 +111,12 @@ def atomic_write(path: Path, text: str) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_if_other(path: Path, text: str) -> None:
+    """Write a whole file unless it holds this text already. Raises StoreError."""
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        atomic_write(path, text)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -146,7 +145,6 @@ def _parsed(text: bytes) -> Any:
 
 
 RESTORE = "restore what the run wrote, or run it again into another --output"
-"""What to do if a file of a run was changed."""
 
 
 def remedy(path: Path) -> str:
@@ -163,8 +161,7 @@ def _check_record(path: Path, data: Mapping[str, Any], place: str = "") -> None:
             _RECORDS[name].validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        text = f"{place}{key}: {first['msg'].lower()}: it was changed after the run"
+        text = f"{place}{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}: it was changed after the run"
         raise StoreError(f"{path}: {text}: {remedy(path)}") from error
 
 

@@ -1,7 +1,7 @@
 """Holds a file for one process, on whatever machine: by the file system's lock, or by a lease if there is none.
 
-The lease is a second file, which its holder rewrites now and then as a sign of life. A process that finds a lease and
-no lock waits until it is rewritten, and takes it over if it is not. With a lock the lease only shows who works.
+The lease is a second file, which its holder rewrites now and then as a sign of life. With a lock it only shows who
+works; without, a process that finds one waits until it is rewritten, and takes it over if it is not.
 """
 
 from __future__ import annotations
@@ -24,25 +24,18 @@ from typing import BinaryIO
 from harness.errors import StoreError
 from harness.store.files import explained
 
-BEAT_SECONDS = 5.0
-"""How often a lease is rewritten."""
-LOST = 6
-"""A lease that is not rewritten for so many times that long is free."""
-SKEW_SECONDS = 600.0
-"""A lease that is written further ahead of the clock was copied, or its clock is wrong: it is no sign of life."""
+BEAT_SECONDS = 5.0  # how often a lease is rewritten
+LOST = 6  # a lease that is not rewritten for so many times that long is free
+SKEW_SECONDS = 600.0  # one written further ahead of the clock was copied, or the clock is wrong: no sign of life
+# What a file system says that has no locks, such as Lustre or NFS mounted without them.
 _UNKNOWN = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-"""What a file system says that has no locks, such as Lustre or NFS mounted without them."""
-
+# Mount options of NFS and Lustre with which a lock is seen on one machine only.
 _LOCAL = {"local_lock=flock", "local_lock=all", "nolock", "localflock"}
-"""Mount options of NFS and Lustre with which a lock is seen on one machine only."""
 
 
 @contextlib.contextmanager
 def held(path: Path, what: str) -> Iterator[str]:
-    """Hold a file, and show signs of life, until the end; gives a note if that is done without a lock.
-
-    what: named in the StoreError that is raised if another process holds it.
-    """
+    """Hold a file until the end; gives a note if without a lock. Raises StoreError, naming `what`, if it is taken."""
     with explained(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b")

@@ -1,14 +1,9 @@
 """What a run keeps of its texts: everything, everything but personal data, or nothing.
 
-``store_text`` of a config is applied here, at the one place where the config, items, answers and logs go to the disk,
-so that nothing that is made from a run directory can hold more. A kept item carries the digest of the item as it was
-asked: resuming and comparing work the same in every mode, and so do the verdicts. What identifies an item stays in
-every mode (its id, its source, the levels of its strata, numbers); texts and token ids, which are texts too, do not.
-
-Personal data is e-mail, telephone, payment card, IBAN and IP address. Patterns here only propose; what is a number of
-that kind is decided by maintained libraries (`phonenumbers`, `python-stdnum`, of the extra ``privacy``) and by
-`ipaddress`. In doubt a text loses a word: a false alarm costs a reader, a miss costs somebody else. Names of persons
-are not recognised: that takes a language model.
+``store_text`` is applied here, at the one place where the config, items, answers and logs go to the disk. A kept item
+carries the digest of the item as it was asked: resuming and comparing work the same in every mode. Patterns only
+propose what is personal data, and libraries decide. In doubt a text loses a word: a false alarm costs a reader, a miss
+costs somebody else. Names of persons are not recognised: that takes a language model.
 """
 
 from __future__ import annotations
@@ -31,13 +26,12 @@ from harness.records import Generation, Item, Scored
 
 StoreText = Literal["full", "redacted", "none"]
 
-NOT_STORED = "[not stored]"
-"""Replaces a text of the config, so that a reader knows that there was one."""
+NOT_STORED = "[not stored]"  # replaces a text of the config, so that a reader knows that there was one
 
 
 def check(mode: StoreText, source: str) -> None:
     """Refuse redaction if its packages are missing. Raises ConfigError, naming the extra."""
-    if mode == "redacted" and not _installed():
+    if mode == "redacted" and None in map(importlib.util.find_spec, ("phonenumbers", "stdnum")):
         text = "redaction needs packages that are not installed: pip install 'quantcliff[privacy]', or store_text: none"
         raise ConfigError(source, [Problem("store_text", text)])
 
@@ -63,13 +57,8 @@ class TextPolicy:
             return replace(item, asked=item.digest(), prompt="", choices=("",) * len(item.choices), target="", doc={})
         if self.mode == "full":
             return item
-        kept = replace(
-            item,
-            prompt=redact(item.prompt),
-            choices=tuple(map(redact, item.choices)),
-            target=redact(item.target),
-            doc=_redacted(item.doc),
-        )
+        prompt, target, *choices = map(redact, (item.prompt, item.target, *item.choices))
+        kept = replace(item, prompt=prompt, target=target, choices=tuple(choices), doc=_redacted(item.doc))
         return item if kept == item else replace(kept, asked=item.digest())
 
     def scored(self, one: Scored) -> Scored:
@@ -84,26 +73,23 @@ class TextPolicy:
     def log(self, path: Path) -> Iterator[Path]:
         """Return the file that a worker is to log to, and leave at `path` what may stay of it.
 
-        Unless texts are kept, the worker logs outside the run. What it wrote there is redacted or dropped at the end;
-        if the worker died, the file stays outside, so that the reason can be looked up.
+        Unless texts are kept it is outside the run, and stays there if the worker died, so that one can look up why.
         """
         if self.mode == "full" and not self.erased:
             yield path
             return
-        folder = Path(tempfile.mkdtemp(prefix="quantcliff-log-"))
-        log = folder / path.name
-        try:
-            yield log
-        except Incomplete:
-            raise
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if self.mode == "redacted" and not self.erased and log.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as kept:
-                kept.write(redact(log.read_text(encoding="utf-8", errors="replace")))
-        shutil.rmtree(folder, ignore_errors=True)
+        log = Path(tempfile.mkdtemp(prefix="quantcliff-log-"), path.name)
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, log.parent, ignore_errors=True)
+            try:
+                yield log
+            except Incomplete:
+                stack.pop_all()
+                raise
+            if self.mode == "redacted" and not self.erased and log.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a", encoding="utf-8") as kept:
+                    kept.write(redact(log.read_text(encoding="utf-8", errors="replace")))
 
     @contextlib.contextmanager
     def traces(self, folder: Path) -> Iterator[Path]:
@@ -111,11 +97,8 @@ class TextPolicy:
         if self.mode == "full":
             yield folder
             return
-        outside = Path(tempfile.mkdtemp(prefix="quantcliff-traces-"))
-        try:
-            yield outside
-        finally:
-            shutil.rmtree(outside, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="quantcliff-traces-", ignore_cleanup_errors=True) as outside:
+            yield Path(outside)
 
 
 def _redacted(value: Any) -> Any:
@@ -132,9 +115,8 @@ def _redacted(value: Any) -> Any:
     return value
 
 
+# Where a telephone number without its country is looked for. With ``+`` and the country, every country is known.
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "PL", "IN", "BR", "MX", "JP", "KR", "CN", "AU", "ZA")
-"""Where a telephone number without its country is looked for. With ``+`` and the country, every country is known."""
-
 _EMAIL = re.compile(r"[^\s@<>()\[\]{},;:\"'|=/\\]{1,64}@[^\W_][\w-]*(?:\.[\w-]+)*")
 _CARD = re.compile(r"(?<!\d)\d(?:[ \-]?\d){12,24}(?!\d)")
 _CARD_DIGITS = range(13, 20)
@@ -145,10 +127,6 @@ _IP4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d]|\.\d)")
 _IP6 = re.compile(r"(?<![\w:])(?=[0-9A-Fa-f:]*\d)(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _SHORTEST_PLAIN = 10
 _PHONE = re.compile(r"(?<!\w)[+(\uff08]{0,2}\d(?:[ \t().\-/\u2013\u00a0]{0,3}\d){6,40}(?!\w)")
-
-
-def _installed() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("phonenumbers", "stdnum"))
 
 
 def redact(text: str) -> str:
@@ -169,27 +147,18 @@ def _once(text: str) -> str:
 
 def _merged(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """Join what overlaps, under the name of the longest."""
-    whole: list[tuple[int, int, str]] = []
-    longest = 0
-    for start, end, kind in sorted(found, key=lambda one: (one[0], -one[1])):
-        if whole and start < whole[-1][1]:
-            before = whole.pop()
-            name = kind if end - start > longest else before[2]
-            whole.append((before[0], max(before[1], end), name))
-            longest = max(longest, end - start)
+    groups: list[list[tuple[int, int, str]]] = []
+    for one in sorted(found, key=lambda one: (one[0], -one[1])):
+        if groups and one[0] < max(end for _, end, _ in groups[-1]):
+            groups[-1].append(one)
         else:
-            whole.append((start, end, kind))
-            longest = end - start
-    return whole
+            groups.append([one])
+    return [(own[0][0], max(end for _, end, _ in own), max(own, key=lambda one: one[1] - one[0])[2]) for own in groups]
 
 
 def _digits(text: str) -> str:
     """Return the digits of any script as ASCII, and nothing else."""
     return "".join(str(unicodedata.decimal(sign)) for sign in text if sign.isdecimal())
-
-
-def _emails(text: str) -> Iterator[tuple[int, int]]:
-    return (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(())
 
 
 def _cards(text: str) -> Iterator[tuple[int, int]]:
@@ -210,9 +179,8 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
 
     for match in _IBAN.finditer(text):
         run = match[0]
-        solid = run.isalnum()
         for end in range(len(run), _SHORTEST_IBAN - 1, -1):
-            whole_group = solid or (run[end - 1].isalnum() and (end == len(run) or not run[end].isalnum()))
+            whole_group = run.isalnum() or (run[end - 1].isalnum() and (end == len(run) or not run[end].isalnum()))
             if whole_group and iban.is_valid(run[:end]):
                 yield match.start(), match.start() + end
                 break
@@ -250,11 +218,10 @@ def _numbers(window: str) -> tuple[tuple[int, int], ...]:
 
 
 _FINDERS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "e-mail": _emails,
+    "e-mail": lambda text: (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(()),
     "card": _cards,
     "IBAN": _ibans,
     "IP": _addresses,
     "phone": _phones,
 }
-KINDS = tuple(_FINDERS)
-"""What a redacted text says in place of the data, in brackets: ``[e-mail]``."""
+KINDS = tuple(_FINDERS)  # what a redacted text says in place of the data, in brackets: ``[e-mail]``

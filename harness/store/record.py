@@ -1,8 +1,4 @@
-"""A run read once: everything that judging and reporting look at, checked line by line on the way in.
-
-`read_run` opens run.json and every file of answers once. A run made by an earlier version goes through `upgrade`. What
-is to be judged is read with `harness.store.whole.load_run`, which also checks that the run is whole.
-"""
+"""A run read once, each line checked; `harness.store.whole.load_run` also checks that it is whole."""
 
 from __future__ import annotations
 
@@ -19,8 +15,7 @@ from harness.store.files import read_json
 from harness.store.rundir import SCHEMA, RunDir, Shard
 from harness.store.units import plan_units
 
-CONTROL = "control"
-"""The A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free."""
+CONTROL = "control"  # the A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free
 
 Answers = Mapping[str, Mapping[Path, tuple[Scored, ...]]]
 
@@ -54,10 +49,9 @@ class RunRecord:
 
 
 def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
-    """Read a run directory as far as it is, each file once.
+    """Read a run directory as far as it is, each file once. Raises StoreError, naming the file, and the line if any.
 
-    whole: refuse a file that ends in the middle of a line, which a run in progress may have. Raises StoreError, naming
-    the file and, if there is one, the line.
+    whole: refuse a file that ends in the middle of a line, which a run in progress may have.
     """
     plan = directory.plan()
     experiment = recorded_experiment(directory, plan)
@@ -67,18 +61,19 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
     strict = {"whole": whole and len(shards) == len(parts), "seals": sealed}
     placed = [one for name in plan["slices"] for one in directory.placed_items(name, seals=sealed)]
     items, places = tuple(item for item, _ in placed), {item.id: place for item, place in placed}
+    files = [(key, shard) for key in plan["slices"] for shard in parts]
     answers: Answers = {
         name: {
             directory.results_path(name, key, shard): tuple(directory.results(name, key, shard, **strict))
-            for key in plan["slices"]
-            for shard in parts
+            for key, shard in files
         }
         for name in names
     }
     if not sealed:
         items, answers = _upgrade_lines(items, answers)
-        places = _planned(items, experiment)
-    failures = {name: tuple(directory.failures(name)) for name in names}
+        units = plan_units(items, experiment.execution.unit_items, experiment.execution.looks)
+        places = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
+    failures = {name: tuple(said) for name in names if (said := directory.failures(name))}
     return RunRecord(
         directory=directory,
         plan=plan,
@@ -89,7 +84,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
         look_of={item_id: place["look"] for item_id, place in places.items()},
         answers=answers,
         identities=_recorded(directory, names, "variant.json"),
-        failures={name: said for name, said in failures.items() if said},
+        failures=failures,
         calibrated=_recorded(directory, names, "calibration.json"),
         shards=shards,
         erased=directory.erased(),
@@ -112,9 +107,8 @@ def recorded_experiment(directory: RunDir, plan: Mapping[str, Any]) -> Experimen
 def upgrade(plan: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the config that a run recorded, of whatever version, as today's `harness.config.loading.parse` reads it.
 
-    The one place where the difference between versions of recorded configs is known. A key that a version did not have
-    takes today's default, so a new key whose default changes a verdict is set here to what it was. Raises StoreError
-    for a run of a version whose layout is not known.
+    A key that a version did not have takes today's default, so a new key whose default changes a verdict is set here to
+    what it was. Raises StoreError for a run of a version whose layout is not known.
     """
     schema = plan.get("schema", 0)
     if schema not in (0, SCHEMA):
@@ -144,15 +138,8 @@ def _upgrade_lines(items: tuple[Item, ...], answers: Answers) -> tuple[tuple[Ite
         right = [at for at, choice in enumerate(item.choices) if choice.strip() == item.target.strip()]
         return replace(item, gold=right[0]) if len(right) == 1 else item
 
-    return tuple(map(with_gold, items)), {
-        name: {path: tuple(map(with_metric, lines)) for path, lines in files.items()} for name, files in answers.items()
-    }
-
-
-def _planned(items: tuple[Item, ...], experiment: Experiment) -> dict[str, dict[str, int]]:
-    """Return the unit and look of each item of a run that did not record them."""
-    units = plan_units(items, experiment.execution.unit_items, experiment.execution.looks)
-    return {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
+    marked = {name: {path: tuple(map(with_metric, own[path])) for path in own} for name, own in answers.items()}
+    return tuple(map(with_gold, items)), marked
 
 
 def variant_names(experiment: Experiment) -> list[str]:

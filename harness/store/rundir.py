@@ -16,34 +16,31 @@
         shards/<i>of<n>.<stage>           the shard has done a stage for which the others wait
         manifest.json                     written last: the run is complete
 
-A line belongs to a work unit. A unit counts only when all its responses are there; what a kill left of an unfinished
-unit is dropped and answered again. Lines of items and answers begin with a check of their own bytes and of the folder
-that they belong to, so that a line that was edited, or copied from another variant, is found by its number. This module
-knows nothing of models or statistics.
+A unit counts only when all its responses are there; what a kill left of an unfinished one is dropped and answered
+again. Lines of items and answers begin with a check of their own bytes and of their folder, so that a line that was
+edited, or copied from another variant, is found by its number.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
 from harness.records import Item, Scored, Timing, canonical_json, item_from_json, scored_from_json, to_json
-from harness.store.files import RESTORE, Appender, atomic_write, explained, read_json, read_lines, sealed, write_json
+from harness.store.files import RESTORE, Appender, explained, read_json, read_lines, sealed, write_if_other, write_json
 from harness.store.locks import held
 from harness.store.units import Unit
 
+# Version of the layout, in run.json. Runs without one were made before lines had a check, a unit, a look, the metric
+# that is the score, and the right choice.
 SCHEMA = 2
-"""Version of the layout, in run.json.
-
-Runs without one were made before lines had a check, a unit, a look, the metric that is the score, and the right choice.
-"""
-
-ITEMS = "items"
-"""The folder of the items, which their lines are sealed to."""
+ITEMS = "items"  # the folder of the items, which their lines are sealed to
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,35 +90,26 @@ class RunDir:
 
         items: as they are to be stored. units: the work that they are part of. Raises StoreError if the directory holds
         the results of another config, or other files.
-
-        The other shards may begin at the same time: each writes the same files whole, and run.json last.
         """
+        # The other shards may begin at the same time: each writes the same files whole, and run.json last.
         recorded = {**plan, "schema": SCHEMA, "shards": shard.count}
-        known = self._is_begun()
-        if known:
-            self._same_plan(recorded)
-        place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
-        by_slice: dict[str, list[str]] = {}
-        for item in items:
-            line = sealed({**to_json(item), **place[item.id]}, ITEMS)
-            by_slice.setdefault(item.slice, []).append(line)
-        for name, lines in by_slice.items():
-            path, text = self.items_path(name), "".join(lines)
-            if not (path.is_file() and path.read_bytes() == text.encode()):
-                atomic_write(path, text)
-        if not known:
-            write_json(self.path / "run.json", recorded)
-            self._same_plan(recorded)
-
-    def _is_begun(self) -> bool:
-        """Whether there is a run.json, of one listing. Raises StoreError if there are files that no shard has begun."""
         with explained(self.path, "read"):
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         strangers = sorted(name for name in names if name not in {"shards", ITEMS} and not name.startswith(".run."))
-        if strangers and "run.json" not in names:
+        if "run.json" in names:
+            self._same_plan(recorded)
+        elif strangers:
             text = f"holds {', '.join(strangers[:3])} but no run.json: it is not a run"
             raise StoreError(f"{self.path}: {text}; give another --output")
-        return "run.json" in names
+        place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
+        by_slice: dict[str, list[str]] = defaultdict(list)
+        for item in items:
+            by_slice[item.slice].append(sealed({**to_json(item), **place[item.id]}, ITEMS))
+        for name, lines in by_slice.items():
+            write_if_other(self.items_path(name), "".join(lines))
+        if "run.json" not in names:
+            write_json(self.path / "run.json", recorded)
+            self._same_plan(recorded)
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
         """Refuse another plan than the one that is there, naming what differs down to the config's key."""
@@ -134,7 +122,7 @@ class RunDir:
             text = f"its work is split into {there['shards']} shard(s), not {plan['shards']}"
             raise StoreError(f"{self.path}: {text}: use --shard i/{there['shards']}, or another --output")
         if "config" in changed:
-            before, after = dict(there.get("config") or {}), dict(plan["config"])
+            before, after = there["config"], plan["config"]
             changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key)) or changed
         if changed:
             text = f"holds the results of another config ({', '.join(changed)} changed)"
@@ -161,7 +149,7 @@ class RunDir:
         lines = read_lines(path, ITEMS, whole=True, seals=seals)
         placed = [place_of(line) for line in lines]
         for number, place in enumerate(placed, start=1):
-            if seals and [type(place.get(name)) for name in ("unit", "look")] != [int, int]:
+            if seals and [*map(type, place.values())] != [int, int]:
                 raise StoreError(f"{path}: line {number} has no unit or look: it was changed after the run: {RESTORE}")
         return list(zip(_parsed(item_from_json, lines, path, "an item"), placed, strict=True))
 
@@ -175,41 +163,32 @@ class RunDir:
         return self.path / variant / f"{slice_name}-{shard}.jsonl"
 
     def results(self, variant: str, slice_name: str, shard: Shard, **strict: bool) -> list[Scored]:
-        """Read a variant's answers to a slice; none if there is no such file.
-
-        strict: `whole` and `seals`, as `read_lines` takes them.
-        """
+        """Read a variant's answers to a slice; none if there is no such file. strict: as `read_lines` takes it."""
         path = self.results_path(variant, slice_name, shard)
         return _parsed(_scored, read_lines(path, variant, **strict), path, "a result") if path.is_file() else []
 
     def all_results(self, variant: str) -> list[Scored]:
         """Read a variant's answers from every shard."""
-        plan = self.plan()
-        shards = Shard.all(plan["shards"])
-        return [one for name in plan["slices"] for shard in shards for one in self.results(variant, name, shard)]
+        places = product(self.plan()["slices"], Shard.all(self.plan()["shards"]))
+        return [one for place in places for one in self.results(variant, *place)]
 
     def keep(self, variant: str, slice_name: str, shard: Shard, answers: Iterable[Scored]) -> None:
         """Leave only these answers in a results file, if there is one: no other one, and no line cut short."""
         path = self.results_path(variant, slice_name, shard)
-        text = "".join(sealed(to_json(one), variant) for one in answers)
-        if path.is_file() and text.encode() != path.read_bytes():
-            atomic_write(path, text)
+        if path.is_file():
+            write_if_other(path, "".join(sealed(to_json(one), variant) for one in answers))
 
     def timings(self, variant: str) -> list[Timing]:
         """Read what each unit cost, the last measurement of each."""
-        latest: dict[int, Timing] = {}
-        for path in sorted((self.path / variant).glob("timings-*.jsonl")):
-            latest |= timings_in(path)
+        paths = sorted((self.path / variant).glob("timings-*.jsonl"))
+        latest = {one.unit: one for path in paths for one in timings_in(path).values()}
         return [latest[unit] for unit in sorted(latest)]
 
     def request_times(self, variant: str) -> list[dict[str, Any]]:
         """Read the times of a variant's streamed answers, of an item that was asked again the last ones."""
-        latest: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for path in sorted((self.path / variant).glob("requests-*.log")):
-            for line in read_lines(path):
-                if "first" in line:
-                    latest[line["item"], line["sample"], line["pass"]] = line
-        return list(latest.values())
+        paths = sorted((self.path / variant).glob("requests-*.log"))
+        lines = (line for path in paths for line in read_lines(path) if "first" in line)
+        return list({(line["item"], line["sample"], line["pass"]): line for line in lines}.values())
 
     def record(self, variant: str, name: str, data: Mapping[str, Any]) -> None:
         """Write one of a variant's small JSON files."""
@@ -224,24 +203,32 @@ class RunDir:
         """Read why a variant could not be judged; empty if it could."""
         return [str(read_json(path)["message"]) for path in sorted((self.path / variant).glob("failure-*.json"))]
 
+    def shards_without(self, ending: str, count: int) -> list[Shard]:
+        """Return the shards that have no file of this ending."""
+        # A listing is fresh, while NFS remembers for a time that a file was not there.
+        there = {path.name for path in (self.path / "shards").iterdir()}
+        return [one for one in Shard.all(count) if f"{one}.{ending}" not in there]
+
     def locked(self, shard: Shard) -> contextlib.AbstractContextManager[str]:
         """Hold a shard of the run for this process; an error if another process holds it."""
         return held(self.path / "shards" / f"{shard}.lock", f"shard {shard} of this run")
 
 
-class AnswerFiles:
-    """The open results files of one variant."""
+class AnswerFiles(contextlib.ExitStack):
+    """The results files of one variant, all closed when the context ends. Raises StoreError."""
 
     def __init__(self, directory: RunDir, variant: str, shard: Shard) -> None:
+        super().__init__()
         self._directory, self._variant, self._shard = directory, variant, shard
         self._answers: dict[str, Appender] = {}
-        self._timings = Appender(directory.path / variant / f"timings-{shard}.jsonl")
+        timings = Appender(directory.path / variant / f"timings-{shard}.jsonl")
+        self._timings = self.enter_context(contextlib.closing(timings))
 
     def append(self, slice_name: str, scored: Scored) -> None:
         """Write one answer."""
         if slice_name not in self._answers:
-            path = self._directory.results_path(self._variant, slice_name, self._shard)
-            self._answers[slice_name] = Appender(path, self._variant)
+            file = Appender(self._directory.results_path(self._variant, slice_name, self._shard), self._variant)
+            self._answers[slice_name] = self.enter_context(contextlib.closing(file))
         self._answers[slice_name].append(to_json(scored))
 
     def finish(self, slice_name: str, timing: Timing) -> None:
@@ -249,12 +236,6 @@ class AnswerFiles:
         if slice_name in self._answers:
             self._answers[slice_name].sync()
         self._timings.append(to_json(timing))
-
-    def close(self) -> None:
-        """Close them all. Raises StoreError."""
-        with contextlib.ExitStack() as stack:
-            for appender in (*self._answers.values(), self._timings):
-                stack.callback(appender.close)
 
 
 def timings_in(path: Path) -> dict[int, Timing]:
@@ -282,9 +263,7 @@ def _scored(line: Mapping[str, Any]) -> Scored:
     return one
 
 
-def _parsed(
-    reader: Callable[[Mapping[str, Any]], Any], lines: list[dict[str, Any]], path: Path, what: str
-) -> list[Any]:
+def _parsed(reader: Callable[[Any], Any], lines: list[dict[str, Any]], path: Path, what: str) -> list[Any]:
     found = []
     for number, line in enumerate(lines, start=1):
         try:

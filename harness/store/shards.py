@@ -6,9 +6,8 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.errors import Incomplete, StoreError
 from harness.store.files import MOST_SHARDS, atomic_write, read_json, remedy
@@ -17,18 +16,16 @@ from harness.store.record import recorded_experiment, variant_names
 from harness.store.rundir import RunDir, Shard, timings_in
 
 POLL_SECONDS = 1.0
-PATIENCE_SECONDS = 600.0
-"""How long to wait for shards on which no process works, which may yet be started."""
+PATIENCE_SECONDS = 600.0  # how long to wait for shards on which no process works, which may yet be started
 
 
-@dataclass(frozen=True, slots=True)
-class ShardStatus:
+class ShardStatus(NamedTuple):
     """What is known of a shard."""
 
     shard: str  # as in 2/4
+    # Waiting for other shards, between looks; stopped: begun, and no process shows signs of life; damaged: its record
+    # cannot be read, or is that of another run
     state: Literal["complete", "running", "waiting", "stopped", "damaged", "not started"]
-    """``waiting``: for other shards, between looks. ``stopped``: begun, and no process shows signs of life.
-    ``damaged``: its record cannot be read, or is that of another run."""
     node: str  # the machine that works on it; empty if none does
     done: float  # share of its planned tokens that is answered, over all variants
     items_per_second: float | None  # while units were answered; None before the first
@@ -43,8 +40,8 @@ def shard_status(directory: RunDir) -> list[ShardStatus]:
     if not directory.exists() and submitted.is_file():
         text = submitted.read_text(encoding="utf-8", errors="replace").strip()
         if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
-            why = f"{text!r:.40} is no number of shards: give the `quantcliff submit` command again"
-            raise StoreError(f"{submitted}: {why}")
+            again = "is no number of shards: give the `quantcliff submit` command again"
+            raise StoreError(f"{submitted}: {text!r:.40} {again}")
         return [_status(directory, one, {}, [], now, {}) for one in Shard.all(int(text))]
     plan = directory.plan()
     planned, names = _planned(directory, plan), variant_names(recorded_experiment(directory, plan))
@@ -66,33 +63,27 @@ def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int
 
 
 def _status(
-    directory: RunDir, shard: Shard, tokens: dict[int, int], variants: list[str], now: float, plan: dict[str, Any]
+    directory: RunDir, shard: Shard, tokens: dict[int, int], names: list[str], now: float, plan: dict[str, Any]
 ) -> ShardStatus:
     folder = directory.path / "shards"
-    files = [directory.path / name / f"timings-{shard}.jsonl" for name in variants]
+    files = [directory.path / name / f"timings-{shard}.jsonl" for name in names]
     every = [one for path in files if path.is_file() for one in timings_in(path).values()]
     answered = sum(tokens.get(one.unit, 0) for one in every)
-    expected = sum(tokens.values()) * len(variants)
+    expected = sum(tokens.values()) * len(names)
     seconds = sum(one.seconds for one in every)
     node, log = alive(folder / f"{shard}.lease", now), _log(directory, shard)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []
     damage = _damage(folder / f"{shard}.json", plan)
-    complete = damage == ""
     state: Any = "stopped" if log or every or (folder / f"{shard}.lock").exists() else "not started"
     if node:
         state = "waiting" if (folder / f"{shard}.waiting").exists() else "running"
     elif damage is not None:
         state = "damaged" if damage else "complete"
-    return ShardStatus(
-        shard=shard.label,
-        state=state,
-        node=node,
-        done=1.0 if complete else answered / expected if expected else 0.0,
-        items_per_second=sum(one.items for one in every) / seconds if seconds else None,
-        eta_seconds=0.0 if complete else (expected - answered) * seconds / answered if answered else None,
-        log=str(log or ""),
-        last_line=damage or next((line.strip()[:300] for line in reversed(lines) if line.strip()), ""),
-    )
+    done = 1.0 if damage == "" else answered / expected if expected else 0.0
+    rate = sum(one.items for one in every) / seconds if seconds else None
+    eta = 0.0 if damage == "" else (expected - answered) * seconds / answered if answered else None
+    last = damage or next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+    return ShardStatus(shard.label, state, node, done, rate, eta, str(log or ""), last)
 
 
 def _damage(path: Path, plan: dict[str, Any]) -> str | None:
@@ -116,13 +107,10 @@ def _log(directory: RunDir, shard: Shard) -> Path | None:
 
 
 class Stages:
-    """What one shard has done of the stages that all have to reach; a run of one shard waits for nothing.
-
-    note: called with a sentence for the person who waits.
-    """
+    """What one shard has done of the stages that all have to reach. note: gets a sentence for the person who waits."""
 
     def __init__(self, directory: RunDir, shard: Shard, note: Callable[[str], None]) -> None:
-        self._folder, self._shard, self._note = directory.path / "shards", shard, note
+        self._directory, self._folder, self._shard, self._note = directory, directory.path / "shards", shard, note
         self._waiting = self._folder / f"{shard}.waiting"
 
     def restart(self) -> None:
@@ -139,7 +127,7 @@ class Stages:
     def wait(self, stage: str) -> None:
         """Wait until all shards have done a stage. Raises Incomplete if nobody works on those that have not."""
         seen = time.monotonic()
-        while missing := self._missing(stage):
+        while missing := self._directory.shards_without(stage, self._shard.count) if self._shard.count > 1 else []:
             names = ", ".join(one.label for one in missing)
             if not self._waiting.exists():
                 atomic_write(self._waiting, "")
@@ -152,9 +140,3 @@ class Stages:
                 raise Incomplete(f"{self._folder.parent}: {text}: run them, and give the same command again")
             time.sleep(POLL_SECONDS)
         self._waiting.unlink(missing_ok=True)
-
-    def _missing(self, stage: str) -> list[Shard]:
-        if self._shard.count == 1:
-            return []
-        there = {path.name for path in self._folder.iterdir()}
-        return [one for one in Shard.all(self._shard.count) if f"{one}.{stage}" not in there]

@@ -1,7 +1,4 @@
-"""Which items of a run are asked together, in what order, and at which look.
-
-A pure function of the items, so every process that reads the same config makes the same units.
-"""
+"""Which items of a run are asked together, in what order, and at which look: a function of the items alone."""
 
 from __future__ import annotations
 
@@ -75,11 +72,9 @@ def plan_units(
         for number, block in enumerate(_blocks([item for item in items if item.slice == name])):
             for item, look in zip(block, _looks(block, looks), strict=True):
                 by_place[look, position, number].append(item)
-    units: list[Unit] = []
-    for place in sorted(by_place):
-        for chunk in _chunks(by_place[place], unit_items, unit_tokens or sys.maxsize, samples):
-            units.append(Unit(len(units), chunk[0].slice, place[0], tuple(chunk)))
-    return units
+    size = (unit_items, unit_tokens or sys.maxsize, samples)
+    chunks = ((place[0], chunk) for place in sorted(by_place) for chunk in _chunks(by_place[place], *size))
+    return [Unit(index, chunk[0].slice, look, tuple(chunk)) for index, (look, chunk) in enumerate(chunks)]
 
 
 def _blocks(items: Sequence[Item]) -> list[list[Item]]:
@@ -93,7 +88,6 @@ def _blocks(items: Sequence[Item]) -> list[list[Item]]:
 
     first: dict[str, str] = {}
     for item in items:
-        find(item.stratum)
         if item.prefix_group:
             parent[find(item.stratum)] = find(first.setdefault(item.prefix_group, item.stratum))
     blocks: dict[str, list[Item]] = defaultdict(list)
@@ -110,10 +104,7 @@ def _looks(items: Sequence[Item], looks: int) -> list[int]:
     alike: dict[frozenset[str], list[str]] = defaultdict(list)
     for cluster, strata in covers.items():
         alike[frozenset(strata)].append(cluster)
-    look: dict[str, int] = {}
-    for clusters in alike.values():
-        for rank, cluster in enumerate(clusters):
-            look[cluster] = rank * looks // len(clusters) + 1
+    look = {cluster: rank * looks // len(own) + 1 for own in alike.values() for rank, cluster in enumerate(own)}
     return [look[item.cluster] for item in items]
 
 

@@ -1,8 +1,6 @@
 """Whether a run is whole and itself: what must hold of its files before anything may be judged from them.
 
-The manifest is written last, from the files as the run left them; every check is against it, against run.json, or of
-one line against another. Digests leave texts out, so that a run whose texts were erased stays itself. They find
-accidents and edits, not a forger who computes them again.
+Digests leave texts out, so that a run whose texts were erased stays itself. They find edits, but no forger.
 """
 
 from __future__ import annotations
@@ -20,10 +18,7 @@ from harness.store.rundir import ITEMS, RunDir, Shard
 
 
 def load_run(directory: RunDir) -> RunRecord:
-    """Read a finished run, each file once, and check that it is whole and what was run.
-
-    Raises Incomplete, NotComparable and StoreError, naming the file and, if there is one, the line.
-    """
+    """Read a finished run and check that it is whole and what was run. Raises Incomplete, NotComparable, StoreError."""
     run = read_run(directory, whole=True)
     count, path = run.plan["shards"], run.directory.path / "manifest.json"
     if missing := [shard.label for shard in Shard.all(count) if str(shard) not in run.shards]:
@@ -45,9 +40,7 @@ def load_run(directory: RunDir) -> RunRecord:
 
 def missing_shards(directory: RunDir) -> list[str]:
     """Name the shards that are not complete, as ``2/4``."""
-    # A listing is fresh, while NFS remembers for a time that a file was not there.
-    there = {path.name for path in (directory.path / "shards").iterdir()}
-    return [shard.label for shard in Shard.all(directory.plan()["shards"]) if f"{shard}.json" not in there]
+    return [shard.label for shard in directory.shards_without("json", directory.plan()["shards"])]
 
 
 def write_manifest(directory: RunDir) -> None:
@@ -82,14 +75,14 @@ def _variant(run: RunRecord, name: str) -> dict[str, Any]:
     }
     if run.experiment.policy.latency:
         record["times"] = digest(sorted(map(canonical_json, run.directory.request_times(name))))
-    return record | ({"calibration": run.calibrated.get(name)} if run.schema else {})
+    return {**record, "calibration": run.calibrated.get(name)} if run.schema else record
 
 
 def _figures(one: Scored) -> list[Any]:
     """Return all of an answer but its text."""
-    chosen = one.response if isinstance(one.response, ChoiceLogprobs) else None
-    logprobs = [chosen.logprobs, chosen.token_counts, chosen.greedy] if chosen else []
-    place = [one.item_id, one.response.sample, one.item_digest, one.unit, one.response.type]
+    given = one.response
+    logprobs = [given.logprobs, given.token_counts, given.greedy] if isinstance(given, ChoiceLogprobs) else []
+    place = [one.item_id, given.sample, one.item_digest, one.unit, given.type]
     return [*place, one.score, one.metrics, one.signs, one.length, one.choice_probability, logprobs, one.metric]
 
 
@@ -143,9 +136,8 @@ def _first_difference(run: RunRecord) -> str:
             return f"{line}: item {item.id} is not the one that was answered"
         if item.id not in asked and count != planned:
             return f"{line}: item {item.id} was not planned"
-    known = {item.id for item in run.items}
     for item_id, (_, path) in asked.items():
-        if item_id not in known:
+        if item_id not in run.digests:
             name = path.name.rpartition("-")[0]
             return f"{run.directory.items_path(name)}: item {item_id} is missing, and {path} holds an answer to it"
     return f"{run.directory.path / ITEMS}: its {count} items are not the {planned} of run.json, or in another order"
@@ -180,31 +172,25 @@ def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | 
         return f"it answers another version of item {item.id} than {place} holds"
     unit = run.unit_of[item.id]
     right = run.directory.results_path(name, item.slice, Shard.of(unit, run.plan))
-    if one.unit != unit or path != right:
-        return f"the answer to {item.id} belongs to unit {unit} in {right.name}"
-    return ""
+    wrong = (one.unit, path) != (unit, right)
+    return f"the answer to {item.id} belongs to unit {unit} in {right.name}" if wrong else ""
 
 
 def _check_counts(run: RunRecord, manifest: Mapping[str, Any]) -> None:
     """Refuse a variant with fewer answers than when the run was complete, naming the files. Raises Incomplete."""
-    for name, files in run.answers.items():
-        variants = manifest.get("variants")
-        variant = variants.get(name) if isinstance(variants, dict) else None
-        before = variant.get("answers") if isinstance(variant, dict) else None
-        count = sum(map(len, files.values()))
+    for name in run.answers:
+        before, count = manifest.get("variants", {}).get(name, {}).get("answers"), len(run.of(name))
         if isinstance(before, int) and count < before:
-            seen = {one.item_id for lines in files.values() for one in lines}
+            seen = {one.item_id for one in run.of(name)}
             slices = dict.fromkeys(item.slice for item in run.items if item.id not in seen)
             places = ", ".join(f"{name}/{key}-*.jsonl" for key in slices) or name
-            raise Incomplete(
-                f"{run.directory.path}: {name} lacks answers to {before - count} items in {places}: "
-                "give `quantcliff run` again to finish it"
-            )
+            text = f"{name} lacks answers to {before - count} items in {places}"
+            raise Incomplete(f"{run.directory.path}: {text}: give `quantcliff run` again to finish it")
 
 
-PLACES = "places_digest"
-"""What the manifest says of where the items belong."""
+PLACES = "places_digest"  # what the manifest says of where the items belong
 
+# What the manifest says of a variant, and in which of its files it is.
 FILES = {
     "identity": "variant.json",
     "answers": "*.jsonl",
@@ -213,25 +199,21 @@ FILES = {
     "failures": "failure-*.json",
     "calibration": "calibration.json",
 }
-"""What the manifest says of a variant, and in which of its files it is."""
 
 
 def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     """Name the files of which a manifest says something else, the most exact first."""
     for group in ("shards", "variants"):
-        sides = [one if isinstance(one, dict) else {} for one in (now.get(group), there.get(group))]
+        sides = now.get(group, {}), there.get(group, {})
         for name in {**sides[0], **sides[1]}:
             one, other = (side.get(name) for side in sides)
-            if one != other:
-                yield f"shards/{name}.json" if group == "shards" else _variant_file(name, one, other)
+            if one != other and group == "shards":
+                yield f"shards/{name}.json"
+            elif one != other:
+                files = (file for key, file in FILES.items() if (one or {}).get(key) != (other or {}).get(key))
+                yield f"{name}/{next(files, '')}"
     if now.get(PLACES) != there.get(PLACES):
         yield f"{ITEMS}/*.jsonl"
     rest = {"variants": 0, "shards": 0, PLACES: 0}
     if {**now, **rest} != {**there, **rest}:
         yield "run.json"
-
-
-def _variant_file(name: str, *sides: Any) -> str:
-    one, other = (side if isinstance(side, dict) else {} for side in sides)
-    keys = [key for key in FILES if one.get(key) != other.get(key)]
-    return f"{name}/{FILES[keys[0]]}" if keys else name

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import processes
 import pytest
 import yaml
 from commands import call, write
+from paths import RESULTS
 
 from harness.errors import ExitCode
 
@@ -220,6 +222,27 @@ def test_compare_without_its_sides_is_said(capsys: pytest.CaptureFixture[str]) -
     assert "give a run directory, or --baseline PATH with at least one --candidate" in capsys.readouterr().err
     assert call("compare", "absent-run") == ExitCode.NOT_COMPARABLE
     assert "there is no such directory" in capsys.readouterr().err
+
+
+NOPE = """
+import sys
+from harness.cli import main
+sys.argv = ["quantcliff", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("command", ["localize", "repair"])
+def test_an_unknown_candidate_is_said_before_torch_is_loaded(command: str) -> None:
+    """Its warnings would stand above the one sentence that matters."""
+    words = [sys.executable, "-c", NOPE, command, str(RESULTS / "demo-cpu"), "nope"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "False\n")
+    assert done.stderr.endswith("demo-cpu: has no judged candidate 'nope': give one of int8, nf4\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_unknown_command_or_flag_ends_in_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,11 +109,11 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
         return [one * 10 for one in batch]
 
-    retry: hf_packing.OomRetry[int, int] = hf_packing.OomRetry(run, lambda one: [one], str)
-    assert list(retry(list(range(8)))) == [one * 10 for one in range(8)]
-    assert list(retry(list(range(5)))) == [0, 10, 20, 30, 40]
+    notes, batches = [], [list(range(8)), list(range(5))]
+    found = hf_packing.run_batches(batches, run, lambda one: [one], str, notes)
+    assert list(found) == [one * 10 for batch in batches for one in batch]
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 1]
-    assert retry.notes == [
+    assert notes == [
         "out of memory with 8 rows in a batch: went on with 4",
         "out of memory with 4 rows in a batch: went on with 2",
     ]
@@ -125,9 +125,8 @@ def test_an_item_that_does_not_fit_alone_is_named():
     def run(batch: list[str]) -> list[str]:
         raise MemoryError
 
-    retry: hf_packing.OomRetry[str, str] = hf_packing.OomRetry(run, lambda one: [one], str)
     with pytest.raises(RunError, match="t/7: out of memory with this item alone"):
-        list(retry(["t/7", "t/8"]))
+        list(hf_packing.run_batches([["t/7", "t/8"]], run, lambda one: [one], str, []))
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():
@@ -138,11 +137,11 @@ def test_other_errors_are_not_taken_for_lack_of_memory():
     assert hf_packing.device_failed(RuntimeError("CUDA error: device-side assert triggered"))
     assert not hf_packing.device_failed(RuntimeError("Expected all tensors to be on cuda:0"))
     assert not hf_packing.out_of_memory(ValueError("out of memory"))
-    retry: hf_packing.OomRetry[int, int] = hf_packing.OomRetry(
-        lambda _: (_ for _ in ()).throw(RuntimeError("shape")), lambda one: [one], str
+    fails = hf_packing.run_batches(
+        [[1, 2]], lambda _: (_ for _ in ()).throw(RuntimeError("shape")), lambda one: [one], str, []
     )
     with pytest.raises(RuntimeError, match="shape"):
-        list(retry([1, 2]))
+        list(fails)
 
 
 @pytest.mark.parametrize(

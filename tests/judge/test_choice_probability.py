@@ -16,10 +16,11 @@ from harness.judge import choice_probability, compare, gate
 from harness.judge.rules import Rules
 from harness.records import ChoiceLogprobs, Generation, Item, Scored
 from harness.report import answers
+from harness.report.blocks.programs import comparisons
 from harness.report.evidence import Evidence
 from harness.report.markdown import markdown_report
 from harness.report.terminal import terminal
-from harness.report.writer import comparisons_csv
+from harness.report.writer import csv_text
 from harness.store.record import read_run
 from harness.store.rundir import RunDir
 
@@ -154,7 +155,7 @@ def test_reports_and_files_hold_it():
     _, seen = _judged(0.3)
     found = seen.candidates[0].strata[0].choice_probability
     assert found is not None
-    heading, row = comparisons_csv(seen).splitlines()
+    heading, row = csv_text(comparisons(seen)).splitlines()
     assert "choice_probability_delta" in heading
     assert repr(found.delta) in row
     console = Console(width=100, record=True, file=io.StringIO())
@@ -162,7 +163,7 @@ def test_reports_and_files_hold_it():
     for text in (
         console.export_text(),
         markdown_report(seen, Evidence()),
-        report_html.html_report(seen, Evidence()).html,
+        report_html.html_report(seen, Evidence()),
     ):
         assert "robability of the right choice" in text
         assert f"{abs(100 * found.delta):.1f}" in text

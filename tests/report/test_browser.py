@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
 import re
 import shutil
 
 import pytest
 import report_data
+from commands import call
 from lazily import lazy
 
 from harness.report.evidence import Evidence
+from harness.store.files import read_json, write_json
+from harness.store.rundir import RunDir
+from harness.store.whole import write_manifest
 
 report_html = lazy("harness.report.html")
 
@@ -53,7 +56,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The pages on disk: the usual one, one of hostile text, one whose flips overflow into a side file."""
+    """The pages on disk: the usual one, one of hostile text, one of long answers."""
     folder = tmp_path_factory.mktemp("pages")
     judged = report_data.with_tail_events(report_data.judgement())
     evidence = report_data.evidence(judged)
@@ -68,11 +71,9 @@ def files(tmp_path_factory):
         "usual": report_html.html_report(judged, evidence),
         "hostile": report_html.html_report(report_data.hostile(), Evidence(name=report_data.HOSTILE, flips=(hostile,))),
         "long": report_html.html_report(judged, dataclasses.replace(evidence, flips=(late,), tail_events=(event,))),
-        "small": report_html.html_report(judged, evidence, text_bytes=8_000),
     }
     for name, page in made.items():
-        (folder / f"{name}.html").write_text(page.html, encoding="utf-8")
-    (folder / "flips.json").write_text(made["small"].side_file, encoding="utf-8")
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return folder
 
 
@@ -202,23 +203,6 @@ def test_flips_in_right_to_left_scripts(visit):
         assert answers.nth(index).evaluate("e => getComputedStyle(e).direction") == "rtl"
     page.select_option("#flip-stratum", "low_resource_languages: language=hi,script=Deva,resources=mid")
     assert answers.first.evaluate("e => getComputedStyle(e).direction") == "ltr"
-
-
-def test_more_flips_from_the_side_file(visit, files):
-    """Flips that the page has no room for open from their file, beside those of the page, none twice."""
-    from playwright.sync_api import expect
-
-    page = visit("small")
-    inside = int(page.locator("#flip-count").inner_text().split(" of ")[1])
-    beside = len(json.loads((files / "flips.json").read_text(encoding="utf-8")))
-    assert 0 < inside < 25
-    for _ in range(2):
-        page.set_input_files("#flip-file", [])
-        page.set_input_files("#flip-file", files / "flips.json")
-        expect(page.locator("#flip-count")).to_have_text(f"1 of {inside + beside}")
-    assert inside + beside == 25
-    page.set_input_files("#flip-file", files / "usual.html")
-    expect(page.locator("#flip-count")).to_have_text("that file holds no flips")
 
 
 def test_the_first_difference_is_in_sight(visit):
@@ -387,3 +371,61 @@ def test_headings_break_between_words(visit):
     for width in (390, 1280):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate(HALVES) == [], width
+
+
+@pytest.fixture(scope="module")
+def history(repository, tmp_path_factory):
+    """The page of two runs, the second under other versions."""
+    folder = tmp_path_factory.mktemp("builds")
+    for name in ("first", "second"):
+        ignored = shutil.ignore_patterns("report.*", "*.parquet")
+        copy = shutil.copytree(repository / "results" / "demo-cpu", folder / name, ignore=ignored)
+        for path in copy.glob("*/variant.json") if name == "second" else ():
+            known = read_json(path)
+            write_json(path, {**known, "versions": {**known["versions"], "torch": "2.14.0+cpu.with.a.long.name" * 3}})
+        write_manifest(RunDir(copy))
+    assert call("history", folder, "--output", folder / "public") == 0
+    return folder / "public" / "history.html"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_history_on_a_phone_and_on_a_desk(browser, history, width):
+    """It asks for nothing, is short, never scrolls sideways, and shows what was before and after within the screen."""
+    page = browser.new_page(viewport={"width": width, "height": SCREEN})
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto(history.as_uri())
+    assert (asked, problems) == ([history.as_uri()], [])
+    assert page.evaluate("document.documentElement.scrollHeight") <= 5 * SCREEN
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_label("strata and rates are within their margin").check()
+    right = "all => Math.max(...all.map((one) => one.getBoundingClientRect().right))"
+    assert page.locator("#since tbody tr > :visible").evaluate_all(right) <= width or width > 390
+    assert "at the gate ," not in page.locator("#since").inner_text()
+    cells = page.locator("#changes tbody tr").first.locator("td, th")
+    assert [one.get_attribute("data-heading") for one in cells.all()] == ["run", "what changed", "before", "after"]
+    places = [one.bounding_box() for one in cells.all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in places)
+    tops = [box["y"] for box in places]
+    assert (len(set(tops)) == 4) is (width == 390)
+    label = cells.nth(3).evaluate("e => getComputedStyle(e, '::before').content")
+    assert ("data-heading" in label or "after" in label) is (width == 390)
+    page.close()
+
+
+def test_the_history_is_reached_by_keyboard(browser, history):
+    """Tab reaches the skip link, the theme, the contents, the tables and their headings, which sort by Enter."""
+    page = browser.new_page(viewport={"width": 1280, "height": SCREEN})
+    page.goto(history.as_uri())
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.className"))
+        if page.evaluate("document.activeElement.closest('#runs thead th') !== null"):
+            page.keyboard.press("Enter")
+            break
+    assert reached[:2] == ["skip", "theme"]
+    assert any(one.startswith("scroll") for one in reached)
+    assert page.locator("#runs thead th[aria-sort=ascending]").count() == 1
+    page.close()

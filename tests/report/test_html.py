@@ -21,9 +21,10 @@ from harness import report
 from harness.judge.verdicts import Judgement
 from harness.report import answers, words
 from harness.report.blocks import axes, routing
+from harness.report.blocks.programs import COLUMNS, comparisons
 from harness.report.blocks.routing import plans
 from harness.report.evidence import Evidence, FlipPair
-from harness.report.writer import COLUMNS, comparisons_csv, comparisons_parquet, file_name, model_index
+from harness.report.writer import csv_text, file_name, model_index, parquet_bytes
 
 report_html = lazy("harness.report.html")
 
@@ -73,7 +74,7 @@ def judged():
 @pytest.fixture(scope="module")
 def whole(judged):
     """Its page, as text."""
-    return report_html.html_report(judged, report_data.evidence(judged)).html
+    return report_html.html_report(judged, report_data.evidence(judged))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_a_newcomer_finds_every_answer(tree, judged):
         "about 14,518 more items would decide it if the rates stay.",
         "gptqmodel is not installed: pip install 'quantcliff[gptq]'",
         "For which traffic?",
-        "of the traffic could leave bf16, priced by weight bytes",
+        "of the traffic can move from bf16 to a cheaper variant that passed where it goes",
         "5 examples",
         "How sure is this?",
         f"flipped {sum(one.floor_flips for one in judged.candidates[0].strata)} of 11,164 items",
@@ -116,7 +117,7 @@ def test_a_pass_says_what_it_leaves_out():
         for number, verdict in enumerate(("fail", "fail", "no_signal"))
     ]
     judged = dataclasses.replace(judged, candidates=(dataclasses.replace(one, strata=(*one.strata, *more)), *rest))
-    text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence()).html).split())
+    text = " ".join(re.sub(r"<[^>]+>", " ", report_html.html_report(judged, Evidence())).split())
     assert "4 strata are advisory and did not count; 2 of them fail ; in 1 of them no damage could be seen." in text
 
 
@@ -126,6 +127,11 @@ def test_costs_stand_beside_the_baselines():
     judged = report_data.passing()
     assert routing.relative_cost(judged, Evidence(costs=known), "int8") == "61.0 % of its weights"
     assert routing.relative_cost(judged, Evidence(), "int8") == ""
+    for speed, text in ((20, "2.5 times slower (20.0 tokens per second)"), (100, "2.0 times faster"), (49, "as fast")):
+        known["int8"]["tokens_per_second"] = speed
+        told = routing.relative_cost(judged, Evidence(costs=known), "int8")
+        assert told.startswith(text)
+        assert told.endswith(", 61.0 % of its weights")
 
 
 def test_sections_come_in_their_order(tree):
@@ -200,7 +206,7 @@ def test_hostile_text_stays_text():
         provenance={report_data.HOSTILE: {report_data.HOSTILE: report_data.HOSTILE}},
         proofs={report_data.HOSTILE: {"method": report_data.HOSTILE}},
     )
-    text = report_html.html_report(report_data.hostile(), evidence).html
+    text = report_html.html_report(report_data.hostile(), evidence)
     assert not set(text) & {"\x1b", "\x00", "\u202e", "\u2066", "\ud800"}
     text.encode()
     read = Tree(text)
@@ -215,7 +221,7 @@ def test_a_line_of_five_megabytes_is_cut():
     pair = dataclasses.replace(
         report_data.evidence(report_data.judgement()).flips[0], candidate_text="x" * 5_000_000, prompt="y" * 5_000_000
     )
-    text = report_html.html_report(report_data.passing(), Evidence(flips=(pair,), name="z" * 5_000_000)).html
+    text = report_html.html_report(report_data.passing(), Evidence(flips=(pair,), name="z" * 5_000_000))
     assert len(text) < 300_000
     assert "4,996,000 more characters" in text
 
@@ -242,12 +248,11 @@ def test_two_thousand_flips_stay_under_six_megabytes():
         for name in ("int8", "nf4")
     )
     page = report_html.html_report(judged, dataclasses.replace(report_data.evidence(judged), flips=many))
-    assert 4_000_000 < len(page.html.encode()) < 6_000_000
-    beside = json.loads(page.side_file)
-    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
-    assert len(inside) + len(beside) == 2_000 + 4
+    assert 4_000_000 < len(page.encode()) < 6_000_000
+    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page, re.DOTALL)[1])
+    left_out = 2_000 + 4 - len(inside) + 310
+    assert f"{left_out:,} more pairs have no room on this page" in page
     assert {one["candidate"] for one in inside} == {"int8", "nf4"}
-    assert inside[0].keys() == beside[0].keys()
 
 
 @pytest.mark.parametrize("sign", ["語", "&", "\x00", "\U000e0001", '"'])
@@ -266,9 +271,9 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     judged = report_data.judgement()
     evidence = dataclasses.replace(report_data.evidence(judged), flips=tuple(pairs), tail_events=tuple(events))
     page = report_html.html_report(judged, evidence)
-    assert 3_500_000 < len(page.html.encode()) < 6_000_000
-    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page.html, re.DOTALL)[1])
-    assert len(inside) + len(json.loads(page.side_file)) == 150 + 30
+    assert 3_500_000 < len(page.encode()) < 6_000_000
+    inside = json.loads(re.search(r'id="flip-data">(.*?)</script>', page, re.DOTALL)[1])
+    assert f"{150 + 30 - len(inside) + 310:,} more pairs have no room on this page" in page
     found = {(one["candidate"], kind) for one in inside for kind in one["kinds"]}
     assert found == {(name, kind) for name in ("int8", "nf4") for kind in ("wrong_script", "repetition")}
 
@@ -297,7 +302,7 @@ def test_a_late_difference_is_found_and_shown(shared, one, other, before):
     assert found["answer"][found["at"] :] == f"{other} end"
     assert found["baseline"][found["at"] :] == (f"{one} end" if one else "")
     assert found["baseline"].startswith(f"({before:,} characters before) …" if before else shared[:10])
-    page = report_html.html_report(report_data.judgement(), Evidence(flips=(pair,))).html
+    page = report_html.html_report(report_data.judgement(), Evidence(flips=(pair,)))
     marks = re.findall(r"<mark[^>]*>(.*?)</mark>", page.partition('id="flips"')[2])
     assert marks == [one.split(" ")[0] or "▏", other.split(" ")[0]]
 
@@ -305,7 +310,7 @@ def test_a_late_difference_is_found_and_shown(shared, one, other, before):
 def test_gated_tail_events_stand_on_the_card():
     """Failing and undecided rates are listed under what breaks and what is undecided, the worst first."""
     judged = report_data.with_tail_events(report_data.judgement())
-    read = report_html.html_report(judged, Evidence()).html.partition('class="card fail"')[2].partition("</article>")[0]
+    read = report_html.html_report(judged, Evidence()).partition('class="card fail"')[2].partition("</article>")[0]
     text = html.unescape(" ".join(re.sub(r"<[^>]+>", " ", read).split()))
     breaks, _, open_ = text.partition("What breaks")[2].partition("Undecided")
     assert re.match(
@@ -321,10 +326,10 @@ def test_gated_tail_events_stand_on_the_card():
 
 def test_without_evidence_each_section_says_so():
     """A bare judgement still gives a page; what is not there is said, not left blank."""
-    read = Tree(report_html.html_report(report_data.passing(), Evidence()).html)
+    read = Tree(report_html.html_report(report_data.passing(), Evidence()))
     absent = sum(attributes.get("class") == "absent" for _, attributes in read.elements)
     assert absent == 8
-    empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()).html)
+    empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()))
     assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 11
 
 
@@ -509,11 +514,11 @@ def test_csv_and_parquet_hold_every_figure_unrounded(judged):
     """Both tables read back as the judgement's own numbers; a missing one is empty."""
     from pyarrow import parquet
 
-    rows = list(csv.DictReader(io.StringIO(comparisons_csv(judged), newline="")))
-    table = parquet.read_table(io.BytesIO(comparisons_parquet(judged))).to_pylist()
+    rows = list(csv.DictReader(io.StringIO(csv_text(comparisons(judged)), newline="")))
+    table = parquet.read_table(io.BytesIO(parquet_bytes(comparisons(judged)))).to_pylist()
     strata = [(c.name, one) for c in judged.candidates for one in c.strata]
     assert len(rows) == len(table) == len(strata)
-    assert tuple(rows[0]) == tuple(table[0]) == COLUMNS
+    assert tuple(rows[0]) == tuple(table[0]) == tuple(one.heading for one in COLUMNS)
     for text, typed, (name, one) in zip(rows, table, strata, strict=True):
         assert text["candidate"] == typed["candidate"] == name
         assert float(text["low"]) == typed["low"] == one.low
@@ -527,17 +532,17 @@ def test_tables_survive_hostile_names():
 
     judged = report_data.hostile()
     named = dataclasses.replace(judged.candidates[0], name="=cmd|' /C calc'!A0")
-    text = comparisons_csv(dataclasses.replace(judged, candidates=(named,)))
+    text = csv_text(comparisons(dataclasses.replace(judged, candidates=(named,))))
     assert "\n'=cmd" in text
     assert not set(text) & {"\x1b", "\x00", "\u202e", "\ud800"}
-    assert parquet.read_table(io.BytesIO(comparisons_parquet(judged))).num_rows == 5
+    assert parquet.read_table(io.BytesIO(parquet_bytes(comparisons(judged)))).num_rows == 5
 
 
 def test_an_empty_parquet_has_its_types():
     """A judgement without strata gives an empty table whose columns still have their types."""
     from pyarrow import parquet
 
-    table = parquet.read_table(io.BytesIO(comparisons_parquet(Judgement("not_judged", 4, {}, ()))))
+    table = parquet.read_table(io.BytesIO(parquet_bytes(comparisons(Judgement("not_judged", 4, {}, ())))))
     assert table.num_rows == 0
     assert str(table.schema.field("delta").type) == "double"
 
@@ -563,10 +568,10 @@ def test_file_names_stay_in_the_directory(name):
     assert file_name("a/b") != file_name("a:b")
 
 
-def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, monkeypatch):
-    """The side file lies beside the page where flips overflow it, and an old one goes when they no longer do."""
+def test_write_removes_the_answers_that_an_older_version_left(tmp_path, judged, monkeypatch):
+    """Such a file lay beside the page, and would outlive texts that are erased."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    (tmp_path / report_html.SIDE_FILE).write_text("old")
+    (tmp_path / "report-flips.json").write_text("old")
     paths = report.write(tmp_path, judged, report_data.evidence(judged))
     assert {path.name for path in paths} == {
         "report.md",
@@ -577,13 +582,13 @@ def test_write_leaves_the_side_file_only_while_it_is_needed(tmp_path, judged, mo
         "model-index-int8.yaml",
         "model-index-nf4.yaml",
     }
-    assert not (tmp_path / report_html.SIDE_FILE).exists()
+    assert not (tmp_path / "report-flips.json").exists()
 
 
 def test_charts_of_a_section_share_their_scale():
     """Slices far apart in divergence are drawn on one logarithmic axis with plain numbers; each has its own title."""
     judged = report_data.judgement()
-    page = report_html.html_report(judged, report_data.evidence(judged)).html
+    page = report_html.html_report(judged, report_data.evidence(judged))
     section = page[page.index('id="divergence"') : page.index('id="flips"')]
     ticks = [re.findall(r'text-anchor="end">([^<]+)<', one) for one in section.split("<figure")[1:]]
     assert len(ticks) == 3
@@ -596,7 +601,7 @@ def test_choices_have_no_picture_of_their_divergence():
     judged = report_data.judgement()
     evidence = report_data.evidence(judged)
     rows = tuple(dataclasses.replace(one, slice="choices", position="") for one in evidence.divergence)
-    page = report_html.html_report(judged, dataclasses.replace(evidence, divergence=rows)).html
+    page = report_html.html_report(judged, dataclasses.replace(evidence, divergence=rows))
     section = page[page.index('id="divergence"') : page.index('id="flips"')]
     assert "Choices have no token positions" in section
     assert "<figure" not in section

@@ -14,9 +14,9 @@ from lazily import lazy
 from rich.console import Console
 
 from harness.judge import judging
-from harness.report import run_evidence
-from harness.report.blocks import behaviour, filled, findings, measured, routing, strata
-from harness.report.evidence import Evidence
+from harness.report import run_evidence, writer
+from harness.report.blocks import behaviour, filled, findings, measured, programs, routing, strata
+from harness.report.evidence import Evidence, Share
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
 from harness.report.terminal import terminal
@@ -34,9 +34,12 @@ def judged():
 
 @pytest.fixture(scope="module")
 def evidence(judged):
-    """What a run gathers, with a model that thinks."""
-    rows = (("nf4", "9,876", "4,321", "1,234", "17"),)
-    return dataclasses.replace(report_data.evidence(judged), scoring=rows)
+    """What a run gathers, with tools that were called."""
+    shares = (
+        Share(name, "tool_no_call", offered, count, 50, 0.1, 0.9)
+        for name, offered, count in (("bf16", "2", 7), ("nf4", "2", 17), ("int8", "128", 23), ("nf4", "128", 37))
+    )
+    return dataclasses.replace(report_data.evidence(judged), shares=tuple(shares))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def formats(judged, evidence):
     """The report on a wide terminal, in Markdown and as a page: the text that a reader sees."""
     console = Console(file=io.StringIO(), width=300)
     terminal(judged, console, evidence)
-    page = report_html.html_report(judged, evidence).html
+    page = report_html.html_report(judged, evidence)
     texts = (console.file.getvalue(), markdown_report(judged, evidence, 10_000_000), page)
     return [" ".join(html.unescape(re.sub(r"<[^>]+>|\*\*", " ", text)).split()) for text in texts]
 
@@ -52,13 +55,13 @@ def formats(judged, evidence):
 def made(judged, evidence):
     """The sections that all formats show."""
     sections = [strata.averages(judged), findings.kinds_section(judged), routing.cost_section(judged, evidence)]
-    sections.append(measured.scoring_notes(evidence))
+    sections.append(behaviour._signs(judged, evidence, "tool_"))
     assert all(sections)
     return sections
 
 
 def test_every_figure_is_in_every_format(judged, evidence, formats):
-    """Each heading and each figure of averages, tail events, costs and scoring notes is in all three."""
+    """Each heading and each figure of averages, tail events, costs and tool calls is in all three."""
     for section in made(judged, evidence):
         for text in formats:
             assert [one.heading for one in section.columns if one.heading not in text] == []
@@ -83,25 +86,24 @@ def test_rows_have_a_cell_per_column(judged, evidence):
 
 
 def test_an_empty_section_is_left_out(judged):
-    """A run without a thinking model and without limits has no section about them, in any format."""
+    """A run without tools, thoughts and other caches has no section about them, in any format."""
     plain = report_data.evidence(judged)
-    assert not measured.scoring_notes(plain)
-    assert "thinking" not in markdown_report(judged, plain)
-    assert 'id="scoring"' not in report_html.html_report(judged, plain).html
+    assert not any(behaviour._behaviour(judged, plain))
+    assert "How it behaves" not in markdown_report(judged, plain)
+    page = report_html.html_report(judged, plain)
+    assert 'id="behaviour"' not in page
+    assert "at worst:" not in page
 
 
-def test_scoring_notes_are_gathered_from_the_answers(repository: Path):
-    """A variant is listed if an answer has a thinking part or reached a limit of scoring; the demo has neither."""
+def test_answers_at_a_limit_of_scoring_are_said(repository: Path):
+    """A variant with an answer that was too long or too slow to score has a note; the demo has none."""
     run = load_run(RunDir(repository / "results" / "demo-cpu"))
-    assert [*run_evidence.scoring_rows(run, ["bf16", "nf4"])] == []
-    first, second, *rest = run.of("nf4")
-    changed = [
-        dataclasses.replace(first, metrics={**first.metrics, "thinking_characters": 30.0}),
-        dataclasses.replace(second, metrics={**second.metrics, "thinking_characters": 10.0, "scoring_limit": 1.0}),
-        *rest,
-    ]
-    run = dataclasses.replace(run, answers={**run.answers, "nf4": {Path("nf4"): tuple(changed)}})
-    assert [*run_evidence.scoring_rows(run, ["bf16", "nf4"])] == [("nf4", f"{len(changed)}", "2", "20", "1")]
+    first, *rest = run.of("nf4")
+    changed = dataclasses.replace(first, metrics={**first.metrics, "scoring_limit": 1.0})
+    other = dataclasses.replace(run, answers={**run.answers, "nf4": {Path("nf4"): (changed, *rest)}})
+    told = f"nf4: 1 of {1 + len(rest)} answers were too long or too slow to score"
+    assert not any("to score" in one for one in run_evidence._notes(run, {"nf4": []}))
+    assert [one for one in run_evidence._notes(other, {"nf4": []}) if one.startswith(told)]
 
 
 def test_failing_strata_name_the_next_command(repository: Path):
@@ -130,7 +132,7 @@ def test_a_block_is_a_file(judged, evidence, monkeypatch):
     }
     assert (keys["page"][0], keys["terminal"][-1]) == ("mine", "mine")
     assert "mine" not in keys["markdown"]
-    assert 'id="mine"' in report_html.html_report(judged, evidence).html
+    assert 'id="mine"' in report_html.html_report(judged, evidence)
 
 
 def test_what_says_nothing_is_a_line():
@@ -146,3 +148,32 @@ def test_what_says_nothing_is_a_line():
     for section in (strata.matrix(judgement), strata.on_terminal(judgement), strata.by_candidate(judgement, one)):
         assert [as_cell(row[1]).text for row in section.rows] == ["i=3"]
         assert section.quiet_note == "2 more strata have no signal and no flips."
+
+
+def test_a_row_says_why_it_is_open():
+    """Under the verdict of a stratum that neither passes nor fails stands its reason, on the page alone."""
+    made = report_data.stratum("s", {"i": "1"}, n=9, base=0.0, drop=0.2, margin=0.1, verdict="inconclusive")
+    few = report_data.decided(made, reason="one_cluster")
+    more = report_data.decided(made, reason="undecided", items_to_decide=1_234)
+    for stratum, why in ((few, "all its items share one source"), (more, "about 1,234 more items would decide it")):
+        one = dataclasses.replace(report_data.passing().candidates[0], strata=(stratum,))
+        judged = dataclasses.replace(report_data.passing(), candidates=(one,))
+        assert strata.matrix(judged).rows[0][-1].why.startswith(why)
+        section = report_html.html_report(judged, Evidence()).partition('id="matrix"')[2].partition("</section>")[0]
+        assert why in section
+    assert strata.matrix(report_data.passing()).rows[0][-1].why == ""
+
+
+@pytest.mark.parametrize("name", ["demo-cpu", "kv-cache", "axes-thinking"])
+def test_files_for_programs_are_the_committed_ones(repository: Path, name: str):
+    """JUnit and both tables, rendered from sections, are to the byte what the committed runs hold."""
+    folder = repository / "results" / name
+    run = load_run(RunDir(folder))
+    judgement = judging.judge(run)
+    made = {
+        "junit.xml": writer.junit(judgement, Evidence(name=run.experiment.name)),
+        "comparisons.csv": writer.csv_text(programs.comparisons(judgement)),
+        "tail_events.csv": writer.csv_text(programs.tail_events(judgement)),
+    }
+    for file, text in made.items():
+        assert text.encode() == (folder / file).read_bytes(), file

@@ -30,7 +30,7 @@ report_html = lazy("harness.report.html")
 def test_the_answer_is_a_word(verdict, answer):
     """Only a pass is a yes; what is undecided is neither."""
     one = dataclasses.replace(report_data.judgement().candidates[1], verdict=verdict)
-    page = report_html.html_report(Judgement("fail", 1, {}, (one,), "bf16"), Evidence()).html
+    page = report_html.html_report(Judgement("fail", 1, {}, (one,), "bf16"), Evidence())
     assert f"<strong>{answer}:</strong>" in page
 
 
@@ -81,17 +81,17 @@ def test_tail_events_hold_a_stratum_back(verdict, passed, sign, open_):
     judgement = dataclasses.replace(judgement, candidates=(one,))
     ((_, cell),) = shares(judgement).rows
     assert (cell.text, cell.verdict, cell.note) == (f"{passed} of 2", sign, open_)
-    page = re.sub(r"<[^>]+>", " ", report_html.html_report(judgement, Evidence()).html)
+    page = re.sub(r"<[^>]+>", " ", report_html.html_report(judgement, Evidence()))
     assert ("not: 2 (wrong_script)" in page) is (verdict != "pass")
 
 
 def test_the_page_answers_in_words():
     """The card's answer, the slice's count, and the strata that are held back."""
-    page = re.sub(r"<[^>]+>", " ", report_html.html_report(judged("pass", "fail"), Evidence()).html)
+    page = re.sub(r"<[^>]+>", " ", report_html.html_report(judged("pass", "fail"), Evidence()))
     text = " ".join(page.split())
     assert "No: fails 1 of 2 gating strata" in text
     assert "1 of 2 not: 2" in text
-    silent = re.sub(r"<[^>]+>", " ", report_html.html_report(judged("no_signal", "no_signal"), Evidence()).html)
+    silent = re.sub(r"<[^>]+>", " ", report_html.html_report(judged("no_signal", "no_signal"), Evidence()))
     assert "math &#8709; no signal" in " ".join(silent.split()) or "math ∅ no signal" in " ".join(silent.split())
 
 

@@ -195,7 +195,10 @@ def test_a_server_that_is_gone_exits_with_4(run: Path, capsys: pytest.CaptureFix
     with served() as stub:
         url = stub.url
     assert call("verify", run, "--url", url, "--retry-seconds", "0.2") == 4
-    assert "gave no answer" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"nothing was verified: {url} gave no answer" in said
+    assert said.endswith(": is the server up at that address?\n")
+    assert "finished work" not in said
     assert not (run / "verify-small.json").exists()
 
 

@@ -184,7 +184,7 @@ def test_redaction_without_its_packages_is_refused(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2 before anything is written, with what to install; nothing is ever kept unredacted instead."""
-    monkeypatch.setattr(privacy, "_installed", lambda: False)
+    monkeypatch.setattr(privacy.importlib.util, "find_spec", lambda _: None)
     path = private_runs.config(tmp_path, tiny_llama, store_text="redacted")
     assert call("run", path, "--output", tmp_path / "out", "--quiet") == ExitCode.USAGE
     assert "store_text: redaction needs packages that are not installed: pip install 'quantcliff[privacy]'" in (

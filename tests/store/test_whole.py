@@ -261,7 +261,7 @@ def _plan_with(**changes: object) -> str:
         ("shards/1of1.json", '{"command": "\\ud800"}', "shards/1of1.json: is not JSON"),
         ("shards/1of1.json", '{"skipped": {"nf4": 5}}', "shards/1of1.json: skipped.nf4: "),
         ("manifest.json", '{"variants": "\\udfff"}', "manifest.json: is not JSON"),
-        ("manifest.json", '{"variants": [], "shards": 1}', "does not agree with manifest.json"),
+        ("manifest.json", '{"variants": [], "shards": 1}', "manifest.json: variants: "),
         ("run.json", '{"config": {}, "shards": 0, "slices": []}', "run.json: "),
         ("run.json", _plan_with(units=None), "run.json: units: "),
         ("run.json", _plan_with(units=10**12), "run.json: units: "),

@@ -8,10 +8,6 @@ Here the heads of a group become further rows of the query instead::
 
 so the keys and values are read once per group. The same products are summed; matrix products of another height may
 differ in the last bit (on CPUs they do for some numbers of tokens, such as 2, 11 and 33, and not for 4, 8 and 64).
-
-The kernels that take a mask have one block of threads for each head and row, so a long context of few rows leaves most
-of a GPU idle. `KEYS_PER_SPLIT` cuts the keys into parts, which are attended to as if they were heads, and weighs the
-results by the sums of their exponentials.
 """
 
 from __future__ import annotations
@@ -26,15 +22,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-SHORT_QUERY = 64
-"""Tokens: with more of them per row, repeating the mask would cost as much as repeating keys and values."""
-
+SHORT_QUERY = 64  # tokens: with more per row, repeating the mask would cost as much as repeating keys and values
 KEYS_PER_SPLIT: int | None = None
-"""Keys in one part, if their number is a multiple of this; None: keys are not split, which is no slower on CPUs."""
-
-MASKED = -3e4
-"""Added to the scores of masked keys: finite in all dtypes, and their share is 0 in float32."""
-
+"""Keys in one part, if their number is a multiple of this, so that few rows keep a GPU busy; None: they are one."""
+MASKED = -3e4  # added to the scores of masked keys: finite in all dtypes, and their share is 0 in float32
 NAME = "quantcliff_grouped_sdpa"
 
 
@@ -71,7 +62,7 @@ def grouped_sdpa(
 def split_over_keys(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, splits: int
 ) -> Tensor:
-    """Attend to each part of the keys apart, and merge: views of keys and values, no copies."""
+    """Attend to each part of the keys apart as if they were heads, and merge by the sums of their exponentials."""
     rows, heads, tokens, size = query.shape
     parts = [one.reshape(rows * heads, splits, -1, one.shape[-1]) for one in (key, value)]
     added = mask if mask.is_floating_point() else query.new_zeros(()).where(mask, MASKED)

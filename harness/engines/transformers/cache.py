@@ -1,10 +1,7 @@
 """Preallocated caches in which answers grow a token a step: rows begin and end independently.
 
-`KVCachePool` holds keys and values for the cache classes of transformers. In a `SlotCache` every answer has a row: its
-tokens begin at position 0, so nothing is ever moved along a row. In a `PrefixTreeCache` a row holds a text that many
-questions are asked about, once, with the tree of their prompts behind it, and then, step after step, one token of every
-answer; a table says which of them each answer may attend to. A decode step is a `StaticStep`: its integers go down in
-one copy, and CUDA devices replay it as a graph. Does not know requests.
+In a `SlotCache` every answer has a row. In a `PrefixTreeCache` a row holds a text that many questions are asked about,
+once, with the tree of their prompts behind it, and then, step after step, one token of every answer.
 """
 
 from __future__ import annotations
@@ -22,11 +19,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import PackedTree, out_of_memory
 
-ROUNDED_TO = 32
-"""Tokens: the width that a step attends to grows by this many at a time."""
-ROUNDED_ELSEWHERE = 256
-"""The same if widths are to be few: at least so many, and at least a sixteenth of the width."""
-
+ROUNDED_TO = 32  # tokens: the width that a step attends to grows by this many at a time
+ROUNDED_ELSEWHERE = 256  # the same if widths are to be few: at least so many, and at least a sixteenth of the width
 Integers = NDArray[np.int64]
 Finish = Callable[[Tensor, Tensor], Tensor]
 """What a step returns, of the last hidden states [n, width] and the integers [n, any] that came with them."""
@@ -67,10 +61,9 @@ class StaticStep:
     """Runs a function `compute(width, *inputs)`, always the same one, that takes its tensors from the same addresses.
 
     All integers that change from step to step are inputs, in buffers that keep their address; those that a kernel is
-    launched with (the width, the shapes) are the step's key. Steps of one key are therefore the same kernels on the
-    same addresses: on CUDA devices the first is run eagerly, the second is captured too, the third is replayed and held
-    to an eager run of its inputs, and all later ones are replayed. Running it twice with the same inputs must change
-    nothing. Its result is valid until the next call.
+    launched with (the width, the shapes) are the step's key. On CUDA devices the first step of a key is run eagerly,
+    the second is captured too, the third is replayed and held to an eager run of its inputs, and all later ones are
+    replayed. Running it twice with the same inputs must change nothing. Its result is valid until the next call.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -154,18 +147,14 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
 class KVCachePool:
     """Rows of up to `capacity` tokens, of which the first `used` are taken.
 
-    A step computes the rows in use; or, if shapes are to be few, the next power of two of them, and a sixteenth of all
-    at least: rows that are not in use read a token of their own at position 0, which the next prompt overwrites.
+    If shapes are to be few, a step also computes unused rows, whose one token at position 0 the next prompt overwrites.
     """
 
     def __init__(self, model: LanguageModel, rows: int, capacity: int, finish: Finish | None = None) -> None:
-        self.model = model
-        self.rows = rows
+        self.model, self.rows, self.used = model, rows, 0
         self.capacity = self._rounded_up(capacity)
         self.finish: Finish = finish or (lambda hidden, _: hidden)
-        self.used = 0
-        self._step = _Step()
-        self._static = StaticStep(model)
+        self._step, self._static = _Step(), StaticStep(model)
         self._cache: Cache | None = None
 
     def copy_prompt(self, cache: Any, row: int, path: Integers) -> int:
@@ -194,10 +183,9 @@ class KVCachePool:
                 layer.values[row] = layer.values[self.used]
 
     def forward(self, ids: Tensor, visible: Tensor, positions: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
-        """Read tokens of the rows in use: final hidden states [rows, tokens, width].
+        """Read tokens [rows, tokens] of the rows in use: final hidden states [rows, tokens, width].
 
-        ids, positions and columns [rows, tokens]; visible [rows, tokens, keys] and the positions of the keys
-        [rows, keys] say what the step attends to.
+        visible [rows, tokens, keys] and the positions of the keys [rows, keys] say what the step attends to.
         """
         step = self._step
         step.rows = torch.arange(len(ids), device=self.model.device)
@@ -248,12 +236,9 @@ class SlotCache(KVCachePool):
 class _Tree:
     """What a row holds."""
 
-    filled: int
-    """Tokens so far, those of ended branches included."""
-    paths: tuple[Tensor, ...]
-    """For each branch, the columns of its prompt (and draft) in the row."""
-    known: list[int]
-    """For each branch, how many of its first tokens it sees."""
+    filled: int  # tokens so far, those of ended branches included
+    paths: tuple[Tensor, ...]  # for each branch, the columns of its prompt (and draft) in the row
+    known: list[int]  # for each branch, how many of its first tokens it sees
 
 
 class PrefixTreeCache(KVCachePool):
@@ -290,8 +275,7 @@ class PrefixTreeCache(KVCachePool):
     ) -> list[int]:
         """Read one token of each branch, on top of its first `lengths` tokens: what `finish` makes of the states.
 
-        tokens [rows, branches of the row], None if a branch has ended: it has no keys [growing branches, any], and
-        nothing in the result.
+        tokens [rows, branches of the row], None if a branch has ended: it has no keys, and nothing in the result.
         """
         rows, growing = self.padded_rows(self.used), []
         ids = np.full((rows, self._branches), pad, dtype=np.int64)

@@ -1,16 +1,7 @@
 """Continuous batching: which requests are answered together, and the loop in which their answers grow.
 
-Requests are split by length, by what their prompts share, and by what memory holds (`schedules`). That depends on
-requests and budget alone, so the same requests are always read in the same passes. Prompts are read in packed rows, and
-answers grow a token a step in a cache of fixed size, in slots of their own or on shared prefixes (`Continuous`)::
-
-    1. prefill    while rows are free, read the next batch of prompts, with their drafts
-    2. verify     accept the tokens of each draft that the model predicts itself, beyond noise
-    3. insert     copy the prompt's keys and values into a free row of the cache
-    4. decode     read the last token of every answer, and choose the next one
-    5. evict      yield the answers that ended, and free their rows
-
-A row on a shared prefix is freed when the last of its answers ends. A draft is what another variant answered.
+That depends on requests and budget alone, so the same requests are always read in the same passes. docs/engine.md has
+the steps of the loop. A draft is what another variant answered.
 """
 
 from __future__ import annotations
@@ -34,18 +25,12 @@ from harness.engines.transformers.packing import Budget, PackedRequests, PackedT
 from harness.engines.transformers.text import TextCodec
 from harness.records import Settings
 
-PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}
-"""Tokens read at once, by kind of device: more do not make it faster, and take memory."""
-
+PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}  # read at once: more do not make it faster, and take memory
 SHARED_PREFIX_AT_LEAST = 256
 """Tokens: a shared beginning of at least this length is kept once for all answers that grow on it, provided that it is
 longer than all that grows: every step looks at the whole row."""
-
-NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}
-"""Logits that are nearer to each other than this may change places between two ways of computing them."""
-COARSE_NOISE = 0.5
-"""The same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32."""
-
+NOISE = {torch.float32: 1e-3, torch.float64: 1e-9}  # nearer logits may change places between two ways to the same
+COARSE_NOISE = 0.5  # the same for 16-bit types, whose spacing is 0.125 for logits from 16 to 32
 Row = PackedRequests[Request]
 T = TypeVar("T")
 
@@ -53,13 +38,14 @@ T = TypeVar("T")
 class HiddenStateObserver(Protocol):
     """What is shown the hidden states behind each answer."""
 
-    references: Mapping[str, tuple[int, ...]]
-    """By item id, the answers whose tokens are to be predicted."""
-    own_tokens: int
-    """How many of its own first tokens are to be predicted for an answer without a reference."""
+    references: Mapping[str, tuple[int, ...]]  # by item id, the answers whose tokens are to be predicted
+    own_tokens: int  # how many of its own first tokens are to be predicted for an answer without a reference
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Take the hidden states [tokens or more, width] that predict an item's tokens."""
+
+
+Observer = HiddenStateObserver | None
 
 
 @dataclass(slots=True)
@@ -79,10 +65,8 @@ class EngineContext:
     texts: TextCodec
     limit: int
     budget: Budget
-    share_prefixes: bool
-    """Whether what sequences begin with alike is read once: the context of choices, a haystack, worked examples."""
-    continuous: bool
-    """Whether the place of a finished answer goes to the next one at once, and drafts are checked in one pass."""
+    share_prefixes: bool  # whether what sequences begin with alike is read once, such as the context of choices
+    continuous: bool  # whether the place of a finished answer goes to the next one at once, and drafts are checked
     usage: UsageCounter
     assisted: Assisted | None = None
 
@@ -104,19 +88,13 @@ class EngineContext:
 class Schedule:
     """Requests that are answered together."""
 
-    batches: list[list[Row]]
-    """The rows of one batch are read in one pass."""
-    rows: int
-    """How many cache rows are in use at a time: one for each answer, or one for each shared prefix."""
-    on_prefixes: bool
-    """Whether answers grow on one copy of what the prompts of their row share."""
+    batches: list[list[Row]]  # the rows of one batch are read in one pass
+    rows: int  # how many cache rows are in use at a time: one for each answer, or one for each shared prefix
+    on_prefixes: bool  # whether answers grow on one copy of what the prompts of their row share
 
 
 def schedules(context: EngineContext, requests: Sequence[Request], budget: Budget) -> Iterator[Schedule]:
-    """Split requests into stretches of similar length, each with as many rows as the budget has room for.
-
-    Answers of rows with a long shared prefix grow on it, rows of similar width together; others in slots.
-    """
+    """Split requests into stretches of similar length, each with as many rows as the budget has room for."""
     reading = context.prefill_budget(budget)
     for mine in _stretches(requests, lambda one: one.tokens):
         rows = context.pack(mine) if budget.rows > 1 else [PackedRequests.of([one]) for one in mine]
@@ -158,18 +136,12 @@ def _tokens_on_prefix(row: Row, branches: int) -> int:
 class _ActiveAnswer(Answer):
     """An answer in the making, whose draft is checked."""
 
-    prefilled: Any
-    """The cache of the pass that read its prompt, until it has a slot."""
-    row: int
-    """The row of that cache that holds it."""
-    path: NDArray[np.int64]
-    """Where its tokens are in that row."""
-    best: list[int] = field(default_factory=list)
-    """The token to come after the prompt and after each token of the draft."""
-    confident: list[bool] = field(default_factory=list)
-    """Whether it is ahead of all others by more than noise."""
-    accepted: int = 0
-    """How many tokens of the answer are those of the draft."""
+    prefilled: Any  # the cache of the pass that read its prompt, until it has a slot
+    row: int  # the row of that cache that holds it
+    path: NDArray[np.int64]  # where its tokens are in that row
+    best: list[int] = field(default_factory=list)  # the token after the prompt and after each token of the draft
+    confident: list[bool] = field(default_factory=list)  # whether it is ahead of all others by more than noise
+    accepted: int = 0  # how many tokens of the answer are those of the draft
 
     @property
     def length(self) -> int:
@@ -195,10 +167,7 @@ class _ActiveAnswer(Answer):
 
 
 class Continuous:
-    """The loop for one way of choosing tokens.
-
-    observe: called with the hidden states [draft + 1, width] that predict a request's draft and what follows it.
-    """
+    """The loop for one way of choosing tokens; observe is shown the states [draft + 1, width] behind each draft."""
 
     def __init__(
         self, context: EngineContext, settings: Settings, observe: Callable[[Request, Tensor], None] | None = None
@@ -215,20 +184,20 @@ class Continuous:
         while waiting or ready or growing:
             while cache.used < cache.rows and (ready or waiting):
                 if not ready:
-                    ready += self._prefill(waiting.popleft(), together=schedule.on_prefixes)  # 1, 2
+                    ready += self._prefill(waiting.popleft(), together=schedule.on_prefixes)
                 tree, group = ready.popleft()
                 yield from (one for one in group if one.finish is not None)
                 first = group[0]
                 if first.prefilled is not None and any(one.finish is None for one in group):
                     if isinstance(cache, SlotCache):
-                        cache.copy_prompt(first.prefilled, first.row, first.path)  # 3
+                        cache.copy_prompt(first.prefilled, first.row, first.path)
                     else:
-                        cache.insert(first.prefilled, first.row, tree)  # 3
+                        cache.insert(first.prefilled, first.row, tree)
                     growing.append(group)
                 for one in group:
                     one.prefilled = None
             if growing:
-                yield from self._decode_step(cache, growing)  # 4, 5
+                yield from self._decode_step(cache, growing)
 
     def _cache(self, schedule: Schedule) -> SlotCache | PrefixTreeCache:
         rows = [row for batch in schedule.batches for row in batch]

@@ -1,13 +1,9 @@
 """Free-text answers that grow token by token: what is asked, what has come so far, and which token is next.
 
-The next token is the most likely one, or one drawn by the Gumbel-max trick: the token with the largest logit /
-temperature + noise is a draw from the softmax (E. J. Gumbel, "Statistical Theory of Extreme Values", 1954; C. J.
-Maddison et al., arXiv:1411.0030, section 2). The noise of a token is a function of (seed, item, sample, position,
-token), so two variants that are asked the same item see the same noise, and their answers part only as far as their
-logits do. It is made on the device by Philox4x32-10, a generator without state (J. K. Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", SC 2011), in integer operations that every device computes alike.
-
-Also the plain way to answer: a batch of prompts read together and decoded until the last answer ends.
+A token is drawn by the Gumbel-max trick (E. J. Gumbel, "Statistical Theory of Extreme Values", 1954; C. J. Maddison et
+al., arXiv:1411.0030, section 2): the largest logit / temperature + noise. The noise is a function of (seed, item,
+sample, position, token), the same for all variants, made on the device by Philox4x32-10, a generator without state (J.
+K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
 from __future__ import annotations
@@ -26,15 +22,12 @@ from torch import Tensor
 
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.model import LanguageModel
-from harness.engines.transformers.text import StopDetector
+from harness.engines.transformers.text import StopDetector, TextCodec
 from harness.errors import NonFinite
 from harness.records import Settings
 
-NOT_FINITE = -1
-"""In place of a token: its row's logits are NaN or infinite."""
-
-WORD = 0xFFFFFFFF
-ROUNDS = 10
+NOT_FINITE = -1  # in place of a token: its row's logits are NaN or infinite
+WORD, ROUNDS = 0xFFFFFFFF, 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 
@@ -48,8 +41,7 @@ class Request:
     prompt: tuple[int, ...]
     max_tokens: int
     stops: StopDetector
-    draft: tuple[int, ...] = ()
-    """An answer that may be right: tokens that are checked all at once instead of one by one."""
+    draft: tuple[int, ...] = ()  # an answer that may be right: its tokens are checked all at once
 
     @property
     def sequence(self) -> tuple[int, ...]:
@@ -67,10 +59,8 @@ class Answer:
     """An answer as it grows."""
 
     request: Request
-    ids: list[int] = field(default_factory=list)
-    """Tokens so far, the end token left out."""
-    finish: Literal["stop", "eos", "length"] | None = None
-    """Why it ended; None while it grows."""
+    ids: list[int] = field(default_factory=list)  # tokens so far, the end token left out
+    finish: Literal["stop", "eos", "length"] | None = None  # why it ended; None while it grows
 
     def append(self, token: int, ends: frozenset[int]) -> None:
         """Add one token, and notice the end."""
@@ -85,17 +75,17 @@ class Answer:
 
 
 def decode_batch(
-    model: LanguageModel, requests: Sequence[Request], settings: Settings, *, ends: frozenset[int], pad: int
+    model: LanguageModel, requests: Sequence[Request], settings: Settings, texts: TextCodec
 ) -> list[Answer]:
     """Answer a batch of prompts. Raises NonFinite with the item's id."""
-    batch = Batch(model, [one.prompt for one in requests], pad, max(one.tokens for one in requests))
+    batch = Batch(model, [one.prompt for one in requests], texts.pad_id, max(one.tokens for one in requests))
     hidden = batch.read()
     answers = [Answer(request) for request in requests]
     while True:
         tokens = next_tokens(model.head, hidden, settings, model.tensor(noise_keys(settings, answers)))
         for answer, token in zip(answers, check_tokens(tokens.tolist(), answers), strict=True):
             if answer.finish is None:
-                answer.append(token, ends)
+                answer.append(token, texts.end_ids)
         if all(answer.finish for answer in answers):
             return answers
         hidden = batch.step(tokens)
@@ -104,8 +94,7 @@ def decode_batch(
 class Batch:
     """Prompts that are read together and grow by a token each at every step, to at most `length` tokens.
 
-    Rows are filled up on the left, so that each row's tokens are neighbours and sliding windows see what they
-    should. Where the model's path is not padded the prompts have to be of one length.
+    Rows are filled up on the left, so that sliding windows see neighbours; without a padded path they are equally long.
     """
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], pad: int, length: int) -> None:
@@ -146,10 +135,7 @@ def check_tokens(tokens: list[int], answers: Sequence[Answer]) -> list[int]:
 
 
 def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the most likely token of each row as `choose` does, and how far it is ahead; the logits are used up.
-
-    Of equal ones the first, as `argmax` takes: 16-bit logits are often equal, and `topk` takes any.
-    """
+    """Return the most likely token of each row, of equal ones the first, and its lead; the logits are used up."""
     with torch.inference_mode():
         top, best = logits.max(dim=-1)
         lead = top - logits.scatter_(-1, best[:, None], float("-inf")).amax(dim=-1)
@@ -157,10 +143,10 @@ def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def choose(logits: Tensor, settings: Settings, keys: Tensor) -> Tensor:
-    """Return the next token of each row, [rows] of integers on the logits' device; NOT_FINITE if it has no softmax.
+    """Return the next token of each row, [rows] on the logits' device; NOT_FINITE if it has no softmax.
 
-    logits [rows, vocabulary] in float32; keys [rows, 5], of `noise_keys`, go unused at temperature 0. With top_p, only
-    the most likely tokens up to that total are drawn (Holtzman et al., arXiv:1904.09751, section 3.1).
+    logits [rows, vocabulary] in float32; keys [rows, 5] of `noise_keys`. With top_p, only the most likely tokens up to
+    that total are drawn (Holtzman et al., arXiv:1904.09751, section 3.1).
     """
     scaled = logits
     if settings.temperature > 0:
@@ -209,8 +195,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Te
 def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
     """Return standard Gumbel noise for every token of the vocabulary, float32 [rows, vocabulary], by keys [rows, 5].
 
-    Logarithms are taken in float64, whose last bit may differ between devices, and rounded to float32, which hides
-    that.
+    Logarithms in float64 may differ in their last bit between devices; rounded to float32 they do not.
     """
     blocks = torch.arange(-(-vocabulary // 4), device=keys.device).expand(len(keys), -1)
     low, high, third, fourth, position = keys[:, :, None].unbind(1)

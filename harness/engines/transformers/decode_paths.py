@@ -1,8 +1,6 @@
 """Ways to decode that a variant may be about: a quantized cache of keys and values, and assisted generation.
 
-Both take the plain path: slots, drafts and shared beginnings need a cache whose rows can be copied, and assisted
-generation is transformers' own code, because that is what is under test. Choices are scored by reading, so neither
-takes part in their scores.
+Both take the plain path: slots, drafts and shared beginnings need a cache whose rows can be copied.
 """
 
 from __future__ import annotations
@@ -19,17 +17,17 @@ from transformers import DynamicCache, GenerationConfig, QuantizedCache, Stoppin
 from harness.config.schema import KVCache
 from harness.engines.transformers.decode import Answer, Request
 from harness.engines.transformers.model import LanguageModel
+from harness.engines.transformers.text import TextCodec
 from harness.errors import BackendMissing, ModelError
+from harness.models.audit import leaves
 from harness.models.backends import release_quanto_lock
 
 NOTE = (
     "answers grow on a quantized KV cache, in padded batches without slots, drafts or shared beginnings; choices are "
     "scored by reading and are blind to it"
 )
-TRIAL = 64
-"""Tokens that are read into a cache to measure it."""
-_AXIS = {"quanto": 0, "hqq": 1}
-"""The axis on which each backend groups neighbours of one token's vector, so that no row depends on another."""
+TRIAL = 64  # tokens that are read into a cache to measure it
+_AXIS = {"quanto": 0, "hqq": 1}  # groups are neighbours in one token's vector, so that no row depends on another
 
 
 def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], Any], dict[str, Any]]:
@@ -78,13 +76,7 @@ def _step(model: LanguageModel, ids: Tensor, cache: Any) -> Tensor:
 
 def _bytes(held: Any) -> int:
     """Count the bytes of all tensors in nested data; a quantized tensor counts as its codes, scales and shifts."""
-    total = 0
-    for one in tree_leaves(held):
-        if isinstance(one, Tensor):
-            inner = None if type(one) is Tensor else getattr(one, "__tensor_flatten__", None)
-            parts = [getattr(one, name) for name in inner()[0]] if inner else []
-            total += _bytes(parts) if inner else one.numel() * one.element_size()
-    return total
+    return sum(part.nbytes for one in tree_leaves(held) if isinstance(one, Tensor) for part in leaves(one))
 
 
 class _Stops(StoppingCriteria):  # type: ignore[misc]
@@ -106,20 +98,15 @@ class Assisted:
         self._options = {"assistant_model": draft} if draft is not None else {"prompt_lookup_num_tokens": prompt_lookup}
         self.tokens = self.passes = 0
 
-    def answer(self, model: LanguageModel, request: Request, ends: frozenset[int], pad: int) -> Answer:
+    def answer(self, model: LanguageModel, request: Request, texts: TextCodec) -> Answer:
         """Return the greedy answer to a request."""
         ids = model.tensor([request.prompt])
-        model.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad)
+        ends = texts.end_ids
+        model.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=texts.pad_id)
+        how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": request.max_tokens}
         counting = model.model.register_forward_pre_hook(self._count)
         try:
-            made = model.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                max_new_tokens=request.max_tokens,
-                stopping_criteria=[_Stops(request)],
-                **self._options,
-            )
+            made = model.model.generate(ids, **how, stopping_criteria=[_Stops(request)], **self._options)
         finally:
             counting.remove()
         answer = Answer(request)

@@ -1,9 +1,7 @@
 """Divergence between two models from their final hidden states: exact over the whole vocabulary, in bounded memory.
 
-A baseline's trace is its final hidden state at every token of an answer: 2 bytes times the model's width per token,
-where logits would take 4 bytes times the vocabulary. The head is applied again when a candidate is compared. The
-baseline writes its traces unit by unit next to its head (`TraceWriter`), and each candidate is compared with them
-(`TraceComparer`). Does not know how rows were planned, nor how long the files are kept.
+A baseline's trace is its final hidden state at every token of an answer: 2 bytes times the model's width per token. The
+baseline writes its traces unit by unit next to its head, which is applied again when a candidate is compared.
 """
 
 from __future__ import annotations
@@ -27,17 +25,11 @@ from harness.records import Item, Response, Settings
 from harness.stats.divergence import Divergence
 from harness.store.divergence import trace_path
 
-TILE_ELEMENTS = 1 << 23
-"""Logits of each side in memory at once on a CPU: 32 MiB of float32."""
-
-CPU_CHUNK = 1 << 18
-"""Logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`."""
-
+TILE_ELEMENTS = 1 << 23  # logits of each side in memory at once on a CPU: 32 MiB of float32
+CPU_CHUNK = 1 << 18  # logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`
 HEAD = "head.safetensors"
 AGAIN = "give the same command again, or set execution.divergence: false"
-
-SERIES_BELOW = 0.25
-"""Where the series of `_kl` is nearer to the truth than the difference that it replaces."""
+SERIES_BELOW = 0.25  # where the series of `_kl` is nearer to the truth than the difference that it replaces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,23 +37,18 @@ class Trace:
     """A baseline's side of one item."""
 
     item_id: str
-    tokens: tuple[int, ...]
-    """The tokens that were predicted: an answer with its end token, or the choices one after the other."""
-    hidden: Tensor
-    """[tokens, width] The final hidden states that predict them, on the CPU."""
+    tokens: tuple[int, ...]  # that were predicted: an answer with its end token, or the choices one after the other
+    hidden: Tensor  # [tokens, width] the final hidden states that predict them, on the CPU
 
 
 @dataclass(slots=True)
 class Recorder:
     """Keeps a baseline's hidden states at each token of its answers."""
 
-    own_tokens: int = sys.maxsize
-    """How many of an answer's first tokens are kept. 0: it reads references only, and keeps all of their tokens."""
-    excluded: frozenset[str] = frozenset()
-    """Items that leave no trace."""
+    own_tokens: int = sys.maxsize  # how many of an answer's first are kept; 0: references are read, and kept whole
+    excluded: frozenset[str] = frozenset()  # items that leave no trace
     traces: dict[str, Trace] = field(default_factory=dict)
-    references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Empty: a baseline's reference is its own answer."""
+    references: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # none: its own answers are
 
     def observe(self, item_id: str, tokens: Sequence[int], hidden: Tensor) -> None:
         """Keep the hidden states, on the CPU; an answer without tokens leaves no trace."""
@@ -74,10 +61,8 @@ class Recorder:
 class Comparer:
     """Measures a candidate against a baseline's traces as its hidden states come by."""
 
-    traces: Mapping[str, Trace]
-    """The baseline's, by item id."""
-    baseline: Head
-    """The baseline's head: the candidate's if their digests are equal, as for most quantized models."""
+    traces: Mapping[str, Trace]  # the baseline's, by item id
+    baseline: Head  # the baseline's head: the candidate's if their digests are equal, as for most quantized models
     candidate: Head
     found: dict[str, Divergence] = field(default_factory=dict)
     references: Mapping[str, tuple[int, ...]] = field(init=False)
@@ -126,14 +111,7 @@ def divergence(trace: Trace, hidden: Tensor, *, baseline: Head, candidate: Head)
     kl, reverse_kl, top, before, after = torch.cat(parts, dim=1)
     if not bool(torch.isfinite(torch.stack([kl, reverse_kl, before, after])).all()):
         raise NonFinite(f"{trace.item_id}: a divergence is NaN or infinite", trace.item_id)
-    return Divergence(
-        item_id=trace.item_id,
-        kl=tuple(kl.tolist()),
-        reverse_kl=tuple(reverse_kl.tolist()),
-        same_top=tuple(bool(one) for one in top.tolist()),
-        baseline_logprob=tuple(before.tolist()),
-        candidate_logprob=tuple(after.tolist()),
-    )
+    return Divergence(trace.item_id, *(tuple(one.tolist()) for one in (kl, reverse_kl, top.bool(), before, after)))
 
 
 def _measured(a: Tensor, difference: Tensor, target: Tensor) -> Tensor:
@@ -226,17 +204,14 @@ class TraceComparer:
         return tuple(found[name] for name in sorted(found)), self._why
 
 
-DivergenceMeter = TraceWriter | TraceComparer
-"""Answers work units with an engine and takes part in measuring divergence."""
+DivergenceMeter = TraceWriter | TraceComparer  # answers work units with an engine, and takes part in measuring
 
 
 def _save_head(path: Path, head: Head) -> None:
     """Write a head, or that it cannot be read."""
-    described = {"digest": head.digest(), "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
-    weights = head.weights()
-    if not weights:
-        described["digest"] = ""
-    part = path.with_suffix(".part")
+    weights, part = head.weights(), path.with_suffix(".part")
+    digest = head.digest() if weights else ""
+    described = {"digest": digest, "softcap": repr(head.softcap), "vocabulary": str(head.vocabulary)}
     save_file(weights or {"none": torch.zeros(1)}, part, metadata=described)
     part.replace(path)
 
@@ -253,6 +228,6 @@ def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
             return None, f"the baseline knows {known} tokens, this variant {own.vocabulary}"
         if described["digest"] == own.digest():
             return own, ""
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    softcap = None if described["softcap"] == "None" else float(described["softcap"])
-    return Head.of(weights["weight"], weights.get("bias"), softcap, engine.context.model.device), ""
+        device = engine.context.model.device
+        weights = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118  # no mapping
+    return Head.of(weights, None if described["softcap"] == "None" else float(described["softcap"])), ""

@@ -1,20 +1,16 @@
-"""The project's own engine: a transformers model on one device, exact, batched, with bounded memory.
-
-Puts a model, its tokenizer and its budgets behind the engine protocol. Does not know how a model was loaded or
-quantized, and does not know scores.
-"""
+"""The project's own engine: a loaded transformers model, exact, batched, with bounded memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.config.schema import KVCache
 from harness.engines.protocol import Usage
-from harness.engines.transformers.continuous import EngineContext, HiddenStateObserver, UsageCounter
+from harness.engines.transformers.continuous import EngineContext, Observer, UsageCounter
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.items import TextGeneration, score_items
@@ -26,9 +22,7 @@ from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
-ENGINE_VERSION = "hf/8"
-"""Raised whenever the same items could get other answers."""
-
+ENGINE_VERSION = "hf/8"  # raised whenever the same items could get other answers
 NO_LIMIT = 2**31 - 1
 
 
@@ -36,11 +30,9 @@ class HFEngine:
     """A loaded transformers model, ready to answer.
 
     `batch_tokens` and `max_batch` bound a batch in padded tokens, room for the answers included, and in rows.
-    `optimizations` are what makes the engine fast and changes no answer beyond the noise of sums: switch them off for
-    tests and bug reports. Which of them a model takes is probed on the model itself, and `usage` says so. Methods whose
-    answers depend on their batch mates (LLM.int8) get batches that depend on a unit's items alone. `decoding`
-    quantizes what answers grow on, or lets another model or the prompt propose tokens; both take the plain path.
-    `context` is what questions are asked at, for those who ask in tokens and not in items.
+    `optimizations` change no answer beyond the noise of sums: switch them off for tests and bug reports. Methods whose
+    answers depend on their batch mates (LLM.int8) get batches that depend on a unit's items alone. `decoding` quantizes
+    what answers grow on, or lets another model or the prompt propose tokens. `context` is for those who ask in tokens.
     """
 
     def __init__(
@@ -55,29 +47,22 @@ class HFEngine:
         optimizations: bool = True,
         decoding: KVCache | Assisted | None = None,
     ) -> None:
-        self.version, self.context_limit = ENGINE_VERSION, _context_limit(model, tokenizer)
-        invariant = batch_invariant(proof.method)
-        language_model = probed(model, device, by_pass=not invariant, slots=optimizations and invariant)
-        path, together = language_model.path, language_model.longest_together
+        self.version, self._proof, limit = ENGINE_VERSION, proof, _context_limit(model, tokenizer)
+        self.context_limit, invariant = limit, batch_invariant(proof.method)
+        asked = probed(model, device, by_pass=not invariant, slots=optimizations and invariant)
+        path, together = asked.path, asked.longest_together
         notes = [f"no beginnings were shared: {path.note}"] if path.note else []
-        if together < self.context_limit:
+        if together < limit:
             notes.append(f"positions change from token {together} on: longer items are answered one by one")
-        rows = max_batch if path.batched else 1
         if isinstance(decoding, KVCache):
-            language_model.quantized_cache, facts = quantized_cache(language_model, decoding)
-            proof = dataclasses.replace(proof, kv_cache=facts)
+            asked.quantized_cache, facts = quantized_cache(asked, decoding)
+            self._proof = dataclasses.replace(proof, kv_cache=facts)
             notes.append(NOTE)
-        self._proof = proof
-        self.context = EngineContext(
-            model=language_model,
-            texts=TextCodec(tokenizer, end_token_ids(model)),
-            limit=self.context_limit,
-            budget=Budget(batch_tokens, rows, equal=not path.padded, together=together),
-            share_prefixes=optimizations and path.trees,
-            continuous=optimizations and invariant and path.trees and decoding is None,
-            usage=UsageCounter(notes=notes),
-            assisted=decoding if isinstance(decoding, Assisted) else None,
-        )
+        budget = Budget(batch_tokens, max_batch if path.batched else 1, equal=not path.padded, together=together)
+        shared, assisted = optimizations and path.trees, decoding if isinstance(decoding, Assisted) else None
+        slots = {"share_prefixes": shared, "continuous": shared and invariant and decoding is None}
+        usage, texts = UsageCounter(notes=notes), TextCodec(tokenizer, end_token_ids(model))
+        self.context = EngineContext(asked, texts, limit, budget, **slots, usage=usage, assisted=assisted)
 
     def proof(self) -> Proof:
         """Return what is loaded."""
@@ -96,25 +81,16 @@ class HFEngine:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Usage(spent.prompt_tokens, spent.output_tokens, peak, tuple(dict.fromkeys(notes)))
 
-    def answer(
-        self,
-        items: Sequence[Item],
-        settings: Settings,
-        drafts: Mapping[str, Sequence[int]] | None = None,
-        observer: HiddenStateObserver | None = None,
-    ) -> Iterator[Response]:
+    def answer(self, items: Sequence[Item], settings: Settings, observer: Observer = None) -> Iterator[Response]:
         """Yield the responses to one work unit: choices first, then free text.
 
-        `drafts` may give, by item id, the tokens that another variant answered: where this one answers the same,
-        that is found in one pass, and no answer changes. `observer` is shown the hidden states behind the answers, to
-        keep them or to compare them. An item that does not fit the context is `Unanswered`, never cut. Raises
-        NonFinite with the item's id if logits are NaN or infinite, RunError if one item alone does not fit
-        memory.
+        `observer` is shown the hidden states behind the answers; its references are drafts of them, which change none.
+        Raises NonFinite with the item's id, RunError if one item alone does not fit memory.
         """
         choices = [item for item in items if item.kind == "choice"]
         yield from score_items(self.context, choices, observer)
         texts = [item for item in items if item.kind == "generate"]
-        yield from TextGeneration(self.context, settings).answer(texts, drafts or {}, observer)
+        yield from TextGeneration(self.context, settings).answer(texts, observer)
 
     @property
     def head(self) -> Head:

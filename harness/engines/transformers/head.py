@@ -1,7 +1,4 @@
-"""A model's output head: hidden states to logits, in the model's own rounding or in full float32, in bounded memory.
-
-Does not know the model before the head, nor what the logits are for.
-"""
+"""A model's output head: hidden states to logits, in the model's own rounding or in full float32, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,11 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TILE_ELEMENTS = 1 << 24
-"""Logits in memory at once: 64 MiB of float32."""
-
-CUDA_TILES = 8
-"""How many times larger a tile is on a GPU: its weights are converted to the wider type once for each tile."""
+TILE_ELEMENTS = 1 << 24  # logits in memory at once: 64 MiB of float32
+CUDA_TILES = 8  # times larger a tile is on a GPU: its weights are converted to the wider type once for each tile
 
 
 def tile_elements(device: torch.device, elements: int = TILE_ELEMENTS) -> int:
@@ -37,13 +31,12 @@ class Head:
         self._bias: Tensor | None = module.bias if plain else None
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None, softcap: float | None, device: torch.device) -> Head:
-        """Return the head that has these weights [vocabulary, width]."""
-        module = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-        module.weight = torch.nn.Parameter(weight.to(device), requires_grad=False)
-        if bias is not None:
-            module.bias = torch.nn.Parameter(bias.to(device), requires_grad=False)
-        return cls(module, softcap, weight.shape[0])
+    def of(cls, weights: dict[str, Tensor], softcap: float | None) -> Head:
+        """Return the head that has these weights: what `weights` gave, on the device where it is to compute."""
+        rows, width = weights["weight"].shape
+        module = torch.nn.Linear(width, rows, bias="bias" in weights, device="meta").requires_grad_(requires_grad=False)
+        module.load_state_dict(weights, assign=True)
+        return cls(module, softcap, rows)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the head's weights by name, on the CPU; empty if they cannot be read."""
@@ -75,10 +68,7 @@ class Head:
             return self._capped(self._module(hidden).float())
 
     def precise(self, hidden: Tensor) -> Tensor:
-        """Return float32 logits [n, vocabulary] summed and kept in float32 from the same 16-bit numbers.
-
-        A log-probability needs this: bf16 logits are 0.125 apart from 16 to 32, and tie choices.
-        """
+        """Return float32 logits [n, vocabulary] summed in float32: bf16 ones are 0.125 apart from 16 on, and tie."""
         if self._weight is None or self._weight.dtype == torch.float32:
             return self.rounded(hidden)
         return self._capped(self._product(hidden, torch.float32, self._weight, self._bias))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from harness.engines.transformers import packing
-from harness.engines.transformers.continuous import Continuous, EngineContext, HiddenStateObserver, Row, schedules
+from harness.engines.transformers.continuous import Continuous, EngineContext, Observer, Row, schedules
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
-from harness.engines.transformers.packing import OomRetry, PackedRequests
+from harness.engines.transformers.packing import PackedRequests, run_batches
 from harness.engines.transformers.text import StopDetector
 from harness.errors import NonFinite
 from harness.records import ChoiceLogprobs, Generation, Item, Response, Settings, Unanswered
@@ -37,22 +37,21 @@ class Continuation:
         return (self.context + self.tokens)[:-1]
 
 
+ChoiceRow = PackedRequests[Continuation]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredChoice:
     """How likely a choice is."""
 
     item_id: str
     choice: int
-    logprob: float
-    """Natural logarithm, summed over the choice's tokens."""
+    logprob: float  # natural logarithm, summed over the choice's tokens
     greedy: bool
-    hidden: Tensor | None
-    """[tokens, width] The final hidden states that predict the choice's tokens, if they were asked for."""
+    hidden: Tensor | None  # [tokens, width] the final hidden states that predict its tokens, if they were asked for
 
 
-def score_items(
-    context: EngineContext, items: Sequence[Item], observer: HiddenStateObserver | None
-) -> Iterator[Response]:
+def score_items(context: EngineContext, items: Sequence[Item], observer: Observer) -> Iterator[Response]:
     """Yield a record for each item with choices as soon as the last of them is scored."""
     asked: dict[str, list[Continuation]] = {}
     for item in items:
@@ -61,9 +60,8 @@ def score_items(
         if max(len(begin) + len(rest) for begin, rest in pairs) > context.limit + 1:
             yield Unanswered(item.id, "over_context", len(pairs[0][0]))
             continue
-        asked[item.id] = [
-            Continuation(item.id, index, tuple(begin), tuple(rest)) for index, (begin, rest) in enumerate(pairs)
-        ]
+        numbered = enumerate(pairs)
+        asked[item.id] = [Continuation(item.id, at, tuple(begin), tuple(rest)) for at, (begin, rest) in numbered]
     found: dict[str, dict[int, ScoredChoice]] = {name: {} for name in asked}
     everything = [one for choices in asked.values() for one in choices]
     for scored in score_choices(context, everything, keep=observer is not None):
@@ -71,18 +69,13 @@ def score_items(
         mine[scored.choice] = scored
         if len(mine) < len(asked[name]):
             continue
-        ordered = [mine[index] for index in range(len(mine))]
+        own, ordered = asked[name], [mine[index] for index in range(len(mine))]
         del found[name]
         if observer is not None:
-            tokens = [token for one in asked[name] for token in one.tokens]
+            tokens = [token for one in own for token in one.tokens]
             observer.observe(name, tokens, torch.cat([one.hidden for one in ordered if one.hidden is not None]))
-        yield ChoiceLogprobs(
-            item_id=name,
-            logprobs=tuple(one.logprob for one in ordered),
-            token_counts=tuple(len(one.tokens) for one in asked[name]),
-            greedy=tuple(one.greedy for one in ordered),
-            prompt_tokens=len(asked[name][0].context),
-        )
+        logprobs, greedy = zip(*((one.logprob, one.greedy) for one in ordered), strict=True)
+        yield ChoiceLogprobs(name, logprobs, tuple(len(one.tokens) for one in own), greedy, len(own[0].context))
 
 
 def score_choices(
@@ -90,19 +83,16 @@ def score_choices(
 ) -> Iterator[ScoredChoice]:
     """Score choices, in any order; keep: with the hidden states behind them. Raises NonFinite, naming the item."""
 
-    def run(rows: list[PackedRequests[Continuation]]) -> list[ScoredChoice]:
+    def run(rows: list[ChoiceRow]) -> list[ScoredChoice]:
         answers = _score_rows(context, rows, keep=keep)
         context.usage.prompt_tokens += sum(len(row.tree.tokens) for row in rows)
         return answers
 
-    retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
-    for batch in packing.plan_rows(context.pack(asked), context.prefill_budget()):
-        yield from retry(batch)
+    batches = packing.plan_rows(context.pack(asked), context.prefill_budget())
+    return run_batches(batches, run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
 
 
-def _score_rows(
-    context: EngineContext, rows: Sequence[PackedRequests[Continuation]], *, keep: bool
-) -> list[ScoredChoice]:
+def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool) -> list[ScoredChoice]:
     model = context.model
     hidden, _ = prefill(model, [row.tree for row in rows], pad=context.texts.pad_id, keep=False)
     states, choices = [], [choice for row in rows for choice in row.requests]
@@ -117,14 +107,13 @@ def _score_rows(
         picked = logits.gather(1, target[part, None])[:, 0]
         logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
         greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
-    answers, start = [], 0
-    for one in choices:
-        part = slice(start, start + len(one.tokens))
-        start += len(one.tokens)
-        if not bool(torch.isfinite(logprobs[part]).all()):
+    answers, sizes = [], [len(one.tokens) for one in choices]
+    parts = (torch.split(one, sizes) for one in (logprobs, greedy, hidden))
+    for one, own, best, seen in zip(choices, *parts, strict=True):
+        if not bool(torch.isfinite(own).all()):
             raise NonFinite(f"{one.item_id}: the model's logits are NaN or infinite", one.item_id)
-        total, best = float(logprobs[part].sum()), bool(greedy[part].all())
-        answers.append(ScoredChoice(one.item_id, one.choice, total, best, hidden[part] if keep else None))
+        total = float(own.sum())
+        answers.append(ScoredChoice(one.item_id, one.choice, total, bool(best.all()), seen if keep else None))
     return answers
 
 
@@ -135,14 +124,8 @@ class TextGeneration:
     context: EngineContext
     settings: Settings
 
-    def answer(
-        self, items: Sequence[Item], drafts: Mapping[str, Sequence[int]], observer: HiddenStateObserver | None
-    ) -> Iterator[Response]:
-        """Yield a record for each answer as it ends; `drafts` may be right, by item id.
-
-        An observer's references are checked as drafts in the pass that answers, if drafts can be checked; if not, or if
-        answers are their own references, they are read again afterwards.
-        """
+    def answer(self, items: Sequence[Item], observer: Observer) -> Iterator[Response]:
+        """Yield a record for each answer as it ends; an observer's references are checked as drafts, or read later."""
         context, samples, texts = self.context, self.settings.samples, self.context.texts
         references = dict(observer.references) if observer is not None else {}
         speculative = context.continuous and self.settings.temperature == 0
@@ -153,37 +136,28 @@ class TextGeneration:
             if request.tokens > context.limit:
                 yield from (Unanswered(item.id, "over_context", len(prompt), sample) for sample in range(samples))
                 continue
-            if speculative:
-                draft = as_draft(context, references.get(item.id) or drafts.get(item.id, ()), item.max_tokens)
-                request = replace(request, draft=draft)
-            requests += [replace(request, sample=sample) for sample in range(samples)]
+            draft = as_draft(context, references.get(item.id, ()) if speculative else (), item.max_tokens)
+            requests += [replace(request, sample=sample, draft=draft) for sample in range(samples)]
         at_once = observer is not None and speculative and bool(references)
         stops = {item.id: item.stop for item in items}
         again = []  # what an observer has not seen yet
         for answer in self.decode(requests, self._loop(observer if at_once else None, references)):
-            request = answer.request
-            yield Generation(
-                item_id=request.item_id,
-                text=cut_at_stops(texts.decode(answer.ids), stops[request.item_id]),
-                token_ids=tuple(answer.ids),
-                finish=answer.finish or "length",
-                prompt_tokens=len(request.prompt),
-                sample=request.sample,
-            )
+            request, name = answer.request, answer.request.item_id
+            text, finish = cut_at_stops(texts.decode(answer.ids), stops[name]), answer.finish or "length"
+            yield Generation(name, text, tuple(answer.ids), finish, len(request.prompt), request.sample)
             if observer is not None and request.sample == 0 and (not at_once or self._alone(request)):
                 again.append(answer)
         if observer is not None:
-            self._replay_hidden_states(again, observer, references)
+            self._replay_hidden_states(again, observer.own_tokens, references, self._loop(observer, references))
 
     def _replay_hidden_states(
-        self, answers: Sequence[Answer], observer: HiddenStateObserver, references: References
+        self, answers: Sequence[Answer], own_tokens: int, references: References, loop: Continuous
     ) -> None:
-        """Read the first answer to each item, or its reference, again for an observer; adds own answers to references.
+        """Read first answers, or their references, again for an observer; adds own answers to references.
 
-        They are read with their prompts in the pass in which another variant would have them checked as drafts, so a
-        model compared with itself sums in the same order, and its divergence is 0.
+        In the pass in which another variant would have them checked as drafts: a model's divergence from itself is 0.
         """
-        context, loop = self.context, self._loop(observer, references)
+        context = self.context
 
         def run(rows: list[Row]) -> list[None]:
             loop.read(rows, keep=False)
@@ -193,16 +167,15 @@ class TextGeneration:
         wanted: list[Request] = []
         for answer in answers:
             request = answer.request
-            if observer.own_tokens:
+            if own_tokens:
                 ended = (end,) if answer.finish == "eos" and end is not None else ()
-                references.setdefault(request.item_id, (*answer.ids, *ended)[: observer.own_tokens])
+                references.setdefault(request.item_id, (*answer.ids, *ended)[:own_tokens])
             if request.item_id in references:
                 draft = as_draft(context, references[request.item_id], request.max_tokens)
                 wanted.append(replace(request, draft=draft))
-        retry = OomRetry(run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes)
-        for schedule in schedules(context, wanted, context.budget):
-            for batch in schedule.batches:
-                list(retry(batch))
+        batches = (batch for schedule in schedules(context, wanted, context.budget) for batch in schedule.batches)
+        notes = context.usage.notes
+        list(run_batches(batches, run, PackedRequests.halves, lambda row: row.requests[0].item_id, notes))
 
     def decode(self, requests: Sequence[Request], loop: Continuous | None = None) -> Iterator[Answer]:
         """Answer requests, in any order; loop: one that shows an observer what it reads."""
@@ -217,7 +190,7 @@ class TextGeneration:
         """Whether a request is so long that its numbers would depend on what it is answered with."""
         return request.tokens > self.context.model.longest_together
 
-    def _loop(self, observer: HiddenStateObserver | None, references: References) -> Continuous:
+    def _loop(self, observer: Observer, references: References) -> Continuous:
         """Return what answers, and shows an observer the states that predict requests with a reference."""
 
         def observe(request: Request, hidden: Tensor) -> None:
@@ -250,21 +223,19 @@ class TextGeneration:
 
     def _in_batches(self, requests: Sequence[Request]) -> Iterator[Answer]:
         """Answer batch after batch, each until its last answer ends."""
-        context = self.context
-        model, budget, ends, pad = context.model, context.budget, context.texts.end_ids, context.texts.pad_id
+        context, model, budget = self.context, self.context.model, self.context.budget
 
         def run(batch: list[Request]) -> list[Answer]:
             if context.assisted is None:
-                answers = decode_batch(model, batch, self.settings, ends=ends, pad=pad)
+                answers = decode_batch(model, batch, self.settings, context.texts)
             else:
-                answers = [context.assisted.answer(model, one, ends, pad) for one in batch]
+                answers = [context.assisted.answer(model, one, context.texts) for one in batch]
             context.usage.prompt_tokens += sum(len(one.prompt) for one in batch)
             return answers
 
-        retry = OomRetry(run, lambda one: [one], lambda one: one.item_id, context.usage.notes)
         lengths = [len(one.prompt) if budget.equal and not self._alone(one) else one.tokens for one in requests]
-        for batch in packing.plan(lengths, budget):
-            yield from retry([requests[index] for index in batch])
+        batches = ([requests[index] for index in batch] for batch in packing.plan(lengths, budget))
+        return run_batches(batches, run, lambda one: [one], lambda one: one.item_id, context.usage.notes)
 
 
 def as_draft(context: EngineContext, tokens: Sequence[int], most: int) -> tuple[int, ...]:

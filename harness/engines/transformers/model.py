@@ -1,8 +1,4 @@
-"""One forward pass: how a causal language model of transformers is asked, for tokens or for packed rows of prompts.
-
-Knows attention masks, positions, and what models keep of the tokens that they have read, in whatever form. Which of
-these a model takes is found out by `probe`. Does not know items, texts or sampling.
-"""
+"""One forward pass: how a causal language model of transformers is asked, for tokens or for packed rows of prompts."""
 
 from __future__ import annotations
 
@@ -25,48 +21,37 @@ from harness.errors import ModelError
 TRIAL_TOLERANCE = 0.03
 """How far two ways to the same numbers may part, as a share of the largest: about 8 roundings of bf16. A wrong
 way (a forgotten scale, a mask that is not heeded) is off by far more."""
-
-FARTHEST = 1 << 22
-"""The largest position that is looked at: no model reads more tokens."""
+FARTHEST = 1 << 22  # the largest position that is looked at: no model reads more tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
     """How a model is asked: the fastest way whose answers are those of reading everything again at every step."""
 
-    trees: bool
-    """Sequences that begin alike share a row, and answers grow in slots."""
-    padded: bool
-    """Rows of several lengths are read together."""
-    batched: bool
-    """Several rows are read together."""
-    state: Literal["keys", "own", "none"]
-    """What is kept between steps: keys and values of every token, the model's own state, or nothing."""
+    trees: bool  # sequences that begin alike share a row, and answers grow in slots
+    padded: bool  # rows of several lengths are read together
+    batched: bool  # several rows are read together
+    state: Literal["keys", "own", "none"]  # kept between steps: keys and values, the model's own state, or nothing
     note: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class OwnState:
-    """What a model itself keeps of the tokens that it has read: a cache class of its own, recurrent states.
+    """What a model itself keeps of the tokens that it has read: a cache class of its own, recurrent states."""
 
-    `ids` [rows, tokens] is what was read, `name` the argument that takes the state, which is also the field of the
-    output that holds it. `trusted` is False if every step has to read everything again.
-    """
-
-    trusted: bool = True
-    ids: Tensor | None = None
-    name: str = ""
+    trusted: bool = True  # False if every step has to read everything again
+    ids: Tensor | None = None  # [rows, tokens] what was read
+    name: str = ""  # the argument that takes the state, and the field of the output that holds it
     value: Any = None
 
 
 class LanguageModel:
     """A causal language model in two steps: tokens to final hidden states, hidden states to logits.
 
-    `path` says which ways of asking it are sound; `probe.probed` sets it. `longest_together` is the longest
-    sequence, in tokens, whose numbers depend on nothing but its own tokens (`length_switch`): longer sequences are read
-    and answered alone. `few_shapes` says whether decode steps of other sizes cost preparation (kernels chosen, plans
-    made, graphs), `graphs` whether decode steps are replayed as CUDA graphs, `no_graphs` why they no longer are. Of a
-    model on several devices, tokens go in at the embedding's, and states come out at the head's, which is `device`.
+    `path` says how it is asked; `probe.probed` sets it. Sequences longer than `longest_together` tokens are read and
+    answered alone (`length_switch`). `few_shapes`: decode steps of other sizes cost preparation (kernels chosen, plans
+    made, graphs); `no_graphs`: why they are not replayed as CUDA graphs. Of a model on several devices, tokens go in at
+    the embedding's, and states come out at the head's, which is `device`.
     """
 
     def __init__(self, model: Any, device: str) -> None:
@@ -117,11 +102,10 @@ class LanguageModel:
         return DynamicCache()
 
     def forward(self, ids: Tensor, *, mask: Any = None, positions: Tensor | None = None, cache: Any = None) -> Tensor:
-        """Read tokens.
+        """Read tokens: final hidden states [rows, tokens, width], or logits [..., vocabulary] without a `split_head`.
 
-        ids [rows, tokens]; mask [rows, cached + tokens], 1 where a token counts, or what `attention` gave;
-        positions [rows, tokens]; cache is what `new_cache` gave, filled in place. Gives final hidden states [rows,
-        tokens, width], or logits [rows, tokens, vocabulary] unless the head can be applied apart (`split_head`).
+        ids and positions [rows, tokens]; mask [rows, cached + tokens], 1 if a token counts, or what `attention` gave;
+        cache is what `new_cache` gave, filled in place.
         """
         more: dict[str, Any] = {"use_cache": cache is not None}
         if mask is not None:
@@ -168,10 +152,9 @@ class LanguageModel:
         return inputs.get(state.name) is None
 
     def attention(self, visible: Tensor, queries: Tensor, keys: Tensor) -> Any:
-        """Return the mask that lets each token see what `visible` says, and no further than the model's window.
+        """Return a mask, or one for each kind of layer, that lets each token see what `visible` says, in its window.
 
-        visible [rows, 1, queries, keys], true where a query sees a key; queries [rows, queries] and keys
-        [rows, keys] are positions. Gives what `forward` takes: a mask, or one for each kind of layer.
+        visible [rows, 1, queries, keys]; queries [rows, queries] and keys [rows, keys] are positions.
         """
         if self._window is None:
             return self._as_taken(visible)
@@ -193,11 +176,7 @@ class LanguageModel:
         return torch.as_tensor(rows, dtype=torch.long).to(self.device)
 
     def _head_agrees(self) -> bool:
-        """Try the head apart against the whole model on a few tokens.
-
-        Models scale, cap or bias their logits in different ways; if this class does not know the way,
-        the answers differ here and the whole model is asked instead.
-        """
+        """Try the head apart on a few tokens: models scale, cap or bias their logits in ways that it may not know."""
         if self.model.get_output_embeddings() is None or self._body is self.model:
             return False
         start = self.head.vocabulary // 2
@@ -207,8 +186,7 @@ class LanguageModel:
             out = self._body(input_ids=ids, use_cache=False)
         if not hasattr(out, "last_hidden_state"):
             return False
-        with torch.inference_mode():
-            apart = self.head.rounded(out.last_hidden_state[0].to(self.device)).to(whole.device)
+        apart = self.head.rounded(out.last_hidden_state[0].to(self.device)).to(whole.device)
         if whole.shape != apart.shape:
             raise ModelError(f"the head gives {tuple(apart.shape)} logits, the model {tuple(whole.shape)}")
         if not bool(torch.isfinite(whole).all()):
@@ -217,10 +195,7 @@ class LanguageModel:
 
 
 def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep: bool) -> tuple[Tensor, Any]:
-    """Read rows together, the shorter ones filled up on the right.
-
-    Gives what `forward` gives, [rows, longest, width], and if it is to be kept the cache of the rows' tokens.
-    """
+    """Read rows together, filled up on the right: what `forward` gives [rows, longest, width], and the kept cache."""
     if len(rows) == 1 and rows[0].prefix_first:
         return _prefix_first(model, rows[0])
     longest = max(len(row.tokens) for row in rows)
@@ -281,10 +256,9 @@ def _place(module: Any, default: torch.device) -> torch.device:
 def length_switch(model: Any) -> int:
     """Return the longest sequence, in tokens, in which the first positions are what they are in a short one.
 
-    Rotary embeddings of some kinds (longrope, dynamic NTK) take other frequencies for all tokens of a pass as soon as
-    the largest position in it is behind some length: a token's numbers then depend on the tokens that come after it,
-    and on the other rows. FARTHEST if that is so at no length. Found by asking the embedding itself, not by its name,
-    some dozens of times.
+    Some rotary embeddings (longrope, dynamic NTK) take other frequencies for all tokens of a pass as soon as its
+    largest position is behind some length: a token's numbers then depend on later tokens, and on the other rows.
+    FARTHEST if that is so at no length. Found by asking the embedding itself, not by its name.
     """
     found = FARTHEST
     for module in model.modules():
@@ -311,8 +285,7 @@ def _embedded(module: Any, more: dict[str, Any], length: int) -> Tensor:
 
 def _switch(embedded: Callable[[int], Tensor]) -> int:
     """Find the length by halving; the last call is a short one, so that nothing of the search is kept."""
-    short = embedded(4).clone()
-    low, high = 4, FARTHEST
+    short, low, high = embedded(4).clone(), 4, FARTHEST
     if torch.equal(embedded(high), short):
         low = high
     while high - low > 1:

@@ -9,8 +9,7 @@ Three prompts, "a b c d", "a b c e" and "a b f", become a row of six tokens, dep
     paths      [0 1 2 3], [0 1 2 4], [0 1 5]
     shared     the first 2 tokens are part of every sequence
 
-Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask. Knows nothing of models or texts, except
-for the errors that mean "out of memory".
+Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
@@ -30,18 +29,9 @@ from numpy.typing import NDArray
 from harness.errors import RunError
 
 Ids = NDArray[np.int64]
-
-WORTH_SHARING = 16
-"""Tokens: a shared beginning shorter than this is read again instead."""
-
-BRANCH_TOKENS_AT_MOST = 2048
-"""Tokens beyond the part that all sequences of a row share: they are masked from each other, at a cost that grows
-with their number's square."""
-
-PREFIX_ALONE = 1024
-"""Tokens: a beginning of at least this length, shared by a whole row, is read before the branches, without a mask.
-Shorter ones go in the same pass as their branches."""
-
+WORTH_SHARING = 16  # tokens: a shared beginning shorter than this is read again instead
+BRANCH_TOKENS_AT_MOST = 2048  # beyond what all sequences of a row share: masks cost the square of their number
+PREFIX_ALONE = 1024  # tokens: a beginning of a whole row that is read before the branches, without a mask
 OUT_OF_MEMORY = re.compile(
     "out of memory|allocate memory|cublas_status_(alloc_failed|not_initialized)|cudnn_status_alloc_failed"
     "|device_allocation_failed|cudaerrormemoryallocation",
@@ -54,14 +44,10 @@ OUT_OF_MEMORY = re.compile(
 class PackedTree:
     """Several sequences as one row."""
 
-    tokens: Ids
-    """[length] Tokens in depth-first order."""
-    positions: Ids
-    """[length] Depth of each token: its position in every sequence that holds it."""
-    ends: Ids
-    """[length] One past the last token that may attend to this one."""
-    paths: tuple[Ids, ...]
-    """For each sequence, in the order given, where its tokens are in the row."""
+    tokens: Ids  # [length] tokens in depth-first order
+    positions: Ids  # [length] depth of each token: its position in every sequence that holds it
+    ends: Ids  # [length] one past the last token that may attend to this one
+    paths: tuple[Ids, ...]  # for each sequence, in the order given, where its tokens are in the row
 
     @property
     def single(self) -> bool:
@@ -97,12 +83,9 @@ def pack(sequences: Sequence[Sequence[int]]) -> PackedTree:
         ends[start:stop] = closed[same : len(one)]
         closed[same:] = start
         stop = start
-    return PackedTree(
-        np.concatenate([one[same:] for one, same in zip(arrays, shared, strict=True)]),
-        np.concatenate([np.arange(same, len(one)) for one, same in zip(arrays, shared, strict=True)]),
-        ends,
-        tuple(paths[index] for index in range(len(arrays))),
-    )
+    tokens = np.concatenate([one[same:] for one, same in zip(arrays, shared, strict=True)])
+    positions = np.concatenate([np.arange(same, len(one)) for one, same in zip(arrays, shared, strict=True)])
+    return PackedTree(tokens, positions, ends, tuple(paths[index] for index in range(len(arrays))))
 
 
 def _in_order(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[Ids], list[int]]:
@@ -120,11 +103,9 @@ def _in_order(sequences: Sequence[Sequence[int]]) -> tuple[list[int], list[Ids],
 def group_by_prefix(
     sequences: Sequence[Sequence[int]], *, most: int = BRANCH_TOKENS_AT_MOST, longest: int = sys.maxsize
 ) -> list[list[int]]:
-    """Return which sequences are worth a common row: neighbours in sorted order that begin alike.
+    """Return which sequences, by index, are worth a common row: neighbours in sorted order that begin alike.
 
-    Gives indices into `sequences`. What a row's sequences share is at least a third of each of them. `most`
-    is the tokens that a row may hold beyond its first sequence; 0 puts every sequence in a row of its own, as does
-    being longer than `longest`.
+    They share at least a third of each and are no longer than `longest`. most: tokens of a row beyond its first one.
     """
     groups: list[list[int]] = []
     added = shared_by_all = first = 0
@@ -176,13 +157,10 @@ class PackedRequests(Generic[R]):
 class Budget:
     """How large a batch may be."""
 
-    tokens: int
-    """Rows times the longest row's tokens, padding and room for the answer included."""
+    tokens: int  # rows times the longest row's tokens, padding and room for the answer included
     rows: int
-    equal: bool = False
-    """Only rows of one length together: no padding at all."""
-    together: int = sys.maxsize
-    """Rows longer than this, in tokens, are alone."""
+    equal: bool = False  # only rows of one length together: no padding at all
+    together: int = sys.maxsize  # rows longer than this, in tokens, are alone
 
 
 def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
@@ -212,9 +190,8 @@ def plan_rows(rows: Sequence[PackedRequests[R]], budget: Budget) -> list[list[Pa
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory did not suffice, on CUDA or from the CPU allocator."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
+    said = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
+    return bool(said) or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def device_failed(error: BaseException) -> bool:
@@ -224,10 +201,8 @@ def device_failed(error: BaseException) -> bool:
 
 def too_large(name: str) -> RunError:
     """Return the error for an item that does not fit memory even alone."""
-    return RunError(
-        f"{name}: out of memory with this item alone in the batch; use a device with more memory, "
-        "or leave such long items out"
-    )
+    remedy = "use a device with more memory, or leave such long items out"
+    return RunError(f"{name}: out of memory with this item alone in the batch; {remedy}")
 
 
 def release_memory() -> None:
@@ -237,43 +212,40 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-@dataclass(slots=True)
-class OomRetry(Generic[T, A]):
-    """Runs batches, and halves one that does not fit memory until it does."""
+def run_batches(
+    batches: Iterable[list[T]],
+    run: Callable[[list[T]], list[A]],
+    split: Callable[[T], list[T]],
+    name: Callable[[T], str],
+    notes: list[str],
+) -> Iterator[A]:
+    """Answer batches, and halve one that does not fit memory until it does. Raises RunError if one request does not.
 
-    run: Callable[[list[T]], list[A]]
-    split: Callable[[T], list[T]]
-    """Divides one request of a batch into smaller ones; return fewer than two if it cannot be divided."""
-    name: Callable[[T], str]
-    """Gives what a person calls a request: for the message when it does not fit alone."""
-    notes: list[str] = field(default_factory=list)
-    largest: int = sys.maxsize
-    """Rows that fit after the last failure: later batches are not larger."""
-
-    def __call__(self, batch: list[T]) -> Iterator[A]:
-        """Answer a batch, in one go or in parts. Raises RunError if one request alone is too large."""
+    split: divides one request into smaller ones, or gives it again; name: for the message.
+    """
+    largest = sys.maxsize  # rows that fit after the last failure: later batches are not larger
+    for batch in batches:
         waiting = [batch]
         while waiting:
             part = waiting.pop()
-            if len(part) > self.largest:
-                waiting += [part[self.largest :], part[: self.largest]]
+            if len(part) > largest:
+                waiting += [part[largest:], part[:largest]]
                 continue
             try:
-                answers = self.run(part)
+                yield from run(part)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
             else:
-                yield from answers
                 continue
             release_memory()
             if len(part) > 1:
-                self.largest = len(part) // 2
-                self.notes.append(f"out of memory with {len(part)} rows in a batch: went on with {self.largest}")
+                largest = len(part) // 2
+                notes.append(f"out of memory with {len(part)} rows in a batch: went on with {largest}")
                 waiting.append(part)
                 continue
-            pieces = self.split(part[0])
+            pieces = split(part[0])
             if len(pieces) == 1:
-                raise too_large(self.name(part[0]))
-            self.notes.append("out of memory with one row: what it shared was read more than once")
+                raise too_large(name(part[0]))
+            notes.append("out of memory with one row: what it shared was read more than once")
             waiting += [[piece] for piece in reversed(pieces)]

@@ -1,7 +1,6 @@
-"""Finds out once, on the model itself, in which ways it may be asked.
+"""Finds out once, on the model itself and by the code that later runs, in which ways it may be asked.
 
-Every way from the fastest to the slowest is tried on a few made-up tokens, by the code that later runs, and the first
-one that gives the hidden states of reading everything again at every step is taken. Knows no model by its name.
+The fastest way that gives the hidden states of reading everything again at every step is taken.
 """
 
 from __future__ import annotations
@@ -19,23 +18,13 @@ from harness.engines.transformers.model import LanguageModel, Path, prefill
 from harness.engines.transformers.packing import device_failed, out_of_memory, pack
 from harness.errors import ModelError, one_line
 
-STEPS = 2
-"""Tokens that each way adds one by one."""
-SHARED = 4
-"""Tokens that the two sequences begin with alike."""
-LONGEST = 160
-"""Tokens: a window, chunk or block of the config that is shorter than this is crossed while probing."""
-
-ROUNDINGS = 32
-"""Two sound ways may differ by as much as so many roundings of the input do: each layer adds some."""
-KERNELS = 8
-"""Or by so many times what a token's numbers differ by when it is read alone, by kernels for single tokens."""
-COARSEST = 0.06
-"""And by no more than this share of the largest number: about 8 roundings of bf16. A wrong way (a forgotten state, a
-mask that is not heeded) is off by far more."""
-COARSEST_BY_PASS = 0.25
-"""The same for methods whose numbers depend on what else is in the pass (LLM.int8, by 0.14 for SmolLM2)."""
-
+STEPS = 2  # tokens that each way adds one by one
+SHARED = 4  # tokens that the two sequences begin with alike
+LONGEST = 160  # tokens: a window, chunk or block of the config that is shorter than this is crossed while probing
+ROUNDINGS = 32  # two sound ways may differ by as much as so many roundings of the input do: each layer adds some
+KERNELS = 8  # or by so many times what a token's numbers differ by when it is read alone, by kernels for single tokens
+COARSEST = 0.06  # and by no more than this share of the largest number: a wrong way is off by far more
+COARSEST_BY_PASS = 0.25  # the same for methods whose numbers depend on what else is in the pass (LLM.int8: 0.14)
 PATHS = (
     Path(trees=True, padded=True, batched=True, state="keys"),
     Path(trees=False, padded=True, batched=True, state="keys"),
@@ -43,15 +32,12 @@ PATHS = (
     Path(trees=False, padded=False, batched=False, state="own"),
     Path(trees=False, padded=False, batched=True, state="none"),
     Path(trees=False, padded=False, batched=False, state="none"),
-)
-"""The ways of asking a model, the fastest first."""
-
+)  # the ways of asking a model, the fastest first
 SLOWER = {
     "keys": "",
     "own": "; answers grow on the model's own state",
     "none": "; every step reads everything again, which is slow",
 }
-
 FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, StopIteration)
 """What models raise for arguments that are not theirs."""
 
@@ -120,10 +106,8 @@ class _Trial:
     def check_repeats(self) -> None:
         """Raise `ModelError` unless the same tokens give the same numbers again."""
         if _apart(self._alone(self.tokens[0]), self.wanted[0]) > self.tolerance:
-            raise ModelError(
-                "the model gives other numbers when it reads the same tokens again, so none of its answers can be"
-                " compared; is there noise or dropout in it?"
-            )
+            said = "the model gives other numbers when it reads the same tokens again, so none of its answers can be"
+            raise ModelError(f"{said} compared; is there noise or dropout in it?")
 
     def agrees(self, *, slots: bool) -> bool:
         """Whether the path gives what reading alone gives, at every step. Raises ModelError if the device fails."""

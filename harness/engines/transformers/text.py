@@ -1,7 +1,4 @@
-"""Text to tokens and back, the way lm_eval's `hf` model does it, so that the same items get the same scores.
-
-Knows a tokenizer. Does not know the model, batches or devices.
-"""
+"""Text to tokens and back, the way lm_eval's `hf` model does it, so that the same items get the same scores."""
 
 from __future__ import annotations
 
@@ -13,10 +10,7 @@ from harness.stops import stop_begins
 
 
 class TextCodec:
-    """A tokenizer with lm_eval's rules for prompts, pairs of context and continuation, and answers.
-
-    `end_ids` are the tokens that end an answer; `pad_id` fills rows: what it is never shows in an answer.
-    """
+    """A tokenizer with lm_eval's rules. `end_ids` end an answer; `pad_id` fills rows and never shows in an answer."""
 
     def __init__(self, tokenizer: Any, extra_end_ids: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -40,9 +34,8 @@ class TextCodec:
     def pairs(self, context: str, choices: Sequence[str], item_id: str) -> list[tuple[list[int], list[int]]]:
         """Encode a context with each of its continuations, as `TemplateLM.loglikelihood` and `_encode_pair`.
 
-        Spaces that end the context move to the continuation; the continuation's tokens are those of the whole
-        text beyond the number of tokens of the context alone. Raises ModelError if a choice has no token
-        of its own.
+        Spaces that end the context move to the continuation, whose tokens are those of the whole text beyond the number
+        of tokens of the context alone. Raises ModelError if a choice has no token of its own.
         """
         begin = self._encode(context.rstrip(), self._prefix_text) if context else []
         if not context and self._prefix_id is not None:
@@ -56,10 +49,8 @@ class TextCodec:
                 rest = ids[1:] if ids[:1] == begin else ids
             pairs.append((begin, rest))
             if not begin or not rest:
-                raise ModelError(
-                    f"{item_id}: the choice {choice!r} adds no token to its prompt: it has no probability; "
-                    "give each choice its own text"
-                )
+                said = f"{item_id}: the choice {choice!r} adds no token to its prompt: it has no probability"
+                raise ModelError(f"{said}; give each choice its own text")
         return pairs
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:

@@ -1,14 +1,10 @@
-"""Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`.
-
-The format is found from the path and the first bytes. Reading needs no torch, and none of the tools that wrote the
-files.
-"""
+"""Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.details import detail_files, details_answers, load_lighteval, load_nel, nel_bundles
@@ -30,20 +26,18 @@ class _Reader(NamedTuple):
     shown: str  # what messages call it
     options: tuple[str, ...]  # those of `compare` that say how it is read
     load: Callable[[Path, ImportOptions, str], Outcomes]
+    answers: Callable[[Path, ImportOptions], Sequence[object]]
 
 
+_COMMON = ("stratum", "cluster", "chance")
+_TABLE = ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats")
+_LM_EVAL = (*_COMMON, "metric", "filter", "repeats")
 _READERS: dict[Format, _Reader] = {
-    "lm_eval": _Reader(
-        "lm_eval samples", ("stratum", "cluster", "chance", "metric", "filter", "repeats"), load_lm_eval
-    ),
-    "inspect": _Reader("Inspect logs", ("stratum", "cluster", "chance", "metric"), load_inspect),
-    "nel": _Reader("results of NeMo Evaluator", ("stratum", "cluster", "chance"), load_nel),
-    "lighteval": _Reader("details of lighteval", ("stratum", "cluster", "chance", "metric"), load_lighteval),
-    "table": _Reader(
-        "plain tables",
-        ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats"),
-        load_table,
-    ),
+    "lm_eval": _Reader("lm_eval samples", _LM_EVAL, load_lm_eval, lm_eval_answers),
+    "inspect": _Reader("Inspect logs", (*_COMMON, "metric"), load_inspect, inspect_answers),
+    "nel": _Reader("results of NeMo Evaluator", _COMMON, load_nel, details_answers),
+    "lighteval": _Reader("details of lighteval", (*_COMMON, "metric"), load_lighteval, details_answers),
+    "table": _Reader("plain tables", _TABLE, load_table, table_answers),
 }
 _KNOWN = (
     "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), results of NeMo "
@@ -53,10 +47,9 @@ _KNOWN = (
 
 
 def load(path: Path, options: ImportOptions | None = None, name: str | None = None) -> Outcomes:
-    """Read one variant's outcomes.
+    """Read one variant's outcomes from a file or a directory, under the path's name by default.
 
-    path: a file or a directory. name: the variant's name; the path's by default. Raises UsageError if the
-    path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
+    Raises UsageError if the path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
     """
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
@@ -69,12 +62,7 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
 
 def answers(path: Path, options: ImportOptions) -> Sequence[object]:
     """Return each item with what was answered to it, in an order that is not the file's; empty if only scores are."""
-    form = format_of(path, options)
-    if form == "table":
-        return table_answers(path, options)
-    if form in ("nel", "lighteval"):
-        return details_answers(path)
-    return lm_eval_answers(path) if form == "lm_eval" else inspect_answers(path)
+    return _READERS[format_of(path, options)].answers(path, options)
 
 
 def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:
@@ -93,15 +81,15 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
     if path.is_dir():
         return _of_directory(path)
     named = options is not None and (options.item is not None or options.score is not None)
-    suffix = path.suffix.lower()
-    if suffix == ".eval":
-        return "inspect"
-    if suffix == ".json":
-        return _of_json(path)
-    if suffix in (".jsonl", ".ndjson"):
-        return "table" if named or not is_sample(first_object(path)) else "lm_eval"
-    if suffix in SUFFIXES:
-        return "lighteval" if not named and detail_files(path) else "table"
+    match path.suffix.lower():
+        case ".eval":
+            return "inspect"
+        case ".json":
+            return _of_json(path)
+        case ".jsonl" | ".ndjson":
+            return "table" if named or not is_sample(first_object(path)) else "lm_eval"
+        case suffix if suffix in SUFFIXES:
+            return "lighteval" if not named and detail_files(path) else "table"
     raise UsageError(f"{path}: cannot be read. What can: {_KNOWN}")
 
 
@@ -126,10 +114,9 @@ def _of_json(path: Path) -> Format:
     if is_sample(first_object(path)):
         return "lm_eval"
     try:
-        data: Any = parsed(path.read_bytes(), str(path))
+        if is_log(parsed(path.read_bytes(), str(path))):
+            return "inspect"
     except NotComparable as error:
         raise UsageError(str(error)) from error
-    if is_log(data):
-        return "inspect"
     averages = ": lm_eval's averages alone; give the directory of its samples_*.jsonl"
     raise UsageError(f"{path}: is not a log of Inspect{averages if path.name.startswith('results') else ''}")

@@ -1,8 +1,7 @@
 """What NeMo Evaluator (`nel eval`) and lighteval (``--save-details``) stored of each item.
 
-nel: ``eval-*.json`` with ``results.jsonl`` next to it; the reward is the score, repeats are averaged, and an answer
-that the infrastructure failed to give is none. lighteval: ``details_<task>_<date>.parquet``. A benchmark or task is a
-slice. It reads the files alone.
+nel: ``eval-*.json`` with ``results.jsonl`` next to it. lighteval: ``details_<task>_<date>.parquet``. A benchmark or
+task is a slice.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
+from harness.judge.importers import rows as read
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
-from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, best_metric, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
@@ -29,10 +29,7 @@ _NOT_THE_MODEL = ("infra_error", "system")
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's folder of `nel` results below a path, and its newest summary, which is that of them.
-
-    Raises UsageError if a benchmark is there twice.
-    """
+    """Return each benchmark's folder and newest summary. Raises UsageError if one is there twice."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
@@ -47,10 +44,7 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
 
 
 def detail_files(path: Path) -> dict[str, Path]:
-    """Return each task's newest file of lighteval's details: the path itself, or those below it.
-
-    Raises UsageError if they are of several models.
-    """
+    """Return each task's newest file of lighteval's details. Raises UsageError if they are of several models."""
     files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
     if len(models := sorted({str(file.parent.parent) for _, _, file in named})) > 1:
@@ -107,7 +101,7 @@ def _reward(line: Mapping[str, Any], where: str) -> float:
     """Return the reward of an answer; NaN if there is none because something else than the model failed."""
     failed = inner(line, "scoring_details").get("error_category") in _NOT_THE_MODEL
     unjudged = inner(line, "scoring_details", "judge").get("error")
-    return math.nan if failed or unjudged else as_score(line.get("reward"), where)
+    return math.nan if failed or unjudged else read.as_score(line.get("reward"), where)
 
 
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -115,18 +109,16 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows = Rows(str(path), options)
     tasks = {task: list(_details(file)) for task, file in detail_files(path).items()}
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
-    chosen = per_task(options.metric, known, "metric", str(path))
+    chosen = read.per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():
-        rows.measure[task] = metric = chosen.get(task) or best_metric(task, known[task], _LIGHTEVAL, path)
+        rows.measure[task] = metric = chosen.get(task) or read.best_metric(task, known[task], _LIGHTEVAL, path)
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
-            if metric not in one["metric"]:
-                raise NotComparable(f"{where}: has no {metric}, other items of its task do")
             choices, gold = doc.get("choices"), doc.get("gold_index")
             given = (doc.get("query") or doc.get("full_prompt"), choices, gold)
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
-            score = as_score(one["metric"][metric], where)
+            score = read.score_of(one["metric"], metric, where)
             # By guessing, unless all choices are right: then they are ways to write one answer.
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0
@@ -150,10 +142,10 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
         yield {"doc": {**rest, **(doc if isinstance(doc, Mapping) else {})}, "metric": metric}
 
 
-def details_answers(path: Path) -> list[str]:
+def details_answers(path: Path, _: ImportOptions) -> list[str]:
     """Return each item with its answer, sorted; none if none is stored."""
     found = []
-    for task, (folder, _) in nel_bundles(path).items() if path.is_dir() else ():
+    for task, (folder, _summary) in nel_bundles(path).items() if path.is_dir() else ():
         lines = json_objects(folder / "results.jsonl")
         found += [[task, line.get("problem_idx"), line.get("repeat"), line.get("model_response")] for line in lines]
     for task, file in detail_files(path).items():

@@ -1,8 +1,7 @@
 """Logs of Inspect (inspect_ai): ``.json``, and ``.eval``, which is a zip of the same JSON.
 
 A log's task is a slice; fields of its samples' metadata make strata, and so do arguments that differ between logs of a
-task. Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree;
-an item's epochs become one score by the log's own reducer. It reads the files alone; inspect_ai is not needed.
+task. Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import inner, parsed
+from harness.judge.importers.json_text import inner, json_object, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
@@ -43,20 +42,14 @@ def is_log(data: object) -> bool:
 
 
 def log_files(path: Path) -> list[Path]:
-    """Find the logs at a path: itself, or all below it. JSON of another kind, such as a listing, is passed over.
-
-    Raises NotComparable if a file is not JSON: it could be half a log.
-    """
+    """Find the logs at a path, among other JSON. Raises NotComparable if a file is no JSON: it could be half a log."""
     if path.is_file():
         return [path]
     found = list(path.rglob("*.eval"))
     for file in path.rglob("*.json"):
         data = parsed(file.read_bytes(), str(file))
-        if (
-            isinstance(data, Mapping)
-            and isinstance(data.get("eval", {}), Mapping)
-            and {"eval", "samples"} & data.keys()
-        ):
+        log = isinstance(data, Mapping) and {"eval", "samples"} & data.keys()
+        if log and isinstance(data.get("eval", {}), Mapping):
             found.append(file)
     return sorted(found)
 
@@ -75,10 +68,7 @@ class _Log:
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
-    """Read a log or a directory of them.
-
-    Raises UsageError if a scorer or field is not there, NotComparable if a log is not finished.
-    """
+    """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
     models = sorted({str(log.run.get("model")) for log in logs})
@@ -104,15 +94,14 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def inspect_answers(path: Path) -> list[str]:
+def inspect_answers(path: Path, _: ImportOptions) -> list[str]:
     """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
-    found = [
-        (sample.get("id"), sample.get("epoch"), [inner(one, "message").get("content") for one in choices])
-        for file in log_files(path)
-        for sample in _samples(file)
-        if (choices := inner(sample, "output").get("choices"))
-    ]
-    return sorted(map(canonical_json, found))
+    found = []
+    for sample in (one for file in log_files(path) for one in _samples(file)):
+        if choices := inner(sample, "output").get("choices"):
+            said = [inner(one, "message").get("content") for one in choices]
+            found.append(canonical_json([sample.get("id"), sample.get("epoch"), said]))
+    return sorted(found)
 
 
 def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
@@ -134,7 +123,7 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
 
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
     """Add the items of a log. varying: the log's arguments that differ from those of its task's other logs."""
-    place = f"{log.task}/{stratum_name(varying)}" if varying else log.task
+    rows.common, place = varying, f"{log.task}/{stratum_name(varying)}" if varying else log.task
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     for sample in _samples(log.file):
@@ -162,22 +151,15 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
+        score = reduce(counted) if counted and 2 * len(counted) >= expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
-        rows.add(
-            item,
-            reduce(counted) if counted and 2 * len(counted) >= expected else math.nan,
-            metadata,
-            where,
-            task=log.task,
-            asked=fingerprint(canonical_json([question, offered, target]), *arguments),
-            chance=1.0 / len(offered) if offered and len(offered) > 1 else 0.0,
-            levels=varying,
-        )
+        asked = fingerprint(canonical_json([question, offered, target]), *arguments)
+        chance = 1.0 / len(offered) if offered and len(offered) > 1 else 0.0
+        rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
-        rows.notes.append(
-            f"{log.file}: {partial} items have no score in some of their {expected} epochs: an item counts by the "
-            "others if they are at least half, and else is unanswered"
-        )
+        text = f"{partial} items have no score in some of their {expected} epochs"
+        told = "an item counts by the others if they are at least half, and else is unanswered"
+        rows.notes.append(f"{log.file}: {text}: {told}")
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
@@ -207,8 +189,7 @@ _REDUCERS: dict[str, Callable[[Sequence[float]], float]] = {
     "median": statistics.median,
     "mode": statistics.mode,
     "max": max,
-}
-"""Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)."""
+}  # Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)
 
 
 def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,9 +197,8 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for scorer, score in (sample.get("scores") or {}).items():
         value = score.get("value")
-        found |= (
-            {f"{scorer}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {scorer: value}
-        )
+        several = isinstance(value, Mapping)
+        found |= {f"{scorer}.{key}": one for key, one in value.items()} if several else {scorer: value}
     return found
 
 
@@ -236,21 +216,14 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
 # The files: JSON as it is, archives within limits.
 
 
-def _object(text: bytes, where: str) -> dict[str, Any]:
-    value = parsed(text, where)
-    if not isinstance(value, dict):
-        raise NotComparable(f"{where}: holds a {type(value).__name__}, not an object")
-    return value
-
-
 def _header(file: Path) -> dict[str, Any]:
     if file.suffix == ".eval":
         with _opened(file) as archive:
             if "header.json" not in archive.namelist():
                 raise NotComparable(f"{file}: has no header.json: the evaluation did not finish")
-            header = _object(_member(archive, "header.json", file), f"{file}: header.json")
+            header = json_object(_member(archive, "header.json", file), f"{file}: header.json")
     else:
-        header = _object(file.read_bytes(), str(file))
+        header = json_object(file.read_bytes(), str(file))
     if not is_log(header) or not isinstance(header["eval"], Mapping) or "task" not in header["eval"]:
         raise NotComparable(f"{file}: is not a log of Inspect (eval.task and status are missing)")
     return header
@@ -258,7 +231,7 @@ def _header(file: Path) -> dict[str, Any]:
 
 def _samples(file: Path) -> Iterator[Mapping[str, Any]]:
     if file.suffix != ".eval":
-        for sample in _object(file.read_bytes(), str(file)).get("samples") or ():
+        for sample in json_object(file.read_bytes(), str(file)).get("samples") or ():
             if not isinstance(sample, Mapping):
                 raise NotComparable(f"{file}: a sample is not an object")
             yield sample
@@ -266,7 +239,7 @@ def _samples(file: Path) -> Iterator[Mapping[str, Any]]:
     with _opened(file) as archive:
         for name in sorted(archive.namelist()):
             if name.startswith("samples/") and name.endswith(".json"):
-                yield _object(_member(archive, name, file), f"{file}: {name}")
+                yield json_object(_member(archive, name, file), f"{file}: {name}")
 
 
 @contextmanager
@@ -291,10 +264,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, file: Path) -> bytes:
-    """Read one member. Python's zipfile reads Zstandard from 3.14 on; before that pyarrow does.
-
-    Raises NotComparable if it is damaged.
-    """
+    """Read one member: Python's zipfile reads Zstandard from 3.14 on, before that pyarrow does."""
     entry = archive.getinfo(name)
     if entry.compress_type == _ZSTANDARD:
         return _zstandard(entry, file)

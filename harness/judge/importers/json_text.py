@@ -17,10 +17,7 @@ _SHOWN = 60
 
 
 def parsed(text: str | bytes, where: str) -> Any:
-    """Parse one JSON text. where: file, line or archive member, for messages.
-
-    Raises NotComparable if it is not JSON, nests too deeply, or an object has a key twice.
-    """
+    """Parse one JSON text. Raises NotComparable, at `where`, if it is none, nests too deeply, or has a key twice."""
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         return json.loads(text, object_pairs_hook=_once)
@@ -30,6 +27,14 @@ def parsed(text: str | bytes, where: str) -> Any:
         raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
     except ValueError as error:
         raise NotComparable(f"{where} is not JSON ({error})") from error
+
+
+def json_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """Parse one JSON text that must be an object. Raises NotComparable."""
+    value = parsed(text, where)
+    if not isinstance(value, dict):
+        raise NotComparable(f"{where} holds a {type(value).__name__}, not an object")
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def json_objects(path: Path) -> list[dict[str, Any]]:
                     if all(isinstance(one, dict) for one in found):
                         return list(found)
             stream.seek(0)
-            return [_object(line, path, number) for number, line in enumerate(stream, start=1) if line.strip()]
+            return [_line(line, f"{path}: line {at}") for at, line in enumerate(stream, start=1) if line.strip()]
     except UnicodeDecodeError as error:
         raise not_utf8(path) from error
 
@@ -71,15 +76,12 @@ def not_utf8(path: Path) -> UsageError:
     return UsageError(f"{path}: is not UTF-8 text")
 
 
-def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+def _line(text: str, where: str) -> dict[str, Any]:
     try:
-        value = parsed(line, f"{path}: line {number}")
+        return json_object(text, where)
     except NotComparable as error:
-        cut = ": the file was cut there" if "is not JSON" in str(error) and not line.endswith("\n") else ""
+        cut = ": the file was cut there" if "is not JSON" in str(error) and not text.endswith("\n") else ""
         raise NotComparable(f"{error}{cut}") from error
-    if not isinstance(value, dict):
-        raise NotComparable(f"{path}: line {number} holds a {type(value).__name__}, not an object")
-    return value
 
 
 def first_object(path: Path) -> dict[str, Any]:

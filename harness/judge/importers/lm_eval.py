@@ -1,8 +1,7 @@
 """What lm_eval logged with --log_samples: ``samples_<task>_<date>.jsonl`` (or ``.json``) under an output directory.
 
 A task is a slice; fields of its documents make strata. Items are joined by task and doc_id, and match only where
-lm_eval's hashes of document, prompt and target agree; those that an older version did not write are computed. It reads
-the files alone: lm_eval itself is not needed.
+lm_eval's hashes of document, prompt and target agree; those that an older version did not write are computed.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, best_metric, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
@@ -51,10 +50,7 @@ def sample_files(path: Path) -> list[Path]:
 
 
 def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
-    """Read a sample file or a directory of them.
-
-    Raises UsageError if a metric, filter or field is not there, NotComparable if the logs hold no scores.
-    """
+    """Read a sample file or a directory of them. Raises UsageError if a metric or field is not there, NotComparable."""
     rows = Rows(str(path), options)
     files = _newest(path, rows)
     tasks = {task: _lines(file) for task, file in files.items()}
@@ -69,18 +65,13 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
         for line in lines:
-            where = f"{files[task]}: doc {line['doc_id']}"
-            if metric not in line:
-                raise NotComparable(f"{where}: has no {metric}, other items of its task do")
-            if isinstance(line[metric], (list, dict)):
-                raise NotComparable(f"{where}: {metric} is not one number per item: give another --metric")
-            item, score = f"{task}/{as_level(line['doc_id'])}", as_score(line[metric], where)
-            asked = fingerprint(*_hashes(line))
+            item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
+            score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=_chance(line, metric))
     return rows.outcomes(name)
 
 
-def lm_eval_answers(path: Path) -> list[str]:
+def lm_eval_answers(path: Path, _: ImportOptions) -> list[str]:
     """Return every document with its answers, texts or log-probabilities of choices, sorted; none if none is logged."""
     lines = [line for file in sample_files(path) for line in json_objects(file)]
     found = [[line["doc_id"], line.get("resps"), line["filtered_resps"]] for line in lines]
@@ -107,8 +98,8 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = json_objects(file)
     for number, line in enumerate(lines, start=1):
         if not is_sample(line) or not isinstance(line["doc"], Mapping):
-            lacking = "(doc_id, doc, filtered_resps are missing)"
-            raise NotComparable(f"{file}: entry {number} is not a sample of lm_eval {lacking}")
+            text = "is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)"
+            raise NotComparable(f"{file}: entry {number} {text}")
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
     return lines
@@ -118,9 +109,7 @@ def _metrics(
     first: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], options: ImportOptions, rows: Rows
 ) -> dict[str, str]:
     """Return the metric that is each task's score. first: a sample per task."""
-    known = {
-        task: [str(one) for one in line.get("metrics") or sorted(line.keys() - _OWN)] for task, line in first.items()
-    }
+    known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
         lower, asked = LOWER_IS_BETTER | _lower(task, files[task]), found.get(task)
@@ -129,8 +118,8 @@ def _metrics(
         if asked is None:
             usable = [one for one in names if one not in lower]
             if names and not usable:
-                listed = ", ".join(names)
-                raise UsageError(f"{files[task]}: which metric is the score? Less is better of all it has: {listed}")
+                text = f"which metric is the score? Less is better of all it has: {', '.join(names)}"
+                raise UsageError(f"{files[task]}: {text}")
             found[task] = best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
@@ -157,14 +146,14 @@ def _hashes(line: Mapping[str, Any]) -> list[str]:
     """Return the hashes of document, prompt and target; computed as lm_eval does (evaluator.py) if missing."""
     first = (_requests(line) or [""])[0]
     prompt = first[0] if isinstance(first, list) and first else first
-    texts: dict[str, Callable[[], str]] = {
-        "doc_hash": lambda: json.dumps(line["doc"], indent=2, ensure_ascii=False),
-        "prompt_hash": lambda: str(prompt),
-        "target_hash": lambda: str(line.get("target")),
-    }
+
+    def computed(text: str) -> str:
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
     return [
-        str(line.get(key) or hashlib.sha256(text().encode("utf-8", "surrogatepass")).hexdigest())
-        for key, text in texts.items()
+        str(line.get("doc_hash") or computed(json.dumps(line["doc"], indent=2, ensure_ascii=False))),
+        str(line.get("prompt_hash") or computed(str(prompt))),
+        str(line.get("target_hash") or computed(str(line.get("target")))),
     ]
 
 

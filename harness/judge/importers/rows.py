@@ -1,8 +1,4 @@
-"""Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item.
-
-Several answers to an item become their mean if that is asked for; the same answer written twice counts once and is
-named.
-"""
+"""Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item."""
 
 from __future__ import annotations
 
@@ -14,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.outcomes import Labels, Outcomes, build, listed
+from harness.judge.outcomes import Floats, Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
@@ -40,9 +35,7 @@ class ImportOptions:
     strata: tuple[str, ...] = ()  # those that split
     cluster: str | None = None  # the one that names the source that items share
     slice: str | None = None  # column of a table; everything is one slice, ``all``, by default
-    prompt: str | None = (
-        None  # column of a table with what was asked, or its hash: items asked differently do not match
-    )
+    prompt: str | None = None  # column of a table with what was asked, or its hash, which must match on both sides
     weight: str | None = None  # column of a table with the share of traffic
     chance: float | None = None  # the score that guessing would give; by default taken from a log's choices, else 0
     metric: str | Sequence[str] | None = None  # of lm_eval, or scorers (``scorer.key``) of Inspect: see `per_task`
@@ -58,7 +51,7 @@ class ImportOptions:
     @property
     def fields(self) -> tuple[str, ...]:
         """Every field that has to be looked up in a document."""
-        return (*self.strata, *(() if self.cluster is None else (self.cluster,)))
+        return self.strata if self.cluster is None else (*self.strata, self.cluster)
 
 
 def per_task(
@@ -86,10 +79,7 @@ def per_task(
 
 
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
-    """Return the score of a task for which none was chosen: the first preferred one, or the only one it has.
-
-    known: the task's metrics that can be a score. Raises UsageError if it could be several, or none.
-    """
+    """Return the first preferred of the scores of a task, or its only one. Raises UsageError if neither is there."""
     found = [one for one in preferred if one in known] or known
     if found is known and len(known) != 1:
         listed = ", ".join(known) or "none"
@@ -110,30 +100,22 @@ class Rows:
     levels: dict[str, Any] = field(default_factory=dict)  # axis to level; an empty name if an item has no such axis
     clusters: Any = None  # None if every item is a source by itself
     chances: list[float] = field(default_factory=list)
-    weights: NDArray[np.float64] | None = None
+    weights: Floats | None = None
+    common: Mapping[str, str] = field(default_factory=dict)  # levels of the answers that are added next
     measure: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(
-        self,
-        item: str,
-        score: float,
-        document: Mapping[str, Any],
-        where: str,
-        *,
-        task: str,
-        asked: int,
-        chance: float,
-        levels: Mapping[str, str] = MappingProxyType({}),
+        self, item: str, score: float, document: Mapping[str, Any], where: str, *, task: str, asked: int, chance: float
     ) -> None:
         """Add one answer of a log.
 
         document: what strata and clusters are looked up in; `where` it is, for messages. task: its slice. asked: see
-        `harness.judge.outcomes.fingerprint`. levels: further ones. Raises UsageError if the document lacks a field.
+        `harness.judge.outcomes.fingerprint`. Raises UsageError if the document lacks a field.
         """
         options = self.options
         strata = zip(options.axes, options.strata, strict=True)
-        found = {**levels, **{axis: as_level(dig(document, one, where)) for axis, one in strata}}
+        found = {**self.common, **{axis: as_level(dig(document, one, where)) for axis, one in strata}}
         for axis in {**self.levels, **found}:
             self.levels.setdefault(axis, [""] * len(self.items)).append(found.get(axis, ""))
         if options.cluster:
@@ -146,10 +128,7 @@ class Rows:
         self.chances.append(chance if options.chance is None else options.chance)
 
     def outcomes(self, name: str) -> Outcomes:
-        """Return one score per item.
-
-        Raises NotComparable if an item has several scores and nothing says to average them, and if `build` does.
-        """
+        """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
         levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
@@ -175,9 +154,7 @@ class Rows:
             unique=True,
         )
 
-    def _collapsed(
-        self, scores: NDArray[np.float64], facts: Sequence[NDArray[Any]]
-    ) -> tuple[slice | NDArray[np.int64], NDArray[np.float64]]:
+    def _collapsed(self, scores: Floats, facts: Sequence[NDArray[Any]]) -> tuple[slice | NDArray[np.int64], Floats]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""
         if len(set(self.items)) == len(self.items):
             return slice(None), scores
@@ -190,13 +167,11 @@ class Rows:
             if count > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
         if self.options.repeats != "mean":
-            mixed = [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]
-            if mixed:
-                raise NotComparable(
-                    f"{self.source}: {len(mixed)} items have several scores ({listed(mixed)}): an item has one score. "
-                    "If these are several answers to it, ask for their mean (--repeats mean)"
-                )
-            once = listed(list(several))
+            if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
+                text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
+                advice = "If these are several answers to it, ask for their mean (--repeats mean)"
+                raise NotComparable(f"{self.source}: {text}. {advice}")
+            once = listed(several)
             self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
@@ -215,6 +190,15 @@ def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
     return Labels(key.astype(np.int32), tuple(names))
+
+
+def score_of(scores: Mapping[str, Any], metric: str, where: str) -> float:
+    """Read the score that an item has by a metric. Raises NotComparable if it has none, or not one number."""
+    if metric not in scores:
+        raise NotComparable(f"{where}: has no {metric}, other items of its task do")
+    if isinstance(scores[metric], (list, dict)):
+        raise NotComparable(f"{where}: {metric} is not one number per item: give another --metric")
+    return as_score(scores[metric], where)
 
 
 def as_score(value: object, where: str = "") -> float:

@@ -10,10 +10,9 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,7 @@ _ANSWER = re.compile(r"resp|output|complet|predict|generat|log_?prob|log_?lik|mo
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     """A column as it was read: its values, or its different values and which of them each row has."""
 
     values: Sequence[Any]
@@ -65,20 +63,18 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     def numbers(column: str) -> NDArray[np.float64]:
         return columns[column].rows(as_score, np.float64, lambda row: f"{path}: {_line(path, row)}item {items[row]!r}")
 
-    return Rows(
-        source=str(path),
-        options=options,
-        items=items,
-        scores=numbers(score),
-        prints=columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
-        if options.prompt
-        else [],
-        slices=columns[options.slice].labels() if options.slice else Labels.constant("all", len(items)),
-        levels={axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)},
-        clusters=columns[options.cluster].labels() if options.cluster else None,
-        weights=numbers(options.weight) if options.weight else None,
-        chances=[] if options.chance is None else [options.chance] * len(items),
-    ).outcomes(name)
+    rows = Rows(str(path), options, items, numbers(score), slices=Labels.constant("all", len(items)))
+    rows.levels = {axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)}
+    if options.prompt:
+        rows.prints = columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
+    if options.slice:
+        rows.slices = columns[options.slice].labels()
+    if options.cluster:
+        rows.clusters = columns[options.cluster].labels()
+    if options.weight:
+        rows.weights = numbers(options.weight)
+    rows.chances = [] if options.chance is None else [options.chance] * len(items)
+    return rows.outcomes(name)
 
 
 def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
@@ -163,9 +159,8 @@ def _csv(path: Path, wanted: Sequence[str]) -> Any:
     if not _well_quoted(path):
         deque(rows, maxlen=0)  # this raises at the line of the fault
     parse = arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
-    convert = arrow_csv.ConvertOptions(
-        include_columns=wanted, column_types=dict.fromkeys(wanted, lib.string()), strings_can_be_null=False
-    )
+    kinds = dict.fromkeys(wanted, lib.string())
+    convert = arrow_csv.ConvertOptions(include_columns=wanted, column_types=kinds, strings_can_be_null=False)
     for block in (_BLOCK, min(path.stat().st_size + 1, 2**31 - 1)):
         try:
             table = arrow_csv.read_csv(path, arrow_csv.ReadOptions(block_size=block), parse, convert)

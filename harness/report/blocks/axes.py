@@ -9,7 +9,7 @@ from itertools import combinations
 
 from harness.judge.decisions import points
 from harness.judge.summaries import Cliff
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.judge.verdicts import Judgement, StratumVerdict
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
 from harness.report.words import levels_of, readable, score
@@ -21,13 +21,20 @@ _Placed = tuple[StratumVerdict, Mapping[str, str]]  # a stratum with its levels 
 def grids(judgement: Judgement) -> Iterator[Section]:
     """Yield the grids of each candidate, cells tinted: two axes of a slice, and an axis that slices share, by slice."""
     for candidate in judgement.candidates:
-        slices = defaultdict[str, list[_Placed]](list)
+        slices, shared = defaultdict[str, list[_Placed]](list), defaultdict[str, list[_Placed]](list)
         for one in candidate.strata:
-            slices[one.slice].append((one, levels_of(one.stratum)))
+            levels = levels_of(one.stratum)
+            slices[one.slice].append((one, levels))
+            for axis, level in levels.items():
+                shared[axis].append((one, {"slice": one.slice, axis: level}))
         for label, own in slices.items():
             if (pair := _fullest_pair([levels for _, levels in own])) is not None:
                 yield _grid(f"{candidate.name}, {label}", pair, own)
-        yield from _shared_axes(candidate)
+        for axis, placed in shared.items():  # language x task, say
+            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), placed)
+            tints = [cell.tint for _, *cells in grid.rows for cell in cells]
+            if len(grid.columns) > 2 and sum(tint is not None for tint in tints) > _FULL * len(tints):  # noqa: PLR2004
+                yield grid
 
 
 def _ordered(levels: Iterable[str]) -> list[str]:
@@ -51,35 +58,20 @@ def _fullest_pair(named: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
     return best
 
 
-def _shared_axes(candidate: CandidateVerdict) -> Iterator[Section]:
-    """Yield a grid of slices over each axis that two slices or more are split by: language x task, say."""
-    by_axis = defaultdict[str, list[_Placed]](list)
-    for one in candidate.strata:
-        for axis, level in levels_of(one.stratum).items():
-            by_axis[axis].append((one, {"slice": one.slice, axis: level}))
-    for axis, placed in by_axis.items():
-        if len({one.slice for one, _ in placed}) > 1:
-            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), placed)
-            tints = [cell.tint for _, *cells in grid.rows for cell in cells if isinstance(cell, Cell)]
-            if sum(tint is not None for tint in tints) > _FULL * len(tints):
-                yield grid
-
-
 def _grid(title: str, axes: tuple[str, str], placed: Iterable[_Placed]) -> Section:
-    gathered: dict[tuple[str, str], list[StratumVerdict]] = defaultdict(list)
+    found: dict[tuple[str, str], list[StratumVerdict]] = defaultdict(list)
     for one, levels in placed:
         if axes[0] in levels and axes[1] in levels:
-            gathered[levels[axes[0]], levels[axes[1]]].append(one)
-    columns, rows = _ordered(column for column, _ in gathered), _ordered(row for _, row in gathered)
-    cells: Iterator[Row] = ((row, *(_cell(gathered.get((column, row), [])) for column in columns)) for row in rows)
-    return Section(title, names(f"{axes[1]} \\ {axes[0]}") + numbers(*columns), tuple(cells))
+            found[levels[axes[0]], levels[axes[1]]].append(one)
+    columns, rows = _ordered(column for column, _ in found), _ordered(row for _, row in found)
+    cells = tuple((row, *(_cell(found.get((column, row), [])) for column in columns)) for row in rows)
+    return Section(title, names(f"{axes[1]} \\ {axes[0]}") + numbers(*columns), cells)
 
 
 def _cell(strata: Sequence[StratumVerdict]) -> Cell:
     """Return the change of a cell; strata that share it are averaged by their items and lose their verdicts."""
     known = [(one.n, one.delta) for one in strata if one.delta is not None]
-    items = sum(n for n, _ in known)
-    if not items:
+    if not (items := sum(n for n, _ in known)):
         return Cell(points(None))
     delta = math.fsum(n * delta for n, delta in known) / items
     return Cell(points(delta), verdict=strata[0].verdict if len(strata) == 1 else None, tint=delta)
@@ -88,7 +80,7 @@ def _cell(strata: Sequence[StratumVerdict]) -> Cell:
 def _grids(judgement: Judgement, _: Evidence) -> Iterator[Section]:
     quiet = []
     for one in grids(judgement):
-        if any(isinstance(cell, Cell) and cell.tint for row in one.rows for cell in row):
+        if any(cell.tint for _, *cells in one.rows for cell in cells):
             yield one
         else:
             quiet.append(one.title)
@@ -98,25 +90,32 @@ def _grids(judgement: Judgement, _: Evidence) -> Iterator[Section]:
 
 def cliffs(judgement: Judgement) -> Section:
     """Return the scores along each ordered axis, and where a candidate leaves the baseline."""
-    found: dict[tuple[str, str, str, tuple[float, ...]], dict[str, Cliff]] = {}
+    found: dict[tuple[str, str, str, tuple[float, ...]], dict[str, Cliff]] = defaultdict(dict)
     for candidate in judgement.candidates:
         for one in candidate.cliffs:
             if one.levels:
-                found.setdefault((one.slice, one.axis, one.group, one.levels), {})[candidate.name] = one
-    judged = [one.name for one in judgement.candidates if one.cliffs]
-    rows, quiet = list[Row](), list[Row]()
-    drawn, said = [], []
-    for (label, axis, group, _), curves in found.items():
-        title = f"{label} by {axis.replace('_', ' ')}{f', {readable(group)}' if group else ''}"
+                found[one.slice, one.axis, one.group, one.levels][candidate.name] = one
+    base, judged = judgement.baseline, [one.name for one in judgement.candidates if one.cliffs]
+    rows, quiet, drawn, said = list[Row](), list[Row](), list[Chart](), list[str]()
+    for (label, axis, group, levels), curves in found.items():
+        x = axis.replace("_", " ")
+        title, first = f"{label} by {x}{f', {readable(group)}' if group else ''}", next(iter(curves.values()))
         flat = all(one.candidate == one.baseline for one in curves.values())
-        (quiet if flat else rows).extend(_curve_rows(title, curves, judged))
+        for at, level in enumerate(levels):
+            scores = (score(curves[name].candidate[at]) if name in curves else "-" for name in judged)
+            (quiet if flat else rows).append((title, f"{level:g}", score(first.baseline[at]), *scores))
         if not flat:
-            drawn.append(_chart(judgement.baseline, title, axis, curves))
-            said += [_leaves(judgement.baseline, title, *one) for one in curves.items() if one[1].at is not None]
+            means = {base: first.baseline} | {name: one.candidate for name, one in curves.items()}
+            lines = (
+                Line(name, tuple((f"{level:g}", 100 * y) for level, y in zip(levels, own, strict=True)))
+                for name, own in means.items()
+            )
+            drawn.append(Chart(title, x, tuple(lines), rule=100 * first.score))
+            said += [_leaves(base, title, *one) for one in curves.items() if one[1].at is not None]
     count = len({row[0] for row in quiet})
     return Section(
         "Scores along ordered axes",
-        names("curve") + texts("level") + numbers(judgement.baseline, *judged),
+        names("curve") + texts("level") + numbers(base, *judged),
         tuple(rows),
         tuple(said) or (("No candidate is significantly below its margin from any level on.",) if drawn else ()),
         note="Mean score by level; the dotted line is the score that the effective level is stated for.",
@@ -126,23 +125,6 @@ def cliffs(judgement: Judgement) -> Section:
         charts=tuple(drawn),
         y="score",
     )
-
-
-def _curve_rows(title: str, curves: Mapping[str, Cliff], judged: Sequence[str]) -> Iterator[Row]:
-    first = next(iter(curves.values()))
-    for at, level in enumerate(first.levels):
-        scores = (score(curves[name].candidate[at]) if name in curves else "-" for name in judged)
-        yield title, f"{level:g}", score(first.baseline[at]), *scores
-
-
-def _chart(baseline: str, title: str, axis: str, curves: Mapping[str, Cliff]) -> Chart:
-    first = next(iter(curves.values()))
-    values = {baseline: first.baseline} | {name: one.candidate for name, one in curves.items()}
-    lines = (
-        Line(name, tuple((f"{x:g}", 100 * y) for x, y in zip(first.levels, own, strict=True)))
-        for name, own in values.items()
-    )
-    return Chart(title, axis.replace("_", " "), tuple(lines), rule=100 * first.score)
 
 
 def _leaves(baseline: str, title: str, name: str, one: Cliff) -> str:

@@ -1,4 +1,4 @@
-"""How the variants behave: divergence, churn, KV caches, how long they think, how fast they stream.
+"""How the variants behave: divergence, churn, KV caches, tool calls, thoughts, how fast they stream.
 
 Filled from a judgement and its evidence. No verdict reads a divergence, which is an explanation and an alarm.
 """
@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 from harness.judge.decisions import points
-from harness.judge.verdicts import Judgement
-from harness.records import QUANTITIES, Generation, Item, Scored
-from harness.report.evidence import DivergenceRow, Evidence
-from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
+from harness.judge.outcomes import natural_key
+from harness.judge.summaries import Quantity
+from harness.judge.tail_counts import cells
+from harness.judge.verdicts import CandidateVerdict, Judgement
+from harness.records import QUANTITIES, TAIL_KINDS, Generation, Item, Scored
+from harness.report.evidence import DivergenceRow, Evidence, Share
+from harness.report.section import Block, Cell, Chart, Dot, Line, Row, Section, dotted, names, numbers, strata, texts
 from harness.report.words import number_text, place, score
 from harness.stats.divergence import Divergence, summarise
+from harness.stats.events import event_rate
 from harness.store.record import CONTROL, RunRecord
 
+_CALLS, _THOUGHTS = "tool_", "thought_"  # how their kinds of tail event begin
+_SHARE, _EACH = "% of answers, limits", "Of the answers that were looked at for it, each variant by itself."
 _EVERYTHING = "all"  # a slice's strata taken together
 _DRAWN = 12  # pictures at most: the slices with the largest divergence
 _STARTS = (0, 1, 4, 16, 64, 256, 1024, 4096)
@@ -53,30 +59,29 @@ def divergence_rows(
     items: Sequence[Item], found: Mapping[str, Sequence[Divergence]], *, control: str
 ) -> tuple[DivergenceRow, ...]:
     """Return the rows of every variant in `found`; `control` names the A/A pass, whose mean KL each row repeats."""
-    by_id, clusters = {item.id: item for item in items}, {item.id: item.cluster for item in items}
-    parts = {name: _parts(by_id, some) for name, some in found.items()}
-    order = {place: number for number, place in enumerate(_places(items))}
+    clusters = {item.id: item.cluster for item in items}
+    parts = {name: _parts(items, some) for name, some in found.items()}
     noise = {place: summarise(some).kl for place, some in parts.get(control, {}).items()}
     return tuple(
-        DivergenceRow(name, *place, summarise(mine[place], clusters), noise.get(place))
+        DivergenceRow(name, *place, summarise(some, clusters), noise.get(place))
         for name, mine in parts.items()
-        for place in sorted(mine, key=order.__getitem__)
+        for place, some in mine.items()
     )
 
 
-def _places(items: Sequence[Item]) -> Iterator[_Place]:
-    """Yield every place in the order of the items: a slice's strata, the slice, the slice by positions."""
+def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, list[Divergence]]:
+    """Deal divergences out over strata, then their slice, then its positions, in the order of the items.
+
+    The tokens of choices stand in no order, so only free text is dealt out by position.
+    """
+    parts: dict[_Place, list[Divergence]] = {}
     for name in dict.fromkeys(item.slice for item in items):
         inside = dict.fromkeys(item.stratum for item in items if item.slice == name)
-        yield from ((name, stratum, "") for stratum in inside if stratum != _EVERYTHING)
-        yield from ((name, _EVERYTHING, bucket) for bucket in ("", *_BUCKETS))
-
-
-def _parts(items: Mapping[str, Item], found: Sequence[Divergence]) -> dict[_Place, list[Divergence]]:
-    """Deal divergences out; the tokens of choices stand in no order, so only free text is dealt out by position."""
-    parts: dict[_Place, list[Divergence]] = defaultdict(list)
+        parts |= {(name, stratum, ""): [] for stratum in inside if stratum != _EVERYTHING}
+        parts |= {(name, _EVERYTHING, bucket): [] for bucket in ("", *_BUCKETS)}
+    known = {item.id: item for item in items}
     for one in found:
-        item = items[one.item_id]
+        item = known[one.item_id]
         for stratum in {item.stratum, _EVERYTHING}:
             parts[item.slice, stratum, ""].append(one)
         for bucket, (start, end) in _BUCKETS.items() if item.kind == "generate" else ():
@@ -84,15 +89,24 @@ def _parts(items: Mapping[str, Item], found: Sequence[Divergence]) -> dict[_Plac
                 columns = ("kl", "reverse_kl", "same_top", "baseline_logprob", "candidate_logprob")
                 part = replace(one, **{name: getattr(one, name)[start:end] for name in columns})
                 parts[item.slice, _EVERYTHING, bucket].append(part)
-    return parts
+    return {place: some for place, some in parts.items() if some}
 
 
 def divergence(rows: Sequence[DivergenceRow], baseline: str) -> Section:
-    """Return the divergence of each slice, stratum and position, drawn by position."""
-    token = f"probability of {baseline}'s token"
+    """Return the divergence of each slice, stratum and position, and by position as pictures, the largest first."""
     columns = names("slice", "candidate") + strata("stratum") + texts("positions")
-    columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token", token, "tokens")
-    charts = _charts(rows)
+    columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
+    columns += numbers(f"probability of {baseline}'s token", "tokens")
+    drawn: dict[str, dict[str, list[tuple[str | float, float]]]] = {}
+    for one in rows:
+        if one.position and one.stratum == _EVERYTHING:
+            lines = drawn.setdefault(one.slice, {each.candidate: [] for each in rows})
+            lines[one.candidate].append((one.position, max(one.summary.kl, 0.0)))
+    charts = [
+        Chart(label, "token position", tuple(Line(name, tuple(own)) for name, own in lines.items()))
+        for label, lines in drawn.items()
+    ]
+    charts.sort(key=lambda one: -max((y for line in one.lines for _, y in line.points), default=0.0))
     note = (
         f"Mean KL divergence from {baseline}: an alarm and an explanation, never a pass. Choices have no token "
         "positions; they are in the table alone."
@@ -100,102 +114,169 @@ def divergence(rows: Sequence[DivergenceRow], baseline: str) -> Section:
     if (more := len(charts) - _DRAWN) > 0:
         note += f" Drawn are the {_DRAWN} slices with the largest; {more} more are in the table."
     folded = "divergence by slice, stratum and position"
-    cells = tuple(map(_row, rows))
-    return Section("Divergence", columns, cells, (), note, folded, charts=charts[:_DRAWN], y="nats per token")
+    shown = tuple(charts[:_DRAWN])
+    return Section("Divergence", columns, tuple(map(_row, rows)), (), note, folded, charts=shown, y="nats per token")
 
 
 def _row(one: DivergenceRow) -> Row:
-    kl, kl_error, noise, reverse = (
-        number_text(value, ".3g")
-        for value in (one.summary.kl, one.summary.kl_error, one.control_kl, one.summary.reverse_kl)
-    )
-    top, error = f"{score(one.summary.same_top)} %", score(one.summary.same_top_error)
+    found = one.summary
+    means = found.kl, found.kl_error, one.control_kl, found.reverse_kl
+    kl, kl_error, noise, reverse = (number_text(value, ".3g") for value in means)
+    error = score(found.same_top_error)
     first = Cell(kl, note="" if kl_error == "-" else f"± {kl_error}")
-    same = Cell(top, note="" if error == "-" else f"± {error}")
-    change, tokens = points(one.summary.probability_change), f"{one.summary.tokens:,}"
+    same = Cell(f"{score(found.same_top)} %", note="" if error == "-" else f"± {error}")
+    change, tokens = points(found.probability_change), f"{found.tokens:,}"
     return one.slice, one.candidate, one.stratum, one.position or "all", first, noise, reverse, same, change, tokens
 
 
-def _charts(rows: Sequence[DivergenceRow]) -> tuple[Chart, ...]:
-    """Return a picture per slice that has positions, the one with the largest divergence first."""
-    candidates = [*dict.fromkeys(one.candidate for one in rows)]
-    made = []
-    for label in dict.fromkeys(one.slice for one in rows if one.position):
-        own = [one for one in rows if one.slice == label and one.position]
-        lines = tuple(Line(name, tuple(_means([r for r in own if r.candidate == name]))) for name in candidates)
-        made.append(Chart(label, "token position", lines))
-    made.sort(key=lambda one: -max((y for line in one.lines for _, y in line.points), default=0.0))
-    return tuple(made)
+def shares(items: Sequence[Item], answers: Mapping[str, Sequence[Scored]]) -> Iterator[Share]:
+    """Count each variant's texts that differ from the first one's, slice by slice, and its signs of calls and thoughts.
+
+    A text that is not stored is compared with nothing.
+    """
+    known, (base, *_) = {item.id: item for item in items}, answers
+    before = {(one.item_id, one.response.sample): one for one in answers[base]}
+    kinds = [kind for kind in TAIL_KINDS if kind.startswith((_CALLS, _THOUGHTS))]
+    for name, own in answers.items():
+        found: dict[tuple[str, str], list[tuple[bool, str]]] = defaultdict(list)
+        for one in own if name != base else ():
+            other, item = before.get((one.item_id, one.response.sample)), known[one.item_id]
+            if other is not None and (text := _text(one)) and (was := _text(other)):
+                found["differs", item.slice].append((text != was, item.cluster))
+                found["flips", item.slice].append((one.score != other.score, item.cluster))
+        for cell in cells(items, own, own, kinds):  # against itself: every answer with the sign
+            for item_id, cluster, shown in zip(cell.items, cell.clusters, cell.baseline, strict=True):
+                offered = known[item_id].levels.get("offered", "?")
+                where = offered if cell.kind.startswith(_CALLS) else TAIL_KINDS[cell.kind]
+                found[cell.kind, where].append((shown, cluster))
+        for (what, where), seen in found.items():
+            rate = event_rate(*zip(*seen, strict=True))
+            yield Share(name, what, where, rate.events, rate.n, rate.low, rate.high)
 
 
-def _means(rows: Sequence[DivergenceRow]) -> Iterator[tuple[str, float]]:
-    """Yield the mean by position, over strata by their tokens if a slice's own rows are not there."""
-    whole = [one for one in rows if one.stratum == _EVERYTHING] or rows
-    for position in dict.fromkeys(one.position for one in whole):
-        part = [one for one in whole if one.position == position]
-        if tokens := sum(one.summary.tokens for one in part):
-            yield position, max(math.fsum(one.summary.tokens * one.summary.kl for one in part) / tokens, 0.0)
-
-
-def _divergence(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    return [divergence(evidence.divergence, judgement.baseline)] if evidence.divergence else []
-
-
-def churn(
-    items: Sequence[Item], baseline: Sequence[Scored], candidate: Sequence[Scored], name: str
-) -> Iterator[tuple[str, ...]]:
-    """Count, slice by slice, whose free text is the baseline's to the last token, and whose score differs."""
-    before = {(one.item_id, one.response.sample): one for one in baseline}
-    slices, found = {item.id: item.slice for item in items}, dict[str, list[tuple[bool, bool]]]()
-    for one in candidate:
-        other = before.get((one.item_id, one.response.sample))
-        if isinstance(one.response, Generation) and other is not None and isinstance(other.response, Generation):
-            same, flipped = one.response.token_ids == other.response.token_ids, one.score != other.score
-            found.setdefault(slices[one.item_id], []).append((same, flipped))
-    for label, own in found.items():
-        counts = len(own), *map(sum, zip(*own, strict=True))
-        yield name, label, *(f"{count:,}" for count in counts), f"{100 * (counts[0] - counts[1]) / counts[0]:.1f} %"
+def _text(one: Scored) -> tuple[object, ...] | None:
+    """Return what two texts are compared by; None of choices and of a text that is not stored."""
+    found = (one.response.token_ids, one.response.text) if isinstance(one.response, Generation) else (None,)
+    return found if any(found) or (len(found) > 1 and not one.length) else None
 
 
 def _behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    """Return the tables of this section; none if no variant changes how it decodes and none thinks."""
+    """Return the tables and pictures of this section; none if no variant changes how it decodes, calls or thinks."""
+    calls, thoughts = (_signs(judgement, evidence, begin) for begin in (_CALLS, _THOUGHTS))
+    return [_same(judgement, evidence), _caches(judgement, evidence), calls, _quantities(judgement), thoughts]
+
+
+def _lines(variants: Iterable[str], found: Iterable[Share]) -> tuple[Line, ...]:
+    """Return the shares in per cent with their limits, a line a variant, by place."""
+    own: dict[str, list[Dot]] = {name: [] for name in variants}
+    for one in found:
+        if one.variant in own:
+            own[one.variant].append((one.place, 100 * one.count / one.n, 100 * one.low, 100 * one.high))
+    return dotted(own)
+
+
+def _differing(evidence: Evidence) -> list[Share]:
+    """Return whose texts differ, of the variants that find their tokens in another way."""
     changed = {name for name, proof in evidence.proofs.items() if proof.get("kv_cache") or proof.get("decoding")}
-    same = Section(
+    return [one for one in evidence.shares if one.what == "differs" and one.variant in changed]
+
+
+def _same(judgement: Judgement, evidence: Evidence) -> Section:
+    differing, rows = _differing(evidence), list[Row]()
+    flips = {(one.variant, one.place): one.count for one in evidence.shares if one.what == "flips"}
+    for one in differing:
+        counts = (f"{count:,}" for count in (one.n, one.n - one.count, flips[one.variant, one.place]))
+        rows.append((one.variant, one.place, *counts, f"{100 * one.count / one.n:.1f} %"))
+    lines, title = _lines((one.variant for one in differing), differing), f"differ from {judgement.baseline}'s"
+    return Section(
         "How it behaves: the same answer?",
         names("candidate", "slice") + numbers("texts", "same to the token", "flips", "churn"),
-        tuple(row for row in evidence.churn if row[0] in changed),
+        tuple(rows),
         note="Churn is the share of texts that differ from the baseline's; a flip is another score.",
+        charts=(Chart(f"Texts that {title}", _SHARE, lines, across=True),) if lines else (),
     )
-    return [same, _caches(evidence), _quantities(judgement)]
 
 
-def _caches(evidence: Evidence) -> Section:
-    rows: list[Row] = []
+def _caches(judgement: Judgement, evidence: Evidence) -> Section:
+    rows, sizes = list[Row](), dict[str, float]()
     for name, proof in evidence.proofs.items():
         if one := proof.get("kv_cache"):
-            sizes = (f"{one[key]:,.0f}" for key in ("bytes_per_token", "plain_bytes_per_token"))
-            rows.append((name, f"{one['layers']} ({one['backend']})", str(one["bits"]), *sizes))
+            own, plain = one["bytes_per_token"], one["plain_bytes_per_token"]
+            sizes |= {judgement.baseline: plain, name: own}
+            rows.append((name, f"{one['layers']} ({one['backend']})", str(one["bits"]), f"{own:,.0f}", f"{plain:,.0f}"))
+    charts = []
+    for title, key in (("Average change", "delta"), ("Change in the worst stratum", "worst_delta")):
+        changes = {one.name: getattr(one.averages[0], key) for one in judgement.candidates if one.averages}
+        known = {judgement.baseline: 0.0} | {name: 100 * x for name, x in changes.items() if x is not None}
+        lines = tuple(Line(name, ((size, known[name]),)) for name, size in sizes.items() if name in known)
+        charts += [Chart(title, "bytes of the KV cache per token", lines, scatter=True)] if len(lines) > 1 else []
     columns = names("variant") + texts("KV cache") + numbers("bits", "bytes per token", "unquantized")
-    return Section("How it behaves: KV caches, as measured", columns, tuple(rows))
+    return Section("How it behaves: KV caches, as measured", columns, tuple(rows), charts=tuple(charts), y="points")
+
+
+def _signs(judgement: Judgement, evidence: Evidence, begin: str) -> Section:
+    """Return how often each class of failed tool calls comes, by the tools offered, or each sign of a bad thought."""
+    variants = [judgement.baseline, *(one.name for one in judgement.candidates if one.verdict != "not_judged")]
+    shown, rows = sorted(evidence.shares, key=lambda one: natural_key(one.place)), list[Row]()
+    found = {kind: [one for one in shown if one.what == kind] for kind in TAIL_KINDS if kind.startswith(begin)}
+    found = {kind: own for kind, own in found.items() if any(one.count for one in own)}
+    for kind, own in found.items():
+        for offered, some in groupby(own, lambda one: one.place):
+            counts = {one.variant: f"{one.count}/{one.n}" for one in some}
+            name = Cell(kind, TAIL_KINDS[kind] if offered == own[0].place else "")
+            rows.append((name, *([offered] * (begin == _CALLS)), *(counts.get(one, "-") for one in variants)))
+    if begin == _CALLS:
+        charts = [Chart(TAIL_KINDS[kind], "tools offered", _lines(variants, own)) for kind, own in found.items()]
+        columns = texts("class") + numbers("tools offered", *variants)
+        title, y = "How it behaves: tool calls", "% of answers with limits"
+        return Section(title, columns, tuple(rows), note=_EACH, charts=tuple(charts), y=y)
+    lines, columns = _lines(variants, chain(*found.values())), texts("sign") + numbers(*variants)
+    charts = [Chart("Signs in the thoughts", _SHARE, lines, across=True)] if found else []
+    return Section("How it behaves: thoughts", columns, tuple(rows), note=_EACH, charts=tuple(charts))
 
 
 def _quantities(judgement: Judgement) -> Section:
-    rows: list[Row] = []
+    rows, drawn = list[Row](), dict[str, dict[str, list[Dot]]]()
+    tolerated: dict[str, dict[str | float, float]] = defaultdict(dict)
     for candidate in judgement.candidates:
         for one in candidate.quantities:
             means = " → ".join("-" if value is None else f"{value:,.0f}" for value in (one.baseline, one.candidate))
-            ratio = "-" if one.ratio is None else f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]"
-            tolerated = "-" if one.tolerance is None else f"{one.tolerance:g}"
             kind, verdict = QUANTITIES.get(one.kind, one.kind), Cell("", verdict=one.verdict)
-            rows.append((f"{candidate.name}: {place(one)}", kind, means, ratio, tolerated, verdict))
-    columns = strata("candidate and stratum") + names("quantity") + numbers("means", "ratio [limits]", "tolerated")
-    return Section(
-        "How it behaves: thinking and writing",
-        columns + texts("verdict"),
-        tuple(rows),
-        note=f"Means: {judgement.baseline} → candidate.",
-        grouped=True,
+            limit = "-" if one.tolerance is None else f"{one.tolerance:g}"
+            rows.append((f"{candidate.name}: {place(one)}", kind, means, _ratio(one), limit, verdict))
+            if one.ratio is not None and one.low is not None and one.high is not None:
+                own = drawn.setdefault(kind, {each.name: [] for each in judgement.candidates})
+                own[candidate.name].append((place(one), one.ratio, one.low, one.high))
+                tolerated[kind] |= {} if one.tolerance is None else {place(one): one.tolerance}
+    x = f"ratio to {judgement.baseline}'s, limits"
+    charts = (
+        Chart(kind[:1].upper() + kind[1:], x, dotted(own), rule=1.0, across=True, tolerated=tolerated[kind])
+        for kind, own in drawn.items()
     )
+    columns = strata("candidate and stratum") + names("quantity") + numbers("means", "ratio [limits]", "tolerated")
+    note = f"Means: {judgement.baseline} → candidate."
+    shown = columns + texts("verdict"), tuple(rows), (), note
+    return Section("How it behaves: thinking and writing", *shown, grouped=True, charts=tuple(charts))
+
+
+def _ratio(one: Quantity) -> str:
+    return "-" if one.ratio is None else f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}]"
+
+
+def worst(judgement: Judgement, evidence: Evidence, candidate: CandidateVerdict) -> str:
+    """Return what is worst in how a candidate thinks, calls tools and repeats the baseline; empty if nothing is."""
+    said, base = [], judgement.baseline
+    if known := [one for one in candidate.quantities if one.ratio is not None]:
+        most = max(known, key=lambda one: (one.ratio or 0.0) / (one.tolerance or 1.0))
+        tolerated = "" if most.tolerance is None else f", tolerated {most.tolerance:g}"
+        said.append(f"{QUANTITIES[most.kind]} {_ratio(most)} times {base}'s in {place(most)}{tolerated}")
+    if signs := [one for one in candidate.tail_events if one.kind.startswith((_CALLS, _THOUGHTS)) and one.events]:
+        rate = max(signs, key=lambda one: (one.rate or 0.0) - (one.tolerance or 0.0))
+        said.append(f"{TAIL_KINDS[rate.kind]} in {rate.events} of {rate.n} answers in {place(rate)}")
+    if own := [one for one in _differing(evidence) if one.variant == candidate.name and one.count]:
+        share = max(own, key=lambda one: one.count / one.n)
+        said.append(f"{share.count} of {share.n} texts in {share.place} differ from {base}'s")
+    return "; ".join(said)
 
 
 def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -249,7 +330,14 @@ def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
 
 
 BLOCKS = (
-    Block("divergence", "Divergence", _divergence, {"page": 70}, "", "Not measured in this run."),
+    Block(
+        "divergence",
+        "Divergence",
+        lambda one, known: [divergence(known.divergence, one.baseline)],
+        {"page": 70},
+        "",
+        "Not measured in this run.",
+    ),
     Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),
     Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),
 )

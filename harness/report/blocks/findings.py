@@ -10,9 +10,10 @@ from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
+from harness.report.section import Block, Cell, Chart, Dot, Items, Row, Section, dotted, names, numbers, texts
 
-_MEANINGS = TAIL_KINDS | LATENCY_KINDS
+MEANINGS = TAIL_KINDS | LATENCY_KINDS
+_DRAWN = 10  # gated rates that the picture shows
 _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
 
@@ -35,25 +36,25 @@ def _findings(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     def found(verdict: Verdict, *, gating: bool = True) -> list[tuple[str, StratumVerdict]]:
         return [(one.name, stratum) for one in judged for stratum in words.strata_with(one, verdict, gating=gating)]
 
-    def rates(verdict: Verdict) -> list[str]:
-        return [rate_sentence(one, candidate.name) for candidate, one in gated(everyone, verdict)]
+    def rates(title: str, verdict: Verdict) -> Section:
+        return Section.listed(title, (rate_sentence(one, each.name) for each, one in gated(everyone, verdict)))
 
-    def failing(*, gating: bool) -> list[str]:
-        return [words.stratum_sentence(one, name, base) for name, one in found("fail", gating=gating)]
+    def failing(title: str, *, gating: bool) -> Section:
+        strata = found("fail", gating=gating)
+        return Section.listed(title, (words.stratum_sentence(one, name, base) for name, one in strata))
 
     blind = [one for gating in (True, False) for _, one in found("no_signal", gating=gating)]
     silent = ((name, words.place(one), one.reason or "no figures to judge") for name, one in found("not_judged"))
     yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
-    steps = " ".join(_next_steps(found("fail"), evidence))
-    yield replace(Section.listed("Failing strata", failing(gating=True)), quiet_note=steps)
-    yield Section.listed("Tail events beyond their tolerance", rates("fail"))
-    yield Section.listed("Below the margin, advisory", failing(gating=False))
+    yield replace(failing("Failing strata", gating=True), quiet_note=" ".join(_next_steps(found("fail"), evidence)))
+    yield rates("Tail events beyond their tolerance", "fail")
+    yield failing("Below the margin, advisory", gating=False)
     yield Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive")))
-    yield Section.listed("Tail events undecided", rates("inconclusive"))
+    yield rates("Tail events undecided", "inconclusive")
     yield Section.listed("No signal", dict.fromkeys(words.no_signal_sentence(one, base) for one in blind))
     yield Section.listed("Not judged", (f"{name} in {place}: {why}" for name, place, why in silent))
-    yield Section.listed("Tail events without signal", rates("no_signal"))
-    yield Section.listed("Tail events not judged", rates("not_judged"))
+    yield rates("Tail events without signal", "no_signal")
+    yield rates("Tail events not judged", "not_judged")
 
 
 def _next_steps(failed: Iterable[tuple[str, StratumVerdict]], evidence: Evidence) -> Iterator[str]:
@@ -63,14 +64,13 @@ def _next_steps(failed: Iterable[tuple[str, StratumVerdict]], evidence: Evidence
             yield f"Which modules cost the items of {name}: quantcliff localize {evidence.path} {name}."
 
 
-def gated(candidates: Iterable[CandidateVerdict], *verdicts: Verdict) -> list[tuple[CandidateVerdict, TailRate]]:
+def gated(candidates: Sequence[CandidateVerdict], *verdicts: Verdict) -> list[tuple[CandidateVerdict, TailRate]]:
     """Return the gated rates with these verdicts, in the order of the verdicts, the furthest above tolerance first."""
     found = []
     for verdict in verdicts:
-        for candidate in candidates:
-            rates = [one for one in candidate.tail_events if one.verdict == verdict]
-            rates.sort(key=lambda one: (one.tolerance or 0.0) - (one.rate or 0.0))
-            found += [(candidate, one) for one in rates]
+        for each in candidates:
+            own = (one for one in each.tail_events if one.verdict == verdict)
+            found += [(each, one) for one in sorted(own, key=words.excess, reverse=True)]
     return found
 
 
@@ -88,11 +88,6 @@ def passes(candidate: CandidateVerdict, stratum: StratumVerdict) -> bool:
 def rate_name(one: TailRate) -> str:
     """Name a rate: ``empty in typical, task=facts``."""
     return f"{one.kind} in {words.place(one)}"
-
-
-def meaning(one: TailRate) -> str:
-    """Return what the kind of event is."""
-    return _MEANINGS.get(one.kind, one.kind)
 
 
 def rate_items(one: TailRate, candidate: str) -> Items:
@@ -116,7 +111,7 @@ def _limits(one: TailRate) -> str:
 
 def rate_sentence(one: TailRate, candidate: str) -> str:
     """Return how often, how sure and against which tolerance, with the place."""
-    return f"{candidate}: {rate_name(one)} ({meaning(one)}): {rate_figures(one)}"
+    return f"{candidate}: {rate_name(one)} ({MEANINGS.get(one.kind, one.kind)}): {rate_figures(one)}"
 
 
 def rate_figures(one: TailRate) -> str:
@@ -134,7 +129,7 @@ def kinds_section(judgement: Judgement) -> Section:
     candidates, base = judgement.candidates, judgement.baseline
     gating = {one.kind for candidate in candidates for one in candidate.tail_events if one.verdict}
     said, quiet = list[Row](), dict[str, Row]()
-    for kind, what in _MEANINGS.items():
+    for kind, what in MEANINGS.items():
         rates = [[rate for rate in one.tail_events if rate.kind == kind] for one in candidates]
         widest = max(rates, key=lambda own: sum(one.n for one in own), default=[])
         if not any(one.n for one in widest):
@@ -149,16 +144,15 @@ def kinds_section(judgement: Judgement) -> Section:
             said.append(row)
         else:
             quiet[kind] = row
-    return Section(
-        "Tail events (answers with an event that the baseline's do not have, of all answers)",
-        texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates)),
-        tuple(said),
-        note=f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all "
+    title = "Tail events (answers with an event that the baseline's do not have, of all answers)"
+    note = (
+        f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all "
         f"answers that were checked. The column of {base} counts its own answers with the event, which are "
-        "false alarms of the detector or defects of the model itself; the A/A column is the noise.",
-        quiet=tuple(quiet.values()),
-        quiet_note=f"Checked for and not found: {', '.join(quiet)}." if quiet else "",
+        "false alarms of the detector or defects of the model itself; the A/A column is the noise."
     )
+    columns = texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates))
+    counted = f"Checked for and not found: {', '.join(quiet)}." if quiet else ""
+    return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet.values()), quiet_note=counted)
 
 
 def _cell(counts: Sequence[tuple[int, int]], items: Items | None = None) -> Cell:
@@ -185,8 +179,30 @@ def _rates(judgement: Judgement, *, passed: bool) -> Section:
     return Section(title, columns, tuple(rows), folded=folded, formats=("page",))
 
 
+def _against_tolerance(judgement: Judgement) -> Section:
+    """Return the picture of the gated rates with an event, the furthest above their tolerance first."""
+    rates = [(each.name, one) for each, one in gated(judgement.candidates, *_OPEN, "pass") if one.rate is not None]
+    rates.sort(key=lambda pair: -words.excess(pair[1]))
+    order = list(dict.fromkeys(rate_name(one) for _, one in rates if one.events or one.verdict != "pass"))
+    dots: dict[str, list[Dot]] = {one.name: [] for one in judgement.candidates if one.verdict != "not_judged"}
+    tolerated: dict[str | float, float] = {}
+    for level in order[:_DRAWN]:
+        for name, one in rates:
+            if rate_name(one) == level and name in dots:
+                ends = one.rate or 0.0, one.low or 0.0, 1.0 if one.high is None else one.high
+                dots[name].append((level, 100 * ends[0], 100 * ends[1], 100 * ends[2]))
+                tolerated[level] = 100 * (one.tolerance or 0.0)
+    more = len(order[_DRAWN:])
+    title = (
+        f"The {_DRAWN} furthest above it; {more} more are in the tables" if more else "All with an event or undecided"
+    )
+    chart = Chart(title, "% of answers, limits", dotted(dots), across=True, tolerated=tolerated)
+    return Section("Gated rates against their tolerance", charts=(chart,) if tolerated else (), formats=("page",))
+
+
 def _tail(judgement: Judgement, _: Evidence) -> list[Section]:
-    return [kinds_section(judgement), *(_rates(judgement, passed=passed) for passed in (False, True))]
+    rates = (_rates(judgement, passed=passed) for passed in (False, True))
+    return [kinds_section(judgement), _against_tolerance(judgement), *rates]
 
 
 _ABSENT = "No answer was checked for tail events."

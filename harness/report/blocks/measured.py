@@ -1,4 +1,4 @@
-"""How sure the figures are and how they were made: A/A noise, limits of scoring, power, provenance."""
+"""How sure the figures are and how they were made: A/A noise, power, provenance."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ def _noise_of(judgement: Judgement) -> list[tuple[StratumVerdict, int, ControlNo
 
 def control_noise(judgement: Judgement) -> Section:
     """Return what the A/A control flipped in each stratum, each stratum once."""
-    rows: tuple[Row, ...] = tuple(
-        (one.slice, one.stratum, str(asked), str(noise.flips), points(noise.delta))
-        for one, asked, noise in _noise_of(judgement)
-    )
+    rows: list[Row] = []
+    for one, asked, noise in _noise_of(judgement):
+        rows.append((one.slice, one.stratum, str(asked), str(noise.flips), points(noise.delta)))
     columns = names("slice") + strata("stratum") + numbers("n", "flips", "change")
-    sentence = control_sentence(judgement)
-    if sentence:
-        sentence = f"{sentence} Differences no larger than this A/A noise should not be read as regressions."
-    return Section("A/A noise", columns, rows, note=sentence, folded="the A/A noise per stratum", formats=("page",))
+    note = f"{control_sentence(judgement)} Differences no larger than this A/A noise should not be read as regressions."
+    folded = "the A/A noise per stratum"
+    return Section("A/A noise", columns, tuple(rows), note=note if rows else "", folded=folded, formats=("page",))
 
 
 def control_sentence(judgement: Judgement) -> str:
@@ -54,30 +52,15 @@ def _noise(judgement: Judgement, _: Evidence) -> list[Section]:
     return [control_noise(judgement), Section.listed("A/A noise", said, ("terminal", "markdown"))]
 
 
-def scoring_notes(evidence: Evidence) -> Section:
-    """Return which answers hold a thinking part, and which reached a limit of scoring."""
-    headings = "answers", "with thinking", "mean thinking characters", "at a scoring limit"
-    note = (
-        "The thinking part of an answer is not scored. An answer at a scoring limit was too long or too slow to score: "
-        "it scores 0, or by the metrics that were in time."
-    )
-    return Section("Scoring", names("variant") + numbers(*headings), evidence.scoring, note=note)
-
-
 def power(evidence: Evidence) -> Section:
     """Return what the plan could detect, per stratum."""
-    rows = tuple(
-        (
-            one.slice,
-            one.stratum,
-            f"{one.items:,}",
-            score(one.detectable_drop),
-            words.number_text(one.items_for_pass, ",d"),
-        )
-        for one in evidence.power
-    )
+    rows: list[Row] = []
+    for one in evidence.power:
+        drop, needed = score(one.detectable_drop), words.number_text(one.items_for_pass, ",d")
+        rows.append((one.slice, one.stratum, f"{one.items:,}", drop, needed))
     columns = names("slice") + strata("stratum") + numbers("items", "smallest drop detected", "items for a pass")
-    return Section("Power of the plan (points, 80 % power)", columns, rows, folded="what the plan could detect")
+    title, folded = "Power of the plan (points, 80 % power)", "what the plan could detect"
+    return Section(title, columns, tuple(rows), folded=folded)
 
 
 def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
@@ -118,15 +101,18 @@ def flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
 
 def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
     """Return how the figures were made, as far as the files know it, in a few sentences."""
-    strata_ = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
-    if not strata_:
+    known = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
+    if not known:
         return []
-    facts, count, slices = evidence.provenance, len(strata_), len({label for label, _ in strata_})
-    base, *others = (
-        _variant(name, facts) for name in (judgement.baseline, *(one.name for one in judgement.candidates))
-    )
+    facts, count, slices = evidence.provenance, len(known), len({label for label, _ in known})
+
+    def variant(name: str) -> str:
+        about = ", ".join(str(one) for key in ("quantization", "dtype") if (one := facts.get(key, {}).get(name)))
+        return f"{name} ({about})" if about else name
+
+    base, *others = map(variant, (judgement.baseline, *(one.name for one in judgement.candidates)))
     where = f"{count} strat{'um' if count == 1 else 'a'} of {slices} slice{'' if slices == 1 else 's'}"
-    items = sum(one.n for one in strata_.values())
+    items = sum(one.n for one in known.values())
     said = [f"{', '.join(others)} answered the same {items:,} items as {base}, compared item by item in {where}"]
     if devices := dict.fromkeys(facts.get("devices", {}).values()):
         said.append(f"device: {', '.join(devices)}")
@@ -138,25 +124,15 @@ def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
     return said
 
 
-def _variant(name: str, facts: Mapping[str, Any]) -> str:
-    about = [facts.get(key, {}).get(name) for key in ("quantization", "dtype")]
-    known = ", ".join(str(one) for one in about if one)
-    return f"{name} ({known})" if known else name
-
-
 def _provenance(judgement: Judgement, evidence: Evidence) -> list[Section]:
     how = "; ".join(measured(judgement, evidence))
     return [Section.listed("", [how] if how else [], ("page",)), provenance(judgement, evidence)]
 
 
-_SCORED = "Thinking and limits of scoring"
 _NO_NOISE = "Not measured: a difference may be noise of batching."
 _NO_POWER = "No power table came with this comparison."
 _NO_FACTS = "The comparison came without provenance."
 BLOCKS = (
-    Block(
-        "scoring", _SCORED, lambda _, one: [scoring_notes(one)], {"terminal": 60, "markdown": 80, "page": 90}, "Scoring"
-    ),
     Block("power", "Power and items asked", _power, {"markdown": 90, "page": 110}, "Power", _NO_POWER),
     Block("noise", "A/A noise", _noise, {"terminal": 50, "markdown": 20, "page": 120}, "", _NO_NOISE),
     Block("provenance", "How it was measured", _provenance, {"markdown": 100, "page": 130}, "Provenance", _NO_FACTS),

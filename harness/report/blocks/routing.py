@@ -17,67 +17,67 @@ from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
 from harness.report.words import bytes_text, number_text, percent, positive, short_name
 
+_SPEED = "tokens per second"
 _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
     ("weight_bytes", lambda value: value / 1024**2, "weights", "weights, MiB", "weight bytes"),
-    ("tokens_per_second", lambda value: 1000 / value, "tokens per second", "time, ms per token", "time per token"),
+    ("tokens_per_second", lambda value: 1000 / value, _SPEED, "time, ms per token", "time per token"),
     ("peak_bytes", lambda value: value / 1024**2, "peak memory", "peak memory, MiB", ""),
 )
 """Key of a cost, what is paid by it, what it is called, the axis of its chart, and the plan that it is the price of."""
-_NONE_CHEAPER = "no variant that passed anywhere is cheaper by this measure."
 _MOST_OPEN = 4  # strata named that are held back
 
 
 def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
     """Return what judgement and evidence know of each variant's cost, the evidence last; the baseline is first."""
+    found: dict[str, dict[str, Any]] = {judgement.baseline: {}}
+    found |= {one.name: _kept(one.proof) | dict(one.cost) for one in judgement.candidates}
+    for name, cost in found.items():
+        cost.update(_kept(evidence.proofs.get(name, {})) | dict(evidence.costs.get(name, {})))
+    return found
 
-    def merged(proof: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: proof[key] for key in ("weight_bytes", "bits_per_weight") if key in proof} | dict(cost)
 
-    known = {judgement.baseline: dict[str, Any]()}
-    known |= {candidate.name: merged(candidate.proof, candidate.cost) for candidate in judgement.candidates}
-    return {
-        name: cost | merged(evidence.proofs.get(name, {}), evidence.costs.get(name, {})) for name, cost in known.items()
-    }
+def _kept(proof: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: proof[key] for key in ("weight_bytes", "bits_per_weight") if key in proof}
 
 
 def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
-    """Return a variant's cost as shares of the baseline's, as far as both were measured: ``60.8 % of its weights``."""
-    costs = _costs(judgement, evidence)
-    own, base = costs[variant], costs[judgement.baseline]
-    shares = [(label, positive(own.get(key)), positive(base.get(key))) for key, _, label, *_ in _MEASURES]
-    return ", ".join(f"{percent(one / other)} of its {label}" for label, one, other in shares if one and other)
+    """Return a variant's speed and sizes against the baseline's, as measured: ``2.0 times slower, 60.8 % of ...``."""
+    costs, said = _costs(judgement, evidence), list[str]()
+    for key, _, label, *_ in _MEASURES:
+        one, other = (positive(costs[name].get(key)) for name in (variant, judgement.baseline))
+        if one and other and label == _SPEED:
+            times = f"{max(one / other, other / one):.1f} times {'slower' if one < other else 'faster'}"
+            said.insert(0, f"{times if abs(one - other) > 0.05 * other else 'as fast'} ({one:.1f} {label})")
+        elif one and other:
+            said.append(f"{percent(one / other)} of its {label}")
+    return ", ".join(said)
 
 
 def cost_section(judgement: Judgement, evidence: Evidence) -> Section:
     """Return a row per variant, the baseline first; empty if nothing was measured."""
-    known = _costs(judgement, evidence)
+    known, rows = _costs(judgement, evidence), list[Row]()
     base = positive(known[judgement.baseline].get("weight_bytes"))
-    rows: list[Row] = []
-    for name, cost in known.items():
+    for name, cost in known.items() if any(known.values()) else ():
         weight = positive(cost.get("weight_bytes"))
         share = percent(weight / base if weight and base else None)
         bits, speed = number_text(cost.get("bits_per_weight"), ",.2f"), number_text(cost.get("tokens_per_second"))
         load, peak = number_text(cost.get("load_seconds")), bytes_text(cost.get("peak_bytes"))
         rows.append((name, load, bytes_text(weight), share, bits, speed, peak))
-    charts, measured = cost_charts(judgement, evidence), any(known.values())
+    charts = cost_charts(judgement, evidence)
     note = "Tokens per second: prompt and answer tokens over the time spent answering."
     if charts:
         note += " Filled marks are on the frontier: no other variant is both cheaper and better."
-    columns = names("variant")
-    columns += numbers("load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory")
-    shown = tuple(rows) if measured else ()
-    return Section("Cost", columns, shown, note=note if measured else "", charts=charts, y="points")
+    columns = numbers("load s", "weights", "of baseline", "bits/weight", "tokens/s", "peak memory")
+    return Section("Cost", names("variant") + columns, tuple(rows), note=note, charts=charts, y="points")
 
 
 def cost_charts(judgement: Judgement, evidence: Evidence) -> tuple[Chart, ...]:
     """Return change against each measure of cost, variants hollow that another one beats; the baseline's is 0."""
-    changes, costs = {judgement.baseline: 0.0}, _costs(judgement, evidence)
-    for candidate in judgement.candidates:
-        if candidate.averages and (delta := candidate.averages[0].delta) is not None:
-            changes[candidate.name] = delta
-    made = []
+    averages = {one.name: one.averages[0].delta for one in judgement.candidates if one.averages}
+    changes, made = {judgement.baseline: 0.0, **averages}, []
     for key, price, _, axis, _ in _MEASURES:
-        known = {name: (cost, changes[name]) for name, cost in _prices(costs, key, price).items() if name in changes}
+        prices = _prices(_costs(judgement, evidence), key, price)
+        known = {name: (cost, change) for name, cost in prices.items() if (change := changes.get(name)) is not None}
         lines = []
         for name, (cost, change) in known.items():
             as_good = {one for one in known.values() if one[0] <= cost and one[1] >= change}
@@ -89,61 +89,51 @@ def cost_charts(judgement: Judgement, evidence: Evidence) -> tuple[Chart, ...]:
 
 def _prices(costs: Mapping[str, Mapping[str, Any]], key: str, price: Callable[[float], float]) -> dict[str, float]:
     """Return what each variant is paid with, as far as measured; nothing if the first one's, the baseline's, is not."""
-    values = {name: positive(cost.get(key)) for name, cost in costs.items()}
-    if next(iter(values.values())) is None:
-        return {}
-    return {name: price(value) for name, value in values.items() if value is not None}
+    known = {name: price(value) for name, cost in costs.items() if (value := positive(cost.get(key))) is not None}
+    return known if next(iter(costs)) in known else {}
 
 
 def proof_section(evidence: Evidence) -> Section:
     """Return what each loaded variant was measured to be."""
-
-    def row(name: str, proof: Mapping[str, Any]) -> Row:
-        keys = ("method", "kernel", "quantized_modules", "linear_modules", "bits_per_weight", "compute_dtype")
+    keys = ("method", "kernel", "quantized_modules", "linear_modules", "bits_per_weight", "compute_dtype")
+    rows: list[Row] = []
+    for name, proof in evidence.proofs.items():
         method, kernel, quantized, linear, bits, dtype = (str(proof.get(key, "-")) for key in keys)
-        return name, method, kernel, f"{quantized} of {linear}", bits, dtype
-
-    rows = tuple(row(*one) for one in evidence.proofs.items())
+        rows.append((name, method, kernel, f"{quantized} of {linear}", bits, dtype))
     columns = texts("method", "kernel") + numbers("quantized modules", "bits/weight") + texts("compute dtype")
     folded = "what each loaded model was measured to be"
-    return Section("Loaded models", names("variant") + columns, rows, folded=folded, formats=("page",))
+    return Section("Loaded models", names("variant") + columns, tuple(rows), folded=folded, formats=("page",))
 
 
 def shares(judgement: Judgement) -> Section:
     """Return the strata passed by slice and candidate, with those that are held back."""
-    judged = [one for one in judgement.candidates if one.strata]
-    said, quiet = list[Row](), list[Row]()
+    judged, said, quiet = [one for one in judgement.candidates if one.strata], list[Row](), list[Row]()
     for label in dict.fromkeys(stratum.slice for one in judged for stratum in one.strata):
         cells = [_share(one, [stratum for stratum in one.strata if stratum.slice == label]) for one in judged]
         silent = all(cell.verdict in (None, "no_signal") for cell in cells)
         (quiet if silent else said).append((label, *cells))
-    return Section(
-        "Strata passed by slice and candidate",
-        names("slice", *(one.name for one in judged)),
-        tuple(said),
-        note="Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all "
-        "strata of the slice. All traffic of a slice may move only if all its strata passed.",
-        quiet=tuple(quiet),
-        quiet_note=f"No damage could be seen in {len(quiet)} more slices, as there is no signal." if quiet else "",
+    note = (
+        "Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all "
+        "strata of the slice. All traffic of a slice may move only if all its strata passed."
     )
+    title, columns = "Strata passed by slice and candidate", names("slice", *(one.name for one in judged))
+    counted = f"No damage could be seen in {len(quiet)} more slices, as there is no signal." if quiet else ""
+    return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted)
 
 
 def _share(candidate: CandidateVerdict, own: Sequence[StratumVerdict]) -> Cell:
     """Return how many strata of a slice passed: fail if any failed, no signal if no damage could be seen in any."""
-    if not own:
-        return Cell("-")
     open_ = [(one, holding_back(candidate, one)) for one in own if not passes(candidate, one)]
-    passed = f"{len(own) - len(open_)} of {len(own)}"
     if not open_:
-        return Cell(passed, verdict="pass")
+        return Cell(f"{len(own)} of {len(own)}", verdict="pass") if own else Cell("-")
     if len(open_) == len(own) and all(one.verdict == "no_signal" and not rates for one, rates in open_):
         return Cell("", verdict="no_signal")
     failed = any("fail" in {one.verdict, *(rate.verdict for rate in rates)} for one, rates in open_)
     note = ""
     if len(open_) < len(own) or any(one.verdict == "pass" and rates for one, rates in open_):
-        note = f"not: {'; '.join(_held_back(*one) for one in open_[:_MOST_OPEN])}"
-        note += f" and {len(open_) - _MOST_OPEN} more" if len(open_) > _MOST_OPEN else ""
-    return Cell(passed, note, "fail" if failed else "inconclusive")
+        more = f" and {len(open_) - _MOST_OPEN} more" if len(open_) > _MOST_OPEN else ""
+        note = f"not: {'; '.join(_held_back(*one) for one in open_[:_MOST_OPEN])}{more}"
+    return Cell(f"{len(own) - len(open_)} of {len(own)}", note, "fail" if failed else "inconclusive")
 
 
 def _held_back(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
@@ -177,44 +167,34 @@ class _Plan(NamedTuple):
 
 def plans(judgement: Judgement, evidence: Evidence) -> list[_Plan]:
     """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
-    made, costs = [], _costs(judgement, evidence)
-    for key, price, *_, measure in _MEASURES:
-        prices = _prices(costs, key, price)
-        if measure and len(prices) > 1:
-            relative = {name: value / prices[judgement.baseline] for name, value in prices.items()}
-            made += _plan(judgement, measure, relative)
-    return made
-
-
-def _plan(judgement: Judgement, measure: str, prices: Mapping[str, float]) -> list[_Plan]:
-    """Return the plan by these costs, the baseline's being 1; none without traffic."""
-    base = judgement.baseline
+    base, made = judgement.baseline, []
     weights: dict[tuple[str, str], float] = {}
     passed: dict[tuple[str, str], list[str]] = {}
     for candidate in (one for one in judgement.candidates if one.verdict != "not_judged"):
         for one in candidate.strata:
             weights.setdefault((one.slice, one.stratum), one.weight)
-            found = passed.setdefault((one.slice, one.stratum), [])
-            found += [candidate.name] if passes(candidate, one) else []
+            passed.setdefault((one.slice, one.stratum), []).extend([candidate.name] * passes(candidate, one))
     total = math.fsum(weights.values())
-    if not total > 0:
-        return []
-    made = []
-    for key, found in passed.items():
-        # The baseline first: a candidate that costs the same has no claim.
-        choice = min((base, *(one for one in found if one in prices)), key=prices.__getitem__)
-        made.append(_Route(*key, weights[key] / total, choice, prices[choice], tuple(found)))
-    leaving = math.fsum(route.share for route in made if route.variant != base)
-    blended = math.fsum(route.share * route.cost for route in made)
-    return [_Plan(measure, tuple(made), leaving, blended, weighted=len(set(weights.values())) > 1)]
+    for key, price, *_, measure in _MEASURES:
+        prices = _prices(_costs(judgement, evidence), key, price)
+        if not measure or len(prices) < 2 or not total > 0:  # noqa: PLR2004 - the baseline and a candidate
+            continue
+        routes_ = []
+        for place, found in passed.items():
+            # The baseline first: a candidate that costs the same has no claim.
+            choice = min((base, *(one for one in found if one in prices)), key=prices.__getitem__)
+            routes_.append(_Route(*place, weights[place] / total, choice, prices[choice] / prices[base], tuple(found)))
+        leaving = math.fsum(route.share for route in routes_ if route.variant != base)
+        blended = math.fsum(route.share * route.cost for route in routes_)
+        made.append(_Plan(measure, tuple(routes_), leaving, blended, weighted=len(set(weights.values())) > 1))
+    return made
 
 
 def routes(made: Sequence[_Plan], baseline: str) -> Section:
     """Return where each stratum's traffic could go, by each measure of cost; there is one at least."""
-    columns = names("slice") + strata("stratum") + numbers("share")
+    columns, rows = names("slice") + strata("stratum") + numbers("share"), list[Row]()
     for plan in made:
         columns += names(f"by {plan.measure}") + numbers("cost")
-    rows: list[Row] = []
     for own in zip(*(plan.routes for plan in made), strict=True):
         one, choices = own[0], (text for each in own for text in (each.variant, percent(each.cost)))
         rows.append((one.slice, one.stratum, percent(one.share), *choices, ", ".join(one.passed) or "none"))
@@ -224,16 +204,18 @@ def routes(made: Sequence[_Plan], baseline: str) -> Section:
         weights += "give it a weight."
     note = (
         "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none "
-        f"did, {baseline} keeps it. {weights} Each routed stratum passed on its own at the policy's level, so the plan "
-        "carries that chance once per stratum."
+        f"did, {baseline} keeps it. {weights} Each stratum was tested alone, so the chance of a wrong pass (alpha) "
+        "holds for each stratum that moves, not once for the plan."
     )
     said = tuple(
-        f"{percent(plan.leaving)} of the traffic could leave {baseline}, priced by {plan.measure}: "
-        + (f"the blended cost is {percent(plan.blended)} of {baseline}'s." if plan.leaving else _NONE_CHEAPER)
+        f"By {plan.measure}, {percent(plan.leaving)} of the traffic can move from {baseline} to a cheaper variant that "
+        f"passed where it goes; all traffic then costs {percent(plan.blended)} of what it costs on {baseline}."
+        if plan.leaving
+        else f"By {plan.measure}, all traffic stays on {baseline}: no variant that passed anywhere is cheaper."
         for plan in made
     )
-    columns += names("passed")
-    return Section("Routing plan", columns, tuple(rows), said, note, folded="the route of each stratum")
+    folded = "the route of each stratum"
+    return Section("Routing plan", columns + names("passed"), tuple(rows), said, note, folded)
 
 
 def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:

@@ -21,15 +21,14 @@ _Found = list[tuple[str, StratumVerdict]]  # a stratum of each candidate that ha
 
 def _found(judgement: Judgement) -> tuple[list[_Found], list[_Found]]:
     """Return the strata in order of first appearance: those that say something, and those that do not."""
-    found: dict[tuple[str, str], _Found] = {}
+    found: dict[tuple[str, str], _Found] = defaultdict(list)
     for candidate in judgement.candidates:
         for one in candidate.strata:
-            found.setdefault((one.slice, one.stratum), []).append((candidate.name, one))
-    said: list[_Found] = []
-    quiet: list[_Found] = []
+            found[one.slice, one.stratum].append((candidate.name, one))
+    parts: tuple[list[_Found], list[_Found]] = ([], [])
     for own in found.values():
-        (quiet if all(_quiet(one) for _, one in own) else said).append(own)
-    return said, quiet
+        parts[all(_quiet(one) for _, one in own)].append(own)
+    return parts
 
 
 def _quiet(one: StratumVerdict) -> bool:
@@ -47,17 +46,13 @@ def matrix(judgement: Judgement) -> Section:
     judged = [one.name for one in judgement.candidates if one.strata]
     said, quiet = (tuple(_across(own, judged) for own in part) for part in _found(judgement))
     columns = names("slice", minor=1) + strata("stratum") + numbers("n", "margin", judgement.baseline, minor=1)
-    return Section(
-        "Every stratum",
-        columns + numbers(*judged),
-        said,
-        note=f"Change in points with its {words.limits_label(judgement)}; the dashed line is the margin. "
-        "Lost and gained items lead to the answers.",
-        quiet=quiet,
-        quiet_note=_quiet_note(len(quiet)),
-        filters=True,
-        formats=("page",),
+    columns += numbers(*judged)
+    note = (
+        f"Change in points with its {words.limits_label(judgement)}; the dashed line is the margin. "
+        "Lost and gained items lead to the answers."
     )
+    counted, shown = _quiet_note(len(quiet)), (columns, said, (), note, "", quiet)
+    return Section("Every stratum", *shown, quiet_note=counted, filters=True, formats=("page",))
 
 
 def _across(own: _Found, judged: Sequence[str]) -> Row:
@@ -71,42 +66,33 @@ def _change(name: str, one: StratumVerdict) -> Cell:
     drawn = None if one.delta is None else Interval(one.low, one.delta, one.high, one.margin)
     items = Items(name, f"{one.slice}: {one.stratum}") if one.lost or one.gained else None
     limits = f"{words.interval(one)} -{one.lost}/+{one.gained}" if one.delta is not None else ""
-    return Cell(points(one.delta), limits, one.verdict, strong=True, value=one.delta, interval=drawn, items=items)
+    cell = Cell(points(one.delta), limits, one.verdict, strong=True, value=one.delta, interval=drawn)
+    return replace(cell, items=items, why=words.why(one))
 
 
 def on_terminal(judgement: Judgement) -> Section:
     """Return a row per stratum and candidate, under a heading per slice."""
     said, quiet = _found(judgement)
-    rows: list[Row] = []
-    slices = defaultdict[str, list[_Found]](list)
+    rows, slices = list[Row](), defaultdict[str, list[_Found]](list)
     for own in said:
         slices[own[0][1].slice].append(own)
     for label, inside in slices.items():
-        strata_ = [one for own in inside for _, one in own]
-        heading, axes = _heading(label, strata_), words.splitting(strata_)
+        every = [one for own in inside for _, one in own]
+        heading, axes = _heading(label, every), words.splitting(every)
         for own in inside:
             first = own[0][1]
             for name, one in own:
                 again = one is not first and one.n == first.n
                 shared = ("", "") if again else (str(one.n), score(one.baseline_mean))
-                figures = score(one.candidate_mean), words.change(one), f"{one.lost}/{one.gained}"
                 short = ", ".join(level for axis, level in words.levels_of(one.stratum).items() if axis in axes)
-                rows.append(
-                    (
-                        heading,
-                        Cell(one.stratum, short or one.stratum),
-                        *shared,
-                        name,
-                        *figures,
-                        Cell("", verdict=one.verdict),
-                    )
-                )
+                figures = score(one.candidate_mean), words.change(one), f"{one.lost}/{one.gained}"
+                place = heading, Cell(one.stratum, short or one.stratum)
+                rows.append((*place, *shared, name, *figures, Cell("", verdict=one.verdict)))
     columns = names("slice") + strata("stratum") + numbers("n", minor=4) + numbers(judgement.baseline, minor=2)
     columns += names("variant") + numbers("score", minor=3) + numbers("change [limits]") + numbers("-/+", minor=1)
-    columns += texts("verdict")
     title = f"Strata (points, {words.limits_label(judgement)}, -/+ is items lost and gained)"
-    note = _quiet_note(len(quiet))
-    return Section(title, columns, tuple(rows), quiet_note=note, grouped=True, formats=("terminal",))
+    shown = columns + texts("verdict"), tuple(rows)
+    return Section(title, *shown, quiet_note=_quiet_note(len(quiet)), grouped=True, formats=("terminal",))
 
 
 def _heading(label: str, own: Sequence[StratumVerdict]) -> Cell:
@@ -158,14 +144,13 @@ def averages(judgement: Judgement) -> Section:
             row: Row = (candidate.name, one.slice, str(one.n), *means, change, *worst)
             (said if one.delta or one.worst_delta else quiet).append(row)
     columns = names("candidate", "average of") + numbers("n", judgement.baseline, "score", "change", "worst")
-    return Section(
+    title, note = (
         "Averages next to the worst stratum (points)",
-        columns + strata("worst stratum"),
-        tuple(said),
-        note="The drawing joins each average's change to its worst stratum.",
-        quiet=tuple(quiet),
-        quiet_note=f"Nothing changed in {len(quiet)} more averages." if quiet else "",
+        "The drawing joins each average's change to its worst stratum.",
     )
+    counted = f"Nothing changed in {len(quiet)} more averages." if quiet else ""
+    columns += strata("worst stratum")
+    return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted)
 
 
 def _choice_probabilities(judgement: Judgement) -> Section:
@@ -177,14 +162,13 @@ def _choice_probabilities(judgement: Judgement) -> Section:
                 change = Cell(points(one.delta), value=one.delta, interval=Interval(one.low, one.delta, one.high, None))
                 limits = f"{points(one.low)} to {points(one.high)}"
                 rows.append((candidate.name, words.place(stratum), str(one.n), *means, change, limits))
-    return Section(
-        "Probability of the right choice (points)",
-        names("candidate", "stratum") + numbers("n", judgement.baseline, "candidate's", "change", "limits"),
-        tuple(rows),
-        note="How likely the right choice is among the choices: not the score. It moves before the preferred choice "
-        "changes; it has no margin and is not part of a verdict.",
-        folded="probability of the right choice",
+    columns = names("candidate", "stratum") + numbers("n", judgement.baseline, "candidate's", "change", "limits")
+    note = (
+        "How likely the right choice is among the choices: not the score. It moves before the preferred choice "
+        "changes; it has no margin and is not part of a verdict."
     )
+    title, folded = "Probability of the right choice (points)", "probability of the right choice"
+    return Section(title, columns, tuple(rows), note=note, folded=folded)
 
 
 def _averages(judgement: Judgement, _: Evidence) -> list[Section]:

@@ -116,7 +116,7 @@
 
   // The flip browser. Everything from a model is set as text, never as HTML.
   if ($("flip-data")) {
-    let flips = JSON.parse($("flip-data").textContent);
+    const flips = JSON.parse($("flip-data").textContent);
     let found = flips;
     let at = 0;
     const node = (tag, text, attributes) => {
@@ -252,21 +252,8 @@
         filter();
       });
     }
-    $("flip-filters").addEventListener("input", (event) => { if (event.target.type !== "file") { filter(); } });
+    $("flip-filters").addEventListener("input", filter);
     $("flip-filters").addEventListener("submit", (event) => event.preventDefault());
-    $("flip-file")?.addEventListener("change", async (event) => {
-      const file = event.target.files[0];
-      if (!file) { return; }
-      try {
-        const more = JSON.parse(await file.text());
-        const known = new Set(flips.map((flip) => flip.candidate + "\u0000" + flip.id));
-        flips = flips.concat(more.filter((flip) => !known.has(flip.candidate + "\u0000" + flip.id)));
-        fillAll();
-        filter();
-      } catch {
-        $("flip-count").textContent = "that file holds no flips";
-      }
-    });
     fillAll();
     $("browser").hidden = false;
     filter();
