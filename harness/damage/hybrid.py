@@ -213,8 +213,7 @@ class Hybrid:
         texts = [item for item in self._items.values() if item.kind == "generate"]
         _read_along(engine, texts, self._settings, states)
         if self._word_by_word:
-            drafts = Recorder(references=self._references, own_tokens=0)
-            return scores | self._scored(engine.answer(texts, self._settings, drafts)), states.traces
+            return scores | self._scored(engine.answer(texts, self._settings, self._references)), states.traces
         for item in texts:
             trace, likely = states.traces.get(item.id), ()
             if trace is not None:
