@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,7 +297,6 @@ def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOp
     from rich.table import Table
 
     from harness.report.sanitize import one_line
-    from harness.run.progress import clock
 
     console = shared.make_console(no_color=options.no_color)
     table = Table(box=None, pad_edge=False)
@@ -304,7 +304,7 @@ def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOp
         table.add_column(heading, justify="right" if heading in {"done", "items/s", "ETA"} else "left")
     for one in found:
         rate = "-" if one.items_per_second is None else f"{one.items_per_second:.2g}"
-        eta = "-" if one.eta_seconds is None else clock(one.eta_seconds)
+        eta = "-" if one.eta_seconds is None else str(timedelta(seconds=round(one.eta_seconds)))
         table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
     console.print(table)
     for one in found:

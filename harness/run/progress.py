@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
@@ -74,17 +75,11 @@ class Reporter:
         if not self._done or spent <= 0:
             return "ETA unknown"
         left = max(0, self._total - self._skipped - self._done)
-        return f"ETA {clock(spent * left / self._done)}  {self._items / spent:.2g} items/s"
+        return f"ETA {timedelta(seconds=round(spent * left / self._done))}  {self._items / spent:.2g} items/s"
 
     def _log(self) -> None:
         self._last = time.monotonic()
         if self._bar.disable:
             share = (self._skipped + self._done) / self._total if self._total else 0.0
-            self.note(f"{share:4.0%}  {self._now}  elapsed {clock(self._last - self._started)}  {self._pace()}")
-
-
-def clock(seconds: float) -> str:
-    """Return a time as in ``2:05:00``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+            elapsed = timedelta(seconds=round(self._last - self._started))
+            self.note(f"{share:4.0%}  {self._now}  elapsed {elapsed}  {self._pace()}")

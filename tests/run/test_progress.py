@@ -30,7 +30,7 @@ def test_the_eta_after_a_resume_counts_only_what_was_done_since(clock):
     log.advance(50, items=10)
     last = out.getvalue().splitlines()[-1]
     assert "95%" in last
-    assert "ETA 0:50" in last
+    assert "ETA 0:00:50" in last
     assert "0.2 items/s" in last
 
 
@@ -55,5 +55,5 @@ def test_a_bar_shows_share_pace_and_eta(clock):
         bar.advance(200, items=4)
     shown = out.getvalue()
     assert " 50%" in shown
-    assert "ETA 0:20" in shown
+    assert "ETA 0:00:20" in shown
     assert "0.2 items/s" in shown
