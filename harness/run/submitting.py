@@ -5,14 +5,15 @@ Slurm's scripts put a shard back that was stopped by its time limit after progre
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 import string
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -117,30 +118,13 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     name = f"quantcliff-{cluster.name}".lower().replace("_", "-").replace(".", "-")[:50].strip("-")
     run = shlex.join([*cluster.run, "--output", mount])
     place = shlex.quote(f"{mount}/{cluster.name}")
-    shard = f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"
     verdict = f"quantcliff status {place} --wait && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
-
-    def pod(command: str, **more: Any) -> dict[str, Any]:
-        """Return a pod that runs a command next to the shared disk, in which the hub's cache is."""
-        mounts = [{"name": "shared", "mountPath": mount}, {"name": "config", "mountPath": CONFIG_FOLDER}]
-        container = {"name": "quantcliff", "image": image, "command": ["sh", "-c", command], "volumeMounts": mounts}
-        container |= {"env": [{"name": "HF_HOME", "value": f"{mount}/hub"}], **more}
-        shared = {"name": "shared", "persistentVolumeClaim": {"claimName": claim}}
-        volumes = [shared, {"name": "config", "configMap": {"name": f"{name}-config"}}]
-        return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
-
-    disrupted = {"type": "DisruptionTarget", "status": "True"}  # the cluster took the node: no failure of the shard
-    rules = [{"action": "Ignore", "onPodConditions": [disrupted]}]
-    indexed = {"completionMode": "Indexed", "completions": cluster.shards, "parallelism": cluster.shards}
-    indexed |= {"backoffLimitPerIndex": 3, "podFailurePolicy": {"rules": rules}}
-    indexed |= {"template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}})}
-    judge = {"backoffLimit": 0, "template": pod(verdict.strip())}
-    parts: Sequence[dict[str, Any]] = (
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-config"}, "data": {"run.yaml": config}},
-        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": indexed},
-        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{name}-judge"}, "spec": judge},
-    )
-    return str(yaml.safe_dump_all(parts, sort_keys=False, allow_unicode=True, width=1000))
+    texts = {"config": config, "image": image, "claim": claim, "mount": mount, "hub": f"{mount}/hub"}
+    texts |= {"shard": f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"}
+    texts |= {"verdict": verdict.strip(), "folder": CONFIG_FOLDER}
+    quoted = {key: yaml.safe_dump(text, default_style='"', width=math.inf).strip() for key, text in texts.items()}
+    template = string.Template(Path(__file__).with_name("kubernetes.yaml.in").read_text(encoding="utf-8"))
+    return template.substitute(quoted, name=name, shards=cluster.shards)
 
 
 CONFIG_FOLDER = "/etc/quantcliff"  # where a pod finds the config, as `run.yaml`
