@@ -129,10 +129,9 @@ async def find_logprob_method(client: Client, form: RequestForm, encoder: Prompt
             why = await _tried(client, form, way, [*ids, *answer], len(ids), own)
             if not why:
                 return way
-    raise NotComparable(
-        f"{client.url} cannot weigh choices: {why}. Leave out the slices with choices, ask for their letter in"
-        " text (options: {as_text: true}), or use an engine that gives log-probabilities of the prompt (vllm, sglang)"
-    )
+    other = "use an engine that gives log-probabilities of the prompt (vllm, sglang)"
+    remedy = f"Leave out the slices with choices, ask for their letter in text (options: {{as_text: true}}), or {other}"
+    raise NotComparable(f"{client.url} cannot weigh choices: {why}. {remedy}")
 
 
 def _own_logprobs(reply: Reply, encoder: PromptEncoder) -> tuple[Sequence[int], list[float]]:

@@ -59,10 +59,9 @@ def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
         yield f"none of its {candidate.linear_modules} linear modules is quantized, though the method is {method}"
     partly = loaded != "none" and candidate.quantized_modules > 0 and not variant.allow_partial
     if partly and share is not None and share < HALF:
-        yield (
-            f"{partly_quantized(share)}: {loaded} does not reach the others (experts that are no linear modules, say);"
-            " set allow_partial: true on the candidate to judge it as it is"
-        )
+        remedy = "set allow_partial: true on the candidate to judge it as it is"
+        others = "does not reach the others (experts that are no linear modules, say)"
+        yield f"{partly_quantized(share)}: {loaded} {others}; {remedy}"
 
 
 def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool) -> Iterator[str]:
@@ -73,17 +72,13 @@ def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes
         yield f"its tokenizer reads texts otherwise than the baseline's{hint}"
     about_dtype = variant.dtype is not None and candidate.method == "none"
     if candidate.compute_dtype != baseline.compute_dtype and not about_dtype:
-        yield (
-            f"it computes in {candidate.compute_dtype} and the baseline in {baseline.compute_dtype}, so the comparison"
-            " would measure the dtype: set execution.dtype to one that both can use"
-        )
+        dtypes = f"it computes in {candidate.compute_dtype} and the baseline in {baseline.compute_dtype}"
+        yield f"{dtypes}, so the comparison would measure the dtype: set execution.dtype to one that both can use"
     # An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights.
     before, own = (sorted(set(one.end_tokens)) for one in (baseline, candidate))
     if writes and before and own and before != own:
-        yield (
-            f"its answers end at the tokens {own} and the baseline's at {before}: give both the same eos_token_id in"
-            " generation_config.json"
-        )
+        remedy = "give both the same eos_token_id in generation_config.json"
+        yield f"its answers end at the tokens {own} and the baseline's at {before}: {remedy}"
 
 
 def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:

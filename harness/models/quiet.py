@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # torchao: kernels that do not fit this torch; torch's pytree: a deprecation inside torchao; the rest: progress, advice.
-_WHILE_LOADING = (
-    *("torchao", "torch.utils._pytree", "transformers", "bitsandbytes", "gptqmodel"),
-    *("optimum", "hqq", "compressed_tensors", "gguf"),
-)
+_WHILE_LOADING = ["torchao", "torch.utils._pytree", "transformers", "bitsandbytes", "gptqmodel"]
+_WHILE_LOADING += ["optimum", "hqq", "compressed_tensors", "gguf"]
 # bitsandbytes writes a line for every multiplication whose input is not float16, and one for a kernel hub.
 _WHILE_RUNNING = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
 

@@ -86,14 +86,12 @@ class TracePlan:
 
 
 def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> TracePlan:
-    """Return on how many tokens of each answer divergence is measured, and the disk that takes. Raises ConfigError.
-
-    The traces of a model of this width and vocabulary are a hidden state for each token, and the output head once.
-    """
+    """Return on how many tokens of each answer divergence is measured, and the disk that takes. Raises ConfigError."""
     execution = experiment.execution
     served = any(variant.engine.served for variant in experiment.variants)
     if not execution.divergence or execution.rehearsal is not None or served:
         return TracePlan(0, 0)
+    # Traces are a hidden state for each token, and the output head once.
     number = 4 if experiment.compute_dtype(experiment.baseline) == "float32" else 2
     # A token is a byte or more, and an end token comes last.
     longest = [sum(len(one.encode()) + 1 for one in item.choices) or item.max_tokens + 1 for item in items]

@@ -62,10 +62,7 @@ class WorkerHandle:
 
 
 def started(job: Job) -> contextlib.AbstractContextManager[WorkerHandle]:
-    """Start a worker and make sure that it is gone afterwards, whatever happens.
-
-    A rehearsal has no model to free: it answers in a thread, unless it takes its time, as a model would.
-    """
+    """Start a worker that is gone afterwards, whatever happens; a rehearsal that takes no time is only a thread."""
     return _thread(job) if job.rehearsal and not job.rehearsal.seconds_per_item else _process(job)
 
 
