@@ -154,7 +154,7 @@ def agrees(question: Question, expected: Response | None, given: Response | None
 
 
 def calls_of(path: Path, certificate: Certificate, endpoint: str, *new: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the counts of the calls to an endpoint, a new one kept with them. Raises StoreError for other questions."""
+    """Return the counts of the calls to an endpoint, a new one kept with them. Raises StoreError: other questions."""
     begun: dict[str, Any] = {"certificate": certificate.digest(), "endpoints": {}}
     found = read_json(path) if path.is_file() else begun
     if found.get("certificate") != certificate.digest():
