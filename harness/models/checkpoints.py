@@ -119,10 +119,8 @@ def _quantize(source: Path, work: Path, options: dict[str, Any], say: Callable[[
     with task.open("rb") as asked, log.open("wb") as noise, os.fdopen(read, encoding="utf-8") as news:
         # GPTQModel leaves logs where it works; Ctrl-C is for this process, which then ends that one.
         command = [sys.executable, "-m", "harness.models.checkpoints_worker", str(write)]
-        streams: dict[str, Any] = {"stdin": asked, "stdout": noise, "stderr": noise}
-        process = subprocess.Popen(
-            command, pass_fds=(write,), env=environment, **streams, cwd=work, start_new_session=True
-        )
+        place: dict[str, Any] = {"stdin": asked, "stdout": noise, "stderr": noise, "cwd": work}
+        process = subprocess.Popen(command, pass_fds=(write,), env=environment, start_new_session=True, **place)
         os.close(write)
         try:
             for line in news:

@@ -30,25 +30,17 @@ NAME = "quantcliff_grouped_sdpa"
 
 
 def grouped_sdpa(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **more: Any,
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, Any]:
     """Return the attention of a layer as `sdpa` of transformers does, which computes everything but the case above."""
     group = getattr(module, "num_key_value_groups", 1)
     rows, heads, tokens, size = query.shape
     masked = attention_mask is not None and attention_mask.ndim == 4 and attention_mask.shape[1] == 1  # noqa: PLR2004
     unknown = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
+    scaling, unknown = more.get("scaling"), unknown or bool(more.get("dropout"))
     splits = key.shape[2] // KEYS_PER_SPLIT if KEYS_PER_SPLIT and key.shape[2] % KEYS_PER_SPLIT == 0 else 1
-    if attention_mask is None or not masked or group == splits == 1 or tokens > SHORT_QUERY or dropout or unknown:
-        whole: tuple[Tensor, Any] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
-        )
+    if attention_mask is None or not masked or group == splits == 1 or tokens > SHORT_QUERY or unknown:
+        whole: tuple[Tensor, Any] = sdpa_attention_forward(module, query, key, value, attention_mask, **more)
         return whole
     folded = query.reshape(rows, heads // group, group * tokens, size)
     mask = attention_mask if tokens == 1 else attention_mask.repeat(1, 1, group, 1)
