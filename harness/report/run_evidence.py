@@ -14,7 +14,6 @@ from harness.records import Item, Scored
 from harness.report import answers
 from harness.report.blocks.behaviour import divergence_rows, latency_rows, shares
 from harness.report.evidence import Evidence
-from harness.run.planning import power_table
 from harness.store.divergence import divergences
 from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
@@ -51,7 +50,6 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         latency=tuple(latency_rows(run, names)),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
-        power=tuple(power_table(run.experiment, run.items)),
         items_spent=sum(len({one.item_id for one in run.of(name)}) for name in names),
         items_planned=sum(control if name == CONTROL else everything for name in names),
     )

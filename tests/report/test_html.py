@@ -148,12 +148,10 @@ def test_sections_come_in_their_order(tree):
         "divergence",
         "flips",
         "cost",
-        "power",
-        "noise",
         "provenance",
     ]
     links = [a["href"].removeprefix("#") for tag, a in tree.elements if tag == "a" and "class" not in a]
-    assert links[:13] == sections
+    assert links[:11] == sections
 
 
 def test_the_page_stands_alone(tree, whole):
@@ -328,9 +326,9 @@ def test_without_evidence_each_section_says_so():
     """A bare judgement still gives a page; what is not there is said, not left blank."""
     read = Tree(report_html.html_report(report_data.passing(), Evidence()))
     absent = sum(attributes.get("class") == "absent" for _, attributes in read.elements)
-    assert absent == 8
+    assert absent == 7
     empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()))
-    assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 11
+    assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 9
 
 
 def test_examples_come_from_what_fails():
@@ -395,24 +393,22 @@ def test_heat_maps_find_the_axes_that_fill_a_grid(judged):
     assert (cell.tint, cell.verdict, cell.text) == (stratum.delta, "fail", words.points(stratum.delta))
 
 
-def test_languages_are_drawn_by_slice_where_slices_share_them():
-    """Two slices split by language give one grid of language by slice; a cell of two strata is their mean by items."""
+def test_strata_that_share_a_cell_are_averaged_by_their_items():
+    """A cell of two strata is their mean by items and has no verdict; another has its stratum's."""
 
-    def made(label, n, drop, **levels):
-        return report_data.stratum(label, levels, n=n, base=0.5, drop=drop, margin=0.05)
+    def made(n, drop, keys, depth, answer):
+        levels = {"keys": keys, "depth": depth, "answer": answer}
+        return report_data.stratum("lookup", levels, n=n, base=0.5, drop=drop, margin=0.05)
 
-    strata = (
-        made("mgsm", 100, 0.1, language="bn", hops="1"),
-        made("mgsm", 300, 0.3, language="bn", hops="2"),
-        made("facts", 50, 0.0, language="bn"),
-    )
+    strata = (made(100, 0.1, "3", "0", "yes"), made(300, 0.3, "3", "0", "no"), made(50, 0.0, "12", "0", "yes"))
+    strata += (made(50, 0.2, "12", "1", "yes"),)
     one = dataclasses.replace(report_data.passing().candidates[0], strata=strata)
-    grids = axes.grids(dataclasses.replace(report_data.passing(), candidates=(one,)))
-    grid = next(grid for grid in grids if grid.columns[0].heading == "language \\ slice")
-    assert [one.heading for one in grid.columns[1:]] == ["mgsm", "facts"]
-    ((level, both, alone),) = grid.rows
-    assert (level, both.tint) == ("bn", pytest.approx((100 * strata[0].delta + 300 * strata[1].delta) / 400))
-    assert (both.verdict, alone.tint, alone.verdict) == (None, strata[2].delta, strata[2].verdict)
+    (grid,) = axes.grids(dataclasses.replace(report_data.passing(), candidates=(one,)))
+    assert [one.heading for one in grid.columns] == ["depth \\ keys", "3", "12"]
+    (_, both, alone), (_, none, other) = grid.rows
+    assert both.tint == pytest.approx((100 * strata[0].delta + 300 * strata[1].delta) / 400)
+    assert (both.verdict, alone.verdict, other.verdict) == (None, strata[2].verdict, strata[3].verdict)
+    assert (alone.tint, none.text, other.tint) == (strata[2].delta, "-", strata[3].delta)
 
 
 def test_the_frontier_holds_what_nothing_beats(judged):
@@ -452,16 +448,15 @@ def test_routing_takes_the_cheapest_that_passed():
         [1.0, 2.0, 1.0],
         {"bf16": 100, "int8": 50, "nf4": 25},
     )
-    assert [route.variant for route in plan.routes] == ["nf4", "int8", "bf16"]
+    assert plan.variants == ("nf4", "int8", "bf16")
     assert plan.leaving == pytest.approx(0.75)
     assert plan.blended == pytest.approx(0.25 * 0.25 + 0.5 * 0.5 + 0.25 * 1)
-    assert plan.weighted
 
 
 def test_routing_leaves_the_baseline_for_nothing_dearer_or_unmeasured():
     """A candidate that passed but costs as much, or whose cost is unknown, takes no traffic."""
     both = [{"int8": "pass", "nf4": "pass"}]
-    assert routed(both, [1.0], {"bf16": 100, "int8": 100}).routes[0].variant == "bf16"
+    assert routed(both, [1.0], {"bf16": 100, "int8": 100}).variants == ("bf16",)
     assert routed(both, [1.0], {"bf16": 100, "int8": 101, "nf4": float("nan")}).leaving == 0
 
 
@@ -502,12 +497,16 @@ def test_routing_heeds_tail_events(verdict, stratum, leaving):
     judged = dataclasses.replace(report_data.passing(), candidates=(one,))
     (plan,) = plans(judged, Evidence(costs={"bf16": {"weight_bytes": 100}, "int8": {"weight_bytes": 50}}))
     assert plan.leaving == pytest.approx(leaving)
-    assert [bool(route.passed) for route in plan.routes].count(True) == 2 * leaving
+    assert [bool(passed) for _, passed in routing.traffic(judged).values()].count(True) == 2 * leaving
 
 
 def test_no_cost_no_plan(judged):
-    """Without the baseline's cost nothing is relative to anything."""
-    assert plans(judged, Evidence(costs={"int8": {"weight_bytes": 5}})) == []
+    """Without the baseline's cost nothing is relative to anything; who passed is shown all the same."""
+    known = Evidence(costs={"int8": {"weight_bytes": 5}})
+    assert plans(judged, known) == []
+    section = routing.routing(judged, known)
+    assert section.sentences[0].startswith("No routing plan: the cost of the baseline and of a candidate was not")
+    assert {row[-1] for row in section.rows} == {"int8", "none", "int8, nf4"}
 
 
 def test_csv_and_parquet_hold_every_figure_unrounded(judged):

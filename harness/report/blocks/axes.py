@@ -19,22 +19,12 @@ _Placed = tuple[StratumVerdict, Mapping[str, str]]  # a stratum with its levels 
 
 
 def grids(judgement: Judgement) -> Iterator[Section]:
-    """Yield the grids of each candidate, cells tinted: two axes of a slice, and an axis that slices share, by slice."""
+    """Yield a grid of each candidate and slice with two axes, its cells tinted."""
     for candidate in judgement.candidates:
-        slices, shared = defaultdict[str, list[_Placed]](list), defaultdict[str, list[_Placed]](list)
-        for one in candidate.strata:
-            levels = levels_of(one.stratum)
-            slices[one.slice].append((one, levels))
-            for axis, level in levels.items():
-                shared[axis].append((one, {"slice": one.slice, axis: level}))
-        for label, own in slices.items():
+        for label in dict.fromkeys(one.slice for one in candidate.strata):
+            own = [(one, levels_of(one.stratum)) for one in candidate.strata if one.slice == label]
             if (pair := _fullest_pair([levels for _, levels in own])) is not None:
                 yield _grid(f"{candidate.name}, {label}", pair, own)
-        for axis, placed in shared.items():  # language x task, say
-            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), placed)
-            tints = [cell.tint for _, *cells in grid.rows for cell in cells]
-            if len(grid.columns) > 2 and sum(tint is not None for tint in tints) > _FULL * len(tints):  # noqa: PLR2004
-                yield grid
 
 
 def _ordered(levels: Iterable[str]) -> list[str]:

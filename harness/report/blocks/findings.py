@@ -74,15 +74,11 @@ def gated(candidates: Sequence[CandidateVerdict], *verdicts: Verdict) -> list[tu
     return found
 
 
-def holding_back(candidate: CandidateVerdict, stratum: StratumVerdict) -> list[TailRate]:
-    """Return the gated rates of a stratum that do not pass; a rate of the whole slice belongs to all its strata."""
-    own = (one for one in candidate.tail_events if one.slice == stratum.slice and one.verdict not in (None, "pass"))
-    return [one for one in own if one.stratum in (stratum.stratum, "all")]
-
-
 def passes(candidate: CandidateVerdict, stratum: StratumVerdict) -> bool:
-    """Return whether a candidate was judged, and its scores and every gated rate pass in a stratum."""
-    return candidate.verdict != "not_judged" and stratum.verdict == "pass" and not holding_back(candidate, stratum)
+    """Return whether a candidate was judged, and its scores and all gated rates of a stratum and its slice pass."""
+    own = (one for one in candidate.tail_events if one.slice == stratum.slice)
+    held = any(one.stratum in (stratum.stratum, "all") and one.verdict not in (None, "pass") for one in own)
+    return candidate.verdict != "not_judged" and stratum.verdict == "pass" and not held
 
 
 def rate_name(one: TailRate) -> str:

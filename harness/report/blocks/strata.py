@@ -104,26 +104,20 @@ def _heading(label: str, own: Sequence[StratumVerdict]) -> Cell:
     return Cell(label, f"{f' by {axes}' if axes else ''}, margin {margin}{advisory}")
 
 
-def by_candidate(judgement: Judgement, candidate: CandidateVerdict) -> Section:
-    """Return all strata of a candidate, failing ones first, so that what does not fit is what matters least."""
-    order = sorted(candidate.strata, key=lambda one: (_BY_IMPORTANCE.index(one.verdict), not one.gating))
-    rows = tuple(_alone(one) for one in order if not _quiet(one))
-    figures = numbers("n", judgement.baseline, "candidate", "change", "margin", "lost/gained")
-    title = f"All {len(order)} strata of {candidate.name}, {words.limits_label(judgement)}"
-    columns = names("slice") + strata("stratum") + texts("verdict") + figures
-    note = _quiet_note(len(order) - len(rows))
-    return Section(title, columns, rows, folded=title, quiet_note=note, formats=("markdown",))
+def in_markdown(judgement: Judgement) -> Section:
+    """Return the matrix with its worst rows first, so that what does not fit is what matters least."""
+    shown = matrix(judgement)
 
+    def importance(row: Row) -> int:
+        return min(_BY_IMPORTANCE.index(one.verdict) for one in row if isinstance(one, Cell) and one.verdict)
 
-def _alone(one: StratumVerdict) -> Row:
-    verdict = Cell("" if one.gating else "(advisory)", verdict=one.verdict)
-    means = score(one.baseline_mean), score(one.candidate_mean)
-    flips = f"{one.lost}/{one.gained}"
-    return one.slice, one.stratum, verdict, str(one.n), *means, words.change(one), score(one.margin), flips
+    rows, title = tuple(sorted(shown.rows, key=importance)), f"All {len(shown.rows) + len(shown.quiet)} strata"
+    note = f"Change in points with its {words.limits_label(judgement)}, -lost/+gained."
+    return replace(shown, title=title, rows=rows, note=note, folded=title, formats=("markdown",))
 
 
 def _strata(judgement: Judgement, _: Evidence) -> list[Section]:
-    return [matrix(judgement), on_terminal(judgement), *(by_candidate(judgement, one) for one in judgement.candidates)]
+    return [matrix(judgement), on_terminal(judgement), in_markdown(judgement)]
 
 
 def average_rows(candidate: CandidateVerdict) -> tuple[Average, ...]:
