@@ -34,7 +34,7 @@ _EVENTS = {
     1: ", or has more tail events than tolerated",
 }
 """What an exit code also means if tail events gate."""
-_MOST_REASONS, _MOST_BLIND = 3, 4
+_MOST_REASONS = 3
 _NOT_ABOVE = "the baseline is not shown to be above chance"
 
 
@@ -316,17 +316,6 @@ def why(stratum: StratumVerdict) -> str:
     if stratum.decision.reason == "no_signal" and not stratum.numbers.unusable:
         return _NOT_ABOVE
     return "" if stratum.verdict in ("pass", "fail") else stratum.reason
-
-
-def blind_sentences(strata: Sequence[StratumVerdict], baseline: str) -> list[str]:
-    """Return why no damage could be seen in strata without signal, the usual reason once for all that share it."""
-    usual = [place(one) for one in strata if why(one) == _NOT_ABOVE]
-    said = list(dict.fromkeys(no_signal_sentence(one, baseline) for one in strata if why(one) != _NOT_ABOVE))
-    if not usual:
-        return said
-    more = f" and {len(usual) - _MOST_BLIND} more" if len(usual) > _MOST_BLIND else ""
-    where = f"{'; '.join(usual[:_MOST_BLIND])}{more}"
-    return [f"{baseline} is not above chance in {where}: no damage could be seen there.", *said]
 
 
 def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:

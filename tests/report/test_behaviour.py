@@ -166,7 +166,7 @@ def test_a_card_names_the_worst(request, name: str, candidate: str, said: str) -
     text = " ".join(re.sub(r"<[^>]+>", "", report_html.html_report(judgement, evidence)).split())
     assert "How it behaves, at worst:" in text
     assert ("blind to the KV cache: its scores come from reading" in text) is (name == "caches")
-    assert "bf16 is not above chance in facts (choices)" not in text
+    assert "facts (choices): the baseline is not shown to be above chance" not in text
 
 
 def test_a_verdict_by_a_quantity_names_it() -> None:
