@@ -84,7 +84,7 @@ def tree(whole):
 
 
 def test_a_newcomer_finds_every_answer(tree, judged):
-    """May we ship, for which traffic, what breaks, five examples, how sure, how measured: each on the page."""
+    """May we ship, for which traffic, what breaks, how sure, how measured: each on the page."""
     text = " ".join(" ".join(tree.text).split())
     for expected in (
         "May we ship it?",
@@ -93,7 +93,6 @@ def test_a_newcomer_finds_every_answer(tree, judged):
         "gptqmodel is not installed: pip install 'quantcliff[gptq]'",
         "For which traffic?",
         "of the traffic can move from bf16 to a cheaper variant that passed where it goes",
-        "5 examples",
         "How sure is this?",
         f"flipped {sum(one.floor_flips for one in judged.candidates[0].strata)} of 11,164 items",
         "How it was measured",
@@ -287,7 +286,7 @@ def test_long_tail_events_and_flips_share_one_room(sign):
     ],
 )
 def test_a_late_difference_is_found_and_shown(shared, one, other, before):
-    """However long the answers agree, the first difference is marked on the page, with what is left out before it."""
+    """However long the answers agree, the first difference is in what the page gets, with what is left out before."""
     pair = dataclasses.replace(
         report_data.flips(random.Random(3), 1)[0],
         baseline_text=f"{shared}{one} end" if one else shared,
@@ -299,9 +298,6 @@ def test_a_late_difference_is_found_and_shown(shared, one, other, before):
     assert found["answer"][found["at"] :] == f"{other} end"
     assert found["baseline"][found["at"] :] == (f"{one} end" if one else "")
     assert found["baseline"].startswith(f"({before:,} characters before) …" if before else shared[:10])
-    page = report_html.html_report(report_data.judgement(), Evidence(flips=(pair,)))
-    marks = re.findall(r"<mark[^>]*>(.*?)</mark>", page.partition('id="flips"')[2])
-    assert marks == [one.split(" ")[0] or "▏", other.split(" ")[0]]
 
 
 def test_gated_tail_events_stand_on_the_card():
@@ -328,18 +324,6 @@ def test_without_evidence_each_section_says_so():
     assert absent == 6
     empty = Tree(report_html.html_report(Judgement("not_judged", 4, {}, ()), Evidence()))
     assert sum(attributes.get("class") == "absent" for _, attributes in empty.elements) == 8
-
-
-def test_examples_come_from_what_fails():
-    """Five lost items, from failing strata first, from different strata where there are."""
-    pairs = report_data.flips(random.Random(3), 200)
-    inside = answers.pairs(Evidence(flips=pairs))
-    failing = {("nf4", "low_resource_languages", "language=am,script=Ethi,resources=low")}
-    found = answers.examples(inside, failing)
-    assert len(found) == 5
-    assert (found[0]["candidate"], found[0]["stratum"]) == ("nf4", "language=am,script=Ethi,resources=low")
-    assert len({(one["candidate"], one["stratum"]) for one in found}) == 5
-    assert all(one["after"] < one["before"] for one in found)
 
 
 def contrast(one, other):
