@@ -1,8 +1,4 @@
-"""Answers that a reader wants to see in pairs: gathered from a run, where they part, and cut to size for the page.
-
-What is gathered is hostile text; `browsable` makes it harmless, before it becomes JSON, and the page shows it as text
-alone.
-"""
+"""Answers to see in pairs: gathered from a run, where they part, and made harmless and cut to size for the page."""
 
 from __future__ import annotations
 

@@ -11,9 +11,6 @@ from typing import Any, Literal
 
 from harness.stats.divergence import Summary
 
-_Rows = tuple[tuple[str, ...], ...]
-"""Rows of a table, their figures as texts."""
-
 
 @dataclass(frozen=True, slots=True)
 class FlipPair:
@@ -77,6 +74,8 @@ class Evidence:
     divergence: tuple[DivergenceRow, ...] = ()
     items_spent: int | None = None  # answers asked for, over all variants
     items_planned: int | None = None  # answers that the fixed plan would have asked for
-    latency: _Rows = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
+    latency: tuple[
+        tuple[str, ...], ...
+    ] = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
     store_text: Literal["full", "redacted", "none"] = "full"  # what the run stores of its texts
     erased: int = 0  # items whose texts were erased from the run

@@ -1,8 +1,4 @@
-"""The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side.
-
-Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made visible first and is
-never read as markup.
-"""
+"""The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side."""
 
 from __future__ import annotations
 
@@ -31,13 +27,7 @@ from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, plain_ascii, visible
 from harness.report.section import Cell, Section, as_cell
 
-_STYLES: Mapping[Verdict, str] = {
-    "pass": "green",
-    "fail": "bold red",
-    "inconclusive": "yellow",
-    "no_signal": "magenta",
-    "not_judged": "cyan",
-}
+_STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "no_signal": "magenta", "not_judged": "cyan"}
 _WIDE = 104  # from this width on, strata are named in full; below, by their levels
 _NARROW = 72  # below this width two answers are one above the other
 _NARROWEST = 10  # columns that a name gets at least

@@ -1,7 +1,6 @@
-"""The sentences and numbers of every report, worded once: terminal, Markdown, JUnit and page read alike.
+"""The sentences and numbers of every report, worded once. A missing figure reads ``-``, never zero.
 
-Nothing is compared: every comparison was made by the gate on unrounded numbers. A missing figure reads ``-``, never
-zero. Results may hold names from outside; whoever writes them out sanitizes them.
+Results may hold names from outside; whoever writes them out sanitizes them.
 """
 
 from __future__ import annotations

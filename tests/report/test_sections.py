@@ -77,7 +77,7 @@ def test_every_figure_is_in_every_format(judged, evidence, formats):
 def test_rows_have_a_cell_per_column(judged, evidence):
     """No format would show a row of another length."""
     more = [routing.routing(judged, evidence), measured.provenance(judged, evidence), strata.on_terminal(judged)]
-    more += [behaviour.divergence(evidence.divergence, "bf16"), strata.in_markdown(judged), strata.matrix(judged)]
+    more += [behaviour.divergence(judged, evidence), strata.in_markdown(judged), strata.matrix(judged)]
     for section in (*made(judged, evidence), *more):
         assert section.rows
         assert {len(row) for row in (*section.rows, *section.quiet)} == {len(section.columns)}

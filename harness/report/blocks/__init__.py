@@ -22,4 +22,9 @@ def _blocks() -> tuple[Block, ...]:
 def filled(name: Format, judgement: Judgement, evidence: Evidence) -> list[tuple[Block, list[Section]]]:
     """Return the blocks that a format shows, in its order, each with the sections that have something to show."""
     shown = sorted((one for one in _blocks() if name in one.places), key=lambda one: one.places[name])
-    return [(one, [s for s in one.fill(judgement, evidence) if s and name in s.formats]) for one in shown]
+    found = []
+    for block in shown:
+        made = block.fill(judgement, evidence)
+        sections = [made] if isinstance(made, Section) else made
+        found.append((block, [one for one in sections if one and name in one.formats]))
+    return found

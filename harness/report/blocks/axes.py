@@ -6,11 +6,12 @@ from collections import defaultdict
 
 from harness.judge.summaries import Cliff
 from harness.judge.verdicts import Judgement
+from harness.report.evidence import Evidence
 from harness.report.section import Block, Chart, Line, Row, Section, names, numbers, texts
 from harness.report.words import readable, score
 
 
-def cliffs(judgement: Judgement) -> Section:
+def cliffs(judgement: Judgement, _: Evidence) -> Section:
     """Return the scores along each ordered axis, and where a candidate leaves the baseline."""
     found: dict[tuple[str, str, str, tuple[float, ...]], dict[str, Cliff]] = defaultdict(dict)
     for candidate in judgement.candidates:
@@ -58,4 +59,4 @@ def _leaves(baseline: str, title: str, name: str, one: Cliff) -> str:
 
 
 _NO_AXIS = "No slice has an ordered axis, such as context tokens or hops, with at least two levels."
-BLOCKS = (Block("cliffs", "Where it falls off", lambda one, _: [cliffs(one)], {"page": 30}, "Cliffs", _NO_AXIS),)
+BLOCKS = (Block("cliffs", "Where it falls off", cliffs, {"page": 30}, "Cliffs", _NO_AXIS),)

@@ -1,7 +1,4 @@
-"""How the variants behave: divergence, churn, KV caches, tool calls, thoughts, how fast they stream.
-
-Filled from a judgement and its evidence. No verdict reads a divergence, which is an explanation and an alarm.
-"""
+"""How the variants behave: divergence, churn, KV caches, tool calls, thoughts, how fast they stream."""
 
 from __future__ import annotations
 
@@ -70,10 +67,7 @@ def divergence_rows(
 
 
 def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, list[Divergence]]:
-    """Deal divergences out over strata, then their slice, then its positions, in the order of the items.
-
-    The tokens of choices stand in no order, so only free text is dealt out by position.
-    """
+    """Deal divergences out over strata, then their slice, then, of free text, its positions, as the items come."""
     parts: dict[_Place, list[Divergence]] = {}
     for name in dict.fromkeys(item.slice for item in items):
         inside = dict.fromkeys(item.stratum for item in items if item.slice == name)
@@ -92,8 +86,9 @@ def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, l
     return {place: some for place, some in parts.items() if some}
 
 
-def divergence(rows: Sequence[DivergenceRow], baseline: str) -> Section:
+def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     """Return the divergence of each slice, stratum and position, and by position as pictures, the largest first."""
+    rows, baseline = evidence.divergence, judgement.baseline
     columns = names("slice", "candidate") + strata("stratum") + texts("positions")
     columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
     columns += numbers(f"probability of {baseline}'s token", "tokens")
@@ -130,10 +125,7 @@ def _row(one: DivergenceRow) -> Row:
 
 
 def shares(items: Sequence[Item], answers: Mapping[str, Sequence[Scored]]) -> Iterator[Share]:
-    """Count each variant's texts that differ from the first one's, slice by slice, and its signs of calls and thoughts.
-
-    A text that is not stored is compared with nothing.
-    """
+    """Count each variant's texts that differ from the first one's by slice, and its signs of calls and thoughts."""
     known, (base, *_) = {item.id: item for item in items}, answers
     before = {(one.item_id, one.response.sample): one for one in answers[base]}
     kinds = [kind for kind in TAIL_KINDS if kind.startswith((_CALLS, _THOUGHTS))]
@@ -280,13 +272,10 @@ def worst(judgement: Judgement, evidence: Evidence, candidate: CandidateVerdict)
 
 
 def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together.
-
-    The control is left out: it is asked at another concurrency, which changes every time.
-    """
+    """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together."""
     places = {item.id: (item.slice, item.stratum) for item in run.items}
     groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
-    for name in variants:
+    for name in variants:  # without the control, which is asked at another concurrency: that changes every time
         for line in run.directory.request_times(name) if name != CONTROL else ():
             for where in (("", ""), places.get(line["item"])):
                 if where is not None:
@@ -330,14 +319,7 @@ def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
 
 
 BLOCKS = (
-    Block(
-        "divergence",
-        "Divergence",
-        lambda one, known: [divergence(known.divergence, one.baseline)],
-        {"page": 70},
-        "",
-        "Not measured in this run.",
-    ),
+    Block("divergence", "Divergence", divergence, {"page": 70}, absent="Not measured in this run."),
     Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),
     Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),
 )

@@ -30,9 +30,9 @@ def control_sentence(judgement: Judgement) -> str:
     return f"{text}."
 
 
-def _noise(judgement: Judgement, _: Evidence) -> list[Section]:
+def _noise(judgement: Judgement, _: Evidence) -> Section:
     judged = any(one.strata for one in judgement.candidates)
-    return [Section.listed("A/A noise", [control_sentence(judgement) or _NO_NOISE] if judged else [])]
+    return Section.listed("A/A noise", [control_sentence(judgement) or _NO_NOISE] if judged else [])
 
 
 def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:

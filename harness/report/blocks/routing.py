@@ -1,8 +1,4 @@
-"""What each variant costs, and for which traffic it may be used: what passed, and the cheapest route of each stratum.
-
-In every stratum the cheapest variant that *passed* there, in its scores and in every gated rate of tail events, takes
-the traffic; if none passed, or none that passed is cheaper, the baseline keeps it. Undecided is not passed.
-"""
+"""What each variant costs, and for which traffic it may be used: what passed, and each stratum's cheapest route."""
 
 from __future__ import annotations
 
@@ -160,16 +156,8 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
     return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note if made else "", folded)
 
 
-def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    return [routing(judgement, evidence)]
-
-
-def _cost(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    return [cost_section(judgement, evidence)]
-
-
 _AGAINST, _ABSENT = "Quality against cost", "No cost was measured."
 BLOCKS = (
-    Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),
-    Block("cost", _AGAINST, _cost, {"terminal": 70, "markdown": 70, "page": 100}, "Cost", _ABSENT),
+    Block("routing", "For which traffic?", routing, {"page": 10}, "Routing"),
+    Block("cost", _AGAINST, cost_section, {"terminal": 70, "markdown": 70, "page": 100}, "Cost", _ABSENT),
 )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.judge.decisions import points
-from harness.judge.summaries import Average, Verdict
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.judge.summaries import Verdict
+from harness.judge.verdicts import Judgement, StratumVerdict
 from harness.report import words
 from harness.report.blocks.findings import hidden_by_averages
 from harness.report.evidence import Evidence
@@ -120,17 +120,11 @@ def _strata(judgement: Judgement, _: Evidence) -> list[Section]:
     return [matrix(judgement), on_terminal(judgement), in_markdown(judgement)]
 
 
-def average_rows(candidate: CandidateVerdict) -> tuple[Average, ...]:
-    """Return the averages to show: one line if the whole is a single slice, whatever it is called."""
-    first = candidate.averages[:1]
-    return first + tuple(one for one in candidate.averages[1:] if (one.slice, one.n) != (first[0].slice, first[0].n))
-
-
 def averages(judgement: Judgement) -> Section:
-    """Return each average with the worst stratum behind it."""
+    """Return each average with the worst stratum behind it; once if the whole is a single slice."""
     said, quiet = list[Row](), list[Row]()
     for candidate in judgement.candidates:
-        for one in average_rows(candidate):
+        for one in {(one.slice, one.n): one for one in candidate.averages}.values():
             drawn = None if one.delta is None else Interval(one.worst_delta, one.delta, None, None)
             change = Cell(points(one.delta), value=one.delta, interval=drawn)
             worst = Cell(points(one.worst_delta), strong=True), one.worst_stratum.removeprefix(f"{one.slice}/")
