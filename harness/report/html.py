@@ -69,7 +69,7 @@ def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baselin
 
 
 def _worst(sections: Sequence[Section]) -> Verdict | None:
-    found = {as_cell(cell).verdict for section in sections for row in section.rows for cell in row}
+    found = {as_cell(cell).verdict for section in sections for row in (*section.rows, *section.quiet) for cell in row}
     return next((one for one in _WORST_FIRST if one in found), None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -232,16 +231,14 @@ def _answer(response: Response) -> tuple[str, str]:
 def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
     """Print two answers with the first word that differs marked, one above the other on a narrow terminal."""
     (one, about_one), (other, about_other) = _answer(baseline), _answer(candidate)
-    narrow, width = pen.console.width < _NARROW, pen.console.width
-    options: dict[str, Any] = {"title_align": "left", "subtitle_align": "left"}
-    options["width"] = width if narrow else width // 2 - 1
-    panels = []
+    narrow, panels = pen.console.width < _NARROW, []
+    width = pen.console.width if narrow else pen.console.width // 2 - 1
     sides = split_at_difference(*around_difference(one, other, _LONGEST_ANSWER))
     for who, about, parts in zip(("baseline", "candidate"), (about_one, about_other), sides, strict=True):
-        shared, differs, rest = parts
-        marked = (Text(">>", "bold"), pen.lines(differs, "bold reverse"), Text("<<", "bold")) if differs else ()
-        text = Text.assemble(pen.lines(shared), *marked, pen.lines(rest))
-        panels.append(Panel(text, title=who, subtitle=pen.lines(about), **options))
+        shared, differs, rest = map(pen.lines, parts)
+        marked = (Text(">>", "bold"), Text(differs.plain, "bold reverse"), Text("<<", "bold")) if differs else ()
+        text, says = Text.assemble(shared, *marked, rest), pen.lines(about)
+        panels.append(Panel(text, title=who, title_align="left", subtitle=says, subtitle_align="left", width=width))
     for shown in panels if narrow else (Columns(panels, padding=(0, 1)),):
         pen.console.print(shown)
     if (index := first_difference(one, other)) is None:

@@ -159,20 +159,20 @@ def _cell(counts: Sequence[tuple[int, int]], items: Items | None = None) -> Cell
     return Cell(f"{events}/{n}", strong=bool(events), value=events / n, items=items if events else None)
 
 
-def _rates(judgement: Judgement, *, passed: bool) -> Section:
-    """Return the table of the gated rates that pass, or of those that do not."""
-    rows: list[Row] = []
-    for candidate, one in gated(judgement.candidates, *(("pass",) if passed else _OPEN)):
+def _rates(judgement: Judgement) -> Section:
+    """Return the table of the gated rates; those that pass are its quiet rows."""
+    said, quiet = list[Row](), list[Row]()
+    for candidate, one in gated(judgement.candidates, *_OPEN, "pass"):
         figures, items = f"{_limits(one)}, tolerated {_percent(one.tolerance)}", rate_items(one, candidate.name)
         cell = Cell(f"{one.events}/{one.n}", figures, strong=True, value=one.rate, items=items)
         why = "" if one.verdict in ("pass", "fail") else one.reason
         if one.verdict == "inconclusive" and one.items_to_decide:
             why = f"about {one.items_to_decide:,} more items would decide it"
-        rows.append((Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=why), cell))
-    columns = names("candidate", "event") + numbers("rate, limits")
-    title = "Gated rates within their tolerance" if passed else "Gated rates that do not pass"
-    folded = f"{len(rows)} within the tolerance" if passed else ""
-    return Section(title, columns, tuple(rows), folded=folded, formats=("page",))
+        row = (Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=why), cell)
+        (quiet if one.verdict == "pass" else said).append(row)
+    shown = names("candidate", "event") + numbers("rate, limits"), tuple(said)
+    counted = f"{len(quiet)} gated rates are within their tolerance." if quiet else ""
+    return Section("Gated rates", *shown, quiet=tuple(quiet), quiet_note=counted, formats=("page",))
 
 
 def _against_tolerance(judgement: Judgement) -> Section:
@@ -188,17 +188,13 @@ def _against_tolerance(judgement: Judgement) -> Section:
                 ends = one.rate or 0.0, one.low or 0.0, 1.0 if one.high is None else one.high
                 dots[name].append((level, 100 * ends[0], 100 * ends[1], 100 * ends[2]))
                 tolerated[level] = 100 * (one.tolerance or 0.0)
-    more = len(order[_DRAWN:])
-    title = (
-        f"The {_DRAWN} furthest above it; {more} more are in the tables" if more else "All with an event or undecided"
-    )
+    title = f"At most {_DRAWN}, the furthest above it first"
     chart = Chart(title, "% of answers, limits", dotted(dots), across=True, tolerated=tolerated)
     return Section("Gated rates against their tolerance", charts=(chart,) if tolerated else (), formats=("page",))
 
 
 def _tail(judgement: Judgement, _: Evidence) -> list[Section]:
-    rates = (_rates(judgement, passed=passed) for passed in (False, True))
-    return [kinds_section(judgement), _against_tolerance(judgement), *rates]
+    return [kinds_section(judgement), _against_tolerance(judgement), _rates(judgement)]
 
 
 _ABSENT = "No answer was checked for tail events."
