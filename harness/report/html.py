@@ -28,8 +28,7 @@ from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Block, Section, as_cell
 
-_LONGEST, _MOST_ROWS = 20_000, 400
-_LEAST_REACH = 0.1
+_LONGEST, _MOST_ROWS, _LEAST_REACH = 20_000, 400, 0.1
 _WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "not_judged", "pass", "no_signal")
 _LOSSES = ((-0.2, "heat-n4 strong"), (-0.1, "heat-n3 strong"), (-0.05, "heat-n2"), (-0.02, "heat-n1"))
 

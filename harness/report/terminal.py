@@ -32,8 +32,7 @@ _NARROW = 72  # below this width two answers are one above the other
 _NARROWEST = 10  # columns that a name gets at least
 _MOST_SENTENCES = 12  # of one kind; the rest is counted and is in report.md
 _LONGEST, _LONGEST_ANSWER, _LONGEST_NAME, _PROMPT_END = 4000, 20_000, 200, 600
-_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")
-"""The pieces of a name, each with the sign after which a line may end."""
+_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")  # of a name, each with the sign after which a line may end
 _BY = {
     "acc": "by summed log-probability",
     "acc_norm": "by log-probability per character (acc_norm)",

@@ -28,11 +28,10 @@ _MEANINGS = {
     3: "inconclusive: the items prove neither good nor bad, or a gating stratum has no signal",
     4: "incomplete or not comparable: there is no verdict to rely on",
 }
-_EVENTS = {
+_EVENTS = {  # what an exit code also means if tail events gate
     0: ", and no gated tail event is more frequent than tolerated",
     1: ", or has more tail events than tolerated",
 }
-"""What an exit code also means if tail events gate."""
 _MOST_REASONS = 3
 _NOT_ABOVE = "the baseline is not shown to be above chance"
 
@@ -120,7 +119,7 @@ def short_name(stratum: str) -> str:
     return label + slash + (", ".join(levels_of(name).values()) or name)
 
 
-_TASKS = {
+_TASKS = {  # levels of the axis `task` whose names say little
     "lookup": "retrieval",
     "chain": "chained retrieval",
     "several": "several at once",
@@ -133,8 +132,6 @@ _TASKS = {
     "frequent": "frequent words",
     "pairs": "key-value pairs",
 }
-"""Levels of the axis ``task`` whose names say little."""
-
 _AXES = {
     "keys": "among {} keys",
     "answer": "answer {}",

@@ -26,8 +26,7 @@ _CALLS, _THOUGHTS = "tool_", "thought_"  # how their kinds of tail event begin
 _SHARE, _EACH = "% of answers, limits", "Of the answers that were looked at for it, each variant by itself."
 _EVERYTHING = "all"  # a slice's strata taken together
 _DRAWN = 12  # pictures at most: the slices with the largest divergence
-_STARTS = (0, 1, 4, 16, 64, 256, 1024, 4096)
-"""First token of each bucket of positions: divergence grows with the answer, and most of it early on."""
+_STARTS = (0, 1, 4, 16, 64, 256, 1024, 4096)  # first token of each bucket of positions: most of it grows early on
 _BUCKETS = {
     **{str(start) if end == start + 1 else f"{start}-{end - 1}": (start, end) for start, end in pairwise(_STARTS)},
     f"{_STARTS[-1]} and on": (_STARTS[-1], None),
@@ -108,8 +107,7 @@ def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     )
     if (more := len(charts) - _DRAWN) > 0:
         note += f" Drawn are the {_DRAWN} slices with the largest; {more} more are in the table."
-    folded = "divergence by slice, stratum and position"
-    shown = tuple(charts[:_DRAWN])
+    folded, shown = "divergence by slice, stratum and position", tuple(charts[:_DRAWN])
     return Section("Divergence", columns, tuple(map(_row, rows)), (), note, folded, charts=shown, y="nats per token")
 
 

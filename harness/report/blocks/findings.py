@@ -10,10 +10,9 @@ from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Chart, Dot, Items, Row, Section, dotted, names, numbers, texts
+from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
 
 MEANINGS = TAIL_KINDS | LATENCY_KINDS
-_DRAWN = 10  # gated rates that the picture shows
 _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
 
@@ -142,9 +141,8 @@ def kinds_section(judgement: Judgement) -> Section:
             quiet[kind] = row
     title = "Tail events (answers with an event that the baseline's do not have, of all answers)"
     note = (
-        f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all "
-        f"answers that were checked. The column of {base} counts its own answers with the event, which are "
-        "false alarms of the detector or defects of the model itself; the A/A column is the noise."
+        f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all that were "
+        f"checked. {base}'s own events are false alarms or defects of the model itself; the A/A column is the noise."
     )
     columns = texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates))
     counted = f"Checked for and not found: {', '.join(quiet)}." if quiet else ""
@@ -175,26 +173,8 @@ def _rates(judgement: Judgement) -> Section:
     return Section("Gated rates", *shown, quiet=tuple(quiet), quiet_note=counted, formats=("page",))
 
 
-def _against_tolerance(judgement: Judgement) -> Section:
-    """Return the picture of the gated rates with an event, the furthest above their tolerance first."""
-    rates = [(each.name, one) for each, one in gated(judgement.candidates, *_OPEN, "pass") if one.rate is not None]
-    rates.sort(key=lambda pair: -words.excess(pair[1]))
-    order = list(dict.fromkeys(rate_name(one) for _, one in rates if one.events or one.verdict != "pass"))
-    dots: dict[str, list[Dot]] = {one.name: [] for one in judgement.candidates if one.verdict != "not_judged"}
-    tolerated: dict[str | float, float] = {}
-    for level in order[:_DRAWN]:
-        for name, one in rates:
-            if rate_name(one) == level and name in dots:
-                ends = one.rate or 0.0, one.low or 0.0, 1.0 if one.high is None else one.high
-                dots[name].append((level, 100 * ends[0], 100 * ends[1], 100 * ends[2]))
-                tolerated[level] = 100 * (one.tolerance or 0.0)
-    title = f"At most {_DRAWN}, the furthest above it first"
-    chart = Chart(title, "% of answers, limits", dotted(dots), across=True, tolerated=tolerated)
-    return Section("Gated rates against their tolerance", charts=(chart,) if tolerated else (), formats=("page",))
-
-
 def _tail(judgement: Judgement, _: Evidence) -> list[Section]:
-    return [kinds_section(judgement), _against_tolerance(judgement), _rates(judgement)]
+    return [kinds_section(judgement), _rates(judgement)]
 
 
 _ABSENT = "No answer was checked for tail events."

@@ -110,18 +110,17 @@ def traffic(judgement: Judgement) -> dict[tuple[str, str], tuple[float, list[str
 
 def plans(judgement: Judgement, evidence: Evidence) -> list[Plan]:
     """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
-    base, strata_, made = judgement.baseline, traffic(judgement).values(), []
+    base, places, made = judgement.baseline, traffic(judgement).values(), []
     for key, price, *_, measure in _MEASURES:
         prices = _prices(_costs(judgement, evidence), key, price)
-        if not measure or len(prices) < 2 or not strata_:  # noqa: PLR2004 - the baseline and a candidate
+        if not measure or len(prices) < 2 or not places:  # noqa: PLR2004 - the baseline and a candidate
             continue
         # The baseline first: a candidate that costs the same has no claim.
-        able = [(base, *(one for one in passed if one in prices)) for _, passed in strata_]
-        variants = tuple(min(names_, key=prices.__getitem__) for names_ in able)
+        able = [(base, *(one for one in passed if one in prices)) for _, passed in places]
+        variants = tuple(min(own, key=prices.__getitem__) for own in able)
         costs = tuple(prices[one] / prices[base] for one in variants)
-        shares = [share for share, _ in strata_]
-        leaving = math.fsum(share for share, one in zip(shares, variants, strict=True) if one != base)
-        blended = math.fsum(share * cost for share, cost in zip(shares, costs, strict=True))
+        leaving = math.fsum(share for (share, _), one in zip(places, variants, strict=True) if one != base)
+        blended = math.fsum(share * cost for (share, _), cost in zip(places, costs, strict=True))
         made.append(Plan(measure, variants, costs, leaving, blended))
     return made
 
@@ -138,9 +137,8 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
         rows.append((*place, percent(share), *choices, ", ".join(passed) or "none"))
     note = (
         "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none "
-        f"did, {base} keeps it. Shares are by the strata's weights, the sums over their items: an item counts once "
-        "unless the data give it a weight. Each stratum was tested alone, so the chance of a wrong pass (alpha) "
-        "holds for each stratum that moves, not once for the plan."
+        f"did, {base} keeps it. Shares are by the weights of items, which count once unless the data say otherwise. "
+        "Each stratum was tested alone: the chance of a wrong pass (alpha) holds for each that moves, not once for all."
     )
     said = [
         f"By {plan.measure}, {percent(plan.leaving)} of the traffic can move from {base} to a cheaper variant that "
@@ -149,9 +147,8 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
         else f"By {plan.measure}, all traffic stays on {base}: no variant that passed anywhere is cheaper."
         for plan in made
     ]
-    if not made:
-        why = "the cost of the baseline and of a candidate was not measured, or nothing was judged"
-        said = [f"No routing plan: {why}."]
+    why = "the cost of the baseline and of a candidate was not measured, or nothing was judged"
+    said = said or [f"No routing plan: {why}."]
     folded = "who passed in each stratum, and its route"
     return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note if made else "", folded)
 

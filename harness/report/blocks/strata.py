@@ -132,10 +132,8 @@ def averages(judgement: Judgement) -> Section:
             row: Row = (candidate.name, one.slice, str(one.n), *means, change, *worst)
             (said if one.delta or one.worst_delta else quiet).append(row)
     columns = names("candidate", "average of") + numbers("n", judgement.baseline, "score", "change", "worst")
-    title, note = (
-        "Averages next to the worst stratum (points)",
-        "The drawing joins each average's change to its worst stratum.",
-    )
+    title = "Averages next to the worst stratum (points)"
+    note = "The drawing joins each average's change to its worst stratum."
     counted = f"Nothing changed in {len(quiet)} more averages." if quiet else ""
     columns += strata("worst stratum")
     return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted)
