@@ -186,3 +186,10 @@ def test_details_of_several_models_are_not_one_side(tmp_path):
     with pytest.raises(UsageError, match=r"several models \(.*bf16, .*int4\)"):
         load(base)
     assert load(base / "details" / "int4").score.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("name", ["wer", "bits_per_byte"])
+def test_a_metric_of_lighteval_of_which_less_is_better_is_no_score(tmp_path, name):
+    """The only one of a task is not taken either."""
+    with pytest.raises(UsageError, match=f"{name} is not a score: less of it is better"):
+        load(_lighteval(tmp_path / "a", [0.1] * 4, metric=name), ImportOptions(metric=name))

@@ -328,3 +328,13 @@ def test_an_archive_with_a_damaged_member_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(NotComparable, match=r"header\.json is damaged"):
         load(path)
+
+
+@pytest.mark.parametrize("value", [0.5, {"cer": 0.5}])
+def test_a_scorer_of_which_less_is_better_is_no_score(tmp_path, log, value):
+    """By its own name, or by that of its key."""
+    for sample in log["samples"]:
+        sample["scores"] = {"wer": {"value": value}}
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(UsageError, match="is not a score: less of it is better"):
+        load(tmp_path)

@@ -314,3 +314,19 @@ def test_strata_with_one_name_are_refused(tmp_path):
     rows = [{"item": 1, "score": 1, "a": "x,b=1", "b": "2,b=3"}, {"item": 2, "score": 1, "a": "x", "b": "1,b=2,b=3"}]
     with pytest.raises(UsageError, match="two strata would both be called 'a=x,b=1,b=2,b=3'"):
         load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("a", "b")))
+
+
+LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity"]
+MORE = ["score", "glosser", "power", "computer", "accuracy", "pter", "lossless", "wer_inverted", "errors_found_ok"]
+
+
+@pytest.mark.parametrize("name", [*LESS, *MORE])
+def test_a_column_of_which_less_is_better_is_no_score(tmp_path, name):
+    """A worse candidate has more of it, which would read as a gain."""
+    rows = [{"item": at, name: 0.5} for at in range(4)]
+    path, options = _csv(tmp_path / "a.csv", rows), ImportOptions(score=name)
+    if name in MORE:
+        assert load(path, options).score.tolist() == [0.5] * 4
+    else:
+        with pytest.raises(UsageError, match=f"{name} is not a score: less of it is better"):
+            load(path, options)

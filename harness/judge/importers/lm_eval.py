@@ -17,16 +17,11 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, per_task, score_of
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
-LOWER_IS_BETTER = frozenset({
-    "bits_per_byte", "brier_score", "byte_perplexity", "cer", "likelihood_diff", "pct_male_preferred",
-    "pct_stereotype", "perplexity", "perspective_api_toxicity_score", "ter", "wer", "word_perplexity",
-})  # fmt: skip
-"""Metrics that are no score in [0, 1] of which more is better."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _POSITIONS = frozenset({"gold", "golds", "target", "targets"})
 """What documents call the positions of the choices that are right."""
@@ -112,7 +107,7 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        lower, asked = LOWER_IS_BETTER | _lower(task, files[task]), found.get(task)
+        lower, asked = {*filter(less_is_better, names)} | _lower(task, files[task]), found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:

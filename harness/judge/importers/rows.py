@@ -22,6 +22,11 @@ from harness.records import stratum_name
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
+_LESS = re.compile(
+    r"(?:.*[^a-z])?(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
+    r"|likelihood_diff|loss|mae|r?mse|nll|pct_male_preferred|pct_stereotype|perplexity|ppl|ter|(?:.*_)?toxicity(?:_score)?)",
+    re.IGNORECASE,
+)  # metrics of which less is better, by the end of their names
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -78,6 +83,11 @@ def per_task(
     return chosen
 
 
+def less_is_better(metric: str) -> bool:
+    """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
+    return _LESS.fullmatch(metric.partition(",")[0]) is not None
+
+
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
     """Return the first preferred of the scores of a task, or its only one. Raises UsageError if neither is there."""
     found = [one for one in preferred if one in known] or known
@@ -131,6 +141,9 @@ class Rows:
         """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
+        if lower := [one for one in (*self.measure.values(), self.options.score or "") if less_is_better(one)]:
+            text = "is not a score: less of it is better"
+            raise UsageError(f"{self.source}: {lower[0]} {text}: give a metric of which more is better")
         levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
         columns = [Labels.of(self.slices), _strata(levels, len(self.items), self.source)]
         columns += [] if self.clusters is None else [Labels.of(self.clusters)]
