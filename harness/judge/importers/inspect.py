@@ -94,10 +94,11 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def inspect_answers(path: Path, _: ImportOptions) -> list[str]:
+def inspect_answers(path: Path, options: ImportOptions) -> list[str]:
     """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
     found = []
-    for sample in (one for file in log_files(path) for one in _samples(file)):
+    logs = _newest([_Log(file) for file in log_files(path)], Rows(str(path), options))
+    for sample in (one for log in logs for one in _samples(log.file)):
         if choices := inner(sample, "output").get("choices"):
             said = [inner(one, "message").get("content") for one in choices]
             found.append(canonical_json([sample.get("id"), sample.get("epoch"), said]))

@@ -66,9 +66,9 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def lm_eval_answers(path: Path, _: ImportOptions) -> list[str]:
+def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:
     """Return every document with its answers, texts or log-probabilities of choices, sorted; none if none is logged."""
-    lines = [line for file in sample_files(path) for line in json_objects(file)]
+    lines = [line for file in _newest(path, Rows(str(path), options)).values() for line in json_objects(file)]
     found = [[line["doc_id"], line.get("resps"), line["filtered_resps"]] for line in lines]
     return sorted(map(json.dumps, found)) if any(one[1] or one[2] for one in found) else []
 
@@ -85,7 +85,9 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     for task, runs in dated.items():
         if len(runs) > 1:
-            rows.notes.append(f"{path}: {task} was run {len(runs)} times; the newest counts ({max(runs)[1].name})")
+            rows.rerun(
+                task, {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
+            )
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
 
 

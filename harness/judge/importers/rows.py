@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -136,6 +136,14 @@ class Rows:
         self.prints.append(asked)
         self.slices.append(task)
         self.chances.append(chance if options.chance is None else options.chance)
+
+    def rerun(self, task: str, asked: Mapping[Path, Collection[str]]) -> None:
+        """Note that a task was run several times. asked: the items of each file, the newest last. Raises UsageError."""
+        newest = list(asked)[-1]
+        if any(set(one) != set(asked[newest]) for one in asked.values()):
+            names = ", ".join(file.name for file in asked)
+            raise UsageError(f"{self.source}: {task} was run with other items ({names}): keep the file of one run")
+        self.notes.append(f"{self.source}: {task} was run {len(asked)} times; the newest counts ({newest.name})")
 
     def outcomes(self, name: str) -> Outcomes:
         """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
