@@ -381,3 +381,26 @@ def test_a_log_with_fewer_samples_than_it_counts_is_refused(tmp_path, log):
     (tmp_path / "a.json").write_text(json.dumps(log))
     with pytest.raises(NotComparable, match=f"holds {completed - 1} of {completed} completed samples"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda log: log["samples"][0].update(scores=["C"]),
+        lambda log: log["samples"][0].update(scores={"match": "C"}),
+        lambda log: log["samples"][0].update(metadata=["a"]),
+        lambda log: log["samples"][0].update(input=["a", "b"]),
+        lambda log: log["samples"][0].update(choices=3),
+        lambda log: log["eval"].update(task_args=["a"]),
+        lambda log: log["eval"].update(config={"epochs": "many"}),
+        lambda log: log["eval"].update(config=["a"]),
+        lambda log: log["results"].update(scores=["a"]),
+    ],
+)
+def test_values_of_another_type_are_a_sentence(tmp_path, log, change):
+    """Not a traceback: the file and what to do."""
+    log["eval"]["config"].pop("epochs_reducer", None)
+    change(log)
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(NotComparable, match=r"a.json|holds values of another type than its format has"):
+        load(tmp_path)

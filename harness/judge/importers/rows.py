@@ -241,8 +241,8 @@ def as_score(value: object, where: str = "") -> float:
 
 def as_level(value: object) -> str:
     """Write an id or a level exactly: 3.0 as ``3``, 0.1 as ``0.1``, a missing one as ``none``."""
-    if isinstance(value, str):
-        return value or "none"
+    if isinstance(value, str):  # half of a surrogate pair, which no file can hold, as an escape
+        return value.encode("utf-8", "backslashreplace").decode() or "none"
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "none"
     if isinstance(value, bool):
