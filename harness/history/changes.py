@@ -124,8 +124,8 @@ def since(history: History, name: str | None = None) -> Since | None:
     lost = [one for one in found if one.verdict == "not_judged"]
     left_out += [f"{one.variant} in {one.slice}/{one.stratum}" for one in lost if one.gating]
     # By something else than a stratum or a rate, such as the pooled difference or the length of its thoughts.
-    known = {one.variant for one in found if one.regressed and one.gating}
-    failed = {row[0] for row in history.rows(_WORDS, before, after)} - known
+    shown = {one.variant for one in found if one.regressed and one.gating}
+    failed = {row[0] for row in history.rows(_WORDS, before, after)} - shown
     whole = [
         Move(one, "all", "all", "verdict", gating=True, gate=("pass", "fail"), verdict="fail") for one in sorted(failed)
     ]
