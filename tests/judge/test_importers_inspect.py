@@ -193,7 +193,13 @@ def test_a_task_run_twice_counts_with_its_newest_log(tmp_path, log):
         (tmp_path / f"{name}.json").write_text(json.dumps(log))
     found = load(tmp_path)
     assert set(found.score) == {0.0}
-    assert any("more than once" in note for note in found.notes)
+    assert any("was run 2 times; the newest counts (a.json)" in note for note in found.notes)
+    log["eval"]["created"] = "2026-03-01"
+    log["samples"] = [one for one in log["samples"] if one["id"] != "s5"]
+    log["results"]["completed_samples"] = len(log["samples"])
+    (tmp_path / "c.json").write_text(json.dumps(log))
+    with pytest.raises(UsageError, match="was run with other items"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

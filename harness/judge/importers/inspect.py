@@ -118,7 +118,8 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
             differ = f"{task} was run with different settings ({', '.join(differing)})"
             raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
         if len(same) > 1:
-            rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
+            dated = sorted(same, key=lambda log: log.created)
+            rows.rerun(task, {log.file: {as_level(one.get("id")) for one in _samples(log.file)} for log in dated})
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
 
 
