@@ -69,9 +69,9 @@ def lay_out_by_columns(model: Any) -> None:
     """
     embeddings = {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
     for module in model.modules():
-        if type(module) is not torch.nn.Linear or id(module.weight) in embeddings:
+        weight = module._parameters.get("weight")  # noqa: SLF001  # compressed layers have none, and fail if asked
+        if type(module) is not torch.nn.Linear or weight is None or id(weight) in embeddings:
             continue
-        weight = module.weight
         if weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight.data) is torch.Tensor:
             weight.data = weight.data.t().contiguous().t()
 
