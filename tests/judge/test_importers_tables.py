@@ -318,7 +318,18 @@ def test_strata_with_one_name_are_refused(tmp_path):
 
 
 LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity"]
-MORE = ["score", "glosser", "power", "computer", "accuracy", "pter", "lossless", "wer_inverted", "errors_found_ok"]
+MORE = [
+    "score",
+    "glosser",
+    "power",
+    "computer",
+    "accuracy",
+    "pter",
+    "lossless",
+    "wer_inverted",
+    "errors_found_ok",
+    "no_error",
+]
 
 
 @pytest.mark.parametrize("name", [*LESS, *MORE])

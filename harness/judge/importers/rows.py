@@ -23,7 +23,7 @@ _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _LESS = re.compile(
-    r"(?:.*[^a-z])?(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
+    r"(?:.*[^a-z])?(?<!no_)(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
     r"|likelihood_diff|loss|mae|r?mse|nll|pct_male_preferred|pct_stereotype|perplexity|ppl|ter|(?:.*_)?toxicity(?:_score)?)",
     re.IGNORECASE,
 )  # metrics of which less is better, by the end of their names
