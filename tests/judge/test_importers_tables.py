@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import decimal
 import json
 
 import numpy as np
@@ -314,3 +315,56 @@ def test_strata_with_one_name_are_refused(tmp_path):
     rows = [{"item": 1, "score": 1, "a": "x,b=1", "b": "2,b=3"}, {"item": 2, "score": 1, "a": "x", "b": "1,b=2,b=3"}]
     with pytest.raises(UsageError, match="two strata would both be called 'a=x,b=1,b=2,b=3'"):
         load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("a", "b")))
+
+
+LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity"]
+MORE = [
+    "score",
+    "glosser",
+    "power",
+    "computer",
+    "accuracy",
+    "pter",
+    "lossless",
+    "wer_inverted",
+    "errors_found_ok",
+    "no_error",
+]
+
+
+@pytest.mark.parametrize("name", [*LESS, *MORE])
+def test_a_column_of_which_less_is_better_is_no_score(tmp_path, name):
+    """A worse candidate has more of it, which would read as a gain."""
+    rows = [{"item": at, name: 0.5} for at in range(4)]
+    path, options = _csv(tmp_path / "a.csv", rows), ImportOptions(score=name)
+    if name in MORE:
+        assert load(path, options).score.tolist() == [0.5] * 4
+    else:
+        with pytest.raises(UsageError, match=f"{name} is not a score: less of it is better"):
+            load(path, options)
+
+
+def test_decimals_are_exact(tmp_path):
+    """Ids that are one float are two items; scores are numbers; zeros at the end say nothing."""
+    ids = pa.array([decimal.Decimal("1." + "0" * 20 + str(at)) for at in range(4)] + [decimal.Decimal(7)])
+    scores = pa.array([decimal.Decimal(one) for one in ("0.50", "1.00", "0.00", "0.25", "1.00")])
+    parquet.write_table(pa.table({"item": ids, "score": scores}), tmp_path / "a.parquet")
+    found = load(tmp_path / "a.parquet")
+    assert found.items == ("1", *(f"1.{'0' * 20}{at}" for at in (1, 2, 3)), "7")
+    assert found.score.tolist() == [0.5, 1.0, 0.0, 0.25, 1.0]
+
+
+def test_bytes_that_are_no_text_are_a_sentence(tmp_path):
+    """Ids in a binary column that is not UTF-8."""
+    parquet.write_table(pa.table({"item": [b"\xff", b"\xfe"], "score": [1, 0]}), tmp_path / "a.parquet")
+    with pytest.raises(NotComparable, match=r"a.parquet: holds values of another type .*UTF8"):
+        load(tmp_path / "a.parquet")
+
+
+def test_half_of_a_surrogate_pair_does_not_stop_the_report(tmp_path):
+    """JSON may hold it, and UTF-8 may not."""
+    rows = [{"item": f"\ud800{at}", "score": 1, "s": "\udfff"} for at in range(200)]
+    base = jsonl(tmp_path / "a.jsonl", rows)
+    side = jsonl(tmp_path / "b.jsonl", [one | {"score": 0} for one in rows])
+    assert load(base).items[0] == "\\ud8000"
+    assert compared(base, side, "--stratum", "s", "--output", str(tmp_path / "out")) == 1

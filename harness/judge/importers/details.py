@@ -43,13 +43,13 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
     return found
 
 
-def detail_files(path: Path) -> dict[str, Path]:
-    """Return each task's newest file of lighteval's details. Raises UsageError if they are of several models."""
+def detail_files(path: Path) -> dict[str, list[Path]]:
+    """Return each task's files of lighteval's details, the newest last. Raises UsageError if of several models."""
     files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
     if len(models := sorted({str(file.parent.parent) for _, _, file in named})) > 1:
         raise UsageError(f"{path}: holds details of several models ({', '.join(models)}): give one of them")
-    return {task: file for _, task, file in named}
+    return {task: [file for _, one, file in named if one == task] for _, task, _ in named}
 
 
 def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -107,7 +107,11 @@ def _reward(line: Mapping[str, Any], where: str) -> float:
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
     rows = Rows(str(path), options)
-    tasks = {task: list(_details(file)) for task, file in detail_files(path).items()}
+    files = detail_files(path)
+    tasks = {task: list(_details(own[-1])) for task, own in files.items()}
+    for task, own in files.items():
+        if len(own) > 1:
+            rows.rerun(task, {file: [str(at) for at, _ in enumerate(_details(file))] for file in own})
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
     chosen = read.per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():
@@ -148,7 +152,7 @@ def details_answers(path: Path, _: ImportOptions) -> list[str]:
     for task, (folder, _summary) in nel_bundles(path).items() if path.is_dir() else ():
         lines = json_objects(folder / "results.jsonl")
         found += [[task, line.get("problem_idx"), line.get("repeat"), line.get("model_response")] for line in lines]
-    for task, file in detail_files(path).items():
-        docs = enumerate(one["doc"] for one in _details(file))
+    for task, files in detail_files(path).items():
+        docs = enumerate(one["doc"] for one in _details(files[-1]))
         found += [[task, at, 0, doc.get("model_response", doc.get("predictions"))] for at, doc in docs]
     return sorted(json.dumps(one, default=str) for one in found) if any(one[3] for one in found) else []

@@ -94,10 +94,11 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def inspect_answers(path: Path, _: ImportOptions) -> list[str]:
+def inspect_answers(path: Path, options: ImportOptions) -> list[str]:
     """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
     found = []
-    for sample in (one for file in log_files(path) for one in _samples(file)):
+    logs = _newest([_Log(file) for file in log_files(path)], Rows(str(path), options))
+    for sample in (one for log in logs for one in _samples(log.file)):
         if choices := inner(sample, "output").get("choices"):
             said = [inner(one, "message").get("content") for one in choices]
             found.append(canonical_json([sample.get("id"), sample.get("epoch"), said]))
@@ -117,7 +118,8 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
             differ = f"{task} was run with different settings ({', '.join(differing)})"
             raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
         if len(same) > 1:
-            rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
+            dated = sorted(same, key=lambda log: log.created)
+            rows.rerun(task, {log.file: {as_level(one.get("id")) for one in _samples(log.file)} for log in dated})
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
 
 
@@ -142,16 +144,20 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
-    reducer, reduce = _reducer(log)
-    if reducer != "mean" and log.task in rows.measure:
-        rows.measure[log.task] += f",{reducer}"
+    stored, completed = sum(map(len, epochs.values())), inner(log.header, "results").get("completed_samples")
+    if isinstance(completed, int) and 0 < stored < completed:
+        raise NotComparable(f"{log.file}: holds {stored} of {completed} completed samples: copy the whole log")
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
-    partial = 0
+    reducer, reduce = _reducer(log)
+    grows = reducer == "max" or reducer.startswith("at_least")  # with the number of epochs, whatever answers them
+    if reducer != "mean" and log.task in rows.measure:
+        rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
+    partial, least = 0, expected if grows else expected / 2
     arguments = [canonical_json(log.arguments)] if log.arguments else []
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
-        score = reduce(counted) if counted and 2 * len(counted) >= expected else math.nan
+        score = reduce(counted) if counted and len(counted) >= least else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
         chance = 1.0 / len(offered) if offered and len(offered) > 1 else 0.0
@@ -159,6 +165,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs"
         told = "an item counts by the others if they are at least half, and else is unanswered"
+        told = f"it is unanswered, as its score by {reducer} grows with their number" if grows else told
         rows.notes.append(f"{log.file}: {text}: {told}")
 
 
@@ -209,6 +216,9 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
     named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
     if len(named) != 1:
         raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(named or values)}")
+    if (before := rows.measure.get(task, named[0]).partition(",")[0]) != named[0]:
+        text = f"is scored by {named[0]}, others of its task by {before}"
+        raise NotComparable(f"{where}: {text}: give logs of one scorer, or name one with --metric")
     rows.measure[task], value = named[0], values[named[0]]
     return as_score(GRADES.get(value, _WORDS.get(value.lower(), value)) if isinstance(value, str) else value, where)
 

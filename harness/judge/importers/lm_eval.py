@@ -17,16 +17,11 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, per_task, score_of
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
-LOWER_IS_BETTER = frozenset({
-    "bits_per_byte", "brier_score", "byte_perplexity", "cer", "likelihood_diff", "pct_male_preferred",
-    "pct_stereotype", "perplexity", "perspective_api_toxicity_score", "ter", "wer", "word_perplexity",
-})  # fmt: skip
-"""Metrics that are no score in [0, 1] of which more is better."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _POSITIONS = frozenset({"gold", "golds", "target", "targets"})
 """What documents call the positions of the choices that are right."""
@@ -71,9 +66,9 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def lm_eval_answers(path: Path, _: ImportOptions) -> list[str]:
+def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:
     """Return every document with its answers, texts or log-probabilities of choices, sorted; none if none is logged."""
-    lines = [line for file in sample_files(path) for line in json_objects(file)]
+    lines = [line for file in _newest(path, Rows(str(path), options)).values() for line in json_objects(file)]
     found = [[line["doc_id"], line.get("resps"), line["filtered_resps"]] for line in lines]
     return sorted(map(json.dumps, found)) if any(one[1] or one[2] for one in found) else []
 
@@ -90,7 +85,9 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     for task, runs in dated.items():
         if len(runs) > 1:
-            rows.notes.append(f"{path}: {task} was run {len(runs)} times; the newest counts ({max(runs)[1].name})")
+            rows.rerun(
+                task, {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
+            )
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
 
 
@@ -112,7 +109,7 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        lower, asked = LOWER_IS_BETTER | _lower(task, files[task]), found.get(task)
+        lower, asked = {*filter(less_is_better, names)} | _lower(task, files[task]), found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +22,11 @@ from harness.records import stratum_name
 _UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
 _WORDS = {"true": 1.0, "false": 0.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
+_LESS = re.compile(
+    r"(?:.*[^a-z])?(?<!no_)(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
+    r"|likelihood_diff|loss|mae|r?mse|nll|pct_male_preferred|pct_stereotype|perplexity|ppl|ter|(?:.*_)?toxicity(?:_score)?)",
+    re.IGNORECASE,
+)  # metrics of which less is better, by the end of their names
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -78,6 +83,11 @@ def per_task(
     return chosen
 
 
+def less_is_better(metric: str) -> bool:
+    """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
+    return _LESS.fullmatch(metric.partition(",")[0]) is not None
+
+
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
     """Return the first preferred of the scores of a task, or its only one. Raises UsageError if neither is there."""
     found = [one for one in preferred if one in known] or known
@@ -127,10 +137,21 @@ class Rows:
         self.slices.append(task)
         self.chances.append(chance if options.chance is None else options.chance)
 
+    def rerun(self, task: str, asked: Mapping[Path, Collection[str]]) -> None:
+        """Note that a task was run several times. asked: the items of each file, the newest last. Raises UsageError."""
+        newest = list(asked)[-1]
+        if any(set(one) != set(asked[newest]) for one in asked.values()):
+            names = ", ".join(file.name for file in asked)
+            raise UsageError(f"{self.source}: {task} was run with other items ({names}): keep the file of one run")
+        self.notes.append(f"{self.source}: {task} was run {len(asked)} times; the newest counts ({newest.name})")
+
     def outcomes(self, name: str) -> Outcomes:
         """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
+        if lower := [one for one in (*self.measure.values(), self.options.score or "") if less_is_better(one)]:
+            text = "is not a score: less of it is better"
+            raise UsageError(f"{self.source}: {lower[0]} {text}: give a metric of which more is better")
         levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
         columns = [Labels.of(self.slices), _strata(levels, len(self.items), self.source)]
         columns += [] if self.clusters is None else [Labels.of(self.clusters)]
@@ -220,8 +241,8 @@ def as_score(value: object, where: str = "") -> float:
 
 def as_level(value: object) -> str:
     """Write an id or a level exactly: 3.0 as ``3``, 0.1 as ``0.1``, a missing one as ``none``."""
-    if isinstance(value, str):
-        return value or "none"
+    if isinstance(value, str):  # half of a surrogate pair, which no file can hold, as an escape
+        return value.encode("utf-8", "backslashreplace").decode() or "none"
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "none"
     if isinstance(value, bool):

@@ -93,7 +93,8 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
 
 
 def _items(column: _Column, path: Path) -> list[str]:
-    if column.codes is None and all(column.values) and set(map(type, column.values)) == {str}:
+    arrow = path.suffix.lower() not in JSON_LINES
+    if arrow and column.codes is None and all(column.values) and set(map(type, column.values)) == {str}:
         return list(column.values)
     ids = column.rows(lambda one: as_item(one, ""), object, lambda row: f"{path}: {_line(path, row)}row {row + 1}")
     return list(ids.tolist())
@@ -201,15 +202,16 @@ def _well_quoted(path: Path) -> bool:
 
 def _from_arrow(column: Any, *, coded: bool) -> _Column:
     """Take over a column of Arrow: texts and numbers once each if they are coded, anything else value by value."""
-    from pyarrow import types
+    from pyarrow import compute, types
 
     kind = column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if types.is_integer(kind) or types.is_temporal(kind) or types.is_null(kind) or types.is_binary(kind):
         column = column.cast("string")
-    elif types.is_decimal(kind):
-        column = column.cast("float64")
+    elif types.is_decimal(kind):  # exactly, without zeros at the end
+        column = compute.replace_substring_regex(column.cast("string"), r"(\.\d*?)0+$", r"\1")
+        column = compute.replace_substring_regex(column, r"\.$", "")
     if not coded or types.is_nested(kind):
         return _Column(column.to_pylist())
     found = column.combine_chunks().dictionary_encode("encode")
