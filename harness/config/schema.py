@@ -22,6 +22,9 @@ RESERVED_ENDINGS = (".json", ".html", ".md", ".csv", ".parquet", ".xml", ".yaml"
 RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
 """Names that a slice must not have: averages over all slices have them, or a file beside its answers."""
 
+RENAMED = (("slices", "informative", "advisory"), ("policy", "floor_alpha", "chance_alpha"))
+"""Sections, old keys and new ones: the old keys are read, with a notice."""
+
 MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of levels in a slice: more is a slip of the pen
 
 
