@@ -125,7 +125,7 @@ class Rows:
         self.scores.append(score)
         self.prints.append(asked)
         self.slices.append(task)
-        self.chances.append(chance if options.chance is None else options.chance)
+        self.chances.append(chance)
 
     def outcomes(self, name: str) -> Outcomes:
         """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
@@ -135,9 +135,9 @@ class Rows:
         columns = [Labels.of(self.slices), _strata(levels, len(self.items), self.source)]
         columns += [] if self.clusters is None else [Labels.of(self.clusters)]
         prints = np.array(self.prints, np.uint64) if len(self.prints) else np.zeros(len(self.items), np.uint64)
-        scores = np.asarray(self.scores, np.float64)
-        first, scores = self._collapsed(scores, [one.codes for one in columns] + [prints])
+        first, scores = self._collapsed(np.asarray(self.scores, np.float64), [one.codes for one in columns] + [prints])
         slices, strata, *clusters = (Labels(one.codes[first], one.names) for one in columns)
+        chance = np.asarray(self.chances)[first] if self.chances else 0.0
         return build(
             name,
             self.items if isinstance(first, slice) else [self.items[at] for at in first],
@@ -146,7 +146,7 @@ class Rows:
             strata=strata,
             clusters=clusters[0] if clusters else None,
             fingerprints=prints[first],
-            chance=np.asarray(self.chances)[first] if len(self.chances) else 0.0,
+            chance=chance if self.options.chance is None else self.options.chance,
             weight=1.0 if self.weights is None else self.weights[first],
             levels={axis: Labels(one.codes[first], one.names) for axis, one in levels.items()},
             measure=self.measure,
@@ -163,16 +163,15 @@ class Rows:
             rows_of[item].append(row)
         several = {item: rows for item, rows in rows_of.items() if len(rows) > 1}
         for item, rows in several.items():
-            count = len({tuple(int(column[row]) for column in facts) for row in rows})
-            if count > 1:
+            if (count := len({tuple(int(column[row]) for column in facts) for row in rows})) > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
         if self.options.repeats != "mean":
             if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
                 text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
                 advice = "If these are several answers to it, ask for their mean (--repeats mean)"
                 raise NotComparable(f"{self.source}: {text}. {advice}")
-            once = listed(several)
-            self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
+            text = "given more than once, with one score, and counted once"
+            self.notes.append(f"{self.source}: {text}: {listed(several)}")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
 
