@@ -16,12 +16,10 @@ from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison, Look, StratumNumbers
 from harness.stats.pooled import pooled_test
-from harness.stats.sequential import Spending, nominal_alpha
+from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
 from harness.stats.units import shared_sources
 
 POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
-
-LEAST_STEP = 1e-4  # looks closer than this share of the items are one look
 
 Shared = Callable[[int], tuple[float, int] | None]  # look to what `_shared` gives
 
@@ -74,8 +72,8 @@ def _looks(
         # The share of the information, by the items planned: nothing of the answers enters.
         asked = planned * [look.fractions[-1] for look in current]
         time = min(float((shares**2 / planned).sum() / (shares**2 / asked).sum()), 1.0)
-        time = 1.0 if time > 1.0 - LEAST_STEP else time
-        if found and time - max(found) < LEAST_STEP:
+        time = 1.0 if time > 1.0 - SMALLEST_STEP else time
+        if found and time - max(found) < SMALLEST_STEP:
             continue
         fractions = (*found, time)
         level = nominal_alpha(fractions, rules.policy.alpha, spending)

@@ -112,8 +112,7 @@ def showing(answers: Iterable[Scored], kind: str) -> Scored | None:
     return next((one for one in given if one.signs and one.signs.get(kind)), None)
 
 
-_TIMES = {"slow_first_token": "first", "slow_tokens": "per_token"}
-"""Kind of late answer to what of a request's times shows it."""
+_TIMES = {"slow_first_token": "first", "slow_tokens": "per_token"}  # kind of late answer to the time that shows it
 
 
 def undefined(rules: Rules) -> list[str]:

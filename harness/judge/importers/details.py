@@ -22,10 +22,8 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
-_LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)
-"""Which of lighteval's metrics is the score if none is named."""
-_NOT_THE_MODEL = ("infra_error", "system")
-"""What `nel` calls errors of sandboxes, endpoints and graders; it gives them the reward 0."""
+_LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
+_NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:

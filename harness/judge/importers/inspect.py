@@ -22,9 +22,7 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 
-GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-"""Inspect's letters: correct, partial, incorrect, no answer; the values that its own metrics give them."""
-_WORDS = {"yes": 1.0, "no": 0.0}
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "model_generate_config")
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
@@ -211,7 +209,7 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
     if len(named) != 1:
         raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(named or values)}")
     rows.measure[task], value = named[0], values[named[0]]
-    return as_score(GRADES.get(value, _WORDS.get(value.lower(), value)) if isinstance(value, str) else value, where)
+    return as_score(GRADES.get(value, GRADES.get(value.lower(), value)) if isinstance(value, str) else value, where)
 
 
 # The files: JSON as it is, archives within limits.

@@ -19,8 +19,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.outcomes import Floats, Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
-_UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
-_WORDS = {"true": 1.0, "false": 0.0}
+_WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
@@ -208,12 +207,8 @@ def as_score(value: object, where: str = "") -> float:
         return float(value)
     if isinstance(value, str):
         text = value.strip().lower()
-        if text in _UNANSWERED:
-            return math.nan
-        if text in _WORDS:
-            return _WORDS[text]
-        if _NUMBER.fullmatch(text):
-            return float(text)
+        if text in _WORDS or _NUMBER.fullmatch(text):
+            return _WORDS[text] if text in _WORDS else float(text)
     raise NotComparable(f"{where}: {value!r:.80} is not a score: a number in [0, 1] is needed")
 
 
@@ -221,10 +216,10 @@ def as_level(value: object) -> str:
     """Write an id or a level exactly: 3.0 as ``3``, 0.1 as ``0.1``, a missing one as ``none``."""
     if isinstance(value, str):
         return value or "none"
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
         return "none"
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value).lower()
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
     if isinstance(value, (dict, list)):
