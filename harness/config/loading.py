@@ -241,12 +241,7 @@ def _unknown_places(experiment: Experiment) -> Found:
 
 
 def with_overrides(
-    experiment: Experiment,
-    *,
-    only: tuple[str, ...] = (),
-    limit: int | None = None,
-    device: str | None = None,
-    source: str = "config",
+    experiment: Experiment, source: str, only: tuple[str, ...] = (), limit: int | None = None, device: str | None = None
 ) -> Experiment:
     """Give the part of an experiment that the flags ask for, under a name of its own. Raises ConfigError."""
     names = {one.name for one in experiment.candidates}, {spec.key for spec in experiment.slices}

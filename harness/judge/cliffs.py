@@ -76,8 +76,6 @@ def _groups(
     held: Sequence[str], levels: Mapping[str, Labels], usable: NDArray[np.bool_]
 ) -> list[tuple[str, NDArray[np.bool_]]]:
     """Return the pooled items, then those of each combination of the held axes' levels."""
-    if not held or not usable.any():
-        return [("", usable)]
     key: NDArray[np.int64] = np.zeros(usable.size, np.int64)
     for name in held:
         key = key * len(levels[name].names) + levels[name].codes

@@ -83,10 +83,8 @@ def _stratum(
 ) -> Iterator[Cell]:
     asked = [item for item in items if item.id in baseline and item.id in candidate]
     pairs = [(item, baseline[item.id], candidate[item.id]) for item in asked]
-    answered = [(item, before, after) for item, before, after in pairs if before.answered and after.answered]
-    seen = [
-        (item, before.signs, _signs(before, after)) for item, before, after in answered if before.seen and after.seen
-    ]
+    answered = [(item, was, now) for item, was, now in pairs if was.answered and now.answered]
+    seen = [(item, was.signs, _signs(was, now)) for item, was, now in answered if was.seen and now.seen]
     one_sided = sum(before.answered != after.answered for _, before, after in pairs)
     unseen, unasked = len(answered) - len(seen), len(items) - len(asked)
     for kind in kinds:

@@ -19,7 +19,7 @@ from scipy import special
 from harness.errors import StatisticsError
 from harness.stats.binary import EDGE, Tail, check_alpha, check_margin, mcnemar_midp
 from harness.stats.stratum import PairedResult
-from harness.stats.units import WORST_ICC, EffectiveCounts
+from harness.stats.units import WORST_ICC, EffectiveCounts, Shared
 
 Floats = NDArray[np.float64]
 
@@ -48,14 +48,7 @@ def stratified_z(lost: Floats, gained: Floats, n: Floats, weights: Floats, null:
 
 
 def stratified_p(
-    lost: ArrayLike,
-    gained: ArrayLike,
-    n: ArrayLike,
-    weights: ArrayLike,
-    null: float,
-    alternative: Tail,
-    *,
-    df: float | Floats = math.inf,
+    lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, alternative: Tail, df: ArrayLike = math.inf
 ) -> Floats:
     """Corrected score p-value of 'the weighted difference is on the other side of `null`'.
 
@@ -74,35 +67,32 @@ def stratified_p(
     reach = (null - (shares * seen).sum(-1)) / np.maximum((shares * part).sum(-1), 1e-15)
     moved = np.clip(seen + part * reach[..., None], -EDGE, EDGE)
     z = np.minimum(*(stratified_z(before, after, items, shares, null, deltas) for deltas in (even, moved)))
-    return np.asarray(special.stdtr(df, -z) if np.any(np.isfinite(df)) else special.ndtr(-z))
+    return np.asarray(special.stdtr(np.asarray(df), -z) if np.isfinite(df).any() else special.ndtr(-z))
 
 
 def pooled_test(
-    results: Sequence[PairedResult],
-    weights: Sequence[float],
-    margin: float,
-    alpha: float,
-    *,
-    inflation: float = 1.0,
-    sources: int | None = None,
+    results: Sequence[PairedResult], weights: Sequence[float], margin: float, alpha: float, shared: Shared | None = None
 ) -> PairedResult:
     """Judge the weighted mean difference of strata against a margin.
 
-    results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. inflation: of the
-    variance, by sources that several strata share; sources: how many there are then. Raises StatisticsError.
+    results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. shared: if several
+    strata share sources. Raises StatisticsError.
     """
     check_margin(margin)
     check_alpha(alpha)
     shares = np.asarray(weights, float) / math.fsum(weights) if results else np.zeros(0)
     if not results or not (shares > 0.0).all():
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
-    test = _Pooled(results, shares, margin, inflation, sources)
+    inflation, sources = shared or (1.0, sum(one.clusters for one in results))
+    test = _Pooled(results, shares, margin, inflation)
+    if shared:
+        test.df = min(test.df, max(sources - 1, 0.5))
     n, lost, gained = (sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained"))
     before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
     worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
         n=n,
-        clusters=sum(one.clusters for one in results) if sources is None else sources,
+        clusters=sources,
         delta=test.delta,
         low=test.limit(alpha, "greater"),
         high=test.limit(alpha, "less"),
@@ -123,9 +113,7 @@ def pooled_test(
 class _Pooled:
     """The strata's effective counts, and the tests of their weighted difference."""
 
-    def __init__(
-        self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float, sources: int | None
-    ) -> None:
+    def __init__(self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float) -> None:
         counts = [one.counts for one in results]
         columns = zip(*((one.lost, one.gained, one.n) for one in counts), strict=True)
         self.lost, self.gained, self.n = (np.array(one) / inflation for one in columns)
@@ -139,11 +127,9 @@ class _Pooled:
         spread = variance / self.n
         with np.errstate(divide="ignore"):  # Satterthwaite 1946, Biometrics Bulletin 2:110-114
             self.df = float(spread.sum() ** 2 / (spread**2 / own).sum())
-        if sources is not None:
-            self.df = min(self.df, max(sources - 1, 0.5))
 
     def p_value(self, null: float, alternative: Tail) -> float:
-        p = stratified_p(self.lost, self.gained, self.n, self.shares, null, alternative, df=self.df)
+        p = stratified_p(self.lost, self.gained, self.n, self.shares, null, alternative, self.df)
         return float(p) if self.exact else max(float(p), self._unseen_p(null, alternative))
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:

@@ -84,9 +84,7 @@ class Boundaries(NamedTuple):
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
-    """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks. Raises StatisticsError."""
-    if n < 1 or looks < 1:
-        raise StatisticsError(f"n={n} items in looks={looks} looks: both must be at least 1.")
+    """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks; both at least 1."""
     looks = min(looks, n)
     return tuple(-(-n * look // looks) for look in range(1, looks + 1))
 

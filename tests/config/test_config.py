@@ -216,7 +216,7 @@ def _two() -> Experiment:
 
 def test_only_keeps_the_named_slices_and_candidates_under_a_name_of_their_own() -> None:
     """A part of a run never lands in the directory of the whole."""
-    part = with_overrides(_two(), only=("int8", "code"))
+    part = with_overrides(_two(), "config", only=("int8", "code"))
     assert [one.name for one in part.candidates] == ["int8"]
     assert [spec.key for spec in part.slices] == ["code"]
     assert part.name == "trial-only-code-int8"
@@ -225,12 +225,12 @@ def test_only_keeps_the_named_slices_and_candidates_under_a_name_of_their_own() 
 def test_only_refuses_a_name_that_is_neither() -> None:
     """The message suggests what may have been meant."""
     with pytest.raises(ConfigError, match=r"'int9' is neither a slice nor a candidate\. Did you mean 'int8'"):
-        with_overrides(_two(), only=("int9",))
+        with_overrides(_two(), "config", only=("int9",))
 
 
 def test_limit_lowers_the_items_and_never_raises_them() -> None:
     """A slice with fewer items keeps its number."""
-    part = with_overrides(_two(), limit=20)
+    part = with_overrides(_two(), "config", limit=20)
     assert [spec.items for spec in part.slices] == [20, 10]
     assert part.name == "trial-limit-20"
 

@@ -36,9 +36,8 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
         name = inner(newest, "benchmark").get("name")
         if isinstance(name, str):
             if name in found:
-                raise UsageError(
-                    f"{path}: holds {name} twice ({found[name][0].parent}, {results.parent}): give one of them"
-                )
+                both = f"{found[name][0].parent}, {results.parent}"
+                raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
             found[name] = results, newest
     return found
 
