@@ -202,6 +202,8 @@ class Proof:
     served: Mapping[str, Any] | None = None
     kv_cache: Mapping[str, Any] | None = None  # its class, its settings, bytes per token next to the model's own
     decoding: Mapping[str, Any] | None = None  # what proposes tokens, the attention implementation, the largest batch
+    module_bits: Mapping[str, Any] | None = None
+    """Where modules have bits of their own: bits to their names (``modules``) and what they hold (``bytes``)."""
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -55,9 +55,8 @@ def ways(baseline: Any, candidate: Any, tokenizer: Any, items: Sequence[Item]) -
 
     def alone(given: Any, *, compare: bool) -> dict[str, Any]:
         mine = engine(candidate, tokenizer)
-        drafted = Recorder(own_tokens=0, excluded=frozenset(given), references=given) if given else None
-        watch = Comparer(recorder.traces, first.head, mine.head) if compare else drafted
-        return {one.item_id: one for one in mine.answer(items, GREEDY, observer=watch)}
+        watch = Comparer(recorder.traces, first.head, mine.head) if compare else None
+        return {one.item_id: one for one in mine.answer(items, GREEDY, drafts=given, observer=watch)}
 
     return {
         "alone": lambda: alone({}, compare=False),

@@ -19,15 +19,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from harness.config.schema import Policy
 from harness.judge import compare, gate
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules
 from harness.stats import paired_test, smallest_fail_p, tarone_can_reject
-from harness.stats.binary import EDGE, score_p
-from harness.stats.pooled import pooled_test, stratified_p, stratified_z
+from harness.stats.binary import score_p
+from harness.stats.pooled import layered_p, pooled_test, stratified_p
 from harness.stats.sequential import Spending, look_sizes, nominal_alpha
 from harness.stats.stratum import relative_test
 from harness.stats.units import shared_sources
@@ -217,11 +216,8 @@ def _power() -> Iterator[RouteCell]:
 def tables_of(cell: RouteCell, rng: np.random.Generator, rollouts: int) -> Counts:
     """Draw cumulative counts of lost and gained items. Shape [rollouts, strata, looks, 2]."""
     drawn = []
-    for at, (n, delta) in enumerate(zip(cell.sizes.tolist(), cell.differences.tolist(), strict=True)):
-        base = cell.discordance
-        if cell.route == "layered" and at == cell.sizes.size - 1:
-            base = 0.0  # the confident layer flips only where it is damaged
-        flips = max(base, abs(delta))
+    for n, delta in zip(cell.sizes.tolist(), cell.differences.tolist(), strict=True):
+        flips = max(cell.discordance, abs(delta))
         shares = [(flips - delta) / 2.0, (flips + delta) / 2.0, 1.0 - flips]
         steps = np.diff((0, *look_sizes(n, cell.looks)))
         drawn.append(np.stack([rng.multinomial(size, shares, size=rollouts)[:, :2] for size in steps], axis=1))
@@ -309,20 +305,27 @@ def check_against_gate(cell: RouteCell, tables: Counts, words: Sequence[str]) ->
             raise AssertionError(f"{cell}: the gate says {found}, the simulation {word}")
 
 
-def layered_p(lost: Counts, gained: Counts, n: Counts, weights: Floats, margin: float) -> Floats:
-    """p-value of 'the drop is at least `margin`' from layers that were sampled at different rates.
+def _layered_passed(cell: RouteCell, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Draw pools of items of as many kinds as there are layers, cut them by rank, ask a part of each layer, and judge.
 
-    As `stratified_p`, at the least favourable null: all of the drop may be in a single layer, also in one of which few
-    items were drawn because they seemed safe. The largest p-value over those nulls and the even one counts, so that an
-    adversary who knows the layers gains nothing. The plug-in variance passes such candidates too often.
+    The first layer is asked in full. A kind has its layer's share of the items on average, and in a single pool a few
+    more or fewer, so that some items of a kind end up in the next layer.
     """
-    before, after, items, shares = (np.asarray(one, float) for one in (lost, gained, n, weights))
-    found = stratified_p(before, after, items, shares, -margin, "greater")
-    for layer in range(shares.shape[-1]):
-        deltas = np.zeros(items.shape)
-        deltas[..., layer] = -np.minimum(margin / shares[..., layer], EDGE)
-        found = np.maximum(found, special.ndtr(-stratified_z(before, after, items, shares, -margin, deltas)))
-    return found
+    total = round(float(cell.sizes[0] / cell.shares[0]))
+    pools = np.round(cell.shares * total).astype(int)
+    ends = rng.multinomial(total, cell.shares, size=cell.rollouts).cumsum(axis=1)
+    tables = np.zeros((cell.rollouts, pools.size, 2), int)
+    for layer, (high, wanted) in enumerate(zip(pools.cumsum(), cell.sizes.tolist(), strict=True)):
+        rest, left = np.full(cell.rollouts, pools[layer]), np.full(cell.rollouts, wanted)
+        for kind, delta in enumerate(cell.differences.tolist()):
+            start = ends[:, kind - 1] if kind else np.zeros(cell.rollouts, int)
+            own = np.maximum(np.minimum(ends[:, kind], high) - np.maximum(start, high - pools[layer]), 0)
+            asked = rng.hypergeometric(own, rest - own, left)
+            rest, left = rest - own, left - asked
+            flips = max(cell.discordance if kind < pools.size - 1 else 0.0, abs(delta))  # the surest flips if damaged
+            shares = [(flips - delta) / 2.0, (flips + delta) / 2.0, 1.0 - flips]
+            tables[:, layer] += rng.multinomial(asked, shares)[:, :2]
+    return layered_p(tables[..., 0], tables[..., 1], cell.sizes, pools, -cell.pooled) < ALPHA
 
 
 def _sources_passed(cell: RouteCell, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -360,9 +363,7 @@ def simulate(cell: RouteCell, seed: int) -> RouteRow:
     elif cell.route == "relative":
         passed, failed = _relative_passed(cell, rng)
     elif cell.route == "layered":
-        tables = tables_of(cell, rng, cell.rollouts)[:, :, -1]
-        sizes = np.broadcast_to(cell.sizes, tables.shape[:2])
-        passed = layered_p(tables[..., 0], tables[..., 1], sizes, cell.shares, cell.pooled) < ALPHA
+        passed = _layered_passed(cell, rng)
         failed = np.zeros_like(passed)
     else:
         tables = tables_of(cell, rng, cell.rollouts)

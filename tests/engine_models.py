@@ -80,14 +80,6 @@ def engine(
     return hf_engine.HFEngine(round_, tokens or tokenizer(), measured, device=device, **options)
 
 
-def drafts(given: dict[str, Any]) -> Any:
-    """An observer that gives these answers as drafts, by item id, and keeps nothing."""
-    from harness.engines.transformers.divergence import Recorder
-
-    references = {name: tuple(ids) for name, ids in given.items()}
-    return Recorder(own_tokens=0, excluded=frozenset(given), references=references)
-
-
 def item(name: str, prompt: str, **rest: Any) -> Item:
     """An item of one slice."""
     kind = "choice" if "choices" in rest else "generate"

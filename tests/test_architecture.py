@@ -178,7 +178,6 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
 
 HEAVY_BELOW = {
     "__main__",
-    "damage.commands",
     "models.checkpoints",
     "run.lm_eval_model",
     "run.preload",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
-import shlex
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import commands
@@ -35,7 +37,7 @@ def real(model: Path) -> dict:
         "name": "tiny",
         "baseline": {"name": "bf16", "model": str(model)},
         "candidates": [{"name": "nf4", "quantization": "bnb-nf4"}],
-        "slices": [{"name": "multi_hop_math", "axes": {"hops": [1, 2]}, "items": 6, "gating": False}],
+        "slices": [{"name": "typical", "tasks": ["quantcliff_groups"], "items": 12, "gating": False}],
         "execution": {"device": "cpu", "control": False, "unit_items": 2, "threads": 1, "dtype": "float32"},
         "policy": {"refuse_hopeless": False},
     }
@@ -47,17 +49,41 @@ def submit(config: Path, folder: Path, *words: object) -> int:
     return commands.call("submit", config, "--slurm", "--output", folder, *few, *words)
 
 
-def started(env, *words: str) -> str:
-    """Submit a script from another folder, and give its job."""
-    done = subprocess.run([words[0], "--parsable", *words[1:]], env=env, cwd="/", check=True, capture_output=True)
-    return done.stdout.decode().strip()
-
-
 def ended(env, job: str) -> int:
     """Wait for the end of a job, and give its exit code."""
     over = ("COMPLETED", "FAILED")
-    slurm.until(lambda: slurm.job(env, job)["JobState"] in over, f"the end of job {job}", 150)
+    slurm.until(lambda: slurm.job(env, job)["JobState"] in over, f"the end of job {job}", 240)
     return int(slurm.job(env, job)["ExitCode"].partition(":")[0])
+
+
+@pytest.fixture(scope="module")
+def limited(cluster, tmp_path_factory, tiny_llama):
+    """A run directory and the jobs of a shard that needs longer than its time limit, and of its judge.
+
+    Slurm looks at time limits every 30 s: they are submitted before the other tests, which run in the meantime.
+    """
+    home = tmp_path_factory.mktemp("limited")
+    rehearsal = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.28}  # 30 s without the first unit
+    execution = {"device": "cpu", "control": False, "unit_items": 10, "rehearsal": rehearsal}
+    config = commands.write(home, tiny_llama, execution=execution)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
+        words = ("--shards", 1, "--rehearsal-ok", "--shard-options", "--mem=1G --time=60")
+        assert submit(config, home / "out", *words) == ExitCode.PASS
+    folder, (array, judge) = home / "out" / "trial", re.findall(r"job (\d+)", said.getvalue())
+    threading.Thread(target=run_out_of_time, args=(cluster, array, folder), daemon=True).start()
+    return folder, array, judge
+
+
+def run_out_of_time(env, job: str, folder: Path) -> None:
+    """Bring the time limit of a shard near when it has an answer, and do not wait when it is back in the queue."""
+    timings = folder / "bf16" / "timings-1of1.jsonl"
+    slurm.until(lambda: timings.exists() and timings.stat().st_size, "the first unit", 200)
+    hours, minutes, _ = map(int, slurm.job(env, job)["RunTime"].split(":"))
+    near = f"TimeLimit={60 * hours + minutes + 2}"
+    subprocess.run(["scontrol", "update", f"JobId={job}", near], env=env, check=True)
+    slurm.until(lambda: slurm.job(env, job)["JobState"] == "PENDING", "the signal and the queue", 60)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+3", "TimeLimit=60"], env=env, check=True)
 
 
 @pytest.fixture
@@ -72,6 +98,7 @@ def home(tmp_path, monkeypatch, request):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("limited")
 def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_llama, capsys):
     """The judge names what is missing and ends with 4; after the printed retry the bytes are those of a plain run."""
     config = home / "tiny.yaml"
@@ -87,47 +114,28 @@ def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_l
     assert ended(cluster, judge) == ExitCode.NOT_COMPARABLE
     assert "2 of 2 shard(s) incomplete (1/2, 2/2)" in (folder / "judge.log").read_text()
 
-    again = shlex.split(said["retry"].partition("    ")[0].replace("--array=2", "--array=1-2").replace(";", ""))
-    place = again.index("sbatch", 1)
-    array = started(cluster, *again[:place])
-    judge = started(cluster, "sbatch", f"--dependency=afterany:{array}", *again[place + 1 :])
+    again = said["retry"].partition("    ")[0].replace("--array=1", "--array=1-2")
+    judge = subprocess.check_output(["bash", "-c", again], cwd="/", text=True).split()[-1]
+    assert commands.call("run", config, "--output", home / "plain", "--quiet") == ExitCode.INCONCLUSIVE
     assert ended(cluster, judge) == ExitCode.INCONCLUSIVE
     assert commands.call("status", folder.parent) == ExitCode.PASS, (folder / "1of2.log").read_text()
-    assert commands.call("run", config, "--output", home / "plain", "--quiet") == ExitCode.INCONCLUSIVE
     both = [(home / place / "tiny" / "comparisons.json").read_bytes() for place in ("out", "plain")]
     assert both[0] == both[1]
 
 
-@pytest.mark.slow
-def test_a_shard_that_runs_out_of_time_goes_on_(cluster, home, tiny_llama, capsys):
-    """Slurm's signal before the time limit puts a shard back into the queue, where it continues."""
-    lost = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.1}
-    execution = {"device": "cpu", "control": False, "unit_items": 10, "rehearsal": lost}
-    config = commands.write(home, tiny_llama, execution=execution)
-    assert submit(config, home / "out", "--shards", 1, "--rehearsal-ok") == ExitCode.PASS
-    array, judge = re.findall(r"job (\d+)", capsys.readouterr().out)
-    timings = home / "out" / "trial" / "bf16" / "timings-1of1.jsonl"
-    slurm.until(lambda: timings.exists() and timings.stat().st_size, "the first unit", 120)
-    subprocess.run(["scancel", "--signal=INT", "--batch", array], env=cluster, check=True)
-    slurm.until(lambda: slurm.job(cluster, array)["JobState"] == "PENDING", "the queue", 60)
-    subprocess.run(["scontrol", "update", f"JobId={array}", "StartTime=now+3"], env=cluster, check=True)
-    assert ended(cluster, judge) == ExitCode.FAIL
-    log = (home / "out" / "trial" / "shards" / "1of1.log").read_text()
-    assert "stopped; finished work is kept" in log
-    assert "shard 1of1 goes back into the queue" in log
-    assert "shard 1of1 is complete" in log
-
-
 def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
-    """The judge's jobs are printed before it starts; a refused submission ends with 2, never with sbatch's own 1."""
+    """The jobs are printed before they start. A judge that is refused ends in 2, not sbatch's 1; no shard is left."""
     for name, text in (("array", "exit 4"), ("judge", "exit 3")):
         (home / name).write_text(f"#!/bin/sh\n#SBATCH --output=/dev/null\n{text}\n")
     said: list[str] = []
     assert submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append) == ExitCode.INCONCLUSIVE
     assert [line.partition(":")[0] for line in said] == ["shards", "judge", "watch", "retry", "cancel"]
+    (home / "array").write_text("#!/bin/sh\n#SBATCH --output=/dev/null --job-name=alone\nsleep 60\n")
     (home / "judge").write_text("#!/bin/sh\n#SBATCH --partition=none\n")
     with pytest.raises(UsageError, match=r"did not take .*judge"):
         submitting.submit_slurm(home / "array", home / "judge", wait=True, say=said.append)
+    alone = re.compile(r"JobName=alone .*JobState=CANCELLED")
+    slurm.until(lambda: alone.search(slurm.said(cluster, "scontrol", "-o", "show", "job")), "the end of the shards", 30)
 
 
 def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):
@@ -138,6 +146,18 @@ def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, hom
     job = subprocess.run(["sbatch", "--parsable", *words], env=env, cwd=home, check=True, capture_output=True)
     assert ended(cluster, job.stdout.decode().strip()) == ExitCode.USAGE
     assert f"{SCRIPTS.parent}/.venv/bin/quantcliff run none.yaml" in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_shard_that_runs_out_of_time_goes_on(cluster, limited):
+    """Slurm's signal before the time limit puts a shard back into the queue, where it continues."""
+    folder, array, judge = limited
+    assert ended(cluster, judge) == ExitCode.FAIL
+    assert slurm.job(cluster, array)["Restarts"] == "1"
+    log = (folder / "shards" / "1of1.log").read_text()
+    assert "stopped; finished work is kept" in log
+    assert "shard 1of1 goes back into the queue" in log
+    assert "shard 1of1 is complete" in log
 
 
 def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_llama, capsys):
@@ -205,6 +225,8 @@ def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, ca
     config, shards, judge = manifest(home, Path("m"), capsys)
     assert yaml.safe_load(config["data"]["run.yaml"])["name"] == "trial"
     assert (shards["spec"]["completionMode"], shards["spec"]["completions"]) == ("Indexed", 4)
+    rule = shards["spec"]["podFailurePolicy"]["rules"][0]
+    assert (rule["action"], rule["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     (home / "quantcliff").write_text('#!/bin/sh\necho "$*"\n')
     (home / "quantcliff").chmod(0o755)
     env = {"PATH": f"{home}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "2"}

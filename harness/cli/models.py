@@ -12,7 +12,7 @@ from click import option
 
 from harness.cli import shared
 from harness.cli.shared import OutputOptions, RunPath
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode
 
 if TYPE_CHECKING:
     from harness.judge.verdicts import Judgement
@@ -71,31 +71,32 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return share
 
 
+_BITS = "Try the modules at so many bits, too, where the method has bits per module."
 _BYTES = "What may be restored, as a share of the candidate's bytes."
 
 
 def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = shared.output_options()(function)
-    function = option("--minutes", type=click.FloatRange(min=0), default=15, help="For the search.")(function)
+    function = option("--minutes", type=click.FloatRange(min=0), default=12, help="For the search.")(function)
     function = option("--bytes", "share", metavar="PERCENT", callback=_share, default="10%", help=_BYTES)(function)
     return click.argument("run", type=RunPath())(click.argument("candidate")(function))
 
 
 def _localized(
-    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, *, again: bool
+    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, bits: int | None, *, again: bool
 ) -> tuple[RunRecord, Judgement, dict[str, Any]]:
-    """Search, or go on with a search that was stopped. again: also if one of this share was done."""
+    """Search, or go on with a search that was stopped. again: also if one of this share was done.
+
+    bits: refuse a candidate whose method cannot keep single modules at so many.
+    """
+    from harness.damage import commands
     from harness.judge import judging
     from harness.store.files import read_json
     from harness.store.whole import load_run
 
     record = load_run(run)
     judgement = judging.judge(record)
-    names = [one.name for one in judgement.candidates if one.strata]
-    if candidate not in names:  # said before torch is imported, which takes its time and prints warnings
-        raise UsageError(f"{run.path}: has no judged candidate {candidate!r}: give one of {', '.join(names)}")
-    from harness.damage import commands
-
+    commands.check_bits(commands.lost_variant(record, judgement, candidate)[0], bits)
     say = shared.progress(options).note
     done = commands.damage_path(record, candidate)
     if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
@@ -122,23 +123,27 @@ def localize(run: RunDir, candidate: str, share: float, minutes: float, options:
     baseline's weights: the page damage-CANDIDATE.html in the run ranks them by items won back per byte. Give the same
     command again to continue a search that was stopped, or to search longer.
     """
-    _, _, summary = _localized(run, candidate, share, minutes, options, again=True)
+    _, _, summary = _localized(run, candidate, share, minutes, options, None, again=True)
     _print(summary, options)
     return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)
 @_search_options
-def repair(run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions) -> int:
+@option("--module-bits", type=click.IntRange(1, 8), help=_BITS)
+def repair(
+    run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, module_bits: int | None
+) -> int:
     """Leave the fewest bytes unquantized that win the lost items back, and gate that on items never seen before.
 
     Searches as `localize` does, if that was not done, and runs the repaired variant on held-out items of the failing
     strata, next to what divergence alone and chance would have chosen. repair-CANDIDATE.yaml in the run holds the
     variant for a config; the exit code is that of its verdict.
     """
-    record, judgement, summary = _localized(run, candidate, share, minutes, options, again=False)
     from harness.damage import commands
 
-    summary, code = commands.repair(record, judgement, summary, shared.progress(options), command=shared.command_line())
+    record, judgement, summary = _localized(run, candidate, share, minutes, options, module_bits, again=False)
+    progress, command = shared.progress(options), shared.command_line()
+    summary, code = commands.repair(record, judgement, summary, progress, command=command, bits=module_bits)
     _print(summary, options)
     return code

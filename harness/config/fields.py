@@ -149,3 +149,12 @@ class Strict(BaseModel):
             if getattr(self, name) == fields[name].get_default(call_default_factory=True):
                 data.pop(name, None)
         return data
+
+
+class Layers(Strict):
+    """Which part of a stratum candidates are asked, by how sure the baseline was of its own answers."""
+
+    unsure: Annotated[Real, Field(gt=0, lt=1)]
+    """Share of the items on which the baseline was least sure: asked in full."""
+    sure_share: Annotated[Real, Field(gt=0, lt=1)]
+    """Share of the others that is drawn; never 0, since damage may be anywhere."""

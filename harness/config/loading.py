@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.config.engines import inherited_engine
-from harness.config.fields import suggestion
+from harness.config.fields import RelativeMargin, suggestion
 from harness.config.methods import METHODS
 from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
 from harness.config.text import LARGEST, read_mapping
@@ -214,6 +214,24 @@ def _slice_problems(experiment: Experiment) -> Found:
     if execution.skip_blind and execution.looks > 1:
         text = "cannot be combined with looks above 1: whether a stratum has signal is decided on all of its items"
         yield "execution.skip_blind", text
+    if execution.layers:
+        yield from _layer_problems(experiment)
+
+
+def _layer_problems(experiment: Experiment) -> Found:
+    """Find what layers by the baseline's confidence cannot be combined with."""
+    execution, policy = experiment.execution, experiment.policy
+    margins = (policy.margin, *policy.margins.values(), *(spec.margin for spec in experiment.slices))
+    taken = {
+        "execution.looks: layers are cut from all of the baseline's answers": execution.looks > 1,
+        "sampling.samples: an item has one confidence": experiment.sampling.samples > 1,
+        "execution.skip_blind: whole strata would be left out": execution.skip_blind,
+        "execution.divergence: its means are those of all items": execution.divergence,
+        "a share in execution.control: write true or false": not isinstance(execution.control, bool),
+        "policy.pooled_margin: it pools strata that were asked evenly": policy.pooled_margin is not None,
+        "a relative margin: write a number": any(isinstance(one, RelativeMargin) for one in margins),
+    }
+    yield from (("execution.layers", f"cannot be combined with {what}") for what, asked in taken.items() if asked)
 
 
 def _same_folder(experiment: Experiment) -> Found:

@@ -34,6 +34,7 @@ class Method:
     alias_of: str = ""  # the method whose checkpoints these are, under another name
     remark: str = ""  # what `quantcliff doctor` says of it if it works
     note: str = ""  # what the report says of every variant with it
+    module_bits: frozenset[int] = frozenset()  # bits that single modules may have, by the option of this name
 
 
 RUNTIME = (
@@ -49,6 +50,8 @@ _GPTQ = (Package("gptqmodel", "gptqmodel", "7.6"), Package("optimum", "optimum",
 _SIZE_ONLY = "decompressed while loading: the answers are the method's, memory and speed are not"
 _COMPILES = "compiles its unpacking once, with a C++ compiler (up to a minute)"
 _SKIP = frozenset({"skip_modules"})
+_MIXED = _SKIP | {"module_bits"}
+_QUANTO_BITS = frozenset({2, 4, 8})
 
 _ALL = (
     Method("none", 0.0),
@@ -59,20 +62,22 @@ _ALL = (
     Method("bnb-fp4", 0.6, _SKIP | {"double_quant"}, _BNB, stored_as=("bnb-fp4",)),
     Method("torchao-int8", 0.1, _SKIP, _TORCHAO, "torchao", stored_as=("int8weightonly",)),
     Method("torchao-int8-dynamic", 0.1, _SKIP, _TORCHAO, "torchao", stored_as=("int8dynamicactivationint8weight",)),
-    Method("torchao-int4", 0.6, _SKIP | {"group_size"}, _TORCHAO, "torchao", capability=(8, 0),
-           stored_as=("int4weightonly",)),
-    Method("torchao-intx4", 0.6, _SKIP | {"group_size"}, _TORCHAO, "torchao", stored_as=("intxweightonly",),
+    Method("torchao-int4", 0.6, _MIXED | {"group_size"}, _TORCHAO, "torchao", capability=(8, 0),
+           stored_as=("int4weightonly",), module_bits=frozenset({8})),
+    Method("torchao-intx4", 0.6, _MIXED | {"group_size"}, _TORCHAO, "torchao",
+           stored_as=("intxweightonly",), module_bits=frozenset({8}),
            note="int4 numerics, no int4 size: each weight is stored in a byte"),
     Method("torchao-float8", 0.25, _SKIP, _TORCHAO, "torchao", stored_as=("float8weightonly",)),
     Method("torchao-float8-dynamic", 0.25, _SKIP, _TORCHAO, "torchao", capability=(8, 9),
            stored_as=("float8dynamicactivationfloat8weight",),
            batch_invariant=False,  # one scale per tensor, taken over the whole batch
            note="one activation scale per batch: answers depend on the batch, its batches are fixed"),
-    Method("quanto-int8", 0.1, _SKIP, _QUANTO, "quanto"),
-    Method("quanto-int4", 0.6, _SKIP, _QUANTO, "quanto", remark=_COMPILES),
-    Method("quanto-int2", 1.6, _SKIP, _QUANTO, "quanto", remark=_COMPILES),
+    Method("quanto-int8", 0.1, _MIXED, _QUANTO, "quanto", module_bits=_QUANTO_BITS),
+    Method("quanto-int4", 0.6, _MIXED, _QUANTO, "quanto", module_bits=_QUANTO_BITS, remark=_COMPILES),
+    Method("quanto-int2", 1.6, _MIXED, _QUANTO, "quanto", module_bits=_QUANTO_BITS, remark=_COMPILES),
     Method("quanto-float8", 0.25, _SKIP, _QUANTO, "quanto"),
-    Method("hqq", 0.6, frozenset({"bits", "group_size"}), (Package("hqq", "hqq", "0.2.8"),), "hqq"),
+    Method("hqq", 0.6, _MIXED | {"bits", "group_size"}, (Package("hqq", "hqq", "0.2.8"),), "hqq",
+           module_bits=frozenset({1, 2, 3, 4, 8})),
     Method("fp8", 0.25, _SKIP, (Package("kernels", "kernels", "0.11"),), capability=(8, 9), stored_as=("fp8",),
            extra="transformers[kernels]",  # transformers itself names the versions that it takes
            remark="fetches its CUDA kernel from the hub when it first runs"),

@@ -25,12 +25,16 @@ MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of level
 class Quantization(Strict):
     """How a variant's weights are quantized, or what its checkpoint is."""
 
+    later: ClassVar = ("module_bits",)
+
     method: fields.MethodName = "none"  # one of `harness.config.methods.METHODS`
     bits: Literal[1, 2, 3, 4, 8] | None = None  # bits per weight, where the method lets you choose
     group_size: Whole | None = Field(default=None, ge=8)  # weights that share one scale
     double_quant: bool | None = None  # bitsandbytes 4-bit: quantize the scales too
     threshold: Real | None = Field(default=None, ge=0)  # int8: larger activations stay in the compute dtype; 6.0
     skip_modules: tuple[str, ...] | None = None  # modules left alone, by name
+    module_bits: dict[str, Literal[1, 2, 3, 4, 8]] | None = Field(default=None, min_length=1)
+    """Glob over names of modules to their bits per weight; the last match wins."""
     backend: str | None = None  # kernels of a GPTQ or AWQ checkpoint; chosen for the device unless said
     gguf_file: str | None = None  # the file inside the model directory; found unless there are several
 
@@ -40,6 +44,10 @@ class Quantization(Strict):
         if extra := sorted(given - METHODS[self.method].options):
             takes = ", ".join(sorted(METHODS[self.method].options)) or "no options"
             raise ValueError(f"{self.method} does not take {', '.join(extra)} (it takes {takes})")
+        known = METHODS[self.method].module_bits
+        if unknown := set((self.module_bits or {}).values()) - known:
+            text = f"for single modules {self.method} has {', '.join(map(str, sorted(known)))} bits"
+            raise ValueError(f"module_bits: {text}, and not {', '.join(map(str, sorted(unknown)))}")
         return self
 
 
@@ -229,7 +237,7 @@ class Rehearsal(Strict):
 class Execution(Strict):
     """Where and how the models run: one for all variants."""
 
-    later: ClassVar = ("cross_engine", "stop_on_fail", "unit_tokens")
+    later: ClassVar = ("cross_engine", "layers", "stop_on_fail", "unit_tokens")
 
     device: str = "auto"  # ``cpu``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -248,6 +256,8 @@ class Execution(Strict):
     skip_blind: bool = False
     """Do not ask control and candidates the items of strata in which the baseline shows no signal: these strata end as
     ``no_signal`` in any case. Strata with a tolerance of tail events are always asked."""
+    layers: fields.Layers | None = None
+    """Ask all but the baseline fewer of the choices of which it was sure: ``{unsure: 0.3, sure_share: 0.36}``."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     divergence: bool = False  # measure token by token how far probabilities are from the baseline's; it costs time
     divergence_tokens: Whole = Field(default=256, ge=1)  # first tokens of each answer that it is measured on

@@ -15,20 +15,17 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from harness import report
 from harness.config.methods import METHODS
 from harness.config.schema import Experiment, SliceSpec, Variant
-from harness.damage.hybrid import Hybrid
-from harness.damage.search import Found, Journal, Sizes, layer_of, null_share, random_set, search
-from harness.engines.transformers.engine import ENGINE_VERSION
+from harness.damage.search import Found, Journal, Sizes, null_share, random_set, search
 from harness.errors import ExitCode, NotComparable, UsageError
 from harness.judge import judging
 from harness.judge.verdicts import Judgement
-from harness.models import loading
 from harness.models.devices import resolve_device, settle_threads
 from harness.records import Generation, Item, Settings, digest
 from harness.report import run_evidence
@@ -45,6 +42,9 @@ from harness.store.rundir import RunDir, Shard
 from harness.store.units import plan_units
 from harness.store.whole import load_run
 from harness.suite.toolkit.strata import level_text
+
+if TYPE_CHECKING:
+    from harness.damage.hybrid import Hybrid
 
 SEED = 1_000_003  # added to the run's seed to draw the held-out items
 ALPHA = 0.05  # of each limit of a share of items won back
@@ -118,6 +118,8 @@ def localize(
     """
     variant, places = lost_variant(run, judgement, name)
     chosen = chosen_items(run, name, places)
+    from harness.engines.transformers.engine import ENGINE_VERSION  # torch is imported after all that may be refused
+
     say(f"loading {run.experiment.baseline.name} and {name}; {len(chosen.lost)} lost items, {len(chosen.kept)} kept")
     hybrid, whole, slow = _load(run, variant, chosen)
     if not hybrid.sizes:
@@ -141,6 +143,9 @@ def _written(run: RunRecord, summary: dict[str, Any]) -> dict[str, Any]:
 
 def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> tuple[Hybrid, int, bool]:
     """Load both models; return them, the bytes of the candidate's weights, and whether answers are given in full."""
+    from harness.damage.hybrid import Hybrid
+    from harness.models import loading
+
     experiment, sampling = run.experiment, run.experiment.sampling
     device = resolve_device(experiment.execution.device)
     dtype = str(run.identities[experiment.baseline.name]["proof"]["compute_dtype"])
@@ -176,44 +181,19 @@ def _summary(
 ) -> dict[str, Any]:
     step = found.chosen(most)
     size = step.bytes if step else 0
-    ranked = sorted(found.groups, key=lambda one: -one[1].limit("low") / one[0].bytes)
     return {
         "run": run.experiment.name,
         "baseline": run.experiment.baseline.name,
         "candidate": name,
         "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
-        "asked": {
-            "lost": len(chosen.lost),
-            "kept": len(chosen.kept),
-            "lost_again": len(found.lost),
-            "kept_again": len(found.kept),
-        },
+        "asked": {"lost": len(chosen.lost), "kept": len(chosen.kept)}
+        | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "divergence": found.kl,
         "everything": found.everything.record(),
-        "groups": [
-            {
-                "name": group.name,
-                "level": group.level,
-                "bytes": group.bytes,
-                **counts.record(),
-                "divergence": kl,
-                "layer": None if group.level == "projection" else layer_of(group.modules[0]),
-            }
-            for group, counts, kl in ranked
-        ],
+        "groups": found.ranked(),
         "unasked": found.unasked,
-        "frontier": [
-            {
-                "added": one.name,
-                "bytes": one.bytes,
-                **one.counts.record(),
-                "modules": list(one.modules),
-                "alone": one.alone.net,
-                "on_top": one.gain.net,
-            }
-            for one in found.steps
-        ],
+        "frontier": [one.record() for one in found.steps],
         "chosen": None if step is None else found.steps.index(step),
         "null": {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None},
         "sets": {
@@ -225,15 +205,33 @@ def _summary(
     }
 
 
+def check_bits(variant: Variant, bits: int | None) -> None:
+    """Raise UsageError if the variant's method cannot keep single modules at so many bits."""
+    method = METHODS[variant.quantization.method]
+    if bits is not None and bits not in method.module_bits:
+        text = f"{variant.name}: {method.name} cannot keep single modules at {bits} bits"
+        known, able = sorted(method.module_bits), [one.name for one in METHODS.values() if one.module_bits]
+        remedy = f"give one of {known}" if known else "leave the bits out"
+        raise UsageError(f"{text}: {remedy} (methods with bits per module: {', '.join(able)})")
+
+
 def repair(
-    run: RunRecord, judgement: Judgement, summary: dict[str, Any], progress: Reporter, *, command: str = ""
+    run: RunRecord,
+    judgement: Judgement,
+    summary: dict[str, Any],
+    progress: Reporter,
+    *,
+    command: str = "",
+    bits: int | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Gate the chosen set on held-out items; return the summary with what came of it, and the exit code.
 
+    bits: gate the set at so many bits per weight, too; if that passes, it is the variant that is written.
     Raises UsageError if the method quantizes before it loads, NotComparable if the search chose nothing.
     """
     name = summary["candidate"]
     variant, _ = lost_variant(run, judgement, name)
+    check_bits(variant, bits)
     sets: Mapping[str, Sequence[str]] = summary["sets"]
     if not sets["repaired"]:
         raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
@@ -242,28 +240,40 @@ def repair(
             f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here; "
             f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
         )
-    same = "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""
-    variants = [variant, *(skipping(variant, how, modules) for how, modules in sets.items() if how != same)]
-    plan, shared = held_out(run, summary, variants)
-    directory = RunDir(run.directory.path / f"repair-{name}")
+    cures = [skipping(variant, "repaired", sets["repaired"])]
+    cures += [] if bits is None else [keeping(variant, f"repaired-{bits}bit", sets["repaired"], bits)]
+    same = {"repaired", "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""}
+    others = [skipping(variant, how, modules) for how, modules in sets.items() if how not in same]
+    plan, shared = held_out(run, summary, [variant, *cures, *others])
+    label = f"repair-{name}" if bits is None else f"repair-{name}-{bits}bit"
+    directory = RunDir(run.directory.path / label)
     runner.run(plan, directory, Shard(), progress, command=command)
     proof = load_run(directory)
     judged = judging.judge(proof)
     judging.write(directory, judged)
     report.write(directory.path, judged, run_evidence.evidence(proof, judged))
-    summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared)})
-    repaired = skipping(variant, "repaired", sets["repaired"])
-    entry = repaired.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
+    summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
+    verdicts = {one.name: one.verdict for one in judged.candidates}
+    cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
+    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
     entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
-    atomic_write(run.directory.path / f"repair-{name}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
-    verdict = next(one.verdict for one in judged.candidates if one.name == f"{name}-repaired")
-    return summary, _EXIT_CODES.get(verdict, ExitCode.INCONCLUSIVE)
+    atomic_write(run.directory.path / f"{label}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
+    return summary, _EXIT_CODES.get(verdicts[cure.name], ExitCode.INCONCLUSIVE)
 
 
 def skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:
     """Return the variant that leaves these modules alone, besides those that it left alone before."""
-    skipped = (*(variant.quantization.skip_modules or ()), *modules)
-    changed = variant.quantization.model_copy(update={"skip_modules": skipped})
+    return _changed(variant, how, skip_modules=(*(variant.quantization.skip_modules or ()), *modules))
+
+
+def keeping(variant: Variant, how: str, modules: Sequence[str], bits: int) -> Variant:
+    """Return the variant that has these modules at so many bits per weight."""
+    others = {name: one for name, one in (variant.quantization.module_bits or {}).items() if name not in modules}
+    return _changed(variant, how, module_bits=others | dict.fromkeys(modules, bits))  # the last match wins
+
+
+def _changed(variant: Variant, how: str, **more: Any) -> Variant:
+    changed = variant.quantization.model_copy(update=more)
     return variant.model_copy(update={"name": f"{variant.name}-{how}", "quantization": changed})
 
 

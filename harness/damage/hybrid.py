@@ -75,10 +75,10 @@ class LayerStates:
         for index, layer in enumerate(layers):
             layer.forward = self._wrapped(index, layer.forward)
 
-    def forget(self) -> None:
-        """Drop everything that is kept."""
-        self._kept.clear()
-        self._left = self._limit
+    def forget(self, first: int) -> None:
+        """Drop what is kept of the layers from `first` on."""
+        self._kept = {key: entry for key, entry in self._kept.items() if key[1] < first}
+        self._left = self._limit - sum(map(_held, self._kept.values()))
 
     def _begin(self, _module: Any, _arguments: tuple[Any, ...], given: dict[str, Any]) -> None:
         """Name the pass that begins; one that continues an earlier one has no name."""
@@ -104,13 +104,16 @@ class LayerStates:
             if key is not None and self.recording:
                 layer = None if past is None else past.layers[index]
                 entry = (out, None, None) if layer is None else (out, layer.keys, layer.values)
-                size = sum(one.nbytes for one in entry if isinstance(one, torch.Tensor))
-                if size <= self._left:
+                if (size := _held(entry)) <= self._left:
                     self._kept[key] = entry
                     self._left -= size
             return out
 
         return run
+
+
+def _held(entry: tuple[Any, ...]) -> int:
+    return sum(one.nbytes for one in entry if isinstance(one, torch.Tensor))
 
 
 class Hybrid:
@@ -149,7 +152,8 @@ class Hybrid:
                 self._put(name, plain)
         self._own = {name: self._model.get_submodule(name) for name in self.sizes}
         self._restored: frozenset[str] = frozenset()
-        self._base: frozenset[str] | None = None
+        self._base: frozenset[str] | None = None  # the modules with which the kept states were made
+        self._missed = 0  # layers that were run for want of the states of another base
         self._layers = self._model.config.get_text_config().num_hidden_layers
         lists = (one for one in self._model.modules() if isinstance(one, torch.nn.ModuleList))
         layers = next((one for one in lists if len(one) == self._layers), None)
@@ -166,28 +170,36 @@ class Hybrid:
             language_model.head = Head(module, language_model.head.softcap, language_model.head.vocabulary)
 
     def ask(self, modules: Iterable[str], base: frozenset[str] = frozenset()) -> Measured:
-        """Ask all items with these modules restored. base: those of most calls to come, for which states are kept."""
-        wanted = frozenset(modules)
-        if self.states is not None:
-            if self._base != base:
-                self.states.forget()
-                self._base = None
-                if wanted != base:
-                    self._run(base)
-            head, last = self._model.get_output_embeddings(), self._layers
-            changed = {name: self._model.get_submodule(name) is head for name in wanted ^ base}
-            places = (last if is_head else layer_of(name) or 0 for name, is_head in changed.items())
-            self.states.first_changed = min(places, default=last) if self._base == base else 0
-        return self._run(wanted, record=self._base is None and wanted == base)
+        """Ask all items with these modules restored. base: those of most calls to come.
 
-    def _run(self, wanted: frozenset[str], *, record: bool = True) -> Measured:
+        The states of a base are recorded as soon as the lack of them has cost as many layers as a whole pass.
+        """
+        wanted, kept = frozenset(modules), self._base
+        if self.states is not None:
+            if kept is not None:
+                self._missed += max(0, self._first(wanted ^ base) - self._first(wanted ^ kept))
+            if kept is None or self._missed >= self._layers:
+                recorded = self._run(base, record=True)
+                if wanted == base:
+                    return recorded
+        return self._run(wanted, record=False)
+
+    def _first(self, changed: Iterable[str]) -> int:
+        """Return the first layer that gives something else if these modules change; one past the last for the head."""
+        head, last = self._model.get_output_embeddings(), self._layers
+        places = (last if self._model.get_submodule(name) is head else layer_of(name) or 0 for name in changed)
+        return min(places, default=last)
+
+    def _run(self, wanted: frozenset[str], *, record: bool) -> Measured:
+        if self.states is not None:
+            self.states.first_changed = 0 if self._base is None else self._first(wanted ^ self._base)
+            self.states.recording = record
+            if record:
+                self._base, self._missed = None, 0
+                self.states.forget(self.states.first_changed)
         for name in wanted ^ self._restored:
             self._put(name, self._modules[name] if name in wanted else self._own[name])
         self._restored = wanted
-        if self.states is not None:
-            self.states.recording = record
-            if record:
-                self.states.first_changed = 0
         scores, states = self._read(self._engine)
         if record:
             self._base = wanted
@@ -201,8 +213,7 @@ class Hybrid:
         texts = [item for item in self._items.values() if item.kind == "generate"]
         _read_along(engine, texts, self._settings, states)
         if self._word_by_word:
-            drafts = Recorder(references=self._references, own_tokens=0)
-            return scores | self._scored(engine.answer(texts, self._settings, drafts)), states.traces
+            return scores | self._scored(engine.answer(texts, self._settings, self._references)), states.traces
         for item in texts:
             trace, likely = states.traces.get(item.id), ()
             if trace is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import re
 import time
@@ -23,11 +24,12 @@ from harness.records import canonical_json, digest
 from harness.stats.binary import score_limit
 from harness.store.files import Appender, atomic_write, read_lines
 
-SCREENING, GREEDY = 0.55, 0.85
-"""Shares of the time after which no further group is screened, and no further one is added."""
+SCREENING, GREEDY = (0.55, 0.7), 0.85
+"""Shares of the time after which no further group is screened, before adding and once more if adding leaves time, and
+after which no further one is added."""
 NULL_SETS, LEAST_NULL_SETS = 10, 4
 """Random sets that the chosen set is compared with, and how many of them at least if time is out."""
-ALPHA = 0.1  # of each limit of an interval; its lower one, per byte, ranks the groups
+ALPHA = 0.1  # of each limit of an interval; its lower one ranks the groups
 
 _IN_LAYER = re.compile(r"^(?:.*?\.)?(\d+)\.(.+)$")
 """``model.layers.12.self_attn.q_proj``: the first number is the layer, the rest the module's place in it."""
@@ -65,12 +67,18 @@ def _grouped(names: Mapping[str, str], level: str, sizes: Sizes) -> list[Group]:
 
 
 def coarse(sizes: Sizes) -> list[Group]:
-    """Return the groups that are asked first: projections, what is in no layer, and layers."""
+    """Return the groups that are asked first: projections, what is in no layer, and layers.
+
+    The last layer comes first: only what is behind a change runs again, so of late layers more are asked in the time.
+    """
     inside = {name: found for name in sizes if (found := _IN_LAYER.match(name))}
     return [
         *_grouped({name: found[2] for name, found in inside.items()}, "projection", sizes),
         *_grouped({name: name for name in sizes if name not in inside}, "other", sizes),
-        *_grouped({name: f"layer {int(found[1])}" for name, found in inside.items()}, "layer", sizes),
+        *sorted(
+            _grouped({name: f"layer {int(found[1])}" for name, found in inside.items()}, "layer", sizes),
+            key=lambda one: -(layer_of(one.modules[0]) or 0),
+        ),
     ]
 
 
@@ -108,6 +116,8 @@ class Measured:
 
 Ask = Callable[[Modules, Modules], Measured]
 """Asks the items with the first modules restored; the second ones are those of most calls to come."""
+Say = Callable[[str], None]
+"""Takes a sentence for the person who waits."""
 
 
 class Journal:
@@ -128,6 +138,10 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._appender.close()
+
+    def seen(self, modules: Iterable[str]) -> bool:
+        """Return whether this process has measured these modules, or read again what was measured of them."""
+        return bool(self._known.get(digest(sorted(modules)), {}).get("counted"))
 
     def measure(self, ask: Ask, modules: Iterable[str], base: Modules = frozenset()) -> Measured:
         """Return what is known of these modules, or ask and keep it."""
@@ -164,6 +178,14 @@ class Counts:
         """Return one limit of the net number of items, at level 1 - `ALPHA`."""
         return self.asked * score_limit(self.newly_lost, self.won, self.asked, ALPHA, side)
 
+    def rank(self, size: int) -> tuple[float, float]:
+        """Return what sorts groups, the best first: by the items surely won back per byte, then by the net per byte.
+
+        A limit below zero is not divided: that would favour the larger group.
+        """
+        low = self.limit("low")
+        return (-low / size if low > 0 else -low, -self.net / size)
+
     def record(self) -> dict[str, Any]:
         """Return it as JSON, with its interval."""
         low, high = self.limit("low"), self.limit("high")
@@ -180,6 +202,11 @@ class Step:
     counts: Counts  # against nothing restored
     alone: Counts  # of the group alone
     gain: Counts  # of the group on top of those before it
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        about = {"added": self.name, "bytes": self.bytes, "modules": list(self.modules)}
+        return {**about, **self.counts.record(), "alone": self.alone.net, "on_top": self.gain.net}
 
 
 @dataclass(slots=True)
@@ -201,6 +228,15 @@ class Found:
         inside = [one for one in self.steps if one.bytes <= most]
         return max(inside, key=lambda one: (one.counts.net, -one.bytes), default=None)
 
+    def ranked(self) -> list[dict[str, Any]]:
+        """Return the groups as JSON, the best first."""
+        rows = []
+        for group, counts, kl in sorted(self.groups, key=lambda one: one[1].rank(one[0].bytes)):
+            layer = None if group.level == "projection" else layer_of(group.modules[0])
+            about = {"name": group.name, "level": group.level, "layer": layer, "bytes": group.bytes}
+            rows.append({**about, **counts.record(), "divergence": kl})
+        return rows
+
     def by_divergence(self, sizes: Sizes, most: int) -> tuple[str, ...]:
         """Return the modules that the divergence alone would choose: the groups that lower it most per byte."""
         ranked = sorted(self.groups, key=lambda one: (one[2] - self.kl) / one[0].bytes)
@@ -209,13 +245,7 @@ class Found:
 
 class _Search:
     def __init__(
-        self,
-        journal: Journal,
-        ask: Ask,
-        right: Mapping[str, float],
-        sizes: Sizes,
-        seconds: float,
-        say: Callable[[str], None],
+        self, journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Sizes, seconds: float, say: Say
     ) -> None:
         self.journal, self.ask, self.right, self.sizes, self.limit = journal, ask, right, sizes, seconds
         self.say, self.found = say, Found()
@@ -240,21 +270,20 @@ class _Search:
     def late(self, share: float) -> bool:
         return self.journal.seconds >= share * self.limit
 
-    def screen(self) -> None:
-        """Ask the groups one by one: coarse ones first, then the parts of those that won back most per byte."""
-        number = itertools.count()
-        waiting: list[tuple[float, int, Group]] = [(-1e9, next(number), one) for one in coarse(self.sizes)]
-        seen: set[Modules] = set()
-        while waiting and not self.late(SCREENING):
+    def screen(self, share: float) -> None:
+        """Ask the groups one by one: coarse ones first, then the parts of those that win back most per byte."""
+        waiting = [((-math.inf, 0.0), at, group) for at, group in enumerate(coarse(self.sizes))]
+        number, asked = itertools.count(len(waiting)), set[Modules]()
+        while waiting and (self.journal.seen(waiting[0][2].modules) or not self.late(share)):
             _, _, group = heapq.heappop(waiting)
-            if (modules := frozenset(group.modules)) not in seen:
-                seen.add(modules)
-                after = self.measured(group.name, modules)
-                counts = self.counts(after, self.base)
+            after = self.measured(group.name, group.modules)
+            counts = self.counts(after, self.base)
+            if (modules := frozenset(group.modules)) not in asked:
+                asked.add(modules)
                 self.found.groups.append((group, counts, after.kl))
             for part in children(group, self.sizes):
-                heapq.heappush(waiting, (-counts.limit("low") / group.bytes, next(number), part))
-        self.found.unasked = len({frozenset(group.modules) for _, _, group in waiting} - seen)
+                heapq.heappush(waiting, (counts.rank(group.bytes), next(number), part))
+        self.found.unasked = len({frozenset(group.modules) for _, _, group in waiting} - asked)
 
     def add(self, most: int) -> None:
         """Add groups one at a time, each time the one that surely wins back most per byte on top of those before.
@@ -263,22 +292,22 @@ class _Search:
         """
         current, now = frozenset[str](), self.base
         line = sorted(
-            (-counts.limit("low") / group.bytes, at, group, counts, 0)
+            (counts.rank(group.bytes), at, group, counts, 0)
             for at, (group, counts, _) in enumerate(self.found.groups)
             if counts.net > 0
         )
         alone = {group.name: counts for group, counts, _ in self.found.groups}
-        while line and not self.late(GREEDY):
+        while line:
             _, at, group, gain, rounds = heapq.heappop(line)
             wanted = current | set(group.modules)
             size, new = total_bytes(wanted, self.sizes), total_bytes(wanted - current, self.sizes)
-            if size > most or not new:
+            if size > most or not new or (self.late(GREEDY) and not self.journal.seen(wanted)):
                 continue
             after = self.measured(f"with {group.name}", wanted, current)
             if rounds != len(self.found.steps):
                 gain = self.counts(after, now)
                 if gain.net > 0:
-                    heapq.heappush(line, (-gain.limit("low") / new, at, group, gain, len(self.found.steps)))
+                    heapq.heappush(line, (gain.rank(new), at, group, gain, len(self.found.steps)))
                 continue
             current, now, total = wanted, after, self.counts(after, self.base)
             self.found.steps.append(Step(group.name, tuple(sorted(wanted)), size, total, alone[group.name], gain))
@@ -293,7 +322,7 @@ def search(
     kept: Collection[str],
     most: int,
     seconds: float,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Found:
     """Screen groups, add the best ones to at most `most` bytes, and ask random sets of the bytes of the chosen step.
 
@@ -309,8 +338,10 @@ def search(
     )
     found.kl = work.base.kl
     found.everything = work.counts(work.measured("everything", sizes), work.base)
-    work.screen()
-    work.add(most)
+    for share in SCREENING:
+        found.groups, found.steps = [], []  # what was measured is not measured again
+        work.screen(share)
+        work.add(most)
     if (step := found.chosen(most)) is not None:
         for seed in range(NULL_SETS):
             if seed < LEAST_NULL_SETS or not work.late(1.0):

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from harness import stats
@@ -42,7 +41,7 @@ def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Averag
     found = []
     for name, members, by_traffic in wanted:
         rows = columns.of(members[0], members[-1])
-        weight = rows.answered * (rows.weight if by_traffic else 1.0)
+        weight = rows.answered * (rows.weight if by_traffic else 1.0) * rows.stands
         total, judged = float(weight.sum()), [strata[at] for at in members if strata[at].looks]
         if total <= 0.0 or not judged:
             found.append(Average(name, 0, None, None, None, None, ""))
@@ -62,18 +61,19 @@ def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, .
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)
         if rows.item.size:
-            found.append(Scope(name, *_mean(rows.after - rows.before, rows.cluster), *_mean(rows.before, rows.cluster)))
+            found.append(Scope(name, *_mean(rows, rows.after - rows.before), *_mean(rows, rows.before)))
     return tuple(found)
 
 
-def _mean(values: Floats, codes: NDArray[np.int32] | None) -> tuple[float, float]:
+def _mean(rows: Columns, values: Floats) -> tuple[float, float]:
     """Mean and its standard error, items of one source summed first (Miller 2024, arXiv:2411.00640, equation 4)."""
-    mean = float(values.mean())
-    residual = values - mean
+    total, codes = float(rows.stands.sum()), rows.cluster
+    mean = float((values * rows.stands).sum()) / total
+    residual = (values - mean) * rows.stands
     sums = residual if codes is None else np.bincount(codes, residual)
     count = values.size if codes is None else int(np.unique(codes).size)
     inflate = count / max(count - 1, 1)
-    return mean, math.sqrt(inflate * float(np.square(sums).sum())) / values.size
+    return mean, math.sqrt(inflate * float(np.square(sums).sum())) / total
 
 
 def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:

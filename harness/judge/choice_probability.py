@@ -29,14 +29,28 @@ def of_answer(item: Item, response: Response) -> float | None:
 _SIZES: dict[str, Callable[[str], int]] = {"acc_norm": len, "acc_bytes": lambda choice: len(choice.encode())}
 
 
+CONFIDENCE = "confidence"  # the key in `Scored.metrics` of the lead of a choice, recorded with `execution.layers`
+
+
+def confidence(item: Item, response: Response, metric: str) -> float | None:
+    """Return how far the choice that a metric prefers is ahead of the second; None for fewer than two choices."""
+    worth = sorted(_worth(item, response, metric)) if isinstance(response, ChoiceLogprobs) else []
+    lead = worth[-1] - worth[-2] if len(worth) > 1 else math.nan
+    return lead if math.isfinite(lead) else None
+
+
 def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
     """Return the index of the choice that a metric prefers, as lm_eval does; by the sums if texts are not stored."""
+    worth = _worth(item, response, metric)
+    return max(range(len(worth)), key=worth.__getitem__)
+
+
+def _worth(item: Item, response: ChoiceLogprobs, metric: str) -> list[float]:
     texts = [choice.strip() for choice in item.choices]
     size = _SIZES.get(metric.partition(",")[0])
     if size is None or len(texts) != len(response.logprobs) or not all(texts):
         size, texts = (lambda _: 1), ["-"] * len(response.logprobs)
-    worth = [logprob / size(text) for logprob, text in zip(response.logprobs, texts, strict=True)]
-    return max(range(len(worth)), key=worth.__getitem__)
+    return [logprob / size(text) for logprob, text in zip(response.logprobs, texts, strict=True)]
 
 
 def compared(

@@ -6,8 +6,10 @@ candidates, nor on what anything is called.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from harness.config.schema import Policy
 from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
+from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
 from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, natural_key, pair
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
@@ -38,24 +41,25 @@ def compare(
     allow_unmatched: float = ALLOW_UNMATCHED,
     control_baseline: Outcomes | None = None,
     blind: frozenset[Place] = frozenset(),
+    layering: Layering | None = None,
 ) -> Comparisons:
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
     control_baseline: the baseline on the items that the control was asked, if these are not all. blind: strata that
-    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them.
-    allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be compared says why in
-    `Comparison.refused`, and the others go on. Raises NotComparable where two candidates have one name.
+    were asked of the baseline alone, because it shows no signal there; candidates have NaN in them, as in what
+    `layering` leaves out. allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be
+    compared says why in `Comparison.refused`, and the others go on. Raises NotComparable where two have one name.
     """
     names = [one.name for one in candidates]
     if len({baseline.name, *names}) <= len(names):
         raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
-    base = _Index(baseline, rules, allow_unmatched)
+    base = _Index(baseline, rules, allow_unmatched, layering)
     compared = tuple(_compare_one(base, one, blind, pooled=True) for one in candidates)
     against = back = None
     if control is not None:
         same = control_baseline or baseline
-        against = _compare_one(_Index(same, rules, allow_unmatched) if control_baseline else base, control)
-        back = _compare_one(_Index(control, rules, allow_unmatched), same)
+        against = _compare_one(_Index(same, rules, allow_unmatched, layering), control)
+        back = _compare_one(_Index(control, rules, allow_unmatched, layering), same)
     why = "matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
     unused = [f"the pattern {glob!r} {why}" for glob in rules.unmatched_globs(base.places)]
     notes = dict.fromkeys(note for one in (baseline, *candidates) for note in one.notes)
@@ -88,7 +92,9 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
 class _Index:
     """The baseline grouped by stratum, once for all candidates."""
 
-    def __init__(self, baseline: Outcomes, rules: Rules, allow_unmatched: float = ALLOW_UNMATCHED) -> None:
+    def __init__(
+        self, baseline: Outcomes, rules: Rules, allow_unmatched: float = ALLOW_UNMATCHED, layers: Layering | None = None
+    ) -> None:
         self.baseline, self.rules, self.allow_unmatched = baseline, rules, allow_unmatched
         width = len(baseline.stratum.names)
         whole = baseline.slice.codes.astype(np.int64) * width + baseline.stratum.codes
@@ -108,6 +114,7 @@ class _Index:
         self.chance = np.bincount(self.place, baseline.chance, count) / np.bincount(self.place, minlength=count)
         self.weight = np.bincount(self.place, baseline.weight, count).astype(np.float64)
         self.looks = int(baseline.look.max())  # the last look that any item belongs to
+        self.layer = np.array([layers.get(one, WHOLE) for one in baseline.items], np.int8) if layers else None
 
 
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:
@@ -132,6 +139,8 @@ def _compare_one(
     columns, unmatched = _columns(base, side, pairs, until), _unmatched(base, side, pairs)
     places = enumerate(base.places)
     strata = tuple(_stratum(base, columns.of(at, at), at, int(unmatched[at]), blind=one in blind) for at, one in places)
+    weights = [stands(columns.of(at, at), one.layers) for at, one in enumerate(strata)]
+    columns = replace(columns, stands=np.concatenate(weights))
     worse, better = averages.triage(strata)
     shown, judged = averages.averages(strata, columns), sum(bool(one.looks) for one in strata)
     found = Comparison(
@@ -165,6 +174,8 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
         weight=baseline.weight[here],
         chance=baseline.chance[here],
         cluster=None if base.cluster is None else base.cluster[here],
+        stands=np.ones(order.size),
+        layer=None if base.layer is None else base.layer[here],
     )
 
 
@@ -178,15 +189,20 @@ def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.in
 
 def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: bool) -> StratumNumbers:
     """Return the numbers of one stratum. blind: only the baseline was asked, because it shows no signal there."""
-    place, rules = base.places[at], base.rules
+    place, rules, layers, pool = base.places[at], base.rules, counted(rows), rows
+    rows = rows if rows.layer is None else rows.where(rows.layer != LEFT_OUT)
     margin, chance, asked = rules.margin(*place), float(base.chance[at]), int(rows.place.size)
     missing_before, missing_after = np.isnan(rows.before), np.isnan(rows.after)
     both = rows.where(~(missing_before | missing_after))
     one_sided = 0 if blind else unmatched + int(np.count_nonzero(missing_before != missing_after))
-    plan = None if blind or place not in rules.plan else max(rules.plan[place], asked)
+    if layers:  # a sure item that is missing stands for several
+        one_sided = max(one_sided, math.ceil(missing(layers) * asked - 1e-9))
+    plan = None if blind or layers or place not in rules.plan else max(rules.plan[place], asked)
     scores = both.before if both.item.size else rows.before[~missing_before]
     looks: list[Look] = []
-    if both.item.size and not blind:
+    if layers:
+        looks = list(layered_looks(pool, layers, margin, chance, rules.policy))
+    elif both.item.size and not blind:
         shares = _shares(rows.look, max(rules.looks, base.looks), plan)
         looks = _looks(both, margin, chance, shares, rules.policy)
     return StratumNumbers(
@@ -205,6 +221,7 @@ def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: boo
         weight=float(base.weight[at]),
         levels=base.levels[at],
         not_asked=float(np.nanmean(rows.before)) if blind else None,
+        layers=layers,
     )
 
 
@@ -248,7 +265,8 @@ def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns) ->
     for name, members in averages.by_slice(strata).items():
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)
-        if rows.item.size:
+        # Levels of which different parts were asked are no curve.
+        if rows.item.size and not any(strata[at].layers for at in members):
             axes = base.baseline.levels.items()
             levels = {axis: Labels(labels.codes[rows.item], labels.names) for axis, labels in axes}
             splitting = [axis for axis in levels if all(axis in strata[at].levels for at in members)]

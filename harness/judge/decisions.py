@@ -151,7 +151,7 @@ def reason_text(numbers: StratumNumbers, decision: Decision) -> str:  # noqa: PL
     more, margin = decision.items_to_decide, f"{100.0 * numbers.margin:.3g}"
     match decision.reason, decision.look:
         case "fail", Look(result=result):
-            moved = f"{result.lost} lost, {result.gained} gained of {result.n}"
+            moved = f"{result.lost} lost, {result.gained} gained of {result.n}{' in layers' if numbers.layers else ''}"
             return f"{points(result.delta)} points against a margin of {margin}: {moved}"
         case "undecided", Look(result=result):
             limits = f"{points(result.low)} points to {points(result.high)} points around a margin of {margin}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.config.fields import RelativeMargin
 from harness.config.methods import same_method
 from harness.config.schema import Variant
 from harness.errors import Incomplete, NotComparable, StoreError, UsageError
 from harness.judge import choice_probability, compare, gate
+from harness.judge.layers import LEFT_OUT, Layering, layering
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
@@ -38,11 +40,10 @@ def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> di
 
 
 def _outcomes(
-    run: RunRecord, name: str, *, until: int | None = None, only: set[str] | None = None, blind: Container[Place] = ()
+    run: RunRecord, name: str, *, until: int | None = None, only: set[str] | None = None, unasked: Collection[str] = ()
 ) -> Outcomes | None:
-    """Return a variant's outcomes in the items of `only`, NaN in strata that it was not asked; None if it has none."""
-    not_asked = {item.id: math.nan for item in run.items if (item.slice, item.stratum) in blind}
-    scores = {**not_asked, **item_scores(run, name, until=until)}
+    """Return a variant's outcomes in the items of `only`, NaN in those that it was not asked; None if it has none."""
+    scores = {**item_scores(run, name, until=until), **dict.fromkeys(unasked, math.nan)}
     items = [item for item in run.items if item.id in scores and (only is None or item.id in only)]
     if not items:
         return None
@@ -86,11 +87,24 @@ def not_asked(run: RunRecord) -> frozenset[Place]:
     return blind_strata(run.items, scores, Rules.from_experiment(run.experiment))
 
 
-def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> list[Item]:
+def layers_of(run: RunRecord) -> Layering:
+    """Return which items are in which layer, once the baseline has answered: empty without `execution.layers`."""
+    experiment = run.experiment
+    return layering(run.items, run.of(experiment.baseline.name), experiment.execution.layers, experiment.seed)
+
+
+def unasked(run: RunRecord) -> frozenset[str]:
+    """Return the items that only the baseline is asked, once it has answered."""
+    blind, layers = not_asked(run), layers_of(run)
+    left_out = (one for one in run.items if (one.slice, one.stratum) in blind or layers.get(one.id) == LEFT_OUT)
+    return frozenset(item.id for item in left_out)
+
+
+def _asked(run: RunRecord, name: str, left_out: frozenset[str]) -> list[Item]:
     """Return the items that a variant is asked, early stopping aside."""
     if name == run.experiment.baseline.name:
         return list(run.items)
-    items = [item for item in run.items if (item.slice, item.stratum) not in blind]
+    items = [item for item in run.items if item.id not in left_out]
     share = run.experiment.execution.control
     if name != CONTROL or isinstance(share, bool):
         return items
@@ -98,14 +112,14 @@ def _asked(run: RunRecord, name: str, blind: frozenset[Place]) -> list[Item]:
     return [item for item in items if item.id in chosen]
 
 
-def _check_complete(run: RunRecord, blind: frozenset[Place]) -> None:
+def _check_complete(run: RunRecord, left_out: frozenset[str]) -> None:
     """Refuse a run that lacks an answer to what was asked. Raises Incomplete, naming it."""
     samples = run.experiment.sampling.samples
-    left_out = [one.get("skipped", {}) for one in run.shards.values()]
-    skipped = {(name, unit) for one in left_out for name in one for unit in one[name]}
+    records = [one.get("skipped", {}) for one in run.shards.values()]
+    skipped = {(name, unit) for one in records for name in one for unit in one[name]}
     for name in (one for one in run.answers if one not in run.failures):
         answered = Counter(one.item_id for one in run.of(name))
-        asked = [item for item in _asked(run, name, blind) if (name, run.unit_of[item.id]) not in skipped]
+        asked = [item for item in _asked(run, name, left_out) if (name, run.unit_of[item.id]) not in skipped]
         lacking = [one.id for one in asked if answered[one.id] < (1 if one.kind == "choice" else samples)]
         if lacking:
             shown = f"{name} lacks answers to {len(lacking)} items ({min(lacking)} ...)"
@@ -185,23 +199,24 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
     """
     _check_sides(run, allow_identical=allow_identical)
-    blind = not_asked(run)
-    _check_complete(run, blind)
+    blind, layers, left_out = not_asked(run), layers_of(run), unasked(run)
+    _check_complete(run, left_out)
     rules = _rules(run, overrides or {}).with_plan(run.items)
     base, execution = run.experiment.baseline.name, run.experiment.execution
     names = [one.name for one in run.experiment.candidates]
     failed = {name: " ".join(run.failures[name]) for name in names if name in run.failures}
     baseline = _outcomes(run, base)
-    sides = {name: _outcomes(run, name, blind=blind) for name in names if name not in failed}
+    sides = {name: _outcomes(run, name, unasked=left_out) for name in names if name not in failed}
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
-    control = _outcomes(run, CONTROL) if execution.control else None
+    hidden = left_out if layers and execution.control and run.of(CONTROL) else frozenset()
+    control = _outcomes(run, CONTROL, unasked=hidden) if execution.control else None
     part = None
     if control is not None and (blind or not isinstance(execution.control, bool)):
-        part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, blind)})
+        part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, left_out)})
     given = [side for side in sides.values() if side]
-    material = compare.compare(baseline, given, rules, control, control_baseline=part, blind=blind)
-    asked = {name: _asked(run, name, blind) for name in (*sides, *([CONTROL] if control is not None else []))}
+    material = compare.compare(baseline, given, rules, control, control_baseline=part, blind=blind, layering=layers)
+    asked = {name: _asked(run, name, left_out) for name in (*sides, *([CONTROL] if control is not None else []))}
     return gate.judge(
         _annotated(run, material, rules),
         rules,
@@ -235,6 +250,8 @@ def _annotated(run: RunRecord, material: Comparisons, rules: Rules) -> Compariso
     before, candidates = _right(run, baseline.name), []
     for side in material.candidates:
         likely = choice_probability.compared(run.items, before, _right(run, side.name), rules.policy.alpha)
+        for layered in (one.place for one in side.strata if one.layers):
+            likely.pop(layered, None)  # means of what was asked, not of all items
         unread = blind if variants[side.name].differs_only_in(baseline, "kv_cache") else ()
         noted = [replace(one, choice_probability=likely.get(one.place)) for one in side.strata]
         noted = [replace(one, unusable=unusable.get(one.place, ""), cache_blind=one.place in unread) for one in noted]
@@ -276,6 +293,9 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
     if "tail_events" in overrides:
         rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
     rules = replace(rules, policy=read_policy({**policy, **overrides}))
+    relative = any(isinstance(one, RelativeMargin) for one in (*rules.policy.margins.values(), rules.policy.margin))
+    if run.experiment.execution.layers and (relative or rules.policy.pooled_margin is not None):
+        raise UsageError("a run with execution.layers cannot be judged by a pooled or a relative margin")
     if kinds := undefined(rules):
         raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
     return rules

@@ -297,6 +297,8 @@ class Columns:
     weight: Floats
     chance: Floats
     cluster: NDArray[np.int32] | None
+    stands: Floats  # how many items each stands for in an average
+    layer: NDArray[np.int8] | None  # see `harness.judge.layers`; None if no stratum has layers
 
     @property
     def answered(self) -> NDArray[np.bool_]:

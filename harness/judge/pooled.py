@@ -20,6 +20,7 @@ from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
 from harness.stats.units import Shared, shared_sources
 
 POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
+_SharedBy = Callable[[int], Shared | None]  # look to what is shared by then
 
 
 def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Comparison:
@@ -56,11 +57,7 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
 
 
 def _looks(
-    strata: Sequence[StratumNumbers],
-    shares: Floats,
-    margin: float,
-    rules: Rules,
-    shared: Callable[[int], Shared | None],
+    strata: Sequence[StratumNumbers], shares: Floats, margin: float, rules: Rules, shared: _SharedBy
 ) -> tuple[Look, ...]:
     """Pool the strata as they stood at each look, from the first at which each has answers."""
     planned = np.array([one.planned for one in strata], float)

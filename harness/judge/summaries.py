@@ -113,6 +113,18 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerCounts:
+    """One layer of a stratum of which candidates were asked a part, see `harness.judge.layers`."""
+
+    name: str  # unsure or sure
+    pool: int  # items that the baseline was asked
+    asked: int  # of these, asked of the candidate
+    n: int  # answered by both
+    lost: int
+    gained: int
+
+
+@dataclass(frozen=True, slots=True)
 class StratumNumbers:
     """One candidate in one stratum."""
 
@@ -135,6 +147,7 @@ class StratumNumbers:
     cache_blind: bool = False  # whether the candidate changes the KV cache alone, and no score here passes through it
     unusable: str = ""  # why the baseline's answers say nothing of what it can do, see `harness.judge.signals`
     choice_probability: ChoiceProbability | None = None  # of a stratum of choices
+    layers: tuple[LayerCounts, ...] = ()  # if candidates were asked a part of its items by the baseline's confidence
     pooled: bool = False  # whether this is the weighted difference over all gating strata, see `harness.judge.pooled`
 
     @property

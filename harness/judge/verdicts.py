@@ -98,7 +98,8 @@ class StratumVerdict:
         """Return plain JSON data, flat."""
         choice = self.choice_probability and dataclasses.asdict(self.choice_probability)
         figures = {name: figure.read(self) for name, figure in FIGURES.items()}
-        return figures | {"levels": dict(self.levels), "choice_probability": choice}
+        more = {"layers": [dataclasses.asdict(one) for one in self.numbers.layers]} if self.numbers.layers else {}
+        return figures | {"levels": dict(self.levels), "choice_probability": choice} | more
 
 
 FIGURES = {name: figure for name, figure in vars(StratumVerdict).items() if isinstance(figure, Figure)}

@@ -98,10 +98,7 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
 
 
 def compare_answers(model: Any, recorded: Path) -> str:
-    """Say which module of `model` answers differently from the record, and by how much; empty if none does.
-
-    Each is given the input that it received before saving; the logits also depend on embeddings and norms.
-    """
+    """Say which module of `model` answers the recorded input differently, and by how much; empty if none does."""
     tensors = load_file(recorded)
     modules = dict(linear_modules(model))
     names = [key.removesuffix(":in") for key in tensors if key.endswith(":in")]

@@ -17,7 +17,7 @@ from harness.models.audit import audit_files, audit_gguf, audit_model, first_lin
 from harness.models.backends import require
 from harness.models.compatibility import partly_quantized
 from harness.models.formats import Request, Stored, headers, read_json, stored, weight_files
-from harness.models.methods import load_model, notes_of
+from harness.models.methods import load_model, module_bits, notes_of
 from harness.models.quiet import quiet, silence_forward
 from harness.models.resolve import end_token_ids, tokenizer_digest
 from harness.models.smollm2 import digits_apart
@@ -56,8 +56,24 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
         model.requires_grad_(requires_grad=False)
         if request.method != "none":
             model.save_pretrained = refuse
+        lay_out_by_columns(model)
         proof = _prove(model, tokenizer, request)
     return Loaded(model, tokenizer, proof)
+
+
+def lay_out_by_columns(model: Any) -> None:
+    """Store the weights of plain float32 linear layers on a CPU column by column: the same values, shapes and memory.
+
+    A product with few rows then takes 0.5 to 0.8 of the time, and one with many rows the same; bfloat16 gains nothing
+    (docs/engine.md). A weight that is an embedding too stays as it is, since tokens are read from it row by row.
+    """
+    embeddings = {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
+    for module in model.modules():
+        weight = module._parameters.get("weight")  # noqa: SLF001  # compressed layers have none, and fail if asked
+        if type(module) is not torch.nn.Linear or weight is None or id(weight) in embeddings:
+            continue
+        if weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight.data) is torch.Tensor:
+            weight.data = weight.data.t().contiguous().t()
 
 
 def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention: str) -> Request:
@@ -151,6 +167,10 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         notes.append(_DECOMPRESSED)
     if quantized and (said := partly_quantized(counted.share)):
         notes.append(said)
+    mixed = _mixed(model, request)
+    for bits, one in mixed.items():
+        named = ", ".join(glob for glob, wanted in (request.options.module_bits or {}).items() if str(wanted) == bits)
+        notes.append(f"{len(one['modules'])} modules at {bits} bits, {one['bytes'] / 2**20:.1f} MiB ({named})")
     quantized_here = quantized and request.stored.method == "none"
     return Proof(
         method=weights_format(request.method),
@@ -166,4 +186,15 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         notes=tuple(notes),
         quantized_share=round(counted.share, 4) if quantized else None,
         end_tokens=tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None})),
+        module_bits=mixed or None,
     )
+
+
+def _mixed(model: Any, request: Request) -> dict[str, Any]:
+    """Return bits to the modules that have them by name, and what these hold in memory."""
+    found: dict[str, Any] = {}
+    for name, bits in sorted(module_bits(model, request).items()):
+        one = found.setdefault(str(bits), {"modules": [], "bytes": 0})
+        one["modules"].append(name)
+        one["bytes"] += weight_bytes(model.get_submodule(name))
+    return found

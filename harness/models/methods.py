@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import io
 import logging
 import os
@@ -12,9 +13,11 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from harness.config.methods import METHODS, weights_format
 from harness.errors import ModelError
+from harness.models.audit import linear_modules
 from harness.models.backends import release_quanto_lock
 from harness.models.completeness import check_complete, conversions_named
 from harness.models.formats import Request, view
@@ -68,9 +71,36 @@ def _quantized(request: Request, config: Any) -> Any:
     return _from_pretrained(request, **({"quantization_config": config} if request.stored.method == "none" else {}))
 
 
-def _skipped(request: Request) -> list[str] | None:
-    """The head is left alone by default, and has to be named again as soon as anything else is."""
-    return ["lm_head", *request.options.skip_modules] if request.options.skip_modules else None
+def _skipped(request: Request, ending: str = "") -> list[str] | None:
+    """The head is left alone by default, and has to be named again as soon as anything else is.
+
+    Modules with bits of their own are left alone at first, and quantized when the others are. ending: of all names.
+    """
+    own, mixed = request.options.skip_modules or (), request.options.module_bits or ()
+    names = [
+        *(f"{name}{ending}" for name in ("lm_head", *own)),
+        *(fnmatch.translate(f"{one}{ending}") for one in mixed),
+    ]
+    return names if own or mixed else None
+
+
+def module_bits(model: Any, request: Request) -> dict[str, int]:
+    """Return the modules that `module_bits` names, with their bits; the head and skipped ones are left out.
+
+    Raises `ModelError` for a glob that names no linear module, and for weights that are stored quantized.
+    """
+    wanted, head = request.options.module_bits or {}, model.get_output_embeddings()
+    if wanted and request.stored.method != "none":
+        raise ModelError(f"{request.folder}: is quantized already, and module_bits cannot change that: leave it out")
+    found: dict[str, int] = {}
+    names = [name for name, module in linear_modules(model) if module is not head]
+    for pattern, bits in wanted.items():
+        own = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        if not own:
+            known = f"of {request.folder}, such as {names[0]}: write its name, or a glob such as *.v_proj"
+            raise ModelError(f"module_bits: {pattern!r} is the name of no linear module {known}")
+        found |= dict.fromkeys(own, bits)
+    return {name: bits for name, bits in found.items() if should_convert_module(name, request.options.skip_modules)}
 
 
 @_loads("bnb-int8")
@@ -109,18 +139,25 @@ def _torchao(request: Request) -> Any:
         "torchao-float8": ao.Float8WeightOnlyConfig,
         "torchao-float8-dynamic": ao.Float8DynamicActivationFloat8WeightConfig,
     }
-    skipped = _skipped(request)
-    if skipped:  # compared with the names of weights, of which a module's name is a beginning and never an end
-        skipped += [f"{name}.weight" for name in skipped]
-    return _quantized(request, transformers.TorchAoConfig(makers[request.method](), skipped))
+    # Compared with the names of weights, of which a module's name is a beginning and never an end.
+    skipped = [*(_skipped(request) or ()), *(_skipped(request, ".weight") or ())] or None
+    model = _quantized(request, transformers.TorchAoConfig(makers[request.method](), skipped))
+    if mixed := module_bits(model, request):
+        ao.quantize_(model, ao.Int8WeightOnlyConfig(), filter_fn=lambda _module, name: name in mixed)
+    return model
 
 
 @_loads("quanto-int8", "quanto-int4", "quanto-int2", "quanto-float8")
 def _quanto(request: Request) -> Any:
     release_quanto_lock()
+    from optimum import quanto
+
     weights = request.method.removeprefix("quanto-")
     config = transformers.QuantoConfig(weights=weights, modules_to_not_convert=_skipped(request))
     model = _from_pretrained(request, quantization_config=config)
+    for name, bits in module_bits(model, request).items():
+        quanto.quantize(model, weights=f"qint{bits}", include=[name])
+        model.get_submodule(name).freeze()
     for module in model.modules():
         if type(module).__name__ == "QLinear":
             # Without gradients, but not in inference mode: quanto's unpacking of 4 and 2 bits fails there.
@@ -133,12 +170,23 @@ def _hqq(request: Request) -> Any:
     """By its own library: transformers says that HQQ "is not available yet"."""
     if "," in request.device:
         raise ModelError("hqq quantizes a model on one device: give execution.device one, or leave the variant out")
-    from hqq.core.quantize import BaseQuantizeConfig
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
     from hqq.models.hf.base import AutoHQQHFModel
 
-    model = _from_pretrained(request)
-    options = BaseQuantizeConfig(nbits=request.options.bits or 4, group_size=request.options.group_size or 64)
-    AutoHQQHFModel.quantize_model(model, quant_config=options, compute_dtype=request.dtype, device=request.device)
+    model, skipped = _from_pretrained(request), request.options.skip_modules
+    size, place = request.options.group_size or 64, {"compute_dtype": request.dtype, "device": request.device}
+    mixed = module_bits(model, request)
+    names = (name for name, _ in linear_modules(model))  # which it takes for all layers or for none
+    apart = {
+        name: model.get_submodule(name) for name in names if name in mixed or not should_convert_module(name, skipped)
+    }
+    for name in apart:
+        model.set_submodule(name, torch.nn.Identity())
+    options = BaseQuantizeConfig(nbits=request.options.bits or 4, group_size=size)
+    AutoHQQHFModel.quantize_model(model, quant_config=options, **place)
+    for name, module in apart.items():
+        own = BaseQuantizeConfig(nbits=mixed[name], group_size=size) if name in mixed else None
+        model.set_submodule(name, module if own is None else HQQLinear(module, own, **place))
     return model
 
 

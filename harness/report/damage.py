@@ -70,6 +70,12 @@ def _proof(summary: _Json) -> list[str]:
         f"{own['newly_lost']} are newly lost: {own['verdict']}."
     )
     said = [first]
+    if bits := held.get("module_bits"):
+        small = rows[f"{summary['candidate']}-repaired-{bits}bit"]
+        said.append(
+            f"The same modules at {bits} bits, for {100 * small['more']:.1f} % more bytes: {small['won']} won back"
+            f"{_limits(small)} and {small['newly_lost']} newly lost: {small['verdict']}."
+        )
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
         if other := rows.get(f"{summary['candidate']}-{how}"):
             better = f"that the repaired one is no better has p = {other['p_repaired_better']:.2g}"

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
+from harness.judge.judging import layers_of
+from harness.judge.layers import sentences
 from harness.judge.signals import control_items
 from harness.judge.verdicts import Judgement
 from harness.records import Item, Scored
@@ -33,13 +35,14 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     diverged = {name: divergences(run.directory, name, run.plan["shards"]) for name in names}
     unmeasured = (f"{name}: no divergence was measured: {why}" for name, (_, said) in diverged.items() for why in said)
     traced = {name: found for name, (found, _) in diverged.items() if found}
+    asked = sentences(run.items, layers_of(run), run.experiment.execution.layers)
     share, everything = run.experiment.execution.control, len(run.items)
     control = everything if isinstance(share, bool) else len(control_items(run.items, share))
     return Evidence(
         name=run.experiment.name,
         path=str(run.directory.path),
         description=run.experiment.description,
-        notes=(*run.experiment.notes, *_notes(run, files), *unmeasured),
+        notes=(*run.experiment.notes, *_notes(run, files), *unmeasured, *asked),
         costs={name: _cost(run, name, own) for name, own in files.items()},
         proofs={name: one["proof"] for name, one in run.identities.items()},
         provenance={**judgement.provenance, **circumstances(run)},

@@ -22,7 +22,7 @@ from harness.models.devices import bfloat16_speedup, native_dtype, resolve_devic
 from harness.models.resolve import tokenizer_place
 from harness.records import Item, digest
 from harness.run.fitting import TracePlan, check_fit, plan_tracing
-from harness.run.planning import Power, check_events, check_power, power_table
+from harness.run.planning import Power, check_events, check_layers, check_power, power_table
 from harness.store import privacy
 from harness.store.rundir import RunDir
 from harness.store.units import Unit, plan_units
@@ -87,6 +87,7 @@ def make_plan(
     experiment = experiment.model_copy(update={"notes": known})
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
     _check_choices(experiment, items, source)
+    check_layers(experiment, items, source)
     power = tuple(power_table(experiment, items))
     if check:
         check_power(experiment, power, source)

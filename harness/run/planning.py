@@ -10,18 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
-from harness.config.fields import allowed
-from harness.config.schema import Experiment
+from harness.config.fields import Layers, allowed
+from harness.config.schema import Experiment, Policy
 from harness.errors import ConfigError, Problem
-from harness.judge.rules import Rules
+from harness.judge.layers import part
+from harness.judge.rules import Rules, by_stratum
 from harness.records import Item
 from harness.stats.events import event_rate, items_without_event
-from harness.stats.plan import Design
+from harness.stats.plan import Design, first_number
+from harness.stats.pooled import layered_power
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
 from harness.suite.tail import possible
 from harness.suite.tail.text import THOUGHTS
 
 _ASSUMED_SCORE = 0.8  # the baseline's, to plan with a relative margin
+_FLIPS_UNSURE = 0.8  # share of a candidate's flips where the baseline is unsure, to plan with layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Power:
     prompt_tokens: int  # to read, per variant, shared prefixes not yet taken off
     output_tokens: int  # to write at most, per variant
     pass_power: float = 0.0  # chance that an unchanged candidate passes with these items and looks
-    expected_items: int = 0  # until it does, on average over such candidates; all of them with one look
+    expected_items: int = 0  # of a candidate until it does, on average; with one look, all that it is asked
 
 
 def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
@@ -62,8 +65,11 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
     alpha = _last_level(experiment, n)
     strictest = _last_level(experiment, n, parts=rules.families * gating) if rules.gating(*place) else alpha
     sources = np.unique([item.cluster for item in members], return_inverse=True)[1]
-    looks = len(look_sizes(n, experiment.execution.looks))
-    fixed = stats.pass_power(n, margin, discordance, policy.alpha)
+    looks, layers = len(look_sizes(n, experiment.execution.looks)), experiment.execution.layers
+    asked, fixed, can_pass = n, stats.pass_power(n, margin, discordance, policy.alpha), None
+    if layers and can_be_layered(members):
+        asked, fixed = sum(part(n, layers)[:2]), _layered_power(n, margin, policy, layers)
+        can_pass = fixed > 0.0
     passing = looks_plan(fixed, policy.alpha, looks, Spending.of(policy.spending))
     return Power(
         slice=place[0],
@@ -72,14 +78,39 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
         clusters=int(sources.max()) + 1,
         margin=margin,
         gating=rules.gating(*place),
-        can_pass=stats.can_ever_pass(n, margin, alpha, clusters=sources),
-        detectable_drop=stats.smallest_detectable_drop(n, discordance, alpha=strictest, power=0.8, margin=margin),
+        can_pass=stats.can_ever_pass(n, margin, alpha, clusters=sources) if can_pass is None else can_pass,
+        detectable_drop=stats.smallest_detectable_drop(asked, discordance, alpha=strictest, power=0.8, margin=margin),
         items_for_pass=stats.items_for_pass(margin, discordance, power=0.8, alpha=alpha),
         prompt_tokens=sum(item.prompt_tokens for item in members),
         output_tokens=experiment.sampling.samples * sum(item.max_tokens for item in members),
         pass_power=passing.power if looks > 1 else fixed,
-        expected_items=round(n * passing.expected),
+        expected_items=round(asked * passing.expected),
     )
+
+
+def can_be_layered(items: Sequence[Item]) -> bool:
+    """Whether a stratum's answers will have a confidence (`execution.layers`): whether all are choices."""
+    return all(item.kind == "choice" and len(item.choices) > 1 for item in items)
+
+
+def _layered_power(n: int, margin: float, policy: Policy, layers: Layers) -> float:
+    """Chance that an unchanged candidate passes if _FLIPS_UNSURE of its flips are where the baseline is unsure."""
+    unsure, drawn, left_out = part(n, layers)
+    pools, flips = (unsure, drawn + left_out), np.array([_FLIPS_UNSURE, 1.0 - _FLIPS_UNSURE]) * policy.discordance
+    rates = np.minimum(flips * n / np.maximum(pools, 1), 1.0)
+    return layered_power(pools, (unsure, drawn), rates, margin, policy.alpha)
+
+
+def check_layers(experiment: Experiment, items: Sequence[Item], source: str) -> None:
+    """Refuse layers where they would do nothing, or where items share sources. Raises ConfigError."""
+    own = {place: members for place, members in by_stratum(items).items() if can_be_layered(members)}
+    shared = [place for place, members in own.items() if len({item.cluster for item in members}) < len(members)]
+    text = "" if own else "no stratum consists of choices, so every item would be asked of everybody: leave it out"
+    if shared:
+        where = _named(shared, "/".join(shared[0]))
+        text = f"cannot be combined with items that share a source, as in {where}: run such slices on their own"
+    if text and experiment.execution.layers:
+        raise ConfigError(source, [Problem("execution.layers", text)])
 
 
 def _last_level(experiment: Experiment, n: int, parts: int = 1) -> float:
@@ -115,6 +146,8 @@ def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Prob
     worst = min(rows, key=lambda row: row.clusters)
     size = -(-worst.items // worst.clusters)
     needed = stats.smallest_that_can_pass(worst.margin, _last_level(experiment, worst.items), per_source=size)
+    if (layers := experiment.execution.layers) and worst.expected_items < worst.items:
+        needed = first_number(lambda n: _layered_power(n, worst.margin, experiment.policy, layers) > 0.0) or needed
     have, more = f"{worst.items} items", f"{needed} are needed"
     if worst.clusters < worst.items:
         have += f" from {worst.clusters} sources"
@@ -124,7 +157,7 @@ def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Prob
     return Problem(f"slices[{index}].items", text)
 
 
-def _named(rows: Sequence[Power] | Sequence[EventPower], stratum: str) -> str:
+def _named(rows: Sequence[object], stratum: str) -> str:
     return stratum + (f" and {len(rows) - 1} more strata" if len(rows) > 1 else "")
 
 

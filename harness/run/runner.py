@@ -19,6 +19,7 @@ from pathlib import Path
 from harness.config.schema import Variant
 from harness.errors import Incomplete, Interrupted, ModelError, RunError, StoreError
 from harness.judge import choice_probability, judging
+from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
@@ -114,13 +115,9 @@ class _Run:
                 found = unusable_strata(self.plan.items, self.directory.all_results(baseline.name))
                 for (key, stratum), sentence in found.items():
                     self.progress.note(f"{key}/{stratum} is not measured: {sentence}")
-            blind: Strata = set()  # what only the baseline is asked, by all of its answers
-            if self.execution.skip_blind:
-                self.stages.done("baseline")
-                self.stages.wait("baseline")
-                blind |= judging.not_asked(read_run(self.directory))
+            left_out = self._left_out()
             for variant, wanted in waiting:
-                asked = _without(wanted, lambda item, blind=blind: (item.slice, item.stratum) not in blind)  # type: ignore[misc]
+                asked = _without(wanted, lambda item, left_out=left_out: item.id not in left_out)  # type: ignore[misc]
                 self.progress.skip(self._cost_of(wanted) - self._cost_of(asked))
                 self._variant(variant, asked, set())
             self.stages.done(f"look-{look}")
@@ -163,6 +160,17 @@ class _Run:
             return list(units)
         chosen = control_items(self.plan.items, self.execution.control)
         return _without(units, lambda item: item.id in chosen)
+
+    def _left_out(self) -> frozenset[str]:
+        """Give the items that only the baseline is asked, by all of its answers."""
+        if not self.execution.skip_blind and self.execution.layers is None:
+            return frozenset()
+        self.stages.done("baseline")
+        self.stages.wait("baseline")
+        run = read_run(self.directory)
+        for sentence in sentences(run.items, judging.layers_of(run), self.execution.layers):
+            self.progress.note(sentence)
+        return judging.unasked(run)
 
     def _needed(self, variant: Variant, units: Sequence[Unit], undecided: Mapping[str, Strata] | None) -> list[Unit]:
         """Leave out of the units what is decided, and put it down; baseline and control serve the other candidates."""
@@ -209,6 +217,7 @@ class _Run:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""
         # A choice has one response, however many samples are asked for.
         wanted = {unit.index: sum(1 if one.kind == "choice" else self.samples for one in unit.items) for unit in units}
+        asked = {item.id for unit in units for item in unit.items}
         earlier = {unit.index for unit in self.plan.units} - set(wanted)
         measured = self.traces.measured(name)
         done: set[int] = set()
@@ -219,7 +228,7 @@ class _Run:
                     text = f"holds an answer to another version of item {one.item_id}"
                     remedy = "give another --output, or remove that directory"
                     raise StoreError(f"{self.directory.path / name}: {text}: {remedy}")
-            counts = Counter(one.unit for one in lines)
+            counts = Counter(one.unit for one in lines if one.item_id in asked)
             whole = {index for index, count in counts.items() if count == wanted.get(index)}
             own = (whole if measured is None else whole & measured) | earlier
             self.directory.keep(name, spec.key, self.shard, (one for one in lines if one.unit in own))
@@ -307,7 +316,9 @@ class _Run:
     def _write(self, files: AnswerFiles, unit: Unit, item: Item, response: Response, score: Score) -> None:
         answer, thought = self.scorer.answered(item, response)
         seen = examine(item, answer, score.value, score.metrics, thought)
-        found = (self.digests[item.id], unit.index, score.value, score.metrics, response, seen.signs, seen.length)
+        lead = choice_probability.confidence(item, response, score.metric) if self.execution.layers else None
+        metrics = score.metrics if lead is None else {**score.metrics, choice_probability.CONFIDENCE: lead}
+        found = (self.digests[item.id], unit.index, score.value, metrics, response, seen.signs, seen.length)
         scored = Scored(item.id, *found, choice_probability.of_answer(item, response), score.metric)
         files.append(unit.slice, self.text_policy.scored(scored))
 

@@ -106,32 +106,41 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
 def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], None]) -> int:
     """Submit both scripts; return an exit code, with `wait` the judge's. Raises UsageError.
 
-    The judge starts whether the shards ended well or not, and names those that are missing. say: called with each line.
+    The judge starts whether the shards ended well or not, and names those that are missing. If it is refused, the
+    shards are cancelled. say: called with each line.
     """
-    with _sbatch(str(array)) as process:
+    with _slurm("sbatch", "--parsable", str(array)) as process:
         shards = _job(process, array)
-    with _sbatch(f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)) as process:
-        job = _job(process, judge)
+    words = ["--parsable", f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)]
+    with _slurm("sbatch", *words) as process:
+        try:
+            job = _job(process, judge)
+        except UsageError:
+            _slurm("scancel", shards).communicate()  # nobody would judge them
+            raise
         folder, quoted = array.parent, shlex.quote(str(array.parent))
         say(f"shards: job {shards}, logs {folder}/*.log")
         say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
         say(f"watch:  quantcliff status {shlex.quote(str(folder.parent))}")
-        say(f"retry:  sbatch --array=2 {quoted}/array.sbatch; sbatch {quoted}/judge.sbatch    (shard 2, and a verdict)")
+        again = f"$(sbatch --parsable --array=1 {quoted}/array.sbatch)"
+        say(f"retry:  sbatch --dependency=afterany:{again} {quoted}/judge.sbatch    (shard 1, and a verdict)")
         say(f"cancel: scancel {shards} {job}")
     return process.returncode
 
 
-def _sbatch(*words: str) -> subprocess.Popen[str]:
-    if (sbatch := shutil.which("sbatch")) is None:
-        raise UsageError("this machine has no sbatch: submit from a login node of a Slurm cluster")
-    return subprocess.Popen([sbatch, "--parsable", *words], stdout=subprocess.PIPE, text=True)
+def _slurm(command: str, *words: str) -> subprocess.Popen[str]:
+    if (path := shutil.which(command)) is None:
+        raise UsageError(f"this machine has no {command}: submit from a login node of a Slurm cluster")
+    return subprocess.Popen([path, *words], stdout=subprocess.PIPE, text=True)
 
 
 def _job(process: subprocess.Popen[str], script: Path) -> str:
     """Return the job that sbatch prints, which with --wait it does long before it ends."""
     job = process.stdout.readline().strip().partition(";")[0] if process.stdout else ""  # on a federation: "id;cluster"
     if not job:
-        raise UsageError(f"sbatch did not take {script}, see above: change --shard-options or --judge-options")
+        raise UsageError(
+            f"sbatch did not take {script}, see above: change --shards, --shard-options or --judge-options"
+        )
     return job
 
 
@@ -161,8 +170,11 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
         volumes = [shared, {"name": "config", "configMap": {"name": f"{name}-config"}}]
         return {"spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes}}
 
+    disrupted = {"type": "DisruptionTarget", "status": "True"}  # the cluster took the node: no failure of the shard
+    rules = [{"action": "Ignore", "onPodConditions": [disrupted]}]
     indexed = {"completionMode": "Indexed", "completions": cluster.shards, "parallelism": cluster.shards}
-    indexed |= {"backoffLimitPerIndex": 3, "template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}})}
+    indexed |= {"backoffLimitPerIndex": 3, "podFailurePolicy": {"rules": rules}}
+    indexed |= {"template": pod(shard, resources={"limits": {"nvidia.com/gpu": 1}})}
     judge = {"backoffLimit": 0, "template": pod(verdict.strip())}
     parts: Sequence[dict[str, Any]] = (
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-config"}, "data": {"run.yaml": config}},

@@ -1,4 +1,4 @@
-"""The difference over several strata or layers as one number: a stratified paired score test.
+"""The difference over several strata, or the layers of one, as one number: a stratified paired score test.
 
 Delta is the sum of the strata's differences times weights that were fixed before the answers. Its variance is taken
 where the null holds, as in `harness.stats.binary`, so that strata in which nothing flipped still have one. Arrays have
@@ -36,19 +36,49 @@ def _variance(lost: Floats, gained: Floats, n: Floats, delta: Floats) -> tuple[F
     return second - delta * delta, delta - 3.0 * delta * second + 2.0 * delta**3
 
 
-def stratified_z(lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, deltas: Floats) -> Floats:
-    """Return the corrected score statistic of 'delta is `null`', with the strata's own differences at `deltas`."""
+def _moments(
+    lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, deltas: Floats, pool: float
+) -> tuple[Floats, Floats]:
+    """Variance and skewness of the weighted difference, with the strata's own at `deltas`."""
     variance, third = _variance(lost, gained, n, deltas)
-    total = np.maximum((weights**2 * variance / n).sum(-1), 1e-15)
+    total = np.maximum((weights**2 * variance / n).sum(-1), 1e-15) + (weights * (deltas - null) ** 2).sum(-1) / pool
+    return total, (weights**3 * third / n**2).sum(-1) / (6.0 * total**1.5)
+
+
+def stratified_z(
+    lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, deltas: Floats, pool: float = math.inf
+) -> Floats:
+    """Return the corrected score statistic of 'delta is `null`', with the strata's own differences at `deltas`."""
+    total, skew = _moments(lost, gained, n, weights, null, deltas, pool)
     continuity = 0.5 * (weights**2 / n).sum(-1)  # half an item
     statistic = ((weights * (gained - lost) / n).sum(-1) - null - continuity) / np.sqrt(total)
-    skew = (weights**3 * third / n**2).sum(-1) / (6.0 * total**1.5)
     shifted = statistic + skew
     return np.asarray(2.0 * shifted / (1.0 + np.sqrt(np.maximum(1.0 + 4.0 * skew * shifted, 0.0))))
 
 
+def _nulls(lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, pool: float | None) -> list[Floats]:
+    """Return the strata's differences under each null to look at: even, as seen but moved, one layer alone."""
+    even = np.full(n.shape, null)
+    part = weights * _variance(lost, gained, n, even)[0] / n
+    seen = (gained - lost) / n
+    reach = (null - (weights * seen).sum(-1)) / np.maximum((weights * part).sum(-1), 1e-15)
+    found = [even, np.clip(seen + part * reach[..., None], -EDGE, EDGE)]
+    for own, share in zip(np.eye(weights.size), weights, strict=True) if pool is not None else ():
+        held = np.clip(null / share, -EDGE, EDGE)  # what does not fit into a layer is in the others
+        found.append(np.broadcast_to(np.where(own, held, (null - share * held) / (1.0 - share)), n.shape))
+    return found
+
+
 def stratified_p(
-    lost: Floats, gained: Floats, n: Floats, weights: Floats, null: float, alternative: Tail, df: ArrayLike = math.inf
+    lost: ArrayLike,
+    gained: ArrayLike,
+    n: ArrayLike,
+    weights: ArrayLike,
+    null: float,
+    alternative: Tail,
+    *,
+    df: float | Floats = math.inf,
+    pool: float | None = None,
 ) -> Floats:
     """Corrected score p-value of 'the weighted difference is on the other side of `null`'.
 
@@ -56,27 +86,61 @@ def stratified_p(
     1. The variance is restricted in two ways, and the larger p-value counts: with `null` in each stratum (Nam 2006,
     Statistics in Medicine 25:1521-1531; Klingenberg 2014, Statistics in Medicine 33:2968-2983), and with the strata
     where they were seen, moved onto the null by their part in the variance, without which damage in one heavy stratum
-    passes in up to 14 %. With one stratum it is `harness.stats.binary.score_p`.
+    passes in up to 14 %. With one stratum it is `harness.stats.binary.score_p`. pool: see `layered_p`.
     """
     before, after, items, shares = (np.asarray(one, float) for one in (lost, gained, n, weights))
     if alternative == "less":
         before, after, null = after, before, -null
-    even = np.full(items.shape, null)
-    part = shares * _variance(before, after, items, even)[0] / items
-    seen = (after - before) / items
-    reach = (null - (shares * seen).sum(-1)) / np.maximum((shares * part).sum(-1), 1e-15)
-    moved = np.clip(seen + part * reach[..., None], -EDGE, EDGE)
-    z = np.minimum(*(stratified_z(before, after, items, shares, null, deltas) for deltas in (even, moved)))
-    return np.asarray(special.stdtr(np.asarray(df), -z) if np.isfinite(df).any() else special.ndtr(-z))
+    counts, size = (before, after, items, shares, null), pool or math.inf
+    z = np.minimum.reduce([stratified_z(*counts, deltas, size) for deltas in _nulls(*counts, pool)])
+    return np.asarray(special.stdtr(df, -z) if np.any(np.isfinite(df)) else special.ndtr(-z))
+
+
+def layered_p(
+    lost: ArrayLike, gained: ArrayLike, n: ArrayLike, pools: ArrayLike, null: float, alternative: Tail = "greater"
+) -> Floats:
+    """As `stratified_p`, of layers that were cut from one pool of items and asked in part, each at a rate of its own.
+
+    pools: shape [layers], items of each, asked or not. With N in all, shares w_h and n_h answered, the variance is
+    ``sum w_h^2 v_h / n_h + sum w_h (delta_h - delta)^2 / N``: double sampling for stratification (Neyman 1938, Journal
+    of the American Statistical Association 33:101-116; Cochran 1977, Sampling Techniques, section 12.2). The v_h are of
+    the least favourable null: all may be in one layer. With them as they were seen, damage there passes in up to 8 %.
+    """
+    sizes = np.asarray(pools, float)
+    return stratified_p(lost, gained, n, sizes / sizes.sum(), null, alternative, pool=float(sizes.sum()))
+
+
+def layered_power(pools: Sequence[int], n: Sequence[int], flips: ArrayLike, margin: float, alpha: float) -> float:
+    """Chance that an unchanged candidate passes by `layered_p`; 0 if it could not even without a flip.
+
+    pools, n: items of each layer, and of these asked. flips: the share of each layer that flips.
+    """
+    share, items, rates = np.array(pools) / max(sum(pools), 1), np.array(n, float), np.array(flips)
+    if not all(n) or layered_p(0.0 * items, 0.0 * items, items, pools, -margin) >= alpha:
+        return 0.0
+
+    def excess(delta: float) -> float:  # of the p-value, if the difference is seen at as many flips as expected
+        gained = np.maximum((rates + delta) / 2.0, max(delta, 0.0)) * items
+        return float(layered_p(gained - delta * items, gained, items, pools, -margin)) - alpha
+
+    critical = scipy.optimize.brentq(excess, -margin, EDGE)
+    return float(special.ndtr(-critical / math.sqrt(float((share**2 * rates / items).sum()))))
 
 
 def pooled_test(
-    results: Sequence[PairedResult], weights: Sequence[float], margin: float, alpha: float, shared: Shared | None = None
+    results: Sequence[PairedResult],
+    weights: Sequence[float],
+    margin: float,
+    alpha: float,
+    shared: Shared | None = None,
+    *,
+    layers: bool = False,
 ) -> PairedResult:
     """Judge the weighted mean difference of strata against a margin.
 
     results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. shared: if several
-    strata share sources. Raises StatisticsError.
+    strata share sources. layers: whether they are layers, and the weights the items of each, asked or not, see
+    `layered_p`. Raises StatisticsError.
     """
     check_margin(margin)
     check_alpha(alpha)
@@ -85,10 +149,11 @@ def pooled_test(
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
     inflation, sources = shared or (1.0, sum(one.clusters for one in results))
     test = _Pooled(results, shares, margin, inflation)
-    if shared:
-        test.df = min(test.df, max(sources - 1, 0.5))
+    test.pool = math.fsum(weights) if layers else None
+    test.df = min(test.df, max(sources - 1, 0.5)) if shared else test.df
     n, lost, gained = (sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained"))
     before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
+    counts = EffectiveCounts(before, after, items, n / items, float(n), inflation)
     worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
         n=n,
@@ -103,10 +168,10 @@ def pooled_test(
         mid_p=worse,
         mid_p_better=better,
         design_effect=None,
-        method="stratified Tango score, corrected",
+        method=f"{'layered' if layers else 'stratified'} Tango score, corrected",
         margin=margin,
         alpha=alpha,
-        counts=EffectiveCounts(before, after, items, n / items, float(n), inflation),
+        counts=test.even(n, -margin) if layers else counts,
     )
 
 
@@ -114,6 +179,7 @@ class _Pooled:
     """The strata's effective counts, and the tests of their weighted difference."""
 
     def __init__(self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float) -> None:
+        self.pool: float | None = None  # items, if the strata are layers
         counts = [one.counts for one in results]
         columns = zip(*((one.lost, one.gained, one.n) for one in counts), strict=True)
         self.lost, self.gained, self.n = (np.array(one) / inflation for one in columns)
@@ -129,8 +195,17 @@ class _Pooled:
             self.df = float(spread.sum() ** 2 / (spread**2 / own).sum())
 
     def p_value(self, null: float, alternative: Tail) -> float:
-        p = stratified_p(self.lost, self.gained, self.n, self.shares, null, alternative, self.df)
+        p = stratified_p(self.lost, self.gained, self.n, self.shares, null, alternative, df=self.df, pool=self.pool)
         return float(p) if self.exact else max(float(p), self._unseen_p(null, alternative))
+
+    def even(self, n: int, null: float) -> EffectiveCounts:
+        """Of layers: as many items asked evenly as have the same variance under the null, at the rates of the pool."""
+        counts, pool = (self.lost, self.gained, self.n, self.shares), self.pool or math.inf
+        variances = [float(_moments(*counts, null, one, pool)[0]) for one in _nulls(*counts, null, pool)]
+        lost, gained = (float((self.shares * one / self.n).sum()) for one in (self.lost, self.gained))
+        one_item = _variance(np.array(lost), np.array(gained), np.array(1.0), np.array(null))[0]
+        items = float(one_item) / max(variances)
+        return EffectiveCounts(lost * items, gained * items, items, n / items, float(n), 1.0)
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:
         """How likely broken sources go unseen that would move delta to `null`: see `stratum`, in one or in all."""

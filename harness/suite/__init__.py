@@ -1,6 +1,5 @@
-"""Questions in, scores out.
+"""Questions in, scores out: `scorer` is the way in.
 
-`scorer` is the way in. `catalogue` reads what ships, `build` checks a config against it and makes a slice's items from
-lm_eval tasks (`tasks`, `items`), and `code` asks whether generated code may run. `toolkit` is what task authors import,
-`sandbox` runs generated code, `tail` detects tail events in single answers.
+`catalogue` reads what ships, `build` makes a slice's items of lm_eval tasks (`tasks`, `items`), `code` asks whether
+generated code may run, `sandbox` runs it, `tail` finds tail events in answers; `toolkit` is what task authors import.
 """

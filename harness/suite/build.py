@@ -1,7 +1,6 @@
 """One slice of a config to its items: which tasks, what to ask of their generators, what came, into which strata.
 
-Knows the config's slice, the catalogue and lm_eval tasks as objects. Whatever is wrong becomes a Problem with its path;
-what the slice's description alone tells is found before anything is generated.
+Whatever is wrong becomes a Problem with its path; what the slice's description tells is found before anything is made.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.config.fields import suggestion
 from harness.config.schema import MOST_ITEMS, SliceSpec
@@ -18,20 +17,12 @@ from harness.errors import Problem, UsageError
 from harness.records import Item
 from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue, slice_named
-from harness.suite.items import OWN_OPTIONS, Prompting, counted, doc_level, make_item
+from harness.suite.items import OWN_OPTIONS, Placed, Prompting, counted, doc_level, make_item
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
 
 TASK = "task"  # the axis that every slice has: which of its tasks made the item
-
-
-class Placed(NamedTuple):
-    """A document and where it belongs."""
-
-    levels: Mapping[str, str]  # its level on every axis
-    number: int  # its place in the data
-    doc: Any
 
 
 class SliceBuilder:
@@ -43,11 +34,14 @@ class SliceBuilder:
         self.spec, self.place, self.problems, self.how, self.seed = spec, place, problems, how, seed
         self.count = spec.items if limit is None else min(spec.items, limit)
         self.options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
+        self.axes = {axis: [level_text(level) for level in levels] for axis, levels in spec.axes.items()}
+        self.split_by = tuple(axis for axis in spec.split_by or () if axis != TASK)
 
-    def say(self, where: str, message: str) -> None:
-        """Add a problem of this slice, unless it was said already: two tasks may read the same file."""
+    def say(self, where: str, message: str) -> list[Item]:
+        """Add a problem of this slice, unless it was said already: two tasks may read the same file. Gives no items."""
         if (problem := Problem(f"{self.place}{where}", message)) not in self.problems:
             self.problems.append(problem)
+        return []
 
     def build(self, context_limit: int | None) -> list[Item]:
         """Give the items of the slice, or say what is wrong with it."""
@@ -57,8 +51,6 @@ class SliceBuilder:
         before = len(self.problems)
         self.check(info, context_limit)
         return [] if len(self.problems) > before else self._own(info)
-
-    # ------------------------------------------------------------------------------------- slices of ours
 
     def check(self, info: SliceInfo, context_limit: int | None) -> None:
         """Find what is wrong with a slice of ours, by its description alone."""
@@ -85,7 +77,7 @@ class SliceBuilder:
         """Find axes that none of the tasks has, and levels that an axis does not have."""
         free = any(task.free_axes for task in tasks)
         axes = sorted({axis for task in tasks for axis in task.levels})
-        for axis, levels in self.spec.axes.items():
+        for axis, levels in self.axes.items():
             if axis not in axes:
                 if not free:
                     self.say(f".axes.{axis}", f"{axis!r} is no axis of {info.name}.{suggestion(axis, axes)}")
@@ -95,18 +87,17 @@ class SliceBuilder:
             known = list(dict.fromkeys(level for task in tasks for level in task.levels.get(axis, ())))
             is_open = any(one.name == axis and one.open for one in info.axes)
             also = " (other whole numbers above 0 are possible)" if is_open else ""
-            for level in map(level_text, levels):
+            for level in levels:
                 if level not in known and not (is_open and level.isdecimal() and int(level) > 0):
                     self.say(f".axes.{axis}", f"{level!r} is no level of {axis}.{suggestion(level, known)}{also}")
-        known = sorted({*axes, TASK})
-        for axis in self.spec.split_by or ():
-            if axis not in known and not free:
-                self.say(".split_by", f"{axis!r} is no axis of {info.name}.{suggestion(axis, known)}")
+        for axis in self.split_by:
+            if axis not in axes and not free:
+                self.say(".split_by", f"{axis!r} is no axis of {info.name}.{suggestion(axis, [*axes, TASK])}")
 
     def _check_context(self, tasks: Sequence[TaskInfo], limit: int) -> None:
         """Find lengths above the model's limit; the level counts prompt and answer: the limit itself is allowed."""
         axis = "context_tokens"
-        asked = [level_text(level) for level in self.spec.axes.get(axis, ())]
+        asked = self.axes.get(axis, [])
         own = [level for task in tasks for level in task.levels.get(axis, ())]
         too_long = sorted({int(level) for level in (asked or own) if level.isdecimal() and int(level) > limit})
         if too_long:
@@ -121,12 +112,12 @@ class SliceBuilder:
         having = [note for note in notes if all(_has(note, axis) for axis in spec.axes)]
         if not having or (spec.tasks and len(having) < len(notes)):
             lacking = [note.name for note in notes if note not in having] if spec.tasks else [info.name]
-            self.say(".axes", f"{', '.join(lacking)} has not all of these axes together: {', '.join(spec.axes)}")
-            return []
+            text = f"{', '.join(lacking)} has not all of these axes together: {', '.join(spec.axes)}"
+            return self.say(".axes", text)
         items: list[Item] = []
         before = len(self.problems)
         for note in having:
-            if lacking := [axis for axis in spec.split_by or () if axis != TASK and not _has(note, axis)]:
+            if lacking := [axis for axis in self.split_by if not _has(note, axis)]:
                 text = f"{note.name} has no axis {lacking[0]!r}: choose the tasks that have it with tasks: [...]"
                 self.say(".split_by", text)
             else:
@@ -136,24 +127,13 @@ class SliceBuilder:
         return items
 
     def _own_task(self, info: SliceInfo, note: TaskInfo) -> list[Item]:
-        spec = self.spec
-        split_by = note.split_by if spec.split_by is None else tuple(axis for axis in spec.split_by if axis != TASK)
-        task = self._made(
-            note,
-            {
-                "seed": self.seed,
-                "items": self.count,
-                "axes": {axis: [level_text(level) for level in levels] for axis, levels in spec.axes.items()},
-                "split_by": list(split_by),
-                "tokenizer": self.how.tokenizer,
-                "chat_template": self.how.template,
-                "system": self.how.system,
-                "chat": self.how.chat,
-                **({"tools_apart": True} if self.how.tools_apart else {}),
-                **({"data_dir": spec.data_dir} if spec.data_dir is not None else {}),
-                **self.options,
-            },
-        )
+        spec, how = self.spec, self.how
+        split_by = note.split_by if spec.split_by is None else self.split_by
+        metadata = {"seed": self.seed, "items": self.count, "axes": self.axes, "split_by": list(split_by)}
+        metadata |= {"tokenizer": how.tokenizer, "chat_template": how.template, "system": how.system, "chat": how.chat}
+        metadata |= {"tools_apart": True} if how.tools_apart else {}
+        metadata |= {} if spec.data_dir is None else {"data_dir": spec.data_dir}
+        task = self._made(note, metadata | self.options)
         if task is None:
             return []
         placed = [
@@ -175,19 +155,18 @@ class SliceBuilder:
         except BadRows as error:
             for line in error.lines:
                 self.say(".options.file", line)
-        except (ValueError, OSError) as error:
-            self.say("", f"{note.name}: {error}")
         except Exception as error:
-            if (text := slices_tasks.describe_task_error(error)) is None:
+            refused = isinstance(error, ValueError | OSError)
+            if (text := str(error) if refused else slices_tasks.describe_task_error(error)) is None:
                 raise
             self.say("", f"{note.name}: {text}")
         return None
 
     def _check_counts(self, placed: Sequence[Placed], split_by: Sequence[str]) -> None:
         """Say which strata came with fewer items than were asked for, and which levels not at all."""
-        for axis, levels in self.spec.axes.items():
+        for axis, levels in self.axes.items():
             seen = {one.levels[axis] for one in placed}
-            for level in map(level_text, levels):
+            for level in levels:
                 if level not in seen and (axis in split_by or not seen):
                     self.say(f".axes.{axis}", f"no item has the level {level!r}")
         for stratum, count in Counter(stratum_of(one.levels, split_by) for one in placed).items():
@@ -198,51 +177,44 @@ class SliceBuilder:
     def _items(self, task: Any, asked: Sequence[Placed], kept: Iterable[Placed], split_by: Sequence[str]) -> list[Item]:
         """Build the prompts of all documents that are asked of lm_eval, in order, and keep some of the items."""
         numbers = {one.number for one in kept}
-        made = [make_item(task, one.number, one.doc, one.levels, split_by, self.spec, self.how) for one in asked]
+        made = [make_item(task, one, split_by, self.spec, self.how) for one in asked]
         return counted([item for one, item in zip(asked, made, strict=True) if one.number in numbers], self.how)
-
-    # -------------------------------------------------------------------------- any task that lm_eval ships
 
     def _foreign(self) -> list[Item]:
         spec = self.spec
         known, ours = slices_tasks.lm_eval_names(), [one.name for one in catalogue()]
         if spec.name not in known:
             text = f"{spec.name!r} is neither a slice ({', '.join(ours)}) nor an lm_eval task."
-            self.say(".name", text + suggestion(spec.name, [*ours, *known]))
-            return []
+            return self.say(".name", text + suggestion(spec.name, [*ours, *known]))
         unsafe = [spec.name] if slices_tasks.runs_code_unconfined(spec.name) else []
         if not unsafe:
             try:
                 tasks = slices_tasks.build([spec.name], self.options | {"tokenizer": self.how.tokenizer}, ours=False)
             except (OSError, ValueError) as error:  # datasets' errors are among them: no network, no such data set
-                self.say(".name", f"{spec.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}")
-                return []
+                return self.say(".name", f"{spec.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}")
             unsafe = [name for name, task in tasks.items() if task.config.unsafe_code]
         if unsafe:
             text = "runs generated code in lm_eval's own process, with all its rights: use the slice 'code' instead"
-            self.say(".name", f"{unsafe[0]} {text}")
-            return []
+            return self.say(".name", f"{unsafe[0]} {text}")
         if unknown := [name for name in spec.tasks if name not in tasks]:
-            self.say(".tasks", f"{unknown[0]!r} is no task of {spec.name}.{suggestion(unknown[0], list(tasks))}")
-            return []
+            text = f"{unknown[0]!r} is no task of {spec.name}.{suggestion(unknown[0], list(tasks))}"
+            return self.say(".tasks", text)
         chosen = {name: task for name, task in tasks.items() if not spec.tasks or name in spec.tasks}
         split_by = spec.split_by if spec.split_by is not None else ((TASK,) if len(chosen) > 1 else ())
         return [item for name, task in chosen.items() for item in self._foreign_task(name, task, split_by)]
 
     def _foreign_task(self, name: str, task: Any, split_by: Sequence[str]) -> list[Item]:
-        axes = list(dict.fromkeys([*self.spec.axes, *(axis for axis in split_by if axis != TASK)]))
+        axes = list(dict.fromkeys([*self.axes, *self.split_by]))
         docs = list(enumerate(task.eval_docs))
         for axis in axes:
             if any(doc_level(doc, axis) is None for _, doc in docs):
                 near = suggestion(axis, sorted(docs[0][1]))
-                self.say(f".axes.{axis}", f"{axis!r} is no field of {name}.{near}")
-                return []
+                return self.say(f".axes.{axis}", f"{axis!r} is no field of {name}.{near}")
         every = [Placed({TASK: name} | _levels(doc, axes), number, doc) for number, doc in docs]
-        asked = {axis: set(map(level_text, levels)) for axis, levels in self.spec.axes.items()}
         counts: Counter[str] = Counter()
         placed = []  # of each stratum the wanted number, a lasting random choice
         for one in sorted(every, key=lambda one: hash_order(str(one.number), self.seed, name)):
-            if all(one.levels[axis] in levels for axis, levels in asked.items()):
+            if all(one.levels[axis] in levels for axis, levels in self.axes.items()):
                 stratum = stratum_of(one.levels, split_by)
                 counts[stratum] += 1
                 if counts[stratum] <= self.count:
@@ -252,8 +224,7 @@ class SliceBuilder:
         try:  # lm_eval draws the examples of one prompt after those of the last: with examples, all prompts are built
             return self._items(task, every if task.config.num_fewshot else placed, placed, split_by)
         except UsageError as error:
-            self.say(".name", str(error))
-            return []
+            return self.say(".name", str(error))
 
 
 def _too_many(spec: SliceSpec, task: TaskInfo) -> str:

@@ -1,8 +1,7 @@
 """What slices ship: their descriptions under tasks/, read without lm_eval, torch or any task's code.
 
-A slice is a folder with a ``slice.yml`` (title, reason, tasks, axes, a real item of each task) beside its lm_eval
-task files. It is named ``.yml`` because lm_eval's scan reads every ``*.yaml`` as a task. What a task itself knows (its
-label, the levels of its axes, how it splits) stands in the ``metadata`` of its own file.
+A slice is a folder with a ``slice.yml``, named so because lm_eval's scan reads every ``*.yaml`` as a task. What a task
+knows of itself (its label, the levels of its axes, how it splits) stands in the ``metadata`` of its own file.
 """
 
 from __future__ import annotations
@@ -102,44 +101,26 @@ def _read(path: Path) -> dict[str, Any]:
 def _slice(path: Path) -> SliceInfo:
     told = _read(path)
     files = {task["task"]: task for task in map(_read, sorted(path.parent.glob("*.yaml"))) if "task" in task}
-    optional = told.get("optional", [])
-    notes = tuple(_task(files[name], optional=name in optional) for name in [*told["tasks"], *optional])
-    levels: dict[str, dict[str, None]] = {}
-    for note in notes:
-        for axis, own in note.levels.items():
-            levels.setdefault(axis, {}).update(dict.fromkeys(own))
-    axes = {axis: told.get("axes", {}).get(axis, {}) for axis in levels}
-    return SliceInfo(
-        name=path.parent.name,
-        title=told["title"],
-        why=told["why"],
-        axes=tuple(
-            AxisInfo(axis, bool(about.get("ordered")), tuple(levels[axis]), bool(about.get("open")))
-            for axis, about in axes.items()
-        ),
-        split_by=tuple(dict.fromkeys(axis for note in notes if not note.optional for axis in note.split_by)),
-        tasks=tuple(note.name for note in notes),
-        optional=tuple(optional),
-        example="\n".join(_example(name, example) for name, example in told["examples"].items()),
-        source=told["source"],
-        licence=told["licence"],
-        task_infos=notes,
-    )
+    optional = tuple(told.get("optional", ()))
+    notes = tuple(_task(files[name], optional=name in optional) for name in (*told["tasks"], *optional))
+    axes = []
+    for axis in dict.fromkeys(axis for note in notes for axis in note.levels):
+        about = told.get("axes", {}).get(axis, {})
+        levels = dict.fromkeys(level for note in notes for level in note.levels.get(axis, ()))
+        axes.append(AxisInfo(axis, bool(about.get("ordered")), tuple(levels), bool(about.get("open"))))
+    split_by = tuple(dict.fromkeys(axis for note in notes if not note.optional for axis in note.split_by))
+    names = tuple(note.name for note in notes)
+    example = "\n".join(_example(name, example) for name, example in told["examples"].items())
+    head, tail = (path.parent.name, told["title"], told["why"]), (told["source"], told["licence"])
+    return SliceInfo(*head, tuple(axes), split_by, names, optional, example, *tail, notes)
 
 
 def _task(data: Mapping[str, Any], *, optional: bool) -> TaskInfo:
     own = data["metadata"]
-    return TaskInfo(
-        name=data["task"],
-        label=own["label"],
-        levels={axis: tuple(level_text(one) for one in levels) for axis, levels in own.get("levels", {}).items()},
-        split_by=tuple(own.get("split_by", ())),
-        options=tuple(own.get("options", ())),
-        optional=optional,
-        free_axes=own.get("free_axes", ""),
-        at_most=bool(own.get("at_most")),
-        runs_code=bool(data.get("unsafe_code")),
-    )
+    levels = {axis: tuple(map(level_text, levels)) for axis, levels in own.get("levels", {}).items()}
+    split_by, options = tuple(own.get("split_by", ())), tuple(own.get("options", ()))
+    free_axes, at_most, runs_code = own.get("free_axes", ""), bool(own.get("at_most")), bool(data.get("unsafe_code"))
+    return TaskInfo(data["task"], own["label"], levels, split_by, options, optional, free_axes, at_most, runs_code)
 
 
 def _example(task: str, example: Mapping[str, Any]) -> str:

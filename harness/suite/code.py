@@ -1,11 +1,8 @@
-"""Whether what a model wrote may be run: asked of the person at the command line, never of a config.
-
-A config may come from anywhere, so that it can name slices that run code but not allow it; the flag
-``--allow-code-execution`` can.
-"""
+"""Whether what a model wrote may be run: said by a person at the command line, never by a config of anyone's."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,21 +38,16 @@ def _refusal(name: str) -> str:
 
 
 def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None:
-    """Check, before anything loads, that code may be run where a slice needs it, and that this machine can.
-
-    Raises ConfigError naming every such slice; RunError where the kernel cannot shut code away.
-    """
-    problems: list[Problem] = []
-    needed: set[str] = set()
-    for index, spec in enumerate(experiment.slices):
-        languages = _languages(spec)
-        needed |= languages
+    """Check, before anything loads, that code may run where a slice needs it (ConfigError), and can here (RunError)."""
+    problems = []
+    needed = [_languages(spec) for spec in experiment.slices]
+    for index, (spec, languages) in enumerate(zip(experiment.slices, needed, strict=True)):
         said = [_refusal(spec.key)] if languages and not allowed else []
         said += filter(None, map(missing, sorted(languages)))
         problems += [Problem(f"slices[{index}]", text) for text in said]
     if problems:
         raise ConfigError(source, problems)
-    for language in sorted(needed):
+    for language in sorted(set().union(*needed)):
         isolation(language)
 
 
@@ -63,16 +55,14 @@ def _languages(spec: SliceSpec) -> set[str]:
     info = slice_named(spec.name)
     found: set[str] = set()
     for note in info.asked(spec.tasks) if info else ():
-        if not note.runs_code:
-            continue
-        if "file" not in note.options:
+        if note.runs_code and "file" not in note.options:
             found.update(note.levels[LANGUAGE])
-            continue
-        try:
-            rows = read_rows(Path(spec.data_dir or ".") / str(spec.options.get("file")))
-        except (OSError, ValueError):  # what is wrong with the file is said where it is read for good
-            continue
-        found.update(row.code_language for row in rows if row.scorer == "code_tests")
+        elif note.runs_code:
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # what is wrong with a file is said where it is read for good
+                rows = read_rows(Path(spec.data_dir or ".") / str(spec.options.get("file")))
+                found.update(row.code_language for row in rows if row.scorer == "code_tests")
     return found
 
 

@@ -1,16 +1,13 @@
-"""lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata.
-
-Knows an lm_eval task and a tokenizer, both as they come; imports neither library.
-"""
+"""lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.config.schema import Sampling, SliceSpec
 from harness.errors import UsageError
@@ -52,10 +49,9 @@ class Prompting:
         if with_choice:
             first = bos if bos is not None else eos
             known = None if first is None else self.tokenizer.decode(first)
-        begun = [bool(known and text.startswith(known)) for text in texts]
         counts = [0] * len(texts)
         for special in (True, False):
-            places = [at for at, starts in enumerate(begun) if starts != special]
+            places = [at for at, text in enumerate(texts) if bool(known and text.startswith(known)) != special]
             ends = accumulate(len(texts[at]) for at in places)
             # Some texts at a time: the tokenizer can use all cores and does not hold all tokens at once.
             for _, batch in groupby(zip(places, ends, strict=True), key=lambda one: one[1] // _BATCH):
@@ -89,26 +85,24 @@ def doc_level(doc: Mapping[str, Any], axis: str) -> str | None:
     return level_text(value)
 
 
-def make_item(
-    task: Any,
-    doc_id: int,
-    doc: Mapping[str, Any],
-    levels: Mapping[str, str],
-    split_by: Sequence[str],
-    spec: SliceSpec,
-    how: Prompting,
-) -> Item:
-    """Ask lm_eval for the document's requests and write them down as an item, its tokens not counted yet.
+class Placed(NamedTuple):
+    """A document and where it belongs."""
 
-    Raises UsageError where lm_eval asks for something that is no item.
-    """
-    prompt, requests = _requests(task, doc_id, doc, how)
+    levels: Mapping[str, str]  # its level on every axis
+    number: int  # its place in the data
+    doc: Any
+
+
+def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpec, how: Prompting) -> Item:
+    """Write lm_eval's requests for a document down as an item, its tokens not counted; UsageError if it is none."""
+    levels, number, doc = placed
+    prompt, requests = _requests(task, number, doc, how)
     kind, choices, stop, max_tokens = _shape(task, requests)
     stored = _plain_json(doc, task)
     if spec.options.get("metric") is not None:
         stored[METRIC_KEY] = str(spec.options["metric"])
     named = isinstance(doc.get("id"), str | int) and doc["id"] != ""
-    own_id = f"{task.task_name}/{doc['id'] if named else doc_id}"
+    own_id = f"{task.task_name}/{doc['id'] if named else number}"
     own_target = isinstance(doc.get("target"), str)
     target = None if own_target and not choices else task.doc_to_target(doc)
     if own_target:
@@ -150,40 +144,24 @@ def _lettered(item: Item, question: str, how: Prompting) -> Item:
     lines = [f"{letter}. {item.choices[at].strip()}" for letter, at in zip(ascii_uppercase, order, strict=False)]
     text = "\n".join([question, "", *lines, "", "Answer with the letter of the right choice."])
     system = [{"role": "system", "content": how.system}] if how.system else []
+    prompt = how.chat([*system, {"role": "user", "content": text}]) if how.template else f"{text}\nAnswer:"
     letter = ascii_uppercase[order.index(item.gold)]
-    return replace(
-        item,
-        kind="generate",
-        prompt=how.chat([*system, {"role": "user", "content": text}]) if how.template else f"{text}\nAnswer:",
-        choices=(),
-        gold=None,
-        target=letter,
-        max_tokens=_LETTER_TOKENS,
-        language="",
-        doc={**item.doc, LETTER_KEY: letter},
-    )
+    asked = replace(item, kind="generate", prompt=prompt, choices=(), gold=None, max_tokens=_LETTER_TOKENS)
+    return replace(asked, target=letter, language="", doc={**item.doc, LETTER_KEY: letter})
 
 
 def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) -> tuple[str, list[Any]]:
     """Give the prompt and lm_eval's instances, made as `Task.build_all_requests` makes them."""
-    chat: Callable[..., str] | None = how.chat if how.template else None
+    form = {"apply_chat_template": how.template, "chat_template": how.chat if how.template else None}
     if doc.get("turns") or doc.get("system") or doc.get("tool_schemas"):
         context = _conversation(doc, how)
     else:
-        context = task.fewshot_context(
-            doc,
-            num_fewshot=task.config.num_fewshot or 0,
-            system_instruction=how.system,
-            apply_chat_template=how.template,
-            fewshot_as_multiturn=how.template,
-            chat_template=chat,
-            gen_prefix=task.doc_to_prefix(doc),
-        )
+        told = {"system_instruction": how.system, "gen_prefix": task.doc_to_prefix(doc), **form}
+        shots = task.config.num_fewshot or 0
+        context = task.fewshot_context(doc, num_fewshot=shots, fewshot_as_multiturn=how.template, **told)
     if not isinstance(context, str):
         raise UsageError(f"{task.task_name} puts its choices into the question: not a slice that quantcliff can ask")
-    made = task.construct_requests(
-        doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1), apply_chat_template=how.template, chat_template=chat
-    )
+    made = task.construct_requests(doc=doc, ctx=context, metadata=(task.task_name, doc_id, 1), **form)
     return context, made if isinstance(made, list) else [made]
 
 

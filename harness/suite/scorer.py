@@ -104,7 +104,7 @@ class Scorer:
         """
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")  # no thread before the first execution
         self._docs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for item in items:
             self._docs[item.task].append(item.doc)
@@ -115,17 +115,13 @@ class Scorer:
 
     def __exit__(self, *_: object) -> None:
         """Start no further execution, and wait for those that are under way."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        self._pool.shutdown(cancel_futures=True)
 
     def start(self, item: Item, response: Response) -> Future[Score] | None:
         """Begin to score an answer that takes a while, because it is run; None for all others: `score` is quick."""
         if not runs_code(item):
             return None
         self._task(item.task)  # built here once, not by several threads
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")
         return self._pool.submit(self.score, item, response)
 
     def _task(self, name: str) -> Any:
@@ -168,9 +164,8 @@ class Scorer:
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
         if not 0 <= metrics[name] <= 1:
-            raise UsageError(
-                f"{item.task}: {name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
-            )
+            text = f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
+            raise UsageError(f"{item.task}: {text}")
         return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)
 
     def answered(self, item: Item, response: Response) -> tuple[Response, str]:
@@ -190,10 +185,8 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
         kind, results = "generate_until", [response.text]
     else:
         kind, results = "loglikelihood", [*zip(response.logprobs, response.greedy, strict=True)]
-    made = [
-        Instance(kind, item.doc, (item.prompt,), index, metadata=(item.task, 0, 1), resps=[result])
-        for index, result in enumerate(results)
-    ]
+    about = {"metadata": (item.task, 0, 1)}
+    made = [Instance(kind, item.doc, (item.prompt,), at, resps=[one], **about) for at, one in enumerate(results)]
     for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
         pipeline.apply(made)
     for name in made[0].filtered_resps:

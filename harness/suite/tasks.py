@@ -1,7 +1,4 @@
-"""lm_eval tasks, built: those under tasks/, any that lm_eval ships, and again from stored documents for scoring.
-
-The only part of quantcliff that makes lm_eval `Task` objects.
-"""
+"""lm_eval `Task` objects, made here alone: those under tasks/, those of lm_eval, and from stored documents to score."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ def _quiet() -> Iterator[None]:
 
 
 def build(names: Sequence[str], metadata: Mapping[str, Any], *, ours: bool) -> dict[str, Any]:
-    """Build tasks of ours, or tasks, groups and tags that lm_eval ships, each told `metadata`.
-
-    What a generator refuses it raises as ValueError.
-    """
+    """Build tasks of ours, or tasks, groups and tags of lm_eval, each told `metadata`; ValueError if one refuses it."""
     from lm_eval.tasks import TaskManager
 
     place = {"include_path": str(tasks_dir()), "include_defaults": False} if ours else {}
@@ -68,16 +62,13 @@ def _index(*, ours: bool) -> Any:
 
 def lm_eval_names() -> list[str]:
     """Give the names of all tasks, groups and tags that lm_eval ships (its first scan takes some seconds)."""
-    names: list[str] = _index(ours=False).all_tasks
-    return names
+    return list(_index(ours=False).all_tasks)
 
 
 def _file_of(name: str) -> Path | None:
-    for ours in (True, False):
-        entry = _index(ours=ours).task_index.get(name)
-        if entry is not None:
-            return None if entry.yaml_path is None else Path(entry.yaml_path)
-    return None
+    entries = (_index(ours=ours).task_index.get(name) for ours in (True, False))
+    entry = next((one for one in entries if one is not None), None)
+    return None if entry is None or entry.yaml_path is None else Path(entry.yaml_path)
 
 
 def runs_code_unconfined(name: str) -> bool:
@@ -89,10 +80,7 @@ def runs_code_unconfined(name: str) -> bool:
 
 
 def from_docs(name: str, docs: Sequence[Mapping[str, Any]]) -> Any:
-    """Build a task around stored documents, for its filters and scorer alone: no generator runs, nothing is loaded.
-
-    Raises UsageError where lm_eval does not know the task.
-    """
+    """Build a task around stored documents, for its filters and scorer alone. UsageError if lm_eval lacks the task."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml

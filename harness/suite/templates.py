@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from harness.errors import UsageError
 from harness.suite.toolkit.scoring import OverLimit, limited
 
+Messages = Sequence[Mapping[str, str]]
 _PROBE = "quantcliff-probe-5b1f"
 _ASKED = {"role": "user", "content": "quantcliff-probe-question"}
 _SECONDS = 20.0  # the longest time to write one prompt
@@ -34,9 +36,7 @@ class ChatTemplate:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # sampling.chat_template_kwargs
     clock: datetime = datetime(2025, 1, 1, 12)  # noqa: DTZ001 - local time, as transformers takes it
 
-    def write(
-        self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True, tools: Sequence[Any] = ()
-    ) -> str:
+    def write(self, messages: Messages, *, answer_next: bool = True, tools: Sequence[Any] = ()) -> str:
         """Write a conversation; without a system role, the system message goes into the first turn of the user.
 
         tools: what may be called, as in OpenAI's API, for a template that takes tools. Raises UsageError if the
@@ -61,11 +61,9 @@ class ChatTemplate:
         with contextlib.suppress(UsageError):
             if _PROBE in self._render(asked):
                 return True
-        if _PROBE not in self._render(_merged(asked)):
-            raise UsageError(
-                "the baseline's chat template writes neither system messages nor the first turn of the user"
-            )
-        return False
+        if _PROBE in self._render(_merged(asked)):
+            return False
+        raise UsageError("the baseline's chat template writes neither system messages nor the first turn of the user")
 
     def notes(self) -> list[str]:
         """Say what a reader of the report must know."""
@@ -81,38 +79,27 @@ class ChatTemplate:
         text = self.tokenizer.get_chat_template() if self.arguments else ""
         environment = chat_template_utils._compile_jinja_template(text).environment  # noqa: SLF001 - its extensions
         read = meta.find_undeclared_variables(environment.parse(text))
-        return found + [
-            f"The chat template does not read {name!r} (sampling.chat_template_kwargs): it changes nothing."
-            for name in self.arguments
-            if name not in read
-        ]
+        unread = "The chat template does not read {!r} (sampling.chat_template_kwargs): it changes nothing."
+        return found + [unread.format(name) for name in self.arguments if name not in read]
 
-    def _render(
-        self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True, tools: Sequence[Any] = ()
-    ) -> str:
+    def _render(self, messages: Messages, *, answer_next: bool = True, tools: Sequence[Any] = ()) -> str:
         from jinja2.exceptions import TemplateError
 
+        given = {**self.arguments, "tools": list(tools) or None, "tokenize": False}
+        given |= {"add_generation_prompt": answer_next, "continue_final_message": not answer_next}
         try:
             with _stopped_clock(self.clock), _limits():
-                text: str = self.tokenizer.apply_chat_template(
-                    [dict(one) for one in messages],
-                    tokenize=False,
-                    add_generation_prompt=answer_next,
-                    continue_final_message=not answer_next,
-                    tools=list(tools) or None,
-                    **self.arguments,
-                )
+                text: str = self.tokenizer.apply_chat_template([dict(one) for one in messages], **given)
         except (TemplateError, *_ERRORS) as error:
             why = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-            raise UsageError(
-                f"the baseline's chat template fails: {why}. Mend it, or set sampling.chat_template: false"
-            ) from error
+            said = f"the baseline's chat template fails: {why}. Mend it, or set sampling.chat_template: false"
+            raise UsageError(said) from error
         if len(text) > _LARGEST + 2 * sum(len(one["content"]) for one in messages):
             raise UsageError(f"the baseline's chat template writes {len(text):,} characters for one prompt: mend it")
         return text
 
 
-def _merged(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+def _merged(messages: Messages) -> list[Mapping[str, str]]:
     """Put the system messages before the first turn of the user."""
     system = [one["content"] for one in messages if one["role"] == "system"]
     rest = [one for one in messages if one["role"] != "system"]
@@ -128,13 +115,8 @@ def _stopped_clock(moment: datetime) -> Iterator[None]:
     """Within it, `strftime_now` of transformers' templates tells this moment."""
     from transformers.utils import chat_template_utils
 
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return moment.replace(tzinfo=tz)
-
     before = chat_template_utils.datetime
-    chat_template_utils.datetime = Clock
+    chat_template_utils.datetime = SimpleNamespace(now=lambda tz=None: moment.replace(tzinfo=tz))
     try:
         yield
     finally:

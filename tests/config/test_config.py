@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,39 @@ def test_every_method_is_accepted_by_its_name_alone() -> None:
     for method in METHODS:
         candidate = {"name": "c", "model": "another/model", "quantization": method}
         assert parse({**GOOD, "candidates": [candidate]}).candidates[0].quantization.method == method
+
+
+def _mixed(method: str, module_bits: object) -> dict[str, Any]:
+    quantization = {"method": method, "module_bits": module_bits}
+    return {**GOOD, "candidates": [{"name": "c", "model": "another/model", "quantization": quantization}]}
+
+
+def test_bits_of_single_modules_are_read_where_the_method_has_them() -> None:
+    """Globs to bits; a config without them has the digest that it had before the key was there."""
+    experiment = parse(_mixed("quanto-int4", {"*.v_proj": 8, "*.k_proj": 2}))
+    assert experiment.candidates[0].quantization.module_bits == {"*.v_proj": 8, "*.k_proj": 2}
+    assert parse(experiment.model_dump(mode="json")) == experiment
+    assert "module_bits" not in parse(GOOD).model_dump(mode="json")["candidates"][0]["quantization"]
+    for name, method in METHODS.items():
+        assert ("module_bits" in method.options) == bool(method.module_bits), name
+
+
+@pytest.mark.parametrize(
+    ("method", "module_bits", "says"),
+    [
+        ("bnb-nf4", {"*.v_proj": 8}, "bnb-nf4 does not take module_bits"),
+        ("gptq", {"*.v_proj": 8}, "gptq does not take module_bits"),
+        ("quanto-int4", {"*.v_proj": 3}, "for single modules quanto-int4 has 2, 4, 8 bits, and not 3"),
+        ("torchao-intx4", {"*.v_proj": 8, "*.k_proj": 4}, "torchao-intx4 has 8 bits, and not 4"),
+        ("hqq", {"*.v_proj": 16}, "module_bits"),
+        ("hqq", {}, "module_bits"),
+        ("hqq", 8, "module_bits"),
+    ],
+)
+def test_bits_that_a_method_does_not_have_are_refused(method: str, module_bits: object, says: str) -> None:
+    """The message says what the method takes."""
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        parse(_mixed(method, module_bits))
 
 
 def test_a_config_survives_a_round_trip() -> None:

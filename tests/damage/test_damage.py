@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import engine_models
@@ -23,6 +26,8 @@ from harness.store.whole import load_run
 torch = lazy("torch")
 hybrid = lazy("harness.damage.hybrid")
 loading = lazy("harness.models.loading")
+backends = lazy("harness.models.backends")
+doctor_models = lazy("harness.models.doctor_models")
 commands = lazy("harness.damage.commands")
 engine = lazy("harness.engines.transformers.engine")
 
@@ -71,9 +76,10 @@ def folders(tmp_path_factory):
     return made
 
 
-def hybrid_of(folders, asked, **changes):
-    """The two models, loaded anew, with the plain one's answers to the items."""
-    variants = (Variant(name="plain"), Variant(name="ruined"))
+def hybrid_of(folders, asked, candidate=None, **changes):
+    """The two models, loaded anew, with the plain one's answers to the items. candidate: made of the plain one."""
+    variants = (Variant(name="plain"), candidate or Variant(name="ruined"))
+    folders = folders if candidate is None or candidate.quantization.method == "gptq" else folders[:1] * 2
     baseline, candidate = (
         loading.load(variant, folder, device="cpu", dtype="float32")
         for variant, folder in zip(variants, folders, strict=True)
@@ -139,6 +145,77 @@ def test_bytes_and_unpacking_of_a_method_that_quantizes_while_loading(folders):
     assert torch.equal(layer(rows), packed(rows))
 
 
+def test_states_of_another_base_are_recorded_once_they_pay(folders):
+    """Calls on a base that differs early run whole until that has cost a pass; then only what is behind them runs."""
+    made = hybrid_of(folders, items(0, 8))
+    made.ask(())
+    base = frozenset({"model.layers.0.mlp.up_proj"})
+    late = [f"model.layers.3.{place}" for place in ("self_attn.q_proj", "mlp.up_proj", "mlp.gate_proj")]
+    skipped, partly = [], []
+    for name in late:
+        made.states.skipped = 0
+        partly.append(made.ask({*base, name}, base=base))
+        skipped.append(made.states.skipped)
+    assert skipped[2] > 0
+    assert skipped == [0, skipped[2], skipped[2]]
+    made.states.first_changed, made.states = 0, None
+    assert partly == [made.ask({*base, name}) for name in late]
+
+
+def test_a_layer_ruined_by_its_bits_is_found_and_cured_by_more_bits(tmp_path):
+    """One module has 1 bit and all others 8: the search finds it, and 8 bits for it alone bring new items back."""
+    strong = {**SIZES, "num_key_value_heads": 2, "tie_word_embeddings": False, "initializer_range": 0.2}
+    random_models.make("llama", strong).save_pretrained(tmp_path / "plain")
+    engine_models.tokenizer().save_pretrained(tmp_path / "plain")
+    folders = [tmp_path / "plain"]
+    plain = loading.load(Variant(name="plain"), folders[0], device="cpu", dtype="float32")
+    method = {"method": "hqq", "bits": 8, "group_size": 32, "module_bits": {"*.2.mlp.down_proj": 1}}
+    variant = Variant(name="hqq", quantization=method)
+    made = hybrid_of(folders, items(0, 16), candidate=variant)
+    ruined = made.ask(()).scores
+    assert sum(ruined.values()) <= 8
+    with contextlib.closing(Journal(tmp_path / "j", "a")) as journal:
+        sizes = dict.fromkeys(made.sizes, 1000)
+        found = search(journal, made.ask, made.baseline_scores, sizes, kept=(), most=3000, seconds=120)
+    assert found.chosen(3000).modules == (RUINED,)
+
+    cured = commands.keeping(variant, "repaired-8bit", [RUINED], 8)
+    assert cured.quantization.module_bits == {"*.2.mlp.down_proj": 1, RUINED: 8}
+    loaded = loading.load(cured, folders[0], device="cpu", dtype="float32")
+    assert loaded.proof.module_bits["8"]["modules"] == [RUINED]
+    skipped = loading.load(commands.skipping(variant, "repaired", [RUINED]), folders[0], device="cpu", dtype="float32")
+    assert loaded.proof.weight_bytes < skipped.proof.weight_bytes < plain.proof.weight_bytes
+    fresh = items(100, 16)
+    before, after = (hybrid_of(folders, fresh, candidate=one).ask(()).scores.values() for one in (variant, cured))
+    assert sum(before) <= 8
+    assert sum(after) >= 14
+
+
+def test_a_gptq_checkpoint_with_one_ruined_module_is_searched(tmp_path):
+    """Modules of a checkpoint are put back too: the ruined one alone brings every item back, for 16 less 4 bits."""
+    from safetensors.torch import load_file, save_file
+
+    status = {one.method: one for one in backends.method_status("cpu")}["gptq"]
+    if not status.works:
+        pytest.skip(f"gptq: {status.reason}")
+    plain, ruined, baseline, checkpoint = (tmp_path / name for name in ("plain", "ruined", "rounded", "gptq"))
+    doctor_models.plain_model(plain)
+    shutil.copytree(plain, ruined)
+    tensors, name = load_file(plain / "model.safetensors"), "model.layers.1.mlp.down_proj"
+    tensors[f"{name}.weight"] = tensors[f"{name}.weight"].flip(0).contiguous()
+    save_file(tensors, ruined / "model.safetensors", metadata={"format": "pt"})
+    for folder in (baseline, checkpoint):
+        folder.mkdir()
+    doctor_models.rounded_model(plain, baseline)
+    doctor_models.FORMATS["gptq"](ruined, checkpoint)
+    made = hybrid_of((baseline, checkpoint), items(0, 8), candidate=Variant(name="g", quantization="gptq"))
+    assert len(made.sizes) == 14
+    assert made.sizes[name] == pytest.approx(128 * 256 * (32 - 4.6) / 8, rel=0.02)
+    assert sum(made.ask(()).scores.values()) <= 2
+    assert made.ask((name,)).scores == made.baseline_scores
+    assert sum(made.ask(set(made.sizes) - {name}).scores.values()) <= 2
+
+
 @pytest.fixture(scope="module")
 def demo():
     """The committed demo run with its judgement."""
@@ -185,6 +262,10 @@ def test_held_out_items_were_never_seen(demo, smollm2):
     assert not {one.prompt for one in plan.items} & {one.prompt for one in run.items}
     assert [one.name for one in plan.experiment.candidates] == ["nf4", "nf4-repaired"]
     assert plan.experiment.candidates[1].quantization.skip_modules == (RUINED,)
+    quanto = nf4.model_copy(update={"quantization": nf4.quantization.model_copy(update={"method": "quanto-int4"})})
+    eight = commands.keeping(quanto, "repaired-8bit", [RUINED], 8)
+    plan, _ = commands.held_out(run, summary, (quanto, eight))
+    assert plan.experiment.candidates[1].quantization.module_bits == {RUINED: 8}
     assert commands.unseen(plan.items, plan.items[:58]) == plan.items[58:]
     with pytest.raises(NotComparable, match="none that the search never saw"):
         commands.unseen(plan.items, plan.items)
@@ -199,3 +280,50 @@ def test_a_method_without_skip_modules_says_what_to_do(demo):
     summary = {"candidate": "nf4", "sets": {"repaired": [RUINED]}}
     with pytest.raises(UsageError, match="quantize it again without the modules"):
         commands.repair(other, judgement, summary, SimpleNamespace())
+
+
+def test_bits_that_a_method_does_not_have_are_refused_before_the_search(demo):
+    """bitsandbytes quantizes a module or leaves it alone; quanto has 2, 4 and 8 bits."""
+    run, judgement = demo
+    nf4, _ = commands.lost_variant(run, judgement, "nf4")
+    commands.check_bits(nf4, None)
+    with pytest.raises(UsageError, match=r"cannot keep single modules at 8 bits: leave the bits out.*quanto-int4"):
+        commands.check_bits(nf4, 8)
+    quanto = nf4.model_copy(update={"quantization": nf4.quantization.model_copy(update={"method": "quanto-int4"})})
+    commands.check_bits(quanto, 8)
+    with pytest.raises(UsageError, match=r"quanto-int4 cannot keep single modules at 3 bits: give one of \[2, 4, 8\]"):
+        commands.check_bits(quanto, 3)
+
+
+NAMED = """
+import sys
+from harness.cli import main
+sys.argv = ["quantcliff", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print("LOADED", sorted({"torch", "transformers"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["localize", "nope"], "has no judged candidate 'nope': give one of int8, nf4"),
+        (["localize", "int8"], "fails in no gating stratum"),
+        (["repair", "nf4", "--module-bits", "8"], "bnb-nf4 cannot keep single modules at 8 bits"),
+    ],
+)
+def test_what_is_refused_is_refused_before_torch_is_loaded(words, says):
+    """A wrong name costs a moment, and its error is all that is printed."""
+    command, name, *more = words
+    done = subprocess.run(
+        [sys.executable, "-c", NAMED, command, str(RESULTS / "demo-cpu"), name, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (2, 4)
+    assert says in " ".join(done.stderr.split())
+    assert len(done.stderr.splitlines()) <= 3
+    assert done.stdout == "LOADED []\n"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.damage.search import Journal, children, coarse, null_share, random_set, search, total_bytes
+from harness.damage.search import Counts, Journal, children, coarse, null_share, random_set, search, total_bytes
 from harness.errors import StoreError
 from harness.report.damage import write_page
 
@@ -120,10 +120,46 @@ def test_time_bounds_a_search(tmp_path):
     assert found.unasked > 0
 
 
+def test_a_limit_below_zero_does_not_favour_large_groups():
+    """Of two groups that surely win nothing the one with the larger net comes first, whatever it costs."""
+    good, none = Counts(5, 2, 62), Counts(1, 1, 62)
+    assert good.limit("low") < 0
+    assert good.rank(100) < good.rank(101) < none.rank(1000)
+    sure = Counts(8, 1, 62)
+    assert sure.rank(10) < sure.rank(20) < good.rank(1)
+
+
+def test_time_that_adding_leaves_goes_to_more_groups(tmp_path):
+    """Where nothing more can be added, groups are asked up to the second share; a killed search comes to the same."""
+
+    def searched(path, ask):
+        ticks = iter(range(10**6))
+        with contextlib.closing(Journal(path, "a", clock=lambda: float(next(ticks)))) as journal:
+            return search(journal, ask, LOST | KEPT, SIZES, kept=KEPT.keys(), most=400, seconds=60), journal
+
+    whole, journal = searched(tmp_path / "whole.jsonl", planted)
+    assert journal.seconds <= 60
+    assert len(whole.groups) > 0.55 * 60
+    assert whole.chosen(400).modules == CULPRITS
+    asked = []
+
+    def dies(modules, base):
+        if len(asked) == 36:
+            raise KeyboardInterrupt
+        asked.append(modules)
+        return planted(modules, base)
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "killed.jsonl", dies)
+    again, _ = searched(tmp_path / "killed.jsonl", planted)
+    assert again == whole
+
+
 def test_groups_cover_all_modules():
     """Projections, layers and the head; a layer's parts are its attention and its MLP, and theirs single modules."""
     groups = {one.name: one for one in coarse(SIZES)}
     assert len(groups) == len(PLACES) + 1 + 6
+    assert list(groups)[-6:] == [f"layer {number}" for number in (5, 4, 3, 2, 1, 0)]
     assert groups["self_attn.v_proj"].bytes == 600
     parts = children(groups["layer 2"], SIZES)
     assert [one.name for one in parts] == ["layer 2 self_attn", "layer 2 mlp"]
@@ -177,6 +213,23 @@ def test_the_page_shows_map_frontier_and_proof(tmp_path):
     assert "2 more had been in the run" in text
     assert "<svg" in text
     assert "random sets of equal bytes" in text
+    assert "bits, for" not in text
+
+
+def test_the_page_says_what_the_same_modules_win_at_fewer_bits(tmp_path):
+    """The row is in the table, its bytes and its verdict are in a sentence."""
+    row = {"score": 0.7, "low": 0.5, "high": 0.9, "newly_lost": 1, "p_repaired_better": 0.01}
+    rows = [
+        {"name": "nf4", **row, "bytes": 2000, "more": 0.0, "won": 0, "verdict": "fail"},
+        {"name": "nf4-repaired", **row, "bytes": 2100, "more": 0.05, "won": 9, "verdict": "pass"},
+        {"name": "nf4-repaired-8bit", **row, "bytes": 2050, "more": 0.025, "won": 7, "verdict": "inconclusive"},
+    ]
+    held = {"items": 60, "seen_before": 0, "lost": 15, "baseline_score": 0.75, "variants": rows, "module_bits": 8}
+    write_page(tmp_path / "page.html", summary(held_out=held))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "The same modules at 8 bits, for 2.5 % more bytes: 7 won back (50 to 90 %)" in text
+    assert "1 newly lost: inconclusive" in text
+    assert "nf4-repaired-8bit" in text
 
 
 def test_the_page_of_a_search_that_found_nothing(tmp_path):

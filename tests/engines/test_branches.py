@@ -77,7 +77,7 @@ def test_drafts_on_a_text_change_no_answer(family, drafts, sizes):
     for (name, _), one in plain.items():
         kept = {"right": len(one.token_ids), "half right": len(one.token_ids) // 2, "wrong": 0}[drafts]
         given[name] = (*one.token_ids[:kept], *[7] * (len(one.token_ids) - kept))
-    assert by_key(engine(family).answer(items(), GREEDY, observer=tiny.drafts(given))) == plain
+    assert by_key(engine(family).answer(items(), GREEDY, drafts=given)) == plain
     assert len(sizes) < steps / 4 if drafts == "right" else sizes
 
 
@@ -89,7 +89,7 @@ def test_ties_on_a_text_are_decided_by_decoding(family, sizes, monkeypatch):
     )
     plain = by_key(engine(family, optimizations=False).answer(items(), GREEDY))
     given = {name: one.token_ids for (name, _), one in plain.items()}
-    assert by_key(engine(family).answer(items(), GREEDY, observer=tiny.drafts(given))) == plain
+    assert by_key(engine(family).answer(items(), GREEDY, drafts=given)) == plain
     assert sizes
 
 

@@ -81,7 +81,7 @@ def test_drafts_change_no_answer(gpu_device):
     ids = {name: one.token_ids for name, one in wanted.items()}
     wrong = {name: tuple(reversed(one)) for name, one in ids.items()}
     for drafts in (ids, wrong):
-        found = {one.item_id: one for one in own.answer(items, Settings(), observer=tiny.drafts(drafts))}
+        found = {one.item_id: one for one in own.answer(items, Settings(), drafts=drafts)}
         assert {name: one.token_ids for name, one in found.items()} == ids
 
 

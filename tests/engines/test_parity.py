@@ -135,4 +135,4 @@ def test_drafts_change_no_answer(family, drafts):
         "cut": {name: ids[: len(ids) // 2] for name, ids in said.items()},
     }[drafts]
     mine = engine(family)
-    assert_same_texts(list(mine.answer(tiny.text_items(), GREEDY, observer=tiny.drafts(given))), texts)
+    assert_same_texts(list(mine.answer(tiny.text_items(), GREEDY, drafts=given)), texts)

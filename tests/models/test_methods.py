@@ -7,7 +7,7 @@ from lazily import lazy
 
 from harness.config.methods import METHODS
 from harness.config.schema import Variant
-from harness.errors import BackendMissing
+from harness.errors import BackendMissing, ModelError
 
 torch = lazy("torch")
 doctor_models = lazy("harness.models.doctor_models")
@@ -198,12 +198,61 @@ def test_one_compute_dtype_is_forced_on_every_method(plain, tmp_path, method, dt
 
 def test_modules_can_be_left_alone(plain):
     """skip_modules leaves what it names, and still the head; the rest is quantized."""
-    for method in ("bnb-int8", "bnb-nf4", "torchao-int8", "quanto-int8"):
+    for method in ("bnb-int8", "bnb-nf4", "torchao-int8", "quanto-int8", "hqq"):
         loaded = load_as(method, plain, skip_modules=("down_proj",))
         assert loaded.proof.quantized_modules == 12
         for module in (loaded.model.lm_head, loaded.model.model.layers[0].mlp.down_proj):
             assert type(module) is torch.nn.Linear
             assert type(module.weight) is torch.nn.Parameter
+
+
+MIXED = {"quanto-int4": (8, 2), "hqq": (8, 3), "torchao-intx4": (8, 8)}
+"""Methods with bits per module: 8, and other ones that they may have."""
+
+
+@pytest.mark.parametrize("method", MIXED)
+def test_single_modules_have_bits_of_their_own(plain, method):
+    """Each has the weights that a whole model of its bits has; what is skipped stays plain, the last glob wins."""
+    bits = MIXED[method]
+    globs = {"*.v_proj": bits[-1], "*.0.self_attn.?_proj": bits[0]}
+    loaded = load_as(method, plain, module_bits=globs, skip_modules=("layers.0.self_attn.q_proj",))
+    alone, uniform = load_as("none", plain).model, load_as(method, plain).model
+    own = {f"model.layers.0.self_attn.{one}_proj": bits[0] for one in "kov"} | {
+        "model.layers.1.self_attn.v_proj": bits[-1]
+    }
+    wholes = {one: whole(method, one, plain) for one in set(own.values())}
+    rows = torch.randn(3, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for name, module in alone.named_modules():
+        if type(module) is torch.nn.Linear and module.in_features == 128:
+            same = uniform if name not in own else wholes[own[name]]
+            same = alone if name in ("lm_head", "model.layers.0.self_attn.q_proj") else same
+            with torch.no_grad():
+                assert torch.equal(loaded.model.get_submodule(name)(rows), same.get_submodule(name)(rows)), name
+    proof = loaded.proof
+    assert proof.quantized_modules == 13
+    recorded = {name: int(count) for count, one in proof.module_bits.items() for name in one["modules"]}
+    assert recorded == own
+    stored = proof.module_bits[str(bits[0])]["bytes"]
+    assert any(f"{len(own) - (bits[0] != bits[-1])} modules at {bits[0]} bits" in note for note in proof.notes)
+    assert stored == pytest.approx(128 * 128 * sum(count == bits[0] for count in own.values()), rel=0.1)
+    assert logits(loaded).isfinite().all()
+
+
+def whole(method, bits, folder):
+    """The model whose modules all have these bits."""
+    if method == "hqq":
+        return load_as("hqq", folder, bits=bits).model
+    return load_as(f"quanto-int{bits}" if method == "quanto-int4" else "torchao-int8", folder).model
+
+
+def test_a_glob_that_names_no_module_is_refused(plain, tmp_path):
+    """The error gives a name that there is; weights that are stored quantized have their bits already."""
+    with pytest.raises(
+        ModelError, match=r"'\*\.vproj' is the name of no linear module of .*such as model\.layers\.0\."
+    ):
+        load_as("hqq", plain, module_bits={"*.v_proj": 8, "*.vproj": 8})
+    with pytest.raises(ModelError, match="'lm_head' is the name of no linear module"):
+        load_as("quanto-int4", plain, module_bits={"lm_head": 8})
 
 
 def test_options_reach_the_libraries(plain):

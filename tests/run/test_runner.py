@@ -160,12 +160,17 @@ def test_answers_to_another_version_of_an_item_are_refused(whole: RunDir, tiny_l
         run(config(tiny_llama), tmp_path)
 
 
-@pytest.mark.parametrize("execution", [{"looks": 2}, {"skip_blind": True}], ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize(
+    "execution",
+    [{"looks": 2}, {"skip_blind": True}, {"layers": {"unsure": 0.3, "sure_share": 0.4}}],
+    ids=lambda one: next(iter(one)),
+)
 def test_shards_wait_for_each_other_and_join_to_the_same_verdict(
     execution: dict[str, Any], tiny_llama: Path, tmp_path: Path
 ) -> None:
     """What is decided on all answers is decided alike: the same items asked, the same bytes as of one process."""
     data = config(tiny_llama, execution=execution, candidates=NF4)
+    data["slices"][1]["margin"] = 0.2  # which a part of the items can show
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(run, data, tmp_path / "shards", Shard(index, 2)) for index in (1, 2)]
         (directory, _) = [one.result(timeout=120) for one in both]

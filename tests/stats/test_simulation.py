@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paths import SCRIPTS
-from scipy import special
 
 sys.path.insert(0, str(SCRIPTS))
 
@@ -108,25 +107,3 @@ def test_the_committed_table_of_routes_is_of_these_cells_and_holds(repository: P
         assert record["holds"] == ("yes" if record["wrong"] else "")
     text = (repository / "results" / "simulation" / "README.md").read_text(encoding="utf-8")
     assert f"{sum(bool(one['wrong']) for one in records)} cells of routes" in text
-
-
-def _adversary(test, rng, rollouts=4000):
-    """Share of wrong passes if all of a 2-point drop is in the confident layer, of which a tenth is drawn."""
-    weights, n = np.array([0.3, 0.7]), np.array([540, 140])
-    lost = np.stack([rng.binomial(540, 0.05, rollouts), rng.binomial(140, 0.02 / 0.7, rollouts)], axis=1)
-    gained = np.stack([rng.binomial(540, 0.05, rollouts), np.zeros(rollouts, int)], axis=1)
-    return float((test(lost, gained, np.broadcast_to(n, lost.shape), weights) < 0.05).mean())
-
-
-def _naive(lost, gained, n, weights):
-    """The plug-in form: each layer's variance as it was seen."""
-    delta = (gained - lost) / n
-    variance = (weights**2 * ((lost + gained) / n - delta**2) / n).sum(-1)
-    return special.ndtr(-((weights * delta).sum(-1) + 0.02) / np.sqrt(variance))
-
-
-def test_an_adversary_in_the_confident_layer_beats_the_naive_form_and_not_ours():
-    """Damage where hardly anything is drawn: the plug-in variance passes it too often, the restricted one does not."""
-    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
-    assert _adversary(_naive, np.random.default_rng(1)) > limit
-    assert _adversary(lambda *tables: simulation_routes.layered_p(*tables, 0.02), np.random.default_rng(1)) <= limit

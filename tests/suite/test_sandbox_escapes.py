@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -11,12 +12,13 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from paths import ROOT
 from sandboxes import NEEDS_LINUX, RIGHT, SHORT, nothing_is_left, outcome  # noqa: F401 - the fixture is used by every test
 
-from harness.suite.sandbox import Limits, isolation
+from harness.suite.sandbox import Limits, confine, isolation
 
 pytestmark = [NEEDS_LINUX, pytest.mark.slow]
 
@@ -249,6 +251,21 @@ def test_private_files_are_not_read(tmp_path):
     (tmp_path / "token").write_text("secret")
     code = f"def f(x): return open({str(tmp_path / 'token')!r}).read()"
     assert outcome(code).reason == "PermissionError"
+
+
+def test_the_table_of_system_calls_is_the_kernels():
+    """Names and numbers agree with the C headers; a table that was cut has no special calls, and confines nothing."""
+    calls = confine._CALLS
+    assert {"socket", "ptrace", "mount", "fork", "bpf"} <= calls["never"].keys()
+    assert {"unlink", "rename", "mkdir", "creat"} <= calls["writing"].keys()
+    assert list(calls)[-1] == "special"
+    header = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+    if not header.exists():
+        pytest.skip("the kernel's headers are not installed")
+    known = dict(re.findall(r"#define __NR_(\w+) (\d+)", header.read_text()))
+    ours = {name: str(numbers[0]) for section in calls.values() for name, numbers in section.items()}
+    assert {name: number for name, number in ours.items() if number != known.get(name, number)} == {}
+    assert len(known.keys() & ours) > 100
 
 
 # ------------------------------------------------------------------------------- a kernel that grants no namespaces

@@ -68,6 +68,8 @@ def test_odd_json_is_no_reason_to_stop(text):
         ({"properties": {"a": {"pattern": "("}}}, "is not a 'regex'"),
         ({"patternProperties": {"(": {}}}, "is not a 'regex'"),
         ({"type": "nothing"}, "not JSON Schema"),
+        ({"$schema": 5}, "not of type 'string'"),
+        ({"$schema": {}}, "not of type 'string'"),
     ],
 )
 def test_schemas_that_could_not_judge_are_refused(schema, said):

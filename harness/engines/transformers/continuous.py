@@ -46,6 +46,7 @@ class HiddenStateObserver(Protocol):
 
 
 Observer = HiddenStateObserver | None
+Drafts = Mapping[str, Sequence[int]]
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config.schema import KVCache
 from harness.engines.protocol import Usage
-from harness.engines.transformers.continuous import EngineContext, Observer, UsageCounter
+from harness.engines.transformers.continuous import Drafts, EngineContext, Observer, UsageCounter
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.items import TextGeneration, score_items
@@ -22,7 +22,7 @@ from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
-ENGINE_VERSION = "hf/8"  # raised whenever the same items could get other answers
+ENGINE_VERSION = "hf/9"  # raised whenever the same items could get other answers
 NO_LIMIT = 2**31 - 1
 
 
@@ -81,16 +81,18 @@ class HFEngine:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Usage(spent.prompt_tokens, spent.output_tokens, peak, tuple(dict.fromkeys(notes)))
 
-    def answer(self, items: Sequence[Item], settings: Settings, observer: Observer = None) -> Iterator[Response]:
+    def answer(
+        self, items: Sequence[Item], settings: Settings, drafts: Drafts | None = None, observer: Observer = None
+    ) -> Iterator[Response]:
         """Yield the responses to one work unit: choices first, then free text.
 
-        `observer` is shown the hidden states behind the answers; its references are drafts of them, which change none.
-        Raises NonFinite with the item's id, RunError if one item alone does not fit memory.
+        `drafts` and an observer's references may be the answers, by item id: that is found in one pass, and no answer
+        changes. Raises NonFinite with the item's id, RunError if one item alone does not fit memory.
         """
         choices = [item for item in items if item.kind == "choice"]
         yield from score_items(self.context, choices, observer)
         texts = [item for item in items if item.kind == "generate"]
-        yield from TextGeneration(self.context, settings).answer(texts, observer)
+        yield from TextGeneration(self.context, settings).answer(texts, drafts or {}, observer)
 
     @property
     def head(self) -> Head:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.engines.transformers import packing
-from harness.engines.transformers.continuous import Continuous, EngineContext, Observer, Row, schedules
+from harness.engines.transformers.continuous import Continuous, Drafts, EngineContext, Observer, Row, schedules
 from harness.engines.transformers.decode import Answer, Request, decode_batch
 from harness.engines.transformers.model import prefill
 from harness.engines.transformers.packing import PackedRequests, run_batches
@@ -124,7 +124,7 @@ class TextGeneration:
     context: EngineContext
     settings: Settings
 
-    def answer(self, items: Sequence[Item], observer: Observer) -> Iterator[Response]:
+    def answer(self, items: Sequence[Item], drafts: Drafts, observer: Observer) -> Iterator[Response]:
         """Yield a record for each answer as it ends; an observer's references are checked as drafts, or read later."""
         context, samples, texts = self.context, self.settings.samples, self.context.texts
         references = dict(observer.references) if observer is not None else {}
@@ -136,7 +136,8 @@ class TextGeneration:
             if request.tokens > context.limit:
                 yield from (Unanswered(item.id, "over_context", len(prompt), sample) for sample in range(samples))
                 continue
-            draft = as_draft(context, references.get(item.id, ()) if speculative else (), item.max_tokens)
+            known = references.get(item.id) or drafts.get(item.id, ()) if speculative else ()
+            draft = as_draft(context, known, item.max_tokens)
             requests += [replace(request, sample=sample, draft=draft) for sample in range(samples)]
         at_once = observer is not None and speculative and bool(references)
         stops = {item.id: item.stop for item in items}

@@ -256,9 +256,8 @@ def _place(module: Any, default: torch.device) -> torch.device:
 def length_switch(model: Any) -> int:
     """Return the longest sequence, in tokens, in which the first positions are what they are in a short one.
 
-    Some rotary embeddings (longrope, dynamic NTK) take other frequencies for all tokens of a pass as soon as its
-    largest position is behind some length: a token's numbers then depend on later tokens, and on the other rows.
-    FARTHEST if that is so at no length. Found by asking the embedding itself, not by its name.
+    Some rotary embeddings (longrope, dynamic NTK) take other frequencies for a whole pass as soon as its largest
+    position is behind some length: a token's numbers then depend on later tokens. FARTHEST if that is so at no length.
     """
     found = FARTHEST
     for module in model.modules():

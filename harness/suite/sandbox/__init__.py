@@ -1,16 +1,7 @@
 """Runs generated code, shut away: what it defines is called by tests in another process, which alone can say "passes".
 
-This module is the parent's side. Two processes (`child`, or child.js), each shut away as `confine` says: one holds the
-untrusted code and answers calls, the other runs the tests on stand-ins and compares the values that come back (`values`
-says which can) with its own operators. The code shares no memory, no interpreter and no pipe with the verdict, and
-gives no name that the tests do not lack (`names`), so that no exit code, no printed line, no forged frame, no patched
-``assert``, builtin or trace function and no class with special methods of its own makes a test pass. What remains
-possible: to return the values that the tests expect (a table of answers learnt by heart passes, as it does under every
-such grader); to say that it was defined without an exception when it was not (`Outcome.runs` of code that does not pass
-rests on its own interpreter); to read world-readable files of the system and of Python; to use up its limits; and
-whatever a flaw in the kernel allows.
-
-Nothing here decides whether code may run: the callers do. Linux only.
+This is the parent's side of two processes (`child`, or child.js), each shut away as `confine` says. docs/sandbox.md
+says what is guaranteed, why, and what remains possible. Whether code may run at all, the callers decide. Linux only.
 """
 
 from __future__ import annotations
@@ -25,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from harness.errors import RunError
 from harness.suite.sandbox.names import taken
@@ -46,8 +37,7 @@ class Limits:
 
     wall_s: float = 10.0  # of wall time from the start of the code, for definition and all tests together
     cpu_s: int = 10  # of processor time
-    memory_bytes: int = 512 << 20
-    """Address space (Python), or writable memory (JavaScript, whose engine reserves far more than it uses)."""
+    memory_bytes: int = 512 << 20  # address space (Python), or writable memory (node reserves far more than it uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +45,9 @@ class Program:
     """Generated code and how it is tested."""
 
     code: str  # the untrusted code, whole
-    tests: tuple[str, ...]
-    """Trusted code that raises (JavaScript: also ``console.assert``) where a test fails; run in this order."""
-    setup: str = ""
-    """Trusted code that runs before the tests, such as imports: what it defines stands before what the code does."""
-    names: tuple[str, ...] | None = None
-    """What the tests take from the code; None for what they read without defining it (`names`)."""
+    tests: tuple[str, ...]  # trusted code that raises (JavaScript: or ``console.assert``) if a test fails, in order
+    setup: str = ""  # trusted code that runs before the tests: what it defines stands before what the code does
+    names: tuple[str, ...] | None = None  # what the tests take from the code; None for what they read and do not define
     language: str = "python"  # one of `LANGUAGES`
 
 
@@ -71,8 +58,7 @@ class Outcome:
     parses: bool  # whether it is a program of its language
     runs: bool  # whether it was defined without an exception
     passes: bool  # whether every test ran to its end
-    reason: str
-    """Why not: ``timeout``, ``cpu``, ``memory``, ``ended`` (its process left), ``signal 11``, an exception's name."""
+    reason: str  # why not: timeout, cpu, memory, ended (its process left), signal 11, an exception's name
 
     def metrics(self) -> dict[str, float]:
         """Give the three as lm_eval's metrics, 1.0 or 0.0."""
@@ -80,10 +66,7 @@ class Outcome:
 
 
 def missing(language: str) -> str:
-    """Say what this machine lacks to run a language, and the remedy; empty where it lacks nothing.
-
-    Raises ValueError for a language that is none of `LANGUAGES`.
-    """
+    """Say what this machine lacks to run a language, and the remedy; empty if nothing. ValueError: no such language."""
     if language not in LANGUAGES:
         raise ValueError(f"{language!r} is none of {', '.join(LANGUAGES)}")
     if not sys.platform.startswith("linux"):
@@ -100,19 +83,14 @@ def _node() -> str | None:
 
 @functools.cache
 def isolation(language: str = "python") -> dict[str, Any]:
-    """Find out, by shutting a trivial program away, what this machine's kernel grants: layers, network and files.
-
-    Raises RunError where it is too little to run anything: seccomp, and a user namespace or Landlock, must be there.
-    """
-    code, test = {
-        "python": ("def one(): return 1", "assert one() == 1"),
-        "javascript": ("const one = () => 1", "console.assert(one() === 1)"),
-    }[language]
-    with _Pair(Program(code, (test,), language=language), Limits(wall_s=_STARTING)) as pair:
-        outcome = pair.outcome()
+    """Shut a trivial program away, and give what the kernel grants: layers, network, files; RunError if too little."""
+    code, test = "def one(): return 1", "assert one() == 1"
+    if language == "javascript":
+        code, test = "const one = () => 1", "console.assert(one() === 1)"
+    outcome, layers = _run(Program(code, (test,), language=language), Limits(wall_s=_STARTING))
     if not outcome.passes:
         raise RunError(f"the sandbox does not run a trivial {language} program here ({outcome.reason})")
-    return _described(pair.layers)
+    return _described(layers)
 
 
 def _described(layers: Sequence[str]) -> dict[str, Any]:
@@ -126,102 +104,84 @@ def _described(layers: Sequence[str]) -> dict[str, Any]:
 
 
 def execute(program: Program, limits: Limits | None = None) -> Outcome:
-    """Run a program's code and tests, and give how far it came. Takes two fresh processes and leaves none.
-
-    Raises RunError where the code cannot be shut away; what the code does is never an error here.
-    """
+    """Run code and tests in two fresh processes, and give how far it came; RunError if it cannot be shut away."""
     if lacking := missing(program.language):
         raise RunError(lacking)
-    with _Pair(program, limits or Limits()) as pair:
-        return pair.outcome()
+    return _run(program, limits or Limits())[0]
 
 
-class _Pair:
-    """The process with the code and the process with the tests, while they live."""
-
-    def __init__(self, program: Program, limits: Limits) -> None:
-        self.program, self.limits = program, limits
-        self.layers: tuple[str, ...] = ()
-        self._said: dict[str, Any] = {}
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        one = self.program
-        names = taken(one.setup, one.tests, one.language) if one.names is None else one.names
-        with self._stack, contextlib.ExitStack() as handed:  # what the two processes hold is closed here
+def _run(program: Program, limits: Limits) -> tuple[Outcome, list[str]]:
+    """Start both processes, follow the tests to their verdict or the end of the time, and end both; with the layers."""
+    names = taken(program.setup, program.tests, program.language) if program.names is None else program.names
+    tests = {"tests": program.tests, "setup": program.setup, "names": names}
+    said: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        start = functools.partial(_start, stack, _told(program.language, limits))
+        with contextlib.ExitStack() as handed:  # what the two processes hold is closed here
             to_code, from_code, verdict = (_pipe(handed) for _ in range(3))
-            self._verdict = os.dup(verdict[0])
-            self._stack.callback(os.close, self._verdict)
-            own = {"code": one.code, "names": names}
-            self._code = self._start("solution", own, inbox=to_code[0], outbox=from_code[1])
-            own = {"tests": one.tests, "setup": one.setup, "names": names}
-            self._start("tests", own, inbox=from_code[0], outbox=to_code[1], verdict=verdict[1])
-            self._stack = self._stack.pop_all()
-        return self
+            pipe = os.dup(verdict[0])
+            stack.callback(os.close, pipe)
+            code = start("solution", {"code": program.code, "names": names}, inbox=to_code[0], outbox=from_code[1])
+            start("tests", tests, inbox=from_code[0], outbox=to_code[1], verdict=verdict[1])
+        _follow(pipe, said, {"solution"}, _STARTING)
+        layers = _granted(said)
+        in_time = _follow(pipe, said, {"passes", "failed"}, limits.wall_s)
+        parses, runs = said.get("parses") is True, said.get("runs") is True
+        passes = parses and runs and said.get("passes") is True
+        reason = "" if passes else _reason(said, code) if in_time else "timeout"
+    return Outcome(parses, runs, passes, reason), layers
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
-    def _start(self, role: str, program: dict[str, Any], **ends: int) -> subprocess.Popen[bytes]:
-        folder = tempfile.mkdtemp(prefix="quantcliff-code-")
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        told = {**ends, **_told(self.program.language, self.limits), "folder": folder}
-        command = [sys.executable, "-P", "-s", "-S", "-B", "-X", "utf8", str(_HERE / "child.py"), role]
-        with tempfile.TemporaryFile() as source:
-            source.write(json.dumps(program).encode())
-            source.seek(0)
-            process = subprocess.Popen(
-                [*command, json.dumps(told)],
-                stdin=source,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={"PYTHONHASHSEED": "0"},
-                cwd=folder,
-                pass_fds=tuple(ends.values()),
-                start_new_session=True,
-            )
-        self._stack.callback(_end, process)
-        return process
+def _start(
+    stack: contextlib.ExitStack, told: Mapping[str, Any], role: str, program: Mapping[str, Any], **ends: int
+) -> subprocess.Popen[bytes]:
+    folder = tempfile.mkdtemp(prefix="quantcliff-code-")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    command = [sys.executable, "-P", "-s", "-S", "-B", "-X", "utf8", str(_HERE / "child.py"), role]
+    with tempfile.TemporaryFile() as source:
+        source.write(json.dumps(program).encode())
+        source.seek(0)
+        own: dict[str, Any] = {"env": {"PYTHONHASHSEED": "0"}, "cwd": folder, "pass_fds": tuple(ends.values())}
+        own |= {"stdin": source, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+        process = subprocess.Popen([*command, json.dumps({**ends, **told, "folder": folder})], **own)
+    stack.callback(_end, process)
+    return process
 
-    def outcome(self) -> Outcome:
-        """Follow the tests' pipe to the verdict, or to the end of the time."""
-        self._follow({"solution"}, _STARTING)
-        if "solution" not in self._said:
-            raise RunError("generated code could not be shut away: its process ended before any code was read")
-        self._check()
-        in_time = self._follow({"passes", "failed"}, self.limits.wall_s)
-        parses, runs = self._said.get("parses") is True, self._said.get("runs") is True
-        passes = parses and runs and self._said.get("passes") is True
-        return Outcome(parses, runs, passes, "" if passes else self._reason() if in_time else "timeout")
 
-    def _follow(self, until: set[str], seconds: float) -> bool:
-        """Read what the tests say until one of `until` has come, or they end. False where time is up."""
-        deadline = time.monotonic() + seconds
-        with contextlib.suppress(Gone):
-            while not self._said.keys() & until:
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([self._verdict], [], [], left)[0]:
-                    return False
-                self._said.update(receive(self._verdict))
-        return True
+def _follow(pipe: int, said: dict[str, Any], until: set[str], seconds: float) -> bool:
+    """Read what the tests say until one of `until` has come, or they end. False where time is up."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(Gone):
+        while not said.keys() & until:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                return False
+            said.update(receive(pipe))
+    return True
 
-    def _check(self) -> None:
-        self.layers = tuple(one for one in self._said["solution"] if one in self._said["tests"])
-        if "seccomp" not in self.layers or not {"user namespace", "landlock"} & set(self.layers):
-            raise RunError(
-                f"this kernel cannot shut generated code away (it grants {', '.join(self.layers) or 'nothing'}): "
-                "needed are seccomp, and user namespaces or Landlock; run where they are, or leave the slice out"
-            )
 
-    def _reason(self) -> str:
-        said = str(self._said.get("failed", "ended"))
-        if said != "ended":
-            return "memory" if said == "MemoryError" else said
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._code.wait(timeout=1)
-        code = self._code.returncode or 0
-        number = -code if code < 0 else code - _SIGNALLED if code > _SIGNALLED else 0
-        return "ended" if not number else "cpu" if number in {9, 24} else f"signal {number}"
+def _granted(said: Mapping[str, Any]) -> list[str]:
+    """Give the layers that both processes have. Raises RunError where they are too few to run anything."""
+    if "solution" not in said:
+        raise RunError("generated code could not be shut away: its process ended before any code was read")
+    layers = [one for one in said["solution"] if one in said["tests"]]
+    if "seccomp" not in layers or not {"user namespace", "landlock"} & set(layers):
+        raise RunError(
+            f"this kernel cannot shut generated code away (it grants {', '.join(layers) or 'nothing'}): "
+            "needed are seccomp, and user namespaces or Landlock; run where they are, or leave the slice out"
+        )
+    return layers
+
+
+def _reason(said: Mapping[str, Any], code: subprocess.Popen[bytes]) -> str:
+    failed = str(said.get("failed", "ended"))
+    if failed != "ended":
+        return "memory" if failed == "MemoryError" else failed
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code.wait(timeout=1)
+    status = code.returncode or 0
+    number = -status if status < 0 else status - _SIGNALLED if status > _SIGNALLED else 0
+    return "ended" if not number else "cpu" if number in {9, 24} else f"signal {number}"
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
@@ -238,14 +198,9 @@ def _told(language: str, limits: Limits) -> dict[str, Any]:
     if language == "python":
         readable = [sys.base_prefix, sys.base_exec_prefix, *system]
         return {"limits": own | {"AS": limits.memory_bytes}, "readable": readable}
-    node, script = _node(), str(_HERE / "child.js")
-    return {
-        "limits": own | {"DATA": limits.memory_bytes * 2},
-        "readable": [str(node), script, *system],
-        "node": node,
-        "script": script,
-        "heap_mib": limits.memory_bytes >> 20,
-    }
+    node, script, most = _node(), str(_HERE / "child.js"), {"DATA": limits.memory_bytes * 2}
+    told = {"node": node, "script": script, "heap_mib": limits.memory_bytes >> 20}
+    return {"limits": own | most, "readable": [str(node), script, *system], **told}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

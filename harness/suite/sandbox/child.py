@@ -1,8 +1,7 @@
 """The sandbox's own side: one process holds the untrusted code, another the tests, and only values go between them.
 
-Started by `harness.suite.sandbox` as ``python -P -s -S child.py ROLE JSON``; it shuts itself away (`confine`) before it
-reads a line of anyone's code. The process with the code answers calls. The process with the tests makes them, compares
-what comes back with its own operators, and alone holds the pipe on which a success can be said. Standard library only.
+Each shuts itself away (`confine`) before it reads a line of anyone's code. The process with the tests calls, compares
+what comes back with its own operators, and alone holds the pipe on which a success is said. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,36 +28,32 @@ else:
 
 
 def main(role: str, told: dict[str, Any]) -> None:
-    """Shut this process away, then be what `role` says: ``solution`` or ``tests``, in Python or through node.
-
-    The same program ends the same way each time: hashes are not randomised, and random numbers start from a seed.
-    """
+    """Shut this process away, then be what `role` says: ``solution`` or ``tests``, in Python or through node."""
     os.environ.clear()
     node = told.get("node")
     layers = confine(told["limits"], told["readable"], told["folder"], may_exec=bool(node))
     if node:
         flags = [f"--max-old-space-size={told['heap_mib']}", "--random-seed=1", "--no-warnings"]
-        arguments = [role, json.dumps({**told, "layers": layers})]
-        os.execve(node, [node, *flags, told["script"], *arguments], {"OPENSSL_CONF": "/dev/null"})  # noqa: S606 - no shell, and nothing else may follow
-    random.seed(0)  # after the fork into the namespace, which seeds it anew
+        command = [node, *flags, told["script"], role, json.dumps({**told, "layers": layers})]
+        os.execve(node, command, {"OPENSSL_CONF": "/dev/null"})  # noqa: S606 - no shell, and nothing else may follow
+    random.seed(0)  # a program ends the same way each time; after the fork into the namespace, which seeds it anew
     program = json.loads(b"".join(iter(lambda: os.read(0, 1 << 20), b"")))
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     if role == "solution":
-        _Solution(told["inbox"], told["outbox"]).serve(program, layers)
+        _Solution(told).serve(program, layers)
     else:
-        _Tests(told["inbox"], told["outbox"], told["verdict"]).hold(program, layers)
+        _Tests(told).hold(program, layers)
 
 
 class _Solution:
     """Holds the untrusted code and answers calls to it. Whatever it says is taken as a value, never as a verdict."""
 
-    def __init__(self, inbox: int, outbox: int) -> None:
-        self.inbox, self.outbox = inbox, outbox
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.inbox, self.outbox = told["inbox"], told["outbox"]
         self.kept: list[Any] = []
         self.numbers: dict[int, int] = {}
-        self.names: dict[str, Any] = {"__name__": UNTRUSTED}
 
     def serve(self, program: dict[str, Any], layers: list[str]) -> None:
         """Define the code, say how far that came, then answer until nobody asks any more."""
@@ -69,12 +64,13 @@ class _Solution:
             send(self.outbox, {"parses": False, "why": type(error).__name__})
             return
         send(self.outbox, {"parses": True})
+        names: dict[str, Any] = {"__name__": UNTRUSTED}
         try:
-            exec(code, self.names)  # noqa: S102 - what this process is for
+            exec(code, names)  # noqa: S102 - what this process is for
         except BaseException as error:  # noqa: BLE001 - sys.exit() while defining is not running either
             send(self.outbox, {"runs": False, "why": _name(error)})
             return
-        offered = {name: self._offer(self.names[name]) for name in program["names"] if name in self.names}
+        offered = {name: self._offer(names[name]) for name in program["names"] if name in names}
         send(self.outbox, {"runs": True, "names": offered})
         while True:
             send(self.outbox, self._answer(receive(self.inbox)))
@@ -93,9 +89,12 @@ class _Solution:
         return {"kept": [number, callable(value)]}
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        def given(value: dict[str, Any]) -> Any:
+            return self.kept[value["kept"][0]]
+
         try:
-            arguments = [decoded(one, self._given) for one in request["arguments"]]
-            named = {name: decoded(one, self._given) for name, one in request["named"].items()}
+            arguments = [decoded(one, given) for one in request["arguments"]]
+            named = {name: decoded(one, given) for name, one in request["named"].items()}
             target, method = self.kept[request["kept"]], request["method"]
             if method in _ASKED:
                 return {"value": encoded(_ASKED[method](target), self._keep, plain=method == "plain"), "after": []}
@@ -105,9 +104,6 @@ class _Solution:
         except BaseException as error:  # noqa: BLE001 - the tests may expect it
             return {"raised": [_name(error), str(error)[:200] if isinstance(error, Exception) else ""]}
         return {"value": value, "after": after}
-
-    def _given(self, value: dict[str, Any]) -> Any:
-        return self.kept[value["kept"][0]]
 
 
 # What is asked of an object without calling a method of it.
@@ -123,8 +119,8 @@ def _name(error: BaseException) -> str:
 class _Tests:
     """Runs the tests on stand-ins for what the code defines, and says on its own pipe how it went."""
 
-    def __init__(self, inbox: int, outbox: int, verdict: int) -> None:
-        self.inbox, self.outbox, self.verdict = inbox, outbox, verdict
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.inbox, self.outbox, self.verdict = told["inbox"], told["outbox"], told["verdict"]
         self.gone = False
         self.asked = False  # whether anything was asked of the code at all
         self.calls = 0  # those that may have changed an object; until the next one its content is asked for once
@@ -147,8 +143,11 @@ class _Tests:
             send(self.verdict, {"failed": "ended"})
 
     def _run(self, program: dict[str, Any], offered: dict[str, Any]) -> None:
-        names = {name: self._named(name, offered[name]) for name in program["names"] if name in offered}
+        names = {name: decoded(offered[name], self._stand_in) for name in program["names"] if name in offered}
         taken = list(names.values())
+        for name, one in names.items():
+            if isinstance(one, _Callable):
+                one._kept_class = name.lstrip("_")[:1].isupper()  # noqa: SLF001 - its own module
         names["__name__"] = "tests"
         try:
             for number, code in enumerate([program["setup"], *program["tests"]]):
@@ -163,24 +162,15 @@ class _Tests:
             failed = "ended" if self.gone else "" if tested else "untested"
             send(self.verdict, {"failed": failed} if failed else {"passes": True})
 
-    def _named(self, name: str, offered: Any) -> Any:
-        made = decoded(offered, self._stand_in)
-        if isinstance(made, _Callable):
-            made._kept_class = name.lstrip("_")[:1].isupper()  # noqa: SLF001 - its own module
-        return made
-
     def _stand_in(self, value: dict[str, Any]) -> _Kept:
         number, calls = value["kept"]
         return (_Callable if calls is True else _Kept)(self, int(number))
 
     def ask(self, kept: int, method: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Have the code do something. Raises what it raised, as Python's own error of that name."""
-        request = {
-            "kept": kept,
-            "method": method,
-            "arguments": [encoded(one, _number) for one in arguments],
-            "named": {name: encoded(one, _number) for name, one in named.items()},
-        }
+        request: dict[str, Any] = {"kept": kept, "method": method}
+        request["arguments"] = [encoded(one, _number) for one in arguments]
+        request["named"] = {name: encoded(one, _number) for name, one in named.items()}
         self.asked = True
         try:
             send(self.outbox, request)

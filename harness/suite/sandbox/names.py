@@ -17,16 +17,12 @@ _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
-    """The names that tests read and do not define: what the code must define. Empty if the tests cannot be parsed.
-
-    JavaScript: every word of the tests; the process with the tests keeps the globals of node for itself.
-    """
+    """The names that tests read and do not define: what the code must define. Empty if the tests cannot be parsed."""
     source = "\n".join((setup, *tests))
-    if language == "javascript":
+    if language == "javascript":  # every word; the process with the tests keeps the globals of node for itself
         return tuple(one for one in dict.fromkeys(_JS_WORD.findall(source)) if not _ASSERTING.match(one))
     free, ours = _free(source)
     return tuple(one for one in free if one not in ours)
@@ -51,7 +47,8 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
     """A sentence on tests that no wrong answer fails, as none of them asserts anything; empty if one does."""
     if language == "python":
         nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
-        defined = [one for node in nodes for one in ast.walk(node) if isinstance(one, _DEFINITIONS)]
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        defined = [one for node in nodes for one in ast.walk(node) if isinstance(one, kinds)]
         helpers: set[str] = set()
         while more := {one.name for one in defined if _can_fail(one, helpers)} - helpers:
             helpers |= more
@@ -87,11 +84,7 @@ def _runs(one: ast.stmt) -> bool:
 
 
 def _free(source: str) -> tuple[list[str], set[str]]:
-    """Global names that `source` reads and does not bind, and those of them that the code may not define.
-
-    These are modules, assertions, and what the standard library defines if there are other names: `sqrt` next to `f` is
-    a helper, alone it is not.
-    """
+    """Global names that `source` reads and does not bind, and those of them that the code may not define."""
     try:
         tree, table = ast.parse(source), symtable.symtable(source, "tests", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -104,6 +97,7 @@ def _free(source: str) -> tuple[list[str], set[str]]:
     plain = {one.id for one in nodes if isinstance(one, ast.Name) and id(one) not in roots}
     ours = {one for one in free if one in sys.stdlib_module_names or (one not in plain and one.islower())}
     ours |= {one for one in free if _ASSERTING.match(one)}
+    # What the standard library defines is a helper only next to other names: `sqrt` next to `f`, not `sqrt` alone.
     known = {name for module in _HELPERS for name in vars(importlib.import_module(module)) if not name.startswith("_")}
     helpers = known.intersection(free)
     return free, ours | helpers if len(helpers) < len(free) else ours

@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+# The module name of untrusted code: objects of its own classes stay with it, subclasses of list and int too.
 UNTRUSTED = "solution"
-"""The module name of untrusted code: objects of its own classes stay with it, subclasses of list and int too."""
 LONGEST = 16_000_000  # bytes of the longest frame
 _EXACT = 2**53
 
@@ -55,21 +55,24 @@ def _exactly(pipe: int, count: int) -> bytes:
     return b"".join(parts)
 
 
-def encoded(value: Any, other: Callable[[Any], Any], *, plain: bool = False) -> Any:
+def encoded(value: Any, other: Callable[[Any], Any], *, plain: bool = False) -> Any:  # noqa: PLR0911 - one return per kind
     """Give a value as JSON: plain data by content, anything else as what `other` makes of it.
 
     plain: an object of an untrusted class, too, by the content of the plain class that it stands on.
     """
     if not plain and type(value).__module__ == UNTRUSTED:
         return other(value)
-    for kinds, make in _PLAIN:
+    for kinds, make in _BARE:
         if isinstance(value, kinds):
             return make(value)
+    for name, kind, write, _ in _TAGGED:
+        if isinstance(value, kind):
+            return {name: write(value)}
     if isinstance(value, list):
         return [encoded(one, other) for one in list.__iter__(value)]
     if isinstance(value, dict):
         return {"dict": [[encoded(key, other), encoded(one, other)] for key, one in dict.items(value)]}
-    for name, kinds in _COLLECTIONS.items():
+    for name, (kinds, _) in _COLLECTIONS.items():
         if isinstance(value, kinds):
             own = next((one.__iter__(value) for one in _OWN if isinstance(value, one)), value)
             return {name: [encoded(one, other) for one in own]}
@@ -86,49 +89,42 @@ def decoded(value: Any, other: Callable[[Any], Any]) -> Any:
         ((name, inner),) = value.items()
         if name == "dict":
             return {decoded(key, other): decoded(one, other) for key, one in inner}
-        if name in _BACK:
-            return _BACK[name](inner)
-        if name in _GATHERED:
-            return _GATHERED[name](decoded(one, other) for one in inner)
+        if name in _READ:
+            return _READ[name](inner)
+        if name in _COLLECTIONS:
+            return _COLLECTIONS[name][1](decoded(one, other) for one in inner)
         return other(value)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise Gone("a value cannot be read") from error
 
 
-def _whole(value: int) -> Any:
+def _number(value: int) -> Any:
     number = int.__int__(value)
     return number if -_EXACT < number < _EXACT else {"int": hex(number)}
 
 
-_Views: Any = type({}.keys()) | type({}.items())
-_PLAIN: list[tuple[Any, Callable[[Any], Any]]] = [
-    (bool | None, lambda value: value),
-    (str, str.__str__),
-    (int, _whole),
-    (float, lambda value: {"float": float.hex(value)}),
-    (complex, lambda value: {"complex": [float.hex(value.real), float.hex(value.imag)]}),
-    (bytes, lambda value: {"bytes": bytes.hex(value)}),
-    (bytearray, lambda value: {"bytearray": bytearray.hex(value)}),
-    (Decimal, lambda value: {"decimal": Decimal.__str__(value)}),
-    (Fraction, lambda value: {"fraction": [hex(value.numerator), hex(value.denominator)]}),
-    (range, lambda value: {"range": [hex(value.start), hex(value.stop), hex(value.step)]}),
+def _whole(texts: list[str]) -> list[int]:
+    return [int(one, 16) for one in texts]
+
+
+_BARE: list[tuple[Any, Callable[[Any], Any]]] = [(bool | None, lambda one: one), (str, str.__str__), (int, _number)]
+# Name, class, what is written of a value, and how it is read.
+_TAGGED: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
+    ("float", float, float.hex, float.fromhex),
+    ("complex", complex, lambda c: [float.hex(c.real), float.hex(c.imag)], lambda c: complex(*map(float.fromhex, c))),
+    ("bytes", bytes, bytes.hex, bytes.fromhex),
+    ("bytearray", bytearray, bytearray.hex, bytearray.fromhex),
+    ("decimal", Decimal, Decimal.__str__, Decimal),
+    ("fraction", Fraction, lambda one: [hex(one.numerator), hex(one.denominator)], lambda two: Fraction(*_whole(two))),
+    ("range", range, lambda one: [hex(one.start), hex(one.stop), hex(one.step)], lambda three: range(*_whole(three))),
 ]
-# Iterated over by their content, whatever a subclass makes of it.
-_OWN: tuple[Any, ...] = (tuple, set, frozenset, deque)
-_COLLECTIONS: dict[str, Any] = {
-    "tuple": tuple, "set": set | _Views, "frozenset": frozenset, "deque": deque,
-    "iterator": Iterator | type({}.values()),
-}  # fmt: skip
-_BACK: dict[str, Callable[[Any], Any]] = {
-    "int": lambda inner: int(inner, 16),
-    "float": float.fromhex,
-    "complex": lambda inner: complex(float.fromhex(inner[0]), float.fromhex(inner[1])),
-    "bytes": bytes.fromhex,
-    "bytearray": bytearray.fromhex,
-    "decimal": Decimal,
-    "fraction": lambda inner: Fraction(int(inner[0], 16), int(inner[1], 16)),
-    "range": lambda inner: range(*(int(one, 16) for one in inner)),
+_READ = {"int": lambda inner: int(inner, 16)} | {name: read for name, _, _, read in _TAGGED}
+_OWN: tuple[Any, ...] = (tuple, set, frozenset, deque)  # iterated by their content, whatever a subclass makes of it
+_Views: Any = type({}.keys()) | type({}.items())
+_COLLECTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "tuple": (tuple, tuple),
+    "set": (set | _Views, set),
+    "frozenset": (frozenset, frozenset),
+    "deque": (deque, deque),
+    "iterator": (Iterator | type({}.values()), lambda inner: iter(list(inner))),
 }
-_GATHERED: dict[str, Callable[[Any], Any]] = {
-    "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque, "iterator": lambda inner: iter(list(inner)),
-}  # fmt: skip

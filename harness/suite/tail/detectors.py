@@ -1,8 +1,7 @@
 """Which kinds of tail event an answer shows: asked when it is scored, because its text may not be kept.
 
-An event is a sign of the candidate's answer that the baseline's answer to the same item does not show:
-`harness.judge.tail_counts` counts those. NaN and infinity are no sign: a model that gives them is stopped by the engine
-with the item's id (`harness.errors.NonFinite`), and is not judged at all.
+An event is a sign that the candidate's answer shows and the baseline's to the same item does not. NaN and infinity are
+no sign: the engine stops a model that gives them (`harness.errors.NonFinite`), and it is not judged at all.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from harness.suite.toolkit.scoring import stated_number
 from harness.suite.toolkit.scoring_json import NOT_JSON, json_of
 from harness.suite.toolkit.tool_calls import FAILURES
 
+Metrics = Mapping[str, float]
 TIMES = 10  # an answer so many times too large or too small is of the wrong magnitude
 
 _DECLINES = re.compile(r"\b(?:no|none|not|cannot|unknown|unable)\b|n['\u2019]t\b")
@@ -33,9 +33,7 @@ class Seen:
     length: int | None = None  # tokens of the answer
 
 
-def examine(
-    item: Item, response: Response, score: float | None, metrics: Mapping[str, float], thought: str = ""
-) -> Seen:
+def examine(item: Item, response: Response, score: float | None, metrics: Metrics, thought: str = "") -> Seen:
     """Look at one answer for every kind of event that its item can have.
 
     score: in [0, 1], None where unanswered. metrics: what the task's scorer said. thought: what came before the answer
@@ -88,12 +86,8 @@ def magnitude(text: str, target: Decimal, language: str = "") -> bool:
     """Say whether an answer is a number, but ten times or more too large or too small.
 
     Definition: the number that the answer states, as the graders read it (`scoring.stated_number`), is at least
-    ten times the target or at most a tenth of it, signs aside. Digits of every script count. Source: own, for the
-    "off by an order of magnitude" of arithmetic over several steps.
-
-    Limits: the stated number is found by position, so a remark at the end that holds a number ("in 2 steps") misleads
-    it, and 1.234 is a decimal number unless `language`, given for the user's own numeric lines, groups so. Answers that
-    scored full marks are never looked at; an answer without any number is wrong, not of the wrong magnitude.
+    ten times the target or at most a tenth of it, signs aside. Source: own, for the "off by an order of magnitude" of
+    arithmetic over several steps. language: how numbers are read, given for the user's own numeric lines.
     """
     stated = stated_number(text, language)
     return stated is not None and (abs(stated) >= TIMES * abs(target) or TIMES * abs(stated) <= abs(target))
@@ -104,17 +98,8 @@ def unparsed(text: str) -> bool:
     return stated_number(text) is None and not _DECLINES.search(text.casefold())
 
 
-def from_metrics(metrics: Mapping[str, float]) -> dict[str, bool]:
-    """Read the signs of code, JSON and tool calls out of what the task's scorer measured; only those that it measured.
-
-    Definitions: ``code_syntax``: the code does not parse (`parses` is 0, beside `runs`). ``code_error``: it parses, and
-    running it raises or ends otherwise than it should (`runs` is 0). ``invalid_json``: the answer is no JSON (`parses`
-    is 0, beside `valid`). ``invalid_schema``: it is JSON that the given schema forbids (`valid` is 0). Each class of a
-    failed tool call is a sign (`harness.suite.toolkit.tool_calls.failure`). Source: the parsers of each language; JSON
-    Schema draft 2020-12 by the package jsonschema.
-
-    Limits: code is run only under ``--allow-code-execution``; what was not run is not looked at, and counts in no rate.
-    """
+def from_metrics(metrics: Metrics) -> dict[str, bool]:
+    """Read the signs of code, JSON and tool calls (docs/tail-events.md) out of what the task's scorer measured."""
     found = {kind: metrics[kind] > 0 for kind in FAILURES if kind in metrics}
     if "parses" in metrics:
         parses = metrics["parses"] > 0

@@ -1,10 +1,7 @@
 """Script drift and language drift: the answer is written in another script, or another language, than was expected.
 
-Which script a letter belongs to is the Unicode Character Database's word (Scripts.txt, UAX #24), as `fontTools`
-carries it; which script a language is written in is CLDR's (likely subtags), as `babel` carries it. Languages are told
-apart by `py3langid`, which is loaded when first needed. Both look at the prose of the answer alone, without what is
-rightly in another script or language: code, addresses, formulas, and short quotations and remarks in brackets
-("Moscow (Москва)" is good English).
+Letters' scripts are those of the Unicode Character Database (UAX #24; `fontTools`), languages' scripts those of CLDR
+(`babel`); `py3langid` tells languages apart. Both look at the prose alone: "Moscow (Москва)" is good English.
 """
 
 from __future__ import annotations
@@ -40,23 +37,7 @@ _TWO_SCRIPTS = {
 }  # fmt: skip
 """Languages in everyday use in two scripts (CLDR's languageData), where the item does not say which."""
 
-_KIN = [
-    frozenset(codes.split())
-    for codes in (
-        "no nb nn da sv",
-        "hr bs sr",
-        "id ms jv",
-        "zh yue wuu",
-        "ar ary arz",
-        "ku ckb sdh",
-        "gn gug guw",
-        "uz uzs",
-        "cs sk",
-        "pt gl",
-        "zu xh",
-        "qu ay",
-    )
-]
+_KIN = "no nb nn da sv|hr bs sr|id ms jv|zh yue wuu|ar ary arz|ku ckb sdh|gn gug guw|uz uzs|cs sk|pt gl|zu xh|qu ay"
 """Languages so near that one is no drift from the other in a few sentences, and codes for parts of one language."""
 
 _MACRO = {"arb": "ar", "swh": "sw", "pbt": "ps", "quy": "qu", "als": "sq", "npi": "ne", "zlm": "ms", "khk": "mn"}
@@ -126,9 +107,6 @@ def wrong_script(text: str, tag: str) -> bool:
     tenth of any other script, that the language is not written in (and at least two letters are). Digits, punctuation,
     marks, code, formulas, addresses and short quotations or brackets do not count. Source: Unicode's Script and
     Script_Extensions properties (UAX #24); expected scripts from CLDR.
-
-    Limits: a drift of less than a tenth of a long answer is not seen, nor one between languages of one script; a
-    right answer that consists of foreign names alone ("Python, NumPy") is taken for a drift.
     """
     expected = scripts_of(tag)
     total = latin = other = 0
@@ -156,15 +134,12 @@ def wrong_language(text: str, tag: str) -> bool:
     language that is neither the expected one nor so near that a few sentences do not tell them apart. Where it does
     not know the expected language, only a drift into English is looked for. Source: `py3langid` 0.4 (BSD, 4.6 MB, no
     network, 140 languages; Lui and Baldwin 2012, "langid.py", ACL system demonstrations).
-
-    Limits: short answers are never judged; dialects and near languages are taken for one; an answer that is half in
-    another language counts as whichever half weighs more; a language in a script of its own is told by its script.
     """
     plain = prose(text)
     if len(_letters(plain).encode("utf-8", "ignore")) < LEAST_BYTES:
         return False
     identifier, language = _identifier(), _language(tag)
-    near = {language}.union(*(kin for kin in _KIN if language in kin))
+    near = {language}.union(*(kin for kin in map(str.split, _KIN.split("|")) if language in kin))
     found, sure = identifier.classify(" ".join(plain.split()))
     if sure < SURE or found == "zxx":
         return False

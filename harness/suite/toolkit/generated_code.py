@@ -1,9 +1,8 @@
 """From an answer to the program that it means: a fenced block, bare code in prose, or the rest of what was begun.
 
-Pure functions on text; nothing is run. What is taken follows the field: Chen et al. 2021 (arXiv:2107.03374) continue
-the function that the prompt begins and stop at the next top-level statement; instruction-tuned models answer in a
-Markdown fence (lm_eval's humaneval_instruct and mbpp_instruct); HumanEval-X ends a JavaScript function at its brace.
-Fences are read as CommonMark has them, by markdown-it. Code with a syntax error stays as it is: only prose is cut off.
+As in the field: a continuation ends at the next top-level statement (Chen et al. 2021, arXiv:2107.03374), in JavaScript
+at the function's brace (HumanEval-X); instruction-tuned models answer in a Markdown fence, read as CommonMark has it.
+Code with a syntax error stays as it is: only prose is cut off. Nothing is run.
 """
 
 from __future__ import annotations

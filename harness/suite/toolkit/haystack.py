@@ -1,7 +1,7 @@
 """Long texts of plain English sentences, made to a length in tokens, with given lines scattered through them.
 
-No download and no digits in the filler, so what is hidden in it occurs once. Lengths are counted with the tokenizer
-that the task was given, chat template included, and leave room for the answer.
+No digits in the filler, so what is hidden in it occurs once. Lengths are counted with the task's tokenizer, chat
+template included, and leave room for the answer.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import itertools
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cue
 
@@ -26,85 +27,52 @@ _FINE = 10_000
 _LINE = 300  # characters: the longest piece of a book that is kept whole
 _SENTENCE_END = re.compile("(?<=[.!?\u0964\u3002\uff01\uff1f])\\s*(?=\\s|[\u3000-\u9fff])|\\n\\s*\\n")
 
-_WHEN = (
-    "In the early morning", "After the long winter", "On a quiet evening", "Late in the autumn",
-    "Before the rain began", "During the harvest", "At the end of the week", "In the middle of the summer",
-    "When the bells had stopped", "Not long ago", "Once the market had closed", "Towards nightfall",
-)  # fmt: skip
-_WHO = (
-    "the old baker", "a young teacher", "the ferry captain", "her patient neighbour", "the village doctor",
-    "a travelling musician", "the quiet librarian", "his older cousin", "the carpenter's daughter", "a retired sailor",
-    "the station master", "an honest farmer", "the watchmaker", "a curious student", "the night porter", "the gardener",
-)  # fmt: skip
-_DID = (
-    "carried", "repaired", "painted", "borrowed", "measured", "polished", "described", "found", "sold", "remembered",
-    "wrapped", "admired", "returned", "counted out", "put away", "asked about",
-)  # fmt: skip
-_WHAT = (
-    "a wooden box", "the heavy ladder", "two woollen coats", "a map of the coast", "the broken clock",
-    "a basket of apples", "the blue lantern", "an empty suitcase", "a pair of boots", "the brass kettle",
-    "a folded letter", "the garden chairs", "a jar of honey", "the narrow boat", "several old books",
-    "a roll of cloth",
-)  # fmt: skip
-_WHERE = (
-    "near the bridge", "behind the mill", "across the square", "at the edge of the woods", "by the harbour wall",
-    "under the chestnut trees", "in the back of the shop", "along the river path", "outside the town hall",
-    "beside the stove", "on the road to the hills", "in front of the school",
-)  # fmt: skip
-_AND = (
-    "and nobody said a word about it", "and then went home", "because the weather was fine", "while the others waited",
-    "as everyone had expected", "although it was getting late", "and the day passed slowly",
-    "to the surprise of no one", "just as they had agreed", "and a dog barked in the distance",
-)  # fmt: skip
+_PARTS = [part.split("\n") for part in read_text(Path(__file__).with_name("sentences.txt")).strip().split("\n\n")]
 
 
 def _sentences(draw: SeededRandom) -> Iterator[str]:
     """Make some five million different plain sentences, without end."""
     while True:
-        when, who, did, what, where, more = (draw.choice(words) for words in (_WHEN, _WHO, _DID, _WHAT, _WHERE, _AND))
+        when, who, did, what, where, more = map(draw.choice, _PARTS)
         yield f"{when}, {who} {did} {what} {where}, {more}."
 
 
-@dataclass(frozen=True)
 class TokenCounter:
-    """Counts the tokens of a question as the model will read it."""
+    """Counts the tokens of a question as the model will read it, by lm_eval's metadata.
 
-    whole: Callable[[str], int]  # of a user's message, chat template and system message, or the cue, included
-    plain: Callable[[str], int]  # of a piece of text alone
-
-
-def token_counter(metadata: Mapping[str, Any]) -> TokenCounter:
-    """Make a token counter from lm_eval's metadata: ``tokenizer`` (an object or a name) or ``pretrained`` (a name).
-
-    ``chat_template`` (``auto`` unless given) says whether the tokenizer's template is counted in, ``system`` is the
-    system message and ``chat`` a function that writes messages (the tokenizer's own unless given). Raises ValueError
-    where no tokenizer is named.
+    metadata: ``tokenizer`` (an object or a name) or ``pretrained`` (a name), ``chat_template`` (whether the template is
+    counted in, ``auto`` unless given), ``system`` (the system message) and ``chat`` (what writes messages in place of
+    the tokenizer). Raises ValueError where no tokenizer is named.
     """
-    tokenizer = metadata.get("tokenizer") or metadata.get("pretrained")
-    if not tokenizer:
-        raise ValueError(
-            "context_tokens are counted with a tokenizer, and none was given: "
-            '--metadata \'{"tokenizer": "<directory or hub id>"}\' names one'
-        )
-    if isinstance(tokenizer, str):
-        from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    asked = metadata.get("chat_template", "auto")
-    template = bool(tokenizer.chat_template) if asked == "auto" else bool(asked)
-    system, ending = metadata.get("system"), cue(metadata)
-    chat = metadata.get("chat") or partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        tokenizer = metadata.get("tokenizer") or metadata.get("pretrained")
+        if not tokenizer:
+            raise ValueError(
+                "context_tokens are counted with a tokenizer, and none was given: "
+                '--metadata \'{"tokenizer": "<directory or hub id>"}\' names one'
+            )
+        if isinstance(tokenizer, str):
+            from transformers import AutoTokenizer
 
-    def whole(text: str) -> int:
-        if not template:
-            return len(tokenizer.encode(text + ending, verbose=False))
-        messages = [{"role": "system", "content": system}] if system else []
-        return len(tokenizer.encode(chat([*messages, {"role": "user", "content": text}]), verbose=False))
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        asked, system = metadata.get("chat_template", "auto"), metadata.get("system")
+        write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+        self._tokenizer, self._cue, self._write = tokenizer, cue(metadata), metadata.get("chat") or write
+        self._template = bool(tokenizer.chat_template) if asked == "auto" else bool(asked)
+        self._system = [{"role": "system", "content": system}] if system else []
 
-    def plain(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+    def whole(self, text: str) -> int:
+        """Count a user's message, chat template and system message, or the cue, included."""
+        turns = [*self._system, {"role": "user", "content": text}]
+        return len(self._tokenizer.encode(self._write(turns) if self._template else text + self._cue, verbose=False))
 
-    return TokenCounter(whole, plain)
+    def plain(self, text: str) -> int:
+        """Count a piece of text alone."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+token_counter = TokenCounter  # as a task's generator calls it
 
 
 def build_haystack(

@@ -1,9 +1,7 @@
 """Numbers as models write them: one reader for scores and for tail events.
 
-Reads digits of any script, grouping (`1,234`, `12,34,567`, `1 000`, `1'000`, `1.234.567`), decimal points and commas,
-signs (any dash, before a currency too), fractions, powers, scientific notation and the LaTeX around them. Percent signs
-and units are left out: `50 %` is 50, `5 million` is 5. What could be two numbers is read one way for every target, so
-that an answer is never right by the choice of its reading.
+docs/slices.md says what is read. What could be two numbers is read one way for every target, so that an answer is
+never right by the choice of its reading.
 """
 
 from __future__ import annotations
@@ -72,10 +70,7 @@ def _ascii_digits(text: str) -> str:
 
 
 def numbers(text: str, language: str = "") -> list[Decimal]:
-    """The numbers in a text in their order.
-
-    language: BCP 47, of the text. It decides what `1,234` and `1.234` are; without one they are as in English.
-    """
+    """The numbers in a text in their order; its language (BCP 47), or else English, decides what `1,234` is."""
     plain = _plainer(text)
     return [value for value in _joined(list(_found(plain, language)), plain) if value is not None]
 
@@ -150,10 +145,8 @@ def _values(core: str, language: str) -> list[Decimal | None]:
 
 def _groups(parts: list[str], mark: str) -> bool:
     """Whether digits are grouped by threes, or, with commas, as in India."""
-    first, *middle, last = parts
-    by_three = all(len(one) == 3 for one in middle) and len(first) <= 3  # noqa: PLR2004 - thousands
-    indian = mark == "," and middle and all(len(one) == 2 for one in middle) and len(first) <= 2  # noqa: PLR2004 - lakhs
-    return bool(first) and first[0] != "0" and len(last) == 3 and bool(by_three or indian)  # noqa: PLR2004 - thousands
+    lakhs = r"|[1-9]\d?(?:,\d\d)+,\d{3}" if mark == "," else ""
+    return re.fullmatch(rf"[1-9]\d{{0,2}}(?:,\d{{3}})+{lakhs}", ",".join(parts)) is not None
 
 
 @functools.cache

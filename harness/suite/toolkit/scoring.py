@@ -1,8 +1,7 @@
 """Graders: whether an answer's text says what was asked for. Pure functions on text, each giving 0.0 or 1.0.
 
-The tasks under tasks/ call them from their `process_results`, so lm_eval prints the same scores. An answer that takes a
-scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm of the process, which
-interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
+An answer that takes a scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm
+of the process, which interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ _ABSENT = re.compile(
     r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
     r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b"
 )
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"  # Thai, Lao, Burmese, Khmer, kana, Han
-)
+# Thai, Lao, Burmese, Khmer, kana, Han
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def only_number(text: str, target: str) -> float:
@@ -67,20 +65,14 @@ def abstained(text: str) -> float:
 
 
 def plain(text: str) -> str:
-    """Give a text in the form in which answers are compared: NFKC, casefolded, only letters, marks and digits.
-
-    Words are separated by one space. Marks stay: in many scripts they are the vowels.
-    """
+    """Give a text as answers are compared: NFKC, casefolded, words of letters, marks (many are vowels) and digits."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in folded)
     return " ".join(kept.split())
 
 
 def mentions(text: str, target: str) -> float:
-    """Score 1 where the target stands in the answer as whole words, whatever the case and the punctuation around it.
-
-    In a script that sets no spaces between words (Thai, Lao, Khmer, Burmese, Chinese, Japanese) any place counts.
-    """
+    """Score 1 where the target stands in the answer as whole words, in a script without spaces anywhere."""
     answer, wanted = plain(text), plain(target)
     if _UNSPACED.search(wanted):
         return float(wanted.replace(" ", "") in answer.replace(" ", ""))
@@ -105,11 +97,7 @@ def matches_any(text: str, patterns: Sequence[str]) -> float:
 
 
 def overlap(text: str, targets: Sequence[str]) -> float:
-    """Score in [0, 1] by the best chrF against the targets.
-
-    Popovic 2015, "chrF: character n-gram F-score for automatic MT evaluation", WMT; sacrebleu's implementation and
-    defaults (character order 6, beta 2), divided by 100.
-    """
+    """Score in [0, 1] by the best chrF (Popovic 2015, WMT; sacrebleu's, order 6, beta 2) against the targets."""
     from sacrebleu.metrics.chrf import CHRF
 
     return scored(lambda: float(CHRF().sentence_score(text, list(targets)).score) / 100)

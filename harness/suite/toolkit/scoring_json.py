@@ -1,8 +1,7 @@
 """Graders of structured answers: is it JSON, does it fit a schema, is it the value that was asked for.
 
-Schemas are JSON Schema, draft 2020-12 unless a schema names another, judged by the package jsonschema; references to
-other documents are never followed. An answer that is nested too deep, or whose validation takes too long, scores 0 with
-a note (`harness.suite.toolkit.scoring.scored`).
+Schemas are JSON Schema, draft 2020-12 unless a schema names another, by the package jsonschema; references to other
+documents are never followed. An answer that is nested too deep, or takes too long, scores 0 with a note (`scored`).
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def _validators(schema: Mapping[str, Any]) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
 
-    return validator_for(schema, default=Draft202012Validator)
+    return validator_for({"$schema": str(schema.get("$schema"))}, default=Draft202012Validator)
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:

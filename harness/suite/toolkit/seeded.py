@@ -1,8 +1,7 @@
 """Random choices that come out the same on every machine, every Python and in every order of asking.
 
-A `SeededRandom` is seeded by a path of names (seed, task, stratum, index ...), so that what is made for one item does
-not depend on how many others are made. Of `random.Random` only `getrandbits` is used: its algorithm (the Mersenne
-Twister's 32-bit words) is fixed, while `choice`, `shuffle` and `sample` have changed between Python versions.
+Seeded by a path of names, so that what is made for one item does not depend on how many others are made. Of
+`random.Random` only `getrandbits` is used: `choice`, `shuffle` and `sample` have changed between Python versions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Levels, cells and strata: which items a slice needs, and which cell of its axes each falls into.
-
-The generators under tasks/ use it to make what is asked for, and `harness.suite.build` to place what came.
-"""
+"""Levels, cells and strata: which items a slice needs, and which cell of its axes each falls into."""
 
 from __future__ import annotations
 
@@ -14,13 +11,14 @@ from typing import Any
 from harness.records import stratum_name
 from harness.suite.toolkit.seeded import hash_order
 
+Cell = Mapping[str, str]  # axis to level
+
 
 class NoItems(ValueError):
     """A task has nothing to ask of what is wanted: another task of the slice may."""
 
 
-NONE = "none"
-"""The level of an item that an axis does not apply to, such as the depth of a needle that is absent."""
+NONE = "none"  # the level of an item that an axis does not apply to, such as the depth of a needle that is absent
 
 
 def level_text(value: object) -> str:
@@ -68,18 +66,12 @@ def wanted(metadata: Mapping[str, Any]) -> Wanted:
 
 
 def cue(metadata: Mapping[str, Any]) -> str:
-    """Give the line that a prompt ends with if ``chat_template`` in lm_eval's `metadata` is false; else nothing.
-
-    It is the task's own ``cue``, or ``The answer is:``. Without it a base model may continue the question.
-    """
+    """Give the task's ``cue``, which ends prompts without a chat template: a base model may go on with the question."""
     return f"\n{metadata.get('cue', 'The answer is:')}" if metadata.get("chat_template") is False else ""
 
 
 def with_cue(docs: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the documents with a cue for the answer at the end of their prompts if there is no chat template.
-
-    A document's own field ``cue``, which is dropped, replaces the task's.
-    """
+    """End the documents' prompts with the task's cue, or their own (``cue``, dropped), if there is no chat template."""
     made = []
     for doc in map(dict, docs):
         own = {"cue": doc.pop("cue")} if "cue" in doc else {}
@@ -92,9 +84,7 @@ def cells(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values())]
 
 
-def draw_plan(
-    available: Iterable[Mapping[str, str]], split_by: Sequence[str], items: int
-) -> list[tuple[dict[str, str], int]]:
+def draw_plan(available: Iterable[Cell], split_by: Sequence[str], items: int) -> list[tuple[dict[str, str], int]]:
     """Spread the items of each stratum evenly over its cells: pairs of cell and number of the item within the cell.
 
     What a generator makes of a pair depends on the pair alone, so asking for more items, or for more levels of an axis

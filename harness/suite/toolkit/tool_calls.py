@@ -1,9 +1,6 @@
 """Tool calls: read from an answer in the formats of the model families, and each failure put in exactly one class.
 
-Read are Hermes and Qwen (``<tool_call>``, with JSON or Qwen3-Coder's XML), Llama 3 (``{"name", "parameters"}``, with or
-without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]``, the list and ``[ARGS]``), Kimi K2 (``functions.name:0``), the
-JSON of OpenAI's API, and calls that a server has parsed. Marks that a tokenizer drops are not needed where the rest of
-the format says enough.
+docs/axes.md lists both. Marks that a tokenizer drops are not needed if the rest of the format says enough.
 """
 
 from __future__ import annotations
@@ -21,6 +18,9 @@ FAILURES = (
     "tool_uncalled_for",
 )  # fmt: skip
 """Every class of failure; an answer is in one of them at most. Each is a kind of tail event."""
+
+
+Listed = Sequence[Mapping[str, Any]]
 
 
 class ToolCall(NamedTuple):
@@ -80,9 +80,8 @@ def tool_calls(text: str) -> list[ToolCall]:  # noqa: PLR0911 - one return per f
 def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> str:
     """Return an answer with the calls that a server parsed, in the form in which `tool_calls` reads them.
 
-    calls: each ``name`` and ``arguments``, the latter JSON in a text.
-    said: the text without thoughts. A call that the server left in it reaches nobody who uses the API: it is one that
-    cannot be read.
+    calls: each ``name`` and ``arguments``, the latter JSON in a text. said: the text without thoughts; a call that the
+    server left in it reaches nobody who uses the API, and counts as one that cannot be read.
     """
     if not calls and not tool_calls(said) and not _ATTEMPTS.search(said):
         return text
@@ -161,17 +160,11 @@ def _calls_of(value: Any) -> Iterator[ToolCall]:
     yield ToolCall(call["name"], json_of(arguments) if isinstance(arguments, str) else arguments)
 
 
-def failure(  # noqa: PLR0911 - one return per class
-    text: str, tools: Sequence[Mapping[str, Any]], target: Sequence[Mapping[str, Any]]
-) -> str:
+def failure(text: str, tools: Listed, target: Listed) -> str:  # noqa: PLR0911 - one return per class
     """Return the class of an answer's failure, one of `FAILURES`; empty if it makes exactly the right calls.
 
     tools: the offered ones, as in OpenAI's API. target: the right calls, each ``name`` and ``arguments``, in any order;
-    none if no tool fits. Definitions, the first that holds: ``tool_uncalled_for``: a call where none was right, also
-    in a format that is not read. ``tool_no_call``: no call, or fewer than were asked for. ``tool_invalid_json``: a call
-    or its arguments cannot be read. ``tool_unknown_name``: the name was not offered. ``tool_wrong_name``: it was, and
-    is not the right one, or one too many. ``tool_schema``: the arguments do not fit the tool's schema.
-    ``tool_wrong_value``: they fit and differ.
+    none if no tool fits. The class is the first that holds of those that docs/axes.md defines, in its order.
     """
     calls = tool_calls(text)
     if not target:

@@ -1,8 +1,7 @@
 """The user's own traffic: a JSON-lines file of questions with their right answers, validated whole.
 
-Every line is one question: what is asked (``prompt`` or ``messages``), how the answer is judged (``scorer`` and what
-it needs), and where the question belongs (``strata``, ``cluster``, ``weight``, ``language``). Messages about a bad line
-name the file, the line and the rule, and never quote the line: it may hold personal data.
+A line says what is asked, how the answer is judged and where the question belongs. Messages about a bad line name the
+file, the line and the rule, and never quote the line: it may hold personal data.
 """
 
 from __future__ import annotations
@@ -55,15 +54,12 @@ class Row(BaseModel):
     prompt: str | None = None  # the question
     messages: tuple[Message, ...] | None = None  # instead of `prompt`: a conversation that ends with the user's turn
     scorer: Scorer  # how the answer is judged
-    target: str | int | float | tuple[str, ...] | None = None
-    """The right answer, or several that are right alike; for ``regex`` the expression, for ``choice`` the choice."""
+    target: str | int | float | tuple[str, ...] | None = None  # the right answer or several; for regex the expression
     choices: tuple[str, ...] = ()  # for choice: what to choose from
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")  # for json_schema
-    tests: tuple[str, ...] = ()
-    """For ``code_tests``: code that calls what the answer defines and raises where it is wrong, such as asserts."""
+    tests: tuple[str, ...] = ()  # for code_tests: code that calls what the answer defines and raises where it is wrong
     setup: str = ""  # for code_tests: code that runs before the tests, such as imports and helpers
-    functions: tuple[str, ...] = ()
-    """For ``code_tests``: what the answer must define; by default every name that the tests use without defining it."""
+    functions: tuple[str, ...] = ()  # for code_tests: what the answer must define, if not all that the tests lack
     code_language: Literal["python", "javascript"] = "python"  # for code_tests: of answer and tests
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # for numeric: how far off the answer may be
     strata: dict[str, str | int | float | bool] = Field(default_factory=dict)  # axis to level: product, country ...
@@ -72,7 +68,7 @@ class Row(BaseModel):
     language: str = ""  # the expected language of the answer (BCP 47)
 
     @model_validator(mode="after")
-    def _asks_something(self) -> Row:
+    def _can_be_asked_and_judged(self) -> Row:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages")
         if self.prompt is not None and not self.prompt.strip():
@@ -81,10 +77,6 @@ class Row(BaseModel):
             raise ValueError("messages must end with the user's turn")
         if self.messages is not None and any(one.role == "system" for one in self.messages[1:]):
             raise ValueError("a system message stands first or not at all")
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_judged(self) -> Row:
         if problem := _problem(self):
             raise ValueError(problem)
         for name, scorer in (("choices", "choice"), *((one, "code_tests") for one in ("tests", "setup", "functions"))):
@@ -95,9 +87,8 @@ class Row(BaseModel):
     @property
     def targets(self) -> tuple[str, ...]:
         """All right answers, as text."""
-        if self.target is None:
-            return ()
-        return self.target if isinstance(self.target, tuple) else (level_text(self.target),)
+        several = self.target if isinstance(self.target, tuple) else (self.target,)
+        return tuple(level_text(one) for one in several if one is not None)
 
 
 def _problem(row: Row) -> str:  # noqa: PLR0911 - one return per rule
@@ -132,15 +123,14 @@ def _pattern_problem(pattern: str) -> str:
 def _code_problem(row: Row) -> str:
     if not row.tests or not all(one.strip() for one in row.tests):
         return "the scorer 'code_tests' needs tests that are not empty"
-    vague, python = "", row.code_language == "python"
+    python = row.code_language == "python"
     for number, one in enumerate((row.setup, *row.tests) if python else ()):
         try:
             ast.parse(one)
         except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
             place = f"test {number}" if number else "setup"
             return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
-    if python and not row.functions:
-        vague = unclear(row.setup, row.tests)
+    vague = unclear(row.setup, row.tests) if python and not row.functions else ""
     said = vague or toothless(row.setup, row.tests, row.code_language)
     return f"item {row.id}: {said}" if said and row.id else said
 
@@ -197,10 +187,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 
 def documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> list[dict[str, Any]]:
-    """Give the rows to be answered by choosing, in writing, or by code that is run, as lm_eval documents.
-
-    All documents have the same fields. An axis that a row does not name has the level ``none`` there.
-    """
+    """Give the rows of a kind as lm_eval documents of the same fields: an axis that a row does not name is ``none``."""
     axes = sorted({axis for row in rows for axis in row.strata})
     kinds = {"choice": "choice", "code_tests": "code"}
     return [_document(row, axes) for row in rows if kinds.get(row.scorer, "text") == kind]
@@ -209,27 +196,16 @@ def documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> l
 def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
     turns = [one.model_dump() for one in row.messages or ()]
     system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
-    question = row.prompt
-    if question is None:  # a conversation as text is for models and tools that know no turns
-        spoken = [f"{one['role'].capitalize()}: {one['content']}" for one in turns]
-        question = "\n\n".join(spoken) if len(turns) > 1 else turns[0]["content"]
-    made = {
-        "id": str(row.id),
-        "cluster": row.cluster or str(row.id),
-        "weight": row.weight,
-        "language": row.language,
-        "chance": 1 / len(row.choices) if row.choices else 0.0,
-        "prompt": question,
-        "system": system,
-        "turns": json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else "",
-        "scorer": row.scorer,
-        "target": " | ".join(row.targets),
-        "targets": list(row.targets),
-        "choices": list(row.choices),
-        "gold": row.choices.index(row.targets[0]) if row.choices else -1,
-        "schema": json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else "",
-        "tolerance": row.tolerance,
-    }
+    question = row.prompt if row.prompt is not None else turns[0]["content"]
+    if len(turns) > 1:  # a conversation as text is for models and tools that know no turns
+        question = "\n\n".join(f"{one['role'].capitalize()}: {one['content']}" for one in turns)
+    chance, gold = (1 / len(row.choices), row.choices.index(row.targets[0])) if row.choices else (0.0, -1)
+    schema = json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else ""
+    told = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else ""
+    made = {"id": str(row.id), "cluster": row.cluster or str(row.id), "weight": row.weight, "language": row.language}
+    made |= {"chance": chance, "prompt": question, "system": system, "turns": told, "scorer": row.scorer}
+    made |= {"target": " | ".join(row.targets), "targets": list(row.targets), "choices": list(row.choices)}
+    made |= {"gold": gold, "schema": schema, "tolerance": row.tolerance}
     if row.scorer == "code_tests":
         made |= {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup}
         made |= {"functions": list(row.functions)} if row.functions else {}
