@@ -36,8 +36,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     used = [importers.format_of(one, reading) for one in (baseline, *(path for _, path in named))]
     importers.check_options([_FLAGS.get(name, name) for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
-    base = importers.load(baseline, reading, "baseline")
-    sides = [importers.load(path, reading, name) for name, path in named]
+    base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
     if not options.get("allow_identical"):
         for side, (_, path) in zip(sides, named, strict=True):
             _refuse_same(base, side, (baseline, path), reading)

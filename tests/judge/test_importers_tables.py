@@ -118,8 +118,8 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, suffix):
         ("item,score\n", NotComparable, "holds no answers"),
         ("item,score\na,1\nb\n", UsageError, "line 3 has 1 entries, the header 2"),
         ("item,score,score\na,1,0\n", UsageError, "'score' is there 2 times"),
-        ("item,score\na,right\n", NotComparable, "line 2: item 'a': 'right' is not a score"),
-        ("item,score\na,1\n,0\n", NotComparable, "line 3: row 2 has no item id"),
+        ("item,score\na,right\n", NotComparable, "row 1: item 'a': 'right' is not a score"),
+        ("item,score\na,1\n,0\n", NotComparable, "row 2 has no item id"),
         ("item,score\na,55\nb,0\n", NotComparable, "item 'a' has score 55.*percentages"),
         ("item,score\na,-0.5\n", NotComparable, "item 'a' has score -0.5"),
         ("item,score\na,inf\n", NotComparable, "item 'a' has score inf"),
@@ -228,7 +228,7 @@ def test_float_levels_and_clusters_are_exact(tmp_path):
 def test_an_id_that_no_float_holds_is_refused(tmp_path):
     """From 2**53 on two whole numbers may be one float."""
     path = jsonl(tmp_path / "a.jsonl", [{"item": 2.0**53, "score": 1}])
-    with pytest.raises(NotComparable, match=r"line 1: row 1: the id .* was rounded to a float"):
+    with pytest.raises(NotComparable, match=r"row 1: the id .* was rounded to a float"):
         load(path)
 
 
@@ -241,9 +241,9 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_in_csv_too(tmp_path
 
 @pytest.mark.parametrize("score", ["0_1", "١", "1e", "0x1", "1,0"])
 def test_only_plain_digits_are_a_score(tmp_path, score):
-    """What Python's float() takes beyond plain digits is refused, with its line."""
+    """What Python's float() takes beyond plain digits is refused, with its row."""
     path = csv_of(tmp_path / "a.csv", "item\tscore", [f"a\t{score}"]).rename(tmp_path / "a.tsv")
-    with pytest.raises(NotComparable, match="line 2: item 'a'"):
+    with pytest.raises(NotComparable, match="row 1: item 'a'"):
         load(path)
 
 

@@ -22,9 +22,7 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 
-GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-"""Inspect's letters: correct, partial, incorrect, no answer; the values that its own metrics give them."""
-_WORDS = {"yes": 1.0, "no": 0.0}
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "model_generate_config")
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
@@ -71,12 +69,10 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
-    models = sorted({str(log.run.get("model")) for log in logs})
-    if len(models) > 1:
+    if len(models := sorted({str(log.run.get("model")) for log in logs})) > 1:
         raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
     for log in logs:
-        status = log.header["status"]
-        if status != "success":
+        if (status := log.header["status"]) != "success":
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
         if log.header.get("invalidated"):
             raise NotComparable(f"{log.file}: the log was marked as invalid")
@@ -86,10 +82,7 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
         known[log.task] = list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
     chosen = per_task(options.metric, known, "scorer", str(path)) if options.metric else {}
     for log in logs:
-        same = [one.arguments for one in logs if one.task == log.task]
-        levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
-        varying = {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
-        _add(log, varying, chosen.get(log.task), rows)
+        _add(log, _varying(log, logs), chosen.get(log.task), rows)
     rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
     return rows.outcomes(name)
 
@@ -112,8 +105,7 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
         runs[log.task, canonical_json(log.arguments)].append(log)
     for (task, _), same in runs.items():
         first = same[0].settings
-        differing = sorted({key for log in same for key, value in log.settings.items() if value != first[key]})
-        if differing:
+        if differing := sorted({key for log in same for key, value in log.settings.items() if value != first[key]}):
             names = ", ".join(log.file.name for log in same)
             differ = f"{task} was run with different settings ({', '.join(differing)})"
             raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
@@ -123,8 +115,15 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
 
 
+def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
+    """Return the log's arguments that differ from those of its task's other logs."""
+    same = [one.arguments for one in logs if one.task == log.task]
+    levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
+    return {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
+
+
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
-    """Add the items of a log. varying: the log's arguments that differ from those of its task's other logs."""
+    """Add the items of a log. varying: see `_varying`."""
     rows.common, place = varying, f"{log.task}/{stratum_name(varying)}" if varying else log.task
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
@@ -220,7 +219,7 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
         text = f"is scored by {named[0]}, others of its task by {before}"
         raise NotComparable(f"{where}: {text}: give logs of one scorer, or name one with --metric")
     rows.measure[task], value = named[0], values[named[0]]
-    return as_score(GRADES.get(value, _WORDS.get(value.lower(), value)) if isinstance(value, str) else value, where)
+    return as_score(GRADES.get(value, GRADES.get(value.lower(), value)) if isinstance(value, str) else value, where)
 
 
 # The files: JSON as it is, archives within limits.

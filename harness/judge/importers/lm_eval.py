@@ -23,15 +23,12 @@ from harness.judge.outcomes import Outcomes, fingerprint
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
-_POSITIONS = frozenset({"gold", "golds", "target", "targets"})
-"""What documents call the positions of the choices that are right."""
-_MARKS = _POSITIONS | {"label", "labels"}
-"""What they call a list with a 1 for each of those, and a 0 for each of the others."""
-_OWN = frozenset({
+_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
+_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+_OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
     "target_hash",
 })  # fmt: skip
-"""Keys of a sample that are not metrics."""
 
 
 def is_sample(line: Mapping[str, Any]) -> bool:
@@ -76,8 +73,7 @@ def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     """Return each task's file; the newest if a task was run several times, with a note."""
     files = sample_files(path)
-    folders = sorted({str(file.parent) for file in files})
-    if len(folders) > 1:
+    if len(folders := sorted({str(file.parent) for file in files})) > 1:
         raise UsageError(f"{path}: holds the samples of several models: give one of {', '.join(folders)}")
     dated: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for file in files:
@@ -95,8 +91,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = json_objects(file)
     for number, line in enumerate(lines, start=1):
         if not is_sample(line) or not isinstance(line["doc"], Mapping):
-            text = "is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)"
-            raise NotComparable(f"{file}: entry {number} {text}")
+            raise NotComparable(f"{file}: entry {number} has no doc_id, doc, filtered_resps: it is no lm_eval sample")
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
     return lines
@@ -115,8 +110,7 @@ def _metrics(
         if asked is None:
             usable = [one for one in names if one not in lower]
             if names and not usable:
-                text = f"which metric is the score? Less is better of all it has: {', '.join(names)}"
-                raise UsageError(f"{files[task]}: {text}")
+                raise UsageError(f"{files[task]}: less is better of all its metrics: {', '.join(names)}")
             found[task] = best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
