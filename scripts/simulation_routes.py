@@ -349,9 +349,8 @@ def _sources_passed(cell: RouteCell, rng: np.random.Generator) -> tuple[NDArray[
         place = np.repeat(np.arange(strata), n)
         codes = np.tile(np.arange(n), strata) if everywhere else place * n + np.tile(source, strata)
         influence = ((diffs - diffs.mean(axis=1, keepdims=True)) / n / strata).ravel()
-        inflation, sources = shared_sources(influence, place, codes) or (1.0, None)
-        weights = cell.shares.tolist()
-        one = pooled_test(results, weights, cell.pooled, ALPHA, inflation=inflation, sources=sources)
+        shared = shared_sources(influence, place, codes)
+        one = pooled_test(results, cell.shares.tolist(), cell.pooled, ALPHA, shared)
         found[at] = one.p_pass < ALPHA, one.p_fail < ALPHA
     return found[:, 0], found[:, 1]
 

@@ -14,7 +14,6 @@ from harness.judge.rules import Rules, SliceRules
 from harness.judge.summaries import Average, Comparisons, Look, StratumNumbers, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.evidence import DivergenceRow, Evidence, FlipPair
-from harness.run.planning import Power
 from harness.stats.divergence import Summary
 
 LANGUAGES = {
@@ -288,13 +287,6 @@ def _diverged(kl: float, same_top: float) -> Summary:
     return Summary(40, 4000, kl, kl / 4, 1.1 * kl, same_top, 0.01, -kl, "math/7")
 
 
-def _power(one: StratumVerdict) -> Power:
-    """What the plan knew of a stratum."""
-    fixed = {"can_pass": True, "detectable_drop": 0.04, "items_for_pass": 480, "prompt_tokens": 9, "output_tokens": 9}
-    known = {"clusters": one.n, "margin": one.margin, "gating": one.gating}
-    return Power(one.slice, one.stratum, one.items_planned, **known, **fixed)
-
-
 def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
     """Evidence as a finished run gathers it, for `judgement`."""
     rng = random.Random(seed)
@@ -345,7 +337,6 @@ def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
             for label in dict.fromkeys(one.slice for one in cells[::4])
             for position in ("0-255", "256-1023", "1024-4095")
         ),
-        power=tuple(map(_power, cells)),
         items_spent=9800,
         items_planned=14700,
     )

@@ -128,11 +128,10 @@ def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
     from harness.store.record import read_run
 
     console = shared.make_console(no_color=no_color)
-    for one, sides in run_evidence.both_answers(read_run(run), item, candidate):
-        console.rule(f"{sides.candidate}", style="dim")
-        before, after = sides.baseline_answer, sides.candidate_answer
+    for name, one, before, after in run_evidence.both_answers(read_run(run), item, candidate):
+        console.rule(name, style="dim")
         report.side_by_side(one, before, after, console)
-        console.print(f"score: baseline {before.score}, {sides.candidate} {after.score}", markup=False)
+        console.print(f"score: baseline {before.score}, {name} {after.score}", markup=False)
     return ExitCode.PASS
 
 

@@ -161,7 +161,7 @@ def load_experiment(config: str, changes: ConfigChanges) -> tuple[Experiment, Pa
     from harness.config.loading import load, with_overrides
 
     path = find_config(config)
-    return with_overrides(load(path), **changes._asdict(), source=str(path)), path
+    return with_overrides(load(path), str(path), **changes._asdict()), path
 
 
 def find_config(config: str) -> Path:

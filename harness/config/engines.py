@@ -13,18 +13,12 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.config.fields import Real, Strict, Whole
 
-MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})
-"""Engines whose server quantcliff starts and stops."""
-
-NO_LOGPROBS = frozenset({"llama-cpp", "transformers-serve"})
-"""Engines whose server gives no log-probabilities of a prompt, so that choices cannot be weighed."""
-
-UNDER_TEST = frozenset({
+MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})  # their server is started and stopped here
+NO_LOGPROBS = frozenset({"llama-cpp", "transformers-serve"})  # no log-probabilities of prompts: no choices
+UNDER_TEST = frozenset({  # arguments of servers that quantize something: a candidate may differ in these
     "cache_type_k", "cache_type_v", "calculate_kv_scales", "kv_cache_dtype", "load_format", "quantization",
     "quantization_param_path", "torchao_config",
 })  # fmt: skip
-"""Arguments of servers that quantize something: a candidate may differ from its baseline in these."""
-
 _ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
 _TAKES = {
     "transformers": frozenset[str](),
@@ -159,12 +153,11 @@ def inherited_engine(baseline: object, own: object) -> object:
         return baseline
     if not isinstance(baseline, Mapping) or not isinstance(own, Mapping):
         return own
-    if own.get("name", baseline.get("name")) != baseline.get("name"):
+    merged = {**baseline, **own}
+    if merged.get("name") != baseline.get("name"):
         return own
-    kept = dict(baseline)
-    if own.get("url", kept.get("url")) != kept.get("url"):
-        kept.pop("api_key_env", None)
-    merged = {**kept, **own}
-    if isinstance(kept.get("args"), Mapping) and isinstance(own.get("args"), Mapping):
-        merged["args"] = {**kept["args"], **own["args"]}
+    if merged.get("url") != baseline.get("url") and "api_key_env" not in own:
+        merged.pop("api_key_env", None)
+    if isinstance(baseline.get("args"), Mapping) and isinstance(own.get("args"), Mapping):
+        merged["args"] = {**baseline["args"], **own["args"]}
     return merged

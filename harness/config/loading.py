@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -14,14 +15,25 @@ from pydantic_core import ErrorDetails
 from harness.config.engines import inherited_engine
 from harness.config.fields import RelativeMargin, suggestion
 from harness.config.methods import METHODS
-from harness.config.schema import RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
+from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 
 def load(path: Path) -> Experiment:
-    """Read and validate a config file. Raises ConfigError with every problem: place, value, rule and a suggestion."""
-    return parse(_mapping_in(path), str(path))
+    """Read and validate a config file, with a notice for each old key. Raises ConfigError with every problem."""
+    data = _mapping_in(path)
+    _notice_old_keys(data, path)
+    return parse(data, str(path))
+
+
+def _notice_old_keys(data: dict[str, Any], path: Path) -> None:
+    for section, old, new in RENAMED:
+        part = data.get(section)
+        places = {f"{section}[{at}]": one for at, one in enumerate(part)} if isinstance(part, list) else {section: part}
+        for place, one in places.items():
+            if isinstance(one, dict) and old in one and new not in one:
+                sys.stderr.write(f"{path}: {place}.{old} is now called {new}; the old name is still read\n")
 
 
 def _mapping_in(path: Path) -> dict[str, Any]:
@@ -247,12 +259,7 @@ def _unknown_places(experiment: Experiment) -> Found:
 
 
 def with_overrides(
-    experiment: Experiment,
-    *,
-    only: tuple[str, ...] = (),
-    limit: int | None = None,
-    device: str | None = None,
-    source: str = "config",
+    experiment: Experiment, source: str, only: tuple[str, ...] = (), limit: int | None = None, device: str | None = None
 ) -> Experiment:
     """Give the part of an experiment that the flags ask for, under a name of its own. Raises ConfigError."""
     names = {one.name for one in experiment.candidates}, {spec.key for spec in experiment.slices}
@@ -279,6 +286,7 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     """Read a policy file: a mapping of `Policy` keys, or one that holds them under ``policy``. Raises ConfigError."""
     data = _mapping_in(path)
     section = data.get("policy", data)
+    _notice_old_keys({"policy": section}, path)
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
     try:

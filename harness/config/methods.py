@@ -94,8 +94,8 @@ _ALL = (
 
 METHODS = {method.name: method for method in _ALL}  # every method by its name, in the order in which they are listed
 
+# Everything that a method may compute with.
 PACKAGES = tuple(dict.fromkeys([*RUNTIME, *(package for method in _ALL for package in method.packages)]))
-"""Everything that a method may compute with."""
 
 
 def weights_format(name: str) -> str:

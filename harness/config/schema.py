@@ -13,15 +13,12 @@ from harness.config.fields import Margin, Name, Real, Strict, TailTolerances, Wh
 from harness.config.methods import METHODS
 from harness.records import digest
 
+# Names that a variant must not have, and how they must not end, because the run directory uses them; and of slices,
+# which averages over all slices have, or a file beside its answers.
 RESERVED = frozenset({"items", "shards", "control"})
-"""Names that a variant must not have, because the run directory uses them."""
-
 RESERVED_ENDINGS = (".json", ".html", ".md", ".csv", ".parquet", ".xml", ".yaml")
-"""How the name of a variant must not end, because files of the run directory do."""
-
 RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
-"""Names that a slice must not have: averages over all slices have them, or a file beside its answers."""
-
+RENAMED = (("slices", "informative", "advisory"), ("policy", "floor_alpha", "chance_alpha"))  # with the old key first
 MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of levels in a slice: more is a slip of the pen
 
 

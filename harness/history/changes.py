@@ -97,7 +97,10 @@ class Since:
 _LEFT_OUT = """SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run = ?1 AND gating AND NOT EXISTS
   (SELECT 1 FROM strata n WHERE n.run = ?2 AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)
   UNION ALL SELECT candidate FROM candidates WHERE run = ?1 AND candidate NOT IN
-  (SELECT candidate FROM strata WHERE run = ?2)"""
+  (SELECT candidate FROM strata WHERE run = ?2)
+  UNION SELECT candidate FROM candidates WHERE run = ?2 AND verdict = 'not_judged'"""
+_WORDS = """SELECT candidate FROM candidates o JOIN candidates n USING (candidate)
+  WHERE o.run = ? AND n.run = ? AND o.verdict = 'pass' AND n.verdict = 'fail'"""
 
 
 def steps(history: History) -> list[sqlite3.Row]:
@@ -120,7 +123,13 @@ def since(history: History, name: str | None = None) -> Since | None:
     left_out = [row[0] for row in history.rows(_LEFT_OUT, before, after)]
     lost = [one for one in found if one.verdict == "not_judged"]
     left_out += [f"{one.variant} in {one.slice}/{one.stratum}" for one in lost if one.gating]
-    return Since(name, tuple(found), tuple(left_out))
+    # By something else than a stratum or a rate, such as the pooled difference or the length of its thoughts.
+    shown = {one.variant for one in found if one.regressed and one.gating}
+    failed = {row[0] for row in history.rows(_WORDS, before, after)} - shown
+    whole = [
+        Move(one, "all", "all", "verdict", gating=True, gate=("pass", "fail"), verdict="fail") for one in sorted(failed)
+    ]
+    return Since(name, (*([] if left_out else whole), *found), tuple(left_out))
 
 
 def _moves(history: History, before: int, after: int) -> list[Move]:

@@ -61,7 +61,7 @@ def compared(
     for place, members in by_stratum(one for one in items if one.id in baseline and one.id in candidate).items():
         before, after = (np.array([side[item.id] for item in members]) for side in (baseline, candidate))
         clusters = np.unique([item.cluster for item in members], return_inverse=True)[1]
-        result = stats.paired_test(after - before, clusters, margin=0.0, alpha=alpha, binary=False)
+        result = stats.paired_test(after - before, clusters, margin=0.0, alpha=alpha, graded=True)
         means = float(before.mean()), float(after.mean())
         found[place] = ChoiceProbability(len(members), *means, result.delta, result.low, result.high)
     return found

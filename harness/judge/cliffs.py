@@ -6,8 +6,8 @@ short end, that does not pass, and every level before it passed in turn (fixed-s
 Maurer, Hothorn and Lehmacher 1995). Each errs with a chance of at most alpha. In between lies the estimate: from there
 on to at_high every level's estimated drop is larger than its margin.
 
-The effective level is the longest one up to which a variant keeps a stated score at every level: the effective length
-of RULER (Hsieh et al. 2024, arXiv:2404.06654, section 4), whose score was 0.856, that of Llama-2-7B at 4k.
+The effective level is the longest one up to which a variant keeps a stated score at every level (RULER, Hsieh et al.
+2024, arXiv:2404.06654, section 4: 0.856, the score of Llama-2-7B at 4k).
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from harness.judge.outcomes import Columns, Floats, Labels
 from harness.judge.summaries import Cliff
 from harness.stats.ratio import above_chance_p
 
-EFFECTIVE_SHARE = 0.85
-"""Share of the baseline's score at the shortest level that a level must keep, where no score is stated."""
+EFFECTIVE_SHARE = 0.85  # of the baseline's score at the shortest level: what a level must keep if no score is stated
 MOST_LEVELS = 64  # an axis with more levels is a measurement, not a design
 MOST_GROUPS = 12  # with more combinations of the other axes than this, only the pooled axis is shown
 
@@ -38,8 +37,7 @@ def cliffs(
     """Find the cliff along every ordered axis: pooled, then at each combination of the other axes that split the slice.
 
     rows: of one slice, answered by both sides. margins: of each place. levels: axis to a column of the rows. splitting:
-    axes that define strata. The effective level asks for `policy.effective_score`, or EFFECTIVE_SHARE of the baseline's
-    score at the shortest level.
+    axes that define strata.
     """
     found = []
     for axis, (values, at) in _ordered_axes(levels).items():
@@ -78,8 +76,6 @@ def _groups(
     held: Sequence[str], levels: Mapping[str, Labels], usable: NDArray[np.bool_]
 ) -> list[tuple[str, NDArray[np.bool_]]]:
     """Return the pooled items, then those of each combination of the held axes' levels."""
-    if not held or not usable.any():
-        return [("", usable)]
     key: NDArray[np.int64] = np.zeros(usable.size, np.int64)
     for name in held:
         key = key * len(levels[name].names) + levels[name].codes

@@ -22,11 +22,11 @@ from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
 from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
 from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, natural_key, pair
-from harness.judge.pooled import LEAST_STEP, with_pooled
+from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
 from harness.stats.ratio import above_chance_p
-from harness.stats.sequential import Spending, nominal_alpha
+from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
 from harness.stats.stratum import relative_test
 
 _LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
@@ -233,7 +233,7 @@ def _shares(look: NDArray[np.int32], planned_looks: int, planned: int | None) ->
     for number in sorted(set(look.tolist())):
         share = number / planned_looks if planned is None else int(np.count_nonzero(look <= number)) / planned
         share = 1.0 if number >= planned_looks else min(share, 1.0)
-        if found and share - found[max(found)] < LEAST_STEP:
+        if found and share - found[max(found)] < SMALLEST_STEP:
             del found[max(found)]  # so close that it is one look with the next
         found[number] = share
     return found

@@ -36,8 +36,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     used = [importers.format_of(one, reading) for one in (baseline, *(path for _, path in named))]
     importers.check_options([_FLAGS.get(name, name) for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
-    base = importers.load(baseline, reading, "baseline")
-    sides = [importers.load(path, reading, name) for name, path in named]
+    base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
     if not options.get("allow_identical"):
         for side, (_, path) in zip(sides, named, strict=True):
             _refuse_same(base, side, (baseline, path), reading)
@@ -50,12 +49,13 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
     """Refuse a candidate with the baseline's files, or all of its scores and answers: equal scores alone may happen."""
     one, other = map(_contents, paths)
     how = "byte for byte" if one and one == other else ""
-    if not how and np.array_equal(np.sort(base.score), np.sort(side.score), equal_nan=True):
-        known = dict(zip(base.items, base.score.tolist(), strict=True))
-        own = [known.get(item) for item in side.items]
-        if None not in own and np.array_equal(np.array(own, float), side.score, equal_nan=True):
-            said, repeated = (importers.answers(path, reading) for path in paths)
-            how = "every score and every answer" if said and said == repeated else ""
+    few, many = sorted((base, side), key=len)  # one of them may have been cut
+    if not how and (len(few) < len(many) or np.array_equal(np.sort(few.score), np.sort(many.score), equal_nan=True)):
+        known = dict(zip(many.items, many.score.tolist(), strict=True))
+        own = [known.get(item) for item in few.items]
+        if None not in own and np.array_equal(np.array(own, float), few.score, equal_nan=True):
+            repeated, said = sorted((importers.answers(path, reading) for path in paths), key=len)
+            how = "every score and every answer" if repeated and set(repeated) <= set(said) else ""
     if how:
         text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
         raise NotComparable(f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison")

@@ -16,14 +16,11 @@ from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison, Look, StratumNumbers
 from harness.stats.pooled import pooled_test
-from harness.stats.sequential import Spending, nominal_alpha
-from harness.stats.units import shared_sources
+from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
+from harness.stats.units import Shared, shared_sources
 
 POOLED = ("all", "pooled")  # what sentences call it, as slice and stratum
-
-LEAST_STEP = 1e-4  # looks closer than this share of the items are one look
-
-Shared = Callable[[int], tuple[float, int] | None]  # look to what `_shared` gives
+_SharedBy = Callable[[int], Shared | None]  # look to what is shared by then
 
 
 def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Comparison:
@@ -60,7 +57,7 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
 
 
 def _looks(
-    strata: Sequence[StratumNumbers], shares: Floats, margin: float, rules: Rules, shared: Shared
+    strata: Sequence[StratumNumbers], shares: Floats, margin: float, rules: Rules, shared: _SharedBy
 ) -> tuple[Look, ...]:
     """Pool the strata as they stood at each look, from the first at which each has answers."""
     planned = np.array([one.planned for one in strata], float)
@@ -74,14 +71,13 @@ def _looks(
         # The share of the information, by the items planned: nothing of the answers enters.
         asked = planned * [look.fractions[-1] for look in current]
         time = min(float((shares**2 / planned).sum() / (shares**2 / asked).sum()), 1.0)
-        time = 1.0 if time > 1.0 - LEAST_STEP else time
-        if found and time - max(found) < LEAST_STEP:
+        time = 1.0 if time > 1.0 - SMALLEST_STEP else time
+        if found and time - max(found) < SMALLEST_STEP:
             continue
         fractions = (*found, time)
         level = nominal_alpha(fractions, rules.policy.alpha, spending)
-        inflation, sources = shared(number) or (1.0, None)
         results = [look.result for look in current]
-        result = pooled_test(results, list(shares), margin, max(level, 1e-15), inflation=inflation, sources=sources)
+        result = pooled_test(results, list(shares), margin, max(level, 1e-15), shared(number))
         before = math.fsum(shares * [look.baseline_mean for look in current])
         after = math.fsum(shares * [look.candidate_mean for look in current])
         # Not tested for signal: each stratum is, on its own.
@@ -89,7 +85,7 @@ def _looks(
     return tuple(found.values())
 
 
-def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) -> tuple[float, int] | None:
+def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) -> Shared | None:
     """Return what sources in several gating strata do to the variance by a look, and their number; None without any."""
     if columns.cluster is None:
         return None

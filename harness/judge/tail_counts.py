@@ -7,7 +7,7 @@ baseline does. Late answers, later than `policy.latency` where the baseline's wa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ def _sides(scored: Iterable[Scored]) -> dict[str, _Side]:
         texts = [one for one in samples if isinstance(one.response, Generation)]
         shown = [one.signs for one in texts if one.signs is not None]
         signs = {kind: any(own.get(kind, False) for own in shown) for kind in set[str]().union(*shown)}
+        signs[BLOW_UP] = False
         length = max((one.length or 0 for one in texts), default=0)
         found[item_id] = _Side(signs, length, len(shown) == len(texts), len(texts) == len(samples))
     return found
@@ -72,35 +73,33 @@ def cells(
     Strata without free text have none. A stratum whose answers nobody looked at has its cells without items, so that
     whoever holds it to a tolerance finds that nothing is known.
     """
-    sides, free = (_sides(baseline), _sides(candidate)), (item for item in items if item.kind == "generate")
-    return [cell for own in by_stratum(free).values() for cell in _stratum(own, sides, kinds)]
+    before, after, kinds = _sides(baseline), _sides(candidate), tuple(kinds)
+    free = by_stratum(item for item in items if item.kind == "generate")
+    return [cell for own in free.values() for cell in _stratum(own, before, after, kinds)]
 
 
-def _stratum(items: Sequence[Item], sides: Sequence[Mapping[str, _Side]], kinds: Iterable[str]) -> list[Cell]:
-    found = {kind: Cell(items[0].slice, items[0].stratum, kind) for kind in kinds}
-    unseen = one_sided = unasked = 0
-    for item in items:
-        before, after = (side.get(item.id) for side in sides)
-        if before is None or after is None:
-            unasked += 1
-        elif not (before.answered and after.answered):
-            one_sided += before.answered != after.answered
-        elif not (before.seen and after.seen):
-            unseen += 1
-        else:
-            longer = after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
-            was, now = {**before.signs, BLOW_UP: False}, {**after.signs, BLOW_UP: longer}
-            for kind in {*was, *now} & found.keys():
-                cell, shown = found[kind], was.get(kind, False)
-                cell.items.append(item.id)
-                cell.clusters.append(item.cluster)
-                cell.events.append(now.get(kind, False) and not shown)
-                cell.baseline.append(shown)
-    # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
-    kept = [cell for cell in found.values() if cell.items or unseen or one_sided or cell.kind in LATENCY_KINDS]
-    for cell in kept:
-        cell.unseen, cell.one_sided, cell.unasked = unseen, one_sided, unasked
-    return kept
+def _stratum(
+    items: Sequence[Item], baseline: Mapping[str, _Side], candidate: Mapping[str, _Side], kinds: Iterable[str]
+) -> Iterator[Cell]:
+    asked = [item for item in items if item.id in baseline and item.id in candidate]
+    pairs = [(item, baseline[item.id], candidate[item.id]) for item in asked]
+    answered = [(item, was, now) for item, was, now in pairs if was.answered and now.answered]
+    seen = [(item, was.signs, _signs(was, now)) for item, was, now in answered if was.seen and now.seen]
+    one_sided = sum(before.answered != after.answered for _, before, after in pairs)
+    unseen, unasked = len(answered) - len(seen), len(items) - len(asked)
+    for kind in kinds:
+        own = [(item, was.get(kind, False), now.get(kind, False)) for item, was, now in seen if kind in {*was, *now}]
+        # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
+        if own or unseen or one_sided or kind in LATENCY_KINDS:
+            ids, clusters = [item.id for item, _, _ in own], [item.cluster for item, _, _ in own]
+            events, shown = [now and not was for _, was, now in own], [was for _, was, _ in own]
+            place = items[0].slice, items[0].stratum
+            yield Cell(*place, kind, ids, clusters, events, shown, unseen, one_sided, unasked)
+
+
+def _signs(before: _Side, after: _Side) -> dict[str, bool]:
+    longer = after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
+    return {**after.signs, BLOW_UP: longer}
 
 
 def showing(answers: Iterable[Scored], kind: str) -> Scored | None:
@@ -111,8 +110,7 @@ def showing(answers: Iterable[Scored], kind: str) -> Scored | None:
     return next((one for one in given if one.signs and one.signs.get(kind)), None)
 
 
-_TIMES = {"slow_first_token": "first", "slow_tokens": "per_token"}
-"""Kind of late answer to what of a request's times shows it."""
+_TIMES = {"slow_first_token": "first", "slow_tokens": "per_token"}  # kind of late answer to the time that shows it
 
 
 def undefined(rules: Rules) -> list[str]:

@@ -1,8 +1,4 @@
-"""Answers that a reader wants to see in pairs: gathered from a run, where they part, and cut to size for the page.
-
-What is gathered is hostile text; `browsable` makes it harmless, before it becomes JSON, and the page shows it as text
-alone.
-"""
+"""Answers to see in pairs: gathered from a run, where they part, and made harmless and cut to size for the page."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from harness.judge.choice_probability import preferred_choice
@@ -27,7 +23,6 @@ _JOINER = "\u200d"
 
 _Side = Sequence[Scored]
 _Pair = dict[str, Any]  # a pair as `browsable` writes it
-_Place = tuple[str, str, str]  # candidate, slice and stratum, as `browsable` writes them
 
 
 def flips(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> list[FlipPair]:
@@ -162,15 +157,3 @@ def fitting(made: list[_Pair], limit: int) -> list[_Pair]:
         if left < 0:
             return made[:index]
     return made
-
-
-def examples(inside: Sequence[_Pair], failing: Container[_Place], most: int = 5) -> list[_Pair]:
-    """Return a few lost items, those in failing strata first, from as many strata and candidates as there are."""
-
-    def place(one: _Pair) -> _Place:
-        return one["candidate"], one["slice"], one["stratum"]
-
-    lost = [one for one in inside if one["after"] < one["before"]] or list(inside)
-    lost.sort(key=lambda one: place(one) not in failing)
-    before = defaultdict[_Place, Iterator[int]](count)  # so many examples of the place come before
-    return sorted(lost, key=lambda one: next(before[place(one)]) > 0)[:most]

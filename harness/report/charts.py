@@ -1,7 +1,4 @@
-"""Where the page's pictures place their figures; `templates/charts.html.j2` draws them.
-
-Small line charts share their scale; strips show the change of a stratum against its margin.
-"""
+"""Where the page's pictures place their figures; `templates/charts.html.j2` draws them."""
 
 from __future__ import annotations
 

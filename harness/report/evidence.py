@@ -1,4 +1,4 @@
-"""What a report shows besides the judgement: costs, proofs, flips, power, where it all came from.
+"""What a report shows besides the judgement: costs, proofs, flips, where it all came from.
 
 All of it may be missing, as in `compare` on files that others wrote. A section without evidence is left out or says so.
 """
@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.run.planning import Power
 from harness.stats.divergence import Summary
-
-_Rows = tuple[tuple[str, ...], ...]
-"""Rows of a table, their figures as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +72,10 @@ class Evidence:
     tail_events: tuple[FlipPair, ...] = ()  # catastrophic answers of a candidate that the baseline did not give
     shares: tuple[Share, ...] = ()  # texts that differ, and signs of tool calls and thoughts, each variant by itself
     divergence: tuple[DivergenceRow, ...] = ()
-    power: tuple[Power, ...] = ()  # the plan's power table
     items_spent: int | None = None  # answers asked for, over all variants
     items_planned: int | None = None  # answers that the fixed plan would have asked for
-    latency: _Rows = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
+    latency: tuple[
+        tuple[str, ...], ...
+    ] = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
     store_text: Literal["full", "redacted", "none"] = "full"  # what the run stores of its texts
     erased: int = 0  # items whose texts were erased from the run

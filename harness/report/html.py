@@ -28,19 +28,13 @@ from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Block, Section, as_cell
 
-_LONGEST, _MOST_ROWS = 20_000, 400
-_LEAST_REACH = 0.1
+_LONGEST, _MOST_ROWS, _LEAST_REACH = 20_000, 400, 0.1
 _WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "not_judged", "pass", "no_signal")
 _LOSSES = ((-0.2, "heat-n4 strong"), (-0.1, "heat-n3 strong"), (-0.05, "heat-n2"), (-0.02, "heat-n1"))
 
 
 def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_000_000) -> str:
     """Return the page. `text_bytes`: how much of it answers to browse may take; the whole page stays under 6 MB."""
-    failing = {
-        (one_line(candidate.name), one_line(one.slice), one_line(one.stratum))
-        for candidate in judgement.candidates
-        for one in words.strata_with(candidate, "fail")
-    }
     pairs = answers.pairs(evidence)
     inside = answers.fitting(pairs, text_bytes)
     return render(
@@ -50,7 +44,7 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_00
         judgement=judgement,
         evidence=evidence,
         flips_json=Markup(answers.page_json(inside)),  # noqa: S704 - page_json leaves no HTML in it
-        examples=answers.examples(inside, failing),
+        browsable=bool(inside),
         left_out=len(pairs) - len(inside) + evidence.flips_left_out,
         noise=control_sentence(judgement),
         cost_of=lambda name: one_line(relative_cost(judgement, evidence, name)),
@@ -74,7 +68,7 @@ def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baselin
 
 
 def _worst(sections: Sequence[Section]) -> Verdict | None:
-    found = {as_cell(cell).verdict for section in sections for row in section.rows for cell in row}
+    found = {as_cell(cell).verdict for section in sections for row in (*section.rows, *section.quiet) for cell in row}
     return next((one for one in _WORST_FIRST if one in found), None)
 
 
@@ -115,5 +109,5 @@ def _environment() -> Environment:
     made.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     made.filters["finite"] = lambda every: [one for one in every if isfinite(one[1])]
     known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "findings": findings, "charts": charts}
-    made.globals |= known | {"split": answers.split_at_difference, "most_rows": _MOST_ROWS}
+    made.globals |= known | {"most_rows": _MOST_ROWS}
     return made

@@ -1,7 +1,4 @@
-"""What is printed before a run: its plan, the baseline's signal, the slices that ship.
-
-Costs are counted in tokens, as seconds would be a guess.
-"""
+"""What is printed before a run: its plan, the baseline's signal, the slices that ship."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.errors import UsageError
 from harness.judge.judging import layers_of
@@ -16,7 +16,6 @@ from harness.records import Item, Scored
 from harness.report import answers
 from harness.report.blocks.behaviour import divergence_rows, latency_rows, shares
 from harness.report.evidence import Evidence
-from harness.run.planning import power_table
 from harness.store.divergence import divergences
 from harness.store.files import read_json
 from harness.store.record import CONTROL, RunRecord, variant_names
@@ -54,7 +53,6 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
         latency=tuple(latency_rows(run, names)),
         store_text=run.experiment.store_text,
         erased=len(run.erased),
-        power=tuple(power_table(run.experiment, run.items)),
         items_spent=sum(len({one.item_id for one in run.of(name)}) for name in names),
         items_planned=sum(control if name == CONTROL else everything for name in names),
     )
@@ -111,16 +109,10 @@ def _cost(run: RunRecord, name: str, files: Sequence[Mapping[str, Any]]) -> dict
     return cost
 
 
-class Sides(NamedTuple):
-    """Both answers to one item, with their scores."""
-
-    candidate: str
-    baseline_answer: Scored
-    candidate_answer: Scored
-
-
-def both_answers(run: RunRecord, item_id: str, candidate: str | None = None) -> Iterator[tuple[Item, Sides]]:
-    """Return both answers to an item, for one candidate or all. Raises UsageError if there is no such item."""
+def both_answers(
+    run: RunRecord, item_id: str, candidate: str | None = None
+) -> Iterator[tuple[str, Item, Scored, Scored]]:
+    """Yield candidate, item and both answers, for one candidate or all. Raises UsageError if there is no such item."""
     item = _find_item(run, item_id)
     names = [one.name for one in run.experiment.candidates]
     if candidate is not None and candidate not in names:
@@ -131,7 +123,7 @@ def both_answers(run: RunRecord, item_id: str, candidate: str | None = None) -> 
             [one for one in run.of(each) if (one.item_id, one.response.sample) == (item.id, 0)] for each in variants
         ]
         if all(found):
-            yield item, Sides(name, *(own[0] for own in found))
+            yield name, item, found[0][0], found[1][0]
 
 
 def _find_item(run: RunRecord, item_id: str) -> Item:

@@ -1,8 +1,6 @@
 """Foreign text made harmless before it reaches a terminal, a page, a Markdown comment or an XML file.
 
-What a model answers is hostile until shown otherwise: control characters drive terminals, bidi overrides turn lines
-around, a five-megabyte line hangs a page. `visible` turns every character that acts instead of being read into an
-escape that is read. Letters of every script stay as they are.
+Control characters drive terminals, bidi overrides turn lines around, a five-megabyte line hangs a page.
 """
 
 from __future__ import annotations

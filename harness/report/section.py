@@ -141,7 +141,7 @@ class Block:
 
     key: str  # its anchor on the page
     title: str  # its heading on the page
-    fill: Callable[[Judgement, Evidence], Iterable[Section]]
+    fill: Callable[[Judgement, Evidence], Section | Iterable[Section]]
     places: Mapping[Format, int]  # formats that show it, each with its rank there, the lowest first
     link: str = ""  # its name in the page's contents; the heading if empty
     absent: str = ""  # what the page says if no section has anything to show; if empty, the block is left out

@@ -1,14 +1,9 @@
-"""The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side.
-
-Nothing is said by colour alone: every verdict has its sign and its word. Text from outside is made visible first and is
-never read as markup.
-"""
+"""The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -31,20 +26,13 @@ from harness.report.evidence import Evidence
 from harness.report.sanitize import clip, one_line, plain_ascii, visible
 from harness.report.section import Cell, Section, as_cell
 
-_STYLES: Mapping[Verdict, str] = {
-    "pass": "green",
-    "fail": "bold red",
-    "inconclusive": "yellow",
-    "no_signal": "magenta",
-    "not_judged": "cyan",
-}
+_STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "no_signal": "magenta", "not_judged": "cyan"}
 _WIDE = 104  # from this width on, strata are named in full; below, by their levels
 _NARROW = 72  # below this width two answers are one above the other
 _NARROWEST = 10  # columns that a name gets at least
 _MOST_SENTENCES = 12  # of one kind; the rest is counted and is in report.md
 _LONGEST, _LONGEST_ANSWER, _LONGEST_NAME, _PROMPT_END = 4000, 20_000, 200, 600
-_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")
-"""The pieces of a name, each with the sign after which a line may end."""
+_PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")  # of a name, each with the sign after which a line may end
 _BY = {
     "acc": "by summed log-probability",
     "acc_norm": "by log-probability per character (acc_norm)",
@@ -242,16 +230,14 @@ def _answer(response: Response) -> tuple[str, str]:
 def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
     """Print two answers with the first word that differs marked, one above the other on a narrow terminal."""
     (one, about_one), (other, about_other) = _answer(baseline), _answer(candidate)
-    narrow, width = pen.console.width < _NARROW, pen.console.width
-    options: dict[str, Any] = {"title_align": "left", "subtitle_align": "left"}
-    options["width"] = width if narrow else width // 2 - 1
-    panels = []
+    narrow, panels = pen.console.width < _NARROW, []
+    width = pen.console.width if narrow else pen.console.width // 2 - 1
     sides = split_at_difference(*around_difference(one, other, _LONGEST_ANSWER))
     for who, about, parts in zip(("baseline", "candidate"), (about_one, about_other), sides, strict=True):
-        shared, differs, rest = parts
-        marked = (Text(">>", "bold"), pen.lines(differs, "bold reverse"), Text("<<", "bold")) if differs else ()
-        text = Text.assemble(pen.lines(shared), *marked, pen.lines(rest))
-        panels.append(Panel(text, title=who, subtitle=pen.lines(about), **options))
+        shared, differs, rest = map(pen.lines, parts)
+        marked = (Text(">>", "bold"), Text(differs.plain, "bold reverse"), Text("<<", "bold")) if differs else ()
+        text, says = Text.assemble(shared, *marked, rest), pen.lines(about)
+        panels.append(Panel(text, title=who, title_align="left", subtitle=says, subtitle_align="left", width=width))
     for shown in panels if narrow else (Columns(panels, padding=(0, 1)),):
         pen.console.print(shown)
     if (index := first_difference(one, other)) is None:

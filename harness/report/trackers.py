@@ -23,8 +23,7 @@ from harness.report.evidence import Evidence
 
 _FIGURES = ("baseline_mean", "candidate_mean", "delta", "low", "high", "lost", "gained", "margin")
 _FILES = ("report.html", "report.md", "comparisons.json", "comparisons.csv", "tail_events.csv")
-_LONGEST = 500
-_BATCH = 100  # so many figures and settings MLflow takes at once
+_LONGEST, _BATCH = 500, 100  # characters of a setting; so many figures and settings MLflow takes at once
 _Figures = Mapping[str, float]
 _Texts = Mapping[str, str]
 

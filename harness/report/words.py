@@ -1,7 +1,6 @@
-"""The sentences and numbers of every report, worded once: terminal, Markdown, JUnit and page read alike.
+"""The sentences and numbers of every report, worded once. A missing figure reads ``-``, never zero.
 
-Nothing is compared: every comparison was made by the gate on unrounded numbers. A missing figure reads ``-``, never
-zero. Results may hold names from outside; whoever writes them out sanitizes them.
+Results may hold names from outside; whoever writes them out sanitizes them.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ _MEANINGS = {
     3: "inconclusive: the items prove neither good nor bad, or a gating stratum has no signal",
     4: "incomplete or not comparable: there is no verdict to rely on",
 }
-_EVENTS = {
+_EVENTS = {  # what an exit code also means if tail events gate
     0: ", and no gated tail event is more frequent than tolerated",
     1: ", or has more tail events than tolerated",
 }
-"""What an exit code also means if tail events gate."""
-_MOST_REASONS, _MOST_BLIND = 3, 4
+_MOST_REASONS = 3
 _NOT_ABOVE = "the baseline is not shown to be above chance"
 
 
@@ -121,7 +119,7 @@ def short_name(stratum: str) -> str:
     return label + slash + (", ".join(levels_of(name).values()) or name)
 
 
-_TASKS = {
+_TASKS = {  # levels of the axis `task` whose names say little
     "lookup": "retrieval",
     "chain": "chained retrieval",
     "several": "several at once",
@@ -134,8 +132,6 @@ _TASKS = {
     "frequent": "frequent words",
     "pairs": "key-value pairs",
 }
-"""Levels of the axis ``task`` whose names say little."""
-
 _AXES = {
     "keys": "among {} keys",
     "answer": "answer {}",
@@ -316,17 +312,6 @@ def why(stratum: StratumVerdict) -> str:
     if stratum.decision.reason == "no_signal" and not stratum.numbers.unusable:
         return _NOT_ABOVE
     return "" if stratum.verdict in ("pass", "fail") else stratum.reason
-
-
-def blind_sentences(strata: Sequence[StratumVerdict], baseline: str) -> list[str]:
-    """Return why no damage could be seen in strata without signal, the usual reason once for all that share it."""
-    usual = [place(one) for one in strata if why(one) == _NOT_ABOVE]
-    said = list(dict.fromkeys(no_signal_sentence(one, baseline) for one in strata if why(one) != _NOT_ABOVE))
-    if not usual:
-        return said
-    more = f" and {len(usual) - _MOST_BLIND} more" if len(usual) > _MOST_BLIND else ""
-    where = f"{'; '.join(usual[:_MOST_BLIND])}{more}"
-    return [f"{baseline} is not above chance in {where}: no damage could be seen there.", *said]
 
 
 def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,6 @@ class Divergence:
 class Summary:
     """Divergence over some items: means per token, their standard errors by whole sequences."""
 
-    sequences: int  # items
     tokens: int  # tokens of all items
     kl: float  # mean KL(baseline || candidate) in nats per token
     kl_error: float  # its standard error; infinite for fewer than two clusters
@@ -42,7 +41,6 @@ class Summary:
     same_top: float  # share of tokens whose most likely token is the same
     same_top_error: float  # its standard error; infinite for fewer than two clusters
     probability_change: float  # mean change of the probability of the baseline's token, in [-1, 1]
-    worst: str  # the item with the largest mean KL
 
 
 def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | None = None) -> Summary:
@@ -54,29 +52,23 @@ def summarise(divergences: Sequence[Divergence], clusters: Mapping[str, str] | N
     """
     if not divergences:
         raise StatisticsError("divergence: no items to average over")
-    lengths = np.array([len(one.kl) for one in divergences], dtype=float)
-    changes = [np.sum(np.exp(one.candidate_logprob) - np.exp(one.baseline_logprob)) for one in divergences]
-    totals = {
-        "kl": np.array([sum(one.kl) for one in divergences]),
-        "reverse": np.array([sum(one.reverse_kl) for one in divergences]),
-        "same": np.array([sum(one.same_top) for one in divergences], dtype=float),
-        "change": np.array(changes),
-    }
-    for name, values in totals.items():
+    sources = [str((clusters or {}).get(one.item_id, one.item_id)) for one in divergences]
+    codes = np.unique(sources, return_inverse=True)[1]
+    tokens = np.bincount(codes, [len(one.kl) for one in divergences])
+
+    def over(name: str, totals: Iterable[float]) -> tuple[float, float]:
+        """Return a mean per token and its standard error: one cluster says nothing of how clusters differ."""
+        values = np.array([*totals], float)
         if not np.isfinite(values).all():
             bad = divergences[int(np.argmin(np.isfinite(values)))].item_id
             raise StatisticsError(f"{bad}: its divergence ({name}) is not finite")
-    sources = [str((clusters or {}).get(one.item_id, one.item_id)) for one in divergences]
-    codes = np.unique(sources, return_inverse=True)[1]
-    tokens = np.bincount(codes, lengths)
-
-    def over(name: str) -> tuple[float, float]:
-        """Return a mean per token and its standard error: one cluster says nothing of how clusters differ."""
-        sums = np.bincount(codes, totals[name])
+        sums = np.bincount(codes, values)
         mean = float(sums.sum() / tokens.sum())
         return mean, ratio_error(sums, tokens, mean) if tokens.size > 1 else math.inf
 
-    (kl, kl_error), (same, same_error) = over("kl"), over("same")
-    worst = divergences[int(np.argmax(totals["kl"] / lengths))].item_id
-    found = len(divergences), int(tokens.sum()), kl, kl_error, over("reverse")[0], same, same_error
-    return Summary(*found, over("change")[0], worst)
+    kl, kl_error = over("kl", (sum(one.kl) for one in divergences))
+    reverse, _ = over("reverse", (sum(one.reverse_kl) for one in divergences))
+    same, same_error = over("same", (sum(one.same_top) for one in divergences))
+    probabilities = ((np.exp(one.candidate_logprob), np.exp(one.baseline_logprob)) for one in divergences)
+    change, _ = over("change", (np.sum(after - before) for after, before in probabilities))
+    return Summary(int(tokens.sum()), kl, kl_error, reverse, same, same_error, change)

@@ -71,9 +71,6 @@ def event_rate(events: ArrayLike, clusters: ArrayLike | None = None, *, alpha: f
 
 def items_without_event(tolerance: float, alpha: float = 0.05) -> int:
     """Return how many independent items without an event show a rate below `tolerance`: (1 - tolerance)^n < alpha."""
-    check_alpha(alpha)
-    if not 0.0 < tolerance < 1.0:
-        raise StatisticsError(f"tolerance={tolerance} is not a proportion in (0, 1).")
     return math.floor(math.log(alpha) / math.log1p(-tolerance)) + 1
 
 

@@ -19,7 +19,7 @@ from scipy import special
 from harness.errors import StatisticsError
 from harness.stats.binary import EDGE, Tail, check_alpha, check_margin, mcnemar_midp
 from harness.stats.stratum import PairedResult
-from harness.stats.units import WORST_ICC, EffectiveCounts
+from harness.stats.units import WORST_ICC, EffectiveCounts, Shared
 
 Floats = NDArray[np.float64]
 
@@ -132,30 +132,32 @@ def pooled_test(
     weights: Sequence[float],
     margin: float,
     alpha: float,
+    shared: Shared | None = None,
     *,
-    inflation: float = 1.0,
-    sources: int | None = None,
     layers: bool = False,
 ) -> PairedResult:
     """Judge the weighted mean difference of strata against a margin.
 
-    results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. inflation: of the
-    variance, by sources that several strata share; sources: how many there are then. layers: whether they are layers,
-    and the weights the items of each, asked or not, see `layered_p`. Raises StatisticsError.
+    results: the strata's own tests. weights: fixed before the answers were seen; any positive scale. shared: if several
+    strata share sources. layers: whether they are layers, and the weights the items of each, asked or not, see
+    `layered_p`. Raises StatisticsError.
     """
     check_margin(margin)
     check_alpha(alpha)
     shares = np.asarray(weights, float) / math.fsum(weights) if results else np.zeros(0)
     if not results or not (shares > 0.0).all():
         raise StatisticsError(f"Pooling needs strata with weights above 0, not {list(weights)}.")
-    test = _Pooled(results, shares, margin, inflation, sources)
+    inflation, sources = shared or (1.0, sum(one.clusters for one in results))
+    test = _Pooled(results, shares, margin, inflation)
     test.pool = math.fsum(weights) if layers else None
+    test.df = min(test.df, max(sources - 1, 0.5)) if shared else test.df
     n, lost, gained = (sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained"))
     before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
+    counts = EffectiveCounts(before, after, items, n / items, float(n), inflation)
     worse, better = mcnemar_midp(lost, gained)
     return PairedResult(
         n=n,
-        clusters=sum(one.clusters for one in results) if sources is None else sources,
+        clusters=sources,
         delta=test.delta,
         low=test.limit(alpha, "greater"),
         high=test.limit(alpha, "less"),
@@ -169,18 +171,14 @@ def pooled_test(
         method=f"{'layered' if layers else 'stratified'} Tango score, corrected",
         margin=margin,
         alpha=alpha,
-        counts=test.even(n, -margin)
-        if layers
-        else EffectiveCounts(before, after, items, n / items, float(n), inflation),
+        counts=test.even(n, -margin) if layers else counts,
     )
 
 
 class _Pooled:
     """The strata's effective counts, and the tests of their weighted difference."""
 
-    def __init__(
-        self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float, sources: int | None
-    ) -> None:
+    def __init__(self, results: Sequence[PairedResult], shares: Floats, margin: float, inflation: float) -> None:
         self.pool: float | None = None  # items, if the strata are layers
         counts = [one.counts for one in results]
         columns = zip(*((one.lost, one.gained, one.n) for one in counts), strict=True)
@@ -195,8 +193,6 @@ class _Pooled:
         spread = variance / self.n
         with np.errstate(divide="ignore"):  # Satterthwaite 1946, Biometrics Bulletin 2:110-114
             self.df = float(spread.sum() ** 2 / (spread**2 / own).sum())
-        if sources is not None:
-            self.df = min(self.df, max(sources - 1, 0.5))
 
     def p_value(self, null: float, alternative: Tail) -> float:
         p = stratified_p(self.lost, self.gained, self.n, self.shares, null, alternative, df=self.df, pool=self.pool)

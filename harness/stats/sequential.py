@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 _DEEPEST = 8.5  # standard deviations below zero at which the integration begins; the mass beyond is 1e-17
 _HIGHEST = 8.2  # a boundary beyond this z is never crossed: its chance, 1e-16, is below rounding
-_SMALLEST_STEP = 1e-4  # looks closer than this share of the items are one look
+SMALLEST_STEP = 1e-4  # looks closer than this share of the items are one look
 _SMALLEST_ALPHA = 1e-13  # no sequential p-value is smaller
 _LARGEST_ALPHA = 0.5  # larger ones are of no use and are given as 1
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # Gauss-Legendre nodes and weights of a panel
@@ -36,20 +36,14 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # Gauss-Legendre nodes a
 class Spending:
     """How much of an error rate may be spent by a share of the items: early looks cost power and save items."""
 
-    family: Literal["obrien-fleming", "hwang-shih-decani", "power"] = "obrien-fleming"
+    family: str = "obrien-fleming"  # or ``hwang-shih-decani``, ``power``
     parameter: float = 0.0
 
     @staticmethod
     def of(text: str) -> Spending:
-        """Read ``obrien-fleming``, ``hwang-shih-decani:-1`` or ``power:2``. Raises StatisticsError."""
+        """Read ``obrien-fleming``, ``hwang-shih-decani:-1`` or ``power:2``, as `harness.config.fields` checked it."""
         family, _, number = text.partition(":")
-        if family == "obrien-fleming" and not number:
-            return OBRIEN_FLEMING
-        if family == "hwang-shih-decani" and number:
-            return Spending("hwang-shih-decani", float(number))
-        if family == "power" and float(number or 0) > 0.0:
-            return Spending("power", float(number))
-        raise StatisticsError(f"{text!r} is no spending function. Did you mean 'hwang-shih-decani:-1'?")
+        return Spending(family, float(number or 0))
 
     def __str__(self) -> str:
         """Return it as a config writes it."""
@@ -85,47 +79,38 @@ OBRIEN_FLEMING = Spending()  # very little early, nearly all at the end
 class Boundaries(NamedTuple):
     """One-sided boundaries at every look."""
 
-    spent: tuple[float, ...]  # of alpha, spent up to and with each look
     z: tuple[float, ...]  # standard normal value to reach at each look; infinite where nothing can be spent yet
     nominal_p: tuple[float, ...]  # the p-value to stay below at each look: P(Z >= z)
 
 
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
-    """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks. Raises StatisticsError."""
-    if n < 1 or looks < 1:
-        raise StatisticsError(f"n={n} items in looks={looks} looks: both must be at least 1.")
+    """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks; both at least 1."""
     looks = min(looks, n)
     return tuple(-(-n * look // looks) for look in range(1, looks + 1))
 
 
-def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> Boundaries:
+@functools.lru_cache(maxsize=4096)
+def boundaries(fractions: tuple[float, ...], alpha: float, spending: Spending = OBRIEN_FLEMING) -> Boundaries:
     """Boundaries that a standard normal process crosses with chance alpha, spent over the looks as `spending` says.
 
     fractions: share of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in
     (0, 1). Raises StatisticsError. Source: recursive integration of Armitage, McPherson and Rowe 1969, Journal of the
     Royal Statistical Society A 132:235-244; Jennison and Turnbull 2000, Group Sequential Methods, chapter 19.
     """
-    shares = tuple(float(share) for share in fractions)
-    steps = np.diff((0.0, *shares))
-    if not shares or not np.isfinite(steps).all() or steps.min() < _SMALLEST_STEP or shares[-1] > 1.0:
-        text = f"they must rise by {_SMALLEST_STEP:g} or more, up to 1."
-        raise StatisticsError(f"Looks at shares {shares} of the items cannot be: {text}")
+    steps = np.diff((0.0, *fractions))
+    if not fractions or not np.isfinite(steps).all() or steps.min() < SMALLEST_STEP or fractions[-1] > 1.0:
+        text = f"they must rise by {SMALLEST_STEP:g} or more, up to 1."
+        raise StatisticsError(f"Looks at shares {fractions} of the items cannot be: {text}")
     if not 0.0 < alpha < 1.0:
         raise StatisticsError(f"alpha={alpha} is not an error rate in (0, 1). Did you mean 0.05?")
-    return _boundaries(shares, float(alpha), spending)
-
-
-@functools.lru_cache(maxsize=4096)
-def _boundaries(shares: tuple[float, ...], alpha: float, spending: Spending) -> Boundaries:
-    limits: list[float] = []
-    paths = _Paths(np.zeros(1), np.ones(1), 0.0)
-    totals = tuple(spending.spent(share, alpha) for share in shares)
-    for share, total, already in zip(shares, totals, (0.0, *totals), strict=False):
-        limit = paths.boundary(share, total - already)
+    limits, paths, already = list[float](), _Paths(np.zeros(1), np.ones(1), 0.0), 0.0
+    for share in fractions:
+        limit = paths.boundary(share, spending.spent(share, alpha) - already)
+        already = spending.spent(share, alpha)
         limits.append(limit / math.sqrt(share))
-        if share < shares[-1]:
+        if share < fractions[-1]:
             paths = paths.continued(share, limit)
-    return Boundaries(totals, tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
+    return Boundaries(tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +153,11 @@ class _Paths:
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
     """The p-value to stay below at the latest of the looks so far, as in `boundaries`; 0 if it may decide nothing."""
-    return boundaries(fractions_so_far, alpha, spending).nominal_p[-1]
+    return boundaries(tuple(fractions_so_far), alpha, spending).nominal_p[-1]
 
 
-def look_p(p_value: float, fractions_so_far: Sequence[float], spending: Spending = OBRIEN_FLEMING) -> float:
+@functools.lru_cache(maxsize=65536)
+def look_p(p_value: float, fractions_so_far: tuple[float, ...], spending: Spending = OBRIEN_FLEMING) -> float:
     """The smallest alpha over all looks at which the latest look alone rejects; 1 if one half would not do.
 
     p_value: one-sided, of the items so far. fractions_so_far: as in `boundaries`; where a stratum has ended, its last
@@ -179,24 +165,19 @@ def look_p(p_value: float, fractions_so_far: Sequence[float], spending: Spending
     """
     if not 0.0 <= p_value <= 1.0:
         raise StatisticsError(f"{p_value} is not a p-value in [0, 1].")
-    return _look_p(float(p_value), tuple(map(float, fractions_so_far)), spending)
-
-
-@functools.lru_cache(maxsize=65536)
-def _look_p(p_value: float, shares: tuple[float, ...], spending: Spending) -> float:
-    boundaries(shares, _LARGEST_ALPHA)  # for its checks
-    if shares == (1.0,):
+    boundaries(fractions_so_far, _LARGEST_ALPHA)  # for its checks
+    if fractions_so_far == (1.0,):
         return p_value
     # No more than `spent` is spent by a look, so no alpha below spent's inverse will do: the search begins there.
-    least = spending.least_alpha(p_value, shares[-1])
+    least = spending.least_alpha(p_value, fractions_so_far[-1])
     if least >= _LARGEST_ALPHA:
         return 1.0
     least = max(least, _SMALLEST_ALPHA)
-    if len(shares) == 1:
+    if len(fractions_so_far) == 1:
         return least
 
     def short(alpha: float) -> float:
-        nominal = _boundaries(shares, alpha, spending).nominal_p[-1]
+        nominal = nominal_alpha(fractions_so_far, alpha, spending)
         return math.log(max(p_value, 1e-300)) - math.log(max(nominal, 1e-300))
 
     if short(least) <= 0.0:

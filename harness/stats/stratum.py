@@ -77,27 +77,20 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
 
 
 def paired_test(
-    diffs: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    margin: float,
-    alpha: float = 0.05,
-    binary: bool | None = None,
+    diffs: ArrayLike, clusters: ArrayLike | None = None, *, margin: float, alpha: float = 0.05, graded: bool = False
 ) -> PairedResult:
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
-    codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each
-    side. binary: whether scores are right or wrong; found out where None. Resampling is seeded by the values alone, so
-    that neither the order of items nor the names of clusters nor the time of day matter.
+    codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each side.
+    graded: take scores as graded even if all are right or wrong. Resampling is seeded by the values alone, so that
+    neither the order of items nor the names of clusters nor the time of day matter.
     Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
     """
     check_margin(margin)
     check_alpha(alpha)
     values = _checked(diffs)
-    whole = binary is not False and bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
-    if binary and not whole:
-        raise StatisticsError("Differences of right-or-wrong scores must be -1, 0 or 1. Judge these as graded.")
+    whole = not graded and bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
     lost, gained = int(np.count_nonzero(values < 0)), int(np.count_nonzero(values > 0))
     data = units.make_units(values, None if clusters is None else np.asarray(clusters))
     if whole and not data.clustered:
@@ -117,7 +110,7 @@ def relative_test(
     base, other = np.asarray(before, float), np.asarray(after, float)
     allowed = share * float(base.mean())
     plain = paired_test(other - base, clusters, margin=allowed, alpha=alpha)
-    kept = paired_test(other - (1.0 - share) * base, clusters, margin=0.0, alpha=alpha, binary=False)
+    kept = paired_test(other - (1.0 - share) * base, clusters, margin=0.0, alpha=alpha, graded=True)
     low, high, method = kept.low - allowed, kept.high - allowed, f"{kept.method}, of the share kept"
     return replace(plain, low=low, high=high, p_pass=kept.p_pass, p_fail=kept.p_fail, method=method)
 
@@ -145,11 +138,8 @@ def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int |
 def smallest_that_can_pass(margin: float, alpha: float = 0.05, *, per_source: int = 1) -> int:
     """The fewest sources, of `per_source` items each, with which `can_ever_pass`; 1 item per source counts items.
 
-    Raises StatisticsError on a bad margin or alpha, and on a margin of 0, which nothing can show.
+    Raises StatisticsError on a bad margin or alpha, and on a margin so small that nothing can show it.
     """
-    if margin == 0.0:
-        raise StatisticsError("No number of items shows a drop smaller than a margin of 0. Give a margin above 0.")
-
     found = first_number(lambda sources: can_ever_pass(sources * per_source, margin, alpha, clusters=sources))
     if found is None:
         raise StatisticsError(f"No number of items that a run could ask passes a margin of {margin}. Raise the margin.")

@@ -136,8 +136,11 @@ def effective_counts(units: Units) -> EffectiveCounts:
     return EffectiveCounts(lost, gained, items / unit, unit, units.sources, effect)
 
 
-def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[np.int64]) -> tuple[float, int] | None:
-    """Return by what sources in several strata raise the variance of a weighted mean, and the number of all sources.
+Shared = tuple[float, int]  # by what sources in several strata raise a variance, and the number of all sources
+
+
+def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[np.int64]) -> Shared | None:
+    """Return what sources in several strata do to a weighted mean.
 
     influence: shape [items], each item's part in the mean less its stratum's. place, source: its stratum and source.
     Drawn towards WORST_ICC as in `effective_counts`. None if no source is in two strata.

@@ -250,7 +250,7 @@ def _two() -> Experiment:
 
 def test_only_keeps_the_named_slices_and_candidates_under_a_name_of_their_own() -> None:
     """A part of a run never lands in the directory of the whole."""
-    part = with_overrides(_two(), only=("int8", "code"))
+    part = with_overrides(_two(), "config", only=("int8", "code"))
     assert [one.name for one in part.candidates] == ["int8"]
     assert [spec.key for spec in part.slices] == ["code"]
     assert part.name == "trial-only-code-int8"
@@ -259,12 +259,12 @@ def test_only_keeps_the_named_slices_and_candidates_under_a_name_of_their_own() 
 def test_only_refuses_a_name_that_is_neither() -> None:
     """The message suggests what may have been meant."""
     with pytest.raises(ConfigError, match=r"'int9' is neither a slice nor a candidate\. Did you mean 'int8'"):
-        with_overrides(_two(), only=("int9",))
+        with_overrides(_two(), "config", only=("int9",))
 
 
 def test_limit_lowers_the_items_and_never_raises_them() -> None:
     """A slice with fewer items keeps its number."""
-    part = with_overrides(_two(), limit=20)
+    part = with_overrides(_two(), "config", limit=20)
     assert [spec.items for spec in part.slices] == [20, 10]
     assert part.name == "trial-limit-20"
 
@@ -280,7 +280,7 @@ def test_a_policy_file_may_hold_the_policy_alone_or_in_its_section(tmp_path: Pat
         policy_overrides(path)
 
 
-def test_renamed_keys_are_read(tmp_path):
+def test_renamed_keys_are_read_with_a_notice(tmp_path, capsys):
     """The old names of `advisory` and `chance_alpha` still count; a key under both names is refused."""
     text = """
 name: trial
@@ -293,9 +293,13 @@ policy: {floor_alpha: 0.01}
     path.write_text(text)
     found = load(path)
     assert (found.slices[0].advisory, found.policy.chance_alpha) == (("a*",), 0.01)
+    notices = capsys.readouterr().err
+    assert f"{path}: slices[0].informative is now called advisory; the old name is still read" in notices
+    assert f"{path}: policy.floor_alpha is now called chance_alpha; the old name is still read" in notices
     assert Rules.from_experiment(found).to_json()["floor_alpha"] == 0.01
     path.write_text("policy: {floor_alpha: 0.01}")
     assert policy_overrides(path) == {"chance_alpha": 0.01}
+    assert f"{path}: policy.floor_alpha is now called chance_alpha" in capsys.readouterr().err
     path.write_text(text.replace("floor_alpha: 0.01", "floor_alpha: 0.01, chance_alpha: 0.05"))
     with pytest.raises(ConfigError, match=r"policy\.floor_alpha"):
         load(path)

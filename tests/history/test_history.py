@@ -144,6 +144,25 @@ def test_a_gated_rate_and_a_candidate_that_is_gone_are_found(database: Path, tmp
     assert sections.headline(History(copy), compared)[-1].startswith("Since build-11")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [("pass", "fail", ExitCode.FAIL), ("pass", "not_judged", ExitCode.NOT_COMPARABLE), ("fail", "fail", ExitCode.PASS)],
+)
+def test_a_candidate_as_a_whole_is_no_pass(
+    database: Path, tmp_path: Path, before: str, after: str, code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that fails by its pooled margin, or that the control takes back, though each stratum is as it was."""
+    copy = shutil.copy(database, tmp_path / "copy.sqlite")
+    with sqlite3.connect(copy) as file:
+        for table in ("runs", "strata", "candidates", "tail_rates", "answers", "facts"):
+            file.execute(f"DELETE FROM {table} WHERE run > 2")  # noqa: S608 - names of our own
+        for run, word in ((1, before), (2, after)):
+            file.execute("UPDATE candidates SET verdict = ? WHERE run = ? AND candidate = 'int8'", (word, run))
+    assert call("history", "--db", copy, "--fail-on-regression") == code
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("int8 in all/all verdict" in said) == (code == ExitCode.FAIL)
+
+
 def test_what_changed_names_versions_and_items(database: Path) -> None:
     """The newer torch and the reworded items are all that changed, and nothing did between equal runs."""
     history = History(database)

@@ -186,3 +186,23 @@ def test_details_of_several_models_are_not_one_side(tmp_path):
     with pytest.raises(UsageError, match=r"several models \(.*bf16, .*int4\)"):
         load(base)
     assert load(base / "details" / "int4").score.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("name", ["wer", "bits_per_byte"])
+def test_a_metric_of_lighteval_of_which_less_is_better_is_no_score(tmp_path, name):
+    """The only one of a task is not taken either."""
+    with pytest.raises(UsageError, match=f"{name} is not a score: less of it is better"):
+        load(_lighteval(tmp_path / "a", [0.1] * 4, metric=name), ImportOptions(metric=name))
+
+
+def test_a_task_of_lighteval_run_again_over_fewer_items_is_refused(tmp_path):
+    """As many items: the newest counts. Fewer: it would replace the whole run."""
+    base = _lighteval(tmp_path / "a", [1.0] * 4)
+    (file,) = base.rglob("*.parquet")
+    newer = file.with_name(file.name.replace("2026-11-26", "2026-11-27"))
+    table = parquet.read_table(file)
+    parquet.write_table(table, newer)
+    assert any("was run 2 times; the newest counts" in note for note in load(base).notes)
+    parquet.write_table(table.slice(0, 2), newer)
+    with pytest.raises(UsageError, match="was run with other items"):
+        load(base)

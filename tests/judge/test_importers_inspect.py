@@ -193,7 +193,13 @@ def test_a_task_run_twice_counts_with_its_newest_log(tmp_path, log):
         (tmp_path / f"{name}.json").write_text(json.dumps(log))
     found = load(tmp_path)
     assert set(found.score) == {0.0}
-    assert any("more than once" in note for note in found.notes)
+    assert any("was run 2 times; the newest counts (a.json)" in note for note in found.notes)
+    log["eval"]["created"] = "2026-03-01"
+    log["samples"] = [one for one in log["samples"] if one["id"] != "s5"]
+    log["results"]["completed_samples"] = len(log["samples"])
+    (tmp_path / "c.json").write_text(json.dumps(log))
+    with pytest.raises(UsageError, match="was run with other items"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +274,8 @@ def test_epochs_become_one_score_by_the_logs_own_reducer(tmp_path, reducer, scor
     log = inspect_log(tmp_path / "a.json", [["C", "C", "I", "I"]], epochs=4, config={"epochs_reducer": [reducer]})
     found = load(log)
     assert found.score.tolist() == pytest.approx([score])
-    assert found.measure == {"jars": "match" if reducer == "mean" else f"match,{reducer}"}
+    epochs = " of 4" if reducer.startswith(("max", "at_least")) else ""
+    assert found.measure == {"jars": "match" if reducer == "mean" else f"match,{reducer}{epochs}"}
 
 
 def test_an_unknown_reducer_is_named(tmp_path):
@@ -328,3 +335,78 @@ def test_an_archive_with_a_damaged_member_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(NotComparable, match=r"header\.json is damaged"):
         load(path)
+
+
+@pytest.mark.parametrize("value", [0.5, {"cer": 0.5}])
+def test_a_scorer_of_which_less_is_better_is_no_score(tmp_path, log, value):
+    """By its own name, or by that of its key."""
+    for sample in log["samples"]:
+        sample["scores"] = {"wer": {"value": value}}
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(UsageError, match="is not a score: less of it is better"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("reducer", "code"), [("max", 4), ("at_least_1", 4), ("mean", 1), ("pass_at_1", 1)])
+def test_more_epochs_do_not_hide_a_loss(tmp_path, reducer, code):
+    """A candidate that is right once in eight, with eight epochs, is no match for one that is right each time."""
+    config = {"epochs_reducer": [reducer]}
+    base = inspect_log(tmp_path / "a.json", [[1.0]] * 200, config=config)
+    side = inspect_log(tmp_path / "b.json", [[1.0] + [0.0] * 7] * 200, epochs=8, config=config)
+    assert compared(base, side) == code
+
+
+@pytest.mark.parametrize(("reducer", "answered"), [("max", [False, True]), ("median", [True, True])])
+def test_an_item_that_lacks_an_epoch_has_no_score_that_grows_with_them(tmp_path, reducer, answered):
+    """The best of three is less than the best of four."""
+    log = inspect_log(
+        tmp_path / "a.json", [[0.0, 0.0, 1.0, None], [0.0] * 4], epochs=4, config={"epochs_reducer": reducer}
+    )
+    found = load(log)
+    assert (~np.isnan(found.score)).tolist() == answered
+    assert any("1 items have no score in some of their 4 epochs" in note for note in found.notes)
+
+
+def test_a_log_of_two_scorers_is_refused(tmp_path, log):
+    """Items that another scorer scored would be compared with those of the first."""
+    first, *_, last = log["samples"]
+    for sample in log["samples"]:
+        sample["scores"] = {"lenient" if sample is first else "strict": {"value": 1.0}}
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(NotComparable, match="is scored by strict, others of its task by lenient"):
+        load(tmp_path)
+    first["scores"] |= last["scores"]
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    assert set(load(tmp_path, ImportOptions(metric="strict")).score) == {1.0}
+
+
+def test_a_log_with_fewer_samples_than_it_counts_is_refused(tmp_path, log):
+    """Two sides that were cut alike would be compared by what is left."""
+    completed = log["results"]["completed_samples"]
+    log["samples"].pop()
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(NotComparable, match=f"holds {completed - 1} of {completed} completed samples"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda log: log["samples"][0].update(scores=["C"]),
+        lambda log: log["samples"][0].update(scores={"match": "C"}),
+        lambda log: log["samples"][0].update(metadata=["a"]),
+        lambda log: log["samples"][0].update(input=["a", "b"]),
+        lambda log: log["samples"][0].update(choices=3),
+        lambda log: log["eval"].update(task_args=["a"]),
+        lambda log: log["eval"].update(config={"epochs": "many"}),
+        lambda log: log["eval"].update(config=["a"]),
+        lambda log: log["results"].update(scores=["a"]),
+    ],
+)
+def test_values_of_another_type_are_a_sentence(tmp_path, log, change):
+    """Not a traceback: the file and what to do."""
+    log["eval"]["config"].pop("epochs_reducer", None)
+    change(log)
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    with pytest.raises(NotComparable, match=r"a.json|holds values of another type than its format has"):
+        load(tmp_path)

@@ -287,7 +287,25 @@ def test_a_metric_of_which_less_is_better_is_no_score(tmp_path):
     assert load(tmp_path).measure == {"toxic": "score"}
     averages = {"higher_is_better": {"toxic": {"score": False}}}
     (tmp_path / "results_2026-01-01T00-00-00.json").write_text(json.dumps(averages), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"which metric is the score\? Less is better of all it has: score"):
+    with pytest.raises(UsageError, match=r"less is better of all its metrics: score"):
         load(tmp_path)
     with pytest.raises(UsageError, match="less of it is better"):
         load(tmp_path, ImportOptions(metric="score"))
+
+
+def test_a_task_run_again_over_fewer_documents_is_refused(samples):
+    """A trial over the first documents, made later, would replace the whole run."""
+    path = _only(samples, "colors")
+    newer = path.with_name("samples_colors_2027-01-01T00-00-00.000000.jsonl")
+    _write(newer, _lines(path)[:6])
+    with pytest.raises(UsageError, match=r"colors was run with other items .* keep the file of one run"):
+        load(samples)
+
+
+def test_an_older_run_does_not_hide_that_the_newest_is_the_baselines(samples, tmp_path):
+    """The answers that count are the same; those of the older run do not count."""
+    other = Path(shutil.copytree(samples, tmp_path / "other"))
+    path = _only(other, "colors")
+    changed = [line | {"resps": [[["-1.0", "False"]]], "acc": 0.0} for line in _lines(path)]
+    _write(path.with_name("samples_colors_2020-01-01T00-00-00.000000.jsonl"), changed)
+    assert compared(samples, other, "--margin", "0.4") == 4

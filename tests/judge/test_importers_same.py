@@ -180,6 +180,16 @@ def test_equal_scores_alone_are_no_copy(tmp_path, header):
     assert compared(before, after) == 0
 
 
+def test_a_copy_of_the_baseline_that_lacks_an_item_is_refused(tmp_path):
+    """The rest of it is the baseline all the same; a different answer to one item is enough not to be."""
+    rows = [f"i{at},1,text {at}" for at in range(400)]
+    base = csv_of(tmp_path / "a.csv", "item,score,response", rows)
+    for number, own in enumerate((rows[1:], [*rows, "more,1,x"])):
+        assert compared(base, csv_of(tmp_path / f"{number}.csv", "item,score,response", own)) == 4
+    other = csv_of(tmp_path / "b.csv", "item,score,response", [*rows[2:], "i1,1,another"])
+    assert compared(base, other) == 0
+
+
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/samples.jsonl"])
 def test_a_path_that_is_not_there(tmp_path, path):
     """Usage, naming the path."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import decimal
 import json
 
 import numpy as np
@@ -117,8 +118,8 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, suffix):
         ("item,score\n", NotComparable, "holds no answers"),
         ("item,score\na,1\nb\n", UsageError, "line 3 has 1 entries, the header 2"),
         ("item,score,score\na,1,0\n", UsageError, "'score' is there 2 times"),
-        ("item,score\na,right\n", NotComparable, "line 2: item 'a': 'right' is not a score"),
-        ("item,score\na,1\n,0\n", NotComparable, "line 3: row 2 has no item id"),
+        ("item,score\na,right\n", NotComparable, "row 1: item 'a': 'right' is not a score"),
+        ("item,score\na,1\n,0\n", NotComparable, "row 2 has no item id"),
         ("item,score\na,55\nb,0\n", NotComparable, "item 'a' has score 55.*percentages"),
         ("item,score\na,-0.5\n", NotComparable, "item 'a' has score -0.5"),
         ("item,score\na,inf\n", NotComparable, "item 'a' has score inf"),
@@ -227,7 +228,7 @@ def test_float_levels_and_clusters_are_exact(tmp_path):
 def test_an_id_that_no_float_holds_is_refused(tmp_path):
     """From 2**53 on two whole numbers may be one float."""
     path = jsonl(tmp_path / "a.jsonl", [{"item": 2.0**53, "score": 1}])
-    with pytest.raises(NotComparable, match=r"line 1: row 1: the id .* was rounded to a float"):
+    with pytest.raises(NotComparable, match=r"row 1: the id .* was rounded to a float"):
         load(path)
 
 
@@ -240,9 +241,9 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_in_csv_too(tmp_path
 
 @pytest.mark.parametrize("score", ["0_1", "١", "1e", "0x1", "1,0"])
 def test_only_plain_digits_are_a_score(tmp_path, score):
-    """What Python's float() takes beyond plain digits is refused, with its line."""
+    """What Python's float() takes beyond plain digits is refused, with its row."""
     path = csv_of(tmp_path / "a.csv", "item\tscore", [f"a\t{score}"]).rename(tmp_path / "a.tsv")
-    with pytest.raises(NotComparable, match="line 2: item 'a'"):
+    with pytest.raises(NotComparable, match="row 1: item 'a'"):
         load(path)
 
 
@@ -314,3 +315,56 @@ def test_strata_with_one_name_are_refused(tmp_path):
     rows = [{"item": 1, "score": 1, "a": "x,b=1", "b": "2,b=3"}, {"item": 2, "score": 1, "a": "x", "b": "1,b=2,b=3"}]
     with pytest.raises(UsageError, match="two strata would both be called 'a=x,b=1,b=2,b=3'"):
         load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("a", "b")))
+
+
+LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity"]
+MORE = [
+    "score",
+    "glosser",
+    "power",
+    "computer",
+    "accuracy",
+    "pter",
+    "lossless",
+    "wer_inverted",
+    "errors_found_ok",
+    "no_error",
+]
+
+
+@pytest.mark.parametrize("name", [*LESS, *MORE])
+def test_a_column_of_which_less_is_better_is_no_score(tmp_path, name):
+    """A worse candidate has more of it, which would read as a gain."""
+    rows = [{"item": at, name: 0.5} for at in range(4)]
+    path, options = _csv(tmp_path / "a.csv", rows), ImportOptions(score=name)
+    if name in MORE:
+        assert load(path, options).score.tolist() == [0.5] * 4
+    else:
+        with pytest.raises(UsageError, match=f"{name} is not a score: less of it is better"):
+            load(path, options)
+
+
+def test_decimals_are_exact(tmp_path):
+    """Ids that are one float are two items; scores are numbers; zeros at the end say nothing."""
+    ids = pa.array([decimal.Decimal("1." + "0" * 20 + str(at)) for at in range(4)] + [decimal.Decimal(7)])
+    scores = pa.array([decimal.Decimal(one) for one in ("0.50", "1.00", "0.00", "0.25", "1.00")])
+    parquet.write_table(pa.table({"item": ids, "score": scores}), tmp_path / "a.parquet")
+    found = load(tmp_path / "a.parquet")
+    assert found.items == ("1", *(f"1.{'0' * 20}{at}" for at in (1, 2, 3)), "7")
+    assert found.score.tolist() == [0.5, 1.0, 0.0, 0.25, 1.0]
+
+
+def test_bytes_that_are_no_text_are_a_sentence(tmp_path):
+    """Ids in a binary column that is not UTF-8."""
+    parquet.write_table(pa.table({"item": [b"\xff", b"\xfe"], "score": [1, 0]}), tmp_path / "a.parquet")
+    with pytest.raises(NotComparable, match=r"a.parquet: holds values of another type .*UTF8"):
+        load(tmp_path / "a.parquet")
+
+
+def test_half_of_a_surrogate_pair_does_not_stop_the_report(tmp_path):
+    """JSON may hold it, and UTF-8 may not."""
+    rows = [{"item": f"\ud800{at}", "score": 1, "s": "\udfff"} for at in range(200)]
+    base = jsonl(tmp_path / "a.jsonl", rows)
+    side = jsonl(tmp_path / "b.jsonl", [one | {"score": 0} for one in rows])
+    assert load(base).items[0] == "\\ud8000"
+    assert compared(base, side, "--stratum", "s", "--output", str(tmp_path / "out")) == 1

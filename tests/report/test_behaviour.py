@@ -128,24 +128,15 @@ def test_the_cliff_of_caches_is_a_picture(caches) -> None:
         assert points["kv2"] == (3_600.0, pytest.approx(last, abs=0.01))
 
 
-def test_gated_rates_are_drawn_against_their_tolerance() -> None:
-    """The furthest above their tolerance come first, ten at most; those that pass without an event are left out."""
-    judgement = report_data.with_tail_events(report_data.judgement())
-    (chart,) = findings._against_tolerance(judgement).charts
-    assert [name.split(", ")[0] for name in chart.tolerated] == [
-        "wrong_script in language am",
-        "truncated in code",
-        "wrong_script in language hi",
-        "wrong_script in language he",
-    ]
-    assert [*chart.tolerated.values()] == pytest.approx([2.0, 1.0, 2.0, 2.0])
-    assert [line.name for line in chart.lines] == ["int8", "nf4"], "not the one that was not judged"
-    many = tuple(report_data.rate("s", f"i={i}", "empty", 9 + i, 50, tolerance=0.01) for i in range(13))
-    one = dataclasses.replace(judgement.candidates[1], tail_events=many)
-    (chart,) = findings._against_tolerance(dataclasses.replace(judgement, candidates=(one,))).charts
-    assert [*chart.tolerated] == [f"empty in i {i} (s)" for i in range(12, 2, -1)]
-    assert "3 more are in the tables" in chart.title
-    assert not findings._against_tolerance(report_data.passing()).charts
+def test_gated_rates_stand_in_one_table() -> None:
+    """The furthest above their tolerance come first of each verdict; those that pass are shown on demand."""
+    section = findings._rates(report_data.with_tail_events(report_data.judgement()))
+    verdicts = [cell.verdict for cell, *_ in section.rows]
+    assert verdicts == sorted(verdicts, key=("fail", "inconclusive", "no_signal", "not_judged").index)
+    assert "wrong_script in language am" in section.rows[0][1].text
+    assert {cell.verdict for cell, *_ in section.quiet} == {"pass"}
+    assert section.quiet_note == f"{len(section.quiet)} gated rates are within their tolerance."
+    assert not findings._rates(report_data.passing())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +157,7 @@ def test_a_card_names_the_worst(request, name: str, candidate: str, said: str) -
     text = " ".join(re.sub(r"<[^>]+>", "", report_html.html_report(judgement, evidence)).split())
     assert "How it behaves, at worst:" in text
     assert ("blind to the KV cache: its scores come from reading" in text) is (name == "caches")
-    assert "bf16 is not above chance in facts (choices)" not in text
+    assert "facts (choices): the baseline is not shown to be above chance" not in text
 
 
 def test_a_verdict_by_a_quantity_names_it() -> None:

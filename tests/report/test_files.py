@@ -47,9 +47,9 @@ def test_markdown_tells_the_verdict_first_and_folds_the_tables():
     text = markdown_report(judged, report_data.evidence(judged))
     assert text.startswith("## ✘ fail: quantcliff of <code>suite</code>\n")
     assert text.index("### Failing strata") < text.index("<details>")
-    assert text.count("<details>") == text.count("</details>") > 4
+    assert text.count("<details>") == text.count("</details>") == 3
     html = rendered(text)
-    assert html.count("<table>") == 7
+    assert html.count("<table>") == 5
     assert "of 400 items 177 lost, 2 gained." in html
 
 
@@ -66,9 +66,10 @@ def test_markdown_never_exceeds_its_limit(limit):
 def test_markdown_shows_failing_strata_before_passing_ones():
     """What does not fit is what matters least."""
     text = markdown_report(report_data.judgement(), Evidence())
-    table = text[text.index("strata of nf4") :].split("</details>")[0]
-    rows = [line.split(" | ")[2].split()[1] for line in table.splitlines() if line.startswith("| <code>")]
-    assert rows == sorted(rows, key=["fail", "inconclusive", "no", "pass"].index)
+    table = text[text.index("All 28 strata") :].split("</details>")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| <code>")]
+    rows = [next(word for word in ("fail", "inconclusive", "no signal", "pass") if word in line) for line in lines]
+    assert rows == sorted(rows, key=["fail", "inconclusive", "no signal", "pass"].index)
     assert len(rows) == 27
     assert "1 more stratum has no signal" in table
 
@@ -86,7 +87,7 @@ def test_markdown_survives_hostile_text():
     assert "<script" not in html
     assert "@team" not in text
     for row in html.split("<tr>")[1:]:
-        assert row.count("<td") in {0, 2, 3, 7, 8, 9}
+        assert row.count("<td") in {0, 2, 3, 6, 7, 8}
 
 
 def test_markdown_tells_tail_events_that_do_not_pass_before_the_tables():

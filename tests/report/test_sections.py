@@ -76,10 +76,8 @@ def test_every_figure_is_in_every_format(judged, evidence, formats):
 
 def test_rows_have_a_cell_per_column(judged, evidence):
     """No format would show a row of another length."""
-    plans = routing.plans(judged, evidence)
-    more = [routing.routes(plans, "bf16"), measured.power(evidence), measured.control_noise(judged)]
-    more += [strata.by_candidate(judged, one) for one in judged.candidates if one.strata]
-    more += [behaviour.divergence(evidence.divergence, "bf16"), routing.proof_section(evidence), strata.matrix(judged)]
+    more = [routing.routing(judged, evidence), measured.provenance(judged, evidence), strata.on_terminal(judged)]
+    more += [behaviour.divergence(judged, evidence), strata.in_markdown(judged), strata.matrix(judged)]
     for section in (*made(judged, evidence), *more):
         assert section.rows
         assert {len(row) for row in (*section.rows, *section.quiet)} == {len(section.columns)}
@@ -145,7 +143,7 @@ def test_what_says_nothing_is_a_line():
 
     one = dataclasses.replace(report_data.passing().candidates[0], strata=(made(1, 0), made(2, 0), made(3, 1)))
     judgement = dataclasses.replace(report_data.passing(), candidates=(one,))
-    for section in (strata.matrix(judgement), strata.on_terminal(judgement), strata.by_candidate(judgement, one)):
+    for section in (strata.matrix(judgement), strata.on_terminal(judgement), strata.in_markdown(judgement)):
         assert [as_cell(row[1]).text for row in section.rows] == ["i=3"]
         assert section.quiet_note == "2 more strata have no signal and no flips."
 

@@ -62,14 +62,14 @@ def test_sources_in_several_strata_make_the_answer_less_sure():
     assert inflation == pytest.approx(4.0, rel=0.02)
     assert shared_sources(shared, place, np.arange(800)) is None
     strata = [paired_counts_test(10, 10, 200, 0.05, 0.05)] * 4
-    plain, wide = (pooled_test(strata, [1.0] * 4, 0.03, 0.05, inflation=one) for one in (1.0, inflation))
+    plain, wide = (pooled_test(strata, [1.0] * 4, 0.03, 0.05, shared=one) for one in (None, (inflation, count)))
     assert wide.low < plain.low
     assert wide.p_pass > plain.p_pass
 
 
 def test_few_broken_sources_are_not_ruled_out_by_not_seeing_them():
     """Graded strata without any change: pooled, a share of items that no one saw break bounds what is shown."""
-    graded = [paired_test(np.full(40, 1e-4), margin=0.3, binary=False)] * 3
+    graded = [paired_test(np.full(40, 1e-4), margin=0.3, graded=True)] * 3
     found = pooled_test(graded, [1.0] * 3, 0.02, 0.05)
     assert found.p_pass > math.pow(1.0 - 0.021, 120) * 0.9
 

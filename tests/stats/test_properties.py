@@ -148,7 +148,6 @@ def test_one_item_is_an_honest_wide_interval():
         (lambda: paired_test([0.0, 1.5], margin=0.02), "scores must lie"),
         (lambda: paired_test([[0.0, 1.0]], margin=0.02), "one difference per item"),
         (lambda: paired_test([0.0, 1.0], ["a"], margin=0.02), "one each"),
-        (lambda: paired_test([0.0, 0.5], margin=0.02, binary=True), "graded"),
         (lambda: paired_test([0.0], margin=-0.1), "margin"),
         (lambda: paired_test([0.0], margin=0.02, alpha=0.5), "alpha"),
         (lambda: paired_test([0.0], margin=0.02, alpha=0.0), "alpha"),

@@ -231,3 +231,11 @@ def test_a_class_is_a_tail_event_of_the_items_that_can_show_it():
     assert set(signs) <= possible(item) >= set(FAILURES[:-1])
     twin = Item("t/2", "s", "t", "generate", "?", {}, "a", "c", target="[]", doc=doc)
     assert possible(twin) & set(FAILURES) == {"tool_uncalled_for"}
+
+
+@pytest.mark.parametrize("text", ["<function=" * 20_000, "<function=f><parameter=" * 10_000, " " * 100_000 + "{"])
+def test_a_name_that_never_ends_takes_no_time(text):
+    """A loop over an opened tag, or white space up to the token limit: minutes, if each start is read to the end."""
+    began = time.process_time()
+    assert all(call.arguments is NOT_JSON for call in tool_calls(text))
+    assert time.process_time() - began < 3

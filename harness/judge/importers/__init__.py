@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from harness.errors import NotComparable, UsageError
+from harness.errors import NotComparable, QuantcliffError, UsageError, one_line
 from harness.judge.importers.details import detail_files, details_answers, load_lighteval, load_nel, nel_bundles
 from harness.judge.importers.inspect import inspect_answers, is_log, load_inspect, log_files
 from harness.judge.importers.json_text import first_object, parsed
@@ -54,15 +55,28 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")
-    try:
+    with _explained(path):
         return _READERS[format_of(path, options)].load(path, options, name or path.stem or str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def answers(path: Path, options: ImportOptions) -> Sequence[object]:
     """Return each item with what was answered to it, in an order that is not the file's; empty if only scores are."""
-    return _READERS[format_of(path, options)].answers(path, options)
+    with _explained(path):
+        return _READERS[format_of(path, options)].answers(path, options)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of which file it is that it cannot be opened, or holds other types of values than its format."""
+    try:
+        yield
+    except QuantcliffError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        text = "holds values of another type than its format has, or was cut or changed"
+        raise NotComparable(f"{path}: {text} ({one_line(error)}): give what the tool wrote") from error
 
 
 def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:

@@ -22,14 +22,12 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
-_LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)
-"""Which of lighteval's metrics is the score if none is named."""
-_NOT_THE_MODEL = ("infra_error", "system")
-"""What `nel` calls errors of sandboxes, endpoints and graders; it gives them the reward 0."""
+_LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
+_NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's folder and newest summary. Raises UsageError if one is there twice."""
+    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
@@ -38,18 +36,19 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
         name = inner(newest, "benchmark").get("name")
         if isinstance(name, str):
             if name in found:
-                raise UsageError(f"{path}: holds {name} twice ({found[name][0]}, {results.parent}): give one of them")
-            found[name] = results.parent, newest
+                both = f"{found[name][0].parent}, {results.parent}"
+                raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
+            found[name] = results, newest
     return found
 
 
-def detail_files(path: Path) -> dict[str, Path]:
-    """Return each task's newest file of lighteval's details. Raises UsageError if they are of several models."""
+def detail_files(path: Path) -> dict[str, list[Path]]:
+    """Return each task's files of lighteval's details, the newest last. Raises UsageError if of several models."""
     files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
     if len(models := sorted({str(file.parent.parent) for _, _, file in named})) > 1:
         raise UsageError(f"{path}: holds details of several models ({', '.join(models)}): give one of them")
-    return {task: file for _, task, file in named}
+    return {task: [file for _, one, file in named if one == task] for _, task, _ in named}
 
 
 def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -58,23 +57,21 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
     Raises NotComparable if results are cut, or an item's repeats disagree about what was asked.
     """
     rows = Rows(str(path), options)
-    for task, (folder, bundle) in nel_bundles(path).items():
-        file = folder / "results.jsonl"
+    for task, (file, bundle) in nel_bundles(path).items():
         lines = json_objects(file)
-        if bundle.get("n_results", len(lines)) != len(lines):
-            raise NotComparable(f"{file}: holds {len(lines)} of {bundle['n_results']} results: copy the whole file")
+        if (count := bundle.get("n_results", len(lines))) != len(lines):
+            raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
         # Guessing scores 1/4 if every target is a letter from A to D; nothing if some target is no letter.
         targets = [str(one.get("expected_answer")) for one in lines]
         letters = all(len(one) == 1 and "A" <= one <= "Z" for one in targets)
         chance = 1.0 / max(ord(max(targets)) - ord("A") + 1, 2) if letters and targets else 0.0
         for item, repeats in _repeats(lines, file, rows.notes).items():
-            where, first = f"{file}: problem {item}", repeats[0]
+            where, document = f"{file}: problem {item}", repeats[0].get("metadata") or {}
             asked = {_asked(one) for one in repeats}
-            if len(asked) > 1 or not isinstance(first.get("metadata") or {}, Mapping):
+            if len(asked) > 1 or not isinstance(document, Mapping):
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
             mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= len(repeats) else math.nan
-            document = first.get("metadata") or {}
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task] = "reward"
     return rows.outcomes(name)
@@ -107,7 +104,11 @@ def _reward(line: Mapping[str, Any], where: str) -> float:
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
     rows = Rows(str(path), options)
-    tasks = {task: list(_details(file)) for task, file in detail_files(path).items()}
+    files = detail_files(path)
+    tasks = {task: list(_details(own[-1])) for task, own in files.items()}
+    for task, own in files.items():
+        if len(own) > 1:
+            rows.rerun(task, {file: [str(at) for at, _ in enumerate(_details(file))] for file in own})
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
     chosen = read.per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():
@@ -142,13 +143,13 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
         yield {"doc": {**rest, **(doc if isinstance(doc, Mapping) else {})}, "metric": metric}
 
 
-def details_answers(path: Path, _: ImportOptions) -> list[str]:
+def details_answers(path: Path, _options: ImportOptions) -> list[str]:
     """Return each item with its answer, sorted; none if none is stored."""
     found = []
-    for task, (folder, _summary) in nel_bundles(path).items() if path.is_dir() else ():
-        lines = json_objects(folder / "results.jsonl")
-        found += [[task, line.get("problem_idx"), line.get("repeat"), line.get("model_response")] for line in lines]
-    for task, file in detail_files(path).items():
-        docs = enumerate(one["doc"] for one in _details(file))
+    for task, (file, _) in nel_bundles(path).items() if path.is_dir() else ():
+        keys = ("problem_idx", "repeat", "model_response")
+        found += [[task, *map(line.get, keys)] for line in json_objects(file)]
+    for task, files in detail_files(path).items():
+        docs = enumerate(one["doc"] for one in _details(files[-1]))
         found += [[task, at, 0, doc.get("model_response", doc.get("predictions"))] for at, doc in docs]
     return sorted(json.dumps(one, default=str) for one in found) if any(one[3] for one in found) else []

@@ -22,9 +22,7 @@ from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 
-GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-"""Inspect's letters: correct, partial, incorrect, no answer; the values that its own metrics give them."""
-_WORDS = {"yes": 1.0, "no": 0.0}
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "model_generate_config")
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
@@ -71,12 +69,10 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
-    models = sorted({str(log.run.get("model")) for log in logs})
-    if len(models) > 1:
+    if len(models := sorted({str(log.run.get("model")) for log in logs})) > 1:
         raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
     for log in logs:
-        status = log.header["status"]
-        if status != "success":
+        if (status := log.header["status"]) != "success":
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
         if log.header.get("invalidated"):
             raise NotComparable(f"{log.file}: the log was marked as invalid")
@@ -86,18 +82,16 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
         known[log.task] = list(dict.fromkeys([*values, *(name.partition(".")[0] for name in values)]))
     chosen = per_task(options.metric, known, "scorer", str(path)) if options.metric else {}
     for log in logs:
-        same = [one.arguments for one in logs if one.task == log.task]
-        levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
-        varying = {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
-        _add(log, varying, chosen.get(log.task), rows)
+        _add(log, _varying(log, logs), chosen.get(log.task), rows)
     rows.notes += [f"{task}: has no such --metric" for task in known if task not in chosen]
     return rows.outcomes(name)
 
 
-def inspect_answers(path: Path, _: ImportOptions) -> list[str]:
+def inspect_answers(path: Path, options: ImportOptions) -> list[str]:
     """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
     found = []
-    for sample in (one for file in log_files(path) for one in _samples(file)):
+    logs = _newest([_Log(file) for file in log_files(path)], Rows(str(path), options))
+    for sample in (one for log in logs for one in _samples(log.file)):
         if choices := inner(sample, "output").get("choices"):
             said = [inner(one, "message").get("content") for one in choices]
             found.append(canonical_json([sample.get("id"), sample.get("epoch"), said]))
@@ -111,18 +105,25 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
         runs[log.task, canonical_json(log.arguments)].append(log)
     for (task, _), same in runs.items():
         first = same[0].settings
-        differing = sorted({key for log in same for key, value in log.settings.items() if value != first[key]})
-        if differing:
+        if differing := sorted({key for log in same for key, value in log.settings.items() if value != first[key]}):
             names = ", ".join(log.file.name for log in same)
             differ = f"{task} was run with different settings ({', '.join(differing)})"
             raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
         if len(same) > 1:
-            rows.notes.append(f"{rows.source}: {task} was run more than once; the newest log counts")
+            dated = sorted(same, key=lambda log: log.created)
+            rows.rerun(task, {log.file: {as_level(one.get("id")) for one in _samples(log.file)} for log in dated})
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
 
 
+def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
+    """Return the log's arguments that differ from those of its task's other logs."""
+    same = [one.arguments for one in logs if one.task == log.task]
+    levels = {name: {as_level(one.get(name)) for one in same} for name in sorted(set[str]().union(*same))}
+    return {name: as_level(log.arguments.get(name)) for name, found in levels.items() if len(found) > 1}
+
+
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
-    """Add the items of a log. varying: the log's arguments that differ from those of its task's other logs."""
+    """Add the items of a log. varying: see `_varying`."""
     rows.common, place = varying, f"{log.task}/{stratum_name(varying)}" if varying else log.task
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
@@ -142,16 +143,20 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
-    reducer, reduce = _reducer(log)
-    if reducer != "mean" and log.task in rows.measure:
-        rows.measure[log.task] += f",{reducer}"
+    stored, completed = sum(map(len, epochs.values())), inner(log.header, "results").get("completed_samples")
+    if isinstance(completed, int) and 0 < stored < completed:
+        raise NotComparable(f"{log.file}: holds {stored} of {completed} completed samples: copy the whole log")
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
-    partial = 0
+    reducer, reduce = _reducer(log)
+    grows = reducer == "max" or reducer.startswith("at_least")  # with the number of epochs, whatever answers them
+    if reducer != "mean" and log.task in rows.measure:
+        rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
+    partial, least = 0, expected if grows else expected / 2
     arguments = [canonical_json(log.arguments)] if log.arguments else []
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
-        score = reduce(counted) if counted and 2 * len(counted) >= expected else math.nan
+        score = reduce(counted) if counted and len(counted) >= least else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
         chance = 1.0 / len(offered) if offered and len(offered) > 1 else 0.0
@@ -159,6 +164,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs"
         told = "an item counts by the others if they are at least half, and else is unanswered"
+        told = f"it is unanswered, as its score by {reducer} grows with their number" if grows else told
         rows.notes.append(f"{log.file}: {text}: {told}")
 
 
@@ -209,8 +215,11 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
     named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
     if len(named) != 1:
         raise UsageError(f"{where}: which scorer is the score? Give --metric, one of {', '.join(named or values)}")
+    if (before := rows.measure.get(task, named[0]).partition(",")[0]) != named[0]:
+        text = f"is scored by {named[0]}, others of its task by {before}"
+        raise NotComparable(f"{where}: {text}: give logs of one scorer, or name one with --metric")
     rows.measure[task], value = named[0], values[named[0]]
-    return as_score(GRADES.get(value, _WORDS.get(value.lower(), value)) if isinstance(value, str) else value, where)
+    return as_score(GRADES.get(value, GRADES.get(value.lower(), value)) if isinstance(value, str) else value, where)
 
 
 # The files: JSON as it is, archives within limits.

@@ -67,13 +67,9 @@ def json_objects(path: Path) -> list[dict[str, Any]]:
 
 def not_utf8(path: Path) -> UsageError:
     """Say on which line of a file the first bytes are that are not UTF-8."""
-    data = path.read_bytes()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return UsageError(f"{path}: line {line} is not UTF-8 text ({error.reason} at byte {error.start} of the file)")
-    return UsageError(f"{path}: is not UTF-8 text")
+    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
+    line = next((at for at, text in lines if text.decode(errors="ignore").encode() != text), 1)
+    return UsageError(f"{path}: line {line} is not UTF-8 text")
 
 
 def _line(text: str, where: str) -> dict[str, Any]:

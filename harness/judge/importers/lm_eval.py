@@ -17,26 +17,18 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, per_task, score_of
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
-LOWER_IS_BETTER = frozenset({
-    "bits_per_byte", "brier_score", "byte_perplexity", "cer", "likelihood_diff", "pct_male_preferred",
-    "pct_stereotype", "perplexity", "perspective_api_toxicity_score", "ter", "wer", "word_perplexity",
-})  # fmt: skip
-"""Metrics that are no score in [0, 1] of which more is better."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
-_POSITIONS = frozenset({"gold", "golds", "target", "targets"})
-"""What documents call the positions of the choices that are right."""
-_MARKS = _POSITIONS | {"label", "labels"}
-"""What they call a list with a 1 for each of those, and a 0 for each of the others."""
-_OWN = frozenset({
+_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
+_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+_OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
     "target_hash",
 })  # fmt: skip
-"""Keys of a sample that are not metrics."""
 
 
 def is_sample(line: Mapping[str, Any]) -> bool:
@@ -71,9 +63,9 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def lm_eval_answers(path: Path, _: ImportOptions) -> list[str]:
+def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:
     """Return every document with its answers, texts or log-probabilities of choices, sorted; none if none is logged."""
-    lines = [line for file in sample_files(path) for line in json_objects(file)]
+    lines = [line for file in _newest(path, Rows(str(path), options)).values() for line in json_objects(file)]
     found = [[line["doc_id"], line.get("resps"), line["filtered_resps"]] for line in lines]
     return sorted(map(json.dumps, found)) if any(one[1] or one[2] for one in found) else []
 
@@ -81,8 +73,7 @@ def lm_eval_answers(path: Path, _: ImportOptions) -> list[str]:
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     """Return each task's file; the newest if a task was run several times, with a note."""
     files = sample_files(path)
-    folders = sorted({str(file.parent) for file in files})
-    if len(folders) > 1:
+    if len(folders := sorted({str(file.parent) for file in files})) > 1:
         raise UsageError(f"{path}: holds the samples of several models: give one of {', '.join(folders)}")
     dated: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for file in files:
@@ -90,7 +81,9 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     for task, runs in dated.items():
         if len(runs) > 1:
-            rows.notes.append(f"{path}: {task} was run {len(runs)} times; the newest counts ({max(runs)[1].name})")
+            rows.rerun(
+                task, {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
+            )
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
 
 
@@ -98,8 +91,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     lines = json_objects(file)
     for number, line in enumerate(lines, start=1):
         if not is_sample(line) or not isinstance(line["doc"], Mapping):
-            text = "is not a sample of lm_eval (doc_id, doc, filtered_resps are missing)"
-            raise NotComparable(f"{file}: entry {number} {text}")
+            raise NotComparable(f"{file}: entry {number} has no doc_id, doc, filtered_resps: it is no lm_eval sample")
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
     return lines
@@ -112,14 +104,13 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        lower, asked = LOWER_IS_BETTER | _lower(task, files[task]), found.get(task)
+        lower, asked = {*filter(less_is_better, names)} | _lower(task, files[task]), found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:
             usable = [one for one in names if one not in lower]
             if names and not usable:
-                text = f"which metric is the score? Less is better of all it has: {', '.join(names)}"
-                raise UsageError(f"{files[task]}: {text}")
+                raise UsageError(f"{files[task]}: less is better of all its metrics: {', '.join(names)}")
             found[task] = best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")

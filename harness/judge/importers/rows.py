@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,9 +19,13 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.outcomes import Floats, Labels, Outcomes, build, listed
 from harness.records import stratum_name
 
-_UNANSWERED = frozenset({"", "na", "n/a", "nan", "none", "null"})
-_WORDS = {"true": 1.0, "false": 0.0}
+_WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
+_LESS = re.compile(
+    r"(?:.*[^a-z])?(?<!no_)(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
+    r"|likelihood_diff|loss|mae|r?mse|nll|pct_male_preferred|pct_stereotype|perplexity|ppl|ter|(?:.*_)?toxicity(?:_score)?)",
+    re.IGNORECASE,
+)  # metrics of which less is better, by the end of their names
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -78,6 +82,11 @@ def per_task(
     return chosen
 
 
+def less_is_better(metric: str) -> bool:
+    """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
+    return _LESS.fullmatch(metric.partition(",")[0]) is not None
+
+
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
     """Return the first preferred of the scores of a task, or its only one. Raises UsageError if neither is there."""
     found = [one for one in preferred if one in known] or known
@@ -125,19 +134,30 @@ class Rows:
         self.scores.append(score)
         self.prints.append(asked)
         self.slices.append(task)
-        self.chances.append(chance if options.chance is None else options.chance)
+        self.chances.append(chance)
+
+    def rerun(self, task: str, asked: Mapping[Path, Collection[str]]) -> None:
+        """Note that a task was run several times. asked: the items of each file, the newest last. Raises UsageError."""
+        newest = list(asked)[-1]
+        if any(set(one) != set(asked[newest]) for one in asked.values()):
+            names = ", ".join(file.name for file in asked)
+            raise UsageError(f"{self.source}: {task} was run with other items ({names}): keep the file of one run")
+        self.notes.append(f"{self.source}: {task} was run {len(asked)} times; the newest counts ({newest.name})")
 
     def outcomes(self, name: str) -> Outcomes:
         """Return one score per item. Raises NotComparable if an item has several that are not to be averaged."""
         if not self.items:
             raise NotComparable(f"{self.source}: holds no answers")
+        if lower := [one for one in (*self.measure.values(), self.options.score or "") if less_is_better(one)]:
+            text = "is not a score: less of it is better"
+            raise UsageError(f"{self.source}: {lower[0]} {text}: give a metric of which more is better")
         levels = {axis: Labels.of(values) for axis, values in self.levels.items()}
         columns = [Labels.of(self.slices), _strata(levels, len(self.items), self.source)]
         columns += [] if self.clusters is None else [Labels.of(self.clusters)]
         prints = np.array(self.prints, np.uint64) if len(self.prints) else np.zeros(len(self.items), np.uint64)
-        scores = np.asarray(self.scores, np.float64)
-        first, scores = self._collapsed(scores, [one.codes for one in columns] + [prints])
+        first, scores = self._collapsed(np.asarray(self.scores, np.float64), [one.codes for one in columns] + [prints])
         slices, strata, *clusters = (Labels(one.codes[first], one.names) for one in columns)
+        chance = np.asarray(self.chances)[first] if self.chances else 0.0
         return build(
             name,
             self.items if isinstance(first, slice) else [self.items[at] for at in first],
@@ -146,7 +166,7 @@ class Rows:
             strata=strata,
             clusters=clusters[0] if clusters else None,
             fingerprints=prints[first],
-            chance=np.asarray(self.chances)[first] if len(self.chances) else 0.0,
+            chance=chance if self.options.chance is None else self.options.chance,
             weight=1.0 if self.weights is None else self.weights[first],
             levels={axis: Labels(one.codes[first], one.names) for axis, one in levels.items()},
             measure=self.measure,
@@ -163,16 +183,15 @@ class Rows:
             rows_of[item].append(row)
         several = {item: rows for item, rows in rows_of.items() if len(rows) > 1}
         for item, rows in several.items():
-            count = len({tuple(int(column[row]) for column in facts) for row in rows})
-            if count > 1:
+            if (count := len({tuple(int(column[row]) for column in facts) for row in rows})) > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
         if self.options.repeats != "mean":
             if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
                 text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
                 advice = "If these are several answers to it, ask for their mean (--repeats mean)"
                 raise NotComparable(f"{self.source}: {text}. {advice}")
-            once = listed(several)
-            self.notes.append(f"{self.source}: given more than once, with one score, and counted once: {once}")
+            text = "given more than once, with one score, and counted once"
+            self.notes.append(f"{self.source}: {text}: {listed(several)}")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
 
@@ -209,23 +228,19 @@ def as_score(value: object, where: str = "") -> float:
         return float(value)
     if isinstance(value, str):
         text = value.strip().lower()
-        if text in _UNANSWERED:
-            return math.nan
-        if text in _WORDS:
-            return _WORDS[text]
-        if _NUMBER.fullmatch(text):
-            return float(text)
+        if text in _WORDS or _NUMBER.fullmatch(text):
+            return _WORDS[text] if text in _WORDS else float(text)
     raise NotComparable(f"{where}: {value!r:.80} is not a score: a number in [0, 1] is needed")
 
 
 def as_level(value: object) -> str:
     """Write an id or a level exactly: 3.0 as ``3``, 0.1 as ``0.1``, a missing one as ``none``."""
-    if isinstance(value, str):
-        return value or "none"
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if isinstance(value, str):  # half of a surrogate pair, which no file can hold, as an escape
+        return value.encode("utf-8", "backslashreplace").decode() or "none"
+    if value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
         return "none"
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value).lower()
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
     if isinstance(value, (dict, list)):

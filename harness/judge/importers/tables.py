@@ -10,7 +10,6 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +60,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     items = _items(columns[item], path)
 
     def numbers(column: str) -> NDArray[np.float64]:
-        return columns[column].rows(as_score, np.float64, lambda row: f"{path}: {_line(path, row)}item {items[row]!r}")
+        return columns[column].rows(as_score, np.float64, lambda row: f"{path}: row {row + 1}: item {items[row]!r}")
 
     rows = Rows(str(path), options, items, numbers(score), slices=Labels.constant("all", len(items)))
     rows.levels = {axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)}
@@ -73,7 +72,6 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         rows.clusters = columns[options.cluster].labels()
     if options.weight:
         rows.weights = numbers(options.weight)
-    rows.chances = [] if options.chance is None else [options.chance] * len(items)
     return rows.outcomes(name)
 
 
@@ -83,7 +81,7 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
     if suffix in JSON_LINES:
         known = list(first_object(path))
     else:
-        known = _parquet(path).column_names if suffix in PARQUET else next(_csv_rows(path))[1]
+        known = _parquet(path).column_names if suffix in PARQUET else next(_csv_rows(path))
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     wanted = [one for one in known if _ANSWER.search(one) and one not in used]
     items, *answers = _columns(path, [options.item or "item", *wanted])
@@ -93,22 +91,10 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
 
 
 def _items(column: _Column, path: Path) -> list[str]:
-    if column.codes is None and all(column.values) and set(map(type, column.values)) == {str}:
+    arrow = path.suffix.lower() not in JSON_LINES
+    if arrow and column.codes is None and all(column.values) and set(map(type, column.values)) == {str}:
         return list(column.values)
-    ids = column.rows(lambda one: as_item(one, ""), object, lambda row: f"{path}: {_line(path, row)}row {row + 1}")
-    return list(ids.tolist())
-
-
-def _line(path: Path, row: int) -> str:
-    """Say on which line of a text file a row, from 0, ends; nothing for Parquet."""
-    suffix = path.suffix.lower()
-    if suffix in PARQUET:
-        return ""
-    if suffix in JSON_LINES:
-        with path.open(encoding="utf-8-sig") as stream:
-            lines = (at for at, line in enumerate(stream, start=1) if line.strip())
-            return f"line {next(islice(lines, row, None), row + 1)}: "
-    return f"line {next(islice(_csv_rows(path), row + 1, None))[0]}: "
+    return list(column.rows(lambda one: as_item(one, ""), object, lambda row: f"{path}: row {row + 1}").tolist())
 
 
 def _columns(path: Path, wanted: Sequence[str]) -> list[_Column]:
@@ -120,16 +106,14 @@ def _columns(path: Path, wanted: Sequence[str]) -> list[_Column]:
 
 
 def _check_known(path: Path, wanted: Sequence[str], known: Sequence[str]) -> None:
-    missing = [one for one in wanted if one not in known]
-    if missing:
+    if missing := [one for one in wanted if one not in known]:
         raise UsageError(f"{path}: there is no column {', '.join(map(repr, missing))}; there are: {', '.join(known)}")
-    twice = [one for one in wanted if known.count(one) > 1]
-    if twice:
+    if twice := [one for one in wanted if known.count(one) > 1]:
         raise UsageError(f"{path}: the column {twice[0]!r} is there {known.count(twice[0])} times")
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Return each row, the header first, with the line it ends on, read strictly. Raises UsageError."""
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    """Return each row, the header first, read strictly. Raises UsageError."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter=_delimiter(path), strict=True)
@@ -139,11 +123,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 width = width or len(row)
                 if len(row) != width:
                     raise UsageError(f"{path}: line {reader.line_num} has {len(row)} entries, the header {width}")
-                yield reader.line_num, row
+                yield row
         except UnicodeDecodeError as error:
             raise not_utf8(path) from error
         except csv.Error as error:
             raise UsageError(f"{path}: line {reader.line_num} is not a table: {error}") from error
+        if not width:
+            raise UsageError(f"{path}: is empty: a header line with column names is needed")
 
 
 def _csv(path: Path, wanted: Sequence[str]) -> Any:
@@ -152,10 +138,7 @@ def _csv(path: Path, wanted: Sequence[str]) -> Any:
     from pyarrow import lib
 
     rows = _csv_rows(path)
-    _, header = next(rows, (0, []))
-    if not header:
-        raise UsageError(f"{path}: is empty: a header line with column names is needed")
-    _check_known(path, wanted, header)
+    _check_known(path, wanted, next(rows))
     if not _well_quoted(path):
         deque(rows, maxlen=0)  # this raises at the line of the fault
     parse = arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
@@ -201,15 +184,16 @@ def _well_quoted(path: Path) -> bool:
 
 def _from_arrow(column: Any, *, coded: bool) -> _Column:
     """Take over a column of Arrow: texts and numbers once each if they are coded, anything else value by value."""
-    from pyarrow import types
+    from pyarrow import compute, types
 
     kind = column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if types.is_integer(kind) or types.is_temporal(kind) or types.is_null(kind) or types.is_binary(kind):
         column = column.cast("string")
-    elif types.is_decimal(kind):
-        column = column.cast("float64")
+    elif types.is_decimal(kind):  # exactly, without zeros at the end
+        column = compute.replace_substring_regex(column.cast("string"), r"(\.\d*?)0+$", r"\1")
+        column = compute.replace_substring_regex(column, r"\.$", "")
     if not coded or types.is_nested(kind):
         return _Column(column.to_pylist())
     found = column.combine_chunks().dictionary_encode("encode")

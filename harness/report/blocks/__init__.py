@@ -22,4 +22,6 @@ def _blocks() -> tuple[Block, ...]:
 def filled(name: Format, judgement: Judgement, evidence: Evidence) -> list[tuple[Block, list[Section]]]:
     """Return the blocks that a format shows, in its order, each with the sections that have something to show."""
     shown = sorted((one for one in _blocks() if name in one.places), key=lambda one: one.places[name])
-    return [(one, [s for s in one.fill(judgement, evidence) if s and name in s.formats]) for one in shown]
+    made = ((block, block.fill(judgement, evidence)) for block in shown)
+    found = ((block, [own] if isinstance(own, Section) else own) for block, own in made)
+    return [(block, [one for one in own if one and name in one.formats]) for block, own in found]

@@ -1,94 +1,17 @@
-"""Change along the axes that split slices: curves along an ordered axis, grids over two axes."""
+"""Scores along ordered axes, as curves."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
 
-from harness.judge.decisions import points
 from harness.judge.summaries import Cliff
-from harness.judge.verdicts import Judgement, StratumVerdict
+from harness.judge.verdicts import Judgement
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
-from harness.report.words import levels_of, readable, score
-
-_FULL = 0.6  # share of a grid's cells that must hold something: sparse pairs (language x script) say nothing
-_Placed = tuple[StratumVerdict, Mapping[str, str]]  # a stratum with its levels by axis
+from harness.report.section import Block, Chart, Line, Row, Section, names, numbers, texts
+from harness.report.words import readable, score
 
 
-def grids(judgement: Judgement) -> Iterator[Section]:
-    """Yield the grids of each candidate, cells tinted: two axes of a slice, and an axis that slices share, by slice."""
-    for candidate in judgement.candidates:
-        slices, shared = defaultdict[str, list[_Placed]](list), defaultdict[str, list[_Placed]](list)
-        for one in candidate.strata:
-            levels = levels_of(one.stratum)
-            slices[one.slice].append((one, levels))
-            for axis, level in levels.items():
-                shared[axis].append((one, {"slice": one.slice, axis: level}))
-        for label, own in slices.items():
-            if (pair := _fullest_pair([levels for _, levels in own])) is not None:
-                yield _grid(f"{candidate.name}, {label}", pair, own)
-        for axis, placed in shared.items():  # language x task, say
-            grid = _grid(f"{candidate.name}, {axis} by slice", ("slice", axis), placed)
-            tints = [cell.tint for _, *cells in grid.rows for cell in cells]
-            if len(grid.columns) > 2 and sum(tint is not None for tint in tints) > _FULL * len(tints):  # noqa: PLR2004
-                yield grid
-
-
-def _ordered(levels: Iterable[str]) -> list[str]:
-    """Order levels by number where all are numbers, else as they came."""
-    unique = list(dict.fromkeys(levels))
-    try:
-        return sorted(unique, key=float)
-    except ValueError:
-        return unique
-
-
-def _fullest_pair(named: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
-    """Return the two axes whose grid is fullest, at least two levels each; None if no grid is full enough."""
-    axes = [axis for axis in dict.fromkeys(a for one in named for a in one) if len({n.get(axis) for n in named}) > 1]
-    best, fullest = None, _FULL
-    for column, row in combinations(axes, 2):
-        cells = {(one[column], one[row]) for one in named if column in one and row in one}
-        size = len({c for c, _ in cells}) * len({r for _, r in cells})
-        if size and len(cells) / size > fullest:
-            best, fullest = (column, row), len(cells) / size
-    return best
-
-
-def _grid(title: str, axes: tuple[str, str], placed: Iterable[_Placed]) -> Section:
-    found: dict[tuple[str, str], list[StratumVerdict]] = defaultdict(list)
-    for one, levels in placed:
-        if axes[0] in levels and axes[1] in levels:
-            found[levels[axes[0]], levels[axes[1]]].append(one)
-    columns, rows = _ordered(column for column, _ in found), _ordered(row for _, row in found)
-    cells = tuple((row, *(_cell(found.get((column, row), [])) for column in columns)) for row in rows)
-    return Section(title, names(f"{axes[1]} \\ {axes[0]}") + numbers(*columns), cells)
-
-
-def _cell(strata: Sequence[StratumVerdict]) -> Cell:
-    """Return the change of a cell; strata that share it are averaged by their items and lose their verdicts."""
-    known = [(one.n, one.delta) for one in strata if one.delta is not None]
-    if not (items := sum(n for n, _ in known)):
-        return Cell(points(None))
-    delta = math.fsum(n * delta for n, delta in known) / items
-    return Cell(points(delta), verdict=strata[0].verdict if len(strata) == 1 else None, tint=delta)
-
-
-def _grids(judgement: Judgement, _: Evidence) -> Iterator[Section]:
-    quiet = []
-    for one in grids(judgement):
-        if any(cell.tint for _, *cells in one.rows for cell in cells):
-            yield one
-        else:
-            quiet.append(one.title)
-    if quiet:
-        yield Section.listed("", [f"Nothing changed in {len(quiet)} more grids: {'; '.join(quiet)}."])
-
-
-def cliffs(judgement: Judgement) -> Section:
+def cliffs(judgement: Judgement, _: Evidence) -> Section:
     """Return the scores along each ordered axis, and where a candidate leaves the baseline."""
     found: dict[tuple[str, str, str, tuple[float, ...]], dict[str, Cliff]] = defaultdict(dict)
     for candidate in judgement.candidates:
@@ -136,7 +59,4 @@ def _leaves(baseline: str, title: str, name: str, one: Cliff) -> str:
 
 
 _NO_AXIS = "No slice has an ordered axis, such as context tokens or hops, with at least two levels."
-BLOCKS = (
-    Block("cliffs", "Where it falls off", lambda one, _: [cliffs(one)], {"page": 30}, "Cliffs", _NO_AXIS),
-    Block("heat", "Along two axes", _grids, {"page": 40}, "", "No slice is split along two axes."),
-)
+BLOCKS = (Block("cliffs", "Where it falls off", cliffs, {"page": 30}, "Cliffs", _NO_AXIS),)

@@ -1,7 +1,4 @@
-"""How the variants behave: divergence, churn, KV caches, tool calls, thoughts, how fast they stream.
-
-Filled from a judgement and its evidence. No verdict reads a divergence, which is an explanation and an alarm.
-"""
+"""How the variants behave: divergence, churn, KV caches, tool calls, thoughts, how fast they stream."""
 
 from __future__ import annotations
 
@@ -29,8 +26,7 @@ _CALLS, _THOUGHTS = "tool_", "thought_"  # how their kinds of tail event begin
 _SHARE, _EACH = "% of answers, limits", "Of the answers that were looked at for it, each variant by itself."
 _EVERYTHING = "all"  # a slice's strata taken together
 _DRAWN = 12  # pictures at most: the slices with the largest divergence
-_STARTS = (0, 1, 4, 16, 64, 256, 1024, 4096)
-"""First token of each bucket of positions: divergence grows with the answer, and most of it early on."""
+_STARTS = (0, 1, 4, 16, 64, 256, 1024, 4096)  # first token of each bucket of positions: most of it grows early on
 _BUCKETS = {
     **{str(start) if end == start + 1 else f"{start}-{end - 1}": (start, end) for start, end in pairwise(_STARTS)},
     f"{_STARTS[-1]} and on": (_STARTS[-1], None),
@@ -70,10 +66,7 @@ def divergence_rows(
 
 
 def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, list[Divergence]]:
-    """Deal divergences out over strata, then their slice, then its positions, in the order of the items.
-
-    The tokens of choices stand in no order, so only free text is dealt out by position.
-    """
+    """Deal divergences out over strata, then their slice, then, of free text, its positions, as the items come."""
     parts: dict[_Place, list[Divergence]] = {}
     for name in dict.fromkeys(item.slice for item in items):
         inside = dict.fromkeys(item.stratum for item in items if item.slice == name)
@@ -92,8 +85,9 @@ def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, l
     return {place: some for place, some in parts.items() if some}
 
 
-def divergence(rows: Sequence[DivergenceRow], baseline: str) -> Section:
+def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     """Return the divergence of each slice, stratum and position, and by position as pictures, the largest first."""
+    rows, baseline = evidence.divergence, judgement.baseline
     columns = names("slice", "candidate") + strata("stratum") + texts("positions")
     columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
     columns += numbers(f"probability of {baseline}'s token", "tokens")
@@ -113,8 +107,7 @@ def divergence(rows: Sequence[DivergenceRow], baseline: str) -> Section:
     )
     if (more := len(charts) - _DRAWN) > 0:
         note += f" Drawn are the {_DRAWN} slices with the largest; {more} more are in the table."
-    folded = "divergence by slice, stratum and position"
-    shown = tuple(charts[:_DRAWN])
+    folded, shown = "divergence by slice, stratum and position", tuple(charts[:_DRAWN])
     return Section("Divergence", columns, tuple(map(_row, rows)), (), note, folded, charts=shown, y="nats per token")
 
 
@@ -130,10 +123,7 @@ def _row(one: DivergenceRow) -> Row:
 
 
 def shares(items: Sequence[Item], answers: Mapping[str, Sequence[Scored]]) -> Iterator[Share]:
-    """Count each variant's texts that differ from the first one's, slice by slice, and its signs of calls and thoughts.
-
-    A text that is not stored is compared with nothing.
-    """
+    """Count each variant's texts that differ from the first one's by slice, and its signs of calls and thoughts."""
     known, (base, *_) = {item.id: item for item in items}, answers
     before = {(one.item_id, one.response.sample): one for one in answers[base]}
     kinds = [kind for kind in TAIL_KINDS if kind.startswith((_CALLS, _THOUGHTS))]
@@ -280,13 +270,10 @@ def worst(judgement: Judgement, evidence: Evidence, candidate: CandidateVerdict)
 
 
 def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together.
-
-    The control is left out: it is asked at another concurrency, which changes every time.
-    """
+    """Yield times and lengths of the whole run and of its strata, by condition and figure, the variants together."""
     places = {item.id: (item.slice, item.stratum) for item in run.items}
     groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
-    for name in variants:
+    for name in variants:  # without the control, which is asked at another concurrency: that changes every time
         for line in run.directory.request_times(name) if name != CONTROL else ():
             for where in (("", ""), places.get(line["item"])):
                 if where is not None:
@@ -330,14 +317,7 @@ def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
 
 
 BLOCKS = (
-    Block(
-        "divergence",
-        "Divergence",
-        lambda one, known: [divergence(known.divergence, one.baseline)],
-        {"page": 70},
-        "",
-        "Not measured in this run.",
-    ),
+    Block("divergence", "Divergence", divergence, {"page": 70}, absent="Not measured in this run."),
     Block("behaviour", "How it behaves", _behaviour, {"terminal": 55, "markdown": 75, "page": 85}, "Behaviour"),
     Block("times", "Times and lengths", _latency, {"terminal": 75, "markdown": 78, "page": 105}, "Times"),
 )

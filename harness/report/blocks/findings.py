@@ -10,10 +10,9 @@ from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.records import LATENCY_KINDS, TAIL_KINDS
 from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Chart, Dot, Items, Row, Section, dotted, names, numbers, texts
+from harness.report.section import Block, Cell, Items, Row, Section, names, numbers, texts
 
 MEANINGS = TAIL_KINDS | LATENCY_KINDS
-_DRAWN = 10  # gated rates that the picture shows
 _OPEN: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged")
 
 
@@ -74,15 +73,11 @@ def gated(candidates: Sequence[CandidateVerdict], *verdicts: Verdict) -> list[tu
     return found
 
 
-def holding_back(candidate: CandidateVerdict, stratum: StratumVerdict) -> list[TailRate]:
-    """Return the gated rates of a stratum that do not pass; a rate of the whole slice belongs to all its strata."""
-    own = (one for one in candidate.tail_events if one.slice == stratum.slice and one.verdict not in (None, "pass"))
-    return [one for one in own if one.stratum in (stratum.stratum, "all")]
-
-
 def passes(candidate: CandidateVerdict, stratum: StratumVerdict) -> bool:
-    """Return whether a candidate was judged, and its scores and every gated rate pass in a stratum."""
-    return candidate.verdict != "not_judged" and stratum.verdict == "pass" and not holding_back(candidate, stratum)
+    """Return whether a candidate was judged, and its scores and all gated rates of a stratum and its slice pass."""
+    own = (one for one in candidate.tail_events if one.slice == stratum.slice)
+    held = any(one.stratum in (stratum.stratum, "all") and one.verdict not in (None, "pass") for one in own)
+    return candidate.verdict != "not_judged" and stratum.verdict == "pass" and not held
 
 
 def rate_name(one: TailRate) -> str:
@@ -146,9 +141,8 @@ def kinds_section(judgement: Judgement) -> Section:
             quiet[kind] = row
     title = "Tail events (answers with an event that the baseline's do not have, of all answers)"
     note = (
-        f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all "
-        f"answers that were checked. The column of {base} counts its own answers with the event, which are "
-        "false alarms of the detector or defects of the model itself; the A/A column is the noise."
+        f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all that were "
+        f"checked. {base}'s own events are false alarms or defects of the model itself; the A/A column is the noise."
     )
     columns = texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates))
     counted = f"Checked for and not found: {', '.join(quiet)}." if quiet else ""
@@ -163,46 +157,24 @@ def _cell(counts: Sequence[tuple[int, int]], items: Items | None = None) -> Cell
     return Cell(f"{events}/{n}", strong=bool(events), value=events / n, items=items if events else None)
 
 
-def _rates(judgement: Judgement, *, passed: bool) -> Section:
-    """Return the table of the gated rates that pass, or of those that do not."""
-    rows: list[Row] = []
-    for candidate, one in gated(judgement.candidates, *(("pass",) if passed else _OPEN)):
+def _rates(judgement: Judgement) -> Section:
+    """Return the table of the gated rates; those that pass are its quiet rows."""
+    said, quiet = list[Row](), list[Row]()
+    for candidate, one in gated(judgement.candidates, *_OPEN, "pass"):
         figures, items = f"{_limits(one)}, tolerated {_percent(one.tolerance)}", rate_items(one, candidate.name)
         cell = Cell(f"{one.events}/{one.n}", figures, strong=True, value=one.rate, items=items)
         why = "" if one.verdict in ("pass", "fail") else one.reason
         if one.verdict == "inconclusive" and one.items_to_decide:
             why = f"about {one.items_to_decide:,} more items would decide it"
-        rows.append((Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=why), cell))
-    columns = names("candidate", "event") + numbers("rate, limits")
-    title = "Gated rates within their tolerance" if passed else "Gated rates that do not pass"
-    folded = f"{len(rows)} within the tolerance" if passed else ""
-    return Section(title, columns, tuple(rows), folded=folded, formats=("page",))
-
-
-def _against_tolerance(judgement: Judgement) -> Section:
-    """Return the picture of the gated rates with an event, the furthest above their tolerance first."""
-    rates = [(each.name, one) for each, one in gated(judgement.candidates, *_OPEN, "pass") if one.rate is not None]
-    rates.sort(key=lambda pair: -words.excess(pair[1]))
-    order = list(dict.fromkeys(rate_name(one) for _, one in rates if one.events or one.verdict != "pass"))
-    dots: dict[str, list[Dot]] = {one.name: [] for one in judgement.candidates if one.verdict != "not_judged"}
-    tolerated: dict[str | float, float] = {}
-    for level in order[:_DRAWN]:
-        for name, one in rates:
-            if rate_name(one) == level and name in dots:
-                ends = one.rate or 0.0, one.low or 0.0, 1.0 if one.high is None else one.high
-                dots[name].append((level, 100 * ends[0], 100 * ends[1], 100 * ends[2]))
-                tolerated[level] = 100 * (one.tolerance or 0.0)
-    more = len(order[_DRAWN:])
-    title = (
-        f"The {_DRAWN} furthest above it; {more} more are in the tables" if more else "All with an event or undecided"
-    )
-    chart = Chart(title, "% of answers, limits", dotted(dots), across=True, tolerated=tolerated)
-    return Section("Gated rates against their tolerance", charts=(chart,) if tolerated else (), formats=("page",))
+        row = (Cell(candidate.name, verdict=one.verdict), Cell(rate_name(one), note=why), cell)
+        (quiet if one.verdict == "pass" else said).append(row)
+    shown = names("candidate", "event") + numbers("rate, limits"), tuple(said)
+    counted = f"{len(quiet)} gated rates are within their tolerance." if quiet else ""
+    return Section("Gated rates", *shown, quiet=tuple(quiet), quiet_note=counted, formats=("page",))
 
 
 def _tail(judgement: Judgement, _: Evidence) -> list[Section]:
-    rates = (_rates(judgement, passed=passed) for passed in (False, True))
-    return [kinds_section(judgement), _against_tolerance(judgement), *rates]
+    return [kinds_section(judgement), _rates(judgement)]
 
 
 _ABSENT = "No answer was checked for tail events."

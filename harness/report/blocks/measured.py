@@ -1,4 +1,4 @@
-"""How sure the figures are and how they were made: A/A noise, power, provenance."""
+"""How sure the figures are and how they were made: A/A noise, answers spent, provenance."""
 
 from __future__ import annotations
 
@@ -6,40 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.judge.decisions import points
-from harness.judge.verdicts import ControlNoise, Judgement, StratumVerdict
+from harness.judge.verdicts import Judgement
 from harness.report import words
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Row, Section, names, numbers, strata
-from harness.report.words import score
-
-
-def _noise_of(judgement: Judgement) -> list[tuple[StratumVerdict, int, ControlNoise]]:
-    """Return each stratum once, with the items that the control was compared on, and its noise."""
-    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
-    own = judgement.control.strata if judgement.control is not None else ()
-    asked = {(one.slice, one.stratum): one.n for one in reversed(own)}
-    return [(one, asked.get(key, one.n), one.control) for key, one in found.items() if one.control is not None]
-
-
-def control_noise(judgement: Judgement) -> Section:
-    """Return what the A/A control flipped in each stratum, each stratum once."""
-    rows: list[Row] = []
-    for one, asked, noise in _noise_of(judgement):
-        rows.append((one.slice, one.stratum, str(asked), str(noise.flips), points(noise.delta)))
-    columns = names("slice") + strata("stratum") + numbers("n", "flips", "change")
-    note = f"{control_sentence(judgement)} Differences no larger than this A/A noise should not be read as regressions."
-    folded = "the A/A noise per stratum"
-    return Section("A/A noise", columns, tuple(rows), note=note if rows else "", folded=folded, formats=("page",))
+from harness.report.section import Block, Section, names
 
 
 def control_sentence(judgement: Judgement) -> str:
     """Return what differs if nothing but the batching does; empty if it was not measured."""
-    known = _noise_of(judgement)
+    found = {(one.slice, one.stratum): one for candidate in judgement.candidates for one in candidate.strata}
+    own = judgement.control.strata if judgement.control is not None else ()
+    asked = {(one.slice, one.stratum): one.n for one in reversed(own)}
+    known = [(asked.get(key, one.n), one.control, one) for key, one in found.items() if one.control is not None]
     if not known:
         return ""
-    items, flips = sum(asked for _, asked, _ in known), sum(noise.flips for *_, noise in known)
+    items, flips = sum(n for n, *_ in known), sum(noise.flips for _, noise, _ in known)
     text = f"The baseline against itself at another batch size flipped {flips} of {items:,} items"
-    worst, _, noise = max(known, key=lambda one: abs(one[2].delta))
+    _, noise, worst = max(known, key=lambda one: abs(one[1].delta))
     if noise.delta:
         text += f"; the largest difference is {points(noise.delta)} points in {words.place(worst)}"
     if judgement.control is not None and judgement.control.verdict == "fail":
@@ -47,20 +30,9 @@ def control_sentence(judgement: Judgement) -> str:
     return f"{text}."
 
 
-def _noise(judgement: Judgement, _: Evidence) -> list[Section]:
-    said = [control_sentence(judgement) or _NO_NOISE] if any(one.strata for one in judgement.candidates) else []
-    return [control_noise(judgement), Section.listed("A/A noise", said, ("terminal", "markdown"))]
-
-
-def power(evidence: Evidence) -> Section:
-    """Return what the plan could detect, per stratum."""
-    rows: list[Row] = []
-    for one in evidence.power:
-        drop, needed = score(one.detectable_drop), words.number_text(one.items_for_pass, ",d")
-        rows.append((one.slice, one.stratum, f"{one.items:,}", drop, needed))
-    columns = names("slice") + strata("stratum") + numbers("items", "smallest drop detected", "items for a pass")
-    title, folded = "Power of the plan (points, 80 % power)", "what the plan could detect"
-    return Section(title, columns, tuple(rows), folded=folded)
+def _noise(judgement: Judgement, _: Evidence) -> Section:
+    judged = any(one.strata for one in judgement.candidates)
+    return Section.listed("A/A noise", [control_sentence(judgement) or _NO_NOISE] if judged else [])
 
 
 def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] | None:
@@ -69,12 +41,6 @@ def answers_spent(judgement: Judgement, evidence: Evidence) -> tuple[int, int] |
         return evidence.items_spent, evidence.items_planned
     known = [one for candidate in judgement.candidates for one in candidate.strata if one.items_planned]
     return (sum(one.n for one in known), sum(max(one.items_planned, one.n) for one in known)) if known else None
-
-
-def _power(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    spent = answers_spent(judgement, evidence)
-    said = [f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for."] if spent else []
-    return [Section.listed("", said, ("page",)), power(evidence)]
 
 
 def provenance(judgement: Judgement, evidence: Evidence) -> Section:
@@ -125,15 +91,15 @@ def measured(judgement: Judgement, evidence: Evidence) -> list[str]:
 
 
 def _provenance(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    how = "; ".join(measured(judgement, evidence))
-    return [Section.listed("", [how] if how else [], ("page",)), provenance(judgement, evidence)]
+    said = ["; ".join(measured(judgement, evidence))]
+    if spent := answers_spent(judgement, evidence):
+        said.append(f"{spent[0]:,} answers of the {spent[1]:,} that the fixed plan asks for.")
+    return [Section.listed("", filter(None, said), ("page",)), provenance(judgement, evidence)]
 
 
 _NO_NOISE = "Not measured: a difference may be noise of batching."
-_NO_POWER = "No power table came with this comparison."
 _NO_FACTS = "The comparison came without provenance."
 BLOCKS = (
-    Block("power", "Power and items asked", _power, {"markdown": 90, "page": 110}, "Power", _NO_POWER),
-    Block("noise", "A/A noise", _noise, {"terminal": 50, "markdown": 20, "page": 120}, "", _NO_NOISE),
+    Block("noise", "A/A noise", _noise, {"terminal": 50, "markdown": 20}),
     Block("provenance", "How it was measured", _provenance, {"markdown": 100, "page": 130}, "Provenance", _NO_FACTS),
 )

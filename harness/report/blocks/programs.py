@@ -17,7 +17,6 @@ COLUMNS = (
     *(Column(name, figure.kind) for name, figure in FIGURES.items()),
     *(Column(name, "int64" if of == "n" else "float64") for name, of in _CHOICE.items()),
 )
-"""The columns of the comparisons, in order."""
 
 
 def cases(judgement: Judgement) -> Iterator[Section]:

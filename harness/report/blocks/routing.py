@@ -1,21 +1,16 @@
-"""What each variant costs, and for which traffic it may be used: what passed, and the cheapest route of each stratum.
-
-In every stratum the cheapest variant that *passed* there, in its scores and in every gated rate of tail events, takes
-the traffic; if none passed, or none that passed is cheaper, the baseline keeps it. Undecided is not passed.
-"""
+"""What each variant costs, and for which traffic it may be used: what passed, and each stratum's cheapest route."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from harness.judge.summaries import TailRate
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
-from harness.report.blocks.findings import holding_back, passes
+from harness.judge.verdicts import Judgement
+from harness.report.blocks.findings import passes
 from harness.report.evidence import Evidence
-from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, strata, texts
-from harness.report.words import bytes_text, number_text, percent, positive, short_name
+from harness.report.section import Block, Chart, Line, Row, Section, names, numbers, strata
+from harness.report.words import bytes_text, number_text, percent, positive
 
 _SPEED = "tokens per second"
 _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
@@ -24,7 +19,6 @@ _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
     ("peak_bytes", lambda value: value / 1024**2, "peak memory", "peak memory, MiB", ""),
 )
 """Key of a cost, what is paid by it, what it is called, the axis of its chart, and the plan that it is the price of."""
-_MOST_OPEN = 4  # strata named that are held back
 
 
 def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
@@ -93,144 +87,74 @@ def _prices(costs: Mapping[str, Mapping[str, Any]], key: str, price: Callable[[f
     return known if next(iter(costs)) in known else {}
 
 
-def proof_section(evidence: Evidence) -> Section:
-    """Return what each loaded variant was measured to be."""
-    keys = ("method", "kernel", "quantized_modules", "linear_modules", "bits_per_weight", "compute_dtype")
-    rows: list[Row] = []
-    for name, proof in evidence.proofs.items():
-        method, kernel, quantized, linear, bits, dtype = (str(proof.get(key, "-")) for key in keys)
-        rows.append((name, method, kernel, f"{quantized} of {linear}", bits, dtype))
-    columns = texts("method", "kernel") + numbers("quantized modules", "bits/weight") + texts("compute dtype")
-    folded = "what each loaded model was measured to be"
-    return Section("Loaded models", names("variant") + columns, tuple(rows), folded=folded, formats=("page",))
-
-
-def shares(judgement: Judgement) -> Section:
-    """Return the strata passed by slice and candidate, with those that are held back."""
-    judged, said, quiet = [one for one in judgement.candidates if one.strata], list[Row](), list[Row]()
-    for label in dict.fromkeys(stratum.slice for one in judged for stratum in one.strata):
-        cells = [_share(one, [stratum for stratum in one.strata if stratum.slice == label]) for one in judged]
-        silent = all(cell.verdict in (None, "no_signal") for cell in cells)
-        (quiet if silent else said).append((label, *cells))
-    note = (
-        "Strata in which each candidate passed, in its scores and in every gated rate of tail events, of all "
-        "strata of the slice. All traffic of a slice may move only if all its strata passed."
-    )
-    title, columns = "Strata passed by slice and candidate", names("slice", *(one.name for one in judged))
-    counted = f"No damage could be seen in {len(quiet)} more slices, as there is no signal." if quiet else ""
-    return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted)
-
-
-def _share(candidate: CandidateVerdict, own: Sequence[StratumVerdict]) -> Cell:
-    """Return how many strata of a slice passed: fail if any failed, no signal if no damage could be seen in any."""
-    open_ = [(one, holding_back(candidate, one)) for one in own if not passes(candidate, one)]
-    if not open_:
-        return Cell(f"{len(own)} of {len(own)}", verdict="pass") if own else Cell("-")
-    if len(open_) == len(own) and all(one.verdict == "no_signal" and not rates for one, rates in open_):
-        return Cell("", verdict="no_signal")
-    failed = any("fail" in {one.verdict, *(rate.verdict for rate in rates)} for one, rates in open_)
-    note = ""
-    if len(open_) < len(own) or any(one.verdict == "pass" and rates for one, rates in open_):
-        more = f" and {len(open_) - _MOST_OPEN} more" if len(open_) > _MOST_OPEN else ""
-        note = f"not: {'; '.join(_held_back(*one) for one in open_[:_MOST_OPEN])}{more}"
-    return Cell(f"{len(own) - len(open_)} of {len(own)}", note, "fail" if failed else "inconclusive")
-
-
-def _held_back(stratum: StratumVerdict, rates: Sequence[TailRate]) -> str:
-    """Name an open stratum, with the tail events that hold it back if its scores do not."""
-    name, kinds = short_name(stratum.stratum), ", ".join(dict.fromkeys(one.kind for one in rates))
-    if not kinds or stratum.verdict != "pass":
-        return name
-    return kinds if stratum.stratum == "all" else f"{name} ({kinds})"
-
-
-class _Route(NamedTuple):
-    """Where one stratum's traffic goes."""
-
-    slice: str
-    stratum: str
-    share: float  # of all traffic, in [0, 1]
-    variant: str  # the cheapest passing variant, or the baseline
-    cost: float  # of that variant, the baseline being 1
-    passed: tuple[str, ...]  # all candidates that passed here, tail events included
-
-
-class _Plan(NamedTuple):
-    """Routes for all strata under one measure of cost."""
+class Plan(NamedTuple):
+    """Where each stratum's traffic goes under one measure of cost."""
 
     measure: str
-    routes: tuple[_Route, ...]  # one per stratum, in the judgement's order
+    variants: tuple[str, ...]  # one per stratum: the cheapest that passed, or the baseline
+    costs: tuple[float, ...]  # of these, the baseline being 1
     leaving: float  # share of traffic that could leave the baseline
     blended: float  # cost of the whole traffic so routed, the baseline alone being 1
-    weighted: bool  # the strata came with different weights; if not, each counts the same
 
 
-def plans(judgement: Judgement, evidence: Evidence) -> list[_Plan]:
-    """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
-    base, made = judgement.baseline, []
-    weights: dict[tuple[str, str], float] = {}
-    passed: dict[tuple[str, str], list[str]] = {}
+def traffic(judgement: Judgement) -> dict[tuple[str, str], tuple[float, list[str]]]:
+    """Return of each stratum its share of all traffic and the candidates that passed there, tail events included."""
+    found: dict[tuple[str, str], tuple[float, list[str]]] = {}
     for candidate in (one for one in judgement.candidates if one.verdict != "not_judged"):
         for one in candidate.strata:
-            weights.setdefault((one.slice, one.stratum), one.weight)
-            passed.setdefault((one.slice, one.stratum), []).extend([candidate.name] * passes(candidate, one))
-    total = math.fsum(weights.values())
+            _, passed = found.setdefault((one.slice, one.stratum), (one.weight, []))
+            passed += [candidate.name] * passes(candidate, one)
+    total = math.fsum(weight for weight, _ in found.values())
+    return {place: (weight / total, passed) for place, (weight, passed) in found.items()} if total > 0 else {}
+
+
+def plans(judgement: Judgement, evidence: Evidence) -> list[Plan]:
+    """Return one routing plan per measure that is known of the baseline and of at least one candidate."""
+    base, places, made = judgement.baseline, traffic(judgement).values(), []
     for key, price, *_, measure in _MEASURES:
         prices = _prices(_costs(judgement, evidence), key, price)
-        if not measure or len(prices) < 2 or not total > 0:  # noqa: PLR2004 - the baseline and a candidate
+        if not measure or len(prices) < 2 or not places:  # noqa: PLR2004 - the baseline and a candidate
             continue
-        routes_ = []
-        for place, found in passed.items():
-            # The baseline first: a candidate that costs the same has no claim.
-            choice = min((base, *(one for one in found if one in prices)), key=prices.__getitem__)
-            routes_.append(_Route(*place, weights[place] / total, choice, prices[choice] / prices[base], tuple(found)))
-        leaving = math.fsum(route.share for route in routes_ if route.variant != base)
-        blended = math.fsum(route.share * route.cost for route in routes_)
-        made.append(_Plan(measure, tuple(routes_), leaving, blended, weighted=len(set(weights.values())) > 1))
+        # The baseline first: a candidate that costs the same has no claim.
+        able = [(base, *(one for one in passed if one in prices)) for _, passed in places]
+        variants = tuple(min(own, key=prices.__getitem__) for own in able)
+        costs = tuple(prices[one] / prices[base] for one in variants)
+        leaving = math.fsum(share for (share, _), one in zip(places, variants, strict=True) if one != base)
+        blended = math.fsum(share * cost for (share, _), cost in zip(places, costs, strict=True))
+        made.append(Plan(measure, variants, costs, leaving, blended))
     return made
 
 
-def routes(made: Sequence[_Plan], baseline: str) -> Section:
-    """Return where each stratum's traffic could go, by each measure of cost; there is one at least."""
-    columns, rows = names("slice") + strata("stratum") + numbers("share"), list[Row]()
+def routing(judgement: Judgement, evidence: Evidence) -> Section:
+    """Return who passed in each stratum, and where its traffic could go by each measure of cost."""
+    made, found, base = plans(judgement, evidence), traffic(judgement), judgement.baseline
+    columns = names("slice") + strata("stratum") + numbers("share")
     for plan in made:
         columns += names(f"by {plan.measure}") + numbers("cost")
-    for own in zip(*(plan.routes for plan in made), strict=True):
-        one, choices = own[0], (text for each in own for text in (each.variant, percent(each.cost)))
-        rows.append((one.slice, one.stratum, percent(one.share), *choices, ", ".join(one.passed) or "none"))
-    weights = "No traffic weights were given: every stratum counts the same."
-    if made[0].weighted:
-        weights = "Shares are by the strata's weights, the sums over their items: an item counts once unless the data "
-        weights += "give it a weight."
+    rows = list[Row]()
+    for at, (place, (share, passed)) in enumerate(found.items()):
+        choices = (text for plan in made for text in (plan.variants[at], percent(plan.costs[at])))
+        rows.append((*place, percent(share), *choices, ", ".join(passed) or "none"))
     note = (
         "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none "
-        f"did, {baseline} keeps it. {weights} Each stratum was tested alone, so the chance of a wrong pass (alpha) "
-        "holds for each stratum that moves, not once for the plan."
+        f"did, {base} keeps it. Shares are by the weights of items, which count once unless the data say otherwise. "
+        "Each stratum was tested alone: the chance of a wrong pass (alpha) holds for each that moves, not once for all."
     )
-    said = tuple(
-        f"By {plan.measure}, {percent(plan.leaving)} of the traffic can move from {baseline} to a cheaper variant that "
-        f"passed where it goes; all traffic then costs {percent(plan.blended)} of what it costs on {baseline}."
+    said = [
+        f"By {plan.measure}, {percent(plan.leaving)} of the traffic can move from {base} to a cheaper variant that "
+        f"passed where it goes; all traffic then costs {percent(plan.blended)} of what it costs on {base}."
         if plan.leaving
-        else f"By {plan.measure}, all traffic stays on {baseline}: no variant that passed anywhere is cheaper."
+        else f"By {plan.measure}, all traffic stays on {base}: no variant that passed anywhere is cheaper."
         for plan in made
-    )
-    folded = "the route of each stratum"
-    return Section("Routing plan", columns + names("passed"), tuple(rows), said, note, folded)
-
-
-def _routing(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    made = plans(judgement, evidence)
-    why = "No routing plan: the cost of the baseline and of a candidate was not measured, or nothing was judged."
-    routing = routes(made, judgement.baseline) if made else Section.listed("Routing plan", [why])
-    return [shares(judgement), routing]
-
-
-def _cost(judgement: Judgement, evidence: Evidence) -> list[Section]:
-    return [cost_section(judgement, evidence), proof_section(evidence)]
+    ]
+    why = "the cost of the baseline and of a candidate was not measured, or nothing was judged"
+    said = said or [f"No routing plan: {why}."]
+    folded = "who passed in each stratum, and its route"
+    return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note if made else "", folded)
 
 
 _AGAINST, _ABSENT = "Quality against cost", "No cost was measured."
 BLOCKS = (
-    Block("routing", "For which traffic?", _routing, {"page": 10}, "Routing"),
-    Block("cost", _AGAINST, _cost, {"terminal": 70, "markdown": 70, "page": 100}, "Cost", _ABSENT),
+    Block("routing", "For which traffic?", routing, {"page": 10}, "Routing"),
+    Block("cost", _AGAINST, cost_section, {"terminal": 70, "markdown": 70, "page": 100}, "Cost", _ABSENT),
 )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.judge.decisions import points
-from harness.judge.summaries import Average, Verdict
-from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
+from harness.judge.summaries import Verdict
+from harness.judge.verdicts import Judgement, StratumVerdict
 from harness.report import words
 from harness.report.blocks.findings import hidden_by_averages
 from harness.report.evidence import Evidence
@@ -104,39 +104,27 @@ def _heading(label: str, own: Sequence[StratumVerdict]) -> Cell:
     return Cell(label, f"{f' by {axes}' if axes else ''}, margin {margin}{advisory}")
 
 
-def by_candidate(judgement: Judgement, candidate: CandidateVerdict) -> Section:
-    """Return all strata of a candidate, failing ones first, so that what does not fit is what matters least."""
-    order = sorted(candidate.strata, key=lambda one: (_BY_IMPORTANCE.index(one.verdict), not one.gating))
-    rows = tuple(_alone(one) for one in order if not _quiet(one))
-    figures = numbers("n", judgement.baseline, "candidate", "change", "margin", "lost/gained")
-    title = f"All {len(order)} strata of {candidate.name}, {words.limits_label(judgement)}"
-    columns = names("slice") + strata("stratum") + texts("verdict") + figures
-    note = _quiet_note(len(order) - len(rows))
-    return Section(title, columns, rows, folded=title, quiet_note=note, formats=("markdown",))
+def in_markdown(judgement: Judgement) -> Section:
+    """Return the matrix with its worst rows first, so that what does not fit is what matters least."""
+    shown = matrix(judgement)
 
+    def importance(row: Row) -> int:
+        return min(_BY_IMPORTANCE.index(one.verdict) for one in row if isinstance(one, Cell) and one.verdict)
 
-def _alone(one: StratumVerdict) -> Row:
-    verdict = Cell("" if one.gating else "(advisory)", verdict=one.verdict)
-    means = score(one.baseline_mean), score(one.candidate_mean)
-    flips = f"{one.lost}/{one.gained}"
-    return one.slice, one.stratum, verdict, str(one.n), *means, words.change(one), score(one.margin), flips
+    rows, title = tuple(sorted(shown.rows, key=importance)), f"All {len(shown.rows) + len(shown.quiet)} strata"
+    note = f"Change in points with its {words.limits_label(judgement)}, -lost/+gained."
+    return replace(shown, title=title, rows=rows, note=note, folded=title, formats=("markdown",))
 
 
 def _strata(judgement: Judgement, _: Evidence) -> list[Section]:
-    return [matrix(judgement), on_terminal(judgement), *(by_candidate(judgement, one) for one in judgement.candidates)]
-
-
-def average_rows(candidate: CandidateVerdict) -> tuple[Average, ...]:
-    """Return the averages to show: one line if the whole is a single slice, whatever it is called."""
-    first = candidate.averages[:1]
-    return first + tuple(one for one in candidate.averages[1:] if (one.slice, one.n) != (first[0].slice, first[0].n))
+    return [matrix(judgement), on_terminal(judgement), in_markdown(judgement)]
 
 
 def averages(judgement: Judgement) -> Section:
-    """Return each average with the worst stratum behind it."""
+    """Return each average with the worst stratum behind it; once if the whole is a single slice."""
     said, quiet = list[Row](), list[Row]()
     for candidate in judgement.candidates:
-        for one in average_rows(candidate):
+        for one in {(one.slice, one.n): one for one in candidate.averages}.values():
             drawn = None if one.delta is None else Interval(one.worst_delta, one.delta, None, None)
             change = Cell(points(one.delta), value=one.delta, interval=drawn)
             worst = Cell(points(one.worst_delta), strong=True), one.worst_stratum.removeprefix(f"{one.slice}/")
@@ -144,10 +132,8 @@ def averages(judgement: Judgement) -> Section:
             row: Row = (candidate.name, one.slice, str(one.n), *means, change, *worst)
             (said if one.delta or one.worst_delta else quiet).append(row)
     columns = names("candidate", "average of") + numbers("n", judgement.baseline, "score", "change", "worst")
-    title, note = (
-        "Averages next to the worst stratum (points)",
-        "The drawing joins each average's change to its worst stratum.",
-    )
+    title = "Averages next to the worst stratum (points)"
+    note = "The drawing joins each average's change to its worst stratum."
     counted = f"Nothing changed in {len(quiet)} more averages." if quiet else ""
     columns += strata("worst stratum")
     return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted)

@@ -16,7 +16,10 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import NamedTuple
 
 _LARGEST = 400  # decimal digits of the largest power; beyond it a text is no number
-_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-"))
+_DASHES = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-") | dict.fromkeys("\u2044\u2215\u00f7", "/")
+)
+_PART = "\ue000"  # before a fraction that is one sign, until it is known what stands before it
 _RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True))
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
@@ -98,6 +101,7 @@ def _plainer(text: str) -> str:
         text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run.group()))}}}", text)
         text = "".join(_sign(sign) for sign in text.translate(_DASHES))
         text = _ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
+        text = text.replace(f"-{_PART}", "-").replace(_PART, " ")
     if "&" in text:
         text = html.unescape(text).translate(_DASHES).replace("\u00a0", " ")
     for pattern, to in _STEPS:
@@ -110,7 +114,7 @@ def _sign(sign: str) -> str:
     if kind == "Cf":
         return ""
     if kind == "No" and not unicodedata.numeric(sign, 0.0).is_integer():
-        return " " + unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
+        return _PART + unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
     return sign
 
 

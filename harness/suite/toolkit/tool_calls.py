@@ -32,10 +32,10 @@ class ToolCall(NamedTuple):
 
 _UNREAD = ToolCall("", NOT_JSON)
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
-_XML = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\s]+)>\s*(.*?)\s*(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+_XML = re.compile(r"<function=([^>\s]{1,200})>(.*?)(?:</function>|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\s]{1,200})>\s*(.*?)\s*(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
 _KIMI = re.compile(
-    r"(?:<\|tool_call_begin\|>)?\s*functions\.([\w.-]+):\d+\s*(?:<\|tool_call_argument_begin\|>)?\s*"
+    r"(?:<\|tool_call_begin\|>\s*)?functions\.([\w.-]+):\d+\s*(?:<\|tool_call_argument_begin\|>)?\s*"
     r"(.*?)\s*(?:<\|tool_call_end\|>|(?=functions\.[\w.-]+:\d)|<\|tool_calls_section_end\|>|\Z)",
     re.DOTALL,
 )
