@@ -172,7 +172,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_carries_tasks_and_configs(wheel):
-    """Every file of tasks/ and configs/ that git knows is in the wheel; caches, tests and scripts are not."""
+    """Every file of tasks, configs and the package that git knows is in it, templates too; caches and tests are not."""
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     listed = run("git", "ls-files", "--", "tasks", "configs", cwd=ROOT)
@@ -180,6 +180,9 @@ def test_the_wheel_carries_tasks_and_configs(wheel):
     travelling = listed.stdout.split()
     assert travelling
     assert {f"harness/_data/{name}" for name in travelling} <= names
+    own = run("git", "ls-files", "--", "harness", cwd=ROOT).stdout.split()
+    assert "harness/run/kubernetes.yaml.in" in own
+    assert set(own) <= names
     info = f"quantcliff-{harness.__version__}.dist-info/"
     assert {name.split("/")[0] for name in names} == {"harness", info.strip("/")}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
