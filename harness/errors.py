@@ -1,7 +1,5 @@
 """The errors that quantcliff raises on purpose, and the exit codes they end in: 4 but where a class says otherwise."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 

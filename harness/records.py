@@ -3,8 +3,6 @@
 Frozen, plain data. Scores are proportions in [0, 1], tokens those of the baseline's tokenizer, times seconds.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

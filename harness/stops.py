@@ -1,7 +1,5 @@
 """Where a stop text ends an answer: one rule for every engine."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -3,8 +3,6 @@
 Commands import nothing before it is needed, so that ``--help`` is quick and judging never loads torch.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """The types of single config values: what they accept, and what is said of a value that they refuse."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """The config file: the only place where people type, validated once, every problem reported together."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A new method is a record here, a loader in `harness.models.methods`, an extra in
 package, and a line in docs/backends.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

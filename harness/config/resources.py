@@ -1,7 +1,5 @@
 """Where the tasks and configs lie: beside the package in a checkout, inside it in an installed wheel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.errors import RunError

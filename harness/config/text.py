@@ -1,7 +1,5 @@
 """YAML of a size and depth that a person can have written, every key given once and every key text."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -4,8 +4,6 @@ Works on what is loaded, so a method that quantizes while loading and a checkpoi
 when a prompt was last read is kept, so that only the layers from the first changed one on run again.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

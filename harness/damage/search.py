@@ -5,8 +5,6 @@ measured is a line of a journal in the run directory. A search that was killed i
 it had measured, and the seconds that it took, and goes on. Knows names, bytes and scores, and no model.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

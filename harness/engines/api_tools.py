@@ -1,7 +1,5 @@
 """Tools through the chat API: the calls that the server found in an answer, whole or in the pieces of a stream."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -3,8 +3,6 @@
 A baseline and a candidate are right on the same items, except for the candidate's damage. Tokens are words.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 A program of its own: whoever starts it holds the other end of its standard input, and may end even by SIGKILL.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

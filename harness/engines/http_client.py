@@ -1,7 +1,5 @@
 """Requests to a server of models, repeated when that may help (a failed connection, 429, 5xx), never without an end."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

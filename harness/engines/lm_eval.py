@@ -3,8 +3,6 @@
 What it does not tell (tokens, why an answer ended) is worked out from the text if it has a tokenizer, else left out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

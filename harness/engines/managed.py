@@ -1,7 +1,5 @@
 """Servers that quantcliff starts: found, given the run's dtype and seed, waited for, and gone afterwards."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What an engine is: something that takes items and yields responses. The runner uses nothing else of one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Every engine but ``transformers`` (see `harness.run.worker`), by its name: what a worker asks to get one."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager

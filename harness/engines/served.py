@@ -3,8 +3,6 @@
 A truncated prompt, another template or a server that was replaced ends the run instead of changing a score.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

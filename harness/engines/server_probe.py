@@ -1,7 +1,5 @@
 """What a server is and does, found out before the first item: a server that says yes may still not do it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ A server that remembers prompts answers a known one sooner, so each request carr
 remembered. If the server has no field for one, the item is asked again with a salted beginning, for its times alone.
 """
 
-from __future__ import annotations
-
 import bisect
 import re
 import secrets

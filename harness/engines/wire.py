@@ -4,8 +4,6 @@ Log-probabilities of a prompt come in two ways: ``prompt_logprobs`` (vLLM) names
 by its id; ``echo`` with ``logprobs`` repeats the prompt with a list of numbers.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

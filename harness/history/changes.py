@@ -3,8 +3,6 @@
 A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's policy.
 """
 
-from __future__ import annotations
-
 import math
 import sqlite3
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Finished runs in one SQLite database, which users query with SQL: docs/history.md describes the tables."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """The history as sections: runs, what changed, regressions, trends; and its files: page, Markdown and badge."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The plain averages: what they hide, and when they betray a baseline gone wrong. They decide about no stratum."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Tasks weigh choices by their summed log-probability (lm_eval's ``acc``), by that
 byte (``acc_bytes``). The probability is the softmax over the sums, and moves long before the preferred choice does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

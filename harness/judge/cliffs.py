@@ -10,8 +10,6 @@ The effective level is the longest one up to which a variant keeps a stated scor
 2024, arXiv:2404.06654, section 4: 0.856, the score of Llama-2-7B at 4k).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile

@@ -4,8 +4,6 @@ What they come to is said by `harness.judge.gate`. Nothing here depends on the o
 candidates, nor on what anything is called.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence

@@ -4,8 +4,6 @@ The one implementation of the stopping rule: the runner asks it which strata nee
 verdicts. Nothing is rounded before it is compared, and a figure that is missing never counts as a good one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ Technometrics 24:295-300; no correction needed). Fail: some gating stratum shows
 over the candidate's gating strata. Neither: inconclusive, and it never passes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

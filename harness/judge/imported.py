@@ -1,7 +1,5 @@
 """`quantcliff compare --baseline ... --candidate ...`: judges what other tools ran, by the command line's flags."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Judges a run that was read, from its files alone: checks that its sides may be compared, compares and gates."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter, defaultdict

@@ -5,8 +5,6 @@ the others, the same for all of them. The runner and the judge both work out fro
 are. Only choices have a confidence, recorded with the answer; a stratum with anything else is asked in full.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ A candidate passes if this difference is above minus that margin *and* every gat
 at alpha: an intersection-union test. Weights are the traffic of the planned items, fixed before any answer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -9,8 +9,6 @@ a share of the items (``execution.control: 0.25``): pure functions of the config
 so that the runner and the judge come to the same items.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

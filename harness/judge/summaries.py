@@ -4,8 +4,6 @@ Deltas are candidate minus baseline, as proportions (0.02 is two points); `low` 
 1 - alpha; a figure that could not be computed is None. `slice` is a slice's label, `stratum` the cell of its axes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

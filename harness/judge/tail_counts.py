@@ -4,8 +4,6 @@ With several samples of an item, it is an event where any sample of the candidat
 baseline does. Late answers, later than `policy.latency` where the baseline's was not, are counted like other signs.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ correction). Fail: the lower limit lies above it, after Holm over what the candi
 at the family's part of alpha; the scores' family has another part. A tolerance that measured nothing is not judged.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

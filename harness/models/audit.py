@@ -1,7 +1,5 @@
 """What a loaded model shows of itself, of any library: modules, kernels, bits and bytes, counted tensor by tensor."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping

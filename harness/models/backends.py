@@ -1,7 +1,5 @@
 """Which quantization methods work here, and in one sentence why another does not."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.metadata

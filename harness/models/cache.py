@@ -1,7 +1,5 @@
 """The user's cache directory, and folders that appear there (or anywhere) whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -3,8 +3,6 @@
 A checkpoint that was calibrated on the items it is judged by is flattered, so it keeps fingerprints of the texts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

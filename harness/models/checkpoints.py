@@ -1,7 +1,5 @@
 """Making GPTQ and AWQ checkpoints from a plain model, in a process of its own (`checkpoints_worker`)."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

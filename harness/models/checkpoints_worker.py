@@ -4,8 +4,6 @@ Reads the task as JSON from standard input and writes progress, a sentence to a 
 saving, it records what every linear module answers; `compare_answers` asks the saved model the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

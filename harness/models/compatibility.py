@@ -1,7 +1,5 @@
 """Whether a loaded candidate may be compared with its baseline, judged from what each proved of itself."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from harness.config.engines import UNDER_TEST

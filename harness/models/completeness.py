@@ -1,7 +1,5 @@
 """Whether a load was complete: transformers fills a place without tensor at random, and drops a tensor without one."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import logging.handlers

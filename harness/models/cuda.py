@@ -1,7 +1,5 @@
 """What quantcliff sets on a GPU, and what it records of one: kernels, driver, clocks, memory. Knows no models."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The device of a run, the dtype that it computes natively, and the CPU threads that this process may use."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

@@ -1,7 +1,5 @@
 """What there is on this machine to run quantcliff with: ``quantcliff doctor``."""
 
-from __future__ import annotations
-
 import importlib
 import platform
 import tempfile

@@ -1,7 +1,5 @@
 """Tiny random models in every format that is read, packed by arithmetic that shares nothing with the kernels."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

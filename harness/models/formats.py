@@ -1,7 +1,5 @@
 """What a model's folder says of itself: its quantization, its weight files, and whether those files are whole."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

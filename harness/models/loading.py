@@ -1,7 +1,5 @@
 """From a variant of the config to a loaded model that proves what it is."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One way to load per quantization method: from a folder to a model, in one compute dtype, on one device."""
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import io

@@ -1,7 +1,5 @@
 """What the model libraries say in passing, kept off the terminal: a run has a progress bar of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import warnings

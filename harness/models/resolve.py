@@ -1,7 +1,5 @@
 """From what a config calls a model to a folder on this machine, and what can be known of it without loading it."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import hashlib

@@ -1,7 +1,5 @@
 """SmolLM2-135M-Instruct in bf16, restored from a Q4_1 GGUF: a reference for variants, no claim about SmolLM2."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answers to see in pairs: gathered from a run, where they part, and made harmless and cut to size for the page."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

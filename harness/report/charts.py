@@ -1,7 +1,5 @@
 """Where the page's pictures place their figures; `templates/charts.html.j2` draws them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import zip_longest

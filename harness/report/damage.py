@@ -3,8 +3,6 @@
 Reads the JSON that `harness.damage` writes and computes no figure.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

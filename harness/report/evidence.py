@@ -3,8 +3,6 @@
 All of it may be missing, as in `compare` on files that others wrote. A section without evidence is left out or says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

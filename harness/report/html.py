@@ -4,8 +4,6 @@ Every text that a template writes passes through `sanitize.visible` and then thr
 and not by the author's care; the page's own policy lets no script run but its own.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Verdicts and failing strata first, everything long in collapsible details, and n
 does not fit ends in "and N more". All text from outside is escaped: no markup, HTML, link or mention survives.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from harness.judge.summaries import Verdict

@@ -1,7 +1,5 @@
 """Gathers from a run what reports show besides the verdict: flips, tail events, divergence, costs, provenance."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 Control characters drive terminals, bidi overrides turn lines around, a five-megabyte line hangs a page.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -1,7 +1,5 @@
 """The judgement on a terminal, in tables that fit 80 columns and grow with the width, and two answers side by side."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

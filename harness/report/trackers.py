@@ -3,8 +3,6 @@
 A tracker is a function in `TRACKERS`; its package is imported when a run is sent, and is no dependency.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -3,8 +3,6 @@
 Results may hold names from outside; whoever writes them out sanitizes them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

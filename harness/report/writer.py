@@ -1,7 +1,5 @@
 """The files of a report: page and Markdown, and for programs JUnit XML, CSV, Parquet and model-card metadata."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

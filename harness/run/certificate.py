@@ -4,8 +4,6 @@ Asked are texts near ties (up to the token at which variants differ) and choices
 changed. The choice of questions depends on the variants' answers and never on the control's, whose changes are noise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

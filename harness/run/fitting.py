@@ -1,7 +1,5 @@
 """Whether a plan fits: variants into the device's memory, by the headers of their files, and traces onto the disk."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

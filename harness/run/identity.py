@@ -1,7 +1,5 @@
 """What a loaded variant was found to be: checked against its baseline and its own earlier part, and recorded."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

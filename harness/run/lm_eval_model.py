@@ -3,8 +3,6 @@
 Run as a program it is lm_eval's command line with the model registered; from Python, call `register` first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 The same config gives the same plan, on every machine that has the same data. It runs nothing and asks no server.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the items of a run will be able to decide, before anything runs: on scores, and on tail events."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

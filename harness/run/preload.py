@@ -4,8 +4,6 @@ Importing torch, transformers and bitsandbytes takes 8 s of processor time; a wo
 has them starts at once. What they print meanwhile is dropped: a worker that cannot import one fails with its message.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

@@ -1,7 +1,5 @@
 """How far a run is, in tokens, for the person who waits: a bar on a terminal, a line now and then in a log."""
 
-from __future__ import annotations
-
 import time
 from datetime import timedelta
 from typing import Self

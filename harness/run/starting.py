@@ -1,7 +1,5 @@
 """A first config for a model, sized so that its verdict fits into a budget of hours."""
 
-from __future__ import annotations
-
 import math
 import re
 import string

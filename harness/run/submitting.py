@@ -3,8 +3,6 @@
 Slurm's scripts put a shard back that was stopped by its time limit after progress, or waits for shards without a GPU.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 import shutil

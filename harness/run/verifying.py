@@ -4,8 +4,6 @@ In the first call more items differ than noise explains: `other`. The evidence o
 if this call shows it by itself, else `drifted`. The same weights ever get one of them with a chance of at most `ALPHA`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import sys

@@ -1,7 +1,5 @@
 """The parent's end of a worker: started, asked, and gone afterwards, whatever happens."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import threading

@@ -7,8 +7,6 @@ often at level 5 % and 3.1 times at 5 %/40 (exact enumeration, n = 50 to 1,000, 
 correction, it stays below its level in every one of those cells.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

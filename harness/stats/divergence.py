@@ -1,7 +1,5 @@
 """How far a candidate's next-token distributions are from the baseline's: by token, and the mean by clusters."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Clopper and Pearson's limits where every item is its own; where items share sour
 (Korn and Graubard 1998, Survey Methodology 24:193-201), with the design effect of `harness.stats.units`.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

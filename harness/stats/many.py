@@ -4,8 +4,6 @@ There is nothing here for passing: a candidate passes when every gating stratum 
 needs no correction (Berger 1982, Technometrics 24:295-300).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -7,8 +7,6 @@ and the product below is a test supermartingale. Rates may differ from item to i
 the largest expectation if they are all equal (inequality of the means).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Normal approximations of the corrected score tests in `harness.stats.binary`, or
 and discordance are proportions; discordance is the share of items whose outcome differs, whichever way.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

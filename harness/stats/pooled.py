@@ -5,8 +5,6 @@ where the null holds, as in `harness.stats.binary`, so that strata in which noth
 the strata as their last axis; the axes before it are as many tests at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A source is what may be called independent: an item, or all items of one text, problem or translation.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A unit's traces hold hidden states and token ids until the run is complete; a variant keeps a line of results per unit.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 The erased ids are put down first: a run that goes on, or an erasure that was cut short, does not bring texts back.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product

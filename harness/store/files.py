@@ -1,7 +1,5 @@
 """Files that survive a kill at any instant: written whole and renamed, or appended to line by line."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

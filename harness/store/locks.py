@@ -4,8 +4,6 @@ The lease is a second file, which its holder rewrites now and then as a sign of 
 works; without, a process that finds one waits until it is rewritten, and takes it over if it is not.
 """
 
-from __future__ import annotations
-
 import _thread
 import contextlib
 import errno

@@ -4,8 +4,6 @@ A kept item carries the digest of the item as it was asked: resuming and compari
 only propose what is personal data, and libraries decide; in doubt a text loses a word.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import ipaddress

@@ -1,7 +1,5 @@
 """A run read once, each line checked; `harness.store.whole.load_run` also checks that it is whole."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

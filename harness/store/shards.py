@@ -1,7 +1,5 @@
 """How far the shards of a run are, and how they wait for each other: by its directory alone, no scheduler is asked."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import defaultdict

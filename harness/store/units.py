@@ -1,7 +1,5 @@
 """Which items of a run are asked together, in what order, and at which look: a function of the items alone."""
 
-from __future__ import annotations
-
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -3,8 +3,6 @@
 Digests leave texts out, so that a run whose texts were erased stays itself. They find edits, but no forger.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Whatever is wrong becomes a Problem with its path; what the slice's description tells is found before anything is made.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ A slice is a folder with a ``slice.yml``, named so because lm_eval's scan reads 
 knows of itself (its label, the levels of its axes, how it splits) stands in the ``metadata`` of its own file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

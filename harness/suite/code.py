@@ -1,7 +1,5 @@
 """Whether what a model wrote may be run: said by a person at the command line, never by a config of anyone's."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path

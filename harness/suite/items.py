@@ -1,7 +1,5 @@
 """lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

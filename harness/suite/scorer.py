@@ -4,8 +4,6 @@
 `process_results` on what was answered, so a score here is the score that lm_eval prints.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence

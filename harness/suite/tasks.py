@@ -1,7 +1,5 @@
 """lm_eval `Task` objects, made here alone: those under tasks/, those of lm_eval, and from stored documents to score."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import traceback

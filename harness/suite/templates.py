@@ -3,8 +3,6 @@
 A template comes with a model and is code: it may refuse a system message, read the clock, fail, or never end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import threading

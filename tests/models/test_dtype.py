@@ -94,6 +94,6 @@ def test_a_run_that_is_continued_elsewhere_keeps_its_dtype(tiny_llama, device_ta
     answers.write_bytes(b"")
     (directory.path / "shards" / "1of1.json").unlink()
     device_takes("bfloat16")
-    monkeypatch.setattr(worker_process, "_context", lambda _job: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(worker_process, "_fork_server", lambda: multiprocessing.get_context("spawn"))
     go_on()
     assert answers.read_bytes() == whole

@@ -10,8 +10,6 @@ so the keys and values are read once per group. The same products are summed; ma
 differ in the last bit (on CPUs they do for some numbers of tokens, such as 2, 11 and 33, and not for 4, 8 and 64).
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

@@ -3,8 +3,6 @@
 A row of a `SlotCache` is an answer; one of a `PrefixTreeCache` a text with the tree of prompts and answers behind it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ That depends on requests and budget alone, so the same requests are always read 
 the steps of the loop. A draft is what another variant answered.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -6,8 +6,6 @@ sample, position, token), the same for all variants, made on the device by Philo
 K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import struct

@@ -1,7 +1,5 @@
 """Ways to decode that a variant may be about, on the plain path: a quantized cache, and assisted generation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ A baseline's trace is its final hidden state at every token of an answer: 2 byte
 baseline writes its traces unit by unit next to its head, which is applied again when a candidate is compared.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """The project's own engine: a loaded transformers model, exact, batched, with bounded memory."""
 
-from __future__ import annotations
-
 import dataclasses
 import resource
 import sys

@@ -1,7 +1,5 @@
 """Items from text to records: choices are scored by their log-likelihood, free text is decoded and cut."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

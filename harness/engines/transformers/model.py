@@ -1,7 +1,5 @@
 """One forward pass: how a causal language model of transformers is asked, for tokens or for packed rows of prompts."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Finds out once, by the code that later runs, the fastest way to ask a model that gives what reading alone gives."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Text to tokens and back, the way lm_eval's `hf` model does it, so that the same items get the same scores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

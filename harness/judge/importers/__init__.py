@@ -1,7 +1,5 @@
 """Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -4,8 +4,6 @@ nel: ``eval-*.json`` with ``results.jsonl`` next to it. lighteval: ``details_<ta
 task is a slice.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -4,8 +4,6 @@ A log's task is a slice; fields of its samples' metadata make strata, and so do 
 task. Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import zipfile

@@ -3,8 +3,6 @@
 A key given twice is an error, because JSON readers disagree about which of the two values counts.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import suppress

@@ -4,8 +4,6 @@ A task is a slice; fields of its documents make strata. Items are joined by task
 lm_eval's hashes of document, prompt and target agree; those that an older version did not write are computed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

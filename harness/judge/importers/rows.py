@@ -1,7 +1,5 @@
 """Answers that an importer collects, in columns, and how they become `Outcomes`: one score per item."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

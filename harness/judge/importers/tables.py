@@ -3,8 +3,6 @@
 CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes, and names the line of a fault.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 import sys

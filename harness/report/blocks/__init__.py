@@ -1,7 +1,5 @@
 """The blocks of a report, a file each: a module in here with ``BLOCKS`` is shown by every format that it names."""
 
-from __future__ import annotations
-
 import pkgutil
 from functools import cache
 from importlib import import_module

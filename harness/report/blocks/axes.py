@@ -1,7 +1,5 @@
 """Scores along ordered axes, as curves."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 from harness.judge.summaries import Cliff

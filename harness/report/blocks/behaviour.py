@@ -1,7 +1,5 @@
 """How the variants behave: divergence, churn, KV caches, tool calls, thoughts, how fast they stream."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

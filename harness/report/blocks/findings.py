@@ -1,7 +1,5 @@
 """What a reader must act on: all that does not pass, in sentences, what the averages hide, and tail events by kind."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 

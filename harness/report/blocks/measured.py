@@ -1,7 +1,5 @@
 """How sure the figures are and how they were made: A/A noise, answers spent, provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What programs read, as sections: test cases for CI systems, and tables in which no figure is rounded."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 

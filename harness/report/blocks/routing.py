@@ -1,7 +1,5 @@
 """What each variant costs, and for which traffic it may be used: what passed, and each stratum's cheapest route."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

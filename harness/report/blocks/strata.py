@@ -1,7 +1,5 @@
 """Every stratum with its change, limits and verdict: over all candidates, by candidate, and next to the averages."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ This is the parent's side of two processes (`child`, or child.js), each shut awa
 says what is guaranteed, why, and what remains possible. Whether code may run at all, the callers decide. Linux only.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -5,8 +5,6 @@ unshare(2), user_namespaces(7), mount_setattr(2), landlock(7), seccomp(2), capab
 syscalls.tsv says which system calls are refused.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

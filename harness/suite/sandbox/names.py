@@ -3,8 +3,6 @@
 Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import importlib

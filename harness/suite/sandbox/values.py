@@ -3,8 +3,6 @@
 Standard library only. Nothing that crosses can run: no pickle, code or class of the other side.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import deque

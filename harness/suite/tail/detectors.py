@@ -4,8 +4,6 @@ An event is a sign that the candidate's answer shows and the baseline's to the s
 no sign: the engine stops a model that gives them (`harness.errors.NonFinite`), and it is not judged at all.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Letters' scripts are those of the Unicode Character Database (UAX #24; `fontTool
 (`babel`); `py3langid` tells languages apart. Both look at the prose alone: "Moscow (Москва)" is good English.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from functools import cache

@@ -3,8 +3,6 @@
 `harness.suite.toolkit.thinking.split` tells the thought from the answer; its length is a quantity, not a sign.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections import Counter

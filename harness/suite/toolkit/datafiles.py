@@ -1,7 +1,5 @@
 """Public data sets as files under the config's `data_dir`: JSON lines and tab-separated text, plain or gzipped."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Iterator, Sequence

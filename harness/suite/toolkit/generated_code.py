@@ -5,8 +5,6 @@ at the function's brace (HumanEval-X); instruction-tuned models answer in a Mark
 Code with a syntax error stays as it is: only prose is cut off. Nothing is run.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import textwrap

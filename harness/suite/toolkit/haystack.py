@@ -4,8 +4,6 @@ No digits in the filler, so what is hidden in it occurs once. Lengths are counte
 template included, and leave room for the answer.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -4,8 +4,6 @@ docs/slices.md says what is read. What could be two numbers is read one way for 
 never right by the choice of its reading.
 """
 
-from __future__ import annotations
-
 import functools
 import html
 import itertools

@@ -4,8 +4,6 @@ An answer that takes a scorer too long or too deep scores 0, and the item says s
 of the process, which interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import signal

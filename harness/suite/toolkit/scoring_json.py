@@ -4,8 +4,6 @@ Schemas are JSON Schema, draft 2020-12 unless a schema names another, by the pac
 documents are never followed. An answer that is nested too deep, or takes too long, scores 0 with a note (`scored`).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

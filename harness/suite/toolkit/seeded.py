@@ -4,8 +4,6 @@ Seeded by a path of names, so that what is made for one item does not depend on 
 `random.Random` only `getrandbits` is used: `choice`, `shuffle` and `sample` have changed between Python versions.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Levels, cells and strata: which items a slice needs, and which cell of its axes each falls into."""
 
-from __future__ import annotations
-
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

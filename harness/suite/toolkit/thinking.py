@@ -3,8 +3,6 @@
 A block counts where it begins the answer or a line, so that a mark that an answer quotes is left alone.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import pairwise

@@ -3,8 +3,6 @@
 docs/axes.md lists both. Marks that a tokenizer drops are not needed if the rest of the format says enough.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter
