@@ -284,7 +284,7 @@ def flips(rng: random.Random, count: int = 24) -> tuple[FlipPair, ...]:
 
 def _diverged(kl: float, same_top: float) -> Summary:
     """Means over 4,000 tokens of 40 answers."""
-    return Summary(40, 4000, kl, kl / 4, 1.1 * kl, same_top, 0.01, -kl, "math/7")
+    return Summary(4000, kl, kl / 4, 1.1 * kl, same_top, 0.01, -kl)
 
 
 def evidence(judged: Judgement, *, seed: int = 11) -> Evidence:
