@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.judge.signals import Signal
 from harness.report.sanitize import one_line, visible
 from harness.report.words import bytes_text, levels_of, number_text, percent, score, short_name
-from harness.run.planning import design_of, event_power
+from harness.run.planning import design_of, event_power, layered_route
 from harness.stats.plan import Route, routes
 from harness.store.units import idle_share
 from harness.suite import code as slices_code
@@ -66,7 +66,9 @@ def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
         "notes": list(plan.notes),
         "traces": dataclasses.asdict(plan.tracing),
         "power": [dataclasses.asdict(row) for row in plan.power],
-        "routes": [dataclasses.asdict(one) | {"hours": _hours(plan, one.expected, rate)} for one in _routes(plan)],
+        "routes": [
+            dataclasses.asdict(one) | {"hours": _hours(plan, one.expected, rate, one.pool)} for one in _routes(plan)
+        ],
         "tail_events": [dataclasses.asdict(row) for row in event_power(experiment, plan.items)],
     }
 
@@ -136,12 +138,17 @@ def _power(plan: Plan) -> Iterator[Sequence[str]]:
 
 def _routes(plan: Plan) -> list[Route]:
     design = design_of(plan.experiment, plan.power)
-    return [] if design is None else _routes_of(design)
+    if design is None:
+        return []
+    found = _routes_of(design)
+    layered = layered_route(plan.experiment, plan.items, dataclasses.replace(design, looks=1)) if found else None
+    return [*found, *([layered] if layered else [])]
 
 
-def _hours(plan: Plan, items: int, rate: float | None) -> float | None:
+def _hours(plan: Plan, items: int, rate: float | None, pool: int | None = None) -> float | None:
     share = float(plan.experiment.execution.control)
-    return None if rate is None else items * (len(plan.experiment.variants) + share) / rate
+    others = len(plan.experiment.variants) - 1 + share
+    return None if rate is None else ((pool or items) + items * others) / rate
 
 
 def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
@@ -151,7 +158,7 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
     rows = []
     for one in found:
         ends = one.largest, one.expected
-        took = (f"{_hours(plan, items, rate):.1f}" for items in ends if rate)
+        took = (f"{_hours(plan, items, rate, one.pool):.1f}" for items in ends if rate)
         rows.append((_route_name(one), _promise(one), *(f"{items:,}" for items in ends), *took))
     hours = (">hours at most", ">expected") if rate else ()
     _print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
@@ -159,6 +166,7 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
         text = "--rate N gives hours: items an hour in one pass, 3,600 times the items/s of `quantcliff status RUN`"
         _print(console, text)
     pooled = plan.experiment.policy.pooled_margin
+    found = [one for one in found if one.pool is None]  # layers cost the baseline more than they save others, mostly
     fitting = [one for one in found if (one.design.pooled is None) is (pooled is None)] or found
     least, best = (min(some, key=lambda one: one.expected) for some in (fitting, found))
     largest = found[0].largest
@@ -168,6 +176,8 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
 
 
 def _route_name(one: Route) -> str:
+    if one.pool is not None:
+        return f"layers by confidence (the baseline: {one.pool:,})"
     name = "each stratum" if one.design.pooled is None else "pooled"
     return f"{name}, {one.design.looks} looks" if one.design.looks > 1 else name
 

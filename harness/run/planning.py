@@ -1,5 +1,6 @@
 """What the items of a run will be able to decide, before anything runs: on scores, and on tail events."""
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from harness.judge.layers import part
 from harness.judge.rules import Rules, by_stratum
 from harness.records import Item
 from harness.stats.events import event_rate, items_without_event
-from harness.stats.plan import Design, first_number
+from harness.stats.plan import Design, Route, first_number
 from harness.stats.pooled import layered_power
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
 from harness.suite.tail import possible
@@ -97,6 +98,24 @@ def _layered_power(n: int, margin: float, policy: Policy, layers: Layers) -> flo
     pools, flips = (unsure, drawn + left_out), np.array([_FLIPS_UNSURE, 1.0 - _FLIPS_UNSURE]) * policy.discordance
     rates = np.minimum(flips * n / np.maximum(pools, 1), 1.0)
     return layered_power(pools, (unsure, drawn), rates, margin, policy.alpha)
+
+
+def layered_route(experiment: Experiment, items: Sequence[Item], design: Design, power: float = 0.8) -> Route | None:
+    """Return the route by layers, the config's or those of docs/verdict.md; None unless all that gates is choices."""
+    rules = Rules.from_experiment(experiment)
+    gating = [members for place, members in by_stratum(items).items() if rules.gating(*place)]
+    if design.pooled is not None or not all(map(can_be_layered, gating)):
+        return None
+    layers = experiment.execution.layers or Layers(unsure=0.3, sure_share=0.36)
+    wanted = power ** (1.0 / len(design.margins))
+
+    @functools.cache
+    def pool(margin: float) -> int:
+        return first_number(lambda n: _layered_power(n, margin, experiment.policy, layers) >= wanted) or 0
+
+    pools = [pool(margin) for margin in design.margins]
+    asked = sum(sum(part(n, layers)[:2]) for n in pools)
+    return Route(design, asked, asked, power, sum(pools)) if all(pools) else None
 
 
 def check_layers(experiment: Experiment, items: Sequence[Item], source: str) -> None:

@@ -155,6 +155,7 @@ class Route:
     largest: int  # items over all strata, at most
     expected: int  # items over all strata, expected if the candidate is unchanged
     power: float  # chance that an unchanged candidate passes
+    pool: int | None = None  # items that the baseline answers, if others are asked fewer (`execution.layers`)
 
 
 @functools.lru_cache(maxsize=65536)

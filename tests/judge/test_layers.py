@@ -29,9 +29,10 @@ from harness.report.run_evidence import evidence
 from harness.report.terminal import terminal
 from harness.run import plan as run_plan
 from harness.run import runner
-from harness.run.planning import check_layers
+from harness.run.planning import check_layers, layered_route
 from harness.run.progress import Reporter
 from harness.stats import items_for_pass
+from harness.stats.plan import Design
 from harness.stats.pooled import layered_power
 from harness.store.record import RunRecord
 from harness.store.rundir import RunDir, Shard
@@ -285,6 +286,19 @@ def test_the_plan_says_what_each_is_asked(tiny_llama: Path) -> None:
     data["slices"][0]["margin"] = 0.04
     with pytest.raises(ConfigError, match=r"200 items in .* can never pass a margin of 0.04.*: (\d+) are needed"):
         run_plan.make_plan(parse(data), "trial.yaml")
+
+
+def test_layers_are_one_of_the_routes_where_all_that_gates_is_choices(tiny_llama: Path) -> None:
+    """At 2 points the row of docs/verdict.md; the parts of the config if it has some; none beside free text."""
+    design = Design((0.02,))
+    data = config(tiny_llama, layers={"unsure": 0.3, "sure_share": 0.36})
+    own = run_plan.make_plan(parse({**data, "slices": data["slices"][:1]}), "trial.yaml")
+    found = layered_route(own.experiment, own.items, design)
+    assert found is not None
+    assert (found.pool, found.largest) == (2451, 1354)
+    both = run_plan.make_plan(parse(data), "trial.yaml")
+    assert layered_route(both.experiment, both.items, design) is None
+    assert layered_route(own.experiment, own.items, Design((0.02,), pooled=0.02)) is None
 
 
 @pytest.mark.parametrize("policy", [{"pooled_margin": 0.02, "margin": 0.1}, {"margin": "5%"}])
