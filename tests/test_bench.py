@@ -58,7 +58,7 @@ def test_the_command_leaves_a_table_of_all_cases(tmp_path):
     """Every case is measured on a tiny model: the same answers on both sides, divergence for every item."""
     model = tmp_path / "model"
     conftest.make_tiny_llama(model, context=8192)
-    found = bench(tmp_path / "out", model, "--dtype", "float32")
+    found = bench(tmp_path / "out", model, "--dtype", "float32", "--batch-size", "4")
     assert [case["name"] for case in found["cases"]] == list(bench_engine_report.LABELS)
     for case in found["cases"]:
         assert case["same_answers"] == case["items"] > 0

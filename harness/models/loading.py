@@ -167,7 +167,8 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         notes.append(said)
     mixed = _mixed(model, request)
     for bits, one in mixed.items():
-        named = ", ".join(glob for glob, wanted in (request.options.module_bits or {}).items() if str(wanted) == bits)
+        globs = [glob for glob, wanted in (request.options.module_bits or {}).items() if str(wanted) == bits]
+        named = ", ".join(globs[:5]) + (f" and {len(globs) - 5} more" if len(globs) > 5 else "")  # noqa: PLR2004
         notes.append(f"{len(one['modules'])} modules at {bits} bits, {one['bytes'] / 2**20:.1f} MiB ({named})")
     quantized_here = quantized and request.stored.method == "none"
     return Proof(
