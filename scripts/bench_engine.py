@@ -30,7 +30,6 @@ from bench_engine_cases import Case, cases
 from bench_engine_report import markdown, table
 from bench_engine_sides import (
     Cost,
-    as_loaded,
     best_batch,
     differences,
     measured,
@@ -90,29 +89,24 @@ def tried(name: str, items: Sequence[Item], model: Any, tokenizer: Any, args: ar
 
 
 def compare(
-    case: Case,
-    models: Sequence[Any],
-    loaded: Sequence[Any],
-    tokenizer: Any,
-    args: argparse.Namespace,
-    sizes: dict[str, Any],
+    case: Case, models: Sequence[Any], tokenizer: Any, args: argparse.Namespace, sizes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run both sides of a case in turn, ours on the models as `loaded`. `sizes` holds the batch sizes tried so far."""
-    items, asked, mine = case["items"], models[: case["models"]], loaded[: case["models"]]
+    """Run both sides of a case in turn. `sizes` holds the batch sizes tried so far."""
+    items, asked = case["items"], models[: case["models"]]
     for name in dict.fromkeys(one.slice for one in items):
         if name not in sizes:
             sizes[name] = tried(name, items, models[0], tokenizer, args)
     best = {name: sizes[name]["best"] for name in dict.fromkeys(one.slice for one in items)}
-    measured(lambda: ours(mine[:1], tokenizer, items[:1], args.device), args.device)
+    measured(lambda: ours(asked[:1], tokenizer, items[:1], args.device), args.device)
     sides = {
-        "ours": lambda: ours(mine, tokenizer, items, args.device),
+        "ours": lambda: ours(asked, tokenizer, items, args.device),
         "lm_eval": lambda: theirs(asked, tokenizer, items, best),
     }
     costs: dict[str, list[Cost]] = {"ours": [], "lm_eval": []}
     for turn in range(turns(args)):
         for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
             costs[name].append(measured(sides[name], args.device))
-    found = result(case, costs) | rates(mine[0], tokenizer, items, args.device)
+    found = result(case, costs) | rates(asked[0], tokenizer, items, args.device)
     return found | {"lm_eval_batch_size": best, "lm_eval_tried": {name: sizes[name]["seconds"] for name in best}}
 
 
@@ -182,10 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         one for one in cases(tokenizer, args.data, quick=args.quick) if not args.cases or one["name"] in args.cases
     ]
     models = models_of(model, max(case["models"] for case in wanted))
-    loaded = as_loaded(models)
     report["cases"] = []
     gc.freeze()  # what is loaded stays: collecting before each run looks at the rest alone
-    for case in measured_cases(wanted, models, loaded, tokenizer, args, report["peak_flops"]):
+    for case in measured_cases(wanted, models, tokenizer, args, report["peak_flops"]):
         report["cases"].append(case)
         report["minutes"] = round((time.perf_counter() - began) / 60, 1)
         if args.out:  # after every case: who has to stop it keeps what there is
@@ -195,12 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measured_cases(
-    wanted: Sequence[Case],
-    models: Sequence[Any],
-    loaded: Sequence[Any],
-    tokenizer: Any,
-    args: argparse.Namespace,
-    peak: float,
+    wanted: Sequence[Case], models: Sequence[Any], tokenizer: Any, args: argparse.Namespace, peak: float
 ) -> Iterator[dict[str, Any]]:
     """Measure case after case."""
     named = models[0].named_parameters()
@@ -208,7 +196,7 @@ def measured_cases(
     sizes: dict[str, Any] = {}
     for case in wanted:
         print(f"{case['name']}: {len(case['items'])} items ...", file=sys.stderr, flush=True)
-        one = compare(case, models, loaded, tokenizer, args, sizes)
+        one = compare(case, models, tokenizer, args, sizes)
         speed = one.get("prefill_tokens_per_second", 0.0)
         one["prefill_share_of_peak"] = round(2 * body * speed / peak, 4)
         print(f"{case['name']}: {one['ratio']} times faster", file=sys.stderr, flush=True)

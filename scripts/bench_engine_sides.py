@@ -23,7 +23,6 @@ import torch
 from harness.engines.transformers.cache import KVCachePool
 from harness.engines.transformers.divergence import Comparer, Recorder
 from harness.engines.transformers.engine import HFEngine
-from harness.models.loading import lay_out_by_columns
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
 GREEDY = Settings()
@@ -57,16 +56,6 @@ def models_of(model: Any, count: int) -> list[Any]:
             if isinstance(module, torch.nn.Linear) and module is not head:
                 module.weight.data = rounded_to(module.weight.data, bits)
         made.append(rounded)
-    return made
-
-
-def as_loaded(models: Sequence[Any]) -> list[Any]:
-    """Return the models as quantcliff's loading hands them over: copies if it lays their weights out otherwise."""
-    if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in models[0].parameters()):
-        return list(models)
-    made = [copy.deepcopy(model) for model in models]
-    for model in made:
-        lay_out_by_columns(model)
     return made
 
 

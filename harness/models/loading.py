@@ -54,24 +54,8 @@ def load(variant: Variant, path: Path, *, device: str, dtype: str, attention: st
         model.requires_grad_(requires_grad=False)
         if request.method != "none":
             model.save_pretrained = refuse
-        lay_out_by_columns(model)
         proof = _prove(model, tokenizer, request)
     return Loaded(model, tokenizer, proof)
-
-
-def lay_out_by_columns(model: Any) -> None:
-    """Store the weights of plain float32 linear layers on a CPU column by column: the same values, shapes and memory.
-
-    A product with few rows then takes 0.5 to 0.8 of the time, and one with many rows the same; bfloat16 gains nothing
-    (docs/engine.md). A weight that is an embedding too stays as it is, since tokens are read from it row by row.
-    """
-    embeddings = {id(one.weight) for one in model.modules() if isinstance(one, torch.nn.Embedding)}
-    for module in model.modules():
-        weight = module._parameters.get("weight")  # noqa: SLF001  # compressed layers have none, and fail if asked
-        if type(module) is not torch.nn.Linear or weight is None or id(weight) in embeddings:
-            continue
-        if weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight.data) is torch.Tensor:
-            weight.data = weight.data.t().contiguous().t()
 
 
 def _request(variant: Variant, path: Path, *, device: str, dtype: str, attention: str) -> Request:
