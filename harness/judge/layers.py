@@ -38,11 +38,13 @@ def part(count: int, layers: Layers) -> tuple[int, int, int]:
 def layering(items: Sequence[Item], answers: Iterable[Scored], layers: Layers | None, seed: int) -> Layering:
     """Cut every stratum into layers by the baseline's answers, and draw from the sure one, by hashes of seed and id."""
     found: dict[str, int] = {}
+    if layers is None:
+        return found
     known = {one.item_id: one for one in answers if one.score is not None}
-    for members in by_stratum(items).values() if layers else ():
+    for members in by_stratum(items).values():
         sure = {item.id: known[item.id].metrics.get(CONFIDENCE) for item in members if item.id in known}
         ranked = [(gap, hash_order(name, seed, "layers"), name) for name, gap in sure.items() if gap is not None]
-        unsure, drawn, _ = part(len(sure), layers) if layers else (0, 0, 0)
+        unsure, drawn, _ = part(len(sure), layers)
         if len(ranked) < len(sure) or not unsure or not drawn:
             continue
         rest = sorted((name for *_, name in sorted(ranked)[unsure:]), key=lambda name: hash_order(name, seed, "draw"))
