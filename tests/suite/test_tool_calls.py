@@ -144,6 +144,45 @@ def test_the_right_call_next_to_another_is_wrong(name):
     assert failure(FORGED[name], TOOLS, [{"name": ALARM[0], "arguments": ALARM[1]}]) != ""
 
 
+ONE = {
+    "hermes": hermes(ALARM),
+    "qwen3-coder": "<function=set_alarm><parameter=hour>7</parameter><parameter=label>tea</parameter></function>",
+    "kimi": f"functions.set_alarm:0{A}",
+    "mistral": f'[TOOL_CALLS][{{"name": "set_alarm", "arguments": {A}}}]',
+    "mistral, marks dropped": f"set_alarm{A}",
+    "llama": A_CALL,
+    "a fence": f"```json\n{A_CALL}\n```",
+    "python": '[set_alarm(hour=7, label="tea")]',
+    "phi": f"<|tool_call|>[{A_CALL}]",
+    "react": f"Action: set_alarm\nAction Input: {A}",
+}
+READ = tuple(ONE)[:7]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_same_call_in_two_formats_is_not_one_right_call(name):
+    """A client of a family reads its own format, so that the other one is lost, or made by another client."""
+    target = [{"name": ALARM[0], "arguments": ALARM[1]}]
+    assert failure(ONE[name], TOOLS, target) == ""
+    assert failure(f"I set it.\n{ONE[name]}" if name == "hermes" else f"{ONE[name]}\n", TOOLS, target) == ""
+    for other in ONE.keys() - {name}:
+        for text in (f"{ONE[name]}\n{ONE[other]}", f"{ONE[other]} and {ONE[name]}"):
+            assert failure(text, TOOLS, target) in FAILURES, other
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_call_that_is_cut_has_a_class(name):
+    """Wherever the token limit cuts it: right is the first call alone, whole; where no tool fits, hardly a mark."""
+    text, target = FORMATS[name], [{"name": ALARM[0], "arguments": ALARM[1]}]
+    unseen = [text[:at] for at in range(len(text)) if not failure(text[:at], TOOLS, [])]
+    assert unseen[-1].strip("<[|T") in {"", "```json\n", "I will.\n", "set_alarm", "functions", "python_tag|>"}
+    for at in range(len(text)):
+        if not failure(text[:at], TOOLS, target):
+            assert "tea" in text[:at]
+            assert "start" not in text[:at]
+    assert failure("<function=start_timer>\n<parameter=minute>\n5", TOOLS, [{"name": "start_timer", "arguments": T}])
+
+
 @pytest.mark.parametrize("junk", ['x{"', '["', "[[", "a_", "a(", '{"name": "', "w", '[["a",'])
 def test_a_long_answer_is_read_in_no_time(junk):
     """Neither many brackets nor long words make reading quadratic."""

@@ -31,7 +31,7 @@ class ToolCall(NamedTuple):
 _UNREAD = ToolCall("", NOT_JSON)
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 _XML = re.compile(r"<function=([^>\s]{1,200})>(.*?)(?:</function>|\Z)", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\s]{1,200})>\s*(.*?)\s*(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\s]{1,200})>\s*(.*?)\s*(?:</parameter>|(?=<parameter=))", re.DOTALL)
 _KIMI = re.compile(
     r"(?:<\|tool_call_begin\|>\s*)?functions\.([\w.-]+):\d+\s*(?:<\|tool_call_argument_begin\|>)?\s*"
     r"(.*?)\s*(?:<\|tool_call_end\|>|(?=functions\.[\w.-]+:\d)|<\|tool_calls_section_end\|>|\Z)",
@@ -52,27 +52,48 @@ _ATTEMPTS = re.compile(
     r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"'
 )
 """What a call begins with in formats that are not read, or anywhere in a sentence."""
+_CUT = re.compile(
+    r"(?:<[|\uff5c]?(?:t(?:o\w{0,64})?|f(?:u[\w=]{0,64})?)|\[TO[A-Z_]{0,8}|functions\.\S{0,64}|\w_\w{1,64}\(\w{0,64}\s?=?|"
+    r'\{\s*(?:"(?:[ft]\w{0,9}|n[ame]{0,3})?|"(?:name|tool_name|function|tool_calls)"[^{}]{0,300})?)\s*\Z'
+)  # what no answer ends in that was not cut in a call
 
 
-def tool_calls(text: str) -> list[ToolCall]:  # noqa: PLR0911 - one return per family
-    """Return the calls that an answer makes, in order; a call that cannot be read is among them."""
+def _attempted(text: str) -> bool:
+    return bool(_ATTEMPTS.search(text) or _CUT.search(text[-400:]))
+
+
+def tool_calls(text: str) -> list[ToolCall]:
+    """Return the calls that an answer makes, in order; one that cannot be read, as in a second format, is too."""
     _, parsed, listed = text.rpartition(_FROM_API)
     if parsed:
-        return list(_from_json(listed)) or [_UNREAD]
+        return list(_from_json(listed, [])) or [_UNREAD]
+    left: list[str] = []  # what is no part of the calls that are read
+    calls = _of_one_family(text, left)
+    other = any(map(_attempted, left)) or any(len(one) < len(text) and tool_calls(one) for one in left)
+    return [*calls, _UNREAD] if calls and other else calls
+
+
+def _of_one_family(text: str, left: list[str]) -> list[ToolCall]:
     if "<tool_call>" in text:
-        return [call for body in _TAGGED.findall(text) for call in _tagged(body)]
+        left.append(_TAGGED.sub("\n", text))
+        return [call for body in _TAGGED.findall(text) for call in _tagged(body, left)]
     if "<function=" in text:
-        return list(_tagged(text))
+        return list(_tagged(text, left))
     if found := _KIMI.findall(text):
+        left.append(re.sub(r"<\|tool_calls_section_(?:begin|end)\|>", "", _KIMI.sub("\n", text)))
         return [ToolCall(name, json_of(body)) for name, body in found]
     if "[TOOL_CALLS]" in text:
-        return [call for body in _MISTRAL.split(text)[1:] for call in _mistral(body)]
+        before, *bodies = _MISTRAL.split(text)
+        left.append(before)
+        return [call for body in bodies for call in _mistral(body, left)]
     if _NAME_FIRST.match(text.strip()):
-        return list(_mistral(text))
+        return list(_mistral(text.strip(), left))
     bare = text.replace("<|python_tag|>", "").strip()  # JSON with no mark around it: an object, a list, or several
-    pieces = [bare] if bare[:1] in {"{", "["} else [one.strip() for one in _FENCED.findall(bare)] or [bare]
+    whole = bare[:1] in {"{", "["}
+    left += [] if whole else [_FENCED.sub("\n", bare)]
+    pieces = [bare] if whole else [one.strip() for one in _FENCED.findall(bare)]
     calls = [one for one in pieces if one[:1] in {"{", "["} and _KEYS.search(one)]
-    return [call for piece in calls for call in _from_json(piece)]
+    return [call for piece in calls for call in _from_json(piece, left)]
 
 
 def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> str:
@@ -81,33 +102,37 @@ def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> 
     calls: each ``name`` and ``arguments``, the latter JSON in a text. said: the text without thoughts; a call that the
     server left in it reaches nobody who uses the API, and counts as one that cannot be read.
     """
-    if not calls and not tool_calls(said) and not _ATTEMPTS.search(said):
+    if not calls and not tool_calls(said) and not _attempted(said):
         return text
     listed = json.dumps(list(calls), ensure_ascii=False).replace("<", "\\u003c")
     return f"{text}\n{_FROM_API}{listed}".lstrip("\n")
 
 
-def _tagged(body: str) -> Iterator[ToolCall]:
-    if not (functions := _XML.findall(body)):
-        yield from _from_json(body)
+def _tagged(body: str, left: list[str]) -> Iterator[ToolCall]:
+    if functions := _XML.findall(body):
+        left.append(_XML.sub("\n", body))
+    else:
+        yield from _from_json(body, left)
     for name, inner in functions:
+        left.append(_PARAMETER.sub("\n", inner))
         given = _PARAMETER.findall(inner)  # a value is JSON if it is valid, else its text
         once = {key: told if (value := json_of(told)) is NOT_JSON else value for key, told in given}
         yield ToolCall(name, once if len(once) == len(given) else NOT_JSON)
 
 
-def _mistral(body: str) -> Iterator[ToolCall]:
+def _mistral(body: str, left: list[str]) -> Iterator[ToolCall]:
     """Read a list of calls, or names that are followed by their arguments."""
     if body.lstrip()[:1] in {"[", "{"}:
-        yield from _from_json(body)
+        yield from _from_json(body, left)
         return
-    named = _NAMED.match(body)
-    if named is None:
-        yield _UNREAD
-    while named is not None:
+    rest = body
+    while named := _NAMED.match(rest):
         arguments = _first_value(named[2]) or named[2]
         yield ToolCall(named[1], json_of(arguments))
-        named = _NAMED.match(named[2][len(arguments) :])
+        rest = named[2][len(arguments) :]
+    if rest is body or re.fullmatch(r"\w[\w.-]*", rest):  # no call, or the next one's name alone
+        yield _UNREAD
+    left.append(rest)
 
 
 def _first_value(text: str, at: int = 0) -> str:
@@ -118,7 +143,7 @@ def _first_value(text: str, at: int = 0) -> str:
         return ""
 
 
-def _from_json(text: str) -> Iterator[ToolCall]:
+def _from_json(text: str, left: list[str]) -> Iterator[ToolCall]:
     rest = text.strip().removeprefix("```json").removesuffix("```").strip()
     value = json_of(rest)
     if value is not NOT_JSON:
@@ -126,7 +151,7 @@ def _from_json(text: str) -> Iterator[ToolCall]:
         return
     first = _first_value(rest)
     yield from _calls_of(json_of(first))
-    end, looked = len(first), 0
+    end, read, looked, between = len(first), len(first), 0, ""
     for begin in _OPEN.finditer(rest, end) if first else ():  # several calls, with ; or a line break or words between
         at = begin.start()
         if at < end:
@@ -138,6 +163,8 @@ def _from_json(text: str) -> Iterator[ToolCall]:
         end = at + len(piece)
         if _KEYS.search(piece) or (not piece and _BEGUN.match(rest, at)):
             yield from _calls_of(json_of(piece))
+            between, read = f"{between}\n{rest[read:at]}", end
+    left.append(f"{between}\n{rest[read:]}")
 
 
 def _calls_of(value: Any) -> Iterator[ToolCall]:
@@ -166,7 +193,7 @@ def failure(text: str, tools: Listed, target: Listed) -> str:  # noqa: PLR0911 -
     """
     calls = tool_calls(text)
     if not target:
-        return "tool_uncalled_for" if calls or _ATTEMPTS.search(text) else ""
+        return "tool_uncalled_for" if calls or _attempted(text) else ""
     if any(call.arguments is NOT_JSON for call in calls):
         return "tool_invalid_json"
     schemas = {one["function"]["name"]: one["function"]["parameters"] for one in tools}
