@@ -294,6 +294,8 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
     relative = any(isinstance(one, RelativeMargin) for one in (*rules.policy.margins.values(), rules.policy.margin))
     if run.experiment.execution.layers and (relative or rules.policy.pooled_margin is not None):
         raise UsageError("a run with execution.layers cannot be judged by a pooled or a relative margin")
+    if rules.policy.latency and not run.experiment.policy.latency:
+        raise UsageError("latency: the run was made without it, so its manifest does not cover the times of answers")
     if kinds := undefined(rules):
         raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
     return rules

@@ -124,6 +124,8 @@ def test_a_tolerance_of_lateness_without_a_limit_is_refused(tmp_path):
     run = load_run(RunDir(RESULTS / "demo-cpu"))
     with pytest.raises(UsageError, match="slow_tokens, and latency does not say"):
         judging.judge(run, {"tail_events": {"slow_tokens": 0.05}})
+    with pytest.raises(UsageError, match="its manifest does not cover the times"):
+        judging.judge(run, {"tail_events": {"slow_tokens": 0.05}, "latency": {"slow_tokens": 1.0}})
 
 
 def test_a_quantity_beyond_its_tolerance_fails_the_candidate():
