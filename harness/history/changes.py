@@ -39,7 +39,7 @@ class Move:
     slice: str  # the slice's label
     stratum: str  # the levels of its axes
     kind: str  # ``score``, or the kind of a gated tail event
-    gating: bool  # whether it decides in the newer run
+    gating: bool  # whether it decides in one of the runs
     gate: tuple[Verdict, Verdict] | None  # the gate's verdicts in the two runs; None of the baseline
     margin: float | None = None  # largest tolerated drop of the newer run
     # The newer run's scores against the older one's; None of a tail event, or without shared answers
@@ -64,7 +64,8 @@ class Move:
         return self.verdict == "fail" or self.gate == ("pass", "fail")
 
 
-_PAIRS = """SELECT n.candidate, n.slice, n.stratum, n.gating, n.margin, o.verdict AS before, n.verdict AS after
+_PAIRS = """SELECT n.candidate, n.slice, n.stratum, max(o.gating, n.gating) AS gating, n.margin, o.verdict AS before,
+  n.verdict AS after
   FROM strata o JOIN strata n USING (candidate, slice, stratum, items) WHERE o.run = ? AND n.run = ?"""
 _RATES = """SELECT n.candidate, n.slice, n.stratum, n.kind, o.verdict AS before, n.verdict AS after
   FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
@@ -83,8 +84,9 @@ class Since:
 
     name: str  # the earlier run's
     moves: tuple[Move, ...]  # each variant in each stratum that can be compared, the worst first
-    # Gating strata that were not asked now, or with other items, and candidates that were not judged
+    # Gating strata not asked now, or with other items, candidates not judged, tolerances taken away, and rehearsals
     left_out: tuple[str, ...]
+    loosened: tuple[str, ...]  # where the newer run's gate asks for less than the earlier one's did, and how
 
     @property
     def regressed(self) -> list[Move]:
@@ -96,7 +98,17 @@ _LEFT_OUT = """SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run =
   (SELECT 1 FROM strata n WHERE n.run = ?2 AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)
   UNION ALL SELECT candidate FROM candidates WHERE run = ?1 AND candidate NOT IN
   (SELECT candidate FROM strata WHERE run = ?2)
-  UNION SELECT candidate FROM candidates WHERE run = ?2 AND verdict = 'not_judged'"""
+  UNION SELECT candidate FROM candidates WHERE run = ?2 AND verdict = 'not_judged'
+  UNION SELECT candidate || ' ' || slice || '/' || stratum || ' ' || kind || ' (it has no tolerance now)'
+  FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind) WHERE o.run = ?1 AND n.run = ?2
+  AND o.tolerance IS NOT NULL AND n.tolerance IS NULL
+  UNION SELECT name || ' (a rehearsal)' FROM runs WHERE run IN (?1, ?2) AND rehearsal"""
+_LOOSENED = """SELECT slice || '/' || stratum || iif(n.gating, printf(' (margin %.4g, then %.4g points)',
+  100 * n.margin, 100 * o.margin), ' (advisory now)') FROM strata o JOIN strata n USING (candidate, slice, stratum)
+  WHERE o.run = ?1 AND n.run = ?2 AND o.gating AND (NOT n.gating OR n.margin > o.margin + 1e-9)
+  UNION SELECT slice || '/' || stratum || ' ' || kind || printf(' (tolerance %.4g %%, then %.4g %%)', 100 * n.tolerance,
+  100 * o.tolerance) FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
+  WHERE o.run = ?1 AND n.run = ?2 AND n.tolerance > o.tolerance"""
 _WORDS = """SELECT candidate FROM candidates o JOIN candidates n USING (candidate)
   WHERE o.run = ? AND n.run = ? AND o.verdict = 'pass' AND n.verdict = 'fail'"""
 
@@ -127,7 +139,8 @@ def since(history: History, name: str | None = None) -> Since | None:
     whole = [
         Move(one, "all", "all", "verdict", gating=True, gate=("pass", "fail"), verdict="fail") for one in sorted(failed)
     ]
-    return Since(name, (*([] if left_out else whole), *found), tuple(left_out))
+    loosened = tuple(row[0] for row in history.rows(_LOOSENED, before, after))
+    return Since(name, (*([] if left_out else whole), *found), tuple(left_out), loosened)
 
 
 def _moves(history: History, before: int, after: int) -> list[Move]:

@@ -188,6 +188,8 @@ def headline(history: History, since: Since | None) -> list[str]:
         said += [f"{one['candidate']}: {reasons[0]}."] if reasons else []
     if since is None:
         return said
+    if since.loosened:
+        said.append(f"The gate asks for less than in {since.name}: {'; '.join(since.loosened)}.")
     if not since.moves:
         return [*said, _other_items(since)]
     if since.left_out:

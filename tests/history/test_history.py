@@ -144,6 +144,37 @@ def test_a_gated_rate_and_a_candidate_that_is_gone_are_found(database: Path, tmp
     assert sections.headline(History(copy), compared)[-1].startswith("Since build-11")
 
 
+def test_a_gate_that_is_turned_off_is_said_and_hides_no_regression(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stratum made advisory still counts; a wider margin is named; without a tolerance, or rehearsed, is unknown."""
+    copy = tmp_path / "copy.sqlite"
+    flags = "history", "--db", copy, "--fail-on-regression", "--since"
+
+    def call_after(*updates: str) -> tuple[int, str]:
+        shutil.copy(database, copy)
+        with sqlite3.connect(copy) as file:
+            for one in updates:
+                file.execute(f"UPDATE {one}")
+        return call(*flags, "build-11"), " ".join(capsys.readouterr().out.split())
+
+    advisory = f"strata SET gating = 0 WHERE run = 4 AND stratum = '{SAME}'"
+    code, said = call_after(advisory)
+    assert (code, f"long_context/{SAME} (advisory now)" in said) == (ExitCode.FAIL, True)
+    passed = "candidates SET verdict = 'pass' WHERE run = 4"
+    wider = "strata SET margin = 0.5, verdict = 'pass' WHERE run = 4 AND slice = 'long_context'"
+    code, said = call_after(wider, passed)
+    assert code == ExitCode.PASS
+    assert f"The gate asks for less than in build-11: long_context/{OTHER} (margin 50, then 15 points)" in said
+    held = "tail_rates SET tolerance = 0.1, verdict = 'pass' WHERE kind = 'repetition' AND run = 3"
+    code, said = call_after(wider, passed, held)
+    assert (code, "repetition (it has no tolerance now)" in said) == (ExitCode.NOT_COMPARABLE, True)
+    more = "tail_rates SET tolerance = 0.2, verdict = 'pass' WHERE kind = 'repetition' AND run = 4"
+    code, said = call_after(wider, passed, held, more)
+    assert (code, "repetition (tolerance 20 %, then 10 %)" in said) == (ExitCode.PASS, True)
+    assert call_after(wider, passed, "runs SET rehearsal = 1 WHERE run = 4")[0] == ExitCode.NOT_COMPARABLE
+
+
 @pytest.mark.parametrize(
     ("before", "after", "code"),
     [("pass", "fail", ExitCode.FAIL), ("pass", "not_judged", ExitCode.NOT_COMPARABLE), ("fail", "fail", ExitCode.PASS)],
