@@ -174,6 +174,17 @@ def test_repetitions_are_averaged_where_asked(tmp_path):
     assert (found.items, found.score.tolist()) == (("a", "b"), [0.5, 1.0])
 
 
+def test_only_equally_many_repetitions_have_a_mean(tmp_path, capsys):
+    """Asked until it was right, an item is not as good as its mean; 4 answers against 1 are compared, and said."""
+    once = csv_of(tmp_path / "one.csv", "item,score", [f"{at},{int(at > 9)}" for at in range(300)])
+    often = csv_of(tmp_path / "four.csv", "item,score", [f"{at},{int(at > 9)}" for at in range(300)] * 4)
+    again = csv_of(tmp_path / "again.csv", "item,score", [f"{at},{at % 2}" for at in (*range(300), 1)])
+    assert compared(once, often, "--repeats", "mean") == 0
+    assert load(often, ImportOptions(repeats="mean")).notes == (f"{often}: a score is the mean of 4 answers",)
+    assert compared(once, again, "--repeats", "mean") == 4
+    assert "items of one slice have 1 and 2 scores" in capsys.readouterr().err
+
+
 def test_a_row_written_twice_counts_once_and_is_named(tmp_path):
     """The same id with the same score: one item, and the comparison says so."""
     path = tmp_path / "t.csv"

@@ -190,6 +190,13 @@ class Rows:
                 raise NotComparable(f"{self.source}: {text}. {advice}")
             text = "given more than once, with one score, and counted once"
             self.notes.append(f"{self.source}: {text}: {listed(several)}")
+        else:
+            counts = {(int(facts[0][rows[0]]), len(rows)) for rows in rows_of.values()}  # by slice
+            many = " and ".join(map(str, sorted({count for _, count in counts})))
+            if len({one for one, _ in counts}) < len(counts):
+                text = f"items of one slice have {many} scores: what was asked until it was right has no mean"
+                raise NotComparable(f"{self.source}: {text}: give equally many of each, empty if there is none")
+            self.notes.append(f"{self.source}: a score is the mean of {many} answers")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
 
