@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -101,6 +101,8 @@ class Stub(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.failed: set[str] = set()
+        # What becomes of every reply but the first two: JSON, or headers and the parts of a body that may have no end
+        self.spoil: Callable[[dict[str, Any]], dict[str, Any] | tuple[dict[str, str], Iterable[bytes]]] | None = None
         self.busiest = self.busy = 0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
@@ -291,6 +293,12 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def _send(self, status: int, data: dict[str, Any]) -> None:
+        if self.server.spoil is not None and len(self.server.asked) > 2:
+            spoiled = self.server.spoil(data)
+            if isinstance(spoiled, tuple):
+                self._pour(*spoiled)
+                return
+            data = spoiled
         text = json.dumps(data).encode()
         self.send_response(status)
         if status == 429:
@@ -300,6 +308,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(text)
+
+    def _pour(self, headers: dict[str, str], parts: Iterable[bytes]) -> None:
+        self.send_response(200)
+        for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for part in parts:
+                self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
 
 
 def _pieces(choice: dict[str, Any], *, same_index: bool = False) -> Iterator[dict[str, Any]]:

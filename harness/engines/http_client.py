@@ -18,6 +18,7 @@ from harness.errors import Incomplete, ModelError, one_line
 OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
+LARGEST = 1 << 27  # bytes of one answer, unpacked
 AGAIN = "finished work is kept, give the same command again to continue"
 NO_ENTRY = {
     **dict.fromkeys((401, 403), "Look at the key: api_key_env names the variable that holds it"),
@@ -64,7 +65,7 @@ class Client:
         proxies: bool = True,
     ) -> None:
         self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots, self._timeout = asyncio.Semaphore(concurrency), timeout
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency)
         patience = httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
@@ -76,12 +77,12 @@ class Client:
 
     async def get(self, path: str, *, root: bool = False) -> Reply:
         """Read what a server says of itself, with `root` beside its ``/v1``; any status is an answer."""
-        started = time.monotonic()
+        started, url = time.monotonic(), (self.url.removesuffix("/v1") if root else self.url) + path
         try:
-            response = await self._http.get((self.url.removesuffix("/v1") if root else self.url) + path)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            async with asyncio.timeout(self._timeout), self._http.stream("GET", url) as response:
+                return await self._reply(response, 1, started)
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             return Reply(0, {}, self._clean(one_line(error)), 1, time.monotonic() - started)
-        return self._reply(response, 1, started)
 
     async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
         """Ask until there is an answer. Raises Incomplete after `retry_seconds`, ModelError for key, path or model."""
@@ -115,13 +116,14 @@ class Client:
         """Ask once. Raises _AgainError if asking again may help."""
         headers, sent = {"Content-Type": "application/json"}, time.monotonic()
         try:
-            async with self._http.stream("POST", self.url + path, content=content, headers=headers) as response:
+            request = self._http.stream("POST", self.url + path, content=content, headers=headers)
+            async with asyncio.timeout(self._timeout), request as response:
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
                     return await self._streamed(response, number, started, sent)
-                await response.aread()
-        except httpx2.TransportError as error:
-            raise _AgainError(self._clean(one_line(error)), 0.0) from error
-        reply = self._reply(response, number, started)
+                reply = await self._reply(response, number, started)
+        except (TimeoutError, httpx2.HTTPError) as error:
+            problem = one_line(error) if str(error) else f"no whole answer in {self._timeout:g} s"
+            raise _AgainError(self._clean(problem), 0.0) from error
         if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
             raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
         if reply.status == OK and not reply.data:
@@ -142,8 +144,8 @@ class Client:
             raise _AgainError("the stream broke off in the middle of the answer", 0.0)
         return Reply(response.status_code, data, "", number, time.monotonic() - started, sent, pieces)
 
-    def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
-        data = _json_object(response.content) or {}
+    async def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
+        data = _json_object(b"".join([part async for part in _parts(response)])) or {}
         return Reply(response.status_code, data, self._clean(_message(data)), number, time.monotonic() - started)
 
     def _clean(self, text: str) -> str:
@@ -151,10 +153,19 @@ class Client:
         return (text.replace(self._key, "[key]") if self._key else text)[:400]
 
 
+async def _parts(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Yield the body, unpacked. Raises ModelError if it has no end, or is a bomb."""
+    size = 0
+    async for part in response.aiter_bytes():
+        if (size := size + len(part)) > LARGEST:
+            raise ModelError(f"{response.url} sends more than {LARGEST:,} bytes for one answer: look at engine.url")
+        yield part
+
+
 async def _events(response: httpx2.Response) -> AsyncIterator[tuple[float, bytes]]:
     """Yield the events of a stream and when each came. Lines end at a line feed alone: JSON may hold U+2028."""
     rest = b""
-    async for part in response.aiter_bytes():
+    async for part in _parts(response):
         now = time.monotonic()
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
@@ -166,8 +177,10 @@ async def _events(response: httpx2.Response) -> AsyncIterator[tuple[float, bytes
 def _json_object(text: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+    if b"\\ud" in text.lower():  # a half of a surrogate pair alone cannot be written
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
     return found if isinstance(found, dict) else None
 
 

@@ -24,7 +24,8 @@ from harness.store.files import Appender
 from harness.suite.toolkit.thinking import split
 from harness.suite.toolkit.tool_calls import with_api_calls
 
-BROKEN_OFF = frozenset({"abort", "cancelled", "error"})  # the server ended, as when it is stopped: this is no answer
+# Why an answer may end; with anything else (``abort``, ``error``, a time limit of the server) it is none.
+FINISHED = frozenset({"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ class ServedEngine(EngineBase):
             self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
         way = await server_probe.find_logprob_method(client, form, encoder) if target.choices else ""
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
-        self._form, self._offset, self._fingerprint, self._logprob_method = form, offset, answer.fingerprint, way
+        self._form, self._offset, self._logprob_method = form, offset, way
+        self._build = {"fingerprint": answer.fingerprint, "model": answer.model}
+        self._ends = FINISHED | ({answer.finish} & {""})
         served |= {"version": version or served.get("version", ""), "prompts": form.prompts}
         served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
         served |= {"context_limit": limit, "reported": reported}
@@ -146,16 +149,18 @@ class ServedEngine(EngineBase):
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
-        if written := server_probe.overlong(answer, item.max_tokens, self._encoder):
+        if (written := server_probe.overlong(answer, item.max_tokens, self._encoder)) > item.max_tokens:
             said = f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed"
             why = f"it ignores {form.limit_name}, so its answers are not those that were asked for"
             raise NotComparable(f"{said}: {why}")
-        if answer.finish in BROKEN_OFF:
-            said = f"the server broke its answer off (finish_reason {answer.finish!r})"
-            raise Incomplete(f"{item.id}: {said}; {AGAIN}")
         if answer.finish == "content_filter":
             return Unanswered(item.id, "rejected", count, sample)
-        return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
+        if answer.finish not in self._ends:
+            said = f"the server broke its answer off (finish_reason {answer.finish!r})"
+            raise Incomplete(f"{item.id}: {said}; {AGAIN}")
+        # A limit other than the one given: the context's, or one that a gateway has.
+        cut = answer.truncated or (answer.finish == "length" and answer.output_tokens and written < item.max_tokens - 1)
+        return Unanswered(item.id, "over_context", count, sample) if cut else answer
 
     async def _time_again(self, item: Item, sample: int, body: dict[str, Any], salt: dict[str, Any]) -> None:
         """Ask for the times of what the first answer does not show: an unknown prompt, and on request a known one."""
@@ -211,8 +216,9 @@ class ServedEngine(EngineBase):
         if expected is not None and not tools and counted != expected:
             why = "it truncates prompts, or reads them with another template or tokenizer than the baseline's"
             raise NotComparable(f"{found}: {why}")
-        if answer.fingerprint != self._fingerprint:
-            said = f"{item.id}: the server's fingerprint changed from {self._fingerprint!r} to {answer.fingerprint!r}"
+        build = {"fingerprint": answer.fingerprint, "model": answer.model}
+        if changed := next((name for name in build if build[name] != self._build[name]), ""):
+            said = f"{item.id}: the server's {changed} changed from {self._build[changed]!r} to {build[changed]!r}"
             remedy = "its model or program was replaced; run against one that stays, with another --output"
             raise NotComparable(f"{said} during the run: {remedy}")
         return answer

@@ -1,5 +1,6 @@
 """What a server is and does, found out before the first item: a server that says yes may still not do it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,17 +47,20 @@ async def describe(client: Client, model: str) -> tuple[str, int | None, dict[st
     models = await client.get("/models")
     if models.status in {401, 403}:
         raise ModelError(f"{client.url}/models answers with HTTP {models.status}: look at the key (api_key_env)")
-    listed = [(str(one.get("id")), one) for one in models.data.get("data") or () if isinstance(one, dict)]
+    data: Any = models.data.get("data")
+    listed = [(str(one.get("id")), one) for one in data if isinstance(one, dict)] if isinstance(data, list) else []
     own = next((one for name, one in listed if name == model), {})
     if listed and not own:
         raise ModelError(f"{client.url} has no model {model!r}.{suggestion(model, [name for name, _ in listed])}")
     version = str((await client.get("/version", root=True)).data.get("version") or "")
     props = (await client.get("/props", root=True)).data if not version else {}
-    limit = own.get("max_model_len") or (own.get("meta") or {}).get("n_ctx")
-    limit = limit or (props.get("default_generation_settings") or {}).get("n_ctx")
-    kept = {key: props[key] for key in ("model_alias", "model_ftype", "total_slots") if key in props}
-    kept |= {key: own[key] for key in ("owned_by", "root", "max_model_len") if own.get(key) is not None}
-    return version or str(props.get("build_info") or ""), limit if isinstance(limit, int) else None, kept
+    inner = (own, own.get("meta"), props.get("default_generation_settings"))
+    limits = [one.get(key) for one in inner if isinstance(one, dict) for key in ("max_model_len", "n_ctx")]
+    limit = next((one for one in limits if type(one) is int and one > 0), None)
+    kept = {key: props.get(key) for key in ("model_alias", "model_ftype", "total_slots")}
+    kept |= {key: own.get(key) for key in ("owned_by", "root", "max_model_len")}
+    kept = {key: one for key, one in kept.items() if type(one) in {str, int}}
+    return version or str(props.get("build_info") or ""), limit, kept
 
 
 async def probe(
@@ -83,7 +87,7 @@ async def probe(
             refused = "it does not stream its answers: leave engine.stream out"
         elif form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
-        elif written := overlong(answer, ANSWER_TOKENS, encoder):
+        elif (written := overlong(answer, ANSWER_TOKENS, encoder)) > ANSWER_TOKENS:
             refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
             kind = NotComparable
         else:
@@ -92,9 +96,9 @@ async def probe(
 
 
 def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
-    """Return how many tokens an answer has if that is more than it may have, else 0."""
+    """Return how many tokens an answer has, at least; more than `most` if it has too many."""
     if answer.output_tokens is not None:
-        return answer.output_tokens if answer.output_tokens > most else 0
+        return answer.output_tokens
     # Those of its text need not be the ones that were written: only twice as many are too many.
     count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
     return count if count > 2 * most else 0
@@ -109,7 +113,7 @@ async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> l
         reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
         found = reply.data["choices"][0]["logprobs"]
         weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
-        return [round(float(one), 6) for one in weights]
+        return [round(float(one), 6) for one in weights] if all(map(math.isfinite, weights)) else []
     except (Incomplete, KeyError, TypeError, IndexError, ValueError, AttributeError):
         return []  # the server gives none, in whichever way it says so
 

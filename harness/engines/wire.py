@@ -65,6 +65,7 @@ class Answer:
     prompt_tokens: int | None
     output_tokens: int | None
     fingerprint: str
+    model: str  # what the server calls the model that answered
     null: bool  # whether there was no text at all
     truncated: bool  # whether the server says that it cut the prompt or ran out of context
     cached_tokens: int | None  # tokens of the prompt that the server remembered, if it says so
@@ -93,6 +94,8 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
         raise ValueError(f"an answer whose tokens are no token ids: {ids!r:.80}")
     output_tokens = _count(usage, "completion_tokens")
+    if ids is not None and abs(len(ids) - (len(ids) if output_tokens is None else output_tokens)) > 1:  # an end token
+        raise ValueError(f"an answer with {len(ids)} token ids that counts {output_tokens} tokens")
     return Answer(
         text=text,
         ids=None if ids is None else tuple(ids),
@@ -101,6 +104,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         prompt_tokens=_count(usage, "prompt_tokens"),
         output_tokens=len(ids) if output_tokens is None and ids is not None else output_tokens,
         fingerprint=str(data.get("system_fingerprint") or ""),
+        model=str(data.get("model") or ""),
         null=content is None and not calls,
         truncated=bool(data.get("truncated") or choice.get("truncated")),
         cached_tokens=_count(_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
@@ -160,7 +164,7 @@ def sum_logprobs(way: str, data: Mapping[str, Any], tokens: list[int], begin: in
     """
     try:
         rows = _prompt_rows(way, data["choices"][0], tokens)[begin - 1 :]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise NotComparable(f"{item_id}: the server gives no log-probability of each prompt token: {error}") from error
     weights = [weight for weight, _ in rows]
     if not all(map(math.isfinite, weights)):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import gzip
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-from stub_server import Answers, Stub, logprob, served
+from stub_server import Answers, Handler, Stub, logprob, served
 
+from harness.engines import http_client
 from harness.engines.http_client import Client, _retry_after
 from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import CANARY, PROBE, PromptEncoder
@@ -239,6 +242,89 @@ def test_an_answer_that_the_server_broke_off_is_none() -> None:
     with pytest.raises(Incomplete, match=r"broke its answer off \(finish_reason 'abort'\)"):
         asked(items, "abort")
     assert {one.reason for one in asked(items, "content_filter")} == {"rejected"}
+
+
+def spoiled(change: Any, **how: Any) -> list[Any]:
+    """What an engine makes of a stub whose answers are changed: to other JSON, or to headers and parts of a body."""
+    items = texts(2)
+    with served(answers(items)) as stub, engine(stub, **({"retry_seconds": 0.1} | how)) as made:
+        stub.spoil = change
+        return list(made.answer(items, GREEDY))
+
+
+def in_choice(**fields: Any) -> Any:
+    """A change of fields of the one choice."""
+    return lambda data: {**data, "choices": [{**data["choices"][0], **fields}]}
+
+
+def with_model(data: dict[str, Any]) -> dict[str, Any]:
+    """An answer of another model than that of the probe."""
+    return {**data, "model": "the-fallback"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (in_choice(finish_reason="network_error"), Incomplete, "finish_reason 'network_error'"),
+        (in_choice(finish_reason=None), Incomplete, "finish_reason ''"),
+        (in_choice(token_ids=[7] * 40), NotComparable, "40 token ids that counts 7 tokens"),
+        (in_choice(token_ids=[]), NotComparable, "0 token ids that counts 7 tokens"),
+        (with_model, NotComparable, "model changed from '' to 'the-fallback'"),
+    ],
+)
+def test_an_answer_that_is_not_what_was_asked_for_is_refused(change: Any, error: Any, said: str) -> None:
+    """Cut by the server, of a length that is not its own, or by another model, to which a gateway may fall back."""
+    with pytest.raises(error, match=said):
+        spoiled(change)
+
+
+def test_an_answer_that_ends_before_its_limit_is_unanswered() -> None:
+    """A gateway has a limit of its own, or the context is full: the words so far are not the model's answer."""
+
+    def short(data: dict[str, Any]) -> dict[str, Any]:
+        choice = {"index": 0, "text": " the", "finish_reason": "length"}
+        return {**data, "choices": [choice], "usage": {**data["usage"], "completion_tokens": 1}}
+
+    assert [one.reason for one in spoiled(short)] == ["over_context"] * 2
+
+
+def endless(part: bytes, kind: str = "application/json", pause: float = 0.0) -> Any:
+    """A reply without an end."""
+    return lambda _: ({"Content-Type": kind}, iter(lambda: time.sleep(pause) or part, b""))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (endless(b" ", pause=0.05), "no whole answer in 1 s"),
+        (endless(b": ping\n\n", "text/event-stream", 0.05), "no whole answer in 1 s"),
+        (endless(b"x" * (1 << 20)), "sends more than 1,000,000 bytes"),
+        (endless(b'data: {"choices": []}\n\n' * 9999, "text/event-stream"), "sends more than 1,000,000 bytes"),
+        (lambda _: ({}, [b"[" * 200_000]), "not a JSON object"),
+        (lambda _: ({"Content-Encoding": "gzip"}, [b"no gzip"]), "DecodingError"),
+        (lambda _: ({"Content-Encoding": "gzip"}, [gzip.compress(b"0" * 20_000_000)]), "sends more than 1,000,000"),
+    ],
+    ids=["drip", "pings", "body", "stream", "depth", "no gzip", "bomb"],
+)
+def test_a_reply_has_an_end_and_a_size(change: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a run would hang, run out of memory, or end in a traceback."""
+    monkeypatch.setattr(http_client, "LARGEST", 1_000_000)
+    with pytest.raises((Incomplete, ModelError), match=said):
+        spoiled(change, timeout=1 if "1 s" in said else 60)
+
+
+def test_half_a_surrogate_pair_is_a_replacement_character() -> None:
+    """JSON can hold it, and no file can."""
+    assert [one.text for one in spoiled(in_choice(text=" \ud83d!"))] == [" ?!"] * 2
+
+
+@pytest.mark.parametrize("models", [{"data": 5}, {"data": [{"id": "stub", "meta": [1], "max_model_len": math.nan}]}])
+def test_a_list_of_models_of_another_shape_says_nothing(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a traceback nor a record that cannot be read again."""
+    monkeypatch.setattr(Handler, "do_GET", lambda own: own._send(200, models))
+    with served(answers([])) as stub, engine(stub) as made:
+        served_by = made.proof().served or {}
+    assert (served_by["context_limit"], served_by["reported"]) == (None, {})
 
 
 def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
