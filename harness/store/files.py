@@ -20,6 +20,9 @@ MOST_SHARDS = 10_000  # more is a damaged file or a slip of the pen
 
 _Sandbox = TypedDict("_Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
 
+_Count = Annotated[int, Field(ge=0)]
+_Call = TypedDict("_Call", {"time": str, "generate": NotRequired[_Count], "choice": NotRequired[_Count]})  # noqa: UP013
+
 # What must be in the records of a run, by the beginning of the file's name, or by its folder.
 _RECORDS: dict[str, TypeAdapter[Any]] = {"timings": TypeAdapter(Timing)} | {
     name: TypeAdapter(TypedDict(name, keys))  # type: ignore[operator]
@@ -44,6 +47,7 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {"timings": TypeAdapter(Timing)} | {
         "failure": {"message": str},
         "calibration": {"items": list[str]},
         "erased": {"items": list[str]},
+        "verify": {"certificate": str, "endpoints": dict[str, list[_Call]]},
         "manifest": {"variants": NotRequired[dict[str, dict[str, Any]]], "shards": NotRequired[dict[str, Any]]},
         "shards": {
             "command": NotRequired[str],
@@ -148,7 +152,8 @@ RESTORE = "restore what the run wrote, or run it again into another --output"
 def remedy(path: Path) -> str:
     """Say what to do if a record was changed: that of a shard is written again by the shard's command."""
     again = "remove it and give the shard's `quantcliff run` command again, which keeps finished answers"
-    return again if path.parent.name == "shards" else RESTORE
+    own = "remove it to begin again" if path.name.startswith("verify-") else RESTORE
+    return again if path.parent.name == "shards" else own
 
 
 def _check_record(path: Path, data: Mapping[str, Any], place: str = "") -> None:
@@ -167,6 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, and check it if it is a record of a run. Raises StoreError."""
     try:
         data = _parsed(_read_bytes(path))
+        canonical_json(data)  # without NaN or infinity
     except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise StoreError(f"{path}: is not JSON{line}: it was changed after the run: {remedy(path)}") from error

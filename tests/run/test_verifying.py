@@ -23,9 +23,10 @@ from stub_server import Answers, served
 from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.engines.server_probe import PROBE
+from harness.errors import StoreError
 from harness.records import Generation, Response
 from harness.run import plan as run_plan
-from harness.run.certificate import Question, agrees, certify
+from harness.run.certificate import Question, agrees, calls_of, certify
 from harness.run.verifying import ALPHA, THRESHOLD, Verification, count, judge_calls, verify
 from harness.stats.monitoring import evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord, read_run
@@ -89,6 +90,29 @@ def test_a_change_after_a_year_is_named_at_once(committed: RunRecord) -> None:
     found = judge_calls(certificate, [*[quiet] * 365, *[count(certificate, answers)] * 2], answers)
     assert (found.verdict, found.looks_like, found.calls) == ("other", "nf4", 367)
     assert found.evidence >= THRESHOLD
+
+
+def test_the_first_word_of_each_answer_is_not_the_answer(committed: RunRecord) -> None:
+    """An endpoint that cuts every answer at a limit of its own is not shown to serve the same weights."""
+    own = given(committed, "int8", "generate")
+    cut = {
+        name: dataclasses.replace(one, text=one.text[:2], token_ids=one.token_ids[:1], finish="length")
+        for name, one in own.items()
+        if isinstance(one, Generation)
+    }
+    assert judged(committed, "int8", cut).verdict == "other"
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [[{"time": "", "choice": float("nan")}], [{"time": "", "generate": "1"}], [{"time": "", "generate": -9}], 5],
+)
+def test_counts_that_no_call_left_are_refused(committed: RunRecord, tmp_path: Path, calls: object) -> None:
+    """NaN among them made evidence that never reaches its bound."""
+    path, certificate = tmp_path / "verify-int8.json", certify(committed, "int8")
+    path.write_text(json.dumps({"certificate": certificate.digest(), "endpoints": {"here": calls}}), encoding="utf-8")
+    with pytest.raises(StoreError, match="remove it to begin again"):
+        calls_of(path, certificate, "here")
 
 
 def test_a_drift_is_told_from_another_model(committed: RunRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -337,6 +338,8 @@ def placed_otherwise(run: Path, **changes: object) -> None:
         (lambda run: placed_otherwise(run, chance=0.0, cluster="one"), r"items/\*\.jsonl: does not agree"),
         (lambda run: (run / "shards" / "1of2.json").write_bytes(b"\xff"), r"shards/1of2\.json: is not JSON"),
         (lambda run: (run / "manifest.json").write_text("[" * 50_000), r"manifest\.json: is not JSON"),
+        (lambda run: edit_json(run / "shards" / "1of2.json", config_digest=math.nan), r"1of2\.json: is not JSON"),
+        (lambda run: edit(run / "shards" / "1of2.json", "{", '{"x": 1e999,'), r"1of2\.json: is not JSON"),
         (lambda run: (run / "nf4" / "timings-1of2.jsonl").write_text("{}\n"), r"1of2\.jsonl: line 1: unit: field"),
         (lambda run: edit_json(run / "run.json", schema=3), r"run: its layout \(schema 3\) is that of another"),
         (lambda run: edit_json(run / "run.json", schema=1), r"run: its layout \(schema 1\) is that of another"),
