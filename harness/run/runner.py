@@ -92,6 +92,7 @@ class _Run:
         self.stages = Stages(directory, shard, progress.note)
         self.skipped: dict[str, list[int]] = defaultdict(list)
         self.digests = {item.id: item.digest() for item in plan.items}
+        self.asked: set[str] = set()  # variants that were asked something
 
     def all(self) -> None:
         """Go through the looks, and at each through the variants."""
@@ -140,7 +141,7 @@ class _Run:
         atomic_write(self.directory.path / "shards" / f"{self.shard}.json", text)
         self.traces.finish()
         if not missing_shards(self.directory):
-            write_manifest(self.directory)
+            write_manifest(self.directory, {*(one.name for one in self.plan.experiment.variants), CONTROL} - self.asked)
 
     def _begin_again(self) -> None:
         """Forget which stages were done and what failed when this shard was run before."""
@@ -198,6 +199,7 @@ class _Run:
         pending = [unit for unit in units if unit.index not in done or unit.index in again]
         if not pending:
             return
+        self.asked.add(variant.name)
         try:
             if variant.name in self.plan.missing:
                 raise ModelError(self.plan.missing[variant.name])

@@ -543,3 +543,23 @@ def test_a_record_holds_what_is_judged(finished: Path) -> None:
     assert set(run.unit_of) == set(run.look_of) == {item.id for item in run.items}
     assert {name: len(run.of(name)) for name in run.answers} == {"bf16": 100, "control": 100, "nf4": 100}
     assert all(one.unit == run.unit_of[one.item_id] for one in run.of("nf4"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda run: edit_json(run / "nf4" / "variant.json", weights="0"), "nf4/variant.json"),
+        (lambda run: (run / "nf4" / "calibration.json").write_text('{"items": []}'), "nf4/calibration.json"),
+    ],
+)
+def test_a_run_given_again_does_not_take_over_what_was_edited(
+    finished: Path, tmp_path: Path, change: Callable[[Path], object], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is asked, so what answered is what the manifest says; one that is asked again is taken anew."""
+    run = Path(shutil.copytree(finished, tmp_path / "trial"))
+    words = ("run", finished.parent / "trial.yaml", "--output", tmp_path, "--quiet", "--rehearsal-ok", "--shard", "1/2")
+    change(run)
+    assert call(*words) == ExitCode.NOT_COMPARABLE
+    assert f"{named}: does not agree with manifest.json" in capsys.readouterr().err
+    shutil.rmtree(run / "nf4")
+    assert call(*words) == ExitCode.PASS

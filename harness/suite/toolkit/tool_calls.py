@@ -49,17 +49,11 @@ _KEYS = re.compile(r'"(?:name|function|tool_calls)"\s*:')
 _ATTEMPTS = re.compile(
     r"<\|tool_call|<\uff5ctool|\bAction Input:|\w\(\s{0,9}\w{1,64}\s{0,9}=\s{0,9}[\"'\w\[{-]|"
     r"\w_\w{1,64}\s{0,9}(?:```(?:json)?\s{0,9})?\{|"
-    r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"'
-)
-"""What a call begins with in formats that are not read, or anywhere in a sentence."""
-_CUT = re.compile(
+    r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"|'
     r"(?:<[|\uff5c]?(?:t(?:o\w{0,64})?|f(?:u[\w=]{0,64})?)|\[TO[A-Z_]{0,8}|functions\.\S{0,64}|\w_\w{1,64}\(\w{0,64}\s?=?|"
     r'\{\s*(?:"(?:[ft]\w{0,9}|n[ame]{0,3})?|"(?:name|tool_name|function|tool_calls)"[^{}]{0,300})?)\s*\Z'
-)  # what no answer ends in that was not cut in a call
-
-
-def _attempted(text: str) -> bool:
-    return bool(_ATTEMPTS.search(text) or _CUT.search(text[-400:]))
+)
+"""What a call begins with in formats that are not read, or anywhere in a sentence, or where an answer was cut."""
 
 
 def tool_calls(text: str) -> list[ToolCall]:
@@ -69,7 +63,7 @@ def tool_calls(text: str) -> list[ToolCall]:
         return list(_from_json(listed, [])) or [_UNREAD]
     left: list[str] = []  # what is no part of the calls that are read
     calls = _of_one_family(text, left)
-    other = any(map(_attempted, left)) or any(len(one) < len(text) and tool_calls(one) for one in left)
+    other = any(map(_ATTEMPTS.search, left)) or any(len(one) < len(text) and tool_calls(one) for one in left)
     return [*calls, _UNREAD] if calls and other else calls
 
 
@@ -102,7 +96,7 @@ def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> 
     calls: each ``name`` and ``arguments``, the latter JSON in a text. said: the text without thoughts; a call that the
     server left in it reaches nobody who uses the API, and counts as one that cannot be read.
     """
-    if not calls and not tool_calls(said) and not _attempted(said):
+    if not calls and not tool_calls(said) and not _ATTEMPTS.search(said):
         return text
     listed = json.dumps(list(calls), ensure_ascii=False).replace("<", "\\u003c")
     return f"{text}\n{_FROM_API}{listed}".lstrip("\n")
@@ -193,7 +187,7 @@ def failure(text: str, tools: Listed, target: Listed) -> str:  # noqa: PLR0911 -
     """
     calls = tool_calls(text)
     if not target:
-        return "tool_uncalled_for" if calls or _attempted(text) else ""
+        return "tool_uncalled_for" if calls or _ATTEMPTS.search(text) else ""
     if any(call.arguments is NOT_JSON for call in calls):
         return "tool_invalid_json"
     schemas = {one["function"]["name"]: one["function"]["parameters"] for one in tools}
