@@ -149,18 +149,18 @@ class ServedEngine(EngineBase):
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
-        if (written := server_probe.overlong(answer, item.max_tokens, self._encoder)) > item.max_tokens:
-            said = f"{item.id}: the server wrote {written} tokens where {item.max_tokens} were allowed"
-            why = f"it ignores {form.limit_name}, so its answers are not those that were asked for"
-            raise NotComparable(f"{said}: {why}")
+        written, most = server_probe.overlong(answer, item.max_tokens, self._encoder), item.max_tokens
+        early = answer.finish == "length" and bool(answer.output_tokens) and written < most - 1
+        if written > most or (early and not answer.truncated):
+            why = "it has a limit of its own" if early else f"it ignores {form.limit_name}"
+            said = f"{item.id}: the server wrote {written} tokens where {most} were allowed: {why}"
+            raise NotComparable(f"{said}, so its answers are not those that were asked for")
         if answer.finish == "content_filter":
             return Unanswered(item.id, "rejected", count, sample)
         if answer.finish not in self._ends:
             said = f"the server broke its answer off (finish_reason {answer.finish!r})"
             raise Incomplete(f"{item.id}: {said}; {AGAIN}")
-        # A limit other than the one given: the context's, or one that a gateway has.
-        cut = answer.truncated or (answer.finish == "length" and answer.output_tokens and written < item.max_tokens - 1)
-        return Unanswered(item.id, "over_context", count, sample) if cut else answer
+        return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer
 
     async def _time_again(self, item: Item, sample: int, body: dict[str, Any], salt: dict[str, Any]) -> None:
         """Ask for the times of what the first answer does not show: an unknown prompt, and on request a known one."""

@@ -49,14 +49,9 @@ class Move:
     verdict: Verdict = "inconclusive"
 
     @property
-    def of_kind(self) -> str:
-        """Return the kind of tail event, to be appended to a place; empty for a score."""
-        return "" if self.kind == "score" else f" {self.kind}"
-
-    @property
-    def advisory(self) -> str:
-        """Return what is appended to the place of a stratum that decides nothing."""
-        return "" if self.gating else " (advisory)"
+    def notes(self) -> tuple[str, str]:
+        """Return what is appended to a place: the kind of tail event, and that it decides nothing; else empty."""
+        return "" if self.kind == "score" else f" {self.kind}", "" if self.gating else " (advisory)"
 
     @property
     def regressed(self) -> bool:

@@ -78,7 +78,7 @@ class History:
         if known:
             raise UsageError(f"{directory.path}: another run is called {name!r}: name this one with NAME=DIR")
         run = load_run(directory)
-        judgement = judging.judge(run, allow_identical=True)
+        judgement = judging.judge(run)
         with self._explained(), self._db:
             self._insert(name, digest(read_json(manifest)), run, judgement)
 

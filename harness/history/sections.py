@@ -101,11 +101,11 @@ def _move_row(one: Move) -> Row:
     place = one.slice, one.stratum, one.variant
     gate = " to ".join(SYMBOLS[each] for each in one.gate or ())
     if one.result is None or one.means is None:
-        return (*place, Cell(one.of_kind, one.advisory, one.verdict), gate, "-", "-", "-", "-", "-")
+        return (*place, Cell(*one.notes, one.verdict), gate, "-", "-", "-", "-", "-")
     low, delta, high = one.result.low, one.result.delta, one.result.high
     return (
         *place,
-        Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.advisory, one.verdict),
+        Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.notes[1], one.verdict),
         gate,
         Cell(points(delta), value=delta, interval=Interval(low, delta, high, one.margin)),
         f"[{points(low)}, {points(high)}]",
@@ -195,7 +195,7 @@ def headline(history: History, since: Since | None) -> list[str]:
     if since.left_out:
         said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
     worse = (one for one in since.moves if one.regressed)
-    found = [f"{one.variant} in {one.slice}/{one.stratum}{one.of_kind}{one.advisory}" for one in worse]
+    found = [f"{one.variant} in {one.slice}/{one.stratum}{''.join(one.notes)}" for one in worse]
     open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
     text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
     return [*said, f"Since {since.name}, of {len(since.moves)} comparable strata and rates {text}; {open_} undecided."]

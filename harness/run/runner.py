@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.config.schema import Variant
-from harness.errors import Incomplete, Interrupted, ModelError, RunError, StoreError
+from harness.errors import Incomplete, Interrupted, ModelError, NotComparable, RunError, StoreError
 from harness.judge import choice_probability, judging
 from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
@@ -28,7 +28,7 @@ from harness.run.progress import Reporter
 from harness.run.worker import Ask, Diverged, Job, Working
 from harness.run.worker_process import WorkerHandle, started
 from harness.store.divergence import RunTraces, traces_folder
-from harness.store.files import atomic_write
+from harness.store.files import RESTORE, atomic_write
 from harness.store.privacy import TextPolicy
 from harness.store.record import CONTROL, read_run
 from harness.store.rundir import AnswerFiles, RunDir, Shard
@@ -92,7 +92,6 @@ class _Run:
         self.stages = Stages(directory, shard, progress.note)
         self.skipped: dict[str, list[int]] = defaultdict(list)
         self.digests = {item.id: item.digest() for item in plan.items}
-        self.asked: set[str] = set()  # variants that were asked something
 
     def all(self) -> None:
         """Go through the looks, and at each through the variants."""
@@ -141,7 +140,7 @@ class _Run:
         atomic_write(self.directory.path / "shards" / f"{self.shard}.json", text)
         self.traces.finish()
         if not missing_shards(self.directory):
-            write_manifest(self.directory, {*(one.name for one in self.plan.experiment.variants), CONTROL} - self.asked)
+            write_manifest(self.directory)
 
     def _begin_again(self) -> None:
         """Forget which stages were done and what failed when this shard was run before."""
@@ -198,8 +197,8 @@ class _Run:
         self.progress.skip(self._cost_of([unit for unit in units if unit.index in done]))
         pending = [unit for unit in units if unit.index not in done or unit.index in again]
         if not pending:
+            self._unchanged(variant.name)
             return
-        self.asked.add(variant.name)
         try:
             if variant.name in self.plan.missing:
                 raise ModelError(self.plan.missing[variant.name])
@@ -211,6 +210,17 @@ class _Run:
             self.directory.record(variant.name, f"failure-{self.shard}.json", failure)
             self.progress.note(f"{variant.name} is not judged: {error}")
             self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
+
+    def _unchanged(self, name: str) -> None:
+        """Refuse records of a variant that are no longer those of the manifest, which would be written anew."""
+        manifest = self.directory.recorded("", "manifest.json") or {}
+        before = manifest.get("variants", {}).get(name, {})
+        for key, file in (("identity", "variant.json"), ("calibration", "calibration.json")):
+            if key in before and before[key] != self.directory.recorded(name, file):
+                path = self.directory.path / name / file
+                raise NotComparable(
+                    f"{path}: does not agree with manifest.json: it was changed after the run: {RESTORE}"
+                )
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""

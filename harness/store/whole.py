@@ -3,13 +3,12 @@
 Digests leave texts out, so that a run whose texts were erased stays itself. They find edits, but no forger.
 """
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Incomplete, NotComparable, StoreError
+from harness.errors import Incomplete, NotComparable
 from harness.records import ChoiceLogprobs, Item, Scored, canonical_json, digest
 from harness.store.files import RESTORE, read_json, write_json
 from harness.store.record import RunRecord, read_run
@@ -31,7 +30,9 @@ def load_run(directory: RunDir) -> RunRecord:
         _check_answers(run, name)
     manifest = read_json(path)
     _check_counts(run, manifest)
-    _refuse_other(path.parent, _manifest(run), manifest)
+    for place in _differences(_manifest(run), manifest):
+        text = "does not agree with manifest.json: one of the two was changed after the run"
+        raise NotComparable(f"{path.parent / place}: {text}: {RESTORE}")
     return run
 
 
@@ -40,24 +41,9 @@ def missing_shards(directory: RunDir) -> list[str]:
     return [shard.label for shard in directory.shards_without("json", directory.plan()["shards"])]
 
 
-def write_manifest(directory: RunDir, kept: Collection[str] = ()) -> None:
-    """Say that the run is complete: what was answered, by what, with a digest of all that a verdict reads.
-
-    kept: variants that were asked nothing since. Raises NotComparable if an earlier manifest says otherwise of them.
-    """
-    path, now, earlier = directory.path / "manifest.json", _manifest(read_run(directory)), dict[str, Any]()
-    with contextlib.suppress(StoreError):
-        earlier = read_json(path).get("variants", {})
-    names = [name for name in kept if name in earlier and name in now["variants"]]
-    sides = ({"variants": {name: one[name] for name in names}} for one in (now["variants"], earlier))
-    _refuse_other(path.parent, *sides)
-    write_json(path, now)
-
-
-def _refuse_other(folder: Path, now: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-    for place in _differences(now, there):
-        text = "does not agree with manifest.json: one of the two was changed after the run"
-        raise NotComparable(f"{folder / place}: {text}: {RESTORE}")
+def write_manifest(directory: RunDir) -> None:
+    """Say that the run is complete: what was answered, by what, with a digest of all that a verdict reads."""
+    write_json(directory.path / "manifest.json", _manifest(read_run(directory)))
 
 
 def _manifest(run: RunRecord) -> dict[str, Any]:

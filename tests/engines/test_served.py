@@ -278,14 +278,16 @@ def test_an_answer_that_is_not_what_was_asked_for_is_refused(change: Any, error:
         spoiled(change)
 
 
-def test_an_answer_that_ends_before_its_limit_is_unanswered() -> None:
-    """A gateway has a limit of its own, or the context is full: the words so far are not the model's answer."""
+def test_a_limit_that_a_gateway_has_is_refused() -> None:
+    """The words so far are not the model's answer; a full context, of which a server says so, is another matter."""
 
     def short(data: dict[str, Any]) -> dict[str, Any]:
         choice = {"index": 0, "text": " the", "finish_reason": "length"}
         return {**data, "choices": [choice], "usage": {**data["usage"], "completion_tokens": 1}}
 
-    assert [one.reason for one in spoiled(short)] == ["over_context"] * 2
+    with pytest.raises(NotComparable, match=r"wrote 1 tokens where 8 were allowed: it has a limit of its own"):
+        spoiled(short)
+    assert [one.reason for one in spoiled(lambda data: {**short(data), "truncated": True})] == ["over_context"] * 2
 
 
 def endless(part: bytes, kind: str = "application/json", pause: float = 0.0) -> Any:

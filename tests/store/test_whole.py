@@ -512,6 +512,7 @@ def test_a_candidate_that_is_the_baseline_is_refused(tmp_path: Path, changes: di
     run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
     as_baseline(run, **changes)
     assert call("gate", run, "--quiet") == right
+    assert (call("history", run) == right) == (right == ExitCode.NOT_COMPARABLE)
     assert call("gate", run, "--quiet", "--allow-identical") != ExitCode.NOT_COMPARABLE
 
 
