@@ -90,9 +90,10 @@ def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
     columns += numbers(f"probability of {baseline}'s token", "tokens")
     drawn: dict[str, dict[str, list[tuple[str | float, float]]]] = {}
+    judged = [one.name for one in judgement.candidates]  # before the control, in the colours of the other pictures
     for one in rows:
         if one.position and one.stratum == _EVERYTHING:
-            lines = drawn.setdefault(one.slice, {each.candidate: [] for each in rows})
+            lines = drawn.setdefault(one.slice, {name: [] for name in (*judged, *(each.candidate for each in rows))})
             lines[one.candidate].append((one.position, max(one.summary.kl, 0.0)))
     charts = [
         Chart(label, "token position", tuple(Line(name, tuple(own)) for name, own in lines.items()))
