@@ -85,15 +85,15 @@ def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, l
 
 def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     """Return the divergence of each slice, stratum and position, and by position as pictures, the largest first."""
-    rows, baseline = evidence.divergence, judgement.baseline
+    judged, baseline = {one.name for one in judgement.candidates}, judgement.baseline
+    rows = sorted(evidence.divergence, key=lambda one: one.candidate not in judged)  # the control last
     columns = names("slice", "candidate") + strata("stratum") + texts("positions")
     columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
     columns += numbers(f"probability of {baseline}'s token", "tokens")
     drawn: dict[str, dict[str, list[tuple[str | float, float]]]] = {}
-    judged = [one.name for one in judgement.candidates]  # before the control, in the colours of the other pictures
     for one in rows:
         if one.position and one.stratum == _EVERYTHING:
-            lines = drawn.setdefault(one.slice, {name: [] for name in (*judged, *(each.candidate for each in rows))})
+            lines = drawn.setdefault(one.slice, {each.candidate: [] for each in rows})
             lines[one.candidate].append((one.position, max(one.summary.kl, 0.0)))
     charts = [
         Chart(label, "token position", tuple(Line(name, tuple(own)) for name, own in lines.items()))
