@@ -144,11 +144,18 @@ def trend(history: History) -> Section:
     columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
     columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")
     text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
-    title = "Change of each stratum against its baseline, run by run"
-    note = "In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order."
-    counted = f"{count} series have one run, or did not change." if count else ""
-    shown, drawn = (columns, tuple(rows), (text,) if said else (), note), (tuple(quiet), counted, tuple(charts))
-    return Section(title, *shown, "", *drawn, "change in points", stacked=True)
+    return Section(
+        "Change of each stratum against its baseline, run by run",
+        columns,
+        tuple(rows),
+        (text,) if said else (),
+        note="In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order.",
+        quiet=tuple(quiet),
+        quiet_note=f"{count} series have one run, or did not change." if count else "",
+        charts=tuple(charts),
+        y="change in points",
+        stacked=True,
+    )
 
 
 def _line(name: str, rows: list[sqlite3.Row]) -> Line:
