@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from harness import stats
 from harness.errors import UsageError
 from harness.history.database import History
+from harness.judge.decisions import points
 from harness.judge.summaries import Verdict
 
 
@@ -49,9 +50,16 @@ class Move:
     verdict: Verdict = "inconclusive"
 
     @property
-    def notes(self) -> tuple[str, str]:
-        """Return what is appended to a place: the kind of tail event, and that it decides nothing; else empty."""
-        return "" if self.kind == "score" else f" {self.kind}", "" if self.gating else " (advisory)"
+    def of_kind(self) -> str:
+        """Return the kind of tail event, or the change of the score, to be appended to a place."""
+        if self.result is not None:
+            return f" ({points(self.result.delta)} points)"
+        return "" if self.kind == "score" else f" {self.kind}"
+
+    @property
+    def advisory(self) -> str:
+        """Return what is appended to the place of a stratum that decides nothing."""
+        return "" if self.gating else " (advisory)"
 
     @property
     def regressed(self) -> bool:
