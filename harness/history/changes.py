@@ -4,9 +4,11 @@ A variant is compared with itself on the same items, by the test that judges can
 """
 
 import math
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness import stats
 from harness.errors import UsageError
@@ -14,22 +16,17 @@ from harness.history.database import History
 from harness.judge.decisions import points
 from harness.judge.summaries import Verdict
 
+_SQL = dict(re.findall(r"-- name: (\w+)\n(.*?);\n", Path(__file__).with_suffix(".sql").read_text("utf-8"), re.DOTALL))
+
 
 def changed_facts(history: History, before: int, after: int) -> list[tuple[str, str, str]]:
     """Return the key of each setting that differs, and its two values; empty for one that is not set."""
-    query = """SELECT key, max(CASE run WHEN ?1 THEN value ELSE '' END) AS before,
-      max(CASE run WHEN ?2 THEN value ELSE '' END) AS after
-      FROM facts WHERE run IN (?1, ?2) GROUP BY key HAVING before != after ORDER BY key"""
-    return [(row["key"], row["before"], row["after"]) for row in history.rows(query, before, after)]
+    return [(row["key"], row["before"], row["after"]) for row in history.rows(_SQL["facts"], before, after)]
 
 
 def changed_items(history: History, before: int, after: int) -> list[tuple[str, int, int, int]]:
     """Return the slices whose items differ, with the counts of shared, removed and added items."""
-    query = """WITH asked AS (SELECT DISTINCT run, item FROM answers WHERE run IN (?1, ?2)),
-      places AS (SELECT item, min(run = ?1) AS old, count(*) AS runs FROM asked GROUP BY item)
-      SELECT slice, sum(runs = 2) AS shared, sum(runs = 1 AND old) AS removed, sum(runs = 1 AND NOT old) AS added
-      FROM places JOIN items USING (item) GROUP BY slice HAVING removed + added > 0 ORDER BY slice"""
-    return [tuple(row) for row in history.rows(query, before, after)]
+    return [tuple(row) for row in history.rows(_SQL["items"], before, after)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +64,6 @@ class Move:
         return self.verdict == "fail" or self.gate == ("pass", "fail")
 
 
-_PAIRS = """SELECT n.candidate, n.slice, n.stratum, max(o.gating, n.gating) AS gating, n.margin, o.verdict AS before,
-  n.verdict AS after
-  FROM strata o JOIN strata n USING (candidate, slice, stratum, items) WHERE o.run = ? AND n.run = ?"""
-_RATES = """SELECT n.candidate, n.slice, n.stratum, n.kind, o.verdict AS before, n.verdict AS after
-  FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
-  JOIN strata p ON (p.run, p.candidate, p.slice, p.stratum) = (o.run, n.candidate, n.slice, n.stratum)
-  JOIN strata q ON (q.run, q.candidate, q.slice, q.stratum, q.items) =
-    (n.run, n.candidate, n.slice, n.stratum, p.items)
-  WHERE o.run = ? AND n.run = ? AND n.verdict IS NOT NULL AND o.verdict IS NOT NULL"""
-_SCORES = """SELECT o.score AS before, n.score AS after, cluster FROM answers o JOIN answers n USING (variant, item)
-  JOIN items USING (item) WHERE o.run = ? AND n.run = ? AND variant = ? AND slice = ? AND stratum = ?
-  AND o.score IS NOT NULL AND n.score IS NOT NULL ORDER BY item"""
-
-
 @dataclass(frozen=True, slots=True)
 class Since:
     """The newest run against an earlier one."""
@@ -95,25 +78,6 @@ class Since:
     def regressed(self) -> list[Move]:
         """What regressed in a gating stratum."""
         return [one for one in self.moves if one.regressed and one.gating]
-
-
-_LEFT_OUT = """SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run = ?1 AND gating AND NOT EXISTS
-  (SELECT 1 FROM strata n WHERE n.run = ?2 AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)
-  UNION ALL SELECT candidate FROM candidates WHERE run = ?1 AND candidate NOT IN
-  (SELECT candidate FROM strata WHERE run = ?2)
-  UNION SELECT candidate FROM candidates WHERE run = ?2 AND verdict = 'not_judged'
-  UNION SELECT candidate || ' ' || slice || '/' || stratum || ' ' || kind || ' (it has no tolerance now)'
-  FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind) WHERE o.run = ?1 AND n.run = ?2
-  AND o.tolerance IS NOT NULL AND n.tolerance IS NULL
-  UNION SELECT name || ' (a rehearsal)' FROM runs WHERE run IN (?1, ?2) AND rehearsal"""
-_LOOSENED = """SELECT slice || '/' || stratum || iif(n.gating, printf(' (margin %.4g, then %.4g points)',
-  100 * n.margin, 100 * o.margin), ' (advisory now)') FROM strata o JOIN strata n USING (candidate, slice, stratum)
-  WHERE o.run = ?1 AND n.run = ?2 AND o.gating AND (NOT n.gating OR n.margin > o.margin + 1e-9)
-  UNION SELECT slice || '/' || stratum || ' ' || kind || printf(' (tolerance %.4g %%, then %.4g %%)', 100 * n.tolerance,
-  100 * o.tolerance) FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
-  WHERE o.run = ?1 AND n.run = ?2 AND n.tolerance > o.tolerance"""
-_WORDS = """SELECT candidate FROM candidates o JOIN candidates n USING (candidate)
-  WHERE o.run = ? AND n.run = ? AND o.verdict = 'pass' AND n.verdict = 'fail'"""
 
 
 def steps(history: History) -> list[sqlite3.Row]:
@@ -133,16 +97,16 @@ def since(history: History, name: str | None = None) -> Since | None:
         return None
     name = next(row["name"] for row in earlier if row["run"] == before)
     found = _moves(history, before, after)
-    left_out = [row[0] for row in history.rows(_LEFT_OUT, before, after)]
+    left_out = [row[0] for row in history.rows(_SQL["left_out"], before, after)]
     lost = [one for one in found if one.verdict == "not_judged"]
     left_out += [f"{one.variant} in {one.slice}/{one.stratum}" for one in lost if one.gating]
     # By something else than a stratum or a rate, such as the pooled difference or the length of its thoughts.
     shown = {one.variant for one in found if one.regressed and one.gating}
-    failed = {row[0] for row in history.rows(_WORDS, before, after)} - shown
+    failed = {row[0] for row in history.rows(_SQL["words"], before, after)} - shown
     whole = [
         Move(one, "all", "all", "verdict", gating=True, gate=("pass", "fail"), verdict="fail") for one in sorted(failed)
     ]
-    loosened = tuple(row[0] for row in history.rows(_LOOSENED, before, after))
+    loosened = tuple(row[0] for row in history.rows(_SQL["loosened"], before, after))
     return Since(name, (*([] if left_out else whole), *found), tuple(left_out), loosened)
 
 
@@ -152,7 +116,7 @@ def _moves(history: History, before: int, after: int) -> list[Move]:
     def move(row: sqlite3.Row, variant: str, gate: tuple[Verdict, Verdict] | None) -> Move:
         place = variant, row["slice"], row["stratum"]
         found = Move(*place, "score", bool(row["gating"]), gate, row["margin"], verdict="not_judged")
-        if not (scores := history.rows(_SCORES, old["run"], new["run"], *place)):
+        if not (scores := history.rows(_SQL["scores"], old["run"], new["run"], *place)):
             return found
         before, after, clusters = zip(*scores, strict=True)
         diffs = [y - x for x, y in zip(before, after, strict=True)]
@@ -161,14 +125,14 @@ def _moves(history: History, before: int, after: int) -> list[Move]:
         return replace(found, result=result, means=means)
 
     found: dict[str, list[Move]] = {}
-    pairs = history.rows(_PAIRS, before, after)
+    pairs = history.rows(_SQL["pairs"], before, after)
     for row in pairs:
         found.setdefault(row["candidate"], []).append(move(row, row["candidate"], (row["before"], row["after"])))
     if old["baseline"] == new["baseline"]:
         places = {(row["slice"], row["stratum"]): row for row in pairs}
         found[new["baseline"]] = [move(one, new["baseline"], None) for one in places.values()]
     moves = [one for own in found.values() for one in _decided(own, new["alpha"])]
-    for row in history.rows(_RATES, before, after):
+    for row in history.rows(_SQL["rates"], before, after):
         gate = row["before"], row["after"]
         verdict: Verdict = "fail" if gate == ("pass", "fail") else "pass"
         place = row["candidate"], row["slice"], row["stratum"], row["kind"]
