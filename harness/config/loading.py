@@ -284,6 +284,8 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     """Read a policy file: a mapping of `Policy` keys, or one that holds them under ``policy``. Raises ConfigError."""
     data = _mapping_in(path)
     section = data.get("policy", data)
+    if "slices" in data and section is not data:
+        sys.stderr.write(f"{path}: its policy alone is read; margins and tolerances of slices are those of the run\n")
     _notice_old_keys({"policy": section}, path)
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])

@@ -65,6 +65,8 @@ def _check(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[i
             raise _refused(node, "an alias stands inside its own anchor; take it out")
         return size
     known[id(node)] = None
+    if isinstance(node, yaml.ScalarNode):
+        node.value.encode()  # raises ValueError for half of a surrogate pair
     inner = node.value if isinstance(node, yaml.CollectionNode) else []
     children = [one for each in inner for one in (each if isinstance(each, tuple) else (each,))]
     sizes = [_check(one, known) for one in children]

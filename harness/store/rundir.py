@@ -171,7 +171,7 @@ class RunDir:
         """Read the times of a variant's streamed answers, of an item that was asked again the last ones."""
         paths = sorted((self.path / variant).glob("requests-*.log"))
         lines = (line for path in paths for line in read_lines(path) if "first" in line)
-        return list({(line["item"], line["sample"], line["pass"]): line for line in lines}.values())
+        return list({(line.get("item"), line.get("sample"), line.get("pass")): line for line in lines}.values())
 
     def record(self, variant: str, name: str, data: Mapping[str, Any]) -> None:
         """Write one of a variant's small JSON files."""

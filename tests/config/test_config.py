@@ -269,12 +269,21 @@ def test_limit_lowers_the_items_and_never_raises_them() -> None:
     assert part.name == "trial-limit-20"
 
 
-def test_a_policy_file_may_hold_the_policy_alone_or_in_its_section(tmp_path: Path) -> None:
-    """Both forms give the same overrides; an unknown key is refused."""
+def test_a_policy_file_may_hold_the_policy_alone_or_in_its_section(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both forms give the same overrides; an unknown key is refused, and slices, which are not read, are named."""
     path = tmp_path / "policy.yaml"
     for data in ({"margin": 0.05}, {"policy": {"margin": 0.05}}):
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         assert policy_overrides(path) == {"margin": 0.05}
+    assert not capsys.readouterr().err
+    path.write_text("policy: {margin: 0.05}\nslices: [{name: typical, margin: 0.01}]\n", encoding="utf-8")
+    assert policy_overrides(path) == {"margin": 0.05}
+    assert "its policy alone is read" in capsys.readouterr().err
+    path.write_text('policy: {margin: "\\ud800"}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds a value that cannot be read"):
+        policy_overrides(path)
     path.write_text("policy: {marign: 0.05}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"policy\.marign: is not a key here\. Did you mean 'margin'"):
         policy_overrides(path)
