@@ -98,6 +98,7 @@ def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any)
 
     overrides = policy_overrides(policy) if policy is not None else {}
     overrides |= {key: value for key, value in flags.items() if value is not None}
+    overrides |= {} if flags["margin"] is None else {"margins": {}}  # one for all strata
     return shared.judge_run(run, options, overrides, write=False)
 
 

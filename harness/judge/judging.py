@@ -287,7 +287,7 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
         return rules
     policy = run.experiment.policy.model_dump(mode="json")
     if "margin" in overrides:
-        policy["margins"] = {"*": overrides["margin"]}
+        overrides = {**overrides, "margins": {"*": overrides["margin"], **overrides.get("margins", {})}}
     if "tail_events" in overrides:
         rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
     rules = replace(rules, policy=read_policy({**policy, **overrides}))

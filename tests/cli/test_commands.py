@@ -62,6 +62,14 @@ def test_gate_judges_under_another_policy_and_leaves_the_files(judged: Path, tmp
     policy.write_text("policy: {margin: 0.5}\n", encoding="utf-8")
     assert call("gate", judged, "--policy", policy, "--quiet", "--rehearsal-ok") == ExitCode.PASS
     assert call("gate", judged, "--quiet") == ExitCode.FAIL
+    for text, flags, right in (
+        ("{margin: 0.5, margins: {other/*: 0.01}}", (), ExitCode.PASS),
+        ("{margin: 0.01, margins: {other/*: 0.5}}", (), ExitCode.FAIL),
+        ("{margins: {'*': 0.5}}", (), ExitCode.PASS),
+        ("{margins: {'*': 0.5}}", ("--margin", "0.01"), ExitCode.FAIL),
+    ):  # a margin is that of all strata that no glob beside it names, and the flag's that of all
+        policy.write_text(f"policy: {text}\n", encoding="utf-8")
+        assert call("gate", judged, "--policy", policy, *flags, "--quiet", "--rehearsal-ok") == right, text
     assert (judged / "comparisons.json").read_bytes() == before
 
 
