@@ -140,12 +140,12 @@ def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tup
 
 
 def count(certificate: Certificate, given: Given, variant: str | None = None) -> dict[str, int]:
-    """Return by kind how many items differ from a variant's; a kind of which nothing was answered is absent."""
+    """Return by kind how many items differ from a variant's; choices are absent if the server weighs none."""
     name = variant or certificate.variant
     found: dict[str, int] = {}
     for part in certificate.parts:
         sides = [(one, one.answers.get(name), given.get(one.item.id)) for one in part.questions]
-        if any(answer for _, _, answer in sides):
+        if part.kind == "generate" or any(answer for _, _, answer in sides):
             found[part.kind] = sum(not agrees(*one, part.tolerance) for one in sides)
     return found
 

@@ -74,6 +74,11 @@ def test_nf4_is_named_by_its_texts_alone(committed: RunRecord) -> None:
     assert judged(committed, "bf16", again).verdict == "same"
 
 
+def test_an_endpoint_that_refuses_all_texts_is_not_the_same(committed: RunRecord) -> None:
+    """Every server writes; only choices are left out by some."""
+    assert judged(committed, "bf16", given(committed, "bf16", "choice")).verdict == "other"
+
+
 def test_what_texts_alone_cannot_tell_is_said(committed: RunRecord) -> None:
     """int8 changes no more texts than noise may: the call passes, and says that it is no proof against int8."""
     found = judged(committed, "bf16", given(committed, "int8", "generate"))
