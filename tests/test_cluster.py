@@ -63,7 +63,7 @@ def limited(cluster, tmp_path_factory, tiny_llama):
     Slurm looks at time limits every 30 s: they are submitted before the other tests, which run in the meantime.
     """
     home = tmp_path_factory.mktemp("limited")
-    rehearsal = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.28}  # 30 s without the first unit
+    rehearsal = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.05}  # 5.5 s without the first unit
     execution = {"device": "cpu", "control": False, "unit_items": 10, "rehearsal": rehearsal}
     config = commands.write(home, tiny_llama, execution=execution)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
@@ -76,14 +76,38 @@ def limited(cluster, tmp_path_factory, tiny_llama):
 
 
 def run_out_of_time(env, job: str, folder: Path) -> None:
-    """Bring the time limit of a shard near when it has an answer, and do not wait when it is back in the queue."""
+    """Bring the time limit of a shard near when it has an answer, and do not wait when it is back in the queue.
+
+    The shard stands still until Slurm's signal is there, however long that takes; then it has time again.
+    """
     timings = folder / "bf16" / "timings-1of1.jsonl"
     slurm.until(lambda: timings.exists() and timings.stat().st_size, "the first unit", 200)
+    shard = process(folder / "shards" / "1of1.lease")
+    os.kill(shard, signal.SIGSTOP)
     hours, minutes, _ = map(int, slurm.job(env, job)["RunTime"].split(":"))
-    near = f"TimeLimit={60 * hours + minutes + 2}"
-    subprocess.run(["scontrol", "update", f"JobId={job}", near], env=env, check=True)
-    slurm.until(lambda: slurm.job(env, job)["JobState"] == "PENDING", "the signal and the queue", 60)
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+3", "TimeLimit=60"], env=env, check=True)
+    update(env, job, f"TimeLimit={60 * hours + minutes + 2}")
+    slurm.until(lambda: interrupted(shard), "the signal", 60)
+    update(env, job, "TimeLimit=60")
+    os.kill(shard, signal.SIGCONT)
+    slurm.until(lambda: slurm.job(env, job)["JobState"] == "PENDING", "the queue", 200)
+    update(env, job, "StartTime=now")
+
+
+def update(env, job: str, change: str) -> None:
+    """Change what Slurm knows of a job."""
+    subprocess.run(["scontrol", "update", f"JobId={job}", change], env=env, check=True)
+
+
+def process(lease: Path) -> int:
+    """The process that a lease names; 0 if there is none yet."""
+    words = lease.read_text().split() if lease.exists() else []
+    return int(words[1]) if len(words) > 1 else 0
+
+
+def interrupted(pid: int) -> bool:
+    """Whether an interrupt waits for a process that stands still."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(pending, 16) >> (signal.SIGINT - 1) & 1)
 
 
 @pytest.fixture
@@ -108,9 +132,8 @@ def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_l
     array, judge = (re.search(r"job (\d+)", said[name])[1] for name in ("shards", "judge"))
     subprocess.run(["scancel", f"{array}_1"], env=cluster, check=True)
     folder = home / "out" / "tiny" / "shards"
-    lease = folder / "2of2.lease"
-    slurm.until(lambda: lease.exists() and len(lease.read_text().split()) > 1, "shard 2", 120)
-    os.kill(int(lease.read_text().split()[1]), signal.SIGKILL)
+    slurm.until(lambda: process(folder / "2of2.lease"), "shard 2", 240)
+    os.kill(process(folder / "2of2.lease"), signal.SIGKILL)
     assert ended(cluster, judge) == ExitCode.NOT_COMPARABLE
     assert "2 of 2 shard(s) incomplete (1/2, 2/2)" in (folder / "judge.log").read_text()
 
