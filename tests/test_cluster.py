@@ -226,9 +226,9 @@ def test_a_lease_that_is_no_text_is_a_sign_of_life_all_the_same(tmp_path):
     assert not alive(lease, now - 86_400)  # from tomorrow: nobody would ever take it for dead
 
 
-def manifest(home: Path, model: Path, capsys) -> list[dict]:
+def manifest(home: Path, model: Path, capsys, *more: object) -> list[dict]:
     """The objects that `submit --kubernetes` prints."""
-    words = ("--shards", 4, "--image", "registry/quantcliff:1", "--claim", "scratch", "--limit", 20)
+    words = ("--shards", 4, "--image", "registry/quantcliff:1", "--claim", "scratch", "--limit", 20, *more)
     assert commands.call("submit", commands.write(home, model), "--kubernetes", *words) == ExitCode.PASS
     return list(yaml.safe_load_all(capsys.readouterr().out))
 
@@ -236,7 +236,7 @@ def manifest(home: Path, model: Path, capsys) -> list[dict]:
 def test_a_kubernetes_manifest_is_what_the_published_schema_allows(home, capsys):
     """The config, an Indexed Job and a judge, each valid without a key that Kubernetes does not know."""
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    for one in manifest(home, Path("m"), capsys):
+    for one in manifest(home, Path("m"), capsys, "--gpus", 2):
         kubernetes_validate.validate(one, "1.33", strict=True)
         one.get("spec", one)["unknown"] = True
         with pytest.raises(kubernetes_validate.ValidationError):
@@ -258,3 +258,47 @@ def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, ca
     run = "run /etc/quantcliff/run.yaml --limit 20 --output /results --shard 3/4\n"
     place = "/results/trial-limit-20"
     assert [one.stdout for one in said] == [run, f"status {place} --wait\ncompare {place}\n"]
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "gpus"),
+    [("cpu", (), 0), ("auto", (), 1), ("cuda:0,cuda:1", (), 2), ("cuda:all", ("--gpus", 4), 4)],
+)
+def test_a_pod_gets_the_gpus_of_its_device(home, capsys, device, asked, gpus):
+    """None for a CPU, several for a model that is spread over them; how many `cuda:all` means has to be said."""
+    _, shards, judge = manifest(home, Path("m"), capsys, "--device", device, *asked)
+    limits = shards["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"nvidia.com/gpu": gpus}
+    assert "resources" not in judge["spec"]["template"]["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--kubernetes --wait --shard-options --mem=1G", "--kubernetes takes no --shard-options, --wait: give --gpus"),
+        ("--kubernetes --output .", "--kubernetes takes no --output: "),
+        ("--slurm --gpus 2 --mount /data", "--slurm takes no --mount, --gpus: give GPUs in --shard-options"),
+        ("--kubernetes --image i --claim c --device cuda:0,cuda:1 --gpus 1", "'cuda:0,cuda:1' needs 2"),
+    ],
+)
+def test_options_of_the_other_cluster_are_refused(home, capsys, words, said):
+    """They would change nothing, and the jobs would not be what was asked for."""
+    assert commands.call("submit", commands.write(home, Path("m")), *words.split()) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert not shown.out
+    assert not (home / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "asked"), [("cpu", ""), ("auto", "--gres=gpu:1"), ("cuda:0,cuda:1", "--gres=gpu:2")]
+)
+def test_a_shard_of_slurm_asks_for_the_gpus_of_its_device(home, capsys, monkeypatch, device, asked):
+    """Unless its options are given; here there is no sbatch to take the script."""
+    monkeypatch.setenv("PATH", str(home))
+    words = ("--slurm", "--device", device, "--output", home)
+    assert commands.call("submit", commands.write(home, Path("m")), *words) == ExitCode.USAGE
+    assert "this machine has no sbatch" in capsys.readouterr().err
+    lines = (home / "trial" / "shards" / "array.sbatch").read_text().splitlines()
+    assert [one for one in lines if "gres" in one] == ([f"#SBATCH {asked}"] if asked else [])
+    assert "#SBATCH --mem=64G" in lines
