@@ -239,8 +239,7 @@ def submit(
     from harness.store.rundir import RunDir
 
     if system is None:
-        text = "without one, give `run --shard I/N` to each machine"
-        raise UsageError(f"name the cluster, --slurm or --kubernetes; {text}")
+        raise UsageError("name the cluster, --slurm or --kubernetes; without one, give each machine `run --shard I/N`")
     names, remedy = _FOREIGN[system]
     source = click.get_current_context().get_parameter_source
     if foreign := [one for one in names.split() if source(one) is not ParameterSource.DEFAULT]:
