@@ -13,8 +13,10 @@ from pathlib import Path
 
 import commands
 import pytest
+import random_models
 import slurm
 import yaml
+from conftest import make_tokenizer
 from paths import SCRIPTS
 
 from harness.errors import ExitCode, UsageError
@@ -29,6 +31,19 @@ def cluster(tmp_path_factory):
         pytest.skip(why)
     with slurm.slurm(tmp_path_factory.mktemp("slurm")) as env:
         yield env
+
+
+@pytest.fixture(scope="module")
+def tiny_neox(tmp_path_factory):
+    """A checkpoint folder: a GPT-NeoX with random weights, whose config imports half of what a Llama's does.
+
+    Every shard loads that config anew, in seconds of processor time, and its model in milliseconds.
+    """
+    folder = tmp_path_factory.mktemp("tiny-neox")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    random_models.make("gpt_neox", {**sizes, "max_position_embeddings": 2048}).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def real(model: Path) -> dict:
@@ -57,7 +72,7 @@ def ended(env, job: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def limited(cluster, tmp_path_factory, tiny_llama):
+def limited(cluster, tmp_path_factory, tiny_neox):
     """A run directory and the jobs of a shard that needs longer than its time limit, and of its judge.
 
     Slurm looks at time limits every 30 s: they are submitted before the other tests, which run in the meantime.
@@ -65,7 +80,7 @@ def limited(cluster, tmp_path_factory, tiny_llama):
     home = tmp_path_factory.mktemp("limited")
     rehearsal = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.05}  # 5.5 s without the first unit
     execution = {"device": "cpu", "control": False, "unit_items": 10, "rehearsal": rehearsal}
-    config = commands.write(home, tiny_llama, execution=execution)
+    config = commands.write(home, tiny_neox, execution=execution)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
         words = ("--shards", 1, "--rehearsal-ok", "--shard-options", "--mem=1G --time=60")
@@ -123,10 +138,10 @@ def home(tmp_path, monkeypatch, request):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("limited")
-def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_llama, capsys):
+def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_neox, capsys):
     """The judge names what is missing and ends with 4; after the printed retry the bytes are those of a plain run."""
     config = home / "tiny.yaml"
-    config.write_text(yaml.safe_dump(real(tiny_llama)))
+    config.write_text(yaml.safe_dump(real(tiny_neox)))
     assert submit(Path("tiny.yaml"), home / "out", "--shards", 2) == ExitCode.PASS
     said = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     array, judge = (re.search(r"job (\d+)", said[name])[1] for name in ("shards", "judge"))
@@ -183,9 +198,9 @@ def test_a_shard_that_runs_out_of_time_goes_on(cluster, limited):
     assert "shard 1of1 is complete" in log
 
 
-def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_llama, capsys):
+def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_neox, capsys):
     """What the shards would refuse is refused at once, with the number to give; and so is a cluster without a name."""
-    config = commands.write(home, tiny_llama)
+    config = commands.write(home, tiny_neox)
     assert commands.call("run", config, "--output", home, "--shard", "1/3", "--quiet") == ExitCode.NOT_COMPARABLE
     assert submit(config, home, "--shards", 2) == ExitCode.USAGE
     assert "split into 3 shard(s): give --shards 3" in capsys.readouterr().err
