@@ -277,7 +277,13 @@ def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, ca
 
 @pytest.mark.parametrize(
     ("device", "asked", "gpus"),
-    [("cpu", (), 0), ("auto", (), 1), ("cuda:0,cuda:1", (), 2), ("cuda:all", ("--gpus", 4), 4)],
+    [
+        ("cpu", (), 0),
+        ("auto", (), 1),
+        ("auto", ("--gpus", 0), 0),
+        ("cuda:0,cuda:1", (), 2),
+        ("cuda:all", ("--gpus", 4), 4),
+    ],
 )
 def test_a_pod_gets_the_gpus_of_its_device(home, capsys, device, asked, gpus):
     """None for a CPU, several for a model that is spread over them; how many `cuda:all` means has to be said."""

@@ -246,9 +246,10 @@ def submit(
         raise UsageError(f"--{system} takes no --{', --'.join(foreign).replace('_', '-')}: {remedy}")
     experiment, path = shared.load_experiment(config, changes)
     flags, judge = _flags(changes, options)
-    gpus, asked = submitting.gpus_of(experiment.execution.device), how["gpus"]
-    if asked is not None and asked < gpus:
-        raise UsageError(f"--gpus {asked}: a shard on execution.device {experiment.execution.device!r} needs {gpus}")
+    device, asked = experiment.execution.device, how["gpus"]
+    gpus = submitting.gpus_of(device)
+    if asked is not None and asked < gpus and device != "auto":
+        raise UsageError(f"--gpus {asked}: a shard on execution.device {device!r} needs {gpus}")
     if system == "kubernetes":
         place = {name: how[name] for name in ("image", "claim", "mount")}
         if not all(place.values()):
