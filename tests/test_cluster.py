@@ -101,7 +101,7 @@ def run_out_of_time(env, job: str, folder: Path) -> None:
     os.kill(shard, signal.SIGSTOP)
     hours, minutes, _ = map(int, slurm.job(env, job)["RunTime"].split(":"))
     update(env, job, f"TimeLimit={60 * hours + minutes + 2}")
-    slurm.until(lambda: interrupted(shard), "the signal", 60)
+    slurm.until(lambda: interrupted(shard), "the signal", 90)
     update(env, job, "TimeLimit=60")
     os.kill(shard, signal.SIGCONT)
     slurm.until(lambda: slurm.job(env, job)["JobState"] == "PENDING", "the queue", 200)
