@@ -157,7 +157,7 @@ class ServedEngine(EngineBase):
             raise NotComparable(f"{said}, so its answers are not those that were asked for")
         if answer.finish == "content_filter":
             return Unanswered(item.id, "rejected", count, sample)
-        if answer.finish not in self._ends:
+        if answer.finish not in self._ends and not answer.truncated:
             said = f"the server broke its answer off (finish_reason {answer.finish!r})"
             raise Incomplete(f"{item.id}: {said}; {AGAIN}")
         return Unanswered(item.id, "over_context", count, sample) if answer.truncated else answer

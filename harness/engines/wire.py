@@ -106,7 +106,8 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         fingerprint=str(data.get("system_fingerprint") or ""),
         model=str(data.get("model") or ""),
         null=content is None and not calls,
-        truncated=bool(data.get("truncated") or choice.get("truncated")),
+        truncated=bool(data.get("truncated") or choice.get("truncated"))
+        or choice.get("finish_reason") == "model_length",
         cached_tokens=_count(_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
         reasoning_tokens=_count(_mapping(usage, "completion_tokens_details"), "reasoning_tokens"),
         calls=calls,

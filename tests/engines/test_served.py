@@ -287,7 +287,8 @@ def test_a_limit_that_a_gateway_has_is_refused() -> None:
 
     with pytest.raises(NotComparable, match=r"wrote 1 tokens where 8 were allowed: it has a limit of its own"):
         spoiled(short)
-    assert [one.reason for one in spoiled(lambda data: {**short(data), "truncated": True})] == ["over_context"] * 2
+    for full in (lambda data: {**short(data), "truncated": True}, in_choice(finish_reason="model_length")):
+        assert [one.reason for one in spoiled(full)] == ["over_context"] * 2
 
 
 def endless(part: bytes, kind: str = "application/json", pause: float = 0.0) -> Any:
