@@ -213,8 +213,7 @@ class _Run:
 
     def _unchanged(self, name: str) -> None:
         """Refuse records of a variant that are no longer those of the manifest, which would be written anew."""
-        manifest = self.directory.recorded("", "manifest.json") or {}
-        before = manifest.get("variants", {}).get(name, {})
+        before = (self.directory.recorded("", "manifest.json") or {}).get("variants", {}).get(name, {})
         for key, file in (("identity", "variant.json"), ("calibration", "calibration.json")):
             if key in before and before[key] != self.directory.recorded(name, file):
                 path = self.directory.path / name / file
