@@ -53,7 +53,7 @@ def _shard(text: str) -> Any:
     from harness.store.rundir import Shard
 
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit()):
+    if not (text.isascii() and index.isdigit() and count.isdigit() and len(count) < 6):  # noqa: PLR2004
         raise UsageError(f"--shard {text}: give I/N, such as 2/4")
     try:
         return Shard(int(index), int(count))
@@ -190,8 +190,8 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 @click.command()
 @click.argument("model")
 @option("--candidates", default="int8,nf4", help="Methods to try, separated by commas.")
-@option("--hours", type=Number(0, min_open=True), required=True, help="Hours that the whole run may take.")
-@option("--rate", type=Number(0, min_open=True), default=6000, help="Items an hour that the model answers.")
+@option("--hours", type=Number(0, 1e6, min_open=True), required=True, help="Hours that the whole run may take.")
+@option("--rate", type=Number(0, 1e9, min_open=True), default=6000, help="Items an hour that the model answers.")
 @option("--output", "-o", type=FILE, help="File to write, which must not exist; MODEL.yaml by default.")
 def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
     """Write a config that decides within a number of hours, for you to read and change.

@@ -73,6 +73,21 @@ def test_gate_judges_under_another_policy_and_leaves_the_files(judged: Path, tmp
     assert (judged / "comparisons.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "demo", "--shard", "1/99999999999999999999"),
+        ("run", "demo", "--shard", "\u00b2/\u00b2"),
+        ("init", "m", "--hours", "1e308"),
+        ("init", "m", "--hours", "5", "--rate", "1e308"),
+    ],
+)
+def test_numbers_beyond_all_measure_are_bad_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a traceback."""
+    assert call(*words) == ExitCode.USAGE
+    assert words[-2] in capsys.readouterr().err
+
+
 def test_report_writes_the_same_reports_again(judged: Path) -> None:
     """What was deleted comes back byte for byte, with the gate's exit code."""
     before = (judged / "report.md").read_bytes()
