@@ -293,7 +293,42 @@ def test_tests_that_are_only_defined_pass_right_code():
 
 # ----------------------------------------------------------------------------------------------------- JavaScript
 
+RAW = """
+const fs = require('fs'), told = JSON.parse(process.argv[3]);
+const size = Buffer.alloc(4);
+const frame = (message) => {
+  const body = Buffer.from(JSON.stringify(message));
+  size.writeUInt32BE(body.length);
+  fs.writeSync(told.outbox, Buffer.concat([size, body]));
+};
+const asked = () => {
+  fs.readSync(told.inbox, size, 0, 4, null);
+  const body = Buffer.alloc(size.readUInt32BE());
+  fs.readSync(told.inbox, body, 0, body.length, null);
+  return JSON.parse(body).kept;
+};
+frame({ runs: true, names: { f: { kept: 0 } } });
+"""
+
+
+def hook(name, answer):
+    """Code that writes its frames itself, and in them an object with a method under a key that is no text."""
+    made = f"asked() ? {answer} : {{ object: [[['{name}'], {{ kept: 1 }}]] }}"
+    return f"{RAW} let n = 9; for (;;) {{ const value = {made}; frame({{ value, after: [] }}); }}"
+
+
 JS = {
+    "a valueOf by a key that is a list": (hook("valueOf", "n -= 5"), "const v = f(2); console.assert(v > 3 && v < 0);"),
+    "a toJSON by a key that is a list": (hook("toJSON", "[4]"), "console.assert(JSON.stringify(f(2)) === '[4]');"),
+    "a toString by a key that is a list": (hook("toString", "'4'"), "console.assert(f(2) == '4');"),
+    "leaving before it is asked": (RAW + "process.exit(0)", "for (let i = 0; i < 2e8; i += 1); let e; try { f(2); } catch (error) { e = error; } console.assert(e);"),
+    "toString as a global": ("var toString = () => '[object Array]';", "console.assert(toString.call(f(2)) === '[object Array]');"),
+    "hasOwnProperty as a global": ("var hasOwnProperty = () => true;", "console.assert(hasOwnProperty.call(f(2), 'x'));"),
+    "an own hasOwnProperty": ("const f = () => ({hasOwnProperty: () => true});", "console.assert(f(2).hasOwnProperty('x'));"),
+    "an exit code": ("", "if (f(2) !== 4) process.exitCode = 1;"),
+    "an exit code at the end": ("", "const x = f(2); process.on('beforeExit', () => { process.exitCode = x === 4 ? 0 : 1; });"),
+    "a test of node:test": ("", "require('node:test')('f', () => require('assert').strictEqual(f(2), 4));"),
+    "an assertion at the end": ("", "const x = f(2); process.on('exit', () => require('assert').strictEqual(x, 4));"),
     "console": ("const console = {assert: () => {}};", "console.assert(f(2) === 4);"),
     "Math": ("const Math = {abs: () => 0};", "console.assert(Math.abs(f(2) - 1.4142135) < 1e-6);"),
     "JSON": ("const JSON = {stringify: () => 'same'};", "console.assert(JSON.stringify(f(2)) === JSON.stringify([4]));"),
@@ -351,6 +386,8 @@ def test_javascript_tests_of_the_same_shapes_pass_right_code():
     tests = (
         "Promise.resolve(f(2)).then((v) => console.assert(v === 4));",
         "setTimeout(() => console.assert(f(2) === 4), 5);",
+        "require('node:test')('f', () => require('assert').strictEqual(f(2), 4));",
+        "process.on('exit', () => console.assert(f(2) === 4));",
         "const assert = require('assert'); assert.deepStrictEqual(g(2), [2]);",
         "assert.throws(() => f(-1), RangeError);",
         "for (const x of [1, 2]) { let value = f(x); console.assert(value === x * x, `wrong for ${x}`); }",
