@@ -237,6 +237,16 @@ def test_tests_that_leave_it_open_are_refused(tests, said):
         ("def test_f():\n    f(2) == 4", "python"),
         ("f(2) === 4;", "javascript"),
         ("console.log(f(2) === 4)", "javascript"),
+        ("assert [f(2) == 4]", "python"),
+        ("assert (f(n) == n for n in [1, 2])", "python"),
+        ("def main():\n    print(f(2) == 4)\nmain()", "python"),
+        ("failures = [] if f(2) == 4 else [1]\nprint(failures)", "python"),
+        ("try:\n    assert f(2) == 4\nexcept AssertionError:\n    print('FAIL')", "python"),
+        ("try:\n    assert f(2) == 4\nexcept:\n    pass", "python"),
+        ("console.log(f(2) === 4 ? 'PASS' : 'FAIL')", "javascript"),
+        ("f(2) === 4; // must not throw", "javascript"),
+        ("const failed = f(2) !== 4; console.log(failed)", "javascript"),
+        ("try { assert.equal(f(2), 4); } catch (e) { console.log(`FAIL ${e}`); }", "javascript"),
     ],
 )
 def test_tests_that_assert_nothing_are_refused(test, language):
@@ -264,6 +274,44 @@ def test_tests_that_assert_nothing_are_refused(test, language):
 def test_tests_that_fail_by_other_means_are_accepted(setup, test):
     """Asserts of unittest, pytest and numpy, a raise, and helpers that assert, also through another helper."""
     assert toothless(setup, (test,), "python") == ""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "try:\n    assert f(2) == 4\nexcept AssertionError as e:\n    raise SystemExit(1) from e",
+        "try:\n    f(-1)\n    assert False, 'x'\n    assert f(2) == 4\nexcept ValueError:\n    pass",
+        "bad = []\ntry:\n    assert f(2) == 4\nexcept AssertionError:\n    bad.append(1)\nassert not bad",
+    ],
+)
+def test_an_assertion_that_a_handler_does_not_swallow_counts(test):
+    """A handler of another error, one that fails itself, and an assertion after it."""
+    assert toothless("", (test,), "python") == ""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "const assert = require('assert'); try { f(-1); assert.fail('x'); } catch (e) { assert.equal(e.name, 'RangeError'); }",
+        "try { f(-1); console.assert(false); } catch (e) { }",
+        "if (f(2) !== 4) process.exit(1)",
+        "if (f(2) !== 4) { console.log('FAIL'); process.exitCode = 1; }",
+        "if (f('//') !== 4) { throw new Error(`${f}`); }",
+    ],
+)
+def test_javascript_tests_that_fail_by_other_means_are_accepted(test):
+    """Exit codes, handlers that assert, and errors thrown."""
+    assert toothless("", (test,), "javascript") == ""
+
+
+@pytest.mark.parametrize("call", ["_.isEqual(f(2), 4)", "deepEqual(f(2), 4)", "equals(f(2), 4)", "isClose(f(2), 4)"])
+def test_a_javascript_helper_that_nobody_defines_is_refused(call):
+    """The code could define it; it is its own only if the line says so, or where it is all that is asked for."""
+    assert "without defining it" in unclear("", (f"console.assert({call})",), "javascript")
+    name = call.partition("(")[0].partition(".")[0]
+    for own in ("const {0} = require('util').x;", "function {0}(a, b) {{ }}", "const x = ({0}, y) => y;"):
+        assert unclear(own.format(name), (f"console.assert({call})",), "javascript") == ""
+    assert unclear("", ("console.assert(deepEqual([1], [1]) && !deepEqual(1, [1]))",), "javascript") == ""
 
 
 @pytest.mark.parametrize(

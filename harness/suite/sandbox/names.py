@@ -10,10 +10,24 @@ import re
 import symtable
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
+_JS_TEXT = re.compile(r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n])*\1|`(?:\\.|[^`\\])*`""", re.DOTALL)
+_JS_FAILING = re.compile(r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\(", re.IGNORECASE)
+_JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+_JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
+_JS_CALLED = re.compile(r"(?<![.\w$])([a-z_$][\w$]*)(?=\(|\.\w+\()")
+_JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
+_JS_OWN = re.compile(r"async|await|catch|console|for|function|if|process|require|return|super|switch|while")
+_DEFINE = (
+    "the tests use {} without defining it: import it in `setup`, "
+    "or, if it is part of the answer, list all that the answer must define in `functions`"
+)
+# Expressions that are always true, whatever stands in them.
+_TRUE = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
 
 
@@ -26,19 +40,27 @@ def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
     return tuple(one for one in free if one not in ours)
 
 
-def unclear(setup: str, tests: Sequence[str]) -> str:
-    """A sentence on Python tests that leave open what the code must define; empty if they do not."""
+def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
+    """A sentence on tests that leave open what the code must define; empty if they do not."""
     source = "\n".join((setup, *tests))
+    if language == "javascript":
+        return _helper_of_nobody(_JS_TEXT.sub("", source))
     free, ours = _free(source)
     if ours and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
-        return (
-            f"the tests use {', '.join(one for one in free if one in ours)} without defining it: import it in `setup`, "
-            "or, if it is part of the answer, list all that the answer must define in `functions`"
-        )
+        return _DEFINE.format(", ".join(one for one in free if one in ours))
     if not free:
         return "the tests use nothing that an answer could define, so every answer would pass"
     body = ast.parse("\n".join(tests)).body
     return "" if any(map(_runs, body)) else "the tests only define what nothing calls, so nothing would be tested"
+
+
+def _helper_of_nobody(source: str) -> str:
+    """A sentence on a JavaScript helper such as `deepEqual` beside what is under test, which the code could define."""
+    called = [one for one in dict.fromkeys(_JS_CALLED.findall(source)) if not _JS_OWN.fullmatch(one)]
+    declares = r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
+    free = [one for one in called if not re.search(declares.format(re.escape(one)), source)]
+    helpers = [one for one in free if _JS_HELPER.fullmatch(one)]
+    return _DEFINE.format(", ".join(helpers)) if helpers and len(helpers) < len(free) else ""
 
 
 def toothless(setup: str, tests: Sequence[str], language: str) -> str:
@@ -47,26 +69,49 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
         kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
         defined = [one for node in nodes for one in ast.walk(node) if isinstance(one, kinds)]
+        own = {one.name for one in defined} | {one.id for node in nodes for one in ast.walk(node) if _is_set(one)}
         helpers: set[str] = set()
-        while more := {one.name for one in defined if _can_fail(one, helpers)} - helpers:
+        while more := {one.name for one in defined if _can_fail(one, helpers, own)} - helpers:
             helpers |= more
-        good = any(_can_fail(one, helpers) for one in nodes if _runs(one))
+        good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        good = bool(_FAILING.search("\n".join((setup, *tests))))
+        source = _JS_TRY.sub(_uncaught, _JS_TEXT.sub("", "\n".join((setup, *tests))))
+        good = bool(_JS_FAILING.search(source))
         write = "`console.assert(f(2) === 4)`"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
 
 
-def _can_fail(node: ast.AST, helpers: set[str]) -> bool:
-    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts."""
-    for one in ast.walk(node):
-        if isinstance(one, ast.Assert) and not isinstance(one.test, ast.Tuple | ast.Constant):
-            return True
-        name = one.id if isinstance(one, ast.Name) else one.attr if isinstance(one, ast.Attribute) else ""
-        if isinstance(one, ast.Raise) or name in helpers or _FAILING.search(name):
-            return True
-    return False
+def _uncaught(block: re.Match[str]) -> str:
+    """What can still fail of a JavaScript try statement: what its handler only prints cannot."""
+    return block[0] if "console.assert" in block[0] or _JS_FAILING.search(block[2]) else ""
+
+
+def _is_set(one: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
+
+
+def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
+    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts.
+
+    own: names that the tests define; they say nothing by themselves (`failures`, `main`).
+    """
+    if isinstance(node, ast.Assert) and not isinstance(node.test, _TRUE):
+        return True
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    if isinstance(node, ast.Raise) or name in helpers or (name not in own and _FAILING.search(name)):
+        return True
+    inner = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.Try) and any(_swallows(one, helpers, own) for one in node.handlers):
+        inner = [*(each for one in node.handlers for each in one.body), *node.orelse, *node.finalbody]
+    return any(_can_fail(one, helpers, own) for one in inner)
+
+
+def _swallows(one: ast.ExceptHandler, helpers: set[str], own: set[str]) -> bool:
+    """Whether a handler takes a failed assertion and goes on."""
+    caught = set(re.findall(r"\w+", ast.unparse(one.type))) if one.type else {"Exception"}
+    takes = caught & {"AssertionError", "Exception", "BaseException"}
+    return bool(takes) and not any(_can_fail(each, helpers, own) for each in one.body)
 
 
 def _runs(one: ast.stmt) -> bool:

@@ -130,7 +130,7 @@ def _code_problem(row: Row) -> str:
         except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
             place = f"test {number}" if number else "setup"
             return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
-    vague = unclear(row.setup, row.tests) if python and not row.functions else ""
+    vague = "" if row.functions else unclear(row.setup, row.tests, row.code_language)
     said = vague or toothless(row.setup, row.tests, row.code_language)
     return f"item {row.id}: {said}" if said and row.id else said
 
