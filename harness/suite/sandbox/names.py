@@ -10,7 +10,6 @@ import re
 import symtable
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TypeGuard
 
 _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
@@ -26,6 +25,7 @@ _DEFINE = (
     "the tests use {} without defining it: import it in `setup`, "
     "or, if it is part of the answer, list all that the answer must define in `functions`"
 )
+_SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
 # Expressions that are always true, whatever stands in them.
 _TRUE = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
@@ -69,26 +69,20 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
         kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
         defined = [one for node in nodes for one in ast.walk(node) if isinstance(one, kinds)]
-        own = {one.name for one in defined} | {one.id for node in nodes for one in ast.walk(node) if _is_set(one)}
+        known = [one for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)]
+        own = {one.name for one in defined} | {one.id for one in known if isinstance(one.ctx, ast.Store)}
         helpers: set[str] = set()
         while more := {one.name for one in defined if _can_fail(one, helpers, own)} - helpers:
             helpers |= more
         good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        source = _JS_TRY.sub(_uncaught, _JS_TEXT.sub("", "\n".join((setup, *tests))))
+        source = _JS_TEXT.sub("", "\n".join((setup, *tests)))
+        # Of a try whose handler only prints, nothing can fail.
+        source = _JS_TRY.sub(lambda m: m[0] if "console.assert" in m[0] or _JS_FAILING.search(m[2]) else "", source)
         good = bool(_JS_FAILING.search(source))
         write = "`console.assert(f(2) === 4)`"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
-
-
-def _uncaught(block: re.Match[str]) -> str:
-    """What can still fail of a JavaScript try statement: what its handler only prints cannot."""
-    return block[0] if "console.assert" in block[0] or _JS_FAILING.search(block[2]) else ""
-
-
-def _is_set(one: ast.AST) -> TypeGuard[ast.Name]:
-    return isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
 
 
 def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
@@ -96,22 +90,23 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
 
     own: names that the tests define; they say nothing by themselves (`failures`, `main`).
     """
-    if isinstance(node, ast.Assert) and not isinstance(node.test, _TRUE):
-        return True
-    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-    if isinstance(node, ast.Raise) or name in helpers or (name not in own and _FAILING.search(name)):
-        return True
-    inner = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.Try) and any(_swallows(one, helpers, own) for one in node.handlers):
-        inner = [*(each for one in node.handlers for each in one.body), *node.orelse, *node.finalbody]
-    return any(_can_fail(one, helpers, own) for one in inner)
-
-
-def _swallows(one: ast.ExceptHandler, helpers: set[str], own: set[str]) -> bool:
-    """Whether a handler takes a failed assertion and goes on."""
-    caught = set(re.findall(r"\w+", ast.unparse(one.type))) if one.type else {"Exception"}
-    takes = caught & {"AssertionError", "Exception", "BaseException"}
-    return bool(takes) and not any(_can_fail(each, helpers, own) for each in one.body)
+    left: list[ast.AST] = [node]
+    while left:
+        match one := left.pop():
+            case ast.Assert() if not isinstance(one.test, _TRUE):
+                return True
+            case ast.Raise():
+                return True
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                if name in helpers or (name not in own and _FAILING.search(name)):
+                    return True
+        inner: list[ast.AST] = [*ast.iter_child_nodes(one)]
+        if isinstance(one, ast.Try):  # a handler that takes a failed assertion and goes on leaves nothing of the body
+            takes = [each for each in one.handlers if not each.type or _SWALLOWS.search(ast.unparse(each.type))]
+            if any(not any(_can_fail(part, helpers, own) for part in each.body) for each in takes):
+                inner = [*(part for each in one.handlers for part in each.body), *one.orelse, *one.finalbody]
+        left += inner
+    return False
 
 
 def _runs(one: ast.stmt) -> bool:
