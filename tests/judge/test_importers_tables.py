@@ -317,7 +317,9 @@ def test_strata_with_one_name_are_refused(tmp_path):
         load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("a", "b")))
 
 
-LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity"]
+LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity", "ece"]
+LESS += ["is_incorrect", "wrong", "failed", "failure_rate", "invalid", "hallucinations", "WordErrorRate", "isError"]
+LESS += ["error_count", "false_positive_rate", "logloss", "kl_divergence", "timeouts", "amb_bias_score_Age"]
 MORE = [
     "score",
     "glosser",
@@ -329,6 +331,14 @@ MORE = [
     "wer_inverted",
     "errors_found_ok",
     "no_error",
+    "not_wrong",
+    "error_free",
+    "failover",
+    "FAIL_TO_PASS",
+    "unbiased",
+    "correct",
+    "chrf",
+    "refusal",
 ]
 
 

@@ -20,10 +20,12 @@ from harness.records import stratum_name
 _WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _LESS = re.compile(
-    r"(?:.*[^a-z])?(?<!no_)(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
-    r"|likelihood_diff|loss|mae|r?mse|nll|pct_male_preferred|pct_stereotype|perplexity|ppl|ter|(?:.*_)?toxicity(?:_score)?)",
-    re.IGNORECASE,
-)  # metrics of which less is better, by the end of their names
+    r"(?:.*_)?(?<!no_)(?<!not_)(?<!non_)(?:bits_per_byte|bpb|brier|[cw]er|ter|distance|err|errors?|levenshtein|ece|mae|r?mse|(log_?)?loss"
+    r"|nll|neg(ative)?_log_likelihood|cross_entropy|surprisal|perplexity|ppl|likelihood_diff|kl|divergence|bias(_score_.*)?|flips?"
+    r"|toxic(ity)?|harmful|unsafe|attack_success|pct_(fe)?male_preferred|difference_male_female|pct_stereotype|incorrect|wrong|invalid"
+    r"|fail(ed|ures?)?|mistakes?|hallucinat(ed|ions?)|violat(ed|ions?)|timeouts?|timed_out|truncat(ed|ions?)|repetitions?|fpr|fnr"
+    r"|false_(positive|negative)s?|penalty|regret|latency|duration|cost)(_(rate|count|total|mean|avg|score))*_*"
+)  # metrics of which less is better, by the end of their names in lower case with underscores
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -82,7 +84,8 @@ def per_task(
 
 def less_is_better(metric: str) -> bool:
     """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
-    return _LESS.fullmatch(metric.partition(",")[0]) is not None
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric.partition(",")[0])
+    return _LESS.fullmatch(re.sub(r"[^a-z]+", "_", words.lower())) is not None
 
 
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
