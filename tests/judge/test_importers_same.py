@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from harness.cli import program as cli
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers import load
 from harness.judge.importers.json_text import parsed
+from harness.judge.outcomes import pair
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0_02", "١"])
@@ -119,6 +121,60 @@ def test_inspect_logs_have_no_filter_and_no_repeats(tmp_path, words):
     log = inspect_log(tmp_path / "a.json", [["C"]] * 100)
     assert compared(log, log, "--metric", "jars=match") == 0
     assert compared(log, log, *words) == 2
+
+
+LOGS = {  # what differs between two Inspect logs, and whether they are compared
+    "another limit of tokens": ({"model_generate_config": {"max_tokens": 16}}, False),
+    "another temperature": ({"model_generate_config": {"temperature": 1.0}}, False),
+    "another solver": ({"solver": "chain_of_thought"}, False),
+    "other examples": ({"solver_args": {"shots": 5}}, False),
+    "another limit of a sample": ({"config": {"message_limit": 2}}, False),
+    "another grader": ({"scorers": [{"name": "graded", "options": {"model": "other"}}]}, False),
+    "another version": ({"task_version": 2}, False),
+    "other connections": ({"model_generate_config": {"max_connections": 9}}, True),
+    "another place of the data": ({"dataset": {"location": "elsewhere"}}, True),
+}
+ASKED = {"solver": "generate", "solver_args": {"shots": 0}, "task_version": 1, "scorers": [{"name": "graded"}]}
+
+
+@pytest.mark.parametrize("what", LOGS)
+def test_inspect_logs_of_other_settings_are_not_compared(tmp_path, what):
+    """A baseline that was given fewer tokens, or another solver, would make any candidate look good."""
+    changed, fits = LOGS[what]
+    before = inspect_log(tmp_path / "a.json", [["C"]] * 100 + [["I"]], **ASKED)
+    after = inspect_log(tmp_path / "b.json", [["C"]] * 101, **(ASKED | changed))
+    assert compared(before, after) == (0 if fits else 4)
+    with nullcontext() if fits else pytest.raises(NotComparable, match="give results of the same settings"):
+        pair(load(before), load(after), 0.0)
+
+
+@pytest.mark.parametrize("layout", ["list", "object"])
+@pytest.mark.parametrize("changed", [{"max_gen_toks": 4}, {"until": ["."]}, {"temperature": 1.0}])
+def test_lm_eval_samples_of_other_settings_are_not_compared(tmp_path, layout, changed):
+    """The prompts are the same, and so are their hashes; how texts are generated is not."""
+    how = {"until": ["\n"], "max_gen_toks": 256, "temperature": 0.0}
+
+    def side(name, settings, right):
+        asked = [["Q", settings]] if layout == "list" else {"gen_args_0": {"arg_0": "Q", "arg_1": settings}}
+        return samples_of(
+            tmp_path / name, "jars", [lm_eval_sample(at, float(at < right), arguments=asked) for at in range(101)]
+        )
+
+    base = side("base", how, 100)
+    assert compared(base, side("same", dict(reversed(how.items())), 101)) == 0
+    assert compared(base, side("other", how | changed, 101)) == 4
+
+
+def test_lm_eval_samples_of_another_version_are_not_compared(tmp_path):
+    """A task's version counts up where its scores change; a side that says none is not refused for it."""
+    sides = [
+        samples_of(tmp_path / n, "jars", [lm_eval_sample(at, float(at < r)) for at in range(101)])
+        for n, r in (("a", 100), ("b", 101))
+    ]
+    for versions, code in (([1, None], 0), ([1, 1], 0), ([1, 2], 4)):
+        for folder, version in zip(sides, versions, strict=True):
+            (folder / "results_x.json").write_text(json.dumps({"versions": {"jars": version} if version else {}}))
+        assert compared(*sides) == code
 
 
 def test_a_runs_own_comparison_takes_no_option_of_files(tmp_path, capsys):

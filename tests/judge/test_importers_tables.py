@@ -174,6 +174,20 @@ def test_repetitions_are_averaged_where_asked(tmp_path):
     assert (found.items, found.score.tolist()) == (("a", "b"), [0.5, 1.0])
 
 
+def test_repetitions_that_are_not_there_do_not_count_as_right(tmp_path):
+    """Rows of failures left out would raise the mean: below half an item is unanswered, and sides have as many."""
+    rows = [{"item": at, "score": score} for at in range(200) for score in (1, 1, 1, 0)]
+    base = jsonl(tmp_path / "base.jsonl", rows)
+    kept = [one for one in rows[::4] if one["score"]]
+    cut = jsonl(tmp_path / "cut.jsonl", kept)
+    fewer = jsonl(tmp_path / "fewer.jsonl", rows[:4] + kept[1:])
+    assert np.isnan(load(fewer, ImportOptions(repeats="mean")).score).sum() == 199
+    for side in (cut, fewer):
+        assert compared(base, side, "--item", "item", "--repeats", "mean") == 4
+    same = jsonl(tmp_path / "same.jsonl", rows[::-1])
+    assert compared(base, same, "--item", "item", "--repeats", "mean") == 0
+
+
 def test_a_row_written_twice_counts_once_and_is_named(tmp_path):
     """The same id with the same score: one item, and the comparison says so."""
     path = tmp_path / "t.csv"

@@ -63,13 +63,15 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
         targets = [str(one.get("expected_answer")) for one in lines]
         letters = all(len(one) == 1 and "A" <= one <= "Z" for one in targets)
         chance = 1.0 / max(ord(max(targets)) - ord("A") + 1, 2) if letters and targets else 0.0
-        for item, repeats in _repeats(lines, file, rows.notes).items():
+        found = _repeats(lines, file, rows.notes)
+        expected = max([int(inner(bundle, "benchmark").get("repeats") or 1), *map(len, found.values())])
+        for item, repeats in found.items():
             where, document = f"{file}: problem {item}", repeats[0].get("metadata") or {}
             asked = {_asked(one) for one in repeats}
             if len(asked) > 1 or not isinstance(document, Mapping):
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
-            mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= len(repeats) else math.nan
+            mean = read.mean_of(scores, expected)
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task] = "reward"
     return rows.outcomes(name)

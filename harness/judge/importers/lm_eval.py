@@ -17,6 +17,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
+from harness.records import canonical_json
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
@@ -54,6 +55,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
+        rows.settings |= {f"{what} of {task}": known for what, known in _settings(lines[0], task, files[task]).items()}
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
@@ -115,11 +117,24 @@ def _metrics(
     return found
 
 
+def _summaries(file: Path) -> list[Any]:
+    """Read the summaries next to a task's samples, the newest last."""
+    return [parsed(one.read_bytes(), str(one)) for one in sorted(file.parent.glob("results_*.json"))]
+
+
 def _lower(task: str, file: Path) -> set[str]:
-    """Return the metrics of which the summaries next to a task's samples say that less is better."""
-    summaries = [parsed(one.read_bytes(), str(one)) for one in sorted(file.parent.glob("results_*.json"))]
-    known = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
+    """Return the metrics of which the summaries say that less is better."""
+    known = [one for data in _summaries(file) for one in inner(data, "higher_is_better", task).items()]
     return {str(name) for name, higher in known if higher is False}
+
+
+def _settings(line: Mapping[str, Any], task: str, file: Path) -> dict[str, str]:
+    """Return what decides an answer or its score beside the prompt: how texts are generated, the task's version."""
+    asked = (_requests(line) or [None])[0]
+    how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
+    found = {"the generation settings": canonical_json(how)} if isinstance(how, Mapping) and how else {}
+    versions = [inner(data, "versions")[task] for data in _summaries(file) if task in inner(data, "versions")]
+    return found | ({"the version": str(versions[-1])} if versions else {})
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:

@@ -113,6 +113,7 @@ class Rows:
     weights: Floats | None = None
     common: Mapping[str, str] = field(default_factory=dict)  # levels of the answers that are added next
     measure: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # see `harness.judge.outcomes.Outcomes`
     notes: list[str] = field(default_factory=list)
 
     def add(
@@ -171,13 +172,15 @@ class Rows:
             weight=1.0 if self.weights is None else self.weights[first],
             levels={axis: Labels(one.codes[first], one.names) for axis, one in levels.items()},
             measure=self.measure,
+            settings=self.settings,
             notes=tuple(self.notes),
             unique=True,
         )
 
     def _collapsed(self, scores: Floats, facts: Sequence[NDArray[Any]]) -> tuple[slice | NDArray[np.int64], Floats]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""
-        if len(set(self.items)) == len(self.items):
+        mean = self.options.repeats == "mean"
+        if len(set(self.items)) == len(self.items) and not mean:
             return slice(None), scores
         rows_of: dict[str, list[int]] = defaultdict(list)
         for row, item in enumerate(self.items):
@@ -186,14 +189,18 @@ class Rows:
         for item, rows in several.items():
             if (count := len({tuple(int(column[row]) for column in facts) for row in rows})) > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
-        if self.options.repeats != "mean":
+        if not mean:
             if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
                 text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
                 advice = "If these are several answers to it, ask for their mean (--repeats mean)"
                 raise NotComparable(f"{self.source}: {text}. {advice}")
             text = "given more than once, with one score, and counted once"
             self.notes.append(f"{self.source}: {text}: {listed(several)}")
-        means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
+        slices, most = Labels.of(self.slices), defaultdict[str, int](int)
+        for rows in rows_of.values() if mean else ():
+            most[slices[rows[0]]] = max(most[slices[rows[0]]], len(rows))
+        self.settings |= {f"the number of scores of an item of {name}": str(count) for name, count in most.items()}
+        means = [mean_of(scores[rows], most[slices[rows[0]]]) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
 
 
@@ -210,6 +217,11 @@ def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
     return Labels(key.astype(np.int32), tuple(names))
+
+
+def mean_of(scores: Sequence[float] | Floats, expected: int) -> float:
+    """Average the scores of an item's repeats; NaN where less than half of them are there."""
+    return math.fsum(scores) / len(scores) if 2 * len(scores) >= expected else math.nan
 
 
 def score_of(scores: Mapping[str, Any], metric: str, where: str) -> float:
