@@ -25,7 +25,12 @@ from harness.suite.toolkit.thinking import split
 
 AT_ONCE = 2  # executions at the same time, each of two processes that take turns
 # How a text that answers with a letter begins.
-_LETTER = re.compile(r"\W*(?i:(?:the )?(?:right |correct )?(?:answer|choice|letter)(?: is)?\b)?\W*([A-Z])\b")
+_LETTER = re.compile(
+    r"\W*(?P<cue>(?i:(?:(?:so|thus|therefore)\W+)?(?:the |my )?(?:(?:final|best|right|correct) )*"
+    r"(?:answer|choice|option|letter)(?: is)?\b))?\W*(?:boxed\W|(?i:option |letter ))?"
+    r"(?P<letter>[A-Z])\b(?!\s*(?:,|/|&|and\b|or\b)\s*[A-Z]\b)"
+    r"(?(cue)|(?! (?!because\b|since\b|is (?:the )?(?:right|correct|best|answer)\b)[a-z]))"  # `A good answer is C`
+)
 
 
 class Score(NamedTuple):
@@ -143,7 +148,7 @@ class Scorer:
         own = {"thinking_characters": float(len(thought))} if thought else {}
         if isinstance(response, Generation) and LETTER_KEY in item.doc:
             found = _LETTER.match(response.text)
-            value = float(found is not None and found[1] == item.doc[LETTER_KEY])
+            value = float(found is not None and found["letter"] == item.doc[LETTER_KEY])
             return Score(value, own | {"letter": value}, "letter")
         task = self._task(item.task)
         metrics: dict[str, float] = {}
