@@ -13,6 +13,7 @@ from pyarrow import parquet
 from harness.errors import NotComparable, UsageError
 from harness.judge.imported import judge_imported
 from harness.judge.importers import ImportOptions, format_of, load
+from harness.judge.outcomes import pair
 
 FLAGS = "item score strata cluster slice prompt weight chance metric filter repeats margin alpha"
 NOTHING = dict.fromkeys(FLAGS.split()) | {"allow_unmatched": 0.01}
@@ -85,6 +86,23 @@ def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
     assert all(map(math.isnan, load(folder).score))
     file.write_text("\n".join([*lines[:5], *lines[8::4]]))
     assert [one for one in load(folder).score if not math.isnan(one)] == [0.25]
+
+
+@pytest.mark.parametrize("changed", [{"generation_size": 8}, {"stop_sequences": ["."]}, {"instruction": "Be brief."}])
+def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, changed):
+    """A baseline that was cut short, or told something else, is no measure of a candidate."""
+    sides = []
+    for name, more in (("a", {}), ("b", {}), ("c", changed)):
+        folder = _lighteval(tmp_path / name, [1.0] * 9)
+        (file,) = folder.rglob("*.parquet")
+        rows = parquet.read_table(file, partitioning=None).to_pylist()
+        for row in rows:
+            row["doc"] |= {"generation_size": 256, "stop_sequences": ["\n"], "instruction": ""} | more
+        parquet.write_table(pa.Table.from_pylist(rows), file)
+        sides.append(load(folder))
+    assert len(pair(sides[0], sides[1], 0.0).baseline) == 9
+    with pytest.raises(NotComparable, match="asked differently"):
+        pair(sides[0], sides[2], 0.0)
 
 
 def test_details_of_lighteval_are_items_by_task(tmp_path):
