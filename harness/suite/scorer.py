@@ -166,6 +166,8 @@ class Scorer:
         name = _metric(item, task, metrics)
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
+        if task.higher_is_better().get(name.partition(",")[0]) is False:
+            raise UsageError(f"{item.task}: of {name} less is better: choose another with options.metric")
         if not 0 <= metrics[name] <= 1:
             text = f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
             raise UsageError(f"{item.task}: {text}")
