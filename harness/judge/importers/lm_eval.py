@@ -55,7 +55,6 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
-        rows.settings |= {f"{what} of {task}": known for what, known in _settings(lines[0], task, files[task]).items()}
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
@@ -104,7 +103,12 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        lower, asked = {*filter(less_is_better, names)} | _lower(task, files[task]), found.get(task)
+        beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
+        summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
+        rows.settings |= _settings(first[task], task, summaries)
+        known_lower = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
+        lower = {*filter(less_is_better, names)} | {str(name) for name, higher in known_lower if higher is False}
+        asked = found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:
@@ -117,24 +121,13 @@ def _metrics(
     return found
 
 
-def _summaries(file: Path) -> list[Any]:
-    """Read the summaries next to a task's samples, the newest last."""
-    return [parsed(one.read_bytes(), str(one)) for one in sorted(file.parent.glob("results_*.json"))]
-
-
-def _lower(task: str, file: Path) -> set[str]:
-    """Return the metrics of which the summaries say that less is better."""
-    known = [one for data in _summaries(file) for one in inner(data, "higher_is_better", task).items()]
-    return {str(name) for name, higher in known if higher is False}
-
-
-def _settings(line: Mapping[str, Any], task: str, file: Path) -> dict[str, str]:
+def _settings(line: Mapping[str, Any], task: str, summaries: list[Any]) -> dict[str, str]:
     """Return what decides an answer or its score beside the prompt: how texts are generated, the task's version."""
     asked = (_requests(line) or [None])[0]
     how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
-    found = {"the generation settings": canonical_json(how)} if isinstance(how, Mapping) and how else {}
-    versions = [inner(data, "versions")[task] for data in _summaries(file) if task in inner(data, "versions")]
-    return found | ({"the version": str(versions[-1])} if versions else {})
+    found = {f"the generation of {task}": canonical_json(how)} if isinstance(how, Mapping) and how else {}
+    versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
+    return found | ({f"the version of {task}": str(versions[-1])} if versions else {})
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:

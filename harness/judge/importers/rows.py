@@ -200,8 +200,10 @@ class Rows:
         for rows in rows_of.values() if mean else ():
             most[slices[rows[0]]] = max(most[slices[rows[0]]], len(rows))
         self.settings |= {f"the number of scores of an item of {name}": str(count) for name, count in most.items()}
-        means = [mean_of(scores[rows], most[slices[rows[0]]]) for rows in rows_of.values()]
-        return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
+        # With less than half of its scores an item is unanswered: those that are missing need not be so by chance.
+        enough = [2 * len(rows) >= most[slices[rows[0]]] for rows in rows_of.values()]
+        means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
+        return np.array([rows[0] for rows in rows_of.values()]), np.where(enough, means, math.nan)
 
 
 def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
@@ -217,11 +219,6 @@ def _strata(levels: Mapping[str, Labels], count: int, source: str) -> Labels:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{source}: two strata would both be called {twice!r}: rename a level")
     return Labels(key.astype(np.int32), tuple(names))
-
-
-def mean_of(scores: Sequence[float] | Floats, expected: int) -> float:
-    """Average the scores of an item's repeats; NaN where less than half of them are there."""
-    return math.fsum(scores) / len(scores) if 2 * len(scores) >= expected else math.nan
 
 
 def score_of(scores: Mapping[str, Any], metric: str, where: str) -> float:

@@ -18,9 +18,11 @@ _JS_TEXT = re.compile(r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n])*\1|`(?:
 _JS_FAILING = re.compile(r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\(", re.IGNORECASE)
 _JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
-_JS_CALLED = re.compile(r"(?<![.\w$])([a-z_$][\w$]*)(?=\(|\.\w+\()")
+_JS_CALLED = re.compile(
+    r"(?<![.\w$])(?!(?:async|await|catch|console|for|function|if|process|require|return|super|switch|while)\b)"
+    r"([a-z_$][\w$]*)(?=\(|\.\w+\()"
+)
 _JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
-_JS_OWN = re.compile(r"async|await|catch|console|for|function|if|process|require|return|super|switch|while")
 _DEFINE = (
     "the tests use {} without defining it: import it in `setup`, "
     "or, if it is part of the answer, list all that the answer must define in `functions`"
@@ -56,10 +58,9 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
 
 def _helper_of_nobody(source: str) -> str:
     """A sentence on a JavaScript helper such as `deepEqual` beside what is under test, which the code could define."""
-    called = [one for one in dict.fromkeys(_JS_CALLED.findall(source)) if not _JS_OWN.fullmatch(one)]
     declares = r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
-    free = [one for one in called if not re.search(declares.format(re.escape(one)), source)]
-    helpers = [one for one in free if _JS_HELPER.fullmatch(one)]
+    free = {one for one in _JS_CALLED.findall(source) if not re.search(declares.format(re.escape(one)), source)}
+    helpers = sorted(filter(_JS_HELPER.fullmatch, free))
     return _DEFINE.format(", ".join(helpers)) if helpers and len(helpers) < len(free) else ""
 
 
