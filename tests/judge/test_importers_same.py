@@ -227,10 +227,18 @@ def test_a_reordered_copy_of_the_baseline_is_refused(tmp_path, capsys, kind):
     assert compared(before, _answered(kind, tmp_path / "copy3", texts, scores=scores)) == 0
 
 
-@pytest.mark.parametrize("header", ["item,score", "item,score,question", "item,score,response"])
+@pytest.mark.parametrize("name", ["pred", "y_pred", "preds", "hypothesis", "logprobs", "Model Output"])
+def test_a_column_of_answers_is_known_by_its_name(tmp_path, name):
+    """A candidate that says all that the baseline says is the baseline."""
+    rows = [f"{at},1,said {at}" for at in range(200)]
+    before, after = (csv_of(tmp_path / f"{at}.csv", f"item,score,{name}", rows[::at]) for at in (1, -1))
+    assert compared(before, after) == 4
+
+
+@pytest.mark.parametrize("header", ["item,score", "item,score,question", "item,score,response", "item,score,predicate"])
 def test_equal_scores_alone_are_no_copy(tmp_path, header):
     """Two variants may agree on every item; questions and empty answers do not show who answered."""
-    more = {2: "", 3: ",why" if "question" in header else ","}[header.count(",") + 1]
+    more = {2: "", 3: "," if "response" in header else ",why"}[header.count(",") + 1]
     rows = [f"{at},1{more}" for at in range(200)]
     before, after = csv_of(tmp_path / "a.csv", header, rows), csv_of(tmp_path / "b.csv", header, rows[::-1])
     assert compared(before, after) == 0
