@@ -304,7 +304,17 @@ def test_javascript_tests_that_fail_by_other_means_are_accepted(test):
     assert toothless("", (test,), "javascript") == ""
 
 
-@pytest.mark.parametrize("call", ["_.isEqual(f(2), 4)", "deepEqual(f(2), 4)", "equals(f(2), 4)", "isClose(f(2), 4)"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "_.isEqual(f(2), 4)",
+        "deepEqual(f(2), 4)",
+        "equals(f(2), 4)",
+        "isClose(f(2), 4)",
+        "expect(f(2))",
+        "expected(f, 2)",
+    ],
+)
 def test_a_javascript_helper_that_nobody_defines_is_refused(call):
     """The code could define it; it is its own only if the line says so, or where it is all that is asked for."""
     assert "without defining it" in unclear("", (f"console.assert({call})",), "javascript")

@@ -60,8 +60,9 @@ def _helper_of_nobody(source: str) -> str:
     """A sentence on a JavaScript helper such as `deepEqual` beside what is under test, which the code could define."""
     declares = r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
     free = {one for one in _JS_CALLED.findall(source) if not re.search(declares.format(re.escape(one)), source)}
-    helpers = sorted(filter(_JS_HELPER.fullmatch, free))
-    return _DEFINE.format(", ".join(helpers)) if helpers and len(helpers) < len(free) else ""
+    helpers, ours = set(filter(_JS_HELPER.fullmatch, free)), set(filter(_ASSERTING.match, free))
+    named = sorted(ours | helpers if helpers < free else ours)
+    return _DEFINE.format(", ".join(named)) if named else ""
 
 
 def toothless(setup: str, tests: Sequence[str], language: str) -> str:
