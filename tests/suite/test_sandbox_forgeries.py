@@ -452,3 +452,5 @@ def test_javascript_tests_of_the_same_shapes_pass_right_code():
         "h = f; console.assert(h(3) === 9 && N === 5 && table.of.length === undefined && table.of(2)[0] === 2);",
     )
     assert outcome(code, *tests, language="javascript", limits=SOON).reason == ""
+    whole = "module.exports = function f(x) { return x * x; };"
+    assert outcome(whole, "console.assert(f(2) === 4);", language="javascript", limits=SOON).reason == ""

@@ -128,10 +128,12 @@ function solve(program) {
   }
 }
 
-// What the code defines under a name; undefined for words of the language too, which the tests also use.
+// What the code defines or exports under a name; undefined for words of the language too, which the tests also use.
 function defined(name) {
   try {
-    return vm.runInThisContext(`typeof ${name} === 'undefined' ? module.exports[${JSON.stringify(name)}] : ${name}`);
+    const own = vm.runInThisContext(`typeof ${name} === 'undefined' ? module.exports[${JSON.stringify(name)}] : ${name}`);
+    const whole = globalThis.module.exports;
+    return own === undefined && typeof whole === 'function' && whole.name === name ? whole : own;
   } catch (error) {
     return undefined;
   }
