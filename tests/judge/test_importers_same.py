@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from paths import DATA
@@ -121,6 +122,44 @@ def test_inspect_logs_have_no_filter_and_no_repeats(tmp_path, words):
     log = inspect_log(tmp_path / "a.json", [["C"]] * 100)
     assert compared(log, log, "--metric", "jars=match") == 0
     assert compared(log, log, *words) == 2
+
+
+GUESSED = {
+    "letters": ("ABCD", 0.25),
+    "letters in brackets": (["(A)", "(B)", "(C)"], 1 / 3),
+    "letters with a point": (["A.", "B."], 0.5),
+    "yes and no": (["yes", "no"], 0.5),
+    "words": (["red", "green", "blue"], 0.0),
+    "a letter among words": (["A", "B", "red"], 0.0),
+}
+
+
+@pytest.mark.parametrize("tool", ["lm_eval", "inspect"])
+@pytest.mark.parametrize("what", GUESSED)
+def test_the_targets_of_generated_answers_say_what_guessing_scores(tmp_path, tool, what):
+    """Two sides that only guess have no signal; right answers have."""
+    targets, chance = GUESSED[what]
+    count = len(targets) * 300
+
+    def side(name, score):
+        told = [targets[at % len(targets)] for at in range(count)]
+        if tool == "lm_eval":
+            samples = [lm_eval_sample(at, score(at), target=told[at], resps=[[f"{name}{at}"]]) for at in range(count)]
+            return samples_of(tmp_path / name, "jars", samples)
+        path = inspect_log(tmp_path / f"{name}.json", [[score(at)] for at in range(count)], created=name)
+        log = json.loads(path.read_text())
+        for sample in log["samples"]:
+            sample["target"] = told[sample["id"]]
+        path.write_text(json.dumps(log))
+        return path
+
+    def guessed(at):
+        return float(at % len(targets) == at // len(targets) % len(targets))
+
+    base = side("base", guessed)
+    assert np.allclose(load(base).chance, chance)
+    assert compared(base, side("also", guessed)) == (3 if chance else 0)
+    assert compared(side("good", lambda at: 1.0), side("better", lambda at: float(at > 0))) == 0
 
 
 LOGS = {  # what differs between two Inspect logs, and whether they are compared

@@ -60,10 +60,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
         lines = json_objects(file)
         if (count := bundle.get("n_results", len(lines))) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
-        # Guessing scores 1/4 if every target is a letter from A to D; nothing if some target is no letter.
-        targets = [str(one.get("expected_answer")) for one in lines]
-        letters = all(len(one) == 1 and "A" <= one <= "Z" for one in targets)
-        chance = 1.0 / max(ord(max(targets)) - ord("A") + 1, 2) if letters and targets else 0.0
+        chance = read.guessing([str(one.get("expected_answer")) for one in lines])
         found = _repeats(lines, file, rows.notes)
         expected = max([int(inner(bundle, "benchmark").get("repeats") or 1), *map(len, found.values())])
         for item, repeats in found.items():

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_object, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, guessing, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 
@@ -160,13 +160,14 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
     partial, least = 0, expected if grows else expected / 2
     arguments = [canonical_json(log.arguments)] if log.arguments else []
+    guess = guessing([str(key[2]) for key, *_ in first.values()])
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
         score = reduce(counted) if counted and len(counted) >= least else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
-        chance = 1.0 / len(offered) if offered and len(offered) > 1 else 0.0
+        chance = 1.0 / len(offered) if offered and len(offered) > 1 else guess
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs"

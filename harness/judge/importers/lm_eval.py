@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
+from harness.judge.importers import rows as read
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
@@ -55,10 +56,12 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
+        guess = read.guessing([str(line.get("target")) for line in lines])  # where no choices were weighed
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
-            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=_chance(line, metric))
+            chance = _chance(line, metric) if len(_requests(line)) > 1 else guess
+            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=chance)
     return rows.outcomes(name)
 
 
