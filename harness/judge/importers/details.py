@@ -18,6 +18,7 @@ from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
+from harness.records import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
@@ -60,7 +61,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
         lines = json_objects(file)
         if (count := bundle.get("n_results", len(lines))) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
-        chance = read.guessing([str(one.get("expected_answer")) for one in lines])
+        chance = guessing([str(one.get("expected_answer")) for one in lines])
         found = _repeats(lines, file, rows.notes)
         expected = max([int(inner(bundle, "benchmark").get("repeats") or 1), *map(len, found.values())])
         for item, repeats in found.items():

@@ -16,9 +16,9 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_object, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, guessing, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import canonical_json, stratum_name
+from harness.records import canonical_json, guessing, stratum_name
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles")

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers import rows as read
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import canonical_json
+from harness.records import canonical_json, guessing
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
@@ -56,7 +55,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
-        guess = read.guessing([str(line.get("target")) for line in lines])  # where no choices were weighed
+        guess = guessing([str(line.get("target")) for line in lines])  # where no choices were weighed
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))

@@ -26,7 +26,6 @@ _LESS = re.compile(
     r"|fail(ed|ures?)?|mistakes?|hallucinat(ed|ions?)|violat(ed|ions?)|timeouts?|timed_out|truncat(ed|ions?)|repetitions?|fpr|fnr"
     r"|false_(positive|negative)s?|penalty|regret|latency|duration|cost)(_(rate|count|total|mean|avg|score))*_*"
 )  # metrics of which less is better, by the end of their names in lower case with underscores
-_SEVERAL = 20  # items whose targets are two are no chance of a few free answers
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -87,15 +86,6 @@ def less_is_better(metric: str) -> bool:
     """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric.partition(",")[0])
     return _LESS.fullmatch(re.sub(r"[^a-z]+", "_", words.lower())) is not None
-
-
-def guessing(targets: Sequence[str]) -> float:
-    """Return what guessing scores: one over the letters up to the last target, a half if there are two; else 0."""
-    different = {one.strip() for one in targets}
-    letters = [found[1] for one in different if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
-    if letters and len(letters) == len(different):
-        return 1.0 / max(ord(max(letters)) - ord("A") + 1, 2)
-    return 0.5 if len(different) == 2 and len(targets) >= _SEVERAL else 0.0  # noqa: PLR2004 - such as yes and no
 
 
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
