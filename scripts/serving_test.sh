@@ -6,14 +6,14 @@
 #
 # Not part of the test suite: llama.cpp is built from source once (about 15 minutes on two cores), and vLLM is installed in
 # an environment of its own, unless VLLM_PYTHON names the interpreter of one. What is built is kept in QUANTCLIFF_SERVING
-# (default: .serving). OUT is the folder for the runs (default: results). llama.cpp's repacked weights end in an illegal
-# instruction on some virtual machines with AMX, so they are off.
+# (default: .serving), and so are the runs, in its folder runs, unless OUT names another. llama.cpp's repacked weights end
+# in an illegal instruction on some virtual machines with AMX, so they are off.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 part=${1:?"say which: llama or vllm"}
-out=${2:-results}
 cache=$(realpath -m "${QUANTCLIFF_SERVING:-.serving}")
+out=${2:-$cache/runs}
 python=$PWD/.venv/bin/python
 mkdir -p "$cache"
 

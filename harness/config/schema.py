@@ -243,7 +243,8 @@ class Execution(Strict):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device
     computes it natively, else float32; settled when the run is planned, and kept when it is continued."""
-    batch_tokens: Whole = Field(default=16384, ge=16)  # largest batch, in padded tokens of prompt and answer
+    batch_tokens: Whole = Field(default=16384, ge=16)
+    """Largest batch, in padded tokens of prompt and answer; a quarter more where that spares a round of few answers."""
     max_batch: Whole = Field(default=64, ge=1)  # largest batch, in rows
     unit_items: Whole = Field(default=32, ge=1)  # items in a work unit: what a kill can cost at most
     unit_tokens: Whole | None = Field(default=None, ge=1)  # most tokens in a unit, longest answers included

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from harness import stats
 from harness.errors import UsageError
 from harness.history.database import History
+from harness.judge.decisions import points
 from harness.judge.summaries import Verdict
 
 
@@ -50,7 +51,9 @@ class Move:
 
     @property
     def of_kind(self) -> str:
-        """Return the kind of tail event, to be appended to a place; empty for a score."""
+        """Return the kind of tail event, or the change of the score, to be appended to a place."""
+        if self.result is not None:
+            return f" ({points(self.result.delta)} points)"
         return "" if self.kind == "score" else f" {self.kind}"
 
     @property

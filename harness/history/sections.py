@@ -13,7 +13,7 @@ from harness.judge.decisions import points
 from harness.judge.outcomes import natural_key
 from harness.report.html import render
 from harness.report.markdown import LIMIT, MarkdownPage
-from harness.report.sanitize import markdown
+from harness.report.sanitize import clip, markdown
 from harness.report.section import Block, Cell, Chart, Interval, Line, Row, Section, names, numbers, strata, texts
 from harness.report.words import SYMBOLS, readable, score
 from harness.report.writer import step_summary
@@ -82,7 +82,7 @@ def regressions(since: Since) -> Section:
     columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
     absent = () if since.moves else (_other_items(since),)
-    note = "Each variant, the baseline too, against itself on the same items; change and limits in points."
+    note = f"Each variant, the baseline too, against itself in {since.name}, on the same items; all in points."
     note += " It regressed if it lost more than its margin, or passed the gate then and fails it now."
     rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
     title = f"The newest run since {since.name}"
@@ -195,6 +195,11 @@ def headline(history: History, since: Since | None) -> list[str]:
     worse = (one for one in since.moves if one.regressed)
     found = [f"{one.variant} in {one.slice}/{one.stratum}{one.of_kind}{one.advisory}" for one in worse]
     open_ = sum(one.verdict in ("inconclusive", "not_judged") and one.kind == "score" for one in since.moves)
+    (run,) = history.rows("SELECT run FROM runs WHERE name = ?", since.name)
+    changed = _merged(changed_facts(history, run["run"], newest["run"]))
+    settings = [clip(f"{key} from {old or 'none'} to {new or 'none'}", 120) for key, old, new in changed[:3]]
+    settings += [f"{len(changed) - 3} more"] if len(changed) > 3 else []  # noqa: PLR2004 - so many are told
+    said.append(f"Settings that changed since {since.name}: {'; '.join(settings) or 'none'}.")
     text = f"{len(found)} regressed: {'; '.join(found)}" if found else "none is shown to have regressed"
     return [*said, f"Since {since.name}, of {len(since.moves)} comparable strata and rates {text}; {open_} undecided."]
 
@@ -203,8 +208,8 @@ def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Sect
     """Return the blocks of the page, which Markdown and the terminal show too."""
     shown = [
         ("since", "Regressions", None if since is None else regressions(since)),
-        ("trend", "Trends", trend(history)),
         ("changes", "What changed", changes(history)),
+        ("trend", "Trends", trend(history)),
         ("runs", "Runs", runs(history)),
     ]
     absent = "There is no earlier run of this config to compare with."

@@ -72,8 +72,6 @@ class Evidence:
     divergence: tuple[DivergenceRow, ...] = ()
     items_spent: int | None = None  # answers asked for, over all variants
     items_planned: int | None = None  # answers that the fixed plan would have asked for
-    latency: tuple[
-        tuple[str, ...], ...
-    ] = ()  # variant, stratum (empty for the whole run), figure, answers, median, 95th percentile
+    latency: tuple[tuple[str, ...], ...] = ()  # variant, stratum or empty, figure, answers, median, 95th percentile
     store_text: Literal["full", "redacted", "none"] = "full"  # what the run stores of its texts
     erased: int = 0  # items whose texts were erased from the run

@@ -82,15 +82,15 @@ def circumstances(run: RunRecord) -> dict[str, Any]:
 
 
 def _notes(run: RunRecord, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    notes: dict[str, None] = {}
+    notes: dict[str, list[str]] = {}
     for name, own in files.items():
         said = list(run.identities[name]["proof"]["notes"]) if name in run.identities else []
         said += [note for one in own for note in one.get("notes", ())]
         if limited := sum("scoring_limit" in one.metrics for one in run.of(name)):
             why = "were too long or too slow to score: they score 0, or by the metrics that were in time"
             said.append(f"{limited:,} of {len(run.of(name)):,} answers {why}")
-        notes |= dict.fromkeys(f"{name}: {note}" for note in said)
-    return list(notes)
+        notes |= {note: [*notes.get(note, ()), name] for note in said}
+    return [f"{', '.join(names)}: {note}" for note, names in notes.items()]
 
 
 def _cost(run: RunRecord, name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

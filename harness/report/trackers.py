@@ -27,6 +27,7 @@ _Texts = Mapping[str, str]
 
 
 def _mlflow(place: str, name: str, metrics: _Figures, settings: _Texts, files: Sequence[str]) -> None:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent but what was asked for
     if not re.match(r"\w+://|databricks", place):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 refuses folders otherwise
         place = Path(place).resolve().as_uri()

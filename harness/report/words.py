@@ -191,7 +191,7 @@ def texts_note(evidence: Evidence) -> str:
         "redacted": "Personal data was replaced by brackets in the texts before they were stored.",
         "none": "This run stores no texts (store_text: none): items are known by their ids and scores.",
     }.get(evidence.store_text)
-    erased = f"The texts of {evidence.erased:,} item(s) were erased." if evidence.erased else ""
+    erased = f"Items whose texts were erased (quantcliff erase): {evidence.erased:,}." if evidence.erased else ""
     return " ".join(filter(None, (stored, erased)))
 
 

@@ -201,3 +201,18 @@ def test_of_equally_likely_tokens_every_way_takes_the_same():
         answers[optimizations] = {one.item_id: one.token_ids for one in mine.answer(items, GREEDY)}
     assert answers[True] == answers[False]
     assert len({ids[0] for ids in answers[False].values()}) > 1
+
+
+@pytest.mark.parametrize(("room", "used"), [(10, 12), (9, 9), (12, 12), (5, 6), (4, 4), (3, 3)])
+def test_a_round_of_few_answers_is_spared(room, used, monkeypatch):
+    """Of twelve answers, up to a quarter more than the budget's grow at a time if that makes a round fewer."""
+    rows: list[int] = []
+    step = hf_slots.SlotCache.step
+    monkeypatch.setattr(hf_slots.SlotCache, "step", lambda self, *args: rows.append(len(args[0])) or step(self, *args))
+    items = [tiny.item(f"q{number:02}", f"The quick fox {number:02}?", max_tokens=8) for number in range(12)]
+    longest = max(len(tiny.tokenizer()(item.prompt)["input_ids"]) for item in items) + 8
+    whole = list(engine("llama").answer(items, GREEDY))
+    mine = engine("llama", batch_tokens=room * longest + 1)
+    rows.clear()
+    assert sorted(mine.answer(items, GREEDY), key=str) == sorted(whole, key=str)
+    assert max(rows) == used

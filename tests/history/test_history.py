@@ -126,6 +126,10 @@ def test_a_regression_is_found_item_by_item(database: Path) -> None:
     assert {one.variant for one in compared.moves} == {"bf16", "int8", "nf4"}
     assert all(one.result for one in compared.moves), "strata in which no candidate was asked are not listed"
     assert {one.verdict for one in compared.moves if one.variant == "bf16" and one.gating} == {"pass"}
+    assert (
+        f"1 regressed: int8 in long_context/{SAME} (-33.3 points);"
+        in sections.headline(History(database), compared)[-1]
+    )
 
 
 def test_a_gated_rate_and_a_candidate_that_is_gone_are_found(database: Path, tmp_path: Path) -> None:
@@ -141,7 +145,9 @@ def test_a_gated_rate_and_a_candidate_that_is_gone_are_found(database: Path, tmp
     assert compared is not None
     assert [(one.variant, one.kind, one.stratum) for one in compared.regressed] == [("nf4", "repetition", SAME)]
     assert compared.left_out == ("int8",)
-    assert sections.headline(History(copy), compared)[-1].startswith("Since build-11")
+    said = sections.headline(History(copy), compared)
+    assert said[-1].startswith("Since build-11")
+    assert said[-2] == "Settings that changed since build-11: versions.torch from 2.13.0+cpu to 2.14.0."
 
 
 @pytest.mark.parametrize(

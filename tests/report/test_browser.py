@@ -292,14 +292,45 @@ def test_print_is_light_and_without_controls(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 718
 
 
-def test_headings_on_paper_do_not_break_short_words(visit):
-    """On a page of A4 a heading as short as ``score`` stands in one line, although long names may break."""
-    page = visit(viewport={"width": 718, "height": 1000})
+ALONE = """() => [...document.querySelectorAll('h2, h3')].filter((one) => one.checkVisibility()
+  && ![...one.parentElement.children].some((other) => other !== one && other.checkVisibility()
+    && one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_FOLLOWING)).map((one) => one.textContent)"""
+SIZES = "all => all.map((one) => parseFloat(getComputedStyle(one).fontSize))"
+
+
+def on_paper(page):
+    """Check a page as A4: white, no wider than the paper, short headings whole, and none without what it is of."""
     page.emulate_media(media="print")
-    height = "e => e.getBoundingClientRect().height"
-    for word in ("n", "score", "worst"):
-        heading = page.locator("#averages-table thead bdi").get_by_text(word, exact=True)
-        assert heading.evaluate(height) < 22, word
+    assert background(page) == "rgb(255, 255, 255)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert [word for word, _ in page.evaluate(HALVES) if len(word) <= 12] == []
+    assert page.evaluate(ALONE) == []
+    (body,) = page.locator("body").evaluate_all(SIZES)
+    assert all(size <= body for size in page.locator(".muted, .legend, .card li").evaluate_all(SIZES))
+
+
+def test_paper_has_whole_headings_and_notes_no_larger_than_the_text(visit, browser, repository):
+    """On a page of A4 a heading as short as ``candidate`` stands in one line, although long names may break."""
+    on_paper(visit(viewport={"width": 718, "height": 1000}, color_scheme="dark"))
+    page = browser.new_page(viewport={"width": 718, "height": 1000})
+    page.goto((repository / "results" / "tail-cpu" / "report.html").as_uri())
+    on_paper(page)
+    page.close()
+
+
+def test_pictures_stand_in_rows_and_tables_show_that_they_go_on(browser, repository):
+    """The axes of a row are at one height, however long the titles; on a phone an average's change is in sight."""
+    page = browser.new_page(viewport={"width": 1280, "height": SCREEN})
+    page.goto((repository / "results" / "tail-cpu" / "report.html").as_uri())
+    tops = "all => all.slice(0, 4).map((one) => one.getBoundingClientRect().top)"
+    assert len(set(page.locator("#cliffs figure svg").evaluate_all(tops))) == 1
+    assert len(set(page.locator("#cliffs figcaption").evaluate_all(tops))) == 2
+    shade = page.locator("#averages .scroll").first.evaluate("e => getComputedStyle(e).backgroundAttachment")
+    assert shade == "local, scroll"
+    page.set_viewport_size({"width": 390, "height": 800})
+    cells = page.locator("#averages-table tbody tr").first.locator("th, td")
+    assert all(box["x"] + box["width"] <= 390 for box in (one.bounding_box() for one in cells.all()))
+    page.close()
 
 
 @pytest.mark.parametrize("name", ["usual", "hostile"])
@@ -399,6 +430,7 @@ def test_the_history_on_a_phone_and_on_a_desk(browser, history, width):
     assert (asked, problems) == ([history.as_uri()], [])
     assert page.evaluate("document.documentElement.scrollHeight") <= 5 * SCREEN
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".stacked td:is(:empty, :has(> bdi:empty)):visible").count() == 0 or width > 390
     page.get_by_label("strata and rates are within their margin").check()
     right = "all => Math.max(...all.map((one) => one.getBoundingClientRect().right))"
     assert page.locator("#since tbody tr > :visible").evaluate_all(right) <= width or width > 390
@@ -411,6 +443,16 @@ def test_the_history_on_a_phone_and_on_a_desk(browser, history, width):
     assert (len(set(tops)) == 4) is (width == 390)
     label = cells.nth(3).evaluate("e => getComputedStyle(e, '::before').content")
     assert ("data-heading" in label or "after" in label) is (width == 390)
+    page.close()
+
+
+def test_the_history_in_the_dark_and_on_paper(browser, history):
+    """It is as dark as the system, its pictures too; and on paper as light and whole as a report."""
+    page = browser.new_page(viewport={"width": 718, "height": SCREEN}, color_scheme="dark")
+    page.goto(history.as_uri())
+    assert background(page) == "rgb(17, 20, 24)"
+    assert page.locator("thead th").first.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(27, 32, 39)"
+    on_paper(page)
     page.close()
 
 

@@ -19,8 +19,8 @@ from lazily import lazy
 
 from harness import report
 from harness.judge.verdicts import Judgement
-from harness.report import answers, words
-from harness.report.blocks import routing
+from harness.report import answers, charts, words
+from harness.report.blocks import axes, behaviour, routing
 from harness.report.blocks.programs import COLUMNS, comparisons
 from harness.report.blocks.routing import plans
 from harness.report.evidence import Evidence, FlipPair
@@ -84,7 +84,7 @@ def tree(whole):
 
 
 def test_a_newcomer_finds_every_answer(tree, judged):
-    """May we ship, for which traffic, what breaks, how sure, how measured: each on the page."""
+    """May we ship, for which traffic, what breaks and how, how sure, what next, how measured: each on the page."""
     text = " ".join(" ".join(tree.text).split())
     for expected in (
         "May we ship it?",
@@ -95,15 +95,45 @@ def test_a_newcomer_finds_every_answer(tree, judged):
         "of the traffic can move from bf16 to a cheaper variant that passed where it goes",
         "How sure is this?",
         f"flipped {sum(one.floor_flips for one in judged.candidates[0].strata)} of 11,164 items",
+        "What next?",
+        "Run it again: quantcliff run configs/suite.yaml",
         "How it was measured",
         "quantcliff run configs/suite.yaml",
         "NVIDIA H100 80GB HBM3",
-        "Mean -13.1 points with 24 strata significantly worse",
+        "Over all strata, advisory ones too: mean -13.1 points with 24 strata significantly worse",
         "the baseline is not shown to be above chance, so no damage could be seen",
         "1 stratum is advisory and did not count.",
         "Next to bf16, as measured here:",
     ):
         assert expected in text
+
+
+def test_the_whole_tails_page_answers_before_any_scrolling(repository):
+    """Its first section has the kinds of damage beyond the noise, the noise where it decides, and commands to go on."""
+    text = " ".join(Tree((repository / "results" / "tail-cpu" / "report.html").read_text(encoding="utf-8")).text)
+    first = re.sub(r" ([,.;)])", r"\1", " ".join(text.split())).partition("For which traffic?")[0]
+    for expected in (
+        "Tail events at more than twice the A/A noise: none.",
+        "code that does not parse 7/18 (A/A 2/18), cut at the token limit 53/509 (A/A 13/509), ends in a loop 21/509",
+        "the largest difference is +50.0 points in product forms (traffic). In the gating strata it is at most 2.1",
+        "Which modules cost the items of nf4: quantcliff localize results/tail-cpu nf4.",
+        "Undecided strata: give their slices more items in the config",
+        "quantcliff show results/tail-cpu ITEM",
+        "Run it again: quantcliff run tail --allow-code-execution; versions",
+    ):
+        assert expected in first
+
+
+def test_a_variant_has_one_colour_in_all_pictures(judged):
+    """The control comes after the candidates, in pictures and tables."""
+    evidence, names = report_data.evidence(judged), [one.name for one in judged.candidates if one.strata]
+    control = [dataclasses.replace(one, candidate="control") for one in evidence.divergence]
+    evidence = dataclasses.replace(evidence, divergence=(*control, *evidence.divergence))
+    drawn = behaviour.divergence(judged, evidence), axes.cliffs(judged, evidence)
+    marks = [dict(charts.legend(one, base=judged.baseline)) for one in drawn]
+    assert "control" in marks[0]
+    assert drawn[0].rows[-1][1] == "control"
+    assert [marks[0][name] for name in names] == [marks[1][name] for name in names]
 
 
 def test_a_pass_says_what_it_leaves_out():

@@ -20,6 +20,7 @@ from harness.report.evidence import Evidence, Share
 from harness.report.markdown import markdown_report
 from harness.report.section import as_cell
 from harness.report.terminal import terminal
+from harness.store.files import read_json
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run
 
@@ -102,6 +103,14 @@ def test_answers_at_a_limit_of_scoring_are_said(repository: Path):
     told = f"nf4: 1 of {1 + len(rest)} answers were too long or too slow to score"
     assert not any("to score" in one for one in run_evidence._notes(run, {"nf4": []}))
     assert [one for one in run_evidence._notes(other, {"nf4": []}) if one.startswith(told)]
+
+
+def test_a_note_on_several_variants_is_said_once(repository: Path):
+    """Three KV caches that answer in the same way have one note, with their names."""
+    run = load_run(RunDir(repository / "results" / "kv-cache"))
+    spent = {name: [read_json(run.directory.path / name / "cost-1of1.json")] for name in ("bf16", "kv8", "kv4", "kv2")}
+    (note,) = run_evidence._notes(run, spent)
+    assert note.startswith("kv8, kv4, kv2: answers grow on a quantized KV cache")
 
 
 def test_failing_strata_name_the_next_command(repository: Path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,10 +22,15 @@ def demo(repository: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repository / "results" / "demo-cpu", tmp_path / "demo"))
 
 
-def test_a_run_is_logged_to_mlflows_file_store(demo: Path, tmp_path: Path) -> None:
-    """Metrics, settings, tables and the page of a judged run are read back from a folder."""
-    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (pip install mlflow-skinny)")
+def test_a_run_is_logged_to_mlflows_file_store(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics, settings, tables and the page of a judged run are read back from a folder; MLflow reports no use."""
+    if find_spec("mlflow") is None:
+        pytest.skip("mlflow is not installed (pip install mlflow-skinny)")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "")  # so that what was there comes back
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
     assert call("report", demo, "--quiet", "--track", f"mlflow={tmp_path / 'mlruns'}") == ExitCode.FAIL
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    mlflow = importlib.import_module("mlflow")
     client = mlflow.MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
     name = "nf4/long_context/task.lookup keys.12 answer.present/delta"

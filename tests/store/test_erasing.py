@@ -155,7 +155,7 @@ def test_an_erased_item_is_shown_as_such(made: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert call("show", made, item.id) == ExitCode.PASS
     assert "The texts of this item are not stored" in capsys.readouterr().out
-    assert "The texts of 1 item(s) were erased." in (made / "report.html").read_text(encoding="utf-8")
+    assert "Items whose texts were erased (quantcliff erase): 1." in (made / "report.html").read_text(encoding="utf-8")
     record = load_run(RunDir(made))
     evidence = run_evidence.evidence(record, judging.judge(record))
     assert [one.stored for one in evidence.flips if one.item_id == item.id] == [False]

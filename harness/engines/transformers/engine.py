@@ -20,7 +20,7 @@ from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
-ENGINE_VERSION = "hf/8"  # raised whenever the same items could get other answers
+ENGINE_VERSION = "hf/9"  # raised whenever the same items could get other answers
 NO_LIMIT = 2**31 - 1
 
 

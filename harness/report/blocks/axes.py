@@ -39,7 +39,7 @@ def cliffs(judgement: Judgement, _: Evidence) -> Section:
         names("curve") + texts("level") + numbers(base, *judged),
         tuple(rows),
         tuple(said) or (("No candidate is significantly below its margin from any level on.",) if drawn else ()),
-        note="Mean score by level; the dotted line is the score that the effective level is stated for.",
+        note=f"Mean score by level; dotted is the score to keep: 85 % of {base}'s first one, unless stated.",
         folded="the scores at each level",
         quiet=tuple(quiet),
         quiet_note=f"Nothing changed along {count} more axes." if count else "",

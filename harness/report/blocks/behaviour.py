@@ -85,7 +85,8 @@ def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, l
 
 def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     """Return the divergence of each slice, stratum and position, and by position as pictures, the largest first."""
-    rows, baseline = evidence.divergence, judgement.baseline
+    judged, baseline = {one.name for one in judgement.candidates}, judgement.baseline
+    rows = sorted(evidence.divergence, key=lambda one: one.candidate not in judged)  # the control last
     columns = names("slice", "candidate") + strata("stratum") + texts("positions")
     columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
     columns += numbers(f"probability of {baseline}'s token", "tokens")

@@ -43,7 +43,7 @@ def _findings(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     blind = [one for gating in (True, False) for _, one in found("no_signal", gating=gating)]
     silent = ((name, words.place(one), one.reason or "no figures to judge") for name, one in found("not_judged"))
     yield Section.listed("Two promises", (line for one in judged for line in words.promises(one)))
-    yield replace(failing("Failing strata", gating=True), quiet_note=" ".join(_next_steps(found("fail"), evidence)))
+    yield replace(failing("Failing strata", gating=True), quiet_note=" ".join(next_steps(found("fail"), evidence)))
     yield rates("Tail events beyond their tolerance", "fail")
     yield failing("Below the margin, advisory", gating=False)
     yield Section.listed("Undecided", (words.undecided_sentence(one, name) for name, one in found("inconclusive")))
@@ -54,7 +54,7 @@ def _findings(judgement: Judgement, evidence: Evidence) -> Iterator[Section]:
     yield rates("Tail events not judged", "not_judged")
 
 
-def _next_steps(failed: Iterable[tuple[str, StratumVerdict]], evidence: Evidence) -> Iterator[str]:
+def next_steps(failed: Iterable[tuple[str, object]], evidence: Evidence) -> Iterator[str]:
     """Name the command that finds the modules which cost the lost items, for quantized candidates of a run."""
     for name in dict.fromkeys(name for name, _ in failed):
         if evidence.path and evidence.proofs.get(name, {}).get("quantized_modules"):

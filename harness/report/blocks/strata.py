@@ -134,7 +134,7 @@ def averages(judgement: Judgement) -> Section:
     note = "The drawing joins each average's change to its worst stratum."
     counted = f"Nothing changed in {len(quiet)} more averages." if quiet else ""
     columns += strata("worst stratum")
-    return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted)
+    return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet), quiet_note=counted, stacked=True)
 
 
 def _choice_probabilities(judgement: Judgement) -> Section:
