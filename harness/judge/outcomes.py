@@ -197,14 +197,11 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pai
     Raises NotComparable if more goes without, if an item is in another stratum or cluster on the other side, or if the
     scores measure different things or were asked for with other settings.
     """
-    for name, measure in baseline.measure.items():
-        if (other := candidate.measure.get(name, measure)) != measure:
-            text = f"{name} is scored by {other!r}, in {baseline.name} by {measure!r}: name one --metric"
-            raise NotComparable(f"{candidate.name}: {text}")
-    for what, mine in baseline.settings.items():
-        if (other := candidate.settings.get(what, mine)) != mine:
-            text = f"{what} is {other:.200}, in {baseline.name} {mine:.200}: give results of the same settings"
-            raise NotComparable(f"{candidate.name}: {text}")
+    known = {**candidate.measure, **candidate.settings}
+    for name, measure in {**baseline.measure, **baseline.settings}.items():
+        if (other := known.get(name, measure)) != measure:
+            text = f"{name}: {other!r:.200}, in {baseline.name} {measure!r:.200}"
+            raise NotComparable(f"{candidate.name}: {text}: give results of one --metric and of the same settings")
     own, theirs = _joined(baseline, candidate)
     same = baseline.fingerprint[own] == candidate.fingerprint[theirs]  # also if neither side says what was asked
     here, there = _alone(baseline, own, candidate), _alone(candidate, theirs, baseline)

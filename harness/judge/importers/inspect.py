@@ -24,10 +24,9 @@ GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the 
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles")
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
+# Parts of the generation's settings that decide no answer, and what may differ as samples are compared one by one.
 _OPERATION = {"max_connections", "max_retries", "timeout", "attempt_timeout", "batch", "cache", "cache_prompt", "seed"}
-"""Parts of the generation's settings that decide no answer."""
 _OF_ONE_SIDE = {"task_file", "dataset", *(f"config.{key}" for key in _CONFIG[:4])}
-"""What may differ between baseline and candidate: their samples are compared one by one."""
 
 # A small archive must not fill the memory.
 MAX_MEMBERS = 500_000

@@ -108,9 +108,8 @@ def _metrics(
         beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
         summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
         rows.settings |= _settings(first[task], task, summaries)
-        known_lower = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
-        lower = {*filter(less_is_better, names)} | {str(name) for name, higher in known_lower if higher is False}
-        asked = found.get(task)
+        told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
+        lower, asked = {*filter(less_is_better, names), *(name for name, up in told if up is False)}, found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:

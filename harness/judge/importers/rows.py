@@ -113,7 +113,7 @@ class Rows:
     weights: Floats | None = None
     common: Mapping[str, str] = field(default_factory=dict)  # levels of the answers that are added next
     measure: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)  # see `harness.judge.outcomes.Outcomes`
+    settings: dict[str, str] = field(default_factory=dict)  # what must agree beside the metric
     notes: list[str] = field(default_factory=list)
 
     def add(

@@ -18,18 +18,15 @@ _JS_TEXT = re.compile(r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n])*\1|`(?:
 _JS_FAILING = re.compile(r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\(", re.IGNORECASE)
 _JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
-_JS_CALLED = re.compile(
-    r"(?<![.\w$])(?!(?:async|await|catch|console|for|function|if|process|require|return|super|switch|while)\b)"
-    r"([a-z_$][\w$]*)(?=\(|\.\w+\()"
-)
+_JS_WORDS = "async|await|catch|console|for|function|if|process|require|return|super|switch|while"
+_JS_CALLED = re.compile(rf"(?<![.\w$])(?!(?:{_JS_WORDS})\b)([a-z_$][\w$]*)(?=\(|\.\w+\()")
+_JS_DECLARED = r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
 _JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
-_DEFINE = (
-    "the tests use {} without defining it: import it in `setup`, "
-    "or, if it is part of the answer, list all that the answer must define in `functions`"
-)
+_DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
 _SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
-# Expressions that are always true, whatever stands in them.
-_TRUE = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
+_ALWAYS = (
+    ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
+)  # always
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
 
 
@@ -45,8 +42,14 @@ def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
 def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
     """A sentence on tests that leave open what the code must define; empty if they do not."""
     source = "\n".join((setup, *tests))
-    if language == "javascript":
-        return _helper_of_nobody(_JS_TEXT.sub("", source))
+    if language == "javascript":  # a helper such as `deepEqual` beside what is under test: the code could define it
+        source = _JS_TEXT.sub("", source)
+        called = [
+            one for one in _JS_CALLED.findall(source) if not re.search(_JS_DECLARED.format(re.escape(one)), source)
+        ]
+        helpers, ours = set(filter(_JS_HELPER.fullmatch, called)), set(filter(_ASSERTING.match, called))
+        named = ours | helpers if helpers < set(called) else ours
+        return _DEFINE.format(", ".join(sorted(named))) if named else ""
     free, ours = _free(source)
     if ours and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
         return _DEFINE.format(", ".join(one for one in free if one in ours))
@@ -54,15 +57,6 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
         return "the tests use nothing that an answer could define, so every answer would pass"
     body = ast.parse("\n".join(tests)).body
     return "" if any(map(_runs, body)) else "the tests only define what nothing calls, so nothing would be tested"
-
-
-def _helper_of_nobody(source: str) -> str:
-    """A sentence on a JavaScript helper such as `deepEqual` beside what is under test, which the code could define."""
-    declares = r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
-    free = {one for one in _JS_CALLED.findall(source) if not re.search(declares.format(re.escape(one)), source)}
-    helpers, ours = set(filter(_JS_HELPER.fullmatch, free)), set(filter(_ASSERTING.match, free))
-    named = sorted(ours | helpers if helpers < free else ours)
-    return _DEFINE.format(", ".join(named)) if named else ""
 
 
 def toothless(setup: str, tests: Sequence[str], language: str) -> str:
@@ -95,7 +89,7 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
     left: list[ast.AST] = [node]
     while left:
         match one := left.pop():
-            case ast.Assert() if not isinstance(one.test, _TRUE):
+            case ast.Assert() if not isinstance(one.test, _ALWAYS):
                 return True
             case ast.Raise():
                 return True
