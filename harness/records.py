@@ -237,4 +237,5 @@ def guessing(targets: Sequence[str]) -> float:
     letters = [found[1] for one in different if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
     if letters and len(letters) == len(different):
         return 1.0 / max(ord(max(letters)) - ord("A") + 1, 2)
-    return 0.5 if len(different) == 2 and len(targets) >= 20 else 0.0  # noqa: PLR2004 - yes and no, in more than a few
+    words = different - {"", "None"} if len(targets) >= 20 else set()  # noqa: PLR2004 - two among a few say nothing
+    return 0.5 if len(words) == len(different) == 2 else 0.0  # noqa: PLR2004 - such as yes and no

@@ -130,6 +130,7 @@ GUESSED = {
     "letters with a point": (["A.", "B."], 0.5),
     "yes and no": (["yes", "no"], 0.5),
     "words": (["red", "green", "blue"], 0.0),
+    "one that is not there": (["red", ""], 0.0),
     "a letter among words": (["A", "B", "red"], 0.0),
 }
 
