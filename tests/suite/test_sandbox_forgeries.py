@@ -247,6 +247,8 @@ def test_tests_that_leave_it_open_are_refused(tests, said):
         ("f(2) === 4; // must not throw", "javascript"),
         ("const failed = f(2) !== 4; console.log(failed)", "javascript"),
         ("try { assert.equal(f(2), 4); } catch (e) { console.log(`FAIL ${e}`); }", "javascript"),
+        ("const a = require('assert'); try { a(f(2) === 4); } catch (e) { console.log(e); }", "javascript"),
+        ("const assert = require('assert').strict; f(2);", "javascript"),
     ],
 )
 def test_tests_that_assert_nothing_are_refused(test, language):
@@ -295,6 +297,10 @@ def test_an_assertion_that_a_handler_does_not_swallow_counts(test):
         "const assert = require('assert'); try { f(-1); assert.fail('x'); } catch (e) { assert.equal(e.name, 'RangeError'); }",
         "try { f(-1); console.assert(false); } catch (e) { }",
         "if (f(2) !== 4) process.exit(1)",
+        "const t = require('node:assert'); t.throws(() => f(-1));",
+        "const {strictEqual: eq} = require('assert').strict; eq(f(2), 4);",
+        "require('assert').equal(f(2), 4)",
+        "const a = require('assert'), b = 1; a.equal(f(2), 4);",
         "if (f(2) !== 4) { console.log('FAIL'); process.exitCode = 1; }",
         "if (f('//') !== 4) { throw new Error(`${f}`); }",
     ],
@@ -319,7 +325,8 @@ def test_a_javascript_helper_that_nobody_defines_is_refused(call):
     """The code could define it; it is its own only if the line says so, or where it is all that is asked for."""
     assert "without defining it" in unclear("", (f"console.assert({call})",), "javascript")
     name = call.partition("(")[0].partition(".")[0]
-    for own in ("const {0} = require('util').x;", "function {0}(a, b) {{ }}", "const x = ({0}, y) => y;"):
+    method = "class Own {{ static {0}(a, b) {{ }} }}"
+    for own in ("const {0} = require('util').x;", "function {0}(a, b) {{ }}", "const x = ({0}, y) => y;", method):
         assert unclear(own.format(name), (f"console.assert({call})",), "javascript") == ""
     assert unclear("", ("console.assert(deepEqual([1], [1]) && !deepEqual(1, [1]))",), "javascript") == ""
 

@@ -15,12 +15,17 @@ _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
 _JS_TEXT = re.compile(r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n])*\1|`(?:\\.|[^`\\])*`""", re.DOTALL)
-_JS_FAILING = re.compile(r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\(", re.IGNORECASE)
+_JS_FAILING = r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\("
+_JS_MODULE = re.compile(r"\brequire\(\s*[\"'](?:node:)?(?:assert|chai|expect|test)\b[^)]*\)")
+_JS_ALIAS = re.compile(r"\b(?:const|let|var)\s+([^=;]+?)\s*=\s*assert_module(?:\.\w+)*\s*[,;\n]")
 _JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
 _JS_WORDS = "async|await|catch|console|for|function|if|process|require|return|super|switch|while"
 _JS_CALLED = re.compile(rf"(?<![.\w$])(?!(?:{_JS_WORDS})\b)([a-z_$][\w$]*)(?=\(|\.\w+\()")
-_JS_DECLARED = r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
+_JS_DECLARED = (
+    r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
+    r"|\b{0}\s*\([^()]*\)\s*\{{"
+)
 _JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
 _DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
 _SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
@@ -73,10 +78,12 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        source = _JS_TEXT.sub("", "\n".join((setup, *tests)))
-        # Of a try whose handler only prints, nothing can fail.
-        source = _JS_TRY.sub(lambda m: m[0] if "console.assert" in m[0] or _JS_FAILING.search(m[2]) else "", source)
-        good = bool(_JS_FAILING.search(source))
+        source = _JS_TEXT.sub("", _JS_MODULE.sub("assert_module", "\n".join((setup, *tests))))
+        called = re.findall(r"\w+", " ".join(_JS_ALIAS.findall(source)))  # what the tests call assertion modules
+        fails = re.compile("|".join([_JS_FAILING, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
+        source = _JS_ALIAS.sub("", source)  # and without a try whose handler only prints: nothing of it can fail
+        source = _JS_TRY.sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
+        good = bool(fails.search(source))
         write = "`console.assert(f(2) === 4)`"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
 
