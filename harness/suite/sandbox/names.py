@@ -29,9 +29,7 @@ _JS_DECLARED = (
 _JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
 _DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
 _SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
-_ALWAYS = (
-    ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
-)  # always
+_ALWAYS = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
 
 
@@ -49,11 +47,10 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
     source = "\n".join((setup, *tests))
     if language == "javascript":  # a helper such as `deepEqual` beside what is under test: the code could define it
         source = _JS_TEXT.sub("", source)
-        called = [
-            one for one in _JS_CALLED.findall(source) if not re.search(_JS_DECLARED.format(re.escape(one)), source)
-        ]
-        helpers, ours = set(filter(_JS_HELPER.fullmatch, called)), set(filter(_ASSERTING.match, called))
-        named = ours | helpers if helpers < set(called) else ours
+        names = set(_JS_CALLED.findall(source))
+        lacking = {one for one in names if not re.search(_JS_DECLARED.format(re.escape(one)), source)}
+        helpers, ours = set(filter(_JS_HELPER.fullmatch, lacking)), set(filter(_ASSERTING.match, lacking))
+        named = ours | helpers if helpers < lacking else ours
         return _DEFINE.format(", ".join(sorted(named))) if named else ""
     free, ours = _free(source)
     if ours and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
