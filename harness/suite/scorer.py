@@ -26,9 +26,9 @@ from harness.suite.toolkit.thinking import split
 AT_ONCE = 2  # executions at the same time, each of two processes that take turns
 # How a text that answers with a letter begins.
 _LETTER = re.compile(
-    r"\W*(?P<cue>(?i:(?:(?:so|thus|therefore)\W+)?(?:the |my )?(?:(?:final|best|right|correct) )*"
-    r"(?:answer|choice|option|letter)(?: is)?\b))?\W*(?:boxed\W|(?i:option |letter ))?"
-    r"(?P<letter>[A-Z])\b(?!\s*(?:,|/|&|and\b|or\b)\s*[A-Z]\b)"
+    r"\W{0,20}(?P<cue>(?i:(?:(?:so|thus|therefore)\W{1,9})?(?:the |my )?(?:(?:final|best|right|correct) )*"
+    r"(?:answer|choice|option|letter)(?: is)?\b))?\W{0,20}(?:boxed\W|(?i:option |letter ))?"
+    r"(?P<letter>[A-Z])\b(?!\s{0,9}(?:,|/|&|and\b|or\b)\s{0,9}[A-Z]\b)"
     r"(?(cue)|(?! (?!because\b|since\b|is (?:the )?(?:right|correct|best|answer)\b)[a-z]))"  # `A good answer is C`
 )
 

@@ -273,7 +273,8 @@ def test_choices_are_asked_as_letters_in_text(tokenizer):
         said = {one.format(item.target): 1 for one in LETTERS} | {f"{wrong} good answer is {item.target}": 0}
         said |= {f"{item.target} or {wrong}": 0, f"{item.target}, {wrong}": 0, f"{item.target} is wrong, {wrong}": 0}
         said |= {f" {item.target}.": 1, f"The answer is {item.target}": 1, f"**{item.target}**": 1, f"{wrong}. So": 0}
-        for text, score in (said | {"": 0, "I know": 0, f"{item.target}bc": 0}).items():
+        said |= {"": 0, " " * 30_000: 0, "I know": 0, f"{item.target}bc": 0}
+        for text, score in said.items():
             assert scorer.score(item, Generation(item.id, text, (1,), "eos", 9)).value == score, text
     found = problems(tokenizer, {"name": "multi_hop_math", "items": 2, "options": {"as_txt": True}})
     assert "Did you mean 'as_text'" in str(found)

@@ -14,17 +14,19 @@ from collections.abc import Iterator, Sequence
 _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
-_JS_TEXT = re.compile(r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n])*\1|`(?:\\.|[^`\\])*`""", re.DOTALL)
+_JS_TEXT = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n]){0,999}+\1|`(?:\\.|[^`\\]){0,1999}+`""", re.DOTALL
+)
 _JS_FAILING = r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\("
 _JS_MODULE = re.compile(r"\brequire\(\s*[\"'](?:node:)?(?:assert|chai|expect|test)\b[^)]*\)")
-_JS_ALIAS = re.compile(r"\b(?:const|let|var)\s+([^=;]+?)\s*=\s*assert_module(?:\.\w+)*\s*[,;\n]")
+_JS_ALIAS = re.compile(r"\b(?:const|let|var)\s+([^=;]{1,200}?)\s*=\s*assert_module(?:\.\w+)*\s*[,;\n]")
 _JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 _JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
 _JS_WORDS = "async|await|catch|console|for|function|if|process|require|return|super|switch|while"
 _JS_CALLED = re.compile(rf"(?<![.\w$])(?!(?:{_JS_WORDS})\b)([a-z_$][\w$]*)(?=\(|\.\w+\()")
-_JS_DECLARED = (
-    r"\b(?:const|let|var|function\*?|class)\s[^=;(]*\b{0}\b|[(,{{]\s*{0}\b(?!\s*[.(])|\b{0}\s*=(?!=)"
-    r"|\b{0}\s*\([^()]*\)\s*\{{"
+_JS_DECLARED = re.compile(
+    r"\b(?:const|let|var|function\*?|class)\s([^=;()]*)|[(,{]\s*([\w$]+)\b(?!\s*[.(])"
+    r"|(?<![\w$])([\w$]+)\s*(?:=(?!=)|\([^()]{0,200}\)\s*\{)"
 )
 _JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
 _DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
@@ -47,8 +49,8 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
     source = "\n".join((setup, *tests))
     if language == "javascript":  # a helper such as `deepEqual` beside what is under test: the code could define it
         source = _JS_TEXT.sub("", source)
-        names = set(_JS_CALLED.findall(source))
-        lacking = {one for one in names if not re.search(_JS_DECLARED.format(re.escape(one)), source)}
+        declared = " ".join(name for names in _JS_DECLARED.findall(source) for name in names)
+        lacking = {*_JS_CALLED.findall(source)} - {*_JS_WORD.findall(declared)}
         helpers, ours = set(filter(_JS_HELPER.fullmatch, lacking)), set(filter(_ASSERTING.match, lacking))
         named = ours | helpers if helpers < lacking else ours
         return _DEFINE.format(", ".join(sorted(named))) if named else ""
@@ -103,8 +105,10 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
         inner: list[ast.AST] = [*ast.iter_child_nodes(one)]
         if isinstance(one, ast.Try):  # a handler that takes a failed assertion and goes on leaves nothing of the body
             takes = [each for each in one.handlers if not each.type or _SWALLOWS.search(ast.unparse(each.type))]
-            if any(not any(_can_fail(part, helpers, own) for part in each.body) for each in takes):
-                inner = [*(part for each in one.handlers for part in each.body), *one.orelse, *one.finalbody]
+            if any(_can_fail(part, helpers, own) for each in takes for part in each.body):
+                return True
+            others = [each for each in one.handlers if each not in takes]
+            inner = [*others, *one.orelse, *one.finalbody] if takes else inner
         left += inner
     return False
 
