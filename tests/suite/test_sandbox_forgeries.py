@@ -310,6 +310,16 @@ def test_javascript_tests_that_fail_by_other_means_are_accepted(test):
     assert toothless("", (test,), "javascript") == ""
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text", ["try { ", "'\\", "`\\", "const a ", "a(", "a", "const a = require('assert')", "{", "/*"]
+)
+def test_long_javascript_tests_are_read_in_time(text):
+    """Whatever stands in them, they are looked at for a second or two at most."""
+    unclear("", (text * (40_000 // len(text)),), "javascript")
+    toothless("", (text * (40_000 // len(text)),), "javascript")
+
+
 @pytest.mark.parametrize(
     "call",
     [
