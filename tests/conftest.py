@@ -192,7 +192,7 @@ LONGEST = (
     "engines/test_parity.py",
 )
 # Fixtures that make a model, or a tokenizer with a chat template: transformers imports torch to apply one.
-LOADS_TORCH = {"tiny_llama", "smollm2", "one_thread", "tokenizer", "lm"}
+LOADS_TORCH = {"tiny_llama", "tiny_neox", "smollm2", "one_thread", "tokenizer", "lm"}
 # Fixtures that build the wheel or install it.
 BUILDS = {"wheel", "installed"}
 torch_was_there = pytest.StashKey[bool]()

@@ -72,7 +72,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     try:
         for command in (["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]):
             subprocess.run([*command, "-f", str(conf)], env=env, check=True, timeout=30)
-        until(lambda: said(env, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", "two idle nodes", 20)
+        until(lambda: said(env, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2", "two idle nodes", 60)
         yield env
     finally:
         subprocess.run(["scancel", "-f", "-u", "root"], env=env, check=False, timeout=30, capture_output=True)

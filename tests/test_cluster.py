@@ -13,8 +13,10 @@ from pathlib import Path
 
 import commands
 import pytest
+import random_models
 import slurm
 import yaml
+from conftest import make_tokenizer
 from paths import SCRIPTS
 
 from harness.errors import ExitCode, UsageError
@@ -29,6 +31,19 @@ def cluster(tmp_path_factory):
         pytest.skip(why)
     with slurm.slurm(tmp_path_factory.mktemp("slurm")) as env:
         yield env
+
+
+@pytest.fixture(scope="module")
+def tiny_neox(tmp_path_factory):
+    """A checkpoint folder: a GPT-NeoX with random weights, whose config imports half of what a Llama's does.
+
+    Every shard loads that config anew, in seconds of processor time, and its model in milliseconds.
+    """
+    folder = tmp_path_factory.mktemp("tiny-neox")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    random_models.make("gpt_neox", {**sizes, "max_position_embeddings": 2048}).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def real(model: Path) -> dict:
@@ -57,15 +72,15 @@ def ended(env, job: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def limited(cluster, tmp_path_factory, tiny_llama):
+def limited(cluster, tmp_path_factory, tiny_neox):
     """A run directory and the jobs of a shard that needs longer than its time limit, and of its judge.
 
     Slurm looks at time limits every 30 s: they are submitted before the other tests, which run in the meantime.
     """
     home = tmp_path_factory.mktemp("limited")
-    rehearsal = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.28}  # 30 s without the first unit
+    rehearsal = {"lost": {"nf4/multi_hop_math": 0.5}, "seconds_per_item": 0.05}  # 5.5 s without the first unit
     execution = {"device": "cpu", "control": False, "unit_items": 10, "rehearsal": rehearsal}
-    config = commands.write(home, tiny_llama, execution=execution)
+    config = commands.write(home, tiny_neox, execution=execution)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
         words = ("--shards", 1, "--rehearsal-ok", "--shard-options", "--mem=1G --time=60")
@@ -76,14 +91,38 @@ def limited(cluster, tmp_path_factory, tiny_llama):
 
 
 def run_out_of_time(env, job: str, folder: Path) -> None:
-    """Bring the time limit of a shard near when it has an answer, and do not wait when it is back in the queue."""
+    """Bring the time limit of a shard near when it has an answer, and do not wait when it is back in the queue.
+
+    The shard stands still until Slurm's signal is there, however long that takes; then it has time again.
+    """
     timings = folder / "bf16" / "timings-1of1.jsonl"
     slurm.until(lambda: timings.exists() and timings.stat().st_size, "the first unit", 200)
+    shard = process(folder / "shards" / "1of1.lease")
+    os.kill(shard, signal.SIGSTOP)
     hours, minutes, _ = map(int, slurm.job(env, job)["RunTime"].split(":"))
-    near = f"TimeLimit={60 * hours + minutes + 2}"
-    subprocess.run(["scontrol", "update", f"JobId={job}", near], env=env, check=True)
-    slurm.until(lambda: slurm.job(env, job)["JobState"] == "PENDING", "the signal and the queue", 60)
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+3", "TimeLimit=60"], env=env, check=True)
+    update(env, job, f"TimeLimit={60 * hours + minutes + 2}")
+    slurm.until(lambda: interrupted(shard), "the signal", 90)
+    update(env, job, "TimeLimit=60")
+    os.kill(shard, signal.SIGCONT)
+    slurm.until(lambda: slurm.job(env, job)["JobState"] == "PENDING", "the queue", 200)
+    update(env, job, "StartTime=now+3")  # a node does not take a job again in the second in which it ended there
+
+
+def update(env, job: str, change: str) -> None:
+    """Change what Slurm knows of a job."""
+    subprocess.run(["scontrol", "update", f"JobId={job}", change], env=env, check=True)
+
+
+def process(lease: Path) -> int:
+    """The process that a lease names; 0 if there is none yet."""
+    words = lease.read_text().split() if lease.exists() else []
+    return int(words[1]) if len(words) > 1 else 0
+
+
+def interrupted(pid: int) -> bool:
+    """Whether an interrupt waits for a process that stands still."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(pending, 16) >> (signal.SIGINT - 1) & 1)
 
 
 @pytest.fixture
@@ -99,18 +138,17 @@ def home(tmp_path, monkeypatch, request):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("limited")
-def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_llama, capsys):
+def test_shards_that_are_cancelled_or_killed_are_run_again(cluster, home, tiny_neox, capsys):
     """The judge names what is missing and ends with 4; after the printed retry the bytes are those of a plain run."""
     config = home / "tiny.yaml"
-    config.write_text(yaml.safe_dump(real(tiny_llama)))
+    config.write_text(yaml.safe_dump(real(tiny_neox)))
     assert submit(Path("tiny.yaml"), home / "out", "--shards", 2) == ExitCode.PASS
     said = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     array, judge = (re.search(r"job (\d+)", said[name])[1] for name in ("shards", "judge"))
     subprocess.run(["scancel", f"{array}_1"], env=cluster, check=True)
     folder = home / "out" / "tiny" / "shards"
-    lease = folder / "2of2.lease"
-    slurm.until(lambda: lease.exists() and len(lease.read_text().split()) > 1, "shard 2", 120)
-    os.kill(int(lease.read_text().split()[1]), signal.SIGKILL)
+    slurm.until(lambda: process(folder / "2of2.lease"), "shard 2", 240)
+    os.kill(process(folder / "2of2.lease"), signal.SIGKILL)
     assert ended(cluster, judge) == ExitCode.NOT_COMPARABLE
     assert "2 of 2 shard(s) incomplete (1/2, 2/2)" in (folder / "judge.log").read_text()
 
@@ -160,9 +198,9 @@ def test_a_shard_that_runs_out_of_time_goes_on(cluster, limited):
     assert "shard 1of1 is complete" in log
 
 
-def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_llama, capsys):
+def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_neox, capsys):
     """What the shards would refuse is refused at once, with the number to give; and so is a cluster without a name."""
-    config = commands.write(home, tiny_llama)
+    config = commands.write(home, tiny_neox)
     assert commands.call("run", config, "--output", home, "--shard", "1/3", "--quiet") == ExitCode.NOT_COMPARABLE
     assert submit(config, home, "--shards", 2) == ExitCode.USAGE
     assert "split into 3 shard(s): give --shards 3" in capsys.readouterr().err
@@ -203,9 +241,9 @@ def test_a_lease_that_is_no_text_is_a_sign_of_life_all_the_same(tmp_path):
     assert not alive(lease, now - 86_400)  # from tomorrow: nobody would ever take it for dead
 
 
-def manifest(home: Path, model: Path, capsys) -> list[dict]:
+def manifest(home: Path, model: Path, capsys, *more: object) -> list[dict]:
     """The objects that `submit --kubernetes` prints."""
-    words = ("--shards", 4, "--image", "registry/quantcliff:1", "--claim", "scratch", "--limit", 20)
+    words = ("--shards", 4, "--image", "registry/quantcliff:1", "--claim", "scratch", "--limit", 20, *more)
     assert commands.call("submit", commands.write(home, model), "--kubernetes", *words) == ExitCode.PASS
     return list(yaml.safe_load_all(capsys.readouterr().out))
 
@@ -213,7 +251,7 @@ def manifest(home: Path, model: Path, capsys) -> list[dict]:
 def test_a_kubernetes_manifest_is_what_the_published_schema_allows(home, capsys):
     """The config, an Indexed Job and a judge, each valid without a key that Kubernetes does not know."""
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    for one in manifest(home, Path("m"), capsys):
+    for one in manifest(home, Path("m"), capsys, "--gpus", 2):
         kubernetes_validate.validate(one, "1.33", strict=True)
         one.get("spec", one)["unknown"] = True
         with pytest.raises(kubernetes_validate.ValidationError):
@@ -235,3 +273,53 @@ def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, ca
     run = "run /etc/quantcliff/run.yaml --limit 20 --output /results --shard 3/4\n"
     place = "/results/trial-limit-20"
     assert [one.stdout for one in said] == [run, f"status {place} --wait\ncompare {place}\n"]
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "gpus"),
+    [
+        ("cpu", (), 0),
+        ("auto", (), 1),
+        ("auto", ("--gpus", 0), 0),
+        ("cuda:0,cuda:1", (), 2),
+        ("cuda:all", ("--gpus", 4), 4),
+    ],
+)
+def test_a_pod_gets_the_gpus_of_its_device(home, capsys, device, asked, gpus):
+    """None for a CPU, several for a model that is spread over them; how many `cuda:all` means has to be said."""
+    _, shards, judge = manifest(home, Path("m"), capsys, "--device", device, *asked)
+    limits = shards["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"nvidia.com/gpu": gpus}
+    assert "resources" not in judge["spec"]["template"]["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--kubernetes --wait --shard-options --mem=1G", "--kubernetes takes no --shard-options, --wait: give --gpus"),
+        ("--kubernetes --output .", "--kubernetes takes no --output: "),
+        ("--slurm --gpus 2 --mount /data", "--slurm takes no --mount, --gpus: give GPUs in --shard-options"),
+        ("--kubernetes --image i --claim c --device cuda:0,cuda:1 --gpus 1", "'cuda:0,cuda:1' needs 2"),
+    ],
+)
+def test_options_of_the_other_cluster_are_refused(home, capsys, words, said):
+    """They would change nothing, and the jobs would not be what was asked for."""
+    assert commands.call("submit", commands.write(home, Path("m")), *words.split()) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert not shown.out
+    assert not (home / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "asked"), [("cpu", ""), ("auto", "--gres=gpu:1"), ("cuda:0,cuda:1", "--gres=gpu:2")]
+)
+def test_a_shard_of_slurm_asks_for_the_gpus_of_its_device(home, capsys, monkeypatch, device, asked):
+    """Unless its options are given; here there is no sbatch to take the script."""
+    monkeypatch.setenv("PATH", str(home))
+    words = ("--slurm", "--device", device, "--output", home)
+    assert commands.call("submit", commands.write(home, Path("m")), *words) == ExitCode.USAGE
+    assert "this machine has no sbatch" in capsys.readouterr().err
+    lines = (home / "trial" / "shards" / "array.sbatch").read_text().splitlines()
+    assert [one for one in lines if "gres" in one] == ([f"#SBATCH {asked}"] if asked else [])
+    assert "#SBATCH --mem=64G" in lines

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click import option
+from click.core import ParameterSource
 
 from harness.cli import shared
 from harness.cli.shared import FILE, ConfigChanges, Number, OutputOptions, RunPath
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from harness.store.rundir import RunDir
     from harness.store.shards import ShardStatus
 
-SHARD = "--gres=gpu:1 --cpus-per-task=8 --mem=64G --time=4:00:00"
+SHARD = "--cpus-per-task=8 --mem=64G --time=4:00:00"
 JUDGE = "--cpus-per-task=2 --mem=8G --time=0:30:00"
 POLL_SECONDS = 5.0
+_FOREIGN = {  # options that only the other cluster has, and what to give instead
+    "slurm": ("image claim mount gpus", "give GPUs in --shard-options, the shared disk as --output"),
+    "kubernetes": ("shard_options judge_options wait output", "give --gpus and --mount, and edit the manifest printed"),
+}
 
 
 @click.command(epilog=shared.EPILOG)
@@ -212,12 +217,13 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
 @option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
 @option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
 @option("--shards", default=4, type=click.IntRange(1, 10_000), help="GPUs that share the work.")
-@option("--shard-options", default=SHARD, help="Options of sbatch for each shard.")
-@option("--judge-options", default=JUDGE, help="Options of sbatch for the judge.")
+@option("--shard-options", help=f"Slurm: options of sbatch for each shard; by default its GPUs, and {SHARD}.")
+@option("--judge-options", default=JUDGE, help="Slurm: options of sbatch for the judge.")
 @option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
 @option("--image", help="Kubernetes: a container image that has quantcliff.")
 @option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")
 @option("--mount", default="/results", help="Kubernetes: where the pods see that disk.")
+@option("--gpus", type=click.IntRange(0, 64), help="Kubernetes: GPUs of each shard; those of its device by default.")
 @shared.config_options
 @shared.output_dir_option
 @shared.output_options(trust=True, code=True, printed=False)
@@ -233,16 +239,23 @@ def submit(
     from harness.store.rundir import RunDir
 
     if system is None:
-        text = "without one, give `run --shard I/N` to each machine"
-        raise UsageError(f"name the cluster, --slurm or --kubernetes; {text}")
+        raise UsageError("name the cluster, --slurm or --kubernetes; without one, give each machine `run --shard I/N`")
+    names, remedy = _FOREIGN[system]
+    source = click.get_current_context().get_parameter_source
+    if foreign := [one for one in names.split() if source(one) is not ParameterSource.DEFAULT]:
+        raise UsageError(f"--{system} takes no --{', --'.join(foreign).replace('_', '-')}: {remedy}")
     experiment, path = shared.load_experiment(config, changes)
     flags, judge = _flags(changes, options)
+    device, asked = experiment.execution.device, how["gpus"]
+    gpus = submitting.gpus_of(device)
+    if asked is not None and asked < gpus and device != "auto":
+        raise UsageError(f"--gpus {asked}: a shard on execution.device {device!r} needs {gpus}")
     if system == "kubernetes":
         place = {name: how[name] for name in ("image", "claim", "mount")}
         if not all(place.values()):
             raise UsageError("--kubernetes needs --image and --claim")
         words = ("run", f"{submitting.CONFIG_FOLDER}/run.yaml", *flags)
-        cluster = submitting.Cluster(experiment.name, how["shards"], words, judge)
+        cluster = submitting.Cluster(experiment.name, how["shards"], words, judge, gpus if asked is None else asked)
         click.echo(submitting.kubernetes_manifest(cluster, path.read_text(encoding="utf-8"), **place), nl=False)
         return ExitCode.PASS
     folder = Path(output or experiment.output).absolute()
@@ -251,7 +264,9 @@ def submit(
         raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
     words = ("run", str(path.absolute()), "--output", str(folder), *flags)
     cluster = submitting.Cluster(experiment.name, how["shards"], words, judge)
-    scripts = submitting.write_slurm(cluster, directory.path, (how["shard_options"], how["judge_options"]))
+    needs = SHARD if gpus == 0 else f"--gres=gpu:{gpus} {SHARD}"
+    sbatch = (needs if how["shard_options"] is None else how["shard_options"], how["judge_options"])
+    scripts = submitting.write_slurm(cluster, directory.path, sbatch)
     return submitting.submit_slurm(*scripts, wait=how["wait"], say=click.echo)
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +51,7 @@ _EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitC
 LONGEST = 32  # tokens; if half of the baseline's answers are longer, items are answered in full, not read along
 
 Places = frozenset[tuple[str, str]]
+Sets = Mapping[str, Sequence[str]]  # of modules, by how they were chosen
 
 
 def damage_path(run: RunRecord, candidate: str, suffix: str = ".json") -> Path:
@@ -168,12 +168,9 @@ def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> tuple[Hybrid, int
 
 def _tokens(run: RunRecord, name: str, end_tokens: Sequence[int] = ()) -> dict[str, tuple[int, ...]]:
     """Return the tokens of a variant's answers in text, by item id, with the end token if they ended with it."""
-    found: dict[str, tuple[int, ...]] = {}
-    for one in run.of(name):
-        answer = one.response
-        if isinstance(answer, Generation) and answer.sample == 0:
-            found[one.item_id] = (*answer.token_ids, *(end_tokens[:1] if answer.finish == "eos" else ()))
-    return found
+    answers = (one.response for one in run.of(name))
+    texts = (one for one in answers if isinstance(one, Generation) and one.sample == 0)
+    return {one.item_id: (*one.token_ids, *(end_tokens[:1] if one.finish == "eos" else ())) for one in texts}
 
 
 def _summary(
@@ -216,13 +213,7 @@ def check_bits(variant: Variant, bits: int | None) -> None:
 
 
 def repair(
-    run: RunRecord,
-    judgement: Judgement,
-    summary: dict[str, Any],
-    progress: Reporter,
-    *,
-    command: str = "",
-    bits: int | None = None,
+    run: RunRecord, judgement: Judgement, summary: dict[str, Any], progress: Reporter, *, command: str, bits: int | None
 ) -> tuple[dict[str, Any], int]:
     """Gate the chosen set on held-out items; return the summary with what came of it, and the exit code.
 
@@ -232,18 +223,14 @@ def repair(
     name = summary["candidate"]
     variant, _ = lost_variant(run, judgement, name)
     check_bits(variant, bits)
-    sets: Mapping[str, Sequence[str]] = summary["sets"]
+    sets: Sets = summary["sets"]
     if not sets["repaired"]:
         raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
     if "skip_modules" not in METHODS[variant.quantization.method].options:
-        raise UsageError(
-            f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here; "
-            f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
-        )
-    cures = [skipping(variant, "repaired", sets["repaired"])]
-    cures += [] if bits is None else [keeping(variant, f"repaired-{bits}bit", sets["repaired"], bits)]
-    same = {"repaired", "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""}
-    others = [skipping(variant, how, modules) for how, modules in sets.items() if how not in same]
+        text = f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here"
+        remedy = f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
+        raise UsageError(f"{text}; {remedy}")
+    cures, others = _gated(variant, sets, bits)
     plan, shared = held_out(run, summary, [variant, *cures, *others])
     label = f"repair-{name}" if bits is None else f"repair-{name}-{bits}bit"
     directory = RunDir(run.directory.path / label)
@@ -255,10 +242,22 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
-    entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
-    atomic_write(run.directory.path / f"{label}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
+    _write_variant(run.directory.path / f"{label}.yaml", cure)
     return summary, _EXIT_CODES.get(verdicts[cure.name], ExitCode.INCONCLUSIVE)
+
+
+def _gated(variant: Variant, sets: Sets, bits: int | None) -> tuple[list[Variant], list[Variant]]:
+    """Return the variants in which the chosen set is kept, the simplest first, and those of other sets of its size."""
+    cures = [skipping(variant, "repaired", sets["repaired"])]
+    cures += [] if bits is None else [keeping(variant, f"repaired-{bits}bit", sets["repaired"], bits)]
+    same = {"repaired", "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""}
+    return cures, [skipping(variant, how, modules) for how, modules in sets.items() if how not in same]
+
+
+def _write_variant(path: Path, variant: Variant) -> None:
+    entry = variant.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
+    entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
+    atomic_write(path, yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
 
 
 def skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:
@@ -283,27 +282,31 @@ def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Vari
     Items are drawn with another seed. Where the same question was asked before, as in a data set of limited size, it
     is left out. Raises NotComparable if none is left.
     """
-    failing: dict[str, list[Item]] = defaultdict(list)
-    for item in run.items:
-        if f"{item.slice}/{item.stratum}" in summary["strata"]:
-            failing[item.slice].append(item)
-    slices = (spec for spec in run.experiment.slices if spec.key in failing)
-    experiment = run.experiment.model_copy(
-        update={
-            "name": f"repair-{summary['candidate']}",
-            "description": f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items",
-            "candidates": tuple(variants),
-            "slices": tuple(_narrowed(spec, failing[spec.key]) for spec in slices),
-            "execution": run.experiment.execution.model_copy(update={"control": False}),
-            "seed": run.experiment.seed + SEED,
-        }
-    )
-    experiment = Experiment.model_validate(experiment.model_dump(mode="json"))
+    experiment = _fresh(run, summary, variants)
     made = run_plan.make_plan(experiment, str(run.directory.path / "run.json"), check=False)
-    drawn = [item for item in made.items if f"{item.slice}/{item.stratum}" in summary["strata"]]
+    drawn = _failing(made.items, summary)
     items = unseen(drawn, run.items)
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
     return dataclasses.replace(made, items=items, units=units), len(drawn) - len(items)
+
+
+def _fresh(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> Experiment:
+    """Return the run's experiment with other candidates, over its failing strata, with items of another seed."""
+    failing = _failing(run.items, summary)
+    asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
+    changes = {
+        "name": f"repair-{summary['candidate']}",
+        "description": f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items",
+        "candidates": tuple(variants),
+        "slices": tuple(_narrowed(spec, own) for spec, own in asked if own),
+        "execution": run.experiment.execution.model_copy(update={"control": False}),
+        "seed": run.experiment.seed + SEED,
+    }
+    return Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
+
+
+def _failing(items: Iterable[Item], summary: Mapping[str, Any]) -> list[Item]:
+    return [item for item in items if f"{item.slice}/{item.stratum}" in summary["strata"]]
 
 
 def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
@@ -319,8 +322,7 @@ def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
     """Return the slice with only those levels of its axes that its failing items have."""
     failing = {axis: {item.levels.get(axis) for item in own} for axis in spec.axes}
     axes = {
-        axis: tuple(level for level in levels if level_text(level) in failing[axis])
-        for axis, levels in spec.axes.items()
+        axis: tuple(one for one in spec.axes[axis] if level_text(one) in levels) for axis, levels in failing.items()
     }
     return spec.model_copy(update={"axes": {axis: levels for axis, levels in axes.items() if levels}})
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.config.schema import Thinking
 from harness.damage.search import Measured, layer_of
-from harness.engines.transformers.continuous import Continuous, schedules
+from harness.engines.transformers.continuous import Continuous, EngineContext, schedules
 from harness.engines.transformers.decode import Request
 from harness.engines.transformers.divergence import Recorder, Trace, divergence
 from harness.engines.transformers.engine import HFEngine
@@ -49,10 +49,8 @@ def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     mine, theirs = dict(one.named_parameters()), dict(other.named_parameters())
     if type(one) is not type(other) or mine.keys() != theirs.keys():
         return False
-    return all(
-        type(mine[key]) is type(value) and mine[key].shape == value.shape and torch.equal(mine[key], value)
-        for key, value in theirs.items()
-    )
+    pairs = [(value, theirs[key]) for key, value in mine.items()]
+    return all(type(a) is type(b) and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 class LayerStates:
@@ -84,8 +82,7 @@ class LayerStates:
         fresh = past is None or past.get_seq_length() == 0
         self._pass = None
         if fresh and ids.shape[1] > 1:
-            positions = given.get("position_ids")
-            parts = [ids] if positions is None else [ids, positions]
+            parts = [one for one in (ids, given.get("position_ids")) if one is not None]
             self._pass = b"".join(repr(tuple(one.shape)).encode() + one.cpu().numpy().tobytes() for one in parts)
 
     def _wrapped(self, index: int, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -239,18 +236,8 @@ class Hybrid:
 def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, states: Recorder) -> None:
     """Read each item's prompt with the baseline's answer, and show the states that predict the answer."""
     context = engine.context
-    requests = [
-        Request(
-            item.id,
-            0,
-            tuple(context.texts.prompt(item.prompt)),
-            item.max_tokens,
-            StopDetector(context.texts, ()),
-            as_draft(context, states.references[item.id], item.max_tokens),
-        )
-        for item in items
-        if states.references.get(item.id)
-    ]
+    known = [(item, answer) for item in items if (answer := states.references.get(item.id))]
+    requests = [_request(context, item, answer) for item, answer in known]
 
     def observe(request: Request, hidden: Tensor) -> None:
         states.observe(request.item_id, states.references[request.item_id], hidden)
@@ -259,6 +246,11 @@ def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, sta
     for schedule in schedules(context, requests, context.budget):
         for batch in schedule.batches:
             loop.read(batch, keep=False)
+
+
+def _request(context: EngineContext, item: Item, answer: tuple[int, ...]) -> Request:
+    prompt, draft = tuple(context.texts.prompt(item.prompt)), as_draft(context, answer, item.max_tokens)
+    return Request(item.id, 0, prompt, item.max_tokens, StopDetector(context.texts, ()), draft)
 
 
 def unpacked(module: Any, like: Any) -> torch.nn.Linear | None:

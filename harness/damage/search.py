@@ -70,13 +70,11 @@ def coarse(sizes: Sizes) -> list[Group]:
     The last layer comes first: only what is behind a change runs again, so of late layers more are asked in the time.
     """
     inside = {name: found for name in sizes if (found := _IN_LAYER.match(name))}
+    layers = _grouped({name: f"layer {int(found[1])}" for name, found in inside.items()}, "layer", sizes)
     return [
         *_grouped({name: found[2] for name, found in inside.items()}, "projection", sizes),
         *_grouped({name: name for name in sizes if name not in inside}, "other", sizes),
-        *sorted(
-            _grouped({name: f"layer {int(found[1])}" for name, found in inside.items()}, "layer", sizes),
-            key=lambda one: -(layer_of(one.modules[0]) or 0),
-        ),
+        *sorted(layers, key=lambda one: -(layer_of(one.modules[0]) or 0)),
     ]
 
 
@@ -265,6 +263,14 @@ class _Search:
         won = sum(now[name] and not was[name] for name in now)
         return Counts(won, sum(was[name] and not now[name] for name in now), len(now))
 
+    def settle(self, kept: Collection[str]) -> None:
+        """Leave out items that are on the other side when asked again, and restore nothing, then everything."""
+        still = {name: (self.base.scores[name] >= score) for name, score in self.right.items()}
+        self.right = {name: score for name, score in self.right.items() if still[name] == (name in kept)}
+        lost, known = (tuple(sorted(one for one in self.right if (one in kept) == side)) for side in (False, True))
+        everything = self.counts(self.measured("everything", self.sizes), self.base)
+        self.found = Found(everything=everything, lost=lost, kept=known, kl=self.base.kl)
+
     def late(self, share: float) -> bool:
         return self.journal.seconds >= share * self.limit
 
@@ -310,6 +316,13 @@ class _Search:
             current, now, total = wanted, after, self.counts(after, self.base)
             self.found.steps.append(Step(group.name, tuple(sorted(wanted)), size, total, alone[group.name], gain))
 
+    def compare(self, size: int) -> None:
+        """Ask random sets of so many bytes: fewer of them if time is out."""
+        for seed in range(NULL_SETS):
+            if seed < LEAST_NULL_SETS or not self.late(1.0):
+                after = self.measured("a random set", random_set(self.sizes, size, seed))
+                self.found.null.append(self.counts(after, self.base))
+
 
 def search(
     journal: Journal,
@@ -328,25 +341,15 @@ def search(
     right too. Items that are on the other side when asked again are left out. sizes: module to bytes.
     """
     work = _Search(journal, ask, right, sizes, seconds, say)
-    found = work.found
-    still = {name: (work.base.scores[name] >= score) for name, score in right.items()}
-    work.right = {name: score for name, score in right.items() if still[name] == (name in kept)}
-    found.lost, found.kept = (
-        tuple(sorted(one for one in work.right if (one in kept) == side)) for side in (False, True)
-    )
-    found.kl = work.base.kl
-    found.everything = work.counts(work.measured("everything", sizes), work.base)
+    work.settle(kept)
     for share in SCREENING:
-        found.groups, found.steps = [], []  # what was measured is not measured again
+        work.found.groups, work.found.steps = [], []  # what was measured is not measured again
         work.screen(share)
         work.add(most)
-    if (step := found.chosen(most)) is not None:
-        for seed in range(NULL_SETS):
-            if seed < LEAST_NULL_SETS or not work.late(1.0):
-                after = work.measured("a random set", random_set(sizes, step.bytes, seed))
-                found.null.append(work.counts(after, work.base))
-    found.seconds = journal.seconds
-    return found
+    if (step := work.found.chosen(most)) is not None:
+        work.compare(step.bytes)
+    work.found.seconds = journal.seconds
+    return work.found
 
 
 def null_share(counts: Counts, null: Sequence[Counts]) -> float:

@@ -4,6 +4,7 @@ Slurm's scripts put a shard back that was stopped by its time limit after progre
 """
 
 import math
+import re
 import shlex
 import shutil
 import string
@@ -31,9 +32,15 @@ class Cluster(NamedTuple):
     """An experiment as a cluster is to run it."""
 
     name: str  # of the run
-    shards: int  # jobs with a GPU that share the work
+    shards: int  # jobs that share the work
     run: tuple[str, ...]  # arguments of the shards' command, `run` first
     judge: tuple[str, ...] = ()  # options of the judge's command
+    gpus: int = 1  # of each shard; for Slurm the words for sbatch say it
+
+
+def gpus_of(device: str) -> int:
+    """Return how many GPUs a shard has to have for this device of a config; a model may be spread over several."""
+    return 0 if device.startswith("cpu") else 1 + max(map(int, re.findall(r"cuda:(\d+)", device)), default=0)
 
 
 def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> tuple[Path, Path]:
@@ -121,7 +128,7 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     texts |= {"verdict": verdict.strip(), "folder": CONFIG_FOLDER}
     quoted = {key: yaml.safe_dump(text, default_style='"', width=math.inf).strip() for key, text in texts.items()}
     template = string.Template(Path(__file__).with_name("kubernetes.yaml.in").read_text(encoding="utf-8"))
-    return template.substitute(quoted, name=name, shards=cluster.shards)
+    return template.substitute(quoted, name=name, shards=cluster.shards, gpus=cluster.gpus)
 
 
 CONFIG_FOLDER = "/etc/quantcliff"  # where a pod finds the config, as `run.yaml`

@@ -279,7 +279,7 @@ def test_a_method_without_skip_modules_says_what_to_do(demo):
     other = dataclasses.replace(run, experiment=run.experiment.model_copy(update={"candidates": candidates}))
     summary = {"candidate": "nf4", "sets": {"repaired": [RUINED]}}
     with pytest.raises(UsageError, match="quantize it again without the modules"):
-        commands.repair(other, judgement, summary, SimpleNamespace())
+        commands.repair(other, judgement, summary, SimpleNamespace(), command="", bits=None)
 
 
 def test_bits_that_a_method_does_not_have_are_refused_before_the_search(demo):
