@@ -6,7 +6,8 @@ Frozen, plain data. Scores are proportions in [0, 1], tokens those of the baseli
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -228,3 +229,13 @@ def scored_from_json(data: Mapping[str, Any]) -> Scored:
     kinds: dict[str, Any] = {"generation": Generation, "choice_logprobs": ChoiceLogprobs, "unanswered": Unanswered}
     known = _tuples(dict(data["response"]), "token_ids", "logprobs", "token_counts", "greedy")
     return Scored(**{**data, "response": kinds[known["type"]](**known)})
+
+
+def guessing(targets: Sequence[str]) -> float:
+    """Return what guessing scores: one over the letters up to the last target, a half if there are two; else 0."""
+    different = {one.strip() for one in targets}
+    letters = [found[1] for one in different if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
+    if letters and len(letters) == len(different):
+        return 1.0 / max(ord(max(letters)) - ord("A") + 1, 2)
+    words = different - {"", "None"} if len(targets) >= 20 else set()  # noqa: PLR2004 - two among a few say nothing
+    return 0.5 if len(words) == len(different) == 2 else 0.0  # noqa: PLR2004 - such as yes and no

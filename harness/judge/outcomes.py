@@ -86,6 +86,7 @@ class Outcomes:
     look: NDArray[np.int32]  # the interim look, from 1, by which the item was answered
     levels: Mapping[str, Labels] = field(default_factory=dict)  # of all axes; an empty name if an item has no such axis
     measure: Mapping[str, str] = field(default_factory=dict)  # slice to what the score is (``acc``), if the source says
+    settings: Mapping[str, str] = field(default_factory=dict)  # how each slice was asked, as far as the source says
     notes: tuple[str, ...] = ()  # what a reader must know of how these were read
 
     def __len__(self) -> int:
@@ -107,6 +108,7 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
     looks: ArrayLike = 1,
     levels: Mapping[str, Sequence[str] | Labels] | None = None,
     measure: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
     unique: bool = False,
 ) -> Outcomes:
@@ -143,6 +145,7 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
         look=look,
         levels={axis: _labels(name, axis, values, count) for axis, values in (levels or {}).items()},
         measure=dict(measure or {}),
+        settings=dict(settings or {}),
         notes=notes,
     )
 
@@ -192,12 +195,13 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pai
     """Join a candidate's items to the baseline's. allow_unmatched: share that may go without a partner, in [0, 1).
 
     Raises NotComparable if more goes without, if an item is in another stratum or cluster on the other side, or if the
-    scores measure different things.
+    scores measure different things or were asked for with other settings.
     """
-    for name, measure in baseline.measure.items():
-        if (other := candidate.measure.get(name, measure)) != measure:
-            text = f"{name} is scored by {other!r}, in {baseline.name} by {measure!r}: name one --metric"
-            raise NotComparable(f"{candidate.name}: {text}")
+    known = {**candidate.measure, **candidate.settings}
+    for name, measure in {**baseline.measure, **baseline.settings}.items():
+        if (other := known.get(name, measure)) != measure:
+            text = f"{name}: {other!r:.200}, in {baseline.name} {measure!r:.200}"
+            raise NotComparable(f"{candidate.name}: {text}: give results of one --metric and of the same settings")
     own, theirs = _joined(baseline, candidate)
     same = baseline.fingerprint[own] == candidate.fingerprint[theirs]  # also if neither side says what was asked
     here, there = _alone(baseline, own, candidate), _alone(candidate, theirs, baseline)

@@ -4,7 +4,9 @@ Results may hold names from outside; whoever writes them out sanitizes them.
 """
 
 import math
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from harness.judge.decisions import NO_NUMBER, points
 from harness.judge.summaries import Quantity, TailRate, Verdict
@@ -117,29 +119,7 @@ def short_name(stratum: str) -> str:
     return label + slash + (", ".join(levels_of(name).values()) or name)
 
 
-_TASKS = {  # levels of the axis `task` whose names say little
-    "lookup": "retrieval",
-    "chain": "chained retrieval",
-    "several": "several at once",
-    "babi": "bAbI",
-    "chains": "sums in words",
-    "choice": "facts by choice",
-    "write": "facts in writing",
-    "tool_calls": "tool calls",
-    "words": "common words",
-    "frequent": "frequent words",
-    "pairs": "key-value pairs",
-}
-_AXES = {
-    "keys": "among {} keys",
-    "answer": "answer {}",
-    "context_tokens": "{} tokens of context",
-    "ask": "asked for {}",
-    "shape": "{}",
-    "size": "{}",
-    "resource": "resource level {}",
-    "solution_lines": "{} lines of solution",
-} | {axis: f"{{}} {axis}" for axis in ("hops", "steps", "facts", "pairs", "fields", "tools", "arguments")}
+_NAMES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("readable.toml").read_text(encoding="utf-8"))
 
 
 def readable(stratum: str) -> str:
@@ -160,11 +140,11 @@ def readable(stratum: str) -> str:
 
 def _phrase(axis: str, level: str) -> str:
     if axis == "task":
-        return _TASKS.get(level, level.replace("_", " "))
+        return _NAMES["tasks"].get(level, level.replace("_", " "))
     if axis == "context_tokens" and level == "none":
         return "no other context"
-    text = _AXES.get(axis, f"{axis.replace('_', ' ')} {{}}").format(level)
-    return text[:-1] if level == "1" and axis in _AXES and text.endswith("s") else text
+    text = _NAMES["axes"].get(axis, f"{axis.replace('_', ' ')} {{}}").format(level)
+    return text[:-1] if level == "1" and axis in _NAMES["axes"] and text.endswith("s") else text
 
 
 def place(stratum: StratumVerdict | TailRate | Quantity) -> str:

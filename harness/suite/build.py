@@ -6,13 +6,14 @@ Whatever is wrong becomes a Problem with its path; what the slice's description 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.fields import suggestion
 from harness.config.schema import MOST_ITEMS, SliceSpec
 from harness.errors import Problem, UsageError
-from harness.records import Item
+from harness.records import Item, guessing
 from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue, slice_named
 from harness.suite.items import OWN_OPTIONS, Placed, Prompting, counted, doc_level, make_item
@@ -220,9 +221,11 @@ class SliceBuilder:
         placed.sort(key=lambda one: one.number)
         self._check_counts(placed, split_by)
         try:  # lm_eval draws the examples of one prompt after those of the last: with examples, all prompts are built
-            return self._items(task, every if task.config.num_fewshot else placed, placed, split_by)
+            items = self._items(task, every if task.config.num_fewshot else placed, placed, split_by)
         except UsageError as error:
             return self.say(".name", str(error))
+        guess = guessing([one.target for one in items if one.kind == "generate"])  # where no choices are weighed
+        return [replace(one, chance=guess) if one.kind == "generate" and not one.chance else one for one in items]
 
 
 def _too_many(spec: SliceSpec, task: TaskInfo) -> str:

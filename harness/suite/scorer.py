@@ -25,7 +25,12 @@ from harness.suite.toolkit.thinking import split
 
 AT_ONCE = 2  # executions at the same time, each of two processes that take turns
 # How a text that answers with a letter begins.
-_LETTER = re.compile(r"\W*(?i:(?:the )?(?:right |correct )?(?:answer|choice|letter)(?: is)?\b)?\W*([A-Z])\b")
+_LETTER = re.compile(
+    r"\W{0,20}(?P<cue>(?i:(?:(?:so|thus|therefore)\W{1,9})?(?:the |my )?(?:(?:final|best|right|correct) )*"
+    r"(?:answer|choice|option|letter)(?: is)?\b))?\W{0,20}(?:boxed\W|(?i:option |letter ))?"
+    r"(?P<letter>[A-Z])\b(?!\s{0,9}(?:,|/|&|and\b|or\b)\s{0,9}[A-Z]\b)"
+    r"(?(cue)|(?! (?!because\b|since\b|is (?:the )?(?:right|correct|best|answer)\b)[a-z]))"  # `A good answer is C`
+)
 
 
 class Score(NamedTuple):
@@ -143,7 +148,7 @@ class Scorer:
         own = {"thinking_characters": float(len(thought))} if thought else {}
         if isinstance(response, Generation) and LETTER_KEY in item.doc:
             found = _LETTER.match(response.text)
-            value = float(found is not None and found[1] == item.doc[LETTER_KEY])
+            value = float(found is not None and found["letter"] == item.doc[LETTER_KEY])
             return Score(value, own | {"letter": value}, "letter")
         task = self._task(item.task)
         metrics: dict[str, float] = {}
@@ -161,6 +166,8 @@ class Scorer:
         name = _metric(item, task, metrics)
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
+        if task.higher_is_better().get(name.partition(",")[0]) is False:
+            raise UsageError(f"{item.task}: of {name} less is better: choose another with options.metric")
         if not 0 <= metrics[name] <= 1:
             text = f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
             raise UsageError(f"{item.task}: {text}")

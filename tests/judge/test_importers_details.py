@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ from pyarrow import parquet
 from harness.errors import NotComparable, UsageError
 from harness.judge.imported import judge_imported
 from harness.judge.importers import ImportOptions, format_of, load
+from harness.judge.outcomes import pair
 
 FLAGS = "item score strata cluster slice prompt weight chance metric filter repeats margin alpha"
 NOTHING = dict.fromkeys(FLAGS.split()) | {"allow_unmatched": 0.01}
@@ -73,6 +75,34 @@ def test_results_of_nel_are_items_by_benchmark(tmp_path):
         judge_imported(base, [str(_nel(tmp_path / "again", [1.0] * 200))], NOTHING)
     with pytest.raises(UsageError, match="holds gsm8k twice"):
         load(tmp_path)
+
+
+def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
+    """With one of four repeats an item is unanswered; the summary or another item says how many there were."""
+    folder = _nel(tmp_path, [1.0] * 4, repeats=4)
+    file = folder / "gsm8k" / "results.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[::4]))
+    assert all(map(math.isnan, load(folder).score))
+    file.write_text("\n".join([*lines[:5], *lines[8::4]]))
+    assert [one for one in load(folder).score if not math.isnan(one)] == [0.25]
+
+
+@pytest.mark.parametrize("changed", [{"generation_size": 8}, {"stop_sequences": ["."]}, {"instruction": "Be brief."}])
+def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, changed):
+    """A baseline that was cut short, or told something else, is no measure of a candidate."""
+    sides = []
+    for name, more in (("a", {}), ("b", {}), ("c", changed)):
+        folder = _lighteval(tmp_path / name, [1.0] * 9)
+        (file,) = folder.rglob("*.parquet")
+        rows = parquet.read_table(file, partitioning=None).to_pylist()
+        for row in rows:
+            row["doc"] |= {"generation_size": 256, "stop_sequences": ["\n"], "instruction": ""} | more
+        parquet.write_table(pa.Table.from_pylist(rows), file)
+        sides.append(load(folder))
+    assert len(pair(sides[0], sides[1], 0.0).baseline) == 9
+    with pytest.raises(NotComparable, match="asked differently"):
+        pair(sides[0], sides[2], 0.0)
 
 
 def test_details_of_lighteval_are_items_by_task(tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from paths import DATA
@@ -17,6 +19,7 @@ from harness.cli import program as cli
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers import load
 from harness.judge.importers.json_text import parsed
+from harness.judge.outcomes import pair
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0_02", "١"])
@@ -121,6 +124,99 @@ def test_inspect_logs_have_no_filter_and_no_repeats(tmp_path, words):
     assert compared(log, log, *words) == 2
 
 
+GUESSED = {
+    "letters": ("ABCD", 0.25),
+    "letters in brackets": (["(A)", "(B)", "(C)"], 1 / 3),
+    "letters with a point": (["A.", "B."], 0.5),
+    "yes and no": (["yes", "no"], 0.5),
+    "words": (["red", "green", "blue"], 0.0),
+    "one that is not there": (["red", ""], 0.0),
+    "a letter among words": (["A", "B", "red"], 0.0),
+}
+
+
+@pytest.mark.parametrize("tool", ["lm_eval", "inspect"])
+@pytest.mark.parametrize("what", GUESSED)
+def test_the_targets_of_generated_answers_say_what_guessing_scores(tmp_path, tool, what):
+    """Two sides that only guess have no signal; right answers have."""
+    targets, chance = GUESSED[what]
+    count = len(targets) * 300
+
+    def side(name, score):
+        told = [targets[at % len(targets)] for at in range(count)]
+        if tool == "lm_eval":
+            samples = [lm_eval_sample(at, score(at), target=told[at], resps=[[f"{name}{at}"]]) for at in range(count)]
+            return samples_of(tmp_path / name, "jars", samples)
+        path = inspect_log(tmp_path / f"{name}.json", [[score(at)] for at in range(count)], created=name)
+        log = json.loads(path.read_text())
+        for sample in log["samples"]:
+            sample["target"] = told[sample["id"]]
+        path.write_text(json.dumps(log))
+        return path
+
+    def guessed(at):
+        return float(at % len(targets) == at // len(targets) % len(targets))
+
+    base = side("base", guessed)
+    assert np.allclose(load(base).chance, chance)
+    assert compared(base, side("also", guessed)) == (3 if chance else 0)
+    assert compared(side("good", lambda at: 1.0), side("better", lambda at: float(at > 0))) == 0
+
+
+LOGS = {  # what differs between two Inspect logs, and whether they are compared
+    "another limit of tokens": ({"model_generate_config": {"max_tokens": 16}}, False),
+    "another temperature": ({"model_generate_config": {"temperature": 1.0}}, False),
+    "another solver": ({"solver": "chain_of_thought"}, False),
+    "other examples": ({"solver_args": {"shots": 5}}, False),
+    "another limit of a sample": ({"config": {"message_limit": 2}}, False),
+    "another grader": ({"scorers": [{"name": "graded", "options": {"model": "other"}}]}, False),
+    "another version": ({"task_version": 2}, False),
+    "other connections": ({"model_generate_config": {"max_connections": 9}}, True),
+    "another place of the data": ({"dataset": {"location": "elsewhere"}}, True),
+}
+ASKED = {"solver": "generate", "solver_args": {"shots": 0}, "task_version": 1, "scorers": [{"name": "graded"}]}
+
+
+@pytest.mark.parametrize("what", LOGS)
+def test_inspect_logs_of_other_settings_are_not_compared(tmp_path, what):
+    """A baseline that was given fewer tokens, or another solver, would make any candidate look good."""
+    changed, fits = LOGS[what]
+    before = inspect_log(tmp_path / "a.json", [["C"]] * 100 + [["I"]], **ASKED)
+    after = inspect_log(tmp_path / "b.json", [["C"]] * 101, **(ASKED | changed))
+    assert compared(before, after) == (0 if fits else 4)
+    with nullcontext() if fits else pytest.raises(NotComparable, match="and of the same settings"):
+        pair(load(before), load(after), 0.0)
+
+
+@pytest.mark.parametrize("layout", ["list", "object"])
+@pytest.mark.parametrize("changed", [{"max_gen_toks": 4}, {"until": ["."]}, {"temperature": 1.0}])
+def test_lm_eval_samples_of_other_settings_are_not_compared(tmp_path, layout, changed):
+    """The prompts are the same, and so are their hashes; how texts are generated is not."""
+    how = {"until": ["\n"], "max_gen_toks": 256, "temperature": 0.0}
+
+    def side(name, settings, right):
+        asked = [["Q", settings]] if layout == "list" else {"gen_args_0": {"arg_0": "Q", "arg_1": settings}}
+        return samples_of(
+            tmp_path / name, "jars", [lm_eval_sample(at, float(at < right), arguments=asked) for at in range(101)]
+        )
+
+    base = side("base", how, 100)
+    assert compared(base, side("same", dict(reversed(how.items())), 101)) == 0
+    assert compared(base, side("other", how | changed, 101)) == 4
+
+
+def test_lm_eval_samples_of_another_version_are_not_compared(tmp_path):
+    """A task's version counts up where its scores change; a side that says none is not refused for it."""
+    sides = [
+        samples_of(tmp_path / n, "jars", [lm_eval_sample(at, float(at < r)) for at in range(101)])
+        for n, r in (("a", 100), ("b", 101))
+    ]
+    for versions, code in (([1, None], 0), ([1, 1], 0), ([1, 2], 4)):
+        for folder, version in zip(sides, versions, strict=True):
+            (folder / "results_x.json").write_text(json.dumps({"versions": {"jars": version} if version else {}}))
+        assert compared(*sides) == code
+
+
 def test_a_runs_own_comparison_takes_no_option_of_files(tmp_path, capsys):
     """`compare RUN --cluster x` would change nothing: exit 2. A run is not one side, either."""
     (tmp_path / "run.json").write_text("{}")
@@ -171,10 +267,18 @@ def test_a_reordered_copy_of_the_baseline_is_refused(tmp_path, capsys, kind):
     assert compared(before, _answered(kind, tmp_path / "copy3", texts, scores=scores)) == 0
 
 
-@pytest.mark.parametrize("header", ["item,score", "item,score,question", "item,score,response"])
+@pytest.mark.parametrize("name", ["pred", "y_pred", "preds", "hypothesis", "logprobs", "Model Output"])
+def test_a_column_of_answers_is_known_by_its_name(tmp_path, name):
+    """A candidate that says all that the baseline says is the baseline."""
+    rows = [f"{at},1,said {at}" for at in range(200)]
+    before, after = (csv_of(tmp_path / f"{at}.csv", f"item,score,{name}", rows[::at]) for at in (1, -1))
+    assert compared(before, after) == 4
+
+
+@pytest.mark.parametrize("header", ["item,score", "item,score,question", "item,score,response", "item,score,predicate"])
 def test_equal_scores_alone_are_no_copy(tmp_path, header):
     """Two variants may agree on every item; questions and empty answers do not show who answered."""
-    more = {2: "", 3: ",why" if "question" in header else ","}[header.count(",") + 1]
+    more = {2: "", 3: "," if "response" in header else ",why"}[header.count(",") + 1]
     rows = [f"{at},1{more}" for at in range(200)]
     before, after = csv_of(tmp_path / "a.csv", header, rows), csv_of(tmp_path / "b.csv", header, rows[::-1])
     assert compared(before, after) == 0

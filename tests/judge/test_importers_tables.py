@@ -174,15 +174,21 @@ def test_repetitions_are_averaged_where_asked(tmp_path):
     assert (found.items, found.score.tolist()) == (("a", "b"), [0.5, 1.0])
 
 
-def test_only_equally_many_repetitions_have_a_mean(tmp_path, capsys):
-    """Asked until it was right, an item is not as good as its mean; 4 answers against 1 are compared, and said."""
-    once = csv_of(tmp_path / "one.csv", "item,score", [f"{at},{int(at > 9)}" for at in range(300)])
-    often = csv_of(tmp_path / "four.csv", "item,score", [f"{at},{int(at > 9)}" for at in range(300)] * 4)
-    again = csv_of(tmp_path / "again.csv", "item,score", [f"{at},{at % 2}" for at in (*range(300), 1)])
-    assert compared(once, often, "--repeats", "mean") == 0
-    assert load(often, ImportOptions(repeats="mean")).notes == (f"{often}: a score is the mean of 4 answers",)
-    assert compared(once, again, "--repeats", "mean") == 4
-    assert "items of one slice have 1 and 2 scores" in capsys.readouterr().err
+def test_repetitions_that_are_not_there_do_not_count_as_right(tmp_path):
+    """Rows of failures left out, or added until one is right, would raise the mean; and sides have as many."""
+    rows = [{"item": at, "score": score} for at in range(200) for score in (1, 1, 1, 0)]
+    base = jsonl(tmp_path / "base.jsonl", rows)
+    kept = [one for one in rows[::4] if one["score"]]
+    cut = jsonl(tmp_path / "cut.jsonl", kept)
+    fewer = jsonl(tmp_path / "fewer.jsonl", rows[:4] + kept[1:])
+    again = jsonl(tmp_path / "again.jsonl", [*rows, {"item": 7, "score": 1}])
+    for side in (fewer, again):
+        with pytest.raises(NotComparable, match="what was asked until it was right has no mean"):
+            load(side, ImportOptions(repeats="mean"))
+    for side in (cut, fewer, again):
+        assert compared(base, side, "--item", "item", "--repeats", "mean") == 4
+    same = jsonl(tmp_path / "same.jsonl", rows[::-1])
+    assert compared(base, same, "--item", "item", "--repeats", "mean") == 0
 
 
 def test_a_row_written_twice_counts_once_and_is_named(tmp_path):
@@ -328,7 +334,9 @@ def test_strata_with_one_name_are_refused(tmp_path):
         load(jsonl(tmp_path / "a.jsonl", rows), ImportOptions(strata=("a", "b")))
 
 
-LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity"]
+LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity", "ece"]
+LESS += ["is_incorrect", "wrong", "failed", "failure_rate", "invalid", "hallucinations", "WordErrorRate", "isError"]
+LESS += ["error_count", "false_positive_rate", "logloss", "kl_divergence", "timeouts", "amb_bias_score_Age"]
 MORE = [
     "score",
     "glosser",
@@ -340,6 +348,14 @@ MORE = [
     "wer_inverted",
     "errors_found_ok",
     "no_error",
+    "not_wrong",
+    "error_free",
+    "failover",
+    "FAIL_TO_PASS",
+    "unbiased",
+    "correct",
+    "chrf",
+    "refusal",
 ]
 
 

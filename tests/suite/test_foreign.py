@@ -12,7 +12,8 @@ import pytest
 import yaml
 from test_scores import experiment, response_of, scripted
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, UsageError
+from harness.records import Generation
 from harness.suite import tasks as slices_tasks
 from harness.suite.scorer import Scorer, load_items
 
@@ -50,6 +51,11 @@ SUMS = {
         }
     ],
 }
+WRONG_SUMS = {key: value for key, value in SUMS.items() if key not in {"tag", "filter_list"}} | {
+    "task": "local_wrong_sums",
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": False}],
+}
+LETTERS = SUMS | {"task": "local_letters", "tag": [], "doc_to_target": "{{'ABCD'[gold]}}"}
 CHOICES = {
     "task": "local_choices",
     "tag": "local_exam",
@@ -98,7 +104,7 @@ def found(tmp_path_factory):
     files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
     for start, path in zip((11, 50), files.values(), strict=True):
         (folder / path).write_text("\n".join(map(json.dumps, rows(start))), encoding="utf-8")
-    for config in (SUMS, CHOICES):
+    for config in (SUMS, CHOICES, WRONG_SUMS, LETTERS):
         told = {**config, "dataset_kwargs": {"data_files": files}}
         (folder / f"{config['task']}.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
     shipped = [Path(lm_eval.tasks.__file__).parent / name for name in ("gsm8k", "humaneval", "mbpp")]
@@ -213,6 +219,22 @@ def test_scores_are_lm_evals_filter_by_filter(asked):
         told_apart += len(by_filter) == 2 and len(set(metrics.values())) == 2
     assert scores == {name: {0.0, 1.0} for name in METRIC}
     assert told_apart >= 2
+
+
+@pytest.mark.model
+def test_a_metric_of_which_less_is_better_is_no_score():
+    """As the task says: a worse candidate would gain by it, and pass."""
+    items = load_items(experiment([{"name": "local_wrong_sums", "items": 1}]), conftest.make_tokenizer(100_000))
+    with pytest.raises(UsageError, match="of exact_match less is better"):
+        Scorer(items).score(items[0], Generation(items[0].id, "5", (), "eos", 3))
+
+
+@pytest.mark.model
+def test_targets_say_what_guessing_scores():
+    """A letter in text can be guessed as well as one of four choices can; a sum cannot."""
+    for task, chance in (("local_letters", 0.25), ("local_sums", 0.0), ("local_choices", 0.25)):
+        items = load_items(experiment([{"name": task, "items": 8}]), conftest.make_tokenizer(100_000))
+        assert {item.chance for item in items} == {chance}
 
 
 UNCONFINED = "runs generated code in lm_eval's own process, with all its rights: use the slice 'code' instead"

@@ -237,6 +237,18 @@ def test_tests_that_leave_it_open_are_refused(tests, said):
         ("def test_f():\n    f(2) == 4", "python"),
         ("f(2) === 4;", "javascript"),
         ("console.log(f(2) === 4)", "javascript"),
+        ("assert [f(2) == 4]", "python"),
+        ("assert (f(n) == n for n in [1, 2])", "python"),
+        ("def main():\n    print(f(2) == 4)\nmain()", "python"),
+        ("failures = [] if f(2) == 4 else [1]\nprint(failures)", "python"),
+        ("try:\n    assert f(2) == 4\nexcept AssertionError:\n    print('FAIL')", "python"),
+        ("try:\n    assert f(2) == 4\nexcept:\n    pass", "python"),
+        ("console.log(f(2) === 4 ? 'PASS' : 'FAIL')", "javascript"),
+        ("f(2) === 4; // must not throw", "javascript"),
+        ("const failed = f(2) !== 4; console.log(failed)", "javascript"),
+        ("try { assert.equal(f(2), 4); } catch (e) { console.log(`FAIL ${e}`); }", "javascript"),
+        ("const a = require('assert'); try { a(f(2) === 4); } catch (e) { console.log(e); }", "javascript"),
+        ("const assert = require('assert').strict; f(2);", "javascript"),
     ],
 )
 def test_tests_that_assert_nothing_are_refused(test, language):
@@ -269,6 +281,69 @@ def test_tests_that_fail_by_other_means_are_accepted(setup, test):
 @pytest.mark.parametrize(
     "test",
     [
+        "try:\n    assert f(2) == 4\nexcept AssertionError as e:\n    raise SystemExit(1) from e",
+        "try:\n    f(-1)\n    assert False, 'x'\n    assert f(2) == 4\nexcept ValueError:\n    pass",
+        "bad = []\ntry:\n    assert f(2) == 4\nexcept AssertionError:\n    bad.append(1)\nassert not bad",
+    ],
+)
+def test_an_assertion_that_a_handler_does_not_swallow_counts(test):
+    """A handler of another error, one that fails itself, and an assertion after it."""
+    assert toothless("", (test,), "python") == ""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "const assert = require('assert'); try { f(-1); assert.fail('x'); } catch (e) { assert.equal(e.name, 'RangeError'); }",
+        "try { f(-1); console.assert(false); } catch (e) { }",
+        "if (f(2) !== 4) process.exit(1)",
+        "const t = require('node:assert'); t.throws(() => f(-1));",
+        "const {strictEqual: eq} = require('assert').strict; eq(f(2), 4);",
+        "require('assert').equal(f(2), 4)",
+        "const a = require('assert'), b = 1; a.equal(f(2), 4);",
+        "if (f(2) !== 4) { console.log('FAIL'); process.exitCode = 1; }",
+        "if (f('//') !== 4) { throw new Error(`${f}`); }",
+    ],
+)
+def test_javascript_tests_that_fail_by_other_means_are_accepted(test):
+    """Exit codes, handlers that assert, and errors thrown."""
+    assert toothless("", (test,), "javascript") == ""
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text", ["try { ", "'\\", "`\\", "const a ", "a(", "a", "const a = require('assert')", "{", "/*"]
+)
+def test_long_javascript_tests_are_read_in_time(text):
+    """Whatever stands in them, they are looked at for a second or two at most."""
+    unclear("", (text * (40_000 // len(text)),), "javascript")
+    toothless("", (text * (40_000 // len(text)),), "javascript")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "_.isEqual(f(2), 4)",
+        "deepEqual(f(2), 4)",
+        "equals(f(2), 4)",
+        "isClose(f(2), 4)",
+        "expect(f(2))",
+        "expected(f, 2)",
+    ],
+)
+def test_a_javascript_helper_that_nobody_defines_is_refused(call):
+    """The code could define it; it is its own only if the line says so, or where it is all that is asked for."""
+    assert "without defining it" in unclear("", (f"console.assert({call})",), "javascript")
+    name = call.partition("(")[0].partition(".")[0]
+    method = "class Own {{ static {0}(a, b) {{ }} }}"
+    for own in ("const {0} = require('util').x;", "function {0}(a, b) {{ }}", "const x = ({0}, y) => y;", method):
+        assert unclear(own.format(name), (f"console.assert({call})",), "javascript") == ""
+    assert unclear("", ("console.assert(deepEqual([1], [1]) && !deepEqual(1, [1]))",), "javascript") == ""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
         "class TestF:\n    def test_a(self):\n        assert f(2) == 4",
         "def check():\n    assert f(2) == 4",
         "def test_f(x):\n    assert f(x) == 4",
@@ -293,7 +368,42 @@ def test_tests_that_are_only_defined_pass_right_code():
 
 # ----------------------------------------------------------------------------------------------------- JavaScript
 
+RAW = """
+const fs = require('fs'), told = JSON.parse(process.argv[3]);
+const size = Buffer.alloc(4);
+const frame = (message) => {
+  const body = Buffer.from(JSON.stringify(message));
+  size.writeUInt32BE(body.length);
+  fs.writeSync(told.outbox, Buffer.concat([size, body]));
+};
+const asked = () => {
+  fs.readSync(told.inbox, size, 0, 4, null);
+  const body = Buffer.alloc(size.readUInt32BE());
+  fs.readSync(told.inbox, body, 0, body.length, null);
+  return JSON.parse(body).kept;
+};
+frame({ runs: true, names: { f: { kept: 0 } } });
+"""
+
+
+def hook(name, answer):
+    """Code that writes its frames itself, and in them an object with a method under a key that is no text."""
+    made = f"asked() ? {answer} : {{ object: [[['{name}'], {{ kept: 1 }}]] }}"
+    return f"{RAW} let n = 9; for (;;) {{ const value = {made}; frame({{ value, after: [] }}); }}"
+
+
 JS = {
+    "a valueOf by a key that is a list": (hook("valueOf", "n -= 5"), "const v = f(2); console.assert(v > 3 && v < 0);"),
+    "a toJSON by a key that is a list": (hook("toJSON", "[4]"), "console.assert(JSON.stringify(f(2)) === '[4]');"),
+    "a toString by a key that is a list": (hook("toString", "'4'"), "console.assert(f(2) == '4');"),
+    "leaving before it is asked": (RAW + "process.exit(0)", "for (let i = 0; i < 2e8; i += 1); let e; try { f(2); } catch (error) { e = error; } console.assert(e);"),
+    "toString as a global": ("var toString = () => '[object Array]';", "console.assert(toString.call(f(2)) === '[object Array]');"),
+    "hasOwnProperty as a global": ("var hasOwnProperty = () => true;", "console.assert(hasOwnProperty.call(f(2), 'x'));"),
+    "an own hasOwnProperty": ("const f = () => ({hasOwnProperty: () => true});", "console.assert(f(2).hasOwnProperty('x'));"),
+    "an exit code": ("", "if (f(2) !== 4) process.exitCode = 1;"),
+    "an exit code at the end": ("", "const x = f(2); process.on('beforeExit', () => { process.exitCode = x === 4 ? 0 : 1; });"),
+    "a test of node:test": ("", "require('node:test')('f', () => require('assert').strictEqual(f(2), 4));"),
+    "an assertion at the end": ("", "const x = f(2); process.on('exit', () => require('assert').strictEqual(x, 4));"),
     "console": ("const console = {assert: () => {}};", "console.assert(f(2) === 4);"),
     "Math": ("const Math = {abs: () => 0};", "console.assert(Math.abs(f(2) - 1.4142135) < 1e-6);"),
     "JSON": ("const JSON = {stringify: () => 'same'};", "console.assert(JSON.stringify(f(2)) === JSON.stringify([4]));"),
@@ -351,9 +461,13 @@ def test_javascript_tests_of_the_same_shapes_pass_right_code():
     tests = (
         "Promise.resolve(f(2)).then((v) => console.assert(v === 4));",
         "setTimeout(() => console.assert(f(2) === 4), 5);",
+        "require('node:test')('f', () => require('assert').strictEqual(f(2), 4));",
+        "process.on('exit', () => console.assert(f(2) === 4));",
         "const assert = require('assert'); assert.deepStrictEqual(g(2), [2]);",
         "assert.throws(() => f(-1), RangeError);",
         "for (const x of [1, 2]) { let value = f(x); console.assert(value === x * x, `wrong for ${x}`); }",
         "h = f; console.assert(h(3) === 9 && N === 5 && table.of.length === undefined && table.of(2)[0] === 2);",
     )
     assert outcome(code, *tests, language="javascript", limits=SOON).reason == ""
+    whole = "module.exports = function f(x) { return x * x; };"
+    assert outcome(whole, "console.assert(f(2) === 4);", language="javascript", limits=SOON).reason == ""

@@ -254,6 +254,9 @@ def test_shipped_configs_ask_for_what_is_there(config, tokenizer, tmp_path, monk
     assert {item.slice for item in items} == {spec.key for spec in experiment.slices}
 
 
+LETTERS = ["The final answer is {}", "So the best answer is ({}).", "Option {}", "\\boxed{{{}}}", "{} because it is"]
+
+
 def test_choices_are_asked_as_letters_in_text(tokenizer):
     """For servers that cannot weigh choices: the letter is where the right choice is, and is what is scored."""
     spec = {"name": "typical", "tasks": ["quantcliff_facts"], "items": 12}
@@ -267,8 +270,11 @@ def test_choices_are_asked_as_letters_in_text(tokenizer):
         assert (item.kind, item.choices, item.chance, item.stratum) == ("generate", (), before.chance, before.stratum)
         assert f"\n{item.target}. {before.choices[before.gold].strip()}\n" in item.prompt
         wrong = "ABCD"[("ABCD".index(item.target) + 1) % 4]
-        said = {f" {item.target}.": 1, f"The answer is {item.target}": 1, f"**{item.target}**": 1, f"{wrong}. So": 0}
-        for text, score in (said | {"": 0, "I know": 0, f"{item.target}bc": 0}).items():
+        said = {one.format(item.target): 1 for one in LETTERS} | {f"{wrong} good answer is {item.target}": 0}
+        said |= {f"{item.target} or {wrong}": 0, f"{item.target}, {wrong}": 0, f"{item.target} is wrong, {wrong}": 0}
+        said |= {f" {item.target}.": 1, f"The answer is {item.target}": 1, f"**{item.target}**": 1, f"{wrong}. So": 0}
+        said |= {"": 0, " " * 30_000: 0, "I know": 0, f"{item.target}bc": 0}
+        for text, score in said.items():
             assert scorer.score(item, Generation(item.id, text, (1,), "eos", 9)).value == score, text
     found = problems(tokenizer, {"name": "multi_hop_math", "items": 2, "options": {"as_txt": True}})
     assert "Did you mean 'as_text'" in str(found)

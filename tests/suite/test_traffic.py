@@ -187,6 +187,8 @@ BAD = [
     ({"prompt": "secret", "scorer": "exact"}, "needs a target"),
     ({"prompt": "secret", "scorer": "numeric", "target": "many"}, "needs a number"),
     ({"prompt": "secret", "scorer": "regex", "target": "("}, "not a regular expression"),
+    ({"prompt": "secret", "scorer": "regex", "target": "\\d*"}, "found in every answer"),
+    ({"prompt": "secret", "scorer": "regex", "target": ["\\d+", "(?i)yes|"]}, "found in every answer"),
     ({"prompt": "secret", "scorer": "json_schema"}, "needs a schema"),
     ({"prompt": "secret", "scorer": "json_schema", "schema": {"type": "objct"}}, "is not JSON Schema"),
     ({"prompt": "secret", "scorer": "json_schema", "schema": {"$ref": "http://x/y"}}, "another document"),

@@ -18,9 +18,11 @@ from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
+from harness.records import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
+_ASKED = ("instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval, beside the question
 _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
@@ -59,17 +61,16 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
         lines = json_objects(file)
         if (count := bundle.get("n_results", len(lines))) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
-        # Guessing scores 1/4 if every target is a letter from A to D; nothing if some target is no letter.
-        targets = [str(one.get("expected_answer")) for one in lines]
-        letters = all(len(one) == 1 and "A" <= one <= "Z" for one in targets)
-        chance = 1.0 / max(ord(max(targets)) - ord("A") + 1, 2) if letters and targets else 0.0
-        for item, repeats in _repeats(lines, file, rows.notes).items():
+        chance = guessing([str(one.get("expected_answer")) for one in lines])
+        found = _repeats(lines, file, rows.notes)
+        expected = max([int(inner(bundle, "benchmark").get("repeats") or 1), *map(len, found.values())])
+        for item, repeats in found.items():
             where, document = f"{file}: problem {item}", repeats[0].get("metadata") or {}
             asked = {_asked(one) for one in repeats}
             if len(asked) > 1 or not isinstance(document, Mapping):
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
-            mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= len(repeats) else math.nan
+            mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= expected else math.nan
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task] = "reward"
     return rows.outcomes(name)
@@ -114,7 +115,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             choices, gold = doc.get("choices"), doc.get("gold_index")
-            given = (doc.get("query") or doc.get("full_prompt"), choices, gold)
+            given = (doc.get("query") or doc.get("full_prompt"), choices, gold, *map(doc.get, _ASKED))
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             score = read.score_of(one["metric"], metric, where)

@@ -18,12 +18,15 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_object, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import canonical_json, stratum_name
+from harness.records import canonical_json, guessing, stratum_name
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
-_SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "model_generate_config")
+_SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles")
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
+# Parts of the generation's settings that decide no answer, and what may differ as samples are compared one by one.
+_OPERATION = {"max_connections", "max_retries", "timeout", "attempt_timeout", "batch", "cache", "cache_prompt", "seed"}
+_OF_ONE_SIDE = {"task_file", "dataset", *(f"config.{key}" for key in _CONFIG[:4])}
 
 # A small archive must not fill the memory.
 MAX_MEMBERS = 500_000
@@ -59,7 +62,9 @@ class _Log:
         self.task, self.created = str(self.run["task"]), str(self.run.get("created", ""))
         self.arguments: Mapping[str, Any] = self.run.get("task_args") or {}
         self.config: Mapping[str, Any] = self.run.get("config") or {}
-        own = {key: self.run.get(key) for key in _SETTINGS}
+        how = {**inner(self.run, "model_generate_config"), **inner(self.header, "plan", "config")}
+        how = {key: value for key, value in how.items() if value is not None and key not in _OPERATION}
+        own = {key: self.run.get(key) for key in _SETTINGS} | {"config.generation": how}
         self.settings = own | {f"config.{key}": self.config.get(key) for key in _CONFIG}
 
 
@@ -123,6 +128,9 @@ def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
     """Add the items of a log. varying: see `_varying`."""
     rows.common, place = varying, f"{log.task}/{stratum_name(varying)}" if varying else log.task
+    shared = {key: one for key, one in log.settings.items() if key not in _OF_ONE_SIDE}
+    known = {key: canonical_json(one) for key, one in shared.items() if one is not None or key.startswith("config.")}
+    rows.settings |= {f"{key} of {place}": one for key, one in known.items()}
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     for sample in _samples(log.file):
@@ -151,13 +159,14 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
     partial, least = 0, expected if grows else expected / 2
     arguments = [canonical_json(log.arguments)] if log.arguments else []
+    guess = guessing([str(key[2]) for key, *_ in first.values()])
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
         score = reduce(counted) if counted and len(counted) >= least else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
-        chance = 1.0 / len(offered) if offered and len(offered) > 1 else 0.0
+        chance = 1.0 / len(offered) if offered and len(offered) > 1 else guess
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs"

@@ -17,6 +17,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
+from harness.records import canonical_json, guessing
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
@@ -54,10 +55,12 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
+        guess = guessing([str(line.get("target")) for line in lines])  # where no choices were weighed
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
-            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=_chance(line, metric))
+            chance = _chance(line, metric) if len(_requests(line)) > 1 else guess
+            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=chance)
     return rows.outcomes(name)
 
 
@@ -102,7 +105,11 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        lower, asked = {*filter(less_is_better, names)} | _lower(task, files[task]), found.get(task)
+        beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
+        summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
+        rows.settings |= _settings(first[task], task, summaries)
+        told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
+        lower, asked = {*filter(less_is_better, names), *(name for name, up in told if up is False)}, found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:
@@ -115,11 +122,13 @@ def _metrics(
     return found
 
 
-def _lower(task: str, file: Path) -> set[str]:
-    """Return the metrics of which the summaries next to a task's samples say that less is better."""
-    summaries = [parsed(one.read_bytes(), str(one)) for one in sorted(file.parent.glob("results_*.json"))]
-    known = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
-    return {str(name) for name, higher in known if higher is False}
+def _settings(line: Mapping[str, Any], task: str, summaries: list[Any]) -> dict[str, str]:
+    """Return what decides an answer or its score beside the prompt: how texts are generated, the task's version."""
+    asked = (_requests(line) or [None])[0]
+    how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
+    found = {f"the generation of {task}": canonical_json(how)} if isinstance(how, Mapping) and how else {}
+    versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
+    return found | ({f"the version of {task}": str(versions[-1])} if versions else {})
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:

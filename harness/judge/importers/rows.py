@@ -20,10 +20,12 @@ from harness.records import stratum_name
 _WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _LESS = re.compile(
-    r"(?:.*[^a-z])?(?<!no_)(?:bits_per_byte|brier(?:_score)?|[cw]er|edit_distance|errors?(?:_rate)?|hallucination_rate|levenshtein"
-    r"|likelihood_diff|loss|mae|r?mse|nll|pct_male_preferred|pct_stereotype|perplexity|ppl|ter|(?:.*_)?toxicity(?:_score)?)",
-    re.IGNORECASE,
-)  # metrics of which less is better, by the end of their names
+    r"(?:.*_)?(?<!no_)(?<!not_)(?<!non_)(?:bits_per_byte|bpb|brier|[cw]er|ter|distance|err|errors?|levenshtein|ece|mae|r?mse|(log_?)?loss"
+    r"|nll|neg(ative)?_log_likelihood|cross_entropy|surprisal|perplexity|ppl|likelihood_diff|kl|divergence|bias(_score_.*)?|flips?"
+    r"|toxic(ity)?|harmful|unsafe|attack_success|pct_(fe)?male_preferred|difference_male_female|pct_stereotype|incorrect|wrong|invalid"
+    r"|fail(ed|ures?)?|mistakes?|hallucinat(ed|ions?)|violat(ed|ions?)|timeouts?|timed_out|truncat(ed|ions?)|repetitions?|fpr|fnr"
+    r"|false_(positive|negative)s?|penalty|regret|latency|duration|cost)(_(rate|count|total|mean|avg|score))*_*"
+)  # metrics of which less is better, by the end of their names in lower case with underscores
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -82,7 +84,8 @@ def per_task(
 
 def less_is_better(metric: str) -> bool:
     """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
-    return _LESS.fullmatch(metric.partition(",")[0]) is not None
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric.partition(",")[0])
+    return _LESS.fullmatch(re.sub(r"[^a-z]+", "_", words.lower())) is not None
 
 
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
@@ -110,6 +113,7 @@ class Rows:
     weights: Floats | None = None
     common: Mapping[str, str] = field(default_factory=dict)  # levels of the answers that are added next
     measure: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # what must agree beside the metric
     notes: list[str] = field(default_factory=list)
 
     def add(
@@ -168,13 +172,15 @@ class Rows:
             weight=1.0 if self.weights is None else self.weights[first],
             levels={axis: Labels(one.codes[first], one.names) for axis, one in levels.items()},
             measure=self.measure,
+            settings=self.settings,
             notes=tuple(self.notes),
             unique=True,
         )
 
     def _collapsed(self, scores: Floats, facts: Sequence[NDArray[Any]]) -> tuple[slice | NDArray[np.int64], Floats]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""
-        if len(set(self.items)) == len(self.items):
+        mean = self.options.repeats == "mean"
+        if len(set(self.items)) == len(self.items) and not mean:
             return slice(None), scores
         rows_of: dict[str, list[int]] = defaultdict(list)
         for row, item in enumerate(self.items):
@@ -183,20 +189,19 @@ class Rows:
         for item, rows in several.items():
             if (count := len({tuple(int(column[row]) for column in facts) for row in rows})) > 1:
                 raise NotComparable(f"{self.source}: {item!r} names {count} different items: ids must be unique")
-        if self.options.repeats != "mean":
+        if not mean:
             if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
                 text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
                 advice = "If these are several answers to it, ask for their mean (--repeats mean)"
                 raise NotComparable(f"{self.source}: {text}. {advice}")
             text = "given more than once, with one score, and counted once"
             self.notes.append(f"{self.source}: {text}: {listed(several)}")
-        else:
-            counts = {(int(facts[0][rows[0]]), len(rows)) for rows in rows_of.values()}  # by slice
-            many = " and ".join(map(str, sorted({count for _, count in counts})))
-            if len({one for one, _ in counts}) < len(counts):
-                text = f"items of one slice have {many} scores: what was asked until it was right has no mean"
+        counts = {(facts[0][rows[0]], len(rows)) for rows in rows_of.values()} if mean else set()  # by slice
+        for code, count in sorted(counts):
+            what = f"the number of scores of an item of {Labels.of(self.slices).names[code]}"
+            if self.settings.setdefault(what, str(count)) != str(count):
+                text = f"{what} is {self.settings[what]} and {count}: what was asked until it was right has no mean"
                 raise NotComparable(f"{self.source}: {text}: give equally many of each, empty if there is none")
-            self.notes.append(f"{self.source}: a score is the mean of {many} answers")
         means = [math.fsum(scores[rows]) / len(rows) for rows in rows_of.values()]
         return np.array([rows[0] for rows in rows_of.values()]), np.array(means)
 

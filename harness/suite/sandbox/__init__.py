@@ -6,6 +6,7 @@ says what is guaranteed, why, and what remains possible. Whether code may run at
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import select
@@ -92,12 +93,10 @@ def isolation(language: str = "python") -> dict[str, Any]:
 
 
 def _described(layers: Sequence[str]) -> dict[str, Any]:
-    network = "a namespace of its own, without any interface"
-    if "network namespace" not in layers:
-        network = "no network namespace here: every socket is refused by the system call filter"
-    files = "an empty temporary file system of 16 MiB, all else read-only"
-    if "read-only files but a small temporary directory" not in layers:
-        files = "nowhere: nothing can be written"
+    away, own = "network namespace" in layers, "read-only files but a small temporary directory" in layers
+    shared = "no network namespace here: every socket is refused by the system call filter"
+    network = "a namespace of its own, without any interface" if away else shared
+    files = "an empty temporary file system of 16 MiB, all else read-only" if own else "nowhere: nothing can be written"
     return {"layers": list(layers), "network": network, "files": files}
 
 
@@ -116,7 +115,9 @@ def _run(program: Program, limits: Limits) -> tuple[Outcome, list[str]]:
     with contextlib.ExitStack() as stack:
         start = functools.partial(_start, stack, _told(program.language, limits))
         with contextlib.ExitStack() as handed:  # what the two processes hold is closed here
-            to_code, from_code, verdict = (_pipe(handed) for _ in range(3))
+            to_code, from_code, verdict = pipes = [os.pipe() for _ in range(3)]
+            for end in itertools.chain(*pipes):
+                handed.callback(os.close, end)
             pipe = os.dup(verdict[0])
             stack.callback(os.close, pipe)
             code = start("solution", {"code": program.code, "names": names}, inbox=to_code[0], outbox=from_code[1])
@@ -180,13 +181,6 @@ def _reason(said: Mapping[str, Any], code: subprocess.Popen[bytes]) -> str:
     status = code.returncode or 0
     number = -status if status < 0 else status - _SIGNALLED if status > _SIGNALLED else 0
     return "ended" if not number else "cpu" if number in {9, 24} else f"signal {number}"
-
-
-def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
-    ends = os.pipe()
-    for end in ends:
-        stack.callback(os.close, end)
-    return ends
 
 
 def _told(language: str, limits: Limits) -> dict[str, Any]:

@@ -9,10 +9,12 @@ const LONGEST = 16_000_000;
 const [role, told] = [process.argv[2], JSON.parse(process.argv[3])];
 
 // Names that the tests never take from the code: whatever node defines for everyone.
-const OURS = new Set([...Object.getOwnPropertyNames(globalThis), ...require('module').builtinModules]);
+// Those of Object.prototype are global names too.
+const INHERITED = Object.getOwnPropertyNames(Object.prototype);
+const OURS = new Set([...Object.getOwnPropertyNames(globalThis), ...INHERITED, ...require('module').builtinModules]);
 for (const name of ['require', 'module', 'exports', 'arguments']) OURS.add(name);
 // What JavaScript calls of its own accord when it compares or prints an object: a comparison asks no code.
-const HOOKS = new Set(['valueOf', 'toString', 'toLocaleString', 'toJSON', 'then', 'constructor', '__proto__']);
+const HOOKS = new Set([...INHERITED, 'toJSON', 'then']);
 const ERRORS = { EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
 
 class Gone extends Error {}
@@ -72,7 +74,8 @@ const BACK = {
   date: (inner) => new Date(inner),
   object: (inner, other) => {
     const made = {};
-    for (const [key, one] of inner) {
+    for (const [name, one] of inner) {
+      const key = String(name); // code that writes its frames itself may send a list, whose text is then the key
       const value = decoded(one, other);
       if (!(HOOKS.has(key) && typeof value === 'function'))
         Object.defineProperty(made, key, { value, writable: true, enumerable: true, configurable: true });
@@ -125,10 +128,12 @@ function solve(program) {
   }
 }
 
-// What the code defines under a name; undefined for words of the language too, which the tests also use.
+// What the code defines or exports under a name; undefined for words of the language too, which the tests also use.
 function defined(name) {
   try {
-    return vm.runInThisContext(`typeof ${name} === 'undefined' ? module.exports[${JSON.stringify(name)}] : ${name}`);
+    const own = vm.runInThisContext(`typeof ${name} === 'undefined' ? module.exports[${JSON.stringify(name)}] : ${name}`);
+    const whole = globalThis.module.exports;
+    return own === undefined && typeof whole === 'function' && whole.name === name ? whole : own;
   } catch (error) {
     return undefined;
   }
@@ -170,12 +175,7 @@ function hold(program) {
     if (number === undefined) foreign = true;
     const made = (...given) => {
       if (gone) throw gone;
-      try {
-        return call(number, given);
-      } catch (error) {
-        if (error instanceof Gone) gone = error;
-        throw error;
-      }
+      return call(number, given);
     };
     return number === undefined ? undefined : Object.defineProperty(made, 'length', { value: undefined });
   };
@@ -185,8 +185,14 @@ function hold(program) {
     const none = () => {
       throw new TypeError('a function cannot be handed to the code under test');
     };
-    send(outbox, { kept: number, arguments: given.map((one) => encoded(one, none)) });
-    const reply = receive(inbox);
+    const request = { kept: number, arguments: given.map((one) => encoded(one, none)) };
+    let reply;
+    try {
+      send(outbox, request);
+      reply = receive(inbox);
+    } catch (error) {
+      throw (gone = error); // also where the code left before it was asked: then the pipe breaks
+    }
     if (reply.raised) throw errorOf(...reply.raised.map(String));
     given.forEach((one, place) => {
       if (Array.isArray(one) && reply.after[place]) one.splice(0, one.length, ...decoded(reply.after[place], standIn));
@@ -214,14 +220,16 @@ function hold(program) {
     send(verdict, { failed: gone ? 'ended' : nameOf(error).replace(/\W.*/s, '') || 'Error' });
     process.exit(0);
   };
-  // What runs later is waited for: an assertion behind a promise or a timer counts as any other.
+  // What runs later is waited for: an assertion behind a promise or a timer counts as any other, and so does what the
+  // tests do when node ends, such as setting an exit code (node:test does). `process.exit` in the tests is no success.
   process.on('uncaughtException', lost);
   process.on('unhandledRejection', lost);
-  process.on('beforeExit', () => {
-    const why = gone ? 'ended' : foreign ? 'TypeError' : failed ? 'AssertionError' : asked ? '' : 'untested';
+  const judge = () => {
+    const wrong = failed || process.exitCode;
+    const why = gone ? 'ended' : foreign ? 'TypeError' : wrong ? 'AssertionError' : asked ? '' : 'untested';
     send(verdict, why ? { failed: why } : { passes: true });
-    process.exit(0);
-  });
+  };
+  process.once('beforeExit', () => process.on('exit', judge));
   try {
     // A scope of its own for each layer, so that what the tests define stands before what the code does.
     const body = `{\n${program.setup}\n${program.tests.join('\n')}\n}`;

@@ -14,6 +14,24 @@ from collections.abc import Iterator, Sequence
 _JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
+_JS_TEXT = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n]){0,999}+\1|`(?:\\.|[^`\\]){0,1999}+`""", re.DOTALL
+)
+_JS_FAILING = r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\("
+_JS_MODULE = re.compile(r"\brequire\(\s*[\"'](?:node:)?(?:assert|chai|expect|test)\b[^)]*\)")
+_JS_ALIAS = re.compile(r"\b(?:const|let|var)\s+([^=;]{1,200}?)\s*=\s*assert_module(?:\.\w+)*\s*[,;\n]")
+_JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+_JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
+_JS_WORDS = "async|await|catch|console|for|function|if|process|require|return|super|switch|while"
+_JS_CALLED = re.compile(rf"(?<![.\w$])(?!(?:{_JS_WORDS})\b)([a-z_$][\w$]*)(?=\(|\.\w+\()")
+_JS_DECLARED = re.compile(
+    r"\b(?:const|let|var|function\*?|class)\s([^=;()]*)|[(,{]\s*([\w$]+)\b(?!\s*[.(])"
+    r"|(?<![\w$])([\w$]+)\s*(?:=(?!=)|\([^()]{0,200}\)\s*\{)"
+)
+_JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
+_DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
+_SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
+_ALWAYS = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
 _ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
 
 
@@ -26,15 +44,19 @@ def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
     return tuple(one for one in free if one not in ours)
 
 
-def unclear(setup: str, tests: Sequence[str]) -> str:
-    """A sentence on Python tests that leave open what the code must define; empty if they do not."""
+def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
+    """A sentence on tests that leave open what the code must define; empty if they do not."""
     source = "\n".join((setup, *tests))
+    if language == "javascript":  # a helper such as `deepEqual` beside what is under test: the code could define it
+        source = _JS_TEXT.sub("", source)
+        declared = " ".join(name for names in _JS_DECLARED.findall(source) for name in names)
+        lacking = {*_JS_CALLED.findall(source)} - {*_JS_WORD.findall(declared)}
+        helpers, ours = set(filter(_JS_HELPER.fullmatch, lacking)), set(filter(_ASSERTING.match, lacking))
+        named = ours | helpers if helpers < lacking else ours
+        return _DEFINE.format(", ".join(sorted(named))) if named else ""
     free, ours = _free(source)
     if ours and not re.search(r"^\s*from .* import \*", source, re.MULTILINE):
-        return (
-            f"the tests use {', '.join(one for one in free if one in ours)} without defining it: import it in `setup`, "
-            "or, if it is part of the answer, list all that the answer must define in `functions`"
-        )
+        return _DEFINE.format(", ".join(one for one in free if one in ours))
     if not free:
         return "the tests use nothing that an answer could define, so every answer would pass"
     body = ast.parse("\n".join(tests)).body
@@ -47,25 +69,47 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
         kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
         defined = [one for node in nodes for one in ast.walk(node) if isinstance(one, kinds)]
+        known = [one for node in nodes for one in ast.walk(node) if isinstance(one, ast.Name)]
+        own = {one.name for one in defined} | {one.id for one in known if isinstance(one.ctx, ast.Store)}
         helpers: set[str] = set()
-        while more := {one.name for one in defined if _can_fail(one, helpers)} - helpers:
+        while more := {one.name for one in defined if _can_fail(one, helpers, own)} - helpers:
             helpers |= more
-        good = any(_can_fail(one, helpers) for one in nodes if _runs(one))
+        good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        good = bool(_FAILING.search("\n".join((setup, *tests))))
+        source = _JS_TEXT.sub("", _JS_MODULE.sub("assert_module", "\n".join((setup, *tests))))
+        called = re.findall(r"\w+", " ".join(_JS_ALIAS.findall(source)))  # what the tests call assertion modules
+        fails = re.compile("|".join([_JS_FAILING, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
+        source = _JS_ALIAS.sub("", source)  # and without a try whose handler only prints: nothing of it can fail
+        source = _JS_TRY.sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
+        good = bool(fails.search(source))
         write = "`console.assert(f(2) === 4)`"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
 
 
-def _can_fail(node: ast.AST, helpers: set[str]) -> bool:
-    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts."""
-    for one in ast.walk(node):
-        if isinstance(one, ast.Assert) and not isinstance(one.test, ast.Tuple | ast.Constant):
-            return True
-        name = one.id if isinstance(one, ast.Name) else one.attr if isinstance(one, ast.Attribute) else ""
-        if isinstance(one, ast.Raise) or name in helpers or _FAILING.search(name):
-            return True
+def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
+    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts.
+
+    own: names that the tests define; they say nothing by themselves (`failures`, `main`).
+    """
+    left: list[ast.AST] = [node]
+    while left:
+        match one := left.pop():
+            case ast.Assert() if not isinstance(one.test, _ALWAYS):
+                return True
+            case ast.Raise():
+                return True
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                if name in helpers or (name not in own and _FAILING.search(name)):
+                    return True
+        inner: list[ast.AST] = [*ast.iter_child_nodes(one)]
+        if isinstance(one, ast.Try):  # a handler that takes a failed assertion and goes on leaves nothing of the body
+            takes = [each for each in one.handlers if not each.type or _SWALLOWS.search(ast.unparse(each.type))]
+            if any(_can_fail(part, helpers, own) for each in takes for part in each.body):
+                return True
+            others = [each for each in one.handlers if each not in takes]
+            inner = [*others, *one.orelse, *one.finalbody] if takes else inner
+        left += inner
     return False
 
 

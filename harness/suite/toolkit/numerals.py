@@ -17,6 +17,7 @@ _LARGEST = 400  # decimal digits of the largest power; beyond it a text is no nu
 _DASHES = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-") | dict.fromkeys("\u2044\u2215\u00f7", "/")
 )
+_LOWERED = str.maketrans({0x2080 + digit: f"_{digit}" for digit in range(10)})
 _PART = "\ue000"  # before a fraction that is one sign, until it is known what stands before it
 _RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-", strict=True))
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
@@ -36,7 +37,8 @@ _PLAINER = (
     (r"(\d?)\\[dtc]?frac\s?(\d)\s?(\d)", r"\1 \2/\3 "),
     (r"\\[dtc]?frac\s?\{[^{}]*\}\s?\{[^{}]*\}", " "),
     (r"-[^\S\n]+(?=\d+/\d+ )", "-"),
-    (r"\b0[xX][0-9a-fA-F]+\b|\.{2,}", " "),
+    (r"\b0[xX][0-9a-fA-F]+\b|\.{2,}|(?<![\d-])\d{4}-\d\d-\d\d(?!\d)", " "),
+    (r"(?<=[a-z}\u00b0])\s?\^\s?(?:-?\d|[({]\s?[-+]?\d+\s?[)}])", ""),
     (r"-?[\d.,]{0,30}\s?\u221a\s?[({]?[\d.,]{0,30}|-?[\d.,]{1,30}\s?[*\u00d7]?\s?\u03c0|\u03c0\s?/\s?\d+", " "),
     (rf"\bnegative\s+(?={_CURRENCY}?[\d.])|(?:(?<=[:=])|^)[^\S\n]*minus\s+(?={_CURRENCY}?[\d.])", " -"),
     (rf"([=:(][*_\s]*?)-[^\S\n]+(?={_CURRENCY}?[\d.])", r"\1-"),
@@ -95,13 +97,13 @@ def only_value(text: str, language: str = "") -> Decimal | None:
 
 def _plainer(text: str) -> str:
     """A text with ASCII digits, one kind of dash and space, and without LaTeX, raised digits and invisible signs."""
+    if "&" in text:
+        text = html.unescape(text)
     if not text.isascii():
         text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run.group()))}}}", text)
-        text = "".join(_sign(sign) for sign in text.translate(_DASHES))
+        text = "".join(_sign(sign) for sign in text.translate(_DASHES | _LOWERED))
         text = _ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
         text = text.replace(f"-{_PART}", "-").replace(_PART, " ")
-    if "&" in text:
-        text = html.unescape(text).translate(_DASHES).replace("\u00a0", " ")
     for pattern, to in _STEPS:
         text = pattern.sub(to, text)
     return text

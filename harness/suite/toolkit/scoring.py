@@ -15,6 +15,7 @@ from decimal import Decimal
 
 from harness.suite.toolkit.numerals import numbers, only_value
 
+_ANNOUNCED = re.compile(r"answer(?: is)?[*_\"'`\s]{0,5}[:\uff1a]")  # **Answer**: 5, {"answer": 5}, the answer is: 5
 SECONDS = 5.0  # the longest that one answer may keep a scorer busy
 _ABSENT = re.compile(
     r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
@@ -50,8 +51,8 @@ def near_number(text: str, target: str, tolerance: float, language: str = "") ->
 
 def stated_number(text: str, language: str = "") -> Decimal | None:
     r"""The first number after the last "Answer:"; without one, in the last ``\boxed{}``, else the last; or None."""
-    _, announced, rest = text.casefold().rpartition("answer:")
-    if announced:
+    *before, rest = _ANNOUNCED.split(text.casefold())
+    if before:
         return next(iter(numbers(rest, language)), None)
     boxed = numbers(text.rpartition("\\boxed")[2], language) if "\\boxed{" in text else []
     return next(iter(boxed or numbers(text, language)[-1:]), None)

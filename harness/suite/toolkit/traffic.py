@@ -114,10 +114,10 @@ def _problem(row: Row) -> str:  # noqa: PLR0911 - one return per rule
 
 def _pattern_problem(pattern: str) -> str:
     try:
-        re.compile(pattern)
+        anything = all(re.search(pattern, one) for one in ("", "\ue000")) and "(?!" not in pattern
     except re.error as error:
         return f"the target is not a regular expression: {error.msg} at position {error.pos}"
-    return ""
+    return "the target is found in every answer, an empty one too, so every answer would be right" if anything else ""
 
 
 def _code_problem(row: Row) -> str:
@@ -130,7 +130,7 @@ def _code_problem(row: Row) -> str:
         except (SyntaxError, ValueError) as error:  # never its text: it is the user's own
             place = f"test {number}" if number else "setup"
             return f"{place} is not Python: {getattr(error, 'msg', 'null bytes')}"
-    vague = unclear(row.setup, row.tests) if python and not row.functions else ""
+    vague = "" if row.functions else unclear(row.setup, row.tests, row.code_language)
     said = vague or toothless(row.setup, row.tests, row.code_language)
     return f"item {row.id}: {said}" if said and row.id else said
 
