@@ -298,6 +298,7 @@ def test_a_pod_gets_the_gpus_of_its_device(home, capsys, device, asked, gpus):
     [
         ("--kubernetes --wait --shard-options --mem=1G", "--kubernetes takes no --shard-options, --wait: give --gpus"),
         ("--kubernetes --output .", "--kubernetes takes no --output: "),
+        ("--kubernetes --slurm", "name one cluster, --slurm or --kubernetes"),
         ("--slurm --gpus 2 --mount /data", "--slurm takes no --mount, --gpus: give GPUs in --shard-options"),
         ("--kubernetes --image i --claim c --device cuda:0,cuda:1 --gpus 1", "'cuda:0,cuda:1' needs 2"),
     ],

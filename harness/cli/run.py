@@ -214,8 +214,8 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("config")
-@option("--slurm", "system", flag_value="slurm", help="Submit an array of shards to Slurm, and a judge after it.")
-@option("--kubernetes", "system", flag_value="kubernetes", help="Print an Indexed Job and a Job that judges.")
+@option("--slurm", is_flag=True, help="Submit an array of shards to Slurm, and a judge after it.")
+@option("--kubernetes", is_flag=True, help="Print an Indexed Job and a Job that judges.")
 @option("--shards", default=4, type=click.IntRange(1, 10_000), help="GPUs that share the work.")
 @option("--shard-options", help=f"Slurm: options of sbatch for each shard; by default its GPUs, and {SHARD}.")
 @option("--judge-options", default=JUDGE, help="Slurm: options of sbatch for the judge.")
@@ -227,9 +227,7 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
 @shared.config_options
 @shared.output_dir_option
 @shared.output_options(trust=True, code=True, printed=False)
-def submit(
-    config: str, system: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions, **how: Any
-) -> int:
+def submit(config: str, changes: ConfigChanges, output: str | None, options: OutputOptions, **how: Any) -> int:
     """Run a config on a cluster, its work shared by several GPUs.
 
     For Slurm the batch scripts are written into the run directory, which all nodes must see, and submitted. For
@@ -238,8 +236,9 @@ def submit(
     from harness.run import submitting
     from harness.store.rundir import RunDir
 
-    if system is None:
-        raise UsageError("name the cluster, --slurm or --kubernetes; without one, give each machine `run --shard I/N`")
+    if how["slurm"] == how["kubernetes"]:
+        raise UsageError("name one cluster, --slurm or --kubernetes; without one, give each machine `run --shard I/N`")
+    system = "slurm" if how["slurm"] else "kubernetes"
     names, remedy = _FOREIGN[system]
     source = click.get_current_context().get_parameter_source
     if foreign := [one for one in names.split() if source(one) is not ParameterSource.DEFAULT]:
