@@ -27,19 +27,7 @@ _TYPES = {"string": "TEXT", "float64": "REAL", "int64": "INTEGER", "bool_": "INT
 _FIGURES = ", ".join(f"{name} {_TYPES[one.kind]}" for name, one in FIGURES.items())
 _RATES = ", ".join(one.name for one in dataclasses.fields(TailRate))
 
-TABLES = f"""
-CREATE TABLE runs (run INTEGER PRIMARY KEY, name TEXT UNIQUE, digest TEXT, experiment TEXT, verdict TEXT,
-  exit_code INTEGER, baseline TEXT, alpha REAL, items INTEGER, items_digest TEXT, rehearsal INTEGER);
-CREATE TABLE facts (run INTEGER, key TEXT, value TEXT, PRIMARY KEY (run, key)) WITHOUT ROWID;
-CREATE TABLE candidates (run INTEGER, candidate TEXT, verdict TEXT, reasons TEXT);
-CREATE TABLE strata (run INTEGER, candidate TEXT, items TEXT, {_FIGURES});
-CREATE TABLE tail_rates (run INTEGER, candidate TEXT, {_RATES});
-CREATE TABLE items (item INTEGER PRIMARY KEY, digest TEXT UNIQUE, id TEXT, slice TEXT, stratum TEXT, cluster TEXT);
-CREATE TABLE answers (run INTEGER, variant TEXT, item INTEGER, score REAL, PRIMARY KEY (run, variant, item))
-  WITHOUT ROWID;
-CREATE VIEW trend AS SELECT slice, stratum, candidate, strata.items, run, name, n, delta, low, high, margin, gating,
-  strata.verdict FROM strata JOIN runs USING (run) ORDER BY slice, stratum, candidate, strata.items, run;
-"""  # noqa: S608 - names of our own fields
+TABLES = Path(__file__).with_suffix(".sql").read_text("utf-8").format(figures=_FIGURES, rates=_RATES)
 _VERSION = zlib.crc32(TABLES.encode()) >> 1  # identifies these tables: a database of other ones is refused
 
 

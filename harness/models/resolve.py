@@ -24,18 +24,7 @@ _MEANINGLESS = frozenset(
 )
 # Every habit in which tokenizers of one vocabulary have been seen to differ: digits in runs, spaces before digits and
 # words, line ends, indentation, capitals, contractions, scripts, combining marks, emoji, special tokens as text.
-_PROBES = (
-    "The quick brown fox jumps over the lazy dog, doesn't it? We're 12 of 1,234,567; that's 3.14159%.",
-    "a  12   x = 3\n  45\n\n\n        return [i**2 for i in range(10)]  # twice\t\tTAB\r\n  7",
-    "  leading and trailing  ",
-    'HELLO World camelCase snake_case kebab-case https://example.org/a?b=c&d=e#f <b>&amp;</b> {"k": [1, null]}',
-    "Ünïcödé naïve café nin\u0303o Straße İstanbul \u200bzero\u200dwidth \u00a0nbsp — “quotes” … ½ ² ﬁ",
-    "Столица России — Москва. Αθήνα, Ελλάδα. ירושלים היא 12. العاصمة هي القاهرة ١٢٣.",
-    "東京は日本の首都です。北京是中国的首都。서울은 대한민국의 수도이다. กรุงเทพมหานคร ១២៣",
-    "नई दिल्ली भारत की राजधानी है। ঢাকা தமிழ் తెలుగు አዲስ አበባ ქართული հայերեն",
-    "👩‍👩‍👧‍👦 🇫🇷 ✅ ∑∫√ ≤≥",
-    "<s></s><|im_start|>user\nhi<|im_end|><|endoftext|><unk><pad>[INST] [/INST]<eos><bos>",
-)
+_PROBES = tuple(json.loads(Path(__file__).with_name("tokenizer_probes.json").read_text("utf-8")))
 
 
 def resolve(model: str, revision: str | None = None) -> Path:
