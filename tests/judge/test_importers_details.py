@@ -88,16 +88,20 @@ def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
     assert [one for one in load(folder).score if not math.isnan(one)] == [0.25]
 
 
-@pytest.mark.parametrize("changed", [{"generation_size": 8}, {"stop_sequences": ["."]}, {"instruction": "Be brief."}])
+@pytest.mark.parametrize(
+    "changed", [{"generation_size": 8}, {"stop_sequences": ["."]}, {"instruction": "Be brief."}, {"input": "<|user|>"}]
+)
 def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, changed):
-    """A baseline that was cut short, or told something else, is no measure of a candidate."""
+    """A baseline that was cut short, or told something else, or by another template, is no measure of a candidate."""
     sides = []
     for name, more in (("a", {}), ("b", {}), ("c", changed)):
         folder = _lighteval(tmp_path / name, [1.0] * 9)
         (file,) = folder.rglob("*.parquet")
         rows = parquet.read_table(file, partitioning=None).to_pylist()
         for row in rows:
-            row["doc"] |= {"generation_size": 256, "stop_sequences": ["\n"], "instruction": ""} | more
+            row["model_response"]["input"] = more.get("input", "")
+            told = {key: one for key, one in more.items() if key != "input"}
+            row["doc"] |= {"generation_size": 256, "stop_sequences": ["\n"], "instruction": ""} | told
         parquet.write_table(pa.Table.from_pylist(rows), file)
         sides.append(load(folder))
     assert len(pair(sides[0], sides[1], 0.0).baseline) == 9

@@ -250,6 +250,14 @@ def test_logs_of_one_task_with_other_settings_are_refused(tmp_path):
         load(tmp_path)
 
 
+def test_logs_of_two_variants_of_one_model_are_refused(tmp_path):
+    """A model quantized as it is loaded has the baseline's name: its later log would replace the baseline's."""
+    inspect_log(tmp_path / "a.json", [["C"]] * 10, model_args={})
+    inspect_log(tmp_path / "b.json", [["I"]] * 10, model_args={"load_in_4bit": True}, created="2026-03-02")
+    with pytest.raises(UsageError, match=r"different settings \(model_args\)"):
+        load(tmp_path)
+
+
 def test_sides_with_other_task_arguments_are_not_comparable(tmp_path):
     """Five shots against none are two measurements, even over the same questions."""
     sides = [inspect_log(tmp_path / f"{n}.json", [["C"]] * 100, task_args={"shots": n}) for n in (0, 5)]
@@ -290,6 +298,15 @@ def test_an_epoch_that_ended_in_an_error_leaves_the_others(tmp_path):
     found = load(inspect_log(tmp_path / "a.json", scores, epochs=4))
     assert np.array_equal(found.score, [2 / 3, np.nan, 1.0, 0.5], equal_nan=True)
     assert any("3 items have no score in some of their 4 epochs" in note for note in found.notes)
+
+
+def test_a_sample_that_failed_is_unanswered_though_it_was_scored(tmp_path):
+    """With score_on_error Inspect scores what was there when a server failed: no loss of the model, on either side."""
+    path = inspect_log(tmp_path / "a.json", [["C"]] * 3)
+    log = json.loads(path.read_text())
+    log["samples"][1] |= {"error": {"message": "no connection"}, "scores": {"match": {"value": "I"}}}
+    path.write_text(json.dumps(log))
+    assert np.array_equal(load(path).score, [1.0, np.nan, 1.0], equal_nan=True)
 
 
 def test_an_epoch_given_twice_is_refused(tmp_path):

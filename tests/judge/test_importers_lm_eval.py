@@ -169,6 +169,20 @@ def test_a_task_run_twice_counts_with_its_newest_file(samples):
     assert any("colors was run 2 times; the newest counts" in note for note in found.notes)
 
 
+def test_runs_of_one_task_with_other_model_arguments_are_refused(tmp_path):
+    """lm_eval names the folder by the weights: a variant quantized as it is loaded would replace the baseline."""
+    folder = samples_of(tmp_path, "jars", [lm_eval_sample(at) for at in range(9)])
+    lines = [lm_eval_sample(at, 0.0) for at in range(9)]
+    _write(folder / "samples_jars_2026-03-02T10-00-00.000000.jsonl", lines)
+    for date, more in ((DATE, ""), ("2026-03-02T10-00-00.000000", ",load_in_4bit=True")):
+        told = {"config": {"model_args": f"pretrained=m{more}"}}
+        (folder / f"results_{date}.json").write_text(json.dumps(told))
+    with pytest.raises(UsageError, match=r"of several models \(pretrained=m and pretrained=m,load_in_4bit=True\)"):
+        load(folder)
+    (folder / f"results_{DATE}.json").unlink()
+    assert load(folder).score.tolist() == [0.0] * 9
+
+
 def test_several_models_in_one_directory_are_refused():
     """The parent of two models' directories is neither of them."""
     with pytest.raises(UsageError, match="several models"):
@@ -262,6 +276,7 @@ def test_older_layouts_of_lm_eval_are_read(tmp_path, suffix, text):
         ({"target": [3]}, 1 / 8),
         ({"target": "7"}, 1 / 8),
         ({"target": "[0, 5,, 01]"}, 1 / 8),
+        ({"metrics": ["mc1"], "mc1": 0.5}, 1 / 8),
     ],
 )
 def test_guessing_gets_the_share_of_right_choices(tmp_path, changes, chance):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from paths import DATA
 from pyarrow import parquet
-from written import compared, csv_of, inspect_log, jsonl, lm_eval_sample, samples_of
+from written import DATE, compared, csv_of, inspect_log, jsonl, lm_eval_sample, samples_of
 
 from harness.cli import program as cli
 from harness.errors import NotComparable, UsageError
@@ -171,6 +171,7 @@ LOGS = {  # what differs between two Inspect logs, and whether they are compared
     "another limit of a sample": ({"config": {"message_limit": 2}}, False),
     "another grader": ({"scorers": [{"name": "graded", "options": {"model": "other"}}]}, False),
     "another version": ({"task_version": 2}, False),
+    "another place of the model": ({"model_args": {"load_in_4bit": True}, "model_base_url": "http://b"}, True),
     "other connections": ({"model_generate_config": {"max_connections": 9}}, True),
     "another place of the data": ({"dataset": {"location": "elsewhere"}}, True),
 }
@@ -186,6 +187,19 @@ def test_inspect_logs_of_other_settings_are_not_compared(tmp_path, what):
     assert compared(before, after) == (0 if fits else 4)
     with nullcontext() if fits else pytest.raises(NotComparable, match="and of the same settings"):
         pair(load(before), load(after), 0.0)
+
+
+def test_inspect_logs_of_another_prompt_template_are_not_compared(tmp_path):
+    """A task's own solver stands in the plan alone; a sample's input is the question before any template."""
+    paths = []
+    for name, right, told in (("a", 100, "In one word."), ("b", 101, "Step by step."), ("c", 101, "In one word.")):
+        path = inspect_log(tmp_path / f"{name}.json", [[float(at < right)] for at in range(101)])
+        log = json.loads(path.read_text())
+        log["plan"] = {"name": "plan", "steps": [{"solver": "system_message", "params": {"template": told}}]}
+        paths.append(path)
+        path.write_text(json.dumps(log))
+    assert compared(paths[0], paths[1]) == 4
+    assert compared(paths[0], paths[2]) == 0
 
 
 @pytest.mark.parametrize("layout", ["list", "object"])
@@ -215,6 +229,28 @@ def test_lm_eval_samples_of_another_version_are_not_compared(tmp_path):
         for folder, version in zip(sides, versions, strict=True):
             (folder / "results_x.json").write_text(json.dumps({"versions": {"jars": version} if version else {}}))
         assert compared(*sides) == code
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ({}, {"config": {"model_args": "pretrained=b,max_gen_toks=16"}, "max_length": 512}, 0),
+        ({"config": {"model_args": "pretrained=a"}}, {"config": {"model_args": "pretrained=b,load_in_4bit=True"}}, 0),
+        ({"config": {"model_args": "pretrained=a,max_gen_toks=16"}}, {"config": {"model_args": "pretrained=b"}}, 4),
+        ({"config": {"model_args": {"max_gen_toks": 16}}}, {"config": {"model_args": "a=1,max_gen_toks=16"}}, 0),
+        ({"config": {"model_args": "enable_thinking=False"}}, {"config": {"model_args": "enable_thinking=True"}}, 4),
+        ({"max_length": 512}, {"max_length": 4096}, 4),
+        ({"max_length": 512}, {"max_length": 512}, 0),
+    ],
+)
+def test_lm_eval_models_with_other_limits_are_not_compared(tmp_path, before, after, code):
+    """A baseline whose prompts or answers were cut is no measure; what only one side says is no difference."""
+    sides = []
+    for name, right, told in (("a", 100, before), ("b", 101, after)):
+        folder = samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        (folder / f"results_{DATE}.json").write_text(json.dumps(told))
+        sides.append(folder)
+    assert compared(*sides) == code
 
 
 def test_a_runs_own_comparison_takes_no_option_of_files(tmp_path, capsys):

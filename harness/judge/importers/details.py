@@ -22,7 +22,7 @@ from harness.records import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
-_ASKED = ("instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval, beside the question
+_ASKED = ("query", "full_prompt", "instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval
 _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
@@ -115,7 +115,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             choices, gold = doc.get("choices"), doc.get("gold_index")
-            given = (doc.get("query") or doc.get("full_prompt"), choices, gold, *map(doc.get, _ASKED))
+            given = (inner(doc, "model_response").get("input"), choices, gold, *map(doc.get, _ASKED))
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             score = read.score_of(one["metric"], metric, where)

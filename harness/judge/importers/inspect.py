@@ -21,12 +21,13 @@ from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, guessing, stratum_name
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
-_SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles")
+_MODEL = ("model_args", "model_base_url")
+_SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles", *_MODEL)
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
 # Parts of the generation's settings that decide no answer, and what may differ as samples are compared one by one.
 _OPERATION = {"max_connections", "max_retries", "timeout", "attempt_timeout", "batch", "cache", "cache_prompt", "seed"}
-_OF_ONE_SIDE = {"task_file", "dataset", *(f"config.{key}" for key in _CONFIG[:4])}
+_OF_ONE_SIDE = {"task_file", "dataset", *_MODEL, *(f"config.{key}" for key in _CONFIG[:4])}
 
 # A small archive must not fill the memory.
 MAX_MEMBERS = 500_000
@@ -64,7 +65,10 @@ class _Log:
         self.config: Mapping[str, Any] = self.run.get("config") or {}
         how = {**inner(self.run, "model_generate_config"), **inner(self.header, "plan", "config")}
         how = {key: value for key, value in how.items() if value is not None and key not in _OPERATION}
-        own = {key: self.run.get(key) for key in _SETTINGS} | {"config.generation": how}
+        own = {key: self.run.get(key) for key in _SETTINGS} | {
+            "config.generation": how,
+            "steps": inner(self.header, "plan").get("steps"),
+        }
         self.settings = own | {f"config.{key}": self.config.get(key) for key in _CONFIG}
 
 
@@ -217,7 +221,7 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
     values = _values(sample)
-    if not values:
+    if not values or sample.get("error"):  # Inspect may have been told to score what was there when it failed
         return math.nan
     named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
     if len(named) != 1:

@@ -24,6 +24,7 @@ PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_a
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
 _MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+_LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
     "target_hash",
@@ -59,7 +60,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
-            chance = _chance(line, metric) if len(_requests(line)) > 1 else guess
+            chance = _chance(line) if len(_requests(line)) > 1 else guess
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=chance)
     return rows.outcomes(name)
 
@@ -81,6 +82,8 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     for task, runs in dated.items():
+        if len(made := sorted({_model(file)[0] for _, file in runs} - {""})) > 1:
+            raise UsageError(f"{path}: {task} was run of several models ({' and '.join(made)}): keep the files of one")
         if len(runs) > 1:
             rows.rerun(
                 task, {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
@@ -108,6 +111,7 @@ def _metrics(
         beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
         summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
         rows.settings |= _settings(first[task], task, summaries)
+        rows.settings |= {f"{what} for {task}": told for what, told in _model(files[task])[1].items()}
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
         lower, asked = {*filter(less_is_better, names), *(name for name, up in told if up is False)}, found.get(task)
         if asked in lower:
@@ -129,6 +133,17 @@ def _settings(line: Mapping[str, Any], task: str, summaries: list[Any]) -> dict[
     found = {f"the generation of {task}": canonical_json(how)} if isinstance(how, Mapping) and how else {}
     versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
     return found | ({f"the version of {task}": str(versions[-1])} if versions else {})
+
+
+def _model(file: Path) -> tuple[str, dict[str, str]]:
+    """Return what the model of a sample file was made with, and which limits it had, by the summary of the same run."""
+    found = _NAME.fullmatch(file.name)
+    beside = file.with_name(f"results_{found['date'] if found else None}.json")
+    data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
+    given = inner(data, "config").get("model_args") or ""
+    made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
+    limits = {"the model's arguments": " ".join(sorted(_LIMITS.findall(made)))} if made else {}
+    return made, limits | ({"max_length": str(data["max_length"])} if data.get("max_length") else {})
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
@@ -155,13 +170,11 @@ def _hashes(line: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _chance(line: Mapping[str, Any], metric: str) -> float:
-    """Return the share of choices that are right, if several were weighed: one, or as many as the targets name."""
+def _chance(line: Mapping[str, Any]) -> float:
+    """Return the share of choices that are right, of those that were weighed: one, or as many as the targets name."""
     choices = len(_requests(line))
     if "acc_mutual_info" in (line.get("metrics") or ()):
         choices //= 2  # each choice was weighed with and without its question
-    if not metric.startswith("acc") or choices <= 1:
-        return 0.0
     return max([1, *_right(line["doc"], choices), *_right({"target": line.get("target")}, choices)]) / choices
 
 
