@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -232,10 +234,40 @@ def scored_from_json(data: Mapping[str, Any]) -> Scored:
 
 
 def guessing(targets: Sequence[str]) -> float:
-    """Return what guessing scores: one over the letters up to the last target, a half if there are two; else 0."""
-    different = {one.strip() for one in targets}
-    letters = [found[1] for one in different if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
-    if letters and len(letters) == len(different):
-        return 1.0 / max(ord(max(letters)) - ord("A") + 1, 2)
-    words = different - {"", "None"} if len(targets) >= 20 else set()  # noqa: PLR2004 - two among a few say nothing
-    return 0.5 if len(words) == len(different) == 2 else 0.0  # noqa: PLR2004 - such as yes and no
+    """Return what the best answer to all scores, at least one over the letters up to the last; 0 of many targets."""
+    counts = Counter(one.strip() for one in targets)
+    few = 1 < len(counts) <= len(targets) / 10 and not counts.keys() & {"", "None"}
+    guess = max(counts.values()) / len(targets) if few else 0.0
+    letters = [found[1] for one in counts if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
+    if letters and len(letters) == len(counts):
+        guess = max(guess, 1.0 / max(ord(max(letters)) - ord("A") + 1, 2))
+    return guess
+
+
+_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
+_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+
+
+def right_share(document: Mapping[str, Any], target: object, choices: int) -> float:
+    """Return the share of choices that are right: one, or as many as document and target name; 0 without choices."""
+    right = max([1, *_right(document, choices), *_right({"target": target}, choices)])
+    return right / choices if choices > 1 else 0.0
+
+
+def _right(document: Mapping[str, Any], choices: int) -> list[int]:
+    """Count the right choices by each list of 0/1 marks, or of positions, that a document or a part of it has."""
+    counts: list[int] = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            counts += _right(value, choices)
+        listed = value
+        if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
+            with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
+                listed = json.loads(value)
+        if not isinstance(listed, list) or not all(isinstance(one, (int, float)) for one in listed):
+            listed = []
+        if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
+            counts.append(int(sum(listed)))
+        elif key in _POSITIONS:
+            counts.append(len(set(listed) & set(range(choices))))
+    return counts

@@ -4,7 +4,7 @@ Whatever is wrong becomes a Problem with its path; what the slice's description 
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -142,7 +142,8 @@ class SliceBuilder:
         if not note.at_most:
             self._check_counts(placed, split_by)
         by_task = len(info.tasks) > 1 if spec.split_by is None else TASK in spec.split_by
-        return self._items(task, placed, placed, (TASK, *split_by) if by_task else split_by)
+        items = self._items(task, placed, placed, (TASK, *split_by) if by_task else split_by)
+        return _guessed(items) if note.free_axes else items
 
     def _made(self, note: TaskInfo, metadata: Mapping[str, Any]) -> Any | None:
         """Let the task make its documents; None where it cannot, which is a problem, unless an unnamed one has none."""
@@ -224,8 +225,17 @@ class SliceBuilder:
             items = self._items(task, every if task.config.num_fewshot else placed, placed, split_by)
         except UsageError as error:
             return self.say(".name", str(error))
-        guess = guessing([one.target for one in items if one.kind == "generate"])  # where no choices are weighed
-        return [replace(one, chance=guess) if one.kind == "generate" and not one.chance else one for one in items]
+        return _guessed(items)
+
+
+def _guessed(items: Sequence[Item]) -> list[Item]:
+    """Return items with what guessing scores, by the targets of a stratum's like choices, of all if it has but one."""
+    told, alike = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
+    for one in items:
+        told[one.stratum, one.choices].append(one.target)
+        alike[one.choices].append(one.target)
+    best = {key: guessing(own if len({*own}) > 1 else alike[key[1]]) for key, own in told.items()}
+    return [replace(one, chance=max(one.chance, best[one.stratum, one.choices])) for one in items]
 
 
 def _too_many(spec: SliceSpec, task: TaskInfo) -> str:

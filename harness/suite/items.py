@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from harness.config.schema import Sampling, SliceSpec
 from harness.errors import UsageError
-from harness.records import Item, digest
+from harness.records import Item, digest, right_share
 from harness.suite.templates import ChatTemplate
 from harness.suite.toolkit.strata import level_text, stratum_of
 
@@ -109,7 +109,7 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
         told = choices[target].strip()
     else:
         told = " | ".join(map(str, target)) if isinstance(target, list) else str(target)
-    chance = 1 / len(choices) if len(choices) > 1 else 0.0
+    chance = right_share(doc, target, len(choices))
     item = Item(
         id=own_id,
         slice=spec.key,

@@ -129,9 +129,10 @@ GUESSED = {
     "letters in brackets": (["(A)", "(B)", "(C)"], 1 / 3),
     "letters with a point": (["A.", "B."], 0.5),
     "yes and no": (["yes", "no"], 0.5),
-    "words": (["red", "green", "blue"], 0.0),
+    "a few words": (["red", "green", "blue"], 1 / 3),
+    "almost always no": (["no"] * 9 + ["yes"], 0.9),
     "one that is not there": (["red", ""], 0.0),
-    "a letter among words": (["A", "B", "red"], 0.0),
+    "a letter among words": (["A", "B", "red"], 1 / 3),
 }
 
 

@@ -72,6 +72,12 @@ CHOICES = {
         {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
     ],
 }
+SEVERAL = CHOICES | {
+    "task": "local_several",
+    "tag": [],
+    "num_fewshot": 0,
+    "doc_to_target": "{{[gold, (gold + 1) % 4]}}",
+}
 ROWS = 14
 ASKED = re.compile(r"What is (\d+) plus (\d+)\?")
 
@@ -104,7 +110,7 @@ def found(tmp_path_factory):
     files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
     for start, path in zip((11, 50), files.values(), strict=True):
         (folder / path).write_text("\n".join(map(json.dumps, rows(start))), encoding="utf-8")
-    for config in (SUMS, CHOICES, WRONG_SUMS, LETTERS):
+    for config in (SUMS, CHOICES, WRONG_SUMS, LETTERS, SEVERAL):
         told = {**config, "dataset_kwargs": {"data_files": files}}
         (folder / f"{config['task']}.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
     shipped = [Path(lm_eval.tasks.__file__).parent / name for name in ("gsm8k", "humaneval", "mbpp")]
@@ -231,8 +237,9 @@ def test_a_metric_of_which_less_is_better_is_no_score():
 
 @pytest.mark.model
 def test_targets_say_what_guessing_scores():
-    """A letter in text can be guessed as well as one of four choices can; a sum cannot."""
-    for task, chance in (("local_letters", 0.25), ("local_sums", 0.0), ("local_choices", 0.25)):
+    """A letter in text can be guessed as well as one of four choices can; a sum cannot. Two of four may be right."""
+    known = {"local_letters": 0.25, "local_sums": 0.0, "local_choices": 0.25, "local_several": 0.5}
+    for task, chance in known.items():
         items = load_items(experiment([{"name": task, "items": 8}]), conftest.make_tokenizer(100_000))
         assert {item.chance for item in items} == {chance}
 

@@ -160,6 +160,22 @@ def test_a_system_message_of_the_run_comes_first(tokenizer, tmp_path):
     assert both["a"].prompt == "<|system|>Be kind.<eos><|user|>Capital of France?<eos><|assistant|>"
 
 
+def test_one_answer_to_all_is_what_guessing_scores(tokenizer, tmp_path):
+    """A candidate that says no to everything loses nothing where no is nearly always right: no signal of it there."""
+    rows = []
+    for at in range(40):
+        rare = at % 10 == 0
+        asked = {"id": f"a{at}", "scorer": "exact", "target": "yes" if rare else "no", "strata": {"kind": "fraud"}}
+        weighed = {"id": f"b{at}", "scorer": "choice", "choices": ["ok", "bad"], "strata": {"kind": "safe"}}
+        free = {"id": f"c{at}", "scorer": "exact", "target": f"{at}", "strata": {"kind": "free"}}
+        label = {"id": f"d{at}", "scorer": "exact", "target": "cat", "strata": {"kind": "cats"}}
+        rows += [asked, weighed | {"target": "bad" if at % 4 == 0 else "ok"}, free, label]
+    file = write(tmp_path / "traffic.jsonl", [{"prompt": "Well?"} | row for row in rows])
+    items = load(tokenizer, file, split_by=["kind"], items=40)
+    found = {item.stratum: item.chance for item in items.values()}
+    assert found == {"kind=fraud": 0.9, "kind=safe": 0.75, "kind=free": 0.0, "kind=cats": 0.0}
+
+
 def test_users_who_left_can_be_a_stratum(tokenizer, tmp_path):
     """A label is an axis: it splits and filters like any other."""
     file = write(tmp_path / "t.jsonl", GOOD)

@@ -65,11 +65,9 @@ class _Log:
         self.config: Mapping[str, Any] = self.run.get("config") or {}
         how = {**inner(self.run, "model_generate_config"), **inner(self.header, "plan", "config")}
         how = {key: value for key, value in how.items() if value is not None and key not in _OPERATION}
-        own = {key: self.run.get(key) for key in _SETTINGS} | {
-            "config.generation": how,
-            "steps": inner(self.header, "plan").get("steps"),
-        }
-        self.settings = own | {f"config.{key}": self.config.get(key) for key in _CONFIG}
+        own = {"config.generation": how, "steps": inner(self.header, "plan").get("steps")}
+        self.settings = own | {key: self.run.get(key) for key in _SETTINGS}
+        self.settings |= {f"config.{key}": self.config.get(key) for key in _CONFIG}
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:

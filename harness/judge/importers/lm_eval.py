@@ -9,7 +9,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import canonical_json, guessing
+from harness.records import canonical_json, guessing, right_share
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
-_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
-_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
@@ -56,12 +53,14 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
-        guess = guessing([str(line.get("target")) for line in lines])  # where no choices were weighed
+        offered = {
+            str([one[1:2] for one in _requests(line)]) for line in lines
+        }  # the choices, or how text is generated
+        guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
-            chance = _chance(line) if len(_requests(line)) > 1 else guess
-            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=chance)
+            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(_chance(line), guess))
     return rows.outcomes(name)
 
 
@@ -110,8 +109,7 @@ def _metrics(
     for task, names in known.items():
         beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
         summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
-        rows.settings |= _settings(first[task], task, summaries)
-        rows.settings |= {f"{what} for {task}": told for what, told in _model(files[task])[1].items()}
+        rows.settings |= _settings(first[task], files[task], task, summaries)
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
         lower, asked = {*filter(less_is_better, names), *(name for name, up in told if up is False)}, found.get(task)
         if asked in lower:
@@ -126,24 +124,25 @@ def _metrics(
     return found
 
 
-def _settings(line: Mapping[str, Any], task: str, summaries: list[Any]) -> dict[str, str]:
-    """Return what decides an answer or its score beside the prompt: how texts are generated, the task's version."""
+def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[Any]) -> dict[str, str]:
+    """Return what decides an answer or its score beside the prompt: how texts are generated, limits, the version."""
     asked = (_requests(line) or [None])[0]
     how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
-    found = {f"the generation of {task}": canonical_json(how)} if isinstance(how, Mapping) and how else {}
     versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
-    return found | ({f"the version of {task}": str(versions[-1])} if versions else {})
+    found = {"generation": canonical_json(how) if isinstance(how, Mapping) and how else "", **_model(file)[1]}
+    found |= {"version": str(versions[-1]) if versions else ""}
+    return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 
 def _model(file: Path) -> tuple[str, dict[str, str]]:
-    """Return what the model of a sample file was made with, and which limits it had, by the summary of the same run."""
+    """Return the arguments of a sample file's model and the limits that it had, by the summary of the same run."""
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
     given = inner(data, "config").get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
-    limits = {"the model's arguments": " ".join(sorted(_LIMITS.findall(made)))} if made else {}
-    return made, limits | ({"max_length": str(data["max_length"])} if data.get("max_length") else {})
+    limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
+    return made, {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
@@ -171,27 +170,5 @@ def _hashes(line: Mapping[str, Any]) -> list[str]:
 
 
 def _chance(line: Mapping[str, Any]) -> float:
-    """Return the share of choices that are right, of those that were weighed: one, or as many as the targets name."""
-    choices = len(_requests(line))
-    if "acc_mutual_info" in (line.get("metrics") or ()):
-        choices //= 2  # each choice was weighed with and without its question
-    return max([1, *_right(line["doc"], choices), *_right({"target": line.get("target")}, choices)]) / choices
-
-
-def _right(document: Mapping[str, Any], choices: int) -> list[int]:
-    """Count the right choices by each list of 0/1 marks, or of positions, that a document or a part of it has."""
-    counts: list[int] = []
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            counts += _right(value, choices)
-        listed = value
-        if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
-            with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
-                listed = json.loads(value)
-        if not isinstance(listed, list) or not all(isinstance(one, (int, float)) for one in listed):
-            listed = []
-        if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
-            counts.append(int(sum(listed)))
-        elif key in _POSITIONS:
-            counts.append(len(set(listed) & set(range(choices))))
-    return counts
+    halved = "acc_mutual_info" in (line.get("metrics") or ())  # each choice was weighed with and without its question
+    return right_share(line["doc"], line.get("target"), len(_requests(line)) // (2 if halved else 1))
