@@ -258,16 +258,13 @@ def _right(document: Mapping[str, Any], choices: int) -> list[int]:
     """Count the right choices by each list of 0/1 marks, or of positions, that a document or a part of it has."""
     counts: list[int] = []
     for key, value in document.items():
-        if isinstance(value, Mapping):
-            counts += _right(value, choices)
-        listed = value
+        listed, counts = value, [*counts, *(_right(value, choices) if isinstance(value, Mapping) else ())]
         if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
             with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
                 listed = json.loads(value)
-        if not isinstance(listed, list) or not all(isinstance(one, (int, float)) for one in listed):
-            listed = []
-        if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
-            counts.append(int(sum(listed)))
-        elif key in _POSITIONS:
-            counts.append(len(set(listed) & set(range(choices))))
+        if isinstance(listed, list) and all(isinstance(one, (int, float)) for one in listed):
+            if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
+                counts.append(int(sum(listed)))
+            elif key in _POSITIONS:
+                counts.append(len(set(listed) & set(range(choices))))
     return counts

@@ -22,7 +22,7 @@ from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
 from harness.models.compatibility import check_candidate, cross_engine_note, same_server
-from harness.records import TAIL_KINDS, Item, Proof, Response, proof_from_json
+from harness.records import TAIL_KINDS, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
@@ -184,11 +184,11 @@ def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> s
     return "the same method and dtype, and every answer is the same" if alike else ""
 
 
-def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], Response]:
-    """Return the answers of a variant that show which model it is: tokens of a text, or probabilities of choices."""
-    answers = (one.response for one in run.of(name))
-    shown = (one for one in answers if one.type == "choice_logprobs" or bool(getattr(one, "token_ids", ())))
-    return {(one.item_id, one.sample): one for one in shown}
+def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:
+    """Return what shows which model answered: probabilities of choices, tokens of a text, or its length if not kept."""
+    kinds = ((one, one.length or getattr(one.response, "token_ids", ())) for one in run.of(name))
+    shown = (one for one, said in kinds if said or one.response.type == "choice_logprobs")
+    return {(one.item_id, one.response.sample): (one.response, one.length, one.score) for one in shown}
 
 
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:

@@ -16,10 +16,12 @@ import yaml
 from paths import RESULTS
 
 from harness.cli import program as cli
-from harness.errors import ExitCode
+from harness.errors import ExitCode, NotComparable
+from harness.judge import judging
 from harness.records import digest, item_from_json
 from harness.store import record as store_record
 from harness.store import rundir
+from harness.store.privacy import TextPolicy
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run, write_manifest
 
@@ -514,6 +516,18 @@ def test_a_candidate_that_is_the_baseline_is_refused(tmp_path: Path, changes: di
     assert call("gate", run, "--quiet") == right
     assert (call("history", run) == right) == (right == ExitCode.NOT_COMPARABLE)
     assert call("gate", run, "--quiet", "--allow-identical") != ExitCode.NOT_COMPARABLE
+
+
+def test_a_candidate_that_is_the_baseline_is_refused_without_its_texts(tmp_path: Path) -> None:
+    """Where texts are not kept, or were erased, lengths and scores that are all the same tell it."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    as_baseline(run, weights="0123456789abcdef", answers=True)
+    record, policy = load_run(RunDir(run)), TextPolicy("none")
+    for files in record.answers.values():
+        for name, lines in files.items():
+            files[name] = [policy.scored(one) for one in lines if one.response.type == "generation"]
+    with pytest.raises(NotComparable, match=r"nf4 is the baseline itself .*every answer is the same"):
+        judging.judge(record)
 
 
 @pytest.mark.parametrize("same", ["the file", "a copy"])

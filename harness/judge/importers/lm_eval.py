@@ -57,10 +57,12 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             str([one[1:2] for one in _requests(line)]) for line in lines
         }  # the choices, or how text is generated
         guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
+        twice = "acc_mutual_info" in (lines[0].get("metrics") or ())  # each choice is weighed without its question, too
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
-            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(_chance(line), guess))
+            share = right_share(line["doc"], line.get("target"), len(_requests(line)) // (1 + twice))
+            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
     return rows.outcomes(name)
 
 
@@ -84,9 +86,8 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         if len(made := sorted({_model(file)[0] for _, file in runs} - {""})) > 1:
             raise UsageError(f"{path}: {task} was run of several models ({' and '.join(made)}): keep the files of one")
         if len(runs) > 1:
-            rows.rerun(
-                task, {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
-            )
+            asked = {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
+            rows.rerun(task, asked)
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
 
 
@@ -167,8 +168,3 @@ def _hashes(line: Mapping[str, Any]) -> list[str]:
         str(line.get("prompt_hash") or computed(str(prompt))),
         str(line.get("target_hash") or computed(str(line.get("target")))),
     ]
-
-
-def _chance(line: Mapping[str, Any]) -> float:
-    halved = "acc_mutual_info" in (line.get("metrics") or ())  # each choice was weighed with and without its question
-    return right_share(line["doc"], line.get("target"), len(_requests(line)) // (2 if halved else 1))
