@@ -78,7 +78,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def stored(folder: Path, gguf_file: str | None = None) -> Stored:
     """Say how the weights of `folder` are stored. Raises `ModelError` if its configs are damaged or name no method."""
-    path, beside = folder / "config.json", folder / "quantize_config.json"
+    path, beside, adapter = (folder / f"{one}config.json" for one in ("", "quantize_", "adapter_"))
+    if adapter.is_file():  # transformers adds it to the weights where peft is installed, and else says nothing
+        raise ModelError(f"{folder}: has an adapter beside its weights: merge it into them, and remove {adapter.name}")
     if gguf_file or not path.is_file():
         return Stored(method="gguf", gguf_file=_gguf(folder, gguf_file))
     config = read_json(path)

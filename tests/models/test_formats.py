@@ -74,6 +74,13 @@ def test_a_broken_config_is_named(copy, content):
         loaded(copy)
 
 
+def test_an_adapter_beside_the_weights_is_refused(copy):
+    """transformers adds it where peft is installed, and else passes over it: what is gated would depend on that."""
+    (copy / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere"}')
+    with pytest.raises(ModelError, match=r"model: has an adapter beside its weights.*remove adapter_config\.json"):
+        loaded(copy)
+
+
 def test_a_missing_shard_is_named(copy):
     """An index that names a file that is not there is a ModelError with that file's path."""
     tensors = dict.fromkeys(formats.headers([copy / "model.safetensors"]), "model-00002-of-00002.safetensors")
