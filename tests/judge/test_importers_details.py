@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pytest
@@ -107,6 +108,19 @@ def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, c
     assert len(pair(sides[0], sides[1], 0.0).baseline) == 9
     with pytest.raises(NotComparable, match="asked differently"):
         pair(sides[0], sides[2], 0.0)
+
+
+def test_results_of_nel_asked_with_other_settings_are_not_compared(tmp_path):
+    """Prompts are the same, and what stands in the summary's config is not."""
+    sides = []
+    for name, config in (("a", {"max_tokens": 16}), ("b", {"max_tokens": 16}), ("c", {"temperature": 1.0}), ("d", {})):
+        folder = _nel(tmp_path / name, [1.0] * 9)
+        (file,) = folder.rglob("eval-*.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config}))
+        sides.append(load(folder))
+    for other, fits in zip(sides[1:], (True, False, True), strict=True):
+        with nullcontext() if fits else pytest.raises(NotComparable, match="temperature of gsm8k"):
+            pair(sides[0], other, 0.0)
 
 
 def test_details_of_lighteval_are_items_by_task(tmp_path):

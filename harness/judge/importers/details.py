@@ -23,6 +23,7 @@ from harness.records import guessing
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
 _ASKED = ("query", "full_prompt", "instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval
+_ASKED_BY_NEL = ("system_prompt", "temperature", "top_p", "max_tokens")  # what `nel`'s summary says of the questions
 _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
@@ -72,7 +73,8 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
             mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= expected else math.nan
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
-        rows.measure[task] = "reward"
+        rows.measure[task], config = "reward", inner(bundle, "config")
+        rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
     return rows.outcomes(name)
 
 
