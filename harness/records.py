@@ -248,23 +248,18 @@ _POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the p
 _MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
 
 
-def right_share(document: Mapping[str, Any], target: object, choices: int) -> float:
-    """Return the share of choices that are right: one, or as many as document and target name; 0 without choices."""
-    right = max([1, *_right(document, choices), *_right({"target": target}, choices)])
-    return right / choices if choices > 1 else 0.0
-
-
-def _right(document: Mapping[str, Any], choices: int) -> list[int]:
-    """Count the right choices by each list of 0/1 marks, or of positions, that a document or a part of it has."""
-    counts: list[int] = []
-    for key, value in document.items():
-        listed, counts = value, [*counts, *(_right(value, choices) if isinstance(value, Mapping) else ())]
+def right_share(document: Mapping[str, Any], choices: int) -> float:
+    """Return the share of choices that are right: one, or as many as lists of 0/1 marks or of positions say; else 0."""
+    most = 1
+    for key, value in document.items() if choices > 1 else ():
+        listed = value
         if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
             with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
                 listed = json.loads(value)
-        if isinstance(listed, list) and all(isinstance(one, (int, float)) for one in listed):
-            if key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}:
-                counts.append(int(sum(listed)))
-            elif key in _POSITIONS:
-                counts.append(len(set(listed) & set(range(choices))))
-    return counts
+        if isinstance(value, Mapping):
+            most = max(most, round(right_share(value, choices) * choices))
+        elif isinstance(listed, list) and all(isinstance(one, (int, float)) for one in listed):
+            marks = key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}
+            positions = set(listed) & set(range(choices)) if key in _POSITIONS else ()
+            most = max(most, int(sum(listed)) if marks else len(positions))
+    return most / choices if choices > 1 else 0.0

@@ -109,7 +109,7 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
         told = choices[target].strip()
     else:
         told = " | ".join(map(str, target)) if isinstance(target, list) else str(target)
-    chance = right_share(doc, target, len(choices))
+    chance = right_share({"doc": doc, "target": target}, len(choices))
     item = Item(
         id=own_id,
         slice=spec.key,

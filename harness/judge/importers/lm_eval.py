@@ -61,7 +61,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for line in lines:
             item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
-            share = right_share(line["doc"], line.get("target"), len(_requests(line)) // (1 + twice))
+            share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
     return rows.outcomes(name)
 

@@ -6,21 +6,12 @@ A block counts where it begins the answer or a line, so that a mark that an answ
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 from harness.config.schema import Thinking
 
-_FAMILIES: tuple[tuple[str, str], ...] = (
-    ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, Nemotron
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),  # Gemini, EXAONE
-    ("<reasoning>", "</reasoning>"),
-    ("[THINK]", "[/THINK]"),  # Magistral
-    ("<seed:think>", "</seed:think>"),  # Seed-OSS
-    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker
-    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
-    ("<|channel>thought", "<channel|>"),  # Gemma 4
-)
+_TABLE = Path(__file__).with_name("thinking.tsv").read_text(encoding="utf-8").splitlines()
+_FAMILIES = [(opened, closed) for opened, closed, *_ in (line.split("\t") for line in _TABLE)]  # and whose they are
 _CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>")
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>)?")
 _FINAL_END = re.compile(r"(?:<\|(?:return|end)\|>.*)?\Z", re.DOTALL)
