@@ -36,6 +36,10 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
                 shapes.setdefault(name, f"{name} {list(header.shape)} for {[outputs, inputs]}")
     if request.stored.gguf_file:
         unexpected |= _left_in_gguf(request, model)
+    own, head = (getattr(one, "weight", one) for one in (model.get_input_embeddings(), model.get_output_embeddings()))
+    tied = getattr(model.config, "tie_word_embeddings", False) and own is not head and type(own) is type(head)
+    if tied and not torch.equal(own, head.to(own.device)):  # transformers takes it all the same, and servers do not
+        unexpected.add("a head of its own, though tie_word_embeddings is true")
     kinds = {"not in the checkpoint": found["missing_keys"], "in the checkpoint and not in the model": unexpected}
     _refuse(request, kinds | {"of another shape than the model's": shapes.values()})
 

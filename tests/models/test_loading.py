@@ -61,6 +61,18 @@ def test_a_missing_matrix_is_refused_by_name(plain, tmp_path, method):
         loaded(folder, method)
 
 
+@pytest.mark.parametrize("method", ["none", "bnb-nf4"])
+def test_a_head_of_its_own_that_the_config_ties_is_refused(plain, tmp_path, method):
+    """transformers takes the head of the file, servers take the embeddings: what is served would not be gated."""
+    folder = changed(plain, tmp_path / "m", lambda tensors: tensors)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="a head of its own, though tie_word_embeddings is true"):
+        loaded(folder, method)
+    whole = changed(folder, tmp_path / "n", without("lm_head.weight"))
+    assert loaded(whole, method).proof.vocabulary == loaded(plain, method).proof.vocabulary
+
+
 def test_a_renamed_prefix_is_refused(plain, tmp_path):
     """Names under another prefix fit nothing; the message counts the ones that it does not list."""
     folder = changed(plain, tmp_path / "m", lambda tensors: {f"x.{name}": one for name, one in tensors.items()})
