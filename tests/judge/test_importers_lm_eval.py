@@ -313,8 +313,16 @@ def test_a_task_run_again_over_fewer_documents_is_refused(samples):
     path = _only(samples, "colors")
     newer = path.with_name("samples_colors_2027-01-01T00-00-00.000000.jsonl")
     _write(newer, _lines(path)[:6])
-    with pytest.raises(UsageError, match=r"colors was run with other items .* keep the file of one run"):
+    with pytest.raises(UsageError, match=r"colors was run with other items or prompts .* keep one run's file"):
         load(samples)
+
+
+def test_a_task_run_again_over_other_documents_of_the_same_numbers_is_refused(tmp_path):
+    """RULER at 4,096 tokens and then at 32,768 is one task to lm_eval: the shorter one would replace the longer."""
+    folder = samples_of(tmp_path, "ruler", [lm_eval_sample(at, doc_hash=f"long {at}") for at in range(9)])
+    _write(folder / "samples_ruler_2027-01-01T00-00-00.000000.jsonl", [lm_eval_sample(at) for at in range(9)])
+    with pytest.raises(UsageError, match="ruler was run with other items or prompts"):
+        load(folder)
 
 
 def test_an_older_run_does_not_hide_that_the_newest_is_the_baselines(samples, tmp_path):

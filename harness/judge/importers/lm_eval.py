@@ -86,7 +86,7 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         if len(made := sorted({_model(file)[0] for _, file in runs} - {""})) > 1:
             raise UsageError(f"{path}: {task} was run of several models ({' and '.join(made)}): keep the files of one")
         if len(runs) > 1:
-            asked = {file: {as_level(line.get("doc_id")) for line in json_objects(file)} for _, file in sorted(runs)}
+            asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
             rows.rerun(task, asked)
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
 

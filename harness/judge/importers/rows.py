@@ -139,11 +139,13 @@ class Rows:
         self.chances.append(chance)
 
     def rerun(self, task: str, asked: Mapping[Path, Collection[str]]) -> None:
-        """Note that a task was run several times. asked: the items of each file, the newest last. Raises UsageError."""
+        """Note that a task was run several times. asked: what each file asked, the newest last. Raises UsageError."""
         newest = list(asked)[-1]
         if any(set(one) != set(asked[newest]) for one in asked.values()):
-            names = ", ".join(file.name for file in asked)
-            raise UsageError(f"{self.source}: {task} was run with other items ({names}): keep the file of one run")
+            text = (
+                f"was run with other items or prompts ({', '.join(file.name for file in asked)}): keep one run's file"
+            )
+            raise UsageError(f"{self.source}: {task} {text}")
         self.notes.append(f"{self.source}: {task} was run {len(asked)} times; the newest counts ({newest.name})")
 
     def outcomes(self, name: str) -> Outcomes:
