@@ -46,10 +46,7 @@ _KNOWN = (
 
 
 def load(path: Path, options: ImportOptions | None = None, name: str | None = None) -> Outcomes:
-    """Read one variant's outcomes from a file or a directory, under the path's name by default.
-
-    Raises UsageError if the path, a column or a metric is not there, NotComparable if what is there cannot be trusted.
-    """
+    """Read a variant's outcomes. Raises UsageError if a column or metric is missing, NotComparable if not to trust."""
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")

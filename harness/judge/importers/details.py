@@ -1,8 +1,4 @@
-"""What NeMo Evaluator (`nel eval`) and lighteval (``--save-details``) stored of each item.
-
-nel: ``eval-*.json`` with ``results.jsonl`` next to it. lighteval: ``details_<task>_<date>.parquet``. A benchmark or
-task is a slice.
-"""
+"""What NeMo Evaluator (eval-*.json, results.jsonl) and lighteval (details_<task>_<date>.parquet) stored of each item."""
 
 import json
 import math
@@ -53,10 +49,7 @@ def detail_files(path: Path) -> dict[str, list[Path]]:
 
 
 def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
-    """Read `nel` results. Strata and clusters are fields of an item's metadata, such as ``category``.
-
-    Raises NotComparable if results are cut, or an item's repeats disagree about what was asked.
-    """
+    """Read `nel` results. Raises NotComparable if they are cut, or repeats disagree about what was asked."""
     rows = Rows(str(path), options)
     for task, (file, bundle) in nel_bundles(path).items():
         lines = json_objects(file)
