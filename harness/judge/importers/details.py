@@ -1,4 +1,4 @@
-"""What NeMo Evaluator (eval-*.json, results.jsonl) and lighteval (details_<task>_<date>.parquet) stored of each item."""
+"""What NeMo Evaluator (eval-*.json, results.jsonl) and lighteval (details_<task>_<date>.parquet) say of each item."""
 
 import json
 import math
