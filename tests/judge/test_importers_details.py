@@ -165,6 +165,9 @@ def test_what_a_baseline_of_nel_failed_to_answer_is_no_wrong_answer(tmp_path):
     worse = _nel(tmp_path / "worse", [0.0 if 60 <= at < 120 else 1.0 for at in range(400)])
     judged = judge_imported(base, [f"int4={worse}"], NOTHING | {"margin": 0.02})
     assert judged.exit_code == 4
+    details = [{"needs_judge": True}, {"needs_judge": True, "judge": {"normalized": 1.0}}]  # of a judge that raised
+    asked = _relined(_nel(tmp_path / "asked", [1.0, 1.0]), lambda at, one: one | {"scoring_details": details[at]})
+    assert [math.isnan(one) for one in load(asked).score] == [True, False]
     late = _relined(
         _nel(tmp_path / "late", [1.0] * 4), lambda _, one: one | {"scoring_details": {"error_category": "graceful"}}
     )

@@ -90,8 +90,9 @@ def _asked(line: Mapping[str, Any]) -> int:
 
 def _reward(line: Mapping[str, Any], where: str) -> float:
     """Return the reward of an answer; NaN if there is none because something else than the model failed."""
-    failed = inner(line, "scoring_details").get("error_category") in _NOT_THE_MODEL
-    unjudged = inner(line, "scoring_details", "judge").get("error")
+    details, judged = inner(line, "scoring_details"), inner(line, "scoring_details", "judge")
+    unjudged = judged.get("error") or (details.get("needs_judge") and not judged)
+    failed = details.get("error_category") in _NOT_THE_MODEL
     return math.nan if failed or unjudged else read.as_score(line.get("reward"), where)
 
 
