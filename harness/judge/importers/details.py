@@ -103,8 +103,8 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     tasks = {task: list(_details(own[-1])) for task, own in files.items()}
     for task, own in files.items():
         if len(own) > 1:
-            asked = {file: {f"{at} {one['doc'].get('query')}" for at, one in enumerate(_details(file))} for file in own}
-            rows.rerun(task, asked)
+            told = {file: {f"{at} {one['doc'].get('query')}" for at, one in enumerate(_details(file))} for file in own}
+            rows.rerun(task, told)
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
     chosen = read.per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():

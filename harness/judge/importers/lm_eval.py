@@ -83,9 +83,9 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     for task, runs in dated.items():
-        if len(made := sorted({_model(file)[0] for _, file in runs} - {""})) > 1:
-            raise UsageError(f"{path}: {task} was run of several models ({' and '.join(made)}): keep the files of one")
         if len(runs) > 1:
+            if len(made := sorted({_model(file)[0] for _, file in runs} - {""})) > 1:
+                raise UsageError(f"{path}: {task} is of several models ({' and '.join(made)}): keep the files of one")
             asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
             rows.rerun(task, asked)
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
