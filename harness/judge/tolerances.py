@@ -26,8 +26,11 @@ ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may hav
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
     """Return the rate, limits and verdict of every cell, and of every kind that a tolerance names and nothing shows."""
     alpha = rules.policy.alpha
-    found = [event_rate(one.events, one.clusters, alpha=alpha) if one.items else None for one in cells]
     tolerances = [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]
+    found = [
+        event_rate(one.events, one.clusters, alpha=alpha, gates=tolerance is not None) if one.items else None
+        for one, tolerance in zip(cells, tolerances, strict=True)
+    ]
     counted = list(zip(cells, found, tolerances, strict=True))
     p_high = {
         at: 1.0 if rate is None else rate.p_high(tolerance)
