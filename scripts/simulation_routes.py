@@ -253,7 +253,8 @@ def judged(cell: RouteCell, tables: Counts) -> tuple[NDArray[np.bool_], NDArray[
     if cell.pooled:
         sizes = np.array([look_sizes(n, cell.looks) for n in cell.sizes.tolist()], float).T
         lost, gained = (np.moveaxis(tables[..., side], 2, 1) for side in (0, 1))
-        both = [stratified_p(lost, gained, sizes, cell.shares, -cell.pooled, side) for side in ("greater", "less")]
+        counts = lost, gained, sizes, cell.shares, -cell.pooled
+        both = [stratified_p(*counts, side, most=cell.margin) for side in ("greater", "less")]
         p = np.concatenate([p, np.stack(both, axis=-1)[:, None]], axis=1)
     count = p.shape[1]
     able = tarone_can_reject([smallest_fail_p(planned[at], margins[at]) for at in range(count)], ALPHA)

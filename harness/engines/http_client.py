@@ -39,7 +39,7 @@ class Reply:
     message: str
     tries: int
     seconds: float  # from the first try to the answer
-    sent: float = 0.0  # when the last try was sent, on the monotonic clock, if the answer is streamed
+    sent: float = 0.0  # when the first try was sent, on the monotonic clock, if the answer is streamed
     pieces: tuple[Piece, ...] = ()  # of a streamed answer: when its text came, in seconds after `sent`
 
 
@@ -114,12 +114,12 @@ class Client:
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
-        headers, sent = {"Content-Type": "application/json"}, time.monotonic()
+        headers = {"Content-Type": "application/json"}
         try:
             request = self._http.stream("POST", self.url + path, content=content, headers=headers)
             async with asyncio.timeout(self._timeout), request as response:
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
-                    return await self._streamed(response, number, started, sent)
+                    return await self._streamed(response, number, started)
                 reply = await self._reply(response, number, started)
         except (TimeoutError, httpx2.HTTPError) as error:
             problem = one_line(error) if str(error) else f"no whole answer in {self._timeout:g} s"
@@ -130,19 +130,22 @@ class Client:
             raise _AgainError("HTTP 200 with a body that is not a JSON object", 0.0)
         return reply
 
-    async def _streamed(self, response: httpx2.Response, number: int, started: float, sent: float) -> Reply:
-        """Read a stream to its end. Raises _AgainError if it breaks off or reports an error of the server."""
+    async def _streamed(self, response: httpx2.Response, number: int, started: float) -> Reply:
+        """Read a stream to its end, timed from the first try: who waits for an answer waits for what failed before it.
+
+        Raises _AgainError if it breaks off or reports an error of the server.
+        """
         events: list[tuple[float, Mapping[str, Any]]] = []
         async for when, text in _events(response):
             if (event := _json_object(text)) is None:
                 raise _AgainError("a stream with an event that is not a JSON object", 0.0)
             if event.get("error") is not None:
                 raise _AgainError(self._clean(_message(event)), 0.0)
-            events.append((when - sent, event))
+            events.append((when - started, event))
         data, pieces = join_stream(events)
         if not data["choices"][0].get("finish_reason"):
             raise _AgainError("the stream broke off in the middle of the answer", 0.0)
-        return Reply(response.status_code, data, "", number, time.monotonic() - started, sent, pieces)
+        return Reply(response.status_code, data, "", number, time.monotonic() - started, started, pieces)
 
     async def _reply(self, response: httpx2.Response, number: int, started: float) -> Reply:
         data = _json_object(b"".join([part async for part in _parts(response)])) or {}

@@ -10,13 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from harness import stats
 from harness.judge.rules import Place, Rules, by_stratum
 from harness.judge.summaries import Quantity, TailRate, Verdict
 from harness.judge.tail_counts import BLOW_UP, Cell
 from harness.records import LATENCY_KINDS, Generation, Item, Scored
 from harness.stats.events import EventRate, event_rate, items_to_decide_rate
-from harness.stats.ratio import ratio
+from harness.stats.ratio import Ratio, ratio
 
 ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may have answered
 
@@ -24,8 +26,11 @@ ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may hav
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
     """Return the rate, limits and verdict of every cell, and of every kind that a tolerance names and nothing shows."""
     alpha = rules.policy.alpha
-    found = [event_rate(one.events, one.clusters, alpha=alpha) if one.items else None for one in cells]
     tolerances = [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]
+    found = [
+        event_rate(one.events, one.clusters, alpha=alpha, gates=tolerance is not None) if one.items else None
+        for one, tolerance in zip(cells, tolerances, strict=True)
+    ]
     counted = list(zip(cells, found, tolerances, strict=True))
     p_high = {
         at: 1.0 if rate is None else rate.p_high(tolerance)
@@ -118,7 +123,7 @@ def judged_quantities(
 ) -> tuple[Quantity, ...]:
     """Return every quantity of a candidate, stratum by stratum; only those that a tolerance or a thought asks for."""
     before, after = _answers(baseline), _answers(candidate)
-    asked = [one for one in items if one.kind == "generate" and one.id in before and one.id in after]
+    asked = [one for one in items if one.kind == "generate" and (one.id in before or one.id in after)]
     found = [one for place, own in by_stratum(asked).items() for one in _compared(place, own, before, after, rules)]
     judged = [one for one, _ in found]
     for at, p in _adjusted({at: p for at, (_, p) in enumerate(found) if p is not None}, rules).items():
@@ -144,9 +149,11 @@ def _answers(scored: Iterable[Scored]) -> dict[str, Answer]:
 
 
 def _compared(
-    place: Place, items: Sequence[Item], before: Mapping[str, Answer], after: Mapping[str, Answer], rules: Rules
+    place: Place, asked: Sequence[Item], before: Mapping[str, Answer], after: Mapping[str, Answer], rules: Rules
 ) -> Iterable[tuple[Quantity, float | None]]:
     """Give each quantity, the ratio of one total over another on both sides, with the p of 'at most its tolerance'."""
+    if not (items := [item for item in asked if item.id in before and item.id in after]):
+        return
     thought, tokens, right = zip(*(before[item.id] for item in items), strict=True)
     thought_now, tokens_now, right_now = zip(*(after[item.id] for item in items), strict=True)
     each, clusters = (1.0,) * len(items), [item.cluster for item in items]
@@ -161,7 +168,22 @@ def _compared(
         if known is not None:
             low, high = known.limit(rules.policy.alpha), known.limit(1 - rules.policy.alpha)
             plain = replace(plain, ratio=known.value, low=low, high=high)
+            worst = max(item.max_tokens for item in items) * len(items) / max(math.fsum(tokens_now), 1.0)
+            sources = clusters + [item.cluster for item in asked if item not in items]
+            if tolerance and high < tolerance and not _shown(known, tolerance, worst, sources, rules.policy.alpha):
+                plain = replace(plain, reason="; too few answers to rule out some up to the token limit")
         yield plain, None if tolerance is None else 1.0 if known is None else known.p_high(tolerance)
+
+
+def _shown(known: Ratio, tolerance: float, worst: float, sources: Sequence[str], alpha: float) -> bool:
+    """Whether the tests of graded scores show it too: they heed a few long answers that went unseen.
+
+    worst: what one at the token limit moves the ratio by. sources: of the items of `known`, then of those that one side
+    alone answered, which count as such answers.
+    """
+    gains = math.log(tolerance / known.value) - known.moves
+    every = np.append(gains / max(worst, float(np.abs(gains).max())), np.full(len(sources) - gains.size, -1.0))
+    return stats.paired_test(every, np.array(sources), margin=0.0, alpha=alpha, graded=True).p_pass < alpha
 
 
 def _over(above: Sequence[float], below: Sequence[float]) -> float | None:
@@ -172,7 +194,7 @@ def _with_verdict(one: Quantity, adjusted: float, alpha: float) -> Quantity:
     if one.high is None or one.tolerance is None:
         why = "a total is 0 on one side, or all items share one source: there is no ratio"
         return replace(one, verdict="not_judged", reason=why)
-    if adjusted >= alpha and one.high < one.tolerance:
+    if adjusted >= alpha and one.high < one.tolerance and not one.reason:
         return replace(one, verdict="pass")
     told = f"{one.ratio:.2f} times the baseline's ({one.low:.2f} to {one.high:.2f}), tolerated {one.tolerance:g}"
-    return replace(one, verdict="fail" if adjusted < alpha else "inconclusive", reason=told)
+    return replace(one, verdict="fail" if adjusted < alpha else "inconclusive", reason=told + one.reason)

@@ -206,7 +206,7 @@ def event_power(experiment: Experiment, items: Sequence[Item]) -> list[EventPowe
     rows = []
     for (slice_name, stratum, tolerance), by_kind in members.items():
         fewest = min(by_kind.values(), key=len)
-        clean = event_rate([False] * len(fewest), [item.cluster for item in fewest], alpha=alpha)
+        clean = event_rate([False] * len(fewest), [item.cluster for item in fewest], alpha=alpha, gates=True)
         needed = math.ceil(items_without_event(tolerance, alpha) * clean.unit)
         kinds, can_pass = tuple(by_kind), clean.high < tolerance
         rows.append(EventPower(slice_name, stratum, tolerance, kinds, len(fewest), needed, can_pass))

@@ -29,6 +29,7 @@ class Ratio:
     value: float
     error: float  # standard error of its logarithm
     sources: int
+    moves: NDArray[np.float64]  # shape [items]: what each moves the logarithm by, times their number; their mean is 0
 
     def limit(self, alpha: float) -> float:
         """Return the lower one-sided limit at level 1 - alpha; the upper one for 1 - alpha in place of alpha."""
@@ -54,9 +55,9 @@ def ratio(above: Sequence[ArrayLike], below: Sequence[ArrayLike], clusters: Sequ
     if count < 2 or any(values.sum() <= 0 for values, _ in signed):  # noqa: PLR2004 - one source has no variance
         return None
     logarithm = math.fsum(sign * math.log(values.sum()) for values, sign in signed)
-    influence = np.bincount(sources, sum(sign * values / values.sum() for values, sign in signed))
-    error = math.sqrt(count / (count - 1) * float(np.square(influence).sum()))
-    return Ratio(math.exp(logarithm), error, count)
+    moves = np.asarray(sum(sign * values / values.sum() for values, sign in signed))
+    error = math.sqrt(count / (count - 1) * float(np.square(np.bincount(sources, moves)).sum()))
+    return Ratio(math.exp(logarithm), error, count, moves * moves.size)
 
 
 def above_chance_p(scores: NDArray[np.float64], clusters: NDArray[np.int32] | None, line: float) -> float | None:

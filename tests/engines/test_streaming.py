@@ -69,6 +69,14 @@ def test_a_stream_that_is_cut_is_no_answer() -> None:
             asked(items, fault, retry_seconds=0.3)
 
 
+def test_what_failed_before_an_answer_is_part_of_its_times(tmp_path: Path) -> None:
+    """Whoever was sent away first has waited since then: a server that is overloaded is no faster than it is."""
+    asked(texts(3), "busy", requests=tmp_path / "log")
+    again = [one["first"] for one in times(tmp_path / "log") if one["tries"] > 1]
+    assert len(again) >= 3
+    assert min(again) > 0.2
+
+
 def test_what_is_checked_of_an_answer_is_checked_of_a_stream() -> None:
     """The usage comes in the last event, the fingerprint in each."""
     with pytest.raises(NotComparable, match="it truncates prompts"):

@@ -195,3 +195,26 @@ def test_what_cannot_be_is_said_with_its_place(candidate, said):
     """Each with the rule that it breaks."""
     with pytest.raises(ConfigError, match=said):
         parse(config(**candidate))
+
+
+def test_few_long_answers_are_not_taken_for_none():
+    """With a ratio at its tolerance by one answer of forty that runs to the limit, at most 5 % pass, not 30 %."""
+    random, items = np.random.default_rng(2), [dataclasses.replace(one, max_tokens=1300) for one in ITEMS]
+    policy, before = rules(tokens_per_solved=1.475), answers(0, 65, 60)
+    verdicts = []
+    for _ in range(100):
+        long = random.random(60) < 0.025
+        after = [dataclasses.replace(one, length=1300 if far else 65) for one, far in zip(before, long, strict=True)]
+        (found,) = judged_quantities(items, before, after, policy)
+        verdicts.append(found.verdict)
+    assert verdicts.count("pass") <= 5
+    (same,) = judged_quantities(items, before, before, policy)
+    assert (same.verdict, same.reason.endswith("some up to the token limit")) == ("inconclusive", True)
+
+
+def test_answers_that_one_side_lacks_may_have_been_long():
+    """What timed out is not left out of a price: the tokens of a few such answers are more than is tolerated."""
+    before, policy = answers(0, 9, 60), rules(tokens_per_solved=1.5)
+    assert [one.verdict for one in judged_quantities(ITEMS, before, before, policy)] == ["pass"]
+    lacking = [dataclasses.replace(one, score=None) if at % 3 == 0 else one for at, one in enumerate(before)]
+    assert [one.verdict for one in judged_quantities(ITEMS, before, lacking, policy)] == ["inconclusive"]

@@ -97,6 +97,31 @@ def test_items_that_share_sources_say_less() -> None:
     assert together.low < spread.low
 
 
+@pytest.mark.parametrize(("sizes", "tolerance"), [([20] * 20, 0.05), ([20] * 11 + [1] * 89, 0.1)])
+def test_sources_that_show_an_event_as_a_whole_pass_no_more_often(sizes: list[int], tolerance: float) -> None:
+    """At a correlation of a half, a rate at its tolerance passed in 11 to 22 %."""
+    rng, passed = np.random.default_rng(4), 0
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    for _ in range(150):
+        follows, whole = rng.random(clusters.size) < 0.7, (rng.random(len(sizes)) < tolerance)[clusters]
+        events = np.where(follows, whole, rng.random(clusters.size) < tolerance)
+        passed += event_rate(events, clusters, gates=True).high < tolerance
+    assert passed <= 8
+
+
+def test_a_gated_rate_of_shared_sources_counts_each_as_one_item() -> None:
+    """In the verdict and its limit; what does not gate, or is of items of their own, is as it was."""
+    clusters = [str(at // 20) for at in range(400)]
+    cell = Cell("s", "a", "truncated", list(map(str, range(400))), clusters, [False] * 400, [False] * 400)
+    rates = {}
+    for tolerance in (None, 0.13, 0.15):
+        own = SliceRules(tail_events={} if tolerance is None else {"truncated": tolerance})
+        (rates[tolerance],) = judge_rates([cell], Rules(policy=Policy(), slices={"s": own}))
+    assert [one.verdict for one in rates.values()] == [None, "inconclusive", "pass"]
+    assert rates[None].high < 0.1 < rates[0.13].high == pytest.approx(event_rate([False] * 20).high)
+    assert event_rate([False] * 299, range(299), gates=True) == event_rate([False] * 299)
+
+
 def test_how_many_more_items_would_decide() -> None:
     """With so many more at the same rate it is decided, with one fewer it is not."""
     clean = event_rate([False] * 100)

@@ -43,6 +43,26 @@ def test_limits_and_p_values_say_the_same():
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize(
+    ("sizes", "weights", "margin", "own"),
+    [
+        ([65, 500, 500, 500, 500, 130, 130, 260, 2000, 500], [16, 2, 23, 3, 4, 13, 5, 27, 5, 2], 0.005, 0.05),
+        ([33, 132, 500, 132, 66], [18.7, 22, 37.4, 7.5, 14.4], 0.01, 0.1),
+        ([500, 34], [48.1, 51.9], 0.04, 0.2),
+    ],
+)
+def test_a_drop_where_few_items_weigh_much_passes_no_more_often(sizes, weights, margin, own):
+    """All of a drop of exactly the margin in the stratum with the fewest items for its weight: 7 to 10 % passed."""
+    rng, n, shares = np.random.default_rng(8), np.array(sizes, float), np.array(weights) / sum(weights)
+    heavy = int((shares / n).argmax())
+    drops = np.where(np.arange(n.size) == heavy, margin / shares[heavy], 0.0)
+    lost = rng.binomial(sizes, drops, size=(4000, n.size)).astype(float)
+    zero = np.zeros_like(lost)
+    passed = stratified_p(lost, zero, n, shares, -margin, "greater", most=own) < 0.05
+    own_p = [stratified_p(lost[:, [at]], zero[:, [at]], n[[at]], [1.0], -own, "greater") for at in range(n.size)]
+    assert (passed & (np.array(own_p) < 0.05).all(0)).mean() < 0.055
+
+
 def test_ten_strata_need_a_sixth_of_the_items():
     """At 2 and 5 points, 531 items in each of ten strata pass together where 2 points each would take 3,163."""
     strata = [paired_counts_test(27, 27, 531, 0.05, 0.05)] * 10

@@ -58,7 +58,9 @@ def test_expected_items_are_those_of_drawn_candidates():
     sizes = np.cumsum(steps)
     levels = np.array([nominal_alpha(tuple(np.arange(1, at + 1) / 10), 0.05, RECOMMENDED) for at in range(1, 11)])
     lost, gained = (np.moveaxis(tables[..., at], 2, 1) for at in (0, 1))
-    pooled = stratified_p(lost, gained, np.broadcast_to(sizes[:, None], (10, 10)), [0.1] * 10, -0.02, "greater")
+    pooled = stratified_p(
+        lost, gained, np.broadcast_to(sizes[:, None], (10, 10)), [0.1] * 10, -0.02, "greater", most=0.05
+    )
     own = stratified_p(tables[..., 0][..., None], tables[..., 1][..., None], sizes[:, None], [1.0], -0.05, "greater")
     first = [np.where((p < levels).any(-1), (p < levels).argmax(-1), 9) for p in (pooled, own)]
     asked = sizes[np.maximum(first[0][:, None], first[1])].sum(axis=1).mean()
