@@ -11,33 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-TAIL_KINDS: dict[str, str] = {
-    "wrong_script": "written in another script than the language's",
-    "wrong_language": "written in another language",
-    "magnitude": "a number ten times too large or too small, or more",
-    "code_syntax": "code that does not parse",
-    "code_error": "code that raises",
-    "invalid_json": "no JSON",
-    "invalid_schema": "JSON that the schema forbids",
-    "repetition": "ends in a loop",
-    "truncated": "cut at the token limit",
-    "empty": "says nothing",
-    "blow_up": "four times as long as the baseline's, or more",
-    "refusal": "declines a benign request",
-    "tool_no_call": "a tool call is missing",
-    "tool_unknown_name": "calls a tool that was not offered",
-    "tool_wrong_name": "calls another tool than the right one",
-    "tool_invalid_json": "a tool call that cannot be read",
-    "tool_schema": "arguments that the tool's schema forbids",
-    "tool_wrong_value": "a tool call with a wrong value",
-    "tool_uncalled_for": "calls a tool where none fits",
-    "thought_left": "thought of the right answer and gave another",
-    "thought_loop": "the thought runs in a loop",
-    "thought_cut": "the thought was cut at the token limit",
-    "thought_only": "no answer after the thought",
-}
+TAIL_KINDS: dict[str, str] = json.loads(Path(__file__).with_name("tail_kinds.json").read_text("utf-8"))
 """Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
 
 QUANTITIES: dict[str, str] = {
