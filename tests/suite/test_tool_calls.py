@@ -189,6 +189,7 @@ def test_a_long_answer_is_read_in_no_time(junk):
     text, began = f"{A_CALL} {junk * 20_000}", time.process_time()
     failure(text, TOOLS, [])
     failure(junk * 20_000, TOOLS, [])
+    failure(f"{junk}{' ' * 40_000}{{{' ' * 40_000}x", TOOLS, [])
     assert time.process_time() - began < 1.0
 
 

@@ -51,7 +51,7 @@ _ATTEMPTS = re.compile(
     r"\w_\w{1,64}\s{0,9}(?:```(?:json)?\s{0,9})?\{|"
     r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"|'
     r"(?:<[|\uff5c]?(?:t(?:o\w{0,64})?|f(?:u[\w=]{0,64})?)|\[TO[A-Z_]{0,8}|functions\.\S{0,64}|\w_\w{1,64}\(\w{0,64}\s?=?|"
-    r'\{\s*(?:"(?:[ft]\w{0,9}|n[ame]{0,3})?|"(?:name|tool_name|function|tool_calls)"[^{}]{0,300})?)\s*\Z'
+    r'\{\s{0,99}(?:"(?:[ft]\w{0,9}|n[ame]{0,3})?|"(?:name|tool_name|function|tool_calls)"[^{}]{0,300})?)\s{0,99}\Z'
 )
 """What a call begins with in formats that are not read, or anywhere in a sentence, or where an answer was cut."""
 
