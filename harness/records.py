@@ -6,10 +6,7 @@ Frozen, plain data. Scores are proportions in [0, 1], tokens those of the baseli
 import dataclasses
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -208,35 +205,3 @@ def scored_from_json(data: Mapping[str, Any]) -> Scored:
     kinds: dict[str, Any] = {"generation": Generation, "choice_logprobs": ChoiceLogprobs, "unanswered": Unanswered}
     known = _tuples(dict(data["response"]), "token_ids", "logprobs", "token_counts", "greedy")
     return Scored(**{**data, "response": kinds[known["type"]](**known)})
-
-
-def guessing(targets: Sequence[str]) -> float:
-    """Return what the best answer to all scores, at least one over the letters up to the last; 0 of many targets."""
-    counts = Counter(one.strip() for one in targets)
-    few = 1 < len(counts) <= len(targets) / 10 and not counts.keys() & {"", "None"}
-    guess = max(counts.values()) / len(targets) if few else 0.0
-    letters = [found[1] for one in counts if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
-    if letters and len(letters) == len(counts):
-        guess = max(guess, 1.0 / max(ord(max(letters)) - ord("A") + 1, 2))
-    return guess
-
-
-_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
-_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
-
-
-def right_share(document: Mapping[str, Any], choices: int) -> float:
-    """Return the share of choices that are right: one, or as many as lists of 0/1 marks or of positions say; else 0."""
-    most = 1
-    for key, value in document.items() if choices > 1 else ():
-        listed = value
-        if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
-            with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
-                listed = json.loads(value)
-        if isinstance(value, Mapping):
-            most = max(most, round(right_share(value, choices) * choices))
-        elif isinstance(listed, list) and all(isinstance(one, (int, float)) for one in listed):
-            marks = key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}
-            positions = set(listed) & set(range(choices)) if key in _POSITIONS else ()
-            most = max(most, int(sum(listed)) if marks else len(positions))
-    return most / choices if choices > 1 else 0.0

@@ -13,9 +13,10 @@ from typing import Any
 from harness.config.fields import suggestion
 from harness.config.schema import MOST_ITEMS, SliceSpec
 from harness.errors import Problem, UsageError
-from harness.records import Item, guessing
+from harness.records import Item
 from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue, slice_named
+from harness.suite.chance import guessing
 from harness.suite.items import OWN_OPTIONS, Placed, Prompting, counted, doc_level, make_item
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of

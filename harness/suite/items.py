@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from harness.config.schema import Sampling, SliceSpec
 from harness.errors import UsageError
-from harness.records import Item, digest, right_share
+from harness.records import Item, digest
+from harness.suite.chance import right_share
 from harness.suite.templates import ChatTemplate
 from harness.suite.toolkit.strata import level_text, stratum_of
 

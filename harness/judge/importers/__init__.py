@@ -46,7 +46,7 @@ _KNOWN = (
 
 
 def load(path: Path, options: ImportOptions | None = None, name: str | None = None) -> Outcomes:
-    """Read a variant's outcomes. Raises UsageError if a column or metric is missing, NotComparable if not to trust."""
+    """Read a variant's outcomes. Raises UsageError if something named is missing, NotComparable if data are unsound."""
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")

@@ -14,7 +14,7 @@ from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import guessing
+from harness.suite.chance import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named

@@ -18,7 +18,8 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_object, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import canonical_json, guessing, stratum_name
+from harness.records import canonical_json, stratum_name
+from harness.suite.chance import guessing
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
 _MODEL = ("model_args", "model_base_url")

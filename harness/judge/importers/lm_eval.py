@@ -16,7 +16,8 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
 from harness.judge.outcomes import Outcomes, fingerprint
-from harness.records import canonical_json, guessing, right_share
+from harness.records import canonical_json
+from harness.suite.chance import guessing, right_share
 
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
@@ -53,9 +54,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
-        offered = {
-            str([one[1:2] for one in _requests(line)]) for line in lines
-        }  # the choices, or how text is generated
+        # The choices, or how text is generated.
+        offered = {str([one[1:2] for one in _requests(line)]) for line in lines}
         guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
         twice = "acc_mutual_info" in (lines[0].get("metrics") or ())  # each choice is weighed without its question, too
         for line in lines:

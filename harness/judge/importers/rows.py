@@ -142,9 +142,7 @@ class Rows:
         """Note that a task was run several times. asked: what each file asked, the newest last. Raises UsageError."""
         newest = list(asked)[-1]
         if any(set(one) != set(asked[newest]) for one in asked.values()):
-            text = (
-                f"was run with other items or prompts ({', '.join(file.name for file in asked)}): keep one run's file"
-            )
+            text = f"was run with other items or prompts ({', '.join(one.name for one in asked)}): keep one run's file"
             raise UsageError(f"{self.source}: {task} {text}")
         self.notes.append(f"{self.source}: {task} was run {len(asked)} times; the newest counts ({newest.name})")
 

@@ -1,0 +1,47 @@
+"""What guessing scores, by the targets and choices of items."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
+_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+
+
+def guessing(targets: Sequence[str]) -> float:
+    """Return what always giving one answer scores at best, by the items' targets.
+
+    It is the share of the most frequent target if there are few different ones, a tenth of the items at most, and at
+    least the share of one letter if all targets are letters, from A to the last that occurs. Else it is 0, also if
+    all targets are the same: some tasks put a placeholder there.
+    """
+    counts = Counter(one.strip() for one in targets)
+    few = 1 < len(counts) <= len(targets) / 10 and not counts.keys() & {"", "None"}
+    guess = max(counts.values()) / len(targets) if few else 0.0
+    letters = [found[1] for one in counts if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
+    if letters and len(letters) == len(counts):
+        guess = max(guess, 1.0 / max(ord(max(letters)) - ord("A") + 1, 2))
+    return guess
+
+
+def right_share(document: Mapping[str, Any], choices: int) -> float:
+    """Return the share of an item's choices that are right, 0 without choices.
+
+    One is right unless the document lists more, as 0/1 marks or as positions.
+    """
+    most = 1
+    for key, value in document.items() if choices > 1 else ():
+        listed = value
+        if isinstance(value, str) and re.fullmatch(r"\[[\d, ]+\]", value, re.ASCII):
+            with suppress(ValueError):  # lm_eval wrote lists of numbers as text, too
+                listed = json.loads(value)
+        if isinstance(value, Mapping):
+            most = max(most, round(right_share(value, choices) * choices))
+        elif isinstance(listed, list) and all(isinstance(one, (int, float)) for one in listed):
+            marks = key in _MARKS and len(listed) == choices and set(listed) <= {0, 1}
+            positions = set(listed) & set(range(choices)) if key in _POSITIONS else ()
+            most = max(most, int(sum(listed)) if marks else len(positions))
+    return most / choices if choices > 1 else 0.0
