@@ -24,7 +24,7 @@ import yaml
 from commands import call
 
 from harness.config.loading import parse
-from harness.errors import ExitCode, Incomplete, Interrupted, StoreError
+from harness.errors import ExitCode, Incomplete, Interrupted, ModelError, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
 from harness.run import runner, worker, worker_process
@@ -190,6 +190,24 @@ def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkey
     assert (found["1/2"].state, found["2/2"].state) == ("stopped", "not started")
     assert 0.3 < found["1/2"].done < 0.4
     assert found["1/2"].eta_seconds is not None
+
+
+def test_a_control_that_could_not_run_lets_nothing_pass(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the baseline agrees with itself is not known then: exit code 4, with what stopped the control."""
+    start = runner.started
+
+    def started(job: worker.Job) -> Any:
+        if job.variant.name == "control":
+            raise ModelError("the server does not start")
+        return start(job)
+
+    monkeypatch.setattr(runner, "started", started)
+    data = config(tiny_llama, candidates=[{"name": "int8", "quantization": "bnb-int8"}], execution={"rehearsal": {}})
+    judgement = judging.judge(load_run(run(data, tmp_path)))
+    assert (judgement.verdict, judgement.exit_code) == ("not_judged", 4)
+    assert "the A/A control cannot be compared with the baseline: the server does not start" in judgement.warnings
 
 
 def test_a_candidate_that_is_not_there_stays_so_at_every_look(tiny_llama: Path, tmp_path: Path) -> None:
