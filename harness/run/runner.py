@@ -22,7 +22,7 @@ from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
-from harness.run.identity import accept, record_cost
+from harness.run.identity import accept, record_cost, weights_of
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker import Ask, Diverged, Job, Working
@@ -197,7 +197,7 @@ class _Run:
         self.progress.skip(self._cost_of([unit for unit in units if unit.index in done]))
         pending = [unit for unit in units if unit.index not in done or unit.index in again]
         if not pending:
-            self._unchanged(variant.name)
+            self._unchanged(variant)
             return
         try:
             if variant.name in self.plan.missing:
@@ -211,15 +211,18 @@ class _Run:
             self.progress.note(f"{variant.name} is not judged: {error}")
             self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
 
-    def _unchanged(self, name: str) -> None:
-        """Refuse records of a variant that are no longer those of the manifest, which would be written anew."""
+    def _unchanged(self, variant: Variant) -> None:
+        """Refuse a variant that is asked nothing if its records are not the manifest's, or its files not those then."""
+        name, changed = variant.name, "does not agree with manifest.json: it was changed after the run"
         before = (self.directory.recorded("", "manifest.json") or {}).get("variants", {}).get(name, {})
         for key, file in (("identity", "variant.json"), ("calibration", "calibration.json")):
             if key in before and before[key] != self.directory.recorded(name, file):
-                path = self.directory.path / name / file
-                raise NotComparable(
-                    f"{path}: does not agree with manifest.json: it was changed after the run: {RESTORE}"
-                )
+                raise NotComparable(f"{self.directory.path / name / file}: {changed}: {RESTORE}")
+        files = self.plan.paths.get(self.plan.experiment.baseline.name if name == CONTROL else name)
+        answered = self.directory.recorded(name, "variant.json")
+        if files and answered and answered["weights"] != weights_of(variant, Path(files)):
+            text = f"{files} was changed since {name} answered from it: give another --output or name"
+            raise StoreError(f"{self.directory.path}: {text}, or remove that directory")
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""

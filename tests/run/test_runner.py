@@ -105,6 +105,24 @@ def test_a_finished_run_given_again_changes_nothing(
     assert {path: path.read_bytes() for path in sorted(whole.path.glob("*/*.jsonl"))} == before
 
 
+@pytest.mark.parametrize("done", ["all", "the candidate"])
+def test_a_checkpoint_that_was_made_again_is_no_longer_what_answered(
+    done: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The verdict of the earlier build is not given for another one that lies in its place."""
+    made = Path(shutil.copytree(tiny_llama, tmp_path / "nf4"))
+    data = config(tiny_llama, candidates=[{**NF4[0], "model": str(made)}], execution={"control": False})
+    directory = run(data, tmp_path)
+    if done == "the candidate":
+        (directory.path / "manifest.json").unlink()
+        (directory.path / "shards" / "1of1.json").unlink()
+    assert run(data, tmp_path).path == directory.path
+    with (made / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(StoreError, match="nf4 was changed since nf4 answered from it: give another --output"):
+        run(data, tmp_path)
+
+
 def test_shards_join_to_the_same_verdict(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
     """Three jobs on one directory give byte for byte the comparisons of one job; a missing one is named."""
     directory = run(config(tiny_llama), tmp_path, Shard(1, 3))
