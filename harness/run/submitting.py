@@ -5,6 +5,7 @@ Slurm's scripts put a shard back that was stopped by its time limit after progre
 
 import math
 import re
+import secrets
 import shlex
 import shutil
 import string
@@ -64,6 +65,8 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
         script = _Script(Path(__file__).with_name(path.name).read_text(encoding="utf-8"))
         own = {"log": f'"{logs}/{log}"', "options": _options(words), "command": command}
         atomic_write(path, script.substitute(common, **own))
+    for earlier in folder.glob("*of*.json"):  # that a shard is complete, of a run that may be another
+        earlier.unlink()
     atomic_write(folder / "submitted", f"{cluster.shards}\n")
     return paths
 
@@ -122,7 +125,10 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     name = f"quantcliff-{cluster.name}".lower().replace("_", "-").replace(".", "-")[:50].strip("-")
     run = shlex.join([*cluster.run, "--output", mount])
     place = shlex.quote(f"{mount}/{cluster.name}")
-    verdict = f"quantcliff status {place} --wait && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
+    # A finished run may be there that this one is not: a shard's record holds its command, and so this folder's name.
+    own = f"$(grep -ls {CONFIG_FOLDER} {place}/shards/*of*.json | wc -l)"
+    verdict = f"quantcliff status {place} --wait && until [ {own} -ge {cluster.shards} ]; do sleep 5; done"
+    verdict += f" && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
     texts = {"config": config, "image": image, "claim": claim, "mount": mount, "hub": f"{mount}/hub"}
     texts |= {"shard": f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"}
     texts |= {"verdict": verdict.strip(), "folder": CONFIG_FOLDER}
@@ -131,4 +137,4 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     return template.substitute(quoted, name=name, shards=cluster.shards, gpus=cluster.gpus)
 
 
-CONFIG_FOLDER = "/etc/quantcliff"  # where a pod finds the config, as `run.yaml`
+CONFIG_FOLDER = f"/etc/quantcliff-{secrets.token_hex(4)}"  # where a pod finds the config, as `run.yaml`
