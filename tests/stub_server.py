@@ -52,6 +52,7 @@ FAULTS = (
     "cuts",  # breaks every stream but the first off after a few pieces
     "cuts_once",  # the same, once for each prompt
     "quiet_cut",  # ends every stream but the first without a finish reason
+    "remembers",  # counts the tokens of a prompt that it saw before, with the same salt, as cached
     "late",  # 0.3 s before the first text of a stream, after its role
     "no_stream",  # answers in one piece
     "ignores_tools",  # counts no token of the tools that it is offered
@@ -226,6 +227,10 @@ class Handler(BaseHTTPRequestHandler):
         reply = {"choices": [choice], "system_fingerprint": "stub-2" if changed else "stub-1"}
         if "no_usage" not in stub.faults:
             reply["usage"] = {"prompt_tokens": count, "completion_tokens": len(cut)}
+            seen = ("seen", json.dumps([prompt, body.get("cache_salt")]))
+            if "remembers" in stub.faults:
+                reply["usage"]["prompt_tokens_details"] = {"cached_tokens": count if seen in stub.failed else 0}
+            stub.failed.add(seen)  # type: ignore[arg-type]
         if body.get("stream") and "no_stream" not in stub.faults:
             self._stream(reply, json.dumps(prompt), first=number == 1)
         else:
