@@ -190,7 +190,12 @@ def documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> l
     """Give the rows of a kind as lm_eval documents of the same fields: an axis that a row does not name is ``none``."""
     axes = sorted({axis for row in rows for axis in row.strata})
     kinds = {"choice": "choice", "code_tests": "code"}
-    return [_document(row, axes) for row in rows if kinds.get(row.scorer, "text") == kind]
+    made = [_document(row, axes) for row in rows if kinds.get(row.scorer, "text") == kind]
+    first: dict[str, str] = {}  # a question asked again under another id is one source: its answer is the same
+    for one in made:
+        question = json.dumps([one[name] for name in ("system", "turns", "prompt", "choices")])
+        one["cluster"] = one["cluster"] or first.setdefault(question, one["id"])
+    return made
 
 
 def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
@@ -202,7 +207,7 @@ def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
     chance, gold = (1 / len(row.choices), row.choices.index(row.targets[0])) if row.choices else (0.0, -1)
     schema = json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else ""
     told = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else ""
-    made = {"id": str(row.id), "cluster": row.cluster or str(row.id), "weight": row.weight, "language": row.language}
+    made = {"id": str(row.id), "cluster": row.cluster, "weight": row.weight, "language": row.language}
     made |= {"chance": chance, "prompt": question, "system": system, "turns": told, "scorer": row.scorer}
     made |= {"target": " | ".join(row.targets), "targets": list(row.targets), "choices": list(row.choices)}
     made |= {"gold": gold, "schema": schema, "tolerance": row.tolerance}
