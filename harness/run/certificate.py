@@ -130,11 +130,13 @@ def _choices(items: Sequence[Item], answers: Answers, control: Given, baseline: 
 
 def _distance(one: Response | None, other: Response | None) -> float:
     """Return the largest difference of the log-probabilities of a choice; infinite if one has none."""
-    if not isinstance(one, ChoiceLogprobs) or not isinstance(other, ChoiceLogprobs):
-        return math.inf
-    if len(one.logprobs) != len(other.logprobs):
-        return math.inf
-    return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
+    if (
+        isinstance(one, ChoiceLogprobs)
+        and isinstance(other, ChoiceLogprobs)
+        and len(one.logprobs) == len(other.logprobs)
+    ):
+        return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
+    return math.inf
 
 
 def agrees(question: Question, expected: Response | None, given: Response | None, tolerance: float = 0.0) -> bool:

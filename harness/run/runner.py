@@ -221,8 +221,7 @@ class _Run:
         files = self.plan.paths.get(self.plan.experiment.baseline.name if name == CONTROL else name)
         answered = self.directory.recorded(name, "variant.json")
         if files and answered and answered["weights"] != weights_of(variant, Path(files)):
-            text = f"{files} was changed since {name} answered from it: give another --output or name"
-            raise StoreError(f"{self.directory.path}: {text}, or remove that directory")
+            raise NotComparable(f"{files}: was changed since {name} answered from it: give another --output or name")
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""

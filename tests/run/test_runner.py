@@ -24,7 +24,7 @@ import yaml
 from commands import call
 
 from harness.config.loading import parse
-from harness.errors import ExitCode, Incomplete, Interrupted, ModelError, StoreError
+from harness.errors import ExitCode, Incomplete, Interrupted, ModelError, NotComparable, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
 from harness.run import runner, worker, worker_process
@@ -119,7 +119,7 @@ def test_a_checkpoint_that_was_made_again_is_no_longer_what_answered(
     assert run(data, tmp_path).path == directory.path
     with (made / "model.safetensors").open("ab") as file:
         file.write(b" ")
-    with pytest.raises(StoreError, match="nf4 was changed since nf4 answered from it: give another --output"):
+    with pytest.raises(NotComparable, match="nf4: was changed since nf4 answered from it: give another --output"):
         run(data, tmp_path)
 
 
