@@ -177,6 +177,23 @@ def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
     slurm.until(lambda: alone.search(slurm.said(cluster, "scontrol", "-o", "show", "job")), "the end of the shards", 30)
 
 
+def test_a_judge_that_was_cancelled_is_no_pass(cluster, home):
+    """By the command that `submit` prints, say: sbatch waited for it, and ends in 0. With a verdict 0 is a pass."""
+    (home / "shards").mkdir()
+    array, judge = home / "shards" / "array", home / "shards" / "judge"
+    array.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nsleep 60\n")
+    judge.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nexit 0\n")
+
+    def cancel(line):
+        if line.startswith("cancel: "):
+            subprocess.run(line.removeprefix("cancel: ").split(), env=cluster, check=True)
+
+    assert submitting.submit_slurm(array, judge, wait=True, say=cancel) == ExitCode.NOT_COMPARABLE
+    array.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\n")
+    (home / "verdict.json").write_text("{}")
+    assert submitting.submit_slurm(array, judge, wait=True, say=lambda _: None) == ExitCode.PASS
+
+
 def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):
     """`sbatch` runs a copy of gpu_job.sh; from a folder without an environment it still finds its own."""
     log = home / "log"
@@ -295,8 +312,9 @@ def test_a_run_that_is_submitted_again_is_judged_by_what_its_shards_say_now(tmp_
     for at in (1, 2):
         (tmp_path / "shards" / f"{at}of2.json").write_text("{}")
     words = submitting.Cluster("trial", 2, ("run", "x.yaml"))
+    (tmp_path / "verdict.json").write_text("{}")
     array, _ = submitting.write_slurm(words, tmp_path, ("--mem=1G", "--mem=1G"))
-    assert not list((tmp_path / "shards").glob("*.json"))
+    assert not list(tmp_path.rglob("*.json"))
     (tmp_path / "shards" / "2of2.json").write_text("{}")  # so is one that is submitted by hand
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd()), "SLURM_ARRAY_TASK_ID": "2"}
     assert subprocess.run(["bash", array], env=env, cwd=tmp_path, capture_output=True, check=False).returncode == 2

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import yaml
 
-from harness.errors import UsageError
+from harness.errors import ExitCode, UsageError
 from harness.store.files import atomic_write
 
 RESTARTS = 50  # so often a shard puts itself back into the queue
@@ -65,8 +65,8 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
         script = _Script(Path(__file__).with_name(path.name).read_text(encoding="utf-8"))
         own = {"log": f'"{logs}/{log}"', "options": _options(words), "command": command}
         atomic_write(path, script.substitute(common, **own))
-    for earlier in folder.glob("*of*.json"):  # that a shard is complete, of a run that may be another
-        earlier.unlink()
+    for earlier in (*folder.glob("*of*.json"), directory / "verdict.json"):  # of a run that may be another
+        earlier.unlink(missing_ok=True)
     atomic_write(folder / "submitted", f"{cluster.shards}\n")
     return paths
 
@@ -77,6 +77,7 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
     The judge starts whether the shards ended well or not, and names those that are missing. If it is refused, the
     shards are cancelled. say: called with each line.
     """
+    folder = array.parent
     with _slurm("sbatch", "--parsable", str(array)) as process:
         shards = _job(process, array)
     words = ["--parsable", f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)]
@@ -86,14 +87,16 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         except UsageError:
             _slurm("scancel", shards).communicate()  # nobody would judge them
             raise
-        folder, quoted = array.parent, shlex.quote(str(array.parent))
+        quoted = shlex.quote(str(folder))
         say(f"shards: job {shards}, logs {folder}/*.log")
         say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
         say(f"watch:  quantcliff status {shlex.quote(str(folder.parent))}")
         again = f"$(sbatch --parsable --array=1 {quoted}/array.sbatch)"
         say(f"retry:  sbatch --dependency=afterany:{again} {quoted}/judge.sbatch    (shard 1, and a verdict)")
         say(f"cancel: scancel {shards} {job}")
-    return process.returncode
+    # sbatch waits for a job that is cancelled, too, and then ends in 0.
+    judged = not wait or "verdict.json" in {path.name for path in folder.parent.iterdir()}
+    return process.returncode or (ExitCode.PASS if judged else ExitCode.NOT_COMPARABLE)
 
 
 def _slurm(command: str, *words: str) -> subprocess.Popen[str]:
