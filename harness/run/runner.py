@@ -6,7 +6,6 @@ The only writer of answers. It keeps one unit at a worker and one waiting, so th
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from harness.run.progress import Reporter
 from harness.run.worker import Ask, Diverged, Job, Working
 from harness.run.worker_process import WorkerHandle, started
 from harness.store.divergence import RunTraces, traces_folder
-from harness.store.files import RESTORE, atomic_write
+from harness.store.files import RESTORE, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.record import CONTROL, read_run
 from harness.store.rundir import AnswerFiles, RunDir, Shard
@@ -136,8 +135,7 @@ class _Run:
             "skipped": {name: sorted(set(units)) for name, units in self.skipped.items()},
             **slices_code.record(self.plan.items),
         }
-        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        atomic_write(self.directory.path / "shards" / f"{self.shard}.json", text)
+        write_json(self.directory.path / "shards" / f"{self.shard}.json", record)
         self.traces.finish()
         if not missing_shards(self.directory):
             write_manifest(self.directory)
@@ -150,8 +148,7 @@ class _Run:
 
     def _cost_of(self, units: Sequence[Unit]) -> int:
         """Count tokens of prompts and longest answers."""
-        items = (item for unit in units for item in unit.items)
-        return sum(item.prompt_tokens + item.max_tokens * self.samples for item in items)
+        return sum(item.prompt_tokens + item.max_tokens * self.samples for unit in units for item in unit.items)
 
     def _asked(self, variant: Variant, units: Sequence[Unit]) -> list[Unit]:
         """Give the part of the units that a variant is asked: the control's share, for others all."""

@@ -109,8 +109,9 @@ def _job(process: subprocess.Popen[str], script: Path) -> str:
     """Return the job that sbatch prints, which with --wait it does long before it ends."""
     job = process.stdout.readline().strip().partition(";")[0] if process.stdout else ""  # on a federation: "id;cluster"
     if not job:
-        remedy = "change --shards, --shard-options or --judge-options"
-        raise UsageError(f"sbatch did not take {script}, see above: {remedy}")
+        raise UsageError(
+            f"sbatch did not take {script}, see above: change --shards, --shard-options or --judge-options"
+        )
     return job
 
 
