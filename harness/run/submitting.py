@@ -77,7 +77,6 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
     The judge starts whether the shards ended well or not, and names those that are missing. If it is refused, the
     shards are cancelled. say: called with each line.
     """
-    folder = array.parent
     with _slurm("sbatch", "--parsable", str(array)) as process:
         shards = _job(process, array)
     words = ["--parsable", f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)]
@@ -87,7 +86,7 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         except UsageError:
             _slurm("scancel", shards).communicate()  # nobody would judge them
             raise
-        quoted = shlex.quote(str(folder))
+        folder, quoted = array.parent, shlex.quote(str(array.parent))
         say(f"shards: job {shards}, logs {folder}/*.log")
         say(f"judge:  job {job}, after the shards; its exit code is the verdict's, its log {judge.with_suffix('.log')}")
         say(f"watch:  quantcliff status {shlex.quote(str(folder.parent))}")
@@ -95,7 +94,7 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         say(f"retry:  sbatch --dependency=afterany:{again} {quoted}/judge.sbatch    (shard 1, and a verdict)")
         say(f"cancel: scancel {shards} {job}")
     # sbatch waits for a job that is cancelled, too, and then ends in 0.
-    judged = not wait or "verdict.json" in {path.name for path in folder.parent.iterdir()}
+    judged = not wait or "verdict.json" in {path.name for path in array.parent.parent.iterdir()}
     return process.returncode or (ExitCode.PASS if judged else ExitCode.NOT_COMPARABLE)
 
 
@@ -109,9 +108,8 @@ def _job(process: subprocess.Popen[str], script: Path) -> str:
     """Return the job that sbatch prints, which with --wait it does long before it ends."""
     job = process.stdout.readline().strip().partition(";")[0] if process.stdout else ""  # on a federation: "id;cluster"
     if not job:
-        raise UsageError(
-            f"sbatch did not take {script}, see above: change --shards, --shard-options or --judge-options"
-        )
+        remedy = "change --shards, --shard-options or --judge-options"
+        raise UsageError(f"sbatch did not take {script}, see above: {remedy}")
     return job
 
 
@@ -128,17 +126,12 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     """Return the Indexed Job of the shards, the Job that judges and the config as YAML. claim: of the disk."""
     name = f"quantcliff-{cluster.name}".lower().replace("_", "-").replace(".", "-")[:50].strip("-")
     run = shlex.join([*cluster.run, "--output", mount])
-    place = shlex.quote(f"{mount}/{cluster.name}")
-    # A finished run may be there that this one is not: a shard's record holds its command, and so this folder's name.
-    own = f"$(grep -ls {CONFIG_FOLDER} {place}/shards/*of*.json | wc -l)"
-    verdict = f"quantcliff status {place} --wait && until [ {own} -ge {cluster.shards} ]; do sleep 5; done"
-    verdict += f" && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
     texts = {"config": config, "image": image, "claim": claim, "mount": mount, "hub": f"{mount}/hub"}
     texts |= {"shard": f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"}
-    texts |= {"verdict": verdict.strip(), "folder": CONFIG_FOLDER}
-    quoted = {key: yaml.safe_dump(text, default_style='"', width=math.inf).strip() for key, text in texts.items()}
+    values = {key: yaml.safe_dump(text, default_style='"', width=math.inf).strip() for key, text in texts.items()}
+    values |= {"place": shlex.quote(f"{mount}/{cluster.name}"), "judge": shlex.join(cluster.judge)}
     template = string.Template(Path(__file__).with_name("kubernetes.yaml.in").read_text(encoding="utf-8"))
-    return template.substitute(quoted, name=name, shards=cluster.shards, gpus=cluster.gpus)
+    return template.substitute(values, name=name, folder=CONFIG_FOLDER, shards=cluster.shards, gpus=cluster.gpus)
 
 
 CONFIG_FOLDER = f"/etc/quantcliff-{secrets.token_hex(4)}"  # where a pod finds the config, as `run.yaml`
