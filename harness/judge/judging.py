@@ -17,7 +17,7 @@ from harness.judge.layers import LEFT_OUT, Layering, layering
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
-from harness.judge.summaries import Comparisons
+from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
@@ -214,6 +214,8 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, left_out)})
     given = [side for side in sides.values() if side]
     material = compare.compare(baseline, given, rules, control, control_baseline=part, blind=blind, layering=layers)
+    if CONTROL in run.failures:  # what it would have shown is not known
+        material = replace(material, control=Comparison(CONTROL, refused=" ".join(run.failures[CONTROL])))
     asked = {name: _asked(run, name, left_out) for name in (*sides, *([CONTROL] if control is not None else []))}
     return gate.judge(
         _annotated(run, material, rules),

@@ -130,11 +130,10 @@ def _choices(items: Sequence[Item], answers: Answers, control: Given, baseline: 
 
 def _distance(one: Response | None, other: Response | None) -> float:
     """Return the largest difference of the log-probabilities of a choice; infinite if one has none."""
-    if not isinstance(one, ChoiceLogprobs) or not isinstance(other, ChoiceLogprobs):
+    sides = [side.logprobs for side in (one, other) if isinstance(side, ChoiceLogprobs)]
+    if len(sides) < 2 or len(sides[0]) != len(sides[1]):  # noqa: PLR2004 - both sides
         return math.inf
-    if len(one.logprobs) != len(other.logprobs):
-        return math.inf
-    return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
+    return max(abs(a - b) for a, b in zip(sides[0], sides[1], strict=True))
 
 
 def agrees(question: Question, expected: Response | None, given: Response | None, tolerance: float = 0.0) -> bool:

@@ -238,6 +238,16 @@ def test_a_newest_run_that_is_not_finished_is_no_pass(runs: Path, tmp_path: Path
     assert call("history", tmp_path, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
+def test_what_repair_proved_inside_of_a_run_is_no_run_of_a_folder(runs: Path, tmp_path: Path) -> None:
+    """It would be the newest run, and be compared with the one inside of the run before in place of that run."""
+    for number in (11, 12):
+        outer = shutil.copytree(runs / f"build-{number}", tmp_path / f"build-{number}")
+        shutil.copytree(runs / "build-9", outer / "repair-nf4")
+    assert call("history", tmp_path, "--fail-on-regression") == ExitCode.FAIL
+    inner = tmp_path / "build-12" / "repair-nf4"  # one that is named is taken
+    assert call("history", f"before={runs / 'build-12'}", inner, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
+
+
 def test_the_files_of_a_history(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Page, Markdown, badge and step summary name the regression; the page asks the network for nothing."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
