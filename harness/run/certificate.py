@@ -6,6 +6,7 @@ changed. The choice of questions depends on the variants' answers and never on t
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from harness.errors import StoreError
 from harness.records import ChoiceLogprobs, Generation, Item, Response, digest, to_json
 from harness.store.files import read_json, write_json
+from harness.store.locks import alone
 from harness.store.record import CONTROL, RunRecord
 
 TOKENS = 300  # tokens of answers in text that are asked for, about
@@ -155,10 +157,12 @@ def agrees(question: Question, expected: Response | None, given: Response | None
 def calls_of(path: Path, certificate: Certificate, endpoint: str, *new: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the counts of the calls to an endpoint, a new one kept with them. Raises StoreError: other questions."""
     begun: dict[str, Any] = {"certificate": certificate.digest(), "endpoints": {}}
-    found = read_json(path) if path.is_file() else begun
-    if found.get("certificate") != certificate.digest():
-        raise StoreError(f"{path}: counts answers to other questions, as the run was changed: remove it to begin again")
-    calls = [*found["endpoints"].get(endpoint, []), *new]
-    if new:
-        write_json(path, {**found, "endpoints": {**found["endpoints"], endpoint: calls}})
+    with alone(path.with_suffix(".lock")) if new else nullcontext():
+        found = read_json(path) if path.is_file() else begun
+        if found.get("certificate") != begun["certificate"]:
+            why = "counts answers to other questions, as the run was changed"
+            raise StoreError(f"{path}: {why}: remove it to begin again")
+        calls = [*found["endpoints"].get(endpoint, []), *new]
+        if new:
+            write_json(path, {**found, "endpoints": {**found["endpoints"], endpoint: calls}})
     return calls
