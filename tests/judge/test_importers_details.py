@@ -79,12 +79,14 @@ def test_results_of_nel_are_items_by_benchmark(tmp_path):
 
 
 def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
-    """With one of four repeats an item is unanswered; the summary or another item says how many there were."""
+    """An item that lacks one of four repeats is unanswered; the summary or another item says how many there were."""
     folder = _nel(tmp_path, [1.0] * 4, repeats=4)
     file = folder / "gsm8k" / "results.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[::4]))
     assert all(map(math.isnan, load(folder).score))
+    file.write_text("\n".join(lines[1:]))
+    assert [math.isnan(one) for one in load(folder).score] == [True, False, False, False]
     file.write_text("\n".join([*lines[:5], *lines[8::4]]))
     assert [one for one in load(folder).score if not math.isnan(one)] == [0.25]
 

@@ -64,7 +64,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
             if len(asked) > 1 or not isinstance(document, Mapping):
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
-            mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= expected else math.nan
+            mean = math.fsum(scores) / len(scores) if len(scores) == expected else math.nan
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task], config = "reward", inner(bundle, "config")
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}

@@ -160,22 +160,20 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     grows = reducer == "max" or reducer.startswith("at_least")  # with the number of epochs, whatever answers them
     if reducer != "mean" and log.task in rows.measure:
         rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
-    partial, least = 0, expected if grows else expected / 2
+    partial = 0
     arguments = [canonical_json(log.arguments)] if log.arguments else []
     guess = guessing([str(key[2]) for key, *_ in first.values()])
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
-        score = reduce(counted) if counted and len(counted) >= least else math.nan
+        score = reduce(counted) if len(counted) == expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
         chance = 1.0 / len(offered) if offered and len(offered) > 1 else guess
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
-        text = f"{partial} items have no score in some of their {expected} epochs"
-        told = "an item counts by the others if they are at least half, and else is unanswered"
-        told = f"it is unanswered, as its score by {reducer} grows with their number" if grows else told
-        rows.notes.append(f"{log.file}: {text}: {told}")
+        text = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
+        rows.notes.append(f"{log.file}: {text}")
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
