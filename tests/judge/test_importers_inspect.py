@@ -180,7 +180,7 @@ def test_logs_of_several_models_are_refused(tmp_path, log):
     for name in ("one", "two"):
         log["eval"] |= {"model": name, "task": f"sums-{name}"}
         (tmp_path / f"{name}.json").write_text(json.dumps(log))
-    with pytest.raises(UsageError, match=r"several models \(one, two\)"):
+    with pytest.raises(UsageError, match=r"several models \(model: one and two\)"):
         load(tmp_path)
 
 
@@ -255,6 +255,9 @@ def test_logs_of_two_variants_of_one_model_are_refused(tmp_path):
     inspect_log(tmp_path / "a.json", [["C"]] * 10, model_args={})
     inspect_log(tmp_path / "b.json", [["I"]] * 10, model_args={"load_in_4bit": True}, created="2026-03-02")
     with pytest.raises(UsageError, match=r"different settings \(model_args\)"):
+        load(tmp_path)
+    inspect_log(tmp_path / "b.json", [["I"]] * 10, model_args={"load_in_4bit": True}, task="cups")
+    with pytest.raises(UsageError, match=r"several models \(model_args: {'load_in_4bit': True} and {}\)"):
         load(tmp_path)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_object, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 from harness.suite.chance import guessing
@@ -75,8 +75,8 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
-    if len(models := sorted({str(log.run.get("model")) for log in logs})) > 1:
-        raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
+    made = [{"model": log.run.get("model"), "model_args": log.run.get("model_args") or {}} for log in logs]
+    check_one_model(path, made)
     for log in logs:
         if (status := log.header["status"]) != "success":
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")

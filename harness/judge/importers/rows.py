@@ -4,9 +4,10 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +96,14 @@ def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], sourc
         listed = ", ".join(known) or "none"
         raise UsageError(f"{source}: which metric is the score? Give --metric '{task}=NAME', one of {listed}")
     return found[0]
+
+
+def check_one_model(source: object, made: Iterable[Mapping[str, Any]]) -> None:
+    """Raise UsageError if results are of several models; made: what each file says of its model, empty if nothing."""
+    told = sorted({(key, str(value)) for one in made for key, value in one.items() if value != ""})
+    for (key, one), (other, two) in pairwise(told):
+        if key == other:
+            raise UsageError(f"{source}: holds results of several models ({key}: {one} and {two}): give those of one")
 
 
 @dataclass(slots=True)
