@@ -90,10 +90,25 @@ def _failed(error: Exception) -> int:
     return code
 
 
+class _Commands(click.Group):
+    """Commands of which each option is given once, unless it may be repeated."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command. Raises click.UsageError if it is given an option twice: the last would count silently."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            own = click.Context(command, ctx, name, **command.context_settings)
+            *_, given = command.make_parser(own).parse_args(list(rest))
+            options = [one for one in given if isinstance(one, click.Option) and not (one.multiple or one.is_flag)]
+            if twice := [one.opts[0] for one in options if options.count(one) > 1]:
+                raise click.UsageError(f"{twice[0]} is given {twice.count(twice[0])} times: give it once", own)
+        return name, command, rest
+
+
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
-@click.group(epilog=EPILOG, context_settings=_HELP)
+@click.group(cls=_Commands, epilog=EPILOG, context_settings=_HELP)
 @click.version_option(__version__, prog_name="quantcliff")
 def commands() -> None:
     """Does the quantized build still answer the long tail as the baseline does?
