@@ -82,6 +82,8 @@ def _failed(error: Exception) -> int:
         text, code = str(error), error.exit_code
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
         text = f"the package {error.name} is not installed; running models needs pip install 'quantcliff[run]'"
+    elif isinstance(error, OSError) and error.filename:  # such as a folder in a file's place
+        text = f"{error.filename}: {error.strerror}: remove or restore it, or give another place"
     elif isinstance(error, click.Abort):
         text = "stopped"
     else:

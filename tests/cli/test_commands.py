@@ -331,6 +331,22 @@ def test_a_disk_that_fills_loses_nothing(tiny_llama: Path, tmp_path: Path, capsy
         assert call("run", path, "--output", small, "--quiet") == ExitCode.FAIL
 
 
+@pytest.mark.parametrize("name", ["nf4/failure-1of1.json", "shards/1of1.cut", "nf4/variant.json", "run.json"])
+@pytest.mark.parametrize("command", ["run", "compare", "status"])
+def test_a_folder_in_a_files_place_is_said(
+    judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    """Whichever file of a run it is: one sentence with its place, and no traceback."""
+    run = Path(shutil.copytree(judged, tmp_path / "trial"))
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    words = (judged.parent / "trial.yaml", "--output", tmp_path) if command == "run" else (run,)
+    code, said = call(command, *words, "--quiet"), capsys.readouterr().err
+    assert "Traceback" not in said
+    if command == "run":
+        assert (code, name in said) == (ExitCode.NOT_COMPARABLE, True)
+
+
 def test_a_read_only_output_directory_is_said(
     tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
