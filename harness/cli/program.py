@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -97,14 +97,13 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command. Raises click.UsageError if it is given an option twice: the last would count silently."""
-        name, command, rest = super().resolve_command(ctx, args)
-        if command is not None:
-            own = click.Context(command, ctx, name, **command.context_settings)
-            *_, given = command.make_parser(own).parse_args(list(rest))
-            options = [one for one in given if isinstance(one, click.Option) and not (one.multiple or one.is_flag)]
-            if twice := [one.opts[0] for one in options if options.count(one) > 1]:
-                raise click.UsageError(f"{twice[0]} is given {twice.count(twice[0])} times: give it once", own)
-        return name, command, rest
+        name, command, rest = found = cast("Any", super().resolve_command(ctx, args))
+        own = click.Context(command or self, ctx, name)
+        given = [] if ctx.resilient_parsing else command.make_parser(own).parse_args(list(rest))[2]  # of a completion
+        for one in given:
+            if isinstance(one, click.Option) and not (one.multiple or one.is_flag) and given.count(one) > 1:
+                raise click.UsageError(f"{one.opts[0]} is given {given.count(one)} times: give it once", own)
+        return found
 
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}

@@ -182,8 +182,7 @@ def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> s
     said, repeated = _telling(run, baseline.name), _telling(run, variant.name)
     # The baseline may have been asked more, see `execution.control`.
     alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
-    shown = "every answer is the same" if declared else "the same method and dtype, and every answer is the same"
-    return shown if alike else ""
+    return f"{'' if declared else 'the same method and dtype, and '}every answer is the same" if alike else ""
 
 
 def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:

@@ -107,8 +107,7 @@ def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cros
 def same_server(baseline: Proof, candidate: Proof) -> str:
     """Say in what respect two servers serve the same model; empty if they do not, or do not show it."""
     sides = [proof.served or {} for proof in (baseline, candidate)]
-    # What an address lists as the place of its weights (vLLM's `root`); a gateway that lists none shows nothing by it.
-    places = [(side.get("url"), (side.get("reported") or {}).get("root")) for side in sides]
+    places = [(side.get("url"), (side.get("reported") or {}).get("root")) for side in sides]  # `root`: vLLM's weights
     if all(places[0]) and places[0] == places[1]:
         return f"its address, the baseline's, serves both from {places[0][1]}"
     one, other = (side.get("canary") or [] for side in sides)

@@ -58,15 +58,6 @@ def held(path: Path, what: str) -> Iterator[str]:
                     lease.unlink()
 
 
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is in here with this file, and keep others out until the end, if locks are known."""
-    with explained(path, "written"), path.open("ab") as stream:
-        with contextlib.suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def alive(lease: Path, now: float) -> str:
     """Return the machine that works with a lease; empty if none shows signs of life. now: see `file_clock`."""
     with contextlib.suppress(OSError):

@@ -132,11 +132,10 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 def _summary(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what lighteval's results beside the details say of the model, and how it was asked; empty if not there."""
-    name = f"results_{file.stem.rpartition('_')[2]}.json"
-    folders = [one.with_name("results") for one in file.absolute().parents if one.name == "details"]
-    found = next((one for folder in folders for one in folder.rglob(name)), None)
-    config = inner(parsed(found.read_bytes(), str(found)) if found else {}, "config_general")
-    config = {**{key: config[key] for key in _GENERAL if key in config}, **inner(config, "model_config")}
+    folders = (one.with_name("results") for one in file.absolute().parents if one.name == "details")
+    found = [one for root in folders for one in root.rglob(f"results_{file.stem.rpartition('_')[2]}.json")]
+    said = inner(parsed(found[0].read_bytes(), str(found[0])) if found else {}, "config_general")
+    config = {**{key: said[key] for key in _GENERAL if key in said}, **inner(said, "model_config")}
     asked = {key: config.pop(key) for key in _HOW if key in config}
     how = [one for one in inner(asked, _HOW[0]).items() if one[1] is not None and one[0] not in _OPERATION]
     return config, {key: canonical_json(sorted(how) if key == _HOW[0] else one) for key, one in asked.items()}

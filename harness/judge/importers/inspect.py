@@ -75,8 +75,7 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
-    made = [{"model": log.run.get("model"), "model_args": log.run.get("model_args") or {}} for log in logs]
-    check_one_model(path, made)
+    check_one_model(path, ({key: log.run.get(key) or {} for key in ("model", "model_args")} for log in logs))
     for log in logs:
         if (status := log.header["status"]) != "success":
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
@@ -199,10 +198,7 @@ def _pass_at(scores: Sequence[float], count: int) -> float:
 
 
 _REDUCERS: dict[str, Callable[[Sequence[float]], float]] = {
-    "mean": lambda scores: math.fsum(scores) / len(scores),
-    "median": statistics.median,
-    "mode": statistics.mode,
-    "max": max,
+    one.__name__: one for one in (statistics.mean, statistics.median, statistics.mode, max)
 }  # Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)
 
 

@@ -112,8 +112,7 @@ def _metrics(
         summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
         rows.settings |= _settings(first[task], files[task], task, summaries)
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
-        lower = {*filter(read.less_is_better, names), *(name for name, up in told if up is False)}
-        asked = found.get(task)
+        lower, asked = {*filter(read.less_is_better, names), *(one for one, up in told if up is False)}, found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:
@@ -131,8 +130,8 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     asked = (_requests(line) or [None])[0]
     how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
     versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
-    found = {"generation": canonical_json(how) if isinstance(how, Mapping) and how else "", **_model(file)[1]}
-    found |= {"version": str(versions[-1]) if versions else ""}
+    found = _model(file)[1] | {"version": str(versions[-1]) if versions else ""}
+    found |= {"generation": canonical_json(how) if isinstance(how, Mapping) and how else ""}
     return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 
