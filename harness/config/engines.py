@@ -31,8 +31,7 @@ _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
 _OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_model_name", "seed", "device"})
 
 
-def _words(command: Any) -> Any:
-    return shlex.split(command) if isinstance(command, str) else command
+_words = BeforeValidator(lambda command: shlex.split(command) if isinstance(command, str) else command)
 
 
 class EngineSpec(Strict):
@@ -47,7 +46,7 @@ class EngineSpec(Strict):
     that runs already, ``lm_eval`` any model class of lm_eval."""
     args: dict[str, Any] = Field(default_factory=dict)  # flags of the server, or arguments of the lm_eval model
     python: str | None = None  # the Python interpreter of the environment in which the server is installed
-    command: Annotated[tuple[str, ...], BeforeValidator(_words)] | None = None
+    command: Annotated[tuple[str, ...], _words] | None = None
     url: str | None = None  # the base URL of a server that speaks the OpenAI API, such as ``https://models.example/v1``
     model: str | None = None  # what the server calls the model, or lm_eval the model's class
     api: Literal["completions", "chat"] = "completions"
@@ -138,9 +137,9 @@ def _local(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def named_engine(value: object) -> object:
-    """Give the mapping that an engine's name alone stands for."""
-    return {"name": value} if isinstance(value, str) else value
+def named(value: object, key: str = "name") -> object:
+    """Give the mapping that a name alone stands for: of an engine, or with another `key` of a method."""
+    return {key: value} if isinstance(value, str) else value
 
 
 def inherited_engine(baseline: object, own: object) -> object:
@@ -148,7 +147,7 @@ def inherited_engine(baseline: object, own: object) -> object:
 
     Arguments are merged one by one. A key is never sent to another URL than the one that it was given for.
     """
-    baseline, own = named_engine(baseline), named_engine(own)
+    baseline, own = named(baseline), named(own)
     if own is None:
         return baseline
     if not isinstance(baseline, Mapping) or not isinstance(own, Mapping):

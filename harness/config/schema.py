@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
 from harness.config import fields
-from harness.config.engines import EngineSpec, named_engine
+from harness.config.engines import EngineSpec, named
 from harness.config.fields import Margin, Name, Real, Strict, TailTolerances, Whole
 from harness.config.methods import METHODS
 from harness.records import digest
@@ -92,10 +92,6 @@ class Decoding(Strict):
         return self.draft is not None or self.prompt_lookup is not None
 
 
-def _named_method(value: object) -> object:
-    return {"method": value} if isinstance(value, str) else value
-
-
 class Variant(Strict):
     """A model at a precision. A candidate inherits what it does not say from the baseline."""
 
@@ -105,8 +101,8 @@ class Variant(Strict):
     model: str = ""  # a directory, a hub id, or ``smollm2`` for the model that the demo uses
     revision: str | None = None  # the commit of a hub model
     dtype: Literal["bfloat16", "float16", "float32"] | None = None  # of computing; only if it is not quantized
-    quantization: Annotated[Quantization, BeforeValidator(_named_method)] = Quantization()
-    engine: Annotated[EngineSpec, BeforeValidator(named_engine)] = EngineSpec()
+    quantization: Annotated[Quantization, BeforeValidator(lambda value: named(value, "method"))] = Quantization()
+    engine: Annotated[EngineSpec, BeforeValidator(named)] = EngineSpec()
     kv_cache: KVCache | None = None  # a quantized cache of keys and values; the model's own by default
     decoding: Decoding | None = None  # another path to the tokens: drafts, batch size, attention
     trust_remote_code: bool = False  # run Python code that comes with the model
