@@ -80,10 +80,10 @@ def own_slice(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     (folder / "metres.yaml").write_text(task, encoding="utf-8")
     (folder / "slice.yml").write_text(description, encoding="utf-8")
     monkeypatch.setattr(config_resources, "_PACKAGE", tmp_path / "harness")
-    for cached in (suite_tasks._index, suite_catalogue.catalogue):
+    for cached in (suite_tasks.index, suite_catalogue.catalogue):
         cached.cache_clear()
     yield
-    for cached in (suite_tasks._index, suite_catalogue.catalogue):
+    for cached in (suite_tasks.index, suite_catalogue.catalogue):
         cached.cache_clear()
 
 

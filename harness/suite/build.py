@@ -183,7 +183,7 @@ class SliceBuilder:
 
     def _foreign(self) -> list[Item]:
         spec = self.spec
-        known, ours = slices_tasks.lm_eval_names(), [one.name for one in catalogue()]
+        known, ours = slices_tasks.index(ours=False).all_tasks, [one.name for one in catalogue()]
         if spec.name not in known:
             text = f"{spec.name!r} is neither a slice ({', '.join(ours)}) nor an lm_eval task."
             return self.say(".name", text + suggestion(spec.name, [*ours, *known]))

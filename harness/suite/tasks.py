@@ -50,7 +50,7 @@ def describe_task_error(error: BaseException) -> str | None:
 
 
 @cache
-def _index(*, ours: bool) -> Any:
+def index(*, ours: bool) -> Any:
     """The tasks under tasks/, with those of lm_eval unless only `ours` are asked for: a scan of some seconds."""
     from lm_eval.tasks import TaskManager
 
@@ -58,13 +58,8 @@ def _index(*, ours: bool) -> Any:
         return TaskManager(include_path=str(tasks_dir()), include_defaults=not ours)
 
 
-def lm_eval_names() -> list[str]:
-    """Give the names of all tasks, groups and tags that lm_eval ships (its first scan takes some seconds)."""
-    return list(_index(ours=False).all_tasks)
-
-
 def _file_of(name: str) -> Path | None:
-    entries = (_index(ours=ours).task_index.get(name) for ours in (True, False))
+    entries = (index(ours=ours).task_index.get(name) for ours in (True, False))
     entry = next((one for one in entries if one is not None), None)
     return None if entry is None or entry.yaml_path is None else Path(entry.yaml_path)
 

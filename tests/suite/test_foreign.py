@@ -130,9 +130,9 @@ def found(tmp_path_factory):
         patch.setattr(lm_eval.tasks, "TaskManager", Manager)
         patch.setattr(datasets, "load_dataset", downloaded)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        slices_tasks._index.cache_clear()
+        slices_tasks.index.cache_clear()
         yield
-    slices_tasks._index.cache_clear()
+    slices_tasks.index.cache_clear()
 
 
 def form(doc: dict) -> str:
