@@ -11,6 +11,7 @@ from typing import Any
 from harness.report.html import render
 from harness.report.sanitize import one_line
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
+from harness.report.words import NOTES
 from harness.store.files import atomic_write
 
 _MIB = 1 << 20
@@ -164,8 +165,5 @@ def _ranking(summary: _Json) -> Section:
         count = str(one["won"]), str(one["newly_lost"])
         rows.append((one["name"], size, *count, interval, f"{one['divergence']:.4f}", str(place[one["name"]])))
     headings = ("MiB", "won back", "newly lost", "net, 80 % interval", "divergence", "rank by divergence")
-    note = (
-        f"{len(groups)} groups were asked, {summary['unasked']} were not for lack of time; "
-        f"nothing restored: divergence {nothing:.4f}."
-    )
+    note = NOTES["groups"].format(asked=len(groups), unasked=summary["unasked"], divergence=nothing)
     return Section("", names("group") + numbers(*headings), tuple(rows), note=note)
