@@ -289,8 +289,6 @@ def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:
         return f"{place(stratum)}: {unusable}{skipped}."
     if stratum.decision.reason == "cache_blind":
         return f"{place(stratum)}: {stratum.reason}."
-    return (
-        f"{place(stratum)}: {baseline} scores {percent(stratum.baseline_mean)}, which is not significantly above "
-        f"chance ({percent(stratum.chance)}) plus the margin ({score(stratum.margin)} points): "
-        f"a regression could not be detected here{skipped}."
-    )
+    figures = {"score": percent(stratum.baseline_mean), "chance": percent(stratum.chance)}
+    about = {"place": place(stratum), "baseline": baseline, "margin": score(stratum.margin), "skipped": skipped}
+    return NOTES["no_signal"].format(**figures, **about)

@@ -135,14 +135,12 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
         rows.append((*place, percent(share), *choices, ", ".join(passed) or "none"))
     note = NOTES["routing"].format(baseline=base) if made else ""
     said = [
-        f"By {plan.measure}, {percent(plan.leaving)} of the traffic can move from {base} to a cheaper variant that "
-        f"passed where it goes; all traffic then costs {percent(plan.blended)} of what it costs on {base}."
-        if plan.leaving
-        else f"By {plan.measure}, all traffic stays on {base}: no variant that passed anywhere is cheaper."
+        NOTES["traffic_moves" if plan.leaving else "traffic_stays"].format(
+            baseline=base, measure=plan.measure, share=percent(plan.leaving), cost=percent(plan.blended)
+        )
         for plan in made
     ]
-    why = "the cost of the baseline and of a candidate was not measured, or nothing was judged"
-    said = said or [f"No routing plan: {why}."]
+    said = said or [NOTES["no_routing"]]
     folded = "who passed in each stratum, and its route"
     return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note, folded)
 
