@@ -28,7 +28,6 @@ ASCII_SYMBOLS: Mapping[Verdict, str] = dict(zip(SYMBOLS, "+x?0-", strict=True))
 ANSWERS: Mapping[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Unknown"}
 """What a verdict answers to "may we ship it?"; any other, "Not yet"."""
 _MOST_REASONS = 3
-_NOT_ABOVE = "the baseline is not shown to be above chance"
 
 
 def word(verdict: Verdict) -> str:
@@ -278,7 +277,7 @@ def why(stratum: StratumVerdict) -> str:
     if stratum.verdict == "inconclusive":
         return to_decide(stratum).rstrip(".")
     if stratum.decision.reason == "no_signal" and not stratum.numbers.unusable:
-        return _NOT_ABOVE
+        return "the baseline is not shown to be above chance"
     return "" if stratum.verdict in ("pass", "fail") else stratum.reason
 
 
