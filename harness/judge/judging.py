@@ -167,21 +167,22 @@ def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> s
     baseline = run.experiment.baseline
     if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
         return shown
+    declared = (other.served or {}).get("kind") == "declared"  # so that its method is only what the config says
     if (
-        not same_method(one.method, other.method)
+        not (declared or same_method(one.method, other.method))
         or (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype)
         # "is it really the same answer?" is what such a run asks
         or (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding)
     ):
         return ""
     before, after = (run.identities[name].get("weights") for name in (baseline.name, variant.name))
-    asked_alike = (baseline.quantization, baseline.engine.asked()) == (variant.quantization, variant.engine.asked())
-    if before == after and asked_alike:
+    alike = baseline.engine.asked() == variant.engine.asked()
+    if before == after and alike and (declared or baseline.quantization == variant.quantization):
         return "the same weights, method and dtype"
     said, repeated = _telling(run, baseline.name), _telling(run, variant.name)
     # The baseline may have been asked more, see `execution.control`.
     alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
-    return "the same method and dtype, and every answer is the same" if alike else ""
+    return f"{'' if declared else 'the same method and dtype, and '}every answer is the same" if alike else ""
 
 
 def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:

@@ -167,6 +167,13 @@ def test_a_gate_that_is_turned_off_is_said_and_hides_no_regression(
     advisory = f"strata SET gating = 0 WHERE run = 4 AND stratum = '{SAME}'"
     code, said = call_after(advisory)
     assert (code, f"long_context/{SAME} (advisory now)" in said) == (ExitCode.FAIL, True)
+    # In neither of the two runs it decides: no regression, and that it did once is said.
+    longer = f"strata SET gating = 0 WHERE run IN (3, 4) AND stratum = '{SAME}'"
+    code, said = call_after(longer, "strata SET gating = 0 WHERE run = 2")
+    assert f"long_context/{SAME} (advisory then too, gated earlier)" in said
+    assert f"long_context/{OTHER} (advisory" not in said
+    others = f"strata SET gating = 0 WHERE stratum = '{SAME}'"
+    assert f"long_context/{SAME} (advisory then" not in call_after(others)[1]
     passed = "candidates SET verdict = 'pass' WHERE run = 4"
     wider = "strata SET margin = 0.5, verdict = 'pass' WHERE run = 4 AND slice = 'long_context'"
     code, said = call_after(wider, passed)

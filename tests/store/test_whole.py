@@ -27,7 +27,7 @@ from harness.store.whole import load_run, write_manifest
 
 pytestmark = pytest.mark.model
 
-COMMITTED = ("demo-cpu", "tail-cpu")
+COMMITTED = ("demo-cpu", "demo-h200", "tail-cpu")
 ANSWERS = "nf4/multi_hop_math-{shard}.jsonl"
 
 
