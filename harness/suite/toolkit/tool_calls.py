@@ -7,16 +7,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.records import TAIL_KINDS
+from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
 
-FAILURES = (
-    "tool_no_call", "tool_unknown_name", "tool_wrong_name", "tool_invalid_json", "tool_schema", "tool_wrong_value",
-    "tool_uncalled_for",
-)  # fmt: skip
+FAILURES = tuple(kind for kind in TAIL_KINDS if kind.startswith("tool_"))
 """Every class of failure; an answer is in one of them at most. Each is a kind of tail event."""
-
 
 Listed = Sequence[Mapping[str, Any]]
 
@@ -46,13 +45,7 @@ _BEGUN = re.compile(r'[\[\s]*\{\s*"(?:name|function|tool_calls)"\s*:')
 _OPEN = re.compile(r'[{\[]\s*["{\[]')
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _KEYS = re.compile(r'"(?:name|function|tool_calls)"\s*:')
-_ATTEMPTS = re.compile(
-    r"<[|\uff5c]tool|\[ARGS\]|\bto=functions\.|\bAction Input:|\w\(\s{0,9}\w{1,64}\s{0,9}=\s{0,9}[\"'\w\[{-]|"
-    r"\w_\w{1,64}\s{0,9}(?:```(?:json)?\s{0,9})?\{|"
-    r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"|'
-    r"(?:<[|\uff5c]?(?:t(?:o\w{0,64})?|f(?:u[\w=]{0,64})?)|\[TO[A-Z_]{0,8}|functions\.\S{0,64}|\w_\w{1,64}\(\w{0,64}\s?=?|"
-    r'\{\s{0,99}(?:"(?:[ft]\w{0,9}|n[ame]{0,3})?|"(?:name|tool_name|function|tool_calls)"[^{}]{0,300})?)\s{0,99}\Z'
-)
+_ATTEMPTS = re.compile("|".join(read_text(Path(__file__).with_name("call_beginnings.txt")).splitlines()))
 """What a call begins with in formats that are not read, or anywhere in a sentence, or where an answer was cut."""
 
 
