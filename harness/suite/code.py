@@ -56,9 +56,7 @@ def _languages(spec: SliceSpec) -> set[str]:
         if note.runs_code and "file" not in note.options:
             found.update(note.levels[LANGUAGE])
         elif note.runs_code:
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # what is wrong with a file is said where it is read for good
+            with contextlib.suppress(OSError, ValueError):  # what is wrong is said where the file is read for good
                 rows = read_rows(Path(spec.data_dir or ".") / str(spec.options.get("file")))
                 found.update(row.code_language for row in rows if row.scorer == "code_tests")
     return found

@@ -75,10 +75,8 @@ def load_items(
             problems.append(Problem("slices", text))
     if problems:
         raise ConfigError(source, problems)
-    names = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
-    return [
-        item for item in items if not only or any(fnmatchcase(name, one) for name in names[item.id] for one in only)
-    ]
+    named = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
+    return [item for item in items if not only or any(fnmatchcase(key, one) for key in named[item.id] for one in only)]
 
 
 def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:

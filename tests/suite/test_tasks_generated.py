@@ -448,3 +448,26 @@ def test_a_text_of_a_length_counts_its_cue(tokenizer):
     for doc in own:
         assert doc["prompt"].endswith((" is", "on extension", "with the code"))
         assert 512 - 200 < len(tokenizer.encode(doc["prompt"])) + 32 <= 512
+
+
+def test_a_name_that_was_not_asked_for_is_no_right_answer():
+    """Seven days recited name none of them, Indonesia is not India, and a number with a digit more is another."""
+    cldr = module("low_resource_languages", "cldr")
+
+    def scored(language, english, text):
+        fact = next(one for one in cldr.facts(language) if one["english"] == english)
+        return cldr.score_written(cldr._written_doc(fact), [text])["exact_match"]
+
+    days = [one["accepted"][0] for one in cldr.facts("sw") if one["fact"] == "weekday"]
+    assert scored("sw", "Monday", f"Kwa Kiswahili ni {days[0]}.") == 1.0
+    assert scored("sw", "Monday", ", ".join(days)) == 0.0
+    assert scored("sw", "Arabic", "Kwa Kiswahili: Kiarabu") == 1.0
+    assert scored("ja", "India", "\u30a4\u30f3\u30c9\u3067\u3059") == 1.0
+    assert scored("ja", "India", "\u30a4\u30f3\u30c9\u30cd\u30b7\u30a2") == 0.0
+    number = next(one for one in cldr.facts("de") if one["fact"] == "number")
+    written = number["accepted"][0]
+    assert [scored("de", number["english"], text) for text in (f"{written}.", f"1{written}", f"{written}5")] == [
+        1,
+        0,
+        0,
+    ]
