@@ -19,7 +19,7 @@ import datasets
 from harness.suite.toolkit.datafiles import find, read_json_lines
 from harness.suite.toolkit.haystack import ANSWER_ROOM, TokenCounter, build_haystack, token_counter
 from harness.suite.toolkit.numerals import listed
-from harness.suite.toolkit.scoring import mentions
+from harness.suite.toolkit.scoring import named
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import NONE, cells, draw_plan, sample_documents, wanted, with_cue
 
@@ -93,9 +93,15 @@ def score_numbers(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 where all the right words are named; beside it, the share of them that was."""
-    found = [mentions(results[0], one) for one in doc["targets"]]
-    return {"exact_match": float(all(found)), "found": sum(found) / len(found)}
+    """Score 1 where the right words are named and no other that could be; beside it, the share of them that was.
+
+    Half of a list are its common words: whoever copies some of it names them all.
+    """
+    right = {*doc["targets"]}
+    like = [values for values in PEOPLE_FACTS.values() if doc["target"] in values]
+    listed = doc["prompt"].split("\n\n")[1].split() if "common" in doc else like[0] if like else ()
+    said = named(results[0], [*doc["targets"], *listed])
+    return {"exact_match": float(said == right), "found": len(said & right) / len(right)}
 
 
 def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, TokenCounter], dict[str, Any]]) -> Docs:
