@@ -85,12 +85,11 @@ def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> lis
     if sampling.chat_template is True and not getattr(tokenizer, "chat_template", None):
         text = "true, but the baseline's tokenizer has no chat template: write auto or false, or take an instruct model"
         found.append(Problem("sampling.chat_template", text))
+    unused = "{} given, but no chat template is used to {}: leave {} out, or use a model that has one".format
     if sampling.chat_template_kwargs and not used:
-        text = "are given, but no chat template is used to read them: leave them out, or use a model that has one"
-        found.append(Problem("sampling.chat_template_kwargs", text))
+        found.append(Problem("sampling.chat_template_kwargs", unused("are", "read them", "them")))
     if sampling.system is not None and not used:
-        text = "is given, but no chat template is used to carry it: leave it out, or use a model that has one"
-        found.append(Problem("sampling.system", text))
+        found.append(Problem("sampling.system", unused("is", "carry it", "it")))
     return found
 
 
