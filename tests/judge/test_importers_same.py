@@ -220,6 +220,19 @@ def test_lm_eval_samples_of_other_settings_are_not_compared(tmp_path, layout, ch
     assert compared(base, side("other", how | changed, 101)) == 4
 
 
+def test_lm_eval_samples_of_other_repeats_are_not_compared(tmp_path):
+    """A vote of eight answers is no match for one: the prompt and its settings are the same."""
+
+    def side(name, repeats):
+        said = [[f"{name} {at}" for at in range(repeats)]]
+        made = [lm_eval_sample(at, 1.0, arguments=[["Q", {"temperature": 1.0}]], resps=said) for at in range(101)]
+        return samples_of(tmp_path / name, "jars", made)
+
+    base = side("base", 1)
+    assert compared(base, side("same", 1)) == 0
+    assert compared(base, side("voted", 8)) == 4
+
+
 def test_lm_eval_samples_of_another_version_are_not_compared(tmp_path):
     """A task's version counts up where its scores change; a side that says none is not refused for it."""
     sides = [

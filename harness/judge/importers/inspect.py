@@ -159,7 +159,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     reducer, reduce = _reducer(log)
     grows = reducer == "max" or reducer.startswith("at_least")  # with the number of epochs, whatever answers them
     if reducer != "mean" and log.task in rows.measure:
-        rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
+        rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
     partial, least = 0, expected if grows else expected / 2
     arguments = [canonical_json(log.arguments)] if log.arguments else []
     guess = guessing([str(key[2]) for key, *_ in first.values()])
