@@ -26,7 +26,7 @@ from typing import Any
 import lm_eval
 import torch
 import transformers
-from bench_engine_cases import Case, cases
+from bench_engine_cases import SIZES, Case, cases
 from bench_engine_report import markdown, table
 from bench_engine_sides import (
     Cost,
@@ -172,9 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(args.device).eval()
     report = surroundings(args, model)
-    wanted = [
-        one for one in cases(tokenizer, args.data, quick=args.quick) if not args.cases or one["name"] in args.cases
-    ]
+    size = SIZES["quick" if args.quick else args.device.partition(":")[0]]
+    wanted = [one for one in cases(tokenizer, args.data, size) if not args.cases or one["name"] in args.cases]
     models = models_of(model, max(case["models"] for case in wanted))
     report["cases"] = []
     gc.freeze()  # what is loaded stays: collecting before each run looks at the rest alone

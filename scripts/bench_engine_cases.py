@@ -151,11 +151,16 @@ def problem(number: int) -> str:
     )
 
 
-def cases(tokenizer: Any, data: Path | None, *, quick: bool) -> list[Case]:
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"choices": 3, "hay": 1, "texts": 6, "tokens": 32, "shots": 4, "mixed": (2, 3)},
+    "cpu": {"choices": 6, "hay": 1, "texts": 48, "tokens": 200, "shots": 24, "mixed": (3, 6)},
+    "cuda": {"choices": 192, "hay": 24, "texts": 256, "tokens": 200, "shots": 128, "mixed": (48, 64)},
+}
+"""How much is asked: a GPU has to be kept busy for seconds, or making the engine is what is measured."""
+
+
+def cases(tokenizer: Any, data: Path | None, size: dict[str, Any]) -> list[Case]:
     """Return the cases: name, items, and how many models are asked."""
-    few = {"choices": 3, "hay": 1, "texts": 6, "tokens": 32, "shots": 4, "mixed": (2, 3)}
-    many = {"choices": 6, "hay": 1, "texts": 48, "tokens": 200, "shots": 24, "mixed": (3, 6)}
-    size: dict[str, Any] = few if quick else many
     one, two = size["mixed"]
     asked = questions(max(size["texts"], size["shots"]), data)
     hay = haystack(size["hay"], tokenizer)

@@ -26,6 +26,7 @@ from harness.engines.transformers.engine import HFEngine
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings
 
 GREEDY = Settings()
+GPU_BUDGET = {"batch_tokens": 131072, "max_batch": 256}  # as configs/llama-8b.yaml has it
 NO_PROOF = Proof("none", "Linear", 0, 0, 0.0, 0, 0, "", 0, "")
 
 
@@ -69,11 +70,12 @@ def rounded_to(weight: torch.Tensor, bits: int, group: int = 64) -> torch.Tensor
 
 def ours(models: Sequence[Any], tokenizer: Any, items: Sequence[Item], device: str) -> dict[str, Any]:
     """Answer with our engine; with several models, the first is the baseline and the rest are compared with it."""
-    engine = HFEngine(models[0], tokenizer, NO_PROOF, device=device)
+    budget = GPU_BUDGET if device.startswith("cuda") else {}
+    engine = HFEngine(models[0], tokenizer, NO_PROOF, device=device, **budget)
     recorder = Recorder() if len(models) > 1 else None
     answers = {one.item_id: one for one in engine.answer(items, GREEDY, observer=recorder)}
     for model in models[1:]:
-        candidate = HFEngine(model, tokenizer, NO_PROOF, device=device)
+        candidate = HFEngine(model, tokenizer, NO_PROOF, device=device, **budget)
         comparer = Comparer(recorder.traces if recorder else {}, engine.head, candidate.head)
         list(candidate.answer(items, GREEDY, observer=comparer))
         if len(comparer.found) < len(items):

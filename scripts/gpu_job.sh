@@ -58,4 +58,6 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>
   echo "gpu_job.sh: nvidia-smi shows no GPU here"
 
 # exec: a signal from the scheduler reaches quantcliff itself, and its exit code is the job's.
-exec "$quantcliff" run "$config" --device "${DEVICE:-cuda}" ${OUTPUT:+--output "$OUTPUT"} "$@"
+set -- ${OUTPUT:+--output "$OUTPUT"} "$@"
+[[ " $*" == *" --device"* ]] || set -- --device "${DEVICE:-cuda}" "$@"
+exec "$quantcliff" run "$config" "$@"

@@ -30,6 +30,7 @@ FAULTS = (
     "truncates",  # counts and reads fewer prompt tokens than were sent
     "other_template",  # counts 9 more tokens in every prompt but the first
     "ignores_max_tokens",
+    "echoes",  # repeats the prompt in its answer, and counts the new tokens alone
     "ignores_echo",  # and prompt_logprobs: gives the answer's log-probabilities alone
     "no_prompt_logprobs",  # rejects them, so that echo is left
     "wrong_logprobs",
@@ -52,6 +53,7 @@ FAULTS = (
     "cuts",  # breaks every stream but the first off after a few pieces
     "cuts_once",  # the same, once for each prompt
     "quiet_cut",  # ends every stream but the first without a finish reason
+    "remembers",  # counts the tokens of a prompt that it saw before, with the same salt, as cached
     "late",  # 0.3 s before the first text of a stream, after its role
     "no_stream",  # answers in one piece
     "ignores_tools",  # counts no token of the tools that it is offered
@@ -72,7 +74,8 @@ class Answers:
 
     def add(self, ids: list[int], prompt: str, text: str, answer: list[int]) -> None:
         """Learn an answer."""
-        self.by_ids[_key(ids)] = self.by_ids[prompt] = {"text": text, "ids": answer, "count": len(ids)}
+        known = {"text": text, "ids": answer, "count": len(ids), "prompt": prompt}
+        self.by_ids[_key(ids)] = self.by_ids[prompt] = known
 
     def find(self, prompt: Any) -> dict[str, Any]:
         """Give what is known of a prompt."""
@@ -207,6 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         ids = list(known["ids"])
         cut = ids if "ignores_max_tokens" in stub.faults else ids[:most]
         text = known["text"] if len(cut) == len(ids) else known["text"][: max(1, len(known["text"]) * most // len(ids))]
+        text = f"{known.get('prompt', prompt)}{text}" if "echoes" in stub.faults else text
         count = known.get("count", 3) if isinstance(prompt, str) else len(prompt)
         count += 7 * len(body.get("tools", ())) if "ignores_tools" not in stub.faults else 0
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if len(cut) < len(ids) else "stop"}
@@ -226,6 +230,10 @@ class Handler(BaseHTTPRequestHandler):
         reply = {"choices": [choice], "system_fingerprint": "stub-2" if changed else "stub-1"}
         if "no_usage" not in stub.faults:
             reply["usage"] = {"prompt_tokens": count, "completion_tokens": len(cut)}
+            seen = ("seen", json.dumps([prompt, body.get("cache_salt")]))
+            if "remembers" in stub.faults:
+                reply["usage"]["prompt_tokens_details"] = {"cached_tokens": count if seen in stub.failed else 0}
+            stub.failed.add(seen)  # type: ignore[arg-type]
         if body.get("stream") and "no_stream" not in stub.faults:
             self._stream(reply, json.dumps(prompt), first=number == 1)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import signal
@@ -176,6 +177,23 @@ def test_waiting_ends_with_the_exit_code_of_the_judge(cluster, home):
     slurm.until(lambda: alone.search(slurm.said(cluster, "scontrol", "-o", "show", "job")), "the end of the shards", 30)
 
 
+def test_a_judge_that_was_cancelled_is_no_pass(cluster, home):
+    """By the command that `submit` prints, say: sbatch waited for it, and ends in 0. With a verdict 0 is a pass."""
+    (home / "shards").mkdir()
+    array, judge = home / "shards" / "array", home / "shards" / "judge"
+    array.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nsleep 60\n")
+    judge.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nexit 0\n")
+
+    def cancel(line):
+        if line.startswith("cancel: "):
+            subprocess.run(line.removeprefix("cancel: ").split(), env=cluster, check=True)
+
+    assert submitting.submit_slurm(array, judge, wait=True, say=cancel) == ExitCode.NOT_COMPARABLE
+    array.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\n")
+    (home / "verdict.json").write_text("{}")
+    assert submitting.submit_slurm(array, judge, wait=True, say=lambda _: None) == ExitCode.PASS
+
+
 def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):
     """`sbatch` runs a copy of gpu_job.sh; from a folder without an environment it still finds its own."""
     log = home / "log"
@@ -260,7 +278,7 @@ def test_a_kubernetes_manifest_is_what_the_published_schema_allows(home, capsys)
 
 def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, capsys):
     """The commands, as each pod's shell runs them, with the pod's index counted from 0."""
-    config, shards, judge = manifest(home, Path("m"), capsys)
+    config, shards, judge = manifest(home, Path("m"), capsys, "--mount", home / "disk")
     assert yaml.safe_load(config["data"]["run.yaml"])["name"] == "trial"
     assert (shards["spec"]["completionMode"], shards["spec"]["completions"]) == ("Indexed", 4)
     rule = shards["spec"]["podFailurePolicy"]["rules"][0]
@@ -268,11 +286,39 @@ def test_the_pods_of_a_kubernetes_manifest_are_the_shards_and_the_judge(home, ca
     (home / "quantcliff").write_text('#!/bin/sh\necho "$*"\n')
     (home / "quantcliff").chmod(0o755)
     env = {"PATH": f"{home}:/usr/bin:/bin", "JOB_COMPLETION_INDEX": "2"}
-    shells = [job["spec"]["template"]["spec"]["containers"][0]["command"] for job in (shards, judge)]
-    said = [subprocess.run(one, check=True, env=env, capture_output=True, text=True) for one in shells]
-    run = "run /etc/quantcliff/run.yaml --limit 20 --output /results --shard 3/4\n"
-    place = "/results/trial-limit-20"
-    assert [one.stdout for one in said] == [run, f"status {place} --wait\ncompare {place}\n"]
+    pods = [job["spec"]["template"]["spec"]["containers"][0] for job in (shards, judge)]
+    how = {"env": env, "capture_output": True, "text": True}
+    folder = next(one["mountPath"] for one in pods[0]["volumeMounts"] if one["name"] == "config")
+    said = subprocess.run(pods[0]["command"], check=True, **how).stdout
+    assert said == f"run {folder}/run.yaml --limit 20 --output {home}/disk --shard 3/4\n"
+
+    place = home / "disk" / "trial-limit-20"
+    (place / "shards").mkdir(parents=True)
+    records = [place / "shards" / f"{at}of4.json" for at in range(1, 5)]
+    for record in records:
+        record.write_text('{"command": "quantcliff run /etc/quantcliff-0a1b2c3d/run.yaml"}')
+    with pytest.raises(subprocess.TimeoutExpired) as waiting:  # a finished run of another submission is not judged
+        subprocess.run(pods[1]["command"], check=True, timeout=1, **how)
+    assert b"compare" not in waiting.value.stdout
+    for record in records:
+        record.write_text(json.dumps({"command": said}))
+    said = subprocess.run(pods[1]["command"], check=True, **how).stdout
+    assert said == f"status {place} --wait\ncompare {place}\n"
+
+
+def test_a_run_that_is_submitted_again_is_judged_by_what_its_shards_say_now(tmp_path):
+    """Of a finished run of another config in the folder, which the shards refuse, the judge would say pass."""
+    (tmp_path / "shards").mkdir()
+    for at in (1, 2):
+        (tmp_path / "shards" / f"{at}of2.json").write_text("{}")
+    words = submitting.Cluster("trial", 2, ("run", "x.yaml"))
+    (tmp_path / "verdict.json").write_text("{}")
+    array, _ = submitting.write_slurm(words, tmp_path, ("--mem=1G", "--mem=1G"))
+    assert not list(tmp_path.rglob("*.json"))
+    (tmp_path / "shards" / "2of2.json").write_text("{}")  # so is one that is submitted by hand
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd()), "SLURM_ARRAY_TASK_ID": "2"}
+    assert subprocess.run(["bash", array], env=env, cwd=tmp_path, capture_output=True, check=False).returncode == 2
+    assert not list((tmp_path / "shards").glob("*.json"))
 
 
 @pytest.mark.parametrize(

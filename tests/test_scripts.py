@@ -84,6 +84,12 @@ def test_gpu_job_takes_its_settings_from_the_environment(recorder, tmp_path):
     assert recorded(env) == [[str(tmp_path), f"run my.yaml --device cpu --output {tmp_path}/my results", "1"]]
 
 
+def test_gpu_job_gives_no_option_twice(recorder, tmp_path):
+    """A --device of the job's own stands for the default, as an option twice is bad usage."""
+    assert bash("gpu_job.sh", "my.yaml", "--device", "cpu", env=recorder, cwd=tmp_path).returncode == 0
+    assert recorded(recorder)[0][1] == "run my.yaml --device cpu"
+
+
 def test_gpu_job_runs_where_it_was_submitted(recorder, tmp_path):
     """A scheduler that starts the job elsewhere, from a copy of the script, still finds the config."""
     submitted = tmp_path / "submitted"

@@ -16,7 +16,8 @@ DATE = "2026-03-01T10-00-00.123456"
 
 def compared(before: Path, after: Path, *more: str) -> int:
     """The exit code of `quantcliff compare` over two files or directories."""
-    words = ["compare", "--baseline", before, "--candidate", f"c={after}", "--margin", "0.05", "--quiet", *more]
+    words = ["compare", "--baseline", before, "--candidate", f"c={after}", "--quiet", *more]
+    words += [] if "--margin" in more else ["--margin", "0.05"]
     words += ["--allow-identical"] if before == after else []
     return cli._run([str(word) for word in words])
 

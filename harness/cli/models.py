@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 @option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def doctor(device: str, prove: bool, as_json: bool) -> int:
     """Show the device, its memory, the methods that work here and why the others do not."""
+    from harness.config.methods import METHODS
     from harness.models import doctor as examination
     from harness.records import to_json
 
-    found = examination.examine(device, prove=prove)
+    methods = METHODS if prove else ()
+    found = examination.examine(device, prove=methods, progress=lambda said: click.echo(said, err=True))
     if as_json:
         shared.print_json(to_json(found))
     else:

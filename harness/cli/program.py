@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -82,6 +82,8 @@ def _failed(error: Exception) -> int:
         text, code = str(error), error.exit_code
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "harness").startswith("harness"):
         text = f"the package {error.name} is not installed; running models needs pip install 'quantcliff[run]'"
+    elif isinstance(error, OSError) and error.filename:  # such as a folder in a file's place
+        text = f"{error.filename}: {error.strerror}: remove or restore it, or give another place"
     elif isinstance(error, click.Abort):
         text = "stopped"
     else:
@@ -90,10 +92,24 @@ def _failed(error: Exception) -> int:
     return code
 
 
+class _Commands(click.Group):
+    """Commands of which each option is given once, unless it may be repeated."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command. Raises click.UsageError if it is given an option twice: the last would count silently."""
+        name, command, rest = found = cast("Any", super().resolve_command(ctx, args))
+        own = click.Context(command or self, ctx, name)
+        given = [] if ctx.resilient_parsing else command.make_parser(own).parse_args(list(rest))[2]  # of a completion
+        for one in given:
+            if isinstance(one, click.Option) and not (one.multiple or one.is_flag) and given.count(one) > 1:
+                raise click.UsageError(f"{one.opts[0]} is given {given.count(one)} times: give it once", own)
+        return found
+
+
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
-@click.group(epilog=EPILOG, context_settings=_HELP)
+@click.group(cls=_Commands, epilog=EPILOG, context_settings=_HELP)
 @click.version_option(__version__, prog_name="quantcliff")
 def commands() -> None:
     """Does the quantized build still answer the long tail as the baseline does?

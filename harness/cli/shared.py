@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -188,6 +189,8 @@ def judge_run(
 
     record = load_run(run)
     judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
+    code = options.exit_code(judgement.exit_code, rehearsal=record.experiment.execution.rehearsal is not None)
+    judgement = replace(judgement, exit_code=int(code))  # in every file, and to whoever reads what is printed
     evidence = run_evidence.evidence(record, judgement)
     if write and not overrides:  # a verdict under another policy is not the run's own
         judging.write(run, judgement)
@@ -198,7 +201,7 @@ def judge_run(
 
         for line in trackers.send(run.path, judgement, evidence, track):
             click.echo(f"quantcliff: {line}", err=True)
-    return options.exit_code(judgement.exit_code, rehearsal=record.experiment.execution.rehearsal is not None)
+    return judgement.exit_code
 
 
 def print_judgement(judgement: Judgement, evidence: Any, options: OutputOptions) -> None:

@@ -90,6 +90,8 @@ async def probe(
         elif (written := overlong(answer, ANSWER_TOKENS, encoder)) > ANSWER_TOKENS:
             refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
             kind = NotComparable
+        elif PROBE in answer.text:  # in which a scorer may find what was asked for
+            refused, kind = "it repeats the prompt in its answers", NotComparable
         else:
             return replace(form, gives_ids=form.gives_ids and answer.ids is not None), answer, reply
     raise kind(f"{client.url} cannot be asked: {refused}")

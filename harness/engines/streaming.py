@@ -42,7 +42,7 @@ class StreamTimer:
         right = re.search(rf"(?<!\w){re.escape(item.target)}(?!\w)", text) if item.target else None
         return {
             "state": self._state(reply),
-            "cache": _cache(cache, answer.cached_tokens),
+            "cache": _cache(cache, answer.cached_tokens if reply.tries == 1 else None),  # its own first try caches, too
             "first": next((round(seconds, 4) for seconds, length in reply.pieces if length), None),
             "per_token": round((when[-1] - when[0]) / (tokens - 1), 5) if gaps and tokens > 1 else None,
             "longest_gap": max(gaps, default=None),

@@ -82,12 +82,11 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     message = choice.get("message")
     holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
     content = holder.get(name)
-    if content is not None and not isinstance(content, str):
-        raise ValueError(f"an answer whose {name} is a {type(content).__name__}")
     thought = holder.get("reasoning") or holder.get("reasoning_content")
+    for what, one in ((name, content), ("reasoning", thought)):
+        if one is not None and not isinstance(one, str):
+            raise ValueError(f"an answer whose {what} is a {type(one).__name__}")
     text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
-    if thought is not None and not isinstance(thought, str):
-        raise ValueError(f"an answer whose reasoning is a {type(thought).__name__}")
     calls = parse_calls(holder.get("tool_calls"))
     usage = _mapping(data, "usage")
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")

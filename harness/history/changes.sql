@@ -31,8 +31,11 @@ SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run = ?1 AND gating 
 
 -- name: loosened
 SELECT slice || '/' || stratum || iif(n.gating, printf(' (margin %.4g, then %.4g points)',
-  100 * n.margin, 100 * o.margin), ' (advisory now)') FROM strata o JOIN strata n USING (candidate, slice, stratum)
-  WHERE o.run = ?1 AND n.run = ?2 AND o.gating AND (NOT n.gating OR n.margin > o.margin + 1e-9)
+  100 * n.margin, 100 * o.margin), iif(o.gating, ' (advisory now)', ' (advisory then too, gated earlier)'))
+  FROM strata o JOIN strata n USING (candidate, slice, stratum) WHERE o.run = ?1 AND n.run = ?2 AND
+  iif(o.gating, NOT n.gating OR n.margin > o.margin + 1e-9, NOT n.gating AND EXISTS
+    (SELECT 1 FROM strata e JOIN runs r USING (run) JOIN runs s ON s.run = ?2 AND s.experiment = r.experiment
+    WHERE e.gating AND e.run < ?1 AND (e.candidate, e.slice, e.stratum) = (n.candidate, n.slice, n.stratum)))
   UNION SELECT slice || '/' || stratum || ' ' || kind || printf(' (tolerance %.4g %%, then %.4g %%)', 100 * n.tolerance,
   100 * o.tolerance) FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
   WHERE o.run = ?1 AND n.run = ?2 AND n.tolerance > o.tolerance;

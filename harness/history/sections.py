@@ -24,12 +24,7 @@ _NEWEST = 20  # so many steps from run to run are described; the database holds 
 _COLOURS = {"pass": "#3a7d34", "fail": "#b3261e"}
 _OTHER = "#8a6100"
 
-_BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{label}: {text}">
-<title>{label}: {text}</title><rect width="{width}" height="20" rx="3" fill="#555"/>
-<path d="M{left} 0h{rest}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{rest}z" fill="{colour}"/>
-<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">
-<text x="{middle}" y="14">{label}</text><text x="{second}" y="14">{text}</text></g></svg>
-"""
+_BADGE = Path(__file__).with_name("badge.svg.in").read_text("utf-8")
 
 
 def runs(history: History) -> Section:

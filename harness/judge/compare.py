@@ -103,10 +103,13 @@ class _Index:
         order = sorted(range(len(named)), key=shown.__getitem__)
         position = np.empty(len(order), np.int32)
         position[order] = np.arange(len(order), dtype=np.int32)
-        own, count = len(baseline.cluster.names) == len(baseline), len(order)
+        own, sources, count = len(baseline.cluster.names) == len(baseline), baseline.cluster.codes, len(order)
+        if own and baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
+            asked, alike = np.unique(baseline.fingerprint, return_inverse=True)
+            own, sources = asked.size == len(baseline), alike.astype(np.int32)
         self.places: tuple[Place, ...] = tuple(named[at] for at in order)  # in the order of a report
         self.place = position[raw]  # shape [items]: position in `places`
-        self.cluster = None if own else baseline.cluster.codes  # shape [items]: source; None if every item is its own
+        self.cluster = None if own else sources  # shape [items]: source; None if every item is its own
         self.levels = _constant_levels(baseline, self.place, count)  # per place: axis to level, where all items agree
         # Per place: mean score of guessing, and summed traffic.
         self.chance = np.bincount(self.place, baseline.chance, count) / np.bincount(self.place, minlength=count)

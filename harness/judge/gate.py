@@ -42,9 +42,8 @@ def judge(  # noqa: PLR0913 - what reports show passes through
     not_judged: candidates that could not be run, and why. order: candidates' names as the config has them; names that
     are not in it come last. events: variant to its tail events, the control's too; a variant that is absent was not
     checked. quantities: candidate to its ratios. proofs, warnings, provenance: what the reports show next to the
-    verdict. The verdict of the whole is the gravest of the candidates': a fail stands though another candidate was not
-    judged; a candidate not judged is graver than one undecided. A control that fails overrides everything, for then no
-    difference can be trusted; a baseline gone wrong overrides everything but a fail, which it cannot explain.
+    verdict. The verdict of the whole is the gravest of the candidates'. A control that fails overrides everything, for
+    then no difference can be trusted; a baseline gone wrong overrides everything but a fail, which it cannot explain.
     """
     events, quantities, proofs, base = events or {}, quantities or {}, proofs or {}, comparisons.control
     # What the control was not checked for does not count against it.

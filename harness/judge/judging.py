@@ -17,7 +17,7 @@ from harness.judge.layers import LEFT_OUT, Layering, layering
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
-from harness.judge.summaries import Comparisons
+from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
@@ -167,21 +167,22 @@ def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> s
     baseline = run.experiment.baseline
     if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
         return shown
+    declared = (other.served or {}).get("kind") == "declared"  # so that its method is only what the config says
     if (
-        not same_method(one.method, other.method)
+        not (declared or same_method(one.method, other.method))
         or (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype)
         # "is it really the same answer?" is what such a run asks
         or (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding)
     ):
         return ""
     before, after = (run.identities[name].get("weights") for name in (baseline.name, variant.name))
-    asked_alike = (baseline.quantization, baseline.engine.asked()) == (variant.quantization, variant.engine.asked())
-    if before == after and asked_alike:
+    alike = baseline.engine.asked() == variant.engine.asked()
+    if before == after and alike and (declared or baseline.quantization == variant.quantization):
         return "the same weights, method and dtype"
     said, repeated = _telling(run, baseline.name), _telling(run, variant.name)
     # The baseline may have been asked more, see `execution.control`.
     alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
-    return "the same method and dtype, and every answer is the same" if alike else ""
+    return f"{'' if declared else 'the same method and dtype, and '}every answer is the same" if alike else ""
 
 
 def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:
@@ -214,6 +215,8 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, left_out)})
     given = [side for side in sides.values() if side]
     material = compare.compare(baseline, given, rules, control, control_baseline=part, blind=blind, layering=layers)
+    if CONTROL in run.failures:  # what it would have shown is not known
+        material = replace(material, control=Comparison(CONTROL, refused=" ".join(run.failures[CONTROL])))
     asked = {name: _asked(run, name, left_out) for name in (*sides, *([CONTROL] if control is not None else []))}
     return gate.judge(
         _annotated(run, material, rules),

@@ -106,7 +106,11 @@ def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cros
 
 def same_server(baseline: Proof, candidate: Proof) -> str:
     """Say in what respect two servers serve the same model; empty if they do not, or do not show it."""
-    one, other = ((proof.served or {}).get("canary") or [] for proof in (baseline, candidate))
+    sides = [proof.served or {} for proof in (baseline, candidate)]
+    places = [(side.get("url"), (side.get("reported") or {}).get("root")) for side in sides]  # `root`: vLLM's weights
+    if all(places[0]) and places[0] == places[1]:
+        return f"its address, the baseline's, serves both from {places[0][1]}"
+    one, other = (side.get("canary") or [] for side in sides)
     if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
         return ""
     same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))

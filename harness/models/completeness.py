@@ -37,8 +37,9 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
     if request.stored.gguf_file:
         unexpected |= _left_in_gguf(request, model)
     own, head = (getattr(one, "weight", one) for one in (model.get_input_embeddings(), model.get_output_embeddings()))
-    tied = getattr(model.config, "tie_word_embeddings", False) and own is not head and type(own) is type(head)
-    if tied and not torch.equal(own, head.to(own.device)):  # transformers takes it all the same, and servers do not
+    tied = getattr(model.config, "tie_word_embeddings", False) and own is not head and head is not None
+    # transformers takes it all the same, and servers do not; a packed one is of another type than the embeddings.
+    if tied and not (type(own) is type(head) and torch.equal(own, head.to(own.device))):
         unexpected.add("a head of its own, though tie_word_embeddings is true")
     kinds = {"not in the checkpoint": found["missing_keys"], "in the checkpoint and not in the model": unexpected}
     _refuse(request, kinds | {"of another shape than the model's": shapes.values()})

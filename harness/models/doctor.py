@@ -4,7 +4,7 @@ import importlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from harness.models.devices import cpuinfo, native_dtype, usable_cpus
 _OTHERS = ("lm_eval", "datasets")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "bf16", "i8mm")
 _AS_ROUNDED = frozenset({"gptq", "awq", "compressed-tensors"})  # stored with the weights of `rounded_model`
+_NOT_SQUARE = frozenset(
+    {"torchao-float8-dynamic"}
+)  # torchao 0.18 takes the one scale of a 128 by 128 weight for a block's
 _STORED = 0.05  # a stored format must give what is stored; a method that quantizes here rounds, up to `Method.rounding`
 
 
@@ -54,10 +57,12 @@ class Report:
     proved: tuple[Proved, ...]  # what running them showed; empty unless asked for
 
 
-def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[str], None] = lambda _: None) -> Report:
+def examine(
+    device: str = "auto", *, prove: Collection[str] = (), progress: Callable[[str], None] = lambda _: None
+) -> Report:
     """Examine the machine as `device` sees it (``auto``: the first CUDA device, else the CPU).
 
-    prove: every method that should work quantizes and runs a tiny model, with a sentence for `progress` before each.
+    prove: those of these methods that should work run a tiny model, with a sentence for `progress` before each.
     """
     torch: Any = importlib.import_module("torch") if installed_version("torch") else None
     if device == "auto":
@@ -89,23 +94,24 @@ def examine(device: str = "auto", *, prove: bool = False, progress: Callable[[st
         dtype="{}: {}".format(*native_dtype(device)) if torch else "",
         cpu_flags=tuple(flag for flag in _FLAGS if flag in has),
         methods=methods,
-        proved=tuple(_prove_all(methods, device, progress)) if prove else (),
+        proved=tuple(_prove_all([one for one in methods if one.method in prove], device, progress)),
     )
 
 
-def _prove_all(methods: tuple[MethodStatus, ...], device: str, say: Callable[[str], None]) -> Iterator[Proved]:
+def _prove_all(methods: Sequence[MethodStatus], device: str, say: Callable[[str], None]) -> Iterator[Proved]:
     from harness.models.doctor_models import plain_model, rounded_model
     from harness.models.quiet import quiet
 
     able = [status.method for status in methods if status.works and not METHODS[status.method].alias_of]
-    if "none" not in able:
+    if not able:
         return
     with tempfile.TemporaryDirectory(prefix="quantcliff-doctor-") as place:
-        folders = {name: Path(place) / name for name in ("plain", "rounded")}
+        folders = {name: Path(place) / name for name in ("plain", "rounded", "wide")}
         for folder in folders.values():
             folder.mkdir()
         with quiet():
             rounded_model(plain_model(folders["plain"]), folders["rounded"])
+            plain_model(folders["wide"], head_dim=64)
         references = {name: _logits(folder, "none", device)[0] for name, folder in folders.items()}
         for method in able:
             say(f"trying {method}")
@@ -117,7 +123,8 @@ def _prove_one(method: str, root: Path, device: str, references: dict[str, Any])
     from harness.models.doctor_models import FORMATS
     from harness.models.quiet import quiet
 
-    started, folder = time.perf_counter(), root / "plain"
+    started, source = time.perf_counter(), "wide" if method in _NOT_SQUARE else "plain"
+    folder = root / source
     try:
         if method in FORMATS:
             folder = root / method
@@ -125,9 +132,10 @@ def _prove_one(method: str, root: Path, device: str, references: dict[str, Any])
             with quiet():
                 FORMATS[method](root / "plain", folder)
         logits, proof = _logits(folder, method, device)
-    except QuantcliffError as error:
-        return Proved(method, works=False, seconds=time.perf_counter() - started, reason=str(error))
-    reference = references["rounded" if method in _AS_ROUNDED else "plain"]
+    except Exception as error:  # noqa: BLE001  # a kernel that refuses the device raises whatever it likes
+        reason = str(error) if isinstance(error, QuantcliffError) else f"{type(error).__name__}: {error}"
+        return Proved(method, works=False, seconds=time.perf_counter() - started, reason=reason)
+    reference = references["rounded" if method in _AS_ROUNDED else source]
     distance = float((logits - reference).norm() / reference.norm())
     bound, reason = _STORED if method in FORMATS else METHODS[method].rounding, ""
     if method != "none" and proof.quantized_modules == 0:

@@ -16,7 +16,7 @@ _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _Tensors = dict[str, torch.Tensor]
 
 
-def plain_model(folder: Path) -> Path:
+def plain_model(folder: Path, head_dim: int = _HIDDEN // _HEADS) -> Path:
     """Write a random Llama of two layers in bf16 with a byte-level tokenizer; give the folder. About 1.3 MB."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -29,6 +29,7 @@ def plain_model(folder: Path) -> Path:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", model_max_length=_CONTEXT)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": _HIDDEN, "intermediate_size": _INNER}
     sizes |= {"num_hidden_layers": _LAYERS, "num_attention_heads": _HEADS, "num_key_value_heads": _HEADS}
+    sizes["head_dim"] = head_dim
     tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": _CONTEXT}
     # Initial weights large enough that the layers, and not the embedding alone, decide the answer.
     config = LlamaConfig(**sizes, **tokens, initializer_range=0.1, tie_word_embeddings=False)

@@ -4,8 +4,10 @@ Asked are texts near ties (up to the token at which variants differ) and choices
 changed. The choice of questions depends on the variants' answers and never on the control's, whose changes are noise.
 """
 
+import fcntl
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -130,11 +132,10 @@ def _choices(items: Sequence[Item], answers: Answers, control: Given, baseline: 
 
 def _distance(one: Response | None, other: Response | None) -> float:
     """Return the largest difference of the log-probabilities of a choice; infinite if one has none."""
-    if not isinstance(one, ChoiceLogprobs) or not isinstance(other, ChoiceLogprobs):
+    sides = [side.logprobs for side in (one, other) if isinstance(side, ChoiceLogprobs)]
+    if len(sides) < 2 or len(sides[0]) != len(sides[1]):  # noqa: PLR2004 - both sides
         return math.inf
-    if len(one.logprobs) != len(other.logprobs):
-        return math.inf
-    return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
+    return max(abs(a - b) for a, b in zip(sides[0], sides[1], strict=True))
 
 
 def agrees(question: Question, expected: Response | None, given: Response | None, tolerance: float = 0.0) -> bool:
@@ -155,10 +156,14 @@ def agrees(question: Question, expected: Response | None, given: Response | None
 def calls_of(path: Path, certificate: Certificate, endpoint: str, *new: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the counts of the calls to an endpoint, a new one kept with them. Raises StoreError: other questions."""
     begun: dict[str, Any] = {"certificate": certificate.digest(), "endpoints": {}}
-    found = read_json(path) if path.is_file() else begun
-    if found.get("certificate") != certificate.digest():
-        raise StoreError(f"{path}: counts answers to other questions, as the run was changed: remove it to begin again")
-    calls = [*found["endpoints"].get(endpoint, []), *new]
-    if new:
-        write_json(path, {**found, "endpoints": {**found["endpoints"], endpoint: calls}})
+    with path.with_suffix(".lock").open("ab") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of two calls that end at once, the other would be lost
+        found = read_json(path) if path.is_file() else begun
+        if found.get("certificate") != begun["certificate"]:
+            why = "counts answers to other questions, as the run was changed"
+            raise StoreError(f"{path}: {why}: remove it to begin again")
+        calls = [*found["endpoints"].get(endpoint, []), *new]
+        if new:
+            write_json(path, {**found, "endpoints": {**found["endpoints"], endpoint: calls}})
     return calls

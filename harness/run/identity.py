@@ -46,7 +46,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         note(f"{variant.name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
     proof = to_json(ready.proof)
     identity = {
-        "weights": _weights(variant, path),
+        "weights": weights_of(variant, path),
         "engine": ready.engine_version,
         "versions": dict(ready.versions),
         "device": ready.device_name,
@@ -71,7 +71,7 @@ def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _weights(variant: Variant, path: Path) -> str:
+def weights_of(variant: Variant, path: Path) -> str:
     """Identify a variant's weights; those of a model that runs elsewhere are only as known as its name."""
     if not variant.engine.here:
         return f"not seen: {variant.engine.url or variant.engine.name} {variant.engine.model}"

@@ -6,7 +6,6 @@ The only writer of answers. It keeps one unit at a worker and one waiting, so th
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +21,13 @@ from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
-from harness.run.identity import accept, record_cost
+from harness.run.identity import accept, record_cost, weights_of
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker import Ask, Diverged, Job, Working
 from harness.run.worker_process import WorkerHandle, started
 from harness.store.divergence import RunTraces, traces_folder
-from harness.store.files import RESTORE, atomic_write
+from harness.store.files import RESTORE, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.record import CONTROL, read_run
 from harness.store.rundir import AnswerFiles, RunDir, Shard
@@ -136,8 +135,7 @@ class _Run:
             "skipped": {name: sorted(set(units)) for name, units in self.skipped.items()},
             **slices_code.record(self.plan.items),
         }
-        text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-        atomic_write(self.directory.path / "shards" / f"{self.shard}.json", text)
+        write_json(self.directory.path / "shards" / f"{self.shard}.json", record)
         self.traces.finish()
         if not missing_shards(self.directory):
             write_manifest(self.directory)
@@ -150,8 +148,7 @@ class _Run:
 
     def _cost_of(self, units: Sequence[Unit]) -> int:
         """Count tokens of prompts and longest answers."""
-        items = (item for unit in units for item in unit.items)
-        return sum(item.prompt_tokens + item.max_tokens * self.samples for item in items)
+        return sum(item.prompt_tokens + item.max_tokens * self.samples for unit in units for item in unit.items)
 
     def _asked(self, variant: Variant, units: Sequence[Unit]) -> list[Unit]:
         """Give the part of the units that a variant is asked: the control's share, for others all."""
@@ -197,7 +194,7 @@ class _Run:
         self.progress.skip(self._cost_of([unit for unit in units if unit.index in done]))
         pending = [unit for unit in units if unit.index not in done or unit.index in again]
         if not pending:
-            self._unchanged(variant.name)
+            self._unchanged(variant)
             return
         try:
             if variant.name in self.plan.missing:
@@ -211,15 +208,17 @@ class _Run:
             self.progress.note(f"{variant.name} is not judged: {error}")
             self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
 
-    def _unchanged(self, name: str) -> None:
-        """Refuse records of a variant that are no longer those of the manifest, which would be written anew."""
+    def _unchanged(self, variant: Variant) -> None:
+        """Refuse a variant that is asked nothing if its records are not the manifest's, or its files not those then."""
+        name, changed = variant.name, "does not agree with manifest.json: it was changed after the run"
         before = (self.directory.recorded("", "manifest.json") or {}).get("variants", {}).get(name, {})
         for key, file in (("identity", "variant.json"), ("calibration", "calibration.json")):
             if key in before and before[key] != self.directory.recorded(name, file):
-                path = self.directory.path / name / file
-                raise NotComparable(
-                    f"{path}: does not agree with manifest.json: it was changed after the run: {RESTORE}"
-                )
+                raise NotComparable(f"{self.directory.path / name / file}: {changed}: {RESTORE}")
+        files = self.plan.paths.get(self.plan.experiment.baseline.name if name == CONTROL else name)
+        answered = self.directory.recorded(name, "variant.json")
+        if files and answered and answered["weights"] != weights_of(variant, Path(files)):
+            raise NotComparable(f"{files}: was changed since {name} answered from it: give another --output or name")
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""

@@ -23,6 +23,8 @@ PROMISES: tuple[tuple[float, float | None], ...] = (
 
 def config_text(model: str, candidates: Sequence[str], hours: float, rate: float) -> str:
     """Return the config as commented YAML. rate: items an hour. Raises UsageError if no promise or no method fits."""
+    if not model.isprintable() or not model.strip():
+        raise UsageError(f"{model!r}: is no model: give a directory or a hub id, without control characters")
     methods = [_method(one) for one in candidates]
     if not methods or len(set(candidates)) < len(candidates):
         raise UsageError(f"--candidates {','.join(candidates)}: give different methods, such as int8,nf4")
@@ -51,7 +53,7 @@ def _config(model: str, candidates: str, passes: float, found: Route) -> str:
     largest, expected = (f"{math.ceil(one * passes):,}" for one in (found.largest, found.expected))
     template = string.Template(Path(__file__).with_name("starting.yaml.in").read_text(encoding="utf-8"))
     values = {"name": name, "candidates": candidates, "strata": STRATA, "items": items, "promise": promise}
-    values |= {"model": yaml.safe_dump(model, width=10_000).splitlines()[0], "passes": f"{passes:g}"}
+    values |= {"model": yaml.safe_dump([model], default_flow_style=True, width=10_000)[1:-2], "passes": f"{passes:g}"}
     values |= {"largest": largest, "expected": expected, "power": f"{found.power:.0%}"}
     values |= {"discordance": f"{found.design.discordance:.0%}"}
     values |= {"policy": yaml.safe_dump(policy, default_flow_style=True, width=200).strip()}

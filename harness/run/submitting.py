@@ -5,6 +5,7 @@ Slurm's scripts put a shard back that was stopped by its time limit after progre
 
 import math
 import re
+import secrets
 import shlex
 import shutil
 import string
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import yaml
 
-from harness.errors import UsageError
+from harness.errors import ExitCode, UsageError
 from harness.store.files import atomic_write
 
 RESTARTS = 50  # so often a shard puts itself back into the queue
@@ -64,6 +65,8 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
         script = _Script(Path(__file__).with_name(path.name).read_text(encoding="utf-8"))
         own = {"log": f'"{logs}/{log}"', "options": _options(words), "command": command}
         atomic_write(path, script.substitute(common, **own))
+    for earlier in (*folder.glob("*of*.json"), directory / "verdict.json"):  # of a run that may be another
+        earlier.unlink(missing_ok=True)
     atomic_write(folder / "submitted", f"{cluster.shards}\n")
     return paths
 
@@ -90,7 +93,9 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         again = f"$(sbatch --parsable --array=1 {quoted}/array.sbatch)"
         say(f"retry:  sbatch --dependency=afterany:{again} {quoted}/judge.sbatch    (shard 1, and a verdict)")
         say(f"cancel: scancel {shards} {job}")
-    return process.returncode
+    # sbatch waits for a job that is cancelled, too, and then ends in 0.
+    judged = not wait or "verdict.json" in {path.name for path in array.parent.parent.iterdir()}
+    return process.returncode or (ExitCode.PASS if judged else ExitCode.NOT_COMPARABLE)
 
 
 def _slurm(command: str, *words: str) -> subprocess.Popen[str]:
@@ -121,14 +126,12 @@ def kubernetes_manifest(cluster: Cluster, config: str, *, image: str, claim: str
     """Return the Indexed Job of the shards, the Job that judges and the config as YAML. claim: of the disk."""
     name = f"quantcliff-{cluster.name}".lower().replace("_", "-").replace(".", "-")[:50].strip("-")
     run = shlex.join([*cluster.run, "--output", mount])
-    place = shlex.quote(f"{mount}/{cluster.name}")
-    verdict = f"quantcliff status {place} --wait && exec quantcliff compare {place} {shlex.join(cluster.judge)}"
     texts = {"config": config, "image": image, "claim": claim, "mount": mount, "hub": f"{mount}/hub"}
     texts |= {"shard": f"exec quantcliff {run} --shard $((JOB_COMPLETION_INDEX + 1))/{cluster.shards}"}
-    texts |= {"verdict": verdict.strip(), "folder": CONFIG_FOLDER}
-    quoted = {key: yaml.safe_dump(text, default_style='"', width=math.inf).strip() for key, text in texts.items()}
+    values = {key: yaml.safe_dump(text, default_style='"', width=math.inf).strip() for key, text in texts.items()}
+    values |= {"place": shlex.quote(f"{mount}/{cluster.name}"), "judge": shlex.join(cluster.judge)}
     template = string.Template(Path(__file__).with_name("kubernetes.yaml.in").read_text(encoding="utf-8"))
-    return template.substitute(quoted, name=name, shards=cluster.shards, gpus=cluster.gpus)
+    return template.substitute(values, name=name, folder=CONFIG_FOLDER, shards=cluster.shards, gpus=cluster.gpus)
 
 
-CONFIG_FOLDER = "/etc/quantcliff"  # where a pod finds the config, as `run.yaml`
+CONFIG_FOLDER = f"/etc/quantcliff-{secrets.token_hex(4)}"  # where a pod finds the config, as `run.yaml`

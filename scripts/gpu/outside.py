@@ -21,9 +21,18 @@ from harness.models.backends import method_status
 
 MADE = Path(tempfile.gettempdir()) / "quantcliff-gpu"
 """Where made models are kept between calls: some gigabytes."""
-CASES = ("choices", "haystack", "generation")
+CASES = ("choices", "haystack", "fewshot", "generation")
 COSTS = ("device", "load_seconds", "load_peak_bytes", "peak_bytes", "reserved_peak_bytes", "driver", "clocks", "notes")
-RATES = ("ratio", "ratio_low", "ratio_high", "same_answers", "items", "prefill_share_of_peak")
+RATES = (
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "ours_seconds",
+    "lm_eval_seconds",
+    "same_answers",
+    "items",
+    "prefill_share_of_peak",
+)
 
 
 def python(arguments: Sequence[str], seconds: float, more: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -76,7 +85,7 @@ def side_by_side(log: Log, device: str, *, tiny: bool) -> None:
         return
     size = "tiny" if tiny else "1b"
     folder = save_made(MADE / size, size, device)
-    turns = ["--turns", "1", "--batch-size", "4"] if tiny else ["--turns", "2"]
+    turns = ["--turns", "1", "--batch-size", "4", "--quick"] if tiny else ["--turns", "2"]
 
     def case(name: str) -> dict[str, Any]:
         """Run one case."""
@@ -90,7 +99,6 @@ def side_by_side(log: Log, device: str, *, tiny: bool) -> None:
             "--cases",
             name,
             "--json",
-            "--quick",
             *turns,
         ]
         done = python(["scripts/bench_engine.py", *flags], log.seconds_left + 20, {})

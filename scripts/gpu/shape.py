@@ -45,7 +45,8 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "eager": lambda: mock.patch.object(Shape, "graphs", new=False),
     "every-shape": lambda: mock.patch.multiple(Shape, graphs=False, few_shapes=False),
     "small-tiles": lambda: mock.patch.object(head, "CUDA_TILES", 1),
-    "keys-in-parts": lambda: mock.patch.object(attention, "KEYS_PER_SPLIT", 1024),
+    "masked": lambda: mock.patch.object(attention, "FLASH_BY_LENGTH", new=False),
+    "keys-whole": lambda: mock.patch.multiple(attention, FLASH_BY_LENGTH=False, BLOCKS=0),
 }
 """By name, each way to be measured: as the engine does it by default, without one of its remedies, or with another."""
 

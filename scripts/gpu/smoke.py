@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 
 from gpu.log import Log
 from gpu.made import NO_PROOF, item, made_model, made_tokenizer, questions, text_of
+from harness.config.methods import METHODS
 from harness.engines.transformers.divergence import Comparer, Recorder
 from harness.engines.transformers.engine import HFEngine
 from harness.engines.transformers.model import LanguageModel
-from harness.models.doctor import examine
+from harness.models.doctor import Proved, examine
 from harness.records import ChoiceLogprobs, Settings
 
 WAYS = {"greedy": Settings(), "sampled": Settings(temperature=0.8, top_p=0.9, seed=3)}
@@ -102,18 +104,20 @@ def out_of_memory(device: str, size: str, rows: int) -> dict[str, Any]:
 
 def methods(log: Log, device: str) -> None:
     """Quantize, load and run a tiny model by every method that the device has."""
-    if log.done("methods"):
-        return
-    report = examine(device, prove=True, progress=print)
-    proved = {one.method: one for one in report.proved}
-    for status in report.methods:
-        one = proved.get(status.method)
-        works = one.works if one else False
-        why = (one.reason if one else status.reason) or ("alias" if one is None else "")
-        kernel, error = (one.kernel, one.error) if one else ("", None)
-        found = {"works": works, "kernel": kernel, "error": None if error is None else round(error, 4), "why": why[:90]}
-        log.add(f"method {status.method}", found, one.seconds if one else 0.0)
-    log.add("methods", {"tried": len(proved), "work": sum(one.works for one in proved.values())}, 0.0)
+    for method in METHODS:
+        if log.done(f"method {method}"):
+            continue
+        print(f"trying {method}", flush=True)  # some compile their kernels first, which takes minutes
+        began = time.monotonic()
+        report = examine(device, prove=(method,))
+        status = next(one for one in report.methods if one.method == method)
+        one = report.proved[0] if report.proved else Proved(method, works=False, seconds=0.0, reason=status.reason)
+        error, why = (
+            None if one.error is None else round(one.error, 4),
+            (one.reason or "alias")[: 0 if one.works else 90],
+        )
+        found = {"works": one.works, "kernel": one.kernel, "error": error, "why": why}
+        log.add(f"method {method}", found, time.monotonic() - began)
 
 
 def smoke(log: Log, device: str, *, tiny: bool) -> None:

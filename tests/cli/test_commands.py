@@ -54,6 +54,24 @@ def test_compare_json_prints_one_object_with_the_names_that_programs_rely_on(
     assert set(names.split()) <= set(candidate["strata"][0])
 
 
+@pytest.mark.parametrize(
+    ("words", "twice"),
+    [
+        ("compare RUN --margin 0.02 --margin=0.5", "--margin"),
+        ("gate RUN --policy a.yaml --policy b.yaml", "--policy"),
+        ("init MODEL --hours 4 -o a.yaml --output b.yaml", "--output"),
+        ("run demo --shard 1/2 --shard 2/2", "--shard"),
+        ("verify RUN --url https://a --url https://b", "--url"),
+        ("compare --baseline a.csv --candidate b.csv --candidate c.csv --quiet --quiet", ""),
+    ],
+)
+def test_an_option_given_twice_is_bad_usage(words: str, twice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last one would count, silently; what may be repeated, and flags, are as before."""
+    assert call(*words.split()) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert (f"{twice} is given 2 times: give it once" in said) == bool(twice), said
+
+
 def test_gate_judges_under_another_policy_and_leaves_the_files(judged: Path, tmp_path: Path) -> None:
     """A margin of 50 points passes; a policy file does the same; comparisons.json stays as it is."""
     before = (judged / "comparisons.json").read_bytes()
@@ -311,6 +329,22 @@ def test_a_disk_that_fills_loses_nothing(tiny_llama: Path, tmp_path: Path, capsy
         assert "the disk is full: free some space and give the same command again" in capsys.readouterr().err
         subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
         assert call("run", path, "--output", small, "--quiet") == ExitCode.FAIL
+
+
+@pytest.mark.parametrize("name", ["nf4/failure-1of1.json", "shards/1of1.cut", "nf4/variant.json", "run.json"])
+@pytest.mark.parametrize("command", ["run", "compare", "status"])
+def test_a_folder_in_a_files_place_is_said(
+    judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    """Whichever file of a run it is: one sentence with its place, and no traceback."""
+    run = Path(shutil.copytree(judged, tmp_path / "trial"))
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    words = (judged.parent / "trial.yaml", "--output", tmp_path) if command == "run" else (run,)
+    code, said = call(command, *words, "--quiet"), capsys.readouterr().err
+    assert "Traceback" not in said
+    if command == "run":
+        assert (code, name in said) == (ExitCode.NOT_COMPARABLE, True)
 
 
 def test_a_read_only_output_directory_is_said(

@@ -107,6 +107,57 @@ def test_parts_of_the_keys_merge_on_a_gpu(dtype, monkeypatch):
     assert float((split - plain).abs().max()) <= 8 * torch.finfo(query.dtype).eps * float(value.abs().max())
 
 
+def cache(rows: int, device: str, dtype: str = "bfloat16") -> tuple[Any, ...]:
+    """Queries of a group of 4 [rows, 2, 4, 64], the first 300 columns of a longer cache, lengths, and their mask."""
+    draw, kind = torch.Generator().manual_seed(1), getattr(torch, dtype)
+    query = torch.randn(rows, 2, 4, 64, generator=draw).to(device, kind)
+    keys, values = (torch.randn(rows + 2, 2, 512, 64, generator=draw).to(device, kind) for _ in range(2))
+    lengths = torch.tensor([1, 300, 7, 128, 129, 299][:rows], device=device)
+    seen = torch.arange(300, device=device)[None] < lengths[:, None]
+    return query, keys[:rows, :, :300], values[:rows, :, :300], lengths, seen[:, None, None]
+
+
+def varlen(query, key, value, begins_q, begins_k, *, scale, seqused_k, **_: Any) -> tuple[Any]:
+    """What torch's operation of that name computes, written down from its description: a sequence after the other."""
+    out = torch.empty_like(query)
+    for at, used in enumerate(seqused_k.tolist()):
+        mine, first = slice(int(begins_q[at]), int(begins_q[at + 1])), int(begins_k[at])
+        assert first + used <= int(begins_k[at + 1])
+        keys, values = (one[first : first + used].transpose(0, 1).double() for one in (key, value))
+        scores = query[mine].transpose(0, 1).double() @ keys.transpose(-1, -2) * (scale or query.shape[-1] ** -0.5)
+        out[mine] = (scores.softmax(-1) @ values).transpose(0, 1).to(out.dtype)
+    return (out,)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_lengths_say_what_the_mask_says(rows, monkeypatch):
+    """Rows that are the beginning of a cache are found in it, key head after key head, and nothing behind their end."""
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", varlen)
+    query, key, value, lengths, seen = cache(rows, "cpu")
+    found = attention.flash_by_length(query, key, value, lengths, 0.2).reshape(query.shape)
+    product = torch.nn.functional.scaled_dot_product_attention
+    wanted = product(query.double(), key.double(), value.double(), attn_mask=seen, scale=0.2)
+    assert float((found - wanted).abs().max()) <= 2 * torch.finfo(query.dtype).eps * float(value.abs().max())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("rows", [1, 6])
+def test_lengths_say_what_the_mask_says_on_a_gpu(rows, dtype, monkeypatch):
+    """The kernel that reads the first keys of each row gives the masked kernel's numbers."""
+    query, key, value, lengths, seen = cache(rows, "cuda", dtype)
+    module, asked = SimpleNamespace(num_key_value_groups=4, is_causal=True), query.reshape(rows, 8, 1, 64)
+    masked, _ = attention.grouped_sdpa(module, asked, key, value, seen, scaling=0.2)
+    used = []
+    flash = attention.flash_by_length
+    monkeypatch.setattr(attention, "flash_by_length", lambda *given: used.append(1) or flash(*given))
+    with attention.first_keys(lengths):
+        found, _ = attention.grouped_sdpa(module, asked, key, value, seen, scaling=0.2)
+    assert used
+    assert found.shape == masked.shape
+    assert float((found - masked).abs().max()) <= 4 * torch.finfo(query.dtype).eps * float(value.abs().max())
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_model_answers_as_if_keys_were_not_split(family, monkeypatch):
     """Token for token, on shared texts and in slots, with and without windows (softcapped models are left alone)."""

@@ -97,6 +97,8 @@ def test_a_long_shared_prefix_is_read_alone():
     rows = [hf_packing.PackedRequests((number,), hf_packing.pack(tree)) for number, tree in enumerate(trees)]
     batches = hf_packing.plan_rows(rows, hf_packing.Budget(100_000, 64))
     assert [[row.requests[0] for row in batch] for batch in batches] == [[0], [2], [1, 3]]
+    batches = hf_packing.plan_rows(rows, hf_packing.Budget(100_000, 64, prefix_alone=4096))
+    assert [[row.requests[0] for row in batch] for batch in batches] == [[0, 2], [1, 3]]
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does():

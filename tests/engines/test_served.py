@@ -160,6 +160,13 @@ def test_a_truncated_prompt_and_another_template_are_seen() -> None:
         assert "does not count tokens" in " ".join(made.proof().notes)
 
 
+@pytest.mark.parametrize("how", [(), ("text_only", "unknown_fields"), ("no_completions",)], ids=["ids", "text", "chat"])
+def test_a_server_that_repeats_the_prompt_in_its_answers_is_refused(how: tuple[str, ...]) -> None:
+    """It counts the new tokens alone; a scorer that looks for a text of the prompt would find it in every answer."""
+    with pytest.raises(NotComparable, match="cannot be asked: it repeats the prompt in its answers"):
+        asked(texts(), "echoes", *how, chat="no_completions" in how)
+
+
 def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
     """At the probe already."""
     with pytest.raises(NotComparable, match=r"wrote \d+ tokens where 4 were allowed"):

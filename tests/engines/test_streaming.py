@@ -77,6 +77,18 @@ def test_what_failed_before_an_answer_is_part_of_its_times(tmp_path: Path) -> No
     assert min(again) > 0.2
 
 
+@pytest.mark.parametrize("server", ["vllm", "openai"])
+def test_an_answer_that_was_asked_for_again_keeps_its_times(server: str, tmp_path: Path) -> None:
+    """What the try that broke off left in the server's memory does not take a late answer out of those that count."""
+    items, log = texts(3), tmp_path / "log"
+    with served(answers(items), "cuts_once", "remembers") as stub, named(stub, server, log) as made:
+        list(made.answer(items, Settings()))
+    lines = [
+        one for one in times(log) if one["item"] != "probe" and one["pass"] == ("answer", "salted")[server == "openai"]
+    ]
+    assert [(one["tries"], one["cache"]) for one in lines] == [(2, "uncached")] * 3
+
+
 def test_what_is_checked_of_an_answer_is_checked_of_a_stream() -> None:
     """The usage comes in the last event, the fingerprint in each."""
     with pytest.raises(NotComparable, match="it truncates prompts"):

@@ -167,6 +167,13 @@ def test_a_gate_that_is_turned_off_is_said_and_hides_no_regression(
     advisory = f"strata SET gating = 0 WHERE run = 4 AND stratum = '{SAME}'"
     code, said = call_after(advisory)
     assert (code, f"long_context/{SAME} (advisory now)" in said) == (ExitCode.FAIL, True)
+    # In neither of the two runs it decides: no regression, and that it did once is said.
+    longer = f"strata SET gating = 0 WHERE run IN (3, 4) AND stratum = '{SAME}'"
+    code, said = call_after(longer, "strata SET gating = 0 WHERE run = 2")
+    assert f"long_context/{SAME} (advisory then too, gated earlier)" in said
+    assert f"long_context/{OTHER} (advisory" not in said
+    others = f"strata SET gating = 0 WHERE stratum = '{SAME}'"
+    assert f"long_context/{SAME} (advisory then" not in call_after(others)[1]
     passed = "candidates SET verdict = 'pass' WHERE run = 4"
     wider = "strata SET margin = 0.5, verdict = 'pass' WHERE run = 4 AND slice = 'long_context'"
     code, said = call_after(wider, passed)
@@ -236,6 +243,16 @@ def test_a_newest_run_that_is_not_finished_is_no_pass(runs: Path, tmp_path: Path
     (cut / "shards" / "1of1.json").unlink()
     assert call("history", tmp_path) == ExitCode.PASS
     assert call("history", tmp_path, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
+
+
+def test_what_repair_proved_inside_of_a_run_is_no_run_of_a_folder(runs: Path, tmp_path: Path) -> None:
+    """It would be the newest run, and be compared with the one inside of the run before in place of that run."""
+    for number in (11, 12):
+        outer = shutil.copytree(runs / f"build-{number}", tmp_path / f"build-{number}")
+        shutil.copytree(runs / "build-9", outer / "repair-nf4")
+    assert call("history", tmp_path, "--fail-on-regression") == ExitCode.FAIL
+    inner = tmp_path / "build-12" / "repair-nf4"  # one that is named is taken
+    assert call("history", f"before={runs / 'build-12'}", inner, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
 def test_the_files_of_a_history(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,23 @@ def test_items_asked_differently_do_not_match():
         pair(before, _side("int4", _ids(500)), 0.01)
 
 
+def test_items_that_were_asked_the_same_are_one_source():
+    """A log of traffic holds few questions often: one of twenty that is lost says little of a margin of ten points."""
+
+    def judged(questions):
+        prints = [fingerprint(f"question {at % questions}") for at in range(400)]
+        sides = [
+            build(name, _ids(400), [float(at % 20 >= lost) for at in range(400)], fingerprints=prints)
+            for name, lost in (("bf16", 0), ("int4", 1))
+        ]
+        rules = Rules.from_flags(margin=0.1)
+        (one,) = gate.judge(compare.compare(sides[0], sides[1:], rules), rules).candidates
+        return one.verdict, one.strata[0].clusters
+
+    assert judged(400) == ("pass", 400)
+    assert judged(20) == ("inconclusive", 20)
+
+
 def test_an_item_in_another_stratum_is_refused():
     """A stratum is a property of the item, so both sides must say the same."""
     before = _side("bf16", _ids(4), strata=["a", "a", "b", "b"])

@@ -79,12 +79,14 @@ def test_results_of_nel_are_items_by_benchmark(tmp_path):
 
 
 def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
-    """With one of four repeats an item is unanswered; the summary or another item says how many there were."""
+    """An item that lacks one of four repeats is unanswered; the summary or another item says how many there were."""
     folder = _nel(tmp_path, [1.0] * 4, repeats=4)
     file = folder / "gsm8k" / "results.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[::4]))
     assert all(map(math.isnan, load(folder).score))
+    file.write_text("\n".join(lines[1:]))
+    assert [math.isnan(one) for one in load(folder).score] == [True, False, False, False]
     file.write_text("\n".join([*lines[:5], *lines[8::4]]))
     assert [one for one in load(folder).score if not math.isnan(one)] == [0.25]
 
@@ -108,6 +110,62 @@ def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, c
     assert len(pair(sides[0], sides[1], 0.0).baseline) == 9
     with pytest.raises(NotComparable, match="asked differently"):
         pair(sides[0], sides[2], 0.0)
+
+
+def _results(folder, **config):
+    """What lighteval writes beside the details, given or not."""
+    (file,) = folder.rglob("details_*.parquet")
+    place = folder / "results" / "m"
+    place.mkdir(parents=True)
+    name = file.name.rpartition("_")[2].replace("parquet", "json")
+    (place / f"results_{name}").write_text(json.dumps({"config_general": config}))
+    return folder
+
+
+GREEDY = {"temperature": 0.0, "max_new_tokens": 256, "seed": 1, "top_p": None}
+
+
+@pytest.mark.parametrize(
+    ("told", "differs"),
+    [
+        ({"model_config": {"model_name": "m", "dtype": "int4", "generation_parameters": GREEDY | {"seed": 2}}}, ""),
+        ({"generation_parameters": GREEDY}, ""),
+        ({"model_name": "m"}, ""),
+        ({"model_config": {"generation_parameters": GREEDY | {"max_new_tokens": 16}}}, "generation_parameters of"),
+        ({"model_config": {"generation_parameters": {"temperature": 0.6}}}, "generation_parameters of"),
+        ({"generation_parameters": GREEDY | {"top_p": 0.9}}, "generation_parameters of"),
+        ({"model_config": {"system_prompt": "Be brief."}}, "system_prompt of"),
+        ({"model_config": {"max_model_length": 512}}, "max_model_length of"),
+    ],
+)
+def test_details_of_lighteval_generated_with_other_settings_are_not_compared(tmp_path, told, differs):
+    """A baseline that was cut short or sampled: the results say so, not the details."""
+    own = {"generation_parameters": GREEDY, "model_name": "m", "system_prompt": None, "max_model_length": 4096}
+    base = _results(_lighteval(tmp_path / "a", [1.0] * 9), model_config=own)
+    side = _results(_lighteval(tmp_path / "b", [1.0] * 9), **told)
+    with pytest.raises(NotComparable, match=differs) if differs else nullcontext():
+        assert len(pair(load(base), load(side / "details" / "m"), 0.0).baseline) == 9
+    assert len(pair(load(base), load(_lighteval(tmp_path / "c", [1.0] * 9)), 0.0).baseline) == 9
+
+
+def test_tasks_of_two_variants_are_not_one_side(tmp_path):
+    """lighteval names the folder by the model alone, `nel` not at all: another task is of another variant."""
+    base = _results(_lighteval(tmp_path / "a", [1.0] * 4), model_config={"model_name": "m", "dtype": "bfloat16"})
+    (file,) = base.rglob("*.parquet")
+    other = file.with_name("details_cups_2026-11-27T12-00-00.000000.parquet")
+    parquet.write_table(parquet.read_table(file), other)
+    assert len(load(base)) == 8
+    later = {"config_general": {"model_config": {"model_name": "m", "dtype": "4bit"}}}
+    (base / "results" / "m" / "results_2026-11-27T12-00-00.000000.json").write_text(json.dumps(later))
+    with pytest.raises(UsageError, match=r"several models \(dtype: 4bit and bfloat16\)"):
+        load(base)
+    folders = [_nel(tmp_path / "nel" / name, [1.0] * 4) for name in ("one", "two")]
+    for at, folder in enumerate(folders):
+        (bundle,) = folder.rglob("eval-*.json")
+        told = {"config": {"model": f"m{at}"}, "benchmark": {"name": f"task {at}"}}
+        bundle.write_text(json.dumps(json.loads(bundle.read_text()) | told))
+    with pytest.raises(UsageError, match=r"several models \(model: m0 and m1\)"):
+        load(tmp_path / "nel")
 
 
 def test_results_of_nel_asked_with_other_settings_are_not_compared(tmp_path):
@@ -234,7 +292,7 @@ def test_details_of_several_models_are_not_one_side(tmp_path):
     (base / "details" / "m").rename(base / "details" / "bf16")
     other = _lighteval(tmp_path / "b", [0.0] * 4)
     (other / "details" / "m").rename(base / "details" / "int4")
-    with pytest.raises(UsageError, match=r"several models \(.*bf16, .*int4\)"):
+    with pytest.raises(UsageError, match=r"several models \(folder: .*bf16 and .*int4\)"):
         load(base)
     assert load(base / "details" / "int4").score.tolist() == [0.0] * 4
 

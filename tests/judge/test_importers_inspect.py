@@ -180,7 +180,7 @@ def test_logs_of_several_models_are_refused(tmp_path, log):
     for name in ("one", "two"):
         log["eval"] |= {"model": name, "task": f"sums-{name}"}
         (tmp_path / f"{name}.json").write_text(json.dumps(log))
-    with pytest.raises(UsageError, match=r"several models \(one, two\)"):
+    with pytest.raises(UsageError, match=r"several models \(model: one and two\)"):
         load(tmp_path)
 
 
@@ -256,6 +256,9 @@ def test_logs_of_two_variants_of_one_model_are_refused(tmp_path):
     inspect_log(tmp_path / "b.json", [["I"]] * 10, model_args={"load_in_4bit": True}, created="2026-03-02")
     with pytest.raises(UsageError, match=r"different settings \(model_args\)"):
         load(tmp_path)
+    inspect_log(tmp_path / "b.json", [["I"]] * 10, model_args={"load_in_4bit": True}, task="cups")
+    with pytest.raises(UsageError, match=r"several models \(model_args: {'load_in_4bit': True} and {}\)"):
+        load(tmp_path)
 
 
 def test_sides_with_other_task_arguments_are_not_comparable(tmp_path):
@@ -292,12 +295,19 @@ def test_an_unknown_reducer_is_named(tmp_path):
         load(inspect_log(tmp_path / "a.json", [["C", "I"]], config={"epochs_reducer": ["mine"]}))
 
 
-def test_an_epoch_that_ended_in_an_error_leaves_the_others(tmp_path):
-    """The mean of the scored ones with a count in the notes; below half of them the item is unanswered."""
+@pytest.mark.parametrize("reducer", ["mean", "median", "max", "pass_at_1"])
+def test_an_epoch_that_ended_in_an_error_is_missing(tmp_path, reducer):
+    """An item that lacks one is unanswered: the others may be those in which the model did not run away."""
+    config = {"epochs_reducer": reducer}
     scores = [["C", None, "C", "I"], ["C", None, None, None], ["C"] * 4, ["C", "I"]]
-    found = load(inspect_log(tmp_path / "a.json", scores, epochs=4))
-    assert np.array_equal(found.score, [2 / 3, np.nan, 1.0, 0.5], equal_nan=True)
+    found = load(inspect_log(tmp_path / "a.json", scores, epochs=4, config=config))
+    assert np.array_equal(found.score, [np.nan, np.nan, 1.0, np.nan], equal_nan=True)
     assert any("3 items have no score in some of their 4 epochs" in note for note in found.notes)
+    base = inspect_log(tmp_path / "base.json", [["C", "C"]] * 200, epochs=2, config=config)
+    for missing, code in ((0, 0), (100, 4)):
+        scores = [["C", None]] * missing + [["C", "C"]] * (200 - missing)
+        side = inspect_log(tmp_path / f"{missing}.json", scores, epochs=2, config=config)
+        assert compared(base, side, "--allow-identical") == code
 
 
 def test_a_sample_that_failed_is_unanswered_though_it_was_scored(tmp_path):
@@ -380,17 +390,6 @@ def test_a_vote_of_several_epochs_is_no_match_for_one(tmp_path, reducer, code):
     base = inspect_log(tmp_path / "a.json", [[1.0]] * 200, config=config)
     side = inspect_log(tmp_path / "b.json", [[1.0] * 3 + [0.0] * 2] * 200, epochs=5, config=config)
     assert compared(base, side) == code
-
-
-@pytest.mark.parametrize(("reducer", "answered"), [("max", [False, True]), ("median", [True, True])])
-def test_an_item_that_lacks_an_epoch_has_no_score_that_grows_with_them(tmp_path, reducer, answered):
-    """The best of three is less than the best of four."""
-    log = inspect_log(
-        tmp_path / "a.json", [[0.0, 0.0, 1.0, None], [0.0] * 4], epochs=4, config={"epochs_reducer": reducer}
-    )
-    found = load(log)
-    assert (~np.isnan(found.score)).tolist() == answered
-    assert any("1 items have no score in some of their 4 epochs" in note for note in found.notes)
 
 
 def test_a_log_of_two_scorers_is_refused(tmp_path, log):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -177,10 +178,35 @@ def test_runs_of_one_task_with_other_model_arguments_are_refused(tmp_path):
     for date, more in ((DATE, ""), ("2026-03-02T10-00-00.000000", ",load_in_4bit=True")):
         told = {"config": {"model_args": f"pretrained=m{more}"}}
         (folder / f"results_{date}.json").write_text(json.dumps(told))
-    with pytest.raises(UsageError, match=r"of several models \(pretrained=m and pretrained=m,load_in_4bit=True\)"):
+    with pytest.raises(UsageError, match=r"models \(model_args: pretrained=m and pretrained=m,load_in_4bit=True\)"):
         load(folder)
     (folder / f"results_{DATE}.json").unlink()
     assert load(folder).score.tolist() == [0.0] * 9
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        (
+            {"model": "hf", "model_args": "pretrained=m,load_in_4bit=True"},
+            "model_args: pretrained=m and pretrained=m,l",
+        ),
+        ({"model": "hf", "model_args": {"pretrained": "other"}}, "model_args: pretrained=m and pretrained=other"),
+        ({"model": "vllm", "model_args": "pretrained=m"}, "model: hf and vllm"),
+        ({"model": "hf", "model_args": "pretrained=m", "model_dtype": "torch.float16"}, ""),
+        ({}, ""),
+    ],
+)
+def test_tasks_of_two_variants_are_not_one_side(tmp_path, told, names):
+    """lm_eval names the folder by the weights: another task's run of another variant lies beside the first one."""
+    samples_of(tmp_path, "jars", [lm_eval_sample(at) for at in range(9)])
+    _write(tmp_path / "samples_cups_2026-03-02T10-00-00.000000.jsonl", [lm_eval_sample(at, 0.0) for at in range(9)])
+    first = {"config": {"model": "hf", "model_args": "pretrained=m"}}
+    for date, one in ((DATE, first), ("2026-03-02T10-00-00.000000", {"config": told})):
+        (tmp_path / f"results_{date}.json").write_text(json.dumps(one))
+    with pytest.raises(UsageError, match=f"several models .{names}") if names else nullcontext():
+        assert len(load(tmp_path)) == 18
+    assert len(load(tmp_path / f"samples_jars_{DATE}.jsonl")) == 9
 
 
 def test_several_models_in_one_directory_are_refused():

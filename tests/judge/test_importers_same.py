@@ -28,6 +28,7 @@ def test_options_take_plain_numbers_only(tmp_path, option, value):
     """nan, inf and 0_02, which float() takes, end in 2."""
     path = csv_of(tmp_path / "a.csv", "item,score", ["a,1"])
     assert compared(path, path, option, value) == 2
+    assert compared(path, path, option, "0.02") != 2
 
 
 @pytest.mark.parametrize("command", ["compare", "gate"])

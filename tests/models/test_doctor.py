@@ -73,7 +73,7 @@ def test_proof_runs_every_method_that_should_work(monkeypatch):
     every = doctor.method_status("cpu")
     monkeypatch.setattr(doctor, "method_status", lambda _device: [one for one in every if one.method in kinds])
     said = []
-    report = examine("cpu", prove=True, progress=said.append)
+    report = examine("cpu", prove=METHODS, progress=said.append)
     able = {status.method for status in report.methods if status.works} - {"auto-gptq"}
     assert {result.method for result in report.proved} == able
     assert said == [f"trying {result.method}" for result in report.proved]
@@ -83,6 +83,23 @@ def test_proof_runs_every_method_that_should_work(monkeypatch):
         if result.method in {"none", "gptq"}:
             assert result.error < 0.01
     assert "yes  bnb-nf4       Linear4bit, 4.52 bits, error 0." in describe(report)
+
+
+def test_a_kernel_that_raises_costs_its_method_alone(monkeypatch):
+    """Whatever it raises, the others are tried, and the report says what it was."""
+    from harness.models import doctor
+
+    real = doctor._logits
+
+    def logits(folder, method, device):
+        if method == "bnb-nf4":
+            raise AssertionError("input_tensor must be 1x128 scaled")
+        return real(folder, method, device)
+
+    monkeypatch.setattr(doctor, "_logits", logits)
+    found = {one.method: one for one in examine("cpu", prove=("none", "bnb-nf4", "bnb-int8")).proved}
+    assert [one.works for one in found.values()] == [True, True, False]
+    assert found["bnb-nf4"].reason == "AssertionError: input_tensor must be 1x128 scaled"
 
 
 def test_packing_is_what_the_formats_say():

@@ -73,6 +73,47 @@ def test_a_head_of_its_own_that_the_config_ties_is_refused(plain, tmp_path, meth
     assert loaded(whole, method).proof.vocabulary == loaded(plain, method).proof.vocabulary
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "bnb-nf4", "bnb-int8"])
+def test_a_head_of_its_own_in_a_quantized_checkpoint_that_the_config_ties_is_refused(plain, tmp_path, method):
+    """As it is beside packed matrices, or packed itself, as bitsandbytes saves one that was not left alone."""
+    import transformers
+
+    (folder := tmp_path / "m").mkdir()
+    if method.startswith("bnb"):
+        bits = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if method == "bnb-nf4" else {"load_in_8bit": True}
+        how = transformers.BitsAndBytesConfig(**bits, llm_int8_skip_modules=["none"])
+        made = transformers.AutoModelForCausalLM.from_pretrained(plain, quantization_config=how, dtype="bfloat16")
+        made.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(plain / name, folder / name)
+    else:
+        doctor_models.FORMATS[method](plain, folder)
+    assert loaded(folder, method).proof.linear_modules == 15
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="a head of its own, though tie_word_embeddings is true"):
+        loaded(folder, method)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_gguf_files_head_is_its_own_or_the_embeddings(plain, tmp_path, monkeypatch, tied):
+    """GGUF says it by the tensor `output.weight`, which is there or not: both are whole."""
+    import gguf
+    import torch
+
+    original = gguf.GGUFWriter.add_tensor
+
+    def kept(self, name, *arguments, **more):
+        if not (tied and name == "output.weight"):
+            original(self, name, *arguments, **more)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", kept)
+    doctor_models.FORMATS["gguf"](plain, tmp_path)
+    model = loaded(tmp_path, "gguf").model
+    same = torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    assert (same, model.config.tie_word_embeddings) == (tied, tied)
+
+
 def test_a_renamed_prefix_is_refused(plain, tmp_path):
     """Names under another prefix fit nothing; the message counts the ones that it does not list."""
     folder = changed(plain, tmp_path / "m", lambda tensors: {f"x.{name}": one for name, one in tensors.items()})

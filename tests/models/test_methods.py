@@ -333,20 +333,15 @@ def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(reposit
         load_model(replace(request, method="int5"))
 
 
-@pytest.fixture(scope="module")
-def cuda_report():
-    """Every method tried on the CUDA device."""
-    from harness.models.doctor import examine
-
-    return examine("cuda", prove=True)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", [*AT_LOAD, *STORED])
-def test_a_method_works_on_cuda(cuda_report, method):
+def test_a_method_works_on_cuda(method):
     """On a CUDA device every method that should work there answers near its reference."""
-    status = {status.method: status for status in cuda_report.methods}[method]
+    from harness.models.doctor import examine
+
+    report = examine("cuda", prove=(method,))
+    status = {status.method: status for status in report.methods}[method]
     if not status.works:
         pytest.skip(f"{method}: {status.reason}")
-    result = {result.method: result for result in cuda_report.proved}[method]
+    (result,) = report.proved
     assert result.works, result.reason

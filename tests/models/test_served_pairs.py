@@ -77,6 +77,16 @@ def test_the_same_weights_are_seen_by_log_probabilities() -> None:
     assert same_server(certain, certain) == same_server(proof(), proof()) == ""
 
 
+def test_two_names_of_one_model_are_seen_by_what_their_address_lists() -> None:
+    """vLLM lists where the weights of each name lie; another place, address or adapter is another model."""
+    here = {"url": "https://llm.example/v1", "reported": {"root": "/models/llama", "owned_by": "vllm"}}
+    assert "serves both from /models/llama" in same_server(proof(**here), proof("awq", **here))
+    for other in ({"url": "https://eu.example/v1"}, {"reported": {"root": "/models/awq"}}, {"reported": {}}, {}):
+        changed = proof("awq", **(here | other if other else {}))
+        assert same_server(proof(**here), changed) == same_server(changed, proof(**here)) == ""
+    assert same_server(proof(url="u", reported={}), proof(url="u", reported={})) == ""
+
+
 def test_a_checkpoint_must_be_what_the_config_says() -> None:
     """Across engines too."""
     with pytest.raises(NotComparable, match="the config says awq and what is served is none"):

@@ -24,7 +24,7 @@ import yaml
 from commands import call
 
 from harness.config.loading import parse
-from harness.errors import ExitCode, Incomplete, Interrupted, StoreError
+from harness.errors import ExitCode, Incomplete, Interrupted, ModelError, NotComparable, StoreError
 from harness.judge import judging
 from harness.run import plan as run_plan
 from harness.run import runner, worker, worker_process
@@ -103,6 +103,24 @@ def test_a_finished_run_given_again_changes_nothing(
     monkeypatch.setattr(runner, "started", lambda job: pytest.fail(f"{job.model.variant.name} is started again"))
     run(config(tiny_llama), whole.path.parent)
     assert {path: path.read_bytes() for path in sorted(whole.path.glob("*/*.jsonl"))} == before
+
+
+@pytest.mark.parametrize("done", ["all", "the candidate"])
+def test_a_checkpoint_that_was_made_again_is_no_longer_what_answered(
+    done: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The verdict of the earlier build is not given for another one that lies in its place."""
+    made = Path(shutil.copytree(tiny_llama, tmp_path / "nf4"))
+    data = config(tiny_llama, candidates=[{**NF4[0], "model": str(made)}], execution={"control": False})
+    directory = run(data, tmp_path)
+    if done == "the candidate":
+        (directory.path / "manifest.json").unlink()
+        (directory.path / "shards" / "1of1.json").unlink()
+    assert run(data, tmp_path).path == directory.path
+    with (made / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(NotComparable, match="nf4: was changed since nf4 answered from it: give another --output"):
+        run(data, tmp_path)
 
 
 def test_shards_join_to_the_same_verdict(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:
@@ -190,6 +208,24 @@ def test_a_shard_does_not_wait_for_ever(tiny_llama: Path, tmp_path: Path, monkey
     assert (found["1/2"].state, found["2/2"].state) == ("stopped", "not started")
     assert 0.3 < found["1/2"].done < 0.4
     assert found["1/2"].eta_seconds is not None
+
+
+def test_a_control_that_could_not_run_lets_nothing_pass(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the baseline agrees with itself is not known then: exit code 4, with what stopped the control."""
+    start = runner.started
+
+    def started(job: worker.Job) -> Any:
+        if job.variant.name == "control":
+            raise ModelError("the server does not start")
+        return start(job)
+
+    monkeypatch.setattr(runner, "started", started)
+    data = config(tiny_llama, candidates=[{"name": "int8", "quantization": "bnb-int8"}], execution={"rehearsal": {}})
+    judgement = judging.judge(load_run(run(data, tmp_path)))
+    assert (judgement.verdict, judgement.exit_code) == ("not_judged", 4)
+    assert "the A/A control cannot be compared with the baseline: the server does not start" in judgement.warnings
 
 
 def test_a_candidate_that_is_not_there_stays_so_at_every_look(tiny_llama: Path, tmp_path: Path) -> None:

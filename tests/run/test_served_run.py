@@ -124,6 +124,21 @@ def test_a_served_candidate_is_gated_like_any_other(
     assert "sesame-9f3a" not in said.out + said.err
 
 
+@pytest.mark.parametrize("how", ["a second name", "the same name"])
+def test_a_name_that_is_declared_quantized_and_answers_as_the_baseline_is_refused(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    """A gateway that routes both names to one model, without log-probabilities: what the config says proves nothing."""
+    with served(known["sound"], model="full") as one, served(known["sound"], model="small") as other:
+        data = config(tiny_llama, endpoint(one), endpoint(other if how == "a second name" else one))
+        data["candidates"][0] |= {"quantization": "gptq"}
+        data["execution"]["control"] = False
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    said = "every answer is the same" if how == "a second name" else "the same weights"
+    assert f"small is the baseline itself ({said}" in capsys.readouterr().err
+    assert call("gate", tmp_path / "trial", "--quiet", "--allow-identical") in {0, 3}
+
+
 def test_a_server_of_the_baseline_is_refused_before_its_items(
     tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
 ) -> None:

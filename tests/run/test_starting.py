@@ -48,3 +48,16 @@ def test_what_cannot_be_is_said():
     ):
         with pytest.raises(UsageError, match=said):
             config_text("m", methods, hours, 6000)
+
+
+@pytest.mark.parametrize("model", ["a\x07b", "a\x1bb", "a\nb", "a\x85b", "a\u2028b", "a\ud800", "", "  "])
+def test_a_model_that_no_path_or_hub_id_can_be_is_said(model):
+    """YAML has no control characters, and a line break would end the first line's comment."""
+    with pytest.raises(UsageError, match="is no model: give a directory or a hub id"):
+        config_text(model, ["int8"], 4, 6000)
+
+
+@pytest.mark.parametrize("model", ["${name}", "a, b", "[a]", "it's", "- x", "a: b #c", "null", "m\xfc/\u6a21"])
+def test_a_model_of_any_other_name_is_written_as_it_is(model):
+    """Also with what YAML takes for a sign of its own."""
+    assert yaml.safe_load(config_text(model, ["int8"], 4, 6000))["baseline"]["model"] == model

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,16 @@ def test_counts_that_no_call_left_are_refused(committed: RunRecord, tmp_path: Pa
     path.write_text(json.dumps({"certificate": certificate.digest(), "endpoints": {"here": calls}}), encoding="utf-8")
     with pytest.raises(StoreError, match="remove it to begin again"):
         calls_of(path, certificate, "here")
+
+
+def test_calls_at_the_same_time_are_all_kept(committed: RunRecord, tmp_path: Path) -> None:
+    """Each adds its counts to those that are there: one that ends in between must not be overwritten."""
+    path, certificate = tmp_path / "verify-int8.json", certify(committed, "int8")
+    with ThreadPoolExecutor(8) as pool:
+        made = [{"time": str(at), "choice": 0} for at in range(40)]
+        list(pool.map(lambda one: calls_of(path, certificate, f"at {int(one['time']) % 2}", one), made))
+    kept = [one for name in ("at 0", "at 1") for one in calls_of(path, certificate, name)]
+    assert sorted(int(one["time"]) for one in kept) == list(range(40))
 
 
 def test_a_drift_is_told_from_another_model(committed: RunRecord) -> None:

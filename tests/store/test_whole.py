@@ -27,7 +27,7 @@ from harness.store.whole import load_run, write_manifest
 
 pytestmark = pytest.mark.model
 
-COMMITTED = ("demo-cpu", "tail-cpu")
+COMMITTED = ("demo-cpu", "demo-h200", "tail-cpu")
 ANSWERS = "nf4/multi_hop_math-{shard}.jsonl"
 
 
@@ -467,6 +467,10 @@ def test_a_rehearsal_does_not_end_in_0(finished: Path, command: str, capsys: pyt
     assert call(command, finished, "--margin", "0.5", "--quiet") == ExitCode.NOT_COMPARABLE
     assert "--rehearsal-ok" in capsys.readouterr().err
     assert call(command, finished, "--margin", "0.5", "--quiet", "--rehearsal-ok") == ExitCode.PASS
+    for flags, code in (((), ExitCode.NOT_COMPARABLE), (("--rehearsal-ok",), ExitCode.PASS)):
+        capsys.readouterr()
+        assert call(command, finished, "--margin", "0.5", "--json", *flags) == code
+        assert json.loads(capsys.readouterr().out)["exit_code"] == code  # nor does what a program reads say so
 
 
 @pytest.mark.parametrize(

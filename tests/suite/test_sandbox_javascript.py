@@ -85,6 +85,32 @@ def test_javascript_that_is_right_passes():
     assert found.reason == ""
 
 
+SWALLOWED = {
+    "catch": "(async () => { assert.equal(f(1), 2); })().catch(() => {});",
+    "a handler that prints": "(async () => { assert.equal(f(1), 2); })().catch(console.log);",
+    "then": "Promise.resolve(1).then((x) => assert.equal(f(x), 2)).then(null, (e) => e);",
+    "an error of a helper": "new Promise(() => { if (f(1) !== 2) throw new Error('x'); }).catch(() => {});",
+    "all": "Promise.all([(async () => assert(f(1) === 2))()]).catch(() => {});",
+    "all settled": "Promise.allSettled([(async () => assert(f(1) === 2))()]);",
+    "after a timer": "setTimeout(() => Promise.reject(assert.fail).catch(() => {}), f(1) === 2 ? 1e9 : 1).unref();"
+    "setTimeout(() => {}, 20);",
+    "rejects": "assert.rejects(async () => f(2), { name: 'RangeError' }).catch(() => {});",
+}
+
+
+@NODE
+@pytest.mark.parametrize("way", SWALLOWED)
+def test_an_assertion_whose_promise_is_caught_counts(way):
+    """`.catch(() => {})` in the tests lets no wrong answer pass, and takes what the code raises on purpose."""
+    test = f"const assert = require('assert'); {SWALLOWED[way]}"
+    right = "const f = (x) => { if (x > 1) throw new RangeError('far'); return x + 1; };"
+    wrong = "const f = (x) => 3;"
+    raised = "(async () => f(2))().catch((e) => assert.equal(e.name, 'RangeError'));"
+    for more in ("", raised):
+        assert execute(Program(right, (test + more,), names=("f",), language="javascript")).reason == ""
+        assert execute(Program(wrong, (test + more,), names=("f",), language="javascript")).reason == "AssertionError"
+
+
 @NODE
 @pytest.mark.parametrize("trick", JS_FORGED)
 def test_javascript_does_not_pass_by_tricks(trick):

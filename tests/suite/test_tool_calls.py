@@ -155,6 +155,12 @@ ONE = {
     "python": '[set_alarm(hour=7, label="tea")]',
     "phi": f"<|tool_call|>[{A_CALL}]",
     "react": f"Action: set_alarm\nAction Input: {A}",
+    "mistral, its first mark dropped": f"set_alarm[ARGS]{A}",
+    "deepseek": f"<\uff5ctool\u2581sep\uff5c>set_alarm\n```json\n{A}\n```",
+    "deepseek, marks dropped": f"function set_alarm\n```json\n{A}\n```",
+    "command": f'Action: ```json\n[{{"tool_name": "set_alarm", "parameters": {A}}}]\n```',
+    "gpt-oss": f"<|channel|>commentary to=functions.set_alarm <|constrain|>json<|message|>{A}",
+    "gpt-oss, marks dropped": f"commentary to=functions.set_alarm json{A}",
 }
 READ = tuple(ONE)[:7]
 

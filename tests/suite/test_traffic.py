@@ -89,6 +89,22 @@ def test_every_line_becomes_an_item(items):
     assert items["e"].levels == {"task": "written", "plan": "none", "churned": "none"}
 
 
+def test_a_question_asked_twice_is_one_source(tokenizer, tmp_path):
+    """Its answer is the same whatever its id, so that thirty questions asked a thousand times are thirty."""
+    one = {"prompt": "Where is my order?", "scorer": "contains", "target": "here"}
+    rows = [one | {"id": "r1"}, one | {"id": "r2", "weight": 9}, one | {"id": "r3", "cluster": "shop"}]
+    rows += [
+        one | {"id": "r4", "prompt": "Where?"},
+        {**one, "id": "r5", "messages": [{"role": "user", "content": "x"}]},
+    ]
+    del rows[-1]["prompt"]
+    system = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where?"}]
+    rows.append({"id": "r6", "messages": system, "scorer": "contains", "target": "here"})
+    found = load(tokenizer, write(tmp_path / "traffic.jsonl", rows))
+    sources = {name: item.cluster.rpartition("/")[2] for name, item in found.items()}
+    assert sources == {"r1": "r1", "r2": "r1", "r3": "shop", "r4": "r4", "r5": "r5", "r6": "r6"}
+
+
 RIGHT = {
     "a": ["Paris", " Paris\n"],
     "b": ["It is order 4471, on its way.", "no. 4,471"],

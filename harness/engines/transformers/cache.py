@@ -3,6 +3,7 @@
 A row of a `SlotCache` is an answer; one of a `PrefixTreeCache` a text with the tree of prompts and answers behind it.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from harness.engines.transformers.attention import first_keys
 from harness.engines.transformers.model import LanguageModel
 from harness.engines.transformers.packing import PackedTree, out_of_memory
 
@@ -225,7 +227,9 @@ class SlotCache(KVCachePool):
 
     def _compute(self, width: int, ids: Tensor, lengths: Tensor, keys: Tensor) -> Tensor:
         columns, places = lengths[:, None], torch.arange(width, device=self.model.device)[None]
-        hidden = self.forward(ids[:, None], (places <= columns)[:, None], columns, places, columns)
+        everywhere = self.model.window is None
+        with first_keys(lengths + 1) if everywhere else contextlib.nullcontext():
+            hidden = self.forward(ids[:, None], (places <= columns)[:, None], columns, places, columns)
         return self.finish(hidden[:, -1], keys)
 
 

@@ -24,6 +24,7 @@ from harness.engines.transformers.text import TextCodec
 from harness.records import Settings
 
 PREFILL_TOKENS = {"cpu": 4096, "cuda": 32768}  # read at once: more do not make it faster, and take memory
+PREFIX_ALONE = {"cuda": 4096}  # tokens: on a GPU, reading two more passes costs more than a mask for shorter beginnings
 SHARED_PREFIX_AT_LEAST = 256
 """Tokens: a shared beginning of at least this length is kept once for all answers that grow on it, provided that it is
 longer than all that grows: every step looks at the whole row."""
@@ -79,8 +80,9 @@ class EngineContext:
     def prefill_budget(self, budget: Budget | None = None) -> Budget:
         """Return how much may be read in one pass."""
         budget = budget or self.budget
-        most = PREFILL_TOKENS.get(self.model.device.type, budget.tokens)
-        return replace(budget, tokens=min(budget.tokens, most))
+        device = self.model.device.type
+        tokens = min(budget.tokens, PREFILL_TOKENS.get(device, budget.tokens))
+        return replace(budget, tokens=tokens, prefix_alone=PREFIX_ALONE.get(device, packing.PREFIX_ALONE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from harness.models.cuda import device_memory
 from harness.models.resolve import end_token_ids
 from harness.records import Item, Proof, Response, Settings
 
-ENGINE_VERSION = "hf/9"  # raised whenever the same items could get other answers
+ENGINE_VERSION = "hf/10"  # raised whenever the same items could get other answers
 NO_LIMIT = 2**31 - 1
 
 
@@ -69,7 +69,7 @@ class HFEngine:
     def usage(self) -> Usage:
         """Return what has been spent so far."""
         spent, notes = self.context.usage, list(self.context.usage.notes)
-        if why := self.context.model.no_graphs:
+        if (why := self.context.model.no_graphs) and self.context.continuous:
             notes.append(f"the kernels of decode steps were launched one by one: {why}")
         if self.context.assisted and (note := self.context.assisted.note()):
             notes.append(note)

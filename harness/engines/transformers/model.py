@@ -60,7 +60,7 @@ class LanguageModel:
         self._takes = frozenset(inspect.signature(self._body.forward).parameters)
         config = self._config = getattr(model.config, "text_config", None) or model.config
         self._layers = _layer_types(config)
-        self._window: int | None = config.sliding_window if "sliding_attention" in self._layers else None
+        self.window: int | None = config.sliding_window if "sliding_attention" in self._layers else None
         self._attention = getattr(config, "_attn_implementation", None)
         vocabulary = int(config.vocab_size)
         self.head = Head(head, getattr(config, "final_logit_softcapping", None), vocabulary)
@@ -121,7 +121,7 @@ class LanguageModel:
             if name in more:
                 more[name] = tree_map(lambda one: one.to(self._entry), more[name])
         ids = ids.to(self._entry)
-        with torch.inference_mode(), grouped_sdpa_in_use(self._config, more.get("attention_mask")):
+        with torch.inference_mode(), grouped_sdpa_in_use(self._config, more.get("attention_mask"), ids):
             out = self._body(input_ids=ids, **more) if self.split_head else self.model(input_ids=ids, **more)
         return (out.last_hidden_state if self.split_head else out.logits).to(self.device), out
 
@@ -154,9 +154,9 @@ class LanguageModel:
 
         visible [rows, 1, queries, keys]; queries [rows, queries] and keys [rows, keys] are positions.
         """
-        if self._window is None:
+        if self.window is None:
             return self._as_taken(visible)
-        near = (queries[:, None, :, None] - keys[:, None, None, :]) < self._window
+        near = (queries[:, None, :, None] - keys[:, None, None, :]) < self.window
         windowed = self._as_taken(visible & near)
         if len(self._layers) == 1:
             return windowed

@@ -161,6 +161,7 @@ class Budget:
     rows: int
     equal: bool = False  # only rows of one length together: no padding at all
     together: int = sys.maxsize  # rows longer than this, in tokens, are alone
+    prefix_alone: int = PREFIX_ALONE  # and so are rows with a shared beginning of at least so many
 
 
 def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
@@ -180,10 +181,14 @@ def plan(lengths: Sequence[int], budget: Budget) -> list[list[int]]:
 
 def plan_rows(rows: Sequence[PackedRequests[R]], budget: Budget) -> list[list[PackedRequests[R]]]:
     """Split packed rows into batches: trees with a long shared prefix alone, other trees together, and so sequences."""
-    alone = [row for row in rows if row.tree.prefix_first]
+
+    def reads_alone(row: PackedRequests[R]) -> bool:
+        return not row.tree.single and row.tree.shared_prefix >= budget.prefix_alone
+
+    alone = [row for row in rows if reads_alone(row)]
     batches = [[row] for row in sorted(alone, key=lambda row: -len(row.tree.tokens))]
     for single in (False, True):
-        kind = [row for row in rows if row.tree.single is single and not row.tree.prefix_first]
+        kind = [row for row in rows if row.tree.single is single and not reads_alone(row)]
         batches += [[kind[index] for index in batch] for batch in plan([len(row.tree.tokens) for row in kind], budget)]
     return batches
 

@@ -14,11 +14,15 @@ from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
+from harness.records import canonical_json
 from harness.suite.chance import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
 _ASKED = ("query", "full_prompt", "instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval
+_HOW = ("generation_parameters", "system_prompt", "max_length", "max_model_length", "override_chat_template")
+_GENERAL = ("generation_parameters", "model_name", "model_sha", "model_dtype")  # in older results
+_OPERATION = {"seed", "cache_implementation", "num_blocks", "block_size"}  # parameters that decide no greedy answer
 _ASKED_BY_NEL = ("system_prompt", "temperature", "top_p", "max_tokens")  # what `nel`'s summary says of the questions
 _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
@@ -43,15 +47,15 @@ def detail_files(path: Path) -> dict[str, list[Path]]:
     """Return each task's files of lighteval's details, the newest last. Raises UsageError if of several models."""
     files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
-    if len(models := sorted({str(file.parent.parent) for _, _, file in named})) > 1:
-        raise UsageError(f"{path}: holds details of several models ({', '.join(models)}): give one of them")
+    read.check_one_model(path, ({"folder": file.parent.parent} for _, _, file in named))
     return {task: [file for _, one, file in named if one == task] for _, task, _ in named}
 
 
 def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read `nel` results. Raises NotComparable if they are cut, or repeats disagree about what was asked."""
-    rows = Rows(str(path), options)
-    for task, (file, bundle) in nel_bundles(path).items():
+    rows, bundles = Rows(str(path), options), nel_bundles(path)
+    read.check_one_model(path, ({"model": inner(one, "config").get("model", "")} for _, one in bundles.values()))
+    for task, (file, bundle) in bundles.items():
         lines = json_objects(file)
         if (count := bundle.get("n_results", len(lines))) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
@@ -64,7 +68,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
             if len(asked) > 1 or not isinstance(document, Mapping):
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
-            mean = math.fsum(scores) / len(scores) if 2 * len(scores) >= expected else math.nan
+            mean = math.fsum(scores) / len(scores) if len(scores) == expected else math.nan
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task], config = "reward", inner(bundle, "config")
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
@@ -100,6 +104,8 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
     rows = Rows(str(path), options)
     files = detail_files(path)
+    said = {file: _summary(file) for own in files.values() for file in own}
+    read.check_one_model(path, (model for model, _ in said.values()))
     tasks = {task: list(_details(own[-1])) for task, own in files.items()}
     for task, own in files.items():
         if len(own) > 1:
@@ -108,6 +114,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
     chosen = read.per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():
+        rows.settings |= {f"{key} of {task}": told for key, told in said[files[task][-1]][1].items()}
         rows.measure[task] = metric = chosen.get(task) or read.best_metric(task, known[task], _LIGHTEVAL, path)
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
@@ -121,6 +128,17 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             chance = right / count if right < count else 0.0
             rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=chance)
     return rows.outcomes(name)
+
+
+def _summary(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what lighteval's results beside the details say of the model, and how it was asked; empty if not there."""
+    folders = (one.with_name("results") for one in file.absolute().parents if one.name == "details")
+    found = [one for root in folders for one in root.rglob(f"results_{file.stem.rpartition('_')[2]}.json")]
+    said = inner(parsed(found[0].read_bytes(), str(found[0])) if found else {}, "config_general")
+    config = {**{key: said[key] for key in _GENERAL if key in said}, **inner(said, "model_config")}
+    asked = {key: config.pop(key) for key in _HOW if key in config}
+    how = [one for one in inner(asked, _HOW[0]).items() if one[1] is not None and one[0] not in _OPERATION]
+    return config, {key: canonical_json(sorted(how) if key == _HOW[0] else one) for key, one in asked.items()}
 
 
 def _details(file: Path) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import inner, json_object, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, dig, per_task
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
 from harness.suite.chance import guessing
@@ -75,8 +75,7 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
-    if len(models := sorted({str(log.run.get("model")) for log in logs})) > 1:
-        raise UsageError(f"{path}: holds logs of several models ({', '.join(models)}): give one model's logs")
+    check_one_model(path, ({key: log.run.get(key) or {} for key in ("model", "model_args")} for log in logs))
     for log in logs:
         if (status := log.header["status"]) != "success":
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
@@ -157,25 +156,22 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         raise NotComparable(f"{log.file}: holds {stored} of {completed} completed samples: copy the whole log")
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
     reducer, reduce = _reducer(log)
-    grows = reducer == "max" or reducer.startswith("at_least")  # with the number of epochs, whatever answers them
     if reducer != "mean" and log.task in rows.measure:
         rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
-    partial, least = 0, expected if grows else expected / 2
+    partial = 0
     arguments = [canonical_json(log.arguments)] if log.arguments else []
     guess = guessing([str(key[2]) for key, *_ in first.values()])
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
-        score = reduce(counted) if counted and len(counted) >= least else math.nan
+        score = reduce(counted) if len(counted) == expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
         chance = 1.0 / len(offered) if offered and len(offered) > 1 else guess
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
-        text = f"{partial} items have no score in some of their {expected} epochs"
-        told = "an item counts by the others if they are at least half, and else is unanswered"
-        told = f"it is unanswered, as its score by {reducer} grows with their number" if grows else told
-        rows.notes.append(f"{log.file}: {text}: {told}")
+        text = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
+        rows.notes.append(f"{log.file}: {text}")
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
@@ -201,10 +197,7 @@ def _pass_at(scores: Sequence[float], count: int) -> float:
 
 
 _REDUCERS: dict[str, Callable[[Sequence[float]], float]] = {
-    "mean": lambda scores: math.fsum(scores) / len(scores),
-    "median": statistics.median,
-    "mode": statistics.mode,
-    "max": max,
+    one.__name__: one for one in (statistics.mean, statistics.median, statistics.mode, max)
 }  # Inspect's reducers of epochs, by name (inspect_ai/scorer/_reducer)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
+from harness.judge.importers import rows as read
 from harness.judge.importers.json_text import inner, json_objects, parsed
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, best_metric, less_is_better, per_task, score_of
+from harness.judge.importers.rows import ImportOptions, Rows
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json
 from harness.suite.chance import guessing, right_share
@@ -45,7 +46,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     files = _newest(path, rows)
     tasks = {task: _lines(file) for task, file in files.items()}
     known = {task: list(dict.fromkeys(str(line.get("filter")) for line in lines)) for task, lines in tasks.items()}
-    filters = per_task(options.filter, known, "filter", str(path))
+    filters = read.per_task(options.filter, known, "filter", str(path))
     for task, names in known.items():
         if len(names) > 1 and task not in filters:
             rows.notes.append(f"{files[task].name}: scored by filter {names[0]!r} of {', '.join(names)}")
@@ -59,8 +60,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
         twice = "acc_mutual_info" in (lines[0].get("metrics") or ())  # each choice is weighed without its question, too
         for line in lines:
-            item, where = f"{task}/{as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
-            score, asked = score_of(line, metric, where), fingerprint(*_hashes(line))
+            item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
+            score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
     return rows.outcomes(name)
@@ -76,16 +77,15 @@ def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     """Return each task's file; the newest if a task was run several times, with a note."""
     files = sample_files(path)
-    if len(folders := sorted({str(file.parent) for file in files})) > 1:
-        raise UsageError(f"{path}: holds the samples of several models: give one of {', '.join(folders)}")
+    read.check_one_model(path, ({"folder": file.parent} for file in files))
     dated: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for file in files:
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
+    of_run = {date: file for runs in dated.values() for date, file in runs}
+    read.check_one_model(path, [_model(file)[0] for file in of_run.values()])
     for task, runs in dated.items():
         if len(runs) > 1:
-            if len(made := sorted({_model(file)[0] for _, file in runs} - {""})) > 1:
-                raise UsageError(f"{path}: {task} is of several models ({' and '.join(made)}): keep the files of one")
             asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
             rows.rerun(task, asked)
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
@@ -106,20 +106,20 @@ def _metrics(
 ) -> dict[str, str]:
     """Return the metric that is each task's score. first: a sample per task."""
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
-    found = per_task(options.metric, known, "metric", rows.source)
+    found = read.per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
         beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
         summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
         rows.settings |= _settings(first[task], files[task], task, summaries)
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
-        lower, asked = {*filter(less_is_better, names), *(name for name, up in told if up is False)}, found.get(task)
+        lower, asked = {*filter(read.less_is_better, names), *(one for one, up in told if up is False)}, found.get(task)
         if asked in lower:
             raise UsageError(f"{files[task]}: {asked} is not a score: less of it is better")
         if asked is None:
             usable = [one for one in names if one not in lower]
             if names and not usable:
                 raise UsageError(f"{files[task]}: less is better of all its metrics: {', '.join(names)}")
-            found[task] = best_metric(task, usable, PREFERRED, files[task])
+            found[task] = read.best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
     return found
@@ -130,22 +130,24 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     asked = (_requests(line) or [None])[0]
     how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
     versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
-    found = {"generation": canonical_json(how) if isinstance(how, Mapping) and how else "", **_model(file)[1]}
-    found |= {"version": str(versions[-1]) if versions else ""}
+    found = _model(file)[1] | {"version": str(versions[-1]) if versions else ""}
+    found |= {"generation": canonical_json(how) if isinstance(how, Mapping) and how else ""}
     if found["generation"] and isinstance(said := next(iter(line.get("resps") or ()), None), list):
         found["number of answers"] = str(len(said))  # a vote of many is no match for one answer
     return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 
-def _model(file: Path) -> tuple[str, dict[str, str]]:
-    """Return the arguments of a sample file's model and the limits that it had, by the summary of the same run."""
+def _model(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what a sample file's model is and the limits that it had, by the summary of the same run."""
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
-    given = inner(data, "config").get("model_args") or ""
+    config = inner(data, "config")
+    given = config.get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
     limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
-    return made, {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
+    model = {key: str(config.get(key) or "") for key in ("model", "model_dtype", "model_sha")} | {"model_args": made}
+    return model, {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:

@@ -4,9 +4,10 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +20,8 @@ from harness.records import stratum_name
 
 _WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
-_LESS = re.compile(
-    r"(?:.*_)?(?<!no_)(?<!not_)(?<!non_)(?:bits_per_byte|bpb|brier|[cw]er|ter|distance|err|errors?|levenshtein|ece|mae|r?mse|(log_?)?loss"
-    r"|nll|neg(ative)?_log_likelihood|cross_entropy|surprisal|perplexity|ppl|likelihood_diff|kl|divergence|bias(_score_.*)?|flips?"
-    r"|toxic(ity)?|harmful|unsafe|attack_success|pct_(fe)?male_preferred|difference_male_female|pct_stereotype|incorrect|wrong|invalid"
-    r"|fail(ed|ures?)?|mistakes?|hallucinat(ed|ions?)|violat(ed|ions?)|timeouts?|timed_out|truncat(ed|ions?)|repetitions?|fpr|fnr"
-    r"|false_(positive|negative)s?|penalty|regret|latency|duration|cost)(_(rate|count|total|mean|avg|score))*_*"
-)  # metrics of which less is better, by the end of their names in lower case with underscores
+_LOWER = re.findall(r"^[^#\s]+", Path(__file__).with_name("less_is_better.txt").read_text("utf-8"), re.MULTILINE)
+_LESS = re.compile(rf"(?:.*_)?(?<!no_)(?<!not_)(?<!non_)(?:{'|'.join(_LOWER)})(_(rate|count|total|mean|avg|score))*_*")
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -95,6 +91,14 @@ def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], sourc
         listed = ", ".join(known) or "none"
         raise UsageError(f"{source}: which metric is the score? Give --metric '{task}=NAME', one of {listed}")
     return found[0]
+
+
+def check_one_model(source: object, made: Iterable[Mapping[str, Any]]) -> None:
+    """Raise UsageError if results are of several models; made: what each file says of its model, empty if nothing."""
+    told = sorted({(key, str(value)) for one in made for key, value in one.items() if value != ""})
+    for (key, one), (other, two) in pairwise(told):
+        if key == other:
+            raise UsageError(f"{source}: holds results of several models ({key}: {one} and {two}): give those of one")
 
 
 @dataclass(slots=True)

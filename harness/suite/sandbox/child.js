@@ -180,6 +180,7 @@ function hold(program) {
     return number === undefined ? undefined : Object.defineProperty(made, 'length', { value: undefined });
   };
   let asked = false;
+  const theirs = new WeakSet(); // errors that the code raised
   const call = (number, given) => {
     asked = true;
     const none = () => {
@@ -193,13 +194,26 @@ function hold(program) {
     } catch (error) {
       throw (gone = error); // also where the code left before it was asked: then the pipe breaks
     }
-    if (reply.raised) throw errorOf(...reply.raised.map(String));
+    if (reply.raised) {
+      const error = errorOf(...reply.raised.map(String));
+      theirs.add(error);
+      throw error;
+    }
     given.forEach((one, place) => {
       if (Array.isArray(one) && reply.after[place]) one.splice(0, one.length, ...decoded(reply.after[place], standIn));
     });
     return decoded(reply.value, standIn);
   };
   let failed = 0;
+  // A handler of a promise takes what the code raised; an error of the tests' own, such as a failed assertion, counts.
+  const then = Promise.prototype.then;
+  Promise.prototype.then = function (done, caught) {
+    const counted = (error) => {
+      if (!theirs.has(error)) failed += 1;
+      return caught(error);
+    };
+    return then.call(this, done, typeof caught === 'function' ? counted : caught);
+  };
   console.assert = (good) => {
     if (!good) failed += 1;
   };

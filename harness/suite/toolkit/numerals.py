@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation, localcontext
+from pathlib import Path
 from typing import NamedTuple
 
 _LARGEST = 400  # decimal digits of the largest power; beyond it a text is no number
@@ -23,29 +24,10 @@ _RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
 _BARE = r"-?[^\s{}]{1,60}"
-_PLAINER = (
-    (r"\{([.,])\}", r"\1"),
-    (r"\\!|\\(?:left|right|displaystyle)(?![a-z])", ""),
-    (r"\\[,;: ]|\\thinspace(?![a-z])", " "),
-    (r"\\([$%#])", r"\1"),
-    (r"\\(?:times|cdot)(?![a-z])", "\u00d7"),
-    (r"\\div(?![a-z])", "/"),
-    (r"\\pi(?![a-z])", "\u03c0"),
-    (r"\\sqrt(?![a-z])", "\u221a"),
-    (r"\\(?:boxed|fbox|text|textbf|textit|mathrm|mathbf|mathit|mbox)\s?\{", ""),
-    (rf"(\d?)\\[dtc]?frac\s?\{{\s?({_BARE})\s?\}}\s?\{{\s?({_BARE})\s?\}}", r"\1 \2/\3 "),
-    (r"(\d?)\\[dtc]?frac\s?(\d)\s?(\d)", r"\1 \2/\3 "),
-    (r"\\[dtc]?frac\s?\{[^{}]*\}\s?\{[^{}]*\}", " "),
-    (r"-[^\S\n]+(?=\d+/\d+ )", "-"),
-    (r"\b0[xX][0-9a-fA-F]+\b|\.{2,}|(?<![\d-])\d{4}-\d\d-\d\d(?!\d)", " "),
-    (r"(?<=[a-z}\u00b0])\s?\^\s?(?:-?\d|[({]\s?[-+]?\d+\s?[)}])", ""),
-    (r"-?[\d.,]{0,30}\s?\u221a\s?[({]?[\d.,]{0,30}|-?[\d.,]{1,30}\s?[*\u00d7]?\s?\u03c0|\u03c0\s?/\s?\d+", " "),
-    (rf"\bnegative\s+(?={_CURRENCY}?[\d.])|(?:(?<=[:=])|^)[^\S\n]*minus\s+(?={_CURRENCY}?[\d.])", " -"),
-    (rf"([=:(][*_\s]*?)-[^\S\n]+(?={_CURRENCY}?[\d.])", r"\1-"),
-    (rf"(?<![\w.])-[^\S\n]?[a-z]{{0,3}}{_CURRENCY}[^\S\n]?(?=[\d.])", " -"),
-)
-# In this order: LaTeX and words to the plain signs that `_NUMBER` reads.
-_STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to) for pattern, to in _PLAINER]
+# LaTeX and words, in the order of the table, to the plain signs that `_NUMBER` reads.
+_TABLE = Path(__file__).with_name("numerals.tsv").read_text("utf-8").replace("CURRENCY", _CURRENCY)
+_ROWS = re.findall(r"^([^\t\n]*)\t(.+)$", _TABLE.replace("BARE", _BARE), re.MULTILINE)
+_STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to.replace("␣", " ")) for to, pattern in _ROWS]
 _RAISE, _BY = r"(?:\^|\*\*)\s?[{(]?\s?", r"\s?[)}]?"
 # Before a number comes no Latin letter, digit or mark of a longer number, but 2x3; scripts without spaces may touch it.
 _NUMBER = re.compile(

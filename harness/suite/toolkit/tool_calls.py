@@ -47,7 +47,7 @@ _OPEN = re.compile(r'[{\[]\s*["{\[]')
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
 _KEYS = re.compile(r'"(?:name|function|tool_calls)"\s*:')
 _ATTEMPTS = re.compile(
-    r"<\|tool_call|<\uff5ctool|\bAction Input:|\w\(\s{0,9}\w{1,64}\s{0,9}=\s{0,9}[\"'\w\[{-]|"
+    r"<[|\uff5c]tool|\[ARGS\]|\bto=functions\.|\bAction Input:|\w\(\s{0,9}\w{1,64}\s{0,9}=\s{0,9}[\"'\w\[{-]|"
     r"\w_\w{1,64}\s{0,9}(?:```(?:json)?\s{0,9})?\{|"
     r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"|'
     r"(?:<[|\uff5c]?(?:t(?:o\w{0,64})?|f(?:u[\w=]{0,64})?)|\[TO[A-Z_]{0,8}|functions\.\S{0,64}|\w_\w{1,64}\(\w{0,64}\s?=?|"
@@ -84,9 +84,9 @@ def _of_one_family(text: str, left: list[str]) -> list[ToolCall]:
         return list(_mistral(text.strip(), left))
     bare = text.replace("<|python_tag|>", "").strip()  # JSON with no mark around it: an object, a list, or several
     whole = bare[:1] in {"{", "["}
-    left += [] if whole else [_FENCED.sub("\n", bare)]
     pieces = [bare] if whole else [one.strip() for one in _FENCED.findall(bare)]
     calls = [one for one in pieces if one[:1] in {"{", "["} and _KEYS.search(one)]
+    left += [] if whole else [_FENCED.sub(lambda one: "\n" if one[1].strip() in calls else one[0], bare)]
     return [call for piece in calls for call in _from_json(piece, left)]
 
 

@@ -190,10 +190,11 @@ def documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> l
     """Give the rows of a kind as lm_eval documents of the same fields: an axis that a row does not name is ``none``."""
     axes = sorted({axis for row in rows for axis in row.strata})
     kinds = {"choice": "choice", "code_tests": "code"}
-    return [_document(row, axes) for row in rows if kinds.get(row.scorer, "text") == kind]
+    first: dict[str, str] = {}  # a question asked again under another id is one source: its answer is the same
+    return [_document(row, axes, first) for row in rows if kinds.get(row.scorer, "text") == kind]
 
 
-def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
+def _document(row: Row, axes: Sequence[str], first: dict[str, str]) -> dict[str, Any]:
     turns = [one.model_dump() for one in row.messages or ()]
     system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
     question = row.prompt if row.prompt is not None else turns[0]["content"]
@@ -202,7 +203,8 @@ def _document(row: Row, axes: Sequence[str]) -> dict[str, Any]:
     chance, gold = (1 / len(row.choices), row.choices.index(row.targets[0])) if row.choices else (0.0, -1)
     schema = json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else ""
     told = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else ""
-    made = {"id": str(row.id), "cluster": row.cluster or str(row.id), "weight": row.weight, "language": row.language}
+    source = row.cluster or first.setdefault(json.dumps([system, told, question, row.choices]), str(row.id))
+    made = {"id": str(row.id), "cluster": source, "weight": row.weight, "language": row.language}
     made |= {"chance": chance, "prompt": question, "system": system, "turns": told, "scorer": row.scorer}
     made |= {"target": " | ".join(row.targets), "targets": list(row.targets), "choices": list(row.choices)}
     made |= {"gold": gold, "schema": schema, "tolerance": row.tolerance}
