@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
@@ -187,12 +188,12 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
         kind, results = "generate_until", [response.text]
     else:
         kind, results = "loglikelihood", [*zip(response.logprobs, response.greedy, strict=True)]
-    about = {"metadata": (item.task, 0, 1)}
-    made = [Instance(kind, item.doc, (item.prompt,), at, resps=[one], **about) for at, one in enumerate(results)]
+    doc = deepcopy(dict(item.doc))  # a scorer may change it, and the next variant is scored by it too
+    made = [Instance(kind, doc, (item.prompt,), at, (item.task, 0, 1), [one]) for at, one in enumerate(results)]
     for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
         pipeline.apply(made)
     for name in made[0].filtered_resps:
-        found = task.process_results(item.doc, [one.filtered_resps[name] for one in made])
+        found = task.process_results(doc, [one.filtered_resps[name] for one in made])
         for key, value in found.items():
             if isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ()):
                 yield key if name == "none" else f"{key},{name}", float(value)

@@ -62,7 +62,7 @@ def tool_ledger(**metadata: Any) -> dict[str, datasets.Dataset]:
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for exactly the right calls; beside it, for each class of failure that can be, whether it is the one.
 
-    An empty answer, or one that ends in a loop, is wrong where no tool fits, too: it says nothing. Both are tail events.
+    An empty answer, or one that ends in a loop, is wrong where no tool fits, too: it says nothing. Both are events.
     """
     target = json.loads(doc["target"])
     found = failure(results[0], json.loads(doc["tool_schemas"]), target)
