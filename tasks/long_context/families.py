@@ -9,6 +9,7 @@ a text is filled up, of the tokenizer. lm_eval calls the functions named in the 
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +132,9 @@ def _several_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCou
     questions = [_numbers_of(keys, several=cell["ask"] == "values") for keys in asked]
     text = build_haystack(lines, int(tokens), measure, draw, frame=_frame(INTRO, questions, measure))
     targets = [value for name, value in records if name in asked[at]]
-    return _document(cell, number, f"{INTRO}\n\n{text}\n\n{questions[at]}", targets, context=tokens, turn=turn)
+    prompt = f"{INTRO}\n\n{text}\n\n{questions[at]}"
+    chance = 1 / (QUESTIONS if cell["ask"] == "values" else math.comb(len(names), count))
+    return _document(cell, number, prompt, targets, context=tokens, turn=turn) | {"chance": chance}
 
 
 def _numbers_of(keys: list[str], *, several: bool) -> str:
@@ -222,7 +225,8 @@ def _paragraph_doc(seed: int, cell: dict[str, str], number: int, measure: TokenC
     tokens = cell["context_tokens"]
     text = build_haystack(lines, int(tokens), measure, draw, frame=_frame(intro, questions, measure))
     prompt = f"{intro}\n\n{text}\n\n{questions[at]}"
-    return _document(cell, number, prompt, [told[asked[at]]], context=tokens, turn=turn)
+    chance = {"chance": 1 / len(people)}
+    return _document(cell, number, prompt, [told[asked[at]]], context=tokens, turn=turn) | chance
 
 
 def _identifier(draw: SeededRandom) -> str:
@@ -246,7 +250,7 @@ def _pairs(
         "Below is a JSON object of keys and values. Give the value of the key asked for.\n\n"
         f'{text}\n\nWhat is the value of the key "{key}"? Answer with the value only.'
     )
-    return _document(cell, number, prompt, [value], context=NONE, turn=turn)
+    return _document(cell, number, prompt, [value], context=NONE, turn=turn) | {"chance": 1 / len(records)}
 
 
 def _published(data_dir: str, count: int, *, needed: bool) -> list[dict[str, Any]]:

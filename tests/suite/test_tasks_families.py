@@ -240,3 +240,17 @@ def test_who_copies_the_text_does_not_name_what_was_asked(tokenizer):
         values = next(one for one in module("long_context", "families").PEOPLE_FACTS.values() if doc["target"] in one)
         assert score(doc, [f"a {doc['target']}"])["exact_match"] == 1.0
         assert score(doc, [", ".join(values)])["exact_match"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("file", "axes", "chance"),
+    [
+        ("several", {"answers": [2], "ask": ["values"], "context_tokens": [1536]}, 1 / 4),
+        ("several", {"answers": [2], "ask": ["keys"], "context_tokens": [1536]}, 1 / 15),
+        ("paragraphs", {"people": [4], "context_tokens": [1536]}, 1 / 4),
+        ("pairs", {"pairs": [20]}, 1 / 20),
+    ],
+)
+def test_whoever_picks_one_of_a_kind_from_the_text_guesses(tokenizer, file, axes, chance):
+    """One of four people's facts is right once in four, and of six numbers two are a choice of fifteen."""
+    assert {doc["chance"] for doc in made(file, tokenizer, **axes)} == {chance}
