@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ INTRO = "Some special numbers are hidden in the text below. Answer the question 
 QUESTIONS = 4
 """Questions on one text, at most."""
 VOWELS, CONSONANTS = "aeiou", "bdfgklmnprstvz"
+MADE_WORD = re.compile(rf"\b(?:[{CONSONANTS}][{VOWELS}]){{3}}\b")
+"""Words as `_word` makes them: those in an answer count as the list's, whose text no scorer has."""
 PEOPLE_FACTS = {
     "was born in the city of": (
         "Lisbon",
@@ -100,8 +103,8 @@ def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """
     right = {*doc["targets"]}
     like = [values for values in PEOPLE_FACTS.values() if doc["target"] in values]
-    listed = doc["prompt"].split("\n\n")[1].split() if "common" in doc else like[0] if like else ()
-    said = named(results[0], [*doc["targets"], *listed])
+    others = MADE_WORD.findall(results[0].casefold()) if "common" in doc else like[0] if like else ()
+    said = named(results[0], [*right, *(one for one in others if one not in right)])
     return {"exact_match": float(said == right), "found": len(said & right) / len(right)}
 
 

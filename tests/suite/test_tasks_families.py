@@ -229,7 +229,10 @@ def test_books_are_read_round_and_round():
 
 def test_who_copies_the_text_does_not_name_what_was_asked(tokenizer):
     """The beginning of a list holds its common words; the right answer is them alone. So it is of a person's facts."""
-    score = module("long_context", "families").score_words
+
+    def score(doc, results):
+        return module("long_context", "families").score_words(doc | {"prompt": ""}, results)  # as items are stored
+
     for file in ("words", "frequent"):
         for doc in made(file, tokenizer, context_tokens=[1536]):
             copied = " ".join(doc["prompt"].split("\n\n")[1].split()[:40])
