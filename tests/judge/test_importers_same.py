@@ -165,6 +165,16 @@ def test_the_targets_of_generated_answers_say_what_guessing_scores(tmp_path, too
     assert compared(side("good", lambda at: 1.0), side("better", lambda at: float(at > 0))) == 0
 
 
+@pytest.mark.parametrize(("offered", "chance"), [(["yes", "no"], 0.95), (None, 0.5)])
+def test_one_choice_for_all_samples_of_inspect_is_a_guess(tmp_path, offered, chance):
+    """Where 19 of 20 right answers are `no`; choices that differ from item to item have no such answer."""
+    log = json.loads(inspect_log(tmp_path / "a.json", [[1.0]] * 200).read_text())
+    for at, sample in enumerate(log["samples"]):
+        sample |= {"choices": offered or [f"{at}", f"{at + 1}"], "target": "B" if at % 20 else "A"}
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    assert set(load(tmp_path / "a.json").chance) == {chance}
+
+
 LOGS = {  # what differs between two Inspect logs, and whether they are compared
     "another limit of tokens": ({"model_generate_config": {"max_tokens": 16}}, False),
     "another temperature": ({"model_generate_config": {"temperature": 1.0}}, False),

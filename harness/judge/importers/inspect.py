@@ -160,14 +160,16 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
     partial = 0
     arguments = [canonical_json(log.arguments)] if log.arguments else []
-    guess = guessing([str(key[2]) for key, *_ in first.values()])
+    alike = len({str(key[1]) for key, *_ in first.values()}) == 1  # all items offer the same choices, or none
+    # Of choices the share of the commonest, else of letters one in so many.
+    guess = guessing([str(key[2:3] if key[1] else key[2]) for key, *_ in first.values()]) if alike else 0.0
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
         score = reduce(counted) if len(counted) == expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
-        chance = 1.0 / len(offered) if offered and len(offered) > 1 else guess
+        chance = max(guess, 1.0 / len(offered) if offered and len(offered) > 1 else 0.0)
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
