@@ -21,7 +21,7 @@ from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import documents, read_rows
 
-FEWEST, LOOKED_AT, TRIED = 20, 100, 10
+FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
 
 
@@ -122,4 +122,4 @@ def _constant(docs: list[dict[str, Any]]) -> float:
         return 0.0
     answers = Counter(one for doc in some for one in doc["targets"]).most_common(TRIED)
     sums = [sum(score(doc, [answer])["score"] for doc in some) for answer, _ in answers]
-    return (max(sums) - 1) / (len(some) - 1)
+    return max(0.0, (max(sums) - 1) / (len(some) - 1))
