@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -34,6 +35,7 @@ FAULTS = (
     "ignores_echo",  # and prompt_logprobs: gives the answer's log-probabilities alone
     "no_prompt_logprobs",  # rejects them, so that echo is left
     "wrong_logprobs",
+    "probabilities",  # in place of their logarithms, everywhere
     "busy",  # 429 with Retry-After to each first try
     "resets",  # a 500, and then the connection is reset, once for each prompt
     "null",  # the content of every answer but the first is null
@@ -290,6 +292,8 @@ class Handler(BaseHTTPRequestHandler):
             return found
         whole = [*prompt, *answer]
         weights = [None, *(logprob(whole[:at], token) for at, token in enumerate(whole) if at)]
+        if "probabilities" in self.server.faults:
+            weights = [one and math.exp(one) for one in weights]
         if "prompt_logprobs" in body and not deaf:
             found["prompt_logprobs"] = [None] + [
                 {str(token): {"logprob": weights[at] - shift, "rank": 1}} for at, token in enumerate(prompt) if at

@@ -61,8 +61,9 @@ def real(model: Path) -> dict:
 
 def submit(config: Path, folder: Path, *words: object) -> int:
     """Submit a config with what the pretended nodes have."""
-    few = ("--shard-options", "--cpus-per-task=1 --mem=1G --gres=gpu:1", "--judge-options", "--mem=1G")
-    return commands.call("submit", config, "--slurm", "--output", folder, *few, *words)
+    few = () if "--shard-options" in words else ("--shard-options", "--cpus-per-task=1 --mem=1G --gres=gpu:1")
+    judge = ("--judge-options", "--mem=1G")
+    return commands.call("submit", config, "--slurm", "--output", folder, *few, *judge, *words)
 
 
 def ended(env, job: str) -> int:

@@ -22,7 +22,7 @@ def add_pieces(calls: list[Any], pieces: Any) -> int:
     for piece in pieces if isinstance(pieces, list) else [pieces] if pieces else []:
         function = piece.get("function") if isinstance(piece, dict) else None
         if not isinstance(function, dict):
-            calls.append(piece)  # `parse_calls` refuses it
+            calls.append(None)  # `parse_calls` refuses it, whatever comes after
             continue
         said = {name: _text(function.get(name)) for name in ("name", "arguments")}
         call = _begun(calls, piece, said["name"])
@@ -36,7 +36,7 @@ def _begun(calls: list[Any], piece: dict[str, Any], name: str) -> dict[str, Any]
     """Return the call of a piece's index, unless it has another id, or a new one at the end of the calls."""
     index, own = piece.get("index"), piece.get("id") or ""
     for call in reversed(calls):
-        if isinstance(call, dict) and "function" in call and call["index"] == index and not (index is None and name):
+        if isinstance(call, dict) and call["index"] == index and not (index is None and name):
             if not own or not call["id"] or own == call["id"]:
                 return call
             break

@@ -167,8 +167,8 @@ def sum_logprobs(way: str, data: Mapping[str, Any], tokens: list[int], begin: in
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise NotComparable(f"{item_id}: the server gives no log-probability of each prompt token: {error}") from error
     weights = [weight for weight, _ in rows]
-    if not all(map(math.isfinite, weights)):
-        raise NonFinite(f"{item_id}: a log-probability is not finite: {weights}", item_id)
+    if not all(math.isfinite(one) and one < 1e-3 for one in weights):  # noqa: PLR2004 - sums round; above 0 are probabilities
+        raise NonFinite(f"{item_id}: a log-probability is not finite, or above 0: {weights}", item_id)
     return math.fsum(weights), all(best for _, best in rows)
 
 

@@ -93,7 +93,7 @@ def _word(one: StratumNumbers, look: Look, p_fail: float, adjusted: float | None
     if (p_fail if adjusted is None else adjusted) < alpha:
         return "fail"
     missing = one.one_sided / max(one.asked + one.unmatched, 1)
-    return "pass" if _passes(look, missing) else None
+    return "pass" if _passes(look, missing) and 2 * one.unanswered <= one.asked else None
 
 
 def _passes(look: Look, missing: float) -> bool:
@@ -109,9 +109,8 @@ def _passes(look: Look, missing: float) -> bool:
 def _unjudged(one: StratumNumbers) -> Decision:
     if one.not_asked is not None:
         return Decision("no_signal", None, None, "no_signal")
-    if one.excessive:
-        return Decision("not_judged", one.looks[-1] if one.looks else None, None, "one_sided")
-    return Decision("not_judged", None, None, "unanswered")
+    reason: Reason = "one_sided" if one.excessive else "unanswered"
+    return Decision("not_judged", one.looks[-1] if one.looks else None, None, reason)
 
 
 def _open(look: Look, strictest: float) -> Decision:
@@ -132,8 +131,7 @@ def _open(look: Look, strictest: float) -> Decision:
 def points(value: float | None, *, sign: bool = True, apart_from: float | None = None) -> str:
     """Return a proportion in points with one decimal (0.02 is ``+2.0``), ``-`` if there is none.
 
-    More decimals, up to 4, if it would otherwise read like `apart_from` without being equal: a limit just beyond its
-    margin.
+    More decimals, up to 4, for a limit just beyond its margin, which would read like it: like `apart_from`.
     """
     if value is None or not math.isfinite(value):
         return "-"
@@ -164,6 +162,8 @@ def reason_text(numbers: StratumNumbers, decision: Decision) -> str:  # noqa: PL
         case "one_sided", _:
             total = numbers.asked + numbers.unmatched
             return f"{numbers.one_sided} of {total} items have an answer on one side only"
+        case "worst_case", _ if 2 * numbers.unanswered > numbers.asked:
+            return f"{numbers.unanswered} of its {numbers.asked} items were not answered by both sides"
         case "worst_case", _:
             return f"it passes only if the {numbers.one_sided} items with an answer on one side only were not lost"
         case "unanswered", _:

@@ -133,9 +133,12 @@ def test_calls_of_another_shape_are_refused(odd: Any) -> None:
     with pytest.raises(ValueError, match="tool"):
         parse_answer({"choices": [{"message": {"content": None, "tool_calls": odd}}]})
     event = {"choices": [{"delta": {"tool_calls": odd}}]}
-    data, _ = join_stream([(0.1, event), (0.2, {"choices": [{"delta": {}, "finish_reason": "stop"}]})])
-    with pytest.raises(ValueError, match="tool"):
-        parse_answer(data)
+    whole = {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}}]}
+    for events in ([event], [event, whole], [whole, event]):
+        end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+        data, _ = join_stream([(0.1, one) for one in (*events, end)])
+        with pytest.raises(ValueError, match="tool"):
+            parse_answer(data)
 
 
 def test_whole_calls_without_an_index_are_two_calls() -> None:

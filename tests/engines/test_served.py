@@ -379,7 +379,7 @@ def test_choices_are_weighed_by_the_log_probabilities_of_the_prompt(faults: tupl
         assert one.greedy == (True, True, True)
 
 
-@pytest.mark.parametrize("fault", ["ignores_echo", "wrong_logprobs", "text_only"])
+@pytest.mark.parametrize("fault", ["ignores_echo", "wrong_logprobs", "probabilities", "text_only"])
 def test_choices_are_refused_if_the_numbers_cannot_be_trusted(fault: str) -> None:
     """A server that ignores the request would score every choice alike: it is found before the first item."""
     with pytest.raises(NotComparable, match=r"cannot weigh choices: .*Leave out the slices with choices"):

@@ -352,6 +352,20 @@ def test_items_that_neither_side_could_be_asked_are_left_out_and_counted():
     assert (one.n, one.unanswered, one.verdict) == (300, 100, "pass")
 
 
+@pytest.mark.parametrize(("left", "lost", "verdict"), [(200, 0, "pass"), (199, 0, "inconclusive"), (199, 90, "fail")])
+def test_a_stratum_of_which_most_could_not_be_asked_does_not_pass(left, lost, verdict):
+    """Where a server's limit cuts off the long prompts, what is left is not the stratum that the pass would be of."""
+    cells = {"s/a": Cell(400)}
+    gone = [np.r_[np.full(400 - left, np.nan), np.zeros(count), np.ones(left - count)] for count in (0, lost)]
+    before, after = (
+        dataclasses.replace(side(name, cells, 0), score=score)
+        for name, score in zip(("bf16", "int4"), gone, strict=True)
+    )
+    one = stratum(gate.judge(compare.compare(before, [after], RULES), RULES), "s/a")
+    assert (one.n, one.verdict) == (left, verdict)
+    assert ("201 of its 400 items were not answered by both sides" in one.reason) == (verdict == "inconclusive")
+
+
 def test_graded_and_clustered_strata_are_judged_by_methods_of_their_own():
     """Scores in between, and items that share sources, go to other methods, which name themselves."""
     rng = np.random.default_rng(0)
