@@ -471,3 +471,11 @@ def test_a_name_that_was_not_asked_for_is_no_right_answer():
         0,
         0,
     ]
+
+
+def test_who_repeats_the_instruction_does_not_abstain():
+    """The beginning of the prompt says "not in the list", as an abstention does."""
+    doc = next(one for one in docs("long_context", "lookup", items=1) if one["answer"] == "absent")
+    score = module("long_context", "retrieval").score
+    assert score(doc, [doc["prompt"].split("\n\n")[0]])["exact_match"] == 0.0
+    assert score(doc, ["The answer is not in the list."])["exact_match"] == 1.0
