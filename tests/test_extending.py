@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import tomllib
 import types
 from collections import Counter
 from collections.abc import Iterator
@@ -169,11 +170,12 @@ def test_a_method_of_the_page_quantizes(
     from harness.models import doctor
     from harness.models import methods as model_methods
 
-    record, *loaders = blocks(page, "A quantization method", "python")
-    (inline,) = re.findall(r"`(Method\(.*?\))`", page)
+    loaders = blocks(page, "A quantization method", "python")
+    (record,) = blocks(page, "A quantization method", "toml")
+    (inline,) = re.findall(r"`(methods\..*?)`", page)
     for text in (record, inline):
-        method = eval(text, vars(methods))  # noqa: S307 - text of this repository
-        monkeypatch.setitem(methods.METHODS, method.name, method)
+        for own, method in methods.methods_in(tomllib.loads(text)["methods"]).items():
+            monkeypatch.setitem(methods.METHODS, own, method)
     monkeypatch.setattr(model_methods, "LOADERS", dict(model_methods.LOADERS))
     exec("\n".join(loaders), dict(vars(model_methods)))  # noqa: S102 - text of this repository
     status = {one.method: one for one in method_status("cpu")}[name]

@@ -1,12 +1,10 @@
 """What a config may say of the engine that answers for a variant: its name, its server and how it is asked."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -92,7 +90,7 @@ class EngineSpec(Strict):
         return {name.lstrip("-").replace("-", "_"): one for name, one in value.items()}
 
     @model_validator(mode="after")
-    def _options_fit_engine(self) -> EngineSpec:
+    def _options_fit_engine(self) -> Self:
         fields, free = type(self).model_fields, {"name"} | _TAKES.get(self.name, frozenset())
         # A recorded config names every option; those that say nothing new are not extra.
         defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}

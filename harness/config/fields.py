@@ -87,23 +87,12 @@ def _range(value: object) -> object:
     raise ValueError(f"{value!r} is not a range of scores: write [low, high], such as [0.45, 0.6]")
 
 
-def _one_of(known: Collection[str], otherwise: str) -> BeforeValidator:
-    """Accept a known name. otherwise: what is said of another value."""
+def _text(otherwise: str, *, known: Collection[str] = (), pattern: str = "") -> BeforeValidator:
+    """Accept a known name, or text of a pattern. otherwise: what is said of another value."""
 
     def checked(value: object) -> object:
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{value!r} is {otherwise}.{suggestion(str(value), known)}")
-        return value
-
-    return BeforeValidator(checked)
-
-
-def _like(pattern: str, otherwise: str) -> BeforeValidator:
-    """Accept text of a pattern. otherwise: what is said of another value."""
-
-    def checked(value: object) -> object:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
-            raise ValueError(f"{value!r} is {otherwise}")
+        if not isinstance(value, str) or not (value in known if known else re.fullmatch(pattern, value, re.ASCII)):
+            raise ValueError(f"{value!r} is {otherwise}{'.' + suggestion(str(value), known) if known else ''}")
         return value
 
     return BeforeValidator(checked)
@@ -118,15 +107,15 @@ ShareOfItems = Annotated[bool | float, BeforeValidator(_share_of_items)]
 Looks = Annotated[int, BeforeValidator(_looks)]  # a number of looks, or true for ten and false for one
 _FUNCTIONS = r"obrien-fleming|hwang-shih-decani:-?\d{1,2}(\.\d{1,3})?|power:(?!0+(\.0+)?$)\d(\.\d{1,3})?"
 _NO_FUNCTION = "not a spending function: obrien-fleming, hwang-shih-decani:-1 or power:2, with a number"
-SpendingName = Annotated[str, _like(_FUNCTIONS, _NO_FUNCTION)]
+SpendingName = Annotated[str, _text(_NO_FUNCTION, pattern=_FUNCTIONS)]
 Range = Annotated[tuple[float, float], BeforeValidator(_range)]
 _NO_NAME = "not a name: letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit"
-Name = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", _NO_NAME)]
-MethodName = Annotated[str, _one_of(METHODS, "not a method")]
-LatencyKind = Annotated[str, _one_of(LATENCY_KINDS, "nothing that can be late")]
-_Quantity = Annotated[str, _one_of(QUANTITIES, "not a quantity")]
+Name = Annotated[str, _text(_NO_NAME, pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")]
+MethodName = Annotated[str, _text("not a method", known=METHODS)]
+LatencyKind = Annotated[str, _text("nothing that can be late", known=LATENCY_KINDS)]
+_Quantity = Annotated[str, _text("not a quantity", known=QUANTITIES)]
 _EVENTS = ("*", *TAIL_KINDS, *LATENCY_KINDS)
-_Kind = Annotated[str, _one_of(_EVENTS, "not a kind of tail event, nor '*' for every kind")]
+_Kind = Annotated[str, _text("not a kind of tail event, nor '*' for every kind", known=_EVENTS)]
 TailTolerances = dict[_Kind, Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
 RatioTolerances = dict[_Quantity, Annotated[Real, Field(gt=1)]]

@@ -1,9 +1,7 @@
 """What a config may say: every field with its type, its bounds and its meaning."""
 
-from __future__ import annotations
-
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
@@ -39,7 +37,7 @@ class Quantization(Strict):
     gguf_file: str | None = None  # the file inside the model directory; found unless there are several
 
     @model_validator(mode="after")
-    def _options_fit_method(self) -> Quantization:
+    def _options_fit_method(self) -> Self:
         given = {name for name, value in self.model_dump(exclude={"method"}).items() if value is not None}
         if extra := sorted(given - METHODS[self.method].options):
             takes = ", ".join(sorted(METHODS[self.method].options)) or "no options"
@@ -63,7 +61,7 @@ class KVCache(Strict):
     residual: Whole = Field(default=128, ge=1)  # newest tokens of an answer that are kept whole; the prompt never is
 
     @model_validator(mode="after")
-    def _bits_fit_backend(self) -> KVCache:
+    def _bits_fit_backend(self) -> Self:
         if self.bits not in _BITS[self.backend]:
             known = " or ".join(map(str, _BITS[self.backend]))
             raise ValueError(f"{self.backend} has no {self.bits} bits; it has {known}")
@@ -79,7 +77,7 @@ class Decoding(Strict):
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # `execution.attention` by default
 
     @model_validator(mode="after")
-    def _something_said(self) -> Decoding:
+    def _something_said(self) -> Self:
         if all(value is None for value in self.model_dump().values()):
             raise ValueError("says nothing: give draft, prompt_lookup, max_batch or attention")
         if self.draft is not None and self.prompt_lookup is not None:
@@ -112,7 +110,7 @@ class Variant(Strict):
     trust_remote_code: bool = False  # run Python code that comes with the model
     allow_partial: bool = False  # judge it, not refuse it, if less than half of its weights are quantized
 
-    def differs_only_in(self, other: Variant, *fields: str) -> bool:
+    def differs_only_in(self, other: Self, *fields: str) -> bool:
         """Whether two variants differ in these fields, their names aside, and in no other."""
         one, two = (variant.model_dump(exclude={"name", *fields}) for variant in (self, other))
         return one == two and any(getattr(self, field) != getattr(other, field) for field in fields)
@@ -175,7 +173,7 @@ class ThinkingMarks(Strict):
     end: str = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _told_apart(self) -> ThinkingMarks:
+    def _told_apart(self) -> Self:
         if self.start == self.end or not (self.start.strip() and self.end.strip()):
             raise ValueError("start and end must be two different marks, with more than white space")
         return self

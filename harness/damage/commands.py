@@ -242,7 +242,9 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    _write_variant(run.directory.path / f"{label}.yaml", cure)
+    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
+    entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
+    atomic_write(run.directory.path / f"{label}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
     return summary, _EXIT_CODES.get(verdicts[cure.name], ExitCode.INCONCLUSIVE)
 
 
@@ -252,12 +254,6 @@ def _gated(variant: Variant, sets: Sets, bits: int | None) -> tuple[list[Variant
     cures += [] if bits is None else [keeping(variant, f"repaired-{bits}bit", sets["repaired"], bits)]
     same = {"repaired", "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""}
     return cures, [skipping(variant, how, modules) for how, modules in sets.items() if how not in same]
-
-
-def _write_variant(path: Path, variant: Variant) -> None:
-    entry = variant.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
-    entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
-    atomic_write(path, yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
 
 
 def skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:

@@ -15,7 +15,7 @@ from harness.report.html import render
 from harness.report.markdown import LIMIT, MarkdownPage
 from harness.report.sanitize import clip, markdown
 from harness.report.section import Block, Cell, Chart, Interval, Line, Row, Section, names, numbers, strata, texts
-from harness.report.words import SYMBOLS, readable, score
+from harness.report.words import NOTES, SYMBOLS, readable, score
 from harness.report.writer import step_summary
 from harness.store.files import atomic_write
 
@@ -23,7 +23,6 @@ _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20  # so many steps from run to run are described; the database holds all
 _COLOURS = {"pass": "#3a7d34", "fail": "#b3261e"}
 _OTHER = "#8a6100"
-
 _BADGE = Path(__file__).with_name("badge.svg.in").read_text("utf-8")
 
 
@@ -76,20 +75,11 @@ def regressions(since: Since) -> Section:
     columns += texts("at the gate", minor=1) + numbers("change") + numbers("limits", minor=2) + numbers("-/+")
     columns += numbers("before", "after", minor=1)
     count = f"{len(quiet)} strata and rates are within their margin of what they were." if quiet else ""
-    absent = () if since.moves else (_other_items(since),)
-    note = f"Each variant, the baseline too, against itself in {since.name}, on the same items; all in points."
-    note += " It regressed if it lost more than its margin, or passed the gate then and fails it now."
+    absent = () if since.moves else (NOTES["other_items"].format(name=since.name),)
+    note = NOTES["since"].format(name=since.name)
     rows, quiet_rows = (tuple(map(_move_row, moves)) for moves in (shown, quiet))
     title = f"The newest run since {since.name}"
     return Section(title, columns, rows, absent, note, quiet=quiet_rows, quiet_note=count, stacked=True)
-
-
-def _other_items(since: Since) -> str:
-    return (
-        f"Nothing was compared with {since.name}: every stratum was asked other items than then, or was not asked. "
-        "'What changed' lists the items and settings that differ. Ask the same items again (the same slices, number of "
-        "items and seed), or name a run with the same items: --since NAME."
-    )
 
 
 def _move_row(one: Move) -> Row:
@@ -186,7 +176,7 @@ def headline(history: History, since: Since | None) -> list[str]:
     if since.loosened:
         said.append(f"The gate asks for less than in {since.name}: {'; '.join(since.loosened)}.")
     if not since.moves:
-        return [*said, _other_items(since)]
+        return [*said, NOTES["other_items"].format(name=since.name)]
     if since.left_out:
         said.append(f"Not compared, as they were not asked, or with other items: {'; '.join(since.left_out)}.")
     worse = (one for one in since.moves if one.regressed)

@@ -99,12 +99,12 @@ def examine(
 
 
 def _prove_all(methods: Sequence[MethodStatus], device: str, say: Callable[[str], None]) -> Iterator[Proved]:
-    from harness.models.doctor_models import plain_model, rounded_model
-    from harness.models.quiet import quiet
-
     able = [status.method for status in methods if status.works and not METHODS[status.method].alias_of]
     if not able:
         return
+    from harness.models.doctor_models import plain_model, rounded_model
+    from harness.models.quiet import quiet
+
     with tempfile.TemporaryDirectory(prefix="quantcliff-doctor-") as place:
         folders = {name: Path(place) / name for name in ("plain", "rounded", "wide")}
         for folder in folders.values():

@@ -31,7 +31,7 @@ LOADERS: dict[str, Callable[[Request], Any]] = {}  # method to the function that
 def load_model(request: Request) -> Any:
     """Load the model of `request`, quantized. Whatever the library raises passes through."""
     if request.method not in LOADERS:
-        places = "a record in harness/config/methods.py and no loader in harness/models/methods.py"
+        places = "a record in harness/config/methods.toml and no loader in harness/models/methods.py"
         raise ModelError(f"{request.method} has {places}")
     return LOADERS[request.method](request)
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any
 
 from harness.judge.choice_probability import preferred_choice
@@ -149,9 +149,5 @@ def page_json(value: object) -> str:
 
 def fitting(made: list[_Pair], limit: int) -> list[_Pair]:
     """Cut a list of pairs before its JSON takes more than `limit` bytes."""
-    left = limit
-    for index, one in enumerate(made):
-        left -= len(page_json(one).encode()) + 1
-        if left < 0:
-            return made[:index]
-    return made
+    taken = accumulate(len(page_json(one).encode()) + 1 for one in made)
+    return made[: sum(size <= limit for size in taken)]

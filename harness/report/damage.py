@@ -11,10 +11,12 @@ from typing import Any
 from harness.report.html import render
 from harness.report.sanitize import one_line
 from harness.report.section import Block, Cell, Chart, Line, Row, Section, names, numbers, texts
+from harness.report.words import NOTES, SENTENCES
 from harness.store.files import atomic_write
 
 _MIB = 1 << 20
 _MOST_ROWS = 25  # groups that the ranking shows
+_SENTENCES = SENTENCES["damage"]
 _Json = Mapping[str, Any]
 
 
@@ -33,26 +35,16 @@ def write_page(path: Path, summary: _Json) -> None:
 
 def sentences(summary: _Json) -> list[str]:
     """Return what was found, in sentences: for the page and the terminal."""
-    asked, everything, net = summary["asked"], summary["everything"], summary["null"]["net"]
-    began = (
-        f"{summary['candidate']} lost {asked['lost']} items in {', '.join(summary['strata'])}. The search asks "
-        f"those that are lost again ({asked['lost_again']}) and {asked['kept_again']} kept items. With all modules of "
-        f"the baseline {everything['won']} are won back and {everything['newly_lost']} newly lost."
-    )
-    said = [began]
+    lost, net = summary["asked"]["lost_again"], summary["null"]["net"]
+    said = [_SENTENCES["asked"].format(**{**summary, "strata": ", ".join(summary["strata"])})]
     if summary["chosen"] is None:
         return [*said, "No group of modules within the bytes wins more items back than it newly loses."]
     step = summary["frontier"][summary["chosen"]]
-    said.append(
-        f"{len(step['modules'])} modules, {_share(step['bytes'], summary)} of the candidate's bytes, win back "
-        f"{step['won']} of {asked['lost_again']} and newly lose {step['newly_lost']}. These items chose the modules, "
-        "so this figure is too good; only held-out items are a proof."
-    )
+    share, count = _share(step["bytes"], summary), len(step["modules"])
+    said.append(_SENTENCES["chosen"].format(**step, count=count, share=share, lost=lost))
     if net:
-        said.append(
-            f"{len(net)} random sets of these bytes win back {min(net)} to {max(net)} net, against {_net(step)} "
-            f"(p = {summary['null']['p']:.2g} of the chosen set among them)."
-        )
+        ends = {"least": min(net), "most": max(net)}
+        said.append(_SENTENCES["random"].format(count=len(net), **ends, own=_net(step), p=summary["null"]["p"]))
     return said + _proof(summary)
 
 
@@ -62,18 +54,12 @@ def _proof(summary: _Json) -> list[str]:
     rows = {one["name"]: one for one in held["variants"]}
     own = rows[f"{summary['candidate']}-repaired"]
     seen = f" ({held['seen_before']} more had been in the run and were left out)" if held["seen_before"] else ""
-    first = (
-        f"Of {held['items']} held-out items{seen} {summary['candidate']} loses {held['lost']}. Repaired, for "
-        f"{100 * own['more']:.1f} % more bytes, {own['won']} of these are won back{_limits(own)} and "
-        f"{own['newly_lost']} are newly lost: {own['verdict']}."
-    )
-    said = [first]
+    about = {"held": held, "seen": seen, "candidate": summary["candidate"]}
+    said = [_SENTENCES["held_out"].format(**about, own=own, more=100 * own["more"], limits=_limits(own))]
     if bits := held.get("module_bits"):
         small = rows[f"{summary['candidate']}-repaired-{bits}bit"]
-        said.append(
-            f"The same modules at {bits} bits, for {100 * small['more']:.1f} % more bytes: {small['won']} won back"
-            f"{_limits(small)} and {small['newly_lost']} newly lost: {small['verdict']}."
-        )
+        figures = small | {"more": 100 * small["more"], "limits": _limits(small)}
+        said.append(_SENTENCES["fewer_bits"].format(bits=bits, **figures))
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
         if other := rows.get(f"{summary['candidate']}-{how}"):
             better = f"that the repaired one is no better has p = {other['p_repaired_better']:.2g}"
@@ -164,8 +150,5 @@ def _ranking(summary: _Json) -> Section:
         count = str(one["won"]), str(one["newly_lost"])
         rows.append((one["name"], size, *count, interval, f"{one['divergence']:.4f}", str(place[one["name"]])))
     headings = ("MiB", "won back", "newly lost", "net, 80 % interval", "divergence", "rank by divergence")
-    note = (
-        f"{len(groups)} groups were asked, {summary['unasked']} were not for lack of time; "
-        f"nothing restored: divergence {nothing:.4f}."
-    )
+    note = NOTES["groups"].format(asked=len(groups), unasked=summary["unasked"], divergence=nothing)
     return Section("", names("group") + numbers(*headings), tuple(rows), note=note)

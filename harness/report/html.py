@@ -106,6 +106,5 @@ def _environment() -> Environment:
     made.filters |= {"heat": _heat, "reach": _reach, "tenth": "{:.1f}".format, "short": _short}
     made.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     made.filters["finite"] = lambda every: [one for one in every if isfinite(one[1])]
-    known: dict[str, Any] = {"symbols": words.SYMBOLS, "words": words, "findings": findings, "charts": charts}
-    made.globals |= known | {"most_rows": _MOST_ROWS}
+    made.globals.update(symbols=words.SYMBOLS, words=words, findings=findings, charts=charts, most_rows=_MOST_ROWS)
     return made

@@ -1,11 +1,9 @@
 """What is printed before a run: its plan, the baseline's signal, the slices that ship."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,14 +14,12 @@ from harness.errors import UsageError
 from harness.judge.signals import Signal
 from harness.report.sanitize import one_line, visible
 from harness.report.words import bytes_text, levels_of, number_text, percent, score, short_name
+from harness.run.plan import Plan
 from harness.run.planning import design_of, event_power, layered_route
 from harness.stats.plan import Route, routes
 from harness.store.units import idle_share
 from harness.suite import code as slices_code
 from harness.suite.catalogue import SliceInfo, catalogue
-
-if TYPE_CHECKING:
-    from harness.run.plan import Plan
 
 _routes_of = cache(routes)
 _MOST_IDLE = 0.1  # from which share of idle GPU time on the plan names a remedy

@@ -3,12 +3,10 @@
 Cells hold text as it came; whoever writes it out sanitizes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from harness.judge.summaries import Verdict
 from harness.judge.verdicts import Judgement
@@ -129,10 +127,10 @@ class Section:
         """Whether there is anything to show."""
         return bool(self.rows or self.sentences or self.quiet_note or self.charts)
 
-    @staticmethod
-    def listed(title: str, sentences: Iterable[str], formats: tuple[Format, ...] = _ALL) -> Section:
+    @classmethod
+    def listed(cls, title: str, sentences: Iterable[str], formats: tuple[Format, ...] = _ALL) -> Self:
         """Return a section of sentences."""
-        return Section(title, sentences=tuple(sentences), formats=formats)
+        return cls(title, sentences=tuple(sentences), formats=formats)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,6 @@ _NARROWEST = 10  # columns that a name gets at least
 _MOST_SENTENCES = 12  # of one kind; the rest is counted and is in report.md
 _LONGEST, _LONGEST_ANSWER, _LONGEST_NAME, _PROMPT_END = 4000, 20_000, 200, 600
 _PARTS = re.compile(r"[^\s,_/-]*[\s,_/-]+|[^\s,_/-]+")  # of a name, each with the sign after which a line may end
-_BY = {
-    "acc": "by summed log-probability",
-    "acc_norm": "by log-probability per character (acc_norm)",
-    "acc_bytes": "by log-probability per byte (acc_bytes)",
-}
 
 
 def terminal(judgement: Judgement, console: Console, evidence: Evidence) -> None:
@@ -252,7 +247,8 @@ def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
 def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str) -> Table:
     best = [preferred_choice(item, response, metric) for response in sides]
     preferred = "the same choice" if best[0] == best[1] else "different choices"
-    caption = f"> is preferred {_BY.get(metric, _BY['acc'])}: the two prefer {preferred}"
+    ways = words.SENTENCES["preferred"]
+    caption = f"> is preferred {ways.get(metric, ways['acc'])}: the two prefer {preferred}"
     title = "log-probability of each choice"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("choice", overflow="fold")

@@ -14,6 +14,11 @@ from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.models.compatibility import partly_quantized
 from harness.report.evidence import Evidence
 
+_Texts = Mapping[str, Mapping[str, str]]
+_NAMES: _Texts = tomllib.loads(Path(__file__).with_name("readable.toml").read_text(encoding="utf-8"))
+SENTENCES: _Texts = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text(encoding="utf-8"))
+NOTES = SENTENCES["notes"]
+
 NOT_STORED = "The texts of this item are not stored; its scores are."  # in place of an item's texts
 
 SYMBOLS: Mapping[Verdict, str] = {"pass": "✔", "fail": "✘", "inconclusive": "?", "no_signal": "∅", "not_judged": "⊘"}
@@ -22,18 +27,7 @@ ASCII_SYMBOLS: Mapping[Verdict, str] = dict(zip(SYMBOLS, "+x?0-", strict=True))
 
 ANSWERS: Mapping[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Unknown"}
 """What a verdict answers to "may we ship it?"; any other, "Not yet"."""
-_MEANINGS = {
-    0: "pass: every gating stratum of every candidate is within its margin",
-    1: "fail: at least one gating stratum is worse than its margin",
-    3: "inconclusive: the items prove neither good nor bad, or a gating stratum has no signal",
-    4: "incomplete or not comparable: there is no verdict to rely on",
-}
-_EVENTS = {  # what an exit code also means if tail events gate
-    0: ", and no gated tail event is more frequent than tolerated",
-    1: ", or has more tail events than tolerated",
-}
 _MOST_REASONS = 3
-_NOT_ABOVE = "the baseline is not shown to be above chance"
 
 
 def word(verdict: Verdict) -> str:
@@ -44,7 +38,8 @@ def word(verdict: Verdict) -> str:
 def exit_meaning(judgement: Judgement) -> str:
     """Return what the exit code means."""
     gated = any(one.verdict is not None for candidate in judgement.candidates for one in candidate.tail_events)
-    return _MEANINGS[judgement.exit_code] + (_EVENTS.get(judgement.exit_code, "") if gated else "")
+    code = str(int(judgement.exit_code))
+    return SENTENCES["exit_codes"][code] + (SENTENCES["exit_codes_of_events"].get(code, "") if gated else "")
 
 
 def score(value: float | None) -> str:
@@ -119,9 +114,6 @@ def short_name(stratum: str) -> str:
     return label + slash + (", ".join(levels_of(name).values()) or name)
 
 
-_NAMES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("readable.toml").read_text(encoding="utf-8"))
-
-
 def readable(stratum: str) -> str:
     """Name a stratum as people read it: ``retrieval among 12 keys, answer present``; one without axes as it is.
 
@@ -167,10 +159,7 @@ def strata_with(candidate: CandidateVerdict, verdict: Verdict, *, gating: bool =
 
 def texts_note(evidence: Evidence) -> str:
     """Return what the run does not store of its texts; empty if it stores all."""
-    stored = {
-        "redacted": "Personal data was replaced by brackets in the texts before they were stored.",
-        "none": "This run stores no texts (store_text: none): items are known by their ids and scores.",
-    }.get(evidence.store_text)
+    stored = SENTENCES["stored"].get(evidence.store_text)
     erased = f"Items whose texts were erased (quantcliff erase): {evidence.erased:,}." if evidence.erased else ""
     return " ".join(filter(None, (stored, erased)))
 
@@ -288,7 +277,7 @@ def why(stratum: StratumVerdict) -> str:
     if stratum.verdict == "inconclusive":
         return to_decide(stratum).rstrip(".")
     if stratum.decision.reason == "no_signal" and not stratum.numbers.unusable:
-        return _NOT_ABOVE
+        return "the baseline is not shown to be above chance"
     return "" if stratum.verdict in ("pass", "fail") else stratum.reason
 
 
@@ -299,8 +288,6 @@ def no_signal_sentence(stratum: StratumVerdict, baseline: str) -> str:
         return f"{place(stratum)}: {unusable}{skipped}."
     if stratum.decision.reason == "cache_blind":
         return f"{place(stratum)}: {stratum.reason}."
-    return (
-        f"{place(stratum)}: {baseline} scores {percent(stratum.baseline_mean)}, which is not significantly above "
-        f"chance ({percent(stratum.chance)}) plus the margin ({score(stratum.margin)} points): "
-        f"a regression could not be detected here{skipped}."
-    )
+    figures = {"score": percent(stratum.baseline_mean), "chance": percent(stratum.chance)}
+    about = {"place": place(stratum), "baseline": baseline, "margin": score(stratum.margin), "skipped": skipped}
+    return NOTES["no_signal"].format(**figures, **about)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from harness.config.loading import load, parse, policy_overrides, with_overrides
-from harness.config.methods import METHODS
+from harness.config.methods import METHODS, methods_in
 from harness.config.schema import Experiment
 from harness.errors import ConfigError, ExitCode
 from harness.judge.rules import Rules
@@ -397,3 +398,9 @@ def test_the_configs_in_the_docs_of_engines_are_valid(repository: Path) -> None:
     configs = [parse(data) for data in whole if "baseline" in data]
     assert [one.candidates[-1].engine.name for one in configs] == ["vllm", "openai"]
     assert configs[0].candidates[0].engine.args == {"max_model_len": 8192}
+
+
+def test_a_record_of_a_method_with_an_unknown_field_is_refused() -> None:
+    """A misspelt field of methods.toml does not pass as one that was left out."""
+    with pytest.raises(ValidationError, match="skip_module"):
+        methods_in({"own": {"rounding": 0.1, "skip_module": True}})

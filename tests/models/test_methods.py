@@ -329,7 +329,7 @@ def test_every_method_has_its_record_its_loader_and_its_line_in_the_docs(reposit
     assert [name for name in METHODS if name not in page and f"-{name.partition('-')[2]}`" not in page] == []
     fields = dict.fromkeys(("folder", "stored", "options", "device", "dtype", "attention", "tensors"))
     request = Request(method="none", trust_remote_code=False, **fields)
-    with pytest.raises(ModelError, match=r"int5 has a record in harness/config/methods.py and no loader"):
+    with pytest.raises(ModelError, match=r"int5 has a record in harness/config/methods.toml and no loader"):
         load_model(replace(request, method="int5"))
 
 

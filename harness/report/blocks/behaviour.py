@@ -15,7 +15,7 @@ from harness.judge.verdicts import CandidateVerdict, Judgement
 from harness.records import QUANTITIES, TAIL_KINDS, Generation, Item, Scored
 from harness.report.evidence import DivergenceRow, Evidence, Share
 from harness.report.section import Block, Cell, Chart, Dot, Line, Row, Section, dotted, names, numbers, strata, texts
-from harness.report.words import number_text, place, score
+from harness.report.words import NOTES, SENTENCES, number_text, place, score
 from harness.stats.divergence import Divergence, summarise
 from harness.stats.events import event_rate
 from harness.store.record import CONTROL, RunRecord
@@ -32,21 +32,9 @@ _BUCKETS = {
 
 _Place = tuple[str, str, str]  # slice, stratum, bucket of positions; empty over all positions
 _Lines = dict[str, list[Mapping[str, Any]]]
-_FIGURES = {
-    "first": "s to the first token",
-    "per_token": "s per further token",
-    "longest_gap": "s in the longest gap",
-    "output_tokens": "tokens",
-    "preamble": "tokens before the right answer",
-    "reasoning": "tokens of reasoning",
-}
+_FIGURES = SENTENCES["times"]
 _WARM = "new prompt"
 _CONDITIONS = (_WARM, "known prompt", "prompt perhaps known", "after its start", "after idle time")
-_NOTE = (
-    "Seconds as the client saw them, with as many requests in flight as the config says. Limits (95 %) are order "
-    "statistics, exact for independent answers, which answers in flight together are not quite. 'New prompt': a warm "
-    "server that did not know the prompt, which is what a tolerance is held against."
-)
 
 
 def divergence_rows(
@@ -100,10 +88,7 @@ def divergence(judgement: Judgement, evidence: Evidence) -> Section:
         for label, lines in drawn.items()
     ]
     charts.sort(key=lambda one: -max((y for line in one.lines for _, y in line.points), default=0.0))
-    note = (
-        f"Mean KL divergence from {baseline}: an alarm and an explanation, never a pass. Choices have no token "
-        "positions; they are in the table alone."
-    )
+    note = NOTES["divergence"].format(baseline=baseline)
     if (more := len(charts) - _DRAWN) > 0:
         note += f" Drawn are the {_DRAWN} slices with the largest; {more} more are in the table."
     folded, shown = "divergence by slice, stratum and position", tuple(charts[:_DRAWN])
@@ -310,7 +295,7 @@ def _latency(_: Judgement, evidence: Evidence) -> list[Section]:
     columns, own = head + strata("stratum") + figures, tuple(row for row in evidence.latency if row[1])
     title, folded = "Times and lengths by stratum", "times and lengths by stratum"
     return [
-        Section("Times and lengths of streamed answers", head + figures, whole, note=_NOTE),
+        Section("Times and lengths of streamed answers", head + figures, whole, note=NOTES["times"]),
         Section(title, columns, own, folded=folded, formats=("markdown", "page")),
     ]
 

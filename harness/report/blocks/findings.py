@@ -138,10 +138,7 @@ def kinds_section(judgement: Judgement) -> Section:
         else:
             quiet[kind] = row
     title = "Tail events (answers with an event that the baseline's do not have, of all answers)"
-    note = (
-        f"Answers of a candidate with an event that {base}'s answer to the same item does not have, of all that were "
-        f"checked. {base}'s own events are false alarms or defects of the model itself; the A/A column is the noise."
-    )
+    note = words.NOTES["tail_events"].format(baseline=base)
     columns = texts("event") + numbers(f"{base} itself", "A/A", *(one.name for one in candidates))
     counted = f"Checked for and not found: {', '.join(quiet)}." if quiet else ""
     return Section(title, columns, tuple(said), note=note, quiet=tuple(quiet.values()), quiet_note=counted)

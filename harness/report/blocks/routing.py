@@ -8,7 +8,7 @@ from harness.judge.verdicts import Judgement
 from harness.report.blocks.findings import passes
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Chart, Line, Row, Section, names, numbers, strata
-from harness.report.words import bytes_text, number_text, percent, positive
+from harness.report.words import NOTES, bytes_text, number_text, percent, positive
 
 _SPEED = "tokens per second"
 _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
@@ -133,22 +133,16 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
     for at, (place, (share, passed)) in enumerate(found.items()):
         choices = (text for plan in made for text in (plan.variants[at], percent(plan.costs[at])))
         rows.append((*place, percent(share), *choices, ", ".join(passed) or "none"))
-    note = (
-        "In every stratum the cheapest variant that passed there, tail events included, takes the traffic; if none "
-        f"did, {base} keeps it. Shares are by the weights of items, which count once unless the data say otherwise. "
-        "Each stratum was tested alone: the chance of a wrong pass (alpha) holds for each that moves, not once for all."
-    )
+    note = NOTES["routing"].format(baseline=base) if made else ""
     said = [
-        f"By {plan.measure}, {percent(plan.leaving)} of the traffic can move from {base} to a cheaper variant that "
-        f"passed where it goes; all traffic then costs {percent(plan.blended)} of what it costs on {base}."
-        if plan.leaving
-        else f"By {plan.measure}, all traffic stays on {base}: no variant that passed anywhere is cheaper."
+        NOTES["traffic_moves" if plan.leaving else "traffic_stays"].format(
+            baseline=base, measure=plan.measure, share=percent(plan.leaving), cost=percent(plan.blended)
+        )
         for plan in made
     ]
-    why = "the cost of the baseline and of a candidate was not measured, or nothing was judged"
-    said = said or [f"No routing plan: {why}."]
+    said = said or [NOTES["no_routing"]]
     folded = "who passed in each stratum, and its route"
-    return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note if made else "", folded)
+    return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note, folded)
 
 
 _AGAINST, _ABSENT = "Quality against cost", "No cost was measured."

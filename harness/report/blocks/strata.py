@@ -45,10 +45,7 @@ def matrix(judgement: Judgement) -> Section:
     said, quiet = (tuple(_across(own, judged) for own in part) for part in _found(judgement))
     columns = names("slice", minor=1) + strata("stratum") + numbers("n", "margin", judgement.baseline, minor=1)
     columns += numbers(*judged)
-    note = (
-        f"Change in points with its {words.limits_label(judgement)}; the dashed line is the margin. "
-        "Lost and gained items lead to the answers."
-    )
+    note = words.NOTES["matrix"].format(limits=words.limits_label(judgement))
     counted, shown = _quiet_note(len(quiet)), (columns, said, (), note, "", quiet)
     return Section("Every stratum", *shown, quiet_note=counted, filters=True, formats=("page",))
 
@@ -147,10 +144,7 @@ def _choice_probabilities(judgement: Judgement) -> Section:
                 limits = f"{points(one.low)} to {points(one.high)}"
                 rows.append((candidate.name, words.place(stratum), str(one.n), *means, change, limits))
     columns = names("candidate", "stratum") + numbers("n", judgement.baseline, "candidate's", "change", "limits")
-    note = (
-        "How likely the right choice is among the choices: not the score. It moves before the preferred choice "
-        "changes; it has no margin and is not part of a verdict."
-    )
+    note = words.NOTES["choice_probability"]
     title, folded = "Probability of the right choice (points)", "probability of the right choice"
     return Section(title, columns, tuple(rows), note=note, folded=folded)
 
