@@ -116,7 +116,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, found in tasks.items():
         rows.settings |= {f"{key} of {task}": told for key, told in said[files[task][-1]][1].items()}
         rows.measure[task] = metric = chosen.get(task) or read.best_metric(task, known[task], _LIGHTEVAL, path)
-        guess = guessing([str(_right(one["doc"])) for one in found])
+        guess = guessing([str([*map(one["doc"].get, ("choices", "gold_index"))]) for one in found])
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             choices, gold = doc.get("choices"), doc.get("gold_index")
@@ -140,12 +140,6 @@ def _summary(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     asked = {key: config.pop(key) for key in _HOW if key in config}
     how = [one for one in inner(asked, _HOW[0]).items() if one[1] is not None and one[0] not in _OPERATION]
     return config, {key: canonical_json(sorted(how) if key == _HOW[0] else one) for key, one in asked.items()}
-
-
-def _right(doc: Mapping[str, Any]) -> list[object]:
-    """Return the choices that are right."""
-    golds = doc["gold_index"] if isinstance(doc.get("gold_index"), list) else [doc.get("gold_index")]
-    return [one for at, one in enumerate(doc.get("choices") or ()) if at in golds]
 
 
 def _details(file: Path) -> Iterator[dict[str, Any]]:

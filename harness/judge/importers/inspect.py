@@ -160,9 +160,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
     partial = 0
     arguments = [canonical_json(log.arguments)] if log.arguments else []
-    alike = len({str(key[1]) for key, *_ in first.values()}) == 1  # all items offer the same choices, or none
-    # Of choices the share of the commonest, else of letters one in so many.
-    guess = guessing([str(key[2:3] if key[1] else key[2]) for key, *_ in first.values()]) if alike else 0.0
+    guess = guessing([str(key[1:3] if key[1] else key[2]) for key, *_ in first.values()])  # choices and target
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
