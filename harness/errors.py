@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 def one_line(error: BaseException) -> str:
     """Return the class of an exception of a library, and the first line of its message."""
-    first = next(iter(str(error).strip().splitlines()), "")
+    first = next(iter(str(error).strip().splitlines()), "")[:300]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

@@ -11,18 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-TAIL_KINDS: dict[str, str] = json.loads(Path(__file__).with_name("tail_kinds.json").read_text("utf-8"))
+_KINDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("kinds.json").read_text("utf-8"))
+TAIL_KINDS = _KINDS["tail_events"]
 """Every kind of tail event and what it says of an answer; `harness.suite.tail` defines them."""
-
-QUANTITIES: dict[str, str] = {
-    "thought_length": "characters thought per answer",
-    "tokens_per_solved": "tokens written per solved item",
-}
+QUANTITIES = _KINDS["quantities"]
 """Every quantity of free text that is compared with the baseline's as a ratio."""
-LATENCY_KINDS: dict[str, str] = {
-    "slow_first_token": "its first token came too late",
-    "slow_tokens": "its tokens came too slowly",
-}
+LATENCY_KINDS = _KINDS["latency"]
 """What may be late of a streamed answer; `policy.latency` says how late, and a tolerance of tail events how often."""
 
 

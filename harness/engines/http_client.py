@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -20,14 +21,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated,
 CONNECT_SECONDS = 20.0
 LARGEST = 1 << 27  # bytes of one answer, unpacked
 AGAIN = "finished work is kept, give the same command again to continue"
-NO_ENTRY = {
-    **dict.fromkeys((401, 403), "Look at the key: api_key_env names the variable that holds it"),
-    **dict.fromkeys(
-        (404, 405),
-        "Look at engine.url (it often ends in /v1), engine.model, and engine.api: chat if it has no completions",
-    ),
-    **dict.fromkeys((301, 302, 303, 307, 308), "Give the address that it redirects to as engine.url"),
-}  # answers by which address, key or model are wrong, so that no other item would fare better, with what to do
+# Answers by which address, key or model are wrong, so that no other item would fare better, with what to do.
+_NO_ENTRY = json.loads(Path(__file__).with_name("no_entry.json").read_text("utf-8"))
+NO_ENTRY: dict[int, str] = {int(status): remedy for status, remedy in _NO_ENTRY.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,27 +32,16 @@ _FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_i
 class Recipe:
     """How a server is started."""
 
-    program: tuple[str, ...]  # what is looked for in PATH, with its subcommand; of a Python server its package too
-    module: tuple[str, ...] = ()  # what a Python interpreter runs in its place; empty if it is no Python program
+    program: Sequence[str]  # what is looked for in PATH, with its subcommand; of a Python server its package too
+    module: Sequence[str] = ()  # what a Python interpreter runs in its place; empty if it is no Python program
     model: str = ""  # the flag of the model, empty if it is the first argument
     dtype: str = "--dtype"
     named: str = "--served-model-name"  # for the name that requests use; empty if they must name the model's path
     fixed: Mapping[str, Any] = field(default_factory=dict)  # so that answers depend on the request alone
 
 
-RECIPES = {
-    "vllm": Recipe(
-        ("vllm", "serve"), ("-m", "vllm.entrypoints.cli.main", "serve"), fixed={"seed": 0, "generation_config": "vllm"}
-    ),
-    "sglang": Recipe(
-        ("sglang", "serve"),
-        ("-m", "sglang.launch_server"),
-        model="--model-path",
-        fixed={"random_seed": 0, "sampling_defaults": "openai"},
-    ),
-    "llama-cpp": Recipe(("llama-server",), model="--model", dtype="", named="--alias", fixed={"seed": 0}),
-    "transformers-serve": Recipe(("transformers", "serve"), ("-m", "transformers.cli.transformers", "serve"), named=""),
-}
+_SERVERS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
+RECIPES = {name: Recipe(**told) for name, told in _SERVERS.items()}
 
 
 def command_of(spec: EngineSpec, model: str, dtype: str, device: str) -> list[str]:

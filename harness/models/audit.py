@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import ModelError
+from harness.errors import ModelError, one_line
 from harness.models.formats import Header
 
 _STATE_KEEPERS = frozenset({"QuantState", "MatmulLtState"})  # bitsandbytes keeps scales in these, outside of parameters
@@ -190,15 +190,10 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
             token = torch.ones((1, 1), dtype=torch.long, device=model.device)
             logits = model(input_ids=token, use_cache=False).logits
     except _CANNOT_RUN as error:
-        raise ModelError(f"{what}: loaded, but cannot answer: {first_line(error)}") from error
+        raise ModelError(f"{what}: loaded, but cannot answer: {one_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
     if not bool(torch.isfinite(logits).all()):
         raise ModelError(f"{what}: answers NaN or infinity to a single token; its weights are damaged")
     return "+".join(sorted(seen)), int(logits.shape[-1])
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its class."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -16,7 +16,7 @@ from harness.config.schema import Quantization, Variant
 from harness.errors import Interrupted, ModelError, UsageError
 from harness.models.backends import installed_version, require
 from harness.models.cache import published
-from harness.models.calibration import SIDECAR, Calibration, built_in, from_file, sidecar
+from harness.models.calibration import SIDECAR, Calibration, sidecar
 from harness.models.checkpoints_worker import compare_answers
 from harness.models.formats import headers, stored, weight_files
 from harness.models.loading import load
@@ -32,11 +32,6 @@ _FROM_SOURCE = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
-
-
-def calibration(source: str) -> Calibration:
-    """The calibration set that a person names: ``builtin``, or a file (see `calibration.from_file`)."""
-    return built_in() if source == "builtin" else from_file(Path(source).expanduser())
 
 
 def make_checkpoint(

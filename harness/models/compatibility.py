@@ -1,6 +1,8 @@
 """Whether a loaded candidate may be compared with its baseline, judged from what each proved of itself."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from harness.config.engines import UNDER_TEST
 from harness.config.methods import same_method
@@ -10,15 +12,8 @@ from harness.records import Proof
 
 ALMOST_ALL = 0.9  # a smaller share of quantized weights is said with the verdict
 HALF = 0.5  # a smaller one is refused, unless the config allows it
-_EQUAL = {
-    "engine": "its engine is {} and the baseline's {}",
-    "version": "its server's version is {} and the baseline's {}",
-    "dtype": "its server computes in {} and the baseline's in {}",
-    "prompts": "its prompts are sent as {} and the baseline's as {}",
-    "prompt_offset": "its server counts {} tokens more than are sent in a prompt, and the baseline's {}",
-    "logprob_method": "its choices are scored by {} and the baseline's by {}",
-    "hardware": "it runs on {} and the baseline on {}, where kernels may compute other numbers",
-}  # what of two servers must be equal, and the sentence if it is not
+# What of two servers must be equal, and the sentence if it is not.
+_EQUAL: dict[str, str] = json.loads(Path(__file__).with_name("server_differences.json").read_text("utf-8"))
 SURE = -0.1  # log-probability above which a token shows little of the weights
 UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
 SAME_LOGPROB = 1e-3  # largest difference between log-probabilities of the same weights on the same engine

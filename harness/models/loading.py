@@ -10,8 +10,8 @@ import transformers
 
 from harness.config.methods import METHODS, same_method, weights_format
 from harness.config.schema import Variant
-from harness.errors import ModelError
-from harness.models.audit import audit_files, audit_gguf, audit_model, first_line, run_once, weight_bytes
+from harness.errors import ModelError, one_line
+from harness.models.audit import audit_files, audit_gguf, audit_model, run_once, weight_bytes
 from harness.models.backends import require
 from harness.models.compatibility import partly_quantized
 from harness.models.formats import Request, Stored, headers, read_json, stored, weight_files
@@ -100,7 +100,7 @@ def _tokenizer(request: Request) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(request.folder), **more)
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{request.folder}: its tokenizer does not load: {first_line(error)}") from error
+        raise ModelError(f"{request.folder}: its tokenizer does not load: {one_line(error)}") from error
     if gguf:
         from gguf import GGUFReader
 
@@ -118,10 +118,10 @@ def _model(request: Request) -> Any:
     except ModelError:
         raise
     except torch.cuda.OutOfMemoryError as error:
-        message = f"{request.folder}: does not fit into the memory of {request.device}: {first_line(error)}"
+        message = f"{request.folder}: does not fit into the memory of {request.device}: {one_line(error)}"
         raise ModelError(message) from error
     except _LIBRARY_ERRORS as error:
-        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {first_line(error)}") from error
+        raise ModelError(f"{_unreadable(request)}: does not load as {request.method}: {one_line(error)}") from error
 
 
 def _unreadable(request: Request) -> Path:

@@ -17,6 +17,7 @@ from harness.records import digest
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _BESIDE_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.tiktoken"]
 _HUB_LIMIT = 1 << 40  # tokenizers say 1e30 where they know no limit
+_HUB_ERRORS = json.loads(Path(__file__).with_name("hub_errors.json").read_text("utf-8"))  # by the nearest class
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
 _MEANING_SUFFIXES = _WEIGHT_SUFFIXES | {pattern[1:] for pattern in _BESIDE_WEIGHTS}
 _MEANINGLESS = frozenset(
@@ -80,22 +81,10 @@ def _from_hub(model: str, revision: str | None) -> Path:
 
 
 def _hub_message(model: str, revision: str | None, error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
     local = Path(model)
     also = _near(local) if "/" in model and local.parent.is_dir() else ""
-    said = (
-        "not a directory here, not in the hub's cache, and the hub cannot be asked (no network, or HF_HUB_OFFLINE is"
-        f" set); give a directory, or fetch it first where there is a network.{also}"
-    )
-    if isinstance(error, GatedRepoError):
-        terms = f"accept its terms at https://huggingface.co/{model} and log in with `hf auth login` (or set HF_TOKEN)"
-        said = f"the hub lets only approved accounts read it; {terms}"
-    elif isinstance(error, RevisionNotFoundError):
-        said = f"the hub has no revision {revision!r} of it"
-    elif isinstance(error, RepositoryNotFoundError):
-        said = f"neither a directory here nor a model on the hub (or a private one).{also}"
-    return f"model {model!r}: {said}"
+    said = next(_HUB_ERRORS[one.__name__] for one in type(error).__mro__ if one.__name__ in _HUB_ERRORS)
+    return f"model {model!r}: {said.format(model=model, revision=revision, also=also)}"
 
 
 def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:

@@ -19,7 +19,7 @@ from harness.stats.events import event_rate, items_without_event
 from harness.stats.plan import Design, Route, first_number
 from harness.stats.pooled import layered_power
 from harness.stats.sequential import Spending, look_sizes, looks_plan, nominal_alpha
-from harness.suite.tail import possible
+from harness.suite.tail.detectors import possible
 from harness.suite.tail.text import THOUGHTS
 
 _ASSUMED_SCORE = 0.8  # the baseline's, to plan with a relative margin

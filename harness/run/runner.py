@@ -36,7 +36,7 @@ from harness.store.units import Unit, split_units
 from harness.store.whole import missing_shards, write_manifest
 from harness.suite import code as slices_code
 from harness.suite.scorer import Score, Scorer
-from harness.suite.tail import examine
+from harness.suite.tail.detectors import examine
 
 Strata = set[tuple[str, str]]
 

@@ -17,6 +17,7 @@ from harness.store.files import Appender, read_lines, write_if_other
 from harness.store.rundir import RunDir, Shard
 
 DIGITS = 7  # significant digits that a divergence is kept with
+_ROUNDED = ("kl", "reverse_kl", "baseline_logprob", "candidate_logprob")
 
 
 def divergence_from_json(data: Mapping[str, Any]) -> Divergence:
@@ -94,10 +95,7 @@ class RunTraces:
         """Keep what was measured in a unit, or why nothing was. Raises StoreError."""
         items: list[dict[str, Any]] = []
         for one in found:
-            columns = {
-                name: getattr(one, name) for name in ("kl", "reverse_kl", "baseline_logprob", "candidate_logprob")
-            }
-            rounded = {name: [float(f"{value:.{DIGITS}g}") for value in values] for name, values in columns.items()}
+            rounded = {name: [float(f"{value:.{DIGITS}g}") for value in getattr(one, name)] for name in _ROUNDED}
             items.append({"item_id": one.item_id, "same_top": one.same_top, **rounded})
         line = {"unit": unit, "items": items, **({"why": why} if why else {})}
         with contextlib.closing(Appender(_path(self.directory, variant, self.shard))) as file:

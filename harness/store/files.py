@@ -58,13 +58,8 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {"timings": TypeAdapter(Timing)} | {
     }.items()
 }
 
-_REMEDIES = {
-    errno.ENOSPC: "the disk is full: free some space and give the same command again; finished work is kept",
-    errno.EDQUOT: "your quota is used up: free some space and give the same command again; nothing is lost",
-    errno.EROFS: "the file system is read-only: give another place with --output",
-    errno.EACCES: "permission denied: give a directory you may write with --output",
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a part of the path is a file: give another place with --output"),
-}
+# What to do about an error of the operating system, by its name.
+_REMEDIES: dict[str, str] = json.loads(Path(__file__).with_name("remedies.json").read_text("utf-8"))
 
 
 @contextlib.contextmanager
@@ -73,7 +68,7 @@ def explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
+        remedy = _REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), error.strerror or str(error))
         raise StoreError(f"{path}: cannot be {doing}: {remedy}") from error
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from harness.config.fields import suggestion
@@ -25,13 +26,7 @@ from harness.suite.toolkit.scoring import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
 AT_ONCE = 2  # executions at the same time, each of two processes that take turns
-# How a text that answers with a letter begins.
-_LETTER = re.compile(
-    r"\W{0,20}(?P<cue>(?i:(?:(?:so|thus|therefore)\W{1,9})?(?:the |my )?(?:(?:final|best|right|correct) )*"
-    r"(?:answer|choice|option|letter)(?: is)?\b))?\W{0,20}(?:boxed\W|(?i:option |letter ))?"
-    r"(?P<letter>[A-Z])\b(?!\s{0,9}(?:,|/|&|and\b|or\b)\s{0,9}[A-Z]\b)"
-    r"(?(cue)|(?! (?!because\b|since\b|is (?:the )?(?:right|correct|best|answer)\b)[a-z]))"  # `A good answer is C`
-)
+_LETTER = re.compile(Path(__file__).with_name("letter.txt").read_text("utf-8"), re.VERBOSE)
 
 
 class Score(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.datafiles import find, read_text
-from harness.suite.toolkit.haystack import TokenCounter, book, build_haystack, token_counter
+from harness.suite.toolkit.haystack import TokenCounter, book, build_haystack
 from harness.suite.toolkit.numerals import listed
 from harness.suite.toolkit.scoring import named
 from harness.suite.toolkit.seeded import SeededRandom, hash_order
@@ -45,7 +45,7 @@ def oneruler(**metadata: Any) -> Docs:
     want, folder, measure = _start(metadata)
     if measure is not None:
         tags = [_tag(_prompts(folder, language)) for language in want.axes["language"]]
-        measure = token_counter(metadata | {"cue": max(tags, key=measure.plain)})
+        measure = TokenCounter(metadata | {"cue": max(tags, key=measure.plain)})
     asked = "language" in (metadata.get("axes") or {})
     chosen = [cell for cell in cells(want.axes) if _possible(folder, cell, needed=asked)]
     if not chosen:
@@ -72,7 +72,7 @@ def _start(metadata: dict[str, Any]) -> tuple[Wanted, str, TokenCounter | None]:
     if not metadata.get("data_dir"):
         raise ValueError("its files are not on the hub: name their folder with data_dir")
     bare = set(want.axes["context_tokens"]) == {NONE}
-    return want, str(metadata["data_dir"]), None if bare else token_counter(metadata)
+    return want, str(metadata["data_dir"]), None if bare else TokenCounter(metadata)
 
 
 def _data(docs: list[dict[str, Any]], metadata: dict[str, Any]) -> Docs:

@@ -19,7 +19,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.datafiles import find, read_json_lines
-from harness.suite.toolkit.haystack import ANSWER_ROOM, TokenCounter, build_haystack, token_counter
+from harness.suite.toolkit.haystack import ANSWER_ROOM, TokenCounter, build_haystack
 from harness.suite.toolkit.numerals import listed
 from harness.suite.toolkit.scoring import named
 from harness.suite.toolkit.seeded import SeededRandom
@@ -110,7 +110,7 @@ def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, TokenCounter], dict[str, Any]]) -> Docs:
     """Make what is wanted of each cell; `make` is given the seed, a cell, a number and what measures texts."""
-    want, measure = wanted(metadata), token_counter(metadata)
+    want, measure = wanted(metadata), TokenCounter(metadata)
     plan = draw_plan(cells(want.axes), want.split_by, want.items)
     return _data([make(want.seed, cell, number, measure) for cell, number in plan], metadata)
 

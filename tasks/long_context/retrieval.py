@@ -17,7 +17,7 @@ from typing import Any
 
 import datasets
 
-from harness.suite.toolkit.haystack import TokenCounter, build_haystack, token_counter
+from harness.suite.toolkit.haystack import TokenCounter, build_haystack
 from harness.suite.toolkit.scoring import abstained, only_number
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
@@ -83,7 +83,7 @@ def _ruler(metadata: dict[str, Any], want: Wanted) -> TokenCounter | None:
     if set(want.axes["context_tokens"]) == {NONE}:
         return None
     cues = (_cue(kind, key) for kind in KINDS for key in KEYS)
-    return token_counter(metadata | {"cue": max(cues, key=token_counter(metadata).plain)})
+    return TokenCounter(metadata | {"cue": max(cues, key=TokenCounter(metadata).plain)})
 
 
 def _cue(kind: tuple[str, str], key: str) -> str:

@@ -15,7 +15,7 @@ from harness.judge.outcomes import build
 from harness.judge.rules import Rules
 from harness.judge.signals import Signal, signals, unusable_strata
 from harness.records import Generation, Item, Scored
-from harness.suite.tail import examine
+from harness.suite.tail.detectors import examine
 
 RULES = Rules.from_flags(margin=0.05)
 

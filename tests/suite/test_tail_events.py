@@ -17,8 +17,7 @@ from harness.config.loading import parse
 from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Unanswered
 from harness.run.planning import event_power
 from harness.suite.scorer import Scorer, load_items
-from harness.suite.tail import examine, possible
-from harness.suite.tail.detectors import from_metrics, magnitude, number_of
+from harness.suite.tail.detectors import examine, from_metrics, magnitude, number_of, possible
 from harness.suite.tail.language import prose, scripts_of, wrong_language, wrong_script
 from harness.suite.tail.text import LANGUAGES, empty, refusal, repetition
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.records import Generation, Item
-from harness.suite.tail import examine
+from harness.suite.tail.detectors import examine
 from harness.suite.tail.text import THOUGHTS
 from harness.suite.toolkit.thinking import split
 

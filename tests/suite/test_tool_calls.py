@@ -12,7 +12,7 @@ from test_tasks_generated import docs, fingerprint, module
 from harness.config.loading import parse
 from harness.records import Generation, Item
 from harness.suite.scorer import load_items
-from harness.suite.tail import examine, possible
+from harness.suite.tail.detectors import examine, possible
 from harness.suite.toolkit.scoring_json import NOT_JSON
 from harness.suite.toolkit.tool_calls import FAILURES, ToolCall, failure, tool_calls
 

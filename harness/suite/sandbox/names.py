@@ -9,26 +9,14 @@ import importlib
 import re
 import symtable
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-_JS_WORD = re.compile(r"[A-Za-z_$][\w$]*")
+_PATTERNS = tomllib.loads(Path(__file__).with_name("javascript.toml").read_text("utf-8"))
+_JS: dict[str, re.Pattern[str]] = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
 _FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
-_JS_TEXT = re.compile(
-    r"""//[^\n]*|/\*.*?\*/|(["'])(?:\\.|(?!\1)[^\\\n]){0,999}+\1|`(?:\\.|[^`\\]){0,1999}+`""", re.DOTALL
-)
-_JS_FAILING = r"assert|expect|\bthrow\b|\.should\b|\breject|\bexit(?:Code)?\b|\bfail\w*\("
-_JS_MODULE = re.compile(r"\brequire\(\s*[\"'](?:node:)?(?:assert|chai|expect|test)\b[^)]*\)")
-_JS_ALIAS = re.compile(r"\b(?:const|let|var)\s+([^=;]{1,200}?)\s*=\s*assert_module(?:\.\w+)*\s*[,;\n]")
-_JS_BLOCK = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
-_JS_TRY = re.compile(rf"\btry\s*{_JS_BLOCK}\s*catch\s*(?:\([^)]*\))?\s*{_JS_BLOCK}")
-_JS_WORDS = "async|await|catch|console|for|function|if|process|require|return|super|switch|while"
-_JS_CALLED = re.compile(rf"(?<![.\w$])(?!(?:{_JS_WORDS})\b)([a-z_$][\w$]*)(?=\(|\.\w+\()")
-_JS_DECLARED = re.compile(
-    r"\b(?:const|let|var|function\*?|class)\s([^=;()]*)|[(,{]\s*([\w$]+)\b(?!\s*[.(])"
-    r"|(?<![\w$])([\w$]+)\s*(?:=(?!=)|\([^()]{0,200}\)\s*\{)"
-)
-_JS_HELPER = re.compile(r"_|lodash|\w*(?:[eE]quals?|[eE]q|[cC]lose(?:To)?)")
 _DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
 _SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
 _ALWAYS = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
@@ -39,7 +27,7 @@ def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
     """The names that tests read and do not define: what the code must define. Empty if the tests cannot be parsed."""
     source = "\n".join((setup, *tests))
     if language == "javascript":  # every word; the process with the tests keeps the globals of node for itself
-        return tuple(one for one in dict.fromkeys(_JS_WORD.findall(source)) if not _ASSERTING.match(one))
+        return tuple(one for one in dict.fromkeys(_JS["word"].findall(source)) if not _ASSERTING.match(one))
     free, ours = _free(source)
     return tuple(one for one in free if one not in ours)
 
@@ -48,10 +36,10 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
     """A sentence on tests that leave open what the code must define; empty if they do not."""
     source = "\n".join((setup, *tests))
     if language == "javascript":  # a helper such as `deepEqual` beside what is under test: the code could define it
-        source = _JS_TEXT.sub("", source)
-        declared = " ".join(name for names in _JS_DECLARED.findall(source) for name in names)
-        lacking = {*_JS_CALLED.findall(source)} - {*_JS_WORD.findall(declared)}
-        helpers, ours = set(filter(_JS_HELPER.fullmatch, lacking)), set(filter(_ASSERTING.match, lacking))
+        source = _JS["text"].sub("", source)
+        declared = " ".join(name for names in _JS["declared"].findall(source) for name in names)
+        lacking = {*_JS["called"].findall(source)} - {*_JS["word"].findall(declared)}
+        helpers, ours = set(filter(_JS["helper"].fullmatch, lacking)), set(filter(_ASSERTING.match, lacking))
         named = ours | helpers if helpers < lacking else ours
         return _DEFINE.format(", ".join(sorted(named))) if named else ""
     free, ours = _free(source)
@@ -77,11 +65,11 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        source = _JS_TEXT.sub("", _JS_MODULE.sub("assert_module", "\n".join((setup, *tests))))
-        called = re.findall(r"\w+", " ".join(_JS_ALIAS.findall(source)))  # what the tests call assertion modules
-        fails = re.compile("|".join([_JS_FAILING, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
-        source = _JS_ALIAS.sub("", source)  # and without a try whose handler only prints: nothing of it can fail
-        source = _JS_TRY.sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
+        source = _JS["text"].sub("", _JS["module"].sub("assert_module", "\n".join((setup, *tests))))
+        called = re.findall(r"\w+", " ".join(_JS["alias"].findall(source)))  # what the tests call assertion modules
+        fails = re.compile("|".join([_JS["failing"].pattern, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
+        source = _JS["alias"].sub("", source)  # and without a try whose handler only prints: nothing of it can fail
+        source = _JS["try"].sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
         good = bool(fails.search(source))
         write = "`console.assert(f(2) === 4)`"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"

@@ -5,9 +5,13 @@ Letters' scripts are those of the Unicode Character Database (UAX #24; `fontTool
 """
 
 import re
+import tomllib
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from harness.suite.toolkit.datafiles import read_text
 
 LATIN_SHARE = 1 / 2  # of letters; above it an answer in another script has drifted: names and units often stay Latin
 FOREIGN_SHARE = 1 / 10  # of letters of any other foreign script; above it an answer has drifted
@@ -19,27 +23,9 @@ LONGEST = 20_000  # characters of an answer that are looked at: of a longer one 
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]{1,200}\$|\\[A-Za-z]+", re.DOTALL)
 _ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|[^\s@]{1,64}@[^\s@]{1,255}")
-_PAIRS = ['""', "“”", "„“", "«»", "‹›", "「」", "『』", "《》", "〈〉", "()", "（）", "[]", "【】", "<>"]  # noqa: RUF001 - brackets of many scripts
-_EDGES = [(re.escape(pair[0]), re.escape(pair[1])) for pair in _PAIRS]
+_TABLES: dict[str, Any] = tomllib.loads(read_text(Path(__file__).with_name("languages.toml")))
+_EDGES = [(re.escape(begin), re.escape(end)) for begin, end in _TABLES["pairs"]]
 _QUOTED = re.compile("|".join(f"{begin}[^{end}\\n]{{1,{LONGEST_QUOTE}}}{end}" for begin, end in _EDGES))
-
-_MIXED = {
-    "Jpan": ("Hani", "Hira", "Kana"), "Hrkt": ("Hira", "Kana"), "Kore": ("Hang", "Hani"), "Hans": ("Hani", "Bopo"),
-    "Hant": ("Hani", "Bopo"),
-}  # fmt: skip
-"""ISO 15924 codes that stand for several scripts of the UCD, or for a style of one (UAX #24, section 3.3)."""
-
-_TWO_SCRIPTS = {
-    "sr": ("Cyrl", "Latn"), "bs": ("Latn", "Cyrl"), "uz": ("Latn", "Cyrl"), "ku": ("Latn", "Arab"),
-    "iu": ("Cans", "Latn"), "shi": ("Tfng", "Latn"), "tzm": ("Tfng", "Latn"),
-}  # fmt: skip
-"""Languages in everyday use in two scripts (CLDR's languageData), where the item does not say which."""
-
-_KIN = "no nb nn da sv|hr bs sr|id ms jv|zh yue wuu|ar ary arz|ku ckb sdh|gn gug guw|uz uzs|cs sk|pt gl|zu xh|qu ay"
-"""Languages so near that one is no drift from the other in a few sentences, and codes for parts of one language."""
-
-_MACRO = {"arb": "ar", "swh": "sw", "pbt": "ps", "quy": "qu", "als": "sq", "npi": "ne", "zlm": "ms", "khk": "mn"}
-"""ISO 639-3 codes of the usual variety of a language, as FLORES-200 writes them."""
 
 
 def _letters(text: str) -> str:
@@ -64,7 +50,7 @@ def _language(tag: str) -> str:
     from babel.core import get_global
 
     code = re.split(r"[-_]", tag.strip().lower())[0]
-    code = _MACRO.get(code, code)
+    code = _TABLES["macro"].get(code, code)
     return str(get_global("language_aliases").get(code, code)).split("_")[0]
 
 
@@ -79,13 +65,13 @@ def scripts_of(tag: str) -> frozenset[str]:
     parts = re.split(r"[-_]", tag.strip())
     told = next((part.title() for part in parts[1:] if re.fullmatch(r"[A-Za-z]{4}", part)), None)
     language = _language(tag)
-    if told is None and language in _TWO_SCRIPTS:
-        return frozenset(_TWO_SCRIPTS[language])
+    if told is None and language in _TABLES["two_scripts"]:
+        return frozenset(_TABLES["two_scripts"][language])
     likely = get_global("likely_subtags")
     region = next((part.upper() for part in parts[1:] if re.fullmatch(r"[A-Za-z]{2}|\d{3}", part)), "")
     full = likely.get(f"{language}_{region}") or likely.get(language) or likely.get(parts[0].lower(), "")
     script = told or next((part for part in full.split("_")[1:] if len(part) == len("Latn")), None)
-    return frozenset(_MIXED.get(script, (script,))) if script else frozenset()
+    return frozenset(_TABLES["mixed"].get(script, (script,))) if script else frozenset()
 
 
 @cache
@@ -137,7 +123,7 @@ def wrong_language(text: str, tag: str) -> bool:
     if len(_letters(plain).encode("utf-8", "ignore")) < LEAST_BYTES:
         return False
     identifier, language = _identifier(), _language(tag)
-    near = {language}.union(*(kin for kin in map(str.split, _KIN.split("|")) if language in kin))
+    near = {language}.union(*(kin for kin in map(str.split, _TABLES["kin"]) if language in kin))
     found, sure = identifier.classify(" ".join(plain.split()))
     if sure < SURE or found == "zxx":
         return False

@@ -12,29 +12,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
+from harness.suite.toolkit.datafiles import read_tsv
 from harness.suite.toolkit.thinking import split
 
 _CLOSED = re.compile(r"\s*```[ \t]*(?:\n|\Z)")
 _FENCE_LINE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 _FENCE_AFTER_TEXT = re.compile(r"^(?=[^\n`]*[^\s`>])([^\n`]*+)(`{3,}[ \t]*[\w+#.{}-]*[ \t]*)$", re.MULTILINE)
-_DEFINES = {
-    "python": r"^(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^=\n]+)?="
-    r"|^(?:from|import)\b.*\b{name}\b",
-    "javascript": r"^(?:export[ \t]+(?:default[ \t]+)?)?(?:const|let|var|class|(?:async[ \t]+)?function\*?)[ \t]+"
-    r"{name}\b|^(?:module\.)?exports\.{name}\b",
-}
-_CODE_LINE = {
-    "python": re.compile(
-        r"(?:async[ \t]+def|def|class|if|for|while|with|try|return|print|assert|else|elif|except|finally)\b.*[:(\[=]"
-        r"|@\w|import[ \t]+\w+(?:[.,]|[ \t]*$|[ \t]+as\b)|from[ \t]+[\w.]+[ \t]+import\b|[)\]}]"
-        r"|\w[\w.\[\], ]*[ \t]*[-+*/]?=(?!=)|[\w.]+\(.*[(),\[\]{}:][ \t]*(?:#.*)?$"
-    ),
-    "javascript": re.compile(
-        r"export\b|(?:const|let|var|class|(?:async[ \t]+)?function\*?)[ \t]+[\w${\[]|['\"]use strict|module\."
-        r"|import[ \t].*from"
-    ),
-}
+# How a definition of ``{name}`` begins (defines), and how a line of code does, unlike one of prose (line), by language.
+_PATTERNS = read_tsv(Path(__file__).with_name("code_patterns.tsv"), ["of", "language", "pattern"])
+_DEFINES = {row["language"]: row["pattern"] for row in _PATTERNS if row["of"] == "defines"}
+_CODE_LINE = {row["language"]: re.compile(row["pattern"]) for row in _PATTERNS if row["of"] == "line"}
 _WORD = re.compile(r"\[?[A-Za-z]+\]?")
 _MOST_TRIES = 200
 

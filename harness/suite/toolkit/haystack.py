@@ -70,9 +70,6 @@ class TokenCounter:
         return len(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
-token_counter = TokenCounter  # as a task's generator calls it
-
-
 def build_haystack(
     lines: Sequence[str],
     tokens: int,

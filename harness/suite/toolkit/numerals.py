@@ -28,16 +28,7 @@ _BARE = r"-?[^\s{}]{1,60}"
 _TABLE = Path(__file__).with_name("numerals.tsv").read_text("utf-8").replace("CURRENCY", _CURRENCY)
 _ROWS = re.findall(r"^([^\t\n]*)\t(.+)$", _TABLE.replace("BARE", _BARE), re.MULTILINE)
 _STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to.replace("␣", " ")) for to, pattern in _ROWS]
-_RAISE, _BY = r"(?:\^|\*\*)\s?[{(]?\s?", r"\s?[)}]?"
-# Before a number comes no Latin letter, digit or mark of a longer number, but 2x3; scripts without spaces may touch it.
-_NUMBER = re.compile(
-    r"(?:(?<![A-Za-z0-9_.])|(?<=\d[xX]))(?P<sign>[-+]?)"
-    r"(?P<core>[1-9]\d{0,2}(?:([ '\u2019_\u066c])\d{3})(?:\3\d{3})*(?!\d)(?:[.,\u066b]\d+)?(?![.,]?\d)"
-    r"|\d+(?:[.,\u066b\u066c]\d+)*|[.,]?(?<=\.)\d+)"
-    r"(?:[eE](?P<e>[+-]?\d+)(?![A-Za-z\d])"
-    rf"|\s?[xX\u00d7*\u00b7\u22c5]\s?10\s?{_RAISE}(?P<ten>[+-]?\d+){_BY}"
-    rf"|\s?{_RAISE}(?P<power>[+-]?\d+){_BY})?"
-)
+_NUMBER = re.compile(Path(__file__).with_name("number.txt").read_text("utf-8"), re.VERBOSE)
 
 
 class _Found(NamedTuple):

@@ -12,16 +12,14 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from decimal import Decimal
+from pathlib import Path
 
+from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.numerals import numbers, only_value
 
 _ANNOUNCED = re.compile(r"answer(?: is)?[*_\"'`\s]{0,5}[:\uff1a]")  # **Answer**: 5, {"answer": 5}, the answer is: 5
 SECONDS = 5.0  # the longest that one answer may keep a scorer busy
-_ABSENT = re.compile(
-    r"\bnot (?:\w+ )?(?:listed|given|mentioned|present|specified|provided|included|found|there|in the (?:list|text))\b"
-    r"|\b(?:isn't|is not|no such|unlisted|unknown|none)\b"
-    r"|\bno (?:special )?number\b|\bdoes ?n[o']t (?:have|appear|contain|mention|list)\b"
-)
+_ABSENT = re.compile(read_text(Path(__file__).with_name("absent.txt")), re.VERBOSE)
 # Thai, Lao, Burmese, Khmer, kana, Han
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 

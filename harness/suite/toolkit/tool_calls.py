@@ -5,18 +5,18 @@ docs/axes.md lists both. Marks that a tokenizer drops are not needed if the rest
 
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.records import TAIL_KINDS
+from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
 
-FAILURES = (
-    "tool_no_call", "tool_unknown_name", "tool_wrong_name", "tool_invalid_json", "tool_schema", "tool_wrong_value",
-    "tool_uncalled_for",
-)  # fmt: skip
+FAILURES = tuple(kind for kind in TAIL_KINDS if kind.startswith("tool_"))
 """Every class of failure; an answer is in one of them at most. Each is a kind of tail event."""
-
 
 Listed = Sequence[Mapping[str, Any]]
 
@@ -29,31 +29,10 @@ class ToolCall(NamedTuple):
 
 
 _UNREAD = ToolCall("", NOT_JSON)
-_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
-_XML = re.compile(r"<function=([^>\s]{1,200})>(.*?)(?:</function>|\Z)", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\s]{1,200})>\s*(.*?)\s*(?:</parameter>|(?=<parameter=))", re.DOTALL)
-_KIMI = re.compile(
-    r"(?:<\|tool_call_begin\|>\s*)?functions\.([\w.-]+):\d+\s*(?:<\|tool_call_argument_begin\|>)?\s*"
-    r"(.*?)\s*(?:<\|tool_call_end\|>|(?=functions\.[\w.-]+:\d)|<\|tool_calls_section_end\|>|\Z)",
-    re.DOTALL,
-)
-_MISTRAL = re.compile(r"\[TOOL_CALLS\]\s*", re.DOTALL)
-_NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*([\[{].*)", re.DOTALL)
-_NAME_FIRST = re.compile(r"[\w.-]+(?:\[CALL_ID\]\w+)?(?:\[ARGS\]|\s*\{)")
+_PATTERNS = tomllib.loads(read_text(Path(__file__).with_name("tool_calls.toml")))
+_RE: dict[str, re.Pattern[str]] = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 _FROM_API = "<api_tool_calls>"  # before the calls that a server has parsed: they alone are made, whatever the text says
 _MOST_VALUES = 100  # so many JSON values in an answer are looked at; more are a call that cannot be read
-_BEGUN = re.compile(r'[\[\s]*\{\s*"(?:name|function|tool_calls)"\s*:')
-_OPEN = re.compile(r'[{\[]\s*["{\[]')
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
-_KEYS = re.compile(r'"(?:name|function|tool_calls)"\s*:')
-_ATTEMPTS = re.compile(
-    r"<[|\uff5c]tool|\[ARGS\]|\bto=functions\.|\bAction Input:|\w\(\s{0,9}\w{1,64}\s{0,9}=\s{0,9}[\"'\w\[{-]|"
-    r"\w_\w{1,64}\s{0,9}(?:```(?:json)?\s{0,9})?\{|"
-    r'"(?:name|tool_name|function)"\s{0,9}:\s{0,9}"[^"]{0,64}"\s{0,9},\s{0,9}"(?:arguments|parameters)"|'
-    r"(?:<[|\uff5c]?(?:t(?:o\w{0,64})?|f(?:u[\w=]{0,64})?)|\[TO[A-Z_]{0,8}|functions\.\S{0,64}|\w_\w{1,64}\(\w{0,64}\s?=?|"
-    r'\{\s{0,99}(?:"(?:[ft]\w{0,9}|n[ame]{0,3})?|"(?:name|tool_name|function|tool_calls)"[^{}]{0,300})?)\s{0,99}\Z'
-)
-"""What a call begins with in formats that are not read, or anywhere in a sentence, or where an answer was cut."""
 
 
 def tool_calls(text: str) -> list[ToolCall]:
@@ -63,30 +42,30 @@ def tool_calls(text: str) -> list[ToolCall]:
         return list(_from_json(listed, [])) or [_UNREAD]
     left: list[str] = []  # what is no part of the calls that are read
     calls = _of_one_family(text, left)
-    other = any(map(_ATTEMPTS.search, left)) or any(len(one) < len(text) and tool_calls(one) for one in left)
+    other = any(map(_RE["attempts"].search, left)) or any(len(one) < len(text) and tool_calls(one) for one in left)
     return [*calls, _UNREAD] if calls and other else calls
 
 
 def _of_one_family(text: str, left: list[str]) -> list[ToolCall]:
     if "<tool_call>" in text:
-        left.append(_TAGGED.sub("\n", text))
-        return [call for body in _TAGGED.findall(text) for call in _tagged(body, left)]
+        left.append(_RE["tagged"].sub("\n", text))
+        return [call for body in _RE["tagged"].findall(text) for call in _tagged(body, left)]
     if "<function=" in text:
         return list(_tagged(text, left))
-    if found := _KIMI.findall(text):
-        left.append(re.sub(r"<\|tool_calls_section_(?:begin|end)\|>", "", _KIMI.sub("\n", text)))
+    if found := _RE["kimi"].findall(text):
+        left.append(re.sub(r"<\|tool_calls_section_(?:begin|end)\|>", "", _RE["kimi"].sub("\n", text)))
         return [ToolCall(name, json_of(body)) for name, body in found]
     if "[TOOL_CALLS]" in text:
-        before, *bodies = _MISTRAL.split(text)
+        before, *bodies = _RE["mistral"].split(text)
         left.append(before)
         return [call for body in bodies for call in _mistral(body, left)]
-    if _NAME_FIRST.match(text.strip()):
+    if _RE["name_first"].match(text.strip()):
         return list(_mistral(text.strip(), left))
     bare = text.replace("<|python_tag|>", "").strip()  # JSON with no mark around it: an object, a list, or several
     whole = bare[:1] in {"{", "["}
-    pieces = [bare] if whole else [one.strip() for one in _FENCED.findall(bare)]
-    calls = [one for one in pieces if one[:1] in {"{", "["} and _KEYS.search(one)]
-    left += [] if whole else [_FENCED.sub(lambda one: "\n" if one[1].strip() in calls else one[0], bare)]
+    pieces = [bare] if whole else [one.strip() for one in _RE["fenced"].findall(bare)]
+    calls = [one for one in pieces if one[:1] in {"{", "["} and _RE["keys"].search(one)]
+    left += [] if whole else [_RE["fenced"].sub(lambda one: "\n" if one[1].strip() in calls else one[0], bare)]
     return [call for piece in calls for call in _from_json(piece, left)]
 
 
@@ -96,20 +75,20 @@ def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> 
     calls: each ``name`` and ``arguments``, the latter JSON in a text. said: the text without thoughts; a call that the
     server left in it reaches nobody who uses the API, and counts as one that cannot be read.
     """
-    if not calls and not tool_calls(said) and not _ATTEMPTS.search(said):
+    if not calls and not tool_calls(said) and not _RE["attempts"].search(said):
         return text
     listed = json.dumps(list(calls), ensure_ascii=False).replace("<", "\\u003c")
     return f"{text}\n{_FROM_API}{listed}".lstrip("\n")
 
 
 def _tagged(body: str, left: list[str]) -> Iterator[ToolCall]:
-    if functions := _XML.findall(body):
-        left.append(_XML.sub("\n", body))
+    if functions := _RE["xml"].findall(body):
+        left.append(_RE["xml"].sub("\n", body))
     else:
         yield from _from_json(body, left)
     for name, inner in functions:
-        left.append(_PARAMETER.sub("\n", inner))
-        given = _PARAMETER.findall(inner)  # a value is JSON if it is valid, else its text
+        left.append(_RE["parameter"].sub("\n", inner))
+        given = _RE["parameter"].findall(inner)  # a value is JSON if it is valid, else its text
         once = {key: told if (value := json_of(told)) is NOT_JSON else value for key, told in given}
         yield ToolCall(name, once if len(once) == len(given) else NOT_JSON)
 
@@ -120,7 +99,7 @@ def _mistral(body: str, left: list[str]) -> Iterator[ToolCall]:
         yield from _from_json(body, left)
         return
     rest = body
-    while named := _NAMED.match(rest):
+    while named := _RE["named"].match(rest):
         arguments = _first_value(named[2]) or named[2]
         yield ToolCall(named[1], json_of(arguments))
         rest = named[2][len(arguments) :]
@@ -146,7 +125,9 @@ def _from_json(text: str, left: list[str]) -> Iterator[ToolCall]:
     first = _first_value(rest)
     yield from _calls_of(json_of(first))
     end, read, looked, between = len(first), len(first), 0, ""
-    for begin in _OPEN.finditer(rest, end) if first else ():  # several calls, with ; or a line break or words between
+    for begin in (
+        _RE["open"].finditer(rest, end) if first else ()
+    ):  # several calls, with ; or a line break or words between
         at = begin.start()
         if at < end:
             continue
@@ -155,7 +136,7 @@ def _from_json(text: str, left: list[str]) -> Iterator[ToolCall]:
             return
         piece, looked = _first_value(rest, at), looked + 1
         end = at + len(piece)
-        if _KEYS.search(piece) or (not piece and _BEGUN.match(rest, at)):
+        if _RE["keys"].search(piece) or (not piece and _RE["begun"].match(rest, at)):
             yield from _calls_of(json_of(piece))
             between, read = f"{between}\n{rest[read:at]}", end
     left.append(f"{between}\n{rest[read:]}")
@@ -187,7 +168,7 @@ def failure(text: str, tools: Listed, target: Listed) -> str:  # noqa: PLR0911 -
     """
     calls = tool_calls(text)
     if not target:
-        return "tool_uncalled_for" if calls or _ATTEMPTS.search(text) else ""
+        return "tool_uncalled_for" if calls or _RE["attempts"].search(text) else ""
     if any(call.arguments is NOT_JSON for call in calls):
         return "tool_invalid_json"
     schemas = {one["function"]["name"]: one["function"]["parameters"] for one in tools}
