@@ -108,6 +108,19 @@ def test_the_slice_of_the_page_makes_items_and_scores_them(page: str) -> None:
 
 
 @pytest.mark.usefixtures("own_slice")
+def test_a_scorer_that_changes_its_document_scores_the_next_variant_alike(page: str, tmp_path: Path) -> None:
+    """What one answer's scorer takes out of a document is there again for the next answer."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('doc["target"])}', "doc.pop('target', results[0]))}"), encoding="utf-8")
+    _task, _description, config = (yaml.load(one, suite_catalogue._Loader) for one in blocks(page, "A slice", "yaml"))  # noqa: S506
+    item = load_items(parse(config), conftest.make_tokenizer(100_000))[0]
+    with Scorer([item]) as scorer:
+        wrong = Generation(item.id, "12", (), "eos", 1)
+        assert [scorer.score(item, wrong).value for _ in range(2)] == [0.0, 0.0]
+
+
+@pytest.mark.usefixtures("own_slice")
 @pytest.mark.parametrize(
     ("old", "new", "said"), [("why:", "because:", "'why'"), ("[quantcliff_metres]", "[quantcliff_meters]", "meters'")]
 )

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -70,10 +71,8 @@ def load_items(
             problems.append(Problem("slices", text))
     if problems:
         raise ConfigError(source, problems)
-    names = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
-    return [
-        item for item in items if not only or any(fnmatchcase(name, one) for name in names[item.id] for one in only)
-    ]
+    named = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
+    return [item for item in items if not only or any(fnmatchcase(key, one) for key in named[item.id] for one in only)]
 
 
 def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:
@@ -82,12 +81,11 @@ def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> lis
     if sampling.chat_template is True and not getattr(tokenizer, "chat_template", None):
         text = "true, but the baseline's tokenizer has no chat template: write auto or false, or take an instruct model"
         found.append(Problem("sampling.chat_template", text))
+    unused = "{} given, but no chat template is used to {}: leave {} out, or use a model that has one".format
     if sampling.chat_template_kwargs and not used:
-        text = "are given, but no chat template is used to read them: leave them out, or use a model that has one"
-        found.append(Problem("sampling.chat_template_kwargs", text))
+        found.append(Problem("sampling.chat_template_kwargs", unused("are", "read them", "them")))
     if sampling.system is not None and not used:
-        text = "is given, but no chat template is used to carry it: leave it out, or use a model that has one"
-        found.append(Problem("sampling.system", text))
+        found.append(Problem("sampling.system", unused("is", "carry it", "it")))
     return found
 
 
@@ -185,12 +183,12 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
         kind, results = "generate_until", [response.text]
     else:
         kind, results = "loglikelihood", [*zip(response.logprobs, response.greedy, strict=True)]
-    about = {"metadata": (item.task, 0, 1)}
-    made = [Instance(kind, item.doc, (item.prompt,), at, resps=[one], **about) for at, one in enumerate(results)]
+    doc = deepcopy(dict(item.doc))  # a scorer may change it, and the next variant is scored by it too
+    made = [Instance(kind, doc, (item.prompt,), at, (item.task, 0, 1), [one]) for at, one in enumerate(results)]
     for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
         pipeline.apply(made)
     for name in made[0].filtered_resps:
-        found = task.process_results(item.doc, [one.filtered_resps[name] for one in made])
+        found = task.process_results(doc, [one.filtered_resps[name] for one in made])
         for key, value in found.items():
             if isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ()):
                 yield key if name == "none" else f"{key},{name}", float(value)

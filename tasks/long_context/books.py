@@ -19,7 +19,7 @@ import datasets
 from harness.suite.toolkit.datafiles import find, read_text
 from harness.suite.toolkit.haystack import TokenCounter, book, build_haystack
 from harness.suite.toolkit.numerals import listed
-from harness.suite.toolkit.scoring import mentions
+from harness.suite.toolkit.scoring import named
 from harness.suite.toolkit.seeded import SeededRandom, hash_order
 from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
@@ -56,15 +56,14 @@ def oneruler(**metadata: Any) -> Docs:
 
 def score_babi(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 where the right place is named and no other."""
-    named = [place for place in PLACES if mentions(results[0], place)]
-    return {"exact_match": float(named == [doc["target"]])}
+    return {"exact_match": float(named(results[0], PLACES) == {doc["target"]})}
 
 
 def score_oneruler(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for the right number alone or, where there is none, for the language's word for none and no number."""
     found = listed(results[0])
     if doc["answer"] == "absent":
-        return {"exact_match": float(not found and bool(mentions(results[0], doc["target"])))}
+        return {"exact_match": float(not found and bool(named(results[0], [doc["target"]])))}
     return {"exact_match": float(found == {int(doc["target"])})}
 
 

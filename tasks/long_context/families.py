@@ -9,6 +9,8 @@ a text is filled up, of the tokenizer. lm_eval calls the functions named in the 
 from __future__ import annotations
 
 import json
+import math
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ import datasets
 from harness.suite.toolkit.datafiles import find, read_json_lines
 from harness.suite.toolkit.haystack import ANSWER_ROOM, TokenCounter, build_haystack
 from harness.suite.toolkit.numerals import listed
-from harness.suite.toolkit.scoring import mentions
+from harness.suite.toolkit.scoring import named
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import NONE, cells, draw_plan, sample_documents, wanted, with_cue
 
@@ -28,6 +30,8 @@ INTRO = "Some special numbers are hidden in the text below. Answer the question 
 QUESTIONS = 4
 """Questions on one text, at most."""
 VOWELS, CONSONANTS = "aeiou", "bdfgklmnprstvz"
+MADE_WORD = re.compile(rf"\b(?:[{CONSONANTS}][{VOWELS}]){{3}}\b")
+"""Words as `_word` makes them: those in an answer count as the list's, whose text no scorer has."""
 PEOPLE_FACTS = {
     "was born in the city of": (
         "Lisbon",
@@ -93,9 +97,15 @@ def score_numbers(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 where all the right words are named; beside it, the share of them that was."""
-    found = [mentions(results[0], one) for one in doc["targets"]]
-    return {"exact_match": float(all(found)), "found": sum(found) / len(found)}
+    """Score 1 where the right words are named and no other that could be; beside it, the share of them that was.
+
+    Half of a list are its common words: whoever copies some of it names them all.
+    """
+    right = {*doc["targets"]}
+    like = [values for values in PEOPLE_FACTS.values() if doc["target"] in values]
+    others = MADE_WORD.findall(results[0].casefold()) if "common" in doc else like[0] if like else ()
+    said = named(results[0], [*right, *(one for one in others if one not in right)])
+    return {"exact_match": float(said == right), "found": len(said & right) / len(right)}
 
 
 def _made(metadata: dict[str, Any], make: Callable[[int, dict[str, str], int, TokenCounter], dict[str, Any]]) -> Docs:
@@ -125,7 +135,9 @@ def _several_doc(seed: int, cell: dict[str, str], number: int, measure: TokenCou
     questions = [_numbers_of(keys, several=cell["ask"] == "values") for keys in asked]
     text = build_haystack(lines, int(tokens), measure, draw, frame=_frame(INTRO, questions, measure))
     targets = [value for name, value in records if name in asked[at]]
-    return _document(cell, number, f"{INTRO}\n\n{text}\n\n{questions[at]}", targets, context=tokens, turn=turn)
+    prompt = f"{INTRO}\n\n{text}\n\n{questions[at]}"
+    chance = 1 / (QUESTIONS if cell["ask"] == "values" else math.comb(len(names), count))
+    return _document(cell, number, prompt, targets, context=tokens, turn=turn) | {"chance": chance}
 
 
 def _numbers_of(keys: list[str], *, several: bool) -> str:
@@ -216,7 +228,8 @@ def _paragraph_doc(seed: int, cell: dict[str, str], number: int, measure: TokenC
     tokens = cell["context_tokens"]
     text = build_haystack(lines, int(tokens), measure, draw, frame=_frame(intro, questions, measure))
     prompt = f"{intro}\n\n{text}\n\n{questions[at]}"
-    return _document(cell, number, prompt, [told[asked[at]]], context=tokens, turn=turn)
+    chance = {"chance": 1 / len(people)}
+    return _document(cell, number, prompt, [told[asked[at]]], context=tokens, turn=turn) | chance
 
 
 def _identifier(draw: SeededRandom) -> str:
@@ -240,7 +253,7 @@ def _pairs(
         "Below is a JSON object of keys and values. Give the value of the key asked for.\n\n"
         f'{text}\n\nWhat is the value of the key "{key}"? Answer with the value only.'
     )
-    return _document(cell, number, prompt, [value], context=NONE, turn=turn)
+    return _document(cell, number, prompt, [value], context=NONE, turn=turn) | {"chance": 1 / len(records)}
 
 
 def _published(data_dir: str, count: int, *, needed: bool) -> list[dict[str, Any]]:

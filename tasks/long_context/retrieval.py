@@ -23,16 +23,15 @@ from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import NONE, Wanted, cells, draw_plan, wanted, with_cue
 
 DEPTHS = ("start", "middle", "end")
-ABSENT = "not listed"
+ABSENT, IF_ABSENT = "not listed", "if the answer is not in the "
 KEYS = tuple((Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").split())
 LENGTHS = (1, *range(3, len(KEYS) - 2))
 LIST_INTRO = (
-    "Some special numbers are listed below. Answer the question about them; "
-    f'if the answer is not in the list, reply "{ABSENT}".'
+    f'Some special numbers are listed below. Answer the question about them; {IF_ABSENT}list, reply "{ABSENT}".'
 )
 TEXT_INTRO = (
     "Some special numbers are hidden in the text below. Answer the question about them; "
-    f'if the answer is not in the text, reply "{ABSENT}".'
+    f'{IF_ABSENT}text, reply "{ABSENT}".'
 )
 NEEDLE_INTRO = TEXT_INTRO.replace("special numbers", "numbers")
 KINDS = (
@@ -69,7 +68,8 @@ def chain(**metadata: Any) -> dict[str, datasets.Dataset]:
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for the one right number alone or, where there is none, for saying so."""
     if doc["answer"] == "absent":
-        return {"exact_match": abstained(results[0])}
+        repeated = IF_ABSENT in results[0].casefold()  # the instruction, which says what an abstention says
+        return {"exact_match": 0.0 if repeated else abstained(results[0])}
     return {"exact_match": only_number(results[0], doc["target"])}
 
 

@@ -7,6 +7,7 @@ Babel's CLDR. lm_eval calls the functions named in the YAML files.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ import datasets
 from babel import Locale, localedata
 from babel.numbers import format_decimal
 
-from harness.suite.toolkit.scoring import mentions, plain
+from harness.suite.toolkit.scoring import named, plain
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import sample_documents, wanted, with_cue
 
@@ -97,10 +98,14 @@ def write(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 where the answer holds the right name as whole words, or the number exactly as it is written."""
+    """Score 1 where the answer has the right name and none of another such thing, or the number as it is written."""
     if doc["fact"] == "number":
-        return {"exact_match": float(_spaces(doc["target"]) in _spaces(results[0]))}
-    return {"exact_match": float(any(mentions(results[0], one) for one in doc["accepted"]))}
+        number = rf"(?<![\d.,]){re.escape(_spaces(doc['target']))}(?![.,]?\d)"
+        return {"exact_match": float(bool(re.search(number, _spaces(results[0]))))}
+    kind, language = doc["fact"], doc["language"]  # an answer may say in which language it names another
+    like = [fact for fact in facts(language) if fact["fact"] == kind and (kind, fact["key"]) != ("language", language)]
+    said = named(results[0], [*doc["accepted"], *(name for fact in like for name in fact["accepted"])])
+    return {"exact_match": float(bool(said) and said <= {*doc["accepted"]})}
 
 
 def _rank(doc: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 
+from harness.suite.tail.text import empty, repetition
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 from harness.suite.toolkit.tool_calls import FAILURES, failure
@@ -61,12 +62,12 @@ def tool_ledger(**metadata: Any) -> dict[str, datasets.Dataset]:
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for exactly the right calls; beside it, for each class of failure that can be, whether it is the one.
 
-    An empty answer is wrong where no tool fits, too: it says nothing, and is a tail event of its own.
+    An empty answer, or one that ends in a loop, is wrong where no tool fits, too: it says nothing. Both are events.
     """
     target = json.loads(doc["target"])
     found = failure(results[0], json.loads(doc["tool_schemas"]), target)
     possible = [one for one in FAILURES if (one == "tool_uncalled_for") == (not target)]
-    right = not found and bool(results[0].strip())
+    right = not (found or empty(results[0]) or repetition(results[0]))
     return {"exact_match": float(right), **{one: float(one == found) for one in possible}}
 
 

@@ -6,7 +6,7 @@ The file is named by the option ``file``. lm_eval calls the functions named in t
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,14 @@ import datasets
 from harness.suite.sandbox import Program, execute, missing
 from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.generated_code import Asked, program_of
-from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, near_number, overlap
+from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, named, near_number, overlap
 from harness.suite.toolkit.scoring_json import fits_schema
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import documents, read_rows
+
+FEWEST, LOOKED_AT, TRIED = 20, 50, 5
+"""Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
 
 
 def written(**metadata: Any) -> dict[str, datasets.Dataset]:
@@ -49,6 +52,8 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
         return {"score": max(near_number(text, one, doc["tolerance"], doc["language"]) for one in targets)}
     if scorer == "json_schema":
         return {"score": fits_schema(text, json.loads(doc["schema"]))}
+    if named(text, [*targets, *(doc.get("others") or ())]) - {*targets}:
+        return {"score": 0.0}
     return {
         "score": {"exact": exactly_any, "contains": contains_any, "regex": matches_any, "chrf": overlap}[scorer](
             text, targets
@@ -70,7 +75,7 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
         raise ValueError("name the file of your traffic with options: {file: traffic.jsonl}")
     path = Path(metadata.get("data_dir") or ".") / str(file)
     rows = read_rows(path)
-    docs = documents(rows, kind)
+    docs = _with_others(documents(rows, kind))
     axes = {axis: {level_text(one) for one in levels} for axis, levels in (metadata.get("axes") or {}).items()}
     split_by = metadata.get("split_by") or ()
     known = set(docs[0].get("strata", {})) if docs else set()
@@ -88,4 +93,33 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
     found = [doc for own in kept.values() for doc in own[:most]]
     if not found:
         raise NoItems(f"{path.name} has no such lines")
+    for own in kept.values() if kind == "text" else ():
+        same = len({doc["target"] for doc in own[:most]}) == 1  # the right answer is the stratum
+        guess = _constant(found if same else own[:most])
+        for doc in own[:most]:
+            doc["chance"] = guess if _graded(doc) else doc["chance"]
     return {"test": datasets.Dataset.from_list(found)}
+
+
+def _with_others(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add to lines of `contains` the other labels, if their file has few: an answer that lists them names none."""
+    told = [doc for doc in docs if doc["scorer"] == "contains"]
+    labels = {one for doc in told for one in doc["targets"]}
+    if not 1 < len(labels) <= len(told) / 10:
+        return docs
+    return [doc | {"others": sorted(labels - {*doc["targets"]}) if doc["scorer"] == "contains" else []} for doc in docs]
+
+
+def _graded(doc: dict[str, Any]) -> bool:
+    """Whether an answer scores that is not the target, letter by letter."""
+    return doc["scorer"] in {"contains", "chrf"} or (doc["scorer"] == "numeric" and doc["tolerance"] > 0)
+
+
+def _constant(docs: list[dict[str, Any]]) -> float:
+    """Return what one of the targets scores at best as the answer to the other questions; 0 of fewer than 20."""
+    some = [doc for doc in docs if _graded(doc)][:LOOKED_AT]
+    if len(some) < FEWEST:
+        return 0.0
+    answers = Counter(one for doc in some for one in doc["targets"]).most_common(TRIED)
+    sums = [sum(score(doc, [answer])["score"] for doc in some) for answer, _ in answers]
+    return max(0.0, (max(sums) - 1) / (len(some) - 1))

@@ -264,6 +264,25 @@ def test_results_of_nel_are_of_the_newest_summary(tmp_path):
     assert "counted once" in found.notes[0]
 
 
+def test_one_choice_for_all_items_is_a_guess(tmp_path):
+    """Where 19 of 20 right answers are `no`, who says nothing else loses nothing; in choices or in text."""
+    for name, choices in (("both", [" yes", " no"]), ("text", None)):
+        sides = []
+        for at_most in (1900, 1895):
+            folder = _lighteval(tmp_path / name / str(at_most), [float(at % 20 > 0) for at in range(2000)])
+            (file,) = folder.rglob("*.parquet")
+            rows = parquet.read_table(file, partitioning=None).to_pylist()
+            for at, row in enumerate(rows):
+                no = at % 20 > 0
+                row["doc"] |= {"choices": choices or ["no" if no else "yes"], "gold_index": [int(no and bool(choices))]}
+                row["metric"] = {key: float(no and at > 2000 - at_most) for key in row["metric"]}
+                row["model_response"] = {"text": [f"{at_most} {at}"]}
+            parquet.write_table(pa.Table.from_pylist(rows), file)
+            sides.append(folder)
+        assert set(load(sides[0]).chance) == {0.95}
+        assert judge_imported(sides[0], [f"int4={sides[1]}"], NOTHING | {"margin": 0.05}).exit_code == 3
+
+
 def test_letters_are_guessed(tmp_path):
     """A baseline of `nel` or lighteval that guesses among four letters has nothing to lose, whatever the metric."""
     guess = [float(at % 4 == 0) for at in range(400)]

@@ -285,7 +285,7 @@ def test_epochs_become_one_score_by_the_logs_own_reducer(tmp_path, reducer, scor
     log = inspect_log(tmp_path / "a.json", [["C", "C", "I", "I"]], epochs=4, config={"epochs_reducer": [reducer]})
     found = load(log)
     assert found.score.tolist() == pytest.approx([score])
-    epochs = " of 4" if reducer.startswith(("max", "at_least")) else ""
+    epochs = "" if reducer.startswith("pass_at") else " of 4"
     assert found.measure == {"jars": "match" if reducer == "mean" else f"match,{reducer}{epochs}"}
 
 
@@ -380,6 +380,15 @@ def test_more_epochs_do_not_hide_a_loss(tmp_path, reducer, code):
     config = {"epochs_reducer": [reducer]}
     base = inspect_log(tmp_path / "a.json", [[1.0]] * 200, config=config)
     side = inspect_log(tmp_path / "b.json", [[1.0] + [0.0] * 7] * 200, epochs=8, config=config)
+    assert compared(base, side) == code
+
+
+@pytest.mark.parametrize(("reducer", "code"), [("mode", 4), ("median", 4), ("mean", 1)])
+def test_a_vote_of_several_epochs_is_no_match_for_one(tmp_path, reducer, code):
+    """Right in three epochs of five is right by vote, and in one epoch it is so in three items of five."""
+    config = {"epochs_reducer": [reducer]}
+    base = inspect_log(tmp_path / "a.json", [[1.0]] * 200, config=config)
+    side = inspect_log(tmp_path / "b.json", [[1.0] * 3 + [0.0] * 2] * 200, epochs=5, config=config)
     assert compared(base, side) == code
 
 

@@ -165,6 +165,16 @@ def test_the_targets_of_generated_answers_say_what_guessing_scores(tmp_path, too
     assert compared(side("good", lambda at: 1.0), side("better", lambda at: float(at > 0))) == 0
 
 
+@pytest.mark.parametrize(("offered", "chance"), [(["yes", "no"], 0.95), (None, 0.5)])
+def test_one_choice_for_all_samples_of_inspect_is_a_guess(tmp_path, offered, chance):
+    """Where 19 of 20 right answers are `no`; choices that differ from item to item have no such answer."""
+    log = json.loads(inspect_log(tmp_path / "a.json", [[1.0]] * 200).read_text())
+    for at, sample in enumerate(log["samples"]):
+        sample |= {"choices": offered or [f"{at}", f"{at + 1}"], "target": "B" if at % 20 else "A"}
+    (tmp_path / "a.json").write_text(json.dumps(log))
+    assert set(load(tmp_path / "a.json").chance) == {chance}
+
+
 LOGS = {  # what differs between two Inspect logs, and whether they are compared
     "another limit of tokens": ({"model_generate_config": {"max_tokens": 16}}, False),
     "another temperature": ({"model_generate_config": {"temperature": 1.0}}, False),
@@ -219,6 +229,19 @@ def test_lm_eval_samples_of_other_settings_are_not_compared(tmp_path, layout, ch
     base = side("base", how, 100)
     assert compared(base, side("same", dict(reversed(how.items())), 101)) == 0
     assert compared(base, side("other", how | changed, 101)) == 4
+
+
+def test_lm_eval_samples_of_other_repeats_are_not_compared(tmp_path):
+    """A vote of eight answers is no match for one: the prompt and its settings are the same."""
+
+    def side(name, repeats):
+        said = [[f"{name} {at}" for at in range(repeats)]]
+        made = [lm_eval_sample(at, 1.0, arguments=[["Q", {"temperature": 1.0}]], resps=said) for at in range(101)]
+        return samples_of(tmp_path / name, "jars", made)
+
+    base = side("base", 1)
+    assert compared(base, side("same", 1)) == 0
+    assert compared(base, side("voted", 8)) == 4
 
 
 def test_lm_eval_samples_of_another_version_are_not_compared(tmp_path):

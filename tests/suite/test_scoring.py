@@ -69,23 +69,37 @@ def test_ways_not_to(text):
     assert scoring.abstained(text) == 0.0
 
 
-def test_mentions_takes_whole_words():
+def mentions(text, target):
+    """Whether a name stands in an answer."""
+    return scoring.named(text, [target]) == {target}
+
+
+def test_a_name_inside_another_is_not_named():
+    """South Sudan is not Sudan, nor Indonesia India; of names that are listed, all are named."""
+    assert scoring.named("It is South Sudan.", ["Sudan", "South Sudan"]) == {"South Sudan"}
+    assert scoring.named(
+        "\u30a4\u30f3\u30c9\u30cd\u30b7\u30a2", ["\u30a4\u30f3\u30c9", "\u30a4\u30f3\u30c9\u30cd\u30b7\u30a2"]
+    ) == {"\u30a4\u30f3\u30c9\u30cd\u30b7\u30a2"}
+    assert scoring.named("Sudan, South Sudan", ["Sudan", "South Sudan"]) == {"Sudan", "South Sudan"}
+
+
+def test_names_are_whole_words():
     """Names count as whole words in any case and punctuation, in scripts without spaces anywhere, never as a part."""
-    assert scoring.mentions("It is called \u201cUJERUMANI\u201d!", "Ujerumani") == 1.0
-    assert scoring.mentions("Ujerumanini", "Ujerumani") == 0.0
+    assert mentions("It is called \u201cUJERUMANI\u201d!", "Ujerumani")
+    assert not mentions("Ujerumanini", "Ujerumani")
     assert (
-        scoring.mentions(
+        mentions(
             "\u0e1b\u0e23\u0e30\u0e40\u0e17\u0e28\u0e40\u0e22\u0e2d\u0e23\u0e21\u0e19\u0e35",
             "\u0e40\u0e22\u0e2d\u0e23\u0e21\u0e19\u0e35",
         )
         == 1.0
     )
-    assert scoring.mentions("anything", "...") == 0.0
+    assert not mentions("anything", "...")
 
 
 def test_vowel_signs_are_part_of_a_name():
     """In Indic scripts a different vowel sign is a different name."""
-    assert scoring.mentions("\u0c1c\u0c30\u0c4d\u0c2e\u0c28\u0c40", "\u0c1c\u0c30\u0c4d\u0c2e\u0c28\u0c3f") == 0.0
+    assert not mentions("\u0c1c\u0c30\u0c4d\u0c2e\u0c28\u0c40", "\u0c1c\u0c30\u0c4d\u0c2e\u0c28\u0c3f")
 
 
 def test_announced_number_wins():

@@ -157,7 +157,7 @@ def test_parallel_questions_are_the_same_in_every_language(task, tokenizer, shar
     by_language = defaultdict(dict)
     for item in items:
         assert len(item.choices) == choices
-        assert item.chance == 1 / choices
+        assert 1 / choices <= item.chance < 1 / choices + 0.03  # one of them is right a little more often
         assert item.choices[item.doc["gold"]].strip() == item.target
         by_language[item.levels["language"]][item.id.split("/", 2)[2]] = (item.cluster, item.doc["gold"])
     first = by_language.popitem()[1]
@@ -175,6 +175,7 @@ def test_sib200_holds_39_languages_in_their_scripts(tokenizer, shared_data):
     for item in items:
         assert len(item.choices) == 7
         assert item.target in item.choices
+        assert item.chance == 51 / 204  # whoever always says science/technology is right so often
     tamil = next(item for item in items if item.levels["language"] == "ta")
     text = (shared_data / "sib200_test/annotated/tam_Taml/test.tsv").read_text(encoding="utf-8")
     assert tamil.prompt.removeprefix("<|user|>").split("\n\nWhat")[0] in text

@@ -225,3 +225,35 @@ def test_books_are_read_round_and_round():
     assert set(found) == {"First one.", "Second one!", "Third one?", "A heading", "Last one."}
     with pytest.raises(ValueError, match="empty"):
         book(" \n ", SeededRandom("x"))
+
+
+def test_who_copies_the_text_does_not_name_what_was_asked(tokenizer):
+    """The beginning of a list holds its common words; the right answer is them alone. So it is of a person's facts."""
+
+    def score(doc, results):
+        return module("long_context", "families").score_words(doc | {"prompt": ""}, results)  # as items are stored
+
+    for file in ("words", "frequent"):
+        for doc in made(file, tokenizer, context_tokens=[1536]):
+            copied = " ".join(doc["prompt"].split("\n\n")[1].split()[:40])
+            assert score(doc, [copied])["exact_match"] == 0.0
+            right = f"The most common words in the list above are: {', '.join(doc['targets'])}."
+            assert score(doc, [right]) == {"exact_match": 1.0, "found": 1.0}
+    for doc in made("paragraphs", tokenizer, context_tokens=[1536], people=[4]):
+        values = next(one for one in module("long_context", "families").PEOPLE_FACTS.values() if doc["target"] in one)
+        assert score(doc, [f"a {doc['target']}"])["exact_match"] == 1.0
+        assert score(doc, [", ".join(values)])["exact_match"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("file", "axes", "chance"),
+    [
+        ("several", {"answers": [2], "ask": ["values"], "context_tokens": [1536]}, 1 / 4),
+        ("several", {"answers": [2], "ask": ["keys"], "context_tokens": [1536]}, 1 / 15),
+        ("paragraphs", {"people": [4], "context_tokens": [1536]}, 1 / 4),
+        ("pairs", {"pairs": [20]}, 1 / 20),
+    ],
+)
+def test_whoever_picks_one_of_a_kind_from_the_text_guesses(tokenizer, file, axes, chance):
+    """One of four people's facts is right once in four, and of six numbers two are a choice of fifteen."""
+    assert {doc["chance"] for doc in made(file, tokenizer, **axes)} == {chance}

@@ -206,6 +206,8 @@ def test_a_long_answer_is_read_in_no_time(junk):
         ('There is no tool for {"hour": 7}.', 1.0),
         ("", 0.0),
         (" \n", 0.0),
+        ("..... !!", 0.0),
+        ("the " * 60, 0.0),
         (f"Sure: {A_CALL}", 0.0),
         ('[set_alarm(hour=7, label="tea")]', 0.0),
         (

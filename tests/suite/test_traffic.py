@@ -192,6 +192,36 @@ def test_one_answer_to_all_is_what_guessing_scores(tokenizer, tmp_path):
     assert found == {"kind=fraud": 0.9, "kind=safe": 0.75, "kind=free": 0.0, "kind=cats": 0.0}
 
 
+def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
+    """Of few labels to contain, an answer with another one is wrong: `invalid` contains valid; open answers may."""
+    rows = [{"scorer": "contains", "target": ("valid", "invalid")[at % 2]} for at in range(40)]
+    file = write(tmp_path / "labels.jsonl", [{"id": f"{at}", "prompt": "Well?"} | row for at, row in enumerate(rows)])
+    items = load(tokenizer, file, items=40)
+    with Scorer(list(items.values())) as scorer:
+        for text, right in (("It is Invalid.", [0, 1]), ("VALID!", [1, 0]), ("valid or invalid", [0, 0])):
+            said = [scorer.score(items[f"{at}"], Generation("", text, (), "eos", 1)).value for at in (0, 1)]
+            assert said == right, text
+    free = [{"prompt": "Well?", "scorer": "contains", "target": f"order {at}"} for at in range(40)]
+    assert all("others" not in item.doc for item in load(tokenizer, write(tmp_path / "t.jsonl", free)).values())
+
+
+@pytest.mark.parametrize(
+    ("row", "guess"),
+    [
+        (lambda at: {"scorer": "numeric", "target": 1 + at % 5, "tolerance": 1}, 0.59),
+        (lambda at: {"scorer": "numeric", "target": at, "tolerance": 0.5}, 0.0),
+        (lambda at: {"scorer": "contains", "target": f"order {at:03}"}, 0.0),
+        (lambda at: {"scorer": "chrf", "target": f"The cat number {at} sleeps in the garden"}, 0.89),
+    ],
+)
+def test_guessing_is_scored_as_answers_are(tokenizer, tmp_path, row, guess):
+    """One answer to all scores what the lines' scorers give it: 3 of 5 ratings are within 1 of another."""
+    file = write(tmp_path / "t.jsonl", [{"prompt": f"Question {at}?"} | row(at) for at in range(100)])
+    items = load(tokenizer, file, items=100)
+    (chance,) = {item.chance for item in items.values()}
+    assert chance == pytest.approx(guess, abs=0.06)
+
+
 def test_users_who_left_can_be_a_stratum(tokenizer, tmp_path):
     """A label is an axis: it splits and filters like any other."""
     file = write(tmp_path / "t.jsonl", GOOD)

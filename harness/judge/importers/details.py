@@ -116,6 +116,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, found in tasks.items():
         rows.settings |= {f"{key} of {task}": told for key, told in said[files[task][-1]][1].items()}
         rows.measure[task] = metric = chosen.get(task) or read.best_metric(task, known[task], _LIGHTEVAL, path)
+        guess = guessing([str([*map(one["doc"].get, ("choices", "gold_index"))]) for one in found])
         for at, one in enumerate(found):
             doc, where = one["doc"], f"{path}: {task}, item {at}"
             choices, gold = doc.get("choices"), doc.get("gold_index")
@@ -126,7 +127,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             # By guessing, unless all choices are right: then they are ways to write one answer.
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0
-            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=chance)
+            rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=max(chance, guess))
     return rows.outcomes(name)
 
 

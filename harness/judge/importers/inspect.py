@@ -156,19 +156,18 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         raise NotComparable(f"{log.file}: holds {stored} of {completed} completed samples: copy the whole log")
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
     reducer, reduce = _reducer(log)
-    grows = reducer == "max" or reducer.startswith("at_least")  # with the number of epochs, whatever answers them
     if reducer != "mean" and log.task in rows.measure:
-        rows.measure[log.task] += f",{reducer}" + (f" of {expected}" if grows else "")
+        rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
     partial = 0
     arguments = [canonical_json(log.arguments)] if log.arguments else []
-    guess = guessing([str(key[2]) for key, *_ in first.values()])
+    guess = guessing([str(key[1:3] if key[1] else key[2]) for key, *_ in first.values()])  # choices and target
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
         score = reduce(counted) if len(counted) == expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
         asked = fingerprint(canonical_json([question, offered, target]), *arguments)
-        chance = 1.0 / len(offered) if offered and len(offered) > 1 else guess
+        chance = max(guess, 1.0 / len(offered) if offered and len(offered) > 1 else 0.0)
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     if partial:
         text = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"

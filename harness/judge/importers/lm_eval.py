@@ -132,6 +132,8 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
     found = _model(file)[1] | {"version": str(versions[-1]) if versions else ""}
     found |= {"generation": canonical_json(how) if isinstance(how, Mapping) and how else ""}
+    if found["generation"] and isinstance(said := next(iter(line.get("resps") or ()), None), list):
+        found["number of answers"] = str(len(said))  # a vote of many is no match for one answer
     return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 

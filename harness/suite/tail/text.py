@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.suite.toolkit.datafiles import read_tsv
 from harness.suite.toolkit.numerals import numbers
-from harness.suite.toolkit.scoring import mentions
+from harness.suite.toolkit.scoring import named
 
 LEAST_REPEATS = 5  # so often a unit must stand in a row, or a step of a thought must come
 LEAST_LOOP = 30  # characters that a loop must have at least
@@ -81,7 +81,7 @@ def thought_signs(
     nothing = empty(answer)
     left = wrong and not nothing
     if left and number is None:
-        left = bool(mentions(thought, target))
+        left = bool(named(thought, [target]))
     elif left:
         left = any(number in numbers(part)[:1] for part in _RESULT.findall(thought))
     steps = Counter(" ".join(step.split()) for step in re.split(r"[\n.!?]+", thought))

@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
@@ -68,12 +68,15 @@ def plain(text: str) -> str:
     return " ".join(kept.split())
 
 
-def mentions(text: str, target: str) -> float:
-    """Score 1 where the target stands in the answer as whole words, in a script without spaces anywhere."""
-    answer, wanted = plain(text), plain(target)
-    if _UNSPACED.search(wanted):
-        return float(wanted.replace(" ", "") in answer.replace(" ", ""))
-    return float(bool(wanted) and f" {wanted} " in f" {answer} ")
+def named(text: str, names: Iterable[str]) -> set[str]:
+    """Return the names that stand in an answer as whole words (without spaces: anywhere), not as a part of another."""
+    answer, found = f" {plain(text)} ", set[str]()
+    for name, wanted in sorted(((one, plain(one)) for one in names), key=lambda both: -len(both[1])):
+        whole = rf"(?<= ){wanted}(?= )" if not _UNSPACED.search(wanted) else " ?".join(wanted.replace(" ", ""))
+        if wanted and wanted.replace(" ", "") in answer.replace(" ", ""):
+            answer, count = re.subn(whole, "|", answer)
+            found |= {name} if count else set()
+    return found
 
 
 def exactly_any(text: str, targets: Sequence[str]) -> float:
