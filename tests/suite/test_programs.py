@@ -9,6 +9,7 @@ import json
 import pytest
 from paths import SHARED
 
+from harness.suite.toolkit import generated_code
 from harness.suite.toolkit.generated_code import Asked, program_of
 
 FILE = SHARED / "cases" / "reports" / "programs.jsonl"
@@ -152,3 +153,11 @@ def test_an_answer_of_any_length_is_read_soon():
         "x = [\n" * 3000,
     ):
         program_of(text, ASKED[0])
+
+
+def test_a_long_answer_of_broken_lines_is_read_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16,000 characters of which every line begins like code: each try parses all of them, so there are few."""
+    read: list[int] = []
+    monkeypatch.setattr(generated_code, "_parses", lambda code, *_: read.append(len(code)) or False)
+    program_of("@a\n" * 5500, ASKED[0])
+    assert 0 < sum(read) < 4_000_000

@@ -26,6 +26,7 @@ _DEFINES = {row["language"]: row["pattern"] for row in _PATTERNS if row["of"] ==
 _CODE_LINE = {row["language"]: re.compile(row["pattern"]) for row in _PATTERNS if row["of"] == "line"}
 _WORD = re.compile(r"\[?[A-Za-z]+\]?")
 _MOST_TRIES = 200
+_MOST_READ = 400_000  # characters in all these tries: about a second of Python's own parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _bare(text: str, language: str) -> str:
         return "\n".join(lines[starts[0] : ends[-1] + 1]) if starts and ends else text
     ends = [at for at in range(len(lines), 0, -1) if at == len(lines) or lines[at][:1].strip()]
     spans = ((start, end) for start in starts for end in ends if end > start)
-    for start, end in islice(spans, _MOST_TRIES):
+    for start, end in islice(spans, min(_MOST_TRIES, 1 + _MOST_READ // (len(text) + 1))):
         code = "\n".join(lines[start:end])
         if _parses(code):
             broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
