@@ -17,7 +17,7 @@ from scipy import special
 from harness.errors import StatisticsError
 from harness.stats.binary import EDGE, Tail, check_alpha, check_margin, mcnemar_midp
 from harness.stats.stratum import PairedResult
-from harness.stats.units import WORST_ICC, EffectiveCounts, Shared
+from harness.stats.units import EffectiveCounts, Shared
 
 Floats = NDArray[np.float64]
 
@@ -197,10 +197,9 @@ class _Pooled:
         self.shares = shares
         self.delta = math.fsum(shares * [one.delta for one in results])
         self.exact = all(one.counts.unit == 1.0 for one in results) and inflation == 1.0
-        self.parts = np.array([math.sqrt(WORST_ICC) if one.design_effect is not None else 1.0 for one in results])
         self.sources = np.array([one.sources for one in counts])
         self.most = [one.margin for one in results]
-        own = np.array([math.inf if one.design_effect is None else max(one.clusters - 1, 0.5) for one in results])
+        own = np.array([max(one.df, 0.5) for one in counts])
         variance = shares**2 * _variance(self.lost, self.gained, self.n, np.full(self.n.shape, -margin))[0]
         spread = variance / self.n
         with np.errstate(divide="ignore"):  # Satterthwaite 1946, Biometrics Bulletin 2:110-114
@@ -227,8 +226,8 @@ class _Pooled:
         if drop <= 0.0:
             return 1.0
         room = 1.0 + sign * self.delta
-        one: Any = np.maximum(1.0 - drop / (self.shares * self.parts * room), 0.0) ** self.sources
-        even = max(1.0 - drop / (float(self.shares @ self.parts) * room), 0.0) ** float(self.sources.sum())
+        one: Any = np.maximum(1.0 - drop / (self.shares * room), 0.0) ** self.sources
+        even = max(1.0 - drop / room, 0.0) ** float(self.sources.sum())
         return float(max(one.max(), even))
 
     def limit(self, alpha: float, alternative: Tail) -> float:

@@ -18,10 +18,10 @@ from harness.errors import StatisticsError
 from harness.stats import units
 from harness.stats.binary import check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
 from harness.stats.plan import first_number, items_to_decide
-from harness.stats.units import WORST_ICC, EffectiveCounts
+from harness.stats.units import EffectiveCounts
 
 FEW_CLUSTERS = 30  # below this many clusters whole-cluster sign-flips join the judgement
-MANY_UNITS = 2_000  # above this many units the bootstrap has nothing to add to the score limits
+MANY_UNITS = 2_000  # above this many units the bootstrap has nothing to add to a transformed t
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class PairedResult:
             return found if found is None else max(found, 1)
         # Sources enough to have shown one that breaks, see `_Test._unseen_p`.
         distance = abs(self.delta + self.margin)
-        worst = math.sqrt(WORST_ICC) * (1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta)
+        worst = 1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta
         needed = math.log(self.alpha) / math.log1p(-distance / worst) if distance < worst else 1.0
         return max(found, math.ceil((needed / counts.sources - 1.0) * self.n), 1)
 
@@ -163,8 +163,7 @@ class _Test:
 
     counts: EffectiveCounts
     delta: float
-    df: float = math.inf  # of Student's t: clusters less one
-    broken: float = 0.0  # part of a broken source's items that goes to -1; 0 if none can go unseen
+    unseen: bool = False  # whether broken sources may go unseen
     law: units.Studentised | units.SignFlips | None = None
 
     def mirrored(self) -> _Test:
@@ -174,30 +173,29 @@ class _Test:
 
     def p_value(self, null: float) -> float:
         one = self.counts
-        score = score_p(one.lost, one.gained, one.n, null, "greater", df=self.df)
+        score = score_p(one.lost, one.gained, one.n, null, "greater", df=one.df)
         resampled = 0.0 if self.law is None else self.law.p_value(null)
-        return max(score, resampled, self._unseen_p(null)) if self.broken else score
+        return max(score, resampled, self._unseen_p(null)) if self.unseen else score
 
     def limit(self, alpha: float) -> float:
         one = self.counts
-        found = [score_limit(one.lost, one.gained, one.n, alpha, "low", df=self.df)]
+        found = [score_limit(one.lost, one.gained, one.n, alpha, "low", df=one.df)]
         if self.law is not None:
             found.append(self.law.limit(alpha))
-        if self.broken:  # the inverse of `_unseen_p`
-            found.append(self.delta - (1.0 - math.pow(alpha, 1.0 / one.sources)) * self.broken * (1.0 + self.delta))
+        if self.unseen:  # the inverse of `_unseen_p`
+            found.append(self.delta - (1.0 - math.pow(alpha, 1.0 / one.sources)) * (1.0 + self.delta))
         return min(found)
 
     def _unseen_p(self, null: float) -> float:
         """Return how likely a share of broken sources, large enough to move delta to `null`, is to go unseen.
 
-        In a source that breaks, a part f of the items goes to -1 (f = 1 for an item, f^2 = WORST_ICC for a cluster).
-        A share e of such sources moves the mean from delta to delta - e f (1 + delta) = null, and k sources show none
-        of them with chance (1 - e)^k. The rule of three is the case delta = 0, f = 1 (Hanley and Lippman-Hand 1983,
-        JAMA 249:1743-1745).
+        In a source that breaks all items go to -1. A share e of such sources moves the mean from delta to
+        delta - e (1 + delta) = null, and k sources show none of them with chance (1 - e)^k. The rule of three is the
+        case delta = 0 (Hanley and Lippman-Hand 1983, JAMA 249:1743-1745).
         """
         if null >= self.delta:
             return 1.0
-        share = (self.delta - null) / (self.broken * (1.0 + self.delta))
+        share = (self.delta - null) / (1.0 + self.delta)
         return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
 
     def result(
@@ -235,8 +233,9 @@ def _judge_units(
         method += " and whole-cluster sign-flips"
     elif not whole and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
         method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
-    df, broken = (float(count - 1), math.sqrt(WORST_ICC)) if data.clustered else (math.inf, 1.0)
-    test, (worse, better) = _Test(counts, data.delta, df, broken, law), units.sign_flip_p(data, rng)
+    elif (law := units.transformed(data, counts.df)) is not None:
+        method += f" and {'cluster ' if data.clustered else ''}t without skewness"
+    test, (worse, better) = _Test(counts, data.delta, unseen=True, law=law), units.sign_flip_p(data, rng)
     effect = counts.design_effect if data.clustered else None
     if swap:
         test, worse, better = test.mirrored(), better, worse

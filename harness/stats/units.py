@@ -27,8 +27,8 @@ _SAMPLED = 200  # up to this many units sign patterns are sampled; beyond, their
 _EXACT_SUM = 3_000  # up to this sum of whole numbers the law of their random signs is computed exactly
 _RESOLVED = 20  # a resampled tail is trusted down to this many draws; beyond, Student's t is scaled to meet it there
 _CHUNK = 2_000_000  # array elements held at a time while resampling
-WORST_ICC = 0.5  # the largest intra-cluster correlation that is guarded against where data are too few to show it
-_PRIOR_UNITS = 2.0  # weight of the design effect at WORST_ICC, in units that moved; see results/simulation
+_PRIOR_ITEMS, _PRIOR_SOURCES = 2.0, 1.0  # weight of units that move as one, in units that moved
+_HIDDEN = 0.05  # the chance at which the sources that can hide damage are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,16 @@ class Units:
 
     @property
     def sources(self) -> float:
-        """Units, unequal ones counted as fewer: (sum of sizes)^2 / (sum of squared sizes), Kish 1965, section 11.7."""
-        return self.items**2 / float(np.square(self.sizes).sum())
+        """As many equal units as hide as much damage: unequal ones count as fewer.
+
+        Damage d that is all in the largest j units, which hold a part w of the items, breaks d / w of them, and all j
+        are whole with chance (1 - d / w)^j: the rule of three of those j (Hanley and Lippman-Hand 1983, see `stratum`).
+        """
+        if not self.clustered:
+            return self.items
+        held = np.cumsum(self.sizes[::-1]) / self.items
+        hidden = -held * np.expm1(math.log(_HIDDEN) / np.arange(1, held.size + 1))
+        return math.log(_HIDDEN) / math.log1p(-float(hidden.max()))
 
     @property
     def delta(self) -> float:
@@ -107,14 +115,15 @@ class EffectiveCounts:
     unit: float  # items per effective item; below 1 if graded differences are small
     sources: float  # independent sources, unequal ones counted as fewer
     design_effect: float  # variance of delta with its clusters over the variance were its items independent
+    df: float = math.inf  # of Student's t, where the variance is that of sources
 
 
 def effective_counts(units: Units) -> EffectiveCounts:
     """Divide the counts by the variance of the differences over that of independent right-or-wrong items.
 
     The effective sample size of Kish 1965 (Survey Sampling, section 8.2), with the variance of a ratio of sums
-    (Cochran 1977, Sampling Techniques, chapter 6). An estimate that rests on few units is drawn towards the
-    design effect at WORST_ICC, so that no data give no claim; a unit weighs by its part in the variance.
+    (Cochran 1977, Sampling Techniques, chapter 6). An estimate that rests on few units is drawn towards that of
+    units that move as one, so that no data give no claim; a unit weighs by its part in the variance.
     """
     items, delta = units.items, units.delta
     mass, total = float(units.masses.sum()), float(units.sums.sum())
@@ -123,17 +132,20 @@ def effective_counts(units: Units) -> EffectiveCounts:
     own = max(units.squares - items * delta * delta, 0.0) / as_binary if moving else 1.0
     squared = np.square(units.sums - delta * units.sizes)
     spread = float(squared.sum())
-    seen, largest, weight = own, 1.0, 0.0
+    seen, weight, sizes, df = own, 0.0, np.square(units.sizes), math.inf
+    largest = float(sizes.sum()) / items  # Kish 1965, section 11.7
     if units.clustered:
+        # Satterthwaite 1946, Biometrics Bulletin 2:110-114, of sources that move as one.
+        df = float(sizes.sum()) ** 2 / float(np.square(sizes).sum()) - 1.0
         count = units.sums.size
-        largest = 1.0 + (items / units.sources - 1.0) * WORST_ICC
         seen = max(spread * count / (count - 1) / as_binary, own) if moving and count > 1 else largest
     if moving and spread > 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
         weight = spread * spread / float(np.square(squared).sum())
-    unit = (_PRIOR_UNITS * largest + weight * seen) / (_PRIOR_UNITS + weight)
+    prior = _PRIOR_SOURCES if units.clustered else _PRIOR_ITEMS
+    unit = (prior * largest + weight * seen) / (prior + weight)
     lost, gained = (mass - total) / (2.0 * unit), (mass + total) / (2.0 * unit)
     effect = max(seen / own, 1.0) if own > 0.0 else largest
-    return EffectiveCounts(lost, gained, items / unit, unit, units.sources, effect)
+    return EffectiveCounts(lost, gained, items / unit, unit, units.sources, effect, df)
 
 
 Shared = tuple[float, int]  # by what sources in several strata raise a variance, and the number of all sources
@@ -143,7 +155,7 @@ def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[
     """Return what sources in several strata do to a weighted mean.
 
     influence: shape [items], each item's part in the mean less its stratum's. place, source: its stratum and source.
-    Drawn towards WORST_ICC as in `effective_counts`. None if no source is in two strata.
+    Drawn as in `effective_counts` towards sources that move as one. None if no source is in two strata.
     """
     _, codes = np.unique(source, return_inverse=True)
     pairs, within = np.unique(codes.astype(np.int64) * (int(place.max(initial=0)) + 1) + place, return_inverse=True)
@@ -152,16 +164,16 @@ def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[
         return None
     across = np.square(np.bincount(codes, influence))
     apart = float(np.square(np.bincount(within, influence)).sum())
-    spread, largest = float(across.sum()), 1.0 + (pairs.size / count - 1.0) * WORST_ICC
+    spread, largest = float(across.sum()), pairs.size / count
     if apart <= 1e-30 or spread <= 1e-30:  # noqa: PLR2004 - nothing moved
         return largest, count
     weight = spread * spread / float(np.square(across).sum())
-    return max((_PRIOR_UNITS * largest + weight * spread / apart) / (_PRIOR_UNITS + weight), 1.0), count
+    return max((_PRIOR_SOURCES * largest + weight * spread / apart) / (_PRIOR_SOURCES + weight), 1.0), count
 
 
 @dataclass(frozen=True, slots=True)
 class Studentised:
-    """The bootstrap law of (delta* - delta) / se*: Efron and Tibshirani 1993, chapter 12.5 (bootstrap-t)."""
+    """The law of (delta* - delta) / se*: Efron and Tibshirani 1993, chapter 12.5 (bootstrap-t)."""
 
     delta: float
     se: float  # standard error of delta, above 0
@@ -223,6 +235,21 @@ def _studentise(units: Units, rows: NDArray[np.int64]) -> Floats:
     still = se <= 1e-12  # noqa: PLR2004 - as above
     far = np.where(np.abs(off) <= 1e-15, 0.0, np.copysign(np.inf, off))  # noqa: PLR2004
     return np.where(still, far, off / np.where(still, 1.0, se))
+
+
+def transformed(units: Units, df: float) -> Studentised | None:
+    """Return the law of t by its skewness instead, for many units or right-or-wrong ones. None as `studentised`."""
+    delta, count = units.delta, units.sums.size
+    se = ratio_error(units.sums, units.sizes, delta) if count > 1 else 0.0
+    if se <= 1e-12:  # noqa: PLR2004 - as above
+        return None
+    off, df = units.sums - delta * units.sizes, min(max(df, 0.5), count - 1.0)
+    skew = float((off**3).sum()) / float(np.square(off).sum()) ** 1.5
+    # Hall 1992, Journal of the Royal Statistical Society B 54:221-228, section 2, solved for t: symmetric is
+    # t + skew t^2 / 3 + skew^2 t^3 / 27 + skew / 6 = ((1 + skew t / 3)^3 - 1) / skew + skew / 6.
+    rest = -special.stdtrit(df, np.arange(1, DRAWS + 1) / (DRAWS + 1.0)) - skew / 6.0
+    root = np.cbrt(1.0 + skew * rest)
+    return Studentised(delta, se, 3.0 * rest / (root * root + root + 1.0), df)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 from lazily import lazy
 
 from harness.errors import StatisticsError
-from harness.stats.units import effective_counts, make_units, mirrored, sign_flip_p, sign_flips, studentised
+from harness.stats import paired_test
+from harness.stats.units import (
+    effective_counts,
+    make_units,
+    mirrored,
+    sign_flip_p,
+    sign_flips,
+    studentised,
+    transformed,
+)
 
 scipy_stats = lazy("scipy.stats")
 
@@ -67,9 +78,49 @@ def test_small_graded_differences_count_as_more_items():
 
 
 def test_no_data_give_the_worst_design_effect():
-    """Where nothing moved, half of each source is taken to move together (WORST_ICC = 0.5)."""
+    """Where nothing moved, each source is taken to move as one."""
     counts = effective_counts(make_units(np.zeros(100), np.arange(100) // 5))
-    assert counts.n == pytest.approx(100 / 3.0)
+    assert counts.n == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("sizes", "top"), [([5] * 40, 40), ([50] * 8 + [1] * 400, 8), ([200] + [1] * 200, 1)])
+def test_sources_count_by_the_damage_that_the_largest_can_hide(sizes: list[int], top: int):
+    """Damage of which the largest show nothing with chance 5 % goes unseen in as many equal sources as often."""
+    units = make_units(np.zeros(sum(sizes)), np.repeat(np.arange(len(sizes)), sizes))
+    share = 1.0 - 0.05 ** (1.0 / top)  # of the largest that break
+    damage = share * sum(sorted(sizes)[-top:]) / sum(sizes)
+    assert (1.0 - damage) ** units.sources == pytest.approx(0.05)
+    assert units.sources <= len(sizes) * (1 + 1e-12)
+
+
+def test_sources_that_move_as_one_keep_the_error_rate():
+    """At its margin of five points 18 % passed: 30 sources of ten items beside 300 of one, each right or lost whole."""
+    codes, random = np.repeat(np.arange(330), [10] * 30 + [1] * 300), rng(11)
+    found = [paired_test(-1.0 * (random.random(330) < 0.05)[codes], codes, margin=0.05) for _ in range(200)]
+    assert sum(one.p_pass < 0.05 for one in found) <= 15
+
+
+@pytest.mark.parametrize("lost", [3, 5, 6, 7, 8, 12, 20])
+def test_a_few_total_losses_among_small_gains_are_judged_as_poisson(lost: int):
+    """Of 3,000 graded items at a margin of 0.2 points, 12 losses are expected: p is that of so few, or more."""
+    diffs = np.full(3000, 0.002)
+    diffs[:lost] = -1.0
+    fewer, exact = (float(scipy_stats.poisson.cdf(count, 12.0)) for count in (lost - 1, lost))
+    law = transformed(make_units(diffs, None), math.inf)
+    assert law is not None
+    assert fewer < law.p_value(-0.002) < (1.1 * exact + 0.002 if lost > 5 else 0.06)
+    found = paired_test(diffs, margin=0.002)
+    assert found.method.endswith("t without skewness")
+    assert (found.p_pass < 0.05) <= (exact < 0.05)
+
+
+def test_unequal_sources_have_fewer_degrees_of_freedom():
+    """Equal ones have one fewer than they are; one that holds nearly all leaves next to none, and nothing passes."""
+    assert effective_counts(make_units(np.zeros(200), np.arange(200) // 5)).df == 39.0
+    codes = np.repeat(np.arange(101), [2000] + [1] * 100)
+    assert effective_counts(make_units(np.zeros(2100), codes)).df < 0.01
+    result = paired_test(np.where(np.arange(2100) % 50 == 7, -1.0, 0.0), codes, margin=0.2)
+    assert (result.low, result.high) == (-1.0, 1.0)
 
 
 def test_clusters_that_never_repeat_are_no_clusters():
@@ -122,7 +173,7 @@ def test_the_bootstrap_agrees_with_scipys():
 def test_resampled_limits_and_tests_are_dual(diffs: list[float], null: float, alpha: float, grouped: bool):
     """The p-value is below alpha exactly where the limit lies beyond the null, in the far tail too."""
     units = make_units(np.array(diffs), np.arange(len(diffs)) // 2 if grouped else None)
-    laws = [studentised(units, rng(1), draws=999), sign_flips(units, rng(2), flips=399)]
+    laws = [studentised(units, rng(1), draws=999), sign_flips(units, rng(2), flips=399), transformed(units, math.inf)]
     for law in laws:
         if law is None:
             continue
