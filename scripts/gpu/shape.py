@@ -28,19 +28,9 @@ from harness.records import Settings
 Pairs = Sequence[tuple[int, int]]
 
 
-@contextlib.contextmanager
-def cudnn_again() -> Iterator[None]:
-    """Let cuDNN's attention be chosen, as torch does by itself on Hopper."""
-    torch.backends.cuda.enable_cudnn_sdp(enabled=True)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(enabled=False)
-
-
 WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "default": contextlib.nullcontext,
-    "cudnn": cudnn_again,
+    "cudnn": attention.cudnn_attention,
     "repeated-keys": lambda: mock.patch.object(attention, "SHORT_QUERY", 0),
     "eager": lambda: mock.patch.object(Shape, "graphs", new=False),
     "every-shape": lambda: mock.patch.multiple(Shape, graphs=False, few_shapes=False),

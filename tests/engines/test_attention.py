@@ -198,3 +198,17 @@ def test_a_model_answers_as_without_it(family, dtype, monkeypatch):
     monkeypatch.setattr("harness.engines.transformers.model.grouped_sdpa_in_use", lambda *_: contextlib.nullcontext())
     assert list(tiny.engine(model).answer(items, Settings())) == found
     assert used == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_cudnn_is_allowed_for_a_while(allowed):
+    """Afterwards it is as allowed as before, whatever ends the pass."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(enabled=allowed)
+    try:
+        with contextlib.suppress(RuntimeError), attention.cudnn_attention():
+            assert torch.backends.cuda.cudnn_sdp_enabled()
+            raise RuntimeError
+        assert torch.backends.cuda.cudnn_sdp_enabled() is allowed
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled=before)

@@ -31,8 +31,9 @@ KEYS_PER_SPLIT: int | None = None
 PARTS = (1024, 512, 256)  # keys in one part: the first of these that divides their number
 BLOCKS = 256  # of threads, 64 queries each: about two for each multiprocessor of a large GPU keep it busy
 FLASH_BY_LENGTH = True
+"""Whether rows whose tokens see the first keys of their row are read by FlashAttention, where it can."""
 CUDNN_FROM = 65536
-"""Tokens of a prompt without a mask from which on cuDNN's kernel saves more than the plan that it makes costs."""
+"""Tokens of a prompt without a mask from which cuDNN's kernel is used: its plan cost too much at 32k, not at 128k."""
 MASKED = -3e4  # added to the scores of masked keys: finite in all dtypes, and their share is 0 in float32
 NAME = "quantcliff_grouped_sdpa"
 
@@ -146,12 +147,15 @@ def first_keys(lengths: Tensor) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _cudnn() -> Iterator[None]:
+def cudnn_attention() -> Iterator[None]:
+    """Let cuDNN's attention be chosen, which torch then prefers on Hopper; afterwards all is as it was."""
+    cuda: Any = torch.backends.cuda  # torch's own types leave this out
+    before = cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(enabled=True)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(enabled=False)
+        torch.backends.cuda.enable_cudnn_sdp(enabled=before)
 
 
 @contextlib.contextmanager
@@ -159,7 +163,8 @@ def grouped_sdpa_in_use(config: Any, mask: Any, ids: Tensor) -> Iterator[None]:
     """Let a model use `grouped_sdpa` in place of sdpa in a pass with a mask that names each token's keys."""
     one = next(iter(mask.values())) if isinstance(mask, dict) else mask
     if getattr(config, "_attn_implementation", None) != "sdpa" or one is None or one.ndim != 4:  # noqa: PLR2004
-        with _cudnn() if one is None and ids.is_cuda and ids.shape[1] >= CUDNN_FROM else contextlib.nullcontext():
+        long = one is None and ids.is_cuda and ids.shape[1] >= CUDNN_FROM
+        with cudnn_attention() if long else contextlib.nullcontext():
             yield
         return
     config._attn_implementation = NAME  # noqa: SLF001  # what attention layers read at every pass
