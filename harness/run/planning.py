@@ -168,7 +168,7 @@ def _hopeless(experiment: Experiment, index: int, rows: Sequence[Power]) -> Prob
     have, more = f"{worst.items} items", f"{needed} are needed"
     if worst.clusters < worst.items:
         have += f" from {worst.clusters} sources"
-        more = f"about {needed * size} items from {needed} sources are needed"
+        more = f"about {needed * size} items from {needed} sources of one size are needed"
     never = f"{have} in {_named(rows, worst.stratum)} can never pass a margin of {worst.margin:g}"
     text = f"{never}, even if the candidate loses none: {more}. Raise items or the margin, or set gating: false"
     return Problem(f"slices[{index}].items", text)

@@ -17,7 +17,7 @@ from harness.records import Item
 from harness.suite import tasks as slices_tasks
 from harness.suite.catalogue import SliceInfo, TaskInfo, catalogue, slice_named
 from harness.suite.chance import guessing
-from harness.suite.items import OWN_OPTIONS, Placed, Prompting, counted, doc_level, make_item
+from harness.suite.items import OWN_OPTIONS, Placed, Prompting, counted, doc_level, make_item, repeats_joined
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
 from harness.suite.toolkit.traffic import BadRows
@@ -179,7 +179,8 @@ class SliceBuilder:
         """Build the prompts of all documents that are asked of lm_eval, in order, and keep some of the items."""
         numbers = {one.number for one in kept}
         made = [make_item(task, one, split_by, self.spec, self.how) for one in asked]
-        return counted([item for one, item in zip(asked, made, strict=True) if one.number in numbers], self.how)
+        chosen = [item for one, item in zip(asked, made, strict=True) if one.number in numbers]
+        return counted(repeats_joined(chosen), self.how)
 
     def _foreign(self) -> list[Item]:
         spec = self.spec

@@ -1,6 +1,7 @@
 """lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
@@ -198,6 +199,14 @@ def _gold(target: Any, choices: tuple[str, ...]) -> int | None:
         texts = [choice.strip() for choice in choices]
         return texts.index(target.strip()) if texts.count(target.strip()) == 1 else None
     return int(target) if isinstance(target, int) and 0 <= target < len(choices) else None
+
+
+def repeats_joined(items: Sequence[Item]) -> list[Item]:
+    """Give the items, those of their own source that ask what an earlier one asks with its cluster: one answer."""
+    held = Counter(item.cluster for item in items)
+    first: dict[Any, str] = {}
+    source = [first.setdefault((item.prompt, item.choices), item.cluster) for item in items]
+    return [replace(item, cluster=source[at]) if held[item.cluster] == 1 else item for at, item in enumerate(items)]
 
 
 def counted(items: Sequence[Item], how: Prompting) -> list[Item]:

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value
-from harness.suite.toolkit.seeded import SeededRandom
+from harness.suite.toolkit.seeded import TRIES, SeededRandom, unseen
 from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 
 WORDS = {
@@ -99,9 +99,9 @@ def to_schema(**metadata: Any) -> dict[str, datasets.Dataset]:
 def tool_calls(**metadata: Any) -> dict[str, datasets.Dataset]:
     """Make requests to be turned into a call of one of several tools."""
     want = wanted(metadata)
-    docs = [
-        _call_doc(want.seed, cell, number) for cell, number in draw_plan(cells(want.axes), want.split_by, want.items)
-    ]
+    seen: set[Any] = set()
+    plan = draw_plan(cells(want.axes), want.split_by, want.items)
+    docs = [_call_doc(want.seed, cell, number, seen) for cell, number in plan]
     return {"test": datasets.Dataset.from_list(with_cue(docs, metadata))}
 
 
@@ -191,11 +191,17 @@ def _list(draw: SeededRandom, fields: int) -> tuple[Any, dict[str, Any], list[st
     return rows, {"type": "array", "items": _object(schemas)}, facts
 
 
-def _call_doc(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
-    draw = SeededRandom(seed, "tool_calls", cell["tools"], cell["arguments"], number)
-    names = draw.sample(list(TOOLS), int(cell["tools"]))
+def _drawn_call(draw: SeededRandom, tools: int, count: int) -> tuple[tuple[str, ...], str, tuple[Any, ...]]:
+    """Draw the tools that are offered, the one that is meant and the values of its arguments."""
+    names = draw.sample(list(TOOLS), tools)
     name = draw.choice(names)
+    return tuple(names), name, tuple(draw.choice(VALUES[key]) for key in TOOLS[name][1][:count])
+
+
+def _call_doc(seed: int, cell: dict[str, str], number: int, seen: set[Any]) -> dict[str, Any]:
+    draw = SeededRandom(seed, "tool_calls", cell["tools"], cell["arguments"], number)
     count = int(cell["arguments"])
+    names, name, values = unseen((_drawn_call(draw, int(cell["tools"]), count) for _ in range(TRIES)), seen)
     offered = [
         {
             "name": one,
@@ -204,7 +210,7 @@ def _call_doc(seed: int, cell: dict[str, str], number: int) -> dict[str, Any]:
         }
         for one in names
     ]
-    arguments = {key: draw.choice(VALUES[key]) for key in TOOLS[name][1][:count]}
+    arguments = dict(zip(TOOLS[name][1], values, strict=False))
     said = ", ".join(f"{key.replace('_', ' ')} {_said(value)}" for key, value in arguments.items())
     prompt = (
         "Call the tool that does what is asked. Reply with JSON only, in this form: "

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.scoring import says_number
-from harness.suite.toolkit.seeded import SeededRandom
+from harness.suite.toolkit.seeded import TRIES, SeededRandom, unseen
 from harness.suite.toolkit.strata import cells, draw_plan, sample_documents, wanted, with_cue
 
 SIZES = {"one digit": (1, 9), "two digits": (10, 99), "three digits": (100, 999)}
@@ -37,11 +37,12 @@ GROUPS = {
 def additions(**metadata: Any) -> dict[str, datasets.Dataset]:
     """Make one-step additions of two numbers of a size."""
     want = wanted(metadata)
-    docs = []
+    docs: list[dict[str, Any]] = []
+    seen: set[tuple[int, int]] = set()
     for cell, number in draw_plan(cells(want.axes), want.split_by, want.items):
         draw = SeededRandom(want.seed, "additions", cell["size"], number)
         low, high = SIZES[cell["size"]]
-        first, second = draw.between(low, high), draw.between(low, high)
+        first, second = unseen(((draw.between(low, high), draw.between(low, high)) for _ in range(TRIES)), seen)
         docs.append(
             {
                 "id": f"size={cell['size']}/{number}",

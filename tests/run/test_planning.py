@@ -172,7 +172,7 @@ def test_many_items_of_few_sources_can_never_pass() -> None:
     few = experiment(2000)
     with pytest.raises(ConfigError, match=r"2000 items from 40 sources in all can never pass") as caught:
         check_power(few, power_table(few, crowded), "trial.yaml")
-    sources = int(str(caught.value).split(" sources are needed")[0].rsplit(" ", 1)[1])
+    sources = int(str(caught.value).split(" sources of one size")[0].rsplit(" ", 1)[1])
     enough = [item(number, cluster=f"c{number % sources}") for number in range(50 * sources)]
     check_power(few, power_table(few, enough), "trial.yaml")
     one_less = [item(number, cluster=f"c{number % (sources - 1)}") for number in range(50 * (sources - 1))]

@@ -72,6 +72,16 @@ def test_axes_keep_only_the_tasks_that_have_them(tokenizer):
     assert {item.task for item in items} == {"quantcliff_chain"}
 
 
+def test_a_question_that_repeats_is_one_source(tokenizer):
+    """There are a hundred sums of one digit, so three hundred items of them are a hundred sources at most."""
+    spec = {"name": "typical", "tasks": ["quantcliff_additions"], "axes": {"size": ["one digit"]}, "items": 300}
+    items = load_items(experiment(spec), tokenizer)
+    assert len(items) == 300
+    assert len({item.prompt for item in items}) <= 100
+    pairs = {(item.prompt, item.cluster) for item in items}
+    assert len(pairs) == len({item.prompt for item in items}) == len({item.cluster for item in items})
+
+
 def test_limit_keeps_the_first_of_each_stratum(tokenizer):
     """With a limit of two, each stratum has two items, and they are those of the whole run."""
     whole = {item.id: item for item in load_items(experiment(LOOKUP), tokenizer)}

@@ -102,7 +102,7 @@ def test_a_question_asked_twice_is_one_source(tokenizer, tmp_path):
     rows.append({"id": "r6", "messages": system, "scorer": "contains", "target": "here"})
     found = load(tokenizer, write(tmp_path / "traffic.jsonl", rows))
     sources = {name: item.cluster.rpartition("/")[2] for name, item in found.items()}
-    assert sources == {"r1": "r1", "r2": "r1", "r3": "shop", "r4": "r4", "r5": "r5", "r6": "r6"}
+    assert sources == {"r1": "r1", "r2": "r1", "r3": "r1", "r4": "r4", "r5": "r5", "r6": "r6"}
 
 
 RIGHT = {

@@ -6,10 +6,13 @@ Seeded by a path of names, so that what is made for one item does not depend on 
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+TRIES = 200  # draws of a question until one that was asked is taken again
 
 
 class SeededRandom:
@@ -52,6 +55,15 @@ class SeededRandom:
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """Give all items in random order."""
         return self.sample(items, len(items))
+
+
+def unseen(draws: Iterable[T], seen: set[T]) -> T:
+    """Give the first of some draws that was not given before, else the last, and remember it: no question twice."""
+    for one in draws:
+        if one not in seen:
+            break
+    seen.add(one)
+    return one
 
 
 def hash_order(name: str, *path: object) -> str:
