@@ -104,9 +104,10 @@ class _Index:
         position = np.empty(len(order), np.int32)
         position[order] = np.arange(len(order), dtype=np.int32)
         own, sources, count = len(baseline.cluster.names) == len(baseline), baseline.cluster.codes, len(order)
-        if own and baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
+        if baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
             asked, alike = np.unique(baseline.fingerprint, return_inverse=True)
-            own, sources = asked.size == len(baseline), alike.astype(np.int32)
+            if asked.size < len(baseline.cluster.names):  # also where many customers ask the same few questions
+                own, sources = False, alike.astype(np.int32)
         self.places: tuple[Place, ...] = tuple(named[at] for at in order)  # in the order of a report
         self.place = position[raw]  # shape [items]: position in `places`
         self.cluster = None if own else sources  # shape [items]: source; None if every item is its own

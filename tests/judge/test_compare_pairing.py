@@ -77,10 +77,16 @@ def test_items_asked_differently_do_not_match():
 def test_items_that_were_asked_the_same_are_one_source():
     """A log of traffic holds few questions often: one of twenty that is lost says little of a margin of ten points."""
 
-    def judged(questions):
+    def judged(questions, customers=None):
         prints = [fingerprint(f"question {at % questions}") for at in range(400)]
         sides = [
-            build(name, _ids(400), [float(at % 20 >= lost) for at in range(400)], fingerprints=prints)
+            build(
+                name,
+                _ids(400),
+                [float(at % 20 >= lost) for at in range(400)],
+                fingerprints=prints,
+                clusters=customers and [f"customer {at // 2 % customers}" for at in range(400)],
+            )
             for name, lost in (("bf16", 0), ("int4", 1))
         ]
         rules = Rules.from_flags(margin=0.1)
@@ -89,6 +95,8 @@ def test_items_that_were_asked_the_same_are_one_source():
 
     assert judged(400) == ("pass", 400)
     assert judged(20) == ("inconclusive", 20)
+    assert judged(20, customers=200) == ("inconclusive", 20)  # who asks is no source of their own either
+    assert judged(400, customers=20)[1] == 20
 
 
 def test_an_item_in_another_stratum_is_refused():
