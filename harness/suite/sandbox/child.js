@@ -161,10 +161,9 @@ function answer(request, kept, keep) {
 
 // Gives an array, map, set or object that was handed over the content that the code left in its copy.
 function follow(one, after) {
-  if (one instanceof Map || one instanceof Set) {
-    one.clear();
-    after.forEach((inner, key) => (one instanceof Map ? one.set(key, inner) : one.add(inner)));
-  }
+  if (one instanceof Map || one instanceof Set) one.clear();
+  if (one instanceof Map) after.forEach((inner, key) => one.set(key, inner));
+  if (one instanceof Set) after.forEach((inner) => one.add(inner));
   for (const key of Object.keys(one)) if (!Object.hasOwn(after, key)) delete one[key];
   Object.defineProperties(one, Object.getOwnPropertyDescriptors(after));
 }
