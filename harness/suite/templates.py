@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.suite.toolkit.scoring import OverLimit, limited
+from harness.suite.toolkit.thinking import split
 
 Messages = Sequence[Mapping[str, str]]
 _PROBE = "quantcliff-probe-5b1f"
@@ -38,10 +39,16 @@ class ChatTemplate:
         """Write a conversation; without a system role, the system message goes into the first turn of the user.
 
         tools: what may be called, as in OpenAI's API, for a template that takes tools. Raises UsageError if the
-        template fails, takes too long or writes too much, or leaves a system message out.
+        template fails, takes too long or writes too much, or leaves a message out.
         """
         keep = all(one["role"] != "system" for one in messages) or self.takes_system
-        return self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
+        text = self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
+        for number, one in enumerate(messages, 1):  # white space may change, and the thought of an earlier answer go
+            kept = split(one["content"])[0] if one["role"] == "assistant" else one["content"]
+            if "".join(kept.split()) not in "".join(text.split()):
+                said = f"leaves out or changes message {number} of {len(messages)}, the {one['role']}'s"
+                raise UsageError(f"the baseline's chat template {said}: mend it, or set sampling.chat_template: false")
+        return text
 
     @cached_property
     def takes_tools(self) -> bool:

@@ -23,6 +23,8 @@ from harness.suite.toolkit.traffic import documents, read_rows
 
 FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
+GUESSES = ("{}", "[]", "0", "I'm sorry, but I can't help with that.")
+"""Answers without content, which fit a schema that requires nothing and an expression that is found nearly anywhere."""
 
 
 def written(**metadata: Any) -> dict[str, datasets.Dataset]:
@@ -111,15 +113,17 @@ def _with_others(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _graded(doc: dict[str, Any]) -> bool:
-    """Whether an answer scores that is not the target, letter by letter."""
-    return doc["scorer"] in {"contains", "chrf"} or (doc["scorer"] == "numeric" and doc["tolerance"] > 0)
+    """Whether an answer scores that is not the target, letter by letter; one that is to lack something is no guess."""
+    if doc["scorer"] == "regex":
+        return not any("(?!" in one for one in doc["targets"])
+    return doc["scorer"] in {"contains", "chrf", "json_schema"} or (doc["scorer"] == "numeric" and doc["tolerance"] > 0)
 
 
 def _constant(docs: list[dict[str, Any]]) -> float:
-    """Return what one of the targets scores at best as the answer to the other questions; 0 of fewer than 20."""
+    """Return what a target, or one of `GUESSES`, scores at best as the answer to the other questions; 0 of under 20."""
     some = [doc for doc in docs if _graded(doc)][:LOOKED_AT]
     if len(some) < FEWEST:
         return 0.0
-    answers = Counter(one for doc in some for one in doc["targets"]).most_common(TRIED)
-    sums = [sum(score(doc, [answer])["score"] for doc in some) for answer, _ in answers]
+    told = Counter(one for doc in some for one in doc["targets"]).most_common(TRIED)
+    sums = [sum(score(doc, [answer])["score"] for doc in some) for answer in (*GUESSES, *(one for one, _ in told))]
     return max(0.0, (max(sums) - 1) / (len(some) - 1))

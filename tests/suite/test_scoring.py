@@ -115,6 +115,8 @@ def test_announced_number_wins():
         assert scoring.announced_number(said, "18") == 1.0
         assert scoring.announced_number(said, "3") == 0.0
     assert scoring.announced_number("first 3, then 18", "18") == 1.0
+    for said in ("Answer: - 18", "The answer is minus 18", "So x equals minus 18."):
+        assert (scoring.announced_number(said, "-18"), scoring.announced_number(said, "18")) == (1.0, 0.0), said
 
 
 def test_near_number_allows_the_tolerance():

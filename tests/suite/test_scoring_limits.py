@@ -68,6 +68,8 @@ def test_odd_json_is_no_reason_to_stop(text):
         ({"properties": {"a": {"pattern": "("}}}, "is not a 'regex'"),
         ({"patternProperties": {"(": {}}}, "is not a 'regex'"),
         ({"type": "nothing"}, "not JSON Schema"),
+        ({}, "every JSON value fits"),
+        ({"title": "Order", "properties": {"city": {"type": "string"}}}, "every JSON value fits"),
         ({"$schema": 5}, "not of type 'string'"),
         ({"$schema": {}}, "not of type 'string'"),
     ],

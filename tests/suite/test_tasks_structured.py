@@ -102,4 +102,4 @@ def test_schemas_are_checked_before_use():
     """A schema with an unknown type, or one that refers elsewhere, is refused; its own $defs are fine."""
     assert "objct" in schema_problem({"type": "objct"})
     assert "another document" in schema_problem({"allOf": [{"$ref": "https://example.com/s"}]})
-    assert schema_problem({"$defs": {"n": {"type": "integer"}}, "items": {"$ref": "#/$defs/n"}}) == ""
+    assert schema_problem({"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}) == ""

@@ -66,6 +66,37 @@ def test_a_template_that_drops_everything_is_refused(tokenizer, tmp_path):
         template_notes(tokenizer, experiment(tmp_path).sampling)
 
 
+TURNS = [("system", "Clerk of TEAL-77."), ("user", "First <b>?"), ("assistant", "Well."), ("user", "Then \n\n what?")]
+LOSING = {
+    "the last turn": BODY.replace("messages %}", "messages[:-1] %}"),
+    "all but the last turn": "{{ messages[-1].content }}",
+    "all but the first turn": "{{ messages[0].content }}",
+    "the assistant's turns": BODY.replace("messages %}", "messages if m.role != 'assistant' %}"),
+    "the system message of long conversations": BODY.replace(
+        "messages %}", "messages if m.role != 'system' or messages | length < 3 %}"
+    ),
+    "signs of HTML": BODY.replace("m.content", "m.content | e"),
+}
+
+
+@pytest.mark.parametrize("what", LOSING)
+def test_a_template_that_loses_a_turn_is_refused(tokenizer, what):
+    """Whatever a template leaves out of a conversation, the question is not the one that is asked: exit code 2."""
+    tokenizer.chat_template = LOSING[what]
+    messages = [{"role": role, "content": text} for role, text in TURNS]
+    with pytest.raises(UsageError, match=r"leaves out or changes message . of 4, the (system|user|assistant)'s"):
+        ChatTemplate(tokenizer).write(messages)
+
+
+@pytest.mark.parametrize("change", [" | trim", ".split('</think>')[-1]", ".replace('\n', ' ')"])
+def test_a_template_may_change_white_space_and_drop_earlier_thoughts(tokenizer, change):
+    """As those of Llama, Qwen and Falcon do."""
+    tokenizer.chat_template = BODY.replace("m.content", f"m.content{change}")
+    messages = [{"role": role, "content": text} for role, text in TURNS]
+    messages[2]["content"] = "<think>\nLook.\n</think>\n\nWell."
+    assert "Well." in ChatTemplate(tokenizer).write(messages)
+
+
 def test_arguments_reach_the_template_and_unread_ones_are_said(tokenizer, tmp_path):
     """`enable_thinking: false` changes the prompt; an argument that no template reads is named in a note."""
     thinks = "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"

@@ -20,6 +20,7 @@ from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
 from harness.suite.sandbox import missing
 from harness.suite.scorer import Scorer, load_items
+from harness.suite.toolkit.scoring import contains_any
 from harness.suite.toolkit.traffic import BadRows, read_rows
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -135,6 +136,29 @@ def test_each_line_is_judged_by_its_own_scorer(items):
                 assert found == expected, (name, text)
 
 
+@pytest.mark.parametrize(
+    ("target", "right", "wrong"),
+    [(12345.67, "12345.67", "12345.7"), (1234567.0, "1234567", "1234570"), (0.123456789, "0.123456789", "0.123457"),
+     (True, "true", "1")],
+)  # fmt: skip
+def test_a_target_is_read_digit_by_digit(tokenizer, tmp_path, target, right, wrong):
+    """A number of JSON keeps all its digits, and true is no 1."""
+    scorer = "exact" if target is True else "numeric"
+    file = write(tmp_path / "t.jsonl", [{"id": "a", "prompt": "How much?", "scorer": scorer, "target": target}])
+    item = load(tokenizer, file)["a"]
+    with Scorer([item]) as scored:
+        assert [scored.score(item, Generation(item.id, text, (), "eos", 1)).value for text in (right, wrong)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("target", "right", "wrong"),
+    [("4471", "order #4471.", "order 44712"), ("4", "4 items, 14 in all", "14"), ("5 %", "a5 %", "15 %")],
+)
+def test_a_number_to_contain_is_not_part_of_a_longer_one(target, right, wrong):
+    """14 does not contain 4; a letter beside it does not matter."""
+    assert (contains_any(right, [target]), contains_any(wrong, [target])) == (1.0, 0.0)
+
+
 def test_chrf_is_sacrebleus(items):
     """A near answer scores what sacrebleu says, divided by 100.
 
@@ -211,6 +235,10 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
         (lambda at: {"scorer": "numeric", "target": 1 + at % 5, "tolerance": 1}, 0.59),
         (lambda at: {"scorer": "numeric", "target": at, "tolerance": 0.5}, 0.0),
         (lambda at: {"scorer": "contains", "target": f"order {at:03}"}, 0.0),
+        (lambda at: {"scorer": "json_schema", "schema": {"type": "object", "properties": {"a": {}}}}, 1.0),
+        (lambda at: {"scorer": "json_schema", "schema": SCHEMA}, 0.0),
+        (lambda at: {"scorer": "regex", "target": r"\w" if at % 2 else "moo+n"}, 0.5),
+        (lambda at: {"scorer": "regex", "target": "^(?!.*sorry)"}, 0.0),
         (lambda at: {"scorer": "chrf", "target": f"The cat number {at} sleeps in the garden"}, 0.89),
     ],
 )

@@ -140,13 +140,32 @@ function defined(name) {
 }
 
 function answer(request, kept, keep) {
+  const offered = (one) => {
+    try {
+      return encoded(one, keep);
+    } catch (error) {
+      return { foreign: 0 }; // such as an object in itself: not raised by what was called
+    }
+  };
+  const given = request.arguments.map((one) => decoded(one, (inner) => kept[inner.kept]));
+  const reply = {};
   try {
-    const given = request.arguments.map((one) => decoded(one, (inner) => kept[inner.kept]));
-    const value = encoded(kept[request.kept](...given), keep);
-    return { value, after: given.map((one) => (Array.isArray(one) ? encoded(one, keep) : null)) };
+    const value = kept[request.kept](...given);
+    Object.assign(reply, { value: offered(value), same: typeof value === 'object' && value ? given.indexOf(value) : -1 });
   } catch (error) {
-    return { raised: [nameOf(error), String(error && error.message).slice(0, 200)] };
+    if (error instanceof Error) reply.raised = [nameOf(error), String(error.message).slice(0, 200)];
+    else reply.thrown = offered(error);
   }
+  return { ...reply, after: given.map((one) => (typeof one === 'object' ? offered(one) : null)) };
+}
+
+// Gives an array, map, set or object that was handed over the content that the code left in its copy.
+function follow(one, after) {
+  if (one instanceof Map || one instanceof Set) one.clear();
+  if (one instanceof Map) after.forEach((inner, key) => one.set(key, inner));
+  if (one instanceof Set) after.forEach((inner) => one.add(inner));
+  for (const key of Object.keys(one)) if (!Object.hasOwn(after, key)) delete one[key];
+  Object.defineProperties(one, Object.getOwnPropertyDescriptors(after));
 }
 
 // The one package that a problem of HumanEval-X asks for, by what node has of it.
@@ -180,7 +199,7 @@ function hold(program) {
     return number === undefined ? undefined : Object.defineProperty(made, 'length', { value: undefined });
   };
   let asked = false;
-  const theirs = new WeakSet(); // errors that the code raised
+  const theirs = new Set(); // errors that the code raised
   const call = (number, given) => {
     asked = true;
     const none = () => {
@@ -194,15 +213,16 @@ function hold(program) {
     } catch (error) {
       throw (gone = error); // also where the code left before it was asked: then the pipe breaks
     }
-    if (reply.raised) {
-      const error = errorOf(...reply.raised.map(String));
+    given.forEach((one, place) => {
+      if (reply.after[place] && JSON.stringify(reply.after[place]) !== JSON.stringify(request.arguments[place]))
+        follow(one, decoded(reply.after[place], standIn));
+    });
+    if (reply.raised || 'thrown' in reply) {
+      const error = reply.raised ? errorOf(...reply.raised.map(String)) : decoded(reply.thrown, standIn);
       theirs.add(error);
       throw error;
     }
-    given.forEach((one, place) => {
-      if (Array.isArray(one) && reply.after[place]) one.splice(0, one.length, ...decoded(reply.after[place], standIn));
-    });
-    return decoded(reply.value, standIn);
+    return reply.same >= 0 ? given[reply.same] : decoded(reply.value, standIn);
   };
   let failed = 0;
   // A handler of a promise takes what the code raised; an error of the tests' own, such as a failed assertion, counts.
@@ -254,16 +274,9 @@ function hold(program) {
 }
 
 const program = JSON.parse(fs.readFileSync(0, 'utf8'));
-if (role === 'tests') {
-  try {
-    hold(program);
-  } catch (error) {
-    send(told.verdict, { failed: error instanceof Gone ? 'ended' : nameOf(error) });
-    process.exit(0);
-  }
-} else {
-  try {
-    solve(program);
-  } catch (error) {} // the tests went away
+try {
+  (role === 'tests' ? hold : solve)(program);
+} catch (error) {
+  if (role === 'tests') send(told.verdict, { failed: error instanceof Gone ? 'ended' : nameOf(error) });
   process.exit(0);
 }

@@ -75,10 +75,10 @@ class _Solution:
         while True:
             send(self.outbox, self._answer(receive(self.inbox)))
 
-    def _offer(self, value: Any) -> Any:
+    def _offer(self, value: Any, taken: type[Exception] = Exception, *, plain: bool = False) -> Any:
         try:
-            return encoded(value, self._keep)
-        except Exception:  # noqa: BLE001 - a value that cannot be handed over is known by its number
+            return encoded(value, self._keep, plain=plain)
+        except taken:  # a value that cannot be handed over is known by its number
             return self._keep(value)
 
     def _keep(self, value: Any) -> dict[str, Any]:
@@ -92,28 +92,29 @@ class _Solution:
         def given(value: dict[str, Any]) -> Any:
             return self.kept[value["kept"][0]]
 
+        handed, reply = list[Any](), dict[str, Any]()
         try:
             arguments = [decoded(one, given) for one in request["arguments"]]
             named = {name: decoded(one, given) for name, one in request["named"].items()}
             target, method = self.kept[request["kept"]], request["method"]
-            if method in _ASKED:
-                return {"value": encoded(_ASKED[method](target), self._keep, plain=method == "plain"), "after": []}
-            result = (getattr(target, method) if method else target)(*arguments, **named)
-            value = encoded(result, self._keep)
-            after = [encoded(one, self._keep) if isinstance(one, list | dict | set) else None for one in arguments]
+            act = _ASKED.get(method) or (getattr(target, method) if method else target)
+            handed = [one if isinstance(one, list | dict | set) else None for one in (*arguments, *named.values())]
+            result = act(*([target] if method in _ASKED else []), *arguments, **named)
+            reply["same"] = next((at for at, one in enumerate(handed) if one is result is not None), None)
+            reply["value"] = self._offer(result, RecursionError, plain=method == "plain")
         except BaseException as error:  # noqa: BLE001 - the tests may expect it
-            return {"raised": [_name(error), str(error)[:200] if isinstance(error, Exception) else ""]}
-        return {"value": value, "after": after}
+            reply["raised"] = [_name(error), str(error)[:200] if isinstance(error, Exception) else ""]
+        return reply | {"after": list(map(self._offer, handed))}
 
 
 # What is asked of an object without calling a method of it.
-_ASKED: dict[str, Any] = {"list": list, "true": bool, "plain": lambda target: target}
+_ASKED: dict[str, Any] = {"list": list, "true": bool, "plain": lambda one: one, "get": getattr, "set": setattr}
 
 
 def _name(error: BaseException) -> str:
     """Give the name of the nearest class of an error that is Python's own."""
-    own = [one.__name__ for one in type(error).__mro__ if getattr(builtins, one.__name__, None) is one]
-    return own[0] if own else "Exception"
+    own = (one.__name__ for one in type(error).__mro__ if getattr(builtins, one.__name__, None) is one)
+    return next(own, "Exception")
 
 
 class _Tests:
@@ -180,12 +181,13 @@ class _Tests:
             raise
         if not isinstance(reply, dict):
             raise RuntimeError("no answer")  # noqa: TRY004 - an answer of the code, not a bad call
+        given = [*arguments, *named.values()]
+        for one, after in zip(given, reply["after"], strict=False):
+            _follow(one, decoded(after, self._stand_in))
         if "raised" in reply:
             name, text = reply["raised"]
             raise _raised(str(name))(str(text))
-        for one, after in zip(arguments, reply["after"], strict=False):
-            _follow(one, decoded(after, self._stand_in))
-        return decoded(reply["value"], self._stand_in)
+        return decoded(reply["value"], self._stand_in) if reply["same"] is None else given[reply["same"]]
 
 
 def _collected(names: dict[str, Any]) -> None:
@@ -210,23 +212,19 @@ def _run_through(test: Any) -> None:
         raise TypeError("a test that is a coroutine or a generator is not run")
 
 
-def _raised(name: str) -> type[Exception]:
+def _raised(name: str) -> type[BaseException]:
     """Python's own error of that name. The end of an iteration is none: it would end a loop of the tests early."""
     kind = getattr(builtins, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, Exception):
+    if not isinstance(kind, type) or not issubclass(kind, BaseException):
         return RuntimeError
     return RuntimeError if issubclass(kind, StopIteration | StopAsyncIteration) else kind
 
 
 def _follow(argument: Any, after: Any) -> None:
     """Give a list, dict or set that was handed over the content that the code left in its copy."""
-    if type(argument) is not type(after) or argument == after:
-        return
-    if isinstance(argument, list):
-        argument[:] = after
-    elif isinstance(argument, dict | set):
+    if type(argument) is type(after) and isinstance(argument, list | dict | set) and argument != after:
         argument.clear()
-        argument.update(after)
+        (argument.extend if isinstance(argument, list) else argument.update)(after)
 
 
 def _number(value: Any) -> dict[str, Any]:
@@ -273,7 +271,10 @@ class _Kept:
                 return getattr(mine, name)
             if name in _TELLING:
                 raise AttributeError(name)
-        return self._kept_do("__getattribute__", name)
+        return self._kept_do("get", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value) if name.startswith("_kept_") else self._kept_do("set", name, value)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, _Kept):

@@ -5,7 +5,7 @@ Standard library only. Nothing that crosses can run: no pickle, code or class of
 
 import json
 import os
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -69,7 +69,8 @@ def encoded(value: Any, other: Callable[[Any], Any], *, plain: bool = False) -> 
     if isinstance(value, list):
         return [encoded(one, other) for one in list.__iter__(value)]
     if isinstance(value, dict):
-        return {"dict": [[encoded(key, other), encoded(one, other)] for key, one in dict.items(value)]}
+        name = next(name for name, kind in _MAPS.items() if isinstance(value, kind))
+        return {name: [[encoded(key, other), encoded(one, other)] for key, one in dict.items(value)]}
     for name, (kinds, _) in _COLLECTIONS.items():
         if isinstance(value, kinds):
             own = next((one.__iter__(value) for one in _OWN if isinstance(value, one)), value)
@@ -85,8 +86,8 @@ def decoded(value: Any, other: Callable[[Any], Any]) -> Any:
         return value
     try:
         ((name, inner),) = value.items()
-        if name == "dict":
-            return {decoded(key, other): decoded(one, other) for key, one in inner}
+        if name in _MAPS:
+            return _MAPS[name]({decoded(key, other): decoded(one, other) for key, one in inner})
         if name in _READ:
             return _READ[name](inner)
         if name in _COLLECTIONS:
@@ -117,6 +118,7 @@ _TAGGED: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("range", range, lambda one: [hex(one.start), hex(one.stop), hex(one.step)], lambda three: range(*_whole(three))),
 ]
 _READ = {"int": lambda inner: int(inner, 16)} | {name: read for name, _, _, read in _TAGGED}
+_MAPS: dict[str, Any] = {"ordered": OrderedDict, "counter": Counter, "dict": dict}
 _OWN: tuple[Any, ...] = (tuple, set, frozenset, deque)  # iterated by their content, whatever a subclass makes of it
 _Views: Any = type({}.keys()) | type({}.items())
 _COLLECTIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {

@@ -51,7 +51,7 @@ def stated_number(text: str, language: str = "") -> Decimal | None:
     r"""The first number after the last "Answer:"; without one, in the last ``\boxed{}``, else the last; or None."""
     *before, rest = _ANNOUNCED.split(text.casefold())
     if before:
-        return next(iter(numbers(rest, language)), None)
+        return next(iter(numbers(f":{rest}", language)), None)
     boxed = numbers(text.rpartition("\\boxed")[2], language) if "\\boxed{" in text else []
     return next(iter(boxed or numbers(text, language)[-1:]), None)
 
@@ -86,9 +86,9 @@ def exactly_any(text: str, targets: Sequence[str]) -> float:
 
 
 def contains_any(text: str, targets: Sequence[str]) -> float:
-    """Score 1 where one of the targets stands somewhere in the answer, whatever its case, width and white space."""
+    """Score 1 where a target stands in the answer, whatever case, width and white space; not within a longer number."""
     given, *wanted = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, *targets))
-    return float(any(one in given for one in wanted))
+    return float(any(re.search(rf"(?!(?<=\d)\d){re.escape(one)}(?<!\d(?=\d))", given) for one in wanted))
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:

@@ -69,7 +69,9 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
     references = [value for key, value in named if key == "$ref"]
     if any(not one.startswith("#") for one in references):
         return "the schema refers to another document; write what it needs into its own $defs"
-    return next((problem for one in references if (problem := _unfollowed(schema, one))), "")
+    problem = next(filter(None, (_unfollowed(schema, one) for one in references)), "")
+    free = not problem and all(map(_validator(schema).is_valid, _PROBES))
+    return "every JSON value fits the schema, even 0: give it a `type` and say what is `required`" if free else problem
 
 
 def _unfollowed(schema: Mapping[str, Any], reference: str) -> str:

@@ -23,7 +23,7 @@ def level_text(value: object) -> str:
     """Give a level as the one text that names it: 3, 3.0 and "3" are the same level."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def stratum_of(levels: Mapping[str, str], split_by: Sequence[str]) -> str:

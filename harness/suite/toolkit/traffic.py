@@ -54,7 +54,7 @@ class Row(BaseModel):
     prompt: str | None = None  # the question
     messages: tuple[Message, ...] | None = None  # instead of `prompt`: a conversation that ends with the user's turn
     scorer: Scorer  # how the answer is judged
-    target: str | int | float | tuple[str, ...] | None = None  # the right answer or several; for regex the expression
+    target: str | bool | int | float | tuple[str, ...] | None = None  # one or several; for regex the expression
     choices: tuple[str, ...] = ()  # for choice: what to choose from
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")  # for json_schema
     tests: tuple[str, ...] = ()  # for code_tests: code that calls what the answer defines and raises where it is wrong
