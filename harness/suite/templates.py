@@ -43,9 +43,10 @@ class ChatTemplate:
         """
         keep = all(one["role"] != "system" for one in messages) or self.takes_system
         text = self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
+        written = "".join(text.split())
         for number, one in enumerate(messages, 1):  # white space may change, and the thought of an earlier answer go
             kept = split(one["content"])[0] if one["role"] == "assistant" else one["content"]
-            if "".join(kept.split()) not in "".join(text.split()):
+            if "".join(kept.split()) not in written:
                 said = f"leaves out or changes message {number} of {len(messages)}, the {one['role']}'s"
                 raise UsageError(f"the baseline's chat template {said}: mend it, or set sampling.chat_template: false")
         return text

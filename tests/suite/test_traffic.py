@@ -152,8 +152,9 @@ def test_a_target_is_read_digit_by_digit(tokenizer, tmp_path, target, right, wro
 
 @pytest.mark.parametrize(
     ("target", "right", "wrong"),
-    [("4471", "order #4471.", "order 44712"), ("4", "4 items, 14 in all", "14"), ("5 %", "a5 %", "15 %")],
-)
+    [("4471", "order #4471.", "order 44712"), ("4", "4 items, 14 in all", "14"), ("5 %", "a5 %", "15 %"),
+     ("12", "1,12,3: it is 12.", "12.5 or 12,000"), ("500", "$500", "1,500"), ("3.5", "3.5", "13.5, 3.55")],
+)  # fmt: skip
 def test_a_number_to_contain_is_not_part_of_a_longer_one(target, right, wrong):
     """14 does not contain 4; a letter beside it does not matter."""
     assert (contains_any(right, [target]), contains_any(wrong, [target])) == (1.0, 0.0)

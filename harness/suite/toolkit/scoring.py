@@ -85,10 +85,14 @@ def exactly_any(text: str, targets: Sequence[str]) -> float:
     return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
 
 
+_BEFORE = r"(?!(?:(?<=\d)|(?<=\d\.)|(?<=\d,(?=\d{3}(?!\d))))\d)"  # no digit that goes on with a number ...
+_BEHIND = r"(?<!\d(?=\d|\.\d|,\d{3}(?!\d)))"  # ... and none that goes on
+
+
 def contains_any(text: str, targets: Sequence[str]) -> float:
     """Score 1 where a target stands in the answer, whatever case, width and white space; not within a longer number."""
     given, *wanted = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, *targets))
-    return float(any(re.search(rf"(?!(?<=\d)\d){re.escape(one)}(?<!\d(?=\d))", given) for one in wanted))
+    return float(any(re.search(rf"{_BEFORE}{re.escape(one)}{_BEHIND}", given) for one in wanted))
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:
