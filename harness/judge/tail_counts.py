@@ -37,6 +37,7 @@ class Cell:
     unseen: int = 0  # items whose answers were written before anyone looked for tail events
     one_sided: int = 0  # items that one side alone answered
     unasked: int = 0  # items that were spared one side, because the stratum was decided early
+    asked: int = 0  # items that both sides were asked, answered or not
 
 
 class _Side(NamedTuple):
@@ -92,7 +93,7 @@ def _stratum(
             ids, clusters = [item.id for item, _, _ in own], [item.cluster for item, _, _ in own]
             events, shown = [now and not was for _, was, now in own], [was for _, was, _ in own]
             place = items[0].slice, items[0].stratum
-            yield Cell(*place, kind, ids, clusters, events, shown, unseen, one_sided, unasked)
+            yield Cell(*place, kind, ids, clusters, events, shown, unseen, one_sided, unasked, len(asked))
 
 
 def _signs(before: _Side, after: _Side) -> dict[str, bool]:
