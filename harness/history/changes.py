@@ -6,7 +6,7 @@ A variant is compared with itself on the same items, by the test that judges can
 import math
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,9 +86,21 @@ def steps(history: History) -> list[sqlite3.Row]:
     return history.rows(f"{query} ORDER BY run DESC")
 
 
-def since(history: History, name: str | None = None) -> Since | None:
-    """Compare the newest run with an earlier one, by default its config's; None without one. Raises UsageError."""
-    newest, *earlier = steps(history)
+def others(history: History, given: Iterable[str]) -> dict[str, Since | None]:
+    """Compare the newest given run of each config but the newest run's with the run before it, by the run's name."""
+    marks = ", ".join("?" * len(names := [*given]))
+    query = f"SELECT max(run) AS run, name, experiment FROM runs WHERE name IN ({marks}) GROUP BY experiment"  # noqa: S608
+    apart = "experiment != (SELECT experiment FROM runs ORDER BY run DESC LIMIT 1)"
+    found = history.rows(f"SELECT * FROM ({query}) WHERE {apart} ORDER BY run", *names)  # noqa: S608
+    return {row["name"]: since(history, after=row["run"]) for row in found}
+
+
+def since(history: History, name: str | None = None, after: int | None = None) -> Since | None:
+    """Compare the newest run, or that of a number, with an earlier one, by default its config's before it.
+
+    None without one. Raises UsageError for a name that no earlier run has.
+    """
+    newest, *earlier = (row for row in steps(history) if after is None or row["run"] <= after)
     known = {row["name"]: row["run"] for row in reversed(earlier)}
     if name is not None and name not in known:
         raise UsageError(f"--since {name}: is not an earlier run; there are {', '.join(known) or 'none'}")
