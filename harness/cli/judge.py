@@ -205,8 +205,7 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
     for section in (one for _, shown in blocks for one in shown):
         pen.section(section)
     pen.console.print()
-    said = [text for name, one in others.items() for text in sections.headline(found, one, name)]
-    said += sections.headline(found, compared)
+    said = [text for name, one in (*others.items(), (None, compared)) for text in sections.headline(found, one, name)]
     for sentence in said:
         pen.console.print(pen.text(sentence))
     for written in sections.write(output, found, compared, said, regressed) if output is not None else ():

@@ -3,6 +3,7 @@
 A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's policy.
 """
 
+import json
 import math
 import re
 import sqlite3
@@ -88,18 +89,12 @@ def steps(history: History) -> list[sqlite3.Row]:
 
 def others(history: History, given: Iterable[str]) -> dict[str, Since | None]:
     """Compare the newest given run of each config but the newest run's with the run before it, by the run's name."""
-    marks = ", ".join("?" * len(names := [*given]))
-    query = f"SELECT max(run) AS run, name, experiment FROM runs WHERE name IN ({marks}) GROUP BY experiment"  # noqa: S608
-    apart = "experiment != (SELECT experiment FROM runs ORDER BY run DESC LIMIT 1)"
-    found = history.rows(f"SELECT * FROM ({query}) WHERE {apart} ORDER BY run", *names)  # noqa: S608
+    found = history.rows(_SQL["others"], json.dumps([*given]))
     return {row["name"]: since(history, after=row["run"]) for row in found}
 
 
 def since(history: History, name: str | None = None, after: int | None = None) -> Since | None:
-    """Compare the newest run, or that of a number, with an earlier one, by default its config's before it.
-
-    None without one. Raises UsageError for a name that no earlier run has.
-    """
+    """Compare a run (the newest) with an earlier one, by default its config's; None without one. Raises UsageError."""
     newest, *earlier = (row for row in steps(history) if after is None or row["run"] <= after)
     known = {row["name"]: row["run"] for row in reversed(earlier)}
     if name is not None and name not in known:

@@ -204,10 +204,7 @@ def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Sect
 
 
 def write(folder: Path, history: History, since: Since | None, said: list[str], regressed: int) -> list[Path]:
-    """Write the files, append to GitHub's step summary if there is one, and return the paths. Raises StoreError.
-
-    said: the sentences of `headline`. regressed: how many strata and rates did, of all configs that were compared.
-    """
+    """Write files and step summary; return the paths. said: by `headline`; regressed: how many. Raises StoreError."""
     shown = blocks(history, since)
     (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs ORDER BY run DESC LIMIT 1")
     text = MarkdownPage(LIMIT)

@@ -153,8 +153,7 @@ def weight_files(folder: Path, found: Stored) -> list[Path]:
         if not file.is_file():
             raise ModelError(f"{file} is missing, and {index.name if index else 'config.json'} names it")
     if index == folder / _INDEX and (single := folder / "model.safetensors").is_file() and single not in files:
-        # transformers reads this one file, and servers those of the index
-        raise ModelError(f"{single} lies beside {index.name}, which does not name it: remove the one that is not meant")
+        raise ModelError(f"{single} lies beside {index.name}, which servers read in its place: remove one of the two")
     return files
 
 
