@@ -89,7 +89,7 @@ def _stratum(
     for kind in kinds:
         own = [(item, was.get(kind, False), now.get(kind, False)) for item, was, now in seen if kind in {*was, *now}]
         # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
-        if own or unseen or one_sided or kind in LATENCY_KINDS:
+        if own or unseen or one_sided or (asked and not answered) or kind in LATENCY_KINDS:
             ids, clusters = [item.id for item, _, _ in own], [item.cluster for item, _, _ in own]
             events, shown = [now and not was for _, was, now in own], [was for _, was, _ in own]
             place = items[0].slice, items[0].stratum
