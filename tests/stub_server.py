@@ -40,6 +40,7 @@ FAULTS = (
     "resets",  # a 500, and then the connection is reset, once for each prompt
     "null",  # the content of every answer but the first is null
     "new_fingerprint",  # from the third request on
+    "new_weights",  # from the 40th request on: other log-probabilities under the same name and fingerprint
     "no_usage",
     "text_only",  # no token ids
     "unknown_fields",  # rejects return_token_ids
@@ -301,6 +302,8 @@ class Handler(BaseHTTPRequestHandler):
         if "logprobs" in body:
             shown = weights if body.get("echo") and not deaf else weights[len(prompt) :]
             shown = [one if one is None or not body.get("echo") else one - shift for one in shown]
+            if "new_weights" in self.server.faults and len(self.server.asked) >= 40:
+                shown = [one and one - 0.3 for one in shown]
             found["logprobs"] = {"token_logprobs": shown, "top_logprobs": [one and {"x": one} for one in shown]}
         return found
 

@@ -187,8 +187,8 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
     from harness.report.terminal import Pen
     from harness.store.rundir import RunDir
 
-    found, left_out = History(db), list[Path]()
-    for name, path in _named(runs):
+    found, left_out, named = History(db), list[Path](), [*_named(runs)]
+    for name, path in named:
         try:
             found.add(name, RunDir(path))
         except Incomplete as error:
@@ -197,24 +197,26 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
     if not found.rows("SELECT 1 FROM runs"):
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
     compared = changes.since(found, since)
+    others = {} if since else changes.others(found, [name for name, _ in named])
+    known = [one for one in (compared, *others.values()) if one is not None]
+    regressed = sum(len(one.regressed) for one in known)
     pen = Pen(shared.make_console(no_color=flags["no_color"]), rest="listed in history.md")
     blocks = reversed(sections.blocks(found, compared))  # the most important last, where a terminal ends
     for section in (one for _, shown in blocks for one in shown):
         pen.section(section)
     pen.console.print()
-    for sentence in sections.headline(found, compared):
+    said = [text for name, one in (*others.items(), (None, compared)) for text in sections.headline(found, one, name)]
+    for sentence in said:
         pen.console.print(pen.text(sentence))
-    for written in sections.write(output, found, compared) if output is not None else ():
+    for written in sections.write(output, found, compared, said, regressed) if output is not None else ():
         click.echo(written)
     if not flags["fail_on_regression"]:
         return ExitCode.PASS
     if compared is None:
         text = "there is no earlier run of this config to compare with: name one with --since"
         click.echo(f"quantcliff: {text}", err=True)
-        return ExitCode.NOT_COMPARABLE
-    if compared.regressed:
-        return ExitCode.FAIL
-    return ExitCode.NOT_COMPARABLE if compared.left_out or left_out else ExitCode.PASS
+    missing = compared is None or left_out or any(one.left_out for one in known)
+    return ExitCode.FAIL if regressed else ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
 
 
 def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -18,6 +18,7 @@ from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
 from harness.errors import Incomplete, NotComparable
+from harness.models.compatibility import replaced
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Response, Settings, Unanswered, digest
 from harness.stops import cut_at_stops
 from harness.store.files import Appender
@@ -26,6 +27,7 @@ from harness.suite.toolkit.tool_calls import with_api_calls
 
 # Why an answer may end; with anything else (``abort``, ``error``, a time limit of the server) it is none.
 FINISHED = frozenset({"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
+REPLACED = "its model or program was replaced; run against one that stays, with another --output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ class ServedEngine(EngineBase):
                 asked.append(self._choice(item))
             else:
                 asked += [self._text(item, settings, sample) for sample in range(settings.samples)]
-        yield from self._run(_together(asked))
+        given, before = self._run(_together(asked)), (self._proof.served or {})["canary"]
+        if before and replaced(before, self._run(server_probe.canary(self._client, self._form, self._encoder))):
+            raise NotComparable(f"what its server gives for one and the same prompt changed during the run: {REPLACED}")
+        yield from given
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
@@ -219,8 +224,7 @@ class ServedEngine(EngineBase):
         build = {"fingerprint": answer.fingerprint, "model": answer.model}
         if changed := next((name for name in build if build[name] != self._build[name]), ""):
             said = f"{item.id}: the server's {changed} changed from {self._build[changed]!r} to {build[changed]!r}"
-            remedy = "its model or program was replaced; run against one that stays, with another --output"
-            raise NotComparable(f"{said} during the run: {remedy}")
+            raise NotComparable(f"{said} during the run: {REPLACED}")
         return answer
 
     def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:

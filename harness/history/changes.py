@@ -3,10 +3,11 @@
 A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's policy.
 """
 
+import json
 import math
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,9 +87,15 @@ def steps(history: History) -> list[sqlite3.Row]:
     return history.rows(f"{query} ORDER BY run DESC")
 
 
-def since(history: History, name: str | None = None) -> Since | None:
-    """Compare the newest run with an earlier one, by default its config's; None without one. Raises UsageError."""
-    newest, *earlier = steps(history)
+def others(history: History, given: Iterable[str]) -> dict[str, Since | None]:
+    """Compare the newest given run of each config but the newest run's with the run before it, by the run's name."""
+    found = history.rows(_SQL["others"], json.dumps([*given]))
+    return {row["name"]: since(history, after=row["run"]) for row in found}
+
+
+def since(history: History, name: str | None = None, after: int | None = None) -> Since | None:
+    """Compare a run (the newest) with an earlier one, by default its config's; None without one. Raises UsageError."""
+    newest, *earlier = (row for row in steps(history) if after is None or row["run"] <= after)
     known = {row["name"]: row["run"] for row in reversed(earlier)}
     if name is not None and name not in known:
         raise UsageError(f"--since {name}: is not an earlier run; there are {', '.join(known) or 'none'}")

@@ -1,4 +1,4 @@
--- The queries of changes.py. ?1 is the earlier run, ?2 the newer one.
+-- The queries of changes.py. ?1 is the earlier run, ?2 the newer one; in `others` ?1 are names of runs.
 
 -- name: pairs
 SELECT n.candidate, n.slice, n.stratum, max(o.gating, n.gating) AS gating, n.margin, o.verdict AS before,
@@ -43,6 +43,10 @@ SELECT slice || '/' || stratum || iif(n.gating, printf(' (margin %.4g, then %.4g
 -- name: words
 SELECT candidate FROM candidates o JOIN candidates n USING (candidate)
   WHERE o.run = ?1 AND n.run = ?2 AND o.verdict = 'pass' AND n.verdict = 'fail';
+
+-- name: others
+SELECT max(run) AS run, name FROM runs WHERE name IN (SELECT value FROM json_each(?1)) AND
+  experiment != (SELECT experiment FROM runs ORDER BY run DESC LIMIT 1) GROUP BY experiment ORDER BY run;
 
 -- name: facts
 SELECT key, max(CASE run WHEN ?1 THEN value ELSE '' END) AS before,

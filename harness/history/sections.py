@@ -164,9 +164,9 @@ def _trend_row(which: str, rows: list[sqlite3.Row]) -> Row:
     )
 
 
-def headline(history: History, since: Since | None) -> list[str]:
-    """Return in sentences what the newest run came to, what regressed since a run, and what cannot be compared."""
-    newest = history.rows("SELECT * FROM runs ORDER BY run DESC LIMIT 1")[0]
+def headline(history: History, since: Since | None, name: str | None = None) -> list[str]:
+    """Return in sentences what a run (the newest) came to, what regressed since another, and what is not compared."""
+    (newest,) = history.rows("SELECT * FROM runs WHERE name = ifnull(?, name) ORDER BY run DESC LIMIT 1", name)
     said = [f"{newest['name']}: {newest['verdict'].replace('_', ' ')}."]
     for one in history.rows("SELECT * FROM candidates WHERE run = ?", newest["run"]):
         reasons = json.loads(one["reasons"])
@@ -203,16 +203,15 @@ def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Sect
     return [(Block(key, title, lambda *_: (), {}, absent=absent), [one] if one else []) for key, title, one in shown]
 
 
-def write(folder: Path, history: History, since: Since | None) -> list[Path]:
-    """Write the files, append to GitHub's step summary if there is one, and return the paths. Raises StoreError."""
-    shown, said = blocks(history, since), headline(history, since)
+def write(folder: Path, history: History, since: Since | None, said: list[str], regressed: int) -> list[Path]:
+    """Write files and step summary; return the paths. said: by `headline`; regressed: how many. Raises StoreError."""
+    shown = blocks(history, since)
     (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs ORDER BY run DESC LIMIT 1")
     text = MarkdownPage(LIMIT)
     text.add("## quantcliff: history\n")
     text.listed([f"- {markdown(one)}" for one in said], len(said))
     for one in (one for _, sections in shown for one in sections):
         text.section(one)
-    regressed = 0 if since is None else len(since.regressed)
     message = newest["verdict"].replace("_", " ") + (f", {regressed} regressed" if regressed else "")
     colour = _COLOURS["fail"] if regressed else _COLOURS.get(newest["verdict"], _OTHER)
     badge = {"schemaVersion": 1, "label": "quantcliff", "message": message, "color": colour}

@@ -37,6 +37,7 @@ class Cell:
     unseen: int = 0  # items whose answers were written before anyone looked for tail events
     one_sided: int = 0  # items that one side alone answered
     unasked: int = 0  # items that were spared one side, because the stratum was decided early
+    asked: int = 0  # items that both sides were asked, answered or not
 
 
 class _Side(NamedTuple):
@@ -88,11 +89,11 @@ def _stratum(
     for kind in kinds:
         own = [(item, was.get(kind, False), now.get(kind, False)) for item, was, now in seen if kind in {*was, *now}]
         # Where nothing could be compared, an empty cell says so: it is not judged, and so never passes.
-        if own or unseen or one_sided or kind in LATENCY_KINDS:
+        if own or unseen or one_sided or (asked and not answered) or kind in LATENCY_KINDS:
             ids, clusters = [item.id for item, _, _ in own], [item.cluster for item, _, _ in own]
             events, shown = [now and not was for _, was, now in own], [was for _, was, _ in own]
             place = items[0].slice, items[0].stratum
-            yield Cell(*place, kind, ids, clusters, events, shown, unseen, one_sided, unasked)
+            yield Cell(*place, kind, ids, clusters, events, shown, unseen, one_sided, unasked, len(asked))
 
 
 def _signs(before: _Side, after: _Side) -> dict[str, bool]:

@@ -95,6 +95,8 @@ def _judged(  # noqa: PLR0911 - one return per verdict
     if event_rate([not shown for shown in cell.baseline], cell.clusters, alpha=alpha).low <= tolerance:
         shown = f"the baseline's own answers show it in {sum(cell.baseline)} of {rate.n}"
         return "no_signal", f"{shown}, so not enough are left for more than {limit} to be seen", None
+    if 2 * rate.n < cell.asked:  # as of scores: what is left is another stratum
+        return "inconclusive", f"{told}; only {rate.n} of its {cell.asked} items could be looked at on both sides", None
     # An item with an answer on one side only may have been an event, as it may have been lost: see `decisions`.
     missing = cell.one_sided / (len(cell.items) + cell.one_sided)
     if (1.0 - missing) * rate.high + missing < tolerance:

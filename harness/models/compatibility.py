@@ -1,7 +1,7 @@
 """Whether a loaded candidate may be compared with its baseline, judged from what each proved of itself."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.config.engines import UNDER_TEST
@@ -17,6 +17,7 @@ _EQUAL: dict[str, str] = json.loads(Path(__file__).with_name("server_differences
 SURE = -0.1  # log-probability above which a token shows little of the weights
 UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
 SAME_LOGPROB = 1e-3  # largest difference between log-probabilities of the same weights on the same engine
+OTHER_LOGPROB = 0.1  # a larger one shows other weights behind one name: replicas round by less
 
 
 def partly_quantized(share: float | None) -> str:
@@ -110,6 +111,11 @@ def same_server(baseline: Proof, candidate: Proof) -> str:
         return ""
     same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
     return f"{len(one)} log-probabilities that its server gives are those of the baseline's server" if same else ""
+
+
+def replaced(before: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether two canaries show other weights: by their first token, behind which rounding may change all others."""
+    return bool(before and now) and abs(before[0] - now[0]) > OTHER_LOGPROB
 
 
 def cross_engine_note(experiment: Experiment) -> str:

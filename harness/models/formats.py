@@ -152,6 +152,8 @@ def weight_files(folder: Path, found: Stored) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise ModelError(f"{file} is missing, and {index.name if index else 'config.json'} names it")
+    if index == folder / _INDEX and (single := folder / "model.safetensors").is_file() and single not in files:
+        raise ModelError(f"{single} lies beside {index.name}, which servers read in its place: remove one of the two")
     return files
 
 

@@ -10,7 +10,7 @@ from harness.config.schema import Variant
 from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
-from harness.models.compatibility import check_candidate, same_server
+from harness.models.compatibility import check_candidate, replaced, same_server
 from harness.records import proof_from_json, to_json
 from harness.run.plan import Plan
 from harness.run.worker import Closed, Ready
@@ -56,8 +56,10 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     if (known := directory.recorded(variant.name, "variant.json")) is None:
         directory.record(variant.name, "variant.json", identity)
         return
+    canaries = [(one["proof"].get("served") or {}).get("canary", ()) for one in (known, identity)]
     record, known = _lasting(json.loads(json.dumps(identity))), _lasting(known)
-    if changed := ", ".join(key for key in record if known.get(key) != record[key]):
+    changed = [key for key in record if known.get(key) != record[key]]
+    if changed := ", ".join(changed + ["log-probabilities"] * replaced(*canaries)):
         why = f"cannot be continued: {changed} of this variant differ from those of the earlier answers"
         remedy = "Give another --output, or remove that directory to start again"
         raise StoreError(f"{directory.path / variant.name}: {why}. {remedy}")

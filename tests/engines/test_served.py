@@ -75,7 +75,7 @@ def test_prompts_go_as_token_ids_and_answers_come_back() -> None:
     assert [one.text for one in found] == [f" the answer is {n}"[: len(one.text)] for n, one in enumerate(found)]
     assert all(isinstance(one, Generation) and one.token_ids for one in found)
     assert [one.prompt_tokens for one in found] == [len(talk.texts.prompt(item.prompt)) for item in items]
-    assert stub.asked[-1]["prompt"] in [talk.texts.prompt(item.prompt) for item in items]
+    assert stub.questions[-1]["prompt"] in [talk.texts.prompt(item.prompt) for item in items]
     assert {one["max_tokens"] for one in stub.questions} == {8}
     assert {one["temperature"] for one in stub.asked} == {0.0}
     assert len({one["seed"] for one in stub.questions}) == len(items)
@@ -107,7 +107,7 @@ def test_samples_have_their_own_seeds_the_same_on_every_variant() -> None:
             found = list(made.answer(items, settings))
         seeds.append(sorted(one["seed"] for one in stub.questions))
         assert [one.sample for one in found] == [0, 1, 2, 0, 1, 2]
-        assert stub.asked[-1]["top_p"] == 0.9
+        assert stub.questions[-1]["top_p"] == 0.9
     assert seeds[0] == seeds[1]
     assert len(set(seeds[0])) == 6
 
@@ -133,7 +133,7 @@ def test_a_server_without_token_ids_gets_the_text() -> None:
     with served(answers(items), "unknown_fields") as stub, engine(stub) as made:
         (one, _) = made.answer(items, GREEDY)
     assert one.token_ids == tuple(encoder().encode(one.text))
-    assert "return_token_ids" not in stub.asked[-1]
+    assert "return_token_ids" not in stub.questions[-1]
 
 
 def test_chat_sends_messages_and_keeps_reasoning() -> None:

@@ -245,6 +245,24 @@ def test_a_newest_run_that_is_not_finished_is_no_pass(runs: Path, tmp_path: Path
     assert call("history", tmp_path, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
+def test_a_regression_of_an_older_config_of_the_folder_is_no_pass(
+    database: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another config's run came later and is as it was: the regression before it ends in 1, and is said."""
+    copy = shutil.copy(database, tmp_path / "copy.sqlite")
+    with sqlite3.connect(copy) as file:
+        file.execute("UPDATE runs SET experiment = 'other', run = run + 4 WHERE name IN ('build-9', 'build-10')")
+        for table in ("facts", "candidates", "strata", "tail_rates", "answers"):
+            file.execute(f"UPDATE {table} SET run = run + 4 WHERE run <= 2")  # noqa: S608
+    flags = "history", "--db", copy, "--fail-on-regression"
+    assert call(*flags, runs, "--output", tmp_path) == ExitCode.FAIL
+    assert "Since build-11, of " in capsys.readouterr().out
+    assert json.loads((tmp_path / "badge.json").read_text())["message"].endswith(", 1 regressed")
+    assert "Since build-11, of " in (tmp_path / "history.md").read_text(encoding="utf-8")
+    assert call(*flags, runs / "build-9", runs / "build-10") == ExitCode.PASS  # the other config's job
+    assert call(*flags, runs, "--since", "build-9") == ExitCode.PASS  # what is compared was named
+
+
 def test_what_repair_proved_inside_of_a_run_is_no_run_of_a_folder(runs: Path, tmp_path: Path) -> None:
     """It would be the newest run, and be compared with the one inside of the run before in place of that run."""
     for number in (11, 12):

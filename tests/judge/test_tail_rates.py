@@ -46,6 +46,39 @@ def test_a_stratum_that_only_one_side_answered_is_not_judged() -> None:
     ]
 
 
+@pytest.mark.parametrize(("beyond", "verdict"), [(300, "pass"), (301, "inconclusive")])
+def test_what_is_left_of_a_stratum_by_the_context_limit_does_not_pass_for_it(beyond: int, verdict: str) -> None:
+    """Items that neither side could be asked: with more than half of them no rate passes, as no score does."""
+    items = [Item(f"t/{at}", "s", "t", "generate", "?", {}, "a", f"t/{at}") for at in range(300 + beyond)]
+    clean = {"signs": dict.fromkeys(("empty", "repetition"), False), "length": 1}
+    side = [
+        Scored(one.id, "d", 0, 1.0, {}, Generation(one.id, "yes", (1,), "eos", 3), **clean)
+        if at < 300
+        else Scored(one.id, "d", 0, None, {}, Unanswered(one.id, "over_context", 9))
+        for at, one in enumerate(items)
+    ]
+    rules = Rules(policy=Policy(), slices={"s": SliceRules(gating=False, tail_events={"empty": 0.01})})
+    (found,) = (one for one in judge_rates(cells(items, side, side), rules) if one.tolerance is not None)
+    assert (found.verdict, found.n) == (verdict, 300)
+    assert ("300 of its 601 items" in found.reason) == (verdict != "pass")
+
+
+def test_a_stratum_that_neither_side_answered_is_not_judged_beside_one_that_passes() -> None:
+    """All of its items were over the context limit: its tolerance is not forgotten."""
+    places = [("short", at) for at in range(300)] + [("long", at) for at in range(300)]
+    items = [Item(f"t/{name}/{at}", "s", "t", "generate", "?", {}, name, f"{name}/{at}") for name, at in places]
+    clean = {"signs": dict.fromkeys(("empty", "repetition"), False), "length": 1}
+    side = [
+        Scored(one.id, "d", 0, 1.0, {}, Generation(one.id, "yes", (1,), "eos", 3), **clean)
+        if one.stratum == "short"
+        else Scored(one.id, "d", 0, None, {}, Unanswered(one.id, "over_context", 9))
+        for one in items
+    ]
+    rules = Rules(policy=Policy(), slices={"s": SliceRules(gating=False, tail_events={"empty": 0.01})})
+    found = {one.stratum: one.verdict for one in judge_rates(cells(items, side, side), rules) if one.tolerance}
+    assert found == {"short": "pass", "long": "not_judged"}
+
+
 def test_items_missing_within_the_tolerance_count_as_events_for_a_pass() -> None:
     """Three of 303 unanswered by the candidate could be three events: no events among the rest is no pass at 1 %."""
     rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"empty": 0.01})})

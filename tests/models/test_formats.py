@@ -91,6 +91,17 @@ def test_a_missing_shard_is_named(copy):
         loaded(copy)
 
 
+def test_one_file_beside_shards_that_do_not_name_it_is_refused(copy):
+    """transformers would load the one file, servers the shards: of an older build, say."""
+    tensors = dict.fromkeys(formats.headers([copy / "model.safetensors"]), "model-00001-of-00001.safetensors")
+    shutil.copy(copy / "model.safetensors", copy / "model-00001-of-00001.safetensors")
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": tensors}))
+    with pytest.raises(ModelError, match=r"model\.safetensors lies beside model\.safetensors\.index\.json"):
+        loaded(copy)
+    (copy / "model.safetensors").unlink()
+    loaded(copy)
+
+
 def test_a_broken_tokenizer_is_named(copy):
     """A tokenizer that does not load is a ModelError with the folder, not the library's traceback."""
     (copy / "tokenizer.json").write_text("{}")

@@ -250,6 +250,35 @@ def test_a_changed_fingerprint_stops_the_run(tiny_llama: Path, known: dict[str, 
     assert "fingerprint changed" in failure["message"]
 
 
+def test_other_weights_behind_the_same_name_stop_the_run(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """In the middle of a run, and when it is continued: neither name nor fingerprint says so, a canary does."""
+    with two(known, "new_weights") as (one, other):
+        data = config(tiny_llama, endpoint(one), endpoint(other), execution={"control": False})
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    failure = json.loads((tmp_path / "trial" / "small" / "failure-1of1.json").read_text())
+    assert "for one and the same prompt changed during the run" in failure["message"]
+
+
+def test_a_run_is_not_continued_by_other_weights(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The endpoint was gone in the middle, and is back with another build under its name."""
+    with two(known) as (one, other):
+        data = config(tiny_llama, endpoint(one), endpoint(other), execution={"control": False})
+        path = written(data, tmp_path)
+        assert call("run", path, "--output", tmp_path, "--quiet") == 1
+        for lost in ("manifest.json", "shards/1of1.json"):
+            (tmp_path / "trial" / lost).unlink()
+        answered = tmp_path / "trial" / "small" / "multi_hop_math-1of1.jsonl"
+        answered.write_text("".join(answered.read_text(encoding="utf-8").splitlines(keepends=True)[:20]))
+        other.faults.add("new_weights")
+        capsys.readouterr()
+        assert call("run", path, "--output", tmp_path, "--quiet") == 4
+    assert "log-probabilities of this variant differ from those of the earlier answers" in capsys.readouterr().err
+
+
 def test_what_cannot_work_is_said_before_anything_runs(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
