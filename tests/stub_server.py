@@ -303,7 +303,7 @@ class Handler(BaseHTTPRequestHandler):
             shown = weights if body.get("echo") and not deaf else weights[len(prompt) :]
             shown = [one if one is None or not body.get("echo") else one - shift for one in shown]
             if "new_weights" in self.server.faults and len(self.server.asked) >= 40:
-                shown = [one and one - 0.3 for one in shown]
+                shown = [one and one - 0.6 for one in shown]
             found["logprobs"] = {"token_logprobs": shown, "top_logprobs": [one and {"x": one} for one in shown]}
         return found
 
