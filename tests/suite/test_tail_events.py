@@ -345,7 +345,7 @@ def test_of_mixed_traffic_only_the_json_lines_may_show_bad_json(tmp_path: Path) 
     """What a line may show before it is answered is what is looked at once it is scored, whatever its scorer."""
     lines: list[dict[str, Any]] = [
         {"scorer": "json_schema", "schema": {"type": "object"}},
-        {"scorer": "json_schema", "schema": {}},
+        {"scorer": "json_schema", "schema": {"type": "array"}},
         {"scorer": "contains", "target": "Paris"},
         {"scorer": "numeric", "target": 18, "language": "sw"},
         {"scorer": "choice", "choices": ["a", "b"], "target": "a"},
