@@ -56,10 +56,11 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     if (known := directory.recorded(variant.name, "variant.json")) is None:
         directory.record(variant.name, "variant.json", identity)
         return
-    canaries = [(one["proof"].get("served") or {}).get("canary", ()) for one in (known, identity)]
-    record, known = _lasting(json.loads(json.dumps(identity))), _lasting(known)
-    changed = [key for key in record if known.get(key) != record[key]]
-    if changed := ", ".join(changed + ["log-probabilities"] * replaced(*canaries)):
+    record = json.loads(json.dumps(identity))
+    canaries = [(one["proof"].get("served") or {}).get("canary", ()) for one in (known, record)]
+    record, known = _lasting(record), _lasting(known)
+    differing = [key for key in record if known.get(key) != record[key]]
+    if changed := ", ".join(differing + ["log-probabilities"] * replaced(*canaries)):
         why = f"cannot be continued: {changed} of this variant differ from those of the earlier answers"
         remedy = "Give another --output, or remove that directory to start again"
         raise StoreError(f"{directory.path / variant.name}: {why}. {remedy}")
