@@ -1,7 +1,8 @@
 """Whether a loaded candidate may be compared with its baseline, judged from what each proved of itself."""
 
+import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.config.engines import UNDER_TEST
@@ -18,6 +19,8 @@ SURE = -0.1  # log-probability above which a token shows little of the weights
 UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the same
 SAME_LOGPROB = 1e-3  # largest difference between log-probabilities of the same weights on the same engine
 OTHER_LOGPROB = 0.3  # a larger one shows other weights behind one name: bfloat16 logits of 16 to 32 are 0.125 apart
+# What servers take of `generation_config.json` if a request does not say (vLLM's `--generation-config auto`).
+_SERVER_DEFAULTS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")
 
 
 def partly_quantized(share: float | None) -> str:
@@ -123,3 +126,29 @@ def cross_engine_note(experiment: Experiment) -> str:
     names = ", ".join(f"{one.name} on {one.engine.name}" for one in experiment.variants)
     why = "a difference may come from the engine, its version, its dtype or its flags, and not from the weights"
     return f"This run compares engines ({names}): {why}."
+
+
+def serving_notes(baseline: str, paths: Mapping[str, str]) -> list[str]:
+    """Say which candidates' folders hold other generation defaults or another chat template than the baseline's.
+
+    Neither has a part in a run, but servers apply both. baseline: its name, a key of `paths`.
+    """
+    own, notes = _server_defaults(Path(paths[baseline])), list[str]()
+    for name, path in paths.items():
+        theirs = _server_defaults(Path(path)) if Path(path, "config.json").is_file() else own  # a GGUF file has its own
+        if keys := sorted(key for key in {*own, *theirs} if own.get(key) != theirs.get(key)):
+            said = f"{', '.join(keys)} of its folder are not the baseline's: servers apply them to its answers"
+            notes.append(f"{name}: {said}, this run asks both by its own sampling and the baseline's chat template")
+    return notes
+
+
+def _server_defaults(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):  # a damaged one is refused when the model is loaded
+        said = json.loads((folder / "generation_config.json").read_text("utf-8"))
+        found |= {key: said[key] for key in _SERVER_DEFAULTS if key in said}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        found["chat_template"] = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["chat_template"]
+    with contextlib.suppress(OSError, ValueError):
+        found["chat_template"] = (folder / "chat_template.jinja").read_text("utf-8")
+    return found

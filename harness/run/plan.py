@@ -15,7 +15,7 @@ from harness.errors import ConfigError, ModelError, NoSuchModel, NotComparable, 
 from harness.judge.rules import Rules
 from harness.judge.tail_counts import undefined
 from harness.models import resolve as models
-from harness.models.compatibility import cross_engine_note
+from harness.models.compatibility import cross_engine_note, serving_notes
 from harness.models.devices import bfloat16_speedup, native_dtype, resolve_device
 from harness.models.resolve import tokenizer_place
 from harness.records import Item, digest
@@ -81,7 +81,8 @@ def make_plan(
     experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
     tokenizer, config = _tokenizer(experiment.baseline, Path(paths[experiment.baseline.name]))
-    known = (*experiment.notes, *template_notes(tokenizer, experiment.sampling))
+    served = serving_notes(experiment.baseline.name, paths)
+    known = (*experiment.notes, *template_notes(tokenizer, experiment.sampling), *served)
     experiment = experiment.model_copy(update={"notes": known})
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
     _check_choices(experiment, items, source)

@@ -371,3 +371,26 @@ def test_other_end_tokens_are_refused(plain, tmp_path, own, writes, refused):
             check_candidate(baseline, candidate, Variant(name="x"), writes=writes)
     else:
         check_candidate(baseline, candidate, Variant(name="x"), writes=writes)
+
+
+def test_other_defaults_of_a_server_are_said(tmp_path):
+    """Sampling defaults and chat templates of a candidate's folder reach its users, and no answer of a run."""
+    from harness.models.compatibility import serving_notes
+
+    def folder(name, template, place="tokenizer_config.json", **defaults):
+        (made := tmp_path / name).mkdir()
+        (made / "config.json").touch()
+        told = {"eos_token_id": 3, "transformers_version": name, "_from_model_config": True, **defaults}
+        (made / "generation_config.json").write_text(json.dumps(told))
+        text = json.dumps({"chat_template": template}) if place.endswith("json") else template
+        (made / place).write_text(text)
+        return str(made)
+
+    paths = {"bf16": folder("bf16", "{{ a }}", temperature=0.6)}
+    paths |= {"same": folder("same", "{{ a }}", "chat_template.jinja", temperature=0.6)}
+    paths |= {"other": folder("other", "{{ b }}", temperature=0.6, repetition_penalty=1.1), "file": __file__}
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").touch()
+    (note, bare) = serving_notes("bf16", {**paths, "bare": str(tmp_path / "bare")})
+    assert note.startswith("other: chat_template, repetition_penalty of its folder are not the baseline's")
+    assert bare.startswith("bare: chat_template, temperature of its folder")
