@@ -58,10 +58,8 @@ def compare(
         same = control_baseline or baseline
         against = _compare_one(_Index(same, rules, allow_unmatched, layering), control)
         back = _compare_one(_Index(control, rules, allow_unmatched, layering), same)
-    why = "matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
-    unused = [f"the pattern {glob!r} {why}" for glob in rules.unmatched_globs(base.places)]
     notes = dict.fromkeys(note for one in (baseline, *candidates) for note in one.notes)
-    return Comparisons(baseline.name, compared, against, back, (*notes, *unused))
+    return Comparisons(baseline.name, compared, against, back, (*notes, *rules.unmatched_globs(base.places)))
 
 
 def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look: int) -> set[Place]:
