@@ -49,8 +49,7 @@ def log_files(path: Path) -> list[Path]:
     found = list(path.rglob("*.eval"))
     for file in path.rglob("*.json"):
         data = parsed(file.read_bytes(), str(file))
-        log = isinstance(data, Mapping) and {"eval", "samples"} & data.keys()
-        if log and isinstance(data.get("eval", {}), Mapping):
+        if {"eval", "samples"} & inner(data).keys() and isinstance(inner(data).get("eval", {}), Mapping):
             found.append(file)
     return sorted(found)
 
@@ -160,14 +159,13 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     reducer, reduce = _reducer(log)
     if reducer != "mean" and log.task in rows.measure:
         rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
-    arguments = [canonical_json(log.arguments)] if log.arguments else []
     guess = guessing([str(key[1:3] if key[1] else key[2]) for key, *_ in first.values()])  # choices and target
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
         score = reduce(counted) if len(counted) == expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
-        asked = fingerprint(canonical_json([question, offered, target]), *arguments)
+        asked = fingerprint(*map(canonical_json, filter(None, ([question, offered, target], log.arguments))))
         chance = max(guess, 1.0 / len(offered) if offered and len(offered) > 1 else 0.0)
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     missing = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
@@ -187,8 +185,7 @@ def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
         return name, lambda scores: float(sum(one >= 1.0 for one in scores) >= int(count))
     if kind == "pass_at" and count.isdecimal():
         return name, lambda scores: _pass_at(scores, int(count))
-    known = f"{', '.join(_REDUCERS)}, at_least_k, pass_at_k"
-    raise UsageError(f"{log.file}: reduces epochs by {name!r}, and {known} are known")
+    raise UsageError(f"{log.file}: reduces epochs by {name!r}: known are {', '.join(_REDUCERS)}, at_least_k, pass_at_k")
 
 
 def _pass_at(scores: Sequence[float], count: int) -> float:
