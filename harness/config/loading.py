@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from harness.config.engines import inherited_engine
 from harness.config.fields import RelativeMargin, suggestion
 from harness.config.methods import METHODS
-from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Experiment, Policy, Variant
+from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Cut, Experiment, Policy, Variant
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
@@ -277,7 +277,8 @@ def with_overrides(
         parts["execution"] = experiment.execution.model_copy(update={"device": device})
     if suffix:
         parts["name"] = f"{experiment.name}{suffix}"[:64].rstrip("-._")
-    return experiment.model_copy(update=parts)
+    kind = Cut if limit is not None or len(slices) < len(experiment.slices) else Experiment
+    return kind.model_construct(experiment.model_fields_set, **{**dict(experiment), **parts})
 
 
 def policy_overrides(path: Path) -> dict[str, Any]:

@@ -297,3 +297,7 @@ class Experiment(Strict):
     def digest(self) -> str:
         """Identify everything that decides a result; where results are put and what texts are kept does not."""
         return digest(self.model_dump(mode="json", exclude={"output", "description", "store_text", "track"}))
+
+
+class Cut(Experiment):
+    """What `--only` or `--limit` leaves of an experiment: patterns of its policy may match what was left out."""

@@ -19,7 +19,7 @@ from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
 from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
-from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, natural_key, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, listed, natural_key, pair
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -58,10 +58,8 @@ def compare(
         same = control_baseline or baseline
         against = _compare_one(_Index(same, rules, allow_unmatched, layering), control)
         back = _compare_one(_Index(control, rules, allow_unmatched, layering), same)
-    why = "matches no stratum and has no effect: compare it with the output of `quantcliff plan`"
-    unused = [f"the pattern {glob!r} {why}" for glob in rules.unmatched_globs(base.places)]
     notes = dict.fromkeys(note for one in (baseline, *candidates) for note in one.notes)
-    return Comparisons(baseline.name, compared, against, back, (*notes, *unused))
+    return Comparisons(baseline.name, compared, against, back, (*notes, *rules.unmatched_globs(base.places)))
 
 
 def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look: int) -> set[Place]:
@@ -136,10 +134,10 @@ def _compare_one(
 ) -> Comparison:
     try:
         pairs = pair(base.baseline, side, base.allow_unmatched)
+        unmatched = _unmatched(base, side, pairs)
     except NotComparable as error:
         return Comparison(side.name, refused=str(error))
-    columns, unmatched = _columns(base, side, pairs, until), _unmatched(base, side, pairs)
-    places = enumerate(base.places)
+    columns, places = _columns(base, side, pairs, until), enumerate(base.places)
     strata = tuple(_stratum(base, columns.of(at, at), at, int(unmatched[at]), blind=one in blind) for at, one in places)
     weights = [stands(columns.of(at, at), one.layers) for at, one in enumerate(strata)]
     columns = replace(columns, stands=np.concatenate(weights))
@@ -182,10 +180,13 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
 
 
 def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
-    """Count, per place, the items that have no partner."""
+    """Count, per place, the items that have no partner. Raises NotComparable if the baseline lacks a place."""
     alone = np.concatenate([pairs.baseline_only, pairs.differing])
     lost = np.bincount(base.place[alone], minlength=len(base.places))
     there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
+    if new := listed("/".join(place) for place in there.keys() - set(base.places)):
+        text = f"{candidate.name}: {base.baseline.name} has nothing in strata that the candidate has ({new})"
+        raise NotComparable(f"{text}, so they cannot be judged: give its results there, or leave them out")
     return np.asarray(lost + [there[place] for place in base.places])
 
 

@@ -15,7 +15,7 @@ from harness.errors import Incomplete, NotComparable, StoreError, UsageError
 from harness.judge import choice_probability, compare, gate
 from harness.judge.layers import LEFT_OUT, Layering, layering
 from harness.judge.outcomes import Outcomes, build, fingerprint
-from harness.judge.rules import Place, Rules, read_policy
+from harness.judge.rules import Place, Rules, by_stratum, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
 from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
@@ -293,6 +293,9 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
         overrides = {**overrides, "margins": {"*": overrides["margin"], **overrides.get("margins", {})}}
     if "tail_events" in overrides:
         rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
+    given = Rules.from_flags(**{key: overrides[key] for key in ("margins", "advisory") if key in overrides})
+    if unused := given.unmatched_globs(by_stratum(run.items)):
+        raise UsageError("\n".join(unused))
     rules = replace(rules, policy=read_policy({**policy, **overrides}))
     relative = any(isinstance(one, RelativeMargin) for one in (*rules.policy.margins.values(), rules.policy.margin))
     if run.experiment.execution.layers and (relative or rules.policy.pooled_margin is not None):

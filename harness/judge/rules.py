@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config.fields import written
+from harness.config.fields import suggestion, written
 from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
@@ -108,10 +108,10 @@ class Rules:
         return replace(self, plan=plan, traffic=traffic)
 
     def unmatched_globs(self, places: Iterable[Place]) -> list[str]:
-        """Return the globs that match no stratum at all, which is probably a mistake."""
-        names = [f"{slice_name}/{stratum}" for slice_name, stratum in places]
-        globs = (*self.policy.margins, *self.policy.advisory)
-        return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+        """Say of each glob that matches no stratum, which is probably a mistake, that it does, and what is near."""
+        names, globs = ["/".join(place) for place in places], (*self.policy.margins, *self.policy.advisory)
+        unused = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+        return [f"the pattern {one!r} matches no stratum and has no effect.{suggestion(one, names)}" for one in unused]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a judgement prints as its policy."""

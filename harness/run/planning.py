@@ -10,7 +10,7 @@ import numpy as np
 
 from harness import stats
 from harness.config.fields import Layers, allowed
-from harness.config.schema import Experiment, Policy
+from harness.config.schema import Cut, Experiment, Policy
 from harness.errors import ConfigError, Problem
 from harness.judge.layers import part
 from harness.judge.rules import Rules, by_stratum
@@ -144,10 +144,11 @@ def design_of(experiment: Experiment, table: Sequence[Power]) -> Design | None:
 
 
 def check_power(experiment: Experiment, table: Sequence[Power], source: str) -> None:
-    """Refuse gating strata that are too small to ever pass. Raises ConfigError with every one of them."""
+    """Refuse gating strata too small to ever pass, and patterns that match none. Raises ConfigError with every one."""
+    unused = Rules.from_experiment(experiment).unmatched_globs((row.slice, row.stratum) for row in table)
+    problems = [Problem("policy", text) for text in unused if not isinstance(experiment, Cut)]
     if not experiment.policy.refuse_hopeless:
-        return
-    problems = []
+        table = []
     for index, spec in enumerate(experiment.slices):
         if rows := [row for row in table if row.slice == spec.key and row.gating and not row.can_pass]:
             problems.append(_hopeless(experiment, index, rows))

@@ -81,8 +81,9 @@ def test_gate_judges_under_another_policy_and_leaves_the_files(judged: Path, tmp
     assert call("gate", judged, "--policy", policy, "--quiet", "--rehearsal-ok") == ExitCode.PASS
     assert call("gate", judged, "--quiet") == ExitCode.FAIL
     for text, flags, right in (
-        ("{margin: 0.5, margins: {other/*: 0.01}}", (), ExitCode.PASS),
-        ("{margin: 0.01, margins: {other/*: 0.5}}", (), ExitCode.FAIL),
+        ("{margin: 0.5, margins: {other/*: 0.01}}", (), ExitCode.USAGE),
+        ("{margin: 0.5, advisory: ['multi_hop_math/hops=2']}", (), ExitCode.USAGE),
+        ("{margin: 0.01, margins: {multi_*: 0.5}}", (), ExitCode.PASS),
         ("{margins: {'*': 0.5}}", (), ExitCode.PASS),
         ("{margins: {'*': 0.5}}", ("--margin", "0.01"), ExitCode.FAIL),
     ):  # a margin is that of all strata that no glob beside it names, and the flag's that of all
@@ -401,3 +402,16 @@ def test_plain_tables_are_judged_by_the_flags_that_the_readme_names(
     ]
     assert {one["margin"] for one in strata} == {0.05}
     assert (found["verdict"], found["exit_code"]) == ("fail", 1)
+
+
+def test_a_pattern_of_the_policy_that_matches_no_stratum_is_refused_when_planned(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A typo would leave the stratum under the laxer margin; of a part of the config it may match what is left out."""
+    policy = {"margin": 0.3, "margins": {"multi_hop_math/hosp=1": 0.01}}
+    path = write(tmp_path, tiny_llama, policy=policy)
+    for words in (("plan", path), ("run", path, "--output", tmp_path, "--quiet")):
+        assert call(*words) == ExitCode.USAGE
+        assert "'multi_hop_math/hosp=1' matches no stratum" in (said := capsys.readouterr().err)
+        assert "Did you mean 'multi_hop_math/task=chains,hops=1'" in said
+    assert call("plan", path, "--limit", "5") == ExitCode.PASS

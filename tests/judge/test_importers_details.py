@@ -316,6 +316,17 @@ def test_details_of_several_models_are_not_one_side(tmp_path):
     assert load(base / "details" / "int4").score.tolist() == [0.0] * 4
 
 
+def test_a_folder_of_nel_that_a_second_model_wrote_to_is_refused(tmp_path):
+    """The results are the later model's, and would be taken for the other's."""
+    folder = _nel(tmp_path, [1.0] * 4)
+    (first,) = folder.rglob("eval-*.json")
+    for model in ("bf16", "int4"):
+        text = json.dumps(json.loads(first.read_text()) | {"timestamp": model, "config": {"model": model}})
+        first.with_name(f"eval-{model}-gsm8k.json").write_text(text)
+    with pytest.raises(UsageError, match=r"several models \(model: bf16 and int4\)"):
+        load(folder)
+
+
 @pytest.mark.parametrize("name", ["wer", "bits_per_byte"])
 def test_a_metric_of_lighteval_of_which_less_is_better_is_no_score(tmp_path, name):
     """The only one of a task is not taken either."""

@@ -184,6 +184,14 @@ def test_logs_of_several_models_are_refused(tmp_path, log):
         load(tmp_path)
 
 
+def test_an_older_log_of_another_model_is_not_passed_over(tmp_path):
+    """Inspect writes the logs of all models to one folder: the newest of a task may be the candidate's."""
+    for name, created in (("bf16", "2026-03-01"), ("int4", "2026-03-02")):
+        inspect_log(tmp_path / f"{name}.json", [["C"]] * 3, model=name, created=created)
+    with pytest.raises(UsageError, match=r"several models \(model: bf16 and int4\)"):
+        load(tmp_path)
+
+
 def test_a_task_run_twice_counts_with_its_newest_log(tmp_path, log):
     """The later `created` counts, whatever the files are called, and the comparison says so."""
     for name, created, value in (("a", "2026-02-01", "I"), ("b", "2026-01-01", "C")):
@@ -289,10 +297,11 @@ def test_epochs_become_one_score_by_the_logs_own_reducer(tmp_path, reducer, scor
     assert found.measure == {"jars": "match" if reducer == "mean" else f"match,{reducer}{epochs}"}
 
 
-def test_an_unknown_reducer_is_named(tmp_path):
-    """A reducer of the user's own cannot be computed here."""
-    with pytest.raises(UsageError, match="reduces epochs by 'mine'"):
-        load(inspect_log(tmp_path / "a.json", [["C", "I"]], config={"epochs_reducer": ["mine"]}))
+@pytest.mark.parametrize("name", ["mine", "at_least_0"])
+def test_an_unknown_reducer_is_named(tmp_path, name):
+    """A reducer of the user's own cannot be computed here; at least none are right of any answers."""
+    with pytest.raises(UsageError, match=f"reduces epochs by '{name}'"):
+        load(inspect_log(tmp_path / "a.json", [["C", "I"]], config={"epochs_reducer": [name]}))
 
 
 @pytest.mark.parametrize("reducer", ["mean", "median", "max", "pass_at_1"])
@@ -317,6 +326,21 @@ def test_a_sample_that_failed_is_unanswered_though_it_was_scored(tmp_path):
     log["samples"][1] |= {"error": {"message": "no connection"}, "scores": {"match": {"value": "I"}}}
     path.write_text(json.dumps(log))
     assert np.array_equal(load(path).score, [1.0, np.nan, 1.0], equal_nan=True)
+
+
+def test_a_sample_that_a_person_ended_is_unanswered_and_an_edited_score_is_said(tmp_path):
+    """Both are scored as they stood; neither is what the model did, on one side alone it may hide a loss."""
+    path = inspect_log(tmp_path / "a.json", [["I"]] * 3)
+    log = json.loads(path.read_text())
+    log["samples"][0]["limit"] = {"type": "operator", "limit": 1}
+    log["samples"][1]["limit"] = {"type": "token", "limit": 9}
+    log["samples"][2]["scores"]["match"] = {"value": "C", "history": [{"value": "I"}, {"value": "C"}]}
+    path.write_text(json.dumps(log))
+    found = load(path)
+    assert np.array_equal(found.score, [np.nan, 0.0, 1.0], equal_nan=True)
+    assert [note.rpartition(": ")[2] for note in found.notes] == [
+        "1 samples have scores that were edited after the run"
+    ]
 
 
 def test_an_epoch_given_twice_is_refused(tmp_path):

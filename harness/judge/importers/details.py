@@ -33,6 +33,7 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
         known = [one for one in known if isinstance(inner(one).get("benchmark"), Mapping)]
+        read.check_one_model(results.parent, ({"model": inner(one, "config").get("model", "")} for one in known))
         newest: Mapping[str, Any] = max(known, key=lambda one: str(one.get("timestamp") or ""), default={})
         name = inner(newest, "benchmark").get("name")
         if isinstance(name, str):

@@ -49,8 +49,7 @@ def log_files(path: Path) -> list[Path]:
     found = list(path.rglob("*.eval"))
     for file in path.rglob("*.json"):
         data = parsed(file.read_bytes(), str(file))
-        log = isinstance(data, Mapping) and {"eval", "samples"} & data.keys()
-        if log and isinstance(data.get("eval", {}), Mapping):
+        if {"eval", "samples"} & inner(data).keys() and isinstance(inner(data).get("eval", {}), Mapping):
             found.append(file)
     return sorted(found)
 
@@ -75,7 +74,6 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a log or a directory of them. Raises UsageError if a field is not there, NotComparable if a log is cut."""
     rows = Rows(str(path), options)
     logs = _newest([_Log(file) for file in log_files(path)], rows)
-    check_one_model(path, ({key: log.run.get(key) or {} for key in ("model", "model_args")} for log in logs))
     for log in logs:
         if (status := log.header["status"]) != "success":
             raise NotComparable(f"{log.file}: its status is {status!r}: only a log that ended in success is judged")
@@ -117,6 +115,7 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
         if len(same) > 1:
             dated = sorted(same, key=lambda log: log.created)
             rows.rerun(task, {log.file: {as_level(one.get("id")) for one in _samples(log.file)} for log in dated})
+    check_one_model(rows.source, ({key: log.run.get(key) or {} for key in ("model", "model_args")} for log in logs))
     return [max(same, key=lambda log: log.created) for _, same in sorted(runs.items())]
 
 
@@ -135,6 +134,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     rows.settings |= {f"{key} of {place}": one for key, one in known.items()}
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
+    partial = edited = 0
     for sample in _samples(log.file):
         where = f"{log.file}: sample {sample.get('id')}"
         if "id" not in sample or "input" not in sample:
@@ -151,6 +151,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
+        edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
     stored, completed = sum(map(len, epochs.values())), inner(log.header, "results").get("completed_samples")
     if isinstance(completed, int) and 0 < stored < completed:
         raise NotComparable(f"{log.file}: holds {stored} of {completed} completed samples: copy the whole log")
@@ -158,20 +159,18 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     reducer, reduce = _reducer(log)
     if reducer != "mean" and log.task in rows.measure:
         rows.measure[log.task] += f",{reducer}" + ("" if reducer.startswith("pass_at") else f" of {expected}")
-    partial = 0
-    arguments = [canonical_json(log.arguments)] if log.arguments else []
     guess = guessing([str(key[1:3] if key[1] else key[2]) for key, *_ in first.values()])  # choices and target
     for item, scores in epochs.items():
         counted = [one for one in scores.values() if not math.isnan(one)]
         partial += len(counted) < expected and expected > 1
         score = reduce(counted) if len(counted) == expected else math.nan
         (question, offered, target, *_), metadata, where = first[item]
-        asked = fingerprint(canonical_json([question, offered, target]), *arguments)
+        asked = fingerprint(*map(canonical_json, filter(None, ([question, offered, target], log.arguments))))
         chance = max(guess, 1.0 / len(offered) if offered and len(offered) > 1 else 0.0)
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
-    if partial:
-        text = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
-        rows.notes.append(f"{log.file}: {text}")
+    missing = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
+    told = {missing: partial, f"{edited} samples have scores that were edited after the run": edited}
+    rows.notes += [f"{log.file}: {text}" for text, count in told.items() if count]
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
@@ -182,12 +181,11 @@ def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:
     kind, _, count = name.rpartition("_")
     if name in _REDUCERS:
         return name, _REDUCERS[name]
-    if kind == "at_least" and count.isdecimal():
+    if kind == "at_least" and count.isdecimal() and int(count):
         return name, lambda scores: float(sum(one >= 1.0 for one in scores) >= int(count))
     if kind == "pass_at" and count.isdecimal():
         return name, lambda scores: _pass_at(scores, int(count))
-    known = f"{', '.join(_REDUCERS)}, at_least_k, pass_at_k"
-    raise UsageError(f"{log.file}: reduces epochs by {name!r}, and {known} are known")
+    raise UsageError(f"{log.file}: reduces epochs by {name!r}: known are {', '.join(_REDUCERS)}, at_least_k, pass_at_k")
 
 
 def _pass_at(scores: Sequence[float], count: int) -> float:
@@ -213,7 +211,8 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
     values = _values(sample)
-    if not values or sample.get("error"):  # Inspect may have been told to score what was there when it failed
+    # Inspect may have been told to score what was there when the sample failed, or a person ended it.
+    if not values or sample.get("error") or inner(sample, "limit").get("type") == "operator":
         return math.nan
     named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
     if len(named) != 1:
