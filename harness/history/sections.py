@@ -2,8 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from html import escape
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -23,7 +22,6 @@ _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20  # so many steps from run to run are described; the database holds all
 _COLOURS = {"pass": "#3a7d34", "fail": "#b3261e"}
 _OTHER = "#8a6100"
-_BADGE = Path(__file__).with_name("badge.svg.in").read_text("utf-8")
 
 
 def runs(history: History) -> Section:
@@ -219,16 +217,8 @@ def write(folder: Path, history: History, since: Since | None, said: list[str], 
         "history.html": render("history.html.j2", shown, "", said=said, count=newest["count"]),
         "history.md": str(text),
         "badge.json": json.dumps(badge) + "\n",
-        "badge.svg": _svg(badge),
     }
     for name, content in files.items():
         atomic_write(folder / name, content)
     step_summary(str(text))
     return [folder / name for name in files]
-
-
-def _svg(badge: Mapping[str, object]) -> str:
-    label, text = str(badge["label"]), str(badge["message"])
-    left, right = (10 + 6.5 * len(one) for one in (label, text))
-    places = {"width": left + right, "left": left, "rest": right - 3, "middle": left / 2, "second": left + right / 2}
-    return _BADGE.format(**places, label=escape(label), text=escape(text), colour=badge["color"])
