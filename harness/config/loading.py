@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from fnmatch import filter as filter_names
 from pathlib import Path
 from typing import Any, get_args
 
@@ -267,11 +268,16 @@ def with_overrides(
             raise ConfigError(source, [Problem("--only", text)])
     candidates = tuple(one for one in experiment.candidates if one.name in only or not names[0] & set(only))
     slices = tuple(one for one in experiment.slices if one.key in only or not names[1] & set(only))
-    parts: dict[str, Any] = {"candidates": candidates, "slices": slices}
+    kept, margins = {spec.key for spec in slices}, dict(experiment.policy.margins)
+    for glob in experiment.policy.margins:  # one for slices that are left out is no mistake
+        if (own := filter_names(names[1], glob.partition("/")[0])) and kept.isdisjoint(own):
+            del margins[glob]
+    policy = experiment.policy.model_copy(update={"margins": margins})
+    parts: dict[str, Any] = {"candidates": candidates, "slices": slices, "policy": policy}
     suffix = "-only-" + "-".join(sorted(only)) if only else ""
     if limit is not None:
         parts["slices"] = tuple(spec.model_copy(update={"items": min(spec.items, limit)}) for spec in slices)
-        parts["policy"] = experiment.policy.model_copy(update={"refuse_hopeless": False})
+        parts["policy"] = policy.model_copy(update={"refuse_hopeless": False})
         suffix += f"-limit-{limit}"
     if device is not None:
         parts["execution"] = experiment.execution.model_copy(update={"device": device})

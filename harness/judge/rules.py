@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config.fields import written
+from harness.config.fields import suggestion, written
 from harness.config.schema import Experiment, Policy
 from harness.errors import UsageError
 from harness.records import Item
@@ -106,6 +106,18 @@ class Rules:
         plan = {place: len(members) for place, members in strata.items()}
         traffic = {place: sum(item.weight for item in members) for place, members in strata.items()}
         return replace(self, plan=plan, traffic=traffic)
+
+    def check_margins(self, items: Iterable[Item]) -> None:
+        """Refuse a margin that holds nowhere: its strata would be held to another, which may be wider. UsageError."""
+        names = {f"{item.slice}/{item.stratum}" for item in items}
+        found = {glob: {name for name in names if fnmatchcase(name, glob)} for glob in self.policy.margins}
+        for at, (glob, own) in enumerate(found.items()):
+            wider = [other for other, strata in [*found.items()][at + 1 :] if own and own < strata]
+            if wider:
+                text = f"has no effect, since the last match counts and {wider[0]!r} matches more: write {glob!r} last"
+                raise UsageError(f"policy.margins: {glob!r} {text}")
+            if not own:
+                raise UsageError(f"policy.margins: {glob!r} matches no stratum.{suggestion(glob, names)}")
 
     def unmatched_globs(self, places: Iterable[Place]) -> list[str]:
         """Return the globs that match no stratum at all, which is probably a mistake."""

@@ -214,7 +214,11 @@ def event_power(experiment: Experiment, items: Sequence[Item]) -> list[EventPowe
 
 
 def check_events(experiment: Experiment, items: Sequence[Item], source: str) -> None:
-    """Refuse tolerances that no stratum can pass, or that hold nobody. Raises ConfigError with every one of them."""
+    """Refuse tolerances that no stratum can pass, or that hold nobody. Raises ConfigError with every one of them.
+
+    A pattern of `policy.margins` that holds nobody raises UsageError first.
+    """
+    Rules.from_experiment(experiment).check_margins(items)
     if not experiment.policy.refuse_hopeless:
         return
     table = event_power(experiment, items)

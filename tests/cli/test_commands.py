@@ -81,8 +81,10 @@ def test_gate_judges_under_another_policy_and_leaves_the_files(judged: Path, tmp
     assert call("gate", judged, "--policy", policy, "--quiet", "--rehearsal-ok") == ExitCode.PASS
     assert call("gate", judged, "--quiet") == ExitCode.FAIL
     for text, flags, right in (
-        ("{margin: 0.5, margins: {other/*: 0.01}}", (), ExitCode.PASS),
-        ("{margin: 0.01, margins: {other/*: 0.5}}", (), ExitCode.FAIL),
+        ("{margin: 0.01, margins: {multi_hop_math/*: 0.5}}", (), ExitCode.PASS),
+        ("{margin: 0.5, margins: {multi_hop_math/*: 0.01}}", (), ExitCode.FAIL),
+        ("{margin: 0.5, margins: {multi_hop_maths/*: 0.01}}", (), ExitCode.USAGE),  # holds nowhere
+        ("{margin: 0.01, margins: {multi_hop_math/*: 0.01, '*': 0.5}}", (), ExitCode.PASS),  # the last match, of equals
         ("{margins: {'*': 0.5}}", (), ExitCode.PASS),
         ("{margins: {'*': 0.5}}", ("--margin", "0.01"), ExitCode.FAIL),
     ):  # a margin is that of all strata that no glob beside it names, and the flag's that of all

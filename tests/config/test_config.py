@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.config.loading import load, parse, policy_overrides, with_overrides
 from harness.config.methods import METHODS, methods_in
-from harness.config.schema import Experiment
+from harness.config.schema import Experiment, Policy
 from harness.errors import ConfigError, ExitCode
 from harness.judge.rules import Rules
 
@@ -255,6 +255,13 @@ def test_only_keeps_the_named_slices_and_candidates_under_a_name_of_their_own() 
     assert [one.name for one in part.candidates] == ["int8"]
     assert [spec.key for spec in part.slices] == ["code"]
     assert part.name == "trial-only-code-int8"
+
+
+def test_only_leaves_out_the_margins_of_slices_that_are_left_out() -> None:
+    """They would match nothing, and are no mistake; one that never named a slice is."""
+    margins = {"*": 0.1, "typical/*": 0.2, "code/x": 0.3, "maths/*": 0.4}
+    whole = _two().model_copy(update={"policy": Policy(margins=margins)})
+    assert [*with_overrides(whole, "config", only=("code",)).policy.margins] == ["*", "code/x", "maths/*"]
 
 
 def test_only_refuses_a_name_that_is_neither() -> None:
