@@ -268,10 +268,9 @@ def with_overrides(
             raise ConfigError(source, [Problem("--only", text)])
     candidates = tuple(one for one in experiment.candidates if one.name in only or not names[0] & set(only))
     slices = tuple(one for one in experiment.slices if one.key in only or not names[1] & set(only))
-    kept, margins = {spec.key for spec in slices}, dict(experiment.policy.margins)
-    for glob in experiment.policy.margins:  # one for slices that are left out is no mistake
-        if (own := filter_names(names[1], glob.partition("/")[0])) and kept.isdisjoint(own):
-            del margins[glob]
+    told = {glob: filter_names(names[1], glob.partition("/")[0]) for glob in experiment.policy.margins}
+    out = names[1] - {spec.key for spec in slices}  # a margin of these alone is no mistake
+    margins = {glob: experiment.policy.margins[glob] for glob, own in told.items() if not own or set(own) - out}
     policy = experiment.policy.model_copy(update={"margins": margins})
     parts: dict[str, Any] = {"candidates": candidates, "slices": slices, "policy": policy}
     suffix = "-only-" + "-".join(sorted(only)) if only else ""

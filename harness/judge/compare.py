@@ -19,7 +19,7 @@ from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
 from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
-from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, natural_key, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, listed, natural_key, pair
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -135,9 +135,10 @@ def _compare_one(
 ) -> Comparison:
     try:
         pairs = pair(base.baseline, side, base.allow_unmatched)
+        unmatched = _unmatched(base, side, pairs)
     except NotComparable as error:
         return Comparison(side.name, refused=str(error))
-    columns, unmatched = _columns(base, side, pairs, until), _unmatched(base, side, pairs)
+    columns = _columns(base, side, pairs, until)
     places = enumerate(base.places)
     strata = tuple(_stratum(base, columns.of(at, at), at, int(unmatched[at]), blind=one in blind) for at, one in places)
     weights = [stands(columns.of(at, at), one.layers) for at, one in enumerate(strata)]
@@ -181,10 +182,14 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
 
 
 def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
-    """Count, per place, the items that have no partner."""
+    """Count, per place, the items that have no partner. Raises NotComparable where the baseline lacks a place."""
     alone = np.concatenate([pairs.baseline_only, pairs.differing])
     lost = np.bincount(base.place[alone], minlength=len(base.places))
     there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
+    beyond = (place for place, count in there.items() if count > math.ceil(base.allow_unmatched * count))
+    if alone := set(beyond) - set(base.places):
+        text = f"{base.baseline.name} has no {listed(map('/'.join, alone))}, so nothing shows what was lost there"
+        raise NotComparable(f"{candidate.name}: {text}: give the same on both sides, or --allow-unmatched 1")
     return np.asarray(lost + [there[place] for place in base.places])
 
 

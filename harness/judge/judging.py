@@ -295,8 +295,7 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
     if "tail_events" in overrides:
         rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
     rules = replace(rules, policy=read_policy({**policy, **overrides}))
-    if "margins" in overrides:  # the run's own were checked when it was planned
-        rules.check_margins(run.items)
+    rules.check_margins(run.items)
     relative = any(isinstance(one, RelativeMargin) for one in (*rules.policy.margins.values(), rules.policy.margin))
     if run.experiment.execution.layers and (relative or rules.policy.pooled_margin is not None):
         raise UsageError("a run with execution.layers cannot be judged by a pooled or a relative margin")

@@ -112,12 +112,11 @@ class Rules:
         names = {f"{item.slice}/{item.stratum}" for item in items}
         found = {glob: {name for name in names if fnmatchcase(name, glob)} for glob in self.policy.margins}
         for at, (glob, own) in enumerate(found.items()):
-            wider = [other for other, strata in [*found.items()][at + 1 :] if own and own < strata]
-            if wider:
-                text = f"has no effect, since the last match counts and {wider[0]!r} matches more: write {glob!r} last"
+            wider = [other for other in [*found][at + 1 :] if own < found[other]]
+            if wider or not own:
+                text = f"has no effect, since {wider[0]!r} after it matches more: write {glob!r} last" if own else ""
+                text = text or f"matches no stratum.{suggestion(glob, names)}"
                 raise UsageError(f"policy.margins: {glob!r} {text}")
-            if not own:
-                raise UsageError(f"policy.margins: {glob!r} matches no stratum.{suggestion(glob, names)}")
 
     def unmatched_globs(self, places: Iterable[Place]) -> list[str]:
         """Return the globs that match no stratum at all, which is probably a mistake."""

@@ -302,13 +302,17 @@ def test_gains_without_any_exception_are_a_baseline_gone_wrong():
 
 
 def test_a_stratum_that_only_the_candidate_has_is_counted_and_named():
-    """Items of a stratum unknown to the baseline are unmatched items, no stratum of the comparison."""
+    """One item of a stratum unknown to the baseline is an unmatched item; a whole stratum of them is not judged."""
     cells = {"s/a": Cell(400)}
-    more = side("int4", cells | {"s/new": Cell(2)}, 1)
-    found = gate.judge(compare.compare(side("bf16", cells, 0), [more], RULES), RULES)
+    base, one, four = side("bf16", cells, 0), *(side("c", cells | {"s/new": Cell(n)}, 1) for n in (1, 4))
+    found = gate.judge(compare.compare(base, [one], RULES), RULES)
     assert found.verdict == "pass"
     assert [one.stratum for one in found.candidates[0].strata] == ["a"]
-    assert any("2 only in int4 (s/new/0, s/new/1)" in one for one in found.warnings)
+    assert any("1 only in c (s/new/0)" in one for one in found.warnings)
+    found = gate.judge(compare.compare(base, [four], RULES), RULES)
+    assert (found.verdict, found.exit_code) == ("not_judged", 4)
+    assert "bf16 has no s/new, so nothing shows what was lost there" in found.candidates[0].reasons[0]
+    assert gate.judge(compare.compare(base, [four], RULES, allow_unmatched=1.0), RULES).verdict == "pass"
 
 
 @pytest.mark.parametrize(("events", "word"), [(0, "pass"), (60, "not_judged")])

@@ -24,22 +24,28 @@ _HOW = ("generation_parameters", "system_prompt", "max_length", "max_model_lengt
 _GENERAL = ("generation_parameters", "model_name", "model_sha", "model_dtype")  # in older results
 _OPERATION = {"seed", "cache_implementation", "num_blocks", "block_size"}  # parameters that decide no greedy answer
 _ASKED_BY_NEL = ("system_prompt", "temperature", "top_p", "max_tokens")  # what `nel`'s summary says of the questions
+_NEL = ("results.jsonl", "eval-*.json")  # the files of a benchmark
 _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice."""
+    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice or half."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
-    for results in sorted(path.rglob("results.jsonl")):
+    halves: list[Path] = []
+    for results in sorted({one.with_name("results.jsonl") for kind in _NEL for one in path.rglob(kind)}):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
         known = [one for one in known if isinstance(inner(one).get("benchmark"), Mapping)]
         newest: Mapping[str, Any] = max(known, key=lambda one: str(one.get("timestamp") or ""), default={})
         name = inner(newest, "benchmark").get("name")
-        if isinstance(name, str):
+        if isinstance(name, str) != results.is_file():
+            halves.append(results.parent)
+        elif isinstance(name, str):
             if name in found:
                 both = f"{found[name][0].parent}, {results.parent}"
                 raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
             found[name] = results, newest
+    if found and halves:
+        raise UsageError(f"{halves[0]}: has results.jsonl or eval-*.json, and not both: copy whole folders, unpacked")
     return found
 
 
