@@ -268,10 +268,10 @@ def with_overrides(
             raise ConfigError(source, [Problem("--only", text)])
     candidates = tuple(one for one in experiment.candidates if one.name in only or not names[0] & set(only))
     slices = tuple(one for one in experiment.slices if one.key in only or not names[1] & set(only))
-    told = {glob: filter_names(names[1], glob.partition("/")[0]) for glob in experiment.policy.margins}
-    out = names[1] - {spec.key for spec in slices}  # a margin of these alone is no mistake
-    margins = {glob: experiment.policy.margins[glob] for glob, own in told.items() if not own or set(own) - out}
-    policy = experiment.policy.model_copy(update={"margins": margins})
+    policy, kept = experiment.policy, [spec.key for spec in slices]
+    if len(kept) < len(names[1]):  # margins of the others would match nothing
+        own = {one: margin for one, margin in policy.margins.items() if filter_names(kept, one.partition("/")[0])}
+        policy = policy.model_copy(update={"margins": own})
     parts: dict[str, Any] = {"candidates": candidates, "slices": slices, "policy": policy}
     suffix = "-only-" + "-".join(sorted(only)) if only else ""
     if limit is not None:
@@ -294,6 +294,8 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     _notice_old_keys({"policy": section}, path)
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
+    if stray := [key for key in data if section is not data and key in Policy.model_fields]:
+        raise ConfigError(str(path), [Problem(stray[0], "stands beside `policy`, which does not see it: indent it")])
     try:
         policy = Policy.model_validate(section)
     except ValidationError as error:

@@ -135,10 +135,9 @@ def _compare_one(
 ) -> Comparison:
     try:
         pairs = pair(base.baseline, side, base.allow_unmatched)
-        unmatched = _unmatched(base, side, pairs)
+        columns, unmatched = _columns(base, side, pairs, until), _unmatched(base, side, pairs)
     except NotComparable as error:
         return Comparison(side.name, refused=str(error))
-    columns = _columns(base, side, pairs, until)
     places = enumerate(base.places)
     strata = tuple(_stratum(base, columns.of(at, at), at, int(unmatched[at]), blind=one in blind) for at, one in places)
     weights = [stands(columns.of(at, at), one.layers) for at, one in enumerate(strata)]

@@ -65,8 +65,7 @@ class Rules:
 
     def margin(self, slice_name: str, stratum: str) -> float:
         """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""
-        own = self._own(slice_name).margin
-        globs, place = self.policy.margins, f"{slice_name}/{stratum}"
+        own, globs, place = self._own(slice_name).margin, self.policy.margins, f"{slice_name}/{stratum}"
         fitting = [globs[glob] for glob in globs if fnmatchcase(place, glob)]
         return fitting[-1] if fitting else self.policy.margin if own is None else own
 
@@ -114,9 +113,8 @@ class Rules:
         for at, (glob, own) in enumerate(found.items()):
             wider = [other for other in [*found][at + 1 :] if own < found[other]]
             if wider or not own:
-                text = f"has no effect, since {wider[0]!r} after it matches more: write {glob!r} last" if own else ""
-                text = text or f"matches no stratum.{suggestion(glob, names)}"
-                raise UsageError(f"policy.margins: {glob!r} {text}")
+                text = f"is overruled by {wider[0]!r}: put it last" if own else "matches no stratum."
+                raise UsageError(f"policy.margins: {glob!r} {text}{'' if own else suggestion(glob, names)}")
 
     def unmatched_globs(self, places: Iterable[Place]) -> list[str]:
         """Return the globs that match no stratum at all, which is probably a mistake."""
@@ -126,8 +124,7 @@ class Rules:
 
     def to_json(self) -> dict[str, Any]:
         """Return what a judgement prints as its policy."""
-        policy = self.policy.model_dump(mode="json")
-        slices = {}
+        policy, slices = self.policy.model_dump(mode="json"), {}
         for name, one in self.slices.items():
             events = None if one.tail_events is None else dict(one.tail_events)
             own = {"margin": written(one.margin), "gating": one.gating, "informative": list(one.advisory)}

@@ -207,7 +207,7 @@ def test_looks_leave_less_of_alpha_for_the_last_one() -> None:
     ("margins", "said"),
     [
         ({"s/hop=12": 0.01}, "'s/hop=12' matches no stratum. Did you mean 's/hops=12'"),
-        ({"s/hops=12": 0.01, "*": 0.1}, "has no effect, since '\\*' after it matches more: write 's/hops=12' last"),
+        ({"s/hops=12": 0.01, "*": 0.1}, "'s/hops=12' is overruled by '\\*': put it last"),
         ({"*": 0.1, "s/*": 0.05, "s/hops=12": 0.01}, ""),
     ],
 )

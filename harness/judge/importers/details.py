@@ -24,28 +24,25 @@ _HOW = ("generation_parameters", "system_prompt", "max_length", "max_model_lengt
 _GENERAL = ("generation_parameters", "model_name", "model_sha", "model_dtype")  # in older results
 _OPERATION = {"seed", "cache_implementation", "num_blocks", "block_size"}  # parameters that decide no greedy answer
 _ASKED_BY_NEL = ("system_prompt", "temperature", "top_p", "max_tokens")  # what `nel`'s summary says of the questions
-_NEL = ("results.jsonl", "eval-*.json")  # the files of a benchmark
 _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and graders, which `nel` gives the reward 0
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice or half."""
+    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice, or half."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
-    halves: list[Path] = []
-    for results in sorted({one.with_name("results.jsonl") for kind in _NEL for one in path.rglob(kind)}):
+    for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
         known = [one for one in known if isinstance(inner(one).get("benchmark"), Mapping)]
         newest: Mapping[str, Any] = max(known, key=lambda one: str(one.get("timestamp") or ""), default={})
         name = inner(newest, "benchmark").get("name")
-        if isinstance(name, str) != results.is_file():
-            halves.append(results.parent)
-        elif isinstance(name, str):
+        if isinstance(name, str):
             if name in found:
                 both = f"{found[name][0].parent}, {results.parent}"
                 raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
             found[name] = results, newest
+    halves = [one for one in path.rglob("eval-*.json") if not one.with_name("results.jsonl").is_file()]
     if found and halves:
-        raise UsageError(f"{halves[0]}: has results.jsonl or eval-*.json, and not both: copy whole folders, unpacked")
+        raise UsageError(f"{halves[0]}: has no results.jsonl beside it: copy whole folders, unpacked")
     return found
 
 
@@ -108,8 +105,7 @@ def _reward(line: Mapping[str, Any], where: str) -> float:
 
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
-    rows = Rows(str(path), options)
-    files = detail_files(path)
+    rows, files = Rows(str(path), options), detail_files(path)
     said = {file: _summary(file) for own in files.values() for file in own}
     read.check_one_model(path, (model for model, _ in said.values()))
     tasks = {task: list(_details(own[-1])) for task, own in files.items()}
