@@ -186,8 +186,8 @@ def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.in
     lost = np.bincount(base.place[alone], minlength=len(base.places))
     there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
     beyond = (place for place, count in there.items() if count > math.ceil(base.allow_unmatched * count))
-    if alone := set(beyond) - set(base.places):
-        text = f"{base.baseline.name} has no {listed(map('/'.join, alone))}, so nothing shows what was lost there"
+    if unknown := set(beyond) - set(base.places):
+        text = f"{base.baseline.name} has no {listed(map('/'.join, unknown))}, so nothing shows what was lost there"
         raise NotComparable(f"{candidate.name}: {text}: give the same on both sides, or --allow-unmatched 1")
     return np.asarray(lost + [there[place] for place in base.places])
 
