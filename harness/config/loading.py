@@ -290,6 +290,8 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     _notice_old_keys({"policy": section}, path)
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
+    if stray := [key for key in data if section is not data and key in Policy.model_fields]:
+        raise ConfigError(str(path), [Problem(stray[0], "stands beside `policy`, which does not see it: indent it")])
     try:
         policy = Policy.model_validate(section)
     except ValidationError as error:

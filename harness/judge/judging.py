@@ -290,7 +290,8 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
         return rules
     policy = run.experiment.policy.model_dump(mode="json")
     if "margin" in overrides:
-        overrides = {**overrides, "margins": {"*": overrides["margin"], **overrides.get("margins", {})}}
+        own = overrides.get("margins", {})
+        overrides = {**overrides, "margins": own if "*" in own else {"*": overrides["margin"], **own}}
     if "tail_events" in overrides:
         rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
     given = Rules.from_flags(**{key: overrides[key] for key in ("margins", "advisory") if key in overrides})

@@ -175,7 +175,7 @@ def _numbers(name: str, what: str, values: ArrayLike, ids: tuple[str, ...], top:
         first, count = int(wrong.argmax()), int(np.count_nonzero(wrong))
         more = f" ({count} such items)" if count > 1 else ""
         bounds = "0 or more" if np.isinf(top) else "in [0, 1]; percentages and other scales must be brought there first"
-        raise NotComparable(f"{name}: item {ids[first]!r} has {what} {numbers[first]:g}{more}: it must be {bounds}")
+        raise NotComparable(f"{name}: item {ids[first]!r} has {what} {numbers[first]:.9g}{more}: it must be {bounds}")
     return numbers
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import ValidationError
@@ -65,9 +66,8 @@ class Rules:
 
     def margin(self, slice_name: str, stratum: str) -> float:
         """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""
-        own = self._own(slice_name).margin
-        globs, place = self.policy.margins, f"{slice_name}/{stratum}"
-        fitting = [globs[glob] for glob in globs if fnmatchcase(place, glob)]
+        own, globs, place = self._own(slice_name).margin, self.policy.margins, f"{slice_name}/{stratum}"
+        fitting = [globs[glob] for glob in globs if fnmatch.fnmatchcase(place, glob)]
         return fitting[-1] if fitting else self.policy.margin if own is None else own
 
     def gating(self, slice_name: str, stratum: str) -> bool:
@@ -76,8 +76,8 @@ class Rules:
 
     def _advisory(self, slice_name: str, stratum: str) -> bool:
         place = f"{slice_name}/{stratum}"
-        by_slice = any(fnmatchcase(stratum, glob) for glob in self._own(slice_name).advisory)
-        return by_slice or any(fnmatchcase(place, glob) for glob in self.policy.advisory)
+        by_slice = any(fnmatch.fnmatchcase(stratum, glob) for glob in self._own(slice_name).advisory)
+        return by_slice or any(fnmatch.fnmatchcase(place, glob) for glob in self.policy.advisory)
 
     def tolerances(self, slice_name: str, stratum: str) -> Mapping[str, float]:
         """The tolerances of tail events in a stratum, by kind, ``*`` for every other kind; empty if none gates.
@@ -108,15 +108,19 @@ class Rules:
         return replace(self, plan=plan, traffic=traffic)
 
     def unmatched_globs(self, places: Iterable[Place]) -> list[str]:
-        """Say of each glob that matches no stratum, which is probably a mistake, that it does, and what is near."""
-        names, globs = ["/".join(place) for place in places], (*self.policy.margins, *self.policy.advisory)
-        unused = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
-        return [f"the pattern {one!r} matches no stratum and has no effect.{suggestion(one, names)}" for one in unused]
+        """Say of each glob without an effect, probably a mistake, why: a margin may be overruled by another."""
+        names, margins = ["/".join(place) for place in places], [*self.policy.margins]
+        found = {glob: set(fnmatch.filter(names, glob)) for glob in (*margins, *self.policy.advisory)}
+        unused = "matches no stratum and has no effect."
+        said = {glob: unused + suggestion(glob, names) for glob, own in found.items() if not own}
+        for glob, later in itertools.combinations(margins, 2):  # the last that matches counts
+            if found[glob] and found[glob] < found[later]:
+                said[glob] = f"has no effect among margins, since {later!r} after it overrules it: put it last"
+        return [f"the pattern {glob!r} {why}" for glob, why in said.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a judgement prints as its policy."""
-        policy = self.policy.model_dump(mode="json")
-        slices = {}
+        policy, slices = self.policy.model_dump(mode="json"), {}
         for name, one in self.slices.items():
             events = None if one.tail_events is None else dict(one.tail_events)
             own = {"margin": written(one.margin), "gating": one.gating, "informative": list(one.advisory)}

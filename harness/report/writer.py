@@ -52,9 +52,9 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     return [run_dir / name for name in files]
 
 
-def remove(run_dir: Path) -> list[Path]:
-    """Remove the report files that show questions and answers, and give their paths. Raises StoreError."""
-    paths = (run_dir / name for name in ("report.md", "report.html", "junit.xml", _OLD))
+def remove(run_dir: Path, more: tuple[str, ...] = ()) -> list[Path]:
+    """Remove the report files that show questions and answers, and `more`; give their paths. Raises StoreError."""
+    paths = (run_dir / name for name in ("report.md", "report.html", "junit.xml", _OLD, *more))
     gone = [path for path in paths if path.is_file()]
     for path in gone:
         _forget(path)

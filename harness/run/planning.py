@@ -49,10 +49,7 @@ class Power:
 
 def power_table(experiment: Experiment, items: Sequence[Item]) -> list[Power]:
     """Give the power of every stratum, in the order of the items."""
-    rules = Rules.from_experiment(experiment)
-    strata: dict[tuple[str, str], list[Item]] = defaultdict(list)
-    for item in items:
-        strata[item.slice, item.stratum].append(item)
+    rules, strata = Rules.from_experiment(experiment), by_stratum(items)
     gating = max(sum(rules.gating(*place) for place in strata), 1)
     return [_power(experiment, rules, place, members, gating) for place, members in strata.items()]
 

@@ -84,6 +84,10 @@ def test_gate_judges_under_another_policy_and_leaves_the_files(judged: Path, tmp
         ("{margin: 0.5, margins: {other/*: 0.01}}", (), ExitCode.USAGE),
         ("{margin: 0.5, advisory: ['multi_hop_math/hops=2']}", (), ExitCode.USAGE),
         ("{margin: 0.01, margins: {multi_*: 0.5}}", (), ExitCode.PASS),
+        ("{margin: 0.01, margins: {multi_hop_math/*: 0.5}}", (), ExitCode.PASS),
+        ("{margin: 0.5, margins: {multi_hop_math/*: 0.01}}", (), ExitCode.FAIL),
+        ("{margin: 0.01, margins: {multi_hop_math/*: 0.01, '*': 0.5}}", (), ExitCode.PASS),  # the last match, of equals
+        ("{margin: 0.5}\nmargin: 0.01", (), ExitCode.USAGE),  # indented too little
         ("{margins: {'*': 0.5}}", (), ExitCode.PASS),
         ("{margins: {'*': 0.5}}", ("--margin", "0.01"), ExitCode.FAIL),
     ):  # a margin is that of all strata that no glob beside it names, and the flag's that of all

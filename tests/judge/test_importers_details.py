@@ -345,3 +345,16 @@ def test_a_task_of_lighteval_run_again_over_fewer_items_is_refused(tmp_path):
     parquet.write_table(table.slice(0, 2), newer)
     with pytest.raises(UsageError, match="was run with other items"):
         load(base)
+
+
+def test_a_benchmark_of_nel_without_its_results_is_refused(tmp_path):
+    """Left out without a word, its losses would be, too; alike on both sides, nothing else would show it."""
+    folder = _nel(tmp_path / "base", [1.0] * 9)
+    other = folder / "mmlu"
+    (folder / "gsm8k").rename(other)
+    text = (other / "eval-20261126T120000Z-gsm8k.json").read_text().replace("gsm8k", "mmlu")
+    (other / "eval-20261126T120000Z-gsm8k.json").write_text(text)
+    assert len(load(_nel(folder, [1.0] * 9))) == 18
+    (other / "results.jsonl").rename(other / "results.jsonl.gz")
+    with pytest.raises(UsageError, match="copy whole folders, unpacked"):
+        load(folder)

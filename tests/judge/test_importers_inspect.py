@@ -429,12 +429,14 @@ def test_a_log_of_two_scorers_is_refused(tmp_path, log):
     assert set(load(tmp_path, ImportOptions(metric="strict")).score) == {1.0}
 
 
-def test_a_log_with_fewer_samples_than_it_counts_is_refused(tmp_path, log):
-    """Two sides that were cut alike would be compared by what is left."""
-    completed = log["results"]["completed_samples"]
+@pytest.mark.parametrize("completed", [0, 1])
+def test_a_log_with_fewer_samples_than_it_counts_is_refused(tmp_path, log, completed):
+    """Two sides that were cut alike would be compared by what is left, also if those that are gone had failed."""
+    count = log["results"]["completed_samples"]
+    log["results"]["completed_samples"] -= completed
     log["samples"].pop()
     (tmp_path / "a.json").write_text(json.dumps(log))
-    with pytest.raises(NotComparable, match=f"holds {completed - 1} of {completed} completed samples"):
+    with pytest.raises(NotComparable, match=f"holds {count - 1} of {count} samples"):
         load(tmp_path)
 
 

@@ -358,3 +358,16 @@ def test_an_older_run_does_not_hide_that_the_newest_is_the_baselines(samples, tm
     changed = [line | {"resps": [[["-1.0", "False"]]], "acc": 0.0} for line in _lines(path)]
     _write(path.with_name("samples_colors_2020-01-01T00-00-00.000000.jsonl"), changed)
     assert compared(samples, other, "--margin", "0.4") == 4
+
+
+def test_a_task_of_the_summary_without_samples_is_refused(tmp_path):
+    """Compressed or left behind on both sides, it would be left out without a word; one file alone may be judged."""
+    folder = samples_of(tmp_path, "jars", [lm_eval_sample(at) for at in range(9)])
+    samples_of(folder, "other_a", [lm_eval_sample(at) for at in range(9)])
+    (folder / f"results_{DATE}.json").write_text(json.dumps({"n-samples": {"jars": {}, "other/a": {}}}))
+    assert len(load(folder)) == 18
+    gone = folder / f"samples_other_a_{DATE}.jsonl"
+    gone.rename(f"{gone}.gz")
+    with pytest.raises(NotComparable, match="its summary names other_a, of which there are no samples"):
+        load(folder)
+    assert len(load(folder / f"samples_jars_{DATE}.jsonl")) == 9

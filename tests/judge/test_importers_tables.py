@@ -337,6 +337,7 @@ def test_strata_with_one_name_are_refused(tmp_path):
 LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity", "ece"]
 LESS += ["is_incorrect", "wrong", "failed", "failure_rate", "invalid", "hallucinations", "WordErrorRate", "isError"]
 LESS += ["error_count", "false_positive_rate", "logloss", "kl_divergence", "timeouts", "amb_bias_score_Age"]
+LESS += ["harmfulness", "jailbreak_success", "edit_dist", "misalignment"]
 MORE = [
     "score",
     "glosser",
@@ -395,3 +396,9 @@ def test_half_of_a_surrogate_pair_does_not_stop_the_report(tmp_path):
     side = jsonl(tmp_path / "b.jsonl", [one | {"score": 0} for one in rows])
     assert load(base).items[0] == "\\ud8000"
     assert compared(base, side, "--stratum", "s", "--output", str(tmp_path / "out")) == 1
+
+
+def test_a_score_just_above_one_is_shown_as_such(tmp_path):
+    """`has score 1: it must be in [0, 1]` would leave nothing to mend."""
+    with pytest.raises(NotComparable, match=r"has score 1\.0000001: it must be in"):
+        load(_jsonl(tmp_path / "a.jsonl", [{"item": 1, "score": 1.0000001}]))

@@ -223,6 +223,10 @@ def test_a_comparison_of_other_tools_files_leaves_reports_where_it_is_told_to(tm
     assert {"report.html", "report.md", "junit.xml", "comparisons.csv", "comparisons.json", "verdict.json"} <= names
     assert json.loads((tmp_path / "out" / "comparisons.json").read_text())["verdict"] == "fail"
     assert "other.csv" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    # A verdict that an earlier comparison left there is none on files that are refused.
+    assert foreign(tmp_path, "--output", tmp_path / "out", "--slice", "none") == 2
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not {"report.html", "report.md", "junit.xml", "comparisons.json", "verdict.json"} & names
 
 
 def test_a_comparison_of_other_tools_files_leaves_nothing_unless_told_to(tmp_path):

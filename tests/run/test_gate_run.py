@@ -211,8 +211,8 @@ def test_two_variants_of_one_name_are_refused():
 
 
 def test_a_rule_that_fits_no_stratum_is_named():
-    """A margin for a stratum that does not exist has no effect: a warning says so."""
-    rules = Rules.from_flags(margin=0.05, margins={"s/z*": 0.2})
+    """Where an advisory pattern fits no stratum, a warning says so."""
+    rules = Rules.from_flags(margin=0.05, advisory=("s/z*",))
     assert any("'s/z*'" in one for one in _judged(_candidate("int4"), rules=rules).warnings)
 
 

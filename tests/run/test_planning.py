@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from typing import Any
@@ -11,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paths import ROOT
 
-from harness.config.loading import load, parse
-from harness.config.schema import Experiment
+from harness.config.loading import load, parse, with_overrides
+from harness.config.schema import Experiment, Policy
 from harness.errors import ConfigError
 from harness.records import Item
 from harness.run.planning import check_power, power_table
@@ -200,3 +201,25 @@ def test_looks_leave_less_of_alpha_for_the_last_one() -> None:
     assert not power_table(looking, items)[0].can_pass
     with pytest.raises(ConfigError, match=r"155 items in all can never pass .*: 1\d\d are needed"):
         check_power(looking, power_table(looking, items), "trial.yaml")
+
+
+@pytest.mark.parametrize(
+    ("margins", "said"),
+    [
+        ({"s/hop=12": 0.01}, "'s/hop=12' matches no stratum and has no effect. Did you mean 's/hops=12'"),
+        (
+            {"s/hops=12": 0.01, "*": 0.1},
+            r"'s/hops=12' has no effect among margins, since '\*' after it",
+        ),
+        ({"*": 0.1, "s/*": 0.05, "s/hops=12": 0.01}, ""),
+    ],
+)
+def test_a_margin_that_holds_nowhere_is_refused(margins: dict[str, float], said: str) -> None:
+    """Its stratum would be held to another margin, which may be wider."""
+    found = experiment(100)
+    found = found.model_copy(update={"policy": Policy(margin=0.5, margins=margins, refuse_hopeless=False)})
+    items = [item(at, one) for at, one in enumerate(("hops=3", "hops=12"))]
+    with pytest.raises(ConfigError, match=said) if said else contextlib.nullcontext():
+        check_power(found, power_table(found, items), "trial.yaml")
+    part = with_overrides(found, "trial.yaml", limit=50)  # of which others may have been left out
+    check_power(part, power_table(part, items), "trial.yaml")

@@ -28,7 +28,7 @@ _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and
 
 
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
-    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice."""
+    """Return each benchmark's results and newest summary. Raises UsageError if one is there twice, or half."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for results in sorted(path.rglob("results.jsonl")):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
@@ -41,6 +41,9 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
                 both = f"{found[name][0].parent}, {results.parent}"
                 raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
             found[name] = results, newest
+    halves = [one for one in path.rglob("eval-*.json") if not one.with_name("results.jsonl").is_file()]
+    if found and halves:
+        raise UsageError(f"{halves[0]}: has no results.jsonl beside it: copy whole folders, unpacked")
     return found
 
 
@@ -103,8 +106,7 @@ def _reward(line: Mapping[str, Any], where: str) -> float:
 
 def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
-    rows = Rows(str(path), options)
-    files = detail_files(path)
+    rows, files = Rows(str(path), options), detail_files(path)
     said = {file: _summary(file) for own in files.values() for file in own}
     read.check_one_model(path, (model for model, _ in said.values()))
     tasks = {task: list(_details(own[-1])) for task, own in files.items()}

@@ -152,9 +152,10 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
             raise NotComparable(f"{where}: has epoch {epoch} twice")
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
         edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
-    stored, completed = sum(map(len, epochs.values())), inner(log.header, "results").get("completed_samples")
-    if isinstance(completed, int) and 0 < stored < completed:
-        raise NotComparable(f"{log.file}: holds {stored} of {completed} completed samples: copy the whole log")
+    stored, said = sum(map(len, epochs.values())), inner(log.header, "results")
+    count = max(one for key in ("completed_samples", "total_samples") if isinstance(one := said.get(key, 0), int))
+    if 0 < stored < count:
+        raise NotComparable(f"{log.file}: holds {stored} of {count} samples: copy the whole log")
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
     reducer, reduce = _reducer(log)
     if reducer != "mean" and log.task in rows.measure:

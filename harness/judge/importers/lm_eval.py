@@ -16,7 +16,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers import rows as read
 from harness.judge.importers.json_text import inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows
-from harness.judge.outcomes import Outcomes, fingerprint
+from harness.judge.outcomes import Outcomes, fingerprint, listed
 from harness.records import canonical_json
 from harness.suite.chance import guessing, right_share
 
@@ -83,7 +83,12 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     of_run = {date: file for runs in dated.values() for date, file in runs}
-    read.check_one_model(path, [_model(file)[0] for file in of_run.values()])
+    made = [_model(file) for file in of_run.values()]
+    read.check_one_model(path, [model for model, *_ in made])
+    lacking = {task for *_, tasks in made for task in tasks} - {re.sub(r"\W", "_", task) for task in dated}
+    if lacking and path.is_dir():
+        text = "copy all of them, unpacked, or give one file of samples"
+        raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: {text}")
     for task, runs in dated.items():
         if len(runs) > 1:
             asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
@@ -137,17 +142,18 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 
-def _model(file: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what a sample file's model is and the limits that it had, by the summary of the same run."""
+def _model(file: Path) -> tuple[dict[str, str], dict[str, str], set[str]]:
+    """Return what a sample file's model is, the limits that it had, and the tasks, by the summary of the same run."""
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
-    config = inner(data, "config")
+    config, tasks = inner(data, "config"), {re.sub(r"\W", "_", task) for task in inner(data, "n-samples")}
     given = config.get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
     limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
     model = {key: str(config.get(key) or "") for key in ("model", "model_dtype", "model_sha")} | {"model_args": made}
-    return model, {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
+    how = {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
+    return model, how, tasks
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
