@@ -129,7 +129,7 @@ def cross_engine_note(experiment: Experiment) -> str:
 
 
 def serving_notes(baseline: str, paths: Mapping[str, str]) -> list[str]:
-    """Say which candidates' folders hold what servers apply and a run does not, unlike `baseline`, a name in `paths`."""
+    """Say which candidates' folders hold what servers apply, and a run does not. baseline: its name in `paths`."""
     own, notes = _server_defaults(Path(paths[baseline])), list[str]()
     for name, path in paths.items():
         theirs = _server_defaults(Path(path)) if Path(path, "config.json").is_file() else own  # a GGUF file has its own
