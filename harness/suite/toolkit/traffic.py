@@ -19,7 +19,7 @@ from harness.records import digest
 from harness.suite.sandbox.names import toothless, unclear
 from harness.suite.toolkit.datafiles import filled_lines
 from harness.suite.toolkit.numerals import only_value
-from harness.suite.toolkit.scoring_json import schema_problem
+from harness.suite.toolkit.scoring_json import schema_problem, unique
 from harness.suite.toolkit.strata import NONE, level_text
 
 Scorer = Literal["exact", "choice", "numeric", "contains", "regex", "json_schema", "code_tests", "chrf"]
@@ -156,7 +156,7 @@ def read_rows(path: Path) -> list[Row]:
 def _row(line: str) -> Row | list[str]:
     """The question of a line, or all that is wrong with it."""
     try:
-        data = json.loads(line, parse_constant=_no_constant)
+        data = json.loads(line, parse_constant=_no_constant, object_pairs_hook=unique)
     except RecursionError:
         return ["is nested too deeply"]
     except ValueError as error:
