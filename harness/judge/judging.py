@@ -130,14 +130,14 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
     control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
     variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
     for one in variants:
-        if one.name not in run.identities:
+        if one.name not in run.identities and (one is baseline or _asked(run, one.name, unasked(run))):
             text = "is missing, so nothing shows what answered: give `quantcliff run` again"
             raise Incomplete(f"{_identity(run, one.name)}: {text}")
     if execution.rehearsal is not None or baseline.name in run.failures:
         return
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
-    for variant in variants:
+    for variant in (one for one in variants if one.name in run.identities):  # others were asked nothing
         path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
             check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)

@@ -122,6 +122,14 @@ def test_a_tolerance_of_tail_events_keeps_a_stratum_asked(tiny_llama: Path, tmp_
     assert {name: sum(answered(directory, name).values()) for name in ("bf16", "nf4")} == {"bf16": 180, "nf4": 120}
 
 
+def test_where_no_stratum_has_signal_nobody_else_is_loaded(tiny_llama: Path, tmp_path: Path) -> None:
+    """The run is whole without the others' proofs, and says that there is no signal."""
+    data = config(tiny_llama, skip_blind=True)
+    data["execution"]["rehearsal"] = {"accuracy": 0}
+    found = judging.judge(load_run(run(data, tmp_path)))
+    assert {one.verdict for one in found.candidates} == {"no_signal"}
+
+
 def test_looks_are_refused_together_with_it(tiny_llama: Path) -> None:
     """A look sees a part of the baseline's answers only."""
     with pytest.raises(ConfigError, match=r"execution\.skip_blind: cannot be combined with looks"):

@@ -35,7 +35,7 @@ def json_of(text: str) -> Any:
         note(f"JSON nested deeper than {_DEEPEST} levels")
         return NOT_JSON
     try:
-        return json.loads(bare, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
+        return json.loads(bare, parse_constant=_finite, parse_float=_finite, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return NOT_JSON
 
@@ -46,7 +46,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the object of its pairs, as a hook of `json.loads`. Raises ValueError where a key is given twice."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a key is given twice")

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.records import digest
 from harness.suite.sandbox.names import toothless, unclear
+from harness.suite.tail.language import scripts_of
 from harness.suite.toolkit.datafiles import filled_lines
 from harness.suite.toolkit.numerals import only_value
-from harness.suite.toolkit.scoring_json import schema_problem
+from harness.suite.toolkit.scoring_json import schema_problem, unique
 from harness.suite.toolkit.strata import NONE, level_text
 
 Scorer = Literal["exact", "choice", "numeric", "contains", "regex", "json_schema", "code_tests", "chrf"]
@@ -64,7 +65,7 @@ class Row(BaseModel):
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # for numeric: how far off the answer may be
     strata: dict[str, str | int | float | bool] = Field(default_factory=dict)  # axis to level: product, country ...
     cluster: str | None = None  # questions that share a source (a conversation, a customer) share this name
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # the share of traffic, relative to the others
+    weight: Annotated[float, Field(gt=0, le=1e12)] = 1.0  # the share of traffic, relative to the others
     language: str = ""  # the expected language of the answer (BCP 47)
 
     @model_validator(mode="after")
@@ -79,6 +80,8 @@ class Row(BaseModel):
             raise ValueError("a system message stands first or not at all")
         if problem := _problem(self):
             raise ValueError(problem)
+        if self.language and not scripts_of(self.language):  # in which no drift could be seen
+            raise ValueError("language is none that is known: write a BCP 47 tag such as en, pt-BR or ja")
         for name, scorer in (("choices", "choice"), *((one, "code_tests") for one in ("tests", "setup", "functions"))):
             if getattr(self, name) and self.scorer != scorer:
                 raise ValueError(f"{name} are for the scorer {scorer!r}, not for {self.scorer!r}")
@@ -156,7 +159,7 @@ def read_rows(path: Path) -> list[Row]:
 def _row(line: str) -> Row | list[str]:
     """The question of a line, or all that is wrong with it."""
     try:
-        data = json.loads(line, parse_constant=_no_constant)
+        data = json.loads(line, parse_constant=_no_constant, object_pairs_hook=unique)
     except RecursionError:
         return ["is nested too deeply"]
     except ValueError as error:
