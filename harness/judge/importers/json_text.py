@@ -45,6 +45,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def below(path: Path, pattern: str) -> list[Path]:
+    """Find the files below a folder, each once, also in folders that a link in it leads to."""
+    links = [one for one in path.rglob("*") if one.is_symlink() and one.is_dir()]
+    found = {(one.parent.resolve(), one.name): one for root in (*links, path) for one in root.rglob(pattern)}
+    return sorted(found.values())
+
+
 def json_objects(path: Path) -> list[dict[str, Any]]:
     """Read objects: one per line, or one array of them. Raises NotComparable naming the line that is not an object."""
     try:

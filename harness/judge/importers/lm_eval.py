@@ -14,9 +14,9 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers import rows as read
-from harness.judge.importers.json_text import inner, json_objects, parsed
+from harness.judge.importers.json_text import below, inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows
-from harness.judge.outcomes import Outcomes, fingerprint
+from harness.judge.outcomes import Outcomes, fingerprint, listed
 from harness.records import canonical_json
 from harness.suite.chance import guessing, right_share
 
@@ -37,7 +37,7 @@ def is_sample(line: Mapping[str, Any]) -> bool:
 
 def sample_files(path: Path) -> list[Path]:
     """Find the sample files at a path: itself, or all below it."""
-    return [path] if path.is_file() else sorted(file for file in path.rglob("samples_*") if _NAME.fullmatch(file.name))
+    return [path] if path.is_file() else [file for file in below(path, "samples_*") if _NAME.fullmatch(file.name)]
 
 
 def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -83,7 +83,10 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
     of_run = {date: file for runs in dated.values() for date, file in runs}
-    read.check_one_model(path, [_model(file)[0] for file in of_run.values()])
+    told = [_model(file) for file in of_run.values()]
+    read.check_one_model(path, [one[0] for one in told])
+    if lost := listed({task for one in told for task in one[2]} - dated.keys()) if path.is_dir() else "":
+        raise NotComparable(f"{path}: has no samples of {lost}, which its summary names: copy the whole folder")
     for task, runs in dated.items():
         if len(runs) > 1:
             asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
@@ -137,8 +140,8 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 
-def _model(file: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what a sample file's model is and the limits that it had, by the summary of the same run."""
+def _model(file: Path) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Return what a sample file's model is, the limits that it had and the tasks, by the summary of the same run."""
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
@@ -147,7 +150,8 @@ def _model(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
     limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
     model = {key: str(config.get(key) or "") for key in ("model", "model_dtype", "model_sha")} | {"model_args": made}
-    return model, {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
+    had = {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
+    return model, had, list(inner(data, "configs"))
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
