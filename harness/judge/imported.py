@@ -11,6 +11,7 @@ import numpy as np
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
+from harness.judge.importers.json_text import below
 from harness.judge.outcomes import Outcomes
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
@@ -61,7 +62,7 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
 
 def _contents(path: Path) -> frozenset[str]:
     """Return the digests of all files but lm_eval's summaries (``results_*``), which hold times, as names do."""
-    files = [one for one in (path, *path.rglob("*")) if one.is_file()]
+    files = [one for one in (path, *below(path, "*")) if one.is_file()]
     found = set()
     for one in [one for one in files if not one.name.startswith("results_")] or files:
         with one.open("rb") as stream:

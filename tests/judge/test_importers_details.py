@@ -356,5 +356,5 @@ def test_a_benchmark_of_nel_without_its_results_is_refused(tmp_path):
     (other / "eval-20261126T120000Z-gsm8k.json").write_text(text)
     assert len(load(_nel(folder, [1.0] * 9))) == 18
     (other / "results.jsonl").rename(other / "results.jsonl.gz")
-    with pytest.raises(UsageError, match="copy whole folders, unpacked"):
+    with pytest.raises(UsageError, match="lacks results"):
         load(folder)

@@ -45,10 +45,10 @@ def test_a_repeated_key_is_refused_with_its_line(tmp_path):
     """In JSON lines, also in a nested object, and in a log: the last of two values does not silently count."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"item": 1, "score": 1}\n{"item": 2, "score": 0, "score": 1}\n')
-    with pytest.raises(NotComparable, match=r"a\.jsonl: line 2: the key 'score' is given twice"):
+    with pytest.raises(NotComparable, match=r"a\.jsonl: line 2: bad JSON: the key 'score' is given twice"):
         load(path)
     assert compared(path, path) == 4
-    with pytest.raises(NotComparable, match=r"'c' is given twice in an object that begins \{\"c\": 2\}"):
+    with pytest.raises(NotComparable, match="the key 'c' is given twice"):
         parsed('{"a": 1,\n"b":\n{"c": 1, "c": 2}}', "x")
 
 

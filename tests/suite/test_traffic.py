@@ -289,7 +289,7 @@ BAD = [
     ({"prompt": "secret", "scorer": "exact", "target": "x", "weight": 0}, "weight"),
     ({"prompt": "secret", "scorer": "exact", "target": "x", "weigth": 1}, "weigth: is not a key here"),
     ('{"prompt": "secret", "scorer": "exact", "target": "x", "weight": NaN}', "NaN is no JSON number"),
-    ('{"prompt": "secret", "scorer": "exact", "target": "x", "target": "y"}', "a key is given twice"),
+    ('{"prompt": "secret", "scorer": "exact", "target": "x", "target": "y"}', "is given twice"),
     ({"prompt": "secret", "scorer": "exact", "target": "x", "language": "jp"}, "language is none that is known"),
     ({"prompt": "secret", "scorer": "exact", "target": "x", "weight": 1e308}, "weight: input should be less than"),
     ({"prompt": "secret", "scorer": "code_tests"}, "needs tests that are not empty"),

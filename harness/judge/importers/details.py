@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers import rows as read
-from harness.judge.importers.json_text import inner, json_objects, parsed
+from harness.judge.importers.json_text import below, inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
 from harness.judge.outcomes import Outcomes, fingerprint
@@ -30,26 +30,28 @@ _NOT_THE_MODEL = ("infra_error", "system")  # errors of sandboxes, endpoints and
 def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
     """Return each benchmark's results and newest summary. Raises UsageError if one is there twice, or half."""
     found: dict[str, tuple[Path, Mapping[str, Any]]] = {}
-    for results in sorted(path.rglob("results.jsonl")):
+    half: list[Path] = []
+    for results in sorted({one.with_name("results.jsonl") for one in below(path, "*.json*")}):
         known = [parsed(one.read_bytes(), str(one)) for one in sorted(results.parent.glob("eval-*.json"))]
         known = [one for one in known if isinstance(inner(one).get("benchmark"), Mapping)]
         read.check_one_model(results.parent, ({"model": inner(one, "config").get("model", "")} for one in known))
         newest: Mapping[str, Any] = max(known, key=lambda one: str(one.get("timestamp") or ""), default={})
         name = inner(newest, "benchmark").get("name")
-        if isinstance(name, str):
-            if name in found:
-                both = f"{found[name][0].parent}, {results.parent}"
-                raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
+        if not isinstance(name, str) or not results.is_file():
+            half += [results.parent] if results.is_file() or known else []
+        elif name in found:
+            both = f"{found[name][0].parent}, {results.parent}"
+            raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
+        else:
             found[name] = results, newest
-    halves = [one for one in path.rglob("eval-*.json") if not one.with_name("results.jsonl").is_file()]
-    if found and halves:
-        raise UsageError(f"{halves[0]}: has no results.jsonl beside it: copy whole folders, unpacked")
+    if found and half:
+        raise UsageError(f"{half[0]}: lacks results.jsonl or its summary, eval-*.json: give a benchmark that ended")
     return found
 
 
 def detail_files(path: Path) -> dict[str, list[Path]]:
     """Return each task's files of lighteval's details, the newest last. Raises UsageError if of several models."""
-    files = [path] if path.is_file() else sorted(path.rglob("details_*.parquet"))
+    files = [path] if path.is_file() else below(path, "details_*.parquet")
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
     read.check_one_model(path, ({"folder": file.parent.parent} for _, _, file in named))
     return {task: [file for _, one, file in named if one == task] for _, task, _ in named}
@@ -61,7 +63,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
     read.check_one_model(path, ({"model": inner(one, "config").get("model", "")} for _, one in bundles.values()))
     for task, (file, bundle) in bundles.items():
         lines = json_objects(file)
-        if (count := bundle.get("n_results", len(lines))) != len(lines):
+        if (count := bundle.get("n_results", len(lines) or "its")) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
         chance = guessing([str(one.get("expected_answer")) for one in lines])
         found = _repeats(lines, file, rows.notes)

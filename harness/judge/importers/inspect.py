@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import inner, json_object, parsed
+from harness.judge.importers.json_text import below, inner, json_object, parsed
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model, dig, per_task
 from harness.judge.outcomes import Outcomes, fingerprint
 from harness.records import canonical_json, stratum_name
@@ -46,12 +46,9 @@ def log_files(path: Path) -> list[Path]:
     """Find the logs at a path, among other JSON. Raises NotComparable if a file is no JSON: it could be half a log."""
     if path.is_file():
         return [path]
-    found = list(path.rglob("*.eval"))
-    for file in path.rglob("*.json"):
-        data = parsed(file.read_bytes(), str(file))
-        if {"eval", "samples"} & inner(data).keys() and isinstance(inner(data).get("eval", {}), Mapping):
-            found.append(file)
-    return sorted(found)
+    told = ((file, inner(parsed(file.read_bytes(), str(file)))) for file in below(path, "*.json"))
+    logs = [file for file, one in told if {"eval", "samples"} & one.keys() and isinstance(one.get("eval", {}), Mapping)]
+    return sorted([*below(path, "*.eval"), *logs])
 
 
 class _Log:
@@ -154,8 +151,8 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
     stored, said = sum(map(len, epochs.values())), inner(log.header, "results")
     count = max(one for key in ("completed_samples", "total_samples") if isinstance(one := said.get(key, 0), int))
-    if 0 < stored < count:
-        raise NotComparable(f"{log.file}: holds {stored} of {count} samples: copy the whole log")
+    if stored < max(count, 1):
+        raise NotComparable(f"{log.file}: holds {stored} of {count or 'its'} samples: copy the whole log")
     expected = max([int(log.config.get("epochs") or 1), *map(len, epochs.values())])
     reducer, reduce = _reducer(log)
     if reducer != "mean" and log.task in rows.measure:

@@ -10,21 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
-
-_SHOWN = 60
+from harness.suite.toolkit.scoring_json import unique
 
 
 def parsed(text: str | bytes, where: str) -> Any:
     """Parse one JSON text. Raises NotComparable, at `where`, if it is none, nests too deeply, or has a key twice."""
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=_once)
-    except NotComparable as error:
-        raise NotComparable(f"{where}: {error}") from error
+        return json.loads(text, object_pairs_hook=unique)
     except RecursionError as error:
         raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
     except ValueError as error:
-        raise NotComparable(f"{where} is not JSON ({error})") from error
+        known = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        raise NotComparable(f"{where} is not JSON ({error})" if known else f"{where}: bad JSON: {error}") from error
 
 
 def json_object(text: str | bytes, where: str) -> dict[str, Any]:
@@ -35,14 +33,11 @@ def json_object(text: str | bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        begin = json.dumps(found, ensure_ascii=False)[:_SHOWN]
-        raise NotComparable(f"the key {twice!r} is given twice in an object that begins {begin}")
-    return found
+def below(path: Path, pattern: str) -> list[Path]:
+    """Find the files below a folder, each once, also in folders that a link in it leads to."""
+    links = [one for one in path.rglob("*") if one.is_symlink() and one.is_dir()]
+    found = {(one.parent.resolve(), one.name): one for root in (*links, path) for one in root.rglob(pattern)}
+    return sorted(found.values())
 
 
 def json_objects(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers import rows as read
-from harness.judge.importers.json_text import inner, json_objects, parsed
+from harness.judge.importers.json_text import below, inner, json_objects, parsed
 from harness.judge.importers.rows import ImportOptions, Rows
 from harness.judge.outcomes import Outcomes, fingerprint, listed
 from harness.records import canonical_json
@@ -37,7 +37,7 @@ def is_sample(line: Mapping[str, Any]) -> bool:
 
 def sample_files(path: Path) -> list[Path]:
     """Find the sample files at a path: itself, or all below it."""
-    return [path] if path.is_file() else sorted(file for file in path.rglob("samples_*") if _NAME.fullmatch(file.name))
+    return [path] if path.is_file() else [file for file in below(path, "samples_*") if _NAME.fullmatch(file.name)]
 
 
 def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -143,17 +143,20 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
 
 
 def _model(file: Path) -> tuple[dict[str, str], dict[str, str], set[str]]:
-    """Return what a sample file's model is, the limits that it had, and the tasks, by the summary of the same run."""
+    """Return what a sample file's model is, the limits that it had and the tasks, by the summary of the same run."""
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
-    config, tasks = inner(data, "config"), {re.sub(r"\W", "_", task) for task in inner(data, "n-samples")}
+    config, tasks = (
+        inner(data, "config"),
+        {re.sub(r"\W", "_", task) for task in inner(data, "n-samples") or inner(data, "configs")},
+    )
     given = config.get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
     limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
     model = {key: str(config.get(key) or "") for key in ("model", "model_dtype", "model_sha")} | {"model_args": made}
-    how = {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
-    return model, how, tasks
+    had = {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
+    return model, had, tasks
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:

@@ -35,22 +35,23 @@ def json_of(text: str) -> Any:
         note(f"JSON nested deeper than {_DEEPEST} levels")
         return NOT_JSON
     try:
-        return json.loads(bare, parse_constant=_finite, parse_float=_finite, object_pairs_hook=unique)
+        return json.loads(bare, parse_constant=finite, parse_float=finite, object_pairs_hook=unique)
     except (ValueError, RecursionError):
         return NOT_JSON
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Read a number, as a hook of `json.loads`. Raises ValueError if it is none of JSON, or beyond a float."""
     if not math.isfinite(number := float(text)):
-        raise ValueError(text)
+        raise ValueError(f"{text} is no JSON number")
     return number
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make the object of its pairs, as a hook of `json.loads`. Raises ValueError where a key is given twice."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key is given twice")
+    made, keys = dict(pairs), [key for key, _ in pairs]
+    if len(made) != len(keys):
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
     return made
 
 

@@ -20,7 +20,7 @@ from harness.suite.sandbox.names import toothless, unclear
 from harness.suite.tail.language import scripts_of
 from harness.suite.toolkit.datafiles import filled_lines
 from harness.suite.toolkit.numerals import only_value
-from harness.suite.toolkit.scoring_json import schema_problem, unique
+from harness.suite.toolkit.scoring_json import finite, schema_problem, unique
 from harness.suite.toolkit.strata import NONE, level_text
 
 Scorer = Literal["exact", "choice", "numeric", "contains", "regex", "json_schema", "code_tests", "chrf"]
@@ -159,7 +159,7 @@ def read_rows(path: Path) -> list[Row]:
 def _row(line: str) -> Row | list[str]:
     """The question of a line, or all that is wrong with it."""
     try:
-        data = json.loads(line, parse_constant=_no_constant, object_pairs_hook=unique)
+        data = json.loads(line, parse_constant=finite, object_pairs_hook=unique)
     except RecursionError:
         return ["is nested too deeply"]
     except ValueError as error:
@@ -171,10 +171,6 @@ def _row(line: str) -> Row | list[str]:
     except ValidationError as error:
         return [_sentence(dict(one)) for one in error.errors(include_input=False, include_url=False)]
     return row if row.id else row.model_copy(update={"id": digest(data)})
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -1,0 +1,89 @@
+"""A task that both folders name and neither can show is refused, not passed over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from written import DATE, compared, inspect_log, jsonl, lm_eval_sample, samples_of
+
+SCORES = [float(at % 4 > 0) for at in range(200)]
+WORSE = [float(at % 4 > 1) for at in range(200)]
+
+
+def _lm_eval(folder, task, scores, tasks=("good", "bad")):
+    samples_of(folder / "m", task, [lm_eval_sample(at, one, doc_hash=f"{task}{at}") for at, one in enumerate(scores)])
+    summary = {"configs": {one: {} for one in tasks}, "config": {"model": "hf"}}
+    (folder / "m" / f"results_{DATE}.json").write_text(json.dumps(summary))
+
+
+def _inspect(folder, task, scores):
+    inspect_log(folder / task / "log.json", [[one] for one in scores], task=task)
+
+
+def _nel(folder, task, scores):
+    lines = ({"problem_idx": at, "prompt": f"{task} {at}", "reward": one} for at, one in enumerate(scores))
+    jsonl(folder / task / "results.jsonl", lines)
+    (folder / task / "eval-1.json").write_text(json.dumps({"benchmark": {"name": task}}))
+
+
+def _lighteval(folder, task, scores):
+    place = folder / "details" / "m" / task
+    place.mkdir(parents=True)
+    lines = [{"doc": {"query": f"{task} {at}"}, "metric": {"em": one}} for at, one in enumerate(scores)]
+    parquet.write_table(pa.Table.from_pylist(lines), place / f"details_{task}_2026-11-26T12-00-00.parquet")
+
+
+def _sides(tmp_path, write):
+    """Two folders with a task that is alike on both sides but for one item, and one that gets worse."""
+    for side, one, two in (("base", SCORES, SCORES), ("side", [0.0, 0.0, *SCORES[2:]], WORSE)):
+        write(tmp_path / side, "good", one)
+        write(tmp_path / side, "bad", two)
+    return tmp_path / "base", tmp_path / "side"
+
+
+def _cut(pattern, change):
+    def apply(folder):
+        for file in folder.rglob(pattern):
+            change(file)
+
+    return apply
+
+
+def _no_samples(file):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"samples": []}))
+
+
+@pytest.mark.parametrize(
+    ("write", "spoil", "code"),
+    [
+        (_lm_eval, _cut("samples_bad*", lambda file: file.unlink()), 4),
+        (_lm_eval, _cut("samples_bad*", lambda file: file.rename(f"{file}.gz")), 4),
+        (_inspect, _cut("bad/log.json", _no_samples), 4),
+        (_nel, _cut("bad/eval-*.json", lambda file: file.unlink()), 2),
+        (_nel, _cut("bad/results.jsonl", lambda file: file.unlink()), 2),
+        (_nel, _cut("bad/results.jsonl", lambda file: file.write_text("")), 4),
+    ],
+)
+def test_a_task_of_which_half_is_there_is_refused(tmp_path, write, spoil, code):
+    """Lost on both sides alike, so that every item that is left matches."""
+    sides = _sides(tmp_path, write)
+    assert compared(*sides) == 1
+    for one in sides:
+        spoil(one)
+    assert compared(*sides) == code
+
+
+@pytest.mark.parametrize(("write", "place"), [(_inspect, ""), (_nel, ""), (_lighteval, "details/m")])
+def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
+    """Results in a cache, with a link to their folder; a link to what is read already gives nothing twice."""
+    sides = _sides(tmp_path, write)
+    for one in sides:
+        store = tmp_path / f"{one.name} of the cache"
+        shutil.move(one / place / "bad", store)
+        (one / place / "bad").symlink_to(store)
+        (one / "latest").symlink_to(one, target_is_directory=True)
+    assert compared(*sides) == 1
