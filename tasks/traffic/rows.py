@@ -113,10 +113,9 @@ def _with_others(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _graded(doc: dict[str, Any]) -> bool:
-    """Whether an answer scores that is not the target, letter by letter; one that is to lack something is no guess."""
-    if doc["scorer"] == "regex":
-        return not any("(?!" in one for one in doc["targets"])
-    return doc["scorer"] in {"contains", "chrf", "json_schema"} or (doc["scorer"] == "numeric" and doc["tolerance"] > 0)
+    """Whether an answer scores that is not the target, letter by letter."""
+    graded = {"contains", "chrf", "json_schema", "regex"}
+    return doc["scorer"] in graded or (doc["scorer"] == "numeric" and doc["tolerance"] > 0)
 
 
 def _constant(docs: list[dict[str, Any]]) -> float:

@@ -239,7 +239,8 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
         (lambda at: {"scorer": "json_schema", "schema": {"type": "object", "properties": {"a": {}}}}, 1.0),
         (lambda at: {"scorer": "json_schema", "schema": SCHEMA}, 0.0),
         (lambda at: {"scorer": "regex", "target": r"\w" if at % 2 else "moo+n"}, 0.5),
-        (lambda at: {"scorer": "regex", "target": "^(?!.*sorry)"}, 0.0),
+        (lambda at: {"scorer": "regex", "target": "^(?!.*sorry)"}, 1.0),
+        (lambda at: {"scorer": "regex", "target": rf"^(?!.*sorry).*\b{at}\b"}, 0.0),
         (lambda at: {"scorer": "chrf", "target": f"The cat number {at} sleeps in the garden"}, 0.89),
     ],
 )
