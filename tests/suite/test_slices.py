@@ -10,11 +10,13 @@ from collections import Counter
 
 import conftest
 import pytest
+import yaml
 
 from harness.config.loading import load, parse
 from harness.config.resources import configs_dir
 from harness.errors import ConfigError, UsageError
 from harness.records import Generation
+from harness.run.planning import check_power, power_table
 from harness.suite.catalogue import DESCRIPTION, catalogue
 from harness.suite.scorer import Scorer, load_items
 
@@ -80,6 +82,18 @@ def test_a_question_that_repeats_is_one_source(tokenizer):
     assert len({item.prompt for item in items}) <= 100
     pairs = {(item.prompt, item.cluster) for item in items}
     assert len(pairs) == len({item.prompt for item in items}) == len({item.cluster for item in items})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama-8b", "rollout-gate"])
+def test_every_gating_stratum_of_a_shipped_config_can_pass(tokenizer, name):
+    """Shorter texts in place of theirs; `plan` would refuse a stratum that has too few different questions."""
+    data = yaml.safe_load((configs_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+    for spec in data["slices"]:
+        if "context_tokens" in spec.get("axes", {}):
+            spec["axes"]["context_tokens"] = [1024]
+    config = parse(data)
+    check_power(config, power_table(config, load_items(config, tokenizer)), name)
 
 
 def test_limit_keeps_the_first_of_each_stratum(tokenizer):
