@@ -123,6 +123,7 @@ def test_a_sample_without_a_score_is_unanswered(tmp_path, log):
         ({"status": "started"}, "status is 'started'"),
         ({"invalidated": True}, "marked as invalid"),
         ({"samples": []}, "holds 0 of .* samples"),
+        ({"samples": [], "results": {"completed_samples": None, "total_samples": None}}, "holds 0 of its samples"),
     ],
 )
 def test_an_unfinished_log_is_refused(tmp_path, log, change, says):

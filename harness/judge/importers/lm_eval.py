@@ -147,10 +147,8 @@ def _model(file: Path) -> tuple[dict[str, str], dict[str, str], set[str]]:
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
-    config, tasks = (
-        inner(data, "config"),
-        {re.sub(r"\W", "_", task) for task in inner(data, "n-samples") or inner(data, "configs")},
-    )
+    config = inner(data, "config")
+    tasks = {re.sub(r"\W", "_", task) for task in inner(data, "n-samples") or inner(data, "configs")}
     given = config.get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
     limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
