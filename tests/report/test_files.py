@@ -227,6 +227,9 @@ def test_a_comparison_of_other_tools_files_leaves_reports_where_it_is_told_to(tm
     assert foreign(tmp_path, "--output", tmp_path / "out", "--slice", "none") == 2
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert not {"report.html", "report.md", "junit.xml", "comparisons.json", "verdict.json"} & names
+    (tmp_path / "junit.xml").write_text("of the project's own tests")
+    assert foreign(tmp_path, "--output", tmp_path, "--slice", "none") == 2
+    assert (tmp_path / "junit.xml").is_file()
 
 
 def test_a_comparison_of_other_tools_files_leaves_nothing_unless_told_to(tmp_path):
