@@ -85,8 +85,8 @@ def exactly_any(text: str, targets: Sequence[str]) -> float:
     return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
 
 
-_BEFORE = r"(?!(?:(?<=\d)|(?<=\d\.)|(?<=\d,(?=\d{3}(?!\d))))\d)"  # no digit that goes on with a number ...
-_BEHIND = r"(?<!\d(?=\d|\.\d|,\d{3}(?!\d)))"  # ... and none that goes on
+_BEFORE = r"(?!(?:(?<=\d)|(?<=\d\.)|(?<=\d,(?=\d{3}(?!\d))))\d)"  # a first digit does not continue a number
+_BEHIND = r"(?<!\d(?=\d|\.\d|,\d{3}(?!\d)))"  # a last digit is not continued by one
 
 
 def contains_any(text: str, targets: Sequence[str]) -> float:

@@ -85,8 +85,8 @@ def cells(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 def draw_plan(available: Iterable[Cell], split_by: Sequence[str], items: int) -> list[tuple[dict[str, str], int]]:
     """Spread the items of each stratum evenly over its cells: pairs of cell and number of the item within the cell.
 
-    What a generator makes of a pair depends on the pair alone, so asking for more items, or for more levels of an axis
-    that splits, leaves the earlier ones as they were.
+    What a generator makes of a pair depends on the pair, and on the earlier ones of its cell where it avoids a
+    repetition, so asking for more items, or for more levels of an axis that splits, leaves those as they were.
     """
     strata: dict[str, list[dict[str, str]]] = defaultdict(list)
     for cell in available:
