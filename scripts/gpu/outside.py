@@ -21,7 +21,7 @@ from harness.models.backends import method_status
 
 MADE = Path(tempfile.gettempdir()) / "quantcliff-gpu"
 """Where made models are kept between calls: some gigabytes."""
-CASES = ("choices", "haystack", "fewshot", "generation")
+CASES = ("generation", "fewshot", "choices", "haystack")
 COSTS = ("device", "load_seconds", "load_peak_bytes", "peak_bytes", "reserved_peak_bytes", "driver", "clocks", "notes")
 RATES = (
     "ratio",

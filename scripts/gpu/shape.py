@@ -19,7 +19,7 @@ import torch
 
 from gpu.log import Log
 from gpu.made import NO_PROOF, body_of, item, made_model, made_tokenizer, text_of
-from harness.engines.transformers import attention, head
+from harness.engines.transformers import attention, continuous, head
 from harness.engines.transformers.continuous import Continuous
 from harness.engines.transformers.divergence import Trace, divergence
 from harness.engines.transformers.engine import HFEngine
@@ -36,6 +36,7 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "every-shape": lambda: mock.patch.multiple(Shape, graphs=False, few_shapes=False),
     "small-tiles": lambda: mock.patch.object(head, "CUDA_TILES", 1),
     "masked": lambda: mock.patch.object(attention, "FLASH_BY_LENGTH", new=False),
+    "prefixes-apart": lambda: mock.patch.dict(continuous.PREFIX_ALONE, cuda=1024),
     "keys-whole": lambda: mock.patch.multiple(attention, FLASH_BY_LENGTH=False, BLOCKS=0),
 }
 """By name, each way to be measured: as the engine does it by default, without one of its remedies, or with another."""
@@ -146,6 +147,29 @@ class Shape:
         prompts = [f"{text} question {number:6d}"[-tokens:] for number in range(rows)]
         return self.answered(prompts, steps, tokens, Settings())
 
+    def choices(self, rows: int, tokens: int) -> dict[str, Any]:
+        """Weigh four choices after each of so many contexts; the second of two times, the first warms up."""
+        engine = self.engine(rows, tokens + 64)
+        texts = [
+            (text_of(tokens - 32, number), [text_of(24, f"{number}.{at}") for at in range(4)]) for number in range(rows)
+        ]
+        items = [item(f"w{number}", text, choices=tuple(four)) for number, (text, four) in enumerate(texts)]
+        took, read = [], 0
+        for _ in range(2):
+            read = engine.usage().prompt_tokens
+            synchronize(self.device)
+            began = time.perf_counter()
+            list(engine.answer(items, Settings()))
+            took.append(time.perf_counter() - began)
+            read = engine.usage().prompt_tokens - read
+        return {
+            "seconds": round(took[1], 2),
+            "first_seconds": round(took[0], 2),
+            "read_tokens": read,
+            "read_per_s": round(read / took[1]),
+            "read_of_peak": f"{2 * self.body * read / took[1] / self.flops:.0%}",
+        }
+
     def diverged(self, tokens: int) -> dict[str, Any]:
         """Measure divergence with the model's own head."""
         engine = self.engine(1, 64)
@@ -171,6 +195,8 @@ def shape(log: Log, device: str, size: str, decode: Pairs, shared: Pairs, ways: 
             for rows, tokens in shared:
                 log.measure(f"shared {rows} on {tokens} {name}", functools.partial(made.shared, rows, tokens, steps))
                 gc.collect()
+            rows, tokens = decode[0]
+            log.measure(f"choices {rows}x{tokens} {name}", functools.partial(made.choices, rows, tokens))
             log.measure(f"divergence {name}", functools.partial(made.diverged, 1024 if device != "cpu" else 32))
     rows, tokens = decode[0]
     sampled = Settings(temperature=0.8, seed=1)
