@@ -138,6 +138,7 @@ def demo(log: Log, out: Path, device: str, *, tiny: bool) -> None:
     if "made" in called:  # random answers show no signal and pass no margin: the run is what is tried
         config["slices"] = [{**one, "gating": False} for one in config["slices"]]
         config["execution"]["skip_blind"] = False
+        config |= {"description": f"The demo with random weights: {called}.", "notes": []}
     path = out / "demo.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
