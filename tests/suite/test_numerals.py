@@ -90,6 +90,32 @@ def test_a_boxed_answer_is_the_one():
     assert stated_number("\\boxed{x} = 4") == 4
 
 
+@pytest.mark.parametrize(
+    ("said", "stated"),
+    [
+        ("Answer: 12 + 12 = 24\n\nSara has now 24 tickets.", 24),  # SmolLM2-135M, asked for 12
+        ("The answer is: 8 + 2 = 10.", 10),
+        ("Answer: x = $5 * 3 = $15 (2 steps)", 15),
+        ("Answer: 5 apples - 3 apples = 2 apples", 2),
+        ("Answer: (4 + 5) \\times 2 = 9 \\times 2 = 18", 18),
+        ("Answer:\n\n7 \u2212 9 = \u22122", -2),
+        ("\\boxed{12 + 5 = 17}", 17),
+        ("Answer: 17 = 12 + 5", 17),
+        ("Answer: 17 (12 + 5 = 17, 3 steps)", 17),
+        ("Answer: 18, because 3 * 6 = 18 and 18 / 2 = 9", 18),
+        ("Answer: x_1 = 3, x_2 = 4", 3),
+        ("Answer: 17\n- 3 + 4 = 7", 17),
+        ("\\boxed{5} and 3 + 4 = 7", 5),
+        ("Answer: 42 or 43", None),
+        ("Answer: either 4 or 5 apples", None),
+        ("Answer: 4 (or 5)", 4),
+    ],
+)
+def test_an_equation_states_its_result_and_a_choice_nothing(said, stated):
+    """The first number after "Answer:" may be an operand, which no grader may take for the answer."""
+    assert stated_number(said) == stated
+
+
 def test_what_a_target_is():
     """Plain notation first, then as in answers; words and several numbers are no target."""
     assert [only_value(one) for one in ("1.234", "1,234", "0,5", "1/2", "-5", "\u09e7\u09ee", "1e3")] == [
