@@ -90,6 +90,26 @@ def test_a_boxed_answer_is_the_one():
     assert stated_number("\\boxed{x} = 4") == 4
 
 
+def test_what_an_answer_rejects_is_not_its_number():
+    """`43, not 42` says 43; with a sum, a unit or groups behind it, nothing is taken away."""
+    said = {
+        "I have 43 apples, not 42.": [43],
+        "The answer is not 42.": [],
+        "8 rather than 7": [8],
+        "not $5 but $6": [6],
+    }
+    kept = {"not 5%": [5], "not 3 + 4": [3, 4], "not 1 234": [1234], "not 10^3": [1000], "not 5kg": [5]}
+    for text, found in {**said, **kept}.items():
+        assert numbers(text) == found, text
+
+
+def test_a_currency_in_letters_before_a_number_hides_none_of_it():
+    """`USD1,234` is not 234."""
+    said = {"USD1,234": 1234, "Rs.50": 50, "-USD5": -5, "INR1,23,456": 123456, "a total of KES500": 500}
+    assert {text: numbers(text) for text in said} == {text: [Decimal(one)] for text, one in said.items()}
+    assert numbers("XUSD5 and ABC123") == []
+
+
 @pytest.mark.parametrize(
     ("said", "stated"),
     [

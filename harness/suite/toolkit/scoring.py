@@ -61,7 +61,7 @@ def stated_number(text: str, language: str = "") -> Decimal | None:
 
 def abstained(text: str) -> float:
     """Score 1 where the answer says in English that what was asked for is not there, and names no number."""
-    return float(bool(_ABSENT.search(text.casefold().replace("\u2019", "'"))) and not numbers(text))
+    return float(bool(_ABSENT.search(text.casefold().replace("\u2019", "'"))) and not re.search(r"\d", text))
 
 
 def plain(text: str) -> str:
