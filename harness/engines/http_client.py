@@ -122,8 +122,8 @@ class Client:
             raise _AgainError(self._clean(problem), 0.0) from error
         if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
             raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
-        if reply.status == OK and not reply.data:
-            raise _AgainError("HTTP 200 with a body that is not a JSON object", 0.0)
+        if reply.status == OK and (not reply.data or reply.data.get("error")):
+            raise _AgainError(f"HTTP 200 with {reply.message or 'a body that is not a JSON object'}", 0.0)
         return reply
 
     async def _streamed(self, response: httpx2.Response, number: int, started: float) -> Reply:

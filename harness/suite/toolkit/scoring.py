@@ -32,8 +32,7 @@ def only_number(text: str, target: str) -> float:
 
 def says_number(text: str, target: str) -> float:
     """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
-    found = numbers(text)
-    return float(bool(found) and found[-1] == only_value(target))
+    return float(numbers(text)[-1:] == [only_value(target)])
 
 
 def announced_number(text: str, target: str) -> float:
