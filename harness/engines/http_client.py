@@ -62,7 +62,7 @@ class Client:
     ) -> None:
         self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
         self._slots, self._timeout = asyncio.Semaphore(concurrency), timeout
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency)
         patience = httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
         self._http = httpx2.AsyncClient(headers=headers, limits=limits, timeout=patience, trust_env=proxies)
@@ -110,9 +110,8 @@ class Client:
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
-        headers = {"Content-Type": "application/json"}
         try:
-            request = self._http.stream("POST", self.url + path, content=content, headers=headers)
+            request = self._http.stream("POST", self.url + path, content=content)
             async with asyncio.timeout(self._timeout), request as response:
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
                     return await self._streamed(response, number, started)
