@@ -109,6 +109,7 @@ class Stub(ThreadingHTTPServer):
         self.failed: set[str] = set()
         # What becomes of every reply but the first two: JSON, or headers and the parts of a body that may have no end
         self.spoil: Callable[[dict[str, Any]], dict[str, Any] | tuple[dict[str, str], Iterable[bytes]]] | None = None
+        self.lies = False  # says "stop" for every answer, also for one that it cut
         self.busiest = self.busy = 0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
@@ -217,6 +218,8 @@ class Handler(BaseHTTPRequestHandler):
         count = known.get("count", 3) if isinstance(prompt, str) else len(prompt)
         count += 7 * len(body.get("tools", ())) if "ignores_tools" not in stub.faults else 0
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length" if len(cut) < len(ids) else "stop"}
+        if stub.lies:
+            choice["finish_reason"] = "stop"
         if number > 1 and (word := next(iter(FINISHES.intersection(stub.faults)), "")):
             choice["finish_reason"] = word
         self._say(choice, text, chat=chat, number=number)

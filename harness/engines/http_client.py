@@ -62,7 +62,7 @@ class Client:
     ) -> None:
         self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
         self._slots, self._timeout = asyncio.Semaphore(concurrency), timeout
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency)
         patience = httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
         self._http = httpx2.AsyncClient(headers=headers, limits=limits, timeout=patience, trust_env=proxies)
@@ -110,9 +110,8 @@ class Client:
 
     async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
-        headers = {"Content-Type": "application/json"}
         try:
-            request = self._http.stream("POST", self.url + path, content=content, headers=headers)
+            request = self._http.stream("POST", self.url + path, content=content)
             async with asyncio.timeout(self._timeout), request as response:
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
                     return await self._streamed(response, number, started)
@@ -122,8 +121,8 @@ class Client:
             raise _AgainError(self._clean(problem), 0.0) from error
         if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
             raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
-        if reply.status == OK and not reply.data:
-            raise _AgainError("HTTP 200 with a body that is not a JSON object", 0.0)
+        if reply.status == OK and (not reply.data or reply.data.get("error")):
+            raise _AgainError(f"HTTP 200 with {reply.message or 'a body that is not a JSON object'}", 0.0)
         return reply
 
     async def _streamed(self, response: httpx2.Response, number: int, started: float) -> Reply:

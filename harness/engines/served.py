@@ -78,6 +78,9 @@ class ServedEngine(EngineBase):
         self._form, self._offset, self._logprob_method = form, offset, way
         self._build = {"fingerprint": answer.fingerprint, "model": answer.model}
         self._ends = FINISHED | ({answer.finish} & {""})
+        # Counting does not end after so few tokens: a server that does not say "length" here may never do so.
+        cut = (answer.output_tokens or len(encoder.encode(answer.text))) >= server_probe.ANSWER_TOKENS
+        self._silent = cut and answer.finish != "length"
         served |= {"version": version or served.get("version", ""), "prompts": form.prompts}
         served |= {"prompt_offset": offset, "logprob_method": way, "fingerprint": answer.fingerprint}
         served |= {"context_limit": limit, "reported": reported}
@@ -121,22 +124,23 @@ class ServedEngine(EngineBase):
         stops = [one for one in item.stop if one][: wire.MOST_STOPS]
         firm = [one for one in stops if one.strip()]
         answer = await self._ask(item, sample, settings, prompt, stops)
-        done = isinstance(answer, Unanswered) or answer.text.strip() or answer.calls or answer.finish == "length"
-        if not done and firm != stops:
+        said = isinstance(answer, Unanswered) or bool(answer.text[answer.before :].strip() or answer.calls)
+        if not (said or answer.finish == "length") and firm != stops:  # type: ignore[union-attr]
             # White space at the beginning never ends an answer: asked again without white space that stops.
             answer = await self._ask(item, sample, settings, prompt, firm)
         if isinstance(answer, Unanswered):
             return answer
-        text, whole = cut_at_stops(answer.text, item.stop), answer.text
+        whole, thought = answer.text, answer.text[: answer.before]  # stop texts are looked for in the answer alone
+        text = thought + cut_at_stops(whole[len(thought) :], item.stop)
         stopped = bool(answer.stop) or text != whole
         if self._offered(item):
-            # Thoughts make no calls.
             whole = text = with_api_calls(text, answer.calls, said=split(text, prompt=item.prompt)[0])
             count = answer.prompt_tokens or count
         ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(whole)
         while ids and ids[-1] in self._encoder.texts.end_ids:
             ids.pop()
-        finish = "stop" if stopped else "length" if answer.finish == "length" else "eos"
+        cut = answer.finish == "length" or (self._silent and (answer.output_tokens or len(ids)) >= item.max_tokens)
+        finish = "stop" if stopped else "length" if cut else "eos"
         return Generation(item.id, text, tuple(ids), finish, count, sample)  # type: ignore[arg-type]
 
     async def _ask(
@@ -198,8 +202,7 @@ class ServedEngine(EngineBase):
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
-        schemas = item.doc.get("tool_schemas") if self._target.tools else None
-        return list(json.loads(schemas)) if schemas else []
+        return list(json.loads(item.doc.get("tool_schemas") or "[]")) if self._target.tools else []
 
     def _checked(
         self, item: Item, sample: int, reply: Reply, count: int, cache: str = "", *, tools: int = 0

@@ -99,11 +99,9 @@ async def probe(
 
 def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
     """Return how many tokens an answer has, at least; more than `most` if it has too many."""
-    if answer.output_tokens is not None:
-        return answer.output_tokens
-    # Those of its text need not be the ones that were written: only twice as many are too many.
+    # Those of its text need not be the ones that were written: only twice as many are too many. A count of 0 is none.
     count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
-    return count if count > 2 * most else 0
+    return answer.output_tokens or (count if count > 2 * most else 0)
 
 
 async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:

@@ -59,6 +59,7 @@ class Answer:
     """What an answer says, before anything is made of it."""
 
     text: str  # the answer; reasoning that came in its own field stands before it between think marks
+    before: int  # characters of that reasoning with its marks
     ids: tuple[int, ...] | None  # its tokens, if they came back
     finish: str
     stop: str  # the stop text that ended it, if the server says so
@@ -86,7 +87,8 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     for what, one in ((name, content), ("reasoning", thought)):
         if one is not None and not isinstance(one, str):
             raise ValueError(f"an answer whose {what} is a {type(one).__name__}")
-    text = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content or ""
+    thought = (thought or "").replace("<think>", "").replace("</think>", "")  # some servers leave a mark in
+    before = f"<think>\n{thought}\n</think>\n\n" if thought else ""
     calls = parse_calls(holder.get("tool_calls"))
     usage = _mapping(data, "usage")
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
@@ -96,9 +98,10 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     if ids is not None and abs(len(ids) - (len(ids) if output_tokens is None else output_tokens)) > 1:  # an end token
         raise ValueError(f"an answer with {len(ids)} token ids that counts {output_tokens} tokens")
     return Answer(
-        text=text,
+        text=before + (content or ""),
+        before=len(before),
         ids=None if ids is None else tuple(ids),
-        finish=str(choice.get("finish_reason") or ""),
+        finish="error" if choice.get("error") else str(choice.get("finish_reason") or ""),
         stop=stop if isinstance(stop, str) else "",
         prompt_tokens=_count(usage, "prompt_tokens"),
         output_tokens=len(ids) if output_tokens is None and ids is not None else output_tokens,
@@ -114,13 +117,11 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
 
 
 def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = data.get(name)
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value := data.get(name), dict) else {}
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
-    value = usage.get(name)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value := usage.get(name)) is int and value >= 0 else None
 
 
 def join_stream(events: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[dict[str, Any], tuple[Piece, ...]]:

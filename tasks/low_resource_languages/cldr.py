@@ -98,10 +98,12 @@ def write(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 where the answer has the right name and none of another such thing, or the number as it is written."""
+    """Score 1 where the answer has the right name, or the number as it is written, and none of another such thing."""
     if doc["fact"] == "number":
         number = rf"(?<![\d.,]){re.escape(_spaces(doc['target']))}(?![.,]?\d)"
-        return {"exact_match": float(bool(re.search(number, _spaces(results[0]))))}
+        rest, count = re.subn(number, " ", _spaces(results[0]))
+        others = re.findall(r"\d[\d.,'\u2019\u066b\u066c ]{5,}\d", rest)  # the question's own may be told, too
+        return {"exact_match": float(count > 0 and all(_is_in_english(one, doc["target"]) for one in others))}
     kind, language = doc["fact"], doc["language"]  # an answer may say in which language it names another
     like = [fact for fact in facts(language) if fact["fact"] == kind and (kind, fact["key"]) != ("language", language)]
     said = named(results[0], [*doc["accepted"], *(name for fact in like for name in fact["accepted"])])
@@ -224,6 +226,11 @@ def _formatted(value: Decimal, locale: Locale) -> str:
 
 def _spaces(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _is_in_english(text: str, number: str) -> bool:
+    digits, wanted = ("".join(str(int(sign)) for sign in one if sign.isdecimal()) for one in (text, number))
+    return re.fullmatch(r"\d{1,3}(?:,\d{3})+\.\d\d", text) is not None and digits.rstrip("0") == wanted.rstrip("0")
 
 
 def _question(fact: dict[str, Any], direction: str) -> str:

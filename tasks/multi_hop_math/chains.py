@@ -62,7 +62,7 @@ def load(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 where the last number is the right one; where an answer is announced, the first number after it."""
+    """Score 1 where the last number is the right one; where an answer is announced, the number after it."""
     return {"exact_match": announced_number(results[0], doc["target"])}
 
 

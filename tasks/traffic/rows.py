@@ -6,6 +6,7 @@ The file is named by the option ``file``. lm_eval calls the functions named in t
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from harness.suite.toolkit.traffic import documents, read_rows
 
 FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
+REJECTING = r"\b(?:not|isn['\u2019]t|non|neither|nor)\b[\s*_\"'\u201c-]{1,9}(?:(?:an?|the)[\s*_\"'\u201c]{1,9})?"
+"""How an English answer begins to say which label does not hold."""
 GUESSES = ("{}", "[]", "0", "I'm sorry, but I can't help with that.")
 """Answers without content, which fit a schema that requires nothing and an expression that is found nearly anywhere."""
 
@@ -54,13 +57,23 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
         return {"score": max(near_number(text, one, doc["tolerance"], doc["language"]) for one in targets)}
     if scorer == "json_schema":
         return {"score": fits_schema(text, json.loads(doc["schema"]))}
-    if named(text, [*targets, *(doc.get("others") or ())]) - {*targets}:
-        return {"score": 0.0}
+    if others := doc.get("others"):
+        text = _without_rejected(text, [*targets, *others])
+        if named(text, [*targets, *others]) - {*targets}:
+            return {"score": 0.0}
     return {
         "score": {"exact": exactly_any, "contains": contains_any, "regex": matches_any, "chrf": overlap}[scorer](
             text, targets
         )
     }
+
+
+def _without_rejected(text: str, labels: list[str]) -> str:
+    """An answer without labels that it rejects, as in `positive, not negative`; whole if a label begins with `not`."""
+    if any(re.match(r"(?i)(?:not|non)\b", one) for one in labels):
+        return text
+    listed = "|".join(re.escape(one) for one in sorted(labels, key=len, reverse=True))
+    return re.sub(rf"(?i){REJECTING}(?:{listed})(?!\w)", " ", text)
 
 
 def score_code(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

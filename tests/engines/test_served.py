@@ -22,6 +22,7 @@ from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import CANARY, PROBE, PromptEncoder
 from harness.errors import Incomplete, ModelError, NotComparable
 from harness.records import ChoiceLogprobs, Generation, Item, Proof, Settings, Unanswered
+from harness.suite.toolkit.thinking import split
 
 pytestmark = pytest.mark.model
 
@@ -150,6 +151,45 @@ def test_chat_sends_messages_and_keeps_reasoning() -> None:
     assert stub.asked[-1]["max_completion_tokens"] == 8
 
 
+def test_stop_texts_do_not_end_a_thought_in_its_own_field() -> None:
+    """A stop text of the task, a line break say, is looked for in the answer; a mark that a parser left in is none."""
+
+    def thinking(data: dict[str, Any]) -> dict[str, Any]:
+        said = {"role": "assistant", "content": "forty\nfive", "reasoning_content": "<think>one\ntwo </think> three"}
+        return {
+            "choices": [{"finish_reason": "stop", "message": said}],
+            "usage": {"completion_tokens": 8},
+            "system_fingerprint": data["system_fingerprint"],
+        }
+
+    items = texts(2, stop=("\n",))
+    with served(answers(items), "no_usage") as stub, engine(stub, chat=True) as made:
+        stub.spoil = thinking
+        found = list(made.answer(items, GREEDY))
+    assert {split(one.text)[0] for one in found} == {"forty"}
+
+
+def test_a_server_that_never_says_length_cuts_all_the_same() -> None:
+    """The probe shows it, and then the number of tokens says which answers were cut; else only the server does."""
+    items = texts(2)
+    known = answers(items, " the answer is {n} of 9 of 9 of 9 of 9")
+    for text, cut in ((" eight, nine, ten", True), (" 8", False)):
+        known.add(encoder().texts.prompt(PROBE), PROBE, text, encoder().encode(text))
+        with served(known) as stub:
+            stub.lies = True
+            with engine(stub) as made:
+                assert {one.finish for one in made.answer(items, GREEDY)} == {"length" if cut else "eos"}
+
+
+def test_an_error_beside_an_answer_is_no_answer() -> None:
+    """HTTP 200 whose body holds an error and an empty choice: asked again, and then incomplete, never scored."""
+    with pytest.raises(Incomplete, match=r"HTTP 200 with upstream failed"):
+        spoiled(lambda data: {**data, "error": {"message": "upstream failed"}})
+    with pytest.raises(Incomplete, match=r"finish_reason 'error'"):
+        spoiled(in_choice(error={"code": 502}))
+    assert len(spoiled(lambda data: {**data, "error": None})) == 2
+
+
 def test_a_truncated_prompt_and_another_template_are_seen() -> None:
     """What the server counts is compared with what was sent, for every answer."""
     with pytest.raises(NotComparable, match=r"t/q\d: the server counts \d+ tokens in a prompt of \d+: it truncates"):
@@ -179,6 +219,10 @@ def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
     with pytest.raises(NotComparable, match=r"t/q\d: the server wrote \d+ tokens where 8 were allowed"):
         asked(texts(), "ignores_max_tokens", "no_usage", "unknown_fields", known=known)
     assert len(asked(texts(), "no_usage", "unknown_fields")) == len(texts())
+    # A count of 0, which gateways fill in, is none.
+    long = {"finish_reason": "stop", "text": " and so on" * 20}
+    with pytest.raises(NotComparable, match=r"t/q\d: the server wrote \d+ tokens where 8 were allowed"):
+        spoiled(lambda data: in_choice(**long)({**data, "usage": {**data["usage"], "completion_tokens": 0}}), ids=False)
 
 
 def test_a_canary_shows_weights_by_log_probabilities() -> None:
@@ -251,10 +295,13 @@ def test_an_answer_that_the_server_broke_off_is_none() -> None:
     assert {one.reason for one in asked(items, "content_filter")} == {"rejected"}
 
 
-def spoiled(change: Any, **how: Any) -> list[Any]:
+def spoiled(change: Any, *, ids: bool = True, **how: Any) -> list[Any]:
     """What an engine makes of a stub whose answers are changed: to other JSON, or to headers and parts of a body."""
     items = texts(2)
-    with served(answers(items)) as stub, engine(stub, **({"retry_seconds": 0.1} | how)) as made:
+    with (
+        served(answers(items), *(() if ids else ("unknown_fields",))) as stub,
+        engine(stub, **({"retry_seconds": 0.1} | how)) as made,
+    ):
         stub.spoil = change
         return list(made.answer(items, GREEDY))
 

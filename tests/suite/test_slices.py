@@ -278,6 +278,32 @@ def test_shipped_configs_ask_for_what_is_there(config, tokenizer, tmp_path, monk
     assert {item.slice for item in items} == {spec.key for spec in experiment.slices}
 
 
+# One of two, and one of a list, is no choice; an initial, a unit or a name of one letter in the choice's own text is.
+UNDECIDED = [
+    "({0}) or ({1})",
+    "({0}), ({1})",
+    "**{0}** or **{1}**",
+    "{0}; {1}",
+    "{0} (or {1})",
+    "{0}, maybe {1}",
+    "{0}/{1}",
+]
+UNDECIDED += [
+    "{0}\n{1}\n{0}\n{1}",
+    "{0} {1} {0} {1}",
+    "{0}. one\n{1}. two",
+    "({0}) one\n({1}) two",
+    "Option {0} is wrong",
+]
+DECIDED = [
+    "{0}. {1}. coli",
+    "{0}: {1} vitamins",
+    "{0}. A Tale",
+    "{0}. I think",
+    "{0}, I think",
+    "{0} (not {1})",
+    "{0} {0} {0}",
+]
 LETTERS = ["The final answer is {}", "So the best answer is ({}).", "Option {}", "\\boxed{{{}}}", "{} because it is"]
 
 
@@ -295,6 +321,8 @@ def test_choices_are_asked_as_letters_in_text(tokenizer):
         assert f"\n{item.target}. {before.choices[before.gold].strip()}\n" in item.prompt
         wrong = "ABCD"[("ABCD".index(item.target) + 1) % 4]
         said = {one.format(item.target): 1 for one in LETTERS} | {f"{wrong} good answer is {item.target}": 0}
+        said |= {one.format(item.target, wrong): 0 for one in UNDECIDED}
+        said |= {one.format(item.target, wrong): 1 for one in DECIDED}
         said |= {f"{item.target} or {wrong}": 0, f"{item.target}, {wrong}": 0, f"{item.target} is wrong, {wrong}": 0}
         said |= {f" {item.target}.": 1, f"The answer is {item.target}": 1, f"**{item.target}**": 1, f"{wrong}. So": 0}
         said |= {"": 0, " " * 30_000: 0, "I know": 0, f"{item.target}bc": 0}

@@ -471,6 +471,11 @@ def test_a_name_that_was_not_asked_for_is_no_right_answer():
         0,
         0,
     ]
+    english = number["english"]  # as the question writes it
+    assert scored("de", english, f"In German {english} is {written}.") == 1.0
+    other = next(one["accepted"][0] for one in cldr.facts("de") if one["fact"] == "number" and one != number)
+    for said in (f"{written} or {other}", f"{written}, {written.replace('.', ' ')}, {written.replace('.', '')}"):
+        assert scored("de", english, said) == 0.0
 
 
 def test_who_repeats_the_instruction_does_not_abstain():

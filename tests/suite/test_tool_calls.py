@@ -218,6 +218,12 @@ def test_a_long_answer_is_read_in_no_time(junk):
         (f'<|tool_call|>[{{"name": "set_alarm", "arguments": {A}}}]', 0.0),
         (f"Action: set_alarm\nAction Input: {A}", 0.0),
         (f'Action: ```json\n[{{"tool_name": "set_alarm", "parameters": {A}}}]\n```', 0.0),
+        ('set_alarm("07:30")', 0.0),
+        (f'{{"tool": "set_alarm", "args": {A}}}', 0.0),
+        (f'{{"action": "set_alarm", "action_input": {A}}}', 0.0),
+        ('<invoke name="set_alarm"><parameter name="hour">7</parameter></invoke>', 0.0),
+        ("<function_calls>", 0.0),
+        ("The tool set_alarm (for alarms) does not fit.", 1.0),
     ],
 )
 def test_where_no_tool_fits_a_call_in_any_format_is_wrong_and_so_is_silence(text, right):

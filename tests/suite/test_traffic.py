@@ -217,15 +217,29 @@ def test_one_answer_to_all_is_what_guessing_scores(tokenizer, tmp_path):
     assert found == {"kind=fraud": 0.9, "kind=safe": 0.75, "kind=free": 0.0, "kind=cats": 0.0}
 
 
+def judged(tokenizer, folder, labels, texts):
+    """The scores of texts as answers to a line of each of two labels."""
+    rows = [{"id": f"{at}", "prompt": "Well?", "scorer": "contains", "target": labels[at % 2]} for at in range(40)]
+    items = load(tokenizer, write(folder / "labels.jsonl", rows), items=40)
+    with Scorer(list(items.values())) as scorer:
+        return {
+            text: [scorer.score(items[at], Generation("", text, (), "eos", 1)).value for at in "01"] for text in texts
+        }
+
+
 def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
     """Of few labels to contain, an answer with another one is wrong: `invalid` contains valid; open answers may."""
-    rows = [{"scorer": "contains", "target": ("valid", "invalid")[at % 2]} for at in range(40)]
-    file = write(tmp_path / "labels.jsonl", [{"id": f"{at}", "prompt": "Well?"} | row for at, row in enumerate(rows)])
-    items = load(tokenizer, file, items=40)
-    with Scorer(list(items.values())) as scorer:
-        for text, right in (("It is Invalid.", [0, 1]), ("VALID!", [1, 0]), ("valid or invalid", [0, 0])):
-            said = [scorer.score(items[f"{at}"], Generation("", text, (), "eos", 1)).value for at in (0, 1)]
-            assert said == right, text
+    said = {"It is Invalid.": [0, 1], "VALID!": [1, 0], "valid or invalid": [0, 0]}
+    assert judged(tokenizer, tmp_path, ("valid", "invalid"), said) == said
+    said = {
+        "This is not spam.": [0, 0],
+        "It isn\u2019t a **spam**": [0, 0],
+        "ham, not spam": [0, 1],
+        "Non-spam": [0, 0],
+    }
+    assert judged(tokenizer, tmp_path, ("spam", "ham"), said) == said
+    said = {"This is not spam.": [0, 1], "spam": [1, 0], "spam, not ham": [1, 0]}
+    assert judged(tokenizer, tmp_path, ("spam", "not spam"), said) == said
     free = [{"prompt": "Well?", "scorer": "contains", "target": f"order {at}"} for at in range(40)]
     assert all("others" not in item.doc for item in load(tokenizer, write(tmp_path / "t.jsonl", free)).values())
 

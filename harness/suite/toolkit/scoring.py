@@ -20,6 +20,7 @@ from harness.suite.toolkit.numerals import numbers, only_value
 _ANNOUNCED = re.compile(r"answer(?: is)?[*_\"'`\s]{0,5}[:\uff1a]")  # **Answer**: 5, {"answer": 5}, the answer is: 5
 SECONDS = 5.0  # the longest that one answer may keep a scorer busy
 _ABSENT = re.compile(read_text(Path(__file__).with_name("absent.txt")), re.VERBOSE)
+_BEGUN = re.compile(read_text(Path(__file__).with_name("stated.txt")), re.VERBOSE)
 # Thai, Lao, Burmese, Khmer, kana, Han
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
@@ -31,14 +32,12 @@ def only_number(text: str, target: str) -> float:
 
 def says_number(text: str, target: str) -> float:
     """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
-    found = numbers(text)
-    return float(bool(found) and found[-1] == only_value(target))
+    return float(numbers(text)[-1:] == [only_value(target)])
 
 
 def announced_number(text: str, target: str) -> float:
     """Score 1 where the answer's `stated_number` is the target."""
-    found = stated_number(text)
-    return float(found is not None and found == only_value(target))
+    return near_number(text, target, 0)
 
 
 def near_number(text: str, target: str, tolerance: float, language: str = "") -> float:
@@ -48,17 +47,20 @@ def near_number(text: str, target: str, tolerance: float, language: str = "") ->
 
 
 def stated_number(text: str, language: str = "") -> Decimal | None:
-    r"""The first number after the last "Answer:"; without one, in the last ``\boxed{}``, else the last; or None."""
+    r"""The number after the last "Answer:", of an equation its result; else in the last ``\boxed{}``, else the last."""
     *before, rest = _ANNOUNCED.split(text.casefold())
-    if before:
-        return next(iter(numbers(f":{rest}", language)), None)
-    boxed = numbers(text.rpartition("\\boxed")[2], language) if "\\boxed{" in text else []
-    return next(iter(boxed or numbers(text, language)[-1:]), None)
+    if not before:
+        _, mark, rest = rest.rpartition("\\boxed{")
+        if not mark or not numbers(rest, language):
+            return next(iter(numbers(text, language)[-1:]), None)
+    if begun := _BEGUN.match(rest):
+        rest = "" if begun["either"] else rest[begun.end() :]
+    return next(iter(numbers(f":{rest}", language)), None)
 
 
 def abstained(text: str) -> float:
     """Score 1 where the answer says in English that what was asked for is not there, and names no number."""
-    return float(bool(_ABSENT.search(text.casefold().replace("\u2019", "'"))) and not numbers(text))
+    return float(bool(_ABSENT.search(text.casefold().replace("\u2019", "'"))) and not re.search(r"\d", text))
 
 
 def plain(text: str) -> str:
